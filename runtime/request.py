@@ -1,0 +1,188 @@
+"""What is asked of the engine and what is counted about it: tokens in, a reason to stop and the time taken."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..errors import RequestError
+
+LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
+
+
+class StopReason(StrEnum):
+    """Why a sequence ended."""
+
+    END = "end"  # the model said so, with an end-of-turn token
+    STOP = "stop"  # the text reached one of the caller's stop strings
+    LENGTH = "length"  # max_tokens are out, or the context is full
+    ABORTED = "aborted"  # the caller no longer wanted it
+
+
+def _real(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# For each field of Sampling: the test it must pass and how to say it.
+_RULES: dict[str, tuple[Callable[..., bool], str]] = {
+    "temperature": (lambda v: _real(v) and v >= 0, "a finite number from 0"),
+    "top_k": (lambda v: _whole(v) and 0 <= v < 2**31, "a whole number from 0"),
+    "top_p": (lambda v: _real(v) and 0 < v <= 1, "above 0 and at most 1"),
+    "min_p": (lambda v: _real(v) and 0 <= v < 1, "from 0 and below 1"),
+    "seed": (lambda v: _whole(v) and 0 <= v <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Attributes:
+        temperature: 0 takes the likeliest token always; above, the logits are divided by it.
+        top_k: keep this many of the likeliest tokens; 0 keeps all.
+        top_p: keep the likeliest tokens up to this much probability; 1 keeps all.
+        min_p: keep the tokens at least this likely relative to the likeliest; 0 keeps all.
+        seed: the same seed gives the same tokens again.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (holds, rule) in _RULES.items():
+            value = getattr(self, name)
+            if not holds(value):
+                raise RequestError(f"sampling: {name} must be {rule}, not {value!r}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens that a request took in and gave out."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def _rate(tokens: int, seconds: float) -> float:
+    return tokens / seconds if tokens > 0 and seconds > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where a request's time went, in seconds.
+
+    Attributes:
+        prefill_s: from the first batch that held some of its prompt to its first token.
+        first_token_s: from submission to its first token; the wait for a slot included.
+        decode_s: from its first token to its last.
+    """
+
+    prefill_s: float
+    first_token_s: float
+    decode_s: float
+
+    def prefill_tokens_per_s(self, usage: Usage) -> float:
+        """Prompt tokens a second; 0 if there was no prefill."""
+        return _rate(usage.prompt_tokens, self.prefill_s)
+
+    def decode_tokens_per_s(self, usage: Usage) -> float:
+        """Tokens a second after the first, which the prefill gave; 0 if there was only one."""
+        return _rate(usage.completion_tokens - 1, self.decode_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A prompt in tokens, and how far and in which way to go on from it."""
+
+    tokens: tuple[int, ...]
+    max_tokens: int = 512
+    sampling: Sampling = field(default_factory=Sampling)
+
+    def __post_init__(self) -> None:
+        if not self.tokens:
+            raise RequestError("request: the prompt is empty")
+        if not _whole(self.max_tokens) or self.max_tokens < 1:
+            raise RequestError(f"request: max_tokens must be a whole number from 1, not {self.max_tokens!r}")
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A request on its way: what has been computed and said so far.
+
+    Attributes:
+        id: the number that submit() gave it.
+        request: what was asked.
+        context: the tokens that its slot can hold.
+        slot: the engine's native sequence it runs in; None while it waits or once it has ended.
+        computed: how many of its tokens have keys and values in the slot.
+        output: the tokens chosen so far.
+        stop_reason: why it ended; None while it has not.
+    """
+
+    id: int
+    request: Request
+    context: int
+    slot: int | None = None
+    computed: int = 0
+    output: list[int] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+    submitted_at: float = 0.0
+    started_at: float = 0.0
+    first_token_at: float = 0.0
+    last_token_at: float = 0.0
+
+    @property
+    def length(self) -> int:
+        """Tokens known: the prompt and the output."""
+        return len(self.request.tokens) + len(self.output)
+
+    @property
+    def pending(self) -> int:
+        """Known tokens that have yet to go through the model."""
+        return self.length - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the prompt is done, so that each step gives one more token."""
+        return bool(self.output)
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can follow: the tokens asked for are out, or the slot has no room."""
+        return len(self.output) >= self.request.max_tokens or self.length >= self.context
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens in and out so far."""
+        return Usage(len(self.request.tokens), len(self.output))
+
+    @property
+    def timings(self) -> Timings:
+        """Times so far; all zero before the first token."""
+        if not self.output:
+            return Timings(0.0, 0.0, 0.0)
+        return Timings(
+            prefill_s=self.first_token_at - self.started_at,
+            first_token_s=self.first_token_at - self.submitted_at,
+            decode_s=self.last_token_at - self.first_token_at,
+        )
+
+    def next_tokens(self, limit: int) -> tuple[int, ...]:
+        """Up to `limit` of the pending tokens, in order."""
+        prompt = self.request.tokens
+        if self.computed < len(prompt):
+            return prompt[self.computed : self.computed + limit]
+        start = self.computed - len(prompt)
+        return tuple(self.output[start : start + limit])
