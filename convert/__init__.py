@@ -1,0 +1,1 @@
+"""From a base checkpoint and a trained adapter to one quantized GGUF."""

@@ -1,0 +1,69 @@
+"""float32 rows to a ggml type's bytes, by ggml's own code in the library that llama-cpp-python ships.
+
+`ggml_quantize_chunk` releases the GIL while it works, so threads run side by side.
+"""
+
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType
+from numpy.typing import NDArray
+
+from ..errors import CheckpointError, OutputError
+from ..gguf_file import row_bytes
+
+_LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
+MAX_HALF = 65504.0  # the largest finite F16
+
+
+def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> bytes:
+    """`rows`, (n, columns) or (n,), as `type_`; `where` names the tensor in an error.
+
+    Raises:
+        CheckpointError: a value that is not finite, or too large for F16.
+        OutputError: a type that only works with an importance matrix.
+    """
+    peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity show in it, at the cost of one pass
+    if not np.isfinite(peak):
+        raise CheckpointError(f"{where}: holds a value that is not finite")
+    if type_ is GGMLQuantizationType.F32:
+        return rows.astype("<f4", copy=False).tobytes()
+    if type_ is GGMLQuantizationType.F16 and peak > MAX_HALF:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
+    if _ggml().ggml_quantize_requires_imatrix(type_):
+        raise OutputError(f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type")
+    rows = np.ascontiguousarray(rows)
+    count, columns = rows.shape
+    out = np.empty(count * row_bytes(columns, type_), np.uint8)
+    written = _ggml().ggml_quantize_chunk(
+        type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, None
+    )
+    assert written == out.nbytes, (where, written, out.nbytes)
+    return out.tobytes()
+
+
+@cache
+def _ggml() -> ctypes.CDLL:
+    """ggml's base library, without the rest of llama-cpp-python."""
+    spec = importlib.util.find_spec("llama_cpp")
+    folder = Path(spec.origin).parent / "lib" if spec and spec.origin else Path()
+    path = next((folder / name for name in _LIBRARIES if (folder / name).exists()), None)
+    if path is None:
+        raise OutputError(f"{folder}: none of {', '.join(_LIBRARIES)} is there; reinstall llama-cpp-python")
+    library = ctypes.CDLL(str(path))
+    library.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]
+    library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
+    library.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int,  # type
+        ctypes.c_void_p,  # source: float32 rows
+        ctypes.c_void_p,  # target
+        ctypes.c_int64,  # first element
+        ctypes.c_int64,  # rows
+        ctypes.c_int64,  # columns
+        ctypes.c_void_p,  # importance of each column, or none
+    ]
+    library.ggml_quantize_chunk.restype = ctypes.c_size_t
+    return library
