@@ -1,4 +1,4 @@
-"""What is asked of the engine and what is counted about it: tokens in, a reason to stop and the time taken."""
+"""What is asked of the engine, and what is counted about it: tokens, a reason to stop, the time taken."""
 
 import math
 from collections.abc import Callable

@@ -1,0 +1,443 @@
+"""The only file that runs models through llama.cpp: it owns every native handle and checks every return code.
+
+What would end the process inside the library (GGML_ASSERT) is refused before the call: see model_file.py for
+files, and Context.decode for batches.
+"""
+
+import ctypes
+import math
+import unicodedata
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AdapterError, ModelFileError, RequestError
+from ..gguf_file import read_header
+from .cores import physical_cores
+from .model_file import check_adapter, check_model
+from .request import Sampling
+
+SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
+CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
+NORMALISED = (
+    "qwen2",
+)  # pre-tokenizers of families whose own tokenizer works on NFC, which llama.cpp leaves out
+_ERROR, _CONTINUED = 3, 5  # of ggml_log_level
+# The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
+_ROOM = {
+    "context": 1 << 22,
+    "slots": SEQUENCES_MAX,
+    "batch": 1 << 16,
+    "outputs": 1 << 16,
+    "threads": 512,  # GGML_MAX_N_THREADS
+}
+
+Array = NDArray[np.float32]
+
+
+class _Log:
+    """The library's messages: kept for the error that follows them, never printed."""
+
+    def __init__(self) -> None:
+        self.errors: deque[str] = deque(maxlen=8)
+        self.level = 0
+        self.callback = llama_cpp.llama_log_callback(
+            self.receive
+        )  # held here: the library keeps only a pointer
+        llama_cpp.llama_log_set(self.callback, ctypes.c_void_p(0))
+
+    def receive(self, level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        self.level = self.level if level == _CONTINUED else level
+        if self.level == _ERROR:
+            self.errors.append(text.decode("utf-8", "replace").strip())
+
+    def reason(self) -> str:
+        """The errors since the last call, as one line without the names of C++ functions."""
+        lines = [line.split(": ", 1)[-1] for line in self.errors if line]
+        self.errors.clear()
+        return "; ".join(" ".join(line.split()) for line in lines) or "llama.cpp gives no reason"
+
+
+_log = _Log()
+llama_cpp.llama_backend_init()
+
+
+class _Owner:
+    """Something that holds native handles: freed by close(), by leaving a with block, or by neither."""
+
+    def __init__(self) -> None:
+        self._handles = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what is held; a second call does nothing."""
+        self._handles.close()
+
+
+class Model(_Owner):
+    """A model file, mapped into memory, and its vocabulary.
+
+    Attributes:
+        header: what the file says of itself.
+        vocabulary_size: how many tokens there are.
+        context_trained: the longest context that it was trained for, in tokens.
+        bos: the token that begins a text, None if there is none.
+        adds_bos: whether its tokenizer puts `bos` before every text.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Load the model.
+
+        Raises:
+            ModelFileError: the file is not a GGUF, is damaged, or holds what this build cannot run.
+        """
+        super().__init__()
+        self.header = read_header(path)
+        check_model(self.header)
+        params = llama_cpp.llama_model_default_params()
+        params.n_gpu_layers = 0
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            raise ModelFileError(f"{path}: {_log.reason()}")
+        self._handles.callback(llama_cpp.llama_model_free, self.handle)
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self.handle)
+        self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
+        self.context_trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
+        bos = llama_cpp.llama_vocab_bos(self._vocabulary)
+        self.bos: int | None = bos if bos >= 0 else None
+        self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
+
+    @cached_property
+    def description(self) -> str:
+        """Family, size and type in a few words, as llama.cpp has it."""
+        buffer = ctypes.create_string_buffer(256)
+        llama_cpp.llama_model_desc(self.handle, buffer, len(buffer))
+        return buffer.value.decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        """The tokens of `text`.
+
+        Args:
+            text: any text; none is taken for a control token unless `special`.
+            special: whether the names of control tokens stand for them.
+            bos: whether to begin as the model's tokenizer begins a text.
+        """
+        if self.header.metadata.get("tokenizer.ggml.pre") in NORMALISED:
+            text = unicodedata.normalize("NFC", text)
+        data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
+        room = len(data) + 1
+        buffer = (llama_cpp.llama_token * room)()
+        count = llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, room, False, special)
+        assert 0 <= count <= room, "a token stands for at least one byte"
+        begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []
+        return [*begin, *buffer[:count]]
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token, which need not be whole characters; none for a control token."""
+        self.check_tokens((token,))
+        buffer = ctypes.create_string_buffer(64)
+        length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+        if length < 0:
+            buffer = ctypes.create_string_buffer(-length)
+            length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
+        return buffer.raw[:length]
+
+    def ends(self, token: int) -> bool:
+        """Whether the token ends a turn or a text."""
+        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+
+    @cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """The control tokens by name: those that a text from outside must never turn into."""
+        tokens = self.header.metadata["tokenizer.ggml.tokens"]
+        types = self.header.metadata["tokenizer.ggml.token_type"]
+        return {
+            name: token
+            for token, (name, type_) in enumerate(zip(tokens, types, strict=True))
+            # llama.cpp also makes control tokens of normal ones by name, and all those names begin like this.
+            if (type_ != llama_cpp.LLAMA_TOKEN_TYPE_NORMAL or name[:1] in ("<", "[", "_", "▁"))
+            and llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & CONTROL
+        }
+
+    def check_tokens(self, tokens: Sequence[int]) -> None:
+        """Raise RequestError if one of them is not a token of this model."""
+        wrong = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
+        if wrong is not None:
+            raise RequestError(f"token {wrong} is not one of the model's {self.vocabulary_size}")
+
+
+class Adapter(_Owner):
+    """A low-rank adapter in a GGUF file, ready to be used by contexts of its model.
+
+    Attributes:
+        scale: how much of it to apply; 1 is as it was trained.
+    """
+
+    def __init__(self, model: Model, path: Path, scale: float = 1.0) -> None:
+        """Load the adapter.
+
+        Raises:
+            ModelFileError: the file is not a GGUF, or is damaged.
+            AdapterError: it is not a LoRA, or not one for this model.
+        """
+        super().__init__()
+        if not math.isfinite(scale):
+            raise AdapterError(f"{path}: the scale must be a finite number, not {scale}")
+        self.path, self.scale = path, scale
+        header = read_header(path)
+        check_adapter(header, model.header)
+        self.handle = llama_cpp.llama_adapter_lora_init(model.handle, str(path).encode())
+        if not self.handle:
+            raise AdapterError(f"{path}: {_log.reason()}")
+        self._handles.callback(llama_cpp.llama_adapter_lora_free, self.handle)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a context sets aside, and what it computes with.
+
+    Attributes:
+        context: tokens that each sequence can hold.
+        slots: native sequences, numbered from 0.
+        batch: the most tokens in one decode().
+        threads: by default one for each physical core.
+        outputs: the most rows of logits in one decode(), a vocabulary wide each; by default one a slot.
+    """
+
+    context: int
+    slots: int
+    batch: int
+    threads: int = field(default_factory=physical_cores)
+    outputs: int = 0
+
+    def __post_init__(self) -> None:
+        if self.outputs == 0:
+            object.__setattr__(self, "outputs", self.slots)
+        for name, most in _ROOM.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise RequestError(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+        if not self.slots <= min(self.outputs, self.batch):
+            raise RequestError(
+                f"batch and outputs must be at least one for each of {self.slots} slots, "
+                f"not {self.batch} and {self.outputs}"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive tokens of one native sequence in a batch.
+
+    Attributes:
+        slot: the native sequence.
+        start: position of the first token.
+        tokens: the tokens.
+        rows: after how many of the last of them the logits are wanted.
+    """
+
+    slot: int
+    start: int
+    tokens: tuple[int, ...]
+    rows: int
+
+
+class _Batch:
+    """The native batch, laid over arrays of ours so that it is filled without a loop over tokens."""
+
+    def __init__(self, capacity: int) -> None:
+        self.tokens, self.positions, self.slots = (np.zeros(capacity, np.int32) for _ in range(3))
+        self.outputs = np.zeros(capacity, np.int8)
+        self.ones = np.ones(capacity, np.int32)
+        step = self.slots.itemsize * np.arange(capacity, dtype=np.uintp)
+        self.addresses = self.slots.ctypes.data + step  # where each token's slot stands
+        arrays = {
+            "token": self.tokens,
+            "pos": self.positions,
+            "n_seq_id": self.ones,
+            "seq_id": self.addresses,
+            "logits": self.outputs,
+        }
+        kinds = dict(llama_cpp.llama_batch._fields_)
+        self.native = llama_cpp.llama_batch()
+        for name, array in arrays.items():
+            setattr(self.native, name, array.ctypes.data_as(kinds[name]))
+
+    def fill(self, spans: Sequence[Span]) -> list[int]:
+        """Put the spans in, one after the other.
+
+        Returns:
+            The index of every row of logits asked for.
+        """
+        self.outputs[:] = 0
+        end = 0
+        rows: list[int] = []
+        for span in spans:
+            begin, end = end, end + len(span.tokens)
+            self.tokens[begin:end] = span.tokens
+            self.positions[begin:end] = range(span.start, span.start + len(span.tokens))
+            self.slots[begin:end] = span.slot
+            self.outputs[end - span.rows : end] = 1
+            rows.extend(range(end - span.rows, end))
+        self.native.n_tokens = end
+        return rows
+
+
+class Context(_Owner):
+    """Keys and values of some sequences of a model, and the computation that grows them.
+
+    Every sequence has cells of its own: one that is full takes nothing from another.
+    """
+
+    def __init__(self, model: Model, room: Room, adapter: Adapter | None = None) -> None:
+        """Set the room aside; the adapter applies to all sequences.
+
+        Raises:
+            RequestError: there is more context than the model was trained for, or not enough memory.
+        """
+        super().__init__()
+        self.model, self.room = model, room
+        if room.context > model.context_trained:
+            raise RequestError(
+                f"context must be at most the {model.context_trained} tokens that the model was trained for, "
+                f"not {room.context}"
+            )
+        self.handle = llama_cpp.llama_init_from_model(model.handle, _params(room))
+        if not self.handle:
+            raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")
+        self._handles.callback(llama_cpp.llama_free, self.handle)
+        self._memory = llama_cpp.llama_get_memory(self.handle)
+        self._batch = _Batch(room.batch)
+        if adapter is not None:
+            self._apply(adapter)
+
+    def _apply(self, adapter: Adapter) -> None:
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
+        scales = (ctypes.c_float * 1)(adapter.scale)
+        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, 1, scales)
+        if status:
+            raise AdapterError(f"{adapter.path}: not applied (status {status}): {_log.reason()}")
+
+    def decode(self, spans: Sequence[Span]) -> list[int]:
+        """Compute a batch.
+
+        Args:
+            spans: neighbouring slots in ascending order go through the weights together.
+
+        Returns:
+            The batch index of every row of logits asked for, for logits_row() and Sampler.sample().
+
+        Raises:
+            RequestError: a token, slot, position or number of tokens is out of bounds. Nothing was computed.
+            ModelFileError: the computation failed.
+        """
+        self._check(spans)
+        rows = self._batch.fill(spans)
+        status = llama_cpp.llama_decode(self.handle, self._batch.native)
+        if status:
+            raise ModelFileError(
+                f"{self.model.header.path}: decoding failed (status {status}): {_log.reason()}"
+            )
+        return rows
+
+    def _check(self, spans: Sequence[Span]) -> None:
+        room = self.room
+        total, rows = sum(len(span.tokens) for span in spans), sum(span.rows for span in spans)
+        if not 1 <= total <= room.batch or rows > room.outputs:
+            raise RequestError(
+                f"a batch has from 1 to {room.batch} tokens and up to {room.outputs} rows of logits, "
+                f"not {total} and {rows}"
+            )
+        for span in spans:
+            self._check_slot(span.slot)
+            self.model.check_tokens(span.tokens)
+            end = span.start + len(span.tokens)
+            if span.start < 0 or end > room.context or not 0 <= span.rows <= len(span.tokens):
+                raise RequestError(
+                    f"positions {span.start} to {end} do not fit a context of {room.context} tokens"
+                )
+
+    def _check_slot(self, slot: int) -> None:
+        if not 0 <= slot < self.room.slots:
+            raise RequestError(f"slot must be from 0 to {self.room.slots - 1}, not {slot}")
+
+    def logits_row(self, row: int) -> Array:
+        """The logits at a batch index that decode() gave, (vocab,): a view until the next decode()."""
+        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
+        assert pointer, "the index is one that decode() returned"
+        return np.ctypeslib.as_array(pointer, (self.model.vocabulary_size,))  # (vocab,)
+
+    def clear(self, slot: int) -> None:
+        """Forget a sequence."""
+        self._check_slot(slot)
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1):
+            raise ModelFileError(
+                f"{self.model.header.path}: slot {slot} could not be cleared: {_log.reason()}"
+            )
+
+    def used(self, slot: int) -> int:
+        """How many tokens a sequence holds."""
+        self._check_slot(slot)
+        return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+
+class Sampler(_Owner):
+    """How one sequence chooses its tokens, in native code; it remembers where its random numbers are."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        super().__init__()
+        self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if not self._chain:
+            raise RequestError("llama.cpp could not make a sampler")
+        self._handles.callback(llama_cpp.llama_sampler_free, self._chain)
+        for link in _links(sampling):
+            llama_cpp.llama_sampler_chain_add(self._chain, link)  # the chain owns its links
+
+    def sample(self, context: Context, row: int) -> int:
+        """Choose a token by the logits at a batch index that decode() returned.
+
+        Raises:
+            ModelFileError: the model computed something that is not a number.
+        """
+        token = int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+        # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
+        if not math.isfinite(llama_cpp.llama_get_logits_ith(context.handle, row)[token]):
+            raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
+        return token
+
+
+def _params(room: Room) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_seq_max = room.slots
+    params.n_ctx = room.context * room.slots
+    params.n_batch = params.n_ubatch = room.batch
+    params.n_outputs_max = room.outputs
+    params.n_threads = params.n_threads_batch = room.threads
+    params.kv_unified = False
+    params.no_perf = True
+    return params
+
+
+def _links(sampling: Sampling) -> Iterator[Any]:
+    """The samplers of a chain, in llama.cpp's own order."""
+    if sampling.greedy:
+        yield llama_cpp.llama_sampler_init_greedy()
+        return
+    yield llama_cpp.llama_sampler_init_top_k(sampling.top_k)
+    yield llama_cpp.llama_sampler_init_top_p(sampling.top_p, 1)
+    yield llama_cpp.llama_sampler_init_min_p(sampling.min_p, 1)
+    yield llama_cpp.llama_sampler_init_temp(sampling.temperature)
+    yield llama_cpp.llama_sampler_init_dist(sampling.seed)
