@@ -8,9 +8,9 @@ import ctypes
 import math
 import unicodedata
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -71,10 +71,11 @@ llama_cpp.llama_backend_init()
 
 
 class _Owner:
-    """Something that holds native handles: freed by close(), by leaving a with block, or by neither."""
+    """Something that holds a native handle, freed by close() or by leaving a with block."""
 
     def __init__(self) -> None:
         self._handles = ExitStack()
+        self._handle: Any = None
 
     def __enter__(self) -> Self:
         return self
@@ -82,8 +83,21 @@ class _Owner:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def own(self, handle: Any, free: Callable[[Any], None]) -> None:
+        """Take over a handle, with the function that frees it."""
+        self._handle = handle
+        self._handles.callback(free, handle)
+
+    @property
+    def handle(self) -> Any:
+        """The handle, while it is valid: the library would crash on a freed one."""
+        if self._handle is None:
+            raise RequestError(f"{type(self).__name__.lower()}: it is closed")
+        return self._handle
+
     def close(self) -> None:
         """Free what is held; a second call does nothing."""
+        self._handle = None
         self._handles.close()
 
 
@@ -95,6 +109,7 @@ class Model(_Owner):
         vocabulary_size: how many tokens there are.
         context_trained: the longest context that it was trained for, in tokens.
         bos: the token that begins a text, None if there is none.
+        eos: the token that ends a text, None if there is none.
         adds_bos: whether its tokenizer puts `bos` before every text.
     """
 
@@ -110,16 +125,20 @@ class Model(_Owner):
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-        self.handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-        if not self.handle:
+        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        if not handle:
             raise ModelFileError(f"{path}: {_log.reason()}")
-        self._handles.callback(llama_cpp.llama_model_free, self.handle)
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self.handle)
+        self.own(handle, llama_cpp.llama_model_free)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self._vocabulary)
         self.context_trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
-        bos = llama_cpp.llama_vocab_bos(self._vocabulary)
+        bos, eos = llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary)
         self.bos: int | None = bos if bos >= 0 else None
+        self.eos: int | None = eos if eos >= 0 else None
         self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
+
+    @property
+    def _vocabulary(self) -> Any:
+        return llama_cpp.llama_model_get_vocab(self.handle)
 
     @cached_property
     def description(self) -> str:
@@ -200,10 +219,10 @@ class Adapter(_Owner):
         self.path, self.scale = path, scale
         header = read_header(path)
         check_adapter(header, model.header)
-        self.handle = llama_cpp.llama_adapter_lora_init(model.handle, str(path).encode())
-        if not self.handle:
+        handle = llama_cpp.llama_adapter_lora_init(model.handle, str(path).encode())
+        if not handle:
             raise AdapterError(f"{path}: {_log.reason()}")
-        self._handles.callback(llama_cpp.llama_adapter_lora_free, self.handle)
+        self.own(handle, llama_cpp.llama_adapter_lora_free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,12 +240,13 @@ class Room:
     context: int
     slots: int
     batch: int
-    threads: int = field(default_factory=physical_cores)
-    outputs: int = 0
+    threads: int | None = None
+    outputs: int | None = None
 
     def __post_init__(self) -> None:
-        if self.outputs == 0:
-            object.__setattr__(self, "outputs", self.slots)
+        for name, default in (("threads", physical_cores()), ("outputs", self.slots)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
         for name, most in _ROOM.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -315,14 +335,17 @@ class Context(_Owner):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {room.context}"
             )
-        self.handle = llama_cpp.llama_init_from_model(model.handle, _params(room))
-        if not self.handle:
+        handle = llama_cpp.llama_init_from_model(model.handle, _params(room))
+        if not handle:
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")
-        self._handles.callback(llama_cpp.llama_free, self.handle)
-        self._memory = llama_cpp.llama_get_memory(self.handle)
+        self.own(handle, llama_cpp.llama_free)
         self._batch = _Batch(room.batch)
         if adapter is not None:
             self._apply(adapter)
+
+    @property
+    def _memory(self) -> Any:
+        return llama_cpp.llama_get_memory(self.handle)
 
     def _apply(self, adapter: Adapter) -> None:
         handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
@@ -399,12 +422,12 @@ class Sampler(_Owner):
 
     def __init__(self, sampling: Sampling) -> None:
         super().__init__()
-        self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        if not self._chain:
+        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+        if not chain:
             raise RequestError("llama.cpp could not make a sampler")
-        self._handles.callback(llama_cpp.llama_sampler_free, self._chain)
+        self.own(chain, llama_cpp.llama_sampler_free)
         for link in _links(sampling):
-            llama_cpp.llama_sampler_chain_add(self._chain, link)  # the chain owns its links
+            llama_cpp.llama_sampler_chain_add(chain, link)  # the chain owns its links
 
     def sample(self, context: Context, row: int) -> int:
         """Choose a token by the logits at a batch index that decode() returned.
@@ -412,7 +435,7 @@ class Sampler(_Owner):
         Raises:
             ModelFileError: the model computed something that is not a number.
         """
-        token = int(llama_cpp.llama_sampler_sample(self._chain, context.handle, row))
+        token = int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
         # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
         if not math.isfinite(llama_cpp.llama_get_logits_ith(context.handle, row)[token]):
             raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")

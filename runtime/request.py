@@ -138,6 +138,7 @@ class Sequence:
     computed: int = 0
     output: list[int] = field(default_factory=list)
     stop_reason: StopReason | None = None
+    # In seconds of time.perf_counter(); 0 while it has not happened.
     submitted_at: float = 0.0
     started_at: float = 0.0
     first_token_at: float = 0.0
@@ -161,17 +162,18 @@ class Sequence:
     @property
     def full(self) -> bool:
         """Whether nothing more can follow: the tokens asked for are out, or the slot has no room."""
-        return len(self.output) >= self.request.max_tokens or self.length >= self.context
+        return len(self.output) >= self.request.max_tokens or self.length > self.context
 
     @property
     def usage(self) -> Usage:
-        """Tokens in and out so far."""
-        return Usage(len(self.request.tokens), len(self.output))
+        """Tokens in and out so far; a token that ended the turn is counted, though it is no output."""
+        ended = self.stop_reason is StopReason.END
+        return Usage(len(self.request.tokens), len(self.output) + ended)
 
     @property
     def timings(self) -> Timings:
         """Times so far; all zero before the first token."""
-        if not self.output:
+        if not self.first_token_at:
             return Timings(0.0, 0.0, 0.0)
         return Timings(
             prefill_s=self.first_token_at - self.started_at,
@@ -186,3 +188,24 @@ class Sequence:
             return prompt[self.computed : self.computed + limit]
         start = self.computed - len(prompt)
         return tuple(self.output[start : start + limit])
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that a request was given."""
+
+    id: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a request; nothing follows it."""
+
+    id: int
+    stop_reason: StopReason
+    usage: Usage
+    timings: Timings
+
+
+Event = Token | End
