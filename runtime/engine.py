@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import ModelFileError, RequestError
 from . import request as state
 from .answer import Answer
+from .cores import physical_cores
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
 from .reply import Reply
 from .request import End, Event, Request, Sampling, StopReason, Token
@@ -70,7 +71,8 @@ class Engine:
             self.model = handles.enter_context(Model(Path(path)))
             lora = handles.enter_context(Adapter(self.model, Path(adapter))) if adapter is not None else None
             self.context = min(context, self.model.context_trained)
-            self._room = Room(self.context, slots, batch, threads)
+            threads = physical_cores() if threads is None else threads
+            self._room = Room(self.context, slots, batch, threads, outputs=slots)
             self._native = handles.enter_context(Context(self.model, self._room, lora))
             self._prompter = Prompter(self.model, _template(self.model))
             self._handles = handles.pop_all()

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from ..errors import AdapterError, ModelFileError, RequestError
 from ..gguf_file import read_header
-from .cores import physical_cores
 from .model_file import check_adapter, check_model
 from .request import Sampling
 
@@ -233,20 +232,17 @@ class Room:
         context: tokens that each sequence can hold.
         slots: native sequences, numbered from 0.
         batch: the most tokens in one decode().
-        threads: by default one for each physical core.
-        outputs: the most rows of logits in one decode(), a vocabulary wide each; by default one a slot.
+        threads: how many compute.
+        outputs: the most rows of logits in one decode(), a vocabulary wide each; at least one for each slot.
     """
 
     context: int
     slots: int
     batch: int
-    threads: int | None = None
-    outputs: int | None = None
+    threads: int
+    outputs: int
 
     def __post_init__(self) -> None:
-        for name, default in (("threads", physical_cores()), ("outputs", self.slots)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
         for name, most in _ROOM.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -284,7 +280,7 @@ class _Batch:
         self.ones = np.ones(capacity, np.int32)
         step = self.slots.itemsize * np.arange(capacity, dtype=np.uintp)
         self.addresses = self.slots.ctypes.data + step  # where each token's slot stands
-        arrays = {
+        arrays: dict[str, NDArray[Any]] = {
             "token": self.tokens,
             "pos": self.positions,
             "n_seq_id": self.ones,
