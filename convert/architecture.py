@@ -4,6 +4,7 @@ The names and keys are llama.cpp's; the checkpoint side is Hugging Face transfor
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ _LAYER = {
     "post_attention_layernorm": "ffn_norm",
 }
 _AFTER = {"model.norm": "output_norm", "lm_head": "output"}
+_BIASED = ("attn_q", "attn_k", "attn_v")  # in Qwen2
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,12 @@ def tensor_specs(architecture: Architecture) -> dict[str, TensorSpec]:
     return {spec.source: spec for spec in specs}
 
 
-_BIASED = ("attn_q", "attn_k", "attn_v")  # Qwen2's attention biases
+def module_order(module: str) -> tuple[int, int] | None:
+    """Where a module comes in transformers' order of modules, or None if no supported model has it."""
+    layer = re.fullmatch(r"model\.layers\.(\d{1,6})\.(.+)", module)
+    if layer:
+        return (int(layer[1]), list(_LAYER).index(layer[2])) if layer[2] in _LAYER else None
+    return {"model.embed_tokens": (-1, 0), "model.norm": (1 << 20, 0), "lm_head": (1 << 20, 1)}.get(module)
 
 
 def rope_factors(architecture: Architecture) -> NDArray[np.float32] | None:

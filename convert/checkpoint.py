@@ -26,7 +26,8 @@ _FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationT
 class Checkpoint(Protocol):
     """What the converter needs of a base, wherever its weights lie."""
 
-    id: str  # the base as the user named it
+    id: str  # the base's name in the provenance
+    path: Path  # the folder or file
     architecture: Architecture
     specs: dict[str, TensorSpec]
 
@@ -57,9 +58,9 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
         ModelFileError: a damaged GGUF.
     """
     if path.is_dir():
-        return FolderCheckpoint(path, id_ or str(path))
+        return FolderCheckpoint(path, id_ or path.resolve().name)
     if path.is_file():
-        return GgufCheckpoint(path, id_ or str(path))
+        return GgufCheckpoint(path, id_ or path.resolve().name)
     raise CheckpointError(f"{path}: no such file or folder")
 
 
@@ -76,7 +77,7 @@ class FolderCheckpoint:
 
     def __init__(self, folder: Path, id_: str) -> None:
         """Open the folder and check that it holds every tensor of its architecture, and no other."""
-        self.folder = folder
+        self.path = folder
         self.id = id_
         self.architecture = arch.from_config(read_json(folder / "config.json"), str(folder / "config.json"))
         self.specs = arch.tensor_specs(self.architecture)
@@ -95,7 +96,7 @@ class FolderCheckpoint:
     @cached_property
     def tokenizer(self) -> dict[str, Field]:
         """See Checkpoint."""
-        return tokenizer_fields(self.folder, self.architecture.vocab)
+        return tokenizer_fields(self.path, self.architecture.vocab)
 
     def sha256(self) -> str:
         """See Checkpoint."""
@@ -107,25 +108,25 @@ class FolderCheckpoint:
 
     def _locate(self) -> dict[str, SafetensorsFile]:
         """Which file holds each tensor."""
-        if not (self.folder / INDEX).exists():
-            path = self.folder / "model.safetensors"
+        if not (self.path / INDEX).exists():
+            path = self.path / "model.safetensors"
             if not path.exists():
-                raise CheckpointError(f"{self.folder}: neither model.safetensors nor {INDEX} is there")
+                raise CheckpointError(f"{self.path}: neither model.safetensors nor {INDEX} is there")
             file = SafetensorsFile(path)
             return dict.fromkeys(file.entries, file)
-        index = read_json(self.folder / INDEX).get("weight_map")
+        index = read_json(self.path / INDEX).get("weight_map")
         if not isinstance(index, dict):
-            raise CheckpointError(f"{self.folder / INDEX}: no weight_map")
+            raise CheckpointError(f"{self.path / INDEX}: no weight_map")
         shards = {shard: self._shard(shard) for shard in sorted(map(str, index.values()))}
         for name, shard in index.items():
             if name not in shards[shard].entries:
-                raise CheckpointError(f"{self.folder / shard}: tensor {name!r} is missing, which {INDEX} puts there")
+                raise CheckpointError(f"{self.path / shard}: tensor {name!r} is missing, which {INDEX} puts there")
         return {name: shards[shard] for name, shard in index.items()}
 
     def _shard(self, name: str) -> SafetensorsFile:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{self.folder / INDEX}: {name!r} is not the plain name of a safetensors file")
-        return SafetensorsFile(self.folder / name)
+            raise CheckpointError(f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file")
+        return SafetensorsFile(self.path / name)
 
     def _check(self) -> None:
         entries = {name: file.entries[name] for name, file in self._files.items()}
@@ -134,14 +135,14 @@ class FolderCheckpoint:
             extra.remove("lm_head.weight")  # some save the tied weight a second time
         if extra:
             raise CheckpointError(
-                f"{self.folder}: {len(extra)} tensors that {self.architecture.name} does not have, such as {extra[0]!r}"
+                f"{self.path}: {len(extra)} tensors that {self.architecture.name} does not have, such as {extra[0]!r}"
             )
         for name, spec in self.specs.items():
             if name not in entries:
-                raise CheckpointError(f"{self.folder}: tensor {name!r} is missing")
+                raise CheckpointError(f"{self.path}: tensor {name!r} is missing")
             if entries[name].shape != spec.shape:
                 raise CheckpointError(
-                    f"{self.folder}: tensor {name!r} has the shape {entries[name].shape}; "
+                    f"{self.path}: tensor {name!r} has the shape {entries[name].shape}; "
                     f"config.json makes it {spec.shape}"
                 )
 
@@ -152,6 +153,7 @@ class GgufCheckpoint:
     def __init__(self, path: Path, id_: str) -> None:
         """Open the file and check that it holds every tensor of its architecture, and no other."""
         self.id = id_
+        self.path = path
         self.header: Header = read_header(path)
         self._tensors = dict(self.header.tensors)
         self._factors = self._tensors.pop(ROPE_FACTORS, None)
@@ -217,7 +219,7 @@ class GgufCheckpoint:
 
 def _dequantizable(type_: GGMLQuantizationType) -> bool:
     try:
-        dequantize(np.zeros((0, GGML_QUANT_SIZES[type_][1]), np.uint8), type_)
+        dequantize(np.zeros((1, GGML_QUANT_SIZES[type_][1]), np.uint8), type_)
     except NotImplementedError:
         return False
     return True

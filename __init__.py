@@ -1,0 +1,27 @@
+"""Thirteen: from a trained adapter of a few numbers to an answer on your own hardware.
+
+>>> from thirteen import Engine
+>>> with Engine("model.gguf") as engine:
+...     print(engine.answer("What is 12 * 13?").value)
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import ThirteenError
+
+if TYPE_CHECKING:
+    from .runtime.answer import Answer
+    from .runtime.engine import Engine
+    from .runtime.request import Sampling
+
+__all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
+
+_HOMES = {"Answer": "runtime.answer", "Engine": "runtime.engine", "Sampling": "runtime.request"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on its first use, so that `import thirteen` loads no native library."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'thirteen' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

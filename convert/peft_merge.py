@@ -1,0 +1,101 @@
+"""Adapters without low-rank factors, merged by PEFT itself with the whole model in memory in float32."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import AdapterError, CheckpointError
+from ..gguf_file import Field
+from .adapter import CONFIG, read_config
+from .checkpoint import Checkpoint
+from .safetensors_file import Rows
+
+# Kinds that steer the model by prompts, extra layers or routing: no set of weights says the same.
+_UNMERGEABLE = {
+    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING",
+    "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
+}  # fmt: skip
+
+
+class PeftMerge:
+    """A base (see Checkpoint) whose tensors are those of PEFT's `merge_and_unload`."""
+
+    def __init__(self, base: Checkpoint, folder: Path) -> None:
+        """Load `base` by transformers and the adapter in `folder` by PEFT, and merge them.
+
+        Raises:
+            AdapterError: PEFT is not installed, does not know the kind, or cannot merge it.
+        """
+        self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
+        self.quantized: Mapping[str, int] = base.quantized
+        self.kind = _mergeable_kind(folder)
+        self._base = base
+        self._weights = _merged(base.path, folder, self.kind)
+        if not any(self._differs(name) for name in self.specs):
+            raise AdapterError(f"{folder}: its merge changes nothing")
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """See Checkpoint."""
+        return np.array(self._weights[name][start:stop].numpy(), np.float32)
+
+    @property
+    def rope_factors(self) -> Rows | None:
+        """See Checkpoint."""
+        return self._base.rope_factors
+
+    @property
+    def tokenizer(self) -> dict[str, Field]:
+        """See Checkpoint."""
+        return self._base.tokenizer
+
+    def sha256(self) -> str:
+        """See Checkpoint: the hash of the base before the merge."""
+        return self._base.sha256()
+
+    def _differs(self, name: str) -> bool:
+        rows = self.specs[name].shape[0]
+        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(name, 0, rows))
+
+
+def _mergeable_kind(folder: Path) -> str:
+    kind = read_config(folder).get("peft_type")
+    if not isinstance(kind, str):
+        raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}")
+    if kind in _UNMERGEABLE:
+        raise AdapterError(f"{folder / CONFIG}: an adapter of kind {kind} cannot be merged into weights")
+    return kind
+
+
+def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
+    """PEFT's merged weights in float32, by name."""
+    try:
+        import torch  # noqa: PLC0415 - all three come with an extra
+        from peft import PeftModel  # noqa: PLC0415
+        from peft.utils import PeftType  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    except ImportError as failure:
+        raise AdapterError(
+            f"{folder}: an adapter of kind {kind} is merged by PEFT ({failure.name} is missing): "
+            "pip install 'thirteen[peft]'"
+        ) from None
+    if kind not in PeftType.__members__:
+        raise AdapterError(f"{folder / CONFIG}: the adapter kind {kind!r} is unknown to the installed PEFT")
+    where, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
+        )
+    except Exception as failure:
+        raise CheckpointError(f"{base}: transformers cannot load it: {_first_line(failure)}") from failure
+    try:
+        merged = PeftModel.from_pretrained(model, folder, local_files_only=True).merge_and_unload(safe_merge=True)
+    except Exception as failure:
+        raise AdapterError(f"{folder}: PEFT cannot merge it: {_first_line(failure)}") from failure
+    weights: dict[str, Any] = merged.state_dict()
+    return weights
+
+
+def _first_line(failure: Exception) -> str:
+    return (str(failure).strip().splitlines() or [type(failure).__name__])[0]

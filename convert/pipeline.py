@@ -1,0 +1,246 @@
+"""The conversion: rows are read, merged in float32, quantized once and written, block by block."""
+
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+
+from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaFileType
+from threadpoolctl import threadpool_limits
+
+from ..errors import OutputError
+from ..gguf_file import Field
+from . import architecture as arch
+from . import plan
+from .adapter import Delta, folder_sha256, foreign_reason, load_adapter, read_config
+from .architecture import TensorSpec
+from .checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
+from .plan import TensorPlan
+from .quantize import quantize
+from .safetensors_file import Rows
+from .write import check_target, write_gguf
+
+# Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
+BLOCK_WEIGHTS = 1 << 20
+IN_FLIGHT = 3  # blocks a thread, so that none waits for the writer
+
+Progress = Callable[[int, int], None]  # weights done, weights in all
+_TEXT = GGUFValueType.STRING
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where weights came from: the name that the user gave, and the hash of the bytes."""
+
+    id: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AdapterSource(Source):
+    """The adapter, and who merged it: `thirteen` block by block, or `peft` in memory."""
+
+    kind: str
+    rank: int | None
+    trained: int | None
+    merged_by: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a conversion made, of what, and what is to be known about it."""
+
+    output: str
+    sha256: str
+    file_bytes: int
+    bits_per_weight: float
+    types: dict[str, int]  # tensors by type
+    base: Source
+    base_quantized: dict[str, int]  # the base's own quantized tensors by type
+    adapter: AdapterSource | None
+    warnings: list[str]
+    seconds: float
+
+
+def convert(
+    base: Path,
+    output: Path,
+    *,
+    type_: str = "Q4_K",
+    adapter: Path | None = None,
+    base_id: str = "",
+    adapter_id: str = "",
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Report:
+    """Merge `adapter` into `base`, quantize to `type_` and write `output`, an ordinary GGUF.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        output: the GGUF to write; it appears whole or not at all.
+        type_: any ggml type, such as Q4_K; rows that do not fit it take llama.cpp's own fallback.
+        adapter: a PEFT folder.
+        base_id: the base's name in the provenance; its folder's or file's name unless given.
+        adapter_id: likewise the adapter's.
+        threads: how many threads quantize; as many as the process may use unless given.
+        progress: called with the weights done and in all.
+
+    Raises:
+        ThirteenError: one of its kinds, for whatever is wrong with an input or the target.
+    """
+    started = time.perf_counter()
+    ggml_type = plan.parse_type(type_)
+    check_target(output)
+    checkpoint = open_checkpoint(base, base_id)
+    if output.exists() and output.samefile(base):
+        raise OutputError(f"{output}: is the base itself")
+    model = _Model(checkpoint, adapter, adapter_id)
+    plans = _plans(checkpoint, ggml_type)
+    source = Source(checkpoint.id, checkpoint.sha256())
+    fields = _fields(checkpoint, source, model.source, ggml_type)
+    threads = threads or usable_threads()
+    # Each block's arithmetic stays on its own thread: BLAS threads would only compete with the pool's.
+    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1):
+        blocks = _blocks(plans, model, pool, threads * IN_FLIGHT, progress)
+        sha256 = write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
+    return Report(
+        output=str(output),
+        sha256=sha256,
+        file_bytes=output.stat().st_size,
+        bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
+        types=dict(Counter(p.type.name for p in plans)),
+        base=source,
+        base_quantized=dict(checkpoint.quantized),
+        adapter=model.source,
+        warnings=model.warnings,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def usable_threads() -> int:
+    """How many threads this process may run at once."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Model:
+    """The base with the adapter merged into the rows as they are read, in float32."""
+
+    def __init__(self, base: Checkpoint, folder: Path | None, id_: str) -> None:
+        self.base = base
+        self.deltas: dict[str, Delta] = {}
+        self.source: AdapterSource | None = None
+        self.warnings = []
+        if base.quantized:
+            held = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
+            self.warnings.append(f"the base was already quantized ({held}): rounding it again adds to that loss")
+        if folder is not None:
+            self._adopt(folder, id_ or folder.resolve().name)
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop` of a tensor, merged."""
+        rows = self.base.rows(name, start, stop)
+        return self.deltas[name].merge(rows, start) if name in self.deltas else rows
+
+    def _adopt(self, folder: Path, id_: str) -> None:
+        reason = foreign_reason(read_config(folder))
+        if reason:
+            from .peft_merge import PeftMerge  # noqa: PLC0415 - torch, only for those who need it
+
+            self.base = PeftMerge(self.base, folder)
+            self.source = AdapterSource(id_, folder_sha256(folder), self.base.kind, None, None, "peft")
+            self.warnings.append(f"{id_} was merged by PEFT, with the whole model in memory: {reason}")
+            return
+        adapter = load_adapter(folder, id_)
+        adapter.fit(self.base)
+        self.deltas = adapter.deltas
+        self.source = AdapterSource(id_, adapter.sha256, adapter.kind, adapter.rank, adapter.trained, "thirteen")
+        if adapter.zeros:
+            self.warnings.append(f"{len(adapter.zeros)} of {len(adapter.deltas)} deltas are zero")
+
+
+def _plans(base: Checkpoint, type_: GGMLQuantizationType) -> list[TensorPlan]:
+    plans = plan.uniform(base.specs.values(), type_)
+    factors = base.rope_factors
+    if factors is not None:
+        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
+        plans.append(plan.planned(spec, GGMLQuantizationType.F32))
+    return plans
+
+
+def _blocks(
+    plans: list[TensorPlan], model: _Model, pool: ThreadPoolExecutor, window: int, progress: Progress
+) -> Iterator[bytes]:
+    """Every tensor's bytes in order, made on the pool, with at most `window` blocks ahead of the writer."""
+    total, done = sum(prod(p.shape) for p in plans), 0
+    ahead: deque[tuple[Future[bytes], int]] = deque()
+    try:
+        for p in plans:
+            for start, stop in _spans(p, model.base):
+                ahead.append((pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:])))
+                while len(ahead) >= window:
+                    future, weights = ahead.popleft()
+                    yield future.result()
+                    progress(done := done + weights, total)
+        for future, weights in ahead:
+            yield future.result()
+            progress(done := done + weights, total)
+    finally:
+        for future, _ in ahead:
+            future.cancel()
+
+
+def _spans(p: TensorPlan, base: Checkpoint) -> Iterator[tuple[int, int]]:
+    """Spans of rows of about BLOCK_WEIGHTS each; of whole heads where their rows are permuted."""
+    step = max(1, BLOCK_WEIGHTS // prod(p.shape[1:]))
+    spec = base.specs.get(p.source)
+    if spec and spec.heads:
+        head = spec.shape[0] // spec.heads
+        step = max(1, step // head) * head
+    for start in range(0, p.shape[0], step):
+        yield start, min(start + step, p.shape[0])
+
+
+def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
+    if p.source == ROPE_FACTORS:
+        factors = model.base.rope_factors
+        assert factors is not None
+        return factors[start:stop].tobytes()
+    spec = model.base.specs[p.source]
+    rows = model.rows(p.source, start, stop)
+    if spec.heads:
+        rows = arch.permute(rows, (stop - start) * spec.heads // spec.shape[0])
+    return quantize(rows, p.type, f"tensor {p.source!r}")
+
+
+def _fields(
+    base: Checkpoint, source: Source, adapter: AdapterSource | None, type_: GGMLQuantizationType
+) -> dict[str, Field]:
+    """The file's metadata: what a loader needs, the tokenizer, and where the weights came from."""
+    u32 = GGUFValueType.UINT32
+    fields = {"general.type": Field("model", _TEXT), "general.name": Field(source.id, _TEXT)}
+    file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(type_.name, f"MOSTLY_{type_.name}"))
+    if file_type is not None:
+        fields["general.file_type"] = Field(int(file_type), u32)
+    fields["general.quantization_version"] = Field(GGML_QUANT_VERSION, u32)
+    provenance = {
+        "version": version("thirteen"),
+        "quantizer": f"llama-cpp-python {version('llama-cpp-python')}",
+        "type": type_.name,
+        "base.id": source.id,
+        "base.sha256": source.sha256,
+        "base.quantized": ", ".join(base.quantized),
+    }
+    if adapter:
+        provenance |= {f"adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None}
+    fields |= {f"thirteen.{key}": Field(value, _TEXT) for key, value in provenance.items() if value}
+    return fields | arch.metadata_fields(base.architecture) | base.tokenizer
+
+
+_FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
+    name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
+}

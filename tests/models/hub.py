@@ -1,0 +1,177 @@
+"""A stand-in of the hub on a real socket: the routes that huggingface_hub asks for, and ways to go wrong."""
+
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+_ROUTES = {
+    "info": re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)(/revision/(?P<revision>[^/]+))?"),
+    "tree": re.compile(r"/api/models/(?P<id>[^/]+/[^/]+)/tree/(?P<revision>[^/]+)"),
+    "resolve": re.compile(r"/(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)"),
+}
+
+
+def is_large(name: str) -> bool:
+    """Whether the hub would keep a file of this name in its large-file storage."""
+    return name.endswith((".safetensors", ".bin", ".pth", ".onnx"))
+
+
+@dataclass
+class Repository:
+    """Commits (40 hex digits) to files (name to bytes), and branches or tags to commits."""
+
+    commits: dict[str, dict[str, bytes]]
+    refs: dict[str, str]
+    status: int = 200  # for downloads: 401 or 403 for a gated one, as on the hub
+    error_code: str = "GatedRepo"
+    sent_instead: dict[str, bytes] = field(
+        default_factory=dict
+    )  # what arrives in place of the published bytes
+    break_at: dict[str, int] = field(default_factory=dict)  # hang up after so many bytes, once per file
+
+
+@dataclass
+class Hub:
+    """The stand-in's address, its repositories by id, and the requests it has seen."""
+
+    url: str
+    repositories: dict[str, Repository]
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
+
+    def downloaded(self) -> set[str]:
+        """Name the files that were asked for with GET."""
+        found = (_ROUTES["resolve"].fullmatch(path) for method, path, _ in self.requests if method == "GET")
+        return {match["name"] for match in found if match}
+
+
+@contextmanager
+def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
+    """Serve repositories on a free port of this machine while the block runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    hub = server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self) -> None:
+        path = urlsplit(self.path).path
+        self.hub.requests.append((self.command, unquote(path), self.headers["Range"]))
+        for route, pattern in _ROUTES.items():
+            if match := pattern.fullmatch(path):
+                return self._repository(route, **{k: unquote(v) for k, v in match.groupdict().items() if v})
+        return self._error(404, "NotFound")
+
+    @property
+    def hub(self) -> Hub:
+        return self.server.hub
+
+    def _repository(self, route: str, id: str, revision: str = "main", name: str = "") -> None:
+        repository = self.hub.repositories.get(id)
+        if repository is None:
+            return self._error(404, "RepoNotFound")
+        commit = repository.refs.get(revision, revision)
+        if commit not in repository.commits:
+            return self._error(404, "RevisionNotFound")
+        files = repository.commits[commit]
+        if route != "resolve":
+            return self._json({"info": _info, "tree": _tree}[route](id, commit, files))
+        if repository.status != 200:
+            return self._error(repository.status, repository.error_code)
+        if name not in files:
+            return self._error(404, "EntryNotFound", commit=commit)
+        return self._file(repository, commit, name, files[name])
+
+    def _file(self, repository: Repository, commit: str, name: str, published: bytes) -> None:
+        data = repository.sent_instead.get(name, published)
+        start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("X-Repo-Commit", commit)
+        self.send_header("ETag", f'"{git_sha1(published)}"')
+        if is_large(name):
+            self.send_header("X-Linked-Etag", f'"{hashlib.sha256(published).hexdigest()}"')
+            self.send_header("X-Linked-Size", str(len(published)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        end = repository.break_at.pop(name, None)
+        self.wfile.write(data[start:end])
+        if end is not None:
+            self.wfile.flush()
+            self.close_connection = True
+
+    def _json(self, answer: object) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _error(self, status: int, code: str | None, message: str = "", commit: str | None = None) -> None:
+        headers = {"X-Error-Code": code, "X-Error-Message": message, "X-Repo-Commit": commit}
+        self.send_response(status)
+        for header, value in headers.items():
+            if value:
+                self.send_header(header, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def git_sha1(data: bytes) -> str:
+    """Hash a file as git does."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _info(id: str, commit: str, files: dict[str, bytes]) -> object:
+    siblings = [
+        {"rfilename": name, "blobId": git_sha1(data)} | _lfs(name, data, "sha256")
+        for name, data in files.items()
+    ]
+    return {
+        "_id": "0",
+        "id": id,
+        "modelId": id,
+        "sha": commit,
+        "private": False,
+        "tags": [],
+        "siblings": siblings,
+    }
+
+
+def _tree(_: str, __: str, files: dict[str, bytes]) -> object:
+    return [
+        {"type": "file", "path": name, "oid": git_sha1(data)} | _lfs(name, data, "oid")
+        for name, data in files.items()
+    ]
+
+
+def _lfs(name: str, data: bytes, key: str) -> dict[str, object]:
+    lfs = {key: hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}
+    return {"size": len(data)} | ({"lfs": lfs} if is_large(name) else {})

