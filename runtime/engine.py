@@ -159,7 +159,7 @@ class Engine:
         token = self._samplers[sequence.id].sample(self._native, row)
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
-        if self.model.ends(token):
+        if self.model.ends(token) and not sequence.request.ignore_end:
             self._end(sequence, StopReason.END)
             return
         sequence.output.append(token)

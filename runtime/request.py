@@ -104,11 +104,19 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A prompt in tokens, and how far and in which way to go on from it."""
+    """A prompt in tokens, and how far and in which way to go on from it.
+
+    Attributes:
+        tokens: the prompt.
+        max_tokens: how many tokens may follow.
+        sampling: how they are chosen.
+        ignore_end: go on past end-of-turn tokens, so that a measurement has all the tokens it asked for.
+    """
 
     tokens: tuple[int, ...]
     max_tokens: int = 512
     sampling: Sampling = field(default_factory=Sampling)
+    ignore_end: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokens:
