@@ -83,8 +83,8 @@ class Header:
 
     @property
     def bits_per_weight(self) -> float:
-        """Mean bits a weight over all tensors, headers left out."""
-        return 8 * sum(tensor.nbytes for tensor in self.tensors.values()) / self.weights
+        """Mean bits a weight over all tensors, headers left out; 0 where there are none."""
+        return 8 * sum(tensor.nbytes for tensor in self.tensors.values()) / max(1, self.weights)
 
 
 def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:
@@ -103,7 +103,9 @@ def read_header(path: Path) -> Header:
         try:
             return _Reader(path, data).header()
         except struct.error:
-            raise ModelFileError(f"{path}: the header runs past the end of the file ({len(data)} bytes)") from None
+            raise ModelFileError(
+                f"{path}: the header runs past the end of the file ({len(data)} bytes)"
+            ) from None
 
 
 @contextmanager

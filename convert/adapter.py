@@ -41,7 +41,15 @@ _NEVER = {
     "arrow_config": "it routes between adapters",
 }
 # LoRA settings that change the delta, or the base under it, in ways only PEFT knows.
-_FOREIGN = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "velora_config", "lora_bias", "fan_in_fan_out")
+_FOREIGN = (
+    "kasa_config",
+    "monteclora_config",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+    "lora_bias",
+    "fan_in_fan_out",
+)
 _FOREIGN_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these also change the base
 
 
@@ -127,7 +135,9 @@ def read_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, AdapterError)
     if not (folder / WEIGHTS).is_file():
         pickled = (folder / "adapter_model.bin").exists()
-        hint = "; adapter_model.bin is a pickle, which can run code: save it as safetensors" if pickled else ""
+        hint = (
+            "; adapter_model.bin is a pickle, which can run code: save it as safetensors" if pickled else ""
+        )
         raise AdapterError(f"{folder}: {WEIGHTS} is missing{hint}")
     for key, why in _NEVER.items():
         if config.get(key):
@@ -158,10 +168,16 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     """
     config = read_config(folder)
     if reason := foreign_reason(config):
-        raise AdapterError(f"{folder}: {reason}: no low-rank factors to read; only a merge by PEFT is possible")
+        raise AdapterError(
+            f"{folder}: {reason}: no low-rank factors to read; only a merge by PEFT is possible"
+        )
     file = SafetensorsFile(folder / WEIGHTS, AdapterError)
     parts, vectors = _sort_keys(file)
-    copies = {f"{module}.weight": found.pop("base_layer") for module, found in parts.items() if "base_layer" in found}
+    copies = {
+        f"{module}.weight": found.pop("base_layer")
+        for module, found in parts.items()
+        if "base_layer" in found
+    }
     parts = {module: found for module, found in parts.items() if found}
     if not parts:
         raise AdapterError(f"{folder / WEIGHTS}: no adapter weights in it")
@@ -182,6 +198,19 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     if len(adapter.zeros) == len(adapter.deltas):
         raise AdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
+
+
+def norms_by_layer(adapter: Adapter) -> dict[str, float]:
+    """The Frobenius norm of everything an adapter adds, by layer (`layer 0`, …) or module outside them."""
+    squares: dict[str, float] = {}
+    for name, delta in adapter.deltas.items():
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        place = f"layer {int(layer[1])}" if layer else name.removesuffix(".weight")
+        squares[place] = squares.get(place, 0.0) + delta.norm**2
+    ordered = sorted(
+        squares, key=lambda place: (place.split()[0], int(place.split()[1]) if " " in place else 0)
+    )
+    return {place: math.sqrt(squares[place]) for place in ordered}
 
 
 Parts = dict[str, dict[str, Rows]]  # by module, then by the part's name
@@ -210,18 +239,24 @@ def _lora(folder: Path, config: Mapping[str, Any], parts: Parts, _: Vectors) -> 
     for module, found in parts.items():
         embedding = "lora_embedding_A" in found
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-        a, b, *magnitude = _take(folder, module, found, (*names, *(("lora_magnitude_vector",) if wants_dora else ())))
+        a, b, *magnitude = _take(
+            folder, module, found, (*names, *(("lora_magnitude_vector",) if wants_dora else ()))
+        )
         if embedding:  # saved the other way round: (r, vocab) and (hidden, r)
             a, b = b.T, a.T
         _check_factors(folder, module, a, b)
         scaled = (b * np.float32(_scale(folder, config, module, len(a)))).astype(np.float32)
         if magnitude and magnitude[0].shape != (len(b),):
-            raise AdapterError(f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)")
+            raise AdapterError(
+                f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)"
+            )
         deltas[module] = Delta(scaled, a, *magnitude)
     return deltas, "dora" if wants_dora else "rslora" if config.get("use_rslora") else "lora"
 
 
-def _tinylora(folder: Path, config: Mapping[str, Any], parts: Parts, vectors: Vectors) -> tuple[dict[str, Delta], str]:
+def _tinylora(
+    folder: Path, config: Mapping[str, Any], parts: Parts, vectors: Vectors
+) -> tuple[dict[str, Delta], str]:
     """W + B (sum_i v_i P_i) A; modules are numbered, and grouped, in the order of the base's modules."""
     saved = any("tinylora_P" in found for found in parts.values())
     modules = sorted(parts, key=_ordered(folder))
@@ -232,7 +267,9 @@ def _tinylora(folder: Path, config: Mapping[str, Any], parts: Parts, vectors: Ve
     size = max(1, len(modules) // groups)
     used = {module: min(index // size, groups - 1) for index, module in enumerate(modules)}
     if set(used.values()) != set(vectors):
-        raise AdapterError(f"{folder}: {len(vectors)} trained vectors for {len(set(used.values()))} groups of modules")
+        raise AdapterError(
+            f"{folder}: {len(vectors)} trained vectors for {len(set(used.values()))} groups of modules"
+        )
     deltas = {}
     for index, module in enumerate(modules):
         names = ("tinylora_A", "tinylora_B", *(("tinylora_P",) if saved else ()))
@@ -242,7 +279,9 @@ def _tinylora(folder: Path, config: Mapping[str, Any], parts: Parts, vectors: Ve
         shape = (vector.size, len(a), len(a))
         p = projection[0] if saved else _redrawn(folder, config, index, shape)
         if vector.ndim != 1 or p.shape != shape:
-            raise AdapterError(f"{folder}: the projections of {module!r} are {p.shape}, its vector {vector.shape}")
+            raise AdapterError(
+                f"{folder}: the projections of {module!r} are {p.shape}, its vector {vector.shape}"
+            )
         deltas[module] = Delta(b @ np.einsum("i,ijk->jk", vector, p), a)
     return deltas, "tinylora"
 
@@ -265,7 +304,9 @@ def _ordered(folder: Path) -> Callable[[str], tuple[int, int]]:
 
 def _take(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
     if set(found) != set(names):
-        raise AdapterError(f"{folder}: {module!r} has {', '.join(sorted(found))}; expected {', '.join(names)}")
+        raise AdapterError(
+            f"{folder}: {module!r} has {', '.join(sorted(found))}; expected {', '.join(names)}"
+        )
     return [found[name] for name in names]
 
 

@@ -120,12 +120,16 @@ class FolderCheckpoint:
         shards = {shard: self._shard(shard) for shard in sorted(map(str, index.values()))}
         for name, shard in index.items():
             if name not in shards[shard].entries:
-                raise CheckpointError(f"{self.path / shard}: tensor {name!r} is missing, which {INDEX} puts there")
+                raise CheckpointError(
+                    f"{self.path / shard}: tensor {name!r} is missing, which {INDEX} puts there"
+                )
         return {name: shards[shard] for name, shard in index.items()}
 
     def _shard(self, name: str) -> SafetensorsFile:
         if Path(name).name != name or not name.endswith(".safetensors"):
-            raise CheckpointError(f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file")
+            raise CheckpointError(
+                f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file"
+            )
         return SafetensorsFile(self.path / name)
 
     def _check(self) -> None:
@@ -211,7 +215,9 @@ class GgufCheckpoint:
                     f"{path}: tensor {name!r} has the shape {tensor.shape}; its metadata makes it {targets[name].shape}"
                 )
             if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in _FLOATS):
-                raise CheckpointError(f"{path}: tensor {name!r} is {tensor.type.name}, which cannot be dequantized")
+                raise CheckpointError(
+                    f"{path}: tensor {name!r} is {tensor.type.name}, which cannot be dequantized"
+                )
         for name in targets:
             if name not in self._tensors:
                 raise CheckpointError(f"{path}: tensor {name!r} is missing")

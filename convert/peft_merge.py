@@ -90,7 +90,9 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     except Exception as failure:
         raise CheckpointError(f"{base}: transformers cannot load it: {_first_line(failure)}") from failure
     try:
-        merged = PeftModel.from_pretrained(model, folder, local_files_only=True).merge_and_unload(safe_merge=True)
+        merged = PeftModel.from_pretrained(model, folder, local_files_only=True).merge_and_unload(
+            safe_merge=True
+        )
     except Exception as failure:
         raise AdapterError(f"{folder}: PEFT cannot merge it: {_first_line(failure)}") from failure
     weights: dict[str, Any] = merged.state_dict()

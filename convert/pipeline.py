@@ -137,7 +137,9 @@ class _Model:
         self.warnings = []
         if base.quantized:
             held = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
-            self.warnings.append(f"the base was already quantized ({held}): rounding it again adds to that loss")
+            self.warnings.append(
+                f"the base was already quantized ({held}): rounding it again adds to that loss"
+            )
         if folder is not None:
             self._adopt(folder, id_ or folder.resolve().name)
 
@@ -158,7 +160,9 @@ class _Model:
         adapter = load_adapter(folder, id_)
         adapter.fit(self.base)
         self.deltas = adapter.deltas
-        self.source = AdapterSource(id_, adapter.sha256, adapter.kind, adapter.rank, adapter.trained, "thirteen")
+        self.source = AdapterSource(
+            id_, adapter.sha256, adapter.kind, adapter.rank, adapter.trained, "thirteen"
+        )
         if adapter.zeros:
             self.warnings.append(f"{len(adapter.zeros)} of {len(adapter.deltas)} deltas are zero")
 
@@ -236,7 +240,9 @@ def _fields(
         "base.quantized": ", ".join(base.quantized),
     }
     if adapter:
-        provenance |= {f"adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None}
+        provenance |= {
+            f"adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None
+        }
     fields |= {f"thirteen.{key}": Field(value, _TEXT) for key, value in provenance.items() if value}
     return fields | arch.metadata_fields(base.architecture) | base.tokenizer
 

@@ -15,7 +15,16 @@ Type = GGMLQuantizationType
 # llama.cpp's own fallbacks for rows that are no multiple of a 256-wide block (`tensor_type_fallback`).
 _FALLBACK = {
     **dict.fromkeys(
-        (Type.IQ1_S, Type.IQ1_M, Type.IQ2_XXS, Type.IQ2_XS, Type.IQ2_S, Type.IQ3_XXS, Type.IQ3_S, Type.IQ4_XS),
+        (
+            Type.IQ1_S,
+            Type.IQ1_M,
+            Type.IQ2_XXS,
+            Type.IQ2_XS,
+            Type.IQ2_S,
+            Type.IQ3_XXS,
+            Type.IQ3_S,
+            Type.IQ4_XS,
+        ),
         Type.IQ4_NL,
     ),
     **dict.fromkeys((Type.Q2_K, Type.Q3_K, Type.TQ1_0, Type.TQ2_0), Type.Q4_0),

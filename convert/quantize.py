@@ -34,13 +34,13 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
     if type_ is GGMLQuantizationType.F16 and peak > MAX_HALF:
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
     if _ggml().ggml_quantize_requires_imatrix(type_):
-        raise OutputError(f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type")
+        raise OutputError(
+            f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"
+        )
     rows = np.ascontiguousarray(rows)
     count, columns = rows.shape
     out = np.empty(count * row_bytes(columns, type_), np.uint8)
-    written = _ggml().ggml_quantize_chunk(
-        type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, None
-    )
+    written = _ggml().ggml_quantize_chunk(type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, None)
     assert written == out.nbytes, (where, written, out.nbytes)
     return out.tobytes()
 

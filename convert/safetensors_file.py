@@ -34,7 +34,17 @@ _READERS: dict[str, tuple[np.dtype[Any], Callable[[NDArray[Any]], Rows]]] = {
     "F16": (np.dtype("<f2"), _float),
     "F32": (np.dtype("<f4"), _float),
 }
-_ITEM_BYTES = {"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2}
+_ITEM_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+}
 _ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 
 
@@ -63,11 +73,15 @@ class SafetensorsFile:
         """Rows `start` to `stop` of a tensor, (stop - start, …), as float32."""
         entry = self.entries[name]
         if entry.dtype not in _READERS:
-            raise self.error(f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}")
+            raise self.error(
+                f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}"
+            )
         dtype, convert = _READERS[entry.dtype]
         stop = entry.shape[0] if stop is None else stop
         row = prod(entry.shape[1:])
-        raw = np.fromfile(self.path, dtype, (stop - start) * row, offset=entry.offset + start * row * dtype.itemsize)
+        raw = np.fromfile(
+            self.path, dtype, (stop - start) * row, offset=entry.offset + start * row * dtype.itemsize
+        )
         return convert(raw).reshape(stop - start, *entry.shape[1:])
 
     def _entries(self) -> dict[str, Entry]:
@@ -75,17 +89,23 @@ class SafetensorsFile:
             size = self.path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                raise self.error(f"{self.path}: a header of {length} bytes in a file of {size}: truncated or damaged")
+                raise self.error(
+                    f"{self.path}: a header of {length} bytes in a file of {size}: truncated or damaged"
+                )
             header = self._parse(file.read(length))
         entries, end = {}, 0
         for name, value in sorted(header.items(), key=_begin):
             begin, end_next = value["data_offsets"]
             if begin != end:
-                raise self.error(f"{self.path}: tensor {name!r} begins at {begin}, not at {end} where the last ended")
+                raise self.error(
+                    f"{self.path}: tensor {name!r} begins at {begin}, not at {end} where the last ended"
+                )
             entries[name] = Entry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
             end = end_next
         if 8 + length + end != size:
-            raise self.error(f"{self.path}: the header tells of {8 + length + end} bytes, the file has {size}")
+            raise self.error(
+                f"{self.path}: the header tells of {8 + length + end} bytes, the file has {size}"
+            )
         return entries
 
     def _parse(self, text: bytes) -> dict[str, Any]:

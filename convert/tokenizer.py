@@ -50,14 +50,18 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     try:
         fields = _vocabulary(path, tokenizer, vocab)
     except (KeyError, TypeError, AttributeError) as failure:
-        raise CheckpointError(f"{path}: not a tokenizer's layout ({type(failure).__name__}: {failure})") from None
+        raise CheckpointError(
+            f"{path}: not a tokenizer's layout ({type(failure).__name__}: {failure})"
+        ) from None
     config = _optional(folder / "tokenizer_config.json")
     ids = {token: i for i, token in enumerate(fields["tokenizer.ggml.tokens"].value)}
     special = {name: ids[text] for name, text in _special_texts(config) if text in ids}
     ends = _ends(folder)
     if "eos" not in special and ends:
         special["eos"] = ends[0]
-    unnamed = [i for i in ends if i != special.get("eos") and i < vocab and _text(fields, i) not in _KNOWN_ENDS]
+    unnamed = [
+        i for i in ends if i != special.get("eos") and i < vocab and _text(fields, i) not in _KNOWN_ENDS
+    ]
     if len(unnamed) > 2:
         raise CheckpointError(f"{folder}: {len(unnamed)} end tokens that a GGUF has no key for: {unnamed}")
     special |= dict(zip(("eot", "eom"), unnamed, strict=False))
@@ -86,12 +90,16 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
     }
 
 
-def _tokens(path: Path, vocab: Mapping[str, int], added: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int, TokenType]]:
+def _tokens(
+    path: Path, vocab: Mapping[str, int], added: Iterable[Mapping[str, Any]]
+) -> Iterator[tuple[str, int, TokenType]]:
     for text, i in vocab.items():
         yield text, i, TokenType.NORMAL
     for token in added:
         if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
-            raise CheckpointError(f"{path}: the added token {token['content']!r} strips spaces, which a GGUF cannot say")
+            raise CheckpointError(
+                f"{path}: the added token {token['content']!r} strips spaces, which a GGUF cannot say"
+            )
         kind = TokenType.CONTROL if token.get("special") else TokenType.USER_DEFINED
         yield token["content"], token["id"], kind
 

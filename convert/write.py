@@ -116,7 +116,9 @@ def _put(file: BinaryIO, digest: Any, chunk: bytes) -> None:
     digest.update(chunk)
 
 
-def _write_header(part: Path, architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> None:
+def _write_header(
+    part: Path, architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]
+) -> None:
     writer = GGUFWriter(None, architecture)
     for key, field in fields.items():
         if field.type is not GGUFValueType.ARRAY or field.value:  # the format has no empty arrays

@@ -1,0 +1,391 @@
+"""The command `thirteen`. Each subcommand imports its room when it is called, so that `--help` stays quick.
+
+Results go to standard output, progress and logs to standard error. Exit status 0 is done, 2 bad input (one
+line `error: …`), 130 interrupted.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .errors import RequestError, ThirteenError
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+err = Console(stderr=True, highlight=False)
+
+# Typer carries its own copy of click in some versions; these are click's either way.
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+ClickError: type[Any] = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+adapter_app = typer.Typer(help="Look at an adapter, or write it for use at run time.", no_args_is_help=True)
+bench_app = typer.Typer(help="Measure an adapted model beside its base.", no_args_is_help=True)
+models_app = typer.Typer(help="The models and adapters known by name.", invoke_without_command=True)
+app.add_typer(adapter_app, name="adapter")
+app.add_typer(bench_app, name="bench")
+app.add_typer(models_app, name="models")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+BaseArgument = Annotated[
+    str, typer.Argument(help="A catalogue name, a hub id, a folder of safetensors, or a GGUF.")
+]
+AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, or a catalogue name.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
+]
+Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
+
+
+def main() -> None:
+    """Run the command line, turning every error a user can mend into one line and a status."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except ThirteenError as error:
+        _fail(str(error))
+    except UsageError as error:
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        _fail(error.format_message() + hint)
+    except ClickError as error:
+        _fail(error.format_message())
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader, such as `head`, has had enough
+        sys.exit(0)
+    except (KeyboardInterrupt, typer.Abort):
+        err.print("interrupted")
+        sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+
+
+def _fail(message: str) -> None:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"thirteen {version('thirteen')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """From a trained adapter of a few numbers to an answer on your own hardware."""
+
+
+@app.command(epilog="Example: thirteen demo")
+def demo(as_json: Json = False) -> None:
+    """The whole path on the embedded default: convert, ask, compare."""
+    from .demo import run, table  # noqa: PLC0415
+
+    with _bar("demo") as progress:
+        report = run(progress)
+    _show(as_json, asdict(report), lambda: table(report))
+
+
+@app.command(
+    epilog="Example: thirteen convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf"
+)
+def convert(
+    base: BaseArgument,
+    output: Output,
+    adapter: Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")] = None,
+    type_: Annotated[str, typer.Option("--type", help="Any ggml type: Q4_K, Q8_0, IQ4_NL, F16, …")] = "Q4_K",
+    report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
+    revision: Revision = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Merge an adapter into a base and write one quantized GGUF."""
+    from .convert.pipeline import convert as run  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    with _bar("convert") as progress:
+        done = run(
+            fetch(base, revision=revision, what="base"),
+            output,
+            type_=type_,
+            adapter=fetch(adapter, what="adapter") if adapter else None,
+            base_id=_name(base),
+            adapter_id=_name(adapter or ""),
+            threads=threads,
+            progress=progress,
+        )
+    if report:
+        report.write_text(json.dumps(asdict(done), indent=2) + "\n", "utf-8")
+    for warning in done.warnings:
+        err.print(f"warning: {warning}")
+    _show(as_json, asdict(done), lambda: _facts({
+        "file": done.output,
+        "size": f"{done.file_bytes:,} bytes, {done.bits_per_weight:.2f} bits a weight",
+        "tensors": ", ".join(f"{count} {name}" for name, count in done.types.items()),
+        "base": done.base.id,
+        "adapter": _adapter_line(done.adapter) if done.adapter else "none",
+        "sha256": done.sha256,
+        "time": f"{done.seconds:.1f} s",
+    }))  # fmt: skip
+
+
+@adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
+def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
+    """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
+    from .convert.adapter import load_adapter, norms_by_layer  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    loaded = load_adapter(fetch(adapter, what="adapter"), _name(adapter))
+    norms = norms_by_layer(loaded)
+    facts = {
+        "adapter": loaded.id,
+        "kind": loaded.kind,
+        "rank": loaded.rank,
+        "trained numbers": loaded.trained,
+        "trained on": loaded.trained_on,
+        "tensors": len(loaded.deltas),
+        "sha256": loaded.sha256,
+    }
+    result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
+
+    def table() -> Table:
+        rows = {key: str(value) for key, value in facts.items()}
+        return _facts(rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
+
+    _show(as_json, result, table)
+
+
+@adapter_app.command(
+    "export", epilog="Example: thirteen adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf"
+)
+def adapter_export(
+    adapter: AdapterArgument,
+    base: Annotated[str, typer.Option(help="The base it is for: see convert.")],
+    output: Output,
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Write an adapter as a GGUF LoRA, for use at run time beside the unmerged base."""
+    from .convert.export import export_adapter  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    sha256 = export_adapter(
+        fetch(adapter, what="adapter"),
+        fetch(base, revision=revision, what="base"),
+        output,
+        adapter_id=_name(adapter),
+        base_id=_name(base),
+    )
+    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
+    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
+
+
+@app.command(epilog="Example: thirteen inspect model.gguf")
+def inspect(file: Annotated[Path, typer.Argument(help="A GGUF file.")], as_json: Json = False) -> None:
+    """Show the types, sizes and provenance of a GGUF file."""
+    from .inspection import inspect as run  # noqa: PLC0415
+
+    found = run(file)
+
+    def table() -> Table:
+        rows = {
+            "file": found.path,
+            "size": f"{found.file_bytes:,} bytes, {found.bits_per_weight:.2f} bits a weight",
+            "model": f"{found.name or 'unnamed'} ({found.architecture}), {found.weights:,} weights",
+        }
+        rows |= {
+            f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
+            for name, share in found.types.items()
+        }
+        prefixed = {
+            found.architecture: found.metadata,
+            "tokenizer": found.tokenizer,
+            "thirteen": found.provenance,
+        }
+        for prefix, values in prefixed.items():
+            rows |= {f"{prefix}.{key}": str(value) for key, value in values.items()}
+        return _facts(rows)
+
+    _show(as_json, asdict(found), table)
+
+
+@app.command(
+    epilog='Example: thirteen ask "A pen costs $1.20. What do 3 pens cost?" '
+    "or: thirteen ask model.gguf - < question.txt"
+)
+def ask(
+    words: Annotated[
+        list[str], typer.Argument(metavar="[MODEL] QUESTION", help="A GGUF and a question (- reads it).")
+    ],
+    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter: a GGUF LoRA.")] = None,
+    system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    context: Annotated[int, typer.Option(min=1, help="The most tokens of question and answer.")] = 2048,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.0,
+    top_k: Annotated[int, typer.Option(help="Keep so many of the likeliest tokens; 0 keeps all.")] = 40,
+    top_p: Annotated[float, typer.Option(help="Keep the likeliest up to this probability.")] = 0.95,
+    min_p: Annotated[float, typer.Option(help="Keep those at least so likely beside the likeliest.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same answer.")] = 0,
+    stop: Annotated[
+        list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a question; without MODEL, the embedded default answers."""
+    from .runtime.engine import Engine  # noqa: PLC0415
+    from .runtime.request import Sampling  # noqa: PLC0415
+
+    if len(words) > 2:
+        raise typer.BadParameter(
+            f"ask takes a MODEL and a QUESTION, not {len(words)} arguments: put quotes around them"
+        )
+    question = sys.stdin.read() if words[-1] == "-" else words[-1]
+    if not question.strip():
+        raise RequestError("the question is empty")
+    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+    model = Path(words[0]) if len(words) == 2 else _default_model()
+    with Engine(model, adapter=adapter, context=context, slots=1, threads=threads) as engine:
+        pieces = engine.stream(
+            question, system=system, sampling=sampling, max_tokens=max_tokens, stop=stop or ()
+        )
+        for piece in pieces:
+            if not as_json:
+                sys.stdout.write(_printable(piece.text))
+                sys.stdout.flush()
+        answer = piece.answer
+    assert answer is not None, "the last piece carries the answer"
+    usage, timings = answer.usage, answer.timings
+    speed = {
+        "prefill_tokens_per_s": timings.prefill_tokens_per_s(usage),
+        "decode_tokens_per_s": timings.decode_tokens_per_s(usage),
+    }
+    if as_json:
+        print(json.dumps(asdict(answer) | speed | {"model": str(model)}))
+        return
+    out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
+    err.print(
+        f"{usage.completion_tokens} tokens at {speed['decode_tokens_per_s']:.1f}/s, "
+        f"first after {timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
+        f"stop reason {answer.stop_reason}"
+    )
+
+
+@bench_app.command("latency", epilog="Example: thirteen bench latency base.gguf adapted.gguf --json")
+def bench_latency(
+    base: Annotated[Path, typer.Argument(help="The unadapted GGUF.")],
+    adapted: Annotated[Path, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")],
+    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
+    rounds: Annotated[int, typer.Option(min=2, help="Measured pairs.")] = 12,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
+    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare latency, load time, memory and size, base and adapted in turns."""
+    from .bench.latency import run, table  # noqa: PLC0415
+
+    with _bar("latency") as progress:
+        report = run(
+            base,
+            adapted,
+            adapter=adapter,
+            threads=threads,
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            rounds=rounds,
+            progress=progress,
+        )
+    _show(as_json, asdict(report), lambda: table(report))
+
+
+@models_app.callback(epilog="Example: thirteen models fetch smollm2-135m")
+def models(context: typer.Context) -> None:
+    """List the models and adapters known by name."""
+    if context.invoked_subcommand:
+        return
+    from .models.catalogue import catalogue  # noqa: PLC0415
+
+    table = Table("name", "what", "parameters", "licence", box=None, pad_edge=False)
+    table.add_row("embedded", f"{catalogue().embedded.base}, no download", "", "")
+    for base in catalogue().bases.values():
+        what = base.hub_id + (" (gated)" if base.gated else "")
+        table.add_row(base.name, what, f"{base.parameters:,}", base.licence)
+    for adapter in catalogue().adapters.values():
+        table.add_row(adapter.name, f"adapter for {adapter.base}", "", "")
+    out.print(table)
+
+
+@models_app.command("fetch", epilog="Example: thirteen models fetch smollm2-135m")
+def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
+    """Download a base and check its hashes; prints where it lies."""
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    print(fetch(name, revision=revision, what="base"))
+
+
+def _default_model() -> Path:
+    from .default import default_model  # noqa: PLC0415
+
+    with _bar("preparing the default model") as progress:
+        return default_model(progress=progress)
+
+
+def _name(source: str) -> str:
+    """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
+    return Path(source).resolve().name if source and Path(source).exists() else source
+
+
+def _printable(text: str) -> str:
+    """Model text without control characters, which could command a terminal."""
+    return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def _adapter_line(adapter: Any) -> str:
+    trained = f", {adapter.trained:,} trained numbers" if adapter.trained is not None else ""
+    return f"{adapter.id} ({adapter.kind}{trained}), merged by {adapter.merged_by}"
+
+
+def _facts(rows: dict[str, str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for key, value in rows.items():
+        table.add_row(key, value)
+    return table
+
+
+def _show(as_json: bool, result: dict[str, Any], table: Callable[[], Table]) -> None:
+    """Print a result: one JSON object, or a table."""
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        out.print(table())
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on standard error, where that is a terminal; yields what moves it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
