@@ -274,8 +274,8 @@ class Engine:
         Returns:
             An array (tokens, vocabulary), not normalized.
         """
-        if not tokens:
-            raise RequestError("logits: there are no tokens")
+        if not 1 <= len(tokens) <= self.context:
+            raise RequestError(f"logits: from 1 to {self.context} tokens fit the context, not {len(tokens)}")
         out = np.empty((len(tokens), self.model.vocabulary_size), np.float32)  # (n, vocab)
         try:
             for start in range(0, len(tokens), self._measuring.room.batch):
@@ -310,4 +310,7 @@ def _template(model: Model) -> ChatTemplate | None:
         raise ModelFileError(f"{model.header.path}: metadata key 'tokenizer.chat_template' is not a text")
     tokens = metadata["tokenizer.ggml.tokens"]
     bos, eos = ("" if token is None else tokens[token] for token in (model.bos, model.eos))
-    return ChatTemplate(source, bos, eos)
+    try:
+        return ChatTemplate(source, bos, eos)
+    except ModelFileError as error:
+        raise ModelFileError(f"{model.header.path}: {error}") from None

@@ -29,6 +29,7 @@ CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOW
 NORMALISED = (
     "qwen2",
 )  # pre-tokenizers of families whose own tokenizer works on NFC, which llama.cpp leaves out
+_NAMES = ("utf-8", "surrogateescape")  # how read_header() reads the names of tokens
 _ERROR, _CONTINUED = 3, 5  # of ggml_log_level
 # The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
 _ROOM = {
@@ -181,15 +182,16 @@ class Model(_Owner):
     @cached_property
     def control_tokens(self) -> dict[str, int]:
         """The control tokens by name: those that a text from outside must never turn into."""
-        tokens = self.header.metadata["tokenizer.ggml.tokens"]
-        types = self.header.metadata["tokenizer.ggml.token_type"]
-        return {
-            name: token
-            for token, (name, type_) in enumerate(zip(tokens, types, strict=True))
+        metadata, vocabulary = self.header.metadata, self._vocabulary
+        names, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+        found = (
+            token
+            for token, (name, type_) in enumerate(zip(names, types, strict=True))
             # llama.cpp also makes control tokens of normal ones by name, and all those names begin like this.
-            if (type_ != llama_cpp.LLAMA_TOKEN_TYPE_NORMAL or name[:1] in ("<", "[", "_", "▁"))
-            and llama_cpp.llama_vocab_get_attr(self._vocabulary, token) & CONTROL
-        }
+            if (type_ != llama_cpp.LLAMA_TOKEN_TYPE_NORMAL or name.startswith(("<", "[", "_", "▁")))
+            and llama_cpp.llama_vocab_get_attr(vocabulary, token) & CONTROL
+        )
+        return {llama_cpp.llama_vocab_get_text(vocabulary, token).decode(*_NAMES): token for token in found}
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise RequestError if one of them is not a token of this model."""

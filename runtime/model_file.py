@@ -19,6 +19,18 @@ from ..gguf_file import Header, Tensor
 
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
+# Pre-tokenizers that llama.cpp has code for. The others run through std::regex, which overflows the stack on
+# a long run of letters or digits: falcon, bloom, viking, deepseek-llm and default all do.
+PRE_TOKENIZERS = (
+    "gpt-2",
+    "llama-bpe",
+    "llama3",
+    "llama-v3",
+    "smollm",
+    "starcoder",
+    "qwen2",
+    "deepseek-r1-qwen",
+)
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 F32 = GGMLQuantizationType.F32
 # Types with a matrix product on the CPU; the rest are ggml's intermediates or were dropped.
@@ -190,6 +202,9 @@ def _check_vocabulary(keys: _Keys) -> None:
     kind = keys.get("tokenizer.ggml.model", STRINGS)
     if kind != "gpt2":
         raise keys.error(f"tokenizer {kind!r} is not supported; only byte-level BPE ('gpt2') is")
+    pre = keys.get("tokenizer.ggml.pre", STRINGS)
+    if pre not in PRE_TOKENIZERS:
+        raise keys.error(f"pre-tokenizer {pre!r} is not supported; these are: {', '.join(PRE_TOKENIZERS)}")
     tokens = keys.array("tokenizer.ggml.tokens", STRINGS)
     if not tokens:
         raise keys.error("its vocabulary is empty")

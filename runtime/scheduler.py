@@ -73,7 +73,9 @@ class Scheduler:
             chunk = _next_chunk(sequence, room)
             room -= len(chunk.tokens)
             chunks.append(chunk)
-        return chunks
+        return sorted(
+            chunks, key=_slot
+        )  # llama.cpp takes only ascending neighbours through the weights at once
 
     def retire(self, sequence: Sequence, reason: StopReason) -> int | None:
         """End a sequence, running or waiting, and free its slot.
@@ -94,12 +96,17 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and self._free:
             sequence = self.waiting.popleft()
-            sequence.slot = heappop(self._free)  # the lowest: llama.cpp batches neighbouring slots together
+            sequence.slot = heappop(self._free)  # the lowest, so that few slots in use are neighbours
             self.running.append(sequence)
 
 
 def _is_reading(sequence: Sequence) -> bool:
     return not sequence.decoding
+
+
+def _slot(chunk: Chunk) -> int:
+    assert chunk.sequence.slot is not None, "what is planned is running"
+    return chunk.sequence.slot
 
 
 def _next_chunk(sequence: Sequence, room: int) -> Chunk:

@@ -143,6 +143,11 @@ class Prompter:
         if not question.strip():
             raise RequestError("the question is empty")
         texts = {"system": system, "user": question} if system else {"user": question}
+        length = sum(map(len, texts.values()))
+        if length > PROMPT_CHARACTERS_MAX:
+            raise RequestError(
+                f"the question has {length} characters; at most {PROMPT_CHARACTERS_MAX} are read"
+            )
         if self._template is None:
             return tuple(self._vocabulary.tokenize("\n\n".join(texts.values()), special=False, bos=True))
         mark = _mark_for(self._template.source, *texts.values())

@@ -1,4 +1,4 @@
-"""Open every GGUF of a folder and run it a little, each in a process of its own, and say in JSON how that went.
+"""Open every GGUF of a folder and run it a little, each in its own process, and say in JSON how that went.
 
 A script, not a test: the process that forks must never have computed anything, or the native threads of its
 children would hang.
@@ -9,6 +9,8 @@ import os
 import sys
 from pathlib import Path
 
+os.environ["GGML_NO_BACKTRACE"] = "1"  # a debugger for each abort would take seconds
+
 from thirteen.errors import ThirteenError
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.request import Sampling
@@ -17,7 +19,9 @@ from thirteen.runtime.request import Sampling
 def open_one(path: Path) -> str:
     adapter = path.with_suffix(".lora")
     try:
-        with Engine(path, adapter=adapter if adapter.exists() else None, context=64, slots=2, threads=1) as engine:
+        with Engine(
+            path, adapter=adapter if adapter.exists() else None, context=64, slots=2, threads=1
+        ) as engine:
             engine.answers(["ab <|im_end|> \n 1", "é"], max_tokens=3)
             engine.answer("a", max_tokens=3, sampling=Sampling(temperature=1.0))
             engine.logits([1, 2, 3])

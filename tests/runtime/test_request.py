@@ -1,0 +1,64 @@
+"""What a request may say, and what is derived from how it went."""
+
+import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.request import Request, Sampling, Sequence, StopReason, Timings, Usage
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", float("nan")),
+        ("temperature", "hot"),
+        ("top_k", -1),
+        ("top_k", 1.5),
+        ("top_k", True),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", 1),
+        ("min_p", -0.5),
+        ("seed", -1),
+        ("seed", 2**32 - 1),
+    ],
+)
+def test_sampling_out_of_bounds_is_refused_by_field_and_value(field, value):
+    with pytest.raises(RequestError, match=f"{field} must be .* not {value!r}"):
+        Sampling(**{field: value})
+
+
+def test_an_empty_prompt_is_refused():
+    with pytest.raises(RequestError, match="empty"):
+        Request(())
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True])
+def test_max_tokens_must_be_a_count(value):
+    with pytest.raises(RequestError, match="max_tokens"):
+        Request((1,), max_tokens=value)
+
+
+def test_the_next_tokens_go_from_the_prompt_into_the_output():
+    sequence = Sequence(1, Request((1, 2, 3)), context=9)
+    assert (sequence.next_tokens(2), sequence.pending) == ((1, 2), 3)
+    sequence.computed, sequence.output = 3, [4]
+    assert (sequence.next_tokens(2), sequence.pending) == ((4,), 1)
+
+
+def test_a_full_context_still_gives_the_token_after_it():
+    sequence = Sequence(1, Request((1, 2), max_tokens=9), context=3, output=[5])
+    assert not sequence.full
+    sequence.output.append(6)
+    assert sequence.full
+
+
+def test_the_token_that_ends_a_turn_is_counted_but_is_no_output():
+    sequence = Sequence(1, Request((1, 2)), context=9, output=[5], stop_reason=StopReason.END)
+    assert sequence.usage == Usage(2, 2)
+
+
+def test_rates_leave_the_first_token_to_the_prefill():
+    timings, usage = Timings(prefill_s=2.0, first_token_s=3.0, decode_s=4.0), Usage(10, 9)
+    assert timings.prefill_tokens_per_s(usage) == 5
+    assert timings.decode_tokens_per_s(usage) == 2
+    assert timings.decode_tokens_per_s(Usage(10, 1)) == 0
