@@ -1,4 +1,4 @@
-"""PyTorch's seeded CPU normal distribution, so that TinyLoRA's projections can be drawn again without PyTorch.
+"""PyTorch's seeded normal distribution, so that TinyLoRA's projections can be drawn again without PyTorch.
 
 After ATen's `normal_fill` and `normal_distribution`: a Mersenne Twister feeding Box-Muller, in blocks of 16
 from 24-bit uniforms when there are at least 16 numbers, else one by one from 53-bit uniforms.
@@ -13,7 +13,7 @@ _BLOCK = 16
 
 
 def normal(seed: int, std: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """What `torch.normal(0.0, std, shape, generator=torch.Generator().manual_seed(seed))` gives, within 1e-6."""
+    """What `torch.normal(0.0, std, shape, generator=…)`, seeded with `seed`, gives on a CPU, within 1e-6."""
     words = np.random.RandomState(seed % (1 << 32))  # MT19937 seeded as PyTorch seeds it
     count = math.prod(shape)
     values = _filled(words, count) if count >= _BLOCK else _serial(words, count)
@@ -27,17 +27,19 @@ def _words(state: np.random.RandomState, count: int) -> NDArray[np.uint64]:
 def _filled(state: np.random.RandomState, count: int) -> NDArray[np.float64]:
     """Blocks of 16; a tail that is no whole block draws its last 16 numbers anew."""
     whole = count // _BLOCK * _BLOCK
-    uniforms = (_words(state, count) & 0xFFFFFF) / (1 << 24)
-    values = uniforms.copy()
-    values[:whole] = _box_muller(uniforms[:whole])
+    words = _words(state, count)
+    values = np.empty(count)
+    values[:whole] = _box_muller(words[:whole])
     if whole != count:
-        values[-_BLOCK:] = _box_muller((_words(state, _BLOCK) & 0xFFFFFF) / (1 << 24))
+        values[-_BLOCK:] = _box_muller(_words(state, _BLOCK))
     return values
 
 
-def _box_muller(uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
+def _box_muller(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """In float32 as PyTorch does it: the rounding of theta shows where its cosine is near zero."""
+    uniforms = (words & 0xFFFFFF).astype(np.float32) / np.float32(1 << 24)
     first, second = uniforms.reshape(-1, 2, _BLOCK // 2).swapaxes(0, 1)
-    radius, theta = np.sqrt(-2 * np.log(1 - first)), 2 * np.pi * second
+    radius, theta = np.sqrt(-2 * np.log(1 - first)), np.float32(2 * np.pi) * second
     return np.stack([radius * np.cos(theta), radius * np.sin(theta)], axis=1).ravel()
 
 
