@@ -1,4 +1,4 @@
-"""A trained PEFT adapter as low-rank factors: B (out, r) and A (r, in) in float32 for each tensor of the base.
+"""A trained PEFT adapter as low-rank factors: B (out, r) and A (r, in) in float32 for each base tensor.
 
 LoRA is arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353, TinyLoRA 2602.04118. Kinds without such factors
 are merged by PEFT itself: see peft_merge.py.
@@ -7,7 +7,7 @@ are merged by PEFT itself: see peft_merge.py.
 import hashlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ _MODULE = re.compile(
     r"(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector|tinylora_[ABP]|base_layer)"
     r"(\.weight)?"
 )
-_VECTOR = re.compile(r"base_model\.tinylora_v\.(\d+)")
+_VECTOR = re.compile(r"base_model\.tinylora_v\.(0|[1-9][0-9]{0,5})")
 
 # What makes an adapter one that no merge into a single set of weights can honour.
 _NEVER = {
@@ -55,7 +55,7 @@ _FOREIGN_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these also 
 
 @dataclass(frozen=True)
 class Delta:
-    """What the adapter does to one tensor: W + B·A, scaled into B; with DoRA, its rows rescaled to `magnitude`."""
+    """What the adapter does to one tensor: W + B·A, scaled into B; with DoRA, rows scaled to `magnitude`."""
 
     b: Rows  # (out, r)
     a: Rows  # (r, in)
@@ -79,7 +79,11 @@ class Delta:
     def norm(self) -> float:
         """The Frobenius norm of B·A, by the r x r Gram matrices; DoRA's rescaling is left out."""
         b, a = self.b.astype(np.float64), self.a.astype(np.float64)
-        return float(np.sqrt(max(0.0, float(np.sum((b.T @ b) * (a @ a.T))))))
+        return float(np.sqrt(max(float(np.sum((b.T @ b) * (a @ a.T))), 0.0)))
+
+    def rescales(self, rows: Rows) -> bool:
+        """Whether DoRA's magnitudes are other than the norms of the base tensor's `rows`, (out, in)."""
+        return self.magnitude is not None and not np.allclose(self.magnitude, np.linalg.norm(rows, axis=1))
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ class Adapter:
     sha256: str
     deltas: dict[str, Delta]  # by the name of the base tensor
     copies: dict[str, Rows]  # base tensors that PEFT saved along with the adapter
+    targets: tuple[str, ...]  # what the names of its modules end with; empty = not known
 
     @property
     def rank(self) -> int:
@@ -105,10 +110,11 @@ class Adapter:
         return [name for name, delta in self.deltas.items() if delta.norm == 0 and delta.magnitude is None]
 
     def fit(self, base: Checkpoint) -> None:
-        """Check that every delta has a tensor of its shape in `base`.
+        """Check that every delta has a tensor of its shape in `base`, and every targeted tensor a delta.
 
         Raises:
-            AdapterError: a tensor that the base lacks, shares (tied embeddings) or has in another shape.
+            AdapterError: a tensor that the base lacks, shares (tied embeddings) or has in another shape; a
+                delta that is missing; or none that changes anything.
         """
         for name, delta in self.deltas.items():
             shape = _target(base, self.id, name).shape
@@ -122,6 +128,14 @@ class Adapter:
             shape = _target(base, self.id, name).shape
             if rows.shape != shape or not np.array_equal(rows, base.rows(name, 0, shape[0])):
                 raise AdapterError(f"{self.id}: it carries a copy of {name!r} that differs from the base's")
+        ends = tuple(f".{target}.weight" for target in self.targets)
+        missing = [name for name in base.specs if f".{name}".endswith(ends) and name not in self.deltas]
+        if missing:
+            raise AdapterError(
+                f"{self.id}: its target_modules take in {missing[0]!r}, but that delta is missing"
+            )
+        if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
+            raise AdapterError(f"{self.id}: every delta is zero: it changes nothing")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -182,7 +196,11 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     if not parts:
         raise AdapterError(f"{folder / WEIGHTS}: no adapter weights in it")
     read = _tinylora if config["peft_type"] == "TINYLORA" else _lora
-    deltas, kind = read(folder, config, parts, vectors)
+    with np.errstate(all="ignore"):  # what overflows here is found by its norm
+        deltas, kind = read(folder, config, parts, vectors)
+        for module, delta in deltas.items():
+            if not delta.norm < np.finfo(np.float32).max:
+                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
     trained = sum(vector.size for vector in vectors.values()) or sum(
         part.size for found in parts.values() for part in found.values()
     )
@@ -194,6 +212,7 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
         sha256=folder_sha256(folder),
         deltas={f"{module}.weight": delta for module, delta in deltas.items()},
         copies=copies,
+        targets=_targets(config),
     )
     if len(adapter.zeros) == len(adapter.deltas):
         raise AdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
@@ -218,19 +237,32 @@ Vectors = dict[int, Rows]  # TinyLoRA's trained vectors by group
 
 
 def _sort_keys(file: SafetensorsFile) -> tuple[Parts, Vectors]:
+    """The parts by module, in the order of the base's modules, and TinyLoRA's vectors."""
     parts: Parts = {}
     vectors: Vectors = {}
+    orders = {}
     for key in file.entries:
         rows = file.rows(key)
         if not np.isfinite(rows).all():
             raise AdapterError(f"{file.path}: {key!r} holds a value that is not finite")
         if vector := _VECTOR.fullmatch(key):
             vectors[int(vector[1])] = rows
-        elif found := _MODULE.fullmatch(key):
-            parts.setdefault(found["module"], {})[found["part"]] = rows
+        elif (found := _MODULE.fullmatch(key)) and (order := module_order(found["module"])):
+            orders[found["module"]] = order
+            if parts.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
+                raise AdapterError(f"{file.path}: {key!r} stands twice, with and without '.weight'")
         else:
-            raise AdapterError(f"{file.path}: the key {key!r} cannot be honoured")
-    return parts, vectors
+            raise AdapterError(
+                f"{file.path}: the key {key!r} cannot be honoured: no supported model has such a part"
+            )
+    return {module: parts[module] for module in sorted(parts, key=lambda module: orders[module])}, vectors
+
+
+def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names that PEFT looks for in all layers; none where the config has a pattern or leaves some out."""
+    names = config.get("target_modules")
+    limited = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
+    return tuple(map(str, names)) if isinstance(names, list) and not limited else ()
 
 
 def _lora(folder: Path, config: Mapping[str, Any], parts: Parts, _: Vectors) -> tuple[dict[str, Delta], str]:
@@ -259,29 +291,32 @@ def _tinylora(
 ) -> tuple[dict[str, Delta], str]:
     """W + B (sum_i v_i P_i) A; modules are numbered, and grouped, in the order of the base's modules."""
     saved = any("tinylora_P" in found for found in parts.values())
-    modules = sorted(parts, key=_ordered(folder))
     tying = config.get("weight_tying", 0.0)
     if not isinstance(tying, int | float) or not 0 <= tying <= 1:
         raise AdapterError(f"{folder / CONFIG}: weight_tying is {tying!r}, not between 0 and 1")
-    groups = max(1, round(len(modules) * (1.0 - tying)))
-    size = max(1, len(modules) // groups)
-    used = {module: min(index // size, groups - 1) for index, module in enumerate(modules)}
+    groups = max(1, round(len(parts) * (1.0 - tying)))
+    size = max(1, len(parts) // groups)
+    used = {module: min(index // size, groups - 1) for index, module in enumerate(parts)}
     if set(used.values()) != set(vectors):
         raise AdapterError(
             f"{folder}: {len(vectors)} trained vectors for {len(set(used.values()))} groups of modules"
         )
+    u, r = config.get("u"), config.get("r")
     deltas = {}
-    for index, module in enumerate(modules):
+    for index, (module, found) in enumerate(parts.items()):
         names = ("tinylora_A", "tinylora_B", *(("tinylora_P",) if saved else ()))
-        a, b, *projection = _take(folder, module, parts[module], names)
+        a, b, *projection = _take(folder, module, found, names)
         _check_factors(folder, module, a, b)
+        _check_rank(folder, module, len(a), min(r, len(b), a.shape[1]) if type(r) is int else r)
         vector = vectors[used[module]]  # (u,)
+        if vector.shape != (u,):
+            raise AdapterError(
+                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG} says u = {u!r}"
+            )
         shape = (vector.size, len(a), len(a))
         p = projection[0] if saved else _redrawn(folder, config, index, shape)
-        if vector.ndim != 1 or p.shape != shape:
-            raise AdapterError(
-                f"{folder}: the projections of {module!r} are {p.shape}, its vector {vector.shape}"
-            )
+        if p.shape != shape:
+            raise AdapterError(f"{folder}: the projections of {module!r} are {p.shape}, not {shape}")
         deltas[module] = Delta(b @ np.einsum("i,ijk->jk", vector, p), a)
     return deltas, "tinylora"
 
@@ -291,15 +326,6 @@ def _redrawn(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[i
     if type(seed) is not int or seed < 0:
         raise AdapterError(f"{folder / CONFIG}: projections are not saved, and projection_seed is {seed!r}")
     return normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)
-
-
-def _ordered(folder: Path) -> Callable[[str], tuple[int, int]]:
-    def key(module: str) -> tuple[int, int]:
-        if (order := module_order(module)) is None:
-            raise AdapterError(f"{folder}: {module!r} is no module of a supported architecture")
-        return order
-
-    return key
 
 
 def _take(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
@@ -315,13 +341,16 @@ def _check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
         raise AdapterError(f"{folder}: the factors of {module!r} do not fit: B is {b.shape}, A is {a.shape}")
 
 
+def _check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
+    if rank != expected:
+        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG} says {expected!r}")
+
+
 def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
     """What B·A is multiplied by: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    expected = _by_pattern(folder, config, "rank_pattern", module, config.get("r"))
+    _check_rank(folder, module, rank, _by_pattern(folder, config, "rank_pattern", module, config.get("r")))
     alpha = _by_pattern(folder, config, "alpha_pattern", module, config.get("lora_alpha"))
-    if expected != rank:
-        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG} says {expected!r}")
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not math.isfinite(alpha):
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
         raise AdapterError(f"{folder / CONFIG}: lora_alpha is {alpha!r} for {module!r}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
@@ -332,13 +361,14 @@ def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, 
     if not isinstance(patterns, dict):
         raise AdapterError(f"{folder / CONFIG}: {key} is not an object")
     for pattern, value in patterns.items():
-        # A stranger's pattern must not be able to backtrack for ever.
-        if len(re.findall(r"[*+{?]", pattern)) > 4 or re.search(r"\)[*+{]", pattern):
+        # A stranger's pattern must not be able to backtrack for ever: few repeats, one group, not repeated.
+        repeats, groups = len(re.findall(r"[*+{?]", pattern)), pattern.count("(")
+        if repeats > 3 or groups > 1 or re.search(r"\)[*+{]", pattern):
             raise AdapterError(f"{folder / CONFIG}: the {key} {pattern!r} is too intricate")
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
-        except re.error as failure:
+        except (re.error, OverflowError) as failure:
             raise AdapterError(f"{folder / CONFIG}: the {key} {pattern!r} is no pattern: {failure}") from None
     return default
 

@@ -1,6 +1,6 @@
 """Adapters without low-rank factors, merged by PEFT itself with the whole model in memory in float32."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +8,14 @@ import numpy as np
 
 from ..errors import AdapterError, CheckpointError
 from ..gguf_file import Field
-from .adapter import CONFIG, read_config
+from .adapter import CONFIG, WEIGHTS, read_config
 from .checkpoint import Checkpoint
-from .safetensors_file import Rows
+from .safetensors_file import Rows, SafetensorsFile
 
 # Kinds that steer the model by prompts, extra layers or routing: no set of weights says the same.
 _UNMERGEABLE = {
-    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING", "PROMPT_TUNING",
-    "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
+    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
+    "PROMPT_TUNING", "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
 }  # fmt: skip
 
 
@@ -33,8 +33,13 @@ class PeftMerge:
         self.kind = _mergeable_kind(folder)
         self._base = base
         self._weights = _merged(base.path, folder, self.kind)
-        if not any(self._differs(name) for name in self.specs):
+        if not any(self._differs(name, name) for name in self.specs):
             raise AdapterError(f"{folder}: its merge changes nothing")
+        tied = ("model.embed_tokens.weight", "lm_head.weight") if base.architecture.tied else ()
+        if any(self._differs(name, tied[0]) for name in tied):
+            raise AdapterError(
+                f"{folder}: its merge changes the embedding, which this base ties to its output"
+            )
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """See Checkpoint."""
@@ -54,9 +59,9 @@ class PeftMerge:
         """See Checkpoint: the hash of the base before the merge."""
         return self._base.sha256()
 
-    def _differs(self, name: str) -> bool:
-        rows = self.specs[name].shape[0]
-        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(name, 0, rows))
+    def _differs(self, name: str, before: str) -> bool:
+        rows = self.specs[before].shape[0]
+        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(before, 0, rows))
 
 
 def _mergeable_kind(folder: Path) -> str:
@@ -72,7 +77,7 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     """PEFT's merged weights in float32, by name."""
     try:
         import torch  # noqa: PLC0415 - all three come with an extra
-        from peft import PeftModel  # noqa: PLC0415
+        from peft import PeftModel, get_peft_model_state_dict  # noqa: PLC0415
         from peft.utils import PeftType  # noqa: PLC0415
         from transformers import AutoModelForCausalLM  # noqa: PLC0415
     except ImportError as failure:
@@ -88,16 +93,27 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
             where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
         )
     except Exception as failure:
-        raise CheckpointError(f"{base}: transformers cannot load it: {_first_line(failure)}") from failure
+        raise CheckpointError(f"{base}: transformers cannot load it: {_one_line(failure)}") from failure
     try:
-        merged = PeftModel.from_pretrained(model, folder, local_files_only=True).merge_and_unload(
-            safe_merge=True
-        )
+        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+        _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+        weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
+    except AdapterError:
+        raise
     except Exception as failure:
-        raise AdapterError(f"{folder}: PEFT cannot merge it: {_first_line(failure)}") from failure
-    weights: dict[str, Any] = merged.state_dict()
+        raise AdapterError(f"{folder}: PEFT cannot merge it: {_one_line(failure)}") from failure
     return weights
 
 
-def _first_line(failure: Exception) -> str:
-    return (str(failure).strip().splitlines() or [type(failure).__name__])[0]
+def _check_keys(folder: Path, wanted: Iterable[str]) -> None:
+    """Raise AdapterError if the file lacks a tensor that PEFT wants, or has one that PEFT would pass over."""
+    odd = set(wanted) ^ set(SafetensorsFile(folder / WEIGHTS, AdapterError).entries)
+    odd = {key for key in odd if not key.endswith(".base_layer.weight")}  # copies of the base's own
+    if odd:
+        raise AdapterError(
+            f"{folder / WEIGHTS}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
+        )
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:300] or type(failure).__name__

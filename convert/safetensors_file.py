@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import AdapterError, CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
+MAX_DIMENSIONS = 8  # numpy has a limit of its own
 
 Rows = NDArray[np.float32]
 
@@ -76,6 +77,8 @@ class SafetensorsFile:
             raise self.error(
                 f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}"
             )
+        if not entry.shape:
+            raise self.error(f"{self.path}: tensor {name!r} is a single number, which has no rows")
         dtype, convert = _READERS[entry.dtype]
         stop = entry.shape[0] if stop is None else stop
         row = prod(entry.shape[1:])
@@ -135,7 +138,8 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _counts(value: Any) -> bool:
-    return isinstance(value, list) and all(type(count) is int and 0 <= count < 1 << 48 for count in value)
+    short = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
+    return short and all(type(count) is int and 0 <= count < 1 << 48 for count in value)
 
 
 def _sound(value: Any) -> bool:

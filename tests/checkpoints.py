@@ -1,0 +1,109 @@
+"""Small random Llama and Qwen2 checkpoints, written by transformers, with a tiny byte-level tokenizer."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
+
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+MERGES = (("t", "h"), ("th", "e"), ("Ġ", "the"), ("i", "n"), ("Ġ", "1"))
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+VOCAB = 272  # more than the tokenizer's 264: the rest are unused rows
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 32.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def llama(**changes: Any) -> LlamaConfig:
+    """A tiny Llama, its heads wider than hidden / heads, its embeddings tied unless `changes` say other."""
+    return LlamaConfig(**(_SHAPE | {"head_dim": 24, "tie_word_embeddings": True} | changes))
+
+
+def qwen2(**changes: Any) -> Qwen2Config:
+    """A tiny Qwen2, its embeddings untied unless `changes` say other."""
+    return Qwen2Config(**(_SHAPE | {"tie_word_embeddings": False} | changes))
+
+
+_SHAPE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 256,
+    "eos_token_id": 258,
+}
+
+
+def save_model(
+    folder: Path,
+    config: PretrainedConfig,
+    dtype: torch.dtype = torch.float32,
+    shard: str = "1GB",
+    rules: str = "",
+) -> Path:
+    """Save a random model of that `config`, all its biases and norms random too, in shards of that size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(13)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 1:
+                torch.nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
+            else:
+                torch.nn.init.normal_(parameter, std=0.3)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    save_tokenizer(folder, rules or {"llama": "llama", "qwen2": "qwen"}[config.model_type])
+    return folder
+
+
+def save_tokenizer(folder: Path, rules: str = "llama") -> Path:
+    """Save a byte-level tokenizer that splits text by the rules of `llama` (3), `smollm` or `qwen`."""
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rules == "smollm")
+    first = {
+        "llama": pre_tokenizers.Split(Regex(WORDS % "{1,3}"), "isolated"),
+        "smollm": pre_tokenizers.Digits(individual_digits=True),
+        "qwen": pre_tokenizers.Split(Regex(WORDS % ""), "isolated"),
+    }[rules]
+    tokens = [*byte_names(), *SPECIAL, *("".join(merge) for merge in MERGES)]
+    vocab = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab, list(MERGES), ignore_merges=rules == "llama"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([first, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    if rules == "qwen":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": SPECIAL[0],
+        "eos_token": SPECIAL[2],
+        "pad_token": SPECIAL[0],
+        "chat_template": CHAT_TEMPLATE,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def byte_names() -> list[str]:
+    """The 256 characters by which byte-level vocabularies write bytes, in the order of the bytes."""
+    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    hidden = (256 + n for n in range(256))
+    return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]

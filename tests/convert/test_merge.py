@@ -1,0 +1,136 @@
+"""A merge by `convert` is PEFT's own `merge_and_unload`, tensor by tensor, to float32's last digits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from thirteen.convert.pipeline import convert
+
+from .adapters import Arrays, as_gguf, peft_merged, plain, read_gguf, train
+
+Base = Callable[[str], Path]
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+PATTERNS = {
+    "rank_pattern": {"q_proj": 3, r"layers\.1\.mlp\.up_proj": 5, "model.layers.0.mlp.up_proj": 1},
+    "alpha_pattern": {"k_proj": 2, r".*\.0\.mlp\.(up|down)_proj": 24},
+}
+
+
+def lora(r: int = 4, alpha: float = 6, targets: Any = ALL, **options: Any) -> LoraConfig:
+    return LoraConfig(r=r, lora_alpha=alpha, target_modules=targets, **options)
+
+
+def tiny(u: int, r: int, tying: float, targets: Any = ALL, **options: Any) -> TinyLoraConfig:
+    return TinyLoraConfig(
+        u=u, r=r, weight_tying=tying, target_modules=targets, init_weights="uniform", **options
+    )
+
+
+STREAMED: dict[str, tuple[str, PeftConfig]] = {
+    "lora of rank 1": ("llama", lora(1)),
+    "lora of rank 8, alpha 32": ("llama", lora(8, 32)),
+    "lora, initialised at random": ("qwen2", lora(init_lora_weights=False)),
+    "lora on one layer": ("qwen2", lora(targets=["v_proj", "down_proj"], layers_to_transform=[1])),
+    "lora by a regex": ("qwen2", lora(targets=r".*\.0\.self_attn\.(k|o)_proj")),
+    "lora on all but k_proj": ("llama", lora(targets="all-linear", exclude_modules=["k_proj"])),
+    "lora on all linear modules": ("llama", lora(targets="all-linear")),
+    "rslora": ("qwen2", lora(9, 4, use_rslora=True)),
+    "patterns": ("llama", lora(**PATTERNS)),
+    "patterns with rslora": ("qwen2", lora(use_rslora=True, **PATTERNS)),
+    "dora": ("llama", lora(use_dora=True)),
+    "dora with rslora and patterns": ("qwen2", lora(use_dora=True, use_rslora=True, **PATTERNS)),
+    "lora on the untied lm_head": ("llama untied", lora(targets=["lm_head", "q_proj"])),
+    "lora on the untied embedding": ("qwen2", lora(targets=["embed_tokens", "q_proj"])),
+    "dora on the untied lm_head": ("qwen2", lora(targets=["lm_head"], use_dora=True)),
+    "lora on bf16 in shards": ("llama bf16 in shards", lora()),
+    "lora on f16, tied": ("qwen2 f16 tied", lora()),
+    "tinylora of 13 numbers": ("llama", tiny(13, 2, 1.0)),
+    "tinylora of 13 numbers, redrawn": ("qwen2", tiny(13, 2, 1.0, save_projection=False)),
+    "tinylora of rank 1, u 3, redrawn": ("llama", tiny(3, 1, 1.0, save_projection=False, projection_seed=7)),
+    "tinylora of rank 1, u 40, redrawn": ("qwen2", tiny(40, 1, 0.5, save_projection=False)),
+    "tinylora of rank 2, u 1, a vector each": ("llama", tiny(1, 2, 0.0)),
+    "tinylora of rank 2, u 64, redrawn": (
+        "llama",
+        tiny(64, 2, 0.0, save_projection=False, projection_seed=2**32 + 5),
+    ),
+    "tinylora in five groups": ("qwen2", tiny(5, 2, 0.6)),
+    "tinylora in uneven groups, redrawn": ("llama", tiny(5, 2, 0.3, save_projection=False)),
+    "tinylora on some modules, redrawn": (
+        "qwen2",
+        tiny(6, 2, 0.5, ["up_proj", "k_proj"], save_projection=False),
+    ),
+    "tinylora on the untied lm_head": (
+        "llama untied",
+        tiny(4, 2, 0.0, ["lm_head", "v_proj"], save_projection=False),
+    ),
+    "tinylora on the untied embedding": (
+        "qwen2",
+        tiny(4, 2, 0.0, ["embed_tokens", "v_proj"], save_projection=False),
+    ),
+}
+BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
+    "loha": ("llama", LoHaConfig(r=3, alpha=4, target_modules=ALL)),
+    "lokr": ("qwen2", LoKrConfig(r=3, alpha=4, target_modules=ALL)),
+    "ia3": (
+        "qwen2",
+        IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    ),
+    "pissa": ("llama", lora(init_lora_weights="pissa")),
+    "lora with a bias": ("qwen2", lora(bias="all")),
+}
+
+
+def distance(made: np.ndarray, wanted: np.ndarray, scale: np.ndarray) -> float:
+    norm = np.linalg.norm
+    return float(norm(made.astype(np.float64) - wanted.astype(np.float64)) / norm(scale.astype(np.float64)))
+
+
+def check_merged(made: Arrays, wanted: Arrays, before: Arrays, exact: bool = False) -> None:
+    """`made` is `wanted` to 1e-6, deltas are of a size that could not hide, and all else is as before."""
+    assert made.keys() == wanted.keys() == before.keys()
+    changed = [name for name in wanted if not np.array_equal(wanted[name], before[name])]
+    assert changed
+    for name in wanted:
+        if exact or name not in changed:
+            np.testing.assert_array_equal(made[name], wanted[name], name)
+        else:
+            delta = wanted[name].astype(np.float64) - before[name]
+            assert np.linalg.norm(delta) > 0.003 * np.linalg.norm(before[name]), name
+            assert distance(made[name], wanted[name], wanted[name]) < 1e-6, name
+            assert distance(made[name], wanted[name], delta) < 2e-5, name
+
+
+@pytest.mark.parametrize("kind", STREAMED)
+def test_a_streamed_merge_is_pefts_own(kind: str, base: Base, tmp_path: Path) -> None:
+    name, config = STREAMED[kind]
+    folder = train(
+        base(name), config, tmp_path / "adapter", step=0.2 if isinstance(config, LoraConfig) else 1.0
+    )
+    report = convert(base(name), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    wanted, before = (
+        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
+    )
+    check_merged(read_gguf(tmp_path / "model.gguf"), wanted, before)
+    assert report.adapter is not None
+    assert report.adapter.merged_by == "thirteen"
+    assert not report.warnings
+
+
+@pytest.mark.parametrize("kind", BY_PEFT)
+def test_what_has_no_factors_is_merged_by_peft_and_the_report_warns(
+    kind: str, base: Base, tmp_path: Path
+) -> None:
+    name, config = BY_PEFT[kind]
+    folder = train(base(name), config, tmp_path / "adapter")
+    report = convert(base(name), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    wanted, before = (
+        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
+    )
+    check_merged(read_gguf(tmp_path / "model.gguf"), wanted, before, exact=True)
+    assert report.adapter is not None
+    assert report.adapter.merged_by == "peft"
+    assert "merged by PEFT" in report.warnings[0]
