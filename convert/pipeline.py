@@ -182,17 +182,23 @@ def _blocks(
     """Every tensor's bytes in order, made on the pool, with at most `window` blocks ahead of the writer."""
     total, done = sum(prod(p.shape) for p in plans), 0
     ahead: deque[tuple[Future[bytes], int]] = deque()
+
+    def oldest() -> bytes:
+        nonlocal done
+        future, weights = ahead.popleft()
+        block = future.result()
+        done += weights
+        progress(done, total)
+        return block
+
     try:
         for p in plans:
             for start, stop in _spans(p, model.base):
                 ahead.append((pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:])))
                 while len(ahead) >= window:
-                    future, weights = ahead.popleft()
-                    yield future.result()
-                    progress(done := done + weights, total)
-        for future, weights in ahead:
-            yield future.result()
-            progress(done := done + weights, total)
+                    yield oldest()
+        while ahead:
+            yield oldest()
     finally:
         for future, _ in ahead:
             future.cancel()

@@ -1,5 +1,6 @@
 """A merge by `convert` is PEFT's own `merge_and_unload`, tensor by tensor, to float32's last digits."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from thirteen.convert import pipeline
 from thirteen.convert.pipeline import convert
+from thirteen.gguf_file import read_header
 
 from .adapters import Arrays, as_gguf, peft_merged, plain, read_gguf, train
 
@@ -134,3 +137,102 @@ def test_what_has_no_factors_is_merged_by_peft_and_the_report_warns(
     assert report.adapter is not None
     assert report.adapter.merged_by == "peft"
     assert "merged by PEFT" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("llama", lora(3, targets="all-linear")),
+        ("llama long", lora(use_dora=True)),
+        ("llama untied", lora(targets=["embed_tokens", "lm_head", "k_proj"])),
+        ("qwen2", tiny(5, 2, 0.5, save_projection=False)),
+        ("qwen2", LoHaConfig(r=3, target_modules=ALL)),
+    ],
+)
+def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
+    name: str, config: PeftConfig, base: Base, tmp_path: Path
+) -> None:
+    folder = train(base(name), config, tmp_path / "adapter")
+    convert(base(name), tmp_path / "base.gguf", type_="F32", threads=1)
+    reports = [
+        convert(source, tmp_path / f"{i}.gguf", type_="F32", adapter=folder, base_id="b", threads=1)
+        for i, source in enumerate((base(name), tmp_path / "base.gguf"))
+    ]
+    first, second = (read_gguf(Path(report.output)) for report in reports)
+    assert first.keys() == second.keys()
+    for tensor, array in first.items():
+        np.testing.assert_array_equal(array, second[tensor], tensor)
+    assert ("rope_freqs.weight" in first) == (name == "llama long")
+    assert not reports[1].base_quantized
+
+
+def test_a_quantized_base_is_said_to_be_one(base: Base, tmp_path: Path) -> None:
+    convert(base("llama"), tmp_path / "base.gguf", type_="Q8_0", threads=1)
+    report = convert(tmp_path / "base.gguf", tmp_path / "model.gguf", type_="F16", threads=1)
+    assert report.base_quantized == {"Q8_0": 15}
+    assert "already quantized (15 Q8_0)" in report.warnings[0]
+
+
+@pytest.mark.parametrize("type_", ["F32", "Q4_K"])
+@pytest.mark.parametrize("config", [lora(1), lora(5, use_dora=True)], ids=["lora", "dora"])
+def test_the_file_is_the_same_bit_by_bit_for_any_thread_count_and_run(
+    type_: str, config: PeftConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, as a real model has
+    folder = train(base("llama wide"), config, tmp_path / "adapter")
+    hashes = {
+        convert(
+            base("llama wide"), tmp_path / "model.gguf", type_=type_, adapter=folder, threads=threads
+        ).sha256
+        for threads in (1, 2, 3, 1, 3)
+    }
+    assert len(hashes) == 1
+    assert hashlib.sha256((tmp_path / "model.gguf").read_bytes()).hexdigest() in hashes
+
+
+def test_blocks_do_not_change_what_is_merged(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Heads must not be cut where q and k rows are permuted, and each block must take its own rows of B."""
+    folder = train(base("llama"), lora(), tmp_path / "adapter")
+    files = []
+    for weights in (pipeline.BLOCK_WEIGHTS, 1000):
+        monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", weights)
+        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=2)
+        files.append(read_gguf(tmp_path / "model.gguf"))
+    for tensor, array in files[0].items():
+        np.testing.assert_allclose(array, files[1][tensor], rtol=0, atol=1e-6, err_msg=tensor)
+
+
+def test_the_report_and_the_file_say_where_the_weights_came_from(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
+    seen: list[tuple[int, int]] = []
+    report = convert(
+        base("llama"),
+        tmp_path / "model.gguf",
+        type_="Q8_0",
+        adapter=folder,
+        base_id="some/base",
+        adapter_id="some/adapter",
+        threads=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    written = read_header(tmp_path / "model.gguf")
+    said = {key.removeprefix("thirteen."): value for key, value in written.metadata.items()}
+    assert (
+        (said["base.id"], said["adapter.id"])
+        == ("some/base", "some/adapter")
+        == (
+            report.base.id,
+            report.adapter.id if report.adapter else None,
+        )
+    )
+    assert (
+        said["base.sha256"] == hashlib.sha256((base("llama") / "model.safetensors").read_bytes()).hexdigest()
+    )
+    assert (said["adapter.kind"], said["adapter.trained"], said["adapter.rank"]) == ("tinylora", "13", "2")
+    assert report.file_bytes == (tmp_path / "model.gguf").stat().st_size
+    assert report.types == {"F32": 5, "Q8_0": 15}
+    assert report.bits_per_weight == pytest.approx(written.bits_per_weight)
+    assert seen[-1] == (written.weights, written.weights)
+    assert seen == sorted(seen)
