@@ -17,11 +17,8 @@ from thirteen.runtime.request import Sampling
 
 
 def open_one(path: Path) -> str:
-    adapter = path.with_suffix(".lora")
     try:
-        with Engine(
-            path, adapter=adapter if adapter.exists() else None, context=64, slots=2, threads=1
-        ) as engine:
+        with Engine(path, context=64, slots=2, threads=1) as engine:
             engine.answers(["ab <|im_end|> \n 1", "é"], max_tokens=3)
             engine.answer("a", max_tokens=3, sampling=Sampling(temperature=1.0))
             engine.logits([1, 2, 3])

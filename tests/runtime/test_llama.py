@@ -231,7 +231,7 @@ def lora(tmp_path):
     ):
         path = tmp_path / "adapter.gguf"
         writer = gguf.GGUFWriter(path, architecture)
-        writer.add_string("general.type", kind)
+        (writer.add_string if isinstance(kind, str) else writer.add_uint32)("general.type", kind)
         writer.add_string("adapter.type", "lora")
         writer.add_float32("adapter.lora.alpha", alpha)
         random = np.random.default_rng(1)
@@ -271,6 +271,7 @@ def base_matrix(path, name):
     [
         {"architecture": "qwen2"},
         {"kind": "model"},
+        {"kind": 7},  # llama.cpp reads it unasked as a text, and aborts
         {"name": "blk.9.attn_q.weight"},
         {"name": "blk.0.attn_norm.weight"},
         {"name": "token_embd.weight", "b": (259, 1)},
