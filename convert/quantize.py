@@ -23,7 +23,7 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
     """`rows`, (n, columns) or (n,), as `type_`; `where` names the tensor in an error.
 
     Raises:
-        CheckpointError: a value that is not finite, or too large for F16.
+        CheckpointError: a value that is not finite, or too large for the type.
         OutputError: a type that only works with an importance matrix.
     """
     peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity show in it, at the cost of one pass
@@ -31,7 +31,8 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
         raise CheckpointError(f"{where}: holds a value that is not finite")
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
-    if type_ is GGMLQuantizationType.F16 and peak > MAX_HALF:
+    # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
+    if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
     if _ggml().ggml_quantize_requires_imatrix(type_):
         raise OutputError(
