@@ -5,10 +5,13 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from thirteen.convert.pipeline import convert
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
 from thirteen.models import train as training
 from thirteen.models.train import HeldOut, Recipe, Row, TrainResult
 from thirteen.runtime.answer import final_answer
+
+from ..checkpoints import llama, save_model
 
 ROWS = [Row(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
 RECIPE = Recipe(learning_rate=0.05, epochs=6, batch_rows=4, held_out=4, threads=1, max_tokens=200)
@@ -212,6 +215,23 @@ def test_a_base_without_a_chat_template(tmp_path, base):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no chat template"):
         training.load(folder)
+
+
+def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
+    """transformers' own reading of a GGUF forgets that each digit is a token."""
+    folder = save_model(tmp_path / "base", llama(), rules="smollm")
+    convert(folder, tmp_path / "base.gguf", type_="F32")
+    (model, tokenizer), (same, twin) = training.load(folder), training.load(tmp_path / "base.gguf")
+    rows = [*ROWS, Row("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
+    examples = [training.encode(tokenizer, row) for row in rows]
+    assert examples == [training.encode(twin, row) for row in rows]
+    assert training.measure(model, examples) == pytest.approx(training.measure(same, examples), rel=1e-5)
+
+
+def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, base):
+    convert(base("llama"), tmp_path / "base.gguf", type_="F32")
+    with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
+        training.load(tmp_path / "base.gguf")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
