@@ -1,0 +1,233 @@
+"""Base against adapted in speed, memory and size: both models stay loaded and take turns.
+
+A shared or warm machine drifts by more than the difference in question, so single figures say little. The two
+are measured in turns, A B B A A B B A …, so that a drift meets both alike, and their ratio is what counts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ..runtime.cores import physical_cores
+from ..runtime.engine import Engine
+from .candidate import Candidate, describe
+from .machine import Build, Machine, this_build, this_machine
+from .measure import TURNS, Measure, duration, interleave, speed
+from .ratio import Array
+from .settings import Settings, check_count, load
+from .turn import Turn, take_turn
+from .verdict import difference, noise, too_noisy
+
+ROUNDS = 12
+ROUNDS_MIN = 5  # of fewer, the resampled medians are too alike, and the interval is too narrow
+_ABSENT = "not available"
+_TABLE_WIDTH = 76  # so that most lines below the table stay whole
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyReport:
+    """All that was measured, and with what; dataclasses.asdict makes it JSON.
+
+    Attributes:
+        date: when it began, in UTC.
+        machine: where.
+        build: with which versions.
+        settings: the work of a turn.
+        rounds: in each, both models took TURNS turns.
+        base: the one side.
+        adapted: the other.
+        question_tokens: what the question of the first turn came to, for base and adapted.
+        prefill: prompt tokens a second up to the first token; see Turn.prefill_s.
+        first_token: seconds from a question in text to the first text; see Turn.first_token_s.
+        decode: tokens a second after the first; see Turn.decode_s.
+        noisy: whether the run was too noisy to settle the decode speed.
+        verdict: what it comes to in words, a line each.
+    """
+
+    date: str
+    machine: Machine
+    build: Build
+    settings: Settings
+    rounds: int
+    base: Candidate
+    adapted: Candidate
+    question_tokens: tuple[int, int]
+    prefill: Measure
+    first_token: Measure
+    decode: Measure
+    noisy: bool
+    verdict: tuple[str, ...]
+
+
+def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+    base: Path,
+    adapted: Path,
+    *,
+    adapter: Path | None = None,
+    threads: int | None = None,
+    prompt_tokens: int = 128,
+    decode_tokens: int = 64,
+    rounds: int = ROUNDS,
+    progress: Progress = lambda done, total: None,
+) -> LatencyReport:
+    """Measure two models side by side.
+
+    Memory and load time come first, each model in a process of its own. Then both are loaded here, each takes
+    a turn that is not counted, and they go through the rounds.
+
+    Args:
+        base: a GGUF file.
+        adapted: another, or the same one with an adapter.
+        adapter: a LoRA in a GGUF file that the adapted model gets at run time.
+        threads: that compute; by default one for each physical core.
+        prompt_tokens: tokens read in each turn.
+        decode_tokens: tokens written after the first.
+        rounds: in each, both models take two turns; at least 5.
+        progress: called with what is done and how much there is in all: turns, and two for the memory.
+
+    Raises:
+        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+        AdapterError: the adapter is not one for the adapted model.
+        RequestError: a number is out of bounds, or a turn does not fit a model's context.
+    """
+    check_count("rounds", rounds, ROUNDS_MIN)
+    settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
+    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds)
+    sides = []
+    for files in ((base, None), (adapted, adapter)):
+        sides.append(describe(*files, settings))
+        tick()
+    with load(base, None, settings) as one, load(adapted, adapter, settings) as other:
+
+        def turn(engine: Engine, number: int) -> Turn:
+            taken = take_turn(engine, number, settings)
+            tick()
+            return taken
+
+        for engine in (one, other):
+            turn(engine, TURNS * rounds)  # a warm-up, with a number that no other turn has
+        turns = interleave(partial(turn, one), partial(turn, other), rounds)
+    return _report(date, machine, settings, sides, turns)
+
+
+def _ticker(progress: Progress, total: int) -> Callable[[], None]:
+    done = count(1)
+    return lambda: progress(next(done), total)
+
+
+def _report(
+    date: str,
+    machine: Machine,
+    settings: Settings,
+    sides: Sequence[Candidate],
+    turns: tuple[Sequence[Turn], Sequence[Turn]],
+) -> LatencyReport:
+    prefill = speed(settings.prompt_tokens, _seconds(turns, "prefill_s"))
+    first_token = duration(_seconds(turns, "first_token_s"))
+    decode = speed(settings.decode_tokens, _seconds(turns, "decode_s"))
+    return LatencyReport(
+        date=date,
+        machine=machine,
+        build=this_build(),
+        settings=settings,
+        rounds=len(turns[0]) // TURNS,
+        base=sides[0],
+        adapted=sides[1],
+        question_tokens=(turns[0][0].question_tokens, turns[1][0].question_tokens),
+        prefill=prefill,
+        first_token=first_token,
+        decode=decode,
+        noisy=too_noisy(decode.ratio),
+        verdict=_verdict(prefill, first_token, decode),
+    )
+
+
+def _seconds(turns: tuple[Sequence[Turn], Sequence[Turn]], name: str) -> Array:
+    return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)
+
+
+def _verdict(prefill: Measure, first_token: Measure, decode: Measure) -> tuple[str, ...]:
+    lines = [
+        difference("decode", decode.ratio, more_is_better=True),
+        difference("first token", first_token.ratio, more_is_better=False),
+        difference("prefill", prefill.ratio, more_is_better=True),
+    ]
+    if too_noisy(decode.ratio):
+        lines.append(noise("decode", decode.ratio))
+    return tuple(lines)
+
+
+def table(report: LatencyReport) -> Table:
+    """Base and adapted side by side, the verdict and the circumstances below."""
+    out = Table(
+        "",
+        title=_title(report),
+        caption=Text(_caption(report)),
+        caption_justify="left",
+        min_width=_TABLE_WIDTH,
+    )
+    out.add_column("base", justify="right")
+    out.add_column("adapted", justify="right")
+    out.add_column("adapted / base (95 %)", justify="right")
+    for row in _rows(report):
+        out.add_row(*row)
+    return out
+
+
+def _title(report: LatencyReport) -> Text:
+    return Text(f"{_files(report.base)} beside {_files(report.adapted)}")
+
+
+def _files(side: Candidate) -> str:
+    paths = [side.path, side.adapter.path] if side.adapter else [side.path]
+    return " + ".join(Path(path).name for path in paths)
+
+
+def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
+    settings, base, adapted = report.settings, report.base, report.adapted
+    asked = "/".join(str(tokens) for tokens in dict.fromkeys(report.question_tokens))
+    return [
+        _measured(f"prefill {settings.prompt_tokens}, tokens/s", report.prefill, 1),
+        _measured(f"first token of {asked}, ms", report.first_token, 1000),
+        _measured(f"decode {settings.decode_tokens}, tokens/s", report.decode, 1),
+        ("load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""),
+        _counted("peak memory, MB", base.memory.peak_rss_bytes, adapted.memory.peak_rss_bytes, 1e-6),
+        _counted("file, MB", base.total_bytes, adapted.total_bytes, 1e-6, 1),
+        _counted("bits a weight", base.bits_per_weight, adapted.bits_per_weight, 1, 2),
+    ]
+
+
+def _measured(what: str, measure: Measure, scale: float) -> tuple[str, ...]:
+    ratio = measure.ratio
+    medians = (f"{scale * median:.1f}" for median in (measure.base_median, measure.adapted_median))
+    return what, *medians, f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+
+
+def _counted(
+    what: str, base: float | None, adapted: float | None, scale: float, digits: int = 0
+) -> tuple[str, ...]:
+    if base is None or adapted is None:
+        return what, _ABSENT, _ABSENT, ""
+    return what, f"{scale * base:.{digits}f}", f"{scale * adapted:.{digits}f}", f"{adapted / base:.3f}"
+
+
+def _caption(report: LatencyReport) -> str:
+    machine, settings = report.machine, report.settings
+    return "\n".join(
+        (
+            *report.verdict,
+            f"medians of {report.rounds} rounds of {2 * TURNS} turns, threads: {settings.threads}, "
+            f"cores: {machine.cores}, load: {machine.load_average}",
+            f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
+        )
+    )

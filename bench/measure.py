@@ -1,0 +1,70 @@
+"""One quantity of two models that took turns, and the ratio between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from .ratio import Array, Interval, paired_ratio
+
+TURNS = 2  # of each model in a round
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One quantity of both sides.
+
+    Attributes:
+        unit: "tokens/s", where more is better, or "s", where less is.
+        base: every turn's value, in the order of time.
+        adapted: likewise.
+        base_median: over the turns.
+        adapted_median: likewise.
+        ratio: adapted/base, paired by round; so it need not be the ratio of the medians.
+    """
+
+    unit: str
+    base: tuple[float, ...]
+    adapted: tuple[float, ...]
+    base_median: float
+    adapted_median: float
+    ratio: Interval
+
+
+def interleave(base: Callable[[int], T], adapted: Callable[[int], T], rounds: int) -> tuple[list[T], list[T]]:
+    """Call the two in turns, A B B A in every round; both see the same turn numbers in the same order.
+
+    Returns:
+        What each gave, TURNS for every round.
+    """
+    taken: tuple[list[T], list[T]] = ([], [])
+    for first in range(0, TURNS * rounds, TURNS):
+        for side, number in ((0, first), (1, first), (1, first + 1), (0, first + 1)):
+            taken[side].append((base, adapted)[side](number))
+    return taken
+
+
+def speed(tokens: int, seconds: Array) -> Measure:
+    """Tokens a second, from how long so many took in each turn, (2, rounds * TURNS)."""
+    return _measure("tokens/s", tokens / seconds)
+
+
+def duration(seconds: Array) -> Measure:
+    """Seconds, from those of each turn, (2, rounds * TURNS)."""
+    return _measure("s", seconds)
+
+
+def _measure(unit: str, values: Array) -> Measure:
+    base, adapted = values.reshape(2, -1, TURNS)  # (rounds, TURNS) each
+    base_median, adapted_median = np.median(values, axis=1).tolist()
+    return Measure(
+        unit=unit,
+        base=tuple(values[0].tolist()),
+        adapted=tuple(values[1].tolist()),
+        base_median=base_median,
+        adapted_median=adapted_median,
+        ratio=paired_ratio(base, adapted),
+    )

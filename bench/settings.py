@@ -1,0 +1,68 @@
+"""What a measurement is of: the room that a model is given and the work that it is put to."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import RequestError
+from ..runtime.engine import Engine
+
+_BATCH = 512
+_QUESTION_ROOM = 256  # tokens that the question of a turn has at least, template included
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How much work, and with what.
+
+    Attributes:
+        prompt_tokens: tokens read in the prefill of each turn.
+        decode_tokens: tokens written after the first one.
+        threads: that compute.
+        batch: the most tokens computed at once.
+    """
+
+    prompt_tokens: int
+    decode_tokens: int
+    threads: int
+    batch: int = _BATCH
+
+    def __post_init__(self) -> None:
+        for name in ("prompt_tokens", "decode_tokens"):  # the others are checked where the engine is made
+            check_count(name, getattr(self, name), 1)
+
+    @property
+    def context(self) -> int:
+        """Tokens that a turn needs room for."""
+        return max(self.prompt_tokens + self.decode_tokens, _QUESTION_ROOM)
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Raise RequestError if it is not a whole number from `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RequestError(f"bench: {name} must be a whole number from {least}, not {value!r}")
+
+
+def load(model: Path, adapter: Path | None, settings: Settings) -> Engine:
+    """An engine for one request at a time, with room for a turn.
+
+    Raises:
+        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+        AdapterError: the adapter is not one for this model.
+        RequestError: a turn is longer than what the model was trained for.
+    """
+    engine = Engine(
+        model,
+        adapter=adapter,
+        context=settings.context,
+        slots=1,
+        threads=settings.threads,
+        batch=settings.batch,
+    )
+    needed = settings.prompt_tokens + settings.decode_tokens
+    if needed > engine.context:
+        engine.close()
+        raise RequestError(
+            f"{model}: {settings.prompt_tokens} prompt and {settings.decode_tokens} decode tokens do not fit "
+            f"the {engine.context} that it was trained for"
+        )
+    return engine

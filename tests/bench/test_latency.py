@@ -1,0 +1,129 @@
+"""The measurement from files to report. Nothing here depends on how fast the machine is."""
+
+import json
+from dataclasses import asdict
+from io import StringIO
+from math import isfinite
+
+import numpy as np
+import pytest
+from rich.console import Console
+from thirteen.bench.latency import run, table
+from thirteen.bench.measure import TURNS, interleave
+from thirteen.bench.settings import Settings
+from thirteen.bench.turn import random_prompt, take_turn
+from thirteen.errors import ModelFileError, RequestError
+from thirteen.runtime.engine import Engine
+
+FEW = {"threads": 1, "prompt_tokens": 5, "decode_tokens": 3, "rounds": 5}
+
+
+@pytest.fixture(scope="module")
+def ticks():
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(tiny, lora, ticks):
+    return run(tiny, tiny, adapter=lora, progress=lambda done, total: ticks.append((done, total)), **FEW)
+
+
+def printed(report, width):
+    console = Console(width=width, file=StringIO())
+    console.print(table(report))
+    return console.file.getvalue()
+
+
+def test_base_and_adapted_take_turns_abba_with_the_same_numbers():
+    calls = []
+    taken = interleave(
+        lambda number: calls.append(("base", number)), lambda number: calls.append(("adapted", number)), 2
+    )
+    assert calls == [
+        *(("base", 0), ("adapted", 0), ("adapted", 1), ("base", 1)),
+        *(("base", 2), ("adapted", 2), ("adapted", 3), ("base", 3)),
+    ]
+    assert [len(side) for side in taken] == [4, 4]
+
+
+def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
+    measures = (report.prefill, report.first_token, report.decode)
+    assert [measure.unit for measure in measures] == ["tokens/s", "s", "tokens/s"]
+    for measure in measures:
+        assert len(measure.base) == len(measure.adapted) == TURNS * FEW["rounds"]
+        assert all(value > 0 and isfinite(value) for value in (*measure.base, *measure.adapted))
+        assert measure.base_median == pytest.approx(np.median(measure.base))
+        assert measure.ratio.low <= measure.ratio.estimate <= measure.ratio.high
+    assert report.base.sha256 == report.adapted.sha256
+    assert report.base.file_bytes == tiny.stat().st_size
+    assert report.base.adapter is None
+    assert report.adapted.adapter.path == str(lora)
+    assert report.adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
+    assert report.base.bits_per_weight == pytest.approx(32)
+    assert len(report.verdict) == 3 + report.noisy
+
+
+def test_a_report_goes_to_json_and_back(report):
+    plain = asdict(report)
+    again = json.loads(json.dumps(plain, allow_nan=False))
+    assert again["decode"]["base"] == list(report.decode.base)
+    assert again["machine"]["features"] == list(report.machine.features)
+    assert json.dumps(again) == json.dumps(plain)
+
+
+def test_progress_counts_to_its_total(report, ticks):
+    total = 2 + 2 + 2 * TURNS * FEW["rounds"]
+    assert ticks == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_table_shows_what_was_measured_and_the_verdict(report):
+    text = printed(report, 140)
+    for row in (
+        "prefill 5, tokens/s",
+        "first token",
+        "decode 3, tokens/s",
+        "load, once, s",
+        "peak memory",
+        "bits",
+    ):
+        assert row in text
+    assert report.verdict[0] in " ".join(text.split())
+    assert "tiny.gguf beside tiny.gguf + lora.gguf" in text
+    assert max(map(len, printed(report, 60).splitlines())) <= 60
+
+
+def test_a_turn_leaves_the_engine_idle_and_ignores_the_end_of_turn(tiny):
+    settings = Settings(prompt_tokens=5, decode_tokens=200, threads=1)
+    with Engine(tiny, context=settings.context, slots=1, threads=1) as engine:
+        turn = take_turn(engine, 0, settings)  # it asserts that all 200 tokens came
+        assert engine.idle
+    assert min(turn.prefill_s, turn.decode_s, turn.first_token_s) > 0
+    assert turn.question_tokens > len("What is 100 times 13?")  # a token a byte, and the template's
+
+
+def test_prompts_repeat_by_number_and_hold_no_control_tokens(tiny):
+    with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        first, again, other = (random_prompt(engine.model, number, 500) for number in (1, 1, 2))
+        assert first == again != other
+        assert not set(first) & set(engine.model.control_tokens.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rounds": 4}, "rounds must be a whole number from 5"),
+        ({"prompt_tokens": 0}, "prompt_tokens"),
+        ({"decode_tokens": 0}, "decode_tokens"),
+        ({"threads": 0}, "threads"),
+        ({"prompt_tokens": 250, "decode_tokens": 7}, "250 prompt and 7 decode tokens do not fit the 256"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused(tiny, change, said):
+    with pytest.raises(RequestError, match=said):
+        run(tiny, tiny, **(FEW | change))
+
+
+def test_a_file_that_is_not_a_model_is_refused_on_either_side(tiny, not_a_model):
+    for sides in ((not_a_model, tiny), (tiny, not_a_model)):
+        with pytest.raises(ModelFileError, match=r"no\.gguf"):
+            run(*sides, **FEW)
