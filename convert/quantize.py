@@ -17,6 +17,10 @@ from ..gguf_file import row_bytes
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 MAX_HALF = 65504.0  # the largest finite F16
+# As in llama.cpp's `tensor_requires_imatrix`: the first three ggml would do without, badly and slowly.
+_NEED_IMPORTANCE = {
+    GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
+}
 
 
 def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> bytes:
@@ -34,7 +38,7 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
     # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
     if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
-    if _ggml().ggml_quantize_requires_imatrix(type_):
+    if type_ in _NEED_IMPORTANCE:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"
         )
@@ -55,8 +59,6 @@ def _ggml() -> ctypes.CDLL:
     if path is None:
         raise OutputError(f"{folder}: none of {', '.join(_LIBRARIES)} is there; reinstall llama-cpp-python")
     library = ctypes.CDLL(str(path))
-    library.ggml_quantize_requires_imatrix.argtypes = [ctypes.c_int]
-    library.ggml_quantize_requires_imatrix.restype = ctypes.c_bool
     library.ggml_quantize_chunk.argtypes = [
         ctypes.c_int,  # type
         ctypes.c_void_p,  # source: float32 rows

@@ -12,12 +12,12 @@ from thirteen.convert.plan import TYPES
 from thirteen.convert.quantize import quantize
 from thirteen.errors import CheckpointError, OutputError
 
-NEED_IMPORTANCE = ("IQ2_XXS", "IQ2_XS", "IQ1_S")
+NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
 # The largest relative error on normally distributed weights; some room above what ggml reaches.
 ERRORS = {
     "F32": 0, "F16": 3e-4, "BF16": 2e-3, "Q8_0": 0.007, "Q6_K": 0.02, "Q5_K": 0.04, "Q5_1": 0.042,
     "Q5_0": 0.05, "Q4_K": 0.08, "Q4_1": 0.09, "Q4_0": 0.1, "MXFP4": 0.13, "IQ4_NL": 0.085, "IQ4_XS": 0.085,
-    "Q3_K": 0.17, "IQ3_S": 0.19, "IQ3_XXS": 0.23, "Q2_K": 0.33, "IQ2_S": 0.3, "IQ1_M": 0.65, "TQ2_0": 0.85,
+    "Q3_K": 0.17, "IQ3_S": 0.19, "Q2_K": 0.33, "TQ2_0": 0.85,
     "TQ1_0": 0.85,
 }  # fmt: skip
 
