@@ -269,7 +269,7 @@ class Engine:
         return id, reply
 
     def logits(self, tokens: Sequence[int]) -> Array:
-        """The logits after each of `tokens`, computed apart from the requests that are running.
+        """The logits after each of `tokens`, computed exactly and apart from the requests that are running.
 
         Returns:
             An array (tokens, vocabulary), not normalized.
@@ -290,7 +290,7 @@ class Engine:
     @cached_property
     def _measuring(self) -> Context:
         rows = min(_LOGITS_ROWS, self._room.context)
-        room = Room(self._room.context, 1, rows, self._room.threads, outputs=rows)
+        room = Room(self._room.context, 1, rows, self._room.threads, outputs=rows, exact=True)
         return self._handles.enter_context(Context(self.model, room, self._adapter))
 
 
