@@ -237,7 +237,7 @@ class Room:
         threads: how many compute.
         outputs: the most rows of logits in one decode(), a vocabulary wide each; at least one for each slot.
         exact: whether attention keeps and computes in float32, for measuring. On a CPU flash attention
-            rounds to float16 even where the cache does not: a KL divergence of 1e-6 from exact, where this has 1e-11.
+            rounds to float16 even where the cache does not: a KL divergence of 1e-6, where this has 1e-11.
     """
 
     context: int
