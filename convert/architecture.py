@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..gguf_file import Field
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
+MAX_LAYERS = 512  # llama.cpp's own bound
 
 # Module names in transformers' own order of modules, to which PEFT's TinyLoRA ties its seeds.
 _BEFORE = {"model.embed_tokens": "token_embd"}
@@ -86,7 +87,10 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         CheckpointError: an unsupported architecture, or a value that is missing or out of range.
     """
     name = _supported(config, where)
-    rope: Mapping[str, Any] = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    rope = _rope(config, where)
+    tied = config.get("tie_word_embeddings") or False
+    if not isinstance(tied, bool):
+        raise CheckpointError(f"{where}: tie_word_embeddings is {tied!r}, neither true nor false")
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
     return _checked(
@@ -103,7 +107,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
             rms_eps=_number(config, "rms_norm_eps", where),
             rope_theta=_number({**config, **rope}, "rope_theta", where, 10000.0),
             scaling=_scaling(rope, where),
-            tied=bool(config.get("tie_word_embeddings", False)),
+            tied=tied,
         ),
         where,
     )
@@ -115,11 +119,21 @@ def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, wher
     if name not in ARCHITECTURES.values():
         raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
-    if "rope.scaling.type" in values and values["rope.scaling.type"] != "none":
-        raise CheckpointError(f"{where}: rope scaling {values['rope.scaling.type']!r} is not supported")
+    for key, value in values.items():
+        if key.startswith("rope.scal") and value != "none":
+            raise CheckpointError(
+                f"{where}: {key} is {_short(value)}: rope scaling of that kind is not supported"
+            )
     if stretched and "rope.freq_base" not in values:
         raise CheckpointError(f"{where}: rope_freqs.weight without {name}.rope.freq_base")
     heads, hidden = _count(values, "attention.head_count", where), _count(values, "embedding_length", where)
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    if not isinstance(tokens, list):
+        raise CheckpointError(f"{where}: tokenizer.ggml.tokens is {tokens!r}, not a list")
+    head_dim = _count(values, "attention.key_length", where, hidden // heads)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if values.get(key, head_dim) != head_dim:
+            raise CheckpointError(f"{where}: {key} is {values[key]!r}, but the head dimension {head_dim}")
     return _checked(
         Architecture(
             name=name,
@@ -128,8 +142,8 @@ def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, wher
             ffn=_count(values, "feed_forward_length", where),
             heads=heads,
             kv_heads=_count(values, "attention.head_count_kv", where, heads),
-            head_dim=_count(values, "attention.key_length", where, hidden // heads),
-            vocab=len(metadata.get("tokenizer.ggml.tokens", ())),
+            head_dim=head_dim,
+            vocab=len(tokens),
             context=_count(values, "context_length", where),
             rms_eps=_number(values, "attention.layer_norm_rms_epsilon", where),
             rope_theta=_number(values, "rope.freq_base", where, 10000.0),
@@ -235,7 +249,7 @@ def metadata_fields(architecture: Architecture) -> dict[str, Field]:
 def _supported(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
-    if name not in ARCHITECTURES:
+    if not isinstance(name, str) or name not in ARCHITECTURES:
         raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
     for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(flag):
@@ -256,18 +270,37 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: float | No
     if value is None:
         value = default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise CheckpointError(f"{where}: {key} is {value!r}, not a positive number")
+        raise CheckpointError(f"{where}: {key} is {_short(value)}, not a positive number")
+    if not 1e-37 < value < 1e38:
+        raise CheckpointError(f"{where}: {key} is {_short(value)}, which no float32 holds")
     return value
 
 
 def _count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = _number(values, key, where, default)
     if not isinstance(value, int) or value > 1 << 24:
-        raise CheckpointError(f"{where}: {key} is {value!r}, not a count")
+        raise CheckpointError(f"{where}: {key} is {value!r}, not a count up to {1 << 24}")
     return value
 
 
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)) < 100 else f"{text[:80]}…"
+
+
+def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The settings of the rotary embedding, under the newer name or the older."""
+    for key in ("rope_parameters", "rope_scaling"):
+        value = config.get(key) or {}
+        if not isinstance(value, Mapping):
+            raise CheckpointError(f"{where}: {key} is {_short(value)}, not an object")
+        if value:
+            return value
+    return {}
+
+
 def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
+    if _number(rope, "partial_rotary_factor", where, 1.0) != 1:
+        raise CheckpointError(f"{where}: partial_rotary_factor is not 1, which is not supported")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
@@ -289,6 +322,8 @@ def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
 
 def _checked(architecture: Architecture, where: str) -> Architecture:
     a = architecture
+    if a.layers > MAX_LAYERS:
+        raise CheckpointError(f"{where}: {a.layers} layers; at most {MAX_LAYERS} are supported")
     if a.heads % a.kv_heads:
         raise CheckpointError(f"{where}: {a.heads} heads do not divide among {a.kv_heads} key-value heads")
     if a.head_dim % 2:

@@ -1,6 +1,7 @@
 """The base model: lazy tensors of a safetensors folder or of a GGUF, by transformers' names, as float32 rows."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -117,16 +118,16 @@ class FolderCheckpoint:
         index = read_json(self.path / INDEX).get("weight_map")
         if not isinstance(index, dict):
             raise CheckpointError(f"{self.path / INDEX}: no weight_map")
-        shards = {shard: self._shard(shard) for shard in sorted(map(str, index.values()))}
+        shards = {shard: self._shard(shard) for shard in sorted({str(shard) for shard in index.values()})}
         for name, shard in index.items():
-            if name not in shards[shard].entries:
+            if name not in shards[str(shard)].entries:
                 raise CheckpointError(
                     f"{self.path / shard}: tensor {name!r} is missing, which {INDEX} puts there"
                 )
-        return {name: shards[shard] for name, shard in index.items()}
+        return {name: shards[str(shard)] for name, shard in index.items()}
 
     def _shard(self, name: str) -> SafetensorsFile:
-        if Path(name).name != name or not name.endswith(".safetensors"):
+        if not re.fullmatch(r"[^/\\:\0]+\.safetensors", name):
             raise CheckpointError(
                 f"{self.path / INDEX}: {name!r} is not the plain name of a safetensors file"
             )
@@ -159,8 +160,8 @@ class GgufCheckpoint:
         self.id = id_
         self.path = path
         self.header: Header = read_header(path)
-        self._tensors = dict(self.header.tensors)
-        self._factors = self._tensors.pop(ROPE_FACTORS, None)
+        self._factors = self.header.tensors.get(ROPE_FACTORS)
+        self._tensors = {name: t for name, t in self.header.tensors.items() if name != ROPE_FACTORS}
         tied = "output.weight" not in self._tensors
         self.architecture = arch.from_metadata(
             self.header.metadata, tied=tied, stretched=self._factors is not None, where=str(path)
@@ -206,19 +207,20 @@ class GgufCheckpoint:
         return np.asarray(rows, np.float32).reshape(stop - start, *tensor.shape[1:])
 
     def _check(self) -> None:
-        path, targets = self.header.path, {spec.target: spec for spec in self.specs.values()}
-        for name, tensor in self._tensors.items():
-            if name not in targets:
+        path, shapes = self.header.path, {spec.target: spec.shape for spec in self.specs.values()}
+        possible = shapes | {ROPE_FACTORS: (self.architecture.head_dim // 2,)}
+        for name, tensor in self.header.tensors.items():
+            if name not in possible:
                 raise CheckpointError(f"{path}: the tensor {name!r} is none of {self.architecture.name}'s")
-            if tensor.shape != targets[name].shape:
+            if tensor.shape != possible[name]:
                 raise CheckpointError(
-                    f"{path}: tensor {name!r} has the shape {tensor.shape}; its metadata makes it {targets[name].shape}"
+                    f"{path}: tensor {name!r} has the shape {tensor.shape}; its metadata makes it {possible[name]}"
                 )
             if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in _FLOATS):
                 raise CheckpointError(
                     f"{path}: tensor {name!r} is {tensor.type.name}, which cannot be dequantized"
                 )
-        for name in targets:
+        for name in shapes:
             if name not in self._tensors:
                 raise CheckpointError(f"{path}: tensor {name!r} is missing")
 

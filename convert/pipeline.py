@@ -219,7 +219,7 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
     if p.source == ROPE_FACTORS:
         factors = model.base.rope_factors
         assert factors is not None
-        return factors[start:stop].tobytes()
+        return quantize(factors[start:stop], p.type, f"tensor {ROPE_FACTORS!r}")
     spec = model.base.specs[p.source]
     rows = model.rows(p.source, start, stop)
     if spec.heads:

@@ -17,6 +17,7 @@ from ..gguf_file import row_bytes
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 MAX_HALF = 65504.0  # the largest finite F16
+MAX_BRAIN = 3.3895314e38  # and BF16
 # As in llama.cpp's `tensor_requires_imatrix`: the first three ggml would do without, badly and slowly.
 _NEED_IMPORTANCE = {
     GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
@@ -38,6 +39,8 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
     # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
     if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
+    if peak > MAX_BRAIN:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
     if type_ in _NEED_IMPORTANCE:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"

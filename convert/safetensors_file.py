@@ -71,7 +71,7 @@ class SafetensorsFile:
             raise error(f"{path}: {failure.strerror or failure}") from None
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
-        """Rows `start` to `stop` of a tensor, (stop - start, …), as float32."""
+        """Rows `start` to `stop` of a tensor, (stop - start, …), as float32; a scalar comes whole, ()."""
         entry = self.entries[name]
         if entry.dtype not in _READERS:
             raise self.error(
@@ -80,6 +80,8 @@ class SafetensorsFile:
         if not entry.shape:
             raise self.error(f"{self.path}: tensor {name!r} is a single number, which has no rows")
         dtype, convert = _READERS[entry.dtype]
+        if not entry.shape:
+            return convert(np.fromfile(self.path, dtype, 1, offset=entry.offset)).reshape(())
         stop = entry.shape[0] if stop is None else stop
         row = prod(entry.shape[1:])
         raw = np.fromfile(
