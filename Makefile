@@ -30,6 +30,7 @@ $(VENV)/run: pyproject.toml
 
 $(VENV)/test: $(VENV)/run
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # under which name mypy finds the package
 	touch $@
 
 clean:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from .errors import RequestError, ThirteenError
+
+MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
@@ -71,10 +74,13 @@ def main() -> None:
         sys.exit(130)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        _fail("there is not enough memory")
 
 
 def _fail(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    line = _printable(" ".join(message.split()))
+    print("error:", line if len(line) <= MESSAGE_MAX else f"{line[:MESSAGE_MAX]}…", file=sys.stderr)
     sys.exit(2)
 
 
@@ -120,14 +126,21 @@ def convert(
 ) -> None:
     """Merge an adapter into a base and write one quantized GGUF."""
     from .convert.pipeline import convert as run  # noqa: PLC0415
+    from .convert.write import check_target  # noqa: PLC0415
     from .models.fetch import fetch  # noqa: PLC0415
 
+    if report and report.absolute() == output.absolute():
+        raise typer.BadParameter(f"--report and --output are both {output}")
+    base_path = fetch(base, revision=revision, what="base")
+    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    if report:
+        check_target(report, base_path, *([adapter_path] if adapter_path else []))
     with _bar("convert") as progress:
         done = run(
-            fetch(base, revision=revision, what="base"),
+            base_path,
             output,
             type_=type_,
-            adapter=fetch(adapter, what="adapter") if adapter else None,
+            adapter=adapter_path,
             base_id=_name(base),
             adapter_id=_name(adapter or ""),
             threads=threads,
@@ -136,7 +149,7 @@ def convert(
     if report:
         report.write_text(json.dumps(asdict(done), indent=2) + "\n", "utf-8")
     for warning in done.warnings:
-        err.print(f"warning: {warning}")
+        err.print(f"warning: {_printable(warning)}", markup=False)
     _show(as_json, asdict(done), lambda: _facts({
         "file": done.output,
         "size": f"{done.file_bytes:,} bytes, {done.bits_per_weight:.2f} bits a weight",
@@ -216,13 +229,9 @@ def inspect(file: Annotated[Path, typer.Argument(help="A GGUF file.")], as_json:
             f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
             for name, share in found.types.items()
         }
-        prefixed = {
-            found.architecture: found.metadata,
-            "tokenizer": found.tokenizer,
-            "thirteen": found.provenance,
-        }
-        for prefix, values in prefixed.items():
-            rows |= {f"{prefix}.{key}": str(value) for key, value in values.items()}
+        rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
+        rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
+        rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
         return _facts(rows)
 
     _show(as_json, asdict(found), table)
@@ -259,7 +268,7 @@ def ask(
         raise typer.BadParameter(
             f"ask takes a MODEL and a QUESTION, not {len(words)} arguments: put quotes around them"
         )
-    question = sys.stdin.read() if words[-1] == "-" else words[-1]
+    question = _standard_input() if words[-1] == "-" else words[-1]
     if not question.strip():
         raise RequestError("the question is empty")
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
@@ -350,6 +359,13 @@ def _default_model() -> Path:
         return default_model(progress=progress)
 
 
+def _standard_input() -> str:
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"the question from standard input is not UTF-8 at byte {error.start}") from None
+
+
 def _name(source: str) -> str:
     """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
     return Path(source).resolve().name if source and Path(source).exists() else source
@@ -370,11 +386,11 @@ def _facts(rows: dict[str, str]) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows.items():
-        table.add_row(key, value)
+        table.add_row(Text(_printable(key)), Text(_printable(value)))  # a file's own text is no markup
     return table
 
 
-def _show(as_json: bool, result: dict[str, Any], table: Callable[[], Table]) -> None:
+def _show(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableType]) -> None:
     """Print a result: one JSON object, or a table."""
     if as_json:
         print(json.dumps(result, default=str))

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from .bench import latency
 from .convert.adapter import load_adapter
-from .default import ADAPTER, NAME, TYPE, Progress, default_model
+from .convert.pipeline import Progress
+from .default import ADAPTER, NAME, TYPE, default_model
 from .models.catalogue import adapter_folder
 from .runtime.answer import Answer
 from .runtime.engine import Engine

@@ -90,7 +90,7 @@ class Header:
 def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:
     """Bytes of one row of `columns` numbers; `columns` must be a multiple of the type's block."""
     block, block_bytes = GGML_QUANT_SIZES[type_]
-    return columns // block * block_bytes
+    return int(columns // block * block_bytes)
 
 
 def read_header(path: Path) -> Header:

@@ -325,6 +325,8 @@ def _redrawn(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[i
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:
         raise AdapterError(f"{folder / CONFIG}: projections are not saved, and projection_seed is {seed!r}")
+    if math.prod(shape) > _REDRAWN_MAX:
+        raise AdapterError(f"{folder}: projections of {shape} are more than the {_REDRAWN_MAX:,} numbers allowed")
     return normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)
 
 

@@ -115,7 +115,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 
 def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, where: str) -> Architecture:
     """The architecture that a GGUF's metadata describes; its rope factors, if any, stay a tensor."""
-    name = metadata.get("general.architecture")
+    name = str(metadata.get("general.architecture"))
     if name not in ARCHITECTURES.values():
         raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}

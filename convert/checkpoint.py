@@ -44,7 +44,7 @@ class Checkpoint(Protocol):
         """The tokenizer and chat template as GGUF metadata."""
 
     @property
-    def quantized(self) -> dict[str, int]:
+    def quantized(self) -> Mapping[str, int]:
         """How many tensors were already quantized, by type: rounding them again adds to the loss."""
 
     def sha256(self) -> str:

@@ -16,7 +16,7 @@ from .architecture import TensorSpec, permute
 from .checkpoint import Checkpoint, open_checkpoint
 from .plan import TensorPlan, planned
 from .safetensors_file import Rows
-from .write import write_gguf
+from .write import check_target, write_gguf
 
 _TEXT = GGUFValueType.STRING
 
@@ -34,6 +34,7 @@ def export_adapter(
         CheckpointError: the base cannot be read.
         OutputError: `output` cannot be written.
     """
+    check_target(output, base, adapter)
     checkpoint = open_checkpoint(base, base_id)
     loaded = load_adapter(adapter, adapter_id)
     loaded.fit(checkpoint)

@@ -29,14 +29,14 @@ class PeftMerge:
             AdapterError: PEFT is not installed, does not know the kind, or cannot merge it.
         """
         self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
-        self.quantized: Mapping[str, int] = base.quantized
+        self.quantized = base.quantized
         self.kind = _mergeable_kind(folder)
         self._base = base
         self._weights = _merged(base.path, folder, self.kind)
         if not any(self._differs(name, name) for name in self.specs):
             raise AdapterError(f"{folder}: its merge changes nothing")
-        tied = ("model.embed_tokens.weight", "lm_head.weight") if base.architecture.tied else ()
-        if any(self._differs(name, tied[0]) for name in tied):
+        embedding = "model.embed_tokens.weight"
+        if base.architecture.tied and any(self._differs(name, embedding) for name in (embedding, "lm_head.weight")):
             raise AdapterError(
                 f"{folder}: its merge changes the embedding, which this base ties to its output"
             )

@@ -13,7 +13,6 @@ from pathlib import Path
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaFileType
 from threadpoolctl import threadpool_limits
 
-from ..errors import OutputError
 from ..gguf_file import Field
 from . import architecture as arch
 from . import plan
@@ -95,10 +94,8 @@ def convert(
     """
     started = time.perf_counter()
     ggml_type = plan.parse_type(type_)
-    check_target(output)
+    check_target(output, base, *([adapter] if adapter else []))
     checkpoint = open_checkpoint(base, base_id)
-    if output.exists() and output.samefile(base):
-        raise OutputError(f"{output}: is the base itself")
     model = _Model(checkpoint, adapter, adapter_id)
     plans = _plans(checkpoint, ggml_type)
     source = Source(checkpoint.id, checkpoint.sha256())
@@ -153,8 +150,8 @@ class _Model:
         if reason:
             from .peft_merge import PeftMerge  # noqa: PLC0415 - torch, only for those who need it
 
-            self.base = PeftMerge(self.base, folder)
-            self.source = AdapterSource(id_, folder_sha256(folder), self.base.kind, None, None, "peft")
+            self.base = merged = PeftMerge(self.base, folder)
+            self.source = AdapterSource(id_, folder_sha256(folder), merged.kind, None, None, "peft")
             self.warnings.append(f"{id_} was merged by PEFT, with the whole model in memory: {reason}")
             return
         adapter = load_adapter(folder, id_)

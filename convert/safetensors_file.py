@@ -148,7 +148,9 @@ def _sound(value: Any) -> bool:
     """Whether a header's entry has a known type, a shape, and offsets that fit both."""
     if not isinstance(value, Mapping) or not isinstance(value.get("dtype"), str):
         return False
-    shape, offsets, item = value.get("shape"), value.get("data_offsets"), _ITEM_BYTES.get(value["dtype"])
+    shape: Any = value.get("shape")
+    offsets: Any = value.get("data_offsets")
+    item = _ITEM_BYTES.get(value["dtype"])
     if not (_counts(shape) and _counts(offsets) and item and len(offsets) == 2):
         return False
-    return offsets[1] - offsets[0] == prod(shape) * item
+    return bool(offsets[1] - offsets[0] == prod(shape) * item)

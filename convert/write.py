@@ -58,10 +58,20 @@ def write_gguf(
     return digest.hexdigest()
 
 
-def check_target(target: Path) -> None:
-    """Raise OutputError if `target` cannot become a file: found out before the work, not after it."""
+def check_target(target: Path, *sources: Path) -> None:
+    """Raise OutputError if `target` cannot become a file, or is one of those read: before the work, not after it.
+
+    A folder among `sources` may take a new file, or another GGUF, but keeps its own files.
+    """
     if target.is_dir():
         raise OutputError(f"{target}: is a folder, not a file")
+    if target.exists():
+        if not target.is_file():
+            raise OutputError(f"{target}: is a device, not a file")
+        for source in sources:
+            own = source.is_dir() and target.suffix != ".gguf" and target.absolute().parent.samefile(source)
+            if own or (source.is_file() and target.samefile(source)):
+                raise OutputError(f"{target}: is read here, and would be lost: choose another name")
     if not target.absolute().parent.is_dir():
         raise OutputError(f"{target}: the folder {target.absolute().parent} does not exist")
     if not os.access(target.absolute().parent, os.W_OK):
