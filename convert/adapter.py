@@ -30,6 +30,7 @@ _MODULE = re.compile(
     r"(\.weight)?"
 )
 _VECTOR = re.compile(r"base_model\.tinylora_v\.(0|[1-9][0-9]{0,5})")
+_REDRAWN_MAX = 1 << 28  # numbers in one module's projections; published adapters have some hundreds
 
 # What makes an adapter one that no merge into a single set of weights can honour.
 _NEVER = {
@@ -326,7 +327,7 @@ def _redrawn(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[i
     if type(seed) is not int or seed < 0:
         raise AdapterError(f"{folder / CONFIG}: projections are not saved, and projection_seed is {seed!r}")
     if math.prod(shape) > _REDRAWN_MAX:
-        raise AdapterError(f"{folder}: projections of {shape} are more than the {_REDRAWN_MAX:,} numbers allowed")
+        raise AdapterError(f"{folder}: projections of {shape} are more than {_REDRAWN_MAX:,} numbers")
     return normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)
 
 
