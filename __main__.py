@@ -1,0 +1,5 @@
+"""`python -m thirteen` is the command `thirteen`."""
+
+from .cli import main
+
+main()
