@@ -50,7 +50,8 @@ class LatencyReport:
         first_token: seconds from a question in text to the first text; see Turn.first_token_s.
         decode: tokens a second after the first; see Turn.decode_s.
         noisy: whether the run was too noisy to settle the decode speed.
-        verdict: what it comes to in words, a line each.
+        verdict: what it comes to in words, a line each. Each interval stands for itself: of equal models, one
+            run in seven will show some difference in one of the three.
     """
 
     date: str
