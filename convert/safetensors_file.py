@@ -77,8 +77,6 @@ class SafetensorsFile:
             raise self.error(
                 f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}"
             )
-        if not entry.shape:
-            raise self.error(f"{self.path}: tensor {name!r} is a single number, which has no rows")
         dtype, convert = _READERS[entry.dtype]
         if not entry.shape:
             return convert(np.fromfile(self.path, dtype, 1, offset=entry.offset)).reshape(())
