@@ -6,6 +6,7 @@ files, and Context.decode for batches.
 
 import ctypes
 import math
+import os
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -125,7 +126,7 @@ class Model(_Owner):
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-        handle = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+        handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelFileError(f"{path}: {_log.reason()}")
         self.own(handle, llama_cpp.llama_model_free)
@@ -220,7 +221,7 @@ class Adapter(_Owner):
         self.path, self.scale = path, scale
         header = read_header(path)
         check_adapter(header, model.header)
-        handle = llama_cpp.llama_adapter_lora_init(model.handle, str(path).encode())
+        handle = llama_cpp.llama_adapter_lora_init(model.handle, os.fsencode(path))
         if not handle:
             raise AdapterError(f"{path}: {_log.reason()}")
         self.own(handle, llama_cpp.llama_adapter_lora_free)

@@ -15,6 +15,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ModelFileError, RequestError
+from .limits import limited, limited_memory
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a rendered prompt, and of any text that a template multiplies
 POWER_MAX = 1 << 10
@@ -82,8 +83,9 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         self._variables = {"bos_token": bos, "eos_token": eos, "tools": None, "documents": None}
         try:
-            self._template = environment.from_string(source)
-        except (TemplateError, RecursionError, ValueError) as error:
+            with limited_memory():  # constant expressions are computed here
+                self._template = environment.from_string(source)
+        except Exception as error:  # Jinja's own, and those of the Python that it becomes
             raise ModelFileError(f"the chat template cannot be compiled: {_one_line(error)}") from None
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
@@ -93,14 +95,14 @@ class ChatTemplate:
             RequestError: the template refuses the conversation, fails, or does what a template may not.
         """
         parts, length = [], 0
+        variables = {"messages": messages, "add_generation_prompt": True, **self._variables}
         try:
-            for part in self._template.generate(
-                messages=messages, add_generation_prompt=True, **self._variables
-            ):
-                parts.append(part)
-                length += len(part)
-                if length > PROMPT_CHARACTERS_MAX:
-                    _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
+            with limited():
+                for part in self._template.generate(variables):
+                    parts.append(part)
+                    length += len(part)
+                    if length > PROMPT_CHARACTERS_MAX:
+                        _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
         except Exception as error:  # whatever a stranger's code raises
             raise RequestError(f"the chat template failed: {_one_line(error)}") from None
         return "".join(parts)
