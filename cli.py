@@ -304,7 +304,7 @@ def bench_latency(
     base: Annotated[Path, typer.Argument(help="The unadapted GGUF.")],
     adapted: Annotated[Path, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")],
     adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
-    rounds: Annotated[int, typer.Option(min=2, help="Measured pairs.")] = 12,
+    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
     threads: Threads = None,
