@@ -115,7 +115,9 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 
 def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, where: str) -> Architecture:
     """The architecture that a GGUF's metadata describes; its rope factors, if any, stay a tensor."""
-    name = str(metadata.get("general.architecture"))
+    name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
+    if kind != "model":
+        raise CheckpointError(f"{where}: general.type is {kind!r}, not 'model'")
     if name not in ARCHITECTURES.values():
         raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
