@@ -23,6 +23,7 @@ T = TypeVar("T")
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 16  # metadata keys or tensors; the largest published models have a few thousand
+MAX_ELEMENTS = 1 << 23  # in all arrays; the largest published vocabularies come to two million
 MAX_NAME_BYTES = 63  # ggml keeps 64, with the terminating zero
 MAX_DIMENSIONS = 4
 
@@ -127,6 +128,7 @@ class _Reader:
         self.path = path
         self.data = data
         self.at = len(MAGIC)
+        self.elements = 0
 
     def header(self) -> Header:
         version = self.scalar("I")
@@ -142,7 +144,7 @@ class _Reader:
         return Header(self.path, version, fields, tensors, len(self.data))
 
     def error(self, what: str) -> ModelFileError:
-        return ModelFileError(f"{self.path}: {what}")
+        return ModelFileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the file
 
     def scalar(self, code: str) -> Any:
         (value,) = struct.unpack_from("<" + code, self.data, self.at)
@@ -184,8 +186,13 @@ class _Reader:
         if element is GGUFValueType.ARRAY:
             raise self.error(f"metadata key {key!r} is an array of arrays, which no model uses")
         count = self.scalar("Q")
+        self.elements += count
         if count > len(self.data) - self.at:
             raise self.error(f"metadata key {key!r} has {count} elements, more than the file has bytes left")
+        if self.elements > MAX_ELEMENTS:
+            raise self.error(
+                f"{self.elements} array elements up to metadata key {key!r}; at most {MAX_ELEMENTS}"
+            )
         return Field(self.values(element, count), type_, element)
 
     def values(self, type_: GGUFValueType, count: int) -> list[Any]:
@@ -197,10 +204,15 @@ class _Reader:
         return list(values)
 
     def alignment(self, fields: dict[str, Field]) -> int:
-        alignment = fields["general.alignment"].value if "general.alignment" in fields else 32
-        if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20 or alignment & (alignment - 1):
-            raise self.error(f"general.alignment is {alignment!r}, not a power of two")
-        return alignment
+        field = fields.get("general.alignment", Field(32, GGUFValueType.UINT32))
+        alignment = field.value
+        if (
+            field.type is not GGUFValueType.UINT32
+            or not 0 < alignment <= 1 << 20
+            or alignment & (alignment - 1)
+        ):
+            raise self.error(f"general.alignment is {alignment!r} ({field.type.name}), not a power of two")
+        return int(alignment)
 
     def tensor(self, name: str) -> Tensor:
         """A tensor as declared: its offset is still relative to the start of the data."""
