@@ -80,7 +80,9 @@ def main() -> None:
 
 def _fail(message: str) -> None:
     line = _printable(" ".join(message.split()))
-    print("error:", line if len(line) <= MESSAGE_MAX else f"{line[:MESSAGE_MAX]}…", file=sys.stderr)
+    if len(line) > MESSAGE_MAX:
+        line = f"{line[: MESSAGE_MAX // 2]} … {line[-MESSAGE_MAX // 2 :]}"
+    print("error:", line, file=sys.stderr)
     sys.exit(2)
 
 
