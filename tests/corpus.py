@@ -1,0 +1,189 @@
+"""Varied text for tests of tokenizers: seeded, made on the spot, the same for every run of one Python.
+
+Its raw material is hand-made pieces, Python's own library sources and the ranges of Unicode.
+"""
+
+# ruff: noqa: RUF001 - characters that look like others are what a tokenizer must tell apart
+
+import random
+import sys
+import sysconfig
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+PROSE = (
+    "The quick brown fox jumps over the lazy dog.",
+    "Natalia sold 48/2 = 24 clips in May, i.e. 72 in all; #### 72",
+    "Le cœur déçu mais l'âme plutôt naïve, Louÿs rêva de crapaüter en canoë.",
+    "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich – ÄÖÜß!",
+    "Příliš žluťoučký kůň úpěl ďábelské ódy.",
+    "Zażółć gęślą jaźń, 3 zł 50 gr.",
+    "Nguyễn Ái Quốc sinh ngày 19 tháng 5 năm 1890 ở Nghệ An.",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю.",
+    "Ξεσκεπάζω τὴν ψυχοφθόρα βδελυγμία.",
+    "עטלף אבק נס דרך מזגן שהתפוצץ כי חם",
+    "نص حكيم له سر قاطع وذو شأن عظيم مكتوب على ثوب أخضر، ١٢٣٤٥",
+    "ऋषियों को सताने वाले दुष्ट राक्षसों के राजा रावण का सर्वनाश १२३",
+    "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า ๑๒๓",
+    "天地玄黃,宇宙洪荒。日月盈昃,辰宿列張。",
+    "我今天买了12个苹果,花了¥36.50元!",
+    "色は匂へど散りぬるを我が世誰ぞ常ならむ。カタカナ、ひらがな、ﾊﾝｶｸ",
+    "키스의 고유조건은 입술끼리 만나야 하고 특별한 기술은 필요치 않다.",
+    "ფინჯანი ჯიბეში არ მაქვს, მაგრამ მაქვს ყავა.",
+    "የሰው ልጅ ሁሉ ሲወለድ ነጻ ነው።",
+    "\\boxed{\\frac{3}{4}} $x^2 + y^2 \\le r^2$ \\[ \\sum_{i=1}^{n} i = n(n+1)/2 \\]",
+    "for (int i = 0; i < n; ++i) { a[i] <<= 2; }  // done\t\tok",
+    "SELECT * FROM t WHERE a <> 'it''s' AND b LIKE '%x%';",
+    '{"key": [1, 2.5e-10, null, true], "é": "\\u00e9"}',
+    "<p class='x'>&amp; &#8364; <br/></p>",
+    "https://example.org/a%20b?q=1&r=%C3%A9#frag user@example.org",
+)
+EMOJI = (
+    *("😀", "🎉", "👍🏽", "❤️", "☕", "☺️", "1️⃣", "#️⃣", "🏴‍☠️", "🏳️‍🌈", "🇨🇭", "🇯🇵🇩🇪"),
+    *("👨‍👩‍👧‍👦", "👩🏿‍🚀", "🧑🏻‍❤️‍💋‍🧑🏾", "🏴󠁧󠁢󠁳󠁣󠁴󠁿", "🫠", "🐻‍❄️", "👁️‍🗨️"),
+)
+CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
+WORDS = ("I", "you", "we", "They", "don", "CAN", "it", "o", "y", "é", "Ω", "中", "7", "")
+SPACES = (
+    *(" ", "  ", "   ", "\t", "\n", "\r\n", "\r"),
+    *("\u00a0", "\u3000", "\u2009", "\u2028", "\u0085", "\v", "\f"),
+)
+INVISIBLE = (
+    *("\u200b", "\u200c", "\u200d", "\u200e", "\u202e"),
+    *("\u2060", "\ufeff", "\u00ad", "\ufe0f", "\ufffd"),
+)
+PUNCTUATION = (
+    *("...", "—", "–", "“", "”", "«", "»", "。", "!", "!?"),
+    *(";;", "(", ")", "[[", "->", "=>", "'", "''", '"', "`"),
+)
+SYMBOLS = (
+    *("$", "€", "%", "+", "×", "÷", "≤", "√", "°", "™"),
+    *("№", "|", "~", "^", "_", "__", "#", "@", "\\", "/"),
+)
+COMPOSED = (
+    *("é", "ñ", "Å", "ệ", "ǖ", "한국어", "が"),
+    *("ﬁ", "Ω", "Å", "ｆｕｌｌ", "ॐक़", "שׁ", "ạ̊̈", "Z͑ͫ̓a̴l͎g̬o̥"),
+)
+NUMBERS = (
+    *("0", "7", "42", "007", "1234", "12345678901", "3.14159", "1,234,567.89"),
+    *("-5", "½", "²", "Ⅻ", "٣", "१२", "１２３", "①", "1e-9"),
+)
+FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+# The digits that came with Unicode 16. llama.cpp's tables are older, so that it splits a text around them as
+# around symbols.
+NEW_DIGITS = (
+    *(*range(0x10D40, 0x10D4A), *range(0x116D0, 0x116E4), *range(0x11BF0, 0x11BFA), *range(0x16130, 0x1613A)),
+    *(*range(0x16D70, 0x16D7A), *range(0x1CCF0, 0x1CCFA), *range(0x1E5F1, 0x1E5FB)),
+)
+_SURROGATES = range(0xD800, 0xE000)
+
+Maker = Callable[[random.Random], str]
+
+
+def lines(count: int, seed: int = 13) -> list[str]:
+    """`count` texts, every maker in its turn; a text may hold line ends of its own."""
+    rng = random.Random(seed)
+    return [MAKERS[i % len(MAKERS)](rng) for i in range(count)]
+
+
+@cache
+def _source() -> tuple[str, ...]:
+    """Lines of Python's own library, in the order of their files' names."""
+    files = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py"))
+    texts = (file.read_text("utf-8", "replace") for file in files)
+    return tuple(line for text in texts for line in text.splitlines() if line.strip())
+
+
+@cache
+def _assigned() -> tuple[str, ...]:
+    """Every character that this Python's Unicode knows, private use and NEW_DIGITS left out."""
+    left_out = {*_SURROGATES, *NEW_DIGITS}
+    every = (chr(code) for code in range(sys.maxunicode + 1) if code not in left_out)
+    return tuple(c for c in every if unicodedata.category(c) not in ("Cn", "Co"))
+
+
+def _some(rng: random.Random, pieces: Sequence[str], most: int) -> list[str]:
+    return [rng.choice(pieces) for _ in range(rng.randint(1, most))]
+
+
+def _prose(rng: random.Random) -> str:
+    return rng.choice(SPACES[:4]).join(_some(rng, PROSE, 3))
+
+
+def _code(rng: random.Random) -> str:
+    """A few lines of source as they stand, with one kind of line end or several."""
+    start = rng.randrange(len(_source()) - 4)
+    ends = rng.choice((("\n",), ("\r\n",), ("\n", "\r\n", "\r"), ("\n\n", "\n \n", "\t\n")))
+    return "".join(line + rng.choice(ends) for line in _source()[start : start + rng.randint(1, 4)])
+
+
+def _indented(rng: random.Random) -> str:
+    indent = rng.choice((" ", "\t", "\n")) * rng.randint(1, 40)
+    return indent + rng.choice(_source()).strip() + " " * rng.randint(0, 9)
+
+
+def _contractions(rng: random.Random) -> str:
+    """Contractions in either case, with straight and curly apostrophes, mid-word and alone."""
+    cases = (str.lower, str.upper, str.title)
+    words = [rng.choice(WORDS) + rng.choice(cases)(end) for end in _some(rng, CONTRACTIONS, 8)]
+    return rng.choice((" ", "", "\n")).join(words).replace("'", rng.choice(("'", "'", "’", "''")))
+
+
+def _spaces(rng: random.Random) -> str:
+    runs = [space * rng.randint(1, 5) for space in _some(rng, SPACES, 9)]
+    return "".join(run + rng.choice(("", "a", "1", ".", "é")) for run in runs)
+
+
+def _numbers(rng: random.Random) -> str:
+    joints = ("", " ", ",", ".", "-", " + ", "x", "$", "%", "\n")
+    made = [str(rng.randrange(10 ** rng.randint(1, 20))) for _ in range(9)]
+    return "".join(number + rng.choice(joints) for number in _some(rng, (*NUMBERS, *made), 9))
+
+
+def _emoji(rng: random.Random) -> str:
+    return "".join(piece + rng.choice(("", "", " ", "a", "!", "\u200d")) for piece in _some(rng, EMOJI, 8))
+
+
+def _combining(rng: random.Random) -> str:
+    """Composed, decomposed and compatibility forms, and marks on letters that have no composed form."""
+    marks = ["", "", *(chr(rng.randrange(0x300, 0x370)) * rng.randint(1, 3) for _ in range(3))]
+    marked = "".join(letter + rng.choice(marks) for letter in rng.choice(PROSE[:2]))
+    texts = [*_some(rng, (*COMPOSED, *PROSE[2:8]), 4), marked]
+    return " ".join(unicodedata.normalize(rng.choice(FORMS), text) for text in texts)
+
+
+def _control(rng: random.Random) -> str:
+    """Control characters, of which zero is one."""
+    controls = [chr(code) for code in (*range(32), *range(127, 160))]
+    return "".join(_some(rng, (*controls, *INVISIBLE, "ab", " 1"), 20))
+
+
+def _long_word(rng: random.Random) -> str:
+    """One word of hundreds of letters without a place to split it."""
+    letters = rng.choice(("ab", "etaoinshrdlu", "аеиоу", "汉字中文", "é", "_", "=-", "\u0e01\u0e32"))
+    return "".join(rng.choice(letters) for _ in range(rng.randint(50, 600)))
+
+
+def _anywhere(rng: random.Random) -> str:
+    """Characters from all of Unicode, alone and between others."""
+    return "".join(c + rng.choice(("", "", " ", "a", "1", ".", "\n")) for c in _some(rng, _assigned(), 12))
+
+
+def _one_block(rng: random.Random) -> str:
+    """Characters of one script, as neighbours in Unicode are."""
+    start = rng.randrange(len(_assigned()) - 64)
+    return "".join(_some(rng, _assigned()[start : start + 64], 24))
+
+
+def _mixture(rng: random.Random) -> str:
+    words = [word for text in PROSE for word in text.split()]
+    pieces = (*words, *EMOJI, *SPACES, *INVISIBLE, *PUNCTUATION, *SYMBOLS, *COMPOSED, *NUMBERS, *CONTRACTIONS)
+    return rng.choice(("", "", " ")).join(_some(rng, pieces, 16))
+
+
+MAKERS: tuple[Maker, ...] = (
+    *(_prose, _code, _indented, _contractions, _spaces, _numbers, _emoji, _combining),
+    *(_control, _long_word, _anywhere, _one_block, _mixture),
+)
