@@ -1,6 +1,8 @@
 """Adapters without low-rank factors, merged by PEFT itself with the whole model in memory in float32."""
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,9 @@ class PeftMerge:
         if not any(self._differs(name, name) for name in self.specs):
             raise AdapterError(f"{folder}: its merge changes nothing")
         embedding = "model.embed_tokens.weight"
-        if base.architecture.tied and any(self._differs(name, embedding) for name in (embedding, "lm_head.weight")):
+        if base.architecture.tied and any(
+            self._differs(name, embedding) for name in (embedding, "lm_head.weight")
+        ):
             raise AdapterError(
                 f"{folder}: its merge changes the embedding, which this base ties to its output"
             )
@@ -89,20 +93,40 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
         raise AdapterError(f"{folder / CONFIG}: the adapter kind {kind!r} is unknown to the installed PEFT")
     where, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
-        )
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
+            )
     except Exception as failure:
         raise CheckpointError(f"{base}: transformers cannot load it: {_one_line(failure)}") from failure
     try:
-        adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
-        _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
-        weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
+        with _quiet():
+            adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+            _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
     except AdapterError:
         raise
     except Exception as failure:
         raise AdapterError(f"{folder}: PEFT cannot merge it: {_one_line(failure)}") from failure
     return weights
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and warnings: what is wrong is raised, or checked here."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_keys(folder: Path, wanted: Iterable[str]) -> None:
