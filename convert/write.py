@@ -33,7 +33,7 @@ def write_gguf(
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
 ) -> str:
-    """Write `target` from its metadata, its tensors' plans, and their bytes: `blocks`, end to end in that order.
+    """Write `target` from its metadata, its tensors' plans, and their bytes: `blocks`, end to end in order.
 
     Returns:
         The file's SHA-256.
@@ -59,7 +59,7 @@ def write_gguf(
 
 
 def check_target(target: Path, *sources: Path) -> None:
-    """Raise OutputError if `target` cannot become a file, or is one of those read: before the work, not after it.
+    """Raise OutputError if `target` cannot become a file, or is one of those read: before the work, not after.
 
     A folder among `sources` may take a new file, or another GGUF, but keeps its own files.
     """
@@ -84,12 +84,12 @@ def _part_file(target: Path, nbytes: int) -> Iterator[tuple[BinaryIO, Path]]:
     check_target(target)
     part = target.with_name(f".{target.name}.part")
     try:
-        free = shutil.disk_usage(target.absolute().parent).free
-        if free < nbytes:
-            raise OutputError(f"{target}: needs {nbytes:,} bytes, but {free:,} are free on its disk")
         with part.open("ab+") as file:
-            _lock(file, target)
+            _lock(file, part, target)
             try:
+                free = shutil.disk_usage(target.absolute().parent).free
+                if free < nbytes:
+                    raise OutputError(f"{target}: needs {nbytes:,} bytes, but {free:,} are free on its disk")
                 yield file, part
                 file.flush()
                 os.fsync(file.fileno())
@@ -102,13 +102,16 @@ def _part_file(target: Path, nbytes: int) -> Iterator[tuple[BinaryIO, Path]]:
         raise OutputError(f"{target}: {failure.strerror or failure}") from None
 
 
-def _lock(file: BinaryIO, target: Path) -> None:
+def _lock(file: BinaryIO, part: Path, target: Path) -> None:
     """Hold the part file, which a killed run may have left, against a second run at the same time."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{target}: another conversion is writing it") from None
+        # One that ended between the opening and the locking has given this very file the target's name.
+        if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
+            raise OutputError(f"{target}: another conversion has just written it")
     file.truncate(0)
 
 
