@@ -59,7 +59,7 @@ def write_gguf(
 
 
 def check_target(target: Path, *sources: Path) -> None:
-    """Raise OutputError if `target` cannot become a file, or is one of those read: before the work, not after.
+    """Raise OutputError if `target` cannot become a file or is one of those read: before the work, not after.
 
     A folder among `sources` may take a new file, or another GGUF, but keeps its own files.
     """
