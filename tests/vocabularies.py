@@ -32,7 +32,7 @@ QWEN_ADDED = (
     *("<|repo_name|>", "<|file_sep|>"),
 )
 
-# Chat templates with the constructs of the published ones: dates, tools, blanks trimmed by Jinja and by filters.
+# Chat templates with the constructs of the published ones: dates, tools, blanks trimmed in several ways.
 LLAMA3_TEMPLATE = """{{- bos_token }}
 {%- if custom_tools is defined %}
     {%- set tools = custom_tools %}

@@ -7,6 +7,7 @@ the runtime uses it. It is the runtime, not llama.cpp, that composes a text for 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Pair:
     def excused(self, text: str) -> bool:
         """Whether a known difference, which is not in the file, may show in this text; each is rare.
 
-        llama3: llama.cpp's tables of Unicode do not know the newest digits, and it splits them off as symbols.
+        llama3: llama.cpp's tables of Unicode lack the newest digits, which it splits off as symbols.
         smollm2: the vocabulary lacks 21 bytes, of some control characters and of planes without characters.
         Both leave such a byte out; then the source merges its neighbours, and llama.cpp does not.
         qwen2: Python puts combining marks in order that came after the tables of tokenizers.
@@ -179,7 +180,7 @@ def test_the_tokens_that_the_checkpoint_names_end_an_answer(pair: Pair) -> None:
 
 
 def test_a_word_that_llama_cpp_takes_for_an_end_is_text_in_a_plain_text(pairs: Callable[[str], Pair]) -> None:
-    """llama.cpp's own: Qwen's vocabulary has `</s>`, to which no text leads, and llama.cpp ends answers at it."""
+    """llama.cpp's own: Qwen's vocabulary has `</s>`, to which no text leads; to llama.cpp it is an end."""
     text = "<s>no longer so</s>"
     assert pairs("qwen2").ids(text, special=False) == pairs("qwen2").source_ids(text, special=False)
 
@@ -224,9 +225,8 @@ def test_tokens_have_their_names_and_unused_rows_made_up_ones(pair: Pair) -> Non
 def test_special_and_added_tokens_have_types_of_their_own(pair: Pair) -> None:
     metadata = pair.model.header.metadata
     by_type: dict[int, list[str]] = {type_: [] for type_ in TokenType}
-    for text, type_ in zip(
-        metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"], strict=True
-    ):
+    tokens, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
+    for text, type_ in zip(tokens, types, strict=True):
         by_type[type_].append(text)
     smollm2 = [token.content for token in pair.source.get_added_tokens_decoder().values()]
     special = {"smollm2": smollm2, "llama3": LLAMA3_SPECIAL, "qwen2": QWEN_SPECIAL}[pair.name]
@@ -255,6 +255,11 @@ CONVERSATION = [
 ]
 
 
+@cache
+def transformers_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(folder)
+
+
 @dataclass(frozen=True, eq=False)
 class Chat:
     """A family's chat template as the runtime has it, from the converted file, and as transformers does."""
@@ -270,7 +275,7 @@ class Chat:
 
 @pytest.fixture
 def chat(pair: Pair) -> Chat:
-    source = AutoTokenizer.from_pretrained(pair.folder)
+    source = transformers_tokenizer(pair.folder)
     carried = pair.model.header.metadata["tokenizer.chat_template"]
     return Chat(pair, ChatTemplate(carried, source.bos_token or "", source.eos_token), source)
 
