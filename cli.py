@@ -20,6 +20,7 @@ from rich.text import Text
 
 from .errors import RequestError, ThirteenError
 
+INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
 
 out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -58,7 +59,10 @@ Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or co
 def main() -> None:
     """Run the command line, turning every error a user can mend into one line and a status."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:
+            raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer turn it into a status
+        sys.exit(status)
     except ThirteenError as error:
         _fail(str(error))
     except UsageError as error:
@@ -71,7 +75,7 @@ def main() -> None:
         sys.exit(0)
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except MemoryError:

@@ -15,6 +15,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
 from .candidate import Candidate, describe
@@ -104,6 +105,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds)
+    for path in (base, adapted, *([adapter] if adapter else [])):
+        read_header(path)  # a bad file is known before the first measurement
     sides = []
     for files in ((base, None), (adapted, adapter)):
         sides.append(describe(*files, settings))
