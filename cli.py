@@ -5,6 +5,8 @@ line `error: …`), 130 interrupted.
 """
 
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +25,14 @@ from .errors import RequestError, ThirteenError
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
 
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to main(), where rich would end the program with status 1."""
+        raise BrokenPipeError
+
+
+out = _Output(highlight=False, width=None if sys.stdout.isatty() else 200)
 err = Console(stderr=True, highlight=False)
 
 # Typer carries its own copy of click in some versions; these are click's either way.
@@ -37,8 +46,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-adapter_app = typer.Typer(help="Look at an adapter, or write it for use at run time.", no_args_is_help=True)
-bench_app = typer.Typer(help="Measure an adapted model beside its base.", no_args_is_help=True)
+adapter_app = typer.Typer(
+    help="Look at an adapter, or write it for use at run time.",
+    epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13",
+    no_args_is_help=True,
+)
+bench_app = typer.Typer(
+    help="Measure an adapted model beside its base.",
+    epilog="Example: thirteen bench latency base.gguf adapted.gguf",
+    no_args_is_help=True,
+)
 models_app = typer.Typer(help="The models and adapters known by name.", invoke_without_command=True)
 app.add_typer(adapter_app, name="adapter")
 app.add_typer(bench_app, name="bench")
@@ -60,6 +77,7 @@ def main() -> None:
     """Run the command line, turning every error a user can mend into one line and a status."""
     try:
         status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer turn it into a status
         sys.exit(status)
@@ -71,7 +89,8 @@ def main() -> None:
     except ClickError as error:
         _fail(error.format_message())
     except BrokenPipeError:
-        sys.stderr.close()  # the reader, such as `head`, has had enough
+        # The reader, such as `head`, has had enough: what is left in the buffers goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted")
@@ -153,7 +172,7 @@ def convert(
             progress=progress,
         )
     if report:
-        report.write_text(json.dumps(asdict(done), indent=2) + "\n", "utf-8")
+        report.write_text(_json(asdict(done), indent=2) + "\n", "utf-8")
     for warning in done.warnings:
         err.print(f"warning: {_printable(warning)}", markup=False)
     _show(as_json, asdict(done), lambda: _facts({
@@ -295,7 +314,7 @@ def ask(
         "decode_tokens_per_s": timings.decode_tokens_per_s(usage),
     }
     if as_json:
-        print(json.dumps(asdict(answer) | speed | {"model": str(model)}))
+        print(_json(asdict(answer) | speed | {"model": str(model)}))
         return
     out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
     err.print(
@@ -399,9 +418,22 @@ def _facts(rows: dict[str, str]) -> Table:
 def _show(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableType]) -> None:
     """Print a result: one JSON object, or a table."""
     if as_json:
-        print(json.dumps(result, default=str))
+        print(_json(result))
     else:
         out.print(table())
+
+
+def _json(value: dict[str, Any], indent: int | None = None) -> str:
+    """As JSON, which has no NaN and no infinity: they become null."""
+
+    def finite(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: finite(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [finite(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
 
 
 @contextmanager
