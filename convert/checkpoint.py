@@ -1,4 +1,4 @@
-"""The base model: lazy tensors of a safetensors folder or of a GGUF, by transformers' names, as float32 rows."""
+"""The base model: lazy tensors of a safetensors folder or a GGUF, by transformers' names, as float32 rows."""
 
 import hashlib
 import re
@@ -140,7 +140,8 @@ class FolderCheckpoint:
             extra.remove("lm_head.weight")  # some save the tied weight a second time
         if extra:
             raise CheckpointError(
-                f"{self.path}: {len(extra)} tensors that {self.architecture.name} does not have, such as {extra[0]!r}"
+                f"{self.path}: {len(extra)} tensors that {self.architecture.name} does not have, "
+                f"such as {extra[0]!r}"
             )
         for name, spec in self.specs.items():
             if name not in entries:
@@ -214,7 +215,8 @@ class GgufCheckpoint:
                 raise CheckpointError(f"{path}: the tensor {name!r} is none of {self.architecture.name}'s")
             if tensor.shape != possible[name]:
                 raise CheckpointError(
-                    f"{path}: tensor {name!r} has the shape {tensor.shape}; its metadata makes it {possible[name]}"
+                    f"{path}: tensor {name!r} has the shape {tensor.shape}; "
+                    f"its metadata makes it {possible[name]}"
                 )
             if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in _FLOATS):
                 raise CheckpointError(

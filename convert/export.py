@@ -1,7 +1,7 @@
 """An adapter as a run-time LoRA in a GGUF file, which llama.cpp applies beside the frozen weights.
 
-The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and `lora_b` (out, r) for each tensor,
-and one alpha for all, with a scale of alpha / r.
+The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and `lora_b` (out, r) for each
+tensor, and one alpha for all, with a scale of alpha / r.
 """
 
 from pathlib import Path

@@ -3,10 +3,12 @@
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
 from math import prod
 from pathlib import Path
 
@@ -26,7 +28,9 @@ from .write import check_target, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
 BLOCK_WEIGHTS = 1 << 20
-IN_FLIGHT = 3  # blocks a thread, so that none waits for the writer
+WINDOW = (
+    64  # blocks, of about half a megabyte when done, so that no thread waits for the header or the writer
+)
 
 Progress = Callable[[int, int], None]  # weights done, weights in all
 _TEXT = GGUFValueType.STRING
@@ -66,7 +70,7 @@ class Report:
     seconds: float
 
 
-def convert(
+def convert(  # noqa: PLR0913 - what a conversion can be told, each with its default
     base: Path,
     output: Path,
     *,
@@ -98,12 +102,13 @@ def convert(
     checkpoint = open_checkpoint(base, base_id)
     model = _Model(checkpoint, adapter, adapter_id)
     plans = _plans(checkpoint, ggml_type)
-    source = Source(checkpoint.id, checkpoint.sha256())
-    fields = _fields(checkpoint, source, model.source, ggml_type)
-    threads = threads or usable_threads()
     # Each block's arithmetic stays on its own thread: BLAS threads would only compete with the pool's.
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1):
-        blocks = _blocks(plans, model, pool, threads * IN_FLIGHT, progress)
+    with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
+        hashed = pool.submit(checkpoint.sha256)
+        blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
+        fields = _fields(checkpoint, model.source, ggml_type)
+        source = Source(checkpoint.id, hashed.result())
+        fields |= _provenance({"base.id": source.id, "base.sha256": source.sha256})
         sha256 = write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
     return Report(
         output=str(output),
@@ -173,32 +178,37 @@ def _plans(base: Checkpoint, type_: GGMLQuantizationType) -> list[TensorPlan]:
     return plans
 
 
-def _blocks(
-    plans: list[TensorPlan], model: _Model, pool: ThreadPoolExecutor, window: int, progress: Progress
-) -> Iterator[bytes]:
-    """Every tensor's bytes in order, made on the pool, with at most `window` blocks ahead of the writer."""
-    total, done = sum(prod(p.shape) for p in plans), 0
-    ahead: deque[tuple[Future[bytes], int]] = deque()
-
-    def oldest() -> bytes:
-        nonlocal done
-        future, weights = ahead.popleft()
-        block = future.result()
-        done += weights
-        progress(done, total)
-        return block
-
+@contextmanager
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that take up nothing new once the block has ended, well or not."""
+    pool = ThreadPoolExecutor(threads)
     try:
-        for p in plans:
-            for start, stop in _spans(p, model.base):
-                ahead.append((pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:])))
-                while len(ahead) >= window:
-                    yield oldest()
-        while ahead:
-            yield oldest()
+        yield pool
     finally:
-        for future, _ in ahead:
-            future.cancel()
+        pool.shutdown(cancel_futures=True)
+
+
+def _blocks(
+    plans: list[TensorPlan], model: _Model, pool: ThreadPoolExecutor, progress: Progress
+) -> Iterator[bytes]:
+    """Every tensor's bytes in order, made on the pool from now on, at most WINDOW ahead of the writer."""
+    jobs = (
+        (pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:]))
+        for p in plans
+        for start, stop in _spans(p, model.base)
+    )
+    ahead = deque(islice(jobs, WINDOW))
+
+    def in_order() -> Iterator[bytes]:
+        total, done = sum(prod(p.shape) for p in plans), 0
+        while ahead:
+            future, weights = ahead.popleft()
+            block = future.result()
+            ahead.extend(islice(jobs, 1))
+            progress(done := done + weights, total)
+            yield block
+
+    return in_order()
 
 
 def _spans(p: TensorPlan, base: Checkpoint) -> Iterator[tuple[int, int]]:
@@ -224,12 +234,10 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
     return quantize(rows, p.type, f"tensor {p.source!r}")
 
 
-def _fields(
-    base: Checkpoint, source: Source, adapter: AdapterSource | None, type_: GGMLQuantizationType
-) -> dict[str, Field]:
+def _fields(base: Checkpoint, adapter: AdapterSource | None, type_: GGMLQuantizationType) -> dict[str, Field]:
     """The file's metadata: what a loader needs, the tokenizer, and where the weights came from."""
     u32 = GGUFValueType.UINT32
-    fields = {"general.type": Field("model", _TEXT), "general.name": Field(source.id, _TEXT)}
+    fields = {"general.type": Field("model", _TEXT), "general.name": Field(base.id, _TEXT)}
     file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(type_.name, f"MOSTLY_{type_.name}"))
     if file_type is not None:
         fields["general.file_type"] = Field(int(file_type), u32)
@@ -238,16 +246,18 @@ def _fields(
         "version": version("thirteen"),
         "quantizer": f"llama-cpp-python {version('llama-cpp-python')}",
         "type": type_.name,
-        "base.id": source.id,
-        "base.sha256": source.sha256,
         "base.quantized": ", ".join(base.quantized),
     }
     if adapter:
         provenance |= {
             f"adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None
         }
-    fields |= {f"thirteen.{key}": Field(value, _TEXT) for key, value in provenance.items() if value}
+    fields |= _provenance({key: value for key, value in provenance.items() if value})
     return fields | arch.metadata_fields(base.architecture) | base.tokenizer
+
+
+def _provenance(values: Mapping[str, str]) -> dict[str, Field]:
+    return {f"thirteen.{key}": Field(value, _TEXT) for key, value in values.items()}
 
 
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {

@@ -55,7 +55,7 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
 
 @cache
 def _ggml() -> ctypes.CDLL:
-    """ggml's base library, without the rest of llama-cpp-python."""
+    """The base library of ggml, without the rest of llama-cpp-python."""
     spec = importlib.util.find_spec("llama_cpp")
     folder = Path(spec.origin).parent / "lib" if spec and spec.origin else Path()
     path = next((folder / name for name in _LIBRARIES if (folder / name).exists()), None)
