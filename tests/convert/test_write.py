@@ -138,12 +138,15 @@ def test_two_runs_to_one_target_do_not_mix(tmp_path: Path) -> None:
     assert read_header(tmp_path / "a.gguf").fields.keys() > FIELDS.keys()
 
 
-def test_a_part_file_that_became_the_target_meanwhile_is_let_be(tmp_path: Path) -> None:
+@pytest.mark.parametrize("third", [False, True])
+def test_a_part_file_that_became_the_target_meanwhile_is_let_be(third: bool, tmp_path: Path) -> None:
     """The lock outlives a rename: the second run would hold, and cut, the first one's finished file."""
     part, target = tmp_path / ".a.gguf.part", tmp_path / "a.gguf"
     part.write_bytes(b"whole")
     with part.open("ab+") as file:
         part.rename(target)
+        if third:  # a third run has begun by now
+            part.write_bytes(b"begun")
         with pytest.raises(OutputError, match="has just written it"):
             write._lock(file, part, target)
     assert target.read_bytes() == b"whole"
