@@ -14,7 +14,7 @@ TYPE = "Q8_0"
 
 
 def default_model(*, adapted: bool = True, progress: Progress = lambda done, total: None) -> Path:
-    """The default model as a GGUF, plain or with the shipped adapter merged; converted if it is not there yet.
+    """The default model as a GGUF, plain or with the shipped adapter merged; converted if not there yet.
 
     Raises:
         ThirteenError: the package is missing or changed, or the cache cannot be written.

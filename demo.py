@@ -69,7 +69,8 @@ def table(report: DemoReport) -> Group:
     sides.add_row("answer", *(answer.value or "none" for answer in (report.base, report.adapted)), "")
     return Group(
         f"base      {NAME}, {TYPE}: {_home(bench.base.path)}",
-        f"adapted   + {report.adapter}, {report.trained_numbers} trained numbers: {_home(bench.adapted.path)}",
+        f"adapted   + {report.adapter}, {report.trained_numbers} trained numbers: "
+        f"{_home(bench.adapted.path)}",
         f"question  {report.question}",
         "",
         sides,
