@@ -14,8 +14,8 @@ from .models.catalogue import adapter_folder
 from .runtime.answer import Answer
 from .runtime.engine import Engine
 
-QUESTION = "A pen costs $3. How much do 4 pens cost?"
-MAX_TOKENS = 120
+QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
+MAX_TOKENS = 80
 
 
 @dataclass(frozen=True)
