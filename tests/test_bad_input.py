@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -1056,7 +1056,8 @@ def interrupted(target: Path, number: int) -> tuple[int, str]:
     command = [sys.executable, "-m", "thirteen", "convert", "embedded", "-o", target]
     command += ["--threads", "1", "--type", "IQ4_NL"]
     part = target.with_name(f".{target.name}.part")
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as running:  # noqa: PLW1509
         while not (part.exists() and part.stat().st_size > 1 << 20):
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.005)

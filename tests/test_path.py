@@ -1,4 +1,4 @@
-"""The whole path: a converted model computes what transformers does, and merged is the same as at run time."""
+"""The whole path: a converted model computes what transformers does; merged is the same as at run time."""
 
 from collections.abc import Callable
 from pathlib import Path

