@@ -1,9 +1,9 @@
 """One side of a comparison: a model file, perhaps with an adapter, and what it takes to have it ready."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..digest import file_sha256
 from ..gguf_file import read_header
 from .memory import Memory, measure
 from .settings import Settings
@@ -58,16 +58,11 @@ def describe(model: Path, adapter: Path | None, settings: Settings) -> Candidate
         file_bytes=header.file_bytes,
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
-        sha256=_sha256(model),
+        sha256=file_sha256(model),
         adapter=None if adapter is None else _describe_adapter(adapter),
         memory=measure(model, adapter, settings),
     )
 
 
 def _describe_adapter(path: Path) -> AdapterFile:
-    return AdapterFile(str(path), read_header(path).file_bytes, _sha256(path))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return AdapterFile(str(path), read_header(path).file_bytes, file_sha256(path))

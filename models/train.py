@@ -461,10 +461,10 @@ On {len(held.tokens)} rows of the same file that it was never trained on ({sum(h
 
 
 def _base_sha256(base: Path) -> str:
-    from .hub import sha256
+    from ..digest import file_sha256
 
     files = [base] if base.is_file() else sorted(base.glob("*.safetensors"))
-    return ", ".join(sha256(file) for file in files)
+    return ", ".join(file_sha256(file) for file in files)
 
 
 def _bar(items: Sequence[_T], title: str, status: Callable[[], str] = str) -> Iterator[_T]:
