@@ -1,7 +1,7 @@
 """A trained PEFT adapter as low-rank factors: B (out, r) and A (r, in) in float32 for each base tensor.
 
-LoRA is arXiv 2106.09685, rsLoRA 2312.03732, DoRA 2402.09353, TinyLoRA 2602.04118. Kinds without such factors
-are merged by PEFT itself: see peft_merge.py.
+lora.py and tinylora.py read the factors of their kinds. Kinds without such factors are merged by PEFT itself:
+see peft_merge.py.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,13 @@ import numpy as np
 from ..errors import AdapterError
 from .architecture import TensorSpec, module_order
 from .checkpoint import Checkpoint
+from .delta import CONFIG, Delta, Parts, Vectors
 from .json_file import read_json
+from .lora import read_lora
 from .safetensors_file import Rows, SafetensorsFile
-from .torch_random import normal
+from .tinylora import read_tinylora
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 
 _MODULE = re.compile(
     r"base_model\.model\.(?P<module>.+?)\."
@@ -30,7 +31,6 @@ _MODULE = re.compile(
     r"(\.weight)?"
 )
 _VECTOR = re.compile(r"base_model\.tinylora_v\.(0|[1-9][0-9]{0,5})")
-_REDRAWN_MAX = 1 << 28  # numbers in one module's projections; published adapters have some hundreds
 
 # What makes an adapter one that no merge into a single set of weights can honour.
 _NEVER = {
@@ -52,39 +52,6 @@ _FOREIGN = (
     "fan_in_fan_out",
 )
 _FOREIGN_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these also change the base
-
-
-@dataclass(frozen=True)
-class Delta:
-    """What the adapter does to one tensor: W + B·A, scaled into B; with DoRA, rows scaled to `magnitude`."""
-
-    b: Rows  # (out, r)
-    a: Rows  # (r, in)
-    magnitude: Rows | None = None  # (out,)
-
-    def merge(self, rows: Rows, start: int) -> Rows:
-        """Add the delta in place to rows `start`… of the base tensor, (n, in)."""
-        part = slice(start, start + len(rows))
-        rows += self.b[part] @ self.a
-        if self.magnitude is not None:
-            norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
-            rows *= (self.magnitude[part] / norms).astype(np.float32)[:, None]
-        return rows
-
-    @property
-    def rank(self) -> int:
-        """The inner dimension of the factors."""
-        return len(self.a)
-
-    @cached_property
-    def norm(self) -> float:
-        """The Frobenius norm of B·A, by the r x r Gram matrices; DoRA's rescaling is left out."""
-        b, a = self.b.astype(np.float64), self.a.astype(np.float64)
-        return float(np.sqrt(max(float(np.sum((b.T @ b) * (a @ a.T))), 0.0)))
-
-    def rescales(self, rows: Rows) -> bool:
-        """Whether DoRA's magnitudes are other than the norms of the base tensor's `rows`, (out, in)."""
-        return self.magnitude is not None and not np.allclose(self.magnitude, np.linalg.norm(rows, axis=1))
 
 
 @dataclass(frozen=True)
@@ -163,12 +130,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 def foreign_reason(config: Mapping[str, Any]) -> str | None:
     """Why this adapter's merge is PEFT's own to do, or None where the factors say all."""
     kind = config.get("peft_type")
-    if kind == "TINYLORA":
-        return f"bias is {config['bias']!r}" if config.get("bias", "none") != "none" else None
-    if kind != "LORA":
+    if kind not in ("LORA", "TINYLORA"):
         return f"its kind is {kind}"
     if config.get("bias", "none") != "none":
         return f"bias is {config['bias']!r}"
+    if kind == "TINYLORA":
+        return None
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_FOREIGN_STARTS):
         return f"init_lora_weights is {start!r}, which changes the base"
@@ -196,9 +163,11 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     parts = {module: found for module, found in parts.items() if found}
     if not parts:
         raise AdapterError(f"{folder / WEIGHTS}: no adapter weights in it")
-    read = _tinylora if config["peft_type"] == "TINYLORA" else _lora
     with np.errstate(all="ignore"):  # what overflows here is found by its norm
-        deltas, kind = read(folder, config, parts, vectors)
+        if config["peft_type"] == "TINYLORA":
+            deltas, kind = read_tinylora(folder, config, parts, vectors), "tinylora"
+        else:
+            deltas, kind = read_lora(folder, config, parts)
         for module, delta in deltas.items():
             if not delta.norm < np.finfo(np.float32).max:
                 raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
@@ -233,10 +202,6 @@ def norms_by_layer(adapter: Adapter) -> dict[str, float]:
     return {place: math.sqrt(squares[place]) for place in ordered}
 
 
-Parts = dict[str, dict[str, Rows]]  # by module, then by the part's name
-Vectors = dict[int, Rows]  # TinyLoRA's trained vectors by group
-
-
 def _sort_keys(file: SafetensorsFile) -> tuple[Parts, Vectors]:
     """The parts by module, in the order of the base's modules, and TinyLoRA's vectors."""
     parts: Parts = {}
@@ -264,116 +229,6 @@ def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
     names = config.get("target_modules")
     limited = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
     return tuple(map(str, names)) if isinstance(names, list) and not limited else ()
-
-
-def _lora(folder: Path, config: Mapping[str, Any], parts: Parts, _: Vectors) -> tuple[dict[str, Delta], str]:
-    wants_dora = bool(config.get("use_dora"))
-    deltas = {}
-    for module, found in parts.items():
-        embedding = "lora_embedding_A" in found
-        names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-        a, b, *magnitude = _take(
-            folder, module, found, (*names, *(("lora_magnitude_vector",) if wants_dora else ()))
-        )
-        if embedding:  # saved the other way round: (r, vocab) and (hidden, r)
-            a, b = b.T, a.T
-        _check_factors(folder, module, a, b)
-        scaled = (b * np.float32(_scale(folder, config, module, len(a)))).astype(np.float32)
-        if magnitude and magnitude[0].shape != (len(b),):
-            raise AdapterError(
-                f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)"
-            )
-        deltas[module] = Delta(scaled, a, *magnitude)
-    return deltas, "dora" if wants_dora else "rslora" if config.get("use_rslora") else "lora"
-
-
-def _tinylora(
-    folder: Path, config: Mapping[str, Any], parts: Parts, vectors: Vectors
-) -> tuple[dict[str, Delta], str]:
-    """W + B (sum_i v_i P_i) A; modules are numbered, and grouped, in the order of the base's modules."""
-    saved = any("tinylora_P" in found for found in parts.values())
-    tying = config.get("weight_tying", 0.0)
-    if not isinstance(tying, int | float) or not 0 <= tying <= 1:
-        raise AdapterError(f"{folder / CONFIG}: weight_tying is {tying!r}, not between 0 and 1")
-    groups = max(1, round(len(parts) * (1.0 - tying)))
-    size = max(1, len(parts) // groups)
-    used = {module: min(index // size, groups - 1) for index, module in enumerate(parts)}
-    if set(used.values()) != set(vectors):
-        raise AdapterError(
-            f"{folder}: {len(vectors)} trained vectors for {len(set(used.values()))} groups of modules"
-        )
-    u, r = config.get("u"), config.get("r")
-    deltas = {}
-    for index, (module, found) in enumerate(parts.items()):
-        names = ("tinylora_A", "tinylora_B", *(("tinylora_P",) if saved else ()))
-        a, b, *projection = _take(folder, module, found, names)
-        _check_factors(folder, module, a, b)
-        _check_rank(folder, module, len(a), min(r, len(b), a.shape[1]) if type(r) is int else r)
-        vector = vectors[used[module]]  # (u,)
-        if vector.shape != (u,):
-            raise AdapterError(
-                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG} says u = {u!r}"
-            )
-        shape = (vector.size, len(a), len(a))
-        p = projection[0] if saved else _redrawn(folder, config, index, shape)
-        if p.shape != shape:
-            raise AdapterError(f"{folder}: the projections of {module!r} are {p.shape}, not {shape}")
-        deltas[module] = Delta(b @ np.einsum("i,ijk->jk", vector, p), a)
-    return deltas, "tinylora"
-
-
-def _redrawn(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[int, ...]) -> Rows:
-    seed = config.get("projection_seed")
-    if type(seed) is not int or seed < 0:
-        raise AdapterError(f"{folder / CONFIG}: projections are not saved, and projection_seed is {seed!r}")
-    if math.prod(shape) > _REDRAWN_MAX:
-        raise AdapterError(f"{folder}: projections of {shape} are more than {_REDRAWN_MAX:,} numbers")
-    return normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)
-
-
-def _take(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
-    if set(found) != set(names):
-        raise AdapterError(
-            f"{folder}: {module!r} has {', '.join(sorted(found))}; expected {', '.join(names)}"
-        )
-    return [found[name] for name in names]
-
-
-def _check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
-    if a.ndim != 2 or b.ndim != 2 or b.shape[1] != a.shape[0] or 0 in a.shape + b.shape:
-        raise AdapterError(f"{folder}: the factors of {module!r} do not fit: B is {b.shape}, A is {a.shape}")
-
-
-def _check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
-    if rank != expected:
-        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG} says {expected!r}")
-
-
-def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
-    """What B·A is multiplied by: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    _check_rank(folder, module, rank, _by_pattern(folder, config, "rank_pattern", module, config.get("r")))
-    alpha = _by_pattern(folder, config, "alpha_pattern", module, config.get("lora_alpha"))
-    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
-        raise AdapterError(f"{folder / CONFIG}: lora_alpha is {alpha!r} for {module!r}")
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-
-
-def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
-    """PEFT's rule: the first pattern that matches the end of the module's name."""
-    patterns = config.get(key) or {}
-    if not isinstance(patterns, dict):
-        raise AdapterError(f"{folder / CONFIG}: {key} is not an object")
-    for pattern, value in patterns.items():
-        # A stranger's pattern must not be able to backtrack for ever: few repeats, one group, not repeated.
-        repeats, groups = len(re.findall(r"[*+{?]", pattern)), pattern.count("(")
-        if repeats > 3 or groups > 1 or re.search(r"\)[*+{]", pattern):
-            raise AdapterError(f"{folder / CONFIG}: the {key} {pattern!r} is too intricate")
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except (re.error, OverflowError) as failure:
-            raise AdapterError(f"{folder / CONFIG}: the {key} {pattern!r} is no pattern: {failure}") from None
-    return default
 
 
 def _target(base: Checkpoint, id_: str, name: str) -> TensorSpec:

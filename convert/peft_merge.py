@@ -10,8 +10,9 @@ import numpy as np
 
 from ..errors import AdapterError, CheckpointError
 from ..gguf_file import Field
-from .adapter import CONFIG, WEIGHTS, read_config
+from .adapter import WEIGHTS, read_config
 from .checkpoint import Checkpoint
+from .delta import CONFIG
 from .safetensors_file import Rows, SafetensorsFile
 
 # Kinds that steer the model by prompts, extra layers or routing: no set of weights says the same.

@@ -18,9 +18,10 @@ from threadpoolctl import threadpool_limits
 from ..gguf_file import Field
 from . import architecture as arch
 from . import plan
-from .adapter import Delta, folder_sha256, foreign_reason, load_adapter, read_config
+from .adapter import folder_sha256, foreign_reason, load_adapter, read_config
 from .architecture import TensorSpec
 from .checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
+from .delta import Delta
 from .plan import TensorPlan
 from .quantize import quantize
 from .safetensors_file import Rows

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from peft import LoHaConfig, LoraConfig, PromptTuningConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
-from thirteen.convert.adapter import Delta, load_adapter
+from thirteen.convert.adapter import load_adapter
 from thirteen.convert.checkpoint import open_checkpoint
+from thirteen.convert.delta import Delta
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError
 
