@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ..errors import AdapterError, ModelFileError, RequestError
 from ..gguf_file import read_header
 from .model_file import check_adapter, check_model
+from .product import Tap, Watch
 from .request import Sampling
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
@@ -324,8 +325,17 @@ class Context(_Owner):
     Every sequence has cells of its own: one that is full takes nothing from another.
     """
 
-    def __init__(self, model: Model, room: Room, adapter: Adapter | None = None) -> None:
-        """Set the room aside; the adapter applies to all sequences.
+    def __init__(
+        self, model: Model, room: Room, adapter: Adapter | None = None, tap: Tap | None = None
+    ) -> None:
+        """Set the room aside.
+
+        Args:
+            model: what computes.
+            room: what to set aside.
+            adapter: what to apply to all sequences.
+            tap: called in decode() with each product of a weight matrix. In the last layer there are all the
+                tokens only if the logits of all are wanted: llama.cpp computes no others.
 
         Raises:
             RequestError: there is more context than the model was trained for, or not enough memory.
@@ -337,7 +347,8 @@ class Context(_Owner):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {room.context}"
             )
-        handle = llama_cpp.llama_init_from_model(model.handle, _params(room))
+        self._watch = None if tap is None else Watch(tap)
+        handle = llama_cpp.llama_init_from_model(model.handle, _params(room, self._watch))
         if not handle:
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")
         self.own(handle, llama_cpp.llama_free)
@@ -368,10 +379,13 @@ class Context(_Owner):
         Raises:
             RequestError: a token, slot, position or number of tokens is out of bounds. Nothing was computed.
             ModelFileError: the computation failed.
+            Exception: what the tap raised. The sequences of the batch are not to be used before clear().
         """
         self._check(spans)
         rows = self._batch.fill(spans)
         status = llama_cpp.llama_decode(self.handle, self._batch.native)
+        if self._watch is not None:
+            self._watch.raise_failure()
         if status:
             raise ModelFileError(
                 f"{self.model.header.path}: decoding failed (status {status}): {_log.reason()}"
@@ -444,7 +458,7 @@ class Sampler(_Owner):
         return token
 
 
-def _params(room: Room) -> Any:
+def _params(room: Room, watch: Watch | None) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_seq_max = room.slots
     params.n_ctx = room.context * room.slots
@@ -456,6 +470,9 @@ def _params(room: Room) -> Any:
     if room.exact:
         params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if watch is not None:
+        params.cb_eval = watch.native
+        params.op_offload = False  # a tap reads what lies in the processor's own memory
     return params
 
 
