@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from ..errors import ModelFileError, RequestError
+from ..errors import RequestError
 from . import request as state
 from .answer import Answer
 from .cores import physical_cores
@@ -19,7 +19,7 @@ from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
 from .reply import Reply
 from .request import End, Event, Request, Sampling, StopReason, Token
 from .scheduler import Chunk, Scheduler
-from .text import ChatTemplate, Prompter
+from .text import Prompter, chat_template
 
 _GREEDY = Sampling()
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
@@ -74,7 +74,8 @@ class Engine:
             threads = physical_cores() if threads is None else threads
             self._room = Room(self.context, slots, batch, threads, outputs=slots)
             self._native = handles.enter_context(Context(self.model, self._room, lora))
-            self._prompter = Prompter(self.model, _template(self.model))
+            template = chat_template(self.model.header, self.model.bos, self.model.eos)
+            self._prompter = Prompter(self.model, template)
             self._handles = handles.pop_all()
         self._adapter = lora
         self._scheduler = Scheduler(slots, batch)
@@ -298,19 +299,3 @@ def _span(chunk: Chunk) -> Span:
     slot = chunk.sequence.slot
     assert slot is not None, "what is planned is running"
     return Span(slot, chunk.start, chunk.tokens, rows=int(chunk.samples))
-
-
-def _template(model: Model) -> ChatTemplate | None:
-    """The model's own chat template, None if it has none."""
-    metadata = model.header.metadata
-    source = metadata.get("tokenizer.chat_template")
-    if source is None:
-        return None
-    if not isinstance(source, str):
-        raise ModelFileError(f"{model.header.path}: metadata key 'tokenizer.chat_template' is not a text")
-    tokens = metadata["tokenizer.ggml.tokens"]
-    bos, eos = ("" if token is None else tokens[token] for token in (model.bos, model.eos))
-    try:
-        return ChatTemplate(source, bos, eos)
-    except ModelFileError as error:
-        raise ModelFileError(f"{model.header.path}: {error}") from None

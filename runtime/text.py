@@ -15,6 +15,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ..errors import ModelFileError, RequestError
+from ..gguf_file import Header
 from .limits import limited, limited_memory
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a rendered prompt, and of any text that a template multiplies
@@ -108,6 +109,24 @@ class ChatTemplate:
         return "".join(parts)
 
 
+def chat_template(header: Header, bos: int | None, eos: int | None) -> ChatTemplate | None:
+    """The template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
+
+    Raises:
+        ModelFileError: it is not a text, or not a Jinja template.
+    """
+    source = header.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a text")
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    try:
+        return ChatTemplate(source, *("" if token is None else tokens[token] for token in (bos, eos)))
+    except ModelFileError as error:
+        raise ModelFileError(f"{header.path}: {error}") from None
+
+
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
@@ -135,6 +154,11 @@ class Prompter:
             vocabulary.control_tokens, key=len, reverse=True
         )  # the longest that fits, as tokenizers do
         self._names = "|".join(map(re.escape, names)) or r"(?!)"
+
+    @property
+    def templated(self) -> bool:
+        """Whether there is a chat template."""
+        return self._template is not None
 
     def tokens(self, question: str, system: str | None = None) -> tuple[int, ...]:
         """The prompt of a question.
