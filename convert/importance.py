@@ -1,0 +1,220 @@
+"""How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
+
+For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
+`NAME.counts`, how many those were. Ours may also hold `NAME.sensitivity`, which llama.cpp passes over.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, GGUFValueType
+from numpy.typing import NDArray
+
+from ..digest import file_sha256
+from ..errors import ModelFileError
+from ..gguf_file import MAGIC, Field, Header, Tensor, read_header
+from .architecture import TensorSpec
+from .plan import TensorPlan
+from .write import write_gguf
+
+Vector = NDArray[np.float32]
+
+SUMS, COUNTS, SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
+DATASETS, CHUNK, CHUNKS = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
+OPTIONAL = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out
+_TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
+_F32 = GGMLQuantizationType.F32
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What a model's matrices were given, by their names in its GGUF.
+
+    Attributes:
+        path: the file.
+        sha256: its hash.
+        means: of each matrix, the mean square of every input, (columns,); all ones where it met no token.
+        counts: of each matrix, how many tokens it met.
+        datasets: what the model read.
+        chunk: tokens that it read together.
+        chunks: how many times.
+        sensitivity: of each matrix, how much its errors hurt; empty where that was not measured.
+    """
+
+    path: Path
+    sha256: str
+    means: dict[str, Vector]
+    counts: dict[str, int]
+    datasets: tuple[str, ...]
+    chunk: int
+    chunks: int
+    sensitivity: dict[str, float]
+
+    def fit(self, specs: Iterable[TensorSpec]) -> None:
+        """Check that this is the importance of the model with these tensors.
+
+        Raises:
+            ModelFileError: it names what the model has not, has other columns, or lacks a matrix.
+        """
+        columns = {spec.target: spec.shape[1] for spec in specs if len(spec.shape) == 2}
+        for name in (*self.means, *self.sensitivity):
+            if name not in columns:
+                raise self._foreign(f"it has {name!r}, which this model has not")
+        for name, means in self.means.items():
+            if len(means) != columns[name]:
+                raise self._foreign(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
+        missing = [name for name in columns if name not in self.means and name not in OPTIONAL]
+        if missing:
+            raise self._foreign(
+                f"it lacks {len(missing)} of this model's {len(columns)} matrices, such as {missing[0]!r}"
+            )
+
+    def _foreign(self, reason: str) -> ModelFileError:
+        return ModelFileError(f"{self.path}: the importance is for another model: {reason}")
+
+
+def read_importance(path: Path) -> Importance:
+    """Read an importance file.
+
+    Raises:
+        ModelFileError: it is missing, damaged, of the older format, or not the importance of a dense model.
+    """
+    header = _header(path)
+    sums, tokens = _vectors(header, SUMS, least=0), _numbers(header, COUNTS, least=0)
+    if odd := sums.keys() ^ tokens.keys():
+        raise ModelFileError(f"{path}: {min(odd)!r} has not both {SUMS!r} and {COUNTS!r}")
+    if not sums:
+        raise ModelFileError(f"{path}: it holds no tensor {SUMS!r}")
+    counts = {name: round(tokens[name]) for name in sums}
+    return Importance(
+        path=path,
+        sha256=file_sha256(path),
+        means={name: _means(sums[name], count) for name, count in counts.items()},
+        counts=counts,
+        datasets=tuple(_value(header, DATASETS, _ARRAY, _TEXT)),
+        chunk=_value(header, CHUNK, _U32),
+        chunks=_value(header, CHUNKS, _U32),
+        sensitivity=_numbers(header, SENSITIVITY),
+    )
+
+
+def write_importance(  # noqa: PLR0913 - what there is to be said of an importance
+    target: Path,
+    sums: Mapping[str, Vector],
+    counts: Mapping[str, int],
+    *,
+    chunk: int,
+    chunks: int,
+    datasets: Sequence[str],
+    sensitivity: Mapping[str, float] | None = None,
+) -> str:
+    """Write an importance file, which appears whole or not at all.
+
+    Args:
+        target: the file.
+        sums: of each matrix, the sum of the squares of every input, (columns,).
+        counts: of each matrix, over how many tokens.
+        chunk: tokens that the model read together.
+        chunks: how many times.
+        datasets: names of what it read, at least one: llama-quantize refuses a file without.
+        sensitivity: of each matrix, how much its errors hurt.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        OutputError: the target cannot be written, or the disk is full. Nothing is left behind then.
+    """
+    assert datasets and sums.keys() == counts.keys(), (datasets, sums.keys() ^ counts.keys())
+    fields = {
+        "general.type": Field("imatrix", _TEXT),
+        DATASETS: Field(list(datasets), _ARRAY, _TEXT),
+        CHUNKS: Field(chunks, _U32),
+        CHUNK: Field(chunk, _U32),
+    }
+    vectors: dict[str, Any] = {}
+    for name in sorted(sums):
+        vectors |= {name + SUMS: sums[name], name + COUNTS: [counts[name]]}
+    vectors |= {name + SENSITIVITY: [value] for name, value in sorted((sensitivity or {}).items())}
+    arrays = {name: np.asarray(values, "<f4") for name, values in vectors.items()}  # (columns,) or (1,)
+    plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
+    # An empty architecture is left out: the file is no model.
+    return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
+
+
+def _header(path: Path) -> Header:
+    try:
+        header = read_header(path)
+    except ModelFileError:
+        if not _begins_otherwise(path):
+            raise
+        raise ModelFileError(
+            f"{path}: not a GGUF file; if it is llama-imatrix's older format, this makes it one: "
+            f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
+        ) from None
+    kind = header.metadata.get("general.type", "model")
+    if kind != "imatrix":
+        raise ModelFileError(
+            f"{path}: not an importance file: its general.type is {kind!r:.80}, not 'imatrix'"
+        )
+    return header
+
+
+def _begins_otherwise(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) != MAGIC
+    except OSError:
+        return False
+
+
+def _value(header: Header, key: str, type_: GGUFValueType, element: GGUFValueType | None = None) -> Any:
+    field = header.fields.get(key)
+    if field is None:
+        raise ModelFileError(f"{header.path}: metadata key {key!r} is missing")
+    if (field.type, field.element) != (type_, element):
+        raise ModelFileError(f"{header.path}: metadata key {key!r} is {field.value!r:.80}, of another type")
+    return field.value
+
+
+def _numbers(header: Header, suffix: str, least: float = -np.inf) -> dict[str, float]:
+    """The tensors of one number with names that end so, by the rest of their names."""
+    vectors = _vectors(header, suffix, least)
+    for name, values in vectors.items():
+        if len(values) != 1:
+            raise ModelFileError(
+                f"{header.path}: tensor {name + suffix!r} has {len(values)} numbers, not one"
+            )
+    return {name: float(values[0]) for name, values in vectors.items()}
+
+
+def _vectors(header: Header, suffix: str, least: float = -np.inf) -> dict[str, Vector]:
+    """The tensors whose names end so, by the rest of their names; all finite, and at least `least`."""
+    tensors = {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
+    vectors = {name: _vector(header.path, tensor) for name, tensor in tensors.items()}
+    for name, values in vectors.items():
+        wrong = values[~(np.isfinite(values) & (values >= least))]
+        if wrong.size:
+            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} holds {wrong[0]}")
+    return vectors
+
+
+def _vector(path: Path, tensor: Tensor) -> Vector:
+    if tensor.type is not _F32:
+        raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
+    rows = prod(tensor.shape[:-1])
+    if rows != 1:
+        raise ModelFileError(
+            f"{path}: tensor {tensor.name!r} is of {rows} experts; only dense models are supported"
+        )
+    values = np.fromfile(path, "<f4", tensor.shape[-1], offset=tensor.offset)  # (columns,)
+    return values.astype(np.float32, copy=False)
+
+
+def _means(sums: Vector, count: int) -> Vector:
+    """The mean squares, (columns,); all ones where there was nothing, as llama-quantize has them."""
+    return sums / np.float32(count) if count else np.ones_like(sums)
