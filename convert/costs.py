@@ -1,0 +1,133 @@
+"""What a weight of each type costs in decode, so that a plan can be quick as well as small.
+
+Costs are for one token of one sequence. A table has two for a type: in the matrices of the layers, which
+llama.cpp may lay out anew for the processor ("repacking"), and in the output matrix that is tied to the token
+embedding, which it reads as it lies in the file. An output matrix of its own is repacked like a layer's.
+
+`x86.json` was measured by `thirteen bench types`. `arm.json` was not measured but derived: it has the types
+that llama.cpp repacks on Arm with the dot product instructions (`ggml_repack_get_optimal_repack_type` in
+ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per weight, since decode waits for memory.
+"""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gguf import GGMLQuantizationType
+
+from ..errors import OutputError
+from .json_file import read_json
+
+TARGETS = ("x86", "arm", "any")
+REFERENCE = "Q4_K"  # in every table, and what costs are compared with
+
+_COST_MAX = 1e6  # nanoseconds: a thousand times what the slowest type takes on a slow machine
+_TABLES = Path(__file__).parent / "costs"
+_MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """Costs by type name. A type that is absent is not to be used for the target.
+
+    Only ratios within a table mean anything: the unit is a nanosecond per weight and decoded token where it
+    was measured, the same at 1 GB/s where it was derived, and Q4_K in a layer for "any".
+
+    Attributes:
+        target: one of TARGETS.
+        layer: cost of a weight in a layer's matrix.
+        output: cost of a weight in a tied output matrix.
+        cpu: the processor that it was measured on, or that it was derived.
+        date: when, in ISO 8601.
+        build: the version of llama-cpp-python.
+    """
+
+    target: str
+    layer: Mapping[str, float]
+    output: Mapping[str, float]
+    cpu: str
+    date: str
+    build: str
+
+
+def read_costs(path: Path) -> CostTable:
+    """The table in a file that `thirteen bench types --output` wrote.
+
+    Raises:
+        OutputError: there is no such file, it is no JSON, or a field is missing or out of range.
+    """
+    found = read_json(path, OutputError)
+    layer, output = (_costs(found.get(part), f"{path}: {part}") for part in ("layer", "output"))
+    cpu, date, build = (_text(found.get(field), f"{path}: {field}") for field in ("cpu", "date", "build"))
+    return CostTable(_target(found.get("target"), f"{path}: target"), layer, output, cpu, date, build)
+
+
+@cache
+def costs_for(target: str) -> CostTable:
+    """The table that ships for a target.
+
+    Raises:
+        OutputError: no such target.
+    """
+    if _target(target, "--target") == "any":
+        return _any(read_costs(_TABLES / "x86.json"), read_costs(_TABLES / "arm.json"))
+    return read_costs(_TABLES / f"{target}.json")
+
+
+def this_target() -> str:
+    """The target that this machine is; "any" if no table is for its processor."""
+    return _MACHINES.get(platform.machine().lower(), "any")
+
+
+def _any(one: CostTable, other: CostTable) -> CostTable:
+    """The types that both have, each at the higher of its costs relative to Q4_K in a layer."""
+
+    def higher(part: str) -> dict[str, float]:
+        costs = [
+            {name: cost / table.layer[REFERENCE] for name, cost in getattr(table, part).items()}
+            for table in (one, other)
+        ]
+        return {name: max(cost, costs[1][name]) for name, cost in costs[0].items() if name in costs[1]}
+
+    return CostTable(
+        target="any",
+        layer=higher("layer"),
+        output=higher("output"),
+        cpu=f"{one.cpu}; {other.cpu}",
+        date=max(one.date, other.date),
+        build=f"{one.build}; {other.build}",
+    )
+
+
+def _target(value: Any, where: str) -> str:
+    if value not in TARGETS:
+        raise OutputError(f"{where}: {_short(value)} is no target; there are {', '.join(TARGETS)}")
+    return str(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise OutputError(f"{where}: {_short(value)} is no text")
+    return value
+
+
+def _costs(value: Any, where: str) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise OutputError(f"{where}: {_short(value)} is no object of costs by type")
+    for name, cost in value.items():
+        if name not in GGMLQuantizationType.__members__:
+            raise OutputError(f"{where}: {_short(name)} is no type of ggml")
+        if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
+            raise OutputError(
+                f"{where}: {name} costs {_short(cost)}; it must be a number above 0 and below {_COST_MAX:g}"
+            )
+    if REFERENCE not in value:
+        raise OutputError(f"{where}: {REFERENCE} is missing, which the others are compared with")
+    return {name: float(cost) for name, cost in value.items()}
+
+
+def _short(value: Any) -> str:
+    return text if len(text := repr(value)) < 100 else f"{text[:80]}…"
