@@ -1,0 +1,249 @@
+"""How faithful a quantized file is to the model in full precision, and how much of its adapter survives.
+
+The same held-out texts go through all models, and their predictions are compared at every position: those of
+the shipped file with those of the reference, and what the adapter adds to either.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+from rich.text import Text
+
+from ..digest import file_sha256
+from ..errors import ModelFileError, RequestError
+from ..models.texts import held_out
+from ..runtime.engine import Engine
+from ..runtime.llama import Array as Logits
+from ..runtime.passages import passage_tokens, read_passages
+from ..runtime.text import Prompter, chat_template
+from .bootstrap import PASSAGES_MIN
+from .divergence import difference, log_probabilities
+from .effect import Products, effect, products
+from .kept import Choice, Kept, verdict, weigh
+from .machine import Build, Machine, this_build, this_machine
+from .pieces import Piece, cut
+from .ratio import Array, Interval
+from .settings import check_count
+from .sides import ModelFile, Sides, Source, describe, load, sources
+
+_PIECE = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
+_TABLE_WIDTH = 76
+_NOTHING = Products(0.0, 0.0, 0.0)
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FidelityReport:
+    """All that was measured, and with what; dataclasses.asdict makes it JSON.
+
+    Attributes:
+        date: when it began, in UTC.
+        machine: where.
+        build: with which versions.
+        files: the models.
+        data: the file of the texts.
+        data_sha256: its hash, in hexadecimal.
+        passages: how many texts were read.
+        positions: how many predictions of each model were compared.
+        merged: what the shipped file keeps.
+        run_time: what the shipped base with the adapter at run time keeps; None if not measured.
+        choice: the two compared; None likewise.
+        verdict: what it comes to in words, a line each.
+    """
+
+    date: str
+    machine: Machine
+    build: Build
+    files: Sides[ModelFile]
+    data: str
+    data_sha256: str
+    passages: int
+    positions: int
+    merged: Kept
+    run_time: Kept | None
+    choice: Choice | None
+    verdict: tuple[str, ...]
+
+
+def run(  # noqa: PLR0913 - the files of a comparison, each by its name
+    reference: Path,
+    shipped: Path,
+    *,
+    base: Path | None = None,
+    shipped_base: Path | None = None,
+    adapter: Path | None = None,
+    data: Path | None = None,
+    tokens: int = 4096,
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> FidelityReport:
+    """Compare a shipped file with the model in full precision, over texts that it was not made from.
+
+    All models are loaded together. Texts are cut to pieces of 256 tokens, or of a model's context where that
+    is shorter. A position that repeats an earlier one, as the beginnings of chats do, counts once.
+
+    Args:
+        reference: the adapted model in full precision, a GGUF file.
+        shipped: the same quantized, with the adapter merged.
+        base: the unadapted model in full precision: with `shipped_base`, the adapter's effect is measured.
+        shipped_base: the unadapted model, quantized as `shipped` is.
+        adapter: a LoRA in a GGUF file that `shipped_base` gets at run time, to compare that with merging.
+        data: texts as JSON lines, see runtime.passages; by default those that come along.
+        tokens: the most positions to compare.
+        threads: that compute; by default one for each physical core.
+        progress: called with the tokens computed and those to compute, over all models.
+
+    Raises:
+        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has a vocabulary
+            other than the reference's; or what a model computes is not finite.
+        AdapterError: the adapter is not one for `shipped_base`.
+        RequestError: the files do not go together, a number is out of bounds, or `data` holds no text.
+    """
+    check_count("tokens", tokens, 1)
+    models = sources(reference, shipped, base, shipped_base, adapter)
+    data = held_out() if data is None else data
+    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    with ExitStack() as handles:
+        engines = load(models, _PIECE, threads, handles)
+        pieces = _pieces(engines, data, tokens)
+        tick = _ticker(progress, pieces, len(engines.present))
+        values = np.concatenate([_measure(engines, piece, tick) for piece in pieces])  # (positions, ways, 7)
+    passages = np.repeat([piece.passage for piece in pieces], [len(piece.counted) for piece in pieces])
+    merged, run_time, choice = weigh(values, passages)
+    texts = len(np.unique(passages))
+    return FidelityReport(
+        date=date,
+        machine=machine,
+        build=this_build(),
+        files=models.map(describe),
+        data=str(data),
+        data_sha256=file_sha256(data),
+        passages=texts,
+        positions=len(passages),
+        merged=merged,
+        run_time=run_time,
+        choice=choice,
+        verdict=(*verdict(merged, run_time, choice), *_warnings(texts, models, merged)),
+    )
+
+
+def _warnings(texts: int, models: Sides[Source], merged: Kept) -> Iterator[str]:
+    if models.base is not None and merged.effect is None:
+        yield "warning: no adapter to measure: reference and base compute the same over these texts"
+    if texts < PASSAGES_MIN:
+        yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
+
+
+def _pieces(engines: Sides[Engine], data: Path, positions: int) -> list[Piece]:
+    model = engines.reference.model
+    prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
+    pieces = cut(
+        (passage_tokens(model, prompter, passage) for passage in read_passages(data)),
+        begin=model.tokenize("", special=False, bos=True),
+        size=min(engine.context for engine in engines.present),
+        positions=positions,
+    )
+    if not pieces:
+        raise RequestError(f"{data}: no passage has the two tokens that a prediction takes")
+    return pieces
+
+
+def _ticker(progress: Progress, pieces: Sequence[Piece], models: int) -> Callable[[int], None]:
+    total, done = models * sum(len(piece.tokens) for piece in pieces), 0
+
+    def tick(tokens: int) -> None:
+        nonlocal done
+        done += tokens
+        progress(done, total)
+
+    return tick
+
+
+def _measure(engines: Sides[Engine], piece: Piece, tick: Callable[[int], None]) -> Array:
+    """Difference and Products at each position that counts, merged and at run time, (positions, ways, 7)."""
+
+    def compute(engine: Engine) -> Logits:
+        logits = engine.logits(piece.tokens)  # (n, vocab)
+        if not np.isfinite(logits).all():
+            raise ModelFileError(f"{engine.model.header.path}: the model's logits are not finite numbers")
+        tick(len(piece.tokens))
+        return logits
+
+    logits = engines.map(compute)
+    return np.array([list(_compare(logits, at, piece.tokens[at + 1])) for at in piece.counted])
+
+
+def _compare(logits: Sides[Logits], at: int, following: int) -> Iterator[tuple[float, ...]]:
+    """Both ways at one position, before the token `following`; logits are (n, vocab)."""
+    row = logits.map(lambda rows: rows[at])  # (vocab,) each
+    expected, base, shipped_base = log_probabilities(row.reference), row.base, row.shipped_base
+    full = None if base is None else effect(row.reference, base)
+    for way in row.ways:
+        shown = None if shipped_base is None else effect(way, shipped_base)
+        found = _NOTHING if full is None or shown is None else products(shown, full)
+        yield (*difference(expected, log_probabilities(way), following), *found)
+
+
+def table(report: FidelityReport) -> Table:
+    """The shipped file and, where measured, the adapter at run time; verdict and circumstances below."""
+    out = Table(
+        "",
+        title=Text(f"{Path(report.files.shipped.path).name} beside {Path(report.files.reference.path).name}"),
+        caption=Text(_caption(report)),
+        caption_justify="left",
+        min_width=_TABLE_WIDTH,
+    )
+    ways = {"shipped": report.merged, "adapter at run time": report.run_time}
+    for name, way in ways.items():
+        if way is not None:
+            out.add_column(f"{name} (95 %)", justify="right")
+    for row in _rows(report, [way for way in ways.values() if way is not None]):
+        out.add_row(*row)
+    return out
+
+
+def _rows(report: FidelityReport, ways: Sequence[Kept]) -> Iterator[tuple[str, ...]]:
+    all_ = [way.divergence for way in ways]
+    yield "KL from the reference, nats", *(_interval(way.kl_mean, 4) for way in all_)
+    yield "KL, 99th percentile", *(f"{way.kl_p99:.4f}" for way in all_)
+    yield "KL, largest", *(f"{way.kl_max:.4f}" for way in all_)
+    yield "same likeliest token, %", *(_interval(way.same_top, 1, 100) for way in all_)
+    yield "perplexity", *(_interval(way.perplexity, 2) for way in all_)
+    yield "perplexity / reference's", *(_interval(way.perplexity_ratio, 4) for way in all_)
+    effects = [way.effect for way in ways if way.effect is not None]
+    if effects:
+        yield "adapter's effect: slope", *(_interval(shown.slope, 3) for shown in effects)
+        yield "adapter's effect: cosine", *(_interval(shown.cosine, 3) for shown in effects)
+        yield "adapter's effect: error", *(_interval(shown.relative_error, 3) for shown in effects)
+    files = report.files.ways
+    yield (
+        "files, MB",
+        *(f"{(f.file_bytes + (f.adapter.file_bytes if f.adapter else 0)) / 1e6:.1f}" for f in files),
+    )
+    yield "bits a weight", *(f"{file.bits_per_weight:.2f}" for file in files)
+
+
+def _interval(interval: Interval, digits: int, scale: float = 1) -> str:
+    low, estimate, high = (
+        f"{scale * bound:.{digits}f}" for bound in (interval.low, interval.estimate, interval.high)
+    )
+    return f"{estimate} ({low} to {high})"
+
+
+def _caption(report: FidelityReport) -> str:
+    reference = report.files.reference
+    return "\n".join(
+        (
+            *report.verdict,
+            f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}",
+            f"reference: {reference.bits_per_weight:.2f} bits a weight, "
+            f"perplexity {_interval(report.merged.divergence.reference_perplexity, 2)}",
+            f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
+        )
+    )
