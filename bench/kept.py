@@ -13,7 +13,7 @@ from .effect import Effect
 from .ratio import Array, Interval
 
 ENOUGH = 0.9  # of slope and cosine: with less, the shipped model is another one than was trained
-WORTH = 0.02  # of the effect: what an adapter at run time must keep more of it, as it costs speed
+WORTH = 0.05  # of the effect: what an adapter at run time must keep more of it, as it costs speed
 
 Way = Literal["merged", "run-time"]
 

@@ -212,10 +212,11 @@ def test_an_adapter_that_quantization_lost_has_slope_and_cosine_zero(measure):
 
 
 @pytest.mark.parametrize(
-    ("merged", "recommended"), [(0.05, "merged"), (0.1, "merged"), (0.11, "merged"), (0.5, "run-time")]
+    ("merged", "recommended"),
+    [(0.05, "merged"), (0.1, "merged"), (0.14, "merged"), (0.16, "run-time"), (0.5, "run-time")],
 )
 def test_run_time_is_recommended_only_where_it_keeps_enough_more(merged, recommended):
-    """Off by 0.1 at run time: less than two hundredths more is not worth what a run-time adapter costs."""
+    """Off by 0.1 at run time: up to five hundredths more are not worth what a run-time adapter costs."""
     sizes, passages = np.random.default_rng(3).uniform(1, 9, 100), np.repeat(np.arange(20), 5)
 
     def off_by(error):
