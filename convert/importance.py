@@ -1,7 +1,8 @@
 """How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, how many those were. Ours may also hold `NAME.sensitivity`, which llama.cpp passes over.
+`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity` and `NAME.in_cov`, which llama.cpp passes
+over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +24,8 @@ from .write import write_gguf
 
 Vector = NDArray[np.float32]
 
-SUMS, COUNTS, SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
+SUMS, COUNTS, SENSITIVITY, COVARIANCE = ".in_sum2", ".counts", ".sensitivity", ".in_cov"
+_SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 DATASETS, CHUNK, CHUNKS = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
 OPTIONAL = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
@@ -42,7 +44,9 @@ class Importance:
         datasets: what the model read.
         chunk: tokens that it read together.
         chunks: how many times.
-        sensitivity: of each matrix, how much its errors hurt; empty where that was not measured.
+        sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input has
+            length 1; empty where that was not measured.
+        blocks: where the covariances of the inputs lie in the file; empty where there are none.
     """
 
     path: Path
@@ -53,6 +57,34 @@ class Importance:
     chunk: int
     chunks: int
     sensitivity: dict[str, float]
+    blocks: dict[str, Tensor]
+
+    def covariance(self, name: str) -> Vector | None:
+        """How the inputs of a matrix vary together where they have length 1, in blocks of neighbouring columns.
+
+        Returns:
+            (blocks, width, width), whose traces together are 1; None where the file has none for this matrix.
+        """
+        block = self.blocks.get(_given(name))
+        if block is None:
+            return None
+        values = np.fromfile(self.path, "<f4", prod(block.shape), offset=block.offset)
+        if not np.isfinite(values).all():
+            raise ModelFileError(f"{self.path}: tensor {block.name!r} holds what is not finite")
+        return values.reshape(block.shape).astype(np.float32, copy=False)
+
+    def shares(self, name: str) -> Vector | None:
+        """What each input of a matrix has of the energy of all, (columns,); None where it met no token.
+
+        Of the file's two accounts, the mean: that of all tokens alike, and that of the largest activations, which
+        few tokens have but all depend on.
+        """
+        means = self.means.get(name)
+        if means is None or not means.any():
+            return None
+        large = means / means.sum()
+        alike = self.covariance(name)
+        return large if alike is None else (large + np.diagonal(alike, axis1=1, axis2=2).ravel()) / 2
 
     def fit(self, specs: Iterable[TensorSpec]) -> None:
         """Check that this is the importance of the model with these tensors.
@@ -67,6 +99,11 @@ class Importance:
         for name, means in self.means.items():
             if len(means) != columns[name]:
                 raise self._foreign(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
+        for name, block in self.blocks.items():
+            if len(block.shape) != 3 or block.shape[1] != block.shape[2]:
+                raise ModelFileError(f"{self.path}: tensor {block.name!r} has the shape {block.shape}")
+            if block.type is not _F32 or columns.get(name) != block.shape[0] * block.shape[1]:
+                raise self._foreign(f"the covariance of {name!r} has the shape {block.shape}")
         missing = [name for name in columns if name not in self.means and name not in OPTIONAL]
         if missing:
             raise self._foreign(
@@ -98,7 +135,12 @@ def read_importance(path: Path) -> Importance:
         datasets=tuple(_value(header, DATASETS, _ARRAY, _TEXT)),
         chunk=_value(header, CHUNK, _U32),
         chunks=_value(header, CHUNKS, _U32),
-        sensitivity=_numbers(header, SENSITIVITY),
+        sensitivity=_numbers(header, SENSITIVITY, least=0),
+        blocks={
+            name.removesuffix(COVARIANCE): tensor
+            for name, tensor in header.tensors.items()
+            if name.endswith(COVARIANCE)
+        },
     )
 
 
@@ -111,6 +153,7 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     chunks: int,
     datasets: Sequence[str],
     sensitivity: Mapping[str, float] | None = None,
+    covariances: Mapping[str, Vector] | None = None,
 ) -> str:
     """Write an importance file, which appears whole or not at all.
 
@@ -121,7 +164,8 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
         chunk: tokens that the model read together.
         chunks: how many times.
         datasets: names of what it read, at least one: llama-quantize refuses a file without.
-        sensitivity: of each matrix, how much its errors hurt.
+        sensitivity: see Importance.
+        covariances: by the first of the matrices with the same input, see Importance.covariance().
 
     Returns:
         The file's SHA-256.
@@ -141,9 +185,17 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
         vectors |= {name + SUMS: sums[name], name + COUNTS: [counts[name]]}
     vectors |= {name + SENSITIVITY: [value] for name, value in sorted((sensitivity or {}).items())}
     arrays = {name: np.asarray(values, "<f4") for name, values in vectors.items()}  # (columns,) or (1,)
+    arrays |= {name + COVARIANCE: np.asarray(of, "<f4") for name, of in sorted((covariances or {}).items())}
     plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
     # An empty architecture is left out: the file is no model.
     return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
+
+
+def _given(name: str) -> str:
+    """The first of the matrices that are given the same as this one."""
+    for role, first in _SAME_INPUT.items():
+        name = name.replace(f".{role}.", f".{first}.")
+    return name
 
 
 def _header(path: Path) -> Header:

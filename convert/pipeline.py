@@ -15,23 +15,25 @@ from pathlib import Path
 from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaFileType
 from threadpoolctl import threadpool_limits
 
+from ..errors import OutputError
 from ..gguf_file import Field
 from . import architecture as arch
 from . import plan
 from .adapter import folder_sha256, foreign_reason, load_adapter, read_config
 from .architecture import TensorSpec
+from .budget import Prediction, Wish, measure_all, plan_for_size
 from .checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
 from .delta import Delta
+from .importance import read_importance
 from .plan import TensorPlan
 from .quantize import quantize
+from .rounding import Rounding
 from .safetensors_file import Rows
-from .write import check_target, write_gguf
+from .write import ALIGNMENT, check_target, header_bytes, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
-BLOCK_WEIGHTS = 1 << 20
-WINDOW = (
-    64  # blocks, of about half a megabyte when done, so that no thread waits for the header or the writer
-)
+BLOCK_WEIGHTS = 1 << 21
+WINDOW = 32  # blocks, of about a megabyte when done, so that no thread waits for the writer
 
 Progress = Callable[[int, int], None]  # weights done, weights in all
 _TEXT = GGUFValueType.STRING
@@ -67,8 +69,40 @@ class Report:
     base: Source
     base_quantized: dict[str, int]  # the base's own quantized tensors by type
     adapter: AdapterSource | None
+    importance: Source | None
+    prediction: Prediction | None
     warnings: list[str]
     seconds: float
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a conversion to a size would make, without making it."""
+
+    tensors: list[TensorPlan]
+    types: dict[str, int]  # tensors by type
+    prediction: Prediction
+    warnings: list[str]
+
+
+def outline(
+    base: Path,
+    wish: Wish,
+    importance: Path,
+    *,
+    adapter: Path | None = None,
+    threads: int | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Outline:
+    """Plan a file of a size; see convert() for what goes in.
+
+    Raises:
+        ThirteenError: one of its kinds, for whatever is wrong with an input.
+    """
+    model = _Model(open_checkpoint(base), adapter, "", importance)
+    with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
+        plans, prediction = _plan_for_size(model, wish, _fields(model, "Q4_K"), pool, progress)
+    return Outline(plans, _counted(plans), prediction, model.warnings)
 
 
 def convert(  # noqa: PLR0913 - what a conversion can be told, each with its default
@@ -76,6 +110,8 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     output: Path,
     *,
     type_: str = "Q4_K",
+    wish: Wish | None = None,
+    importance: Path | None = None,
     adapter: Path | None = None,
     base_id: str = "",
     adapter_id: str = "",
@@ -88,6 +124,8 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
         base: a folder of safetensors, or a GGUF.
         output: the GGUF to write; it appears whole or not at all.
         type_: any ggml type, such as Q4_K; rows that do not fit it take llama.cpp's own fallback.
+        wish: a size instead of a type; it takes an importance.
+        importance: an importance file, for the base or, better, for the base with this adapter.
         adapter: a PEFT folder.
         base_id: the base's name in the provenance; its folder's or file's name unless given.
         adapter_id: likewise the adapter's.
@@ -99,27 +137,34 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     """
     started = time.perf_counter()
     ggml_type = plan.parse_type(type_)
-    check_target(output, base, *([adapter] if adapter else []))
+    check_target(output, *(path for path in (base, adapter, importance) if path))
     checkpoint = open_checkpoint(base, base_id)
-    model = _Model(checkpoint, adapter, adapter_id)
-    plans = _plans(checkpoint, ggml_type)
+    model = _Model(checkpoint, adapter, adapter_id, importance)
+    prediction = None
     # Each block's arithmetic stays on its own thread: BLAS threads would only compete with the pool's.
     with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
         hashed = pool.submit(checkpoint.sha256)
-        blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
-        fields = _fields(checkpoint, model.source, ggml_type)
-        source = Source(checkpoint.id, hashed.result())
-        fields |= _provenance({"base.id": source.id, "base.sha256": source.sha256})
+        if wish is None:
+            plans = _plans(checkpoint, plan.uniform(checkpoint.specs.values(), ggml_type))
+            blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
+            fields = _fields(model, ggml_type.name)
+        else:
+            fields = _fields(model, f"{wish.size.text}, {wish.prefer}, {wish.costs.target}")
+            plans, prediction = _plan_for_size(model, wish, fields, pool, progress)
+            blocks = _blocks(plans, model, pool, progress)
+        fields |= _hash(hashed.result())
         sha256 = write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
     return Report(
         output=str(output),
         sha256=sha256,
         file_bytes=output.stat().st_size,
         bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
-        types=dict(Counter(p.type.name for p in plans)),
-        base=source,
+        types=_counted(plans),
+        base=Source(checkpoint.id, hashed.result()),
         base_quantized=dict(checkpoint.quantized),
         adapter=model.source,
+        importance=model.importance and Source(model.importance.path.name, model.importance.sha256),
+        prediction=prediction,
         warnings=model.warnings,
         seconds=time.perf_counter() - started,
     )
@@ -133,11 +178,15 @@ def usable_threads() -> int:
 class _Model:
     """The base with the adapter merged into the rows as they are read, in float32."""
 
-    def __init__(self, base: Checkpoint, folder: Path | None, id_: str) -> None:
+    def __init__(self, base: Checkpoint, folder: Path | None, id_: str, importance: Path | None) -> None:
         self.base = base
+        self.importance = read_importance(importance) if importance else None
+        if self.importance:
+            self.importance.fit(base.specs.values())
+        self.rounding = Rounding(self.importance)
         self.deltas: dict[str, Delta] = {}
         self.source: AdapterSource | None = None
-        self.warnings = []
+        self.warnings: list[str] = []
         if base.quantized:
             held = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
             self.warnings.append(
@@ -170,13 +219,37 @@ class _Model:
             self.warnings.append(f"{len(adapter.zeros)} of {len(adapter.deltas)} deltas are zero")
 
 
-def _plans(base: Checkpoint, type_: GGMLQuantizationType) -> list[TensorPlan]:
-    plans = plan.uniform(base.specs.values(), type_)
+def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:
+    """The plans of all that the file holds: also the rotary factors, if there are any."""
     factors = base.rope_factors
-    if factors is not None:
-        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
-        plans.append(plan.planned(spec, GGMLQuantizationType.F32))
-    return plans
+    if factors is None:
+        return plans
+    spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
+    return [*plans, plan.planned(spec, GGMLQuantizationType.F32)]
+
+
+def _plan_for_size(
+    model: "_Model", wish: Wish, fields: dict[str, Field], pool: ThreadPoolExecutor, progress: Progress
+) -> tuple[list[TensorPlan], Prediction]:
+    base, importance = model.base, model.importance
+    if importance is None:
+        raise OutputError(f"--size {wish.size.text}: an importance file is needed to plan by")
+    if not importance.sensitivity:
+        model.warnings.append(
+            f"{importance.path}: no sensitivities were measured: errors count relative to each matrix' output"
+        )
+    options = measure_all(base.specs, model, importance, wish.costs, pool, progress)
+    every = _plans(base, plan.uniform(base.specs.values(), GGMLQuantizationType.F32))
+    rest = sum(p.nbytes + -p.nbytes % ALIGNMENT for p in every if p.source not in base.specs)
+    overhead = rest + header_bytes(base.architecture.name, fields | _hash("0" * 64), every)
+    plans, prediction = plan_for_size(
+        base.specs, options, wish, overhead, measured=bool(importance.sensitivity)
+    )
+    return _plans(base, plans), prediction
+
+
+def _counted(plans: list[TensorPlan]) -> dict[str, int]:
+    return dict(Counter(p.type.name for p in plans))
 
 
 @contextmanager
@@ -228,33 +301,51 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
         factors = model.base.rope_factors
         assert factors is not None
         return quantize(factors[start:stop], p.type, f"tensor {ROPE_FACTORS!r}")
-    spec = model.base.specs[p.source]
-    rows = model.rows(p.source, start, stop)
-    if spec.heads:
-        rows = arch.permute(rows, (stop - start) * spec.heads // spec.shape[0])
-    return quantize(rows, p.type, f"tensor {p.source!r}")
+    heads = model.base.specs[p.source].heads * (stop - start) // p.shape[0]
+
+    def ordered(rows: Rows) -> Rows:
+        return arch.permute(rows, heads) if heads else rows
+
+    rows, delta = model.base.rows(p.source, start, stop), model.deltas.get(p.source)
+    merged = None if delta is None else ordered(delta.merge(rows.copy(), start))
+    return model.rounding.bytes_of(p, ordered(rows), merged)
 
 
-def _fields(base: Checkpoint, adapter: AdapterSource | None, type_: GGMLQuantizationType) -> dict[str, Field]:
-    """The file's metadata: what a loader needs, the tokenizer, and where the weights came from."""
+def _fields(model: "_Model", asked: str) -> dict[str, Field]:
+    """The file's metadata: what a loader needs, the tokenizer, and where the weights came from.
+
+    `asked` is the type or the size asked for.
+    """
+    base, adapter = model.base, model.source
     u32 = GGUFValueType.UINT32
     fields = {"general.type": Field("model", _TEXT), "general.name": Field(base.id, _TEXT)}
-    file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(type_.name, f"MOSTLY_{type_.name}"))
+    # A mix of types by measured loss has no number of its own there; loaders only show it.
+    file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(asked, f"MOSTLY_{asked}"))
     if file_type is not None:
         fields["general.file_type"] = Field(int(file_type), u32)
     fields["general.quantization_version"] = Field(GGML_QUANT_VERSION, u32)
     provenance = {
         "version": version("thirteen"),
         "quantizer": f"llama-cpp-python {version('llama-cpp-python')}",
-        "type": type_.name,
+        "type": asked,
+        "base.id": base.id,
         "base.quantized": ", ".join(base.quantized),
     }
     if adapter:
         provenance |= {
             f"adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None
         }
+    if model.importance:
+        provenance |= {
+            "importance.sha256": model.importance.sha256,
+            "importance.datasets": ", ".join(model.importance.datasets),
+        }
     fields |= _provenance({key: value for key, value in provenance.items() if value})
     return fields | arch.metadata_fields(base.architecture) | base.tokenizer
+
+
+def _hash(sha256: str) -> dict[str, Field]:
+    return _provenance({"base.sha256": sha256})
 
 
 def _provenance(values: Mapping[str, str]) -> dict[str, Field]:

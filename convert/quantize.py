@@ -18,14 +18,22 @@ from ..gguf_file import row_bytes
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 MAX_HALF = 65504.0  # the largest finite F16
 MAX_BRAIN = 3.3895314e38  # and BF16
+_LEAST = 1e-6  # of the mean importance
 # As in llama.cpp's `tensor_requires_imatrix`: the first three ggml would do without, badly and slowly.
 _NEED_IMPORTANCE = {
     GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
 }
 
 
-def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> bytes:
+def quantize(
+    rows: NDArray[np.float32],
+    type_: GGMLQuantizationType,
+    where: str,
+    importance: NDArray[np.float32] | None = None,
+) -> bytes:
     """`rows`, (n, columns) or (n,), as `type_`; `where` names the tensor in an error.
+
+    `importance` is how much each column's error weighs, (columns,), not all of it zero.
 
     Raises:
         CheckpointError: a value that is not finite, or too large for the type.
@@ -41,14 +49,21 @@ def quantize(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str)
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
     if peak > MAX_BRAIN:
         raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
-    if type_ in _NEED_IMPORTANCE:
+    if type_ in _NEED_IMPORTANCE and importance is None:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"
         )
     rows = np.ascontiguousarray(rows)
     count, columns = rows.shape
     out = np.empty(count * row_bytes(columns, type_), np.uint8)
-    written = _ggml().ggml_quantize_chunk(type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, None)
+    if importance is not None:
+        # A column that no token needed has no weight, and a block of those would have no scale.
+        least = np.float32(_LEAST * importance.mean())
+        importance = np.ascontiguousarray(np.maximum(importance, least), np.float32)
+    weights = None if importance is None else importance.ctypes.data
+    written = _ggml().ggml_quantize_chunk(
+        type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights
+    )
     assert written == out.nbytes, (where, written, out.nbytes)
     return out.tobytes()
 

@@ -6,6 +6,7 @@ All goes to a part file beside the target, which takes the target's name only wh
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,3 +152,12 @@ def _encoded(field: Field) -> Any:
     if field.element is GGUFValueType.STRING:
         return [text.encode("utf-8", "surrogateescape") for text in field.value]
     return field.value
+
+
+def header_bytes(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
+    """How long the file is before the tensors' bytes begin, whatever types the tensors have."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header"
+        _write_header(path, architecture, fields, plans)
+        size = path.stat().st_size
+    return size + -size % ALIGNMENT

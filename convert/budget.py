@@ -1,0 +1,138 @@
+"""A file of a given size: which type each tensor gets, and what that is predicted to come to."""
+
+import math
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+from gguf import GGMLQuantizationType
+
+from ..errors import OutputError
+from .architecture import TensorSpec
+from .costs import REFERENCE, CostTable
+from .importance import Importance
+from .loss import TIED, measure
+from .plan import Option, Options, TensorPlan, allocate, planned
+from .safetensors_file import Rows
+from .size import Size
+from .write import ALIGNMENT
+
+PREFERENCES = {"quality": 0.0, "balanced": 1.0, "speed": 8.0}  # percent of loss for a percent of decode time
+FILL = 0.985  # of the size asked for, which a file uses at least where its types allow it
+
+Progress = Callable[[int, int], None]
+
+
+class Weights(Protocol):
+    """What there is to quantize: rows of the base, the adapter merged in."""
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop` of a tensor."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the file shall be.
+
+    Attributes:
+        size: at most.
+        prefer: one of PREFERENCES.
+        costs: which types are to be used, and what they cost in decode.
+    """
+
+    size: Size
+    prefer: str
+    costs: CostTable
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a plan is predicted to come to.
+
+    Attributes:
+        budget_bytes: the size asked for.
+        file_bytes: the file's size, metadata included; it will be exactly that.
+        divergence: KL divergence from the unquantized model in nats; None where no sensitivity was measured.
+        decode_speed: beside the same model with all matrices in Q4_K, by the cost table: 1.1 is a tenth faster.
+        target: the kind of processor that the costs are for.
+        prefer: what was preferred.
+    """
+
+    budget_bytes: int
+    file_bytes: int
+    divergence: float | None
+    decode_speed: float
+    target: str
+    prefer: str
+
+
+def measure_all(
+    specs: Mapping[str, TensorSpec],
+    weights: Weights,
+    importance: Importance,
+    costs: CostTable,
+    pool: Executor,
+    progress: Progress,
+) -> Options:
+    """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
+    matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
+    found = pool.map(lambda spec: measure(spec, weights, importance, costs), matrices)
+    options = {}
+    for done, (spec, of) in enumerate(zip(matrices, found, strict=True), 1):
+        options[spec.source] = of
+        progress(done, len(matrices))
+    return options
+
+
+def plan_for_size(
+    specs: Mapping[str, TensorSpec], options: Options, wish: Wish, overhead: int, *, measured: bool
+) -> tuple[list[TensorPlan], Prediction]:
+    """Choose the types.
+
+    Args:
+        specs: the model's tensors.
+        options: of each matrix.
+        wish: what is asked for.
+        overhead: bytes of the file besides the tensors in `specs`.
+        measured: whether losses are in nats.
+
+    Raises:
+        OutputError: no choice is that small, or that large; the message names the smallest and the largest.
+    """
+    vectors = {
+        spec.source: planned(spec, GGMLQuantizationType.F32)
+        for spec in specs.values()
+        if len(spec.shape) == 1
+    }
+    fixed = overhead + sum(-(-plan.nbytes // ALIGNMENT) * ALIGNMENT for plan in vectors.values())
+    weights = sum(prod(spec.shape) for spec in specs.values())
+    budget = wish.size.file_bytes(weights)
+    least, most = (fixed + sum(pick(o.nbytes for o in of) for of in options.values()) for pick in (min, max))
+    if budget < least or FILL * budget > most:
+        raise OutputError(
+            f"--size {wish.size.text}: {budget:,} bytes cannot be met with the types for {wish.costs.target}: "
+            f"the smallest file possible has {least:,} bytes ({8 * least / weights:.2f} bits a weight), "
+            f"the largest {most:,} ({8 * most / weights:.2f})"
+        )
+    eagerness = PREFERENCES[wish.prefer]
+    chosen = allocate(options, budget - fixed, math.ceil(FILL * budget) - fixed, eagerness)
+    plans = [
+        vectors[name] if name in vectors else planned(spec, chosen[name].type) for name, spec in specs.items()
+    ]
+    reference = sum(_reference(spec, wish.costs) for spec in specs.values() if len(spec.shape) == 2)
+    return plans, Prediction(
+        budget_bytes=budget,
+        file_bytes=fixed + sum(option.nbytes for option in chosen.values()),
+        divergence=sum(option.loss for option in chosen.values()) if measured else None,
+        decode_speed=reference / sum(option.cost for option in chosen.values()),
+        target=wish.costs.target,
+        prefer=wish.prefer,
+    )
+
+
+def _reference(spec: TensorSpec, costs: CostTable) -> float:
+    """The cost of a matrix in Q4_K."""
+    prices = costs.output if spec.target == TIED else costs.layer
+    return prices[REFERENCE] * prod(spec.shape)

@@ -1,0 +1,231 @@
+"""Blocks of the scalar ggml types taken apart: the scale, offset and code of each weight, and put together again.
+
+Where each code's bits lie is a table for each type, after ggml-quants.c. The codebook types (IQ1 to IQ3) code
+several weights at once and are none of these.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from numpy.typing import NDArray
+
+Type = GGMLQuantizationType
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+_E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # doubled, as ggml keeps them
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """Some bits of every code of a block: the byte of each, how far up they are there, and in the code."""
+
+    byte: NDArray[np.intp]  # (block,)
+    shift: NDArray[np.uint8]  # (block,)
+    count: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a type keeps a block.
+
+    Attributes:
+        block: weights of a block.
+        group: consecutive weights that share a scale and an offset.
+        levels: what each code stands for, before scale and offset, (2**bits,).
+        scales: from blocks (..., block bytes) to scales and offsets, (..., block / group) each.
+        bits: where the codes lie.
+    """
+
+    block: int
+    group: int
+    levels: Floats
+    scales: Callable[[Bytes], tuple[Floats, Floats]]
+    bits: tuple[_Bits, ...]
+
+    def codes(self, blocks: Bytes) -> Bytes:
+        """The codes, (..., block), of blocks, (..., block bytes)."""
+        out = np.zeros((*blocks.shape[:-1], self.block), np.uint8)
+        for part in self.bits:
+            out |= (blocks[..., part.byte] >> part.shift & ((1 << part.count) - 1)) << part.place
+        return out
+
+    def nearest(self, steps: Floats) -> Bytes:
+        """The codes of the levels nearest to `steps`, which are in units of the scale, from the offset."""
+        if self.zero is None:
+            order, edges = self._sorted
+            return order[np.searchsorted(edges, steps)]
+        return np.clip(np.rint(steps) + self.zero, 0, len(self.levels) - 1).astype(np.uint8)
+
+    @property
+    def zero(self) -> int | None:
+        """The code of level 0 where levels are consecutive whole numbers in order; None elsewhere."""
+        return _zero(self.levels.tobytes())
+
+    @property
+    def _sorted(self) -> tuple[Bytes, Floats]:
+        return _edges(self.levels.tobytes())
+
+    def put(self, blocks: Bytes, codes: Bytes) -> None:
+        """Replace the codes of `blocks` by `codes`, (..., block); scales and offsets stay."""
+        for part in self.bits:
+            mask = (1 << part.count) - 1
+            moved = (codes >> part.place & mask) << part.shift
+            # Each byte holds the codes of several weights: one weight of each at a time.
+            for turn in _turns(part.byte.tobytes()):
+                at = part.byte[turn]
+                keep = ~(np.uint8(mask) << part.shift[turn])
+                blocks[..., at] = blocks[..., at] & keep | moved[..., turn]
+
+
+@cache
+def _turns(byte: bytes) -> tuple[NDArray[np.intp], ...]:
+    """Indices of codes, in sets that have no byte twice."""
+    at = np.frombuffer(byte, np.intp)
+    rank = np.array([np.count_nonzero(at[:i] == b) for i, b in enumerate(at)])
+    return tuple(np.flatnonzero(rank == turn) for turn in range(rank.max() + 1))
+
+
+@cache
+def _zero(levels: bytes) -> int | None:
+    values = np.frombuffer(levels, np.float32)
+    return int(-values[0]) if (np.diff(values) == 1).all() else None
+
+
+@cache
+def _edges(levels: bytes) -> tuple[Bytes, Floats]:
+    """The codes by ascending level, and the midpoints between neighbouring levels."""
+    values = np.frombuffer(levels, np.float32)
+    order = np.argsort(values, kind="stable").astype(np.uint8)
+    return order, (values[order[1:]] + values[order[:-1]]) / 2
+
+
+def layout(type_: GGMLQuantizationType) -> Layout | None:
+    """How `type_` keeps its blocks; None of a type whose codes cannot be chosen one by one."""
+    return _LAYOUTS.get(type_)
+
+
+def _half(blocks: Bytes, at: int) -> Floats:
+    return np.ascontiguousarray(blocks[..., at : at + 2]).view("<f2").astype(np.float32)  # (..., 1)
+
+
+def _scale(at: int) -> Callable[[Bytes], tuple[Floats, Floats]]:
+    def read(blocks: Bytes) -> tuple[Floats, Floats]:
+        d = _half(blocks, at)
+        return d, np.zeros_like(d)
+
+    return read
+
+
+def _scale_and_minimum(blocks: Bytes) -> tuple[Floats, Floats]:
+    return _half(blocks, 0), _half(blocks, 2)
+
+
+def _power_of_two(blocks: Bytes) -> tuple[Floats, Floats]:
+    d = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127)
+    return d, np.zeros_like(d)
+
+
+def _q2_k(blocks: Bytes) -> tuple[Floats, Floats]:
+    packed = blocks[..., :16]
+    return _half(blocks, 80) * (packed & 15), -_half(blocks, 82) * (packed >> 4)
+
+
+def _q3_k(blocks: Bytes) -> tuple[Floats, Floats]:
+    low, high = blocks[..., 96:104], blocks[..., 104:108]
+    four = np.concatenate([low & 15, low >> 4], -1)  # (..., 16)
+    two = np.concatenate([high >> shift & 3 for shift in (0, 2, 4, 6)], -1)
+    d = _half(blocks, 108) * ((four | two << 4).astype(np.int8) - 32)
+    return d, np.zeros_like(d)
+
+
+def _k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
+    first, second, third = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
+    scale = np.concatenate([first & 63, third & 15 | first >> 6 << 4], -1)  # (..., 8)
+    minimum = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], -1)
+    return _half(blocks, 0) * scale, -_half(blocks, 2) * minimum
+
+
+def _q6_k(blocks: Bytes) -> tuple[Floats, Floats]:
+    d = _half(blocks, 208) * np.ascontiguousarray(blocks[..., 192:208]).view(np.int8)
+    return d, np.zeros_like(d)
+
+
+def _iq4_xs(blocks: Bytes) -> tuple[Floats, Floats]:
+    high = np.ascontiguousarray(blocks[..., 2:4]).view("<u2") >> np.arange(0, 16, 2) & 3  # (..., 8)
+    low = np.repeat(blocks[..., 4:8], 2, -1) >> np.tile([0, 4], 4) & 15
+    d = _half(blocks, 0) * ((low | high << 4).astype(np.int8) - 32)
+    return d, np.zeros_like(d)
+
+
+def _bits(byte: object, shift: object, count: int, place: int = 0, *, block: int) -> _Bits:
+    full = np.zeros(block, np.intp)
+    return _Bits(full + byte, (full + shift).astype(np.uint8), count, place)
+
+
+def _make() -> dict[GGMLQuantizationType, Layout]:
+    e = np.arange(32)
+
+    def nibbles(at: int) -> _Bits:
+        return _bits(at + e % 16, 4 * (e // 16), 4, block=32)
+
+    def fifth(at: int) -> _Bits:
+        return _bits(at + e // 8, e % 8, 1, 4, block=32)
+
+    k = np.arange(256)
+    half, quarter, line = k // 128, k % 128 // 32, k % 32
+    pairs = 32 * (k // 64) + line, 4 * (k % 64 // 32)
+
+    def levels(bits: int, zero: int = 0) -> Floats:
+        return np.arange(1 << bits, dtype=np.float32) - zero
+
+    def two(at: int) -> _Bits:
+        return _bits(at + 32 * half + line, 2 * quarter, 2, block=256)
+
+    nonlinear = np.array(_NONLINEAR, np.float32)
+    signed = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
+    return {
+        Type.Q4_0: Layout(32, 32, levels(4, 8), _scale(0), (nibbles(2),)),
+        Type.Q4_1: Layout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),)),
+        Type.Q5_0: Layout(32, 32, levels(5, 16), _scale(0), (nibbles(6), fifth(2))),
+        Type.Q5_1: Layout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth(4))),
+        Type.Q8_0: Layout(32, 32, signed, _scale(0), (_bits(2 + e, 0, 8, block=32),)),
+        Type.IQ4_NL: Layout(32, 32, nonlinear, _scale(0), (nibbles(2),)),
+        Type.MXFP4: Layout(32, 32, np.array(_E2M1, np.float32), _power_of_two, (nibbles(1),)),
+        Type.Q2_K: Layout(256, 16, levels(2), _q2_k, (two(16),)),
+        Type.Q3_K: Layout(256, 16, levels(3, 4), _q3_k, (two(32), _bits(line, k // 32, 1, 2, block=256))),
+        Type.Q4_K: Layout(256, 32, levels(4), _k_scales, (_bits(16 + pairs[0], pairs[1], 4, block=256),)),
+        Type.Q5_K: Layout(
+            256,
+            32,
+            levels(5),
+            _k_scales,
+            (_bits(48 + pairs[0], pairs[1], 4, block=256), _bits(16 + line, k // 32, 1, 4, block=256)),
+        ),
+        Type.Q6_K: Layout(
+            256,
+            16,
+            levels(6, 32),
+            _q6_k,
+            (
+                _bits(64 * half + line + 32 * (quarter % 2), 4 * (quarter // 2), 4, block=256),
+                _bits(128 + 32 * half + line, 2 * quarter, 2, 4, block=256),
+            ),
+        ),
+        Type.IQ4_XS: Layout(
+            256,
+            32,
+            nonlinear,
+            _iq4_xs,
+            (_bits(8 + 16 * (k // 32) + k % 16, 4 * (k % 32 // 16), 4, block=256),),
+        ),
+    }
+
+
+_LAYOUTS = _make()
+assert all(GGML_QUANT_SIZES[t][0] == kept.block for t, kept in _LAYOUTS.items())
