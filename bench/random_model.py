@@ -10,9 +10,9 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from ..convert.architecture import Architecture, TensorSpec, metadata_fields, tensor_specs
 from ..convert.plan import TensorPlan, planned
-from ..convert.quantize import _ggml
+from ..convert.quantize import quantize
 from ..convert.write import write_gguf
-from ..gguf_file import Field, row_bytes
+from ..gguf_file import Field
 
 _SEED = 13
 _TILE = (64, 1024)  # weights that are quantized; a matrix repeats their bytes
@@ -70,17 +70,8 @@ def _blocks(plans: list[TensorPlan]) -> Iterator[bytes]:
 @cache
 def _tile(type_: GGMLQuantizationType) -> bytes:
     """Random weights as ggml quantizes them; some types want an importance of each column, here all alike."""
-    rows, columns = _TILE
     weights = np.random.default_rng(_SEED).normal(0, _SCALE, _TILE).astype(np.float32)  # (rows, columns)
-    if type_ is GGMLQuantizationType.F32:
-        return weights.tobytes()
-    out = np.empty(rows * row_bytes(columns, type_), np.uint8)
-    importance = np.ones(columns, np.float32)  # (columns,)
-    written = _ggml().ggml_quantize_chunk(
-        type_, weights.ctypes.data, out.ctypes.data, 0, rows, columns, importance.ctypes.data
-    )
-    assert written == out.nbytes, (type_, written, out.nbytes)
-    return out.tobytes()
+    return quantize(weights, type_, "random weights", np.ones(_TILE[1], np.float32))
 
 
 def _vocabulary(count: int) -> dict[str, Field]:
