@@ -70,6 +70,21 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.
 Threads = Annotated[
     int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
 ]
+AdapterOption = Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="The most the file may have: 600MB, 572MiB, 0.6GB, 3.9bpw; plans its types."),
+]
+ImportanceOption = Annotated[
+    Path | None, typer.Option(help="An importance file; with --size, measured and cached unless given.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
+]
+TargetOption = Annotated[str | None, typer.Option(help="x86, arm or any; by default this machine's kind.")]
+PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
+CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 
@@ -142,29 +157,45 @@ def demo(as_json: Json = False) -> None:
 def convert(
     base: BaseArgument,
     output: Output,
-    adapter: Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")] = None,
-    type_: Annotated[str, typer.Option("--type", help="Any ggml type: Q4_K, Q8_0, IQ4_NL, F16, …")] = "Q4_K",
+    adapter: AdapterOption = None,
+    type_: Annotated[
+        str | None, typer.Option("--type", help="Any ggml type: Q4_K (the default), Q8_0, IQ4_NL, F16, …")
+    ] = None,
+    size: SizeOption = None,
+    importance: ImportanceOption = None,
+    calibration: CalibrationOption = None,
+    target: TargetOption = None,
+    prefer: PreferOption = "balanced",
+    costs: CostsOption = None,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     revision: Revision = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Merge an adapter into a base and write one quantized GGUF."""
+    """Merge an adapter into a base and write one quantized GGUF, of a type or of a size."""
     from .convert.pipeline import convert as run  # noqa: PLC0415
     from .convert.write import check_target  # noqa: PLC0415
     from .models.fetch import fetch  # noqa: PLC0415
 
     if report and report.absolute() == output.absolute():
         raise typer.BadParameter(f"--report and --output are both {output}")
+    if type_ and size:
+        raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
+    wish = _wish(size, target, prefer, costs) if size else None
     base_path = fetch(base, revision=revision, what="base")
     adapter_path = fetch(adapter, what="adapter") if adapter else None
+    check_target(output, base_path, *([adapter_path] if adapter_path else []))
     if report:
         check_target(report, base_path, *([adapter_path] if adapter_path else []))
+    if importance is None and (size or calibration):
+        importance = _importance(base_path, adapter_path, calibration, threads)
     with _bar("convert") as progress:
         done = run(
             base_path,
             output,
-            type_=type_,
+            type_=type_ or "Q4_K",
+            wish=wish,
+            importance=importance,
             adapter=adapter_path,
             base_id=_name(base),
             adapter_id=_name(adapter or ""),
@@ -181,9 +212,74 @@ def convert(
         "tensors": ", ".join(f"{count} {name}" for name, count in done.types.items()),
         "base": done.base.id,
         "adapter": _adapter_line(done.adapter) if done.adapter else "none",
+        **(_predicted(done.prediction) if done.prediction else {}),
         "sha256": done.sha256,
         "time": f"{done.seconds:.1f} s",
     }))  # fmt: skip
+
+
+@app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")
+def plan(
+    base: BaseArgument,
+    size: Annotated[str, typer.Option(help="As in convert.")],
+    adapter: AdapterOption = None,
+    importance: ImportanceOption = None,
+    calibration: CalibrationOption = None,
+    target: TargetOption = None,
+    prefer: PreferOption = "balanced",
+    costs: CostsOption = None,
+    revision: Revision = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
+    from .convert.pipeline import outline  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    wish = _wish(size, target, prefer, costs)
+    base_path = fetch(base, revision=revision, what="base")
+    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    if importance is None:
+        importance = _importance(base_path, adapter_path, calibration, threads)
+    with _bar("plan") as progress:
+        done = outline(base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress)
+    for warning in done.warnings:
+        err.print(f"warning: {_printable(warning)}", markup=False)
+    result = asdict(done)
+    for tensor, of in zip(result["tensors"], done.tensors, strict=True):
+        tensor["type"] = of.type.name
+    rows = {p.target: f"{p.type.name}, {p.nbytes:,} bytes" for p in done.tensors if len(p.shape) > 1}
+    counted = ", ".join(f"{count} {name}" for name, count in done.types.items())
+    _show(as_json, result, lambda: _facts(rows | {"tensors": counted} | _predicted(done.prediction)))
+
+
+@app.command(epilog="Example: thirteen importance smollm2-135m --output importance.gguf")
+def importance(
+    base: BaseArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The importance file to write.")],
+    adapter: AdapterOption = None,
+    calibration: CalibrationOption = None,
+    revision: Revision = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what matters in a model: activations, their covariances, and each matrix' sensitivity.
+
+    The file is in llama.cpp's importance-matrix format: llama-quantize takes it, and convert takes its.
+    """
+    from .calibration import measure_importance  # noqa: PLC0415
+    from .convert.write import check_target  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    base_path = fetch(base, revision=revision, what="base")
+    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    check_target(output, base_path, *(path for path in (adapter_path, calibration) if path))
+    with _stages() as stage:
+        sha256 = measure_importance(
+            base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
+        )
+    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
+    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
 
 
 @adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
@@ -352,6 +448,36 @@ def bench_latency(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")
+def bench_fidelity(
+    reference: Annotated[Path, typer.Argument(help="The adapted model in high precision: --type F16.")],
+    shipped: Annotated[Path, typer.Argument(help="The same, quantized.")],
+    base: Annotated[Path | None, typer.Option(help="The unadapted model in high precision.")] = None,
+    shipped_base: Annotated[Path | None, typer.Option(help="The unadapted model, quantized alike.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="The adapter as a GGUF LoRA, to compare.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a quantized file with full precision, and tell how much of the adapter's effect survives."""
+    from .bench.fidelity import run, table  # noqa: PLC0415
+
+    with _bar("fidelity") as progress:
+        report = run(
+            reference,
+            shipped,
+            base=base,
+            shipped_base=shipped_base,
+            adapter=adapter,
+            data=data,
+            tokens=tokens,
+            threads=threads,
+            progress=progress,
+        )
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @models_app.callback(epilog="Example: thirteen models fetch smollm2-135m")
 def models(context: typer.Context) -> None:
     """List the models and adapters known by name."""
@@ -375,6 +501,34 @@ def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     from .models.fetch import fetch  # noqa: PLC0415
 
     print(fetch(name, revision=revision, what="base"))
+
+
+def _wish(size: str, target: str | None, prefer: str, costs: Path | None) -> Any:
+    from .convert.budget import PREFERENCES, Wish  # noqa: PLC0415
+    from .convert.costs import costs_for, read_costs, this_target  # noqa: PLC0415
+    from .convert.size import parse_size  # noqa: PLC0415
+
+    if prefer not in PREFERENCES:
+        raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
+    if costs and target:
+        raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
+    return Wish(parse_size(size), prefer, read_costs(costs) if costs else costs_for(target or this_target()))
+
+
+def _importance(base: Path, adapter: Path | None, calibration: Path | None, threads: int | None) -> Path:
+    from .calibration import cached_importance  # noqa: PLC0415
+
+    with _stages() as stage:
+        return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
+
+
+def _predicted(prediction: Any) -> dict[str, str]:
+    divergence = prediction.divergence
+    return {
+        "predicted KL": "not in nats" if divergence is None else f"{divergence:.4f} nats",
+        "predicted decode": f"{prediction.decode_speed:.2f} of uniform Q4_K's speed ({prediction.target})",
+        "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes, {prediction.prefer}",
+    }
 
 
 def _default_model() -> Path:
@@ -443,3 +597,16 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
+    """Progress bars of several stages, one below the other; yields what starts one by its name."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+
+        def start(name: str) -> Callable[[int, int], None]:
+            task = progress.add_task(name, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield start

@@ -14,7 +14,7 @@ from .architecture import TensorSpec
 from .costs import REFERENCE, CostTable
 from .importance import Importance
 from .loss import TIED, measure
-from .plan import Option, Options, TensorPlan, allocate, planned
+from .plan import Options, TensorPlan, allocate, planned
 from .safetensors_file import Rows
 from .size import Size
 from .write import ALIGNMENT

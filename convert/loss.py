@@ -1,6 +1,6 @@
 """What each type would do to each matrix: its measured error on the matrix' own rows, by how much that matters."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from math import prod
 from typing import Protocol
 

@@ -3,7 +3,6 @@
 import threading
 
 import numpy as np
-from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
