@@ -60,7 +60,7 @@ def cached_importance(
     return path
 
 
-def measure_importance(
+def measure_importance(  # noqa: PLR0913 - what a measurement can be told
     base: Path,
     adapter: Path | None,
     output: Path,

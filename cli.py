@@ -478,6 +478,28 @@ def bench_fidelity(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("types", epilog="Example: thirteen bench types --output costs.json")
+def bench_types(
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a weight of each type costs on this machine; about three minutes."""
+    from .bench.types import run, table, write_costs  # noqa: PLC0415
+    from .convert.write import check_target  # noqa: PLC0415
+
+    if output:
+        check_target(output)
+    with _bar("types") as progress:
+        report = run(threads=threads, progress=progress)
+    if output:
+        write_costs(report, output)
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @models_app.callback(epilog="Example: thirteen models fetch smollm2-135m")
 def models(context: typer.Context) -> None:
     """List the models and adapters known by name."""
@@ -527,7 +549,7 @@ def _predicted(prediction: Any) -> dict[str, str]:
     return {
         "predicted KL": "not in nats" if divergence is None else f"{divergence:.4f} nats",
         "predicted decode": f"{prediction.decode_speed:.2f} of uniform Q4_K's speed ({prediction.target})",
-        "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes, {prediction.prefer}",
+        "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
     }
 
 

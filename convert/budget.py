@@ -55,7 +55,7 @@ class Prediction:
         budget_bytes: the size asked for.
         file_bytes: the file's size, metadata included; it will be exactly that.
         divergence: KL divergence from the unquantized model in nats; None where no sensitivity was measured.
-        decode_speed: beside the same model with all matrices in Q4_K, by the cost table: 1.1 is a tenth faster.
+        decode_speed: beside the same model with all matrices in Q4_K, by the cost table.
         target: the kind of processor that the costs are for.
         prefer: what was preferred.
     """
@@ -68,7 +68,7 @@ class Prediction:
     prefer: str
 
 
-def measure_all(
+def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
     specs: Mapping[str, TensorSpec],
     weights: Weights,
     importance: Importance,
@@ -112,7 +112,7 @@ def plan_for_size(
     least, most = (fixed + sum(pick(o.nbytes for o in of) for of in options.values()) for pick in (min, max))
     if budget < least or FILL * budget > most:
         raise OutputError(
-            f"--size {wish.size.text}: {budget:,} bytes cannot be met with the types for {wish.costs.target}: "
+            f"--size {wish.size.text}: {budget:,} bytes cannot be met with {wish.costs.target} types: "
             f"the smallest file possible has {least:,} bytes ({8 * least / weights:.2f} bits a weight), "
             f"the largest {most:,} ({8 * most / weights:.2f})"
         )

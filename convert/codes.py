@@ -1,4 +1,4 @@
-"""Blocks of the scalar ggml types taken apart: the scale, offset and code of each weight, and put together again.
+"""Blocks of the scalar ggml types taken apart into scales, offsets and codes, and put together again.
 
 Where each code's bits lie is a table for each type, after ggml-quants.c. The codebook types (IQ1 to IQ3) code
 several weights at once and are none of these.
@@ -7,6 +7,7 @@ several weights at once and are none of these.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -102,7 +103,8 @@ def _edges(levels: bytes) -> tuple[Bytes, Floats]:
     """The codes by ascending level, and the midpoints between neighbouring levels."""
     values = np.frombuffer(levels, np.float32)
     order = np.argsort(values, kind="stable").astype(np.uint8)
-    return order, (values[order[1:]] + values[order[:-1]]) / 2
+    middles: Floats = ((values[order[1:]] + values[order[:-1]]) / 2).astype(np.float32)
+    return order, middles
 
 
 def layout(type_: GGMLQuantizationType) -> Layout | None:
@@ -127,7 +129,7 @@ def _scale_and_minimum(blocks: Bytes) -> tuple[Floats, Floats]:
 
 
 def _power_of_two(blocks: Bytes) -> tuple[Floats, Floats]:
-    d = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127)
+    d: Floats = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127).astype(np.float32)
     return d, np.zeros_like(d)
 
 
@@ -163,7 +165,7 @@ def _iq4_xs(blocks: Bytes) -> tuple[Floats, Floats]:
     return d, np.zeros_like(d)
 
 
-def _bits(byte: object, shift: object, count: int, place: int = 0, *, block: int) -> _Bits:
+def _bits(byte: Any, shift: Any, count: int, place: int = 0, *, block: int) -> _Bits:
     full = np.zeros(block, np.intp)
     return _Bits(full + byte, (full + shift).astype(np.uint8), count, place)
 

@@ -1,8 +1,8 @@
 """Rounding with error feedback: each column's rounding error is made good by the columns after it.
 
-The method is GPTQ's (arXiv 2210.17323), which is optimal brain quantization (arXiv 2208.11580) for all rows at
-once, with the scales and offsets that ggml chose: what is minimized is the error of the layer's output on the
-calibration text, by the inputs' covariance, and not that of each weight. The covariance is kept for blocks of
+The method is GPTQ's (arXiv 2210.17323), which is optimal brain quantization (arXiv 2208.11580) for all rows
+at once, with the scales and offsets that ggml chose: what is minimized is the error of the layer's output on
+the calibration text, by the inputs' covariance, and not that of each weight. The covariance is kept for blocks of
 neighbouring columns; between blocks it is taken as zero.
 """
 
@@ -40,7 +40,8 @@ def influence(covariance: Floats) -> Floats:
         upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
     except np.linalg.LinAlgError:
         raise ModelFileError("the importance's covariances are none: they have negative variances") from None
-    return (upper / np.diagonal(upper, axis1=1, axis2=2)[..., None]).astype(np.float32)
+    divided: Floats = (upper / np.diagonal(upper, axis1=1, axis2=2)[..., None]).astype(np.float32)
+    return divided
 
 
 def round_with_feedback(

@@ -1,8 +1,8 @@
 """How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity` and `NAME.in_cov`, which llama.cpp passes
-over.
+`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity` and `NAME.in_cov`, which llama.cpp
+passes over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,8 +44,8 @@ class Importance:
         datasets: what the model read.
         chunk: tokens that it read together.
         chunks: how many times.
-        sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input has
-            length 1; empty where that was not measured.
+        sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input
+            has length 1; empty where that was not measured.
         blocks: where the covariances of the inputs lie in the file; empty where there are none.
     """
 
@@ -60,7 +60,7 @@ class Importance:
     blocks: dict[str, Tensor]
 
     def covariance(self, name: str) -> Vector | None:
-        """How the inputs of a matrix vary together where they have length 1, in blocks of neighbouring columns.
+        """How a matrix' inputs vary together where they have length 1, in blocks of neighbouring columns.
 
         Returns:
             (blocks, width, width), whose traces together are 1; None where the file has none for this matrix.
@@ -76,15 +76,17 @@ class Importance:
     def shares(self, name: str) -> Vector | None:
         """What each input of a matrix has of the energy of all, (columns,); None where it met no token.
 
-        Of the file's two accounts, the mean: that of all tokens alike, and that of the largest activations, which
-        few tokens have but all depend on.
+        Of the file's two accounts, the mean: that of all tokens alike, and that of the largest activations,
+        which few tokens have but all depend on.
         """
         means = self.means.get(name)
         if means is None or not means.any():
             return None
-        large = means / means.sum()
+        large: Vector = means / means.sum()
         alike = self.covariance(name)
-        return large if alike is None else (large + np.diagonal(alike, axis1=1, axis2=2).ravel()) / 2
+        if alike is not None:
+            large = ((large + np.diagonal(alike, axis1=1, axis2=2).ravel()) / 2).astype(np.float32)
+        return large
 
     def fit(self, specs: Iterable[TensorSpec]) -> None:
         """Check that this is the importance of the model with these tensors.

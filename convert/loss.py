@@ -1,4 +1,4 @@
-"""What each type would do to each matrix: its measured error on the matrix' own rows, by how much that matters."""
+"""What each type would do to each matrix: its error, measured on the matrix' rows, by how much it matters."""
 
 from collections.abc import Iterable
 from math import prod

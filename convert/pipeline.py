@@ -85,7 +85,7 @@ class Outline:
     warnings: list[str]
 
 
-def outline(
+def outline(  # noqa: PLR0913 - what a plan can be told
     base: Path,
     wish: Wish,
     importance: Path,
@@ -163,7 +163,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
         base=Source(checkpoint.id, hashed.result()),
         base_quantized=dict(checkpoint.quantized),
         adapter=model.source,
-        importance=model.importance and Source(model.importance.path.name, model.importance.sha256),
+        importance=Source(used.path.name, used.sha256) if (used := model.importance) else None,
         prediction=prediction,
         warnings=model.warnings,
         seconds=time.perf_counter() - started,

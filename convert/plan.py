@@ -101,13 +101,14 @@ def allocate(options: Options, most: int, least: int = 0, eagerness: float = 0.0
     """Choose a type for every tensor: the least loss within a budget of bytes, by dynamic programming.
 
     It is the multiple-choice knapsack problem, solved exactly (Kellerer, Pferschy, Pisinger 2004, section
-    11.5), but that bytes are counted in units of `most` / 131072 where they have no larger one in common. Speed comes in by minimizing loss * cost**eagerness: its Lagrangian is loss + price * cost, and
-    at the minimum the price is eagerness * loss / cost.
+    11.5), but that bytes are counted in units of `most` / 131072 where they have no larger one in common.
+    Speed comes in by minimizing loss * cost**eagerness: its Lagrangian is loss + price * cost, and at the
+    minimum the price is eagerness * loss / cost.
 
     Args:
         options: of each tensor, by name.
         most: bytes that all tensors may come to.
-        least: bytes that they shall come to, if any choice does; see also the module's docstring.
+        least: bytes that they shall come to, if any choice does.
         eagerness: percent of loss that a percent of decode time is worth.
 
     Returns:

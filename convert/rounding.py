@@ -1,4 +1,4 @@
-"""How rows become a type's bytes: by ggml, and where the inputs' covariance is known, once more with feedback."""
+"""How rows become a type's bytes: by ggml, then, if the inputs' covariance is known, with feedback."""
 
 import threading
 

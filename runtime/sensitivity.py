@@ -1,8 +1,8 @@
 """How much the errors of each weight matrix matter to what a model says: measured, by adding noise.
 
-To the outputs of a few matrices at a time, those of one role in neighbouring layers, noise is added that looks
-as the rounding of weights does: independent between rows, in proportion to the length of the input. The KL
-divergence that comes of it, by the noise's energy, is the sensitivity. It is the measured counterpart of the
+To the outputs of a few matrices at a time, those of one role in neighbouring layers, noise is added that
+looks as the rounding of weights does: independent between rows, in proportion to the length of the input. The
+KL divergence that comes of it, by the noise's energy, is the sensitivity. It is the measured counterpart of the
 Fisher information that second-order quantization methods estimate by gradients (HAWQ, arXiv 1905.03696).
 """
 
@@ -109,7 +109,8 @@ def _log_probabilities(context: Context, tokens: tuple[int, ...]) -> Logs:
     logits = np.stack([context.logits_row(row) for row in rows])
     context.clear(0)
     logits -= logits.max(1, keepdims=True)
-    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    out: Logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    return out
 
 
 def _divergence(reference: Logs, other: Logs) -> float:

@@ -150,9 +150,8 @@ class Squares:
 class Covariances:
     """A tap that sums up how the inputs of each layer vary together, in blocks of neighbouring columns.
 
-    Every token counts alike: its inputs are divided by their length. Else a few tokens, such as the first of a
-    text, whose activations are hundreds of times larger, would be all that is seen. (On SmolLM2-135M, rounding
-    with error feedback by such covariances has 0.70 of the KL divergence without; by plain ones, 0.83.)
+    Every token counts alike: its inputs are divided by their length. Else a few tokens, such as the first of
+    a text, whose activations are hundreds of times larger, would be all that is seen.
     """
 
     def __init__(self) -> None:
@@ -173,7 +172,7 @@ class Covariances:
 
     def means(self) -> dict[str, NDArray[np.float32]]:
         """Over the tokens, (blocks, width, width) by weight; all blocks' traces together are 1."""
-        return {name: sums / self.counts[name] for name, sums in self.sums.items()}
+        return {name: (sums / self.counts[name]).astype(np.float32) for name, sums in self.sums.items()}
 
 
 def block_width(columns: int) -> int:
