@@ -2,8 +2,8 @@
 
 The method is GPTQ's (arXiv 2210.17323), which is optimal brain quantization (arXiv 2208.11580) for all rows
 at once, with the scales and offsets that ggml chose: what is minimized is the error of the layer's output on
-the calibration text, by the inputs' covariance, and not that of each weight. The covariance is kept for blocks of
-neighbouring columns; between blocks it is taken as zero.
+the calibration text, by the inputs' covariance, and not that of each weight. The covariance is kept for
+blocks of neighbouring columns; between blocks it is taken as zero.
 """
 
 import numpy as np

@@ -2,8 +2,8 @@
 
 To the outputs of a few matrices at a time, those of one role in neighbouring layers, noise is added that
 looks as the rounding of weights does: independent between rows, in proportion to the length of the input. The
-KL divergence that comes of it, by the noise's energy, is the sensitivity. It is the measured counterpart of the
-Fisher information that second-order quantization methods estimate by gradients (HAWQ, arXiv 1905.03696).
+KL divergence that comes of it, by the noise's energy, is the sensitivity. It is the measured counterpart of
+the Fisher information that second-order quantization methods estimate by gradients (HAWQ, arXiv 1905.03696).
 """
 
 from collections.abc import Callable, Collection, Sequence

@@ -1,4 +1,4 @@
-"""The planner: a budget is kept, more bytes never cost more loss, and the order of tensors is nothing to it."""
+"""The planner: a budget is kept, more bytes never cost more loss, whatever the order of tensors."""
 
 from itertools import product
 
