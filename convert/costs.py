@@ -6,8 +6,8 @@ embedding, which it reads as it lies in the file. An output matrix of its own is
 
 `x86.json` was measured by `thirteen bench types`. `arm.json` was not measured but derived: it has the types
 that llama.cpp repacks on Arm with the dot product instructions (`ggml_repack_get_optimal_repack_type` in
-ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per weight, since decode waits for memory. The
-K-quants below 4 bits and IQ4_XS, which it does not repack, are at half as much again.
+ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per weight, since decode waits for memory.
+The K-quants below 4 bits and IQ4_XS, which it does not repack, are at half as much again.
 """
 
 import platform
