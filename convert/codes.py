@@ -60,8 +60,10 @@ class Layout:
         """The codes of the levels nearest to `steps`, which are in units of the scale, from the offset."""
         if self.zero is None:
             order, edges = self._sorted
-            return order[np.searchsorted(edges, steps)]
-        return np.clip(np.rint(steps) + self.zero, 0, len(self.levels) - 1).astype(np.uint8)
+            found: Bytes = order[np.searchsorted(edges, steps)]
+            return found
+        code: Bytes = np.clip(np.rint(steps) + self.zero, 0, len(self.levels) - 1).astype(np.uint8)
+        return code
 
     @property
     def zero(self) -> int | None:
