@@ -10,6 +10,7 @@ from .convert.checkpoint import open_checkpoint
 from .convert.importance import write_importance
 from .convert.pipeline import convert
 from .digest import file_sha256
+from .gguf_file import read_header
 from .models.fetch import cache_dir
 from .models.texts import calibration as built_in
 from .runtime.passages import read_passages
@@ -81,7 +82,10 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         convert(
             base, model, type_=PRECISION, adapter=adapter, threads=threads, progress=stage("high precision")
         )
-        statistics = trace(model, passages, chunk=_CHUNK, threads=threads, progress=stage("activations"))
+        trained = read_header(model).metadata[f"{open_checkpoint(base).architecture.name}.context_length"]
+        statistics = trace(
+            model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
+        )
         sensitivity = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
     return write_importance(
         output,

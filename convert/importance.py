@@ -6,7 +6,7 @@ passes over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Importance:
     chunk: int
     chunks: int
     sensitivity: dict[str, float]
-    blocks: dict[str, Tensor]
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
     def covariance(self, name: str) -> Vector | None:
         """How a matrix' inputs vary together where they have length 1, in blocks of neighbouring columns.
