@@ -82,7 +82,8 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         convert(
             base, model, type_=PRECISION, adapter=adapter, threads=threads, progress=stage("high precision")
         )
-        trained = read_header(model).metadata[f"{open_checkpoint(base).architecture.name}.context_length"]
+        metadata = read_header(model).metadata
+        trained = metadata[f"{metadata['general.architecture']}.context_length"]
         statistics = trace(
             model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
         )

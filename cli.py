@@ -278,8 +278,7 @@ def importance(
         sha256 = measure_importance(
             base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
         )
-    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
-    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
+    _show_file(output, sha256, as_json)
 
 
 @adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
@@ -329,8 +328,7 @@ def adapter_export(
         adapter_id=_name(adapter),
         base_id=_name(base),
     )
-    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
-    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
+    _show_file(output, sha256, as_json)
 
 
 @app.command(epilog="Example: thirteen inspect model.gguf")
@@ -597,6 +595,12 @@ def _show(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableT
         print(_json(result))
     else:
         out.print(table())
+
+
+def _show_file(output: Path, sha256: str, as_json: bool) -> None:
+    """Print what was written."""
+    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
+    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
 
 
 def _json(value: dict[str, Any], indent: int | None = None) -> str:

@@ -43,7 +43,7 @@ def take_turn(engine: Engine, number: int, settings: Settings) -> Turn:
     vocabulary.
     """
     prompt = random_prompt(engine.model, number, settings.prompt_tokens)
-    prefill_s, decode_s = _read_and_write(engine, prompt, settings.decode_tokens)
+    prefill_s, decode_s = read_and_write(engine, prompt, settings.decode_tokens)
     first_token_s, question_tokens = _first_token(engine, f"What is {100 + number} times 13?")
     return Turn(prefill_s, decode_s, first_token_s, question_tokens)
 
@@ -62,7 +62,7 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     return tuple(drawn.tolist())
 
 
-def _read_and_write(engine: Engine, prompt: tuple[int, ...], decode_tokens: int) -> tuple[float, float]:
+def read_and_write(engine: Engine, prompt: tuple[int, ...], decode_tokens: int) -> tuple[float, float]:
     """Seconds to the first token, and from there over `decode_tokens` more."""
     began = perf_counter()
     engine.submit(Request(prompt, max_tokens=1 + decode_tokens, ignore_end=True))

@@ -31,7 +31,7 @@ from .machine import Build, Machine, this_build, this_machine
 from .random_model import matrix_weights, write_model
 from .ratio import Array, Interval, paired_ratio
 from .settings import Settings, check_count, load
-from .turn import _read_and_write, random_prompt
+from .turn import random_prompt, read_and_write
 from .verdict import NOISE_MAX, too_noisy
 
 TYPES = (
@@ -251,7 +251,7 @@ def _round(engines: Sequence[Engine], number: int, settings: Settings, tick: Cal
     order = range(len(engines)) if number % 2 == 0 else reversed(range(len(engines)))
     for place in order:
         prompt = random_prompt(engines[place].model, number, settings.prompt_tokens)
-        seconds[place] = _read_and_write(engines[place], prompt, settings.decode_tokens)
+        seconds[place] = read_and_write(engines[place], prompt, settings.decode_tokens)
         tick()
     return seconds
 

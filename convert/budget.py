@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
 
 from gguf import GGMLQuantizationType
 
@@ -13,9 +12,8 @@ from ..errors import OutputError
 from .architecture import TensorSpec
 from .costs import REFERENCE, CostTable
 from .importance import Importance
-from .loss import TIED, measure
+from .loss import TIED, Weights, measure
 from .plan import Options, TensorPlan, allocate, planned
-from .safetensors_file import Rows
 from .size import Size
 from .write import ALIGNMENT
 
@@ -23,13 +21,6 @@ PREFERENCES = {"quality": 0.0, "balanced": 1.0, "speed": 8.0}  # percent of loss
 FILL = 0.985  # of the size asked for, which a file uses at least where its types allow it
 
 Progress = Callable[[int, int], None]
-
-
-class Weights(Protocol):
-    """What there is to quantize: rows of the base, the adapter merged in."""
-
-    def rows(self, name: str, start: int, stop: int) -> Rows:
-        """Rows `start` to `stop` of a tensor."""
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,14 @@ _LEFT_OUT = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
 TIED = "token_embd.weight"
 
 
-class _Weights(Protocol):
-    def rows(self, name: str, start: int, stop: int) -> Rows: ...
+class Weights(Protocol):
+    """What there is to quantize: rows of the base, the adapter merged in."""
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """Rows `start` to `stop` of a tensor."""
 
 
-def measure(spec: TensorSpec, weights: _Weights, importance: Importance, costs: CostTable) -> list[Option]:
+def measure(spec: TensorSpec, weights: Weights, importance: Importance, costs: CostTable) -> list[Option]:
     """The types that one matrix may have, with their predicted loss in nats of KL divergence.
 
     The loss is sensitivity * sum_ij share_j * (W - W')_ij**2 over some of the matrix' rows, W' being W as
@@ -70,7 +73,7 @@ def _error(
     return float((np.square(rows - rounded) @ shares).mean())
 
 
-def _sample(spec: TensorSpec, weights: _Weights) -> Rows:
+def _sample(spec: TensorSpec, weights: Weights) -> Rows:
     """Some rows from all over a matrix, (n, columns); always the same, and read in whole heads."""
     count, columns = spec.shape
     step = count // spec.heads if spec.heads else 1
