@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .convert.adapter import folder_sha256
 from .convert.checkpoint import open_checkpoint
+from .convert.covariance import Covariance
 from .convert.importance import write_importance
 from .convert.pipeline import convert
 from .digest import file_sha256
@@ -19,7 +20,7 @@ from .runtime.trace import trace
 
 # In bfloat16 a small adapter would be lost in the rounding; float16 has three bits more.
 PRECISION = "F16"
-_METHOD = "1"  # changes when what is measured does, so that no old file is taken for a new one
+_METHOD = "2"  # changes when what is measured does, so that no old file is taken for a new one
 _CHUNK = 512
 
 Progress = Callable[[int, int], None]
@@ -96,5 +97,8 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         chunks=statistics.chunks,
         datasets=[texts.name],
         sensitivity=sensitivity,
-        covariances=statistics.covariances,
+        covariances={
+            name: Covariance(blocks, statistics.sketches[name])
+            for name, blocks in statistics.covariances.items()
+        },
     )

@@ -17,6 +17,7 @@ Type = GGMLQuantizationType
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+_HALF_MAX = 65504.0  # the largest finite 16-bit float
 _NONLINEAR = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # doubled, as ggml keeps them
 
@@ -41,6 +42,8 @@ class Layout:
         levels: what each code stands for, before scale and offset, (2**bits,).
         scales: from blocks (..., block bytes) to scales and offsets, (..., block / group) each.
         bits: where the codes lie.
+        factors: where the 16-bit floats lie that all scales and all offsets of a block are proportional to; the
+            second, or both, may be missing.
     """
 
     block: int
@@ -48,6 +51,7 @@ class Layout:
     levels: Floats
     scales: Callable[[Bytes], tuple[Floats, Floats]]
     bits: tuple[_Bits, ...]
+    factors: tuple[int, ...]
 
     def codes(self, blocks: Bytes) -> Bytes:
         """The codes, (..., block), of blocks, (..., block bytes)."""
@@ -55,6 +59,17 @@ class Layout:
         for part in self.bits:
             out |= (blocks[..., part.byte] >> part.shift & ((1 << part.count) - 1)) << part.place
         return out
+
+    def parts(self, blocks: Bytes) -> tuple[Floats, Floats]:
+        """What scales and offsets contribute to the weights of blocks, (..., block) each."""
+        scale, offset = (np.repeat(of, self.group, -1) for of in self.scales(blocks))
+        return self.levels[self.codes(blocks)] * scale, offset
+
+    def multiply(self, blocks: Bytes, by: Floats) -> None:
+        """Multiply the factors of `blocks` by some numbers, (..., factors), as far as 16 bits tell."""
+        for index, at in enumerate(self.factors):
+            product = np.clip(_half(blocks, at) * by[..., index : index + 1], -_HALF_MAX, _HALF_MAX)
+            blocks[..., at : at + 2] = product.astype("<f2").view(np.uint8)
 
     def nearest(self, steps: Floats) -> Bytes:
         """The codes of the levels nearest to `steps`, which are in units of the scale, from the offset."""
@@ -194,22 +209,27 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
     nonlinear = np.array(_NONLINEAR, np.float32)
     signed = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     return {
-        Type.Q4_0: Layout(32, 32, levels(4, 8), _scale(0), (nibbles(2),)),
-        Type.Q4_1: Layout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),)),
-        Type.Q5_0: Layout(32, 32, levels(5, 16), _scale(0), (nibbles(6), fifth(2))),
-        Type.Q5_1: Layout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth(4))),
-        Type.Q8_0: Layout(32, 32, signed, _scale(0), (_bits(2 + e, 0, 8, block=32),)),
-        Type.IQ4_NL: Layout(32, 32, nonlinear, _scale(0), (nibbles(2),)),
-        Type.MXFP4: Layout(32, 32, np.array(_E2M1, np.float32), _power_of_two, (nibbles(1),)),
-        Type.Q2_K: Layout(256, 16, levels(2), _q2_k, (two(16),)),
-        Type.Q3_K: Layout(256, 16, levels(3, 4), _q3_k, (two(32), _bits(line, k // 32, 1, 2, block=256))),
-        Type.Q4_K: Layout(256, 32, levels(4), _k_scales, (_bits(16 + pairs[0], pairs[1], 4, block=256),)),
+        Type.Q4_0: Layout(32, 32, levels(4, 8), _scale(0), (nibbles(2),), (0,)),
+        Type.Q4_1: Layout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
+        Type.Q5_0: Layout(32, 32, levels(5, 16), _scale(0), (nibbles(6), fifth(2)), (0,)),
+        Type.Q5_1: Layout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth(4)), (0, 2)),
+        Type.Q8_0: Layout(32, 32, signed, _scale(0), (_bits(2 + e, 0, 8, block=32),), (0,)),
+        Type.IQ4_NL: Layout(32, 32, nonlinear, _scale(0), (nibbles(2),), (0,)),
+        Type.MXFP4: Layout(32, 32, np.array(_E2M1, np.float32), _power_of_two, (nibbles(1),), ()),
+        Type.Q2_K: Layout(256, 16, levels(2), _q2_k, (two(16),), (80, 82)),
+        Type.Q3_K: Layout(
+            256, 16, levels(3, 4), _q3_k, (two(32), _bits(line, k // 32, 1, 2, block=256)), (108,)
+        ),
+        Type.Q4_K: Layout(
+            256, 32, levels(4), _k_scales, (_bits(16 + pairs[0], pairs[1], 4, block=256),), (0, 2)
+        ),
         Type.Q5_K: Layout(
             256,
             32,
             levels(5),
             _k_scales,
             (_bits(48 + pairs[0], pairs[1], 4, block=256), _bits(16 + line, k // 32, 1, 4, block=256)),
+            (0, 2),
         ),
         Type.Q6_K: Layout(
             256,
@@ -220,6 +240,7 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
                 _bits(64 * half + line + 32 * (quarter % 2), 4 * (quarter // 2), 4, block=256),
                 _bits(128 + 32 * half + line, 2 * quarter, 2, 4, block=256),
             ),
+            (208,),
         ),
         Type.IQ4_XS: Layout(
             256,
@@ -227,6 +248,7 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
             nonlinear,
             _iq4_xs,
             (_bits(8 + 16 * (k // 32) + k % 16, 4 * (k % 32 // 16), 4, block=256),),
+            (0,),
         ),
     }
 

@@ -1,8 +1,8 @@
 """How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity` and `NAME.in_cov`, which llama.cpp
-passes over.
+`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, which
+llama.cpp passes over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +19,13 @@ from ..digest import file_sha256
 from ..errors import ModelFileError
 from ..gguf_file import MAGIC, Field, Header, Tensor, read_header
 from .architecture import TensorSpec
+from .covariance import Covariance
 from .plan import TensorPlan
 from .write import write_gguf
 
 Vector = NDArray[np.float32]
 
-SUMS, COUNTS, SENSITIVITY, COVARIANCE = ".in_sum2", ".counts", ".sensitivity", ".in_cov"
+SUMS, COUNTS, SENSITIVITY, COVARIANCE, LOW = ".in_sum2", ".counts", ".sensitivity", ".in_cov", ".in_low"
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 DATASETS, CHUNK, CHUNKS = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
 OPTIONAL = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out
@@ -47,6 +48,7 @@ class Importance:
         sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input
             has length 1; empty where that was not measured.
         blocks: where the covariances of the inputs lie in the file; empty where there are none.
+        low: where their parts of low rank lie; likewise.
     """
 
     path: Path
@@ -58,20 +60,22 @@ class Importance:
     chunks: int
     sensitivity: dict[str, float]
     blocks: dict[str, Tensor] = field(default_factory=dict)
+    low: dict[str, Tensor] = field(default_factory=dict)
 
-    def covariance(self, name: str) -> Vector | None:
-        """How a matrix' inputs vary together where they have length 1, in blocks of neighbouring columns.
-
-        Returns:
-            (blocks, width, width), whose traces together are 1; None where the file has none for this matrix.
-        """
-        block = self.blocks.get(_given(name))
-        if block is None:
+    def covariance(self, name: str) -> Covariance | None:
+        """How a matrix' inputs vary together where they have length 1; None where the file does not tell."""
+        given = _given(name)
+        if given not in self.blocks:
             return None
-        values = np.fromfile(self.path, "<f4", prod(block.shape), offset=block.offset)
+        blocks = self._array(self.blocks[given])
+        columns = blocks.shape[0] * blocks.shape[1]
+        return Covariance(blocks, self._array(self.low[given]) if given in self.low else _none(columns))
+
+    def _array(self, tensor: Tensor) -> Vector:
+        values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
         if not np.isfinite(values).all():
-            raise ModelFileError(f"{self.path}: tensor {block.name!r} holds what is not finite")
-        return values.reshape(block.shape).astype(np.float32, copy=False)
+            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds what is not finite")
+        return values.reshape(tensor.shape).astype(np.float32, copy=False)
 
     def shares(self, name: str) -> Vector | None:
         """What each input of a matrix has of the energy of all, (columns,); None where it met no token.
@@ -85,7 +89,7 @@ class Importance:
         large: Vector = means / means.sum()
         alike = self.covariance(name)
         if alike is not None:
-            large = ((large + np.diagonal(alike, axis1=1, axis2=2).ravel()) / 2).astype(np.float32)
+            large = ((large + alike.variances) / 2).astype(np.float32)
         return large
 
     def fit(self, specs: Iterable[TensorSpec]) -> None:
@@ -106,6 +110,11 @@ class Importance:
                 raise ModelFileError(f"{self.path}: tensor {block.name!r} has the shape {block.shape}")
             if block.type is not _F32 or columns.get(name) != block.shape[0] * block.shape[1]:
                 raise self._foreign(f"the covariance of {name!r} has the shape {block.shape}")
+        for name, low in self.low.items():
+            if name not in self.blocks or len(low.shape) != 2 or low.type is not _F32:
+                raise ModelFileError(f"{self.path}: tensor {low.name!r} has the shape {low.shape}")
+            if columns.get(name) != low.shape[0]:
+                raise self._foreign(f"the covariance of {name!r} has the shape {low.shape}")
         missing = [name for name in columns if name not in self.means and name not in OPTIONAL]
         if missing:
             raise self._foreign(
@@ -138,11 +147,8 @@ def read_importance(path: Path) -> Importance:
         chunk=_value(header, CHUNK, _U32),
         chunks=_value(header, CHUNKS, _U32),
         sensitivity=_numbers(header, SENSITIVITY, least=0),
-        blocks={
-            name.removesuffix(COVARIANCE): tensor
-            for name, tensor in header.tensors.items()
-            if name.endswith(COVARIANCE)
-        },
+        blocks=_ending(header, COVARIANCE),
+        low=_ending(header, LOW),
     )
 
 
@@ -155,7 +161,7 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     chunks: int,
     datasets: Sequence[str],
     sensitivity: Mapping[str, float] | None = None,
-    covariances: Mapping[str, Vector] | None = None,
+    covariances: Mapping[str, Covariance] | None = None,
 ) -> str:
     """Write an importance file, which appears whole or not at all.
 
@@ -187,7 +193,10 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
         vectors |= {name + SUMS: sums[name], name + COUNTS: [counts[name]]}
     vectors |= {name + SENSITIVITY: [value] for name, value in sorted((sensitivity or {}).items())}
     arrays = {name: np.asarray(values, "<f4") for name, values in vectors.items()}  # (columns,) or (1,)
-    arrays |= {name + COVARIANCE: np.asarray(of, "<f4") for name, of in sorted((covariances or {}).items())}
+    for name, of in sorted((covariances or {}).items()):
+        arrays[name + COVARIANCE] = np.asarray(of.blocks, "<f4")
+        if of.low.size:  # the format has no empty tensors
+            arrays[name + LOW] = np.asarray(of.low, "<f4")
     plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
     # An empty architecture is left out: the file is no model.
     return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
@@ -248,13 +257,21 @@ def _numbers(header: Header, suffix: str, least: float = -np.inf) -> dict[str, f
 
 def _vectors(header: Header, suffix: str, least: float = -np.inf) -> dict[str, Vector]:
     """The tensors whose names end so, by the rest of their names; all finite, and at least `least`."""
-    tensors = {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
-    vectors = {name: _vector(header.path, tensor) for name, tensor in tensors.items()}
+    vectors = {name: _vector(header.path, tensor) for name, tensor in _ending(header, suffix).items()}
     for name, values in vectors.items():
         wrong = values[~(np.isfinite(values) & (values >= least))]
         if wrong.size:
             raise ModelFileError(f"{header.path}: tensor {name + suffix!r} holds {wrong[0]}")
     return vectors
+
+
+def _ending(header: Header, suffix: str) -> dict[str, Tensor]:
+    """The tensors whose names end so, by the rest of their names."""
+    return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
+
+
+def _none(columns: int) -> Vector:
+    return np.zeros((columns, 0), np.float32)
 
 
 def _vector(path: Path, tensor: Tensor) -> Vector:

@@ -308,7 +308,7 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
 
     rows, delta = model.base.rows(p.source, start, stop), model.deltas.get(p.source)
     merged = None if delta is None else ordered(delta.merge(rows.copy(), start))
-    return model.rounding.bytes_of(p, ordered(rows), merged)
+    return model.rounding.bytes_of(p, ordered(rows), merged, None if delta is None else delta.a)
 
 
 def _fields(model: "_Model", asked: str) -> dict[str, Field]:

@@ -14,15 +14,13 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import ModelFileError, RequestError
 from .cores import physical_cores
+from .covariance import Covariances
 from .llama import Context, Model, Room, Span
 from .passages import Passage, passage_tokens
 from .product import Product, Tap
 from .text import Prompter, chat_template
 
-WIDTH = 256  # the widest block of columns whose covariance is kept
 BATCH = 512  # tokens computed at once; the logits of all take a vocabulary's width each in memory
-
-_GIVEN_THE_SAME = (".attn_k.weight", ".attn_v.weight", ".ffn_up.weight")  # as attn_q and ffn_gate
 
 Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
@@ -35,6 +33,7 @@ class Statistics:
         sums: by weight, the sum of each input's squares over the tokens, (columns,).
         counts: by weight, how many tokens there were.
         covariances: see Covariances; by the first of the weights that are given the same.
+        sketches: likewise, (columns, rank).
         chunk: tokens in a chunk.
         chunks: how many chunks there were.
     """
@@ -42,6 +41,7 @@ class Statistics:
     sums: dict[str, NDArray[np.float32]]
     counts: dict[str, int]
     covariances: dict[str, NDArray[np.float32]]
+    sketches: dict[str, NDArray[np.float32]]
     chunk: int
     chunks: int
 
@@ -83,7 +83,7 @@ def trace(
         raise ModelFileError(f"{model_path}: this build of llama.cpp shows none of its matrix products")
     if not all(np.isfinite(values).all() for values in sums.values()):
         raise ModelFileError(f"{model_path}: the model's activations are not finite numbers")
-    return Statistics(sums, squares.counts, covariances.means(), chunk, len(chunks))
+    return Statistics(sums, squares.counts, covariances.blocks(), covariances.sketches(), chunk, len(chunks))
 
 
 def cut(model: Model, passages: Sequence[Passage], chunk: int) -> list[tuple[int, ...]]:
@@ -145,36 +145,3 @@ class Squares:
         squares = np.einsum("tc,tc->c", inputs, inputs)  # (columns,)
         self.sums[name] = self.sums.get(name, 0) + squares.astype(np.float64)
         self.counts[name] = self.counts.get(name, 0) + len(inputs)
-
-
-class Covariances:
-    """A tap that sums up how the inputs of each layer vary together, in blocks of neighbouring columns.
-
-    Every token counts alike: its inputs are divided by their length. Else a few tokens, such as the first of
-    a text, whose activations are hundreds of times larger, would be all that is seen.
-    """
-
-    def __init__(self) -> None:
-        self.sums: dict[str, NDArray[np.float32]] = {}  # (blocks, width, width)
-        self.counts: dict[str, int] = {}
-
-    def __call__(self, product: Product) -> None:
-        """Add a product's, unless another weight was given the same."""
-        name, inputs = product.weight, product.inputs  # (tokens, columns)
-        if name.endswith(_GIVEN_THE_SAME):
-            return
-        width = block_width(inputs.shape[1])
-        length = np.linalg.norm(inputs, axis=1, keepdims=True)
-        unit = np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
-        blocks = unit.reshape(len(unit), -1, width).transpose(1, 0, 2)  # (blocks, tokens, width)
-        self.sums[name] = self.sums.get(name, 0) + blocks.transpose(0, 2, 1) @ blocks
-        self.counts[name] = self.counts.get(name, 0) + len(inputs)
-
-    def means(self) -> dict[str, NDArray[np.float32]]:
-        """Over the tokens, (blocks, width, width) by weight; all blocks' traces together are 1."""
-        return {name: (sums / self.counts[name]).astype(np.float32) for name, sums in self.sums.items()}
-
-
-def block_width(columns: int) -> int:
-    """The widest block, at most WIDTH, that divides `columns`."""
-    return next(width for width in range(min(WIDTH, columns), 0, -1) if columns % width == 0)
