@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .convert.adapter import folder_sha256
 from .convert.checkpoint import open_checkpoint
-from .convert.covariance import Covariance
+from .convert.covariance import Covariance, no_sketch
 from .convert.importance import write_importance
 from .convert.pipeline import convert
 from .digest import file_sha256
@@ -98,7 +98,7 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         datasets=[texts.name],
         sensitivity=sensitivity,
         covariances={
-            name: Covariance(blocks, statistics.sketches[name])
+            name: Covariance(blocks, statistics.sketches.get(name, no_sketch(blocks)))
             for name, blocks in statistics.covariances.items()
         },
     )

@@ -42,8 +42,8 @@ class Layout:
         levels: what each code stands for, before scale and offset, (2**bits,).
         scales: from blocks (..., block bytes) to scales and offsets, (..., block / group) each.
         bits: where the codes lie.
-        factors: where the 16-bit floats lie that all scales and all offsets of a block are proportional to; the
-            second, or both, may be missing.
+        factors: where the 16-bit floats lie that all scales and all offsets of a block are proportional to;
+            the second, or both, may be missing.
     """
 
     block: int

@@ -53,3 +53,8 @@ class Covariance:
             self.blocks + added @ added.transpose(0, 2, 1),
             np.concatenate([self.low, root.astype(np.float32)], axis=1),
         )
+
+
+def no_sketch(blocks: Floats) -> Floats:
+    """The part of low rank where nothing is known of it, or one block has all: (columns, 0)."""
+    return np.zeros((blocks.shape[0] * blocks.shape[1], 0), np.float32)

@@ -1,10 +1,10 @@
 """Rounding with error feedback: each column's rounding error is made good by the columns after it.
 
 The method is GPTQ's (arXiv 2210.17323), which is optimal brain quantization (arXiv 2208.11580) for all rows
-at once, starting from the scales and offsets that ggml chose: what is minimized is the error of the layer's output on
-the calibration text, by the inputs' covariance, and not that of each weight. Since a covariance is kept in
-full only within blocks of columns, errors go from block to block by its part of low rank: a sum of few
-numbers for each row, which every block takes up as far as the blocks after it cannot do better.
+at once, beginning with the scales and offsets that ggml chose: what is minimized is the error of the layer's
+output on the calibration text, by the inputs' covariance, and not that of each weight. Since a covariance is
+kept in full only within blocks of columns, errors go from block to block by its part of low rank: a sum of
+few numbers for each row, which every block takes up as far as the blocks after it cannot do better.
 """
 
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def round_with_feedback(
 ) -> Bytes:
     """Choose the codes of `blocks` anew, and then their scales and offsets, to come closest to `wanted`.
 
-    In each block of columns scales are fitted to the codes that are there, codes chosen with these scales, and
+    In each block of columns scales are fitted to the codes that are there, codes chosen by these scales, and
     scales fitted once more.
 
     Args:
@@ -117,14 +117,14 @@ def round_with_feedback(
         _fit(kept, here, target, passed_on.metric[block])
         _choose(kept, here, target, passed_on.order[block], passed_on.upper[block])
         _fit(kept, here, target, passed_on.metric[block])
-        owed += (sum(kept.parts(here)).reshape(goal.shape) - goal) @ passed_on.low[block]
+        owed += (np.add(*kept.parts(here)).reshape(goal.shape) - goal) @ passed_on.low[block]
     return parts.reshape(blocks.shape)
 
 
 def _fit(kept: Layout, blocks: Bytes, target: Floats, metric: Floats) -> None:
-    """Multiply the factors of `blocks`, (n, count, bytes), by what brings them closest to `target`, (n, width).
+    """Multiply the factors of `blocks`, (n, count, bytes), to come closest to `target`, (n, width).
 
-    It is the least squares problem of each row, in the metric of its errors.
+    It is a least squares problem for each row, in the metric of its errors.
     """
     if not kept.factors:
         return
@@ -150,7 +150,7 @@ def _choose(kept: Layout, blocks: Bytes, target: Floats, order: NDArray[np.intp]
 
 
 def _round_block(kept: Layout, left: Floats, scales: Floats, offsets: Floats, upper: Floats) -> Bytes:
-    """The codes of columns in order, (width, n); `left`, (width, n), is what they should be, and is used up."""
+    """The codes of columns in order, (width, n), which should come to `left`, (width, n); that is used up."""
     width, rows = left.shape
     codes = np.empty(left.shape, np.uint8)
     for start in range(0, width, _STRIP):

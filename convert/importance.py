@@ -19,7 +19,7 @@ from ..digest import file_sha256
 from ..errors import ModelFileError
 from ..gguf_file import MAGIC, Field, Header, Tensor, read_header
 from .architecture import TensorSpec
-from .covariance import Covariance
+from .covariance import Covariance, no_sketch
 from .plan import TensorPlan
 from .write import write_gguf
 
@@ -68,8 +68,7 @@ class Importance:
         if given not in self.blocks:
             return None
         blocks = self._array(self.blocks[given])
-        columns = blocks.shape[0] * blocks.shape[1]
-        return Covariance(blocks, self._array(self.low[given]) if given in self.low else _none(columns))
+        return Covariance(blocks, self._array(self.low[given]) if given in self.low else no_sketch(blocks))
 
     def _array(self, tensor: Tensor) -> Vector:
         values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
@@ -268,10 +267,6 @@ def _vectors(header: Header, suffix: str, least: float = -np.inf) -> dict[str, V
 def _ending(header: Header, suffix: str) -> dict[str, Tensor]:
     """The tensors whose names end so, by the rest of their names."""
     return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
-
-
-def _none(columns: int) -> Vector:
-    return np.zeros((columns, 0), np.float32)
 
 
 def _vector(path: Path, tensor: Tensor) -> Vector:

@@ -46,14 +46,16 @@ class Covariances:
         if name not in self.counts:
             self.counts[name] = 0
             self._blocks[name] = np.zeros((columns // width, width, width), np.float32)
-            self._probed[name] = np.zeros(probes.shape, np.float32)
+            if width < columns:
+                self._probed[name] = np.zeros(probes.shape, np.float32)
         length = np.linalg.norm(inputs, axis=1, keepdims=True)
         unit = np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
         for block in range(columns // width):
             # A contiguous block at a time: only so does numpy hand the product to BLAS.
             part = np.ascontiguousarray(unit[:, block * width : (block + 1) * width])
             self._blocks[name][block] += part.T @ part
-        self._probed[name] += unit.T @ (unit @ probes)
+        if name in self._probed:
+            self._probed[name] += unit.T @ (unit @ probes)
         self.counts[name] += len(inputs)
 
     def blocks(self) -> dict[str, Array]:
@@ -61,7 +63,10 @@ class Covariances:
         return {name: sums / np.float32(self.counts[name]) for name, sums in self._blocks.items()}
 
     def sketches(self) -> dict[str, Array]:
-        """By weight L, (columns, rank): L @ L.T is the mean over the tokens, as nearly as its rank allows."""
+        """By weight L, (columns, rank): L @ L.T is the mean over the tokens, as nearly as its rank allows.
+
+        There is none where one block has all columns.
+        """
         return {name: nystrom(sums / np.float32(self.counts[name])) for name, sums in self._probed.items()}
 
 
