@@ -16,7 +16,7 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaF
 from threadpoolctl import threadpool_limits
 
 from ..errors import OutputError
-from ..gguf_file import Field
+from ..gguf_file import Field, read_header
 from . import architecture as arch
 from . import plan
 from .adapter import folder_sha256, foreign_reason, load_adapter, read_config
@@ -34,6 +34,8 @@ from .write import ALIGNMENT, check_target, header_bytes, write_gguf
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
 BLOCK_WEIGHTS = 1 << 21
 WINDOW = 32  # blocks, of about a megabyte when done, so that no thread waits for the writer
+
+DEFAULT_TYPE = "Q4_K"
 
 Progress = Callable[[int, int], None]  # weights done, weights in all
 _TEXT = GGUFValueType.STRING
@@ -101,7 +103,7 @@ def outline(  # noqa: PLR0913 - what a plan can be told
     """
     model = _Model(open_checkpoint(base), adapter, "", importance)
     with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
-        plans, prediction = _plan_for_size(model, wish, _fields(model, "Q4_K"), pool, progress)
+        plans, prediction = _plan_for_size(model, wish, _fields(model, DEFAULT_TYPE), pool, progress)
     return Outline(plans, _counted(plans), prediction, model.warnings)
 
 
@@ -109,8 +111,9 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     base: Path,
     output: Path,
     *,
-    type_: str = "Q4_K",
+    type_: str | None = None,
     wish: Wish | None = None,
+    like: Path | None = None,
     importance: Path | None = None,
     adapter: Path | None = None,
     base_id: str = "",
@@ -118,13 +121,16 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Report:
-    """Merge `adapter` into `base`, quantize to `type_` and write `output`, an ordinary GGUF.
+    """Merge `adapter` into `base`, quantize it and write `output`, an ordinary GGUF.
+
+    At most one of `type_`, `wish` and `like` says what to quantize to.
 
     Args:
         base: a folder of safetensors, or a GGUF.
         output: the GGUF to write; it appears whole or not at all.
-        type_: any ggml type, such as Q4_K; rows that do not fit it take llama.cpp's own fallback.
+        type_: any ggml type, by default Q4_K; rows that do not fit it take llama.cpp's own fallback.
         wish: a size instead of a type; it takes an importance.
+        like: a GGUF of the same model, adapted or not, whose types are taken tensor by tensor.
         importance: an importance file, for the base or, better, for the base with this adapter.
         adapter: a PEFT folder.
         base_id: the base's name in the provenance; its folder's or file's name unless given.
@@ -136,8 +142,10 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
         ThirteenError: one of its kinds, for whatever is wrong with an input or the target.
     """
     started = time.perf_counter()
-    ggml_type = plan.parse_type(type_)
-    check_target(output, *(path for path in (base, adapter, importance) if path))
+    if sum(given is not None for given in (type_, wish, like)) > 1:
+        raise OutputError(f"{output}: a type, a size and a file to be like: give one of them")
+    ggml_type = plan.parse_type(type_ or DEFAULT_TYPE)
+    check_target(output, *(path for path in (base, adapter, importance, like) if path))
     checkpoint = open_checkpoint(base, base_id)
     model = _Model(checkpoint, adapter, adapter_id, importance)
     prediction = None
@@ -146,8 +154,9 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
         hashed = pool.submit(checkpoint.sha256)
         if wish is None:
             plans = _plans(checkpoint, plan.uniform(checkpoint.specs.values(), ggml_type))
+            plans, asked = _plans_like(like, plans) if like else (plans, ggml_type.name)
             blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
-            fields = _fields(model, ggml_type.name)
+            fields = _fields(model, asked)
         else:
             fields = _fields(model, f"{wish.size.text}, {wish.prefer}, {wish.costs.target}")
             plans, prediction = _plan_for_size(model, wish, fields, pool, progress)
@@ -226,6 +235,12 @@ def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:
         return plans
     spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
     return [*plans, plan.planned(spec, GGMLQuantizationType.F32)]
+
+
+def _plans_like(like: Path, plans: list[TensorPlan]) -> tuple[list[TensorPlan], str]:
+    """The plans with a file's types, and the type or size that was asked for when it was made."""
+    header = read_header(like)
+    return plan.alike(plans, header), str(header.metadata.get("thirteen.type", f"like {like.name}"))
 
 
 def _plan_for_size(

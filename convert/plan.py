@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ..errors import OutputError
-from ..gguf_file import row_bytes
+from ..errors import ModelFileError, OutputError
+from ..gguf_file import Header, row_bytes
 from .architecture import TensorSpec
 
 Type = GGMLQuantizationType
@@ -69,6 +69,18 @@ def parse_type(name: str) -> GGMLQuantizationType:
 def uniform(specs: Iterable[TensorSpec], type_: GGMLQuantizationType) -> list[TensorPlan]:
     """Every matrix in `type_`, or what llama.cpp falls back to for its row length; vectors in F32."""
     return [planned(spec, _fitting(spec, type_)) for spec in specs]
+
+
+def alike(plans: Sequence[TensorPlan], model: Header) -> list[TensorPlan]:
+    """The same tensors, each in the type that it has in `model`: the same one, or one adapted from it.
+
+    Raises:
+        ModelFileError: that file has not exactly these tensors, or one in another shape, or in a type that
+            nothing is converted to.
+    """
+    if odd := model.tensors.keys() ^ {p.target for p in plans}:
+        raise ModelFileError(f"{model.path}: is of another model: only one of the two has {min(odd)!r}")
+    return [_alike(p, model) for p in plans]
 
 
 def planned(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
@@ -183,6 +195,18 @@ class _Knapsack:
             cell -= -(-option.nbytes // self.unit)
             chosen.append(option)
         return chosen[::-1]
+
+
+def _alike(p: TensorPlan, model: Header) -> TensorPlan:
+    tensor = model.tensors[p.target]
+    if tensor.shape != p.shape:
+        raise ModelFileError(
+            f"{model.path}: is of another model: {p.target!r} has the shape {tensor.shape} there, "
+            f"{p.shape} here"
+        )
+    if tensor.type.name not in TYPES or (len(p.shape) == 1 and tensor.type is not Type.F32):
+        raise ModelFileError(f"{model.path}: {p.target!r} is {tensor.type.name}, not a type to convert to")
+    return replace(p, type=tensor.type, nbytes=tensor.nbytes)
 
 
 def _fitting(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:
