@@ -24,12 +24,12 @@ from ..runtime.text import Prompter, chat_template
 from .bootstrap import PASSAGES_MIN
 from .divergence import difference, log_probabilities
 from .effect import Products, effect, products
-from .kept import Choice, Kept, verdict, weigh
+from .kept import Choice, Kept, advice, verdict, weigh
 from .machine import Build, Machine, this_build, this_machine
 from .pieces import Piece, cut
 from .ratio import Array, Interval
 from .settings import check_count
-from .sides import ModelFile, Sides, Source, describe, load, sources
+from .sides import ModelFile, Sides, describe, load, sources
 
 _PIECE = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
 _TABLE_WIDTH = 76
@@ -129,12 +129,12 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
         merged=merged,
         run_time=run_time,
         choice=choice,
-        verdict=(*verdict(merged, run_time, choice), *_warnings(texts, models, merged)),
+        verdict=(*verdict(merged, run_time, choice), *_warnings(texts, models.base is not None, merged)),
     )
 
 
-def _warnings(texts: int, models: Sides[Source], merged: Kept) -> Iterator[str]:
-    if models.base is not None and merged.effect is None:
+def _warnings(texts: int, adapted: bool, merged: Kept) -> Iterator[str]:
+    if adapted and merged.effect is None:
         yield "warning: no adapter to measure: reference and base compute the same over these texts"
     if texts < PASSAGES_MIN:
         yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
@@ -206,6 +206,24 @@ def table(report: FidelityReport) -> Table:
     for row in _rows(report, [way for way in ways.values() if way is not None]):
         out.add_row(*row)
     return out
+
+
+def summary(report: FidelityReport) -> dict[str, str]:
+    """The report in a few lines, each by its name."""
+    divergence = report.merged.divergence
+    lines = {
+        "KL divergence": f"{_interval(divergence.kl_mean, 4)} nats, 99th percentile {divergence.kl_p99:.4f}",
+        "same top token": f"{_interval(divergence.same_top, 1, 100)} %",
+        "perplexity": f"{_interval(divergence.perplexity_ratio, 4)} of full precision's",
+    }
+    for name, way in {"merged": report.merged, "run-time": report.run_time}.items():
+        if way is not None and (shown := way.effect) is not None:
+            slope, cosine = _interval(shown.slope, 3), _interval(shown.cosine, 3)
+            lines[f"{name} effect"] = f"slope {slope}, cosine {cosine}"
+    warnings = _warnings(report.passages, report.files.base is not None, report.merged)
+    if said := "\n".join((*advice(report.merged, report.run_time, report.choice), *warnings)):
+        lines["verdict"] = said
+    return lines
 
 
 def _rows(report: FidelityReport, ways: Sequence[Kept]) -> Iterator[tuple[str, ...]]:

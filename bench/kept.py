@@ -72,7 +72,15 @@ def verdict(merged: Kept, run_time: Kept | None, choice: Choice | None) -> Itera
         return
     slope, cosine, error = shown.slope.estimate, shown.cosine.estimate, _percent(shown.relative_error)
     yield f"merged: the adapter's effect has slope {slope:.2f}, cosine {cosine:.2f} and is off by {error}"
-    if min(slope, cosine) < ENOUGH:
+    yield from advice(merged, run_time, choice)
+
+
+def advice(merged: Kept, run_time: Kept | None, choice: Choice | None) -> Iterator[str]:
+    """What to do about the adapter's effect, a line each; nothing where it was not measured."""
+    shown = merged.effect
+    if shown is None:
+        return
+    if min(shown.slope.estimate, shown.cosine.estimate) < ENOUGH:
         yield (
             f"warning: slope or cosine is below {ENOUGH}: the shipped file lost a part of its adapter; "
             "a type of more bits keeps more"
