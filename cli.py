@@ -8,11 +8,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console, RenderableType
@@ -21,6 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from .errors import RequestError, ThirteenError
+
+if TYPE_CHECKING:
+    from .bench.fidelity import FidelityReport
+    from .convert.pipeline import Report
+    from .proof import Proof
 
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
@@ -167,33 +172,39 @@ def convert(
     target: TargetOption = None,
     prefer: PreferOption = "balanced",
     costs: CostsOption = None,
+    fidelity: Annotated[
+        bool | None,
+        typer.Option(
+            "--fidelity/--no-fidelity",
+            help="Measure what the file kept, beside F16, over 1,024 positions of held-out text; "
+            "by default where there is an adapter.",
+        ),
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
     revision: Revision = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Merge an adapter into a base and write one quantized GGUF, of a type or of a size."""
+    """Merge an adapter into a base, write one quantized GGUF of a type or a size, and tell what it kept."""
     from .convert.pipeline import convert as run  # noqa: PLC0415
     from .convert.write import check_target  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
 
     if report and report.absolute() == output.absolute():
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
     wish = _wish(size, target, prefer, costs) if size else None
-    base_path = fetch(base, revision=revision, what="base")
-    adapter_path = fetch(adapter, what="adapter") if adapter else None
-    check_target(output, base_path, *([adapter_path] if adapter_path else []))
-    if report:
-        check_target(report, base_path, *([adapter_path] if adapter_path else []))
+    base_path, adapter_path = _fetch(base, adapter, revision)
+    for file in (output, report):
+        if file:
+            check_target(file, base_path, *([adapter_path] if adapter_path else []))
     if importance is None and (size or calibration):
         importance = _importance(base_path, adapter_path, calibration, threads)
     with _bar("convert") as progress:
         done = run(
             base_path,
             output,
-            type_=type_ or "Q4_K",
+            type_=type_,
             wish=wish,
             importance=importance,
             adapter=adapter_path,
@@ -202,20 +213,9 @@ def convert(
             threads=threads,
             progress=progress,
         )
-    if report:
-        report.write_text(_json(asdict(done), indent=2) + "\n", "utf-8")
-    for warning in done.warnings:
-        err.print(f"warning: {_printable(warning)}", markup=False)
-    _show(as_json, asdict(done), lambda: _facts({
-        "file": done.output,
-        "size": f"{done.file_bytes:,} bytes, {done.bits_per_weight:.2f} bits a weight",
-        "tensors": ", ".join(f"{count} {name}" for name, count in done.types.items()),
-        "base": done.base.id,
-        "adapter": _adapter_line(done.adapter) if done.adapter else "none",
-        **(_predicted(done.prediction) if done.prediction else {}),
-        "sha256": done.sha256,
-        "time": f"{done.seconds:.1f} s",
-    }))  # fmt: skip
+    wanted = adapter_path is not None if fidelity is None else fidelity
+    proof = _prove(done, base_path, adapter_path, importance, threads) if wanted else None
+    _show_conversion(done, proof, report, as_json)
 
 
 @app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")
@@ -234,17 +234,14 @@ def plan(
 ) -> None:
     """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
     from .convert.pipeline import outline  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
 
     wish = _wish(size, target, prefer, costs)
-    base_path = fetch(base, revision=revision, what="base")
-    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    base_path, adapter_path = _fetch(base, adapter, revision)
     if importance is None:
         importance = _importance(base_path, adapter_path, calibration, threads)
     with _bar("plan") as progress:
         done = outline(base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress)
-    for warning in done.warnings:
-        err.print(f"warning: {_printable(warning)}", markup=False)
+    _warn(done.warnings)
     result = asdict(done)
     for tensor, of in zip(result["tensors"], done.tensors, strict=True):
         tensor["type"] = of.type.name
@@ -269,10 +266,8 @@ def importance(
     """
     from .calibration import measure_importance  # noqa: PLC0415
     from .convert.write import check_target  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
 
-    base_path = fetch(base, revision=revision, what="base")
-    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    base_path, adapter_path = _fetch(base, adapter, revision)
     check_target(output, base_path, *(path for path in (adapter_path, calibration) if path))
     with _stages() as stage:
         sha256 = measure_importance(
@@ -535,11 +530,59 @@ def _wish(size: str, target: str | None, prefer: str, costs: Path | None) -> Any
     return Wish(parse_size(size), prefer, read_costs(costs) if costs else costs_for(target or this_target()))
 
 
+def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    found = fetch(base, revision=revision, what="base")
+    return found, fetch(adapter, what="adapter") if adapter else None
+
+
 def _importance(base: Path, adapter: Path | None, calibration: Path | None, threads: int | None) -> Path:
     from .calibration import cached_importance  # noqa: PLC0415
 
     with _stages() as stage:
         return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
+
+
+def _prove(
+    done: "Report", base: Path, adapter: Path | None, importance: Path | None, threads: int | None
+) -> "Proof":
+    from .proof import prove  # noqa: PLC0415
+
+    with _stages() as stage:
+        return prove(done, base, adapter=adapter, importance=importance, threads=threads, stage=stage)
+
+
+def _show_conversion(done: "Report", proof: "Proof | None", report: Path | None, as_json: bool) -> None:
+    """Print what was made and what it kept, and write it to the file `report`, if that is given."""
+    measured = proof.fidelity if proof else None
+    warnings = [*done.warnings, *(proof.warnings if proof else ())]
+    result = asdict(done) | {"warnings": warnings, "fidelity": asdict(measured) if measured else None}
+    if report:
+        report.write_text(_json(result, indent=2) + "\n", "utf-8")
+    _warn(warnings)
+    _show(as_json, result, lambda: _facts({
+        "file": done.output,
+        "size": f"{done.file_bytes:,} bytes, {done.bits_per_weight:.2f} bits a weight",
+        "tensors": ", ".join(f"{count} {name}" for name, count in done.types.items()),
+        "base": done.base.id,
+        "adapter": _adapter_line(done.adapter) if done.adapter else "none",
+        **(_predicted(done.prediction) if done.prediction else {}),
+        "sha256": done.sha256,
+        "time": f"{done.seconds:.1f} s",
+        **(_kept(measured) if measured else {}),
+    }))  # fmt: skip
+
+
+def _kept(measured: "FidelityReport") -> dict[str, str]:
+    from .bench.fidelity import summary  # noqa: PLC0415
+
+    return summary(measured)
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        err.print(f"warning: {_printable(warning)}", markup=False)
 
 
 def _predicted(prediction: Any) -> dict[str, str]:

@@ -120,7 +120,7 @@ def test_a_checkpoint_becomes_a_model_that_can_be_inspected_and_asked(
     thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
 ) -> None:
     model, report = tmp_path / "model.gguf", tmp_path / "report.json"
-    convert = ("convert", base("llama"), "--adapter", adapter, "--type", "Q8_0", "-o", model)
+    convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
     made = json.loads(said(thirteen(*convert, "--report", report, "--json")))
     assert made == json.loads(report.read_text())
     assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
@@ -146,7 +146,8 @@ def test_an_adapter_merged_and_one_applied_at_run_time_answer_alike(
 ) -> None:
     plain, merged, lora = (tmp_path / name for name in ("plain.gguf", "merged.gguf", "lora.gguf"))
     said(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
-    said(thirteen("convert", base("llama"), "--adapter", adapter, "--type", "F32", "-o", merged))
+    how = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
+    said(thirteen("convert", base("llama"), *how, "-o", merged))
     exported = json.loads(said(thirteen("adapter", "export", adapter, "--base", plain, "-o", lora, "--json")))
     assert exported["file_bytes"] == lora.stat().st_size
     texts = [
