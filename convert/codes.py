@@ -74,8 +74,8 @@ class Layout:
     def nearest(self, steps: Floats) -> Bytes:
         """The codes of the levels nearest to `steps`, which are in units of the scale, from the offset."""
         if self.zero is None:
-            order, edges = self._sorted
-            found: Bytes = order[np.searchsorted(edges, steps)]
+            first, table = _halfway(self.levels.tobytes())
+            found: Bytes = table[np.clip(np.floor(2 * steps) - first, 0, len(table) - 1).astype(np.intp)]
             return found
         code: Bytes = np.clip(np.rint(steps) + self.zero, 0, len(self.levels) - 1).astype(np.uint8)
         return code
@@ -84,10 +84,6 @@ class Layout:
     def zero(self) -> int | None:
         """The code of level 0 where levels are consecutive whole numbers in order; None elsewhere."""
         return _zero(self.levels.tobytes())
-
-    @property
-    def _sorted(self) -> tuple[Bytes, Floats]:
-        return _edges(self.levels.tobytes())
 
     def put(self, blocks: Bytes, codes: Bytes) -> None:
         """Replace the codes of `blocks` by `codes`, (..., block); scales and offsets stay."""
@@ -116,12 +112,17 @@ def _zero(levels: bytes) -> int | None:
 
 
 @cache
-def _edges(levels: bytes) -> tuple[Bytes, Floats]:
-    """The codes by ascending level, and the midpoints between neighbouring levels."""
+def _halfway(levels: bytes) -> tuple[int, Bytes]:
+    """The nearest code by the number of whole halves in a step, from the first that has another code.
+
+    Levels are whole numbers, so that what is halfway between two is a whole number of halves.
+    """
     values = np.frombuffer(levels, np.float32)
-    order = np.argsort(values, kind="stable").astype(np.uint8)
-    middles: Floats = ((values[order[1:]] + values[order[:-1]]) / 2).astype(np.float32)
-    return order, middles
+    order = np.argsort(values, kind="stable")
+    halves = (values[order[1:]] + values[order[:-1]]).astype(np.intp)  # twice the midpoints
+    first = int(halves[0]) - 1
+    places = np.searchsorted(halves, np.arange(first, halves[-1] + 1), side="right")
+    return first, order[places].astype(np.uint8)
 
 
 def layout(type_: GGMLQuantizationType) -> Layout | None:

@@ -88,18 +88,17 @@ def _inverse(matrix: Doubles) -> Doubles:
 
 
 def round_with_feedback(
-    wanted: Floats, blocks: Bytes, type_: GGMLQuantizationType, passed_on: Feedback
+    wanted: Floats, blocks: Bytes, type_: GGMLQuantizationType, passed_on: Feedback, *, fitting: bool = False
 ) -> Bytes:
-    """Choose the codes of `blocks` anew, and then their scales and offsets, to come closest to `wanted`.
-
-    In each block of columns scales are fitted to the codes that are there, codes chosen by these scales, and
-    scales fitted once more.
+    """Choose the codes of `blocks` anew, so that their scales and offsets come closest to `wanted`.
 
     Args:
         wanted: what the rows should be, (n, columns).
-        blocks: the rows as they are rounded so far, (n, bytes of a row).
+        blocks: the rows with their scales and offsets, (n, bytes of a row).
         type_: their type, one of those that layout() knows.
         passed_on: from feedback(), for as many columns.
+        fitting: also fit scales and offsets to the codes that are there, and again to those chosen. It takes
+            as long again; of a rounded row that is to change a little, it makes most of the change.
 
     Returns:
         The rows rounded better, (n, bytes of a row).
@@ -114,9 +113,11 @@ def round_with_feedback(
     for block in range(count):
         here, goal = parts[:, block], wanted[:, block * width : (block + 1) * width]
         target = goal - owed @ passed_on.taken[block]  # (n, width)
-        _fit(kept, here, target, passed_on.metric[block])
+        if fitting:
+            _fit(kept, here, target, passed_on.metric[block])
         _choose(kept, here, target, passed_on.order[block], passed_on.upper[block])
-        _fit(kept, here, target, passed_on.metric[block])
+        if fitting:
+            _fit(kept, here, target, passed_on.metric[block])
         owed += (np.add(*kept.parts(here)).reshape(goal.shape) - goal) @ passed_on.low[block]
     return parts.reshape(blocks.shape)
 

@@ -39,16 +39,9 @@ def quantize(
         CheckpointError: a value that is not finite, or too large for the type.
         OutputError: a type that only works with an importance matrix.
     """
-    peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity show in it, at the cost of one pass
-    if not np.isfinite(peak):
-        raise CheckpointError(f"{where}: holds a value that is not finite")
+    check_values(rows, type_, where)
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
-    # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
-    if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
-    if peak > MAX_BRAIN:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
     if type_ in _NEED_IMPORTANCE and importance is None:
         raise OutputError(
             f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"
@@ -57,15 +50,32 @@ def quantize(
     count, columns = rows.shape
     out = np.empty(count * row_bytes(columns, type_), np.uint8)
     if importance is not None:
-        # A column that no token needed has no weight, and a block of those would have no scale.
-        least = np.float32(_LEAST * importance.mean())
-        importance = np.ascontiguousarray(np.maximum(importance, least), np.float32)
+        importance = np.ascontiguousarray(raised(importance), np.float32)
     weights = None if importance is None else importance.ctypes.data
     written = _ggml().ggml_quantize_chunk(
         type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights
     )
     assert written == out.nbytes, (where, written, out.nbytes)
     return out.tobytes()
+
+
+def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> None:
+    """Raise CheckpointError unless all values are finite, and none is too large for the type."""
+    peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity show in it, at the cost of one pass
+    if not np.isfinite(peak):
+        raise CheckpointError(f"{where}: holds a value that is not finite")
+    if type_ is GGMLQuantizationType.F32:
+        return
+    # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
+    if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
+    if peak > MAX_BRAIN:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
+
+
+def raised(importance: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The same, none of it nothing: a block of columns that no token needed would have no scale."""
+    return np.maximum(importance, np.float32(_LEAST * importance.mean()))
 
 
 @cache

@@ -10,8 +10,9 @@ from .codes import layout
 from .feedback import Feedback, feedback, round_with_feedback
 from .importance import Importance
 from .plan import TensorPlan
-from .quantize import quantize
+from .quantize import check_values, quantize, raised
 from .safetensors_file import Rows
+from .scales import scaled_blocks
 
 Bytes = NDArray[np.uint8]
 # Of what looks like the adapter's effect, beside other errors. On SmolLM2-135M, its own adapter riding
@@ -52,12 +53,16 @@ class Rounding:
             return quantize(target, plan.type, where)
         means = self._importance.means.get(plan.target)
         passed_on = self._feedback(plan)
-        if passed_on is None:
+        if passed_on is None or means is None:
             return quantize(target, plan.type, where, means)
 
         def corrected(wanted: Rows) -> Bytes:
-            data = np.frombuffer(quantize(wanted, plan.type, where, means), np.uint8)
-            return round_with_feedback(wanted, data.reshape(len(rows), -1), plan.type, passed_on)
+            check_values(wanted, plan.type, where)
+            data = scaled_blocks(wanted, plan.type, raised(means))
+            if data is None:
+                ggml = quantize(wanted, plan.type, where, means)
+                data = np.frombuffer(ggml, np.uint8).reshape(len(rows), -1)
+            return round_with_feedback(wanted, data, plan.type, passed_on)
 
         if merged is None:
             return corrected(rows).tobytes()
@@ -68,7 +73,7 @@ class Rounding:
             return corrected(merged).tobytes()  # it stands out of the noise by itself
         stressed = passed_on if directions is None else self._feedback(plan, directions)
         assert stressed is not None
-        return round_with_feedback(kept + delta, base, plan.type, stressed).tobytes()
+        return round_with_feedback(kept + delta, base, plan.type, stressed, fitting=True).tobytes()
 
     def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> Feedback | None:
         """How errors are passed on between the columns of a tensor; None if that is unknown, or of no use."""
