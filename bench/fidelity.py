@@ -15,23 +15,19 @@ from rich.table import Table
 from rich.text import Text
 
 from ..digest import file_sha256
-from ..errors import ModelFileError, RequestError
 from ..models.texts import held_out
 from ..runtime.engine import Engine
 from ..runtime.llama import Array as Logits
-from ..runtime.passages import passage_tokens, read_passages
-from ..runtime.text import Prompter, chat_template
-from .bootstrap import PASSAGES_MIN
 from .divergence import difference, log_probabilities
 from .effect import Products, effect, products
 from .kept import Choice, Kept, advice, verdict, weigh
 from .machine import Build, Machine, this_build, this_machine
-from .pieces import Piece, cut
-from .ratio import Array, Interval
+from .pieces import Piece
+from .ratio import Array
+from .reading import few, passages_of, predict, read_pieces
 from .settings import check_count
 from .sides import ModelFile, Sides, describe, load, sources
 
-_PIECE = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
 _TABLE_WIDTH = 76
 _NOTHING = Products(0.0, 0.0, 0.0)
 
@@ -110,11 +106,12 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     data = held_out() if data is None else data
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with ExitStack() as handles:
-        engines = load(models, _PIECE, threads, handles)
-        pieces = _pieces(engines, data, tokens)
+        engines = load(models, threads, handles)
+        size = min(engine.context for engine in engines.present)
+        pieces = read_pieces(engines.reference, data, size, tokens)
         tick = _ticker(progress, pieces, len(engines.present))
         values = np.concatenate([_measure(engines, piece, tick) for piece in pieces])  # (positions, ways, 7)
-    passages = np.repeat([piece.passage for piece in pieces], [len(piece.counted) for piece in pieces])
+    passages = passages_of(pieces)
     merged, run_time, choice = weigh(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(
@@ -136,22 +133,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
 def _warnings(texts: int, adapted: bool, merged: Kept) -> Iterator[str]:
     if adapted and merged.effect is None:
         yield "warning: no adapter to measure: reference and base compute the same over these texts"
-    if texts < PASSAGES_MIN:
-        yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"
-
-
-def _pieces(engines: Sides[Engine], data: Path, positions: int) -> list[Piece]:
-    model = engines.reference.model
-    prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
-    pieces = cut(
-        (passage_tokens(model, prompter, passage) for passage in read_passages(data)),
-        begin=model.tokenize("", special=False, bos=True),
-        size=min(engine.context for engine in engines.present),
-        positions=positions,
-    )
-    if not pieces:
-        raise RequestError(f"{data}: no passage has the two tokens that a prediction takes")
-    return pieces
+    yield from few(texts)
 
 
 def _ticker(progress: Progress, pieces: Sequence[Piece], models: int) -> Callable[[int], None]:
@@ -169,9 +151,7 @@ def _measure(engines: Sides[Engine], piece: Piece, tick: Callable[[int], None]) 
     """Difference and Products at each position that counts, merged and at run time, (positions, ways, 7)."""
 
     def compute(engine: Engine) -> Logits:
-        logits = engine.logits(piece.tokens)  # (n, vocab)
-        if not np.isfinite(logits).all():
-            raise ModelFileError(f"{engine.model.header.path}: the model's logits are not finite numbers")
+        logits = predict(engine, piece)  # (n, vocab)
         tick(len(piece.tokens))
         return logits
 
@@ -228,30 +208,23 @@ def summary(report: FidelityReport) -> dict[str, str]:
 
 def _rows(report: FidelityReport, ways: Sequence[Kept]) -> Iterator[tuple[str, ...]]:
     all_ = [way.divergence for way in ways]
-    yield "KL from the reference, nats", *(_interval(way.kl_mean, 4) for way in all_)
+    yield "KL from the reference, nats", *(way.kl_mean.text(4) for way in all_)
     yield "KL, 99th percentile", *(f"{way.kl_p99:.4f}" for way in all_)
     yield "KL, largest", *(f"{way.kl_max:.4f}" for way in all_)
-    yield "same likeliest token, %", *(_interval(way.same_top, 1, 100) for way in all_)
-    yield "perplexity", *(_interval(way.perplexity, 2) for way in all_)
-    yield "perplexity / reference's", *(_interval(way.perplexity_ratio, 4) for way in all_)
+    yield "same likeliest token, %", *(way.same_top.text(1, 100) for way in all_)
+    yield "perplexity", *(way.perplexity.text(2) for way in all_)
+    yield "perplexity / reference's", *(way.perplexity_ratio.text(4) for way in all_)
     effects = [way.effect for way in ways if way.effect is not None]
     if effects:
-        yield "adapter's effect: slope", *(_interval(shown.slope, 3) for shown in effects)
-        yield "adapter's effect: cosine", *(_interval(shown.cosine, 3) for shown in effects)
-        yield "adapter's effect: error", *(_interval(shown.relative_error, 3) for shown in effects)
+        yield "adapter's effect: slope", *(shown.slope.text(3) for shown in effects)
+        yield "adapter's effect: cosine", *(shown.cosine.text(3) for shown in effects)
+        yield "adapter's effect: error", *(shown.relative_error.text(3) for shown in effects)
     files = report.files.ways
     yield (
         "files, MB",
         *(f"{(f.file_bytes + (f.adapter.file_bytes if f.adapter else 0)) / 1e6:.1f}" for f in files),
     )
     yield "bits a weight", *(f"{file.bits_per_weight:.2f}" for file in files)
-
-
-def _interval(interval: Interval, digits: int, scale: float = 1) -> str:
-    low, estimate, high = (
-        f"{scale * bound:.{digits}f}" for bound in (interval.low, interval.estimate, interval.high)
-    )
-    return f"{estimate} ({low} to {high})"
 
 
 def _caption(report: FidelityReport) -> str:
@@ -261,7 +234,7 @@ def _caption(report: FidelityReport) -> str:
             *report.verdict,
             f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}",
             f"reference: {reference.bits_per_weight:.2f} bits a weight, "
-            f"perplexity {_interval(report.merged.divergence.reference_perplexity, 2)}",
+            f"perplexity {report.merged.divergence.reference_perplexity.text(2)}",
             f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
         )
     )

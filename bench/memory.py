@@ -5,16 +5,15 @@ hide in what the first had left behind.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
-from .. import errors
-from ..errors import ModelFileError, ThirteenError
+from ..errors import ModelFileError
 from ..runtime.cores import physical_cores
+from . import apart
 from .settings import Settings, load
 from .turn import take_turn
 
@@ -44,25 +43,18 @@ def measure(model: Path, adapter: Path | None, settings: Settings) -> Memory:
         ThirteenError: what loading the same files here would raise.
         ModelFileError: the process died, for example for want of memory.
     """
-    # -P: a folder of the caller's must not stand in for a package of ours.
-    command = [sys.executable, "-P", "-m", __name__]
-    command += [f"--{name.replace('_', '-')}={value}" for name, value in asdict(settings).items()]
-    command += [] if adapter is None else [f"--adapter={adapter}"]
-    command += ["--", str(model)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - it is this file
-    try:
-        said = json.loads(done.stdout)
-    except json.JSONDecodeError:
-        raise ModelFileError(
-            f"{model}: measuring its memory ended with status {done.returncode}: {_last_line(done.stderr)}"
-        ) from None
-    if "error" in said:
-        raise getattr(errors, said["error"])(said["message"])
-    return Memory(**said)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(settings).items()]
+    arguments += [] if adapter is None else [f"--adapter={adapter}"]
+    arguments += ["--", str(model)]
+    return Memory(
+        **apart.call(
+            __name__,
+            arguments,
+            lambda status, said: ModelFileError(
+                f"{model}: measuring its memory ended with status {status}: {said}"
+            ),
+        )
+    )
 
 
 def _measure_here(model: Path, adapter: Path | None, settings: Settings) -> Memory:
@@ -107,14 +99,12 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure the model that the command line names; an error is JSON as well, with exit status 2."""
     given = _arguments()
-    try:
+
+    def measured() -> dict[str, Any]:
         settings = Settings(given.prompt_tokens, given.decode_tokens, given.threads, given.batch)
-        print(json.dumps(asdict(_measure_here(given.model, given.adapter, settings))))
-    except ThirteenError as error:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return asdict(_measure_here(given.model, given.adapter, settings))
+
+    return apart.answer(measured)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ class Interval:
         """How far the interval reaches to each side on average, as a part of the estimate."""
         return (self.high - self.low) / 2 / self.estimate
 
+    def text(self, digits: int, scale: float = 1) -> str:
+        """The estimate and, in brackets, the interval, times `scale`."""
+        low, estimate, high = (
+            f"{scale * bound:.{digits}f}" for bound in (self.low, self.estimate, self.high)
+        )
+        return f"{estimate} ({low} to {high})"
+
 
 def paired_ratio(base: Array, adapted: Array) -> Interval:
     """The ratio adapted/base.

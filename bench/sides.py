@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ..digest import file_sha256
-from ..errors import ModelFileError, RequestError
+from ..errors import RequestError
 from ..gguf_file import read_header
 from ..runtime.engine import Engine
 from .candidate import AdapterFile
-
-_BATCH = 64
+from .reading import check_vocabulary, open_reader
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -119,7 +118,7 @@ def describe(source: Source) -> ModelFile:
     )
 
 
-def load(models: Sides[Source], context: int, threads: int | None, handles: ExitStack) -> Sides[Engine]:
+def load(models: Sides[Source], threads: int | None, handles: ExitStack) -> Sides[Engine]:
     """Load the models, to be closed by `handles`.
 
     Raises:
@@ -128,30 +127,9 @@ def load(models: Sides[Source], context: int, threads: int | None, handles: Exit
         AdapterError: the adapter is not one for its model.
         RequestError: a number is out of bounds.
     """
-
-    def engine(source: Source) -> Engine:
-        made = Engine(
-            source.model, adapter=source.adapter, context=context, slots=1, threads=threads, batch=_BATCH
-        )
-        return handles.enter_context(made)
-
-    engines = models.map(engine)
+    engines = models.map(
+        lambda source: handles.enter_context(open_reader(source.model, threads, source.adapter))
+    )
     for other in engines.present[1:]:
-        _check_vocabulary(engines.reference, other)
+        check_vocabulary(engines.reference.model.header, other.model.header)
     return engines
-
-
-def _check_vocabulary(reference: Engine, other: Engine) -> None:
-    one, another = (engine.model.header for engine in (reference, other))
-    key = "tokenizer.ggml.tokens"
-    ours, theirs = one.metadata[key], another.metadata[key]
-    if len(ours) != len(theirs):
-        raise ModelFileError(
-            f"{another.path}: its vocabulary has {len(theirs)} tokens, that of {one.path} {len(ours)}"
-        )
-    differing = next((token for token, name in enumerate(ours) if theirs[token] != name), None)
-    if differing is not None:
-        raise ModelFileError(
-            f"{another.path}: token {differing} of its vocabulary is {theirs[differing]!r}, "
-            f"in {one.path} it is {ours[differing]!r}"
-        )

@@ -346,17 +346,13 @@ def table(report: TypesReport) -> Table:
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
             *_cells(cost.output),
-            _interval(cost.prefill),
+            cost.prefill.text(2),
         )
     return out
 
 
 def _cells(cost: Cost) -> tuple[str, str, str]:
-    return f"{cost.ns_per_weight:.4f}", _interval(cost.ratio), f"{cost.gb_per_s:.1f}"
-
-
-def _interval(ratio: Interval) -> str:
-    return f"{ratio.estimate:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return f"{cost.ns_per_weight:.4f}", cost.ratio.text(2), f"{cost.gb_per_s:.1f}"
 
 
 def _caption(report: TypesReport) -> str:
