@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
+STAGES_SHOWN = 4  # of a long run, the last ones
 
 
 class _Output(Console):
@@ -493,6 +494,59 @@ def bench_types(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("curve", epilog="Example: thirteen bench curve embedded --sizes 4.3bpw,4.5bpw,5bpw")
+def bench_curve(
+    base: BaseArgument,
+    sizes: Annotated[
+        str, typer.Option(help="The planned files' sizes, each as convert's --size, with commas.")
+    ] = "4.3bpw,4.5bpw,4.75bpw,5bpw,5.5bpw,6bpw",
+    adapter: AdapterOption = None,
+    importance: ImportanceOption = None,
+    calibration: CalibrationOption = None,
+    target: TargetOption = None,
+    prefer: PreferOption = "quality",
+    costs: CostsOption = None,
+    data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
+    output_dir: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("bench/results"),
+    keep: Annotated[
+        Path | None, typer.Option(help="A folder where the files stay; else each is deleted once measured.")
+    ] = None,
+    revision: Revision = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Plot KL divergence against size: planned files beside llama.cpp's own types and mixes."""
+    from .bench.curve import table  # noqa: PLC0415
+    from .frontier import check_results, run, write_results  # noqa: PLC0415
+    from .models.fetch import fetch  # noqa: PLC0415
+
+    check_results(output_dir)
+    wishes = [_wish(size, target, prefer, costs) for size in sizes.split(",")]
+    base_path = fetch(base, revision=revision, what="base")
+    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    with _stages() as stage:
+        report = run(
+            base_path,
+            wishes,
+            adapter=adapter_path,
+            importance=importance,
+            calibration=calibration,
+            base_id=_name(base),
+            adapter_id=_name(adapter or ""),
+            data=data,
+            tokens=tokens,
+            threads=threads,
+            keep=keep,
+            stage=stage,
+        )
+    for warning in report.warnings:
+        err.print(f"warning: {_printable(warning)}", markup=False)
+    for path in write_results(report, output_dir):
+        err.print(f"written: {path}", markup=False)
+    _show(as_json, asdict(report), lambda: table(report.curve))
+
+
 @models_app.callback(epilog="Example: thirteen models fetch smollm2-135m")
 def models(context: typer.Context) -> None:
     """List the models and adapters known by name."""
@@ -675,6 +729,8 @@ def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
 
         def start(name: str) -> Callable[[int, int], None]:
+            for old in progress.task_ids[: 1 - STAGES_SHOWN]:
+                progress.remove_task(old)
             task = progress.add_task(name, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
