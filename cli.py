@@ -532,7 +532,7 @@ def bench_curve(
             adapter=adapter_path,
             importance=importance,
             calibration=calibration,
-            base_id=_name(base),
+            base_id=_name(str(base_path) if base == "embedded" else base),
             adapter_id=_name(adapter or ""),
             data=data,
             tokens=tokens,
@@ -543,7 +543,7 @@ def bench_curve(
     for warning in report.warnings:
         err.print(f"warning: {_printable(warning)}", markup=False)
     for path in write_results(report, output_dir):
-        err.print(f"written: {path}", markup=False)
+        err.print(f"written: {path}", markup=False, soft_wrap=True)
     _show(as_json, asdict(report), lambda: table(report.curve))
 
 

@@ -234,7 +234,7 @@ def write_results(report: FrontierReport, folder: Path) -> list[Path]:
         OutputError: they cannot be written, or there is nothing to draw with.
     """
     text = json.dumps(asdict(report), indent=1, allow_nan=False) + "\n"
-    title = f"{report.model}, planned for {report.prefer}"
+    title = f"{report.model}: KL divergence against file size, planned for {report.prefer}"
     contents = {
         ".json": text.encode(),
         ".svg": plot.draw(report.curve, title, "svg"),

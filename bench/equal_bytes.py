@@ -106,16 +106,16 @@ def compare(
     )
 
 
-def envelope(files: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+def envelope(files: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Of files by size and KL divergence, those that none of at most their size equals; smallest first."""
-    kept: list[tuple[int, float]] = []
+    kept: list[tuple[float, float]] = []
     for size, kl in sorted(files):
         if not kept or kl < kept[-1][1]:
             kept.append((size, kl))
     return kept
 
 
-def at_size(file_bytes: int, files: Sequence[tuple[int, float]]) -> float | None:
+def at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | None:
     """The KL divergence of the curve through the best files, at a size.
 
     Between neighbours on the envelope the logarithm of KL divergence goes in a straight line over bytes, and

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -13,7 +14,9 @@ from .curve import CurveReport
 from .equal_bytes import Kind, Point, envelope
 
 if TYPE_CHECKING:  # an extra: imported when it is called for
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.container import Container
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
     from matplotlib.transforms import Bbox
@@ -22,6 +25,12 @@ Format = Literal["svg", "png"]
 
 _DOTS = 160  # an inch, of a PNG
 _MARGIN = 0.12  # of the sizes that are shown, beyond the planned ones to each side
+_STEP = 4.0  # dots
+# Of a label, in points from its file's marker; the best first.
+_PLACES = (
+    *((6, 0), (5, 4), (5, -4), (-6, 0), (-5, 4), (-5, -4), (0, 6), (0, -6)),
+    *((5, 13), (5, -13), (-5, 13), (-5, -13)),
+)
 _LEAST = 1e-9  # nats: what is less is rounding in the runtime, and would stretch the axis
 
 
@@ -29,13 +38,12 @@ class _Style(NamedTuple):
     label: str
     colour: str  # of the palette of Okabe and Ito, which all eyes tell apart
     marker: str
-    line: str
 
 
 _STYLES: dict[Kind, _Style] = {
-    "planned": _Style("planned here (95 % interval)", "#0072B2", "o", "-"),
-    "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s", ":"),
-    "mix": _Style("llama.cpp's own mixes", "#009E73", "^", ":"),
+    "planned": _Style("planned by Thirteen, 95 % interval", "#0072B2", "o"),
+    "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s"),
+    "mix": _Style("llama.cpp's own mixes", "#009E73", "^"),
 }
 
 
@@ -73,11 +81,16 @@ def draw(report: CurveReport, title: str, format_: Format) -> bytes:
 
 
 def _fill(figure: "Figure", report: CurveReport, title: str) -> None:
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
     axes = figure.subplots()
     shown = _shown(report.points)
-    for kind, style in _STYLES.items():
-        _series(axes, [point for point in shown if point.kind == kind], style)
+    series = [_series(axes, shown, kind) for kind in _STYLES]
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.margins(0.06)
     axes.set_xlabel("file size, MB")
     axes.set_ylabel("KL divergence from full precision, nats (mean)")
     bits = 8e6 / report.weights  # of every weight, for a megabyte
@@ -85,10 +98,10 @@ def _fill(figure: "Figure", report: CurveReport, title: str) -> None:
         "top", functions=(partial(np.multiply, bits), partial(np.multiply, 1 / bits))
     )
     above.set_xlabel("bits a weight, metadata included")
-    axes.grid(which="both", color="#dddddd", linewidth=0.5)
+    axes.grid(color="#dddddd", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.legend(loc="upper right", framealpha=1, edgecolor="#dddddd")
-    axes.set_title(f"{title}\n", fontweight="bold", loc="left")
+    axes.legend(handles=[one for one in series if one], loc="upper right", framealpha=1, edgecolor="#dddddd")
+    figure.suptitle(title, fontweight="bold", x=0.01, ha="left")
     figure.supxlabel(_circumstances(report), fontsize=7, color="#555555", x=0.99, ha="right")
     _label(axes, shown)
 
@@ -101,30 +114,28 @@ def _shown(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if least <= point.file_bytes <= most]
 
 
-def _series(axes: "Axes", points: Sequence[Point], style: _Style) -> None:
-    """The points of a kind, and a line: through the planned ones, or the best stock files of their size."""
+def _series(axes: "Axes", shown: Sequence[Point], kind: Kind) -> "Artist | Container | None":
+    """The points of a kind, and a line: through the planned ones, or the best stock files of their size.
+
+    Returns:
+        What stands for them in the legend; None where there are none.
+    """
+    points, style = [point for point in shown if point.kind == kind], _STYLES[kind]
     if not points:
-        return
-    planned = points[0].kind == "planned"
+        return None
     sizes, kls = [point.file_bytes / 1e6 for point in points], [_height(point.kl) for point in points]
-    through = envelope([(point.file_bytes, _height(point.kl)) for point in points])
-    line = (sizes, kls) if planned else ([size / 1e6 for size, _ in through], [kl for _, kl in through])
-    axes.plot(*line, style.line, color=style.colour, linewidth=1.6 if planned else 1, alpha=0.8)
-    intervals = [point.divergence.kl_mean for point in points]
-    axes.errorbar(
-        sizes,
-        kls,
-        yerr=[
-            [kl - _height(of.low) for kl, of in zip(kls, intervals, strict=True)],
-            [_height(of.high) - kl for kl, of in zip(kls, intervals, strict=True)],
-        ],
-        fmt=style.marker,
-        color=style.colour,
-        markersize=6 if planned else 5,
-        elinewidth=1.2 if planned else 0,
-        capsize=3 if planned else 0,
-        label=style.label,
-    )
+    if kind == "planned":
+        intervals = [point.divergence.kl_mean for point in points]
+        below = [max(0.0, kl - _height(of.low)) for kl, of in zip(kls, intervals, strict=True)]
+        over = [max(0.0, of.high - kl) for kl, of in zip(kls, intervals, strict=True)]
+        look = f"{style.marker}-"
+        return axes.errorbar(
+            sizes, kls, (below, over), fmt=look, color=style.colour, capsize=3, label=style.label, zorder=3
+        )
+    best = envelope(list(zip(sizes, kls, strict=True)))
+    axes.plot(*zip(*best, strict=True), ":", color=style.colour, linewidth=1)
+    (markers,) = axes.plot(sizes, kls, style.marker, color=style.colour, markersize=5, label=style.label)
+    return markers
 
 
 def _height(kl: float) -> float:
@@ -133,15 +144,10 @@ def _height(kl: float) -> float:
 
 def _label(axes: "Axes", points: Sequence[Point]) -> None:
     """Write each file's name beside it, where it covers least of what is there already."""
-    from matplotlib.transforms import Bbox  # noqa: PLC0415
-
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # so that all has its place
-    at = [axes.transData.transform((p.file_bytes / 1e6, _height(p.kl))) for p in points]
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in at]
-    legend = axes.get_legend()
-    taken += [legend.get_window_extent()] if legend else []
+    taken = list(_obstacles(axes, points))
     for point in points:
         tries = list(_tries(axes, point))
         boxes = [label.get_window_extent() for label in tries]
@@ -152,9 +158,26 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
             label.remove()
 
 
+def _obstacles(axes: "Axes", points: Sequence[Point]) -> Iterator["Bbox"]:
+    """What a label should not cover, in dots: legend, markers, and lines as rows of small boxes."""
+    from matplotlib.transforms import Bbox  # noqa: PLC0415
+
+    legend = axes.get_legend()
+    if legend is not None:
+        yield legend.get_window_extent()
+    for point in points:
+        x, y = axes.transData.transform((point.file_bytes / 1e6, _height(point.kl)))
+        yield Bbox.from_bounds(x - 6, y - 6, 12, 12)
+    drawn = (line for line in axes.lines if line.get_linestyle() != "None")
+    for line in drawn:
+        for begin, end in pairwise(axes.transData.transform(line.get_xydata())):  # (2,) each
+            for x, y in np.linspace(begin, end, 2 + int(np.hypot(*(end - begin)) / _STEP)):
+                yield Bbox.from_bounds(x - _STEP / 2, y - _STEP / 2, _STEP, _STEP)
+
+
 def _tries(axes: "Axes", point: Point) -> Iterator["Annotation"]:
     """Its label in every place about a point that it could have, the preferred one first."""
-    for x, y in ((6, 0), (5, 6), (5, -6), (-6, 0), (-5, 6), (-5, -6), (0, 8), (0, -8), (5, 14), (5, -14)):
+    for x, y in _PLACES:
         yield axes.annotate(
             point.name,
             (point.file_bytes / 1e6, _height(point.kl)),

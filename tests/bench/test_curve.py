@@ -78,7 +78,7 @@ def test_a_planned_file_is_set_beside_the_stock_files_of_its_size(report):
     assert (mix.best, mix.ratio, mix.curve_kl) == (None, None, None)  # Q8_0 is larger
     assert report.verdict[0].startswith("5bpw: KL divergence ") and "of uniform Q4_0's" in report.verdict[0]
     assert "beside no mix file, as none is so small" in report.verdict[0]
-    assert report.verdict[1] == "at most 0.8 of both: 0 of 1 sizes"
+    assert report.verdict[1] == "at most 0.8 of the best stock files' of their size: 1 of 1 planned"
     assert report.verdict[2].startswith("warning: with 3 texts")
 
 
