@@ -21,6 +21,8 @@ from .convert.checkpoint import open_checkpoint
 from .convert.pipeline import AdapterSource, Report, Source, convert
 from .errors import OutputError
 from .models.fetch import cache_dir
+from .models.texts import held_out
+from .runtime.passages import read_passages
 
 STOCK = (*UNIFORM, *MIXES)
 _F32_MOST = 1_000_000_000  # weights: a larger model's reference is F16, half of the disk and of the time
@@ -92,6 +94,7 @@ def run(  # noqa: PLR0913 - what the files can be made with, each with its defau
     Raises:
         ThirteenError: one of its kinds, for whatever is wrong with an input.
     """
+    read_passages(data or held_out())  # a bad file is known before the work
     importance = importance or cached_importance(
         base, adapter, calibration=calibration, threads=threads, stage=stage
     )

@@ -155,6 +155,15 @@ def test_a_bad_importance_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_bad_texts_are_one_line_before_any_work(
+    thirteen: Commands, base: Callable[[str], Path], importance: Path, tmp_path: Path
+) -> None:
+    words = ("bench", "curve", base("llama"), "--importance", importance, "--data", tmp_path / "none.jsonl")
+    done = thirteen(*words, "--output-dir", tmp_path / "results")
+    assert done.status == 2 and done.stderr.count("\n") == 1 and "none.jsonl" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_matplotlib_one_line_says_what_to_install(
     base: Callable[[str], Path], tmp_path: Path
 ) -> None:
