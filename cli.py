@@ -499,7 +499,7 @@ def bench_curve(
     base: BaseArgument,
     sizes: Annotated[
         str, typer.Option(help="The planned files' sizes, each as convert's --size, with commas.")
-    ] = "4.3bpw,4.5bpw,4.75bpw,5bpw,5.5bpw,6bpw",
+    ] = "4.3bpw,4.5bpw,4.75bpw,5bpw,5.25bpw,5.5bpw,6bpw",
     adapter: AdapterOption = None,
     importance: ImportanceOption = None,
     calibration: CalibrationOption = None,

@@ -53,7 +53,7 @@ class FrontierReport:
     @property
     def model(self) -> str:
         """The base's name, and the adapter's."""
-        return self.base.id + (f" + {self.adapter.id}" if self.adapter else "")
+        return self.base.id.removesuffix(".gguf") + (f" + {self.adapter.id}" if self.adapter else "")
 
 
 def run(  # noqa: PLR0913 - what the files can be made with, each with its default

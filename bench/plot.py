@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import OutputError
 from .curve import CurveReport
 from .equal_bytes import Kind, Point, envelope
+from .ratio import Array
 
 if TYPE_CHECKING:  # an extra: imported when it is called for
     from matplotlib.artist import Artist
@@ -147,26 +148,26 @@ def _label(axes: "Axes", points: Sequence[Point]) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # so that all has its place
-    taken = list(_obstacles(axes, points))
-    for point in points:
+    markers = axes.transData.transform([(p.file_bytes / 1e6, _height(p.kl)) for p in points])  # (points, 2)
+    taken = list(_obstacles(axes, markers))
+    for point, own in zip(points, markers, strict=True):
         tries = list(_tries(axes, point))
         boxes = [label.get_window_extent() for label in tries]
-        covered = [_overlap(box, taken, axes.bbox) for box in boxes]
-        best = covered.index(min(covered))
+        costs = [_overlap(box, taken, axes.bbox) + _mistakable(box, own, markers) for box in boxes]
+        best = costs.index(min(costs))
         taken.append(boxes[best])
         for label in (*tries[:best], *tries[best + 1 :]):
             label.remove()
 
 
-def _obstacles(axes: "Axes", points: Sequence[Point]) -> Iterator["Bbox"]:
+def _obstacles(axes: "Axes", markers: Array) -> Iterator["Bbox"]:
     """What a label should not cover, in dots: legend, markers, and lines as rows of small boxes."""
     from matplotlib.transforms import Bbox  # noqa: PLC0415
 
     legend = axes.get_legend()
     if legend is not None:
         yield legend.get_window_extent()
-    for point in points:
-        x, y = axes.transData.transform((point.file_bytes / 1e6, _height(point.kl)))
+    for x, y in markers:
         yield Bbox.from_bounds(x - 6, y - 6, 12, 12)
     drawn = (line for line in axes.lines if line.get_linestyle() != "None")
     for line in drawn:
@@ -194,6 +195,17 @@ def _overlap(label: "Bbox", taken: Sequence["Bbox"], inside: "Bbox") -> float:
     """How much of a label lies over something else, or outside of the axes."""
     covered = sum(_area(label, other) for other in taken)
     return covered + label.width * label.height - _area(label, inside)
+
+
+def _mistakable(label: "Bbox", own: Array, markers: Array) -> float:
+    """A label's area, if it lies nearer to another file's marker than to its own, else nothing."""
+
+    def distance(to: Array) -> float:
+        x, y = np.clip(to, label.min, label.max)  # of the label, what is nearest
+        return float(np.hypot(to[0] - x, to[1] - y))
+
+    nearest = min(map(distance, markers))
+    return float(label.width * label.height) if nearest < distance(own) else 0.0
 
 
 def _area(one: "Bbox", other: "Bbox") -> float:
