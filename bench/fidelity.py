@@ -192,13 +192,13 @@ def summary(report: FidelityReport) -> dict[str, str]:
     """The report in a few lines, each by its name."""
     divergence = report.merged.divergence
     lines = {
-        "KL divergence": f"{_interval(divergence.kl_mean, 4)} nats, 99th percentile {divergence.kl_p99:.4f}",
-        "same top token": f"{_interval(divergence.same_top, 1, 100)} %",
-        "perplexity": f"{_interval(divergence.perplexity_ratio, 4)} of full precision's",
+        "KL divergence": f"{divergence.kl_mean.text(4)} nats, 99th percentile {divergence.kl_p99:.4f}",
+        "same top token": f"{divergence.same_top.text(1, 100)} %",
+        "perplexity": f"{divergence.perplexity_ratio.text(4)} of full precision's",
     }
     for name, way in {"merged": report.merged, "run-time": report.run_time}.items():
         if way is not None and (shown := way.effect) is not None:
-            slope, cosine = _interval(shown.slope, 3), _interval(shown.cosine, 3)
+            slope, cosine = shown.slope.text(3), shown.cosine.text(3)
             lines[f"{name} effect"] = f"slope {slope}, cosine {cosine}"
     warnings = _warnings(report.passages, report.files.base is not None, report.merged)
     if said := "\n".join((*advice(report.merged, report.run_time, report.choice), *warnings)):
