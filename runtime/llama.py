@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from ..errors import AdapterError, ModelFileError, RequestError
 from ..gguf_file import read_header
 from .model_file import check_adapter, check_model
-from .product import Tap, Watch
+from .product import LookUpTap, Tap, Watch
 from .request import Sampling
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
@@ -326,7 +326,12 @@ class Context(_Owner):
     """
 
     def __init__(
-        self, model: Model, room: Room, adapter: Adapter | None = None, tap: Tap | None = None
+        self,
+        model: Model,
+        room: Room,
+        adapter: Adapter | None = None,
+        tap: Tap | None = None,
+        look_up_tap: LookUpTap | None = None,
     ) -> None:
         """Set the room aside.
 
@@ -336,6 +341,7 @@ class Context(_Owner):
             adapter: what to apply to all sequences.
             tap: called in decode() with each product of a weight matrix. In the last layer there are all the
                 tokens only if the logits of all are wanted: llama.cpp computes no others.
+            look_up_tap: called in decode() with the look-up of the tokens in the embedding.
 
         Raises:
             RequestError: there is more context than the model was trained for, or not enough memory.
@@ -347,7 +353,7 @@ class Context(_Owner):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {room.context}"
             )
-        self._watch = None if tap is None else Watch(tap)
+        self._watch = Watch(tap, look_up_tap) if tap or look_up_tap else None
         handle = llama_cpp.llama_init_from_model(model.handle, _params(room, self._watch))
         if not handle:
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")

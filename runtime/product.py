@@ -1,4 +1,4 @@
-"""A model's matrix products, shown while they are computed, by llama.cpp's evaluation callback.
+"""What a model makes of its matrices, shown while it is computed, by llama.cpp's evaluation callback.
 
 A `ggml_tensor` is read here as ggml.h of llama-cpp-python 0.3.36 lays it out; tests/runtime/test_product.py
 compares that with tensors which the library makes.
@@ -14,7 +14,8 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-F32, MUL_MAT = 0, 29  # of ggml_type and ggml_op
+F32, I32 = 0, 26  # of ggml_type
+MUL_MAT, GET_ROWS = 29, 40  # of ggml_op
 _WEIGHT = re.compile(rb"(?:[^#]*#)?((?:blk\.\d+\.\w+|output|token_embd)\.weight)(?:#.*)?")
 
 
@@ -54,14 +55,36 @@ class Product:
     outputs: NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class LookUp:
+    """Rows of the token embedding, just looked up and not yet read by anything.
+
+    The arrays lie in the library's own memory and are valid only until the tap returns.
+
+    Attributes:
+        weight: the matrix' name in the GGUF.
+        tokens: whose rows they are, (tokens,), not to be written to.
+        outputs: (tokens, columns); what is written here is what the model goes on with.
+    """
+
+    weight: str
+    tokens: NDArray[np.int32]
+    outputs: NDArray[np.float32]
+
+
 Tap = Callable[[Product], None]
+LookUpTap = Callable[[LookUp], None]
 
 
 class Watch:
-    """A tap as the native callback, which must live as long as the context that calls it."""
+    """Taps as the native callback, which must live as long as the context that calls it."""
 
-    def __init__(self, tap: Tap) -> None:
-        self._tap = tap
+    def __init__(self, tap: Tap | None, look_up_tap: LookUpTap | None = None) -> None:
+        self._show: dict[int, Callable[[str, Tensor], None]] = {}  # by ggml_op
+        if tap:
+            self._show[MUL_MAT] = lambda weight, of: tap(Product(weight, _inputs(of), _rows(of)))
+        if look_up_tap:
+            self._show[GET_ROWS] = lambda weight, of: look_up_tap(LookUp(weight, _tokens(of), _rows(of)))
         self._failure: BaseException | None = None
         self.native = llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(self._called)
 
@@ -76,21 +99,20 @@ class Watch:
         if self._failure is not None:
             return ask  # so that the rest ends as soon as it can
         try:
-            product = Tensor.from_address(address)
-            weight = _weight(product)
-            if weight is not None and not ask:
-                self._tap(Product(weight, _inputs(product), _rows(product)))
+            tensor = Tensor.from_address(address)
+            show = self._show.get(tensor.op)
+            weight = _weight(tensor) if show else None
+            if show and weight and not ask:
+                show(weight, tensor)
         except BaseException as failure:  # an interrupt as well: ctypes would print it and go on
             self._failure = failure
             return ask
         return weight is not None
 
 
-def _weight(product: Tensor) -> str | None:
-    """The name of the model's matrix in a product with one, however a backend has decorated it."""
-    if product.op != MUL_MAT:
-        return None
-    name = _WEIGHT.fullmatch(Tensor.from_address(product.src[0]).name)
+def _weight(tensor: Tensor) -> str | None:
+    """The name of the model's matrix that a product or look-up is of, however a backend has decorated it."""
+    name = _WEIGHT.fullmatch(Tensor.from_address(tensor.src[0]).name)
     return name[1].decode() if name else None
 
 
@@ -98,6 +120,15 @@ def _inputs(product: Tensor) -> NDArray[np.float32]:
     rows = _rows(Tensor.from_address(product.src[1]))
     rows.flags.writeable = False
     return rows
+
+
+def _tokens(look_up: Tensor) -> NDArray[np.int32]:
+    tensor = Tensor.from_address(look_up.src[1])
+    count, *others = tensor.ne
+    assert tensor.type == I32 and others == [1, 1, 1] and tensor.nb[0] == 4, (tensor.type, list(tensor.ne))
+    tokens = np.frombuffer((ctypes.c_char * (4 * count)).from_address(tensor.data), np.int32)
+    tokens.flags.writeable = False
+    return tokens
 
 
 def _rows(tensor: Tensor) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Products are shown as the library computed them, and what a tap writes is what the model goes on with."""
+"""Products and look-ups are shown as computed, and what a tap writes is what the model goes on with."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ import pytest
 from llama_cpp._ggml import libggml
 from thirteen.convert.pipeline import convert
 from thirteen.runtime.llama import Context, Model, Room, Span
-from thirteen.runtime.product import F32, MUL_MAT, Tensor, _rows, _weight
+from thirteen.runtime.product import F32, GET_ROWS, I32, MUL_MAT, Tensor, _rows, _tokens, _weight
 
 from .conftest import tensors
 
@@ -28,8 +28,10 @@ def native(name, result, *arguments):
 POINTER, INT64, SIZE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
 ggml_init = native("ggml_init", POINTER, InitParams)
 ggml_free = native("ggml_free", None, POINTER)
+ggml_new_tensor_1d = native("ggml_new_tensor_1d", POINTER, POINTER, ctypes.c_int, INT64)
 ggml_new_tensor_2d = native("ggml_new_tensor_2d", POINTER, POINTER, ctypes.c_int, INT64, INT64)
 ggml_mul_mat = native("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
+ggml_get_rows = native("ggml_get_rows", POINTER, POINTER, POINTER, POINTER)
 ggml_view_2d = native("ggml_view_2d", POINTER, POINTER, POINTER, INT64, INT64, SIZE, SIZE)
 ggml_set_name = native("ggml_set_name", POINTER, POINTER, ctypes.c_char_p)
 ggml_get_data = native("ggml_get_data", POINTER, POINTER)
@@ -50,10 +52,10 @@ def model(tiny):
         yield model
 
 
-def run(model, tap, tokens=TOKENS):
-    """The logits after every token, (tokens, vocab), with a tap looking on."""
+def run(model, tap, tokens=TOKENS, look_up_tap=None):
+    """The logits after every token, (tokens, vocab), with taps looking on."""
     room = Room(64, 1, 32, 1, outputs=32)
-    with Context(model, room, tap=tap) as context:
+    with Context(model, room, tap=tap, look_up_tap=look_up_tap) as context:
         rows = context.decode([Span(0, 0, tokens, rows=len(tokens))])
         return np.array([context.logits_row(row) for row in rows])
 
@@ -74,6 +76,19 @@ def test_the_layout_is_the_librarys_own(ggml):
     view = Tensor.from_address(ggml_view_2d(ggml, inputs, 4, 2, 32, 40))
     assert (view.view_src, view.view_offs, view.data) == (inputs, 40, ggml_get_data(inputs) + 40)
     assert ggml_tensor_overhead() == 32 + ctypes.sizeof(Tensor) + 16  # ggml_object, then `extra` and padding
+
+
+def test_a_look_up_is_the_librarys_own(ggml):
+    weight, tokens = ggml_new_tensor_2d(ggml, F32, 8, 30), ggml_new_tensor_1d(ggml, I32, 5)
+    ggml_set_name(weight, b"token_embd.weight")
+    ctypes.memmove(ggml_get_data(tokens), np.array([3, 1, 29, 0, 3], np.int32).tobytes(), 20)
+    address = ggml_get_rows(ggml, weight, tokens)
+    look_up = Tensor.from_address(address)
+    assert ggml_op_desc(address) == b"GET_ROWS"
+    assert (look_up.type, look_up.op, list(look_up.src)[:2]) == (F32, GET_ROWS, [weight, tokens])
+    assert list(look_up.ne) == [8, 5, 1, 1]
+    assert _weight(look_up) == "token_embd.weight"
+    assert _tokens(look_up).tolist() == [3, 1, 29, 0, 3]
 
 
 def test_rows_that_do_not_lie_close_together(ggml):
@@ -141,6 +156,44 @@ def test_what_a_tap_writes_is_what_the_model_goes_on_with(model, tmp_path, write
         expected = run(other, None)
     assert np.allclose(run(model, silence), expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(run(model, None), expected, rtol=0.1, atol=0.1)
+
+
+def test_the_look_up_of_the_tokens_is_shown_alone_or_beside_the_products(model):
+    tokens, shown, products = (7, 3, 7, 200), [], []
+
+    def look(look_up):
+        assert np.array_equal(look_up.outputs, tensors()["token_embd.weight"][list(tokens)])
+        assert not look_up.tokens.flags.writeable
+        shown.append((look_up.weight, look_up.tokens.tolist()))
+
+    alone = run(model, None, tokens, look)
+    beside = run(model, lambda product: products.append(product.weight), tokens, look)
+    assert shown == [("token_embd.weight", list(tokens))] * 2
+    assert len(products) == 15
+    assert np.array_equal(alone, run(model, None, tokens))
+    assert np.allclose(beside, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_tap_writes_to_a_look_up_is_what_the_model_goes_on_with(model, tmp_path, write_tiny):
+    embedding = tensors()["token_embd.weight"]
+    other = np.random.default_rng(5).normal(0, 0.3, embedding.shape).astype(np.float32)
+
+    def exchange(look_up):
+        look_up.outputs[:] = other[look_up.tokens]
+
+    arrays = {"token_embd.weight": other, "output.weight": embedding}
+    with Model(write_tiny(tmp_path / "other.gguf", {}, arrays)) as exchanged:
+        expected = run(exchanged, None)
+    assert np.allclose(run(model, None, look_up_tap=exchange), expected, rtol=1e-4, atol=1e-4)
+    assert not np.allclose(run(model, None), expected, rtol=0.1, atol=0.1)
+
+
+def test_what_a_tap_of_look_ups_raises_comes_out(model):
+    def refuse(look_up):
+        raise ValueError(look_up.weight)
+
+    with pytest.raises(ValueError, match=r"token_embd\.weight"):
+        run(model, None, look_up_tap=refuse)
 
 
 @pytest.mark.parametrize("failure", [ValueError("seven"), KeyboardInterrupt()])
