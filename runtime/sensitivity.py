@@ -4,9 +4,13 @@ To the outputs of a few matrices at a time, those of one role in neighbouring la
 looks as the rounding of weights does: independent between rows, in proportion to the length of the input. The
 KL divergence that comes of it, by the noise's energy, is the sensitivity. It is the measured counterpart of
 the Fisher information that second-order quantization methods estimate by gradients (HAWQ, arXiv 1905.03696).
+
+The rows of the token embedding are also what every computation begins with. Noise on the rows looked up, a
+token's always the same, gives how much their errors matter there.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +19,32 @@ from numpy.typing import NDArray
 from .cores import physical_cores
 from .llama import Context, Model, Room, Span
 from .passages import Passage
-from .product import Product
+from .product import LookUp, Product
 from .trace import cut
 
-TOKENS = 256
+TOKENS = 256  # of a chunk
+LOOK_UP_CHUNKS = 8  # a text's sensitivity to its look-ups is anything from half to twice the mean
 GROUPS = 10  # of layers, for each role
 LEVEL = 0.1  # the noise beside the output itself, about as much as 4 bits a weight make
 _SEED = 13
 
-Progress = Callable[[int, int], None]  # groups done, groups in all
+Progress = Callable[[int, int], None]  # measurements done, measurements in all
 Logs = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """Nats of KL divergence that errors make.
+
+    Attributes:
+        products: by the weight's name, for each unit of the output's error energy, where the input has
+            length 1: so E = sum of squared errors of the weights, each times the mean square of its input
+            among inputs of length 1, makes about sensitivity * E nats.
+        look_up: for each unit of error energy in the rows of the token embedding, where they have length 1.
+    """
+
+    products: dict[str, float]
+    look_up: float
 
 
 def sensitivities(
@@ -33,36 +53,43 @@ def sensitivities(
     *,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> dict[str, float]:
+) -> Sensitivities:
     """Measure the sensitivity of every matrix.
 
     Args:
         model_path: a GGUF file of high precision.
-        passages: what to read; the first TOKENS tokens of them.
+        passages: what to read: the first TOKENS tokens of them, and for look-ups, of which there is but one
+            matrix, LOOK_UP_CHUNKS times as many from all over.
         threads: by default one for each physical core.
         progress: called with what is done and how much there is in all.
-
-    Returns:
-        By the weight's name, nats of KL divergence for each unit of its output's error energy, where the
-        input has length 1: so E = sum of squared errors of the weights, each times the mean square of its
-        input among inputs of length 1, makes about sensitivity * E nats.
     """
     with Model(model_path) as model:
-        (chunk, *_) = cut(model, passages, min(TOKENS, model.context_trained))
-        noise = _Noise()
-        room = Room(
-            len(chunk), 1, len(chunk), physical_cores() if threads is None else threads, outputs=len(chunk)
-        )
-        with Context(model, room, tap=noise) as context:
-            reference = _log_probabilities(context, chunk)
+        chunks = cut(model, passages, min(TOKENS, model.context_trained))
+        some = chunks[:: -(-len(chunks) // LOOK_UP_CHUNKS)]
+        noise, look_up_noise = _Noise(), _LookUpNoise()
+        size = len(chunks[0])
+        room = Room(size, 1, size, physical_cores() if threads is None else threads, outputs=size)
+        with Context(model, room, tap=noise, look_up_tap=look_up_noise) as context:
+            reference = _log_probabilities(context, chunks[0])
             groups = _groups(noise.seen)
-            found: dict[str, float] = {}
+            total = len(groups) + len(some)
+            products: dict[str, float] = {}
             for done, group in enumerate(groups, 1):
                 noise.target = group
-                divergence = _divergence(reference, _log_probabilities(context, chunk))
-                found |= {name: divergence / len(group) / noise.energy[name] for name in group}
-                progress(done, len(groups))
-    return found
+                divergence = _divergence(reference, _log_probabilities(context, chunks[0]))
+                for name in group:
+                    energy = noise.energy[name]  # none where all outputs are zero
+                    products[name] = divergence / len(group) / energy if energy else 0.0
+                progress(done, total)
+            noise.target = ()
+            divergences = []
+            for done, chunk in enumerate(some, len(groups) + 1):
+                look_up_noise.on = False
+                reference = _log_probabilities(context, chunk)
+                look_up_noise.on = True
+                divergences.append(_divergence(reference, _log_probabilities(context, chunk)))
+                progress(done, total)
+    return Sensitivities(products, float(np.mean(divergences)) / LEVEL**2)
 
 
 class _Noise:
@@ -83,6 +110,21 @@ class _Noise:
             random = np.random.default_rng((_SEED, self.seen.index(product.weight)))
             noise = random.standard_normal(product.outputs.shape, np.float32)
             product.outputs[:] += noise * lengths * np.float32(np.sqrt(self.energy[product.weight] / rows))
+
+
+class _LookUpNoise:
+    """A tap that, while on, adds noise to the rows looked up: to a token's the same wherever it stands."""
+
+    def __init__(self) -> None:
+        self.on = False
+
+    def __call__(self, look_up: LookUp) -> None:
+        if self.on:
+            tokens, which = np.unique(look_up.tokens, return_inverse=True)
+            columns = look_up.outputs.shape[1]
+            noise = np.random.default_rng(_SEED).standard_normal((len(tokens), columns), np.float32)
+            lengths = np.linalg.norm(look_up.outputs, axis=1, keepdims=True)  # (tokens, 1)
+            look_up.outputs[:] += noise[which] * lengths * np.float32(LEVEL / np.sqrt(columns))
 
 
 def _gain(product: Product) -> float:

@@ -34,6 +34,7 @@ class Statistics:
         counts: by weight, how many tokens there were.
         covariances: see Covariances; by the first of the weights that are given the same.
         sketches: likewise, (columns, rank).
+        tokens: how many of each token there were, (vocabulary,).
         chunk: tokens in a chunk.
         chunks: how many chunks there were.
     """
@@ -42,6 +43,7 @@ class Statistics:
     counts: dict[str, int]
     covariances: dict[str, NDArray[np.float32]]
     sketches: dict[str, NDArray[np.float32]]
+    tokens: NDArray[np.int64]
     chunk: int
     chunks: int
 
@@ -69,7 +71,7 @@ def trace(
             template does not take a question.
     """
     with Model(model_path) as model:
-        chunks = cut(model, passages, chunk)
+        chunks, vocabulary = cut(model, passages, chunk), model.vocabulary_size
         squares, covariances = Squares(), Covariances()
 
         def both(product: Product) -> None:
@@ -83,7 +85,15 @@ def trace(
         raise ModelFileError(f"{model_path}: this build of llama.cpp shows none of its matrix products")
     if not all(np.isfinite(values).all() for values in sums.values()):
         raise ModelFileError(f"{model_path}: the model's activations are not finite numbers")
-    return Statistics(sums, squares.counts, covariances.blocks(), covariances.sketches(), chunk, len(chunks))
+    return Statistics(
+        sums=sums,
+        counts=squares.counts,
+        covariances=covariances.blocks(),
+        sketches=covariances.sketches(),
+        tokens=np.bincount(np.concatenate(chunks), minlength=vocabulary),
+        chunk=chunk,
+        chunks=len(chunks),
+    )
 
 
 def cut(model: Model, passages: Sequence[Passage], chunk: int) -> list[tuple[int, ...]]:

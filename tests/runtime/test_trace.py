@@ -109,6 +109,15 @@ def test_tied_embeddings_are_traced_as_the_output_they_are(tiny):
     assert all(values.dtype == np.float32 for values in sums.values())
 
 
+def test_tokens_are_counted_as_they_are_read(tiny):
+    with Model(tiny) as model:
+        chunks = cut(model, [TEXT], 32)
+    tokens = trace(tiny, [TEXT], chunk=32, threads=1).tokens
+    read = [token for chunk in chunks for token in chunk]
+    assert tokens.tolist() == [read.count(token) for token in range(259)]
+    assert tokens[BOS] == len(chunks)
+
+
 @pytest.mark.parametrize(
     ("passages", "chunk", "says"),
     [
