@@ -20,7 +20,7 @@ from .runtime.trace import trace
 
 # In bfloat16 a small adapter would be lost in the rounding; float16 has three bits more.
 PRECISION = "F16"
-_METHOD = "2"  # changes when what is measured does, so that no old file is taken for a new one
+_METHOD = "3"  # changes when what is measured does, so that no old file is taken for a new one
 _CHUNK = 512
 
 Progress = Callable[[int, int], None]
@@ -88,7 +88,7 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         statistics = trace(
             model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
         )
-        sensitivity = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
+        sensitive = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
     return write_importance(
         output,
         statistics.sums,
@@ -96,7 +96,9 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         chunk=statistics.chunk,
         chunks=statistics.chunks,
         datasets=[texts.name],
-        sensitivity=sensitivity,
+        sensitivity=sensitive.products,
+        look_up_sensitivity=sensitive.look_up,
+        look_ups=statistics.tokens,
         covariances={
             name: Covariance(blocks, statistics.sketches.get(name, no_sketch(blocks)))
             for name, blocks in statistics.covariances.items()

@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from ..gguf_file import Field
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the latter only where they are not tied
 MAX_LAYERS = 512  # llama.cpp's own bound
 
 # Module names in transformers' own order of modules, to which PEFT's TinyLoRA ties its seeds.

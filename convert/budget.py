@@ -9,10 +9,10 @@ from math import prod
 from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
-from .architecture import TensorSpec
+from .architecture import OUTPUT, TensorSpec
 from .costs import REFERENCE, CostTable
 from .importance import Importance
-from .loss import TIED, Weights, measure
+from .loss import Weights, measure
 from .plan import Options, TensorPlan, allocate, planned
 from .size import Size
 from .write import ALIGNMENT
@@ -69,7 +69,8 @@ def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
 ) -> Options:
     """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
     matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
-    found = pool.map(lambda spec: measure(spec, weights, importance, costs), matrices)
+    tied = _tied(specs)
+    found = pool.map(lambda spec: measure(spec, weights, importance, costs, tied=tied), matrices)
     options = {}
     for done, (spec, of) in enumerate(zip(matrices, found, strict=True), 1):
         options[spec.source] = of
@@ -112,7 +113,11 @@ def plan_for_size(
     plans = [
         vectors[name] if name in vectors else planned(spec, chosen[name].type) for name, spec in specs.items()
     ]
-    reference = sum(_reference(spec, wish.costs) for spec in specs.values() if len(spec.shape) == 2)
+    reference = sum(
+        wish.costs.of(spec.target, tied=_tied(specs))[REFERENCE] * prod(spec.shape)
+        for spec in specs.values()
+        if len(spec.shape) == 2
+    )
     return plans, Prediction(
         budget_bytes=budget,
         file_bytes=fixed + sum(option.nbytes for option in chosen.values()),
@@ -123,7 +128,6 @@ def plan_for_size(
     )
 
 
-def _reference(spec: TensorSpec, costs: CostTable) -> float:
-    """The cost of a matrix in Q4_K."""
-    prices = costs.output if spec.target == TIED else costs.layer
-    return prices[REFERENCE] * prod(spec.shape)
+def _tied(specs: Mapping[str, TensorSpec]) -> bool:
+    """Whether the token embedding is the output matrix as well."""
+    return all(spec.target != OUTPUT for spec in specs.values())

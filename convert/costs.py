@@ -20,6 +20,7 @@ from typing import Any
 from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
+from .architecture import EMBEDDING
 from .json_file import read_json
 
 TARGETS = ("x86", "arm", "any")
@@ -52,6 +53,12 @@ class CostTable:
     cpu: str
     date: str
     build: str
+
+    def of(self, name: str, *, tied: bool) -> Mapping[str, float]:
+        """The costs of a weight in a matrix of that name, in a model whose embeddings are tied or not."""
+        if name != EMBEDDING:
+            return self.layer
+        return self.output if tied else dict.fromkeys(self.layer, 0.0)  # one row of it is read for a token
 
 
 def read_costs(path: Path) -> CostTable:

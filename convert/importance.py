@@ -1,8 +1,9 @@
 """How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, which
-llama.cpp passes over.
+`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, and of
+the token embedding `NAME.look_ups`, how often each row was looked up, and `NAME.look_up_sensitivity`. All of
+these llama.cpp passes over.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ..digest import file_sha256
 from ..errors import ModelFileError
 from ..gguf_file import MAGIC, Field, Header, Tensor, read_header
-from .architecture import TensorSpec
+from .architecture import EMBEDDING, OUTPUT, TensorSpec
 from .covariance import Covariance, no_sketch
 from .plan import TensorPlan
 from .write import write_gguf
@@ -26,9 +27,10 @@ from .write import write_gguf
 Vector = NDArray[np.float32]
 
 SUMS, COUNTS, SENSITIVITY, COVARIANCE, LOW = ".in_sum2", ".counts", ".sensitivity", ".in_cov", ".in_low"
+LOOK_UPS, LOOK_UP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 DATASETS, CHUNK, CHUNKS = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
-OPTIONAL = ("token_embd.weight", "output.weight")  # which llama-imatrix leaves out
+OPTIONAL = (EMBEDDING, OUTPUT)  # which llama-imatrix leaves out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
 _F32 = GGMLQuantizationType.F32
 
@@ -47,6 +49,9 @@ class Importance:
         chunks: how many times.
         sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input
             has length 1; empty where that was not measured.
+        look_up_sensitivity: nats for a unit of error energy in the rows of the token embedding, where they
+            have length 1 and a token's row is what its computation begins with; None likewise.
+        look_ups: how often each row of the token embedding was looked up, (vocabulary,); None likewise.
         blocks: where the covariances of the inputs lie in the file; empty where there are none.
         low: where their parts of low rank lie; likewise.
     """
@@ -59,6 +64,8 @@ class Importance:
     chunk: int
     chunks: int
     sensitivity: dict[str, float]
+    look_up_sensitivity: float | None = None
+    look_ups: Vector | None = None
     blocks: dict[str, Tensor] = field(default_factory=dict)
     low: dict[str, Tensor] = field(default_factory=dict)
 
@@ -97,10 +104,15 @@ class Importance:
         Raises:
             ModelFileError: it names what the model has not, has other columns, or lacks a matrix.
         """
-        columns = {spec.target: spec.shape[1] for spec in specs if len(spec.shape) == 2}
+        shapes = {spec.target: spec.shape for spec in specs if len(spec.shape) == 2}
+        columns = {name: shape[1] for name, shape in shapes.items()}
         for name in (*self.means, *self.sensitivity):
             if name not in columns:
                 raise self._foreign(f"it has {name!r}, which this model has not")
+        if self.look_ups is not None and len(self.look_ups) != shapes[EMBEDDING][0]:
+            raise self._foreign(
+                f"it counts {len(self.look_ups)} tokens, but this model has {shapes[EMBEDDING][0]}"
+            )
         for name, means in self.means.items():
             if len(means) != columns[name]:
                 raise self._foreign(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
@@ -146,6 +158,8 @@ def read_importance(path: Path) -> Importance:
         chunk=_value(header, CHUNK, _U32),
         chunks=_value(header, CHUNKS, _U32),
         sensitivity=_numbers(header, SENSITIVITY, least=0),
+        look_up_sensitivity=_numbers(header, LOOK_UP_SENSITIVITY, least=0).get(EMBEDDING),
+        look_ups=_vectors(header, LOOK_UPS, least=0).get(EMBEDDING),
         blocks=_ending(header, COVARIANCE),
         low=_ending(header, LOW),
     )
@@ -160,6 +174,8 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     chunks: int,
     datasets: Sequence[str],
     sensitivity: Mapping[str, float] | None = None,
+    look_up_sensitivity: float | None = None,
+    look_ups: NDArray[np.int64] | None = None,
     covariances: Mapping[str, Covariance] | None = None,
 ) -> str:
     """Write an importance file, which appears whole or not at all.
@@ -172,6 +188,8 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
         chunks: how many times.
         datasets: names of what it read, at least one: llama-quantize refuses a file without.
         sensitivity: see Importance.
+        look_up_sensitivity: likewise.
+        look_ups: likewise.
         covariances: by the first of the matrices with the same input, see Importance.covariance().
 
     Returns:
@@ -191,6 +209,10 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     for name in sorted(sums):
         vectors |= {name + SUMS: sums[name], name + COUNTS: [counts[name]]}
     vectors |= {name + SENSITIVITY: [value] for name, value in sorted((sensitivity or {}).items())}
+    if look_up_sensitivity is not None:
+        vectors[EMBEDDING + LOOK_UP_SENSITIVITY] = [look_up_sensitivity]
+    if look_ups is not None:
+        vectors[EMBEDDING + LOOK_UPS] = look_ups
     arrays = {name: np.asarray(values, "<f4") for name, values in vectors.items()}  # (columns,) or (1,)
     for name, of in sorted((covariances or {}).items()):
         arrays[name + COVARIANCE] = np.asarray(of.blocks, "<f4")

@@ -1,6 +1,7 @@
 """What each type would do to each matrix: its error, measured on the matrix' rows, by how much it matters."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol
 
@@ -8,7 +9,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
 
-from .architecture import TensorSpec
+from .architecture import EMBEDDING, OUTPUT, TensorSpec
 from .codes import layout
 from .costs import CostTable
 from .importance import Importance
@@ -20,11 +21,11 @@ from .write import ALIGNMENT
 SAMPLE = 1 << 15  # weights of each matrix that are quantized to every type
 # What is left of a type's error after rounding with feedback: SmolLM2-135M's KL divergence, with by without.
 FEEDBACK = 0.7
+LOOK_UP_FEEDBACK = 1.2
 # Of a matrix' own energy: the runtime rounds activations to 8 bits, and less than that error does not show.
 FLOOR = 2e-5
 # IQ2_S takes 3 s to quantize a million weights, and Q2_K is as small.
 _LEFT_OUT = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
-TIED = "token_embd.weight"
 
 
 class Weights(Protocol):
@@ -34,29 +35,71 @@ class Weights(Protocol):
         """Rows `start` to `stop` of a tensor."""
 
 
-def measure(spec: TensorSpec, weights: Weights, importance: Importance, costs: CostTable) -> list[Option]:
+@dataclass(frozen=True, slots=True)
+class _Use:
+    """One use of a matrix, and how much errors matter to it.
+
+    The loss is sensitivity * sum_j weight_j * (W - W')_ij**2, as the mean over rows i.
+
+    Attributes:
+        sensitivity: nats for each unit of error.
+        weights: of each column, (columns,).
+        feedback: what rounding with feedback makes of the loss.
+        floor: the error below which less does not show.
+    """
+
+    sensitivity: float
+    weights: Rows
+    feedback: float
+    floor: float
+
+    def loss(self, squares: Rows, fed_back: bool) -> float:
+        """Of rows with these squared errors, (n, columns), in nats."""
+        error = float((squares @ self.weights).mean())
+        return self.sensitivity * max(self.feedback * error if fed_back else error, self.floor)
+
+
+def measure(
+    spec: TensorSpec, weights: Weights, importance: Importance, costs: CostTable, *, tied: bool
+) -> list[Option]:
     """The types that one matrix may have, with their predicted loss in nats of KL divergence.
 
-    The loss is sensitivity * sum_ij share_j * (W - W')_ij**2 over some of the matrix' rows, W' being W as
-    rounded with the importance, and share_j what input j has of the energy of all. Where the sensitivity was
-    not measured, errors count relative to the matrix' own output.
+    The loss in a product is sensitivity * sum_ij share_j * (W - W')_ij**2 over some of the matrix' rows, W'
+    being W as rounded with the importance, and share_j what input j has of the energy of all. The loss in a
+    look-up is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has both. Where the
+    sensitivity was not measured, errors count relative to the product or row itself.
     """
-    rows = _sample(spec, weights)  # (n, columns)
-    shares = importance.shares(spec.target)
-    even = np.full(rows.shape[1], 1 / rows.shape[1], np.float32)
-    shares = even if shares is None else shares
-    energy = float((rows**2 @ shares).mean()) * spec.shape[0]
-    sensitivity = importance.sensitivity.get(spec.target, 1 / max(energy, 1e-30))
+    rows = _sample(spec, weights, importance)  # (n, columns)
+    looked_up = spec.target == EMBEDDING
+    uses = [_look_up(rows, importance)] if looked_up else []
+    if tied or not looked_up:
+        uses.append(_product(spec, rows, importance))
     corrected = importance.covariance(spec.target) is not None
-    prices = costs.output if spec.target == TIED else costs.layer
+    prices = costs.of(spec.target, tied=tied)
     options = []
     for type_ in _candidates(spec, prices):
-        error = _error(rows, shares, type_, importance.means.get(spec.target), spec) * spec.shape[0]
-        kept = FEEDBACK if corrected and layout(type_) else 1.0
-        loss = sensitivity * max(kept * error, FLOOR * energy)
+        squares = _squares(rows, type_, importance.means.get(spec.target), spec)
+        fed_back = corrected and layout(type_) is not None
+        loss = sum(use.loss(squares, fed_back) for use in uses)
         nbytes = -(-planned(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
         options.append(Option(type_, nbytes, loss, prices[type_.name] * prod(spec.shape)))
     return options
+
+
+def _product(spec: TensorSpec, rows: Rows, importance: Importance) -> _Use:
+    shares = importance.shares(spec.target)
+    even = np.full(rows.shape[1], 1 / rows.shape[1], np.float32)
+    weights = (even if shares is None else shares) * np.float32(spec.shape[0])
+    energy = float((rows**2 @ weights).mean())
+    sensitivity = importance.sensitivity.get(spec.target, 1 / max(energy, 1e-30))
+    return _Use(sensitivity, weights, FEEDBACK, FLOOR * energy)
+
+
+def _look_up(rows: Rows, importance: Importance) -> _Use:
+    energy = float((rows**2).sum(1).mean())
+    relative = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
+    sensitivity = importance.look_up_sensitivity
+    return _Use(1.0 if sensitivity is None else sensitivity, relative, LOOK_UP_FEEDBACK, 0.0)
 
 
 def _candidates(spec: TensorSpec, prices: Iterable[str]) -> list[GGMLQuantizationType]:
@@ -64,20 +107,28 @@ def _candidates(spec: TensorSpec, prices: Iterable[str]) -> list[GGMLQuantizatio
     return [type_ for type_ in types if spec.shape[-1] % GGML_QUANT_SIZES[type_][0] == 0]
 
 
-def _error(
-    rows: Rows, shares: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec
-) -> float:
-    """The mean over rows of the weighted squared error."""
+def _squares(rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec) -> Rows:
+    """The squared error of each weight, (n, columns)."""
     data = np.frombuffer(quantize(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
     rounded = dequantize(data.reshape(len(rows), -1), type_)
-    return float((np.square(rows - rounded) @ shares).mean())
+    squares: Rows = np.square(rows - rounded)
+    return squares
 
 
-def _sample(spec: TensorSpec, weights: Weights) -> Rows:
-    """Some rows from all over a matrix, (n, columns); always the same, and read in whole heads."""
+def _sample(spec: TensorSpec, weights: Weights, importance: Importance) -> Rows:
+    """Some rows of a matrix, (n, columns), always the same.
+
+    They are from all over it, and read in whole heads; but where each is a token's, as many as the text has
+    of the token. Rare tokens' rows are the longer ones in embeddings, and most of the vocabulary is rare.
+    """
     count, columns = spec.shape
     step = count // spec.heads if spec.heads else 1
     wanted = max(16, SAMPLE // columns)
+    often = importance.look_ups
+    if spec.target in (EMBEDDING, OUTPUT) and often is not None and often.any():
+        so_far = np.cumsum(often, dtype=np.float64)
+        drawn = np.searchsorted(so_far, so_far[-1] * (np.arange(wanted) + 0.5) / wanted)
+        return np.concatenate([weights.rows(spec.source, row, row + 1).copy() for row in drawn.tolist()])
     spans = np.unique(
         np.linspace(0, count // step - 1, max(1, min(8, wanted // step or 1) if step > 1 else wanted)).astype(
             int

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -65,6 +66,7 @@ def test_a_file_written_again_is_llama_imatrixs_byte_for_byte(tmp_path: Path) ->
         35,
         {},
     )
+    assert read.look_up_sensitivity is read.look_ups is None
     sums = {name: raw[f"{name}.in_sum2"] for name in read.means}
     sha256 = write_importance(
         tmp_path / "again.gguf",
@@ -104,6 +106,23 @@ def test_what_was_written_is_read_back(
         expected = sums[name] / np.float32(count) if count else np.ones_like(sums[name])
         assert np.array_equal(read.means[name], expected)
         assert read.means[name].dtype == np.float32
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.none() | numbers.map(abs), st.none() | st.lists(st.integers(0, 1 << 24), min_size=1))
+def test_what_was_written_of_look_ups_is_read_back(
+    sensitivity: float | None, look_ups: list[int] | None
+) -> None:
+    counts = None if look_ups is None else np.array(look_ups)
+    sums = {"a.weight": np.ones(4, np.float32)}
+    how = {"chunk": 1, "chunks": 1, "datasets": ["a"]}
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.gguf"
+        write_importance(path, sums, {"a.weight": 1}, look_up_sensitivity=sensitivity, look_ups=counts, **how)
+        read = read_importance(path)
+    assert read.look_up_sensitivity == sensitivity
+    assert (None if read.look_ups is None else read.look_ups.tolist()) == look_ups
+    assert read.sensitivity == {}
 
 
 def test_nothing_is_left_where_a_file_cannot_be_written(tmp_path: Path) -> None:
@@ -183,6 +202,14 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         f"'{Q}.sensitivity' holds nan",
     ),
     "two sensitivities": (changed({f"{Q}.sensitivity": np.ones(2, np.float32)}), "has 2 numbers, not one"),
+    "a negative sensitivity of look-ups": (
+        changed({"token_embd.weight.look_up_sensitivity": -ONE}),
+        "'token_embd.weight.look_up_sensitivity' holds -1.0",
+    ),
+    "look-ups that are not counted": (
+        changed({"token_embd.weight.look_ups": ONE * np.nan}),
+        "'token_embd.weight.look_ups' holds nan",
+    ),
     "no chunk size": (changed(imatrix__chunk_size=None), "metadata key 'imatrix.chunk_size' is missing"),
     "no datasets": (changed(imatrix__datasets=None), "metadata key 'imatrix.datasets' is missing"),
     "datasets that are numbers": (
@@ -246,6 +273,13 @@ def test_importance_fits_the_model_it_came_from() -> None:
     fitting.means["token_embd.weight"] = np.ones(64, np.float32)
     fitting.sensitivity["output.weight"] = 0.5
     fitting.fit(iter(SPECS))
+
+
+def test_look_ups_in_another_vocabulary_are_refused() -> None:
+    fitting = importance(attn_q=64, ffn_down=96)
+    replace(fitting, look_ups=np.ones(99, np.float32)).fit(SPECS)
+    with pytest.raises(ModelFileError, match="it counts 98 tokens, but this model has 99"):
+        replace(fitting, look_ups=np.ones(98, np.float32)).fit(SPECS)
 
 
 @pytest.mark.parametrize(
