@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType
 from ..errors import OutputError
 from .architecture import OUTPUT, TensorSpec
 from .costs import REFERENCE, CostTable
+from .feedback import Feedbacks
 from .importance import Importance
 from .loss import Weights, measure
 from .plan import Options, TensorPlan, allocate, planned
@@ -69,8 +70,8 @@ def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
 ) -> Options:
     """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
     matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
-    tied = _tied(specs)
-    found = pool.map(lambda spec: measure(spec, weights, importance, costs, tied=tied), matrices)
+    tied, feedbacks = _tied(specs), Feedbacks(importance)
+    found = pool.map(lambda spec: measure(spec, weights, importance, feedbacks, costs, tied=tied), matrices)
     options = {}
     for done, (spec, of) in enumerate(zip(matrices, found, strict=True), 1):
         options[spec.source] = of

@@ -71,14 +71,25 @@ class Layout:
             product = np.clip(_half(blocks, at) * by[..., index : index + 1], -_HALF_MAX, _HALF_MAX)
             blocks[..., at : at + 2] = product.astype("<f2").view(np.uint8)
 
-    def nearest(self, steps: Floats) -> Bytes:
-        """The codes of the levels nearest to `steps`, which are in units of the scale, from the offset."""
+    def snap(self, steps: Floats) -> None:
+        """Move `steps`, in units of the scale, from the offset, to the nearest levels, in place."""
         if self.zero is None:
-            first, table = _halfway(self.levels.tobytes())
-            found: Bytes = table[np.clip(np.floor(2 * steps) - first, 0, len(table) - 1).astype(np.intp)]
+            first, levels, _ = _tables(self.levels.tobytes())
+            halves = np.floor(steps * 2).astype(np.intp)
+            halves -= first
+            levels.take(halves, out=steps, mode="clip")
+            return
+        np.rint(steps, out=steps)
+        np.maximum(steps, self.levels[0], out=steps)
+        np.minimum(steps, self.levels[-1], out=steps)
+
+    def coded(self, levels: Floats) -> Bytes:
+        """The codes of levels."""
+        if self.zero is None:
+            _, _, codes = _tables(self.levels.tobytes())
+            found: Bytes = codes[levels.astype(np.intp)]
             return found
-        code: Bytes = np.clip(np.rint(steps) + self.zero, 0, len(self.levels) - 1).astype(np.uint8)
-        return code
+        return (levels - self.levels[0]).astype(np.uint8)
 
     @property
     def zero(self) -> int | None:
@@ -112,17 +123,23 @@ def _zero(levels: bytes) -> int | None:
 
 
 @cache
-def _halfway(levels: bytes) -> tuple[int, Bytes]:
-    """The nearest code by the number of whole halves in a step, from the first that has another code.
+def _tables(levels: bytes) -> tuple[int, Floats, Bytes]:
+    """What is nearest, for levels that are whole numbers and not consecutive, but not necessarily in order.
 
-    Levels are whole numbers, so that what is halfway between two is a whole number of halves.
+    Returns:
+        The number of whole halves in a step up to which the least level is nearest; the nearest levels from
+        that number on; and codes by level, negative ones from the end.
     """
     values = np.frombuffer(levels, np.float32)
     order = np.argsort(values, kind="stable")
-    halves = (values[order[1:]] + values[order[:-1]]).astype(np.intp)  # twice the midpoints
-    first = int(halves[0]) - 1
-    places = np.searchsorted(halves, np.arange(first, halves[-1] + 1), side="right")
-    return first, order[places].astype(np.uint8)
+    ordered = values[order]
+    # What is halfway between two levels is a whole number of halves.
+    halfway = (ordered[1:] + ordered[:-1]).astype(np.intp)
+    first = int(halfway[0]) - 1
+    places = np.searchsorted(halfway, np.arange(first, halfway[-1] + 1), side="right")
+    codes = np.zeros(2 * int(np.abs(values).max()) + 1, np.uint8)
+    codes[ordered[::-1].astype(np.intp)] = order[::-1]  # of codes for one level, the first
+    return first, ordered[places], codes
 
 
 def layout(type_: GGMLQuantizationType) -> Layout | None:

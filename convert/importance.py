@@ -71,11 +71,17 @@ class Importance:
 
     def covariance(self, name: str) -> Covariance | None:
         """How a matrix' inputs vary together where they have length 1; None where the file does not tell."""
-        given = _given(name)
+        given = self.given(name)
         if given not in self.blocks:
             return None
         blocks = self._array(self.blocks[given])
         return Covariance(blocks, self._array(self.low[given]) if given in self.low else no_sketch(blocks))
+
+    def given(self, name: str) -> str:
+        """The first of the matrices that are given the same as this one."""
+        for role, first in _SAME_INPUT.items():
+            name = name.replace(f".{role}.", f".{first}.")
+        return name
 
     def _array(self, tensor: Tensor) -> Vector:
         values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
@@ -83,20 +89,19 @@ class Importance:
             raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds what is not finite")
         return values.reshape(tensor.shape).astype(np.float32, copy=False)
 
-    def shares(self, name: str) -> Vector | None:
-        """What each input of a matrix has of the energy of all, (columns,); None where it met no token.
+    def shares(self, name: str, columns: int) -> Vector:
+        """What each input of a matrix has of the energy of all, (columns,).
 
-        Of the file's two accounts, the mean: that of all tokens alike, and that of the largest activations,
-        which few tokens have but all depend on.
+        That is over tokens whose inputs have length 1, or, where the file does not tell that, over inputs as
+        they are; where it tells nothing, inputs are all alike.
         """
-        means = self.means.get(name)
-        if means is None or not means.any():
-            return None
-        large: Vector = means / means.sum()
-        alike = self.covariance(name)
-        if alike is not None:
-            large = ((large + alike.variances) / 2).astype(np.float32)
-        return large
+        covariance, means = self.covariance(name), self.means.get(name)
+        if covariance is not None:
+            return covariance.variances
+        if means is not None and means.any():
+            shares: Vector = means / means.sum()
+            return shares
+        return np.full(columns, 1 / columns, np.float32)
 
     def fit(self, specs: Iterable[TensorSpec]) -> None:
         """Check that this is the importance of the model with these tensors.
@@ -221,13 +226,6 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
     # An empty architecture is left out: the file is no model.
     return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
-
-
-def _given(name: str) -> str:
-    """The first of the matrices that are given the same as this one."""
-    for role, first in _SAME_INPUT.items():
-        name = name.replace(f".{role}.", f".{first}.")
-    return name
 
 
 def _header(path: Path) -> Header:

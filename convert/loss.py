@@ -12,6 +12,7 @@ from gguf.quants import dequantize
 from .architecture import EMBEDDING, OUTPUT, TensorSpec
 from .codes import layout
 from .costs import CostTable
+from .feedback import Feedback, Feedbacks
 from .importance import Importance
 from .plan import TYPES, Option, planned
 from .quantize import quantize
@@ -19,8 +20,7 @@ from .safetensors_file import Rows
 from .write import ALIGNMENT
 
 SAMPLE = 1 << 15  # weights of each matrix that are quantized to every type
-# What is left of a type's error after rounding with feedback: SmolLM2-135M's KL divergence, with by without.
-FEEDBACK = 0.7
+# What rounding with feedback makes of the plain squared error, which counts where rows are looked up.
 LOOK_UP_FEEDBACK = 1.2
 # Of a matrix' own energy: the runtime rounds activations to 8 bits, and less than that error does not show.
 FLOOR = 2e-5
@@ -44,62 +44,70 @@ class _Use:
     Attributes:
         sensitivity: nats for each unit of error.
         weights: of each column, (columns,).
-        feedback: what rounding with feedback makes of the loss.
+        fed_back: likewise where rounding is with feedback.
         floor: the error below which less does not show.
     """
 
     sensitivity: float
     weights: Rows
-    feedback: float
+    fed_back: Rows
     floor: float
 
-    def loss(self, squares: Rows, fed_back: bool) -> float:
+    def loss(self, squares: Rows, *, fed_back: bool) -> float:
         """Of rows with these squared errors, (n, columns), in nats."""
-        error = float((squares @ self.weights).mean())
-        return self.sensitivity * max(self.feedback * error if fed_back else error, self.floor)
+        error = float((squares @ (self.fed_back if fed_back else self.weights)).mean())
+        return self.sensitivity * max(error, self.floor)
 
 
-def measure(
-    spec: TensorSpec, weights: Weights, importance: Importance, costs: CostTable, *, tied: bool
+def measure(  # noqa: PLR0913 - what it takes to measure
+    spec: TensorSpec,
+    weights: Weights,
+    importance: Importance,
+    feedbacks: Feedbacks,
+    costs: CostTable,
+    *,
+    tied: bool,
 ) -> list[Option]:
     """The types that one matrix may have, with their predicted loss in nats of KL divergence.
 
-    The loss in a product is sensitivity * sum_ij share_j * (W - W')_ij**2 over some of the matrix' rows, W'
-    being W as rounded with the importance, and share_j what input j has of the energy of all. The loss in a
+    The loss in a product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over some of the matrix' rows, W'
+    being W as ggml rounds it with the importance. The weight is what input j has of the energy of all; where
+    rounding is with feedback, what it has besides what the columns after it can make up for, so that this is
+    the error which is left if roundings are independent (found within a tenth on SmolLM2-135M). The loss in a
     look-up is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has both. Where the
     sensitivity was not measured, errors count relative to the product or row itself.
     """
     rows = _sample(spec, weights, importance)  # (n, columns)
+    passed_on = feedbacks.of(spec.target)
     looked_up = spec.target == EMBEDDING
     uses = [_look_up(rows, importance)] if looked_up else []
     if tied or not looked_up:
-        uses.append(_product(spec, rows, importance))
-    corrected = importance.covariance(spec.target) is not None
+        uses.append(_product(spec, rows, importance, passed_on))
     prices = costs.of(spec.target, tied=tied)
     options = []
     for type_ in _candidates(spec, prices):
         squares = _squares(rows, type_, importance.means.get(spec.target), spec)
-        fed_back = corrected and layout(type_) is not None
-        loss = sum(use.loss(squares, fed_back) for use in uses)
+        fed_back = passed_on is not None and layout(type_) is not None
+        loss = sum(use.loss(squares, fed_back=fed_back) for use in uses)
         nbytes = -(-planned(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
         options.append(Option(type_, nbytes, loss, prices[type_.name] * prod(spec.shape)))
     return options
 
 
-def _product(spec: TensorSpec, rows: Rows, importance: Importance) -> _Use:
-    shares = importance.shares(spec.target)
-    even = np.full(rows.shape[1], 1 / rows.shape[1], np.float32)
-    weights = (even if shares is None else shares) * np.float32(spec.shape[0])
+def _product(spec: TensorSpec, rows: Rows, importance: Importance, passed_on: Feedback | None) -> _Use:
+    count = np.float32(spec.shape[0])
+    weights = count * importance.shares(spec.target, rows.shape[1])
+    fed_back = weights if passed_on is None else count * passed_on.left
     energy = float((rows**2 @ weights).mean())
     sensitivity = importance.sensitivity.get(spec.target, 1 / max(energy, 1e-30))
-    return _Use(sensitivity, weights, FEEDBACK, FLOOR * energy)
+    return _Use(sensitivity, weights, fed_back, FLOOR * energy)
 
 
 def _look_up(rows: Rows, importance: Importance) -> _Use:
     energy = float((rows**2).sum(1).mean())
     relative = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
     sensitivity = importance.look_up_sensitivity
-    return _Use(1.0 if sensitivity is None else sensitivity, relative, LOOK_UP_FEEDBACK, 0.0)
+    return _Use(1.0 if sensitivity is None else sensitivity, relative, LOOK_UP_FEEDBACK * relative, 0.0)
 
 
 def _candidates(spec: TensorSpec, prices: Iterable[str]) -> list[GGMLQuantizationType]:

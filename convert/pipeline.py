@@ -32,8 +32,8 @@ from .safetensors_file import Rows
 from .write import ALIGNMENT, check_target, header_bytes, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
-BLOCK_WEIGHTS = 1 << 21
-WINDOW = 32  # blocks, of about a megabyte when done, so that no thread waits for the writer
+BLOCK_WEIGHTS = 1 << 22
+WINDOW = 16  # blocks, of about two megabytes when done, so that no thread waits for the writer
 
 DEFAULT_TYPE = "Q4_K"
 

@@ -1,13 +1,11 @@
 """How rows become a type's bytes: by ggml, then, if the inputs' covariance is known, with feedback."""
 
-import threading
-
 import numpy as np
 from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from .codes import layout
-from .feedback import Feedback, feedback, round_with_feedback
+from .feedback import Feedback, Feedbacks, round_with_feedback
 from .importance import Importance
 from .plan import TensorPlan
 from .quantize import check_values, quantize, raised
@@ -15,13 +13,6 @@ from .safetensors_file import Rows
 from .scales import scaled_blocks
 
 Bytes = NDArray[np.uint8]
-# Of what looks like the adapter's effect, beside other errors. On SmolLM2-135M, its own adapter riding
-# on IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and 0.82 with 100.
-STRESS = 10.0
-RANK_MAX = (
-    64  # of adapters whose directions are stressed: with more, nothing would be left to make up for them
-)
-_KEPT = 6  # tensors come one after the other: more than the last few need not be kept
 
 
 class Rounding:
@@ -29,8 +20,7 @@ class Rounding:
 
     def __init__(self, importance: Importance | None) -> None:
         self._importance = importance
-        self._feedbacks: dict[tuple[str, bool], Feedback | None] = {}
-        self._lock = threading.Lock()
+        self._feedbacks = Feedbacks(importance) if importance else None
 
     def bytes_of(
         self, plan: TensorPlan, rows: Rows, merged: Rows | None = None, directions: Rows | None = None
@@ -71,27 +61,18 @@ class Rounding:
         delta = merged - rows
         if _energy(delta) > _energy(rows - kept):
             return corrected(merged).tobytes()  # it stands out of the noise by itself
-        stressed = passed_on if directions is None else self._feedback(plan, directions)
-        assert stressed is not None
+        stressed = self._feedback(plan, directions)
+        assert stressed is not None, "as it was without directions"
         return round_with_feedback(kept + delta, base, plan.type, stressed, fitting=True).tobytes()
 
     def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> Feedback | None:
         """How errors are passed on between the columns of a tensor; None if that is unknown, or of no use."""
-        assert self._importance is not None
         kept = layout(plan.type)
-        if kept is None:
+        if kept is None or self._feedbacks is None:
             return None
-        key = plan.target, directions is not None
-        with self._lock:  # one thread computes it, the others wait for it
-            if key not in self._feedbacks:
-                covariance = self._importance.covariance(plan.target)
-                if covariance is not None and covariance.blocks.shape[-1] % kept.block:
-                    covariance = None  # a scale would reach across two blocks
-                if covariance is not None and directions is not None and len(directions) <= RANK_MAX:
-                    covariance = covariance.stressing(directions, STRESS)
-                last = list(self._feedbacks.items())[-_KEPT:]
-                self._feedbacks = dict(last) | {key: None if covariance is None else feedback(covariance)}
-            return self._feedbacks[key]
+        found = self._feedbacks.of(plan.target, directions)
+        # Where it is cut between the weights of one scale, that would be in two blocks at once.
+        return found if found is not None and found.order.shape[1] % kept.block == 0 else None
 
 
 def _energy(rows: Rows) -> float:

@@ -85,7 +85,8 @@ def _symmetric(x: Floats, w: Floats, kept: Layout) -> tuple[Floats, ...]:
     extreme = np.where(extreme == 0, _TINY, extreme)
     best = _Best(x.shape[1])
     for stretch in _STRETCHES:
-        levels = kept.levels[kept.nearest(x * ((kept.levels[0] + np.float32(stretch)) / extreme))]
+        levels = x * ((kept.levels[0] + np.float32(stretch)) / extreme)
+        kept.snap(levels)
         wl = w * levels
         sum_ll, sum_xl = (wl * levels).sum(0), (wl * x).sum(0)
         scale = sum_xl / np.maximum(sum_ll, _TINY)
