@@ -89,7 +89,8 @@ class Layout:
             _, _, codes = _tables(self.levels.tobytes())
             found: Bytes = codes[levels.astype(np.intp)]
             return found
-        return (levels - self.levels[0]).astype(np.uint8)
+        code: Bytes = (levels - self.levels[0]).astype(np.uint8)
+        return code
 
     @property
     def zero(self) -> int | None:

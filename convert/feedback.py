@@ -33,7 +33,7 @@ _KEPT = 8  # tensors come one after the other: more than those of a layer need n
 DAMPING = 0.01  # of the mean variance, added to each: what is not in the calibration text also counts
 _RIDGE = 1e-5  # of the mean energy of a block's part, where a row's blocks can stand in for each other
 _SMALL = 32  # columns of a triangle that is inverted whole
-_STRIP = 16  # columns rounded one after the other before their errors go on to the others in one product
+_STRIP = 32  # columns rounded one after the other before their errors go on to the others in one product
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def feedback(covariance: Covariance) -> Feedback:
 def _inverse_root(matrix: Doubles) -> Doubles:
     """The upper triangle R with R'R the inverse."""
     try:
-        lower = np.linalg.cholesky(matrix[::-1, ::-1])
+        lower = np.linalg.cholesky(matrix[::-1, ::-1]).astype(np.float64)
     except np.linalg.LinAlgError:
         raise ModelFileError("the importance's covariances are none: they have negative variances") from None
     return _inverse_of_lower(lower)[::-1, ::-1]
@@ -106,9 +106,8 @@ def _inverse_of_lower(matrix: Doubles) -> Doubles:
     """The inverse of a lower triangle, by halves: numpy has none but that of a full matrix."""
     half = len(matrix) // 2
     if half < _SMALL:
-        inverse: Doubles = np.linalg.inv(matrix)
-        return inverse
-    out = np.zeros_like(matrix)
+        return np.linalg.inv(matrix).astype(np.float64)
+    out: Doubles = np.zeros_like(matrix)
     first, last = _inverse_of_lower(matrix[:half, :half]), _inverse_of_lower(matrix[half:, half:])
     out[:half, :half], out[half:, half:] = first, last
     out[half:, :half] = -last @ (matrix[half:, :half] @ first)
@@ -143,10 +142,11 @@ def round_with_feedback(
         target = goal - owed @ passed_on.taken[block]  # (n, width)
         if fitting:
             _fit(kept, here, target, passed_on.metric[block])
-        _choose(kept, here, target, passed_on.order[block], passed_on.upper[block])
+        found = _choose(kept, here, target, passed_on.order[block], passed_on.upper[block])
         if fitting:
             _fit(kept, here, target, passed_on.metric[block])
-        owed += (np.add(*kept.parts(here)).reshape(goal.shape) - goal) @ passed_on.low[block]
+            found = np.add(*kept.parts(here)).reshape(goal.shape)
+        owed += (found - goal) @ passed_on.low[block]
     return parts.reshape(blocks.shape)
 
 
@@ -169,22 +169,30 @@ def _fit(kept: Layout, blocks: Bytes, target: Floats, metric: Floats) -> None:
     kept.multiply(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
 
 
-def _choose(kept: Layout, blocks: Bytes, target: Floats, order: NDArray[np.intp], upper: Floats) -> None:
-    """Choose the codes of `blocks`, (n, count, bytes), by their scales and offsets."""
+def _choose(kept: Layout, blocks: Bytes, target: Floats, order: NDArray[np.intp], upper: Floats) -> Floats:
+    """Choose the codes of `blocks`, (n, count, bytes), by their scales and offsets; returns their weights."""
     rows, group = len(target), order // kept.group
     scales, offsets = (np.ascontiguousarray(of.reshape(rows, -1).T) for of in kept.scales(blocks))
-    left = target.T[order]  # (width, n), in the order in which they are rounded
+    wanted = np.ascontiguousarray(target.T)  # (width, n)
     if kept.zero == 0:
-        left -= offsets[group]
-    levels = np.empty_like(left)
-    levels[order] = _rounded(kept, left, scales[group], upper)
+        wanted.reshape(len(scales), -1, rows)[:] -= offsets[:, None]
+    levels = np.empty_like(wanted)
+    levels[order] = _rounded(kept, wanted[order], scales, group, upper)
     kept.put(blocks, kept.coded(levels.T).reshape(rows, -1, kept.block))
+    levels.reshape(len(scales), -1, rows)[:] *= scales[:, None]
+    if kept.zero == 0:
+        levels.reshape(len(scales), -1, rows)[:] += offsets[:, None]
+    return levels.T
 
 
-def _rounded(kept: Layout, left: Floats, scales: Floats, upper: Floats) -> Floats:
-    """The levels of columns in order which, by `scales`, come to `left`, (width, n) each; that is used up."""
+def _rounded(kept: Layout, left: Floats, scales: Floats, group: NDArray[np.intp], upper: Floats) -> Floats:
+    """The levels, (width, n), of columns in order that come to `left`, (width, n), which is used up.
+
+    Column i has the scales, (groups, n), of group[i].
+    """
     width, rows = left.shape
-    levels, value = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0), np.empty_like(left[0])
+    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    levels, value = np.empty_like(left), np.empty_like(left[0])
     for start in range(0, width, _STRIP):
         stop = min(start + _STRIP, width)
         errors = np.empty((stop - start, rows), np.float32)
@@ -192,9 +200,9 @@ def _rounded(kept: Layout, left: Floats, scales: Floats, upper: Floats) -> Float
             # Python's overhead counts here: few operations, none of which makes a new array.
             here, level = left[column], levels[column]
             here -= upper[start:column, column] @ errors[: column - start]
-            level *= here
+            np.multiply(here, inverse[group[column]], out=level)
             kept.snap(level)
-            np.multiply(level, scales[column], out=value)
+            np.multiply(level, scales[group[column]], out=value)
             np.subtract(here, value, out=errors[column - start])
         left[stop:] -= upper[start:stop, stop:].T @ errors
     return levels

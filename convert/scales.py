@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 _CHUNK = 1 << 16  # weights at a time, so that all arrays stay in a processor's cache
 _ROOMS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # levels more than a group's range takes, of types with an offset
-_STRETCHES = tuple(range(-16, 33, 8))  # of the level that a group's extreme takes, the least one, -127
+_STRETCHES = (-12, 0, 12, 24)  # of the level that a group's extreme takes, the least one, -127
 _TINY = np.float32(1e-30)
 _DEGENERATE = np.float32(1e-5)  # of the energy of levels: what rounding errors can make of a variance of none
 
