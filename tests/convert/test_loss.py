@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from thirteen.convert.architecture import EMBEDDING, OUTPUT, TensorSpec
 from thirteen.convert.budget import measure_all
 from thirteen.convert.costs import CostTable
+from thirteen.convert.feedback import Feedbacks
 from thirteen.convert.importance import Importance
 from thirteen.convert.loss import measure
 from thirteen.convert.quantize import quantize
@@ -52,7 +53,9 @@ MATRIX = Matrix()
 
 def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) -> dict[Type, float]:
     spec = TensorSpec(name, name, (ROWS, COLUMNS))
-    return {o.type: o.loss for o in measure(spec, MATRIX, importance, COSTS, tied=tied)}
+    return {
+        o.type: o.loss for o in measure(spec, MATRIX, importance, Feedbacks(importance), COSTS, tied=tied)
+    }
 
 
 def relative_error(type_: Type, rows: np.ndarray) -> float:
