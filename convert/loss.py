@@ -20,7 +20,8 @@ from .safetensors_file import Rows
 from .write import ALIGNMENT
 
 SAMPLE = 1 << 15  # weights of each matrix that are quantized to every type
-# What rounding with feedback makes of the plain squared error, which counts where rows are looked up.
+# What rounding with feedback makes of the loss in look-ups. SmolLM2-135M's KL divergence, with by without, is
+# 1.14 to 1.31 (Q4_0, IQ4_NL, Q5_0): the plain squared error grows 1.7 times, but where it matters less.
 LOOK_UP_FEEDBACK = 1.2
 # Of a matrix' own energy: the runtime rounds activations to 8 bits, and less than that error does not show.
 FLOOR = 2e-5

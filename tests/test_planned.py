@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 
 from .commands import Commands
@@ -52,6 +54,51 @@ def test_the_file_has_the_size_asked_for_and_plan_foretells_it(
     assert report["file_bytes"] == report["prediction"]["file_bytes"] == (tmp_path / "a.gguf").stat().st_size
     assert 0.985 * asked <= report["file_bytes"] <= asked
     assert json.loads(planned.stdout)["types"] == report["types"]
+
+
+@pytest.mark.parametrize("name", ["llama", "llama untied"])
+def test_what_the_embeddings_rows_matter_is_measured_and_foretold(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    """A file from before it was measured still plans, a higher sensitivity foretells more loss."""
+    (tmp_path / "texts.jsonl").write_text(TEXT, "utf-8")
+    how = ("--calibration", tmp_path / "texts.jsonl", "--threads", "1")
+    done = thirteen("importance", base(name), "--output", tmp_path / "measured.gguf", *how)
+    assert done.status == 0, done.stderr
+    arrays = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "measured.gguf").tensors}
+    sensitivity = "token_embd.weight.look_up_sensitivity"
+    assert arrays[sensitivity] > 0 and arrays["token_embd.weight.look_ups"].sum() > 300
+    assert ("output.weight.sensitivity" in arrays) == (name == "llama untied")
+
+    def foretold(**changes: np.ndarray | None) -> float:
+        path = tmp_path / "changed.gguf"
+        rewrite(tmp_path / "measured.gguf", path, {f"token_embd.weight.{k}": v for k, v in changes.items()})
+        size = ("--size", "9bpw", "--target", "x86", "--prefer", "quality")
+        planned = thirteen("plan", base(name), *size, "--importance", path, "--json")
+        assert planned.status == 0, planned.stderr
+        return json.loads(planned.stdout)["prediction"]["divergence"]
+
+    measured = foretold()
+    assert foretold(look_up_sensitivity=100 * arrays[sensitivity]) > 1.01 * measured > 0
+    assert foretold(look_up_sensitivity=None, look_ups=None) > 0
+
+
+def rewrite(source: Path, target: Path, changes: dict[str, np.ndarray | None]) -> None:
+    """An importance file with some tensors changed; None leaves one out."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, "")
+    for field in reader.fields.values():
+        if not field.name.startswith("GGUF."):
+            kind, *element = field.types
+            writer.add_key_value(field.name, field.contents(), kind, element[0] if element else None)
+    for tensor in reader.tensors:
+        array = changes.get(tensor.name, tensor.data)
+        if array is not None:
+            writer.add_tensor(tensor.name, np.array(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 @pytest.mark.parametrize("size", ["600", "-1MB", "1KB", "90GB"])
