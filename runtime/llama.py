@@ -32,7 +32,7 @@ NORMALISED = (
     "qwen2",
 )  # pre-tokenizers of families whose own tokenizer works on NFC, which llama.cpp leaves out
 _NAMES = ("utf-8", "surrogateescape")  # how read_header() reads the names of tokens
-_ERROR, _CONTINUED = 3, 5  # of ggml_log_level
+_ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 # The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
 _ROOM = {
     "context": 1 << 22,
@@ -115,8 +115,13 @@ class Model(_Owner):
         adds_bos: whether its tokenizer puts `bos` before every text.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, repack: bool = True) -> None:
         """Load the model.
+
+        Args:
+            path: a GGUF file.
+            repack: lay weights out anew for this processor where there are kernels for that. They are
+                quicker, but on some kinds of processors they round activations otherwise.
 
         Raises:
             ModelFileError: the file is not a GGUF, is damaged, or holds what this build cannot run.
@@ -127,6 +132,7 @@ class Model(_Owner):
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+        params.use_extra_bufts = repack
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelFileError(f"{path}: {_log.reason()}")

@@ -70,7 +70,7 @@ def trace(
         RequestError: there are no tokens, a chunk is longer than the model was trained for, or the chat
             template does not take a question.
     """
-    with Model(model_path) as model:
+    with Model(model_path, repack=False) as model:  # statistics shall be the same on all processors
         chunks, vocabulary = cut(model, passages, chunk), model.vocabulary_size
         squares, covariances = Squares(), Covariances()
 
