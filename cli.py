@@ -481,7 +481,7 @@ def bench_types(
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
-    """Measure what a weight of each type costs on this machine; about three minutes."""
+    """Measure what a weight of each type costs on this machine; three to six minutes."""
     from .bench.types import run, table, write_costs  # noqa: PLC0415
     from .convert.write import check_target  # noqa: PLC0415
 

@@ -151,7 +151,7 @@ class _Making:
     threads: int | None
 
     def converted(
-        self, path: Path, progress: Progress, *, type_: str = "F32", wish: Wish | None = None
+        self, path: Path, progress: Progress, *, type_: str | None = None, wish: Wish | None = None
     ) -> Report:
         """A file of ours."""
         return convert(

@@ -38,7 +38,7 @@ TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
     *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S"),
 )
-ROUNDS = 50
+ROUNDS = 30
 ROUNDS_MIN = 5  # as in latency.py
 TOKENS = 4  # short turns and many: what disturbs a shared machine lasts for seconds
 PROMPT_TOKENS = 16

@@ -155,16 +155,16 @@ def test_a_part_file_that_became_the_target_meanwhile_is_let_be(third: bool, tmp
 KILLED = """
 import sys, time
 from pathlib import Path
-from thirteen.convert import pipeline
+from thirteen.convert import pipeline, rounding
 base, target = map(Path, sys.argv[1:])
-quantize, pipeline.BLOCK_WEIGHTS, count = pipeline.quantize, 1000, 0
+quantize, pipeline.BLOCK_WEIGHTS, count = rounding.quantize, 1000, 0
 def slow(*args):
     global count
     count += 1
     if count > 40:
         time.sleep(60)
     return quantize(*args)
-pipeline.quantize = slow
+rounding.quantize = slow
 pipeline.convert(base, target, type_="Q8_0", threads=1)
 """
 
