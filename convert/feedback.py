@@ -134,9 +134,8 @@ def round_with_feedback(
     assert kept is not None, type_
     count, width = passed_on.order.shape
     parts = blocks.reshape(len(wanted), count, -1, GGML_QUANT_SIZES[type_][1]).copy()
-    owed = np.zeros(
-        (len(wanted), passed_on.low.shape[2]), np.float32
-    )  # what the blocks so far have added up to
+    # What the blocks so far have added up to.
+    owed = np.zeros((len(wanted), passed_on.low.shape[2]), np.float32)
     for block in range(count):
         here, goal = parts[:, block], wanted[:, block * width : (block + 1) * width]
         target = goal - owed @ passed_on.taken[block]  # (n, width)
