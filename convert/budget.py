@@ -71,10 +71,14 @@ def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
     """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
     matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
     tied, feedbacks = _tied(specs), Feedbacks(importance)
-    found = pool.map(lambda spec: measure(spec, weights, importance, feedbacks, costs, tied=tied), matrices)
+    found = {}
+    for spec, following in zip(matrices, [*matrices[1:], None], strict=True):
+        if following:  # while another thread measures this one
+            pool.submit(feedbacks.of, following.target)
+        found[spec.source] = pool.submit(measure, spec, weights, importance, feedbacks, costs, tied=tied)
     options = {}
-    for done, (spec, of) in enumerate(zip(matrices, found, strict=True), 1):
-        options[spec.source] = of
+    for done, (source, of) in enumerate(found.items(), 1):
+        options[source] = of.result()
         progress(done, len(matrices))
     return options
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -209,6 +209,11 @@ class _Model:
         rows = self.base.rows(name, start, stop)
         return self.deltas[name].merge(rows, start) if name in self.deltas else rows
 
+    def prepare(self, p: TensorPlan) -> None:
+        """Compute what all of a tensor's blocks need, so that none has to wait for it."""
+        delta = self.deltas.get(p.source)
+        self.rounding.prepare(p, None if delta is None else delta.a)
+
     def _adopt(self, folder: Path, id_: str) -> None:
         reason = foreign_reason(read_config(folder))
         if reason:
@@ -281,11 +286,7 @@ def _blocks(
     plans: list[TensorPlan], model: _Model, pool: ThreadPoolExecutor, progress: Progress
 ) -> Iterator[bytes]:
     """Every tensor's bytes in order, made on the pool from now on, at most WINDOW ahead of the writer."""
-    jobs = (
-        (pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:]))
-        for p in plans
-        for start, stop in _spans(p, model.base)
-    )
+    jobs = _jobs(plans, model, pool)
     ahead = deque(islice(jobs, WINDOW))
 
     def in_order() -> Iterator[bytes]:
@@ -298,6 +299,20 @@ def _blocks(
             yield block
 
     return in_order()
+
+
+def _jobs(
+    plans: list[TensorPlan], model: _Model, pool: ThreadPoolExecutor
+) -> Iterator[tuple[Future[bytes], int]]:
+    """Every block on the pool, with its weights' number; each tensor's preparation beside the one before it.
+
+    Otherwise all threads would wait for the one that prepares.
+    """
+    for p, following in zip(plans, [*plans[1:], None], strict=True):
+        if following:
+            pool.submit(model.prepare, following)
+        for start, stop in _spans(p, model.base):
+            yield pool.submit(_block, p, model, start, stop), (stop - start) * prod(p.shape[1:])
 
 
 def _spans(p: TensorPlan, base: Checkpoint) -> Iterator[tuple[int, int]]:

@@ -65,6 +65,11 @@ class Rounding:
         assert stressed is not None, "as it was without directions"
         return round_with_feedback(kept + delta, base, plan.type, stressed, fitting=True).tobytes()
 
+    def prepare(self, plan: TensorPlan, directions: Rows | None = None) -> None:
+        """Compute what bytes_of() will need for any of a tensor's blocks; it does so itself if need be."""
+        for along in (None,) if directions is None else (None, directions):
+            self._feedback(plan, along)
+
     def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> Feedback | None:
         """How errors are passed on between the columns of a tensor; None if that is unknown, or of no use."""
         kept = layout(plan.type)
