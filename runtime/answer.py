@@ -18,7 +18,7 @@ _LIMIT = 10**400  # a numerator or denominator from here on is a model repeating
 _PLACES = 100  # decimal places up to which a finite decimal is written as one
 
 _FLAGS = re.ASCII | re.IGNORECASE | re.MULTILINE
-_VULGAR = str.maketrans({"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4"})
+VULGAR = str.maketrans({"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4"})
 
 # Carried out in this order. Every pattern of this file takes linear time; the tests measure it.
 _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
@@ -41,13 +41,13 @@ _PLAIN: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     )
 )
 
-_DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
+DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
 _NUMBER = re.compile(
     rf"""(?P<sign>(?<![\w)\]}}%$])-)?  (?:[$€£]\s?){{0,2}}  (?P<inner>(?<=[$€£])-)?
     (?<![\w^])(?<!\d\.)
-    (?:(?P<whole>\d++)(?:[ ]|[ ]and[ ])(?={_DECIMAL}[ ]?/[ ]?\d))?
-    (?P<number>{_DECIMAL})
-    (?:[ ]?/[ ]?[$€£]?(?P<under>{_DECIMAL}) | (?:e|[ ]?[*x][ ]?10\^)(?P<exponent>[+-]?\d+))?""",
+    (?:(?P<whole>\d++)(?:[ ]|[ ]and[ ])(?={DECIMAL}[ ]?/[ ]?\d))?
+    (?P<number>{DECIMAL})
+    (?:[ ]?/[ ]?[$€£]?(?P<under>{DECIMAL}) | (?:e|[ ]?[*x][ ]?10\^)(?P<exponent>[+-]?\d+))?""",
     _FLAGS | re.VERBOSE,
 )
 _UNIT = re.compile(
@@ -124,7 +124,7 @@ def format_number(value: Fraction) -> str:
 
 
 def _plain(text: str) -> str:
-    text = text.translate(_VULGAR)
+    text = text.translate(VULGAR)
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     return text
