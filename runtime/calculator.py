@@ -101,7 +101,7 @@ def _right(plain: str, start: int, end: int) -> Expression | None:
 def _written(left: Expression) -> str | None:
     quantity = left.quantity
     money = left.first("currency") if not quantity.over.isdisjoint(MONEY) else ""
-    percent = left.first("percent")
+    percent = left.first("percent").replace("percent", " percent")
     number = format_number(abs(quantity.value))
     whole, _, part = number.partition(".")
     if "/" in number or len(whole + part) > DIGITS or len(part) > (_CENTS if money else _PLACES):
