@@ -372,6 +372,9 @@ def ask(
     stop: Annotated[
         list[str] | None, typer.Option(help="A text that ends the answer; may be repeated.")
     ] = None,
+    calculator: Annotated[
+        bool, typer.Option(help="Complete sums in the answer by their exact results.")
+    ] = True,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -390,7 +393,12 @@ def ask(
     model = Path(words[0]) if len(words) == 2 else _default_model()
     with Engine(model, adapter=adapter, context=context, slots=1, threads=threads) as engine:
         pieces = engine.stream(
-            question, system=system, sampling=sampling, max_tokens=max_tokens, stop=stop or ()
+            question,
+            system=system,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop or (),
+            calculator=calculator,
         )
         for piece in pieces:
             if not as_json:
@@ -407,6 +415,9 @@ def ask(
         print(_json(asdict(answer) | speed | {"model": str(model)}))
         return
     out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
+    if answer.steps:
+        wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
+        err.print(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or 'none'}", markup=False)
     err.print(
         f"{usage.completion_tokens} tokens at {speed['decode_tokens_per_s']:.1f}/s, "
         f"first after {timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "

@@ -9,8 +9,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from .request import StopReason, Timings, Usage
+
+if TYPE_CHECKING:
+    from .calculator import Step
 
 _TOKEN = 1_000  # characters of the longest number read
 _EXPONENT = 300  # the largest power of ten, up or down
@@ -78,6 +82,8 @@ class Answer:
         stop_reason: why it stopped there.
         usage: tokens in and out.
         timings: where the time went.
+        steps: every equation of the text that is understood, and whether it holds.
+        verified: whether all steps hold and the final answer is the result of one of them.
     """
 
     value: str | None
@@ -85,6 +91,8 @@ class Answer:
     stop_reason: StopReason
     usage: Usage
     timings: Timings
+    steps: "tuple[Step, ...]"
+    verified: bool
 
 
 def final_answer(text: str) -> Fraction | None:

@@ -117,7 +117,7 @@ class Engine:
                 f"(the model was trained for {self.model.context_trained})"
             )
         sequence = state.Sequence(next(self._ids), request, self.context, submitted_at=perf_counter())
-        self._samplers[sequence.id] = Sampler(request.sampling)
+        self._samplers[sequence.id] = Sampler(self.model, request.sampling)
         self._scheduler.add(sequence)
         return sequence.id
 
@@ -157,12 +157,21 @@ class Engine:
 
     def _advance(self, sequence: state.Sequence, row: int) -> None:
         """Give a sequence its next token, and end it if that was the last."""
-        token = self._samplers[sequence.id].sample(self._native, row)
+        reply = self._replies.get(sequence.id)
+        sampler = self._samplers[sequence.id]
+        token = sampler.sample(self._native, row, no_digit=reply is not None and reply.no_digit)
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
         if self.model.ends(token) and not sequence.request.ignore_end:
             self._end(sequence, StopReason.END)
             return
+        self._say(sequence, token)
+        # A result goes in as one batch with the token before it, as a prompt does.
+        for due in reply.due() if reply is not None and sequence.stop_reason is None else ():
+            if sequence.stop_reason is None:
+                self._say(sequence, due)
+
+    def _say(self, sequence: state.Sequence, token: int) -> None:
         sequence.output.append(token)
         self._emit(Token(sequence.id, token))
         reply = self._replies.get(sequence.id)
@@ -190,7 +199,7 @@ class Engine:
         if reply is not None:
             reply.feed(event)
 
-    def answer(
+    def answer(  # noqa: PLR0913 - what an answer can be told, each with its default
         self,
         question: str,
         *,
@@ -198,6 +207,7 @@ class Engine:
         sampling: Sampling = _GREEDY,
         max_tokens: int = 512,
         stop: Sequence[str] = (),
+        calculator: bool = True,
     ) -> Answer:
         """Ask a question and wait for the answer.
 
@@ -207,16 +217,23 @@ class Engine:
             sampling: how tokens are chosen; by default always the likeliest.
             max_tokens: the most tokens that the answer may have.
             stop: texts that end the answer, and are not part of it.
+            calculator: whether sums in the answer, as "12 * 13 =", get their exact results, which the model
+                is not asked for.
 
         Raises:
             RequestError: the question is empty or does not fit the context, or the template does not take it.
         """
         (answer,) = self.answers(
-            [question], system=system, sampling=sampling, max_tokens=max_tokens, stop=stop
+            [question],
+            system=system,
+            sampling=sampling,
+            max_tokens=max_tokens,
+            stop=stop,
+            calculator=calculator,
         )
         return answer
 
-    def answers(
+    def answers(  # noqa: PLR0913 - what an answer can be told, each with its default
         self,
         questions: Sequence[str],
         *,
@@ -224,13 +241,14 @@ class Engine:
         sampling: Sampling = _GREEDY,
         max_tokens: int = 512,
         stop: Sequence[str] = (),
+        calculator: bool = True,
     ) -> list[Answer]:
         """Ask several questions at once; see answer(). The answers are in the order of the questions."""
         requests = [Request(self._prompter.tokens(q, system), max_tokens, sampling) for q in questions]
         replies: dict[int, Reply] = {}
         try:
             for request in requests:
-                replies |= [self._ask(request, stop)]
+                replies |= [self._ask(request, stop, calculator)]
             while any(reply.end is None for reply in replies.values()):
                 self.step()
         finally:
@@ -238,7 +256,7 @@ class Engine:
                 self.abort(id)
         return [reply.answer() for reply in replies.values()]
 
-    def stream(
+    def stream(  # noqa: PLR0913 - what an answer can be told, each with its default
         self,
         question: str,
         *,
@@ -246,13 +264,15 @@ class Engine:
         sampling: Sampling = _GREEDY,
         max_tokens: int = 512,
         stop: Sequence[str] = (),
+        calculator: bool = True,
     ) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
 
         Yields:
             Pieces of text; the last one carries the answer.
         """
-        id, reply = self._ask(Request(self._prompter.tokens(question, system), max_tokens, sampling), stop)
+        request = Request(self._prompter.tokens(question, system), max_tokens, sampling)
+        id, reply = self._ask(request, stop, calculator)
         try:
             while reply.end is None:
                 self.step()
@@ -263,8 +283,8 @@ class Engine:
         finally:
             self.abort(id)
 
-    def _ask(self, request: Request, stop: Sequence[str]) -> tuple[int, Reply]:
-        reply = Reply(self.model.piece, stop)
+    def _ask(self, request: Request, stop: Sequence[str], calculator: bool) -> tuple[int, Reply]:
+        reply = Reply(self.model, stop, calculator=calculator)
         id = self.submit(request)
         self._replies[id] = reply
         return id, reply

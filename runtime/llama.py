@@ -7,9 +7,10 @@ files, and Context.decode for batches.
 import ctypes
 import math
 import os
+import re
 import unicodedata
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,6 +33,7 @@ NORMALISED = (
     "qwen2",
 )  # pre-tokenizers of families whose own tokenizer works on NFC, which llama.cpp leaves out
 _NAMES = ("utf-8", "surrogateescape")  # how read_header() reads the names of tokens
+_MORE_DIGITS = re.compile(r"[.,]?[0-9]")
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 # The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
 _ROOM = {
@@ -200,6 +202,14 @@ class Model(_Owner):
             and llama_cpp.llama_vocab_get_attr(vocabulary, token) & CONTROL
         )
         return {llama_cpp.llama_vocab_get_text(vocabulary, token).decode(*_NAMES): token for token in found}
+
+    @cached_property
+    def digit_tokens(self) -> tuple[int, ...]:
+        """The tokens that make a number before them longer."""
+        names = self.header.metadata[
+            "tokenizer.ggml.tokens"
+        ]  # in which digits, points and commas are themselves
+        return tuple(token for token, name in enumerate(names) if _MORE_DIGITS.match(name))
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
         """Raise RequestError if one of them is not a token of this model."""
@@ -448,26 +458,49 @@ class Context(_Owner):
 class Sampler(_Owner):
     """How one sequence chooses its tokens, in native code; it remembers where its random numbers are."""
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, model: Model, sampling: Sampling) -> None:
         super().__init__()
-        chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
-        if not chain:
-            raise RequestError("llama.cpp could not make a sampler")
-        self.own(chain, llama_cpp.llama_sampler_free)
-        for link in _links(sampling):
-            llama_cpp.llama_sampler_chain_add(chain, link)  # the chain owns its links
+        self._model, self._sampling = model, sampling
+        self.own(_chain(_links(sampling)), llama_cpp.llama_sampler_free)
 
-    def sample(self, context: Context, row: int) -> int:
+    @cached_property
+    def _without_digits(self) -> Any:
+        chain = _chain((_bar(self._model, self._model.digit_tokens), *_links(self._sampling)))
+        self._handles.callback(llama_cpp.llama_sampler_free, chain)
+        return chain
+
+    def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
         """Choose a token by the logits at a batch index that decode() returned.
+
+        Args:
+            context: which computed them.
+            row: the index.
+            no_digit: whether no token will do that could make a number before it longer.
 
         Raises:
             ModelFileError: the model computed something that is not a number.
         """
-        token = int(llama_cpp.llama_sampler_sample(self.handle, context.handle, row))
+        chain = self._without_digits if no_digit else self.handle
+        token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
         # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
         if not math.isfinite(llama_cpp.llama_get_logits_ith(context.handle, row)[token]):
             raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
         return token
+
+
+def _chain(links: Iterable[Any]) -> Any:
+    chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
+    if not chain:
+        raise RequestError("llama.cpp could not make a sampler")
+    for link in links:
+        llama_cpp.llama_sampler_chain_add(chain, link)  # the chain owns its links
+    return chain
+
+
+def _bar(model: Model, tokens: Sequence[int]) -> Any:
+    """A sampler that leaves out some tokens."""
+    biases = (llama_cpp.llama_logit_bias * len(tokens))(*((token, -math.inf) for token in tokens))
+    return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(tokens), biases)
 
 
 def _params(room: Room, watch: Watch | None) -> Any:

@@ -1,10 +1,24 @@
 """What a request says, on its way from tokens to text and, at its end, to an Answer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from .answer import Answer, final_answer, format_number
+from .calculator import due, steps, verified
 from .request import End, Event, Token
 from .text import TextStream
+
+_GOING_ON = ("", ".", ",")  # behind a number, after which a digit would make it another number
+
+
+class Vocabulary(Protocol):
+    """What is asked of a model to turn tokens into text and back."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes of a token."""
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        """The tokens of a text; see llama.Model."""
 
 
 class Reply:
@@ -15,11 +29,18 @@ class Reply:
         end: the last event, None while there may be more.
     """
 
-    def __init__(self, piece: Callable[[int], bytes], stop: Sequence[str]) -> None:
-        """Begin with nothing; `piece` gives a token's bytes, and a string of `stop` ends the text."""
-        self._piece = piece
+    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str], *, calculator: bool) -> None:
+        """Begin with nothing.
+
+        Args:
+            vocabulary: of the model.
+            stop: strings that end the text.
+            calculator: whether sums are to be completed; see due().
+        """
+        self._vocabulary, self._calculator = vocabulary, calculator
         self._stream = TextStream(stop)
         self._unread = ""
+        self._results_end: int | None = None  # of the last result that was due
         self.text = ""
         self.end: End | None = None
 
@@ -28,14 +49,27 @@ class Reply:
         """Whether the text has reached a stop string."""
         return self._stream.stopped
 
+    @property
+    def no_digit(self) -> bool:
+        """Whether a digit, coming next, would change a result that was due."""
+        return self._results_end is not None and self.text[self._results_end :] in _GOING_ON
+
     def feed(self, event: Event) -> None:
         """Take in an event of the request."""
         if isinstance(event, Token):
-            text = self._stream.feed(self._piece(event.token))
+            text = self._stream.feed(self._vocabulary.piece(event.token))
         else:
             text, self.end = self._stream.finish(), event
         self.text += text
         self._unread += text
+
+    def due(self) -> list[int]:
+        """The tokens that must come next, where the text ends in a sum; mostly there are none."""
+        result = due(self.text) if self._calculator else None
+        if result is None:
+            return []
+        self._results_end = len(self.text) + len(result)
+        return self._vocabulary.tokenize(result, special=False, bos=False)
 
     def read(self) -> str:
         """The text that came since the last call."""
@@ -45,11 +79,14 @@ class Reply:
     def answer(self) -> Answer:
         """The whole, once it has ended."""
         assert self.end is not None, "an answer is asked for when the request has ended"
-        number = final_answer(self.text)
+        number, equations = final_answer(self.text), steps(self.text)
+        value = None if number is None else format_number(number)
         return Answer(
-            value=None if number is None else format_number(number),
+            value=value,
             text=self.text,
             stop_reason=self.end.stop_reason,
             usage=self.end.usage,
             timings=self.end.timings,
+            steps=equations,
+            verified=verified(equations, value),
         )

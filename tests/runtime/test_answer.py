@@ -453,6 +453,6 @@ def test_time_is_linear_in_hostile_text(piece):
 
 
 def test_an_answer_is_frozen():
-    answer = Answer("42", "#### 42", StopReason.END, Usage(3, 4), Timings(0.1, 0.1, 0.2))
+    answer = Answer("42", "#### 42", StopReason.END, Usage(3, 4), Timings(0.1, 0.1, 0.2), (), False)
     with pytest.raises(AttributeError):
         answer.value = "43"

@@ -75,13 +75,15 @@ class Context(Native):
 
 
 class Sampler(Native):
-    def __init__(self, sampling):
+    def __init__(self, model, sampling):
         super().__init__()
         self.said = None
 
-    def sample(self, context, row):
+    def sample(self, context, row, *, no_digit=False):
         held = context.held[context.rows[row]]
         self.said = list(held) if self.said is None else self.said
+        while no_digit and self.said and chr(self.said[0]).isdigit():
+            self.said.pop(0)
         return self.said.pop(0) if self.said else END_OF_TURN
 
 
@@ -111,6 +113,42 @@ def test_an_answer_ends_with_the_turn(opened):
     answer = opened().answer("12 apples")
     assert (answer.text, answer.value, answer.stop_reason) == ("12 apples", "12", StopReason.END)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 10)
+
+
+def test_a_sum_gets_its_result_and_no_digit_follows_it(opened):
+    answer = opened().answer("so 12 * 13 =99. 1 + 1 =3.5 and on")
+    assert answer.text == "so 12 * 13 = 156. 1 + 1 = 2. and on"
+    assert [step.computed for step in answer.steps] == ["156", "2"]
+    assert answer.verified and answer.value == "2"
+
+
+def test_without_the_calculator_a_wrong_sum_stands_and_is_not_verified(opened):
+    answer = opened().answer("12 * 13 = 99", calculator=False)
+    assert (answer.text, answer.verified) == ("12 * 13 = 99", False)
+    assert [(step.claimed, step.computed, step.ok) for step in answer.steps] == [("99", "156", False)]
+
+
+def test_a_result_goes_in_as_one_batch(opened):
+    engine = opened()
+    [*engine.stream("x 7 * 8 =")]
+    batches = []
+    decode, engine._native.decode = (
+        engine._native.decode,
+        lambda spans: batches.append(spans) or decode(spans),
+    )
+    assert engine.answer("7 * 8 = ").text == "7 * 8 = 56 "
+    assert max(len(span.tokens) for spans in batches for span in spans if span.start >= 8) == 4  # "= 56"
+
+
+@pytest.mark.parametrize("max_tokens", range(6, 10))
+def test_a_result_does_not_pass_the_tokens_asked_for(opened, max_tokens):
+    answer = opened().answer("7 * 8 =", max_tokens=max_tokens)
+    assert (answer.text, answer.stop_reason) == ("7 * 8 = 56"[:max_tokens], StopReason.LENGTH)
+
+
+def test_a_stop_string_ends_the_answer_within_a_result(opened):
+    answer = opened().answer("7 * 8 =", stop=("5",))
+    assert (answer.text, answer.stop_reason) == ("7 * 8 = ", StopReason.STOP)
 
 
 def test_more_questions_than_slots_are_all_answered_in_order(opened):

@@ -80,7 +80,7 @@ def test_another_seed_gives_other_tokens(engine):
 def test_sampling_follows_llama_cpps_chain(model):
     """Ten draws equal those of a chain put together by hand with the same seed, from the same logits."""
     sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=7)
-    with Context(model, room()) as context, Sampler(sampling) as sampler:
+    with Context(model, room()) as context, Sampler(model, sampling) as sampler:
         (row,) = context.decode([Span(0, 0, (1, 9690, 198), 1)])
         logits = context.logits_row(row).astype(np.float64)
         drawn = [sampler.sample(context, row) for _ in range(200)]
@@ -90,6 +90,25 @@ def test_sampling_follows_llama_cpps_chain(model):
     kept = kept[np.exp(logits[kept] - logits[order[0]]) >= 0.02]
     assert set(drawn) <= set(kept)
     assert max(set(drawn), key=drawn.count) in order[:3]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_no_digit_is_chosen_where_it_would_make_a_number_longer(model, temperature):
+    sampling = Sampling(temperature=temperature)
+    tokens = tuple(model.tokenize("The year was 19", special=False, bos=False))
+    with Context(model, room()) as context, Sampler(model, sampling) as sampler:
+        (row,) = context.decode([Span(0, 0, tokens, 1)])
+        assert model.piece(sampler.sample(context, row)).isdigit(), "the likeliest ones are digits"
+        others = {model.piece(sampler.sample(context, row, no_digit=True)) for _ in range(20)}
+    assert others and not any(piece.lstrip(b".,")[:1].isdigit() for piece in others)
+
+
+def test_a_sum_in_a_real_models_answer_is_right(engine):
+    """The digits of its result are tokens that are put in, and not chosen."""
+    question = "Repeat this line and nothing else: 137 * 246 ="
+    answer = engine.answer(question, max_tokens=40)
+    assert "137 * 246 = 33702" in answer.text
+    assert answer.steps and all(step.ok for step in answer.steps)
 
 
 def test_a_sequence_among_others_sees_nothing_of_them(model):
