@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
 STAGES_SHOWN = 4  # of a long run, the last ones
+TEXT_MAX = 1 << 20  # bytes of a schema or grammar that are read; more than those may have
 
 
 class _Output(Console):
@@ -375,11 +376,14 @@ def ask(
     calculator: Annotated[
         bool, typer.Option(help="Complete sums in the answer by their exact results.")
     ] = True,
+    schema: Annotated[Path | None, typer.Option(help="A JSON schema that the answer must follow.")] = None,
+    grammar: Annotated[Path | None, typer.Option(help="The same by a grammar in GBNF.")] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Ask a question; without MODEL, the embedded default answers."""
     from .runtime.engine import Engine  # noqa: PLC0415
+    from .runtime.grammar import from_gbnf, from_schema  # noqa: PLC0415
     from .runtime.request import Sampling  # noqa: PLC0415
 
     if len(words) > 2:
@@ -389,6 +393,9 @@ def ask(
     question = _standard_input() if words[-1] == "-" else words[-1]
     if not question.strip():
         raise RequestError("the question is empty")
+    if schema and grammar:
+        raise typer.BadParameter("--schema and --grammar: give one of them")
+    follows = from_schema(_text_of(schema)) if schema else from_gbnf(_text_of(grammar)) if grammar else None
     sampling = Sampling(temperature, top_k, top_p, min_p, seed)
     model = Path(words[0]) if len(words) == 2 else _default_model()
     with Engine(model, adapter=adapter, context=context, slots=1, threads=threads) as engine:
@@ -399,6 +406,7 @@ def ask(
             max_tokens=max_tokens,
             stop=stop or (),
             calculator=calculator,
+            grammar=follows,
         )
         for piece in pieces:
             if not as_json:
@@ -671,6 +679,17 @@ def _standard_input() -> str:
         return sys.stdin.buffer.read().decode("utf-8")
     except UnicodeDecodeError as error:
         raise RequestError(f"the question from standard input is not UTF-8 at byte {error.start}") from None
+
+
+def _text_of(path: Path) -> str:
+    """A small text file; what is in it is bounded by those who read it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(TEXT_MAX).decode("utf-8")
+    except OSError as error:
+        raise RequestError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path}: not UTF-8 at byte {error.start}") from None
 
 
 def _name(source: str) -> str:

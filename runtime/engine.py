@@ -15,6 +15,7 @@ from ..errors import RequestError
 from . import request as state
 from .answer import Answer
 from .cores import physical_cores
+from .grammar import Grammar
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
 from .reply import Reply
 from .request import End, Event, Request, Sampling, StopReason, Token
@@ -108,7 +109,8 @@ class Engine:
             The number under which its events come and by which it can be aborted.
 
         Raises:
-            RequestError: the prompt is longer than the context, or has a token that the model does not know.
+            RequestError: the prompt is longer than the context, has a token that the model does not know, or
+                llama.cpp does not take the grammar.
         """
         self.model.check_tokens(request.tokens)
         if len(request.tokens) > self.context:
@@ -117,7 +119,7 @@ class Engine:
                 f"(the model was trained for {self.model.context_trained})"
             )
         sequence = state.Sequence(next(self._ids), request, self.context, submitted_at=perf_counter())
-        self._samplers[sequence.id] = Sampler(self.model, request.sampling)
+        self._samplers[sequence.id] = Sampler(self.model, request.sampling, request.grammar)
         self._scheduler.add(sequence)
         return sequence.id
 
@@ -208,6 +210,7 @@ class Engine:
         max_tokens: int = 512,
         stop: Sequence[str] = (),
         calculator: bool = True,
+        grammar: Grammar | None = None,
     ) -> Answer:
         """Ask a question and wait for the answer.
 
@@ -219,6 +222,8 @@ class Engine:
             stop: texts that end the answer, and are not part of it.
             calculator: whether sums in the answer, as "12 * 13 =", get their exact results, which the model
                 is not asked for.
+            grammar: what the answer must follow, from grammar.from_schema() or from_gbnf(); then no sum is
+                completed. It is cut short if the tokens run out.
 
         Raises:
             RequestError: the question is empty or does not fit the context, or the template does not take it.
@@ -230,6 +235,7 @@ class Engine:
             max_tokens=max_tokens,
             stop=stop,
             calculator=calculator,
+            grammar=grammar,
         )
         return answer
 
@@ -242,9 +248,13 @@ class Engine:
         max_tokens: int = 512,
         stop: Sequence[str] = (),
         calculator: bool = True,
+        grammar: Grammar | None = None,
     ) -> list[Answer]:
         """Ask several questions at once; see answer(). The answers are in the order of the questions."""
-        requests = [Request(self._prompter.tokens(q, system), max_tokens, sampling) for q in questions]
+        requests = [
+            Request(self._prompter.tokens(question, system), max_tokens, sampling, grammar=grammar)
+            for question in questions
+        ]
         replies: dict[int, Reply] = {}
         try:
             for request in requests:
@@ -265,13 +275,14 @@ class Engine:
         max_tokens: int = 512,
         stop: Sequence[str] = (),
         calculator: bool = True,
+        grammar: Grammar | None = None,
     ) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
 
         Yields:
             Pieces of text; the last one carries the answer.
         """
-        request = Request(self._prompter.tokens(question, system), max_tokens, sampling)
+        request = Request(self._prompter.tokens(question, system), max_tokens, sampling, grammar=grammar)
         id, reply = self._ask(request, stop, calculator)
         try:
             while reply.end is None:
@@ -284,7 +295,7 @@ class Engine:
             self.abort(id)
 
     def _ask(self, request: Request, stop: Sequence[str], calculator: bool) -> tuple[int, Reply]:
-        reply = Reply(self.model, stop, calculator=calculator)
+        reply = Reply(self.model, stop, calculator=calculator and request.grammar is None)
         id = self.submit(request)
         self._replies[id] = reply
         return id, reply

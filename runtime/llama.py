@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import AdapterError, ModelFileError, RequestError
 from ..gguf_file import read_header
+from .grammar import Grammar
 from .model_file import check_adapter, check_model
 from .product import LookUpTap, Tap, Watch
 from .request import Sampling
@@ -45,6 +46,7 @@ _ROOM = {
 }
 
 Array = NDArray[np.float32]
+_CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 
 
 class _Log:
@@ -458,10 +460,23 @@ class Context(_Owner):
 class Sampler(_Owner):
     """How one sequence chooses its tokens, in native code; it remembers where its random numbers are."""
 
-    def __init__(self, model: Model, sampling: Sampling) -> None:
+    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None = None) -> None:
+        """Begin a sequence.
+
+        Args:
+            model: whose tokens are chosen.
+            sampling: how.
+            grammar: what they must follow.
+
+        Raises:
+            RequestError: llama.cpp does not take the grammar.
+        """
         super().__init__()
         self._model, self._sampling = model, sampling
         self.own(_chain(_links(sampling)), llama_cpp.llama_sampler_free)
+        self._constraint = Constraint(model, grammar) if grammar else None
+        if self._constraint:
+            self._handles.callback(self._constraint.close)
 
     @cached_property
     def _without_digits(self) -> Any:
@@ -485,7 +500,69 @@ class Sampler(_Owner):
         # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
         if not math.isfinite(llama_cpp.llama_get_logits_ith(context.handle, row)[token]):
             raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
+        if self._constraint:
+            # Mostly the choice follows the grammar, and then the whole vocabulary is not looked at.
+            if not self._constraint.allows(token):
+                token = self._constraint.choose(chain, context.logits_row(row))
+            self._constraint.accept(token)
         return token
+
+
+class Constraint(_Owner):
+    """A grammar, and how far one sequence has come in it."""
+
+    def __init__(self, model: Model, grammar: Grammar) -> None:
+        """Compile the grammar.
+
+        Raises:
+            RequestError: llama.cpp does not take it.
+        """
+        super().__init__()
+        handle = llama_cpp.llama_sampler_init_grammar(
+            model._vocabulary, grammar.text.encode(), grammar.root.encode()
+        )
+        if not handle:
+            raise RequestError(f"grammar: not compiled: {_log.reason()}")
+        self.own(handle, llama_cpp.llama_sampler_free)
+        self._path = model.header.path
+        # The library would let them through inside strings, where they are no text.
+        self._control = [token for token in model.control_tokens.values() if not model.ends(token)]
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+        one, native = _candidates(np.array([token]), np.zeros(1))
+        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
+        return token not in self._control and bool(one["logit"][0] == 0)
+
+    def choose(self, chain: Any, logits: Array) -> int:
+        """Choose, by a chain of samplers, among the tokens that may come next.
+
+        Args:
+            chain: the samplers.
+            logits: of all tokens, (vocab,).
+
+        Raises:
+            ModelFileError: there is none.
+        """
+        every, native = _candidates(np.arange(len(logits)), logits)
+        every["logit"][self._control] = -np.inf
+        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
+        if not np.isfinite(every["logit"]).any():
+            raise ModelFileError(f"{self._path}: no token of the model can follow the grammar here")
+        llama_cpp.llama_sampler_apply(chain, ctypes.byref(native))
+        return int(native.data[native.selected].id)
+
+    def accept(self, token: int) -> None:
+        """Go on past a token; the library would end the process over one that may not come next."""
+        llama_cpp.llama_sampler_accept(self.handle, token)
+
+
+def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArray[Any], Any]:
+    """Tokens as the library's samplers take them: an array of ours, and the native one laid over it."""
+    data = np.zeros(len(tokens), _CANDIDATE)
+    data["id"], data["logit"] = tokens, logits
+    pointer = data.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
+    return data, llama_cpp.llama_token_data_array(pointer, len(data), -1, False)
 
 
 def _chain(links: Iterable[Any]) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from ..errors import RequestError
+from .grammar import Grammar
 
 LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
 
@@ -111,18 +112,22 @@ class Request:
         max_tokens: how many tokens may follow.
         sampling: how they are chosen.
         ignore_end: go on past end-of-turn tokens, so that a measurement has all the tokens it asked for.
+        grammar: what the output must follow, None if it is free.
     """
 
     tokens: tuple[int, ...]
     max_tokens: int = 512
     sampling: Sampling = field(default_factory=Sampling)
     ignore_end: bool = False
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:
             raise RequestError("request: the prompt is empty")
         if not _whole(self.max_tokens) or self.max_tokens < 1:
             raise RequestError(f"request: max_tokens must be a whole number from 1, not {self.max_tokens!r}")
+        if self.ignore_end and self.grammar:
+            raise RequestError("request: what follows a grammar ends with it, so ignore_end is not for it")
 
 
 @dataclass(slots=True, eq=False)

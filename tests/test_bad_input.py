@@ -958,6 +958,28 @@ def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, o
     check_refused(thirteen("ask", good("model"), "-", stdin=b"\xff\xfe"), "standard input is not UTF-8", out)
 
 
+@pytest.mark.parametrize(
+    ("option", "written", "says"),
+    [
+        ("--schema", None, "No such file"),
+        ("--schema", b"{", "schema: not JSON at line 1 column 2"),
+        ("--schema", b"\xff", "not UTF-8 at byte 0"),
+        ("--schema", b'{"type": "integer", "multipleOf": 3}', "multipleOf"),
+        ("--schema", b"[" * (1 << 21), "are more than 65536"),
+        ("--grammar", b"", "grammar:"),
+        ("--grammar", b"root ::= other", "other"),
+        ("--grammar", b'root ::= root | "a"', "begins with itself"),
+    ],
+)
+def test_what_an_answer_cannot_follow_is_refused(  # noqa: PLR0917 - fixtures and a case
+    option: str, written: bytes | None, says: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
+) -> None:
+    file = tmp_path / "constraint"
+    if written is not None:
+        file.write_bytes(written)
+    check_refused(thirteen("ask", good("model"), "Why?", option, file), says, out)
+
+
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_bad_command_line_is_refused(kind: str, thirteen: Commands, good: Good, out: Path) -> None:
     words, says = COMMANDS[kind]

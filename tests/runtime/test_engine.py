@@ -75,7 +75,7 @@ class Context(Native):
 
 
 class Sampler(Native):
-    def __init__(self, model, sampling):
+    def __init__(self, model, sampling, grammar):
         super().__init__()
         self.said = None
 

@@ -1,11 +1,16 @@
 """The real library: SmolLM2 and a tiny random model, against llama-cpp-python's own way of running them."""
 
+import json
+import re
+from types import SimpleNamespace
+
 import llama_cpp
 import numpy as np
 import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine import Engine
-from thirteen.runtime.llama import Adapter, Context, Model, Room, Sampler, Span
+from thirteen.runtime.grammar import from_gbnf, from_schema
+from thirteen.runtime.llama import Adapter, Constraint, Context, Model, Room, Sampler, Span
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -109,6 +114,39 @@ def test_a_sum_in_a_real_models_answer_is_right(engine):
     answer = engine.answer(question, max_tokens=40)
     assert "137 * 246 = 33702" in answer.text
     assert answer.steps and all(step.ok for step in answer.steps)
+
+
+SCHEMA = {"type": "object", "properties": {"sum": {"type": "integer"}}, "required": ["sum"]}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_an_answer_follows_its_schema_to_the_end(engine, temperature):
+    sampling = Sampling(temperature=temperature, min_p=0, seed=3)
+    answers = engine.answers(["What is 3 + 4?", "Hello"], sampling=sampling, grammar=from_schema(SCHEMA))
+    for answer in answers:
+        assert (answer.stop_reason, list(json.loads(answer.text))) == (StopReason.END, ["sum"])
+
+
+def test_a_grammar_may_demand_what_a_model_would_never_say(engine):
+    answer = engine.answer("Hello", grammar=from_gbnf('root ::= "Ω<|im_start|>≠" [x-z]{3} "\\n"'))
+    assert re.fullmatch("Ω<\\|im_start\\|>≠[x-z]{3}\n", answer.text), answer.text
+
+
+def test_control_tokens_are_no_text_of_a_free_string(model):
+    """llama.cpp's grammar itself lets them through there, and what they stand for would be lost."""
+    anything = Constraint(model, from_gbnf("root ::= [^x]*"))
+    with anything:
+        allowed = [token for token in range(model.vocabulary_size) if anything.allows(token)]
+    control = set(model.control_tokens.values())
+    assert {token for token in allowed if token in control} == {t for t in control if model.ends(t)}
+    assert len(allowed) > model.vocabulary_size // 2
+
+
+def test_a_grammar_that_llama_cpp_does_not_take_is_refused(model, capfd):
+    unchecked = SimpleNamespace(text="root ::= missing", root="root")
+    with pytest.raises(RequestError, match="grammar: not compiled"):
+        Sampler(model, Sampling(), unchecked)
+    capfd.readouterr()  # the library's own words
 
 
 def test_a_sequence_among_others_sees_nothing_of_them(model):
