@@ -169,9 +169,10 @@ class Engine:
             return
         self._say(sequence, token)
         # A result goes in as one batch with the token before it, as a prompt does.
-        for due in reply.due() if reply is not None and sequence.stop_reason is None else ():
-            if sequence.stop_reason is None:
-                self._say(sequence, due)
+        for due in reply.due() if reply is not None else ():
+            if sequence.stop_reason is not None:
+                break
+            self._say(sequence, due)
 
     def _say(self, sequence: state.Sequence, token: int) -> None:
         sequence.output.append(token)

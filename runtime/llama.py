@@ -208,9 +208,7 @@ class Model(_Owner):
     @cached_property
     def digit_tokens(self) -> tuple[int, ...]:
         """The tokens that make a number before them longer."""
-        names = self.header.metadata[
-            "tokenizer.ggml.tokens"
-        ]  # in which digits, points and commas are themselves
+        names = self.header.metadata["tokenizer.ggml.tokens"]  # where digits and points are themselves
         return tuple(token for token, name in enumerate(names) if _MORE_DIGITS.match(name))
 
     def check_tokens(self, tokens: Sequence[int]) -> None:
@@ -473,10 +471,10 @@ class Sampler(_Owner):
         """
         super().__init__()
         self._model, self._sampling = model, sampling
-        self.own(_chain(_links(sampling)), llama_cpp.llama_sampler_free)
         self._constraint = Constraint(model, grammar) if grammar else None
         if self._constraint:
             self._handles.callback(self._constraint.close)
+        self.own(_chain(_links(sampling)), llama_cpp.llama_sampler_free)
 
     @cached_property
     def _without_digits(self) -> Any:

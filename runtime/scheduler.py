@@ -1,8 +1,9 @@
 """Which tokens go into the next batch. It holds no tensors, so that its rules are tested without weights.
 
 Requests are taken in the order they came and keep their slot until they end. In every batch the sequences
-that are answering come first, one token each; what is left of the budget goes to the prompts, oldest first,
-in pieces, so that a long prompt never halts the answers of others.
+that are answering come first, with their next token each; what is left of the budget goes to the prompts,
+oldest first, in pieces, and beside answers in small ones, so that a long prompt never halts the answers of
+others.
 """
 
 from collections import deque
@@ -10,6 +11,10 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from .request import Sequence, StopReason
+
+# Tokens of prompts in a batch beside answers, which wait for it. On a CPU prompts take hardly longer in such
+# pieces: a 1B reads 128 tokens at once as quickly as 512.
+READING = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +71,11 @@ class Scheduler:
     def plan(self) -> list[Chunk]:
         """Admit what there is room for, and choose the next batch: at most `budget` tokens, none if idle."""
         self._admit()
-        room, chunks = self.budget, []
+        room = self.budget
+        chunks: list[Chunk] = []
         for sequence in sorted(self.running, key=_is_reading):  # stable: oldest first within each kind
+            if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
+                room = min(room, READING)
             if not room:
                 break
             chunk = _next_chunk(sequence, room)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.request import Request, Sequence, StopReason
-from thirteen.runtime.scheduler import Scheduler
+from thirteen.runtime.scheduler import READING, Scheduler
 
 
 def add(scheduler: Scheduler, id: int, prompt: int, max_tokens: int = 3) -> Sequence:
@@ -47,6 +47,17 @@ def test_a_long_prompt_is_read_in_pieces_while_answers_flow():
         sizes.append((len(chunks[2].tokens), chunks[2].samples))
         run(scheduler)
     assert sizes == [(7, False), (7, False), (6, True)]
+
+
+def test_beside_answers_prompts_are_read_in_small_pieces():
+    """An answer waits for the whole batch that its next token is in."""
+    scheduler = Scheduler(slots=3, budget=10 * READING)
+    add(scheduler, 1, prompt=2 * READING, max_tokens=100)
+    assert [len(chunk.tokens) for chunk in scheduler.plan()] == [2 * READING], "nobody waits"
+    run(scheduler)
+    add(scheduler, 2, prompt=READING - 1)
+    add(scheduler, 3, prompt=READING)
+    assert [len(chunk.tokens) for chunk in scheduler.plan()] == [1, READING - 1, 1]
 
 
 def test_neighbouring_slots_stand_together_in_a_batch():
