@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from .bench.fidelity import FidelityReport
     from .convert.pipeline import Report
     from .proof import Proof
+    from .runtime.answer import Answer
 
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
 STAGES_SHOWN = 4  # of a long run, the last ones
+_VOTES_AT_ONCE = 8
 TEXT_MAX = 1 << 20  # bytes of a schema or grammar that are read; more than those may have
 
 
@@ -378,11 +380,14 @@ def ask(
     ] = True,
     schema: Annotated[Path | None, typer.Option(help="A JSON schema that the answer must follow.")] = None,
     grammar: Annotated[Path | None, typer.Option(help="The same by a grammar in GBNF.")] = None,
+    votes: Annotated[
+        int, typer.Option(min=1, help="Answer so many times, and take the value that most give.")
+    ] = 1,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Ask a question; without MODEL, the embedded default answers."""
-    from .runtime.engine import Engine  # noqa: PLC0415
+    from .runtime.engine import Engine, Options  # noqa: PLC0415
     from .runtime.grammar import from_gbnf, from_schema  # noqa: PLC0415
     from .runtime.request import Sampling  # noqa: PLC0415
 
@@ -395,40 +400,60 @@ def ask(
         raise RequestError("the question is empty")
     if schema and grammar:
         raise typer.BadParameter("--schema and --grammar: give one of them")
-    follows = from_schema(_text_of(schema)) if schema else from_gbnf(_text_of(grammar)) if grammar else None
-    sampling = Sampling(temperature, top_k, top_p, min_p, seed)
+    options = Options(
+        system=system,
+        sampling=Sampling(temperature, top_k, top_p, min_p, seed),
+        max_tokens=max_tokens,
+        stop=stop or (),
+        calculator=calculator,
+        grammar=from_schema(_text_of(schema))
+        if schema
+        else from_gbnf(_text_of(grammar))
+        if grammar
+        else None,
+    )
     model = Path(words[0]) if len(words) == 2 else _default_model()
-    with Engine(model, adapter=adapter, context=context, slots=1, threads=threads) as engine:
-        pieces = engine.stream(
-            question,
-            system=system,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop=stop or (),
-            calculator=calculator,
-            grammar=follows,
-        )
-        for piece in pieces:
-            if not as_json:
-                sys.stdout.write(_printable(piece.text))
-                sys.stdout.flush()
-        answer = piece.answer
+    slots = min(votes, _VOTES_AT_ONCE)
+    with Engine(model, adapter=adapter, context=context, slots=slots, threads=threads) as engine:
+        if votes > 1:
+            answer: Answer | None = engine.poll(question, votes, **options).answer()
+        else:
+            for piece in engine.stream(question, **options):
+                if not as_json:
+                    sys.stdout.write(_printable(piece.text))
+                    sys.stdout.flush()
+                answer = piece.answer
     assert answer is not None, "the last piece carries the answer"
-    usage, timings = answer.usage, answer.timings
-    speed = {
-        "prefill_tokens_per_s": timings.prefill_tokens_per_s(usage),
-        "decode_tokens_per_s": timings.decode_tokens_per_s(usage),
-    }
     if as_json:
-        print(_json(asdict(answer) | speed | {"model": str(model)}))
+        print(_json(asdict(answer) | _speed(answer) | {"model": str(model)}))
         return
+    if votes > 1:
+        out.print(_printable(answer.text), markup=False)
+    _show_answer(answer)
+
+
+def _speed(answer: "Answer") -> dict[str, float]:
+    return {
+        "prefill_tokens_per_s": answer.timings.prefill_tokens_per_s(answer.usage),
+        "decode_tokens_per_s": answer.timings.decode_tokens_per_s(answer.usage),
+    }
+
+
+def _show_answer(answer: "Answer") -> None:
+    """The final value on stdout, below the text; how it came about on stderr."""
+    usage = answer.usage
     out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
+    if answer.tally:
+        votes = ", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none"
+        err.print(
+            f"votes: {votes} (decided after {answer.tally.ended} of {answer.tally.asked})", markup=False
+        )
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
         err.print(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or 'none'}", markup=False)
     err.print(
-        f"{usage.completion_tokens} tokens at {speed['decode_tokens_per_s']:.1f}/s, "
-        f"first after {timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
+        f"{usage.completion_tokens} tokens at {_speed(answer)['decode_tokens_per_s']:.1f}/s, "
+        f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
         f"stop reason {answer.stop_reason}"
     )
 

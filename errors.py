@@ -21,6 +21,10 @@ class RequestError(ThirteenError):
     """A request that cannot be run: an empty prompt, or one longer than the context."""
 
 
+class BusyError(ThirteenError):
+    """A request that the engine has no place for now, neither running nor waiting; later it may."""
+
+
 class DownloadError(ThirteenError):
     """A file that could not be fetched, or whose hash is not the published one."""
 

@@ -23,12 +23,12 @@ from ..gguf_file import Header
 from ..models.texts import held_out
 from ..runtime.engine import Engine
 from ..runtime.llama import Array as Logits
+from ..runtime.request import check_whole
 from .divergence import Difference, difference, log_probabilities, summarize
 from .equal_bytes import EQUAL, STOCK, Comparison, Kind, Measured, Point, compare
 from .machine import Build, Machine, this_build, this_machine
 from .pieces import Piece
 from .reading import check_vocabulary, few, open_reader, passages_of, predict, read_pieces
-from .settings import check_count
 from .sides import ModelFile, Source, describe
 
 GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
@@ -118,7 +118,7 @@ def run(  # noqa: PLR0913 - what a measurement can be told, each with its defaul
         RequestError: a number is out of bounds, or `data` holds no text.
         ThirteenError: whatever `entries` raises.
     """
-    check_count("tokens", tokens, 1)
+    check_whole("bench: tokens", tokens, 1)
     data = held_out() if data is None else data
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with TemporaryFile(dir=scratch) as kept:

@@ -18,6 +18,7 @@ from ..digest import file_sha256
 from ..models.texts import held_out
 from ..runtime.engine import Engine
 from ..runtime.llama import Array as Logits
+from ..runtime.request import check_whole
 from .divergence import difference, log_probabilities
 from .effect import Products, effect, products
 from .kept import Choice, Kept, advice, verdict, weigh
@@ -25,7 +26,6 @@ from .machine import Build, Machine, this_build, this_machine
 from .pieces import Piece
 from .ratio import Array
 from .reading import few, passages_of, predict, read_pieces
-from .settings import check_count
 from .sides import ModelFile, Sides, describe, load, sources
 
 _TABLE_WIDTH = 76
@@ -101,7 +101,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
         AdapterError: the adapter is not one for `shipped_base`.
         RequestError: the files do not go together, a number is out of bounds, or `data` holds no text.
     """
-    check_count("tokens", tokens, 1)
+    check_whole("bench: tokens", tokens, 1)
     models = sources(reference, shipped, base, shipped_base, adapter)
     data = held_out() if data is None else data
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()

@@ -18,11 +18,12 @@ from rich.text import Text
 from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
+from ..runtime.request import check_whole
 from .candidate import Candidate, describe
 from .machine import Build, Machine, this_build, this_machine
 from .measure import TURNS, Measure, duration, interleave, speed
 from .ratio import Array
-from .settings import Settings, check_count, load
+from .settings import Settings, load
 from .turn import Turn, take_turn
 from .verdict import difference, noise, too_noisy
 
@@ -101,7 +102,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         AdapterError: the adapter is not one for the adapted model.
         RequestError: a number is out of bounds, or a turn does not fit a model's context.
     """
-    check_count("rounds", rounds, ROUNDS_MIN)
+    check_whole("bench: rounds", rounds, ROUNDS_MIN)
     settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds)

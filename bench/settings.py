@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..errors import RequestError
 from ..runtime.engine import Engine
+from ..runtime.request import check_whole
 
 _BATCH = 512
 _QUESTION_ROOM = 256  # tokens that the question of a turn has at least, template included
@@ -28,18 +29,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "decode_tokens"):  # the others are checked where the engine is made
-            check_count(name, getattr(self, name), 1)
+            check_whole(f"bench: {name}", getattr(self, name), 1)
 
     @property
     def context(self) -> int:
         """Tokens that a turn needs room for."""
         return max(self.prompt_tokens + self.decode_tokens, _QUESTION_ROOM)
-
-
-def check_count(name: str, value: object, least: int) -> None:
-    """Raise RequestError if it is not a whole number from `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise RequestError(f"bench: {name} must be a whole number from {least}, not {value!r}")
 
 
 def load(model: Path, adapter: Path | None, settings: Settings) -> Engine:
@@ -57,6 +52,7 @@ def load(model: Path, adapter: Path | None, settings: Settings) -> Engine:
         slots=1,
         threads=settings.threads,
         batch=settings.batch,
+        prefix_bytes=0,
     )
     needed = settings.prompt_tokens + settings.decode_tokens
     if needed > engine.context:

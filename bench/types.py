@@ -27,10 +27,11 @@ from ..convert.plan import parse_type
 from ..errors import OutputError
 from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
+from ..runtime.request import check_whole
 from .machine import Build, Machine, this_build, this_machine
 from .random_model import matrix_weights, write_model
 from .ratio import Array, Interval, paired_ratio
-from .settings import Settings, check_count, load
+from .settings import Settings, load
 from .turn import random_prompt, read_and_write
 from .verdict import NOISE_MAX, too_noisy
 
@@ -196,7 +197,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         RequestError: a number is out of bounds.
         ModelFileError: this build cannot run one of the types.
     """
-    check_count("rounds", rounds, ROUNDS_MIN)
+    check_whole("bench: rounds", rounds, ROUNDS_MIN)
     settings = Settings(
         PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
     )

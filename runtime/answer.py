@@ -6,7 +6,7 @@ end of the text.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -73,6 +73,21 @@ _SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """How a vote went.
+
+    Attributes:
+        asked: how many answers were wanted.
+        ended: how many there were when it was decided.
+        votes: for each value, how many of these had it, the most first.
+    """
+
+    asked: int
+    ended: int
+    votes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a question got.
 
@@ -84,6 +99,7 @@ class Answer:
         timings: where the time went.
         steps: every equation of the text that is understood, and whether it holds.
         verified: whether all steps hold and the final answer is the result of one of them.
+        tally: what other answers to the question were, if there was a vote.
     """
 
     value: str | None
@@ -93,6 +109,7 @@ class Answer:
     timings: Timings
     steps: "tuple[Step, ...]"
     verified: bool
+    tally: Tally | None = None
 
 
 def final_answer(text: str) -> Fraction | None:

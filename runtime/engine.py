@@ -1,89 +1,151 @@
-"""The engine: `step()` schedules, decodes, samples and emits; asking and streaming are loops around it."""
+"""The engine: a model that answers, from any thread, many questions at once.
 
-from collections.abc import Iterator, Sequence
+One thread runs the steps of a Runner. What callers want of it, a new request or the end of one, waits in a
+queue until the step is over; so nothing in the runner needs a lock, and a request is gone within one step.
+"""
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
-from itertools import count
+from dataclasses import replace
+from functools import cached_property, partial
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from queue import SimpleQueue
+from threading import BoundedSemaphore, Lock, Thread
 from time import perf_counter
-from typing import Self
+from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 
-from ..errors import RequestError
+from ..digest import file_sha256
+from ..errors import BusyError, RequestError
 from . import request as state
 from .answer import Answer
 from .cores import physical_cores
 from .grammar import Grammar
+from .handle import Handle, Piece
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
+from .poll import VOTES_MAX, Poll
+from .prefix import PrefixCache
+from .profile import PROFILES, Profile
 from .reply import Reply
-from .request import End, Event, Request, Sampling, StopReason, Token
-from .scheduler import Chunk, Scheduler
+from .request import BASE, LARGEST_SEED, Request, Sampling, check_whole
+from .runner import Runner
 from .text import Prompter, chat_template
 
+QUEUE = 64
 _GREEDY = Sampling()
+_VOTING = 0.7  # temperature
+_ADAPTER = "adapter"  # the name of the one that is given without a name
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some of an answer's text; the last piece also carries the whole answer."""
+class Options(TypedDict, total=False):
+    """What can be told of a question: the keywords of Engine.request(), which explains them."""
 
-    text: str
-    answer: Answer | None = None
+    system: str | None
+    sampling: Sampling
+    max_tokens: int
+    stop: Sequence[str]
+    calculator: bool
+    grammar: Grammar | None
+    adapter: str | None
 
 
 class Engine:
-    """A model that answers, several questions at once if they come so.
+    """A model that answers, several questions at once if they come so, from any thread.
 
     Attributes:
         model: the model file, its vocabulary and its description.
         context: tokens of prompt and answer together that a request can have: as many as asked for, but never
             more than the model was trained for.
+        profile: what it has set aside.
     """
 
     def __init__(  # noqa: PLR0913 - a user says here, once, all that can be said
         self,
         path: str | Path,
         *,
+        profile: str | Profile = "laptop",
         adapter: str | Path | None = None,
-        context: int = 2048,
-        slots: int = 4,
+        adapters: Mapping[str, str | Path] | None = None,
+        context: int | None = None,
+        slots: int | None = None,
         threads: int | None = None,
-        batch: int = 512,
+        batch: int | None = None,
+        kv: str | None = None,
+        prefix_bytes: int | None = None,
+        prefix_folder: str | Path | None = None,
+        queue: int = QUEUE,
     ) -> None:
         """Load a model.
 
         Args:
             path: a GGUF file.
-            adapter: a LoRA in a GGUF file, applied while running.
-            context: the most tokens of a request, clamped to what the model was trained for.
+            profile: what to set aside: "laptop", "server", "phone", or one of your own.
+            adapter: a LoRA in a GGUF file, applied while running to the requests that name no other.
+            adapters: more of them, by the names that requests have for them.
+            context: the most tokens of a request, clamped to what the model was trained for; by default, as
+                the next ones, the profile's.
             slots: how many requests run at once; others wait. Each has memory for `context` tokens set aside.
             threads: by default one for each physical core.
             batch: the most tokens computed in one step.
+            kv: the type of keys and values, f16 or q8_0.
+            prefix_bytes: memory for keys and values of beginnings of prompts; 0 keeps none.
+            prefix_folder: where these outlast the engine, in as many bytes again. Prompts can be read there:
+                it is to be as private as they are.
+            queue: how many requests may wait; more are refused.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-            AdapterError: the adapter is not one for this model.
-            RequestError: a number is out of bounds.
+            AdapterError: an adapter is not one for this model.
+            RequestError: a number is out of bounds, or a name is not known.
         """
+        self.profile = _profile(
+            profile, context=context, slots=slots, batch=batch, kv=kv, prefix_bytes=prefix_bytes
+        )
+        check_whole("queue", queue, 0)
+        files = {name: Path(file) for name, file in (adapters or {}).items()}
+        if {BASE, _ADAPTER} & files.keys():
+            raise RequestError(f"adapters: {BASE!r} and {_ADAPTER!r} are names that the engine gives")
+        if adapter is not None:
+            files[_ADAPTER] = Path(adapter)
         with ExitStack() as handles:
-            self.model = handles.enter_context(Model(Path(path)))
-            lora = handles.enter_context(Adapter(self.model, Path(adapter))) if adapter is not None else None
-            self.context = min(context, self.model.context_trained)
-            threads = physical_cores() if threads is None else threads
-            self._room = Room(self.context, slots, batch, threads, outputs=slots)
-            self._native = handles.enter_context(Context(self.model, self._room, lora))
+            self.model = handles.enter_context(Model(Path(path), repack=self.profile.repack))
+            self._loaded: dict[str, Adapter | None] = {BASE: None}
+            for name, file in files.items():
+                self._loaded[name] = handles.enter_context(Adapter(self.model, file))
+            self.context = min(self.profile.context, self.model.context_trained)
+            self._room = Room(
+                context=self.context,
+                slots=self.profile.slots,
+                batch=self.profile.batch,
+                threads=physical_cores() if threads is None else threads,
+                outputs=self.profile.slots,
+                kv=self.profile.kv,
+            )
+            cache = self._prefixes(files, prefix_folder)
+            self._runner = Runner(self.model, self._room, self._loaded, cache)
+            handles.callback(self._runner.close)
             template = chat_template(self.model.header, self.model.bos, self.model.eos)
             self._prompter = Prompter(self.model, template)
-            self._handles = handles.pop_all()
-        self._adapter = lora
-        self._scheduler = Scheduler(slots, batch)
-        self._ids = count(1)
-        self._samplers: dict[int, Sampler] = {}
-        self._replies: dict[int, Reply] = {}
-        self._events: list[Event] = []
+            self._owned = handles.pop_all()
+        self._default = BASE if adapter is None else _ADAPTER
+        self._queue = queue
+        self._places = BoundedSemaphore(self.profile.slots + queue)
+        self._handles: dict[state.Sequence, Handle] = {}
+        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._lock = Lock()  # of whether it is closed, and of its thread
+        self._closed = False
+        self._thread: Thread | None = None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names that a request can choose from."""
+        return tuple(self._loaded)
 
     def __enter__(self) -> Self:
         return self
@@ -91,118 +153,46 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End what is running and free the model; a second call does nothing."""
-        for sequence in (*self._scheduler.running, *self._scheduler.waiting):
-            self._end(sequence, StopReason.ABORTED)
-        self._handles.close()
-
     @property
     def idle(self) -> bool:
-        """Whether step() has nothing to compute and nothing to tell."""
-        return self._scheduler.idle and not self._events
+        """Whether no request runs or waits."""
+        return not self._handles
 
-    def submit(self, request: Request) -> int:
-        """Queue a request for the next steps.
+    def close(self) -> None:
+        """End what is running and free the model; a second call does nothing."""
+        with self._lock:
+            self._closed = True
+        self._inbox.put(None)
+        if self._thread is not None:
+            self._thread.join()
+        self._owned.close()
+
+    def submit(self, request: Request, *, wait: bool = False) -> Handle:
+        """Take in a request.
+
+        Args:
+            request: what to answer.
+            wait: whether to wait for a place if there is none.
 
         Returns:
-            The number under which its events come and by which it can be aborted.
+            What tells of it, and can end it.
 
         Raises:
             RequestError: the prompt is longer than the context, has a token that the model does not know, or
-                llama.cpp does not take the grammar.
+                names an adapter that the engine does not have; llama.cpp does not take the grammar; or the
+                engine is closed.
+            BusyError: as many requests wait as may.
         """
-        self.model.check_tokens(request.tokens)
-        if len(request.tokens) > self.context:
-            raise RequestError(
-                f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
-                f"(the model was trained for {self.model.context_trained})"
-            )
-        sequence = state.Sequence(next(self._ids), request, self.context, submitted_at=perf_counter())
-        self._samplers[sequence.id] = Sampler(self.model, request.sampling, request.grammar)
-        self._scheduler.add(sequence)
-        return sequence.id
+        sequence = self._sequence(request)
+        if not self._places.acquire(blocking=wait):
+            raise BusyError(f"{self.profile.slots} requests run and {self._queue} wait: no place for another")
+        try:
+            return self._take_in(sequence)
+        except BaseException:
+            self._places.release()
+            raise
 
-    def abort(self, id: int) -> None:
-        """End a request now and free its slot; nothing happens if it has ended already."""
-        self._stop(id, StopReason.ABORTED)
-
-    def step(self) -> list[Event]:
-        """Compute one batch.
-
-        Returns:
-            What happened since the last step: tokens and ends, in order.
-
-        Raises:
-            ModelFileError: the computation failed. The requests that were in the batch have ended as aborted.
-        """
-        chunks = self._scheduler.plan()
-        if chunks:
-            try:
-                self._compute(chunks)
-            except BaseException:  # an interrupt as well: what their slots hold is not known any more
-                for chunk in chunks:
-                    self._stop(chunk.sequence.id, StopReason.ABORTED)
-                raise
-        events, self._events = self._events, []
-        return events
-
-    def _compute(self, chunks: Sequence[Chunk]) -> None:
-        now = perf_counter()
-        for chunk in chunks:
-            chunk.sequence.started_at = chunk.sequence.started_at or now
-        rows = iter(self._native.decode([_span(chunk) for chunk in chunks]))
-        for chunk in chunks:
-            chunk.sequence.computed += len(chunk.tokens)
-            if chunk.samples:
-                self._advance(chunk.sequence, next(rows))
-
-    def _advance(self, sequence: state.Sequence, row: int) -> None:
-        """Give a sequence its next token, and end it if that was the last."""
-        reply = self._replies.get(sequence.id)
-        sampler = self._samplers[sequence.id]
-        token = sampler.sample(self._native, row, no_digit=reply is not None and reply.no_digit)
-        sequence.last_token_at = perf_counter()
-        sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
-        if self.model.ends(token) and not sequence.request.ignore_end:
-            self._end(sequence, StopReason.END)
-            return
-        self._say(sequence, token)
-        # A result goes in as one batch with the token before it, as a prompt does.
-        for due in reply.due() if reply is not None else ():
-            if sequence.stop_reason is not None:
-                break
-            self._say(sequence, due)
-
-    def _say(self, sequence: state.Sequence, token: int) -> None:
-        sequence.output.append(token)
-        self._emit(Token(sequence.id, token))
-        reply = self._replies.get(sequence.id)
-        if reply is not None and reply.stopped:
-            self._end(sequence, StopReason.STOP)
-        elif sequence.full:
-            self._end(sequence, StopReason.LENGTH)
-
-    def _stop(self, id: int, reason: StopReason) -> None:
-        sequence = self._scheduler.find(id)
-        if sequence is not None:
-            self._end(sequence, reason)
-
-    def _end(self, sequence: state.Sequence, reason: StopReason) -> None:
-        slot = self._scheduler.retire(sequence, reason)
-        if slot is not None:
-            self._native.clear(slot)
-        self._samplers.pop(sequence.id).close()
-        self._emit(End(sequence.id, reason, sequence.usage, sequence.timings))
-        self._replies.pop(sequence.id, None)
-
-    def _emit(self, event: Event) -> None:
-        self._events.append(event)
-        reply = self._replies.get(event.id)
-        if reply is not None:
-            reply.feed(event)
-
-    def answer(  # noqa: PLR0913 - what an answer can be told, each with its default
+    def request(  # noqa: PLR0913 - what can be told of a question, each with its default
         self,
         question: str,
         *,
@@ -212,8 +202,9 @@ class Engine:
         stop: Sequence[str] = (),
         calculator: bool = True,
         grammar: Grammar | None = None,
-    ) -> Answer:
-        """Ask a question and wait for the answer.
+        adapter: str | None = None,
+    ) -> Request:
+        """The request that asks a question.
 
         Args:
             question: what to ask; no text in it acts as a control token.
@@ -225,81 +216,146 @@ class Engine:
                 is not asked for.
             grammar: what the answer must follow, from grammar.from_schema() or from_gbnf(); then no sum is
                 completed. It is cut short if the tokens run out.
+            adapter: the name of one of the engine's, or "base" for none; by default the engine's own.
+
+        Raises:
+            RequestError: the question is empty, or the template does not take it.
+        """
+        return Request(
+            self._prompter.tokens(question, system),
+            max_tokens,
+            sampling,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            calculator=calculator,
+            grammar=grammar,
+            adapter=adapter,
+        )
+
+    def answer(self, question: str, **options: Unpack[Options]) -> Answer:
+        """Ask a question and wait for the answer; see request() and submit().
 
         Raises:
             RequestError: the question is empty or does not fit the context, or the template does not take it.
         """
-        (answer,) = self.answers(
-            [question],
-            system=system,
-            sampling=sampling,
-            max_tokens=max_tokens,
-            stop=stop,
-            calculator=calculator,
-            grammar=grammar,
-        )
+        (answer,) = self.answers([question], **options)
         return answer
 
-    def answers(  # noqa: PLR0913 - what an answer can be told, each with its default
-        self,
-        questions: Sequence[str],
-        *,
-        system: str | None = None,
-        sampling: Sampling = _GREEDY,
-        max_tokens: int = 512,
-        stop: Sequence[str] = (),
-        calculator: bool = True,
-        grammar: Grammar | None = None,
-    ) -> list[Answer]:
+    def answers(self, questions: Sequence[str], **options: Unpack[Options]) -> list[Answer]:
         """Ask several questions at once; see answer(). The answers are in the order of the questions."""
-        requests = [
-            Request(self._prompter.tokens(question, system), max_tokens, sampling, grammar=grammar)
-            for question in questions
-        ]
-        replies: dict[int, Reply] = {}
+        requests = [self.request(question, **options) for question in questions]
+        handles: list[Handle] = []
         try:
             for request in requests:
-                replies |= [self._ask(request, stop, calculator)]
-            while any(reply.end is None for reply in replies.values()):
-                self.step()
+                handles.append(self.submit(request, wait=True))
+            return [handle.answer() for handle in handles]
         finally:
-            for id in replies:
-                self.abort(id)
-        return [reply.answer() for reply in replies.values()]
+            for handle in handles:
+                handle.abort()
 
-    def stream(  # noqa: PLR0913 - what an answer can be told, each with its default
-        self,
-        question: str,
-        *,
-        system: str | None = None,
-        sampling: Sampling = _GREEDY,
-        max_tokens: int = 512,
-        stop: Sequence[str] = (),
-        calculator: bool = True,
-        grammar: Grammar | None = None,
-    ) -> Iterator[Piece]:
+    def poll(self, question: str, votes: int, **options: Unpack[Options]) -> Poll:
+        """Have a question answered several times over, until the value that most give is certain.
+
+        Args:
+            question: what to ask.
+            votes: how many answers, each with a seed of its own; from 1 to 64.
+            options: see request(). What is greedy would always be the same: such sampling is taken at a
+                temperature of 0.7.
+
+        Raises:
+            RequestError: as request() and submit() do, or `votes` is out of bounds.
+            BusyError: there are not as many places.
+        """
+        check_whole("votes", votes, 1)
+        if votes > VOTES_MAX:
+            raise RequestError(f"votes must be at most {VOTES_MAX}, not {votes}")
+        request = replace(self.request(question, **options), likelihood=True)
+        sampling = request.sampling
+        if sampling.greedy:
+            sampling = replace(sampling, temperature=_VOTING)
+        handles: list[Handle] = []
+        try:
+            for vote in range(votes):
+                seed = (sampling.seed + vote) % (LARGEST_SEED + 1)
+                handles.append(self.submit(replace(request, sampling=replace(sampling, seed=seed))))
+        except BaseException:
+            for handle in handles:
+                handle.abort()
+            raise
+        return Poll(handles)
+
+    def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
 
         Yields:
             Pieces of text; the last one carries the answer.
         """
-        request = Request(self._prompter.tokens(question, system), max_tokens, sampling, grammar=grammar)
-        id, reply = self._ask(request, stop, calculator)
-        try:
-            while reply.end is None:
-                self.step()
-                text = reply.read()
-                if text and reply.end is None:
-                    yield Piece(text)
-            yield Piece(text, reply.answer())
-        finally:
-            self.abort(id)
+        yield from self.submit(self.request(question, **options), wait=True)
 
-    def _ask(self, request: Request, stop: Sequence[str], calculator: bool) -> tuple[int, Reply]:
-        reply = Reply(self.model, stop, calculator=calculator and request.grammar is None)
-        id = self.submit(request)
-        self._replies[id] = reply
-        return id, reply
+    def _sequence(self, request: Request) -> state.Sequence:
+        """What the runner is to have of a request, if it can be run."""
+        self.model.check_tokens(request.tokens)
+        if len(request.tokens) > self.context:
+            raise RequestError(
+                f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
+                f"(the model was trained for {self.model.context_trained})"
+            )
+        adapter = self._default if request.adapter is None else request.adapter
+        if adapter not in self.adapters:
+            raise RequestError(f"adapter: {adapter!r} is not one of {', '.join(self.adapters)}")
+        return state.Sequence(request, self.context, adapter, submitted_at=perf_counter())
+
+    def _take_in(self, sequence: state.Sequence) -> Handle:
+        """Give a sequence to the thread, which is begun if there is none."""
+        request = sequence.request
+        reply = Reply(self.model, request.stop, calculator=request.calculator and not request.grammar)
+        sampler = Sampler(self.model, request.sampling, request.grammar)
+        handle = Handle(lambda: self._inbox.put(partial(self._runner.abort, sequence)))
+        with self._lock:
+            if self._closed:
+                sampler.close()
+                raise RequestError("engine: it is closed")
+            self._handles[sequence] = handle
+            self._inbox.put(partial(self._runner.add, sequence, sampler, reply))
+            if self._thread is None:
+                self._thread = Thread(target=self._drive, name="thirteen-engine", daemon=True)
+                self._thread.start()
+        return handle
+
+    def _drive(self) -> None:
+        """Step until the engine is closed; an error that nobody foresaw ends every request."""
+        try:
+            while self._hear():
+                self._step()
+            for sequence in list(self._handles):
+                self._runner.abort(sequence)
+            self._step()
+            self._runner.flush()
+        except Exception as failure:
+            with self._lock:
+                self._closed = True
+            while self._handles:
+                self._handles.popitem()[1].fail(failure)
+                self._places.release()
+
+    def _hear(self) -> bool:
+        """Do what callers want, and wait for it if there is nothing to compute; False once closed."""
+        while self._runner.idle or not self._inbox.empty():
+            if self._inbox.empty():
+                self._runner.flush()
+            message = self._inbox.get()
+            if message is None:
+                return False
+            message()
+        return True
+
+    def _step(self) -> None:
+        for update in self._runner.step():
+            if update.end is None:
+                self._handles[update.sequence].put(update)
+                continue
+            handle = self._handles.pop(update.sequence)
+            self._places.release()
+            handle.fail(update.failure) if update.failure else handle.put(update)
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """The logits after each of `tokens`, computed exactly and apart from the requests that are running.
@@ -324,10 +380,30 @@ class Engine:
     def _measuring(self) -> Context:
         rows = min(_LOGITS_ROWS, self._room.context)
         room = Room(self._room.context, 1, rows, self._room.threads, outputs=rows, exact=True)
-        return self._handles.enter_context(Context(self.model, room, self._adapter))
+        return self._owned.enter_context(Context(self.model, room, self._loaded[self._default]))
+
+    def _prefixes(self, adapters: Mapping[str, Path], folder: str | Path | None) -> PrefixCache | None:
+        if not self.profile.prefix_bytes:
+            return None
+        model, kv = self.model.header.path, self.profile.kv
+        folders = {} if folder is None else _folders(Path(folder), model, adapters, kv)
+        return PrefixCache(self.profile.prefix_bytes, folders)
 
 
-def _span(chunk: Chunk) -> Span:
-    slot = chunk.sequence.slot
-    assert slot is not None, "what is planned is running"
-    return Span(slot, chunk.start, chunk.tokens, rows=int(chunk.samples))
+def _profile(name: str | Profile, **changes: Any) -> Profile:
+    """A profile by its name, or itself, with what is not None changed."""
+    if isinstance(name, str):
+        if name not in PROFILES:
+            raise RequestError(f"profile: {name!r} is not one of {', '.join(PROFILES)}")
+        name = PROFILES[name]
+    return replace(name, **{field: value for field, value in changes.items() if value is not None})
+
+
+def _folders(parent: Path, model: Path, adapters: Mapping[str, Path], kv: str) -> dict[str, Path]:
+    """A folder for each adapter and for none, named by all that keys and values depend on."""
+    build = (version("llama-cpp-python"), platform.machine(), kv, file_sha256(model))
+    hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
+    return {
+        name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()
+        for name, adapter in hashes.items()
+    }

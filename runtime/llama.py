@@ -45,6 +45,8 @@ _ROOM = {
     "threads": 512,  # GGML_MAX_N_THREADS
 }
 
+KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
+
 Array = NDArray[np.float32]
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 
@@ -254,6 +256,7 @@ class Room:
         batch: the most tokens in one decode().
         threads: how many compute.
         outputs: the most rows of logits in one decode(), a vocabulary wide each; at least one for each slot.
+        kv: the type of keys and values, one of KV_TYPES.
         exact: whether attention keeps and computes in float32, for measuring. On a CPU flash attention
             rounds to float16 even where the cache does not: a KL divergence of 1e-6, where this has 1e-11.
     """
@@ -263,9 +266,12 @@ class Room:
     batch: int
     threads: int
     outputs: int
+    kv: str = "f16"
     exact: bool = False
 
     def __post_init__(self) -> None:
+        if self.kv not in KV_TYPES:
+            raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
         for name, most in _ROOM.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
@@ -375,19 +381,27 @@ class Context(_Owner):
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")
         self.own(handle, llama_cpp.llama_free)
         self._batch = _Batch(room.batch)
-        if adapter is not None:
-            self._apply(adapter)
+        self._adapter: Adapter | None = None
+        self.apply(adapter)
 
     @property
     def _memory(self) -> Any:
         return llama_cpp.llama_get_memory(self.handle)
 
-    def _apply(self, adapter: Adapter) -> None:
-        handles = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
-        scales = (ctypes.c_float * 1)(adapter.scale)
-        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, 1, scales)
+    def apply(self, adapter: Adapter | None) -> None:
+        """Apply an adapter, or none, to all that is computed from here on.
+
+        Keys and values that were computed under another one stay: it is for the caller to keep them apart.
+        """
+        if adapter is self._adapter:
+            return
+        chosen = () if adapter is None else (adapter,)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(chosen))(*(one.handle for one in chosen))
+        scales = (ctypes.c_float * len(chosen))(*(one.scale for one in chosen))
+        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(chosen), scales)
         if status:
-            raise AdapterError(f"{adapter.path}: not applied (status {status}): {_log.reason()}")
+            raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {_log.reason()}")
+        self._adapter = adapter
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute a batch.
@@ -441,13 +455,39 @@ class Context(_Owner):
         assert pointer, "the index is one that decode() returned"
         return np.ctypeslib.as_array(pointer, (self.model.vocabulary_size,))  # (vocab,)
 
-    def clear(self, slot: int) -> None:
-        """Forget a sequence."""
+    def log_probability(self, row: int, token: int) -> float:
+        """The natural logarithm of a token's probability at a batch index, as the model has it, unsampled."""
+        logits = self.logits_row(row)
+        highest = logits.max()
+        return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
+
+    def clear(self, slot: int, start: int = 0) -> None:
+        """Forget a sequence, from a position on."""
         self._check_slot(slot)
-        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1):
+        if not llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1):
             raise ModelFileError(
                 f"{self.model.header.path}: slot {slot} could not be cleared: {_log.reason()}"
             )
+
+    def save(self, slot: int) -> NDArray[np.uint8]:
+        """A copy of the keys and values of a sequence, for restore() in a context of the same kind."""
+        self._check_slot(slot)
+        blob = np.empty(llama_cpp.llama_state_seq_get_size(self.handle, slot), np.uint8)
+        written = llama_cpp.llama_state_seq_get_data(self.handle, _bytes(blob), len(blob), slot)
+        assert written == len(blob), "the library writes what it says"
+        return blob
+
+    def restore(self, slot: int, blob: NDArray[np.uint8], length: int) -> bool:
+        """Put the first `length` tokens of a saved sequence into an empty slot.
+
+        Returns:
+            Whether the library took it; if not, the slot is empty.
+        """
+        self._check_slot(slot)
+        read = llama_cpp.llama_state_seq_set_data(self.handle, _bytes(blob), len(blob), slot)
+        taken = read == len(blob) and self.used(slot) >= length
+        self.clear(slot, length if taken else 0)
+        return taken
 
     def used(self, slot: int) -> int:
         """How many tokens a sequence holds."""
@@ -563,6 +603,10 @@ def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArra
     return data, llama_cpp.llama_token_data_array(pointer, len(data), -1, False)
 
 
+def _bytes(blob: NDArray[np.uint8]) -> Any:
+    return blob.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 def _chain(links: Iterable[Any]) -> Any:
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     if not chain:
@@ -587,6 +631,7 @@ def _params(room: Room, watch: Watch | None) -> Any:
     params.n_threads = params.n_threads_batch = room.threads
     params.kv_unified = False
     params.no_perf = True
+    params.type_k = params.type_v = KV_TYPES[room.kv]
     if room.exact:
         params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -1,11 +1,9 @@
-"""What a request says, on its way from tokens to text and, at its end, to an Answer."""
+"""What a request says, on its way from tokens to text; sums in it are completed."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
-from .answer import Answer, final_answer, format_number
-from .calculator import due, steps, verified
-from .request import End, Event, Token
+from .calculator import due
 from .text import TextStream
 
 _GOING_ON = ("", ".", ",")  # behind a number, after which a digit would make it another number
@@ -22,11 +20,10 @@ class Vocabulary(Protocol):
 
 
 class Reply:
-    """Collects a request's events.
+    """The text of one request as it grows.
 
     Attributes:
-        text: all text so far.
-        end: the last event, None while there may be more.
+        text: all of it so far: whole characters, up to a stop string.
     """
 
     def __init__(self, vocabulary: Vocabulary, stop: Sequence[str], *, calculator: bool) -> None:
@@ -42,7 +39,6 @@ class Reply:
         self._unread = ""
         self._results_end: int | None = None  # of the last result that was due
         self.text = ""
-        self.end: End | None = None
 
     @property
     def stopped(self) -> bool:
@@ -54,14 +50,13 @@ class Reply:
         """Whether a digit, coming next, would change a result that was due."""
         return self._results_end is not None and self.text[self._results_end :] in _GOING_ON
 
-    def feed(self, event: Event) -> None:
-        """Take in an event of the request."""
-        if isinstance(event, Token):
-            text = self._stream.feed(self._vocabulary.piece(event.token))
-        else:
-            text, self.end = self._stream.finish(), event
-        self.text += text
-        self._unread += text
+    def feed(self, token: int) -> None:
+        """Take in the next token."""
+        self._add(self._stream.feed(self._vocabulary.piece(token)))
+
+    def finish(self) -> None:
+        """Take in that there are no more."""
+        self._add(self._stream.finish())
 
     def due(self) -> list[int]:
         """The tokens that must come next, where the text ends in a sum; mostly there are none."""
@@ -76,17 +71,6 @@ class Reply:
         text, self._unread = self._unread, ""
         return text
 
-    def answer(self) -> Answer:
-        """The whole, once it has ended."""
-        assert self.end is not None, "an answer is asked for when the request has ended"
-        number, equations = final_answer(self.text), steps(self.text)
-        value = None if number is None else format_number(number)
-        return Answer(
-            value=value,
-            text=self.text,
-            stop_reason=self.end.stop_reason,
-            usage=self.end.usage,
-            timings=self.end.timings,
-            steps=equations,
-            verified=verified(equations, value),
-        )
+    def _add(self, text: str) -> None:
+        self.text += text
+        self._unread += text

@@ -8,6 +8,7 @@ from enum import StrEnum
 from ..errors import RequestError
 from .grammar import Grammar
 
+BASE = "base"  # the name of no adapter
 LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
 
 
@@ -26,6 +27,12 @@ def _real(value: object) -> bool:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise RequestError if it is not a whole number from `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise RequestError(f"{name} must be a whole number from {least}, not {value!r}")
 
 
 # For each field of Sampling: the test it must pass and how to say it.
@@ -70,10 +77,19 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """The tokens that a request took in and gave out."""
+    """The tokens that a request took in and gave out.
+
+    Attributes:
+        prompt_tokens: of the prompt.
+        completion_tokens: of the output, with the one that ended the turn.
+        cached_tokens: of the prompt, those that the prefix cache had.
+        sampled_tokens: of the output, those that the model was asked for; the others were results of sums.
+    """
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    sampled_tokens: int = 0
 
 
 def _rate(tokens: int, seconds: float) -> float:
@@ -95,8 +111,8 @@ class Timings:
     decode_s: float
 
     def prefill_tokens_per_s(self, usage: Usage) -> float:
-        """Prompt tokens a second; 0 if there was no prefill."""
-        return _rate(usage.prompt_tokens, self.prefill_s)
+        """Prompt tokens computed a second; 0 if there was no prefill."""
+        return _rate(usage.prompt_tokens - usage.cached_tokens, self.prefill_s)
 
     def decode_tokens_per_s(self, usage: Usage) -> float:
         """Tokens a second after the first, which the prefill gave; 0 if there was only one."""
@@ -111,23 +127,40 @@ class Request:
         tokens: the prompt.
         max_tokens: how many tokens may follow.
         sampling: how they are chosen.
+        stop: texts that end the output, and are not part of it.
+        calculator: whether sums in the output get their exact results, which the model is not asked for.
+        grammar: what the output must follow, None if it is free; then no sum is completed.
+        adapter: by name; None is the engine's default.
+        likelihood: whether to sum up the log-probability of the output, which takes a look at every logit.
         ignore_end: go on past end-of-turn tokens, so that a measurement has all the tokens it asked for.
-        grammar: what the output must follow, None if it is free.
     """
 
     tokens: tuple[int, ...]
     max_tokens: int = 512
     sampling: Sampling = field(default_factory=Sampling)
-    ignore_end: bool = False
+    stop: tuple[str, ...] = ()
+    calculator: bool = False
     grammar: Grammar | None = None
+    adapter: str | None = None
+    likelihood: bool = False
+    ignore_end: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokens:
             raise RequestError("request: the prompt is empty")
-        if not _whole(self.max_tokens) or self.max_tokens < 1:
-            raise RequestError(f"request: max_tokens must be a whole number from 1, not {self.max_tokens!r}")
+        check_whole("request: max_tokens", self.max_tokens, 1)
         if self.ignore_end and self.grammar:
             raise RequestError("request: what follows a grammar ends with it, so ignore_end is not for it")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The end of a request."""
+
+    stop_reason: StopReason
+    usage: Usage
+    timings: Timings
+    log_likelihood: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -135,21 +168,27 @@ class Sequence:
     """A request on its way: what has been computed and said so far.
 
     Attributes:
-        id: the number that submit() gave it.
         request: what was asked.
         context: the tokens that its slot can hold.
+        adapter: the name of what is applied to it.
         slot: the engine's native sequence it runs in; None while it waits or once it has ended.
+        restored: how many tokens of its prompt came from the prefix cache.
         computed: how many of its tokens have keys and values in the slot.
         output: the tokens chosen so far.
+        sampled: how many of them the model was asked for; the others were results of sums.
+        log_likelihood: of the tokens that the model was asked for, if the request wants it.
         stop_reason: why it ended; None while it has not.
     """
 
-    id: int
     request: Request
     context: int
+    adapter: str = BASE
     slot: int | None = None
+    restored: int = 0
     computed: int = 0
     output: list[int] = field(default_factory=list)
+    sampled: int = 0
+    log_likelihood: float = 0.0
     stop_reason: StopReason | None = None
     # In seconds of time.perf_counter(); 0 while it has not happened.
     submitted_at: float = 0.0
@@ -181,7 +220,7 @@ class Sequence:
     def usage(self) -> Usage:
         """Tokens in and out so far; a token that ended the turn is counted, though it is no output."""
         ended = self.stop_reason is StopReason.END
-        return Usage(len(self.request.tokens), len(self.output) + ended)
+        return Usage(len(self.request.tokens), len(self.output) + ended, self.restored, self.sampled)
 
     @property
     def timings(self) -> Timings:
@@ -194,6 +233,12 @@ class Sequence:
             decode_s=self.last_token_at - self.first_token_at,
         )
 
+    @property
+    def end(self) -> End:
+        """What is told of it when it has ended."""
+        assert self.stop_reason is not None, "it has ended"
+        return End(self.stop_reason, self.usage, self.timings, self.log_likelihood)
+
     def next_tokens(self, limit: int) -> tuple[int, ...]:
         """Up to `limit` of the pending tokens, in order."""
         prompt = self.request.tokens
@@ -201,24 +246,3 @@ class Sequence:
             return prompt[self.computed : self.computed + limit]
         start = self.computed - len(prompt)
         return tuple(self.output[start : start + limit])
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """A token that a request was given."""
-
-    id: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The end of a request; nothing follows it."""
-
-    id: int
-    stop_reason: StopReason
-    usage: Usage
-    timings: Timings
-
-
-Event = Token | End

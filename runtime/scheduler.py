@@ -1,15 +1,17 @@
 """Which tokens go into the next batch. It holds no tensors, so that its rules are tested without weights.
 
-Requests are taken in the order they came and keep their slot until they end. In every batch the sequences
-that are answering come first, with their next token each; what is left of the budget goes to the prompts,
-oldest first, in pieces, and beside answers in small ones, so that a long prompt never halts the answers of
-others.
+Requests are taken in the order they came and keep their slot until they end; only one that begins as another
+whose prompt is being read waits for that to be in the prefix cache. A batch is of one adapter, and of those
+that have work the one served longest ago has its turn. In every batch the sequences that are answering come
+first, with their next token each; what is left of the budget goes to the prompts, oldest first, in pieces,
+and beside answers in small ones, so that a long prompt never halts the answers of others.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
+from itertools import count
 
+from .prefix import SHORTEST
 from .request import Sequence, StopReason
 
 # Tokens of prompts in a batch beside answers, which wait for it. On a CPU prompts take hardly longer in such
@@ -41,19 +43,23 @@ class Scheduler:
     Attributes:
         slots: how many sequences run at once.
         budget: how many tokens a batch may hold; at least one for each slot.
+        sharing: whether a prompt that has been read is in a prefix cache for the next one.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
     """
 
     slots: int
     budget: int
+    sharing: bool = False
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
-    _free: list[int] = field(init=False)
+    _free: set[int] = field(init=False)
+    _served: dict[str, int] = field(default_factory=dict)  # the last batch of each adapter
+    _batches: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
         assert 1 <= self.slots <= self.budget, "every running sequence must get at least a token into a batch"
-        self._free = list(range(self.slots))
+        self._free = set(range(self.slots))
 
     @property
     def idle(self) -> bool:
@@ -64,16 +70,30 @@ class Scheduler:
         """Put a new sequence at the end of the queue."""
         self.waiting.append(sequence)
 
-    def find(self, id: int) -> Sequence | None:
-        """The sequence of that id, if it has not ended."""
-        return next((s for s in (*self.running, *self.waiting) if s.id == id), None)
+    def admit(self) -> list[Sequence]:
+        """Give slots to those that wait, as far as there are any; they are returned."""
+        admitted = []
+        for sequence in list(self.waiting):
+            if not self._free:
+                break
+            if self.sharing and any(_is_being_read(sequence, other) for other in self.running):
+                continue
+            self.waiting.remove(sequence)
+            sequence.slot = self._slot_for(sequence)
+            self._free.remove(sequence.slot)
+            self.running.append(sequence)
+            admitted.append(sequence)
+        return admitted
+
+    def awaited(self, sequence: Sequence) -> bool:
+        """Whether another waits for the prompt of this one to have been read."""
+        return self.sharing and any(_is_being_read(other, sequence) for other in self.waiting)
 
     def plan(self) -> list[Chunk]:
-        """Admit what there is room for, and choose the next batch: at most `budget` tokens, none if idle."""
-        self._admit()
+        """Choose the next batch, of one adapter: at most `budget` tokens, none if nothing runs."""
         room = self.budget
         chunks: list[Chunk] = []
-        for sequence in sorted(self.running, key=_is_reading):  # stable: oldest first within each kind
+        for sequence in sorted(self._group(), key=_is_reading):  # stable: oldest first within each kind
             if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
                 room = min(room, READING)
             if not room:
@@ -98,14 +118,31 @@ class Scheduler:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
-            heappush(self._free, slot)
+            self._free.add(slot)
         return slot
 
-    def _admit(self) -> None:
-        while self.waiting and self._free:
-            sequence = self.waiting.popleft()
-            sequence.slot = heappop(self._free)  # the lowest, so that few slots in use are neighbours
-            self.running.append(sequence)
+    def _group(self) -> list[Sequence]:
+        """The running sequences of the adapter whose turn it is."""
+        adapters = dict.fromkeys(sequence.adapter for sequence in self.running)
+        if not adapters:
+            return []
+        turn = min(adapters, key=lambda adapter: self._served.get(adapter, -1))
+        self._served[turn] = next(self._batches)
+        return [sequence for sequence in self.running if sequence.adapter == turn]
+
+    def _slot_for(self, sequence: Sequence) -> int:
+        """The lowest free slot, beside one of the same adapter if possible: batches want neighbours."""
+        alike = {other.slot for other in self.running if other.adapter == sequence.adapter}
+        return min(self._free, key=lambda slot: (alike.isdisjoint((slot - 1, slot + 1)), slot))
+
+
+def _is_being_read(sequence: Sequence, other: Sequence) -> bool:
+    """Whether another is about to compute a beginning that the sequence could have from the prefix cache."""
+    if other.decoding or other.adapter != sequence.adapter:
+        return False
+    length = other.restored + SHORTEST
+    beginning = sequence.request.tokens[:length]
+    return len(beginning) == length and beginning == other.request.tokens[:length]
 
 
 def _is_reading(sequence: Sequence) -> bool:

@@ -1,10 +1,17 @@
 """The engine's own logic, over a model that is a fake: one token for each byte, every token as likely."""
 
+import asyncio
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
+from time import sleep
+
+import numpy as np
 import pytest
-from thirteen.errors import ModelFileError, RequestError
-from thirteen.runtime import engine as module
+from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.runtime import engine as engine_module
+from thirteen.runtime import runner as runner_module
 from thirteen.runtime.engine import Engine
-from thirteen.runtime.request import End, Request, Sampling, StopReason, Token
+from thirteen.runtime.request import Request, Sampling, StopReason
 
 END_OF_TURN = 256
 
@@ -33,7 +40,7 @@ class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
     control_tokens = {"<end>": END_OF_TURN}  # noqa: RUF012
 
-    def __init__(self, path):
+    def __init__(self, path, repack=True):
         super().__init__()
         self.header = type("Header", (), {"metadata": {}, "path": path})()
 
@@ -50,28 +57,59 @@ class Model(Native):
         assert all(0 <= token < self.vocabulary_size for token in tokens)
 
 
+class Adapter(Native):
+    def __init__(self, model, path):
+        super().__init__()
+        self.path = path
+
+
 class Context(Native):
     """Checks what the native one demands; a slot says its prompt again, then ends the turn."""
 
     fail = False
+    gate = Event()  # every decode waits for it
+    seconds = 0.0  # that a decode takes
 
-    def __init__(self, model, room, adapter):
+    def __init__(self, model, room):
         super().__init__()
-        self.room, self.held, self.rows = room, {slot: [] for slot in range(room.slots)}, []
+        self.room, self.held, self.rows, self.read = room, {slot: [] for slot in range(room.slots)}, [], 0
+        self.adapter, self.under = None, {}
+
+    def apply(self, adapter):
+        self.adapter = adapter
 
     def decode(self, spans):
+        assert Context.gate.wait(10)
+        sleep(Context.seconds)
         if Context.fail:
             raise ModelFileError("decoding failed")
         assert [span.slot for span in spans] == sorted({span.slot for span in spans})
         for span in spans:
-            assert span.start == len(self.held[span.slot])
-            self.held[span.slot] += span.tokens
-            assert len(self.held[span.slot]) <= self.room.context
+            held = self.held[span.slot]
+            assert span.start == len(held)
+            assert not held or self.under[span.slot] is self.adapter, "keys and values of another adapter"
+            self.under[span.slot] = self.adapter
+            held += span.tokens
+            assert len(held) <= self.room.context
+            self.read += len(span.tokens)
         self.rows = [span.slot for span in spans if span.rows]
         return list(range(len(self.rows)))
 
-    def clear(self, slot):
-        self.held[slot] = []
+    def clear(self, slot, start=0):
+        del self.held[slot][start:]
+
+    def save(self, slot):
+        return np.array([id(self.under[slot]), *self.held[slot]], np.int64).view(np.uint8)
+
+    def restore(self, slot, blob, length):
+        assert not self.held[slot]
+        adapter, *tokens = blob.view(np.int64).tolist()
+        self.held[slot] = tokens[:length]
+        self.under[slot] = next(a for a in (None, *LORAS.values()) if id(a) == adapter)
+        return True
+
+    def log_probability(self, row, token):
+        return -0.5
 
 
 class Sampler(Native):
@@ -87,11 +125,25 @@ class Sampler(Native):
         return self.said.pop(0) if self.said else END_OF_TURN
 
 
+LORAS = {}  # by path, those that are loaded
+
+
 @pytest.fixture
 def opened(monkeypatch):
-    for fake in (Model, Context, Sampler):
-        monkeypatch.setattr(module, fake.__name__, fake)
+    def lora(model, path):
+        LORAS[path] = Adapter(model, path)
+        return LORAS[path]
+
+    for room, name, fake in (
+        (engine_module, "Model", Model),
+        (engine_module, "Adapter", lora),
+        (engine_module, "Sampler", Sampler),
+        (runner_module, "Context", Context),
+    ):
+        monkeypatch.setattr(room, name, fake)
     monkeypatch.setattr(Context, "fail", False)
+    monkeypatch.setattr(Context, "seconds", 0.0)
+    Context.gate.set()
     engines = []
 
     def make(**options):
@@ -99,10 +151,18 @@ def opened(monkeypatch):
         return engines[-1]
 
     yield make
+    Context.gate.set()
     for engine in engines:
-        assert all(not held for held in engine._native.held.values()) or not engine.idle, "a slot leaks"
+        native = engine._runner._native
         engine.close()
+        assert not any(native.held.values()), "a slot leaks"
+        assert engine.idle, "a request leaks"
+        assert all(engine._places.acquire(blocking=False) for _ in range(engine.profile.slots)), (
+            "a place leaks"
+        )
+    LORAS.clear()
     assert Native.alive == 0, "a native handle leaks"
+    assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]
 
 
 def request(text, max_tokens=100):
@@ -130,12 +190,8 @@ def test_without_the_calculator_a_wrong_sum_stands_and_is_not_verified(opened):
 
 def test_a_result_goes_in_as_one_batch(opened):
     engine = opened()
-    [*engine.stream("x 7 * 8 =")]
-    batches = []
-    decode, engine._native.decode = (
-        engine._native.decode,
-        lambda spans: batches.append(spans) or decode(spans),
-    )
+    native, batches = engine._runner._native, []
+    decode, native.decode = native.decode, lambda spans: batches.append(spans) or decode(spans)
     assert engine.answer("7 * 8 = ").text == "7 * 8 = 56 "
     assert max(len(span.tokens) for spans in batches for span in spans if span.start >= 8) == 4  # "= 56"
 
@@ -156,10 +212,11 @@ def test_more_questions_than_slots_are_all_answered_in_order(opened):
     assert [answer.text for answer in opened().answers(questions)] == questions
 
 
-def test_a_stream_gives_the_text_as_it_comes_and_then_the_answer(opened):
+def test_a_stream_gives_the_text_as_it_comes_and_then_the_answer(opened, monkeypatch):
+    monkeypatch.setattr(Context, "seconds", 0.02)
     *pieces, last = opened().stream("aé😀b")
-    assert [piece.text for piece in pieces] == ["a", "é", "😀", "b"]
-    assert (last.text, last.answer.text) == ("", "aé😀b")
+    assert len(pieces) > 1 and {len(piece.text.encode()) for piece in pieces} <= {0, 1, 2, 4}
+    assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
 
 
 def test_a_stop_string_ends_the_answer_and_never_shows(opened):
@@ -188,15 +245,12 @@ def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(opened):
     engine = opened(context=20)
     with pytest.raises(RequestError, match=r"21 tokens.* 20"):
         engine.answer("a" * 21)
-    assert engine.idle
 
 
 def test_one_bad_question_among_several_leaves_nothing_behind(opened):
     engine = opened(context=20)
     with pytest.raises(RequestError):
         engine.answers(["fine", "a" * 21])
-    engine.step()
-    assert engine.idle
 
 
 def test_the_context_is_clamped_to_the_trained_one(opened):
@@ -212,49 +266,148 @@ def test_a_room_out_of_bounds_is_refused_and_nothing_leaks(opened, options):
     assert Native.alive == 0
 
 
-def test_events_tell_of_each_token_and_then_of_the_end(opened):
-    engine = opened()
-    id = engine.submit(request("hi"))
-    events = []
-    while not engine.idle:
-        events += engine.step()
-    assert events[:-1] == [Token(id, ord("h")), Token(id, ord("i"))]
-    assert isinstance(events[-1], End)
-    assert events[-1].stop_reason is StopReason.END
-    assert events[-1].timings.first_token_s >= events[-1].timings.prefill_s > 0
+def test_pieces_carry_the_tokens_and_the_last_the_end(opened):
+    pieces = list(opened().submit(request("hi")))
+    assert [token for piece in pieces for token in piece.tokens] == [ord("h"), ord("i")]
+    assert [piece.answer is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    timings = pieces[-1].answer.timings
+    assert timings.first_token_s >= timings.prefill_s > 0
 
 
-def test_abort_frees_the_slot_for_the_next_and_is_told(opened):
+def test_abort_frees_the_slot_for_the_next(opened):
     engine = opened(slots=1)
+    Context.gate.clear()
     first, second = engine.submit(request("a" * 50)), engine.submit(request("b"))
-    engine.step()
-    engine.abort(first)
-    engine.abort(first)
-    events = []
-    while not engine.idle:
-        events += engine.step()
-    assert [(event.id, event.stop_reason) for event in events if isinstance(event, End)] == [
-        (first, StopReason.ABORTED),
-        (second, StopReason.END),
-    ]
+    first.abort()
+    Context.gate.set()
+    assert first.wait(5).stop_reason is StopReason.ABORTED
+    assert second.wait(5).stop_reason is StopReason.END
+    first.abort()
+    assert engine._runner._native.read < 50
 
 
-def test_leaving_a_stream_early_aborts_it(opened):
+def test_leaving_a_stream_early_aborts_it(opened, monkeypatch):
+    monkeypatch.setattr(Context, "seconds", 0.02)
+    handle = opened().submit(request("abc" * 9))
+    for _ in handle:
+        break
+    assert handle.wait(5).stop_reason is StopReason.ABORTED
+
+
+def test_a_full_queue_refuses_and_a_patient_caller_waits(opened):
+    engine = opened(queue=1)
+    Context.gate.clear()
+    handles = [engine.submit(request("abc")) for _ in range(3)]
+    with pytest.raises(BusyError, match="2 requests run and 1 wait"):
+        engine.submit(request("abc"))
+    patient = Thread(target=lambda: handles.append(engine.submit(request("xyz"), wait=True)))
+    patient.start()
+    Context.gate.set()
+    patient.join(5)
+    assert [handle.answer(5).text for handle in handles] == ["abc"] * 3 + ["xyz"]
+
+
+def test_many_threads_ask_at_once(opened):
     engine = opened()
-    stream = engine.stream("abc")
-    next(stream)
-    stream.close()
-    engine.step()
-    assert engine.idle
+    texts = {}
+
+    def ask(number):
+        texts[number] = engine.answer(f"question {number}").text
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert texts == {number: f"question {number}" for number in range(20)}
+
+
+def test_an_event_loop_awaits_and_iterates(opened):
+    engine = opened()
+
+    async def both():
+        text = [piece async for piece in engine.submit(request("abc"))]
+        return text, await asyncio.gather(*(engine.submit(request(f"{n}")) for n in range(2)))
+
+    pieces, answers = asyncio.run(both())
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
+    assert [answer.text for answer in answers] == ["0", "1"]
+
+
+def test_a_cancelled_task_aborts_its_request(opened):
+    engine = opened()
+    Context.gate.clear()
+
+    async def cancelled():
+        handles = [engine.submit(request("abc")) for _ in range(2)]
+        tasks = [asyncio.ensure_future(wait(handle)) for handle in handles]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return handles
+
+    async def wait(handle):
+        return await handle
+
+    handles = asyncio.run(cancelled())
+    Context.gate.set()
+    assert [handle.wait(5).stop_reason for handle in handles] == [StopReason.ABORTED] * 2
+
+
+def test_a_wait_can_be_given_up_without_ending_the_request(opened):
+    Context.gate.clear()
+    handle = opened().submit(request("abc"))
+    with pytest.raises(TimeoutError):
+        handle.answer(timeout=0.01)
+    Context.gate.set()
+    assert handle.answer(5).text == "abc"
+
+
+def test_a_shared_beginning_is_computed_once(opened):
+    engine = opened(slots=4)
+    shared = "a prompt that is long enough, "
+    answers = engine.answers([shared + end for end in ("x", "y", "z")])
+    assert [answer.text for answer in answers] == [shared + end for end in ("x", "y", "z")]
+    assert sorted(answer.usage.cached_tokens for answer in answers) == [0, len(shared), len(shared)]
+    again = engine.answer(shared + "x")
+    assert again.usage.cached_tokens == len(shared), "the last token of a prompt is always computed"
+
+
+def test_adapters_share_no_beginning(opened):
+    engine = opened(adapters={"a": "a.gguf", "b": "b.gguf"}, adapter="own.gguf")
+    assert engine.adapters == ("base", "a", "b", "adapter")
+    question = "a prompt that is long enough"
+    answers = [engine.answer(question, adapter=name) for name in (None, "base", "a", "b", "a", "base")]
+    assert [answer.usage.cached_tokens for answer in answers] == [0, 0, 0, 0, 27, 27]
+    assert {answer.text for answer in answers} == {question}
+    handles = [engine.submit(engine.request("0123456789" * 3, adapter=name)) for name in ("a", "b", "a")]
+    assert {handle.answer(5).text for handle in handles} == {"0123456789" * 3}
+
+
+@pytest.mark.parametrize("adapters", [{"base": "a.gguf"}, {"adapter": "a.gguf"}])
+def test_names_that_the_engine_gives_are_refused(opened, adapters):
+    with pytest.raises(RequestError, match="names that the engine gives"):
+        opened(adapters=adapters)
+
+
+def test_an_adapter_that_is_not_there_is_refused_by_name(opened):
+    with pytest.raises(RequestError, match="'c' is not one of base, a"):
+        opened(adapters={"a": "a.gguf"}).answer("x", adapter="c")
+
+
+def test_the_log_likelihood_is_summed_if_asked_for(opened):
+    engine = opened()
+    assert engine.submit(Request((65, 66), likelihood=True)).wait(5).log_likelihood == -1.5
+    assert engine.submit(Request((65, 66))).wait(5).log_likelihood == 0
 
 
 def test_two_streams_share_the_steps(opened):
     engine = opened()
-    one, two = engine.stream("abc"), engine.stream("xyz")
-    first, second = next(one), next(two)
-    rest, others = list(one), list(two)
-    assert "".join(piece.text for piece in (first, *rest)) == rest[-1].answer.text == "abc"
-    assert "".join(piece.text for piece in (second, *others)) == others[-1].answer.text == "xyz"
+    one, two = (engine.submit(request(text)) for text in ("abc", "xyz"))
+    pieces, others = list(one), list(two)
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
+    assert "".join(piece.text for piece in others) == others[-1].answer.text == "xyz"
 
 
 def test_a_failed_computation_ends_its_requests_and_the_engine_goes_on(opened, monkeypatch):
@@ -266,13 +419,35 @@ def test_a_failed_computation_ends_its_requests_and_the_engine_goes_on(opened, m
     assert engine.answer("abc").text == "abc"
 
 
-def test_a_closed_engine_has_ended_its_requests(opened):
+def test_a_closed_engine_has_ended_its_requests_and_takes_no_more(opened):
     engine = opened()
-    engine.submit(request("abc"))
-    engine.step()
+    Context.gate.clear()
+    handles = [engine.submit(request("abc")) for _ in range(5)]
+    closing = Thread(target=engine.close)
+    closing.start()
+    Context.gate.set()
+    closing.join(5)
+    assert {handle.wait(0).stop_reason for handle in handles} <= {StopReason.ABORTED, StopReason.END}
     engine.close()
-    assert engine.step()[-1].stop_reason is StopReason.ABORTED
-    engine.close()
+    with pytest.raises(RequestError, match="closed"):
+        engine.submit(request("abc"))
+
+
+def test_a_fault_in_the_engine_ends_every_request_with_it(opened, monkeypatch):
+    engine = opened()
+    monkeypatch.setattr(engine._runner, "step", lambda: 1 / 0)
+    handles = [engine.submit(request("abc")) for _ in range(1)]
+    for handle in handles:
+        with pytest.raises(ZeroDivisionError):
+            handle.answer(5)
+    with pytest.raises(RequestError, match="closed"):
+        engine.submit(request("abc"))
+
+
+@pytest.mark.parametrize("options", [{"profile": "tablet"}, {"kv": "q4_0"}, {"queue": -1}])
+def test_an_unknown_profile_or_kind_is_refused(opened, options):
+    with pytest.raises(RequestError):
+        opened(**options)
 
 
 def test_sampling_is_made_for_each_request(opened):

@@ -2,19 +2,15 @@
 
 import numpy as np
 from thirteen.runtime.engine import Engine
-from thirteen.runtime.request import End, Request, StopReason
+from thirteen.runtime.request import Request, StopReason
 
 # Matrices that are silenced, so that what the output layer sees is the embedding.
 SHAPES = {"attn_output": (64, 64), "ffn_down": (64, 96)}
 
 
 def run(engine, **choices):
-    engine.submit(Request((1, 2, 3), max_tokens=7, **choices))
-    events = []
-    while not engine.idle:
-        events += engine.step()
-    (end,) = [event for event in events if isinstance(event, End)]
-    return [event.token for event in events if not isinstance(event, End)], end
+    *pieces, last = engine.submit(Request((1, 2, 3), max_tokens=7, **choices))
+    return [token for piece in (*pieces, last) for token in piece.tokens], last.answer
 
 
 def test_a_model_that_says_only_the_end_token_still_gives_every_token_asked_for(tmp_path, write_tiny):

@@ -1,0 +1,98 @@
+"""Votes: several answers to one question, of which the value that most of them give is taken.
+
+Self-consistency (arXiv 2203.11171): a chain of thought that goes wrong goes wrong in many ways, one that is
+right ends alike. The chains share one prompt, whose keys and values are computed once and copied.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from threading import Lock
+from typing import Any
+
+from .answer import Answer, Tally
+from .handle import Handle
+from .request import StopReason
+
+VOTES_MAX = 64
+_WHOLE = (StopReason.END, StopReason.STOP)
+
+
+class Poll:
+    """A question that is being answered several times over; used as a Handle is."""
+
+    def __init__(self, handles: Sequence[Handle]) -> None:
+        """Count the answers of some requests as they end; each is to have its likelihood taken."""
+        self._handles = tuple(handles)
+        self._lock = Lock()  # of the answers
+        self._answers: list[tuple[Answer, float]] = []  # and the mean log-probability of a token of each
+        self._decided: Future[Answer] = Future()
+        for handle in handles:
+            handle.when_done(self._count)
+
+    def abort(self) -> None:
+        """End all that are still running."""
+        for handle in self._handles:
+            handle.abort()
+
+    def answer(self, timeout: float | None = None) -> Answer:
+        """Wait for the answer that has won; it carries the tally. See Handle.wait()."""
+        return self._decided.result(timeout)
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        return self._wait().__await__()
+
+    async def _wait(self) -> Answer:
+        try:
+            return await asyncio.shield(asyncio.wrap_future(self._decided))
+        finally:
+            self.abort()
+
+    def _count(self, handle: Handle) -> None:
+        with self._lock:
+            if self._decided.done():
+                return
+            try:
+                self._answers.append((handle.answer(), _mean(handle)))
+            except Exception as failure:
+                self._decided.set_exception(failure)
+            else:
+                if not _open(self._answers, len(self._handles) - len(self._answers)):
+                    self._decided.set_result(_winner(self._answers, len(self._handles)))
+        if self._decided.done():
+            self.abort()
+
+
+def _mean(handle: Handle) -> float:
+    end = handle.wait()
+    return end.log_likelihood / max(end.usage.sampled_tokens, 1)
+
+
+def _votes(answers: Sequence[tuple[Answer, float]]) -> Counter[str]:
+    """How many whole answers gave each value: one cut short has come to none."""
+    return Counter(a.value for a, _ in answers if a.value is not None and a.stop_reason in _WHOLE)
+
+
+def _open(answers: Sequence[tuple[Answer, float]], missing: int) -> bool:
+    """Whether the answers that are missing could change which value has most."""
+    counts = [count for _, count in _votes(answers).most_common(2)]
+    first, second = [*counts, 0, 0][:2]
+    return missing > 0 and first <= second + missing
+
+
+def _winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
+    """Of the value with most votes, then most verified ones, then the likeliest: the best of its answers."""
+    votes = _votes(answers)
+    verified = Counter(answer.value for answer, _ in answers if answer.verified)
+
+    def rank(found: tuple[Answer, float]) -> tuple[int, int, float]:
+        value = found[0].value
+        return (votes[value] if value else 0, verified[value], found[1])
+
+    leader = max(answers, key=rank)[0].value
+    best, _ = max(
+        (found for found in answers if found[0].value == leader), key=lambda f: (f[0].verified, f[1])
+    )
+    return replace(best, tally=Tally(asked, len(answers), dict(votes.most_common())))

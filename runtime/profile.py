@@ -1,0 +1,31 @@
+"""How much a machine is asked for: memory, and requests at once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an engine sets aside.
+
+    Attributes:
+        context: the most tokens of a request, prompt and answer together.
+        slots: how many requests run at once.
+        batch: the most tokens computed in one step.
+        kv: the type of keys and values: f16, or q8_0 in about half the memory.
+        repack: whether weights are laid out anew for this processor: quicker, and a copy of them in memory.
+        prefix_bytes: bytes of memory for beginnings of prompts, see prefix.py; 0 keeps none.
+    """
+
+    context: int
+    slots: int
+    batch: int
+    kv: str
+    repack: bool
+    prefix_bytes: int
+
+
+PROFILES = {
+    "laptop": Profile(context=2048, slots=4, batch=512, kv="f16", repack=True, prefix_bytes=256 << 20),
+    "server": Profile(context=2048, slots=8, batch=512, kv="f16", repack=True, prefix_bytes=1 << 30),
+    "phone": Profile(context=2048, slots=1, batch=64, kv="q8_0", repack=False, prefix_bytes=16 << 20),
+}

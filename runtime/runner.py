@@ -1,0 +1,211 @@
+"""The engine's loop body, for one thread: `step()` schedules, decodes, samples, and tells what came of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from ..errors import ModelFileError
+from . import request as state
+from .llama import Adapter, Context, Model, Room, Sampler, Span
+from .prefix import SHORTEST, PrefixCache
+from .reply import Reply
+from .request import End, StopReason
+from .scheduler import Chunk, Scheduler
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became of one sequence in a step.
+
+    Attributes:
+        sequence: which.
+        text: what is certain of it since the last update.
+        tokens: those since the last update, of results of sums too.
+        end: None while more may follow.
+        failure: why it was aborted, if the computation failed.
+    """
+
+    sequence: state.Sequence
+    text: str
+    tokens: tuple[int, ...]
+    end: End | None
+    failure: ModelFileError | None = None
+
+
+@dataclass(slots=True)
+class _Voice:
+    """How a sequence chooses its tokens and says them."""
+
+    sampler: Sampler
+    reply: Reply
+    tokens: list[int] = field(default_factory=list)  # not told of yet
+
+
+class Runner:
+    """The sequences of one model, and one step of them after the other."""
+
+    def __init__(
+        self,
+        model: Model,
+        room: Room,
+        adapters: Mapping[str, Adapter | None],
+        prefixes: PrefixCache | None = None,
+    ) -> None:
+        """Set the room aside.
+
+        Args:
+            model: what computes.
+            room: for how many sequences, of how many tokens.
+            adapters: by the names that sequences have for them.
+            prefixes: where beginnings of prompts are kept; nowhere if there is none.
+
+        Raises:
+            RequestError: there is not enough memory.
+        """
+        self._model, self._adapters, self._prefixes = model, adapters, prefixes
+        self._native = Context(model, room)
+        self._scheduler = Scheduler(room.slots, room.batch, sharing=prefixes is not None)
+        self._voices: dict[state.Sequence, _Voice] = {}
+        self._updates: list[Update] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether step() has nothing to compute and nothing to tell."""
+        return self._scheduler.idle and not self._updates
+
+    @property
+    def running(self) -> int:
+        """How many sequences have a slot."""
+        return len(self._scheduler.running)
+
+    def add(self, sequence: state.Sequence, sampler: Sampler, reply: Reply) -> None:
+        """Queue a sequence, with what chooses its tokens (which is closed at its end) and what says them."""
+        self._voices[sequence] = _Voice(sampler, reply)
+        self._scheduler.add(sequence)
+
+    def abort(self, sequence: state.Sequence) -> None:
+        """End a sequence now and free its slot; nothing happens if it has ended already."""
+        self._end(sequence, StopReason.ABORTED)
+
+    def flush(self) -> None:
+        """Write the prefix cache to its folders, if it has any."""
+        if self._prefixes:
+            self._prefixes.flush()
+
+    def close(self) -> None:
+        """Free the room, and what there still is of sequences."""
+        for voice in self._voices.values():
+            voice.sampler.close()
+        self._native.close()
+
+    def step(self) -> list[Update]:
+        """Compute one batch.
+
+        Returns:
+            What became of the sequences that there is news of since the last step. Those of a computation
+            that failed have ended, each with the reason.
+        """
+        for sequence in self._scheduler.admit():
+            self._restore(sequence)
+        chunks = self._scheduler.plan()
+        try:
+            if chunks:
+                self._compute(chunks)
+        except ModelFileError as failure:  # what their slots hold is not known any more
+            for chunk in chunks:
+                self._end(chunk.sequence, StopReason.ABORTED, failure)
+        for chunk in chunks:
+            if chunk.sequence.stop_reason is None:
+                self._tell(chunk.sequence)
+        updates, self._updates = self._updates, []
+        return updates
+
+    def _compute(self, chunks: Sequence[Chunk]) -> None:
+        self._native.apply(self._adapters[chunks[0].sequence.adapter])
+        now = perf_counter()
+        for chunk in chunks:
+            chunk.sequence.started_at = chunk.sequence.started_at or now
+        rows = iter(self._native.decode([_span(chunk) for chunk in chunks]))
+        for chunk in chunks:
+            chunk.sequence.computed += len(chunk.tokens)
+            if chunk.samples:
+                self._advance(chunk.sequence, next(rows))
+
+    def _advance(self, sequence: state.Sequence, row: int) -> None:
+        """Give a sequence its next token, and end it if that was the last."""
+        voice = self._voices[sequence]
+        if not sequence.decoding and self._scheduler.awaited(sequence):
+            self._keep(sequence)
+        token = voice.sampler.sample(self._native, row, no_digit=voice.reply.no_digit)
+        sequence.last_token_at = perf_counter()
+        sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
+        sequence.sampled += 1
+        if sequence.request.likelihood:
+            sequence.log_likelihood += self._native.log_probability(row, token)
+        if self._model.ends(token) and not sequence.request.ignore_end:
+            self._end(sequence, StopReason.END)
+            return
+        self._say(sequence, token)
+        # A result goes in as one batch with the token before it, as a prompt does.
+        for due in voice.reply.due() if sequence.stop_reason is None else ():
+            if sequence.stop_reason is None:
+                self._say(sequence, due)
+
+    def _say(self, sequence: state.Sequence, token: int) -> None:
+        voice = self._voices[sequence]
+        sequence.output.append(token)
+        voice.tokens.append(token)
+        voice.reply.feed(token)
+        if voice.reply.stopped:
+            self._end(sequence, StopReason.STOP)
+        elif sequence.full:
+            self._end(sequence, StopReason.LENGTH)
+
+    def _end(
+        self, sequence: state.Sequence, reason: StopReason, failure: ModelFileError | None = None
+    ) -> None:
+        if sequence.stop_reason is not None:
+            return
+        if failure is None:
+            self._keep(sequence)
+        slot = self._scheduler.retire(sequence, reason)
+        if slot is not None:
+            self._native.clear(slot)
+        voice = self._voices[sequence]
+        voice.sampler.close()
+        voice.reply.finish()
+        self._tell(sequence, sequence.end, failure)
+        del self._voices[sequence]
+
+    def _tell(
+        self, sequence: state.Sequence, end: End | None = None, failure: ModelFileError | None = None
+    ) -> None:
+        voice = self._voices[sequence]
+        if voice.tokens or end:
+            tokens, voice.tokens = tuple(voice.tokens), []
+            self._updates.append(Update(sequence, voice.reply.read(), tokens, end, failure))
+
+    def _restore(self, sequence: state.Sequence) -> None:
+        """Fill a new slot with as much of its prompt as the prefix cache has."""
+        prompt = sequence.request.tokens
+        found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
+        if found and self._native.restore(_slot(sequence), found.blob, found.length):
+            sequence.restored = sequence.computed = found.length
+
+    def _keep(self, sequence: state.Sequence) -> None:
+        """Put the prompt of a running sequence into the prefix cache, if it has been read and is news."""
+        prompt = sequence.request.tokens
+        read = sequence.computed >= len(prompt) and len(prompt) - sequence.restored > SHORTEST
+        if self._prefixes and read:
+            slot = _slot(sequence)
+            self._native.clear(slot, len(prompt))
+            self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
+
+
+def _span(chunk: Chunk) -> Span:
+    return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=int(chunk.samples))
+
+
+def _slot(sequence: state.Sequence) -> int:
+    assert sequence.slot is not None, "what is planned is running"
+    return sequence.slot
