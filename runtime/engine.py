@@ -8,7 +8,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
@@ -41,6 +41,14 @@ _GREEDY = Sampling()
 _VOTING = 0.7  # temperature
 _ADAPTER = "adapter"  # the name of the one that is given without a name
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How many requests have a slot, and how many wait for one."""
+
+    running: int
+    waiting: int
 
 
 class Options(TypedDict, total=False):
@@ -154,9 +162,10 @@ class Engine:
         self.close()
 
     @property
-    def idle(self) -> bool:
-        """Whether no request runs or waits."""
-        return not self._handles
+    def load(self) -> Load:
+        """How many requests there are now."""
+        running = self._runner.running
+        return Load(running, max(len(self._handles) - running, 0))
 
     def close(self) -> None:
         """End what is running and free the model; a second call does nothing."""
@@ -268,7 +277,7 @@ class Engine:
         check_whole("votes", votes, 1)
         if votes > VOTES_MAX:
             raise RequestError(f"votes must be at most {VOTES_MAX}, not {votes}")
-        request = replace(self.request(question, **options), likelihood=True)
+        request = replace(self.request(question, **options), logprobs=0)
         sampling = request.sampling
         if sampling.greedy:
             sampling = replace(sampling, temperature=_VOTING)

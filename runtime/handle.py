@@ -11,7 +11,7 @@ from typing import Any
 
 from .answer import Answer, final_answer, format_number
 from .calculator import steps, verified
-from .request import End
+from .request import End, TokenLogprob
 from .runner import Update
 
 
@@ -22,11 +22,13 @@ class Piece:
     Attributes:
         text: what is certain since the last piece.
         tokens: those since the last piece; their text may still be coming.
+        logprobs: of each of these tokens, if the request wants them.
         answer: the whole answer, None while there may be more.
     """
 
     text: str
     tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
     answer: Answer | None = None
 
 
@@ -144,9 +146,10 @@ class Handle:
 
     def _piece(self, news: list[Update]) -> Piece:
         tokens = tuple(token for update in news for token in update.tokens)
+        logprobs = tuple(logprob for update in news for logprob in update.logprobs)
         ended = not news or news[-1].end is not None
         answer = self.answer() if ended else None
-        return Piece("".join(update.text for update in news), tokens, answer)
+        return Piece("".join(update.text for update in news), tokens, logprobs, answer)
 
     def _answer(self, end: End) -> Answer:
         text = "".join(self._text)

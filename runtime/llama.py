@@ -26,7 +26,7 @@ from ..gguf_file import read_header
 from .grammar import Grammar
 from .model_file import check_adapter, check_model
 from .product import LookUpTap, Tap, Watch
-from .request import Sampling
+from .request import Sampling, TokenLogprob
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -455,11 +455,16 @@ class Context(_Owner):
         assert pointer, "the index is one that decode() returned"
         return np.ctypeslib.as_array(pointer, (self.model.vocabulary_size,))  # (vocab,)
 
-    def log_probability(self, row: int, token: int) -> float:
-        """The natural logarithm of a token's probability at a batch index, as the model has it, unsampled."""
-        logits = self.logits_row(row)
+    def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
+        """How likely a token was at a batch index that decode() gave, and so many of the likeliest."""
+        logits = self.logits_row(row)  # (vocab,)
         highest = logits.max()
-        return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
+        total = highest + np.log(np.exp(logits - highest).sum())
+        best = np.argpartition(-logits, top)[:top] if top else np.empty(0, int)
+        ranked = sorted(best.tolist(), key=lambda one: -logits[one])
+        return TokenLogprob(
+            token, float(logits[token] - total), tuple((one, float(logits[one] - total)) for one in ranked)
+        )
 
     def clear(self, slot: int, start: int = 0) -> None:
         """Forget a sequence, from a position on."""

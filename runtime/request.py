@@ -9,6 +9,7 @@ from ..errors import RequestError
 from .grammar import Grammar
 
 BASE = "base"  # the name of no adapter
+LOGPROBS_MAX = 20
 LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
 
 
@@ -131,7 +132,8 @@ class Request:
         calculator: whether sums in the output get their exact results, which the model is not asked for.
         grammar: what the output must follow, None if it is free; then no sum is completed.
         adapter: by name; None is the engine's default.
-        likelihood: whether to sum up the log-probability of the output, which takes a look at every logit.
+        logprobs: for every token that the model chooses, its log-probability and those of so many of the
+            likeliest; None spares the look at all logits that this takes.
         ignore_end: go on past end-of-turn tokens, so that a measurement has all the tokens it asked for.
     """
 
@@ -142,15 +144,34 @@ class Request:
     calculator: bool = False
     grammar: Grammar | None = None
     adapter: str | None = None
-    likelihood: bool = False
+    logprobs: int | None = None
     ignore_end: bool = False
 
     def __post_init__(self) -> None:
         if not self.tokens:
             raise RequestError("request: the prompt is empty")
         check_whole("request: max_tokens", self.max_tokens, 1)
+        if self.logprobs is not None and (
+            not _whole(self.logprobs) or not 0 <= self.logprobs <= LOGPROBS_MAX
+        ):
+            raise RequestError(f"request: logprobs must be from 0 to {LOGPROBS_MAX}, not {self.logprobs!r}")
         if self.ignore_end and self.grammar:
             raise RequestError("request: what follows a grammar ends with it, so ignore_end is not for it")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """How likely a token was, as the model has it before any sampling.
+
+    Attributes:
+        token: the one chosen.
+        logprob: the natural logarithm of its probability; 0 for a token of a sum's result, which was certain.
+        top: the likeliest tokens with theirs, as many as asked for, the likeliest first.
+    """
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +197,7 @@ class Sequence:
         computed: how many of its tokens have keys and values in the slot.
         output: the tokens chosen so far.
         sampled: how many of them the model was asked for; the others were results of sums.
-        log_likelihood: of the tokens that the model was asked for, if the request wants it.
+        log_likelihood: of the tokens that the model was asked for, if the request wants log-probabilities.
         stop_reason: why it ended; None while it has not.
     """
 

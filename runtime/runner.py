@@ -9,7 +9,7 @@ from . import request as state
 from .llama import Adapter, Context, Model, Room, Sampler, Span
 from .prefix import SHORTEST, PrefixCache
 from .reply import Reply
-from .request import End, StopReason
+from .request import End, StopReason, TokenLogprob
 from .scheduler import Chunk, Scheduler
 
 
@@ -21,6 +21,7 @@ class Update:
         sequence: which.
         text: what is certain of it since the last update.
         tokens: those since the last update, of results of sums too.
+        logprobs: of each of them, if the request wants them.
         end: None while more may follow.
         failure: why it was aborted, if the computation failed.
     """
@@ -28,6 +29,7 @@ class Update:
     sequence: state.Sequence
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...]
     end: End | None
     failure: ModelFileError | None = None
 
@@ -39,6 +41,7 @@ class _Voice:
     sampler: Sampler
     reply: Reply
     tokens: list[int] = field(default_factory=list)  # not told of yet
+    logprobs: list[TokenLogprob] = field(default_factory=list)  # nor these
 
 
 class Runner:
@@ -140,19 +143,24 @@ class Runner:
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
         sequence.sampled += 1
-        if sequence.request.likelihood:
-            sequence.log_likelihood += self._native.log_probability(row, token)
+        if (top := sequence.request.logprobs) is None:
+            logprob = TokenLogprob(token, 0.0)
+        else:
+            logprob = self._native.logprob(row, token, top)
+        sequence.log_likelihood += logprob.logprob
         if self._model.ends(token) and not sequence.request.ignore_end:
             self._end(sequence, StopReason.END)
             return
-        self._say(sequence, token)
+        self._say(sequence, logprob)
         # A result goes in as one batch with the token before it, as a prompt does.
         for due in voice.reply.due() if sequence.stop_reason is None else ():
             if sequence.stop_reason is None:
-                self._say(sequence, due)
+                self._say(sequence, TokenLogprob(due, 0.0))
 
-    def _say(self, sequence: state.Sequence, token: int) -> None:
-        voice = self._voices[sequence]
+    def _say(self, sequence: state.Sequence, logprob: TokenLogprob) -> None:
+        voice, token = self._voices[sequence], logprob.token
+        if sequence.request.logprobs is not None:
+            voice.logprobs.append(logprob)
         sequence.output.append(token)
         voice.tokens.append(token)
         voice.reply.feed(token)
@@ -183,7 +191,8 @@ class Runner:
         voice = self._voices[sequence]
         if voice.tokens or end:
             tokens, voice.tokens = tuple(voice.tokens), []
-            self._updates.append(Update(sequence, voice.reply.read(), tokens, end, failure))
+            logprobs, voice.logprobs = tuple(voice.logprobs), []
+            self._updates.append(Update(sequence, voice.reply.read(), tokens, logprobs, end, failure))
 
     def _restore(self, sequence: state.Sequence) -> None:
         """Fill a new slot with as much of its prompt as the prefix cache has."""

@@ -96,7 +96,7 @@ def test_a_turn_leaves_the_engine_idle_and_ignores_the_end_of_turn(tiny):
     settings = Settings(prompt_tokens=5, decode_tokens=200, threads=1)
     with Engine(tiny, context=settings.context, slots=1, threads=1) as engine:
         turn = take_turn(engine, 0, settings)  # it asserts that all 200 tokens came
-        assert engine.idle
+        assert engine.load.running == engine.load.waiting == 0
     assert min(turn.prefill_s, turn.decode_s, turn.first_token_s) > 0
     assert turn.question_tokens > len("What is 100 times 13?")  # a token a byte, and the template's
 

@@ -10,8 +10,8 @@ import pytest
 from thirteen.errors import BusyError, ModelFileError, RequestError
 from thirteen.runtime import engine as engine_module
 from thirteen.runtime import runner as runner_module
-from thirteen.runtime.engine import Engine
-from thirteen.runtime.request import Request, Sampling, StopReason
+from thirteen.runtime.engine import Engine, Load
+from thirteen.runtime.request import Request, Sampling, StopReason, TokenLogprob
 
 END_OF_TURN = 256
 
@@ -108,8 +108,8 @@ class Context(Native):
         self.under[slot] = next(a for a in (None, *LORAS.values()) if id(a) == adapter)
         return True
 
-    def log_probability(self, row, token):
-        return -0.5
+    def logprob(self, row, token, top):
+        return TokenLogprob(token, -0.5, ((token, -0.5),)[:top])
 
 
 class Sampler(Native):
@@ -156,7 +156,7 @@ def opened(monkeypatch):
         native = engine._runner._native
         engine.close()
         assert not any(native.held.values()), "a slot leaks"
-        assert engine.idle, "a request leaks"
+        assert engine.load == Load(0, 0), "a request leaks"
         assert all(engine._places.acquire(blocking=False) for _ in range(engine.profile.slots)), (
             "a place leaks"
         )
@@ -398,8 +398,21 @@ def test_an_adapter_that_is_not_there_is_refused_by_name(opened):
 
 def test_the_log_likelihood_is_summed_if_asked_for(opened):
     engine = opened()
-    assert engine.submit(Request((65, 66), likelihood=True)).wait(5).log_likelihood == -1.5
+    assert engine.submit(Request((65, 66), logprobs=0)).wait(5).log_likelihood == -1.5
     assert engine.submit(Request((65, 66))).wait(5).log_likelihood == 0
+
+
+def test_pieces_carry_the_log_probabilities_of_their_tokens_if_asked_for(opened):
+    engine = opened()
+    text = "1 + 1 ="
+    for logprobs, top in ((None, None), (0, []), (1, [-0.5])):
+        pieces = list(engine.submit(Request(tuple(text.encode()), calculator=True, logprobs=logprobs)))
+        found = [logprob for piece in pieces for logprob in piece.logprobs]
+        tokens = [token for piece in pieces for token in piece.tokens]
+        assert [logprob.token for logprob in found] == (tokens if logprobs is not None else [])
+        assert all(logprob.logprob == -0.5 for logprob in found[: len(text)])
+        assert all(logprob.logprob == 0 for logprob in found[len(text) :]), "what is due is certain"
+        assert all([one for _, one in logprob.top] == top for logprob in found[: len(text)])
 
 
 def test_two_streams_share_the_steps(opened):
