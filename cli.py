@@ -91,7 +91,9 @@ CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
-TargetOption = Annotated[str | None, typer.Option(help="x86, arm or any; by default this machine's kind.")]
+TargetOption = Annotated[
+    str | None, typer.Option(help="x86, x86-avx512, arm or any; by default this machine's kind.")
+]
 PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
 CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]

@@ -4,26 +4,28 @@ Costs are for one token of one sequence. A table has two for a type: in the matr
 llama.cpp may lay out anew for the processor ("repacking"), and in the output matrix that is tied to the token
 embedding, which it reads as it lies in the file. An output matrix of its own is repacked like a layer's.
 
-`x86.json` was measured by `thirteen bench types`. `arm.json` was not measured but derived: it has the types
-that llama.cpp repacks on Arm with the dot product instructions (`ggml_repack_get_optimal_repack_type` in
-ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per weight, since decode waits for memory.
-The K-quants below 4 bits and IQ4_XS, which it does not repack, are at half as much again.
+`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
+`arm.json` was not measured but derived: it has the types that llama.cpp repacks on Arm with the dot product
+instructions (`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each
+at its bytes per weight, since decode waits for memory. The K-quants below 4 bits and IQ4_XS, which it does
+not repack, are at half as much again.
 """
 
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
 from .architecture import EMBEDDING
 from .json_file import read_json
 
-TARGETS = ("x86", "arm", "any")
+TARGETS = ("x86", "x86-avx512", "arm", "any")
 REFERENCE = "Q4_K"  # in every table, and what costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times what the slowest type takes on a slow machine
@@ -81,13 +83,15 @@ def costs_for(target: str) -> CostTable:
         OutputError: no such target.
     """
     if _target(target, "--target") == "any":
-        return _any(read_costs(_TABLES / "x86.json"), read_costs(_TABLES / "arm.json"))
+        return reduce(_any, (costs_for(one) for one in TARGETS if one != "any"))
     return read_costs(_TABLES / f"{target}.json")
 
 
 def this_target() -> str:
-    """The target that this machine is; "any" if no table is for its processor."""
-    return _MACHINES.get(platform.machine().lower(), "any")
+    """The target that this machine, with this build, is; "any" if no table is for its processor."""
+    target = _MACHINES.get(platform.machine().lower(), "any")
+    wide = b"AVX512 = 1" in llama_cpp.llama_print_system_info()
+    return f"{target}-avx512" if target == "x86" and wide else target
 
 
 def _any(one: CostTable, other: CostTable) -> CostTable:

@@ -4,6 +4,7 @@ import json
 import platform
 from dataclasses import replace
 
+import llama_cpp
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from thirteen.convert.costs import TARGETS, costs_for, read_costs, this_target
@@ -56,13 +57,13 @@ def test_x86_has_what_arm_has_and_the_types_that_are_slow_there_cost_more():
     assert min(table.layer["IQ3_S"], table.layer["Q6_K"], table.layer["F16"]) > table.layer["Q4_K"]
 
 
-def test_any_has_the_types_of_both_each_at_the_higher_relative_cost():
+def test_any_has_the_types_of_all_each_at_the_higher_relative_cost():
     both = costs_for("any")
-    tables = [costs_for("x86"), costs_for("arm")]
+    tables = [costs_for(target) for target in TARGETS if target != "any"]
     assert both.layer["Q4_K"] == 1
     for part in ("layer", "output"):
         costs = [getattr(table, part) for table in tables]
-        assert set(getattr(both, part)) == set(costs[0]) & set(costs[1])
+        assert set(getattr(both, part)) == set.intersection(*map(set, costs))
         for name, cost in getattr(both, part).items():
             relative = [c[name] / table.layer["Q4_K"] for c, table in zip(costs, tables, strict=True)]
             assert cost == pytest.approx(max(relative))
@@ -97,7 +98,7 @@ def test_a_table_is_read_as_it_was_written(written):
         (GOOD | {"layer": {"Q4_K": True}}, "Q4_K costs True"),
         (GOOD | {"layer": {"Q4_K": "1" * 200}}, "Q4_K costs '1111"),
         (GOOD | {"layer": {"Q4_K": 10**400}}, "Q4_K costs 1000"),
-        (GOOD | {"target": "riscv"}, "target: 'riscv' is no target; there are x86, arm, any"),
+        (GOOD | {"target": "riscv"}, "target: 'riscv' is no target; there are x86, x86-avx512, arm, any"),
         (GOOD | {"target": ["x86"]}, "target"),
         (GOOD | {"cpu": None}, "cpu: None is no text"),
         (GOOD | {"date": 2025}, "date: 2025 is no text"),
@@ -119,9 +120,16 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("machine", "target"),
-    [("x86_64", "x86"), ("AMD64", "x86"), ("aarch64", "arm"), ("arm64", "arm"), ("riscv64", "any")],
+    ("machine", "build", "target"),
+    [
+        ("x86_64", "AVX2 = 1 | AVX512 = 1 | ", "x86-avx512"),
+        ("AMD64", "AVX2 = 1 | ", "x86"),
+        ("aarch64", "NEON = 1 | ", "arm"),
+        ("arm64", "", "arm"),
+        ("riscv64", "", "any"),
+    ],
 )
-def test_this_machine_has_a_target(monkeypatch, machine, target):
+def test_this_machine_has_a_target(monkeypatch, machine, build, target):
     monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(llama_cpp, "llama_print_system_info", build.encode)
     assert this_target() == target
