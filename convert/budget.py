@@ -18,7 +18,7 @@ from .plan import Options, TensorPlan, allocate, planned
 from .size import Size
 from .write import ALIGNMENT
 
-PREFERENCES = {"quality": 0.0, "balanced": 1.0, "speed": 8.0}  # percent of loss for a percent of decode time
+PREFERENCES = {"quality": 0.0, "balanced": 2.0, "speed": 8.0}  # percent of loss for a percent of decode time
 FILL = 0.985  # of the size asked for, which a file uses at least where its types allow it
 
 Progress = Callable[[int, int], None]

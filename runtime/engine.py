@@ -87,6 +87,7 @@ class Engine:
         kv: str | None = None,
         prefix_bytes: int | None = None,
         prefix_folder: str | Path | None = None,
+        lookup: int | None = None,
         queue: int = QUEUE,
     ) -> None:
         """Load a model.
@@ -105,6 +106,7 @@ class Engine:
             prefix_bytes: memory for keys and values of beginnings of prompts; 0 keeps none.
             prefix_folder: where these outlast the engine, in as many bytes again. Prompts can be read there:
                 it is to be as private as they are.
+            lookup: the most tokens of a draft by prompt lookup, which changes no answer; 0 makes none.
             queue: how many requests may wait; more are refused.
 
         Raises:
@@ -113,8 +115,15 @@ class Engine:
             RequestError: a number is out of bounds, or a name is not known.
         """
         self.profile = _profile(
-            profile, context=context, slots=slots, batch=batch, kv=kv, prefix_bytes=prefix_bytes
+            profile,
+            context=context,
+            slots=slots,
+            batch=batch,
+            kv=kv,
+            prefix_bytes=prefix_bytes,
+            lookup=lookup,
         )
+        check_whole("lookup", self.profile.lookup, 0)
         check_whole("queue", queue, 0)
         files = {name: Path(file) for name, file in (adapters or {}).items()}
         if {BASE, _ADAPTER} & files.keys():
@@ -132,11 +141,11 @@ class Engine:
                 slots=self.profile.slots,
                 batch=self.profile.batch,
                 threads=physical_cores() if threads is None else threads,
-                outputs=self.profile.slots,
+                outputs=self.profile.slots * (1 + self.profile.lookup),
                 kv=self.profile.kv,
             )
             cache = self._prefixes(files, prefix_folder)
-            self._runner = Runner(self.model, self._room, self._loaded, cache)
+            self._runner = Runner(self.model, self._room, self._loaded, cache, self.profile.lookup)
             handles.callback(self._runner.close)
             template = chat_template(self.model.header, self.model.bos, self.model.eos)
             self._prompter = Prompter(self.model, template)

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from time import perf_counter
 from types import FrameType
 from typing import Any
@@ -15,6 +16,7 @@ except ImportError:  # Windows: there, memory is not bounded
 
 STEPS_MAX = 1 << 20  # lines of Python; a long conversation takes some ten thousand
 SECONDS_MAX = 10.0
+_turn = RLock()
 BYTES_MAX = 1 << 28  # of address space beyond what is in use
 
 
@@ -49,10 +51,18 @@ def limited() -> Iterator[None]:
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """Bound the memory that what runs inside may ask for, on Linux; beyond, it meets a MemoryError."""
+    """Bound the memory that what runs inside may ask for, on Linux; beyond, it meets a MemoryError.
+
+    The bound is the whole process's, so threads take turns here: each leaves what it found.
+    """
     if resource is None or sys.platform != "linux":
         yield
         return
+    with _turn:
+        yield from _bounded()
+
+
+def _bounded() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     bound = pages * resource.getpagesize() + BYTES_MAX

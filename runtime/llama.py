@@ -276,10 +276,9 @@ class Room:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
                 raise RequestError(f"{name} must be a whole number from 1 to {most}, not {value!r}")
-        if not self.slots <= min(self.outputs, self.batch):
+        if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
-                f"batch and outputs must be at least one for each of {self.slots} slots, "
-                f"not {self.batch} and {self.outputs}"
+                f"batch {self.batch} must be at least outputs {self.outputs}, and these slots {self.slots}"
             )
 
 

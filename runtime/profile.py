@@ -14,6 +14,7 @@ class Profile:
         kv: the type of keys and values: f16, or q8_0 in about half the memory.
         repack: whether weights are laid out anew for this processor: quicker, and a copy of them in memory.
         prefix_bytes: bytes of memory for beginnings of prompts, see prefix.py; 0 keeps none.
+        lookup: the most tokens of a draft by prompt lookup, see lookup.py; 0 makes none.
     """
 
     context: int
@@ -22,6 +23,7 @@ class Profile:
     kv: str
     repack: bool
     prefix_bytes: int
+    lookup: int = 0
 
 
 PROFILES = {

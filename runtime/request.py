@@ -196,6 +196,7 @@ class Sequence:
         restored: how many tokens of its prompt came from the prefix cache.
         computed: how many of its tokens have keys and values in the slot.
         output: the tokens chosen so far.
+        draft: tokens that may be the next ones, to be computed along.
         sampled: how many of them the model was asked for; the others were results of sums.
         log_likelihood: of the tokens that the model was asked for, if the request wants log-probabilities.
         stop_reason: why it ended; None while it has not.
@@ -208,6 +209,7 @@ class Sequence:
     restored: int = 0
     computed: int = 0
     output: list[int] = field(default_factory=list)
+    draft: tuple[int, ...] = ()
     sampled: int = 0
     log_likelihood: float = 0.0
     stop_reason: StopReason | None = None
@@ -233,9 +235,14 @@ class Sequence:
         return bool(self.output)
 
     @property
+    def remaining(self) -> int:
+        """How many tokens can follow: of those asked for, as many as there is room for, and one after it."""
+        return min(self.request.max_tokens - len(self.output), self.context + 1 - self.length)
+
+    @property
     def full(self) -> bool:
-        """Whether nothing more can follow: the tokens asked for are out, or the slot has no room."""
-        return len(self.output) >= self.request.max_tokens or self.length > self.context
+        """Whether nothing more can follow."""
+        return self.remaining <= 0
 
     @property
     def usage(self) -> Usage:

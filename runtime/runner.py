@@ -1,12 +1,14 @@
 """The engine's loop body, for one thread: `step()` schedules, decodes, samples, and tells what came of it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
 from ..errors import ModelFileError
 from . import request as state
 from .llama import Adapter, Context, Model, Room, Sampler, Span
+from .lookup import Lookup
 from .prefix import SHORTEST, PrefixCache
 from .reply import Reply
 from .request import End, StopReason, TokenLogprob
@@ -40,6 +42,7 @@ class _Voice:
 
     sampler: Sampler
     reply: Reply
+    lookup: Lookup | None
     tokens: list[int] = field(default_factory=list)  # not told of yet
     logprobs: list[TokenLogprob] = field(default_factory=list)  # nor these
 
@@ -53,6 +56,7 @@ class Runner:
         room: Room,
         adapters: Mapping[str, Adapter | None],
         prefixes: PrefixCache | None = None,
+        drafted: int = 0,
     ) -> None:
         """Set the room aside.
 
@@ -61,11 +65,12 @@ class Runner:
             room: for how many sequences, of how many tokens.
             adapters: by the names that sequences have for them.
             prefixes: where beginnings of prompts are kept; nowhere if there is none.
+            drafted: the most tokens of a draft by prompt lookup; the room has to have outputs for them.
 
         Raises:
             RequestError: there is not enough memory.
         """
-        self._model, self._adapters, self._prefixes = model, adapters, prefixes
+        self._model, self._adapters, self._prefixes, self._drafted = model, adapters, prefixes, drafted
         self._native = Context(model, room)
         self._scheduler = Scheduler(room.slots, room.batch, sharing=prefixes is not None)
         self._voices: dict[state.Sequence, _Voice] = {}
@@ -83,7 +88,8 @@ class Runner:
 
     def add(self, sequence: state.Sequence, sampler: Sampler, reply: Reply) -> None:
         """Queue a sequence, with what chooses its tokens (which is closed at its end) and what says them."""
-        self._voices[sequence] = _Voice(sampler, reply)
+        lookup = Lookup(sequence.request.tokens) if self._drafted else None
+        self._voices[sequence] = _Voice(sampler, reply, lookup)
         self._scheduler.add(sequence)
 
     def abort(self, sequence: state.Sequence) -> None:
@@ -110,6 +116,9 @@ class Runner:
         """
         for sequence in self._scheduler.admit():
             self._restore(sequence)
+        if self._drafted:
+            for sequence in self._scheduler.running:
+                sequence.draft = self._draft(sequence)
         chunks = self._scheduler.plan()
         try:
             if chunks:
@@ -130,15 +139,27 @@ class Runner:
             chunk.sequence.started_at = chunk.sequence.started_at or now
         rows = iter(self._native.decode([_span(chunk) for chunk in chunks]))
         for chunk in chunks:
-            chunk.sequence.computed += len(chunk.tokens)
-            if chunk.samples:
-                self._advance(chunk.sequence, next(rows))
+            sequence = chunk.sequence
+            sequence.computed += len(chunk.tokens) - max(chunk.rows - 1, 0)
+            if chunk.rows and not sequence.decoding and self._scheduler.awaited(sequence):
+                self._keep(sequence)
+            self._follow(sequence, [next(rows) for _ in range(chunk.rows)])
+
+    def _follow(self, sequence: state.Sequence, rows: Sequence[int]) -> None:
+        """Give a sequence its next token, and one more for each token of its draft that was right."""
+        draft, sequence.draft = sequence.draft, ()
+        for place, row in enumerate(rows):
+            self._advance(sequence, row)
+            if sequence.stop_reason is not None or place + 1 == len(rows):
+                return
+            if sequence.pending > 1 or sequence.output[-1] != draft[place]:
+                self._native.clear(_slot(sequence), sequence.computed)
+                return
+            sequence.computed += 1
 
     def _advance(self, sequence: state.Sequence, row: int) -> None:
         """Give a sequence its next token, and end it if that was the last."""
         voice = self._voices[sequence]
-        if not sequence.decoding and self._scheduler.awaited(sequence):
-            self._keep(sequence)
         token = voice.sampler.sample(self._native, row, no_digit=voice.reply.no_digit)
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
@@ -163,6 +184,8 @@ class Runner:
             voice.logprobs.append(logprob)
         sequence.output.append(token)
         voice.tokens.append(token)
+        if voice.lookup:
+            voice.lookup.feed(token)
         voice.reply.feed(token)
         if voice.reply.stopped:
             self._end(sequence, StopReason.STOP)
@@ -194,6 +217,12 @@ class Runner:
             logprobs, voice.logprobs = tuple(voice.logprobs), []
             self._updates.append(Update(sequence, voice.reply.read(), tokens, logprobs, end, failure))
 
+    def _draft(self, sequence: state.Sequence) -> tuple[int, ...]:
+        """What may follow a sequence that is answering, as far as more may follow it at all."""
+        lookup = self._voices[sequence].lookup
+        most = min(self._drafted, sequence.remaining - 1)
+        return lookup.draft(most) if lookup and sequence.decoding and most > 0 else ()
+
     def _restore(self, sequence: state.Sequence) -> None:
         """Fill a new slot with as much of its prompt as the prefix cache has."""
         prompt = sequence.request.tokens
@@ -208,11 +237,12 @@ class Runner:
         if self._prefixes and read:
             slot = _slot(sequence)
             self._native.clear(slot, len(prompt))
-            self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
+            with suppress(MemoryError):  # then it is not kept
+                self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:
-    return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=int(chunk.samples))
+    return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=chunk.rows)
 
 
 def _slot(sequence: state.Sequence) -> int:

@@ -27,13 +27,14 @@ class Chunk:
         sequence: whose they are.
         start: position of the first of them.
         tokens: the tokens, at least one.
-        samples: whether they reach the end of what is known, so that a new token can be chosen after them.
+        rows: after how many of the last of them a new token is to be chosen: none if they do not reach the
+            end of what is known; else one, and one for each token of a draft.
     """
 
     sequence: Sequence
     start: int
     tokens: tuple[int, ...]
-    samples: bool
+    rows: int
 
 
 @dataclass(slots=True)
@@ -156,4 +157,7 @@ def _slot(chunk: Chunk) -> int:
 
 def _next_chunk(sequence: Sequence, room: int) -> Chunk:
     tokens = sequence.next_tokens(room)
-    return Chunk(sequence, sequence.computed, tokens, samples=len(tokens) == sequence.pending)
+    if len(tokens) < sequence.pending:
+        return Chunk(sequence, sequence.computed, tokens, rows=0)
+    draft = sequence.draft[: room - len(tokens)]
+    return Chunk(sequence, sequence.computed, tokens + draft, rows=1 + len(draft))

@@ -29,7 +29,7 @@ def run(scheduler: Scheduler) -> list[Sequence]:
 def carry_out(scheduler: Scheduler, chunks: list[Chunk]) -> None:
     for chunk in chunks:
         chunk.sequence.computed += len(chunk.tokens)
-        if chunk.samples:
+        if chunk.rows:
             chunk.sequence.output.append(1)
             if chunk.sequence.full:
                 scheduler.retire(chunk.sequence, StopReason.LENGTH)
@@ -55,9 +55,9 @@ def test_a_long_prompt_is_read_in_pieces_while_answers_flow():
     for _ in range(3):
         chunks = {chunk.sequence: chunk for chunk in plan(scheduler)}
         assert len(chunks[first].tokens) == 1
-        sizes.append((len(chunks[second].tokens), chunks[second].samples))
+        sizes.append((len(chunks[second].tokens), chunks[second].rows))
         run(scheduler)
-    assert sizes == [(7, False), (7, False), (6, True)]
+    assert sizes == [(7, 0), (7, 0), (6, 1)]
 
 
 def test_beside_answers_prompts_are_read_in_small_pieces():
