@@ -6,6 +6,7 @@ queue until the step is over; so nothing in the runner needs a lock, and a reque
 
 import json
 import platform
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -186,29 +187,39 @@ class Engine:
         self._owned.close()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
-        """Take in a request.
-
-        Args:
-            request: what to answer.
-            wait: whether to wait for a place if there is none.
+        """Take in a request; see submit_all().
 
         Returns:
             What tells of it, and can end it.
+        """
+        return self.submit_all([request], wait=wait)[0]
+
+    def submit_all(self, requests: Sequence[Request], *, wait: bool = False) -> list[Handle]:
+        """Take in requests, which begin together as far as there are slots for them.
+
+        Args:
+            requests: what to answer.
+            wait: whether to wait for places where there are too few.
+
+        Returns:
+            For each in turn what tells of it, and can end it.
 
         Raises:
-            RequestError: the prompt is longer than the context, has a token that the model does not know, or
-                names an adapter that the engine does not have; llama.cpp does not take the grammar; or the
-                engine is closed.
+            RequestError: a prompt is longer than the context, has a token that the model does not know, or
+                names an adapter that the engine does not have; llama.cpp does not take a grammar; or the
+                engine is closed. As with BusyError, none of the requests goes on.
             BusyError: as many requests wait as may.
         """
-        sequence = self._sequence(request)
-        if not self._places.acquire(blocking=wait):
-            raise BusyError(f"{self.profile.slots} requests run and {self._queue} wait: no place for another")
+        sequences = deque(map(self._sequence, requests))
+        handles: list[Handle] = []
         try:
-            return self._take_in(sequence)
+            while sequences:
+                places = self._reserve(len(sequences), wait)
+                handles += self._take_in([sequences.popleft() for _ in range(places)])
         except BaseException:
-            self._places.release()
+            _abort(handles)
             raise
+        return handles
 
     def request(  # noqa: PLR0913 - what can be told of a question, each with its default
         self,
@@ -261,14 +272,11 @@ class Engine:
     def answers(self, questions: Sequence[str], **options: Unpack[Options]) -> list[Answer]:
         """Ask several questions at once; see answer(). The answers are in the order of the questions."""
         requests = [self.request(question, **options) for question in questions]
-        handles: list[Handle] = []
+        handles = self.submit_all(requests, wait=True)
         try:
-            for request in requests:
-                handles.append(self.submit(request, wait=True))
             return [handle.answer() for handle in handles]
         finally:
-            for handle in handles:
-                handle.abort()
+            _abort(handles)
 
     def poll(self, question: str, votes: int, **options: Unpack[Options]) -> Poll:
         """Have a question answered several times over, until the value that most give is certain.
@@ -290,16 +298,9 @@ class Engine:
         sampling = request.sampling
         if sampling.greedy:
             sampling = replace(sampling, temperature=_VOTING)
-        handles: list[Handle] = []
-        try:
-            for vote in range(votes):
-                seed = (sampling.seed + vote) % (LARGEST_SEED + 1)
-                handles.append(self.submit(replace(request, sampling=replace(sampling, seed=seed))))
-        except BaseException:
-            for handle in handles:
-                handle.abort()
-            raise
-        return Poll(handles)
+        seeds = ((sampling.seed + vote) % (LARGEST_SEED + 1) for vote in range(votes))
+        ballots = [replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds]
+        return Poll(self.submit_all(ballots))
 
     def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
@@ -322,22 +323,50 @@ class Engine:
             raise RequestError(f"adapter: {adapter!r} is not one of {', '.join(self.adapters)}")
         return state.Sequence(request, self.context, adapter, submitted_at=perf_counter())
 
-    def _take_in(self, sequence: state.Sequence) -> Handle:
-        """Give a sequence to the thread, which is begun if there is none."""
-        request = sequence.request
-        reply = Reply(self.model, request.stop, calculator=request.calculator and not request.grammar)
-        sampler = Sampler(self.model, request.sampling, request.grammar)
-        handle = Handle(lambda: self._inbox.put(partial(self._runner.abort, sequence)))
+    def _reserve(self, wanted: int, wait: bool) -> int:
+        """Take up to so many places, and at least one."""
+        if not self._places.acquire(blocking=wait):
+            raise BusyError(f"{self.profile.slots} requests run and {self._queue} wait: no place for another")
+        taken = 1
+        while taken < wanted and self._places.acquire(blocking=False):
+            taken += 1
+        return taken
+
+    def _take_in(self, sequences: Sequence[state.Sequence]) -> list[Handle]:
+        """Give sequences, for which places are taken, to the thread."""
+        with ExitStack() as undo:
+            undo.callback(self._places_back, len(sequences))
+            samplers = [
+                undo.enter_context(Sampler(self.model, sequence.request.sampling, sequence.request.grammar))
+                for sequence in sequences
+            ]
+            handles = self._hand_over(sequences, samplers)
+            undo.pop_all()
+        return handles
+
+    def _places_back(self, count: int) -> None:
+        for _ in range(count):
+            self._places.release()
+
+    def _hand_over(self, sequences: Sequence[state.Sequence], samplers: Sequence[Sampler]) -> list[Handle]:
+        def add() -> None:
+            for sequence, sampler, reply in zip(sequences, samplers, replies, strict=True):
+                self._runner.add(sequence, sampler, reply)
+
+        replies = [_reply(self.model, sequence.request) for sequence in sequences]
+        handles = {sequence: Handle(partial(self._abort, sequence)) for sequence in sequences}
         with self._lock:
             if self._closed:
-                sampler.close()
                 raise RequestError("engine: it is closed")
-            self._handles[sequence] = handle
-            self._inbox.put(partial(self._runner.add, sequence, sampler, reply))
+            self._handles |= handles
+            self._inbox.put(add)
             if self._thread is None:
                 self._thread = Thread(target=self._drive, name="thirteen-engine", daemon=True)
                 self._thread.start()
-        return handle
+        return list(handles.values())
+
+    def _abort(self, sequence: state.Sequence) -> None:
+        self._inbox.put(partial(self._runner.abort, sequence))
 
     def _drive(self) -> None:
         """Step until the engine is closed; an error that nobody foresaw ends every request."""
@@ -406,6 +435,15 @@ class Engine:
         model, kv = self.model.header.path, self.profile.kv
         folders = {} if folder is None else _folders(Path(folder), model, adapters, kv)
         return PrefixCache(self.profile.prefix_bytes, folders)
+
+
+def _reply(model: Model, request: Request) -> Reply:
+    return Reply(model, request.stop, calculator=request.calculator and not request.grammar)
+
+
+def _abort(handles: Sequence[Handle]) -> None:
+    for handle in handles:
+        handle.abort()
 
 
 def _profile(name: str | Profile, **changes: Any) -> Profile:
