@@ -518,6 +518,40 @@ def bench_fidelity(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
+def bench_peers(
+    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    rounds: Annotated[int, typer.Option(min=1, help="In each, everyone does the work once.")] = 5,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 512,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a decode.")] = 64,
+    sequences: Annotated[int, typer.Option(min=1, max=64, help="How many at once.")] = 8,
+    llama_bench: Annotated[str | None, typer.Option(help="The program; else the one on the path.")] = None,
+    llama_batched_bench: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure the same file and threads through whatever else is installed, in turns with this engine."""
+    from .bench.peers import Work, run, table  # noqa: PLC0415
+    from .runtime.cores import physical_cores  # noqa: PLC0415
+
+    work = Work(
+        physical_cores() if threads is None else threads,
+        prompt_tokens=prompt_tokens,
+        decode_tokens=decode_tokens,
+        sequences=sequences,
+    )
+    with _bar("peers") as progress:
+        report = run(
+            model,
+            work=work,
+            rounds=rounds,
+            llama_bench=llama_bench,
+            llama_batched_bench=llama_batched_bench,
+            progress=progress,
+        )
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @bench_app.command("types", epilog="Example: thirteen bench types --output costs.json")
 def bench_types(
     output: Annotated[
