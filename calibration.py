@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from .cache import cache_dir
 from .convert.adapter import folder_sha256
 from .convert.checkpoint import open_checkpoint
 from .convert.covariance import Covariance, no_sketch
@@ -12,7 +13,6 @@ from .convert.importance import write_importance
 from .convert.pipeline import convert
 from .digest import file_sha256
 from .gguf_file import read_header
-from .models.fetch import cache_dir
 from .models.texts import calibration as built_in
 from .runtime.passages import read_passages
 from .runtime.sensitivity import sensitivities

@@ -552,6 +552,24 @@ def bench_peers(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("tune-threads", epilog="Example: thirteen bench tune-threads model.gguf")
+def bench_tune_threads(
+    model: Annotated[Path, typer.Argument(help="A GGUF file of the size that will be used.")],
+    rounds: Annotated[int, typer.Option(min=1, help="In each, every number has a turn.")] = 8,
+    keep: Annotated[bool, typer.Option(help="Have engines use what is best here from now on.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Find how many threads are quickest on this machine, and use so many from now on."""
+    from .bench.threads import run, table  # noqa: PLC0415
+    from .runtime.cores import keep_threads  # noqa: PLC0415
+
+    with _bar("threads") as progress:
+        report = run(model, rounds=rounds, progress=progress)
+    if keep:
+        err.print(f"kept in {keep_threads(report.best)}", markup=False)
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @bench_app.command("types", epilog="Example: thirteen bench types --output costs.json")
 def bench_types(
     output: Annotated[

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from .cache import cache_dir
 from .convert.adapter import folder_sha256
 from .convert.pipeline import Progress, convert
 from .models.catalogue import adapter_folder
-from .models.fetch import cache_dir, embedded
+from .models.fetch import embedded
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-gsm8k-13"

@@ -15,12 +15,12 @@ from .bench import curve, plot
 from .bench.curve import CurveReport, Entry
 from .bench.equal_bytes import Kind
 from .bench.stock import MIXES, UNIFORM, Stock, quantize
+from .cache import cache_dir
 from .calibration import Progress, Stage, cached_importance
 from .convert.budget import Wish
 from .convert.checkpoint import open_checkpoint
 from .convert.pipeline import AdapterSource, Report, Source, convert
 from .errors import OutputError
-from .models.fetch import cache_dir
 from .models.texts import held_out
 from .runtime.passages import read_passages
 

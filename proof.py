@@ -12,12 +12,12 @@ from typing import Any
 from .bench import fidelity
 from .bench.fidelity import FidelityReport
 from .bench.sides import ModelFile
+from .cache import cache_dir
 from .calibration import PRECISION, Stage
 from .convert.export import export_adapter
 from .convert.pipeline import Report, convert
 from .errors import AdapterError, OutputError, ThirteenError
 from .gguf_file import read_header
-from .models.fetch import cache_dir
 
 POSITIONS = 1024  # of about ten texts: with fewer, the intervals would be too narrow
 

@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -140,8 +140,12 @@ class LlamaBench:
             *(self._command, "-m", str(self._model), "-t", str(work.threads), "-r", "1", "-o", "json"),
             *("-p", str(work.prompt_tokens), "-n", str(work.decode_tokens), "-fa", "1"),
         )
-        tests: list[dict[str, Any]] = json.loads(said)
-        return tests
+        with _understood(self._command):
+            tests = [
+                {"build_commit": test["build_commit"], "avg_ts": test["avg_ts"]} for test in json.loads(said)
+            ]
+            prefill, decode = tests
+        return [prefill, decode]
 
     def _together(self) -> float | None:
         if self._batched is None:
@@ -153,8 +157,9 @@ class LlamaBench:
             *("-npp", str(work.short_prompt), "-ntg", str(work.short_answer), "-npl", str(work.sequences)),
             *("--output-format", "jsonl"),
         )
-        (line,) = (line for line in said.splitlines() if line.startswith("{"))
-        return float(json.loads(line)["speed"])
+        with _understood(self._batched):
+            (line,) = (line for line in said.splitlines() if line.startswith("{"))
+            return float(json.loads(line)["speed"])
 
 
 class HighLevel:
@@ -204,6 +209,15 @@ class HighLevel:
         for _ in range(answer):
             next(chosen)
         return read - began, perf_counter() - read
+
+
+@contextmanager
+def _understood(command: str) -> Iterator[None]:
+    """Turn what goes wrong in reading a program's output into an error that names the program."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError):
+        raise RequestError(f"{command}: its output is not of the kind that is known here") from None
 
 
 def _run(*command: str) -> str:

@@ -25,7 +25,7 @@ from ..digest import file_sha256
 from ..errors import BusyError, RequestError
 from . import request as state
 from .answer import Answer
-from .cores import physical_cores
+from .cores import default_threads
 from .grammar import Grammar
 from .handle import Handle, Piece
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
@@ -101,7 +101,7 @@ class Engine:
             context: the most tokens of a request, clamped to what the model was trained for; by default, as
                 the next ones, the profile's.
             slots: how many requests run at once; others wait. Each has memory for `context` tokens set aside.
-            threads: by default one for each physical core.
+            threads: by default what `thirteen bench tune-threads` found, or one for each physical core.
             batch: the most tokens computed in one step.
             kv: the type of keys and values, f16 or q8_0.
             prefix_bytes: memory for keys and values of beginnings of prompts; 0 keeps none.
@@ -137,11 +137,13 @@ class Engine:
             for name, file in files.items():
                 self._loaded[name] = handles.enter_context(Adapter(self.model, file))
             self.context = min(self.profile.context, self.model.context_trained)
+            default = default_threads()
             self._room = Room(
                 context=self.context,
                 slots=self.profile.slots,
                 batch=self.profile.batch,
-                threads=physical_cores() if threads is None else threads,
+                threads=default.decode if threads is None else threads,
+                prefill_threads=default.prefill if threads is None else threads,
                 outputs=self.profile.slots * (1 + self.profile.lookup),
                 kv=self.profile.kv,
             )

@@ -255,6 +255,7 @@ class Room:
         slots: native sequences, numbered from 0.
         batch: the most tokens in one decode().
         threads: how many compute.
+        prefill_threads: how many compute where a batch is more than a token; as many unless given.
         outputs: the most rows of logits in one decode(), a vocabulary wide each; at least one for each slot.
         kv: the type of keys and values, one of KV_TYPES.
         exact: whether attention keeps and computes in float32, for measuring. On a CPU flash attention
@@ -266,6 +267,7 @@ class Room:
     batch: int
     threads: int
     outputs: int
+    prefill_threads: int | None = None
     kv: str = "f16"
     exact: bool = False
 
@@ -401,6 +403,10 @@ class Context(_Owner):
         if status:
             raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {_log.reason()}")
         self._adapter = adapter
+
+    def use(self, threads: int) -> None:
+        """Have so many threads compute from here on."""
+        llama_cpp.llama_set_n_threads(self.handle, threads, threads)
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute a batch.
@@ -632,7 +638,7 @@ def _params(room: Room, watch: Watch | None) -> Any:
     params.n_ctx = room.context * room.slots
     params.n_batch = params.n_ubatch = room.batch
     params.n_outputs_max = room.outputs
-    params.n_threads = params.n_threads_batch = room.threads
+    params.n_threads, params.n_threads_batch = room.threads, room.prefill_threads or room.threads
     params.kv_unified = False
     params.no_perf = True
     params.type_k = params.type_v = KV_TYPES[room.kv]

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from thirteen.cache import cache_dir
 from thirteen.errors import DownloadError, OutputError
 from thirteen.models.catalogue import catalogue
-from thirteen.models.fetch import cache_dir, embedded, fetch
+from thirteen.models.fetch import embedded, fetch
 
 from .hub import Repository, serve
 
