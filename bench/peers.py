@@ -26,6 +26,7 @@ from rich.text import Text
 from ..errors import RequestError
 from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
+from ..runtime.driver import DRIVER
 from ..runtime.engine import Engine
 from ..runtime.request import Request, check_whole
 from .machine import Build, Machine, this_build, this_machine
@@ -188,6 +189,9 @@ class HighLevel:
 
     def speeds(self, number: int) -> tuple[float, float, float]:
         """See Peer."""
+        return DRIVER.call(lambda: self._speeds(number))  # where this engine computes as well
+
+    def _speeds(self, number: int) -> tuple[float, float, float]:
         work = self._work
         read_s, _ = self._turn(number, work.prompt_tokens, 1)
         _, wrote_s = self._turn(number, 1, work.decode_tokens)

@@ -1,7 +1,7 @@
 """The engine: a model that answers, from any thread, many questions at once.
 
-One thread runs the steps of a Runner. What callers want of it, a new request or the end of one, waits in a
-queue until the step is over; so nothing in the runner needs a lock, and a request is gone within one step.
+The driver's thread runs the steps of a Runner. What callers want of it, a new request or the end of one,
+waits until the step is over; so nothing in the runner needs a lock, and a request is gone within one step.
 """
 
 import json
@@ -14,8 +14,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
-from threading import BoundedSemaphore, Lock, Thread
+from threading import BoundedSemaphore, Lock
 from time import perf_counter
 from typing import Any, Self, TypedDict, Unpack
 
@@ -26,6 +25,7 @@ from ..errors import BusyError, RequestError
 from . import request as state
 from .answer import Answer
 from .cores import default_threads
+from .driver import DRIVER
 from .grammar import Grammar
 from .handle import Handle, Piece
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
@@ -157,10 +157,8 @@ class Engine:
         self._queue = queue
         self._places = BoundedSemaphore(self.profile.slots + queue)
         self._handles: dict[state.Sequence, Handle] = {}
-        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._lock = Lock()  # of whether it is closed, and of its thread
-        self._closed = False
-        self._thread: Thread | None = None
+        self._lock = Lock()  # of whether it is closed, and the driver steps it
+        self._closed = self._attached = self._broken = False
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -182,10 +180,10 @@ class Engine:
     def close(self) -> None:
         """End what is running and free the model; a second call does nothing."""
         with self._lock:
-            self._closed = True
-        self._inbox.put(None)
-        if self._thread is not None:
-            self._thread.join()
+            attached, self._attached, self._closed = self._attached, False, True
+        if attached:
+            DRIVER.call(self._finish)
+            DRIVER.detach(self)
         self._owned.close()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
@@ -358,44 +356,43 @@ class Engine:
         replies = [_reply(self.model, sequence.request) for sequence in sequences]
         handles = {sequence: Handle(partial(self._abort, sequence)) for sequence in sequences}
         with self._lock:
-            if self._closed:
-                raise RequestError("engine: it is closed")
+            self._attach()
             self._handles |= handles
-            self._inbox.put(add)
-            if self._thread is None:
-                self._thread = Thread(target=self._drive, name="thirteen-engine", daemon=True)
-                self._thread.start()
+            self._post(add)
         return list(handles.values())
 
-    def _abort(self, sequence: state.Sequence) -> None:
-        self._inbox.put(partial(self._runner.abort, sequence))
+    def _attach(self) -> None:
+        """Have the driver step this engine; its lock is held."""
+        if self._closed:
+            raise RequestError("engine: it is closed")
+        if not self._attached:
+            DRIVER.attach(self)
+            self._attached = True
 
-    def _drive(self) -> None:
-        """Step until the engine is closed; an error that nobody foresaw ends every request."""
+    def _abort(self, sequence: state.Sequence) -> None:
+        self._post(partial(self._runner.abort, sequence))
+
+    def _post(self, action: Callable[[], None]) -> None:
+        DRIVER.post(partial(self._guarded, action))
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to compute; for the driver, as the next."""
+        return self._broken or self._runner.idle
+
+    def step(self) -> None:
+        """Compute one batch, and tell the handles."""
+        self._guarded(self._step)
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        """Do something in the driver's thread; an error that nobody foresaw ends the engine."""
         try:
-            while self._hear():
-                self._step()
-            for sequence in list(self._handles):
-                self._runner.abort(sequence)
-            self._step()
-            self._runner.flush()
+            action()
         except Exception as failure:
-            with self._lock:
-                self._closed = True
+            self._broken = self._closed = True
             while self._handles:
                 self._handles.popitem()[1].fail(failure)
                 self._places.release()
-
-    def _hear(self) -> bool:
-        """Do what callers want, and wait for it if there is nothing to compute; False once closed."""
-        while self._runner.idle or not self._inbox.empty():
-            if self._inbox.empty():
-                self._runner.flush()
-            message = self._inbox.get()
-            if message is None:
-                return False
-            message()
-        return True
 
     def _step(self) -> None:
         for update in self._runner.step():
@@ -405,6 +402,14 @@ class Engine:
             handle = self._handles.pop(update.sequence)
             self._places.release()
             handle.fail(update.failure) if update.failure else handle.put(update)
+        if self._runner.idle:
+            self._runner.flush()
+
+    def _finish(self) -> None:
+        """End all requests."""
+        for sequence in list(self._handles):
+            self._guarded(partial(self._runner.abort, sequence))
+        self.step()
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """The logits after each of `tokens`, computed exactly and apart from the requests that are running.

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import AdapterError, ModelFileError, RequestError
 from ..gguf_file import read_header
+from .driver import DRIVER, Resting
 from .grammar import Grammar
 from .model_file import check_adapter, check_model
 from .product import LookUpTap, Tap, Watch
@@ -381,6 +382,9 @@ class Context(_Owner):
         if not handle:
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {_log.reason()}")
         self.own(handle, llama_cpp.llama_free)
+        resting = Resting()  # so that the thread's workers outlast a batch
+        DRIVER.attach(resting)
+        self._handles.callback(DRIVER.detach, resting)
         self._batch = _Batch(room.batch)
         self._adapter: Adapter | None = None
         self.apply(adapter)
@@ -424,7 +428,7 @@ class Context(_Owner):
         """
         self._check(spans)
         rows = self._batch.fill(spans)
-        status = llama_cpp.llama_decode(self.handle, self._batch.native)
+        status = DRIVER.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
         if self._watch is not None:
             self._watch.raise_failure()
         if status:
