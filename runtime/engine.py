@@ -35,7 +35,7 @@ from .profile import PROFILES, Profile
 from .reply import Reply
 from .request import BASE, LARGEST_SEED, Request, Sampling, check_whole
 from .runner import Runner
-from .text import Prompter, chat_template
+from .text import Message, Prompter, chat_template
 
 QUEUE = 64
 _GREEDY = Sampling()
@@ -177,6 +177,11 @@ class Engine:
         running = self._runner.running
         return Load(running, max(len(self._handles) - running, 0))
 
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more requests: it was closed, or an error that nobody foresaw has ended it."""
+        return self._closed
+
     def close(self) -> None:
         """End what is running and free the model; a second call does nothing."""
         with self._lock:
@@ -259,6 +264,22 @@ class Engine:
             grammar=grammar,
             adapter=adapter,
         )
+
+    def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The prompt, in tokens, of a conversation whose next message the model is to write; see Request.
+
+        Raises:
+            RequestError: nothing is said in it, or the template does not take it.
+        """
+        return self._prompter.conversation(messages)
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The prompt, in tokens, of a text that the model is to go on with; see Request.
+
+        Raises:
+            RequestError: it is too long to be read.
+        """
+        return self._prompter.plain(text)
 
     def answer(self, question: str, **options: Unpack[Options]) -> Answer:
         """Ask a question and wait for the answer; see request() and submit().

@@ -52,6 +52,11 @@ class Handle:
         """Whether it has ended."""
         return self._end.done()
 
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended because the computation failed."""
+        return self.done and self._end.exception() is not None
+
     def abort(self) -> None:
         """End it within a step; nothing happens if it has ended already."""
         if not self.done:

@@ -32,6 +32,11 @@ class Poll:
         for handle in handles:
             handle.when_done(self._count)
 
+    @property
+    def handles(self) -> tuple[Handle, ...]:
+        """Those of the answers, in the order of their seeds."""
+        return self._handles
+
     def abort(self) -> None:
         """End all that are still running."""
         for handle in self._handles:

@@ -4,6 +4,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -139,6 +140,14 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What someone said in a conversation; `role` is the template's word for who: system, user, assistant."""
+
+    role: str
+    content: str
+
+
 class Prompter:
     """Questions to tokens, by a model's chat template or, where it has none, as they are.
 
@@ -168,17 +177,32 @@ class Prompter:
         """
         if not question.strip():
             raise RequestError("the question is empty")
-        texts = {"system": system, "user": question} if system else {"user": question}
-        length = sum(map(len, texts.values()))
-        if length > PROMPT_CHARACTERS_MAX:
-            raise RequestError(
-                f"the question has {length} characters; at most {PROMPT_CHARACTERS_MAX} are read"
-            )
+        asked = Message("user", question)
+        return self.conversation([Message("system", system), asked] if system else [asked])
+
+    def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """The prompt of a conversation, up to where the model's next answer begins.
+
+        Raises:
+            RequestError: nothing is said in it, or the template does not take it.
+        """
+        if not any(message.content.strip() for message in messages):
+            raise RequestError("the conversation is empty")
+        texts = [text for message in messages for text in (message.role, message.content)]
+        _check_length(sum(len(message.content) for message in messages))
         if self._template is None:
-            return tuple(self._vocabulary.tokenize("\n\n".join(texts.values()), special=False, bos=True))
-        mark = _mark_for(self._template.source, *texts.values())
-        messages = [{"role": role, "content": self._broken(text, mark)} for role, text in texts.items()]
-        return self._with_bos(self._encoded(self._template.render(messages), mark))
+            return self.plain("\n\n".join(message.content for message in messages))
+        mark = _mark_for(self._template.source, *texts)
+        broken = [
+            {"role": self._broken(said.role, mark), "content": self._broken(said.content, mark)}
+            for said in messages
+        ]
+        return self._with_bos(self._encoded(self._template.render(broken), mark))
+
+    def plain(self, text: str) -> tuple[int, ...]:
+        """The prompt that is a text and nothing around it but what the model's tokenizer begins with."""
+        _check_length(len(text))
+        return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
 
     def _broken(self, text: str, mark: str) -> str:
         return re.sub(self._names, lambda name: name[0][0] + mark + name[0][1:], text)
@@ -194,6 +218,13 @@ class Prompter:
         """The tokens, begun as the model's tokenizer begins a text, unless the template did that already."""
         begin, tokens = tuple(self._vocabulary.tokenize("", special=False, bos=True)), tuple(tokens)
         return tokens if tokens[: len(begin)] == begin else begin + tokens
+
+
+def _check_length(characters: int) -> None:
+    if characters > PROMPT_CHARACTERS_MAX:
+        raise RequestError(
+            f"the question has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are read"
+        )
 
 
 def _mark_for(*texts: str) -> str:

@@ -1,6 +1,6 @@
 """A tiny random Llama with a byte-level vocabulary, and the real SmolLM2, as files."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,8 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.models.fetch import embedded
+
+from .serving import Served, opened, served
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -117,3 +119,17 @@ def smollm2() -> Path:
     """The real SmolLM2-135M-Instruct, Q4_1."""
     path = embedded()
     return path
+
+
+@pytest.fixture(scope="module")
+def smollm2_server(smollm2: Path) -> Iterator[Served]:
+    """SmolLM2 behind HTTP, by the name "smollm2"."""
+    with opened(smollm2) as engine, served(engine, name="smollm2") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def tiny_server(tiny: Path) -> Iterator[Served]:
+    """The tiny random model behind HTTP, by the name "tiny"."""
+    with opened(tiny, context=256) as engine, served(engine, name="tiny") as server:
+        yield server

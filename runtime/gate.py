@@ -1,0 +1,75 @@
+"""The gate that every request passes: whether it may come in, and what is counted of it."""
+
+from collections.abc import Collection
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .keys import Keys
+from .metrics import Metrics
+from .refusal import RefusalError
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_GUARDED = ("/v1/", "/metrics")  # what needs a key where there are keys; the rest tells nothing of anyone
+
+
+class Gate:
+    """Middleware that lets in who has a key, or came by a name of this machine."""
+
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, keys: Keys | None, hosts: Collection[str] | None
+    ) -> None:
+        """Put a gate before an application.
+
+        Args:
+            app: what is behind it.
+            metrics: where responses are counted.
+            keys: of those who may come in; None lets in everyone.
+            hosts: the names by which the server may be asked for; None takes any. A page from elsewhere can
+                have its own name point to this machine, and reaches a server that answers to every name.
+        """
+        self._app, self._metrics, self._keys, self._hosts = app, metrics, keys, hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                path = getattr(scope.get("route"), "path", "other")
+                self._metrics.count(path, message["status"])
+                MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
+            await send(message)
+
+        try:
+            self._check(scope)
+        except RefusalError as refusal:
+            await refusal.response()(scope, receive, counted)
+        else:
+            await self._app(scope, receive, counted)
+
+    def _check(self, scope: Scope) -> None:
+        headers = dict(scope["headers"])
+        if self._hosts is not None and (host := _name(headers.get(b"host", b""))) not in self._hosts:
+            raise RefusalError(
+                HTTPStatus.FORBIDDEN,
+                f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
+                f"{', '.join(self._hosts)} only",
+            )
+        guarded = self._keys is not None and scope["path"].startswith(_GUARDED)
+        if guarded and self._keys and not self._keys.hold(headers.get(b"authorization", b"")):
+            raise RefusalError(
+                HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong: send Authorization: Bearer KEY"
+            )
+
+
+def _name(host: bytes) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return (urlsplit(f"//{host.decode('latin-1')}").hostname or "").lower()
+    except ValueError:
+        return ""
