@@ -95,15 +95,9 @@ class Desk:
             RequestError: one cannot be run.
             BusyError: there is no place for them.
         """
-        handles: list[Handle] = []
-        try:
-            for request in requests:
-                self._check_length(request.tokens)
-                handles.append(self.engine.submit(request))
-        except BaseException:
-            for handle in handles:
-                handle.abort()
-            raise
+        for request in requests:
+            self._check_length(request.tokens)
+        handles = self.engine.submit_all(requests)
         self.watch(handles)
         return handles
 
