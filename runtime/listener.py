@@ -26,10 +26,11 @@ def bind(host: str, port: int) -> socket.socket:
         RequestError: it is not an address of this machine, or taken.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
+        family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        bound = socket.socket(family, kind)
+        # With its protocol named, asyncio knows it for TCP, and sends what is there without delay.
+        bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except (OSError, UnicodeError, OverflowError) as error:

@@ -24,6 +24,7 @@ class Served:
     """A server that is running."""
 
     desk: Desk
+    listener: Listener
     port: int
 
     @property
@@ -54,7 +55,7 @@ def served(
         thread = threading.Thread(target=listener.run, args=([bound],))
         thread.start()
         try:
-            yield Served(desk, bound.getsockname()[1])
+            yield Served(desk, listener, bound.getsockname()[1])
         finally:
             listener.drain()
             thread.join(TIMEOUT_S)
