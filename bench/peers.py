@@ -86,39 +86,45 @@ class Thirteen:
 
     def __init__(self, model: Path, work: Work) -> None:
         self.version, self._work = version("thirteen"), work
-        context = max(
-            work.prompt_tokens + 2, work.decode_tokens + 3, work.short_prompt + work.short_answer + 2
-        )
-        self._engine = Engine(
-            model, context=context, slots=work.sequences, threads=work.threads, prefix_bytes=0
-        )
-        if self._engine.context < context:
-            self._engine.close()
-            raise RequestError(f"{model}: the work needs {context} tokens, of {self._engine.context} it has")
+        single = max(work.prompt_tokens + 2, work.decode_tokens + 3)
+        together = work.short_prompt + work.short_answer + 2
+        with ExitStack() as engines:
+            self._single = engines.enter_context(_engine(model, work, single, slots=1))
+            self._together = engines.enter_context(_engine(model, work, together, slots=work.sequences))
+            self._engines = engines.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._engine.close()
+        self._engines.close()
 
     def speeds(self, number: int) -> tuple[float, float, float]:
         """See Peer."""
-        work, engine = self._work, self._engine
+        work, engine = self._work, self._single
         read_s, _ = read_and_write(engine, random_prompt(engine.model, number, work.prompt_tokens), 1)
         _, wrote_s = read_and_write(engine, random_prompt(engine.model, number, 1), work.decode_tokens)
-        prompts = [
-            random_prompt(engine.model, number * work.sequences + one, work.short_prompt)
+        requests = [
+            Request(
+                random_prompt(engine.model, number * work.sequences + one, work.short_prompt),
+                max_tokens=1 + work.short_answer,
+                ignore_end=True,
+            )
             for one in range(work.sequences)
         ]
         began = perf_counter()
-        handles = engine.submit_all(
-            [Request(prompt, max_tokens=1 + work.short_answer, ignore_end=True) for prompt in prompts]
-        )
-        for handle in handles:
+        for handle in self._together.submit_all(requests):
             handle.wait()
         together_s = perf_counter() - began
         return work.prompt_tokens / read_s, work.decode_tokens / wrote_s, work.together / together_s
+
+
+def _engine(model: Path, work: Work, context: int, slots: int) -> Engine:
+    engine = Engine(model, context=context, slots=slots, threads=work.threads, prefix_bytes=0)
+    if engine.context < context:
+        engine.close()
+        raise RequestError(f"{model}: the work needs {context} tokens, of {engine.context} it has")
+    return engine
 
 
 class LlamaBench:

@@ -149,6 +149,8 @@ class Model(_Owner):
         bos, eos = llama_cpp.llama_vocab_bos(self._vocabulary), llama_cpp.llama_vocab_eos(self._vocabulary)
         self.bos: int | None = bos if bos >= 0 else None
         self.eos: int | None = eos if eos >= 0 else None
+        self._pieces: dict[int, bytes] = {}  # as these and the next are asked for
+        self._ends: dict[int, bool] = {}
         self.adds_bos = self.bos is not None and bool(llama_cpp.llama_vocab_get_add_bos(self._vocabulary))
 
     @property
@@ -182,6 +184,11 @@ class Model(_Owner):
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token, which need not be whole characters; none for a control token."""
+        if token not in self._pieces:
+            self._pieces[token] = self._piece(token)
+        return self._pieces[token]
+
+    def _piece(self, token: int) -> bytes:
         self.check_tokens((token,))
         buffer = ctypes.create_string_buffer(64)
         length = llama_cpp.llama_token_to_piece(self._vocabulary, token, buffer, len(buffer), 0, False)
@@ -192,7 +199,9 @@ class Model(_Owner):
 
     def ends(self, token: int) -> bool:
         """Whether the token ends a turn or a text."""
-        return bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+        if token not in self._ends:
+            self._ends[token] = bool(llama_cpp.llama_vocab_is_eog(self._vocabulary, token))
+        return self._ends[token]
 
     @cached_property
     def control_tokens(self) -> dict[str, int]:
@@ -303,25 +312,27 @@ class Span:
 
 
 class _Batch:
-    """The native batch, laid over arrays of ours so that it is filled without a loop over tokens."""
+    """The native batch, filled without a loop over tokens.
+
+    The arrays are ctypes' own: those of numpy take five times as long for the few numbers of a decode, after
+    which nothing of them is left in the processor's caches.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self.tokens, self.positions, self.slots = (np.zeros(capacity, np.int32) for _ in range(3))
-        self.outputs = np.zeros(capacity, np.int8)
-        self.ones = np.ones(capacity, np.int32)
-        step = self.slots.itemsize * np.arange(capacity, dtype=np.uintp)
-        self.addresses = self.slots.ctypes.data + step  # where each token's slot stands
-        arrays: dict[str, NDArray[Any]] = {
-            "token": self.tokens,
-            "pos": self.positions,
-            "n_seq_id": self.ones,
-            "seq_id": self.addresses,
-            "logits": self.outputs,
-        }
         kinds = dict(llama_cpp.llama_batch._fields_)
         self.native = llama_cpp.llama_batch()
-        for name, array in arrays.items():
-            setattr(self.native, name, array.ctypes.data_as(kinds[name]))
+        self._arrays = {  # held here: the batch has only their addresses
+            name: (kinds[name]._type_ * capacity)()
+            for name in ("token", "pos", "n_seq_id", "seq_id", "logits")
+        }
+        self._slots = (llama_cpp.llama_seq_id * capacity)()
+        for name, array in self._arrays.items():
+            setattr(self.native, name, ctypes.cast(array, kinds[name]))
+        self._arrays["n_seq_id"][:] = [1] * capacity
+        for index in range(capacity):
+            own = ctypes.byref(self._slots, index * ctypes.sizeof(llama_cpp.llama_seq_id))
+            self._arrays["seq_id"][index] = ctypes.cast(own, kinds["n_seq_id"])
+        self._rows: list[int] = []
 
     def fill(self, spans: Sequence[Span]) -> list[int]:
         """Put the spans in, one after the other.
@@ -329,17 +340,21 @@ class _Batch:
         Returns:
             The index of every row of logits asked for.
         """
-        self.outputs[:] = 0
+        tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
+        for row in self._rows:
+            outputs[row] = 0
         end = 0
         rows: list[int] = []
         for span in spans:
-            begin, end = end, end + len(span.tokens)
-            self.tokens[begin:end] = span.tokens
-            self.positions[begin:end] = range(span.start, span.start + len(span.tokens))
-            self.slots[begin:end] = span.slot
-            self.outputs[end - span.rows : end] = 1
+            length = len(span.tokens)
+            begin, end = end, end + length
+            tokens[begin:end] = span.tokens
+            positions[begin:end] = range(span.start, span.start + length)
+            self._slots[begin:end] = (span.slot,) * length
             rows.extend(range(end - span.rows, end))
-        self.native.n_tokens = end
+        for row in rows:
+            outputs[row] = 1
+        self.native.n_tokens, self._rows = end, rows
         return rows
 
 
@@ -386,6 +401,7 @@ class Context(_Owner):
         DRIVER.attach(resting)
         self._handles.callback(DRIVER.detach, resting)
         self._batch = _Batch(room.batch)
+        self._row = ctypes.c_float * model.vocabulary_size  # np.ctypeslib would make the type anew each time
         self._adapter: Adapter | None = None
         self.apply(adapter)
 
@@ -462,7 +478,8 @@ class Context(_Owner):
         """The logits at a batch index that decode() gave, (vocab,): a view until the next decode()."""
         pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
         assert pointer, "the index is one that decode() returned"
-        return np.ctypeslib.as_array(pointer, (self.model.vocabulary_size,))  # (vocab,)
+        memory: Any = self._row.from_address(ctypes.addressof(pointer.contents))
+        return np.frombuffer(memory, np.float32)  # (vocab,)
 
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         """How likely a token was at a batch index that decode() gave, and so many of the likeliest."""
@@ -548,14 +565,18 @@ class Sampler(_Owner):
             ModelFileError: the model computed something that is not a number.
         """
         chain = self._without_digits if no_digit else self.handle
-        token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
+        logits = context.logits_row(row)
+        if self._sampling.greedy and not no_digit:
+            token = int(logits.argmax())  # a chain would copy the vocabulary into a list of candidates first
+        else:
+            token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
         # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
-        if not math.isfinite(llama_cpp.llama_get_logits_ith(context.handle, row)[token]):
+        if not math.isfinite(logits[token]):
             raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
         if self._constraint:
             # Mostly the choice follows the grammar, and then the whole vocabulary is not looked at.
             if not self._constraint.allows(token):
-                token = self._constraint.choose(chain, context.logits_row(row))
+                token = self._constraint.choose(chain, logits)
             self._constraint.accept(token)
         return token
 
