@@ -92,6 +92,9 @@ CalibrationOption = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
+TogetherOption = Annotated[
+    bool, typer.Option("--together", help="Price types by decoding 8 sequences at once, as a server does.")
+]
 TargetOption = Annotated[
     str | None, typer.Option(help="x86, x86-avx512, arm or any; by default this machine's kind.")
 ]
@@ -179,6 +182,7 @@ def convert(
     target: TargetOption = None,
     prefer: PreferOption = "balanced",
     costs: CostsOption = None,
+    together: TogetherOption = False,
     fidelity: Annotated[
         bool | None,
         typer.Option(
@@ -200,7 +204,7 @@ def convert(
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
-    wish = _wish(size, target, prefer, costs) if size else None
+    wish = _wish(size, target, prefer, costs, together=together) if size else None
     base_path, adapter_path = _fetch(base, adapter, revision)
     for file in (output, report):
         if file:
@@ -235,6 +239,7 @@ def plan(
     target: TargetOption = None,
     prefer: PreferOption = "balanced",
     costs: CostsOption = None,
+    together: TogetherOption = False,
     revision: Revision = None,
     threads: Threads = None,
     as_json: Json = False,
@@ -242,7 +247,7 @@ def plan(
     """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
     from .convert.pipeline import outline  # noqa: PLC0415
 
-    wish = _wish(size, target, prefer, costs)
+    wish = _wish(size, target, prefer, costs, together=together)
     base_path, adapter_path = _fetch(base, adapter, revision)
     if importance is None:
         importance = _importance(base_path, adapter_path, calibration, threads)
@@ -688,6 +693,7 @@ def bench_curve(
     target: TargetOption = None,
     prefer: PreferOption = "quality",
     costs: CostsOption = None,
+    together: TogetherOption = False,
     data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
     output_dir: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("bench/results"),
@@ -704,7 +710,7 @@ def bench_curve(
     from .models.fetch import fetch  # noqa: PLC0415
 
     check_results(output_dir)
-    wishes = [_wish(size, target, prefer, costs) for size in sizes.split(",")]
+    wishes = [_wish(size, target, prefer, costs, together=together) for size in sizes.split(",")]
     base_path = fetch(base, revision=revision, what="base")
     adapter_path = fetch(adapter, what="adapter") if adapter else None
     with _stages() as stage:
@@ -754,7 +760,7 @@ def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     print(fetch(name, revision=revision, what="base"))
 
 
-def _wish(size: str, target: str | None, prefer: str, costs: Path | None) -> Any:
+def _wish(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
     from .convert.budget import PREFERENCES, Wish  # noqa: PLC0415
     from .convert.costs import costs_for, read_costs, this_target  # noqa: PLC0415
     from .convert.size import parse_size  # noqa: PLC0415
@@ -763,7 +769,8 @@ def _wish(size: str, target: str | None, prefer: str, costs: Path | None) -> Any
         raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
     if costs and target:
         raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
-    return Wish(parse_size(size), prefer, read_costs(costs) if costs else costs_for(target or this_target()))
+    table = read_costs(costs) if costs else costs_for(target or this_target())
+    return Wish(parse_size(size), prefer, table.together() if together else table)
 
 
 def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:

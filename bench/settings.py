@@ -37,8 +37,8 @@ class Settings:
         return max(self.prompt_tokens + self.decode_tokens, _QUESTION_ROOM)
 
 
-def load(model: Path, adapter: Path | None, settings: Settings) -> Engine:
-    """An engine for one request at a time, with room for a turn.
+def load(model: Path, adapter: Path | None, settings: Settings, *, slots: int = 1) -> Engine:
+    """An engine with room for a turn, or for so many at once.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
@@ -49,7 +49,7 @@ def load(model: Path, adapter: Path | None, settings: Settings) -> Engine:
         model,
         adapter=adapter,
         context=settings.context,
-        slots=1,
+        slots=slots,
         threads=settings.threads,
         batch=settings.batch,
         prefix_bytes=0,

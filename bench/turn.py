@@ -1,5 +1,6 @@
 """One turn of a model in a benchmark: the same work each time, and how long each part of it took."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -72,6 +73,15 @@ def read_and_write(engine: Engine, prompt: tuple[int, ...], decode_tokens: int) 
     took = perf_counter() - began
     assert end.usage.completion_tokens == 1 + decode_tokens, "the context has room for all of them"
     return end.timings.first_token_s, took - end.timings.first_token_s
+
+
+def write_together(engine: Engine, beginnings: Sequence[int], decode_tokens: int) -> float:
+    """Seconds for several sequences at once, each from a token on: these, and so many more of each."""
+    requests = [Request((token,), max_tokens=1 + decode_tokens, ignore_end=True) for token in beginnings]
+    began = perf_counter()
+    for handle in engine.submit_all(requests):
+        handle.wait()
+    return perf_counter() - began
 
 
 def _first_token(engine: Engine, question: str) -> tuple[float, int]:

@@ -3,7 +3,8 @@
 A smaller type is not always a quicker one: that depends on the kernels that the build has for this processor.
 For every type the engine decodes two random models, loaded as a real one would be: the first is all layers,
 the second all output matrix. A token's time in one, less that in a model with next to no weights, divided by
-the weights, is the cost of a weight.
+the weights, is the cost of a weight: for one sequence, and for several at once, which share the reading of a
+weight but not the multiplication.
 """
 
 import json
@@ -22,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..convert.architecture import Architecture
-from ..convert.costs import REFERENCE, this_target
+from ..convert.costs import PARTS, REFERENCE, SEQUENCES, this_target
 from ..convert.plan import parse_type
 from ..errors import OutputError
 from ..runtime.cores import physical_cores
@@ -32,7 +33,7 @@ from .machine import Build, Machine, this_build, this_machine
 from .random_model import matrix_weights, write_model
 from .ratio import Array, Interval, paired_ratio
 from .settings import Settings, load
-from .turn import random_prompt, read_and_write
+from .turn import random_prompt, read_and_write, write_together
 from .verdict import NOISE_MAX, too_noisy
 
 TYPES = (
@@ -44,7 +45,7 @@ ROUNDS_MIN = 5  # as in latency.py
 TOKENS = 4  # short turns and many: what disturbs a shared machine lasts for seconds
 PROMPT_TOKENS = 16
 
-_PREFILL, _DECODE = 0, 1  # places on the last axis of what was measured
+_PREFILL, _DECODE, _TOGETHER = range(3)  # places on the last axis of what was measured
 _LAYER, _OUTPUT = 0, 1  # and of a type's two models
 _NET_MIN = (
     0.01  # of a turn: what noise can make of the weights' share where they are few, so that ratios exist
@@ -132,6 +133,8 @@ class TypeCost:
         bits_per_weight: scales included.
         layer: in the matrices of the layers, repacked where the build has kernels for that.
         output: in the output matrix tied to the token embedding, which is never repacked.
+        layer_together: in the layers, for a token of one of SEQUENCES that are decoded at once.
+        output_together: likewise in the output matrix.
         prefill: time for a prompt in the layers, as a ratio to Q4_K; less is quicker.
     """
 
@@ -139,6 +142,8 @@ class TypeCost:
     bits_per_weight: float
     layer: Cost
     output: Cost
+    layer_together: Cost
+    output_together: Cost
     prefill: Interval
 
 
@@ -208,11 +213,12 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
         engines = []
         for path in _write(Path(folder), sizes, chosen):
-            engines.append(loaded.enter_context(load(path, None, settings)))
+            engines.append(loaded.enter_context(load(path, None, settings, slots=SEQUENCES)))
             tick()
         _round(engines, rounds, settings, tick)  # a warm-up, with a number that no other round has
         seconds = np.array([_round(engines, number, settings, tick) for number in range(rounds)])
-    per_token = seconds / (settings.prompt_tokens, settings.decode_tokens)  # (rounds, models, 2)
+    together = SEQUENCES * (1 + settings.decode_tokens)
+    per_token = seconds / (settings.prompt_tokens, settings.decode_tokens, together)  # (rounds, models, 3)
     costs = _costs(sizes, chosen, per_token)
     return TypesReport(
         date=date,
@@ -247,28 +253,33 @@ def _write(folder: Path, sizes: Sizes, types: Sequence[GGMLQuantizationType]) ->
 
 
 def _round(engines: Sequence[Engine], number: int, settings: Settings, tick: Callable[[], None]) -> Array:
-    """One turn of each: seconds for the prompt and for the tokens after the first, (models, 2)."""
-    seconds = np.empty((len(engines), 2))
+    """One turn of each: seconds for a prompt, for tokens after the first, and for several sequences at once.
+
+    Returns:
+        An array (models, 3).
+    """
+    seconds = np.empty((len(engines), 3))
     order = range(len(engines)) if number % 2 == 0 else reversed(range(len(engines)))
     for place in order:
         prompt = random_prompt(engines[place].model, number, settings.prompt_tokens)
-        seconds[place] = read_and_write(engines[place], prompt, settings.decode_tokens)
+        seconds[place, :_TOGETHER] = read_and_write(engines[place], prompt, settings.decode_tokens)
+        seconds[place, _TOGETHER] = write_together(engines[place], prompt[:SEQUENCES], settings.decode_tokens)
         tick()
     return seconds
 
 
 def _costs(sizes: Sizes, types: Sequence[GGMLQuantizationType], per_token: Array) -> tuple[TypeCost, ...]:
-    """Costs from seconds per token, (rounds, 1 + 2 * types, 2); the first type is the reference."""
-    hollow = np.median(per_token[:, 0], axis=0)  # (2,)
+    """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
+    hollow = np.median(per_token[:, 0], axis=0)  # (3,)
     net = np.maximum(per_token[:, 1:] - hollow, _NET_MIN * per_token[:, 1:])
     base = matrix_weights(sizes.hollow)
     weights = [matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]  # by place
     ns = (
-        1e9 * net.reshape(len(net), len(types), 2, 2) / np.array(weights)[:, None]
+        1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]
     )  # (rounds, types, place, kind)
 
-    def cost(index: int, place: int) -> Cost:
-        decode = ns[:, :, place, _DECODE]  # (rounds, types)
+    def cost(index: int, place: int, kind: int = _DECODE) -> Cost:
+        decode = ns[:, :, place, kind]  # (rounds, types)
         median = float(np.median(decode[:, index]))
         return Cost(median, _bits(types[index]) / 8 / median, _ratio(decode, index))
 
@@ -278,6 +289,8 @@ def _costs(sizes: Sizes, types: Sequence[GGMLQuantizationType], per_token: Array
             bits_per_weight=_bits(type_),
             layer=cost(index, _LAYER),
             output=cost(index, _OUTPUT),
+            layer_together=cost(index, _LAYER, _TOGETHER),
+            output_together=cost(index, _OUTPUT, _TOGETHER),
             prefill=_ratio(ns[:, :, _LAYER, _PREFILL], index),
         )
         for index, type_ in enumerate(types)
@@ -316,8 +329,7 @@ def _cost_file(report: TypesReport) -> dict[str, Any]:
         "cpu": report.machine.cpu,
         "date": report.date,
         "build": report.build.llama_cpp_python,
-        "layer": costs("layer"),
-        "output": costs("output"),
+        **{part: costs(part) for part in PARTS},
         "measured": asdict(report),
     }
 
@@ -338,6 +350,8 @@ def table(report: TypesReport) -> Table:
         "output",
         "/ Q4_K (95 %)",
         "GB/s",
+        f"layer, {SEQUENCES} at once",
+        f"output, {SEQUENCES} at once",
         "prefill / Q4_K",
     ):
         out.add_column(name, justify="right")
@@ -347,6 +361,8 @@ def table(report: TypesReport) -> Table:
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
             *_cells(cost.output),
+            cost.layer_together.ratio.text(2),
+            cost.output_together.ratio.text(2),
             cost.prefill.text(2),
         )
     return out

@@ -1,8 +1,10 @@
 """What a weight of each type costs in decode, so that a plan can be quick as well as small.
 
-Costs are for one token of one sequence. A table has two for a type: in the matrices of the layers, which
-llama.cpp may lay out anew for the processor ("repacking"), and in the output matrix that is tied to the token
-embedding, which it reads as it lies in the file. An output matrix of its own is repacked like a layer's.
+Costs are for one token: of a sequence that is decoded alone and, where that was measured, of one of several
+at once, which share the reading of a weight but not the multiplication. A table has two of each for a type:
+in the matrices of the layers, which llama.cpp may lay out anew for the processor ("repacking"), and in the
+output matrix that is tied to the token embedding, which it reads as it lies in the file. An output matrix of
+its own is repacked like a layer's.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
 `arm.json` was not measured but derived: it has the types that llama.cpp repacks on Arm with the dot product
@@ -13,7 +15,7 @@ not repack, are at half as much again.
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from .architecture import EMBEDDING
 from .json_file import read_json
 
 TARGETS = ("x86", "x86-avx512", "arm", "any")
+SEQUENCES = 8  # that are decoded at once, where several are
+PARTS = ("layer", "output", "layer_together", "output_together")
 REFERENCE = "Q4_K"  # in every table, and what costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times what the slowest type takes on a slow machine
@@ -44,6 +48,8 @@ class CostTable:
         target: one of TARGETS.
         layer: cost of a weight in a layer's matrix.
         output: cost of a weight in a tied output matrix.
+        layer_together: the same where SEQUENCES are decoded at once; empty where that is not known.
+        output_together: likewise.
         cpu: the processor that it was measured on, or that it was derived.
         date: when, in ISO 8601.
         build: the version of llama-cpp-python.
@@ -55,12 +61,26 @@ class CostTable:
     cpu: str
     date: str
     build: str
+    layer_together: Mapping[str, float] = field(default_factory=dict)
+    output_together: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, name: str, *, tied: bool) -> Mapping[str, float]:
         """The costs of a weight in a matrix of that name, in a model whose embeddings are tied or not."""
         if name != EMBEDDING:
             return self.layer
         return self.output if tied else dict.fromkeys(self.layer, 0.0)  # one row of it is read for a token
+
+    def together(self) -> "CostTable":
+        """The table for SEQUENCES at once.
+
+        Raises:
+            OutputError: that is not known.
+        """
+        if not self.layer_together or not self.output_together:
+            raise OutputError(
+                f"the costs for {self.target} are for one sequence at a time, not for {SEQUENCES}"
+            )
+        return replace(self, layer=self.layer_together, output=self.output_together)
 
 
 def read_costs(path: Path) -> CostTable:
@@ -70,9 +90,11 @@ def read_costs(path: Path) -> CostTable:
         OutputError: there is no such file, it is no JSON, or a field is missing or out of range.
     """
     found = read_json(path, OutputError)
-    layer, output = (_costs(found.get(part), f"{path}: {part}") for part in ("layer", "output"))
-    cpu, date, build = (_text(found.get(field), f"{path}: {field}") for field in ("cpu", "date", "build"))
-    return CostTable(_target(found.get("target"), f"{path}: target"), layer, output, cpu, date, build)
+    cpu, date, build = (_text(found.get(name), f"{path}: {name}") for name in ("cpu", "date", "build"))
+    layer, output = (_costs(found.get(part), f"{path}: {part}") for part in PARTS[:2])
+    together = [_costs(found[part], f"{path}: {part}") if part in found else {} for part in PARTS[2:]]
+    target = _target(found.get("target"), f"{path}: target")
+    return CostTable(target, layer, output, cpu, date, build, *together)
 
 
 @cache

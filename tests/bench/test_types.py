@@ -10,7 +10,7 @@ from gguf import GGMLQuantizationType
 from rich.console import Console
 from thirteen.bench.random_model import matrix_weights, write_model
 from thirteen.bench.types import TYPES, Sizes, _costs, run, table, write_costs
-from thirteen.convert.costs import read_costs, this_target
+from thirteen.convert.costs import PARTS, read_costs, this_target
 from thirteen.errors import OutputError, RequestError
 from thirteen.gguf_file import read_header
 from thirteen.runtime.engine import Engine
@@ -35,7 +35,7 @@ def test_a_report_has_the_reference_and_every_type_asked_for(report):
     assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
     assert report.rounds == 5 and report.overhead_ms > 0
     for cost in report.costs:
-        for part in (cost.layer, cost.output):
+        for part in (cost.layer, cost.output, cost.layer_together, cost.output_together):
             assert part.ns_per_weight > 0
             assert part.gb_per_s == pytest.approx(cost.bits_per_weight / 8 / part.ns_per_weight)
             assert 0 < part.ratio.low <= part.ratio.estimate <= part.ratio.high
@@ -66,7 +66,7 @@ def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
         report.date,
         report.build.llama_cpp_python,
     )
-    for place in ("layer", "output"):
+    for place in PARTS:
         expected = {cost.type: getattr(cost, place).ns_per_weight for cost in report.costs}
         assert getattr(read, place) == pytest.approx(expected, rel=1e-3)
     assert json.loads(path.read_text())["measured"] == json.loads(json.dumps(asdict(report)))
@@ -76,13 +76,17 @@ def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
 
 def test_costs_come_out_of_the_times_that_they_make():
     """Times made up from known costs, with a drift from round to round that meets all alike."""
-    sizes, types, kinds = Sizes(), (Q4_K, Q8_0), np.array([0.25, 1.0])  # a prefill token costs a quarter
+    sizes, types, kinds = (
+        Sizes(),
+        (Q4_K, Q8_0),
+        np.array([0.25, 1.0, 0.5]),
+    )  # a prefill token costs a quarter, one of several half
     base = matrix_weights(sizes.hollow)
     weights = [matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]
     costs = {Q4_K: (0.03, 0.04), Q8_0: (0.06, 0.05)}
     models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
     drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
-    times = np.array([0.0, *models])[:, None] * kinds * drift + 1e-4  # (rounds, models, 2)
+    times = np.array([0.0, *models])[:, None] * kinds * drift + 1e-4  # (rounds, models, 3)
     found = _costs(sizes, types, times)
     for type_, cost in zip(types, found, strict=True):
         layer, output = costs[type_]
@@ -92,10 +96,12 @@ def test_costs_come_out_of_the_times_that_they_make():
         assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift falls out
         assert cost.output.ratio.estimate == pytest.approx(output / 0.04)
         assert cost.prefill.estimate == pytest.approx(layer / 0.03)
+        assert cost.layer_together.ns_per_weight == pytest.approx(layer / 2)
+        assert cost.output_together.ns_per_weight == pytest.approx(output / 2)
 
 
 def test_models_that_are_no_slower_than_an_empty_one_give_numbers_still():
-    times = np.full((5, 3, 2), 1e-3)
+    times = np.full((5, 3, 3), 1e-3)
     (cost,) = _costs(TINY, (Q4_K,), times)
     assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
 

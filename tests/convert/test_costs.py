@@ -119,6 +119,16 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
         costs_for("gpu")
 
 
+def test_costs_for_several_sequences_take_the_place_of_those_for_one(written):
+    both = GOOD | {"layer_together": {"Q4_K": 0.01}, "output_together": {"Q4_K": 0.02, "Q4_0": 0.01}}
+    table = read_costs(written(both)).together()
+    assert (table.layer, table.output) == (both["layer_together"], both["output_together"])
+    with pytest.raises(OutputError, match="the costs for x86 are for one sequence at a time, not for 8"):
+        read_costs(written(GOOD)).together()
+    with pytest.raises(OutputError, match="output_together: Q4_K is missing"):
+        read_costs(written(both | {"output_together": {"Q4_0": 1.0}}))
+
+
 @pytest.mark.parametrize(
     ("machine", "build", "target"),
     [
