@@ -90,9 +90,9 @@ def read_costs(path: Path) -> CostTable:
         OutputError: there is no such file, it is no JSON, or a field is missing or out of range.
     """
     found = read_json(path, OutputError)
-    cpu, date, build = (_text(found.get(name), f"{path}: {name}") for name in ("cpu", "date", "build"))
     layer, output = (_costs(found.get(part), f"{path}: {part}") for part in PARTS[:2])
     together = [_costs(found[part], f"{path}: {part}") if part in found else {} for part in PARTS[2:]]
+    cpu, date, build = (_text(found.get(name), f"{path}: {name}") for name in ("cpu", "date", "build"))
     target = _target(found.get("target"), f"{path}: target")
     return CostTable(target, layer, output, cpu, date, build, *together)
 
