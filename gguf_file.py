@@ -6,7 +6,7 @@ Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 import mmap
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,15 +94,19 @@ def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:
     return int(columns // block * block_bytes)
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, *, passing_over: Collection[str] = ()) -> Header:
     """Read and check the header of the GGUF file at `path`.
+
+    Args:
+        path: the file.
+        passing_over: metadata keys whose texts are checked but not kept: a list of merges takes 20 MB.
 
     Raises:
         ModelFileError: the file is missing, not a GGUF, or says something that its size or the format denies.
     """
     with _mapped(path) as data:
         try:
-            return _Reader(path, data).header()
+            return _Reader(path, data, passing_over).header()
         except struct.error:
             raise ModelFileError(
                 f"{path}: the header runs past the end of the file ({len(data)} bytes)"
@@ -124,9 +128,10 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
 class _Reader:
     """A cursor over the mapped bytes; struct.error means that the file ended too early."""
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, passing_over: Collection[str]) -> None:
         self.path = path
         self.data = data
+        self.passing_over = passing_over
         self.at = len(MAGIC)
         self.elements = 0
 
@@ -193,6 +198,10 @@ class _Reader:
             raise self.error(
                 f"{self.elements} array elements up to metadata key {key!r}; at most {MAX_ELEMENTS}"
             )
+        if element is GGUFValueType.STRING and key in self.passing_over:
+            for _ in range(count):
+                self.bytes()
+            return Field([], type_, element)
         return Field(self.values(element, count), type_, element)
 
     def values(self, type_: GGUFValueType, count: int) -> list[Any]:

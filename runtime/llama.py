@@ -134,7 +134,7 @@ class Model(_Owner):
             ModelFileError: the file is not a GGUF, is damaged, or holds what this build cannot run.
         """
         super().__init__()
-        self.header = read_header(path)
+        self.header = read_header(path, passing_over=("tokenizer.ggml.merges",))
         check_model(self.header)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0

@@ -128,6 +128,26 @@ def test_text_that_is_no_utf_8_passes_unchanged(tmp_path: Path) -> None:
     assert [text.encode("utf-8", "surrogateescape") for text in value] == [b"\xff\xfe", "é".encode()]
 
 
+@given(entries=st.dictionaries(keys, fields, min_size=1, max_size=6), data=st.data())
+def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.gguf", entries, {})
+        over = data.draw(st.sets(st.sampled_from(sorted(entries))))
+        whole, part = read_header(path), read_header(path, passing_over=over)
+    for key, field in whole.fields.items():
+        left = key in over and field.element is Kind.STRING
+        assert part.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
+
+
+def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", {"k": Field([b"ab", b"cd"], Kind.ARRAY, Kind.STRING)}, {})
+    content = path.read_bytes()
+    at = content.index(b"\x02" + bytes(7) + b"cd")
+    path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
+    with pytest.raises(ModelFileError, match="runs past the end"):
+        read_header(path, passing_over=("k",))
+
+
 def test_a_real_model_is_read() -> None:
     path = embedded()
     header = read_header(path)
