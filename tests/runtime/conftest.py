@@ -1,4 +1,4 @@
-"""A tiny random Llama with a byte-level vocabulary, and the real SmolLM2, as files."""
+"""As files, a tiny random Llama with a byte-level vocabulary and the real SmolLM2; and engines over fakes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,8 +8,11 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.models.fetch import embedded
+from thirteen.runtime.engine import Engine
 
-from .serving import Served, opened, served
+from . import serving
+from .fakes import fakes
+from .serving import Served, served
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -78,7 +81,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 
 def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """Write a file; a key or a tensor that is None is left out."""
+    """Write a file; a key or a tensor that is None is left out. Bytes are taken for Q4_0."""
     writer = gguf.GGUFWriter(path, "llama")
     for key, entry in (metadata() | keys).items():
         if entry is not None and key != "general.architecture":
@@ -90,7 +93,8 @@ def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) 
             writer.add_key_value("general.architecture", *keys["general.architecture"])
     for name, array in (tensors() | arrays).items():
         if array is not None:
-            writer.add_tensor(name, array)
+            quantized = gguf.GGMLQuantizationType.Q4_0 if array.dtype == np.uint8 else None
+            writer.add_tensor(name, array, raw_dtype=quantized)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -124,12 +128,19 @@ def smollm2() -> Path:
 @pytest.fixture(scope="module")
 def smollm2_server(smollm2: Path) -> Iterator[Served]:
     """SmolLM2 behind HTTP, by the name "smollm2"."""
-    with opened(smollm2) as engine, served(engine, name="smollm2") as server:
+    with serving.opened(smollm2) as engine, served(engine, name="smollm2") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def tiny_server(tiny: Path) -> Iterator[Served]:
     """The tiny random model behind HTTP, by the name "tiny"."""
-    with opened(tiny, context=256) as engine, served(engine, name="tiny") as server:
+    with serving.opened(tiny, context=256) as engine, served(engine, name="tiny") as server:
         yield server
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """What opens an engine over the fakes, see fakes.py."""
+    with fakes(monkeypatch) as make:
+        yield make

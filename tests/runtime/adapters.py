@@ -1,0 +1,58 @@
+"""Adapters of the tiny model, as GGUF files."""
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from .conftest import tensors
+
+MATRICES = tuple(
+    f"blk.{layer}.{name}.weight"
+    for layer in range(2)
+    for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+)
+
+
+def write_factors(path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
+    """Write a LoRA: for each matrix its a (r, in) and b (out, r), applied as they are."""
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_type("adapter")
+    writer.add_string("adapter.type", "lora")
+    writer.add_float32("adapter.lora.alpha", float(next(iter(factors.values()))[0].shape[0]))
+    for name, (a, b) in factors.items():
+        writer.add_tensor(name + ".lora_a", np.ascontiguousarray(a, np.float32))
+        writer.add_tensor(name + ".lora_b", np.ascontiguousarray(b, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
+    """Write a random LoRA of every matrix, large enough to change what the tiny model says."""
+    random, arrays = np.random.default_rng(seed), tensors()
+    return write_factors(
+        path,
+        {
+            name: (
+                random.normal(0, 0.3, (rank, arrays[name].shape[1])),
+                random.normal(0, 0.3, (arrays[name].shape[0], rank)),
+            )
+            for name in MATRICES
+        },
+    )
+
+
+def write_thirteen(path: Path, seed: int, numbers: int = 13, rank: int = 2) -> Path:
+    """Write an adapter of 13 numbers, which mix each W's first singular vectors (arXiv 2602.04118)."""
+    random, arrays = np.random.default_rng(seed), tensors()
+    v = random.normal(size=numbers)
+    factors = {}
+    for name in MATRICES:
+        left, sizes, right = np.linalg.svd(arrays[name].astype(np.float64), full_matrices=False)
+        root = np.sqrt(sizes[:rank])
+        mixed = np.tensordot(v, random.normal(0, 0.3, (numbers, rank, rank)), 1)  # (r, r)
+        factors[name] = (root[:, None] * right[:rank], (left[:, :rank] * root) @ mixed)
+    return write_factors(path, factors)
