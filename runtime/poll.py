@@ -75,9 +75,14 @@ def _mean(handle: Handle) -> float:
     return end.log_likelihood / max(end.usage.sampled_tokens, 1)
 
 
-def _votes(answers: Sequence[tuple[Answer, float]]) -> Counter[str]:
-    """How many whole answers gave each value: one cut short has come to none."""
-    return Counter(a.value for a, _ in answers if a.value is not None and a.stop_reason in _WHOLE)
+def _counts(answer: Answer) -> bool:
+    """Whether it is a vote: one cut short has come to none."""
+    return answer.value is not None and answer.stop_reason in _WHOLE
+
+
+def _votes(answers: Sequence[tuple[Answer, float]]) -> Counter[str | None]:
+    """How many gave each value."""
+    return Counter(answer.value for answer, _ in answers if _counts(answer))
 
 
 def _open(answers: Sequence[tuple[Answer, float]], missing: int) -> bool:
@@ -88,16 +93,16 @@ def _open(answers: Sequence[tuple[Answer, float]], missing: int) -> bool:
 
 
 def _winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
-    """Of the value with most votes, then most verified ones, then the likeliest: the best of its answers."""
-    votes = _votes(answers)
-    verified = Counter(answer.value for answer, _ in answers if answer.verified)
+    """Of the value with most votes, then most verified ones, then the likeliest: the best of its answers.
 
-    def rank(found: tuple[Answer, float]) -> tuple[int, int, float]:
-        value = found[0].value
-        return (votes[value] if value else 0, verified[value], found[1])
-
-    leader = max(answers, key=rank)[0].value
+    What does not count is looked at only if nothing else is there.
+    """
+    counted = [found for found in answers if _counts(found[0])] or answers
+    votes = _votes(counted)
+    verified = Counter(answer.value for answer, _ in counted if answer.verified)
+    leader = max(counted, key=lambda f: (votes[f[0].value], verified[f[0].value], f[1]))[0].value
     best, _ = max(
-        (found for found in answers if found[0].value == leader), key=lambda f: (f[0].verified, f[1])
+        (found for found in counted if found[0].value == leader), key=lambda f: (f[0].verified, f[1])
     )
-    return replace(best, tally=Tally(asked, len(answers), dict(votes.most_common())))
+    given = {value: count for value, count in votes.most_common() if value is not None}
+    return replace(best, tally=Tally(asked, len(answers), given))
