@@ -134,8 +134,8 @@ class Handle:
             while not last:
                 came.clear()
                 with self._changed:
-                    news = self._take()
-                if not news and not self.done:
+                    news, done = self._take(), self.done
+                if not news and not done:
                     await came.wait()
                     continue
                 yield (piece := self._piece(news))
