@@ -32,7 +32,7 @@ def limited() -> Iterator[None]:
         LimitError: it has run too many lines or too long, whatever it was doing.
         MemoryError: it asked for too much memory (on Linux).
     """
-    steps, deadline, before = 0, perf_counter() + SECONDS_MAX, sys.gettrace()
+    steps, deadline, before = 0, 0.0, sys.gettrace()
 
     def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
         nonlocal steps
@@ -42,6 +42,7 @@ def limited() -> Iterator[None]:
         return trace
 
     with limited_memory():
+        deadline = perf_counter() + SECONDS_MAX  # the wait for its turn is not its own time
         sys.settrace(trace)
         try:
             yield

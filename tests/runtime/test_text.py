@@ -1,11 +1,15 @@
 """Prompts in and text out: no text becomes a control token, no half of a character or stop string shows."""
 
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError, RequestError
+from thirteen.runtime import limits
 from thirteen.runtime.text import ChatTemplate, Message, Prompter, TextStream
 
 CHATML = (
@@ -148,6 +152,56 @@ def test_a_hostile_or_failing_template_is_one_clear_error(source):
     template = ChatTemplate(source)
     with pytest.raises(RequestError, match=r"^the chat template failed: [^\n]+$"):
         template.render([{"role": "user", "content": "x"}])
+
+
+def in_threads(count, work):
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(work, range(count)))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux")
+def test_threads_that_render_at_once_leave_the_bound_on_memory_as_they_found_it():
+    """It is the whole process's: whoever came second would put back the bound of the first."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    template = ChatTemplate("{% for n in range(2000) %}{{ messages[0].content }}{% endfor %}")
+    hostile = ChatTemplate("{{ [0] * 100000000 }}")
+
+    def render(number):
+        for _ in range(5):
+            assert template.render([{"role": "user", "content": f"{number}"}]) == f"{number}" * 2000
+            with pytest.raises(RequestError):
+                hostile.render([])
+            Prompter(Bytes(), ChatTemplate(CHATML)).tokens("hi")
+
+    in_threads(8, render)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_wait_for_a_turn_is_not_a_templates_own_time(monkeypatch):
+    """Else one slow template would make those fail that wait for it."""
+    monkeypatch.setattr(limits, "SECONDS_MAX", 0.2)
+    slow, quick = ChatTemplate("{% for n in range(90000) %}{% endfor %}" * 99), ChatTemplate("x")
+    begun = Event()
+
+    def render(number):
+        if number:
+            assert begun.wait(5)
+            return quick.render([])
+        with limits.limited_memory():
+            begun.set()
+            with pytest.raises(RequestError, match="stopped after"):
+                slow.render([])
+            return "slow"
+
+    assert in_threads(2, render) == ["slow", "x"]
+
+
+def test_bounds_can_stand_within_bounds():
+    with limits.limited(), limits.limited():
+        assert ChatTemplate("x").render([]) == "x"
+    assert sys.gettrace() is None or "limits" not in str(sys.gettrace())
 
 
 def test_templates_render_as_transformers_does():
