@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format soak clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -20,6 +20,10 @@ check: $(VENV)/test
 format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Five minutes of clients that behave badly, against a real server.
+soak: $(VENV)/test
+	$(BIN)/python tests/soak.py 300
 
 # Each is remade when the dependencies change. llama-cpp-python is compiled here once, some minutes on two cores.
 $(VENV)/run: pyproject.toml

@@ -1,20 +1,17 @@
 """Server-sent events: answers as they come."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..errors import ThirteenError
 from .handle import Handle
 from .refusal import refusal
 
 EVENTS_TYPE = "text/event-stream"
 DONE = "data: [DONE]\n\n"
-_log = logging.getLogger(__name__)
 
 
 def event(data: Any, name: str = "") -> str:
@@ -53,6 +50,4 @@ async def _with_failure(events: AsyncIterator[str], name: str) -> AsyncIterator[
         async for told in events:
             yield told
     except Exception as failure:
-        if not isinstance(failure, ThirteenError):
-            _log.exception("a stream of events failed")
         yield event(refusal(failure).body, name)

@@ -1,7 +1,6 @@
 """The gate that every request passes: whether it may come in, and what is counted of it."""
 
 from collections.abc import Collection
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -56,15 +55,13 @@ class Gate:
         headers = dict(scope["headers"])
         if self._hosts is not None and (host := _name(headers.get(b"host", b""))) not in self._hosts:
             raise RefusalError(
-                HTTPStatus.FORBIDDEN,
+                403,
                 f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
                 f"{', '.join(self._hosts)} only",
             )
-        guarded = self._keys is not None and scope["path"].startswith(_GUARDED)
-        if guarded and self._keys and not self._keys.hold(headers.get(b"authorization", b"")):
-            raise RefusalError(
-                HTTPStatus.UNAUTHORIZED, "the API key is missing or wrong: send Authorization: Bearer KEY"
-            )
+        guarded = scope["path"].startswith(_GUARDED)
+        if self._keys and guarded and not self._keys.hold(headers.get(b"authorization", b"")):
+            raise RefusalError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
 
 
 def _name(host: bytes) -> str:

@@ -3,8 +3,8 @@
 import signal
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from types import FrameType
 
@@ -25,16 +25,19 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         RequestError: it is not an address of this machine, or taken.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        # With its protocol named, asyncio knows it for TCP, and sends what is there without delay.
-        bound = socket.socket(family, kind, protocol)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-    except (OSError, UnicodeError, OverflowError) as error:
-        raise RequestError(f"{host} port {port}: {getattr(error, 'strerror', None) or error}") from None
+    with ExitStack() as undo:
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            # With its protocol named, asyncio knows it for TCP, and sends what is there without delay.
+            bound = undo.enter_context(socket.socket(family, kind, protocol))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except (OSError, UnicodeError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RequestError(f"{host} port {port}: {reason}") from None
+        undo.pop_all()
     return bound
 
 
@@ -45,7 +48,17 @@ class Listener(uvicorn.Server):
         ended_by: the first signal.
     """
 
-    def __init__(self, app: ASGIApp, desk: Desk, bounds: Bounds) -> None:
+    def __init__(
+        self, app: ASGIApp, desk: Desk, bounds: Bounds, listening: Callable[[], None] | None = None
+    ) -> None:
+        """Prepare to listen.
+
+        Args:
+            app: what answers.
+            desk: where requests are handed in.
+            bounds: of connections.
+            listening: called when connections and signals are taken in.
+        """
         super().__init__(
             uvicorn.Config(
                 app,
@@ -64,6 +77,7 @@ class Listener(uvicorn.Server):
             )
         )
         self._desk, self._drain_s = desk, bounds.drain_s
+        self._listening = listening
         self._deadline = 0.0
         self.ended_by: int | None = None
 
@@ -71,6 +85,12 @@ class Listener(uvicorn.Server):
         """Take no more work, and end when what runs has ended or its time is up."""
         self._deadline = monotonic() + self._drain_s
         self._desk.draining = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        await super().startup(sockets)
+        if self._listening:
+            self._listening()
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end now; uvicorn asks ten times a second."""

@@ -156,7 +156,7 @@ def _described(operation: Operation) -> dict[str, Any]:
 def _content(operation: Operation) -> dict[str, Any]:
     if operation.answer is None:
         return {TEXT_TYPE: {"schema": {"type": "string"}}}
-    events = {EVENTS_TYPE: {"schema": {"type": "string"}}} if operation.streams else {}
+    events = {EVENTS_TYPE: {"schema": shapes.EVENT}} if operation.streams else {}
     return {JSON_TYPE: {"schema": operation.answer}, **events}
 
 

@@ -1,5 +1,6 @@
 """What the server will not do for a client, told in OpenAI's shape of an error."""
 
+import logging
 from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
@@ -8,6 +9,8 @@ from ..errors import BusyError, RequestError, ThirteenError
 
 MESSAGE_MAX = 600  # characters; a client's own words come back in it
 RETRY_S = 1  # after which a client that found no place may ask again: some answer has ended by then
+
+_log = logging.getLogger(__name__)
 
 # The type and code of each status, as OpenAI's clients know them; a refusal may have a more telling code.
 KINDS = {
@@ -74,4 +77,5 @@ def refusal(error: BaseException) -> RefusalError:
         return RefusalError(429, str(error))
     if isinstance(error, RequestError):
         return RefusalError(400, str(error))
+    _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
     return RefusalError(500, "the server failed at this; its log tells more")

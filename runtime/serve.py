@@ -3,6 +3,7 @@
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..errors import RequestError
@@ -86,9 +87,8 @@ def serve(desk: Desk, doorway: Doorway, bounds: Bounds, listening: Callable[[str
     bounds = bounds.within(desk.engine.context)
     app = application(desk, bounds, keys=doorway.keys, hosts=doorway.hosts, origins=doorway.origins)
     with bind(doorway.host, doorway.port) as bound:
-        listener = Listener(app, desk, bounds)
-        bound.listen()
         host, port = bound.getsockname()[:2]
-        listening(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        listener = Listener(app, desk, bounds, partial(listening, address))
         listener.run([bound])
     return listener.ended_by

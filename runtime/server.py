@@ -218,12 +218,13 @@ def application(
         allow_origins=origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Type"],
+        expose_headers=["Retry-After"],
     )
     routes = [
         Route(served.route, getattr(server, served.name), methods=[served.method])
         for served in server.operations.values()
     ]
-    return Starlette(
+    application = Starlette(
         routes=routes,
         middleware=[cors, gate] if origins else [gate],
         exception_handlers={
@@ -233,6 +234,8 @@ def application(
             Exception: _refused,
         },
     )
+    application.router.redirect_slashes = False  # a path that is not served is not, with a slash or without
+    return application
 
 
 async def _refused(_: Request, error: Exception) -> Response:

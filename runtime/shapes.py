@@ -251,6 +251,10 @@ MODEL = _object(
     owned_by=_TEXT,
 )
 MODELS = _object("object data", object={"type": "string", "enum": ["list"]}, data=_list(MODEL))
+EVENT = {
+    **_object("data", event=_TEXT, data=_TEXT),
+    "description": "Each event of the stream; its data is JSON.",
+}
 STATE = _object("status", status=_TEXT)
 ERROR = _object(
     "error",

@@ -1,5 +1,6 @@
 """The real server on a real socket, in a thread of the tests."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +26,11 @@ class Served:
 
     desk: Desk
     listener: Listener
-    port: int
+    bound: socket.socket
+
+    @property
+    def port(self) -> int:
+        return self.bound.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -55,7 +60,7 @@ def served(
         thread = threading.Thread(target=listener.run, args=([bound],))
         thread.start()
         try:
-            yield Served(desk, listener, bound.getsockname()[1])
+            yield Served(desk, listener, bound)
         finally:
             listener.drain()
             thread.join(TIMEOUT_S)

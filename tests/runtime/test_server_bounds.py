@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from time import monotonic, sleep
 
+import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.bounds import Bounds
@@ -154,6 +155,9 @@ def trickled(connection, begun):
 def test_who_does_not_read_is_hung_up_on(serving):
     client, asked = serving(bounds=Bounds(idle_s=1)), 40
     state = client.server.listener.server_state
+    client.server.bound.setsockopt(
+        socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
+    )  # of what is accepted from now on
     body = {"prompt": "a", "max_tokens": 256, "stream": True, "logprobs": 5, "temperature": 1}
     with connected(client) as connection:
         connection.sendall(request(body=body) * asked)
@@ -172,8 +176,8 @@ def test_a_kept_connection_serves_again_and_again(serving):
             connection.sendall(request("/v1/check", {"claim": "1 + 1 = 2"}))
             told = b""
             while b'"verified":true' not in told:
-                assert (came := connection.recv(10_000))
-                told += came
+                told += (came := connection.recv(10_000))
+                assert came, "it is hung up on"
             sleep(0.4)
 
 
@@ -184,6 +188,8 @@ def test_beyond_the_queue_is_429_and_all_or_nothing(serving, engine):
     assert error(full, 429)["code"] == "rate_limit_exceeded" and int(full.headers["retry-after"]) >= 1
     for handle in held:
         handle.abort()
+    while engine.load.running or engine.load.waiting:
+        sleep(0.01)
     assert client.post("/v1/completions", json=WORK | {"n": 4}).status_code == 200, "a place leaks"
 
 
@@ -202,20 +208,24 @@ def test_while_draining_no_work_is_taken(serving, engine):
 
 
 def test_what_does_not_end_is_ended_after_a_while_and_told_of(serving):
-    client = serving(bounds=Bounds(drain_s=1))
-    long = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1}
+    client = serving(bounds=Bounds(drain_s=0))
+    seeds = (WORK | {"max_tokens": 256, "temperature": 1, "seed": seed} for seed in range(100))
+    long = next(body for body in seeds if _cut(client, body))
     with ThreadPoolExecutor() as threads:
         asked = [
-            threads.submit(client.post, "/v1/completions", json=long | {"stream": stream})
-            for stream in (True, False)
+            threads.submit(client.post, "/v1/completions", json=long | {"stream": s}) for s in (True, False)
         ]
         while len(client.server.desk._open) < 2:
             sleep(0.001)
-        client.server.listener.drain()
-        client.server.listener._deadline = 0.0
+        client.server.desk.abort()
         stream, whole = (one.result() for one in asked)
     assert error(whole, 503)["message"] == "the server is ending"
     assert json.loads(stream.text.split("data: ")[-1])["error"]["message"] == "the server is ending"
+
+
+def _cut(client, body):
+    """Whether an answer goes on as long as it may."""
+    return client.post("/v1/completions", json=body).json()["choices"][0]["finish_reason"] == "length"
 
 
 def test_without_a_key_nothing_is_told(serving):
@@ -338,3 +348,25 @@ def test_names_of_models_are_each_given_once():
     assert model_names("m", {"a": 1}) == {"m": "base", "a": "a"}
     with pytest.raises(RequestError, match="--name"):
         model_names("m", {"m": 1})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ 'x' * 10 ** 9 }}",
+    ],
+    ids=["spins", "reaches out", "fills the memory"],
+)
+def test_a_hostile_template_harms_nobody(tmp_path, write_tiny, template):
+    key = {"tokenizer.chat_template": (template, gguf.GGUFValueType.STRING, None)}
+    with ExitStack() as stack:
+        engine = stack.enter_context(opened(write_tiny(tmp_path / "hostile.gguf", key), context=256))
+        http = stack.enter_context(stack.enter_context(served(engine)).http())
+        threads = stack.enter_context(ThreadPoolExecutor())
+        asked = threads.submit(http.post, "/v1/answer", json={"question": "a"})
+        while not asked.done():
+            assert http.post("/v1/check", json={"claim": "1 + 1 = 2"}).elapsed.total_seconds() < 1
+        assert "the chat template failed" in error(asked.result(), 400)["message"]
+        assert http.post("/v1/completions", json=WORK).status_code == 200
