@@ -641,6 +641,25 @@ def bench_peers(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command(
+    "clients", epilog="Example: thirteen bench clients http://127.0.0.1:8080 http://127.0.0.1:8081"
+)
+def bench_clients(
+    urls: Annotated[list[str], typer.Argument(help="Servers that are running; the first is compared.")],
+    clients: Annotated[int, typer.Option(min=1, max=256, help="At once.")] = 8,
+    questions: Annotated[int, typer.Option(min=1, help="Of each client in a round.")] = 4,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="In each, every server has a turn.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Compare servers of OpenAI's chat completions under several clients, in turns."""
+    from .bench.clients import Load, run, table  # noqa: PLC0415
+
+    with _bar("clients") as progress:
+        report = run(urls, load=Load(clients, questions, max_tokens), rounds=rounds, progress=progress)
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @bench_app.command("tune-threads", epilog="Example: thirteen bench tune-threads model.gguf")
 def bench_tune_threads(
     model: Annotated[Path, typer.Argument(help="A GGUF file of the size that will be used.")],
