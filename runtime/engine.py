@@ -8,13 +8,13 @@ import json
 import platform
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore, Condition, Lock
 from time import perf_counter
 from typing import Any, Self, TypedDict, Unpack
 
@@ -124,6 +124,8 @@ class Engine:
             prefix_bytes=prefix_bytes,
             lookup=lookup,
         )
+        check_whole("context", self.profile.context, 1)
+        check_whole("prefix_bytes", self.profile.prefix_bytes, 0)
         check_whole("lookup", self.profile.lookup, 0)
         check_whole("queue", queue, 0)
         files = {name: Path(file) for name, file in (adapters or {}).items()}
@@ -157,8 +159,10 @@ class Engine:
         self._queue = queue
         self._places = BoundedSemaphore(self.profile.slots + queue)
         self._handles: dict[state.Sequence, Handle] = {}
-        self._lock = Lock()  # of whether it is closed, and the driver steps it
-        self._closed = self._attached = self._broken = False
+        self._lock = Condition()  # of whether it is closed, who uses the model, and the driver steps it
+        self._closed = self._closing = self._attached = self._broken = False
+        self._users = 0
+        self._measuring_turn = Lock()
 
     @property
     def adapters(self) -> tuple[str, ...]:
@@ -185,11 +189,32 @@ class Engine:
     def close(self) -> None:
         """End what is running and free the model; a second call does nothing."""
         with self._lock:
-            attached, self._attached, self._closed = self._attached, False, True
-        if attached:
+            if self._closing:
+                return
+            self._closing = self._closed = True
+            self._lock.wait_for(lambda: not self._users)
+        if self._attached:
             DRIVER.call(self._finish)
             DRIVER.detach(self)
         self._owned.close()
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Keep the model while a caller's thread uses it.
+
+        Raises:
+            RequestError: the engine is closed.
+        """
+        with self._lock:
+            if self._closed:
+                raise RequestError("engine: it is closed")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                self._lock.notify_all()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
         """Take in a request; see submit_all().
@@ -255,8 +280,10 @@ class Engine:
         Raises:
             RequestError: the question is empty, or the template does not take it.
         """
+        with self._using():
+            tokens = self._prompter.tokens(question, system)
         return Request(
-            self._prompter.tokens(question, system),
+            tokens,
             max_tokens,
             sampling,
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
@@ -271,7 +298,8 @@ class Engine:
         Raises:
             RequestError: nothing is said in it, or the template does not take it.
         """
-        return self._prompter.conversation(messages)
+        with self._using():
+            return self._prompter.conversation(messages)
 
     def plain(self, text: str) -> tuple[int, ...]:
         """The prompt, in tokens, of a text that the model is to go on with; see Request.
@@ -279,7 +307,8 @@ class Engine:
         Raises:
             RequestError: it is too long to be read.
         """
-        return self._prompter.plain(text)
+        with self._using():
+            return self._prompter.plain(text)
 
     def answer(self, question: str, **options: Unpack[Options]) -> Answer:
         """Ask a question and wait for the answer; see request() and submit().
@@ -357,11 +386,15 @@ class Engine:
         """Give sequences, for which places are taken, to the thread."""
         with ExitStack() as undo:
             undo.callback(self._places_back, len(sequences))
-            samplers = [
-                undo.enter_context(Sampler(self.model, sequence.request.sampling, sequence.request.grammar))
-                for sequence in sequences
-            ]
-            handles = self._hand_over(sequences, samplers)
+            with self._using(), ExitStack() as made:
+                samplers = [
+                    made.enter_context(
+                        Sampler(self.model, sequence.request.sampling, sequence.request.grammar)
+                    )
+                    for sequence in sequences
+                ]
+                handles = self._hand_over(sequences, samplers)
+                made.pop_all()
             undo.pop_all()
         return handles
 
@@ -410,7 +443,8 @@ class Engine:
         try:
             action()
         except Exception as failure:
-            self._broken = self._closed = True
+            with self._lock:
+                self._broken = self._closed = True
             while self._handles:
                 self._handles.popitem()[1].fail(failure)
                 self._places.release()
@@ -437,18 +471,23 @@ class Engine:
 
         Returns:
             An array (tokens, vocabulary), not normalized.
+
+        Raises:
+            RequestError: there are none, more than the context holds, or one that the model does not know; or
+                the engine is closed.
         """
         if not 1 <= len(tokens) <= self.context:
             raise RequestError(f"logits: from 1 to {self.context} tokens fit the context, not {len(tokens)}")
         out = np.empty((len(tokens), self.model.vocabulary_size), np.float32)  # (n, vocab)
-        try:
-            for start in range(0, len(tokens), self._measuring.room.batch):
-                part = tuple(tokens[start : start + self._measuring.room.batch])
-                rows = self._measuring.decode([Span(0, start, part, rows=len(part))])
-                for position, row in enumerate(rows, start):
-                    out[position] = self._measuring.logits_row(row)
-        finally:
-            self._measuring.clear(0)
+        with self._using(), self._measuring_turn:
+            native = self._measuring
+            try:
+                for start in range(0, len(tokens), native.room.batch):
+                    part = tuple(tokens[start : start + native.room.batch])
+                    for position, row in enumerate(native.decode([Span(0, start, part, len(part))]), start):
+                        out[position] = native.logits_row(row)
+            finally:
+                native.clear(0)
         return out
 
     @cached_property
@@ -460,8 +499,9 @@ class Engine:
     def _prefixes(self, adapters: Mapping[str, Path], folder: str | Path | None) -> PrefixCache | None:
         if not self.profile.prefix_bytes:
             return None
-        model, kv = self.model.header.path, self.profile.kv
-        folders = {} if folder is None else _folders(Path(folder), model, adapters, kv)
+        kind = (self.profile.kv, self.profile.slots)  # llama.cpp takes back what had as many slots beside it
+        model = self.model.header.path
+        folders = {} if folder is None else _folders(Path(folder), model, adapters, kind)
         return PrefixCache(self.profile.prefix_bytes, folders)
 
 
@@ -483,9 +523,11 @@ def _profile(name: str | Profile, **changes: Any) -> Profile:
     return replace(name, **{field: value for field, value in changes.items() if value is not None})
 
 
-def _folders(parent: Path, model: Path, adapters: Mapping[str, Path], kv: str) -> dict[str, Path]:
+def _folders(
+    parent: Path, model: Path, adapters: Mapping[str, Path], kind: tuple[str, int]
+) -> dict[str, Path]:
     """A folder for each adapter and for none, named by all that keys and values depend on."""
-    build = (version("llama-cpp-python"), platform.machine(), kv, file_sha256(model))
+    build = (version("llama-cpp-python"), platform.machine(), *kind, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
     return {
         name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()

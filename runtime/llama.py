@@ -486,7 +486,7 @@ class Context(_Owner):
         logits = self.logits_row(row)  # (vocab,)
         highest = logits.max()
         total = highest + np.log(np.exp(logits - highest).sum())
-        best = np.argpartition(-logits, top)[:top] if top else np.empty(0, int)
+        best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
         ranked = sorted(best.tolist(), key=lambda one: -logits[one])
         return TokenLogprob(
             token, float(logits[token] - total), tuple((one, float(logits[one] - total)) for one in ranked)
@@ -511,6 +511,8 @@ class Context(_Owner):
     def restore(self, slot: int, blob: NDArray[np.uint8], length: int) -> bool:
         """Put the first `length` tokens of a saved sequence into an empty slot.
 
+        It has to come from a context of the same model, adapter, type and number of slots.
+
         Returns:
             Whether the library took it; if not, the slot is empty.
         """
@@ -518,6 +520,8 @@ class Context(_Owner):
         read = llama_cpp.llama_state_seq_set_data(self.handle, _bytes(blob), len(blob), slot)
         taken = read == len(blob) and self.used(slot) >= length
         self.clear(slot, length if taken else 0)
+        if not taken:
+            _log.reason()  # it is nobody's error, and not to be told with the next one
         return taken
 
     def used(self, slot: int) -> int:

@@ -11,10 +11,11 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkstemp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,34 +148,47 @@ class PrefixCache:
 
 def _listed(folder: Path) -> Iterator[tuple[tuple[int, ...], Path]]:
     """The tokens and the path of each file, the latest used last."""
-    for path in sorted(folder.glob("*.prefix"), key=lambda path: path.stat().st_mtime):
-        try:
-            with path.open("rb") as file:
-                tokens = json.loads(file.readline(_HEADER_MAX))
-        except (OSError, ValueError):
-            tokens = None
+    for path in sorted(_files(folder), key=_used_at):
+        tokens: object = None
+        with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
+            tokens = json.loads(file.readline(_HEADER_MAX))
         if isinstance(tokens, list) and all(type(token) is int for token in tokens):
             yield tuple(tokens), path
         else:
             _drop(path)
 
 
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*.prefix") if path.is_file()]
+
+
+def _used_at(path: Path) -> float:
+    with suppress(FileNotFoundError):  # another engine took it out just now
+        return path.stat().st_mtime
+    return 0.0
+
+
 def _read(path: Path) -> Blob | None:
     """The keys and values in a file; None if it is gone, or is not what was written."""
     try:
         data = path.read_bytes()
-        os.utime(path)
+    except FileNotFoundError:  # this engine or another took it out, to keep the folder within its bound
+        return None
     except OSError:
         data = b""
-    if sha256(data).hexdigest() != path.stem:
+    with suppress(OSError):  # a folder can be for reading only
+        os.utime(path)
+    start = data.find(b"\n") + 1
+    if not start or sha256(data).hexdigest() != path.stem:
         _drop(path)
         return None
-    return np.frombuffer(data, np.uint8, offset=data.index(b"\n") + 1)
+    return np.frombuffer(data, np.uint8, offset=start)
 
 
 def _drop(path: Path) -> None:
     _log.warning("prefix cache: %s is not what was written there: dropped", path)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def _write(folder: Path, entry: _Entry) -> Path:
@@ -184,22 +198,22 @@ def _write(folder: Path, entry: _Entry) -> Path:
     digest.update(data)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{digest.hexdigest()}.prefix"
-    with NamedTemporaryFile(dir=folder, delete=False) as file:  # for its owner only: prompts are private
-        try:
+    descriptor, name = mkstemp(dir=folder)  # for its owner only: prompts are private
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(header)
             file.write(data)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
-    Path(file.name).replace(path)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
     return path
 
 
 def _trim(folder: Path, bound: int) -> None:
     """Take the files used longest ago out of a folder, until the rest is within a number of bytes."""
-    files = sorted(
-        ((path.stat(), path) for path in folder.glob("*.prefix")), key=lambda found: found[0].st_mtime
-    )
+    files = sorted(((path.stat(), path) for path in _files(folder)), key=lambda found: found[0].st_mtime)
     total = sum(stat.st_size for stat, _ in files)
     for stat, path in files:
         if total <= bound:

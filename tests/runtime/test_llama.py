@@ -10,7 +10,7 @@ import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.grammar import from_gbnf, from_schema
-from thirteen.runtime.llama import Adapter, Constraint, Context, Model, Room, Sampler, Span
+from thirteen.runtime.llama import KV_TYPES, Adapter, Constraint, Context, Model, Room, Sampler, Span, _log
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
@@ -215,6 +215,100 @@ def test_a_batch_that_the_library_would_die_of_is_refused(model, spans):
         context.decode(spans)
 
 
+WORDS = (1, 9690, 198, 2, 253, 1167)
+
+
+@pytest.mark.parametrize("top", [0, 1, 5, 20])
+def test_log_probabilities_are_those_of_the_logits(model, top):
+    with Context(model, room()) as context:
+        (row,) = context.decode([Span(0, 0, WORDS, 1)])
+        logits = context.logits_row(row).astype(np.float64)
+        expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+        for token in (0, 7, int(logits.argmax())):
+            found = context.logprob(row, token, top)
+            assert found.token == token and abs(found.logprob - expected[token]) < 1e-4
+            assert [one for one, _ in found.top] == np.argsort(-logits, kind="stable")[:top].tolist()
+            assert np.allclose([value for _, value in found.top], np.sort(expected)[::-1][:top], atol=1e-4)
+
+
+def test_the_probabilities_of_all_tokens_make_one(tiny):
+    with Model(tiny) as model, Context(model, room()) as context:
+        (row,) = context.decode([Span(0, 0, (1, 2, 3), 1)])
+        every = context.logprob(row, 0, model.vocabulary_size).top
+    assert len({token for token, _ in every}) == model.vocabulary_size
+    assert abs(sum(np.exp(value) for _, value in every) - 1) < 1e-5
+
+
+@pytest.mark.parametrize("kv", KV_TYPES)
+def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(model, kv):
+    """To the bit: what follows was computed in the same batch shape."""
+    with Context(model, room(kv=kv)) as context, Context(model, room(kv=kv)) as other:
+        context.decode([Span(0, 0, WORDS, 0)])
+        blob = context.save(0)
+        computed = context.logits_row(*context.decode([Span(0, len(WORDS), (42,), 1)])).copy()
+        assert context.restore(1, blob, len(WORDS)) and context.used(1) == len(WORDS)
+        beside = context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])).copy()
+        assert other.restore(1, blob, len(WORDS))
+        elsewhere = other.logits_row(*other.decode([Span(1, len(WORDS), (42,), 1)])).copy()
+    assert np.array_equal(beside, computed) and np.array_equal(elsewhere, computed)
+
+
+def test_a_beginning_of_a_saved_sequence_can_be_restored(model):
+    with Context(model, room()) as context:
+        context.decode([Span(0, 0, WORDS, 0)])
+        blob = context.save(0)
+        context.clear(0, 4)
+        computed = context.logits_row(*context.decode([Span(0, 4, (42,), 1)])).copy()
+        assert context.restore(1, blob, 4) and context.used(1) == 4
+        assert np.array_equal(context.logits_row(*context.decode([Span(1, 4, (42,), 1)])), computed)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 12, 16, 100, -100, -1])
+def test_a_saved_sequence_that_is_cut_short_is_refused_and_leaves_the_slot_empty(model, cut):
+    with Context(model, room()) as context:
+        context.decode([Span(0, 0, WORDS, 0)])
+        blob = context.save(0)
+        computed = context.logits_row(*context.decode([Span(0, len(WORDS), (42,), 1)])).copy()
+        assert not context.restore(1, blob[:cut], len(WORDS)) and context.used(1) == 0
+        assert context.restore(1, blob, len(WORDS)), "the slot is as good as before"
+        assert np.array_equal(context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])), computed)
+    assert "no reason" in _log.reason(), "the next error would be told with this one's words"
+
+
+def test_a_saved_sequence_is_refused_where_it_is_too_short_or_of_another_kind(model):
+    with Context(model, room()) as context:
+        context.decode([Span(0, 0, WORDS, 0)])
+        blob = context.save(0)
+        assert not context.restore(1, blob, len(WORDS) + 1) and context.used(1) == 0
+        for another in ({"kv": "q8_0"}, {"slots": 3}):
+            with Context(model, room(**another)) as other:
+                assert not other.restore(0, blob, len(WORDS)) and other.used(0) == 0
+
+
+def test_a_saved_sequence_that_does_not_fit_is_refused(tmp_path, write_tiny):
+    import gguf
+
+    keys = {"llama.context_length": (1024, gguf.GGUFValueType.UINT32, None)}
+    with Model(write_tiny(tmp_path / "long.gguf", keys)) as model:
+        with Context(model, room(context=1024, batch=1024)) as context:
+            context.decode([Span(0, 0, (42,) * 600, 0)])
+            blob = context.save(0)
+        with Context(model, room(context=256)) as context:
+            assert not context.restore(0, blob, 100) and context.used(0) == 0
+
+
+def test_keys_and_values_of_8_bits_take_half_the_memory_and_say_the_same(model):
+    found, sizes = {}, {}
+    for kv in KV_TYPES:
+        with Context(model, room(kv=kv)) as context:
+            found[kv] = context.logits_row(*context.decode([Span(0, 0, WORDS, 1)])).copy()
+            sizes[kv] = len(context.save(0))
+    assert sizes["q8_0"] < 0.6 * sizes["f16"]
+    apart = np.abs(found["q8_0"] - found["f16"]).max()
+    assert 0 < apart < 0.5 * found["f16"].std()
+    assert found["q8_0"].argmax() == found["f16"].argmax()
+
+
 @pytest.mark.parametrize(
     "sizes",
     [
@@ -225,6 +319,8 @@ def test_a_batch_that_the_library_would_die_of_is_refused(model, spans):
         {"batch": 0},
         {"batch": 2.5},
         {"outputs": 1},
+        {"outputs": 65},
+        {"kv": "q4_0"},
         {"threads": 100_000},
     ],
 )

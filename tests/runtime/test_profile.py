@@ -1,0 +1,69 @@
+"""Profiles, with the real library: what each sets aside is what the engine has."""
+
+import re
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.engine import Engine
+from thirteen.runtime.profile import PROFILES, Profile
+
+QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
+
+
+def own_bytes():
+    """Resident memory of this process that is not a file's."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) << 10
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_every_profile_answers(smollm2, name):
+    with Engine(smollm2, profile=name, threads=1) as engine:
+        assert (engine.profile, engine.context) == (PROFILES[name], PROFILES[name].context)
+        room = engine._runner._native.room
+        assert (room.slots, room.batch, room.kv) == (
+            PROFILES[name].slots,
+            PROFILES[name].batch,
+            PROFILES[name].kv,
+        )
+        assert engine.answer(QUESTION, max_tokens=4).usage.completion_tokens == 4
+
+
+def test_a_phone_keeps_no_second_copy_of_the_weights(tmp_path, write_tiny):
+    """Of types that processors lay out anew, as Q4_0 is; SmolLM2's are not."""
+    width = 1 << 17
+    shapes = {"ffn_gate": (width, 64), "ffn_up": (width, 64), "ffn_down": (64, width)}
+    weights = {
+        f"blk.{layer}.{name}.weight": np.zeros((rows, columns // 32 * 18), np.uint8)
+        for layer in range(2)
+        for name, (rows, columns) in shapes.items()
+    }
+    keys = {"llama.feed_forward_length": (width, gguf.GGUFValueType.UINT32, None)}
+    path = write_tiny(tmp_path / "wide.gguf", keys, weights)
+    copy, grown = sum(array.nbytes for array in weights.values()), {}
+    for name in ("phone", "laptop"):
+        before = own_bytes()
+        with Engine(path, profile=name, kv="f16", context=64, slots=1, threads=1) as engine:
+            engine.answer("1", max_tokens=1)
+            grown[name] = own_bytes() - before
+    if grown["laptop"] < copy / 2:
+        pytest.skip("nothing is laid out anew for this processor")
+    assert grown["phone"] < grown["laptop"] - copy / 2
+
+
+def test_what_is_told_of_a_profile_wins(smollm2):
+    own = Profile(context=64, slots=2, batch=32, kv="f16", repack=False, prefix_bytes=0)
+    with Engine(smollm2, profile=own, slots=3, kv="q8_0", threads=1) as engine:
+        assert (engine.profile.slots, engine.profile.kv, engine.profile.batch) == (3, "q8_0", 32)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"profile": "tablet"}, {"context": "many"}, {"prefix_bytes": -1}, {"lookup": -1}, {"lookup": 1.5}],
+)
+def test_what_is_out_of_bounds_is_refused(smollm2, wrong):
+    with pytest.raises(RequestError, match=next(iter(wrong))):
+        Engine(smollm2, **wrong)
