@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from ..errors import ThirteenError
-from . import openai, questions
+from . import openai, page, questions
 from .answer import Answer
 from .body import read_body
 from .bounds import Bounds
@@ -225,7 +225,7 @@ def application(
         for served in server.operations.values()
     ]
     application = Starlette(
-        routes=routes,
+        routes=[*routes, *page.routes()],
         middleware=[cors, gate] if origins else [gate],
         exception_handlers={
             ThirteenError: _refused,
