@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format soak clean
+.PHONY: demo test check format soak screenshot clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -24,6 +24,10 @@ format: $(VENV)/test
 # Five minutes of clients that behave badly, against a real server.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py 300
+
+# The README's picture of the page; needs Chromium (apt-get install chromium).
+screenshot: $(VENV)/test
+	$(BIN)/python tests/screenshot.py bench/results/page.png
 
 # Each is remade when the dependencies change. llama-cpp-python is compiled here once, some minutes on two cores.
 $(VENV)/run: pyproject.toml

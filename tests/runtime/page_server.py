@@ -94,7 +94,7 @@ class Scripted:
         return StreamingResponse(self._stream(body), media_type="text/event-stream")
 
     async def _stream(self, body: dict[str, Any]) -> AsyncIterator[bytes]:
-        question, model = body["question"], body["model"]
+        question, model = body["question"], body.get("model", self.script.models[0])
         answer = whole(self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["votes"])
         done = False
         try:
