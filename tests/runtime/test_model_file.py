@@ -13,6 +13,8 @@ from thirteen.errors import ModelFileError
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.llama import Model
 
+from .conftest import metadata, tensors
+
 KINDS = gguf.GGUFValueType
 U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
 NAMES = [f"token {n}" for n in range(259)]
@@ -102,23 +104,18 @@ def test_no_change_of_any_key_or_tensor_ends_the_process(tmp_path, write_tiny):
 
 
 def mutations():
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    spec = spec_from_file_location("tiny_files", Path(__file__).with_name("conftest.py"))
-    tiny = module_from_spec(spec)
-    spec.loader.exec_module(tiny)
     values = {
         U32: [0, 1, 7, 2**31, 2**32 - 1],
         F32: [0.0, -1.0, float("nan"), float("inf")],
         TEXT: ["", "x", "<|im_start|>"],
     }
     others = [(3, U32), (-1, KINDS.INT32), (2.5, F32), ("z", TEXT), (True, KINDS.BOOL), (2**63, KINDS.UINT64)]
-    for key, (_, kind, _) in tiny.metadata().items():
+    for key, (_, kind, _) in metadata().items():
         yield {key: None}, {}
         yield from (({key: (value, kind, None)}, {}) for value in values.get(kind, []))
         yield from (({key: (value, other, None)}, {}) for value, other in others if other is not kind)
         yield from (({key: ([3, 4], ARRAY, element)}, {}) for element in (U32, F32))
-    for name, array in tiny.tensors().items():
+    for name, array in tensors().items():
         if not name.startswith("blk.1"):
             changes = [None, array.astype(np.float16), array.astype(np.float64), array[:7], array * np.nan]
             yield from (({}, {name: change}) for change in changes)
