@@ -13,8 +13,8 @@ from thirteen.runtime.profile import PROFILES, Profile
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 
-# What an engine adds to the memory that is not a file's. It needs a process of its own: in one that has run for
-# long, the allocator has memory left over for the one and not for the other.
+# What an engine adds to the memory that is not a file's. It needs a process of its own: in one that has run
+# for long, the allocator has memory left over for the one and not for the other.
 GROWTH = """
 import re, sys
 from pathlib import Path
