@@ -607,6 +607,68 @@ def bench_fidelity(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command(
+    "accuracy", epilog="Example: thirteen bench accuracy adapted.gguf --base base.gguf --data gsm8k"
+)
+def bench_accuracy(
+    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="gsm8k, svamp, asdiv, gsm-symbolic, or a file of JSON lines with question and answer."
+        ),
+    ],
+    base: Annotated[
+        Path | None, typer.Option(help="The unadapted GGUF, which is asked the same; with --adapter, MODEL.")
+    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for MODEL: a GGUF LoRA.")] = None,
+    prompt: Annotated[str, typer.Option(help="zero-shot, refined or 8-shot.")] = "zero-shot",
+    votes: Annotated[
+        int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give counts.")
+    ] = 1,
+    temperature: Annotated[
+        float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")] = 0,
+    calculator: Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")] = True,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The most questions, spread evenly over the set.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(help="The folder of each question's records; by default in the cache.")
+    ] = None,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Count right answers, of a model and its base; a run that was interrupted goes on where it was."""
+    from .bench.accuracy import run, table  # noqa: PLC0415
+    from .bench.terms import Terms  # noqa: PLC0415
+    from .runtime.cores import default_threads  # noqa: PLC0415
+    from .runtime.request import Sampling  # noqa: PLC0415
+
+    terms = Terms(
+        threads=default_threads().decode if threads is None else threads,
+        prompt=prompt,
+        votes=votes,
+        sampling=Sampling(temperature, seed=seed),
+        calculator=calculator,
+        max_tokens=max_tokens,
+    )
+    with _scores() as progress:
+        report = run(
+            model,
+            data,
+            terms,
+            base=base,
+            adapter=adapter,
+            limit=limit,
+            folder=records,
+            progress=progress,
+        )
+    _show(as_json, asdict(report), lambda: table(report))
+
+
 @bench_app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
 def bench_peers(
     model: Annotated[Path, typer.Argument(help="A GGUF file.")],
@@ -939,6 +1001,25 @@ def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _scores() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar with a label that changes, and the time left by the pace of minutes, not of seconds."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=err, transient=True, disable=not err.is_terminal, speed_estimate_period=600
+    ) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(label: str, done: int, total: int) -> None:
+            nonlocal task
+            if done < progress.tasks[-1].completed:  # the next side begins: its pace is another
+                progress.remove_task(task)
+                task = progress.add_task(label, total=total)
+            progress.update(task, description=label, completed=done, total=total)
+
+        yield show
 
 
 @contextmanager

@@ -91,6 +91,28 @@ def download(hub_id: str, revision: str, what: What) -> Path:
     return folder
 
 
+def download_file(hub_id: str, revision: str, name: str, sha256: str | None = None) -> Path:
+    """Download a file of a data set, unless it is in the cache, and check it.
+
+    Args:
+        hub_id: `owner/name`.
+        revision: A commit.
+        name: The file's path in the repository.
+        sha256: Of the file, in hexadecimal, if it is known.
+
+    Raises:
+        DownloadError: The hub cannot be reached, refuses, lacks the file, or sends a damaged one.
+    """
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415
+
+    try:
+        path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+        _check_hash(path, hub_id, sha256)
+    except _hub_errors() as error:
+        raise DownloadError(_explain(error, hub_id, revision)) from error
+    return path
+
+
 def _check(folder: Path, hub_id: str, what: What) -> None:
     """Check that a snapshot is whole, unless this was done before and nothing has changed since."""
     record = folder.parents[1] / "thirteen" / f"{folder.name}.{what}.json"

@@ -39,7 +39,7 @@ from .text import Message, Prompter, chat_template
 
 QUEUE = 64
 _GREEDY = Sampling()
-_VOTING = 0.7  # temperature
+VOTING = 0.7  # temperature
 _ADAPTER = "adapter"  # the name of the one that is given without a name
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
 
@@ -347,7 +347,7 @@ class Engine:
         request = replace(self.request(question, **options), logprobs=0)
         sampling = request.sampling
         if sampling.greedy:
-            sampling = replace(sampling, temperature=_VOTING)
+            sampling = replace(sampling, temperature=VOTING)
         seeds = ((sampling.seed + vote) % (LARGEST_SEED + 1) for vote in range(votes))
         ballots = [replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds]
         return Poll(self.submit_all(ballots))
@@ -359,6 +359,17 @@ class Engine:
             Pieces of text; the last one carries the answer.
         """
         yield from self.submit(self.request(question, **options), wait=True)
+
+    def forget(self, *, but: Sequence[int] = ()) -> None:
+        """Forget the beginnings of prompts that are kept in memory, all but one.
+
+        In which batches keys and values were computed shows in their last bits. So a measurement that is to
+        repeat begins each part with the same ones.
+
+        Args:
+            but: the tokens of a beginning that was read under the engine's own adapter.
+        """
+        DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
 
     def _sequence(self, request: Request) -> state.Sequence:
         """What the runner is to have of a request, if it can be run."""

@@ -1,16 +1,13 @@
 """Texts to run a model over, as JSON lines: plain ones, and questions with their solutions."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import RequestError
+from .json_lines import read_json_lines
 from .llama import Model
 from .text import Prompter
-
-MAX_BYTES = 64 << 20
-MAX_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +28,7 @@ def read_passages(path: Path) -> list[Passage]:
         RequestError: the file cannot be read, is too large or holds no text, or a line is something else.
     """
     passages = [
-        passage
-        for number, line in _lines(path)
-        if (passage := _parsed(line, f"{path}: line {number}")).text.strip()
+        passage for where, value in read_json_lines(path) if (passage := _passage(value, where)).text.strip()
     ]
     if not passages:
         raise RequestError(f"{path}: holds no passage with any text")
@@ -54,33 +49,7 @@ def passage_tokens(model: Model, prompter: Prompter, passage: Passage) -> list[i
     return [*prompter.tokens(passage.question), *solution, *([] if model.eos is None else [model.eos])]
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror or error}") from None
-    if len(data) > MAX_BYTES:
-        raise RequestError(f"{path}: more than {MAX_BYTES} bytes, the most that is read")
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if len(line) > MAX_LINE_BYTES:
-            raise RequestError(
-                f"{path}: line {number} has {len(line)} bytes; at most {MAX_LINE_BYTES} are read"
-            )
-        if line.strip():
-            yield number, line
-
-
-def _parsed(line: bytes, where: str) -> Passage:
-    try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{where}: not UTF-8: {error.reason} at byte {error.start + 1}") from None
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{where}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"{where}: not a JSON object")
+def _passage(value: dict[str, Any], where: str) -> Passage:
     if "text" in value:
         keys = ["text"]
     elif "question" in value:

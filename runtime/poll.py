@@ -17,7 +17,7 @@ from .handle import Handle
 from .request import StopReason
 
 VOTES_MAX = 64
-_WHOLE = (StopReason.END, StopReason.STOP)
+WHOLE = (StopReason.END, StopReason.STOP)  # of an answer that was not cut short
 
 
 class Poll:
@@ -60,24 +60,25 @@ class Poll:
             if self._decided.done():
                 return
             try:
-                self._answers.append((handle.answer(), _mean(handle)))
+                self._answers.append((handle.answer(), likelihood(handle)))
             except Exception as failure:
                 self._decided.set_exception(failure)
             else:
                 if not _open(self._answers, len(self._handles) - len(self._answers)):
-                    self._decided.set_result(_winner(self._answers, len(self._handles)))
+                    self._decided.set_result(winner(self._answers, len(self._handles)))
         if self._decided.done():
             self.abort()
 
 
-def _mean(handle: Handle) -> float:
+def likelihood(handle: Handle) -> float:
+    """The mean log-probability of a token of an answer, which is to have it taken; see Handle.wait()."""
     end = handle.wait()
     return end.log_likelihood / max(end.usage.sampled_tokens, 1)
 
 
 def _counts(answer: Answer) -> bool:
     """Whether it is a vote: one cut short has come to none."""
-    return answer.value is not None and answer.stop_reason in _WHOLE
+    return answer.value is not None and answer.stop_reason in WHOLE
 
 
 def _votes(answers: Sequence[tuple[Answer, float]]) -> Counter[str | None]:
@@ -92,10 +93,14 @@ def _open(answers: Sequence[tuple[Answer, float]], missing: int) -> bool:
     return missing > 0 and first <= second + missing
 
 
-def _winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
+def winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
     """Of the value with most votes, then most verified ones, then the likeliest: the best of its answers.
 
     What does not count is looked at only if nothing else is there.
+
+    Args:
+        answers: each with its likelihood().
+        asked: how many answers were wanted.
     """
     counted = [found for found in answers if _counts(found[0])] or answers
     votes = _votes(counted)

@@ -110,6 +110,19 @@ class PrefixCache:
         self.nbytes += blob.nbytes
         self._shrink()
 
+    def forget(self, adapter: str, but: tuple[int, ...]) -> None:
+        """Forget all that is in memory, but for one beginning as far as it is there; files stay."""
+        here = [entry for entry in self._entries if entry.blob is not None]
+        best = max(here, key=lambda entry: entry.common(adapter, but), default=None)
+        length = best.common(adapter, but) if best else 0
+        kept = _Entry(adapter, but[:length], best.blob, None) if best and length else None
+        for entry in here:
+            self._forget(entry)
+        self._entries = [entry for entry in self._entries if entry.file is not None]
+        if kept is not None and kept.blob is not None:
+            self._entries.append(kept)
+            self.nbytes += kept.blob.nbytes
+
     def flush(self) -> None:
         """Write to the folders what is in memory only, and take out of them what was used longest ago.
 

@@ -101,6 +101,11 @@ class Runner:
         if self._prefixes:
             self._prefixes.flush()
 
+    def forget(self, adapter: str, but: tuple[int, ...]) -> None:
+        """Take everything but one beginning out of the prefix cache."""
+        if self._prefixes:
+            self._prefixes.forget(adapter, but)
+
     def close(self) -> None:
         """Free the room, and what there still is of sequences."""
         for voice in self._voices.values():

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.runtime import passages
+from thirteen.runtime import json_lines
 from thirteen.runtime.llama import Model
 from thirteen.runtime.passages import Passage, passage_tokens, read_passages
 from thirteen.runtime.text import Prompter, chat_template
@@ -96,7 +96,7 @@ def test_a_bad_file_is_one_line_that_names_it(file, what):
 
 
 def test_a_file_too_large_or_missing_or_a_folder_is_refused(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(passages, "MAX_BYTES", 20)
+    monkeypatch.setattr(json_lines, "MAX_BYTES", 20)
     assert read_passages(file('{"text": "12345678"}'))
     with pytest.raises(RequestError, match="more than 20 bytes"):
         read_passages(file('{"text": "123456789"}'))
