@@ -368,8 +368,12 @@ class Engine:
 
         Args:
             but: the tokens of a beginning that was read under the engine's own adapter.
+
+        Raises:
+            RequestError: the engine is closed.
         """
-        DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
+        with self._using():
+            DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
 
     def _sequence(self, request: Request) -> state.Sequence:
         """What the runner is to have of a request, if it can be run."""

@@ -786,6 +786,23 @@ COMMANDS = {
         ("bench", "latency", "MODEL", "MODEL", "--adapter", "BASE/config.json"),
         "config.json: not a GGUF file",
     ),
+    "a set of questions that is not there": (
+        ("bench", "accuracy", "MODEL", "--data", "nothing-13", "--records", "OUT"),
+        "nothing-13: no such file, and none of the sets gsm8k, svamp, asdiv, gsm-symbolic",
+    ),
+    "a set of questions that is none": (
+        ("bench", "accuracy", "MODEL", "--data", "BASE/config.json", "--records", "OUT"),
+        "config.json: line 1: not JSON",
+    ),
+    "no set of questions": (("bench", "accuracy", "MODEL"), "Missing option '--data'"),
+    "an unknown prompt": (
+        ("bench", "accuracy", "MODEL", "--data", "svamp", "--prompt", "9-shot"),
+        "prompt '9-shot': there are zero-shot, refined, 8-shot",
+    ),
+    "too many votes": (
+        ("bench", "accuracy", "MODEL", "--data", "svamp", "--votes", "65"),
+        "Invalid value for '--votes'",
+    ),
 }
 
 

@@ -89,6 +89,7 @@ def test_the_commands_are_those_that_are_promised() -> None:
         "adapter export",
         "inspect",
         "ask",
+        "bench accuracy",
         "bench latency",
         "models fetch",
     }
@@ -229,6 +230,18 @@ def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Pa
     report = json.loads(said(thirteen(*words, "--threads", "1", "--json")))
     assert report["base"]["file_bytes"] == model.stat().st_size
     assert len(report["decode"]["base"]) == 10
+
+
+def test_answers_are_counted_as_a_table_and_as_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "[bold].jsonl"
+    data.write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    options = ("--data", data, "--max-tokens", "4", "--threads", "1", "--records", tmp_path / "records")
+    words = ("bench", "accuracy", model, "--base", model, *options)
+    report = json.loads(said(thirteen(*words, "--json")))
+    assert report["adapted"]["scores"]["questions"] == report["paired"]["questions"] == 1
+    assert (tmp_path / "records" / Path(report["base"]["records"]).name).is_file()
+    assert "McNemar's exact p" in (shown := said(thirteen(*words)))
+    assert "[bold], zero-shot" in shown
 
 
 def test_a_reader_that_has_had_enough_is_no_error(model: Path) -> None:
