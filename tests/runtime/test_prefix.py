@@ -91,6 +91,27 @@ def test_what_is_larger_than_the_bound_is_not_kept_and_nothing_goes_for_it():
     assert np.array_equal(cache.find("base", (*PROMPT, 1)).blob, blob(PROMPT))
 
 
+def test_all_but_one_beginning_is_forgotten_and_files_stay(tmp_path):
+    """Of a longer prompt only the beginning is kept, so that what followed it is computed anew."""
+    cache, shared = PrefixCache(1 << 20), PROMPT[:20]
+    keep(cache, (*shared, 1, 2, 3), (*shared, 4, 5), tuple(range(30)))
+    keep(cache, (*shared, 6), adapter="other")
+    cache.forget("base", shared)
+    found = cache.find("base", (*shared, 4, 5, 6))
+    assert found.length == len(shared)
+    assert np.array_equal(found.blob, blob((*shared, 1, 2, 3)))
+    assert cache.find("base", tuple(range(30))) is cache.find("other", (*shared, 6, 7)) is None
+    assert cache.nbytes == 64
+    cache.forget("base", ())
+    assert cache.find("base", (*shared, 4, 5, 6)) is None and cache.nbytes == 0
+    on_disk = PrefixCache(1 << 20, {"base": tmp_path})
+    keep(on_disk, PROMPT)
+    on_disk.flush()
+    on_disk.forget("base", ())
+    assert on_disk.nbytes == 0
+    assert np.array_equal(on_disk.find("base", (*PROMPT, 1)).blob, blob(PROMPT))
+
+
 def test_a_new_cache_finds_the_bytes_in_the_folders_of_each_adapter(tmp_path):
     folders = {"base": tmp_path / "new" / "base", "a": tmp_path / "new" / "a"}
     cache = PrefixCache(1 << 20, folders)
