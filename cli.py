@@ -100,6 +100,9 @@ TargetOption = Annotated[
 ]
 PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
 CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
+LengthsOption = Annotated[
+    str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
+]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 
@@ -557,6 +560,7 @@ def bench_latency(
     rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
+    lengths: LengthsOption = "",
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -572,9 +576,68 @@ def bench_latency(
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,
             rounds=rounds,
+            lengths=_lengths(lengths),
             progress=progress,
         )
     _show(as_json, asdict(report), lambda: table(report))
+
+
+def _lengths(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(","))) if text else ()
+    except ValueError:
+        raise RequestError(f"--lengths {text!r}: write it like 128,512,1024") from None
+
+
+@bench_app.command(
+    "shape", epilog="Example: thirteen bench shape llama-3.2-1b --types Q4_K/Q6_K --output 1b.gguf"
+)
+def bench_shape(
+    name: Annotated[str, typer.Argument(help="A base's catalogue name.")],
+    output: Output,
+    types: Annotated[
+        str,
+        typer.Option(
+            help="A type, LAYERS/EMBEDDING, a plan (of thirteen plan --json), or a GGUF of that shape."
+        ),
+    ] = "Q4_K",
+    as_json: Json = False,
+) -> None:
+    """Write a model of a base's exact shapes with random weights, to measure before any download."""
+    from .bench.shape import write_shape  # noqa: PLC0415
+
+    _show_file(output, write_shape(name, types, output), as_json)
+
+
+@bench_app.command("size", epilog="Example: thirteen bench size my-model.gguf")
+def bench_size(
+    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    as_json: Json = False,
+) -> None:
+    """Account for a file's bytes by tensor and type, beside llama.cpp's own files and the size asked for."""
+    from .bench.size import run, table  # noqa: PLC0415
+
+    report = run(model)
+    _show(as_json, asdict(report), lambda: table(report))
+
+
+@bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf")
+def bench_memory(
+    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter, as a GGUF LoRA.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
+    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Measure what a model takes: memory by what it is for, cold and warm starts, energy for a token."""
+    from .bench.memory import measure, table  # noqa: PLC0415
+    from .bench.settings import Settings  # noqa: PLC0415
+    from .runtime.cores import physical_cores  # noqa: PLC0415
+
+    settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
+    memory = measure(model, adapter, settings)
+    _show(as_json, asdict(memory), lambda: table(memory, model))
 
 
 @bench_app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")

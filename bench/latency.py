@@ -4,8 +4,8 @@ A shared or warm machine drifts by more than the difference in question, so sing
 are measured in turns, A B B A A B B A …, so that a drift meets both alike, and their ratio is what counts.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import count
@@ -20,12 +20,13 @@ from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .candidate import Candidate, describe
+from .lengths import DECODE_TOKENS, Length, check_lengths, measure, turns_of
 from .machine import Build, Machine, this_build, this_machine
 from .measure import TURNS, Measure, duration, interleave, speed
 from .ratio import Array
 from .settings import Settings, load
 from .turn import Turn, take_turn
-from .verdict import difference, noise, too_noisy
+from .verdict import difference, more_rounds, noise, too_noisy
 
 ROUNDS = 12
 ROUNDS_MIN = 5  # of fewer, the resampled medians are too alike, and the interval is too narrow
@@ -51,7 +52,9 @@ class LatencyReport:
         prefill: prompt tokens a second up to the first token; see Turn.prefill_s.
         first_token: seconds from a question in text to the first text; see Turn.first_token_s.
         decode: tokens a second after the first; see Turn.decode_s.
+        lengths: both sides at prompts of several lengths.
         noisy: whether the run was too noisy to settle the decode speed.
+        more_rounds: about how many more would settle it; 0 if it is settled.
         verdict: what it comes to in words, a line each. Each interval stands for itself: of equal models, one
             run in seven will show some difference in one of the three.
     """
@@ -67,7 +70,9 @@ class LatencyReport:
     prefill: Measure
     first_token: Measure
     decode: Measure
+    lengths: tuple[Length, ...]
     noisy: bool
+    more_rounds: int
     verdict: tuple[str, ...]
 
 
@@ -80,6 +85,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     prompt_tokens: int = 128,
     decode_tokens: int = 64,
     rounds: int = ROUNDS,
+    lengths: Sequence[int] = (),
     progress: Progress = lambda done, total: None,
 ) -> LatencyReport:
     """Measure two models side by side.
@@ -95,6 +101,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         prompt_tokens: tokens read in each turn.
         decode_tokens: tokens written after the first.
         rounds: in each, both models take two turns; at least 5.
+        lengths: of prompts that are measured besides, and of texts that are decoded after.
         progress: called with what is done and how much there is in all: turns, and two for the memory.
 
     Raises:
@@ -103,14 +110,17 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         RequestError: a number is out of bounds, or a turn does not fit a model's context.
     """
     check_whole("bench: rounds", rounds, ROUNDS_MIN)
-    settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
+    lengths = check_lengths(lengths)
+    longest = max(lengths) + 1 + DECODE_TOKENS if lengths else 0
+    threads = physical_cores() if threads is None else threads
+    settings = Settings(prompt_tokens, decode_tokens, threads, longest=longest)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds)
+    tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds + turns_of(lengths))
     for path in (base, adapted, *([adapter] if adapter else [])):
         read_header(path)  # a bad file is known before the first measurement
     sides = []
     for files in ((base, None), (adapted, adapter)):
-        sides.append(describe(*files, settings))
+        sides.append(describe(*files, replace(settings, longest=0)))
         tick()
     with load(base, None, settings) as one, load(adapted, adapter, settings) as other:
 
@@ -122,7 +132,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         for engine in (one, other):
             turn(engine, TURNS * rounds)  # a warm-up, with a number that no other turn has
         turns = interleave(partial(turn, one), partial(turn, other), rounds)
-    return _report(date, machine, settings, sides, turns)
+        at = tuple(measure(one, other, tokens, tick) for tokens in lengths)
+    return _report(date, machine, settings, sides, turns, at)
 
 
 def _ticker(progress: Progress, total: int) -> Callable[[], None]:
@@ -130,30 +141,34 @@ def _ticker(progress: Progress, total: int) -> Callable[[], None]:
     return lambda: progress(next(done), total)
 
 
-def _report(
+def _report(  # noqa: PLR0913, PLR0917 - the parts of a report, in its order
     date: str,
     machine: Machine,
     settings: Settings,
     sides: Sequence[Candidate],
     turns: tuple[Sequence[Turn], Sequence[Turn]],
+    lengths: tuple[Length, ...],
 ) -> LatencyReport:
     prefill = speed(settings.prompt_tokens, _seconds(turns, "prefill_s"))
     first_token = duration(_seconds(turns, "first_token_s"))
     decode = speed(settings.decode_tokens, _seconds(turns, "decode_s"))
+    rounds = len(turns[0]) // TURNS
     return LatencyReport(
         date=date,
         machine=machine,
         build=this_build(),
         settings=settings,
-        rounds=len(turns[0]) // TURNS,
+        rounds=rounds,
         base=sides[0],
         adapted=sides[1],
         question_tokens=(turns[0][0].question_tokens, turns[1][0].question_tokens),
         prefill=prefill,
         first_token=first_token,
         decode=decode,
+        lengths=lengths,
         noisy=too_noisy(decode.ratio),
-        verdict=_verdict(prefill, first_token, decode),
+        more_rounds=more_rounds(decode.ratio, rounds),
+        verdict=_verdict(prefill, first_token, decode, rounds),
     )
 
 
@@ -161,14 +176,14 @@ def _seconds(turns: tuple[Sequence[Turn], Sequence[Turn]], name: str) -> Array:
     return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)
 
 
-def _verdict(prefill: Measure, first_token: Measure, decode: Measure) -> tuple[str, ...]:
+def _verdict(prefill: Measure, first_token: Measure, decode: Measure, rounds: int) -> tuple[str, ...]:
     lines = [
         difference("decode", decode.ratio, more_is_better=True),
         difference("first token", first_token.ratio, more_is_better=False),
         difference("prefill", prefill.ratio, more_is_better=True),
     ]
     if too_noisy(decode.ratio):
-        lines.append(noise("decode", decode.ratio))
+        lines.append(noise("decode", decode.ratio, rounds))
     return tuple(lines)
 
 
@@ -205,11 +220,19 @@ def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
         _measured(f"prefill {settings.prompt_tokens}, tokens/s", report.prefill, 1),
         _measured(f"first token of {asked}, ms", report.first_token, 1000),
         _measured(f"decode {settings.decode_tokens}, tokens/s", report.decode, 1),
+        *(row for length in report.lengths for row in _at_length(length)),
         ("load, once, s", f"{base.memory.load_s:.2f}", f"{adapted.memory.load_s:.2f}", ""),
+        _counted("start to first token, s", base.memory.warm_start_s, adapted.memory.warm_start_s, 1, 2),
+        _counted("  file not in the cache", base.memory.cold_start_s, adapted.memory.cold_start_s, 1, 2),
         _counted("peak memory, MB", base.memory.peak_rss_bytes, adapted.memory.peak_rss_bytes, 1e-6),
         _counted("file, MB", base.total_bytes, adapted.total_bytes, 1e-6, 1),
         _counted("bits a weight", base.bits_per_weight, adapted.bits_per_weight, 1, 2),
     ]
+
+
+def _at_length(length: Length) -> Iterator[tuple[str, ...]]:
+    yield _measured(f"prefill {length.tokens}, tokens/s", length.prefill, 1)
+    yield _measured(f"decode after {length.tokens}, tokens/s", length.decode, 1)
 
 
 def _measured(what: str, measure: Measure, scale: float) -> tuple[str, ...]:

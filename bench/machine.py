@@ -2,6 +2,8 @@
 
 import os
 import platform
+import shutil
+import subprocess
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +12,7 @@ import llama_cpp
 
 from ..runtime.cores import physical_cores
 
+_PACKAGE = Path(__file__).parents[1]
 # The instruction sets for which ggml has kernels of their own, as Linux names them.
 _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
@@ -45,9 +48,18 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What computed: the versions, and what llama.cpp says it was compiled for."""
+    """What computed: the versions, and what llama.cpp says it was compiled for.
+
+    Attributes:
+        thirteen: its version.
+        commit: of the checkout that it runs from, "-dirty" after it where files are changed; None where it is
+            installed from a package.
+        llama_cpp_python: its version.
+        llama_cpp_system: see above.
+    """
 
     thirteen: str
+    commit: str | None
     llama_cpp_python: str
     llama_cpp_system: str
 
@@ -70,7 +82,17 @@ def this_machine() -> Machine:
 def this_build() -> Build:
     """The versions of this installation."""
     system = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
-    return Build(version("thirteen"), version("llama-cpp-python"), system.strip(" |\n"))
+    return Build(version("thirteen"), _commit(), version("llama-cpp-python"), system.strip(" |\n"))
+
+
+def _commit() -> str | None:
+    """What git says of the folder that this package lies in, if that is the root of a checkout."""
+    git = shutil.which("git")
+    if git is None or not (_PACKAGE / ".git").exists():
+        return None
+    command = [git, "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git itself
+    return done.stdout.strip() or None
 
 
 def _cpuinfo() -> str:

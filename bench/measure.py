@@ -9,6 +9,7 @@ import numpy as np
 from .ratio import Array, Interval, paired_ratio
 
 TURNS = 2  # of each model in a round
+PERCENTILES = (5, 25, 75, 95)
 
 T = TypeVar("T")
 
@@ -23,6 +24,8 @@ class Measure:
         adapted: likewise.
         base_median: over the turns.
         adapted_median: likewise.
+        base_percentiles: the values that PERCENTILES of the turns do not exceed.
+        adapted_percentiles: likewise.
         ratio: adapted/base, paired by round; so it need not be the ratio of the medians.
     """
 
@@ -31,6 +34,8 @@ class Measure:
     adapted: tuple[float, ...]
     base_median: float
     adapted_median: float
+    base_percentiles: tuple[float, ...]
+    adapted_percentiles: tuple[float, ...]
     ratio: Interval
 
 
@@ -66,5 +71,7 @@ def _measure(unit: str, values: Array) -> Measure:
         adapted=tuple(values[1].tolist()),
         base_median=base_median,
         adapted_median=adapted_median,
+        base_percentiles=tuple(np.percentile(values[0], PERCENTILES).tolist()),
+        adapted_percentiles=tuple(np.percentile(values[1], PERCENTILES).tolist()),
         ratio=paired_ratio(base, adapted),
     )

@@ -1,4 +1,4 @@
-"""How long a model takes to load and how much memory it fills, each in a process of its own.
+"""How long a model takes to load and what it takes of memory and energy, each in a process of its own.
 
 `python -m thirteen.bench.memory FILE.gguf` prints the figures as JSON. In one process a second model would
 hide in what the first had left behind.
@@ -6,16 +6,38 @@ hide in what the first had left behind.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from rich.table import Table
+from rich.text import Text
+
 from ..errors import ModelFileError
 from ..runtime.cores import physical_cores
-from . import apart
+from ..runtime.engine import Engine
+from ..runtime.llama import Model
+from . import apart, energy
+from .energy import Energy
+from .footprint import Footprint, Resident, footprint, kv_bytes, mapped_bytes, resident
+from .page_cache import drop
+from .restore import restore
 from .settings import Settings, load
-from .turn import take_turn
+from .turn import random_prompt, read_and_write, take_turn
+
+# The fields of a Footprint, in words: the last five come to the first.
+PARTS = {
+    "rss_bytes": "resident after a turn, MB",
+    "pss_bytes": "proportional set size, MB",
+    "program_bytes": "  program, MB",
+    "mapped_bytes": "  weights, mapped from the file, MB",
+    "copied_bytes": "  weights, laid out anew, and vocabulary, MB",
+    "kv_bytes": "  keys and values, MB",
+    "other_bytes": "  buffers and the rest, MB",
+}
+_ABSENT = "not available"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +46,24 @@ class Memory:
 
     Attributes:
         load_s: wall time from nothing to an engine that takes requests. Libraries are imported before, and
-            the file is in the system's cache if it was read lately.
+            the file is in the system's cache.
+        warm_start_s: from nothing to the first token of the turn's prompt, the file in the cache.
+        cold_start_s: likewise with a file that was not; None where the system would not let go of it.
         start_rss_bytes: the most that was resident before the load: Python, NumPy, llama.cpp. None where the
             system does not tell.
         peak_rss_bytes: the most that was resident up to the end of a turn: the above, the pages of the file
             that were touched, weights laid out anew, keys and values, buffers. None likewise.
+        steady: what is resident after a turn, by what it is for; None likewise.
+        energy: for a decoded token; None where the machine does not meter it.
     """
 
     load_s: float
+    warm_start_s: float
+    cold_start_s: float | None
     start_rss_bytes: int | None
     peak_rss_bytes: int | None
+    steady: Footprint | None
+    energy: Energy | None
 
 
 def measure(model: Path, adapter: Path | None, settings: Settings) -> Memory:
@@ -46,24 +76,76 @@ def measure(model: Path, adapter: Path | None, settings: Settings) -> Memory:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(settings).items()]
     arguments += [] if adapter is None else [f"--adapter={adapter}"]
     arguments += ["--", str(model)]
-    return Memory(
-        **apart.call(
-            __name__,
-            arguments,
-            lambda status, said: ModelFileError(
-                f"{model}: measuring its memory ended with status {status}: {said}"
-            ),
-        )
+    said = apart.call(
+        __name__,
+        arguments,
+        lambda status, last: ModelFileError(
+            f"{model}: measuring its memory ended with status {status}: {last}"
+        ),
     )
+    return restore(Memory, said, f"{model}: its memory")
 
 
 def _measure_here(model: Path, adapter: Path | None, settings: Settings) -> Memory:
-    start_rss_bytes = _peak_rss_bytes()
+    start_rss_bytes, before = _peak_rss_bytes(), resident()
+    copied = _copied_bytes(model)
+    cold_start_s = _start_s(model, adapter, settings) if drop(model) else None
     began = perf_counter()
     with load(model, adapter, settings) as engine:
         load_s = perf_counter() - began
+        warm_start_s = load_s + _first_token_s(engine, settings)
         take_turn(engine, 0, settings)
-        return Memory(load_s, start_rss_bytes, _peak_rss_bytes())
+        peak_rss_bytes, after = _peak_rss_bytes(), resident()
+        steady = _split(engine, before, after, copied) if before and after else None
+        return Memory(
+            load_s=load_s,
+            warm_start_s=warm_start_s,
+            cold_start_s=cold_start_s,
+            start_rss_bytes=start_rss_bytes,
+            peak_rss_bytes=peak_rss_bytes,
+            steady=steady,
+            energy=_energy(engine, settings),
+        )
+
+
+def _start_s(model: Path, adapter: Path | None, settings: Settings) -> float:
+    """Seconds from nothing to a first token."""
+    began = perf_counter()
+    with load(model, adapter, settings) as engine:
+        loaded = perf_counter() - began
+        return loaded + _first_token_s(engine, settings)
+
+
+def _first_token_s(engine: Engine, settings: Settings) -> float:
+    took, _ = read_and_write(engine, random_prompt(engine.model, 0, settings.prompt_tokens), 1)
+    return took
+
+
+def _copied_bytes(model: Path) -> int:
+    """By how much this process' own pages grow when the model is loaded, and nothing else."""
+    before = resident()
+    with Model(model):
+        after = resident()
+    return after.anonymous_bytes - before.anonymous_bytes if before and after else 0
+
+
+def _split(engine: Engine, before: Resident, after: Resident, copied: int) -> Footprint:
+    header = engine.model.header
+    kv = kv_bytes(header, engine.profile, engine.context)
+    return footprint(before, after, mapped_bytes(header.path), copied, kv)
+
+
+def _energy(engine: Engine, settings: Settings) -> Energy | None:
+    meter = energy.find_meter()
+    if meter is None:
+        return None
+    prompt = random_prompt(engine.model, 0, 1)
+
+    def decode() -> int:
+        read_and_write(engine, prompt, settings.decode_tokens)
+        return 1 + settings.decode_tokens
+
+    return energy.measure(meter, decode)
 
 
 def _peak_rss_bytes() -> int | None:
@@ -85,6 +167,35 @@ def _peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak << 10  # bytes there, KiB elsewhere
 
 
+def table(memory: Memory, model: Path) -> Table:
+    """The figures, a row each."""
+    out = Table("", title=Text(f"{model.name} in a process of its own"), title_justify="left", min_width=60)
+    out.add_column("", justify="right")
+    for row in _rows(memory):
+        out.add_row(*row)
+    return out
+
+
+def _rows(memory: Memory) -> Iterator[tuple[str, str]]:
+    yield "load, file in the cache, s", f"{memory.load_s:.2f}"
+    yield "start to first token, file in the cache, s", f"{memory.warm_start_s:.2f}"
+    cold = memory.cold_start_s
+    yield "start to first token, file not in the cache, s", _ABSENT if cold is None else f"{cold:.2f}"
+    yield "peak resident, MB", _megabytes(memory.peak_rss_bytes)
+    steady = memory.steady
+    for name, what in PARTS.items():
+        yield what, _megabytes(getattr(steady, name) if steady else None)
+    metered = memory.energy
+    yield (
+        "energy for a token, J",
+        f"{metered.joules_per_token:.3f} ({metered.source})" if metered else _ABSENT,
+    )
+
+
+def _megabytes(nbytes: int | None) -> str:
+    return _ABSENT if nbytes is None else f"{nbytes / 1e6:.1f}"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, metavar="FILE.gguf")
@@ -93,6 +204,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--decode-tokens", type=int, default=64)
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--batch", type=int, default=512)
+    parser.add_argument("--longest", type=int, default=0)
     return parser.parse_args()
 
 
@@ -101,7 +213,9 @@ def main() -> int:
     given = _arguments()
 
     def measured() -> dict[str, Any]:
-        settings = Settings(given.prompt_tokens, given.decode_tokens, given.threads, given.batch)
+        settings = Settings(
+            given.prompt_tokens, given.decode_tokens, given.threads, given.batch, given.longest
+        )
         return asdict(_measure_here(given.model, given.adapter, settings))
 
     return apart.answer(measured)

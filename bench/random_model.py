@@ -1,19 +1,21 @@
 """Models of random weights in any type, written as quickly as the disk takes them: to be timed, not asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import prod
 from pathlib import Path
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
+from numpy.typing import NDArray
 
-from ..convert.architecture import Architecture, TensorSpec, metadata_fields, tensor_specs
+from ..convert.architecture import Architecture, TensorSpec, metadata_fields, rope_factors, tensor_specs
 from ..convert.plan import TensorPlan, planned
 from ..convert.quantize import quantize
 from ..convert.write import write_gguf
 from ..gguf_file import Field
 
+_ROPE_FACTORS = "rope_freqs.weight"
 _SEED = 13
 _TILE = (64, 1024)  # weights that are quantized; a matrix repeats their bytes
 _SCALE = 0.02  # standard deviation, as Llama is initialised: nothing overflows
@@ -40,9 +42,31 @@ def write_model(
         OutputError: the file cannot be written, or the disk is full.
     """
     specs = tensor_specs(architecture).values()
-    plans = [planned(spec, _type(spec, layer, embedding)) for spec in specs]
+    write_planned(path, architecture, [planned(spec, _type(spec, layer, embedding)) for spec in specs])
+
+
+def write_planned(
+    path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str = ""
+) -> None:
+    """Write a model whose tensors are as planned.
+
+    Args:
+        path: the GGUF file to write.
+        architecture: with at least 256 tokens.
+        plans: of all its tensors.
+        name: of the model, for its metadata.
+
+    Raises:
+        OutputError: the file cannot be written, or the disk is full.
+    """
     fields = metadata_fields(architecture) | _vocabulary(architecture.vocab)
-    write_gguf(path, architecture.name, fields, plans, _blocks(plans))
+    if name:
+        fields["general.name"] = Field(name, GGUFValueType.STRING)
+    factors = rope_factors(architecture)
+    if factors is not None:
+        spec = TensorSpec(_ROPE_FACTORS, _ROPE_FACTORS, factors.shape)
+        plans = [planned(spec, GGMLQuantizationType.F32), *plans]
+    write_gguf(path, architecture.name, fields, plans, _blocks(plans, factors))
 
 
 def _type(
@@ -53,10 +77,13 @@ def _type(
     return layer if spec.target.startswith("blk.") else embedding
 
 
-def _blocks(plans: list[TensorPlan]) -> Iterator[bytes]:
-    """The tensors' bytes: norms of one, matrices of repeated tiles."""
+def _blocks(plans: Sequence[TensorPlan], factors: NDArray[np.float32] | None) -> Iterator[bytes]:
+    """The tensors' bytes: rotary factors as they are, norms of one, matrices of repeated tiles."""
     tiles = {plan.type: _tile(plan.type) for plan in plans if len(plan.shape) > 1}
     for plan in plans:
+        if plan.target == _ROPE_FACTORS and factors is not None:
+            yield factors.tobytes()
+            continue
         if len(plan.shape) == 1:
             yield np.ones(plan.shape, np.float32).tobytes()
             continue

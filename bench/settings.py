@@ -20,12 +20,14 @@ class Settings:
         decode_tokens: tokens written after the first one.
         threads: that compute.
         batch: the most tokens computed at once.
+        longest: tokens that have to fit beside that, of another measurement with the same engine.
     """
 
     prompt_tokens: int
     decode_tokens: int
     threads: int
     batch: int = _BATCH
+    longest: int = 0
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "decode_tokens"):  # the others are checked where the engine is made
@@ -34,7 +36,7 @@ class Settings:
     @property
     def context(self) -> int:
         """Tokens that a turn needs room for."""
-        return max(self.prompt_tokens + self.decode_tokens, _QUESTION_ROOM)
+        return max(self.prompt_tokens + self.decode_tokens, self.longest, _QUESTION_ROOM)
 
 
 def load(model: Path, adapter: Path | None, settings: Settings, *, slots: int = 1) -> Engine:
@@ -54,11 +56,14 @@ def load(model: Path, adapter: Path | None, settings: Settings, *, slots: int = 
         batch=settings.batch,
         prefix_bytes=0,
     )
-    needed = settings.prompt_tokens + settings.decode_tokens
-    if needed > engine.context:
-        engine.close()
-        raise RequestError(
-            f"{model}: {settings.prompt_tokens} prompt and {settings.decode_tokens} decode tokens do not fit "
-            f"the {engine.context} that it was trained for"
-        )
+    works = {
+        f"{settings.prompt_tokens} prompt and {settings.decode_tokens} decode tokens do": (
+            settings.prompt_tokens + settings.decode_tokens
+        ),
+        f"a text of {settings.longest} tokens does": settings.longest,
+    }
+    for work, needed in works.items():
+        if needed > engine.context:
+            engine.close()
+            raise RequestError(f"{model}: {work} not fit the {engine.context} that it was trained for")
     return engine

@@ -1,5 +1,7 @@
 """What intervals come to, in words."""
 
+from math import ceil
+
 from .ratio import CONFIDENCE, Interval
 
 NOISE_MAX = 0.05  # an interval that reaches further than this to each side settles nothing
@@ -21,9 +23,19 @@ def too_noisy(ratio: Interval) -> bool:
     return ratio.half_width > NOISE_MAX
 
 
-def noise(what: str, ratio: Interval) -> str:
-    """What to do about an interval that is too wide."""
+def more_rounds(ratio: Interval, rounds: int) -> int:
+    """About how many rounds more would make an interval narrow enough; 0 if it is.
+
+    An interval narrows with the square root of the rounds, while the noise stays what it is.
+    """
+    needed = rounds * (ratio.half_width / NOISE_MAX) ** 2
+    return max(0, ceil(needed - 1e-6) - rounds)
+
+
+def noise(what: str, ratio: Interval, rounds: int) -> str:
+    """What to do about an interval that is too wide after so many rounds."""
     return (
         f"too noisy to settle: the {what} ratio's {CONFIDENCE:.0%} interval is ±{ratio.half_width:.1%} wide, "
-        f"more than ±{NOISE_MAX:.0%}; take more rounds, or stop what else is running"
+        f"more than ±{NOISE_MAX:.0%}; about {more_rounds(ratio, rounds)} rounds more would settle it, "
+        "or stopping what else is running"
     ).replace("%", " %")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from ..errors import DownloadError
 
@@ -24,6 +25,7 @@ class Base:
     gated: bool
     architecture: str  # as GGUF names it
     parameters: int
+    config: Mapping[str, Any]  # what decides the shapes, by transformers' names
 
 
 @dataclass(frozen=True)

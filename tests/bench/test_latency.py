@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 from thirteen.bench.latency import run, table
-from thirteen.bench.measure import TURNS, interleave
+from thirteen.bench.lengths import ROUNDS
+from thirteen.bench.measure import PERCENTILES, TURNS, interleave
 from thirteen.bench.settings import Settings
 from thirteen.bench.turn import random_prompt, take_turn
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.engine import Engine
 
-FEW = {"threads": 1, "prompt_tokens": 5, "decode_tokens": 3, "rounds": 5}
+FEW = {"threads": 1, "prompt_tokens": 5, "decode_tokens": 3, "rounds": 5, "lengths": (40, 7, 40)}
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,27 @@ def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
     assert len(report.verdict) == 3 + report.noisy
 
 
+def test_speeds_fall_due_at_every_length_once_and_in_order(report):
+    assert [length.tokens for length in report.lengths] == [7, 40]
+    for length in report.lengths:
+        for measure in (length.prefill, length.first_token, length.decode):
+            assert len(measure.base) == len(measure.adapted) == TURNS * ROUNDS
+        assert length.prefill.base_median == pytest.approx(
+            length.tokens / length.first_token.base_median, rel=0.5
+        )
+
+
+def test_percentiles_stand_about_the_median(report):
+    for measure in (report.prefill, report.first_token, report.decode):
+        for values, percentiles in (
+            (measure.base, measure.base_percentiles),
+            (measure.adapted, measure.adapted_percentiles),
+        ):
+            assert len(percentiles) == len(PERCENTILES)
+            assert list(percentiles) == sorted(percentiles)
+            assert min(values) <= percentiles[0] <= np.median(values) <= percentiles[-1] <= max(values)
+
+
 def test_a_report_goes_to_json_and_back(report):
     plain = asdict(report)
     again = json.loads(json.dumps(plain, allow_nan=False))
@@ -72,7 +94,7 @@ def test_a_report_goes_to_json_and_back(report):
 
 
 def test_progress_counts_to_its_total(report, ticks):
-    total = 2 + 2 + 2 * TURNS * FEW["rounds"]
+    total = 2 + 2 + 2 * TURNS * (FEW["rounds"] + 2 * ROUNDS)
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
@@ -82,7 +104,10 @@ def test_a_table_shows_what_was_measured_and_the_verdict(report):
         "prefill 5, tokens/s",
         "first token",
         "decode 3, tokens/s",
+        "prefill 40, tokens/s",
+        "decode after 40, tokens/s",
         "load, once, s",
+        "file not in the cache",
         "peak memory",
         "bits",
     ):
@@ -115,6 +140,9 @@ def test_prompts_repeat_by_number_and_hold_no_control_tokens(tiny):
         ({"prompt_tokens": 0}, "prompt_tokens"),
         ({"decode_tokens": 0}, "decode_tokens"),
         ({"threads": 0}, "threads"),
+        ({"lengths": (0,)}, "lengths must be a whole number from 1"),
+        ({"lengths": range(1, 18)}, "17 of them; at most 16"),
+        ({"lengths": (240,)}, "a text of 257 tokens does not fit the 256"),
         ({"prompt_tokens": 250, "decode_tokens": 7}, "250 prompt and 7 decode tokens do not fit the 256"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.bench.ratio import Interval
-from thirteen.bench.verdict import difference, noise, too_noisy
+from thirteen.bench.verdict import difference, more_rounds, noise, too_noisy
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,13 @@ def test_an_interval_wider_than_5_percent_to_each_side_is_called_noisy():
     assert not too_noisy(Interval(0.96, 1.0, 1.04))
     assert too_noisy(Interval(0.94, 1.0, 1.06))
     assert too_noisy(Interval(0.50, 0.60, 0.70))  # it may well exclude 1 and still be too wide to quote
-    assert "±6.0 %" in noise("decode", Interval(0.94, 1.0, 1.06))
+    said = noise("decode", Interval(0.94, 1.0, 1.06), 10)
+    assert "±6.0 %" in said
+    assert "about 5 rounds more" in said
+
+
+@pytest.mark.parametrize(
+    ("reach", "rounds", "more"), [(0.04, 9, 0), (0.05, 9, 0), (0.1, 9, 27), (0.06, 10, 5)]
+)
+def test_an_interval_narrows_with_the_square_root_of_the_rounds(reach, rounds, more):
+    assert more_rounds(Interval(1 - reach, 1.0, 1 + reach), rounds) == more

@@ -1,8 +1,10 @@
 """What the catalogue says, and that it agrees with what ships."""
 
 import re
+from math import prod
 
 import pytest
+from thirteen.convert.architecture import from_config, tensor_specs
 from thirteen.errors import DownloadError
 from thirteen.models.catalogue import adapter_folder, catalogue
 
@@ -29,6 +31,19 @@ def test_parameter_counts_are_those_of_the_shapes():
     assert {name: base.parameters for name, base in catalogue().bases.items()} == {
         name: _parameters(shape) for name, shape in _SHAPES.items()
     }
+
+
+def test_configs_are_of_the_shapes_and_as_the_architectures_are_read():
+    for name, base in catalogue().bases.items():
+        architecture = from_config(base.config, name)
+        counted = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
+        assert (architecture.name, counted) == (base.architecture, base.parameters)
+        vocabulary, width, ffn, layers, queries, keys, _ = _SHAPES[name]
+        assert (architecture.vocab, architecture.hidden) == (vocabulary, width)
+        assert (architecture.ffn, architecture.layers) == (ffn, layers)
+        assert architecture.heads * architecture.head_dim == queries
+        assert architecture.kv_heads * architecture.head_dim == keys
+        assert (architecture.scaling is not None) == base.gated
 
 
 def test_entries_are_well_formed():
