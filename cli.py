@@ -732,6 +732,55 @@ def bench_accuracy(
     _show(as_json, asdict(report), lambda: table(report))
 
 
+@bench_app.command("report", epilog="Example: thirteen bench report base.gguf adapted.gguf --out report")
+def bench_report(
+    base: Annotated[Path | None, typer.Argument(help="The unadapted GGUF.")] = None,
+    adapted: Annotated[Path | None, typer.Argument(help="The adapted GGUF.")] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("report"),
+    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
+    latency: Annotated[Path | None, typer.Option(help="JSON of bench latency, instead of measuring.")] = None,
+    size: Annotated[Path | None, typer.Option(help="JSON of bench size of the adapted file.")] = None,
+    accuracy: Annotated[Path | None, typer.Option(help="JSON of bench accuracy.")] = None,
+    fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
+    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
+    lengths: LengthsOption = "32,128,512,1024",
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Write one page of it all: speed, accuracy, size, memory, and what was published beside it.
+
+    Without models and without JSON, the embedded default is measured, with its adapter and without.
+    """
+    from .bench.report import Files, check_folder, gather, write  # noqa: PLC0415
+
+    files = Files(latency, size, accuracy, fidelity)
+    if (base is None) != (adapted is None):
+        raise RequestError("bench report: give both models, base and adapted, or none")
+    check_folder(out_dir)
+    models = (base, adapted) if base and adapted else None
+    if models is None and files == Files():
+        models = _default_models()
+    with _bar("report") as progress:
+        measured = gather(
+            files,
+            models,
+            adapter=adapter,
+            rounds=rounds,
+            lengths=_lengths(lengths),
+            threads=threads,
+            progress=progress,
+        )
+    path = write(measured, out_dir)
+    _show(as_json, {"report": str(path)}, lambda: _facts({"report": str(path)}))
+
+
+def _default_models() -> tuple[Path, Path]:
+    from .default import default_model  # noqa: PLC0415
+
+    with _bar("preparing the default models") as progress:
+        return default_model(adapted=False, progress=progress), default_model(progress=progress)
+
+
 @bench_app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
 def bench_peers(
     model: Annotated[Path, typer.Argument(help="A GGUF file.")],

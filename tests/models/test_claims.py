@@ -1,0 +1,37 @@
+"""What is said to be published, and that each has a source and a form that a report can compare with."""
+
+import re
+from typing import get_args
+
+import pytest
+from thirteen.models.catalogue import catalogue
+from thirteen.models.claims import Kind, Side, claims
+
+PUBLISHED = {
+    ("llama-3.2-1b", "base", "gsm8k", "zero-shot", "8.6 %"),
+    ("llama-3.2-1b", "adapted", "gsm8k", "zero-shot", "37.5 %"),
+    ("llama-3.2-1b", "adapted", "gsm8k", "refined", "48.9 %"),
+    ("llama-3.2-1b", "adapted", "svamp", "zero-shot", "58.2 %"),
+    ("llama-3.2-1b", "adapted", "", "", "600 MB"),
+    ("", "adapted", "", "", "negligible"),
+    ("qwen2.5-7b", "base", "gsm8k", "zero-shot", "76.0 %"),
+    ("qwen2.5-7b", "adapted", "gsm8k", "zero-shot", "91.0 %"),
+    ("llama-3.2-1b", "base", "gsm8k", "8-shot", "44.4 %"),
+}
+
+
+def test_the_figures_are_those_that_were_published():
+    assert {(c.base, c.side, c.data, c.prompt, c.text) for c in claims()} == PUBLISHED
+    assert len(claims()) == len(PUBLISHED)
+
+
+@pytest.mark.parametrize("claim", claims(), ids=lambda claim: f"{claim.what}, {claim.base}")
+def test_a_claim_has_a_source_and_what_its_kind_needs(claim):
+    assert re.fullmatch(r"https://[\w./-]+", claim.source.url) and claim.source.title
+    assert claim.kind in get_args(Kind) and claim.side in get_args(Side)
+    if claim.kind == "accuracy":
+        assert claim.data and claim.prompt and 0 < claim.figure < 1
+    else:
+        assert not claim.data and not claim.prompt
+    if claim.base and not claim.base.endswith("7b"):
+        assert claim.base in catalogue().bases
