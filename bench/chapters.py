@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .answers import Answers, Side
+from .accuracy import AccuracyReport, Side
 from .candidate import Candidate
 from .chart import Bar, Bars, Lines, Mark, Marks, Point, Series
 from .document import Block, Card, Cards, Figure, Notes, Paragraph, Section, Table
@@ -24,7 +24,9 @@ _SPLIT = ("program_bytes", "mapped_bytes", "copied_bytes", "kv_bytes", "other_by
 _SPLIT_NAMES = ("program", "weights, mapped", "weights, laid out anew", "keys and values", "buffers and rest")
 
 
-def headline(latency: LatencyReport | None, size: SizeReport | None, answers: Answers | None) -> Section:
+def headline(
+    latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
+) -> Section:
     """Four figures, and what they come to in words."""
     cards = (_speed_card(latency), _accuracy_card(answers), _size_card(latency, size), _memory_card(latency))
     said = (*(latency.verdict if latency else ()), *(answers.verdict if answers else ()))
@@ -41,7 +43,7 @@ def _speed_card(latency: LatencyReport | None) -> Card:
     return Card(name, f"{decode.ratio.estimate:.3f}", note)
 
 
-def _accuracy_card(answers: Answers | None) -> Card:
+def _accuracy_card(answers: AccuracyReport | None) -> Card:
     if answers is None:
         return Card("accuracy, adapted - base", "?", NOT_MEASURED)
     found = answers.adapted.scores
@@ -150,7 +152,7 @@ def _speed_row(name: str, measure: Measure, scale: float) -> tuple[str, ...]:
     )
 
 
-def accuracy(answers: Answers | None) -> Section:
+def accuracy(answers: AccuracyReport | None) -> Section:
     """Right answers with their intervals, and what became of the others."""
     if answers is None:
         return _missing("Accuracy", "thirteen bench accuracy ADAPTED --base BASE --data SET --json")
@@ -280,11 +282,12 @@ def _effect_marks(way: str, kept: Kept) -> Iterator[Mark]:
 
 
 def circumstances(
-    latency: LatencyReport | None, answers: Answers | None, fidelity: FidelityReport | None
+    latency: LatencyReport | None, answers: AccuracyReport | None, fidelity: FidelityReport | None
 ) -> Section:
     """Where, with what, and how."""
     rows = [*_machine_rows(latency or fidelity)]
     if latency:
+        rows.append(("commit", latency.commit or "none: an installed package"))
         rows.append(("work", _work(latency)))
         rows += [
             (f"{name}", _file(side))
@@ -313,11 +316,9 @@ def _machine_rows(report: LatencyReport | FidelityReport | None) -> Iterator[tup
         "system",
         f"{machine.system}, {_megabytes(machine.memory_bytes)} MB, load before: {machine.load_average}",
     )
-    commit = f" ({build.commit})" if build.commit else ""
     yield (
         "build",
-        f"thirteen {build.thirteen}{commit}, llama-cpp-python {build.llama_cpp_python}, "
-        f"Python {machine.python}",
+        f"thirteen {build.thirteen}, llama-cpp-python {build.llama_cpp_python}, Python {machine.python}",
     )
     yield "llama.cpp", build.llama_cpp_system
 

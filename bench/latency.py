@@ -21,7 +21,7 @@ from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .candidate import Candidate, describe
 from .lengths import DECODE_TOKENS, Length, check_lengths, measure, turns_of
-from .machine import Build, Machine, this_build, this_machine
+from .machine import Build, Machine, this_build, this_commit, this_machine
 from .measure import TURNS, Measure, duration, interleave, speed
 from .ratio import Array
 from .settings import Settings, load
@@ -44,6 +44,7 @@ class LatencyReport:
         date: when it began, in UTC.
         machine: where.
         build: with which versions.
+        commit: of the checkout that ran; see machine.this_commit().
         settings: the work of a turn.
         rounds: in each, both models took TURNS turns.
         base: the one side.
@@ -62,6 +63,7 @@ class LatencyReport:
     date: str
     machine: Machine
     build: Build
+    commit: str | None
     settings: Settings
     rounds: int
     base: Candidate
@@ -157,6 +159,7 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of a report, in its order
         date=date,
         machine=machine,
         build=this_build(),
+        commit=this_commit(),
         settings=settings,
         rounds=rounds,
         base=sides[0],

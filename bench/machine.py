@@ -48,18 +48,9 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What computed: the versions, and what llama.cpp says it was compiled for.
-
-    Attributes:
-        thirteen: its version.
-        commit: of the checkout that it runs from, "-dirty" after it where files are changed; None where it is
-            installed from a package.
-        llama_cpp_python: its version.
-        llama_cpp_system: see above.
-    """
+    """What computed: the versions, and what llama.cpp says it was compiled for."""
 
     thirteen: str
-    commit: str | None
     llama_cpp_python: str
     llama_cpp_system: str
 
@@ -82,11 +73,15 @@ def this_machine() -> Machine:
 def this_build() -> Build:
     """The versions of this installation."""
     system = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
-    return Build(version("thirteen"), _commit(), version("llama-cpp-python"), system.strip(" |\n"))
+    return Build(version("thirteen"), version("llama-cpp-python"), system.strip(" |\n"))
 
 
-def _commit() -> str | None:
-    """What git says of the folder that this package lies in, if that is the root of a checkout."""
+def this_commit() -> str | None:
+    """The commit of the checkout that this package runs from, with "-dirty" where files are changed.
+
+    Returns:
+        None where it is installed from a package, or git is not.
+    """
     git = shutil.which("git")
     if git is None or not (_PACKAGE / ".git").exists():
         return None

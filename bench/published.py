@@ -5,7 +5,7 @@ from pathlib import Path
 from ..errors import DownloadError
 from ..models.catalogue import catalogue
 from ..models.claims import Claim, claims
-from .answers import Answers
+from .accuracy import AccuracyReport
 from .document import Cell, Link, Table
 from .latency import LatencyReport
 from .size import SizeReport
@@ -13,7 +13,7 @@ from .size import SizeReport
 NOT_MEASURED = "not measured here"
 
 
-def table(latency: LatencyReport | None, size: SizeReport | None, answers: Answers | None) -> Table:
+def table(latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None) -> Table:
     """A row for each claim.
 
     What was measured stands beside a claim only if it is of the same base, which the size report knows, and
@@ -25,7 +25,7 @@ def table(latency: LatencyReport | None, size: SizeReport | None, answers: Answe
 
 
 def _row(
-    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: Answers | None
+    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
 ) -> tuple[Cell, ...]:
     measured = _measured(claim, latency, size, answers) or NOT_MEASURED
     source = Link(claim.source.title, claim.source.url)
@@ -33,7 +33,7 @@ def _row(
 
 
 def _measured(
-    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: Answers | None
+    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
 ) -> str | None:
     if claim.kind == "latency":
         return _latency(latency) if latency else None
@@ -64,7 +64,7 @@ def _size(size: SizeReport) -> str:
     return f"{size.file_bytes / 1e6:.1f} MB, {size.bits_per_weight:.2f} bits a weight"
 
 
-def _accuracy(claim: Claim, answers: Answers, size: SizeReport) -> str | None:
+def _accuracy(claim: Claim, answers: AccuracyReport, size: SizeReport) -> str | None:
     """None where that claim's questions were not asked, or not of the file whose base is known."""
     side = answers.adapted if claim.side == "adapted" else answers.base
     asked = (answers.data, answers.terms.prompt) == (claim.data, claim.prompt)

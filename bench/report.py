@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import OutputError, RequestError
 from . import chapters, latency, published, size
-from .answers import Answers
+from .accuracy import AccuracyReport
 from .chart import svg
 from .document import Document, Figure, Section
 from .fidelity import FidelityReport
@@ -49,7 +49,7 @@ class Measured:
 
     latency: LatencyReport | None
     size: SizeReport | None
-    answers: Answers | None
+    answers: AccuracyReport | None
     fidelity: FidelityReport | None
     raw: dict[str, Any]
 
@@ -84,7 +84,7 @@ def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         raise RequestError("bench report: neither models nor an earlier measurement's JSON are given")
     speeds = read_report(files.latency, LatencyReport) if files.latency else None
     sizes = read_report(files.size, SizeReport) if files.size else None
-    answers = read_report(files.accuracy, Answers) if files.accuracy else None
+    answers = read_report(files.accuracy, AccuracyReport) if files.accuracy else None
     kept = read_report(files.fidelity, FidelityReport) if files.fidelity else None
     raw = {name: json.loads(path.read_bytes()) for name in Files.__slots__ if (path := getattr(files, name))}
     if models and sizes is None:

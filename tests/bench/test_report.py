@@ -8,14 +8,17 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from thirteen.bench import latency, size
-from thirteen.bench.answers import Answers, Paired, Scores, Side, Terms
+from thirteen.bench.accuracy import AccuracyReport, Side
 from thirteen.bench.chart import Bar, Bars, Lines, Mark, Marks, Point, Series, _nice, _ticks, svg
 from thirteen.bench.document import Figure
 from thirteen.bench.fidelity import run as fidelity_run
+from thirteen.bench.machine import this_build, this_machine
 from thirteen.bench.markdown import markdown
 from thirteen.bench.page import page
 from thirteen.bench.ratio import Interval
 from thirteen.bench.report import Files, Measured, compose, gather, write
+from thirteen.bench.scores import Paired, Scores
+from thirteen.bench.terms import Terms
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.models.claims import claims
 
@@ -56,15 +59,25 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def answers(sha256: str, path: str = "adapted.gguf", prompt: str = "zero-shot") -> Answers:
+def answers(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
     def side(correct: int, file: str, hash_: str) -> Side:
         accuracy = Interval(correct / 200 - 0.05, correct / 200, correct / 200 + 0.05)
-        return Side(file, hash_, Scores(200, correct, 150 - correct, 20, 30, 1, accuracy))
+        scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, "no room")
+        return Side(file, hash_, None, None, "records.jsonl", scores)
 
-    paired = Paired(199, 30, 12, Interval(0.02, 0.09, 0.16), 0.0078)
-    told = ("accuracy: better by 9.0 points",)
-    return Answers(
-        "2026-11-25", Terms(prompt), "gsm8k", side(75, path, sha256), side(57, "base.gguf", "0"), paired, told
+    return AccuracyReport(
+        date="2026-11-25",
+        machine=this_machine(),
+        build=this_build(),
+        terms=Terms(threads=1),
+        data="gsm8k",
+        source="somewhere",
+        data_sha256="1",
+        left_out=0,
+        adapted=side(75, path, sha256),
+        base=side(57, "base.gguf", "0"),
+        paired=Paired(199, 199, 45, 30, 12, 112, Interval(0.02, 0.09, 0.16), 0.0078),
+        verdict=("accuracy: better by 9.0 points",),
     )
 
 
