@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.bench.tasks import _WITH_UNIT, SETS, Question, load_set
+from thirteen.bench.tasks import _WITH_UNIT, SETS, Question, _rows, load_set
 from thirteen.errors import RequestError
 from thirteen.runtime.answer import parse_number
 
@@ -179,6 +179,36 @@ def test_a_row_of_asdiv_whose_answer_is_no_single_number_is_left_out():
         "A b. C?", "9", ""
     )
     assert read({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
+
+
+def test_rows_of_parquet_are_read(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="thirteen[data] is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "test.parquet"
+    parquet.write_table(arrow.Table.from_pylist([{"question": "a?", "answer": "2 + 1 = 3\n#### 3"}]), path)
+    ((where, row),) = _rows(path, "origin")
+    assert SETS["gsm8k"].read(row, where) == Question("a?", "3", "")
+    assert where == "origin: row 1"
+    path.write_bytes(b"PAR1 and nothing else PAR1")
+    with pytest.raises(RequestError, match="origin: not Parquet: ") as error:
+        list(_rows(path, "origin"))
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_reader_of_parquet_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python takes for not installed
+    with pytest.raises(RequestError, match=r"origin: reading Parquet takes pyarrow: .*thirteen\[data\]"):
+        list(_rows(tmp_path / "test.parquet", "origin"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object"), ("[", "not JSON")]
+)
+def test_a_json_file_that_is_no_list_of_rows_is_one_line(tmp_path, text, says):
+    path = tmp_path / "test.json"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=f"origin: {says}"):
+        list(_rows(path, "origin"))
 
 
 @pytest.mark.parametrize("name", SETS)
