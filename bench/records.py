@@ -16,6 +16,11 @@ from typing import Any, BinaryIO, Self
 
 from ..errors import OutputError, RequestError
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
+
 FORMAT = 1
 _SHOWN = 60  # characters of a value that is not what it should be
 
@@ -117,7 +122,7 @@ class Records:
         """Write a record, so that it is there whatever happens next.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: it cannot be written, or another process is writing.
         """
         try:
             if self._file is None:
@@ -132,10 +137,24 @@ class Records:
         """The file without what a break left at its end, begun if it is new."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("ab")
+        try:
+            _lock(file, self.path)
+        except OutputError:
+            file.close()
+            raise
         file.truncate(self._size)
         if not self._size:
             file.write(_line({"format": FORMAT, "sitting": self._identity}))
         return file
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Keep other processes from writing the same records, until the file is closed."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(f"{path}: another process is writing these records") from None
 
 
 def _line(value: Mapping[str, Any]) -> bytes:

@@ -132,3 +132,12 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path, path):
         path.parent.write_text("")  # a file where its folder is to be
         with pytest.raises(OutputError, match=r"run\.jsonl: "):
             records.append(record(0))
+
+
+def test_two_at_once_do_not_mix_their_records(path):
+    with opened(path) as one, opened(path) as other:
+        one.append(record(0))
+        with pytest.raises(OutputError, match="another process is writing these records"):
+            other.append(record(0))
+        one.append(record(1))
+    assert path.read_bytes().count(b"\n") == 3
