@@ -36,7 +36,7 @@ def headline(
 def _speed_card(latency: LatencyReport | None) -> Card:
     name = "decode speed, adapted / base"
     if latency is None:
-        return Card(name, "?", NOT_MEASURED)
+        return Card(name, "unknown", NOT_MEASURED)
     decode = latency.decode
     low, high = decode.ratio.low, decode.ratio.high
     note = f"95 %: {low:.3f} to {high:.3f}; {decode.adapted_median:.1f} and {decode.base_median:.1f} tokens/s"
@@ -45,7 +45,7 @@ def _speed_card(latency: LatencyReport | None) -> Card:
 
 def _accuracy_card(answers: AccuracyReport | None) -> Card:
     if answers is None:
-        return Card("accuracy, adapted - base", "?", NOT_MEASURED)
+        return Card("accuracy, adapted - base", "unknown", NOT_MEASURED)
     found = answers.adapted.scores
     if answers.paired is None:
         text = f"{100 * found.accuracy.estimate:.1f} %"
@@ -61,14 +61,14 @@ def _size_card(latency: LatencyReport | None, size: SizeReport | None) -> Card:
         return Card("size", _mb(latency.adapted.total_bytes), f"{ratio:.3f} of the base's")
     if size:
         return Card("size", _mb(size.file_bytes), f"{size.bits_per_weight:.2f} bits a weight")
-    return Card("size", "?", NOT_MEASURED)
+    return Card("size", "unknown", NOT_MEASURED)
 
 
 def _memory_card(latency: LatencyReport | None) -> Card:
     peaks = [side.memory.peak_rss_bytes for side in (latency.base, latency.adapted)] if latency else []
     base, adapted = peaks or (None, None)
     if base is None or adapted is None:
-        return Card("peak memory", "?", _ABSENT if latency else NOT_MEASURED)
+        return Card("peak memory", "unknown", _ABSENT if latency else NOT_MEASURED)
     return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base's")
 
 

@@ -18,8 +18,9 @@ _LINE = 18  # height of a line of text
 _PLOT = 170  # height of a line chart
 _ROW = 40  # height of a row of marks or bars
 _BOTTOM = 40  # ticks and the axis' label
-_TICKS = 5
+_TICKS = 6
 _COLOURS = 8
+_APART = 6  # of series at the same place, so that their bars are seen
 _LOG = 8  # times that lengths must span for a logarithmic axis
 
 _LIGHT = (
@@ -34,7 +35,8 @@ STYLE = (
     f":root{{{_LIGHT}}}"
     f"@media (prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
     f"@media print{{:root{{{_LIGHT}}}}}"
-    "svg text{font:12px system-ui,sans-serif;fill:var(--ink)}"
+    "svg text{font:12px system-ui,sans-serif;fill:var(--ink);"
+    "paint-order:stroke;stroke:var(--ground);stroke-width:3px}"
     "svg .dim{fill:var(--dim)}svg .grid{stroke:var(--line);stroke-width:1}"
     "svg .one{stroke:var(--ink);stroke-width:1;stroke-dasharray:4 3}"
     + "".join(
@@ -188,11 +190,11 @@ def _under(places: Sequence[float], across: dict[float, float], bottom: float) -
 def _polyline(
     series: Series, number: int, across: dict[float, float], up: Callable[[float], float]
 ) -> Iterator[str]:
-    corners = " ".join(f"{across[point.x]:.1f},{up(point.y):.1f}" for point in series.points)
+    places = [across[point.x] + _APART * (2 * number - 1) / 2 for point in series.points]
+    corners = " ".join(f"{x:.1f},{up(point.y):.1f}" for x, point in zip(places, series.points, strict=True))
     dashes = ' stroke-dasharray="6 3"' if number % 2 else ""
     yield f'<polyline class="l{number}" points="{corners}"{dashes}/>'
-    for point in series.points:
-        x = across[point.x]
+    for x, point in zip(places, series.points, strict=True):
         yield _line(x, up(point.low), x, up(point.high), f"l{number}")
         yield _marker(x, up(point.y), number)
 

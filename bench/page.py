@@ -23,7 +23,8 @@ _STYLE = (
     "caption{text-align:left;padding-bottom:.25rem}"
     "th,td{padding:.3rem .75rem .3rem 0;text-align:right;vertical-align:top;"
     "border-bottom:1px solid var(--line)}"
-    "th:first-child,td:first-child,.text td,.text th{text-align:left;overflow-wrap:anywhere}"
+    "th:first-child,td:first-child,.text td,.text th{text-align:left}"
+    "td:first-child{min-width:7rem}.text td{min-width:4.5rem}.facts td:last-child{overflow-wrap:anywhere}"
     "@media print{body{max-width:none;font-size:11pt;padding:0}.card,table,figure{break-inside:avoid}"
     "h2{break-after:avoid}.wide{overflow:visible}"
     ".figures{grid-template-columns:1fr 1fr}.cards{grid-template-columns:repeat(4,1fr)}}"
@@ -78,7 +79,7 @@ def _card(card: Card) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    kind = ' class="text"' if table.of_text else ""
+    kind = f' class="text{" facts" if len(table.header) == 2 else ""}"' if table.of_text else ""
     return (
         f'<div class="wide"><table{kind}><caption>{escape(table.title)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n"

@@ -20,7 +20,7 @@ def table(latency: LatencyReport | None, size: SizeReport | None, answers: Accur
     of the same side, questions and prompt.
     """
     rows = tuple(_row(claim, latency, size, answers) for claim in claims())
-    header = ("published", "base model", "figure", "measured here", "source")
+    header = ("published", "figure", "measured here", "source")
     return Table("Published figures beside those measured here", header, rows, of_text=True)
 
 
@@ -29,7 +29,7 @@ def _row(
 ) -> tuple[Cell, ...]:
     measured = _measured(claim, latency, size, answers) or NOT_MEASURED
     source = Link(claim.source.title, claim.source.url)
-    return claim.what, claim.base or "any", claim.text, measured, source
+    return f"{claim.what}, {claim.base or 'any model'}", claim.text, measured, source
 
 
 def _measured(
