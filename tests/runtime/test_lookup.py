@@ -1,7 +1,7 @@
 """Prompt lookup: drafts are what stood before, and with them every answer is what it is without."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime import engine as engine_module
@@ -72,6 +72,13 @@ REQUESTS = st.builds(
     logprobs=st.none() | st.just(1),
     ignore_end=st.just(False),
 )
+EVERY_END = [  # and a sum's result put in: of the first by one fake, of the second by the other
+    Request(tuple(b"1 + 1 ="), 60, calculator=True, ignore_end=False),
+    Request(tuple(b"ab"), 60, Sampling(seed=11), calculator=True, ignore_end=False),
+    Request(tuple(b"a."), 60, stop=("a.",), ignore_end=False),
+    Request(tuple(b"2"), 60, Sampling(seed=0), stop=("=1",), ignore_end=False),
+    Request(tuple(b"ab"), 1, Sampling(seed=0), ignore_end=False),
+]
 
 
 @pytest.mark.parametrize("says", ["its prompt again", "what its last tokens decide"])
@@ -84,6 +91,7 @@ def test_over_fakes_every_answer_is_what_it_is_without(opened, monkeypatch, says
     drafting = [opened(batch=3 * (1 + k) + spare, lookup=k, **room) for k, spare in ((1, 0), (DRAFTED, 7))]
     reasons, found = set(), 0
 
+    @example(EVERY_END)
     @given(st.lists(REQUESTS, min_size=1, max_size=4))
     def same(requests):
         nonlocal found
