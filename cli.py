@@ -4,46 +4,38 @@ Results go to standard output, progress and logs to standard error. Exit status 
 line `error: …`), 130 interrupted.
 """
 
-import json
-import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from .bench_commands import bench_app
+from .console import (
+    err,
+    facts_table,
+    json_text,
+    out,
+    printable,
+    progress_bar,
+    show_result,
+)
+from .convert_commands import convert_app
 from .errors import RequestError, ThirteenError
+from .options import BaseArgument, Json, Revision, Threads
 
 if TYPE_CHECKING:
-    from .bench.fidelity import FidelityReport
-    from .convert.pipeline import Report
-    from .proof import Proof
     from .runtime.answer import Answer
 
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
-STAGES_SHOWN = 4  # of a long run, the last ones
 _VOTES_AT_ONCE = 8
 TEXT_MAX = 1 << 20  # bytes of a schema or grammar that are read; more than those may have
-
-
-class _Output(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to main(), where rich would end the program with status 1."""
-        raise BrokenPipeError
-
-
-out = _Output(highlight=False, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False)
 
 # Typer carries its own copy of click in some versions; these are click's either way.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
@@ -56,54 +48,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-adapter_app = typer.Typer(
-    help="Look at an adapter, or write it for use at run time.",
-    epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13",
-    no_args_is_help=True,
-)
-bench_app = typer.Typer(
-    help="Measure an adapted model beside its base.",
-    epilog="Example: thirteen bench latency base.gguf adapted.gguf",
-    no_args_is_help=True,
-)
 models_app = typer.Typer(help="The models and adapters known by name.", invoke_without_command=True)
-app.add_typer(adapter_app, name="adapter")
+app.add_typer(convert_app)
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-BaseArgument = Annotated[
-    str, typer.Argument(help="A catalogue name, a hub id, a folder of safetensors, or a GGUF.")
-]
-AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, or a catalogue name.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")]
-Threads = Annotated[
-    int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
-]
-AdapterOption = Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")]
-SizeOption = Annotated[
-    str | None,
-    typer.Option(help="The most the file may have: 600MB, 572MiB, 0.6GB, 3.9bpw; plans its types."),
-]
-ImportanceOption = Annotated[
-    Path | None, typer.Option(help="An importance file; with --size, measured and cached unless given.")
-]
-CalibrationOption = Annotated[
-    Path | None,
-    typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
-]
-TogetherOption = Annotated[
-    bool, typer.Option("--together", help="Price types by decoding 8 sequences at once, as a server does.")
-]
-TargetOption = Annotated[
-    str | None, typer.Option(help="x86, x86-avx512, arm or any; by default this machine's kind.")
-]
-PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
-CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
-LengthsOption = Annotated[
-    str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
-]
-Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 
 def main() -> None:
@@ -135,7 +83,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    line = _printable(" ".join(message.split()))
+    line = printable(" ".join(message.split()))
     if len(line) > MESSAGE_MAX:
         line = f"{line[: MESSAGE_MAX // 2]} … {line[-MESSAGE_MAX // 2 :]}"
     print("error:", line, file=sys.stderr)
@@ -164,181 +112,9 @@ def demo(as_json: Json = False) -> None:
     """The whole path on the embedded default: convert, ask, compare."""
     from .demo import run, table  # noqa: PLC0415
 
-    with _bar("demo") as progress:
+    with progress_bar("demo") as progress:
         report = run(progress)
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@app.command(
-    epilog="Example: thirteen convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf"
-)
-def convert(
-    base: BaseArgument,
-    output: Output,
-    adapter: AdapterOption = None,
-    type_: Annotated[
-        str | None, typer.Option("--type", help="Any ggml type: Q4_K (the default), Q8_0, IQ4_NL, F16, …")
-    ] = None,
-    size: SizeOption = None,
-    importance: ImportanceOption = None,
-    calibration: CalibrationOption = None,
-    target: TargetOption = None,
-    prefer: PreferOption = "balanced",
-    costs: CostsOption = None,
-    together: TogetherOption = False,
-    fidelity: Annotated[
-        bool | None,
-        typer.Option(
-            "--fidelity/--no-fidelity",
-            help="Measure what the file kept, beside F16, over 1,024 positions of held-out text; "
-            "by default where there is an adapter.",
-        ),
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Also write the report to this JSON file.")] = None,
-    revision: Revision = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Merge an adapter into a base, write one quantized GGUF of a type or a size, and tell what it kept."""
-    from .convert.pipeline import convert as run  # noqa: PLC0415
-    from .convert.write import check_target  # noqa: PLC0415
-
-    if report and report.absolute() == output.absolute():
-        raise typer.BadParameter(f"--report and --output are both {output}")
-    if type_ and size:
-        raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
-    wish = _wish(size, target, prefer, costs, together=together) if size else None
-    base_path, adapter_path = _fetch(base, adapter, revision)
-    for file in (output, report):
-        if file:
-            check_target(file, base_path, *([adapter_path] if adapter_path else []))
-    if importance is None and (size or calibration):
-        importance = _importance(base_path, adapter_path, calibration, threads)
-    with _bar("convert") as progress:
-        done = run(
-            base_path,
-            output,
-            type_=type_,
-            wish=wish,
-            importance=importance,
-            adapter=adapter_path,
-            base_id=_name(base),
-            adapter_id=_name(adapter or ""),
-            threads=threads,
-            progress=progress,
-        )
-    wanted = adapter_path is not None if fidelity is None else fidelity
-    proof = _prove(done, base_path, adapter_path, importance, threads) if wanted else None
-    _show_conversion(done, proof, report, as_json)
-
-
-@app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")
-def plan(
-    base: BaseArgument,
-    size: Annotated[str, typer.Option(help="As in convert.")],
-    adapter: AdapterOption = None,
-    importance: ImportanceOption = None,
-    calibration: CalibrationOption = None,
-    target: TargetOption = None,
-    prefer: PreferOption = "balanced",
-    costs: CostsOption = None,
-    together: TogetherOption = False,
-    revision: Revision = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
-    from .convert.pipeline import outline  # noqa: PLC0415
-
-    wish = _wish(size, target, prefer, costs, together=together)
-    base_path, adapter_path = _fetch(base, adapter, revision)
-    if importance is None:
-        importance = _importance(base_path, adapter_path, calibration, threads)
-    with _bar("plan") as progress:
-        done = outline(base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress)
-    _warn(done.warnings)
-    result = asdict(done)
-    for tensor, of in zip(result["tensors"], done.tensors, strict=True):
-        tensor["type"] = of.type.name
-    rows = {p.target: f"{p.type.name}, {p.nbytes:,} bytes" for p in done.tensors if len(p.shape) > 1}
-    counted = ", ".join(f"{count} {name}" for name, count in done.types.items())
-    _show(as_json, result, lambda: _facts(rows | {"tensors": counted} | _predicted(done.prediction)))
-
-
-@app.command(epilog="Example: thirteen importance smollm2-135m --output importance.gguf")
-def importance(
-    base: BaseArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The importance file to write.")],
-    adapter: AdapterOption = None,
-    calibration: CalibrationOption = None,
-    revision: Revision = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Measure what matters in a model: activations, their covariances, and each matrix' sensitivity.
-
-    The file is in llama.cpp's importance-matrix format: llama-quantize takes it, and convert takes its.
-    """
-    from .calibration import measure_importance  # noqa: PLC0415
-    from .convert.write import check_target  # noqa: PLC0415
-
-    base_path, adapter_path = _fetch(base, adapter, revision)
-    check_target(output, base_path, *(path for path in (adapter_path, calibration) if path))
-    with _stages() as stage:
-        sha256 = measure_importance(
-            base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
-        )
-    _show_file(output, sha256, as_json)
-
-
-@adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
-def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
-    """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
-    from .convert.adapter import load_adapter, norms_by_layer  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    loaded = load_adapter(fetch(adapter, what="adapter"), _name(adapter))
-    norms = norms_by_layer(loaded)
-    facts = {
-        "adapter": loaded.id,
-        "kind": loaded.kind,
-        "rank": loaded.rank,
-        "trained numbers": loaded.trained,
-        "trained on": loaded.trained_on,
-        "tensors": len(loaded.deltas),
-        "sha256": loaded.sha256,
-    }
-    result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
-
-    def table() -> Table:
-        rows = {key: str(value) for key, value in facts.items()}
-        return _facts(rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
-
-    _show(as_json, result, table)
-
-
-@adapter_app.command(
-    "export", epilog="Example: thirteen adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf"
-)
-def adapter_export(
-    adapter: AdapterArgument,
-    base: Annotated[str, typer.Option(help="The base it is for: see convert.")],
-    output: Output,
-    revision: Revision = None,
-    as_json: Json = False,
-) -> None:
-    """Write an adapter as a GGUF LoRA, for use at run time beside the unmerged base."""
-    from .convert.export import export_adapter  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    sha256 = export_adapter(
-        fetch(adapter, what="adapter"),
-        fetch(base, revision=revision, what="base"),
-        output,
-        adapter_id=_name(adapter),
-        base_id=_name(base),
-    )
-    _show_file(output, sha256, as_json)
+    show_result(as_json, asdict(report), lambda: table(report))
 
 
 @app.command(epilog="Example: thirteen inspect model.gguf")
@@ -361,9 +137,9 @@ def inspect(file: Annotated[Path, typer.Argument(help="A GGUF file.")], as_json:
         rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
         rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
         rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
-        return _facts(rows)
+        return facts_table(rows)
 
-    _show(as_json, asdict(found), table)
+    show_result(as_json, asdict(found), table)
 
 
 @app.command(
@@ -431,15 +207,15 @@ def ask(
         else:
             for piece in engine.stream(question, **options):
                 if not as_json:
-                    sys.stdout.write(_printable(piece.text))
+                    sys.stdout.write(printable(piece.text))
                     sys.stdout.flush()
                 answer = piece.answer
     assert answer is not None, "the last piece carries the answer"
     if as_json:
-        print(_json(asdict(answer) | _speed(answer) | {"model": str(model)}))
+        print(json_text(asdict(answer) | _speed(answer) | {"model": str(model)}))
         return
     if votes > 1:
-        out.print(_printable(answer.text), markup=False)
+        out.print(printable(answer.text), markup=False)
     _show_answer(answer)
 
 
@@ -508,7 +284,7 @@ def serve(
     ) as engine:
 
         def listening(address: str) -> None:
-            err.print(f"serving {_printable(', '.join(models))} at {address}", markup=False, soft_wrap=True)
+            err.print(f"serving {printable(', '.join(models))} at {address}", markup=False, soft_wrap=True)
 
         ended_by = run(Desk(engine, models, log_prompts=log_prompts), doorway, bounds, listening)
     if ended_by == signal.SIGINT:
@@ -552,382 +328,6 @@ def _show_answer(answer: "Answer") -> None:
     )
 
 
-@bench_app.command("latency", epilog="Example: thirteen bench latency base.gguf adapted.gguf --json")
-def bench_latency(
-    base: Annotated[Path, typer.Argument(help="The unadapted GGUF.")],
-    adapted: Annotated[Path, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")],
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
-    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
-    lengths: LengthsOption = "",
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Compare latency, load time, memory and size, base and adapted in turns."""
-    from .bench.latency import run, table  # noqa: PLC0415
-
-    with _bar("latency") as progress:
-        report = run(
-            base,
-            adapted,
-            adapter=adapter,
-            threads=threads,
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
-            rounds=rounds,
-            lengths=_lengths(lengths),
-            progress=progress,
-        )
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-def _lengths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(map(int, text.split(","))) if text else ()
-    except ValueError:
-        raise RequestError(f"--lengths {text!r}: write it like 128,512,1024") from None
-
-
-@bench_app.command(
-    "shape", epilog="Example: thirteen bench shape llama-3.2-1b --types Q4_K/Q6_K --output 1b.gguf"
-)
-def bench_shape(
-    name: Annotated[str, typer.Argument(help="A base's catalogue name.")],
-    output: Output,
-    types: Annotated[
-        str,
-        typer.Option(
-            help="A type, LAYERS/EMBEDDING, a plan (of thirteen plan --json), or a GGUF of that shape."
-        ),
-    ] = "Q4_K",
-    as_json: Json = False,
-) -> None:
-    """Write a model of a base's exact shapes with random weights, to measure before any download."""
-    from .bench.shape import write_shape  # noqa: PLC0415
-
-    _show_file(output, write_shape(name, types, output), as_json)
-
-
-@bench_app.command("size", epilog="Example: thirteen bench size my-model.gguf")
-def bench_size(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
-    as_json: Json = False,
-) -> None:
-    """Account for a file's bytes by tensor and type, beside llama.cpp's own files and the size asked for."""
-    from .bench.size import run, table  # noqa: PLC0415
-
-    report = run(model)
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf")
-def bench_memory(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter, as a GGUF LoRA.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Measure what a model takes: memory by what it is for, cold and warm starts, energy for a token."""
-    from .bench.memory import measure, table  # noqa: PLC0415
-    from .bench.settings import Settings  # noqa: PLC0415
-    from .runtime.cores import physical_cores  # noqa: PLC0415
-
-    settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
-    memory = measure(model, adapter, settings)
-    _show(as_json, asdict(memory), lambda: table(memory, model))
-
-
-@bench_app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")
-def bench_fidelity(
-    reference: Annotated[Path, typer.Argument(help="The adapted model in high precision: --type F16.")],
-    shipped: Annotated[Path, typer.Argument(help="The same, quantized.")],
-    base: Annotated[Path | None, typer.Option(help="The unadapted model in high precision.")] = None,
-    shipped_base: Annotated[Path | None, typer.Option(help="The unadapted model, quantized alike.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="The adapter as a GGUF LoRA, to compare.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Compare a quantized file with full precision, and tell how much of the adapter's effect survives."""
-    from .bench.fidelity import run, table  # noqa: PLC0415
-
-    with _bar("fidelity") as progress:
-        report = run(
-            reference,
-            shipped,
-            base=base,
-            shipped_base=shipped_base,
-            adapter=adapter,
-            data=data,
-            tokens=tokens,
-            threads=threads,
-            progress=progress,
-        )
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command(
-    "accuracy", epilog="Example: thirteen bench accuracy adapted.gguf --base base.gguf --data gsm8k"
-)
-def bench_accuracy(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
-    data: Annotated[
-        str,
-        typer.Option(
-            help="gsm8k, svamp, asdiv, gsm-symbolic, or a file of JSON lines with question and answer."
-        ),
-    ],
-    base: Annotated[
-        Path | None, typer.Option(help="The unadapted GGUF, which is asked the same; with --adapter, MODEL.")
-    ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for MODEL: a GGUF LoRA.")] = None,
-    prompt: Annotated[str, typer.Option(help="zero-shot, refined or 8-shot.")] = "zero-shot",
-    votes: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give counts.")
-    ] = 1,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")] = 0,
-    calculator: Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most questions, spread evenly over the set.")
-    ] = None,
-    records: Annotated[
-        Path | None, typer.Option(help="The folder of each question's records; by default in the cache.")
-    ] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Count right answers, of a model and its base; a run that was interrupted goes on where it was."""
-    from .bench.accuracy import run, table  # noqa: PLC0415
-    from .bench.terms import Terms  # noqa: PLC0415
-    from .runtime.cores import default_threads  # noqa: PLC0415
-    from .runtime.request import Sampling  # noqa: PLC0415
-
-    terms = Terms(
-        threads=default_threads().decode if threads is None else threads,
-        prompt=prompt,
-        votes=votes,
-        sampling=Sampling(temperature, seed=seed),
-        calculator=calculator,
-        max_tokens=max_tokens,
-    )
-    with _scores() as progress:
-        report = run(
-            model,
-            data,
-            terms,
-            base=base,
-            adapter=adapter,
-            limit=limit,
-            folder=records,
-            progress=progress,
-        )
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command("report", epilog="Example: thirteen bench report base.gguf adapted.gguf --out report")
-def bench_report(
-    base: Annotated[Path | None, typer.Argument(help="The unadapted GGUF.")] = None,
-    adapted: Annotated[Path | None, typer.Argument(help="The adapted GGUF.")] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write to.")] = Path("report"),
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
-    latency: Annotated[Path | None, typer.Option(help="JSON of bench latency, instead of measuring.")] = None,
-    size: Annotated[Path | None, typer.Option(help="JSON of bench size of the adapted file.")] = None,
-    accuracy: Annotated[Path | None, typer.Option(help="JSON of bench accuracy.")] = None,
-    fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
-    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
-    lengths: LengthsOption = "32,128,512,1024",
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Write one page of it all: speed, accuracy, size, memory, and what was published beside it.
-
-    Without models and without JSON, the embedded default is measured, with its adapter and without.
-    """
-    from .bench.report import Files, check_folder, gather, write  # noqa: PLC0415
-
-    files = Files(latency, size, accuracy, fidelity)
-    if (base is None) != (adapted is None):
-        raise RequestError("bench report: give both models, base and adapted, or none")
-    check_folder(out_dir)
-    models = (base, adapted) if base and adapted else None
-    if models is None and files == Files():
-        models = _default_models()
-    with _bar("report") as progress:
-        measured = gather(
-            files,
-            models,
-            adapter=adapter,
-            rounds=rounds,
-            lengths=_lengths(lengths),
-            threads=threads,
-            progress=progress,
-        )
-    path = write(measured, out_dir)
-    _show(as_json, {"report": str(path)}, lambda: _facts({"report": str(path)}))
-
-
-def _default_models() -> tuple[Path, Path]:
-    from .default import default_model  # noqa: PLC0415
-
-    with _bar("preparing the default models") as progress:
-        return default_model(adapted=False, progress=progress), default_model(progress=progress)
-
-
-@bench_app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
-def bench_peers(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
-    rounds: Annotated[int, typer.Option(min=1, help="In each, everyone does the work once.")] = 5,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 512,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a decode.")] = 64,
-    sequences: Annotated[int, typer.Option(min=1, max=64, help="How many at once.")] = 8,
-    llama_bench: Annotated[str | None, typer.Option(help="The program; else the one on the path.")] = None,
-    llama_batched_bench: Annotated[str | None, typer.Option(help="Likewise.")] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Measure the same file and threads through whatever else is installed, in turns with this engine."""
-    from .bench.peers import Work, run, table  # noqa: PLC0415
-    from .runtime.cores import physical_cores  # noqa: PLC0415
-
-    work = Work(
-        physical_cores() if threads is None else threads,
-        prompt_tokens=prompt_tokens,
-        decode_tokens=decode_tokens,
-        sequences=sequences,
-    )
-    with _bar("peers") as progress:
-        report = run(
-            model,
-            work=work,
-            rounds=rounds,
-            llama_bench=llama_bench,
-            llama_batched_bench=llama_batched_bench,
-            progress=progress,
-        )
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command(
-    "clients", epilog="Example: thirteen bench clients http://127.0.0.1:8080 http://127.0.0.1:8081"
-)
-def bench_clients(
-    urls: Annotated[list[str], typer.Argument(help="Servers that are running; the first is compared.")],
-    clients: Annotated[int, typer.Option(min=1, max=256, help="At once.")] = 8,
-    questions: Annotated[int, typer.Option(min=1, help="Of each client in a round.")] = 4,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every server has a turn.")] = 5,
-    as_json: Json = False,
-) -> None:
-    """Compare servers of OpenAI's chat completions under several clients, in turns."""
-    from .bench.clients import Load, run, table  # noqa: PLC0415
-
-    with _bar("clients") as progress:
-        report = run(urls, load=Load(clients, questions, max_tokens), rounds=rounds, progress=progress)
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command("tune-threads", epilog="Example: thirteen bench tune-threads model.gguf")
-def bench_tune_threads(
-    model: Annotated[Path, typer.Argument(help="A GGUF file of the size that will be used.")],
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every number has a turn.")] = 8,
-    keep: Annotated[bool, typer.Option(help="Have engines use what is best here from now on.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Find how many threads are quickest on this machine, and use so many from now on."""
-    from .bench.threads import run, table  # noqa: PLC0415
-    from .runtime.cores import keep_threads  # noqa: PLC0415
-
-    with _bar("threads") as progress:
-        report = run(model, rounds=rounds, progress=progress)
-    if keep:
-        err.print(f"kept in {keep_threads(report.best)}", markup=False)
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command("types", epilog="Example: thirteen bench types --output costs.json")
-def bench_types(
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
-    ] = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Measure what a weight of each type costs on this machine; three to six minutes."""
-    from .bench.types import run, table, write_costs  # noqa: PLC0415
-    from .convert.write import check_target  # noqa: PLC0415
-
-    if output:
-        check_target(output)
-    with _bar("types") as progress:
-        report = run(threads=threads, progress=progress)
-    if output:
-        write_costs(report, output)
-    _show(as_json, asdict(report), lambda: table(report))
-
-
-@bench_app.command("curve", epilog="Example: thirteen bench curve embedded --sizes 4.3bpw,4.5bpw,5bpw")
-def bench_curve(
-    base: BaseArgument,
-    sizes: Annotated[
-        str, typer.Option(help="The planned files' sizes, each as convert's --size, with commas.")
-    ] = "4.3bpw,4.5bpw,4.75bpw,5bpw,5.25bpw,5.5bpw,6bpw",
-    adapter: AdapterOption = None,
-    importance: ImportanceOption = None,
-    calibration: CalibrationOption = None,
-    target: TargetOption = None,
-    prefer: PreferOption = "quality",
-    costs: CostsOption = None,
-    together: TogetherOption = False,
-    data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
-    output_dir: Annotated[Path, typer.Option(help="The folder for the results.")] = Path("bench/results"),
-    keep: Annotated[
-        Path | None, typer.Option(help="A folder where the files stay; else each is deleted once measured.")
-    ] = None,
-    revision: Revision = None,
-    threads: Threads = None,
-    as_json: Json = False,
-) -> None:
-    """Plot KL divergence against size: planned files beside llama.cpp's own types and mixes."""
-    from .bench.curve import table  # noqa: PLC0415
-    from .frontier import check_results, run, write_results  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    check_results(output_dir)
-    wishes = [_wish(size, target, prefer, costs, together=together) for size in sizes.split(",")]
-    base_path = fetch(base, revision=revision, what="base")
-    adapter_path = fetch(adapter, what="adapter") if adapter else None
-    with _stages() as stage:
-        report = run(
-            base_path,
-            wishes,
-            adapter=adapter_path,
-            importance=importance,
-            calibration=calibration,
-            base_id=_name(str(base_path) if base == "embedded" else base),
-            adapter_id=_name(adapter or ""),
-            data=data,
-            tokens=tokens,
-            threads=threads,
-            keep=keep,
-            stage=stage,
-        )
-    for warning in report.warnings:
-        err.print(f"warning: {_printable(warning)}", markup=False)
-    for path in write_results(report, output_dir):
-        err.print(f"written: {path}", markup=False, soft_wrap=True)
-    _show(as_json, asdict(report), lambda: table(report.curve))
-
-
 @models_app.callback(epilog="Example: thirteen models fetch smollm2-135m")
 def models(context: typer.Context) -> None:
     """List the models and adapters known by name."""
@@ -953,87 +353,10 @@ def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     print(fetch(name, revision=revision, what="base"))
 
 
-def _wish(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
-    from .convert.budget import PREFERENCES, Wish  # noqa: PLC0415
-    from .convert.costs import costs_for, read_costs, this_target  # noqa: PLC0415
-    from .convert.size import parse_size  # noqa: PLC0415
-
-    if prefer not in PREFERENCES:
-        raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
-    if costs and target:
-        raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
-    table = read_costs(costs) if costs else costs_for(target or this_target())
-    return Wish(parse_size(size), prefer, table.together() if together else table)
-
-
-def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    found = fetch(base, revision=revision, what="base")
-    return found, fetch(adapter, what="adapter") if adapter else None
-
-
-def _importance(base: Path, adapter: Path | None, calibration: Path | None, threads: int | None) -> Path:
-    from .calibration import cached_importance  # noqa: PLC0415
-
-    with _stages() as stage:
-        return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
-
-
-def _prove(
-    done: "Report", base: Path, adapter: Path | None, importance: Path | None, threads: int | None
-) -> "Proof":
-    from .proof import prove  # noqa: PLC0415
-
-    with _stages() as stage:
-        return prove(done, base, adapter=adapter, importance=importance, threads=threads, stage=stage)
-
-
-def _show_conversion(done: "Report", proof: "Proof | None", report: Path | None, as_json: bool) -> None:
-    """Print what was made and what it kept, and write it to the file `report`, if that is given."""
-    measured = proof.fidelity if proof else None
-    warnings = [*done.warnings, *(proof.warnings if proof else ())]
-    result = asdict(done) | {"warnings": warnings, "fidelity": asdict(measured) if measured else None}
-    if report:
-        report.write_text(_json(result, indent=2) + "\n", "utf-8")
-    _warn(warnings)
-    _show(as_json, result, lambda: _facts({
-        "file": done.output,
-        "size": f"{done.file_bytes:,} bytes, {done.bits_per_weight:.2f} bits a weight",
-        "tensors": ", ".join(f"{count} {name}" for name, count in done.types.items()),
-        "base": done.base.id,
-        "adapter": _adapter_line(done.adapter) if done.adapter else "none",
-        **(_predicted(done.prediction) if done.prediction else {}),
-        "sha256": done.sha256,
-        "time": f"{done.seconds:.1f} s",
-        **(_kept(measured) if measured else {}),
-    }))  # fmt: skip
-
-
-def _kept(measured: "FidelityReport") -> dict[str, str]:
-    from .bench.fidelity import summary  # noqa: PLC0415
-
-    return summary(measured)
-
-
-def _warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        err.print(f"warning: {_printable(warning)}", markup=False)
-
-
-def _predicted(prediction: Any) -> dict[str, str]:
-    divergence = prediction.divergence
-    return {
-        "predicted KL": "not in nats" if divergence is None else f"{divergence:.4f} nats",
-        "predicted decode": f"{prediction.decode_speed:.2f} of uniform Q4_K's speed ({prediction.target})",
-        "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
-    }
-
-
 def _default_model() -> Path:
     from .default import default_model  # noqa: PLC0415
 
-    with _bar("preparing the default model") as progress:
+    with progress_bar("preparing the default model") as progress:
         return default_model(progress=progress)
 
 
@@ -1053,97 +376,3 @@ def _text_of(path: Path) -> str:
         raise RequestError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{path}: not UTF-8 at byte {error.start}") from None
-
-
-def _name(source: str) -> str:
-    """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
-    return Path(source).resolve().name if source and Path(source).exists() else source
-
-
-def _printable(text: str) -> str:
-    """Model text without control characters, which could command a terminal."""
-    return "".join(c for c in text if c in "\n\t" or c.isprintable())
-
-
-def _adapter_line(adapter: Any) -> str:
-    trained = f", {adapter.trained:,} trained numbers" if adapter.trained is not None else ""
-    return f"{adapter.id} ({adapter.kind}{trained}), merged by {adapter.merged_by}"
-
-
-def _facts(rows: dict[str, str]) -> Table:
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in rows.items():
-        table.add_row(Text(_printable(key)), Text(_printable(value)))  # a file's own text is no markup
-    return table
-
-
-def _show(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableType]) -> None:
-    """Print a result: one JSON object, or a table."""
-    if as_json:
-        print(_json(result))
-    else:
-        out.print(table())
-
-
-def _show_file(output: Path, sha256: str, as_json: bool) -> None:
-    """Print what was written."""
-    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
-    _show(as_json, facts, lambda: _facts({key: str(value) for key, value in facts.items()}))
-
-
-def _json(value: dict[str, Any], indent: int | None = None) -> str:
-    """As JSON, which has no NaN and no infinity: they become null."""
-
-    def finite(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: finite(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [finite(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal; yields what moves it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _scores() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with a label that changes, and the time left by the pace of minutes, not of seconds."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(
-        *columns, console=err, transient=True, disable=not err.is_terminal, speed_estimate_period=600
-    ) as progress:
-        task = progress.add_task("", total=None)
-
-        def show(label: str, done: int, total: int) -> None:
-            nonlocal task
-            if done < progress.tasks[-1].completed:  # the next side begins: its pace is another
-                progress.remove_task(task)
-                task = progress.add_task(label, total=total)
-            progress.update(task, description=label, completed=done, total=total)
-
-        yield show
-
-
-@contextmanager
-def _stages() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Progress bars of several stages, one below the other; yields what starts one by its name."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
-
-        def start(name: str) -> Callable[[int, int], None]:
-            for old in progress.task_ids[: 1 - STAGES_SHOWN]:
-                progress.remove_task(old)
-            task = progress.add_task(name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        yield start

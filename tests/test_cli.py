@@ -10,7 +10,8 @@ import gguf
 import pytest
 import typer
 from peft import LoraConfig
-from thirteen.cli import _printable, app
+from thirteen.cli import app
+from thirteen.console import printable
 
 from .commands import Commands, Done
 from .convert.adapters import train
@@ -139,7 +140,7 @@ def test_a_checkpoint_becomes_a_model_that_can_be_inspected_and_asked(
     assert answer["usage"]["completion_tokens"] <= 8
     assert answer["model"] == str(model)
     spoken = said(thirteen("ask", model, "What is 6 times 7?", *SHORT))
-    assert spoken == f"{_printable(answer['text'])}\n\nanswer: {answer['value'] or 'none found'}\n"
+    assert spoken == f"{printable(answer['text'])}\n\nanswer: {answer['value'] or 'none found'}\n"
 
 
 def test_an_adapter_merged_and_one_applied_at_run_time_answer_alike(
@@ -175,7 +176,7 @@ def test_a_question_can_come_from_standard_input(thirteen: Commands, model: Path
 
 def test_a_models_text_loses_its_control_characters() -> None:
     hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
-    assert _printable(hostile) == "a[2J]0;titleb31mc\n\tdé🙂"
+    assert printable(hostile) == "a[2J]0;titleb31mc\n\tdé🙂"
 
 
 def test_what_a_model_writes_to_a_terminal_has_no_control_characters(thirteen: Commands, model: Path) -> None:

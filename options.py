@@ -1,0 +1,59 @@
+"""Options that several commands share, and what is made of them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+BaseArgument = Annotated[
+    str, typer.Argument(help="A catalogue name, a hub id, a folder of safetensors, or a GGUF.")
+]
+AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, or a catalogue name.")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
+]
+AdapterOption = Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="The most the file may have: 600MB, 572MiB, 0.6GB, 3.9bpw; plans its types."),
+]
+ImportanceOption = Annotated[
+    Path | None, typer.Option(help="An importance file; with --size, measured and cached unless given.")
+]
+CalibrationOption = Annotated[
+    Path | None,
+    typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
+]
+TogetherOption = Annotated[
+    bool, typer.Option("--together", help="Price types by decoding 8 sequences at once, as a server does.")
+]
+TargetOption = Annotated[
+    str | None, typer.Option(help="x86, x86-avx512, arm or any; by default this machine's kind.")
+]
+PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
+CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
+LengthsOption = Annotated[
+    str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
+]
+Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
+
+
+def wish_of(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
+    """The `Wish` that --size, --target, --prefer, --costs and --together say; errors name the option."""
+    from .convert.budget import PREFERENCES, Wish  # noqa: PLC0415
+    from .convert.costs import costs_for, read_costs, this_target  # noqa: PLC0415
+    from .convert.size import parse_size  # noqa: PLC0415
+
+    if prefer not in PREFERENCES:
+        raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
+    if costs and target:
+        raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
+    table = read_costs(costs) if costs else costs_for(target or this_target())
+    return Wish(parse_size(size), prefer, table.together() if together else table)
+
+
+def shown_name(source: str) -> str:
+    """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
+    return Path(source).resolve().name if source and Path(source).exists() else source
