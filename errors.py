@@ -18,7 +18,11 @@ class ModelFileError(ThirteenError):
 
 
 class RequestError(ThirteenError):
-    """A request that cannot be run: an empty prompt, or one longer than the context."""
+    """A request that cannot be run: an empty prompt, a number out of its bounds, a name nobody knows."""
+
+
+class PromptLengthError(RequestError):
+    """A prompt that is longer than the context."""
 
 
 class BusyError(ThirteenError):

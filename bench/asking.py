@@ -99,9 +99,7 @@ def _put(ended: SimpleQueue[int], number: int, _: Handle) -> None:
 
 def _requests(engine: Engine, question: str, terms: Terms) -> list[Request]:
     tokens = _prompt(engine, question, terms)
-    if len(tokens) > engine.context:
-        raise RequestError(f"the prompt has {len(tokens)} tokens, but the context holds {engine.context}")
-    return [
+    requests = [
         Request(
             tokens,
             terms.max_tokens,
@@ -112,6 +110,8 @@ def _requests(engine: Engine, question: str, terms: Terms) -> list[Request]:
         )
         for sampling in terms.samplings
     ]
+    engine.check(requests[0])  # the others differ in their seeds
+    return requests
 
 
 def _record(number: int, question: Question, handles: Sequence[Handle]) -> Record:

@@ -1,11 +1,9 @@
 """How questions are put."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from ..errors import RequestError
-from ..runtime.engine import VOTING
-from ..runtime.poll import VOTES_MAX
-from ..runtime.request import LARGEST_SEED, Sampling, check_whole
+from ..runtime.poll import check_votes
+from ..runtime.request import Sampling, check_whole
 from .prompts import Prompt, prompt_named
 
 _TOGETHER = 40  # requests of a wave: five times what runs at once, so that few slots are idle at its end
@@ -34,11 +32,9 @@ class Terms:
     def __post_init__(self) -> None:
         prompt_named(self.prompt)
         check_whole("bench: max_tokens", self.max_tokens, 1)
-        check_whole("bench: votes", self.votes, 1)
-        if self.votes > VOTES_MAX:
-            raise RequestError(f"bench: votes must be at most {VOTES_MAX}, not {self.votes}")
-        if self.votes > 1 and self.sampling.greedy:
-            object.__setattr__(self, "sampling", replace(self.sampling, temperature=VOTING))
+        check_votes(self.votes)
+        if self.votes > 1:
+            object.__setattr__(self, "sampling", self.sampling.varied)
 
     @property
     def worded(self) -> Prompt:
@@ -51,7 +47,6 @@ class Terms:
         return max(_TOGETHER // self.votes, 1)
 
     @property
-    def samplings(self) -> tuple[Sampling, ...]:
+    def samplings(self) -> list[Sampling]:
         """That of each answer to a question, with a seed of its own."""
-        seeds = ((self.sampling.seed + vote) % (LARGEST_SEED + 1) for vote in range(self.votes))
-        return tuple(replace(self.sampling, seed=seed) for seed in seeds)
+        return self.sampling.seeded(self.votes)

@@ -91,12 +91,9 @@ class Desk:
         """Hand in some requests: all, or none.
 
         Raises:
-            RefusalError: a prompt is longer than the context.
             RequestError: one cannot be run.
             BusyError: there is no place for them.
         """
-        for request in requests:
-            self._check_length(request.tokens)
         handles = self.engine.submit_all(requests)
         self.watch(handles)
         return handles
@@ -115,14 +112,6 @@ class Desk:
     def _ended(self, handle: Handle) -> None:
         self._open.discard(handle)
         self.metrics.count_answer(handle)
-
-    def _check_length(self, tokens: Sequence[int]) -> None:
-        if len(tokens) > self.engine.context:
-            raise RefusalError(
-                400,
-                f"the prompt has {len(tokens)} tokens, but the context holds {self.engine.context}",
-                code="context_length_exceeded",
-            )
 
 
 def finished(answer: Answer) -> Answer:

@@ -21,7 +21,7 @@ from typing import Any, Self, TypedDict, Unpack
 import numpy as np
 
 from ..digest import file_sha256
-from ..errors import BusyError, RequestError
+from ..errors import BusyError, PromptLengthError, RequestError
 from . import request as state
 from .answer import Answer
 from .cores import default_threads
@@ -29,17 +29,16 @@ from .driver import DRIVER
 from .grammar import Grammar
 from .handle import Handle, Piece
 from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
-from .poll import VOTES_MAX, Poll
+from .poll import Poll, check_votes
 from .prefix import PrefixCache
 from .profile import PROFILES, Profile
 from .reply import Reply
-from .request import BASE, LARGEST_SEED, Request, Sampling, check_whole
+from .request import BASE, Request, Sampling, check_whole
 from .runner import Runner
 from .text import Message, Prompter, chat_template
 
 QUEUE = 64
 _GREEDY = Sampling()
-VOTING = 0.7  # temperature
 _ADAPTER = "adapter"  # the name of the one that is given without a name
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
 
@@ -286,7 +285,7 @@ class Engine:
             tokens,
             max_tokens,
             sampling,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=stop,
             calculator=calculator,
             grammar=grammar,
             adapter=adapter,
@@ -341,16 +340,10 @@ class Engine:
             RequestError: as request() and submit() do, or `votes` is out of bounds.
             BusyError: there are not as many places.
         """
-        check_whole("votes", votes, 1)
-        if votes > VOTES_MAX:
-            raise RequestError(f"votes must be at most {VOTES_MAX}, not {votes}")
+        check_votes(votes)
         request = replace(self.request(question, **options), logprobs=0)
-        sampling = request.sampling
-        if sampling.greedy:
-            sampling = replace(sampling, temperature=VOTING)
-        seeds = ((sampling.seed + vote) % (LARGEST_SEED + 1) for vote in range(votes))
-        ballots = [replace(request, sampling=replace(sampling, seed=seed)) for seed in seeds]
-        return Poll(self.submit_all(ballots))
+        samplings = request.sampling.varied.seeded(votes)
+        return Poll(self.submit_all([replace(request, sampling=sampling) for sampling in samplings]))
 
     def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
@@ -375,11 +368,15 @@ class Engine:
         with self._using():
             DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
 
+    def check(self, request: Request) -> None:
+        """Raise RequestError if a request can never be run here; see submit_all()."""
+        self._sequence(request)
+
     def _sequence(self, request: Request) -> state.Sequence:
         """What the runner is to have of a request, if it can be run."""
         self.model.check_tokens(request.tokens)
         if len(request.tokens) > self.context:
-            raise RequestError(
+            raise PromptLengthError(
                 f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
                 f"(the model was trained for {self.model.context_trained})"
             )

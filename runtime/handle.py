@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property
 from threading import Condition
 from typing import Any
 
 from .answer import Answer, final_answer, format_number
+from .bell import Bell, bell_of
 from .calculator import steps, verified
 from .request import End, TokenLogprob
 from .runner import Update
@@ -44,7 +44,7 @@ class Handle:
         self._changed = Condition()
         self._news: list[Update] = []
         self._text: list[str] = []
-        self._wakers: list[Callable[[], object]] = []
+        self._listening: list[tuple[Bell, asyncio.Event]] = []
         self._end: Future[End] = Future()
 
     @property
@@ -83,9 +83,8 @@ class Handle:
 
     def _wake(self) -> None:
         self._changed.notify_all()
-        for wake in self._wakers:
-            with suppress(RuntimeError):  # its loop is closed
-                wake()
+        for bell, came in self._listening:
+            bell.ring(came)
 
     def wait(self, timeout: float | None = None) -> End:
         """Wait for the end.
@@ -101,14 +100,16 @@ class Handle:
 
     def answer(self, timeout: float | None = None) -> Answer:
         """Wait for the whole answer; see wait()."""
-        return self._answer(self.wait(timeout))
+        self.wait(timeout)
+        return self._answer
 
     def __await__(self) -> Generator[Any, None, Answer]:
         return self._wait().__await__()
 
     async def _wait(self) -> Answer:
         try:
-            return self._answer(await asyncio.shield(asyncio.wrap_future(self._end)))
+            await asyncio.shield(asyncio.wrap_future(self._end))
+            return self._answer
         finally:
             self.abort()
 
@@ -125,10 +126,9 @@ class Handle:
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        came = asyncio.Event()
-        waker = partial(asyncio.get_running_loop().call_soon_threadsafe, came.set)
+        listening = (bell_of(asyncio.get_running_loop()), came := asyncio.Event())
         with self._changed:
-            self._wakers.append(waker)
+            self._listening.append(listening)
         try:
             last = False
             while not last:
@@ -142,7 +142,7 @@ class Handle:
                 last = piece.answer is not None
         finally:
             with self._changed:
-                self._wakers.remove(waker)
+                self._listening.remove(listening)
             self.abort()
 
     def _take(self) -> list[Update]:
@@ -156,8 +156,10 @@ class Handle:
         answer = self.answer() if ended else None
         return Piece("".join(update.text for update in news), tokens, logprobs, answer)
 
-    def _answer(self, end: End) -> Answer:
-        text = "".join(self._text)
+    @cached_property
+    def _answer(self) -> Answer:
+        """The whole answer, once it has ended."""
+        end, text = self.wait(0), "".join(self._text)
         number, equations = final_answer(text), steps(text)
         value = None if number is None else format_number(number)
         return Answer(

@@ -78,6 +78,11 @@ class _Log:
 _log = _Log()
 llama_cpp.llama_backend_init()
 
+# As a number, where llama_cpp's own makes a pointer object for each row of logits.
+_logits_address = ctypes.CFUNCTYPE(ctypes.c_void_p, llama_cpp.llama_context_p_ctypes, ctypes.c_int32)(
+    ("llama_get_logits_ith", llama_cpp.llama_cpp._lib)
+)
+
 
 class _Owner:
     """Something that holds a native handle, freed by close() or by leaving a with block."""
@@ -401,7 +406,8 @@ class Context(_Owner):
         DRIVER.attach(resting)
         self._handles.callback(DRIVER.detach, resting)
         self._batch = _Batch(room.batch)
-        self._row = ctypes.c_float * model.vocabulary_size  # np.ctypeslib would make the type anew each time
+        self._row: Any = ctypes.c_float * model.vocabulary_size
+        self._views: dict[int, Array] = {}  # by address: the library has its rows mostly where it had them
         self._adapter: Adapter | None = None
         self.apply(adapter)
 
@@ -476,10 +482,11 @@ class Context(_Owner):
 
     def logits_row(self, row: int) -> Array:
         """The logits at a batch index that decode() gave, (vocab,): a view until the next decode()."""
-        pointer = llama_cpp.llama_get_logits_ith(self.handle, row)
-        assert pointer, "the index is one that decode() returned"
-        memory: Any = self._row.from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(memory, np.float32)  # (vocab,)
+        address = _logits_address(self.handle, row)
+        assert address, "the index is one that decode() returned"
+        if address not in self._views:
+            self._views[address] = np.frombuffer(self._row.from_address(address), np.float32)  # (vocab,)
+        return self._views[address]
 
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         """How likely a token was at a batch index that decode() gave, and so many of the likeliest."""

@@ -19,7 +19,6 @@ Fields = Mapping[str, Any]
 Json = dict[str, Any]
 Spell = Callable[[int], bytes]  # the bytes of a token
 
-_VARIED = 0.7  # the temperature of several answers, unless the client says otherwise
 _LEAST_LOGPROB = -9999.0  # OpenAI's word for what is all but impossible; JSON has no infinity
 _FINISH = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
@@ -90,13 +89,12 @@ def _requests(
 ) -> list[Request]:
     if fields["stream_options"] is not None and not fields["stream"]:
         raise RefusalError(400, "stream_options is for stream: true", param="stream_options")
-    stop = fields["stop"] or ()
     return [
         Request(
             prompt,
             fields["max_tokens"],
             sampling,
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
+            stop=fields["stop"] or (),
             calculator=fields["calculator"],
             grammar=grammar,
             adapter=adapter,
@@ -109,19 +107,16 @@ def _requests(
 
 def _samplings(fields: Fields) -> list[Sampling]:
     """One for each answer, with a seed of its own."""
-    several = fields["n"] > 1
-    temperature = (_VARIED if several else 0.0) if fields["temperature"] is None else fields["temperature"]
-    first = randbelow(LARGEST_SEED + 1) if fields["seed"] is None else fields["seed"]
-    return [
-        Sampling(
-            temperature,
-            fields["top_k"],
-            fields["top_p"],
-            fields["min_p"],
-            seed=(first + number) % (LARGEST_SEED + 1),
-        )
-        for number in range(fields["n"])
-    ]
+    sampling = Sampling(
+        fields["temperature"] or 0.0,
+        fields["top_k"],
+        fields["top_p"],
+        fields["min_p"],
+        seed=randbelow(LARGEST_SEED + 1) if fields["seed"] is None else fields["seed"],
+    )
+    if fields["n"] > 1 and fields["temperature"] is None:
+        sampling = sampling.varied
+    return sampling.seeded(fields["n"])
 
 
 @dataclass(frozen=True)

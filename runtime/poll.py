@@ -14,10 +14,15 @@ from typing import Any
 
 from .answer import Answer, Tally
 from .handle import Handle
-from .request import StopReason
+from .request import StopReason, check_whole
 
 VOTES_MAX = 64
 WHOLE = (StopReason.END, StopReason.STOP)  # of an answer that was not cut short
+
+
+def check_votes(votes: object) -> None:
+    """Raise RequestError if it is not a number of votes."""
+    check_whole("votes", votes, 1, VOTES_MAX)
 
 
 class Poll:

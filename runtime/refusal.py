@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from starlette.responses import JSONResponse
 
-from ..errors import BusyError, RequestError, ThirteenError
+from ..errors import BusyError, PromptLengthError, RequestError, ThirteenError
 
 MESSAGE_MAX = 600  # characters; a client's own words come back in it
 RETRY_S = 1  # after which a client that found no place may ask again: some answer has ended by then
@@ -75,6 +75,8 @@ def refusal(error: BaseException) -> RefusalError:
         return error
     if isinstance(error, BusyError):
         return RefusalError(429, str(error))
+    if isinstance(error, PromptLengthError):
+        return RefusalError(400, str(error), code="context_length_exceeded")
     if isinstance(error, RequestError):
         return RefusalError(400, str(error))
     _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence as Several
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TypeGuard
 
 from ..errors import RequestError
 from .grammar import Grammar
 
 BASE = "base"  # the name of no adapter
 LOGPROBS_MAX = 20
+_VARIED = 0.7
 LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
 
 
@@ -26,14 +29,16 @@ def _real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(value: object) -> bool:
+def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise RequestError if it is not a whole number from `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Raise RequestError if it is not a whole number from `least`, and to `most` if that is given."""
+    if not _whole(value) or value < least:
         raise RequestError(f"{name} must be a whole number from {least}, not {value!r}")
+    if most is not None and value > most:
+        raise RequestError(f"{name} must be at most {most}, not {value}")
 
 
 # For each field of Sampling: the test it must pass and how to say it.
@@ -74,6 +79,16 @@ class Sampling:
     def greedy(self) -> bool:
         """Whether the likeliest token is always taken."""
         return self.temperature == 0
+
+    @property
+    def varied(self) -> "Sampling":
+        """This, or where it is greedy, and so would always say the same, this at a temperature of 0.7."""
+        return replace(self, temperature=_VARIED) if self.greedy else self
+
+    def seeded(self, answers: int) -> "list[Sampling]":
+        """One for each of several answers, with a seed of its own."""
+        seeds = ((self.seed + number) % (LARGEST_SEED + 1) for number in range(answers))
+        return [replace(self, seed=seed) for seed in seeds]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +143,7 @@ class Request:
         tokens: the prompt.
         max_tokens: how many tokens may follow.
         sampling: how they are chosen.
-        stop: texts that end the output, and are not part of it.
+        stop: texts that end the output, and are not part of it; or one.
         calculator: whether sums in the output get their exact results, which the model is not asked for.
         grammar: what the output must follow, None if it is free; then no sum is completed.
         adapter: by name; None is the engine's default.
@@ -140,7 +155,7 @@ class Request:
     tokens: tuple[int, ...]
     max_tokens: int = 512
     sampling: Sampling = field(default_factory=Sampling)
-    stop: tuple[str, ...] = ()
+    stop: Several[str] = ()
     calculator: bool = False
     grammar: Grammar | None = None
     adapter: str | None = None
