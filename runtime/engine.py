@@ -1,38 +1,33 @@
-"""The engine: a model that answers, from any thread, many questions at once.
-
-The driver's thread runs the steps of a Runner. What callers want of it, a new request or the end of one,
-waits until the step is over; so nothing in the runner needs a lock, and a request is gone within one step.
-"""
+"""The engine: a model that answers, from any thread, many questions at once."""
 
 import json
 import platform
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property, partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from threading import BoundedSemaphore, Condition, Lock
+from threading import Lock
 from time import perf_counter
 from typing import Any, Self, TypedDict, Unpack
 
 import numpy as np
 
 from ..digest import file_sha256
-from ..errors import BusyError, PromptLengthError, RequestError
+from ..errors import PromptLengthError, RequestError
 from . import request as state
 from .answer import Answer
 from .cores import default_threads
 from .driver import DRIVER
 from .grammar import Grammar
 from .handle import Handle, Piece
-from .llama import Adapter, Array, Context, Model, Room, Sampler, Span
+from .intake import Intake, Load
+from .llama import Adapter, Array, Context, Model, Room, Span
 from .poll import Poll, check_votes
 from .prefix import PrefixCache
 from .profile import PROFILES, Profile
-from .reply import Reply
 from .request import BASE, Request, Sampling, check_whole
 from .runner import Runner
 from .text import Message, Prompter, chat_template
@@ -41,14 +36,6 @@ QUEUE = 64
 _GREEDY = Sampling()
 _ADAPTER = "adapter"  # the name of the one that is given without a name
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """How many requests have a slot, and how many wait for one."""
-
-    running: int
-    waiting: int
 
 
 class Options(TypedDict, total=False):
@@ -155,12 +142,7 @@ class Engine:
             self._prompter = Prompter(self.model, template)
             self._owned = handles.pop_all()
         self._default = BASE if adapter is None else _ADAPTER
-        self._queue = queue
-        self._places = BoundedSemaphore(self.profile.slots + queue)
-        self._handles: dict[state.Sequence, Handle] = {}
-        self._lock = Condition()  # of whether it is closed, who uses the model, and the driver steps it
-        self._closed = self._closing = self._attached = self._broken = False
-        self._users = 0
+        self._intake = Intake(self.model, self._runner, slots=self.profile.slots, queue=queue)
         self._measuring_turn = Lock()
 
     @property
@@ -177,43 +159,17 @@ class Engine:
     @property
     def load(self) -> Load:
         """How many requests there are now."""
-        running = self._runner.running
-        return Load(running, max(len(self._handles) - running, 0))
+        return self._intake.load
 
     @property
     def closed(self) -> bool:
         """Whether it takes no more requests: it was closed, or an error that nobody foresaw has ended it."""
-        return self._closed
+        return self._intake.closed
 
     def close(self) -> None:
         """End what is running and free the model; a second call does nothing."""
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = self._closed = True
-            self._lock.wait_for(lambda: not self._users)
-        if self._attached:
-            DRIVER.call(self._finish)
-            DRIVER.detach(self)
-        self._owned.close()
-
-    @contextmanager
-    def _using(self) -> Iterator[None]:
-        """Keep the model while a caller's thread uses it.
-
-        Raises:
-            RequestError: the engine is closed.
-        """
-        with self._lock:
-            if self._closed:
-                raise RequestError("engine: it is closed")
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                self._lock.notify_all()
+        if self._intake.close():
+            self._owned.close()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
         """Take in a request; see submit_all().
@@ -239,16 +195,7 @@ class Engine:
                 engine is closed. As with BusyError, none of the requests goes on.
             BusyError: as many requests wait as may.
         """
-        sequences = deque(map(self._sequence, requests))
-        handles: list[Handle] = []
-        try:
-            while sequences:
-                places = self._reserve(len(sequences), wait)
-                handles += self._take_in([sequences.popleft() for _ in range(places)])
-        except BaseException:
-            _abort(handles)
-            raise
-        return handles
+        return self._intake.submit([self._sequence(request) for request in requests], wait=wait)
 
     def request(  # noqa: PLR0913 - what can be told of a question, each with its default
         self,
@@ -279,7 +226,7 @@ class Engine:
         Raises:
             RequestError: the question is empty, or the template does not take it.
         """
-        with self._using():
+        with self._intake.using():
             tokens = self._prompter.tokens(question, system)
         return Request(
             tokens,
@@ -297,7 +244,7 @@ class Engine:
         Raises:
             RequestError: nothing is said in it, or the template does not take it.
         """
-        with self._using():
+        with self._intake.using():
             return self._prompter.conversation(messages)
 
     def plain(self, text: str) -> tuple[int, ...]:
@@ -306,7 +253,7 @@ class Engine:
         Raises:
             RequestError: it is too long to be read.
         """
-        with self._using():
+        with self._intake.using():
             return self._prompter.plain(text)
 
     def answer(self, question: str, **options: Unpack[Options]) -> Answer:
@@ -365,7 +312,7 @@ class Engine:
         Raises:
             RequestError: the engine is closed.
         """
-        with self._using():
+        with self._intake.using():
             DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
 
     def check(self, request: Request) -> None:
@@ -385,99 +332,6 @@ class Engine:
             raise RequestError(f"adapter: {adapter!r} is not one of {', '.join(self.adapters)}")
         return state.Sequence(request, self.context, adapter, submitted_at=perf_counter())
 
-    def _reserve(self, wanted: int, wait: bool) -> int:
-        """Take up to so many places, and at least one."""
-        if not self._places.acquire(blocking=wait):
-            raise BusyError(f"{self.profile.slots} requests run and {self._queue} wait: no place for another")
-        taken = 1
-        while taken < wanted and self._places.acquire(blocking=False):
-            taken += 1
-        return taken
-
-    def _take_in(self, sequences: Sequence[state.Sequence]) -> list[Handle]:
-        """Give sequences, for which places are taken, to the thread."""
-        with ExitStack() as undo:
-            undo.callback(self._places_back, len(sequences))
-            with self._using(), ExitStack() as made:
-                samplers = [
-                    made.enter_context(
-                        Sampler(self.model, sequence.request.sampling, sequence.request.grammar)
-                    )
-                    for sequence in sequences
-                ]
-                handles = self._hand_over(sequences, samplers)
-                made.pop_all()
-            undo.pop_all()
-        return handles
-
-    def _places_back(self, count: int) -> None:
-        for _ in range(count):
-            self._places.release()
-
-    def _hand_over(self, sequences: Sequence[state.Sequence], samplers: Sequence[Sampler]) -> list[Handle]:
-        def add() -> None:
-            for sequence, sampler, reply in zip(sequences, samplers, replies, strict=True):
-                self._runner.add(sequence, sampler, reply)
-
-        replies = [_reply(self.model, sequence.request) for sequence in sequences]
-        handles = {sequence: Handle(partial(self._abort, sequence)) for sequence in sequences}
-        with self._lock:
-            self._attach()
-            self._handles |= handles
-            self._post(add)
-        return list(handles.values())
-
-    def _attach(self) -> None:
-        """Have the driver step this engine; its lock is held."""
-        if self._closed:
-            raise RequestError("engine: it is closed")
-        if not self._attached:
-            DRIVER.attach(self)
-            self._attached = True
-
-    def _abort(self, sequence: state.Sequence) -> None:
-        self._post(partial(self._runner.abort, sequence))
-
-    def _post(self, action: Callable[[], None]) -> None:
-        DRIVER.post(partial(self._guarded, action))
-
-    @property
-    def idle(self) -> bool:
-        """Whether there is nothing to compute; for the driver, as the next."""
-        return self._broken or self._runner.idle
-
-    def step(self) -> None:
-        """Compute one batch, and tell the handles."""
-        self._guarded(self._step)
-
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Do something in the driver's thread; an error that nobody foresaw ends the engine."""
-        try:
-            action()
-        except Exception as failure:
-            with self._lock:
-                self._broken = self._closed = True
-            while self._handles:
-                self._handles.popitem()[1].fail(failure)
-                self._places.release()
-
-    def _step(self) -> None:
-        for update in self._runner.step():
-            if update.end is None:
-                self._handles[update.sequence].put(update)
-                continue
-            handle = self._handles.pop(update.sequence)
-            self._places.release()
-            handle.fail(update.failure) if update.failure else handle.put(update)
-        if self._runner.idle:
-            self._runner.flush()
-
-    def _finish(self) -> None:
-        """End all requests."""
-        for sequence in list(self._handles):
-            self._guarded(partial(self._runner.abort, sequence))
-        self.step()
-
     def logits(self, tokens: Sequence[int]) -> Array:
         """The logits after each of `tokens`, computed exactly and apart from the requests that are running.
 
@@ -491,7 +345,7 @@ class Engine:
         if not 1 <= len(tokens) <= self.context:
             raise RequestError(f"logits: from 1 to {self.context} tokens fit the context, not {len(tokens)}")
         out = np.empty((len(tokens), self.model.vocabulary_size), np.float32)  # (n, vocab)
-        with self._using(), self._measuring_turn:
+        with self._intake.using(), self._measuring_turn:
             native = self._measuring
             try:
                 for start in range(0, len(tokens), native.room.batch):
@@ -515,10 +369,6 @@ class Engine:
         model = self.model.header.path
         folders = {} if folder is None else _folders(Path(folder), model, adapters, kind)
         return PrefixCache(self.profile.prefix_bytes, folders)
-
-
-def _reply(model: Model, request: Request) -> Reply:
-    return Reply(model, request.stop, calculator=request.calculator and not request.grammar)
 
 
 def _abort(handles: Sequence[Handle]) -> None:

@@ -13,8 +13,9 @@ from threading import Thread, active_count
 from time import sleep
 
 from thirteen.errors import BusyError, RequestError
-from thirteen.runtime.engine import Engine, Load
+from thirteen.runtime.engine import Engine
 from thirteen.runtime.handle import Handle
+from thirteen.runtime.intake import Load
 from thirteen.runtime.request import Request, Sampling
 
 THREADS, ENGINES, SECONDS = 50, 6, 0.5

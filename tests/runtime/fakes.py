@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
 from thirteen.runtime import engine as engine_module
+from thirteen.runtime import intake as intake_module
 from thirteen.runtime import runner as runner_module
-from thirteen.runtime.engine import Engine, Load
+from thirteen.runtime.engine import Engine
+from thirteen.runtime.intake import Load
 from thirteen.runtime.request import TokenLogprob
 
 END_OF_TURN = 256
@@ -163,7 +165,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     for room, name, fake in (
         (engine_module, "Model", Model),
         (engine_module, "Adapter", lora),
-        (engine_module, "Sampler", Echo),
+        (intake_module, "Sampler", Echo),
         (runner_module, "Context", Context),
     ):
         monkeypatch.setattr(room, name, fake)
@@ -183,8 +185,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
         engine.close()
         assert not any(native.held.values()), "a slot leaks"
         assert engine.load == Load(0, 0), "a request leaks"
-        places = engine.profile.slots + engine._queue
-        assert all(engine._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
+        places = engine._intake.slots + engine._intake.queue
+        assert all(engine._intake._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
     LORAS.clear()
     assert Native.alive == 0, "a native handle leaks"
     assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]

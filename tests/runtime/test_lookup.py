@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime import engine as engine_module
+from thirteen.runtime import intake as intake_module
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.lookup import NGRAM, Lookup
 from thirteen.runtime.request import Request, Sampling, StopReason
@@ -85,7 +85,7 @@ EVERY_END = [  # and a sum's result put in: of the first by one fake, of the sec
 def test_over_fakes_every_answer_is_what_it_is_without(opened, monkeypatch, says):
     """Whether drafts are right or wrong, and whatever ends an answer or puts tokens of its own in."""
     if says != "its prompt again":
-        monkeypatch.setattr(engine_module, "Sampler", Babbler)
+        monkeypatch.setattr(intake_module, "Sampler", Babbler)
     room = {"context": 64, "slots": 3, "prefix_bytes": 0}
     plain = opened(batch=4, **room)
     drafting = [opened(batch=3 * (1 + k) + spare, lookup=k, **room) for k, spare in ((1, 0), (DRAFTED, 7))]
