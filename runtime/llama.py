@@ -507,10 +507,14 @@ class Context(_Owner):
                 f"{self.model.header.path}: slot {slot} could not be cleared: {_log.reason()}"
             )
 
+    def nbytes(self, slot: int) -> int:
+        """How large save() of a sequence is."""
+        self._check_slot(slot)
+        return int(llama_cpp.llama_state_seq_get_size(self.handle, slot))
+
     def save(self, slot: int) -> NDArray[np.uint8]:
         """A copy of the keys and values of a sequence, for restore() in a context of the same kind."""
-        self._check_slot(slot)
-        blob = np.empty(llama_cpp.llama_state_seq_get_size(self.handle, slot), np.uint8)
+        blob = np.empty(self.nbytes(slot), np.uint8)
         written = llama_cpp.llama_state_seq_get_data(self.handle, _bytes(blob), len(blob), slot)
         assert written == len(blob), "the library writes what it says"
         return blob

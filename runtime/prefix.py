@@ -98,9 +98,13 @@ class PrefixCache:
                 return Found(length, blob)
         return None
 
+    def takes(self, nbytes: int) -> bool:
+        """Whether keys and values of this size can be kept at all."""
+        return nbytes <= self._bound
+
     def keep(self, adapter: str, prompt: tuple[int, ...], blob: Blob) -> None:
         """Take in the keys and values of a prompt, instead of those of its beginnings."""
-        if blob.nbytes > self._bound:
+        if not self.takes(blob.nbytes):
             return
         for entry in list(self._entries):
             if entry.adapter == adapter and entry.tokens == prompt[: len(entry.tokens)]:

@@ -242,8 +242,9 @@ class Runner:
         if self._prefixes and read:
             slot = _slot(sequence)
             self._native.clear(slot, len(prompt))
-            with suppress(MemoryError):  # then it is not kept
-                self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
+            if self._prefixes.takes(self._native.nbytes(slot)):  # before there is a copy in memory
+                with suppress(MemoryError):  # then it is not kept
+                    self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:

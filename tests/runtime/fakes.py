@@ -106,6 +106,9 @@ class Context(Native):
     def clear(self, slot, start=0):
         del self.held[slot][start:]
 
+    def nbytes(self, slot):
+        return 8 * (1 + len(self.held[slot]))
+
     def save(self, slot):
         return np.array([id(self.under[slot]), *self.held[slot]], np.int64).view(np.uint8)
 

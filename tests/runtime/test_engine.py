@@ -310,3 +310,12 @@ def test_an_unknown_profile_or_kind_is_refused(opened, options):
 
 def test_sampling_is_made_for_each_request(opened):
     assert opened().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
+
+
+@pytest.mark.parametrize("prefix_bytes", [8 * 40, 8 * 42])
+def test_no_copy_is_made_of_keys_and_values_that_would_not_be_kept(opened, prefix_bytes):
+    engine, copies = opened(prefix_bytes=prefix_bytes), []
+    save, native = engine._runner._native.save, engine._runner._native
+    native.save = lambda slot: copies.append(slot) or save(slot)
+    engine.submit(Request(tuple(b"a" * 40))).answer()
+    assert len(copies) == (prefix_bytes > 8 * 41)
