@@ -388,6 +388,7 @@ def bench_curve(
     as_json: Json = False,
 ) -> None:
     """Plot KL divergence against size: planned files beside llama.cpp's own types and mixes."""
+    from .adapters import folder_of  # noqa: PLC0415
     from .bench.curve import table  # noqa: PLC0415
     from .frontier import check_results, run, write_results  # noqa: PLC0415
     from .models.fetch import fetch  # noqa: PLC0415
@@ -395,7 +396,7 @@ def bench_curve(
     check_results(output_dir)
     wishes = [wish_of(size, target, prefer, costs, together=together) for size in sizes.split(",")]
     base_path = fetch(base, revision=revision, what="base")
-    adapter_path = fetch(adapter, what="adapter") if adapter else None
+    adapter_path = folder_of(adapter, base) if adapter else None
     with stage_bars() as stage:
         report = run(
             base_path,

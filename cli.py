@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from .adapter_commands import adapter_app
 from .bench_commands import bench_app
 from .console import (
     err,
@@ -28,6 +29,8 @@ from .console import (
 from .convert_commands import convert_app
 from .errors import RequestError, ThirteenError
 from .options import BaseArgument, Json, Revision, Threads
+from .train_commands import train_app
+from .tune_commands import tune_app
 
 if TYPE_CHECKING:
     from .runtime.answer import Answer
@@ -50,6 +53,9 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="The models and adapters known by name.", invoke_without_command=True)
 app.add_typer(convert_app)
+app.add_typer(train_app)
+app.add_typer(tune_app)
+app.add_typer(adapter_app, name="adapter")
 app.add_typer(bench_app, name="bench")
 app.add_typer(models_app, name="models")
 
@@ -150,7 +156,9 @@ def ask(
     words: Annotated[
         list[str], typer.Argument(metavar="[MODEL] QUESTION", help="A GGUF and a question (- reads it).")
     ],
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter: a GGUF LoRA.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="An adapter at run time: a GGUF LoRA, or as in convert.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
     context: Annotated[int, typer.Option(min=1, help="The most tokens of question and answer.")] = 2048,
@@ -199,9 +207,10 @@ def ask(
         if grammar
         else None,
     )
-    model = Path(words[0]) if len(words) == 2 else _default_model()
+    model = Path(words[0]) if len(words) == 2 else _default_model(adapted=adapter is None)
     slots = min(votes, _VOTES_AT_ONCE)
-    with Engine(model, adapter=adapter, context=context, slots=slots, threads=threads) as engine:
+    lora = _run_time_file(adapter, model) if adapter else None
+    with Engine(model, adapter=lora, context=context, slots=slots, threads=threads) as engine:
         if votes > 1:
             answer: Answer | None = engine.poll(question, votes, **options).answer()
         else:
@@ -225,7 +234,7 @@ def serve(
     name: Annotated[str | None, typer.Option(help="The model's name; by default that of its file.")] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=FILE", help="A GGUF LoRA, served as a model NAME; may be repeated."),
+        typer.Option(metavar="NAME=ADAPTER", help="As in ask, served as a model NAME; may be repeated."),
     ] = None,
     host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
@@ -268,8 +277,9 @@ def serve(
 
     keys = Keys.from_file(api_key_file) if api_key_file else None
     doorway = Doorway(host, port, keys, insecure, tuple(origin or ()))
-    adapters = _named_files(adapter or ())
-    model = model or _default_model()
+    named = _named(adapter or ())
+    model = model or _default_model(adapted=not named)
+    adapters = {own: _run_time_file(source, model) for own, source in named.items()}
     models = model_names(name or model.stem, adapters)
     limits = {} if max_tokens is None else {"max_tokens": max_tokens}
     bounds = Bounds(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **limits)
@@ -291,15 +301,22 @@ def serve(
         raise KeyboardInterrupt
 
 
-def _named_files(words: Iterable[str]) -> dict[str, Path]:
-    """Files by the names that are given to them, each as NAME=FILE."""
-    files: dict[str, Path] = {}
+def _named(words: Iterable[str]) -> dict[str, str]:
+    """Adapters by the names that are given to them, each as NAME=ADAPTER."""
+    named: dict[str, str] = {}
     for word in words:
-        name, equals, file = word.partition("=")
-        if not (name and equals and file) or name in files:
-            raise typer.BadParameter(f"--adapter {word}: give NAME=FILE, each name once")
-        files[name] = Path(file)
-    return files
+        name, equals, source = word.partition("=")
+        if not (name and equals and source) or name in named:
+            raise typer.BadParameter(f"--adapter {word}: give NAME=ADAPTER, each name once")
+        named[name] = source
+    return named
+
+
+def _run_time_file(adapter: str, model: Path) -> Path:
+    from .adapters import run_time_file  # noqa: PLC0415
+
+    with progress_bar("basis") as progress:
+        return run_time_file(adapter, model, progress=progress)
 
 
 def _speed(answer: "Answer") -> dict[str, float]:
@@ -338,7 +355,8 @@ def models(context: typer.Context) -> None:
     table = Table("name", "what", "parameters", "licence", box=None, pad_edge=False)
     table.add_row("embedded", f"{catalogue().embedded.base}, no download", "", "")
     for base in catalogue().bases.values():
-        what = base.hub_id + (" (gated)" if base.gated else "")
+        copy = f"; a public copy: {base.public_copy}" if base.public_copy else ""
+        what = base.hub_id + (f" (gated{copy})" if base.gated else "")
         table.add_row(base.name, what, f"{base.parameters:,}", base.licence)
     for adapter in catalogue().adapters.values():
         table.add_row(adapter.name, f"adapter for {adapter.base}", "", "")
@@ -353,11 +371,11 @@ def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     print(fetch(name, revision=revision, what="base"))
 
 
-def _default_model() -> Path:
+def _default_model(*, adapted: bool = True) -> Path:
     from .default import default_model  # noqa: PLC0415
 
     with progress_bar("preparing the default model") as progress:
-        return default_model(progress=progress)
+        return default_model(adapted=adapted, progress=progress)
 
 
 def _standard_input() -> str:

@@ -1,15 +1,13 @@
-"""The commands that make a file: `convert`, `plan`, `importance`, and `adapter …`."""
+"""The commands that make a model file: `convert`, `plan` and `importance`."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
 from .console import facts_table, json_text, progress_bar, show_file, show_result, stage_bars, warn
 from .options import (
-    AdapterArgument,
     AdapterOption,
     BaseArgument,
     CalibrationOption,
@@ -33,12 +31,6 @@ if TYPE_CHECKING:
     from .proof import Proof
 
 convert_app = typer.Typer()
-adapter_app = typer.Typer(
-    help="Look at an adapter, or write it for use at run time.",
-    epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13",
-    no_args_is_help=True,
-)
-convert_app.add_typer(adapter_app, name="adapter")
 
 
 @convert_app.command(
@@ -165,61 +157,15 @@ def importance(
     show_file(output, sha256, as_json)
 
 
-@adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
-def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
-    """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
-    from .convert.adapter import load_adapter, norms_by_layer  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    loaded = load_adapter(fetch(adapter, what="adapter"), shown_name(adapter))
-    norms = norms_by_layer(loaded)
-    facts = {
-        "adapter": loaded.id,
-        "kind": loaded.kind,
-        "rank": loaded.rank,
-        "trained numbers": loaded.trained,
-        "trained on": loaded.trained_on,
-        "tensors": len(loaded.deltas),
-        "sha256": loaded.sha256,
-    }
-    result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
-
-    def table() -> Table:
-        rows = {key: str(value) for key, value in facts.items()}
-        return facts_table(rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
-
-    show_result(as_json, result, table)
-
-
-@adapter_app.command(
-    "export", epilog="Example: thirteen adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf"
-)
-def adapter_export(
-    adapter: AdapterArgument,
-    base: Annotated[str, typer.Option(help="The base it is for: see convert.")],
-    output: Output,
-    revision: Revision = None,
-    as_json: Json = False,
-) -> None:
-    """Write an adapter as a GGUF LoRA, for use at run time beside the unmerged base."""
-    from .convert.export import export_adapter  # noqa: PLC0415
-    from .models.fetch import fetch  # noqa: PLC0415
-
-    sha256 = export_adapter(
-        fetch(adapter, what="adapter"),
-        fetch(base, revision=revision, what="base"),
-        output,
-        adapter_id=shown_name(adapter),
-        base_id=shown_name(base),
-    )
-    show_file(output, sha256, as_json)
-
-
 def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
+    from .adapters import folder_of  # noqa: PLC0415
     from .models.fetch import fetch  # noqa: PLC0415
 
     found = fetch(base, revision=revision, what="base")
-    return found, fetch(adapter, what="adapter") if adapter else None
+    if not adapter:
+        return found, None
+    with progress_bar("basis") as progress:
+        return found, folder_of(adapter, base, progress=progress)
 
 
 def _importance(base: Path, adapter: Path | None, calibration: Path | None, threads: int | None) -> Path:

@@ -9,12 +9,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 BaseArgument = Annotated[
     str, typer.Argument(help="A catalogue name, a hub id, a folder of safetensors, or a GGUF.")
 ]
-AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, or a catalogue name.")]
+AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, a catalogue name, or a code.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
 ]
-AdapterOption = Annotated[str | None, typer.Option(help="A PEFT folder, a hub id, or a catalogue name.")]
+AdapterOption = Annotated[
+    str | None, typer.Option(help="A PEFT folder, a hub id, a catalogue name, or a code.")
+]
 SizeOption = Annotated[
     str | None,
     typer.Option(help="The most the file may have: 600MB, 572MiB, 0.6GB, 3.9bpw; plans its types."),

@@ -4,6 +4,7 @@ The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and 
 tensor, and one alpha for all, with a scale of alpha / r.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,19 +40,39 @@ def export_adapter(
     loaded = load_adapter(adapter, adapter_id)
     loaded.fit(checkpoint)
     factors = _factors(loaded, checkpoint)
-    plans = [_plan(name, rows) for name, rows in factors]
     fields = {
-        "general.type": Field("adapter", _TEXT),
         "general.name": Field(loaded.id, _TEXT),
-        "adapter.type": Field("lora", _TEXT),
-        "adapter.lora.alpha": Field(float(loaded.rank), GGUFValueType.FLOAT32),  # B holds the scale already
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
         "thirteen.adapter.id": Field(loaded.id, _TEXT),
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         "thirteen.adapter.sha256": Field(loaded.sha256, _TEXT),
     }
+    return write_lora(output, checkpoint.architecture.name, fields, loaded.rank, factors)
+
+
+def write_lora(
+    output: Path,
+    architecture: str,
+    fields: Mapping[str, Field],
+    rank: int,
+    factors: Sequence[tuple[str, Rows]],
+) -> str:
+    """Write factors under their GGUF names, `….lora_a` (rank, in) and `….lora_b` (out, rank) by turns.
+
+    Returns:
+        The file's SHA-256.
+
+    Raises:
+        OutputError: `output` cannot be written.
+    """
+    kind = {
+        "general.type": Field("adapter", _TEXT),
+        "adapter.type": Field("lora", _TEXT),
+        "adapter.lora.alpha": Field(float(rank), GGUFValueType.FLOAT32),  # B holds the scale already
+    }
+    plans = [_plan(name, rows) for name, rows in factors]
     return write_gguf(
-        output, checkpoint.architecture.name, fields, plans, (rows.tobytes() for _, rows in factors)
+        output, architecture, {**kind, **fields}, plans, (rows.tobytes() for _, rows in factors)
     )
 
 

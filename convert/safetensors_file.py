@@ -5,7 +5,9 @@ a 2.5 GB checkpoint never counts as resident memory.
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AdapterError, CheckpointError
+from ..errors import AdapterError, CheckpointError, OutputError
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
 MAX_DIMENSIONS = 8  # numpy has a limit of its own
@@ -59,12 +61,19 @@ class Entry:
 
 
 class SafetensorsFile:
-    """One safetensors file; tensors are read row by row, from any thread."""
+    """One safetensors file; tensors are read row by row, from any thread.
+
+    Attributes:
+        path: where it lies.
+        entries: its tensors by name.
+        metadata: the texts that its header has beside them.
+    """
 
     def __init__(self, path: Path, error: type[CheckpointError | AdapterError] = CheckpointError) -> None:
         """Read the header of `path`; whatever is wrong with it is raised as `error`."""
         self.path = path
         self.error = error
+        self.metadata: dict[str, str] = {}
         try:
             self.entries = self._entries()
         except OSError as failure:
@@ -118,11 +127,42 @@ class SafetensorsFile:
             raise self.error(f"{self.path}: the header is not JSON: {failure}") from None
         if not isinstance(header, dict):
             raise self.error(f"{self.path}: the header is not a JSON object")
-        header.pop("__metadata__", None)
+        told = header.pop("__metadata__", None)
+        if isinstance(told, dict):
+            self.metadata = {name: value for name, value in told.items() if isinstance(value, str)}
         for name, value in header.items():
             if not _sound(value):
                 raise self.error(f"{self.path}: tensor {name!r} has a damaged entry")
         return header
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+    """Write tensors as float32, in the order of their names; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in sorted(tensors):
+        begin, end = end, end + tensors[name].size * 4
+        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for name in sorted(tensors):
+                file.write(np.ascontiguousarray(tensors[name], "<f4").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as failure:
+        raise OutputError(f"{path}: cannot write: {failure.strerror or failure}") from None
+    finally:
+        with suppress(OSError):  # gone when it has taken the file's name
+            part.unlink()
 
 
 def _begin(item: tuple[str, Any]) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class Base:
     architecture: str  # as GGUF names it
     parameters: int
     config: Mapping[str, Any]  # what decides the shapes, by transformers' names
+    public_copy: str | None = None  # of a gated one: never used but where a user names it
 
 
 @dataclass(frozen=True)

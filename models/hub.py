@@ -15,6 +15,7 @@ from typing import Literal
 
 from ..digest import file_sha256
 from ..errors import DownloadError
+from .catalogue import catalogue
 
 What = Literal["base", "adapter"]
 
@@ -227,7 +228,10 @@ def _explain(error: BaseException, hub_id: str, revision: str) -> str:
     advice = [text for kind, text in _ADVICE.items() if kind in kinds]
     advice += [text for status, text in _STATUS_ADVICE.items() if status in statuses]
     reason = next(filter(str.strip, str(chain[-1]).splitlines()), type(chain[-1]).__name__).strip()
-    return [*advice, _OTHERWISE][0].format(id=hub_id, revision=revision, reason=reason)
+    said = [*advice, _OTHERWISE][0].format(id=hub_id, revision=revision, reason=reason)
+    copies = (base.public_copy for base in catalogue().bases.values() if base.hub_id == hub_id)
+    copy = next(copies, None) if _LICENCE.format(id=hub_id) in said else None
+    return said + (f"; or give its public copy {copy}, under the same licence" if copy else "")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -24,6 +24,7 @@ from .driver import DRIVER
 from .grammar import Grammar
 from .handle import Handle, Piece
 from .intake import Intake, Load
+from .likelihood import Likelihoods
 from .llama import Adapter, Array, Context, Model, Room, Span
 from .poll import Poll, check_votes
 from .prefix import PrefixCache
@@ -35,6 +36,7 @@ from .text import Message, Prompter, chat_template
 QUEUE = 64
 _GREEDY = Sampling()
 _ADAPTER = "adapter"  # the name of the one that is given without a name
+_PAIRS = 8  # continuations that are read at once: about as many as fill a batch
 _LOGITS_ROWS = 64  # positions computed at once by logits(): each is a row of a vocabulary's width in memory
 
 
@@ -122,8 +124,9 @@ class Engine:
         with ExitStack() as handles:
             self.model = handles.enter_context(Model(Path(path), repack=self.profile.repack))
             self._loaded: dict[str, Adapter | None] = {BASE: None}
+            handles.callback(self._close_adapters)
             for name, file in files.items():
-                self._loaded[name] = handles.enter_context(Adapter(self.model, file))
+                self._loaded[name] = Adapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
             default = default_threads()
             self._room = Room(
@@ -318,6 +321,63 @@ class Engine:
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be run here; see submit_all()."""
         self._sequence(request)
+
+    def swap(self, name: str, path: str | Path) -> None:
+        """Load an adapter under a name, in the place of the one that has it if there is one.
+
+        Args:
+            name: for requests.
+            path: a LoRA in a GGUF file.
+
+        Raises:
+            ModelFileError: the file is not a GGUF, or is damaged.
+            AdapterError: it is not one for this model.
+            RequestError: requests are running, or the engine keeps beginnings of prompts, which would outlive
+                the adapter they were read under; or it is closed.
+        """
+        if name == BASE or self.profile.prefix_bytes:
+            raise RequestError(
+                f"swap: {name!r} in an engine of prefix_bytes {self.profile.prefix_bytes}: not 0"
+            )
+        with self._intake.using(), self._measuring_turn, ExitStack() as handles:
+            adapter = handles.enter_context(Adapter(self.model, Path(path)))
+            old = DRIVER.call(partial(self._runner.swap, name, adapter))
+            handles.pop_all()
+            if old:
+                old.close()
+
+    def _close_adapters(self) -> None:
+        for adapter in self._loaded.values():
+            if adapter:
+                adapter.close()
+
+    def log_likelihoods(
+        self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: str | None = None
+    ) -> list[float]:
+        """How likely the model finds continuations, many at once.
+
+        Args:
+            pairs: the tokens before, and those of the continuation.
+            adapter: the name of one of the engine's; by default the engine's own.
+
+        Returns:
+            For each in turn the log-probability of the continuation, in nats, summed over its tokens.
+
+        Raises:
+            RequestError: a part is empty, too long or has an unknown token; there is no such adapter; or the
+                engine is closed.
+            ModelFileError: the computation failed.
+        """
+        name = self._default if adapter is None else adapter
+        if name not in self.adapters:
+            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self.adapters)}")
+        with self._intake.using(), self._measuring_turn:
+            return self._likelihoods.read(pairs, self._loaded[name])
+
+    @cached_property
+    def _likelihoods(self) -> Likelihoods:
+        room = replace(self._room, slots=min(self._room.slots, _PAIRS))
+        return self._owned.enter_context(Likelihoods(self.model, room))
 
     def _sequence(self, request: Request) -> state.Sequence:
         """What the runner is to have of a request, if it can be run."""

@@ -1,11 +1,11 @@
 """The engine's loop body, for one thread: `step()` schedules, decodes, samples, and tells what came of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ..errors import ModelFileError
+from ..errors import ModelFileError, RequestError
 from . import request as state
 from .llama import Adapter, Context, Model, Room, Sampler, Span
 from .lookup import Lookup
@@ -54,7 +54,7 @@ class Runner:
         self,
         model: Model,
         room: Room,
-        adapters: Mapping[str, Adapter | None],
+        adapters: MutableMapping[str, Adapter | None],
         prefixes: PrefixCache | None = None,
         drafted: int = 0,
     ) -> None:
@@ -105,6 +105,22 @@ class Runner:
         """Take everything but one beginning out of the prefix cache."""
         if self._prefixes:
             self._prefixes.forget(adapter, but)
+
+    def swap(self, name: str, adapter: Adapter) -> Adapter | None:
+        """Put an adapter under a name.
+
+        Returns:
+            The one that had it, which nothing refers to any more.
+
+        Raises:
+            RequestError: there are sequences.
+        """
+        if self._voices:
+            raise RequestError(f"swap: {len(self._voices)} requests are running or waiting")
+        self._native.apply(None)
+        old = self._adapters.get(name)
+        self._adapters[name] = adapter
+        return old
 
     def close(self) -> None:
         """Free the room, and what there still is of sequences."""

@@ -988,7 +988,7 @@ def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, o
         ("--grammar", b'root ::= root | "a"', "begins with itself"),
     ],
 )
-def test_what_an_answer_cannot_follow_is_refused(  # noqa: PLR0917 - fixtures and a case
+def test_what_an_answer_cannot_follow_is_refused(
     option: str, written: bytes | None, says: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
 ) -> None:
     file = tmp_path / "constraint"

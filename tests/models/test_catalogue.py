@@ -50,6 +50,7 @@ def test_entries_are_well_formed():
     for base in catalogue().bases.values():
         assert re.fullmatch(r"[\w-]+/[\w.-]+-Instruct", base.hub_id)
         assert base.architecture in {"llama", "qwen2"}
+        assert bool(base.public_copy) == base.gated  # a choice for those whom the gate keeps out
         assert base.gated == base.hub_id.startswith("meta-llama/")
         assert base.licence == ("llama3.2" if base.gated else "apache-2.0")
         assert base.revision == "main" or re.fullmatch(r"[0-9a-f]{40}", base.revision)

@@ -201,6 +201,15 @@ def test_a_gated_repository_is_explained(child, repository, status):
     assert "`hf auth login` or set HF_TOKEN=" in message
 
 
+def test_a_public_copy_is_a_choice_that_is_told_of(tmp_path):
+    name = "meta-llama/Llama-3.2-1B-Instruct"
+    with serve({name: Repository({OLD: BASE}, {"main": OLD}, status=401)}) as hub:
+        child = Child(hub.url, tmp_path / "home")
+        message = child.error("llama-3.2-1b")
+        child.close()
+    assert f"{name} is gated" in message and "public copy unsloth/Llama-3.2-1B-Instruct" in message
+
+
 def test_a_token_that_may_not_is_told_apart_from_none(child, repository):
     repository.status, repository.error_code = 401, ""
     assert "the hub answers 401 for some/base (revision main)" in child.error("some/base", HF_TOKEN="x")

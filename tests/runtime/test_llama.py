@@ -377,7 +377,7 @@ def lora(tmp_path):
     """An adapter of the tiny model that changes one matrix."""
     import gguf
 
-    def write(  # noqa: PLR0917
+    def write(
         architecture="llama", name="blk.0.attn_q.weight", a=(1, 64), b=(64, 1), alpha=1.0, kind="adapter"
     ):
         path = tmp_path / "adapter.gguf"

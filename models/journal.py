@@ -1,0 +1,131 @@
+"""The journal of a search: a line of JSON for each generation, so that a killed run goes on where it was."""
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import OutputError, ThirteenError
+from .search import Check
+
+FILE = "generations.jsonl"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation told the search.
+
+    Attributes:
+        scores: of its candidates.
+        check: of the mean after it, if one was due.
+        seconds: that it took.
+        tokens_s: of these, those in which the model computed.
+        sigma: the size of the search's first step; of the first entry only, which is the base's own check.
+    """
+
+    scores: tuple[float, ...]
+    check: Check | None
+    seconds: float
+    tokens_s: float
+    sigma: float = 0.0
+
+
+class Journal:
+    """The file of a search. Its first line says what the search is, and no other goes on with it."""
+
+    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
+        """Open the journal in a folder, or begin it.
+
+        Args:
+            folder: made if need be.
+            told: all that decides the search, as JSON has it.
+
+        Raises:
+            OutputError: it cannot be written.
+            ThirteenError: the journal there is of another search, or damaged.
+        """
+        self.path = folder / FILE
+        self.told = dict(json.loads(json.dumps(told)))
+        self.generations: list[Generation] = []
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lines = self._whole_lines()
+            if not lines:
+                self._write(self.told)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot write: {error.strerror or error}") from None
+        if lines:
+            self._compare(self._read(lines[0], 1))
+            self.generations = [
+                self._generation(self._read(line, n), n) for n, line in enumerate(lines[1:], 2)
+            ]
+
+    def append(self, generation: Generation) -> None:
+        """Put a generation on record: from here on it is on disk.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            self._write(asdict(generation))
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot write: {error.strerror or error}") from None
+        self.generations.append(generation)
+
+    def _whole_lines(self) -> list[str]:
+        """The lines there are; what a killed run left of another one is cut off."""
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(self.path, len(whole))
+        return whole.decode("utf-8", "replace").splitlines()
+
+    def _write(self, entry: Mapping[str, Any]) -> None:
+        line = (json.dumps(entry) + "\n").encode()
+        with self.path.open("ab") as file:
+            start = file.tell()
+            try:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                with suppress(OSError):  # a full disk keeps half a line
+                    os.truncate(self.path, start)
+                raise
+
+    def _read(self, line: str, number: int) -> dict[str, Any]:
+        try:
+            entry = json.loads(line)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict):
+            raise ThirteenError(f"{self.path}, line {number}: not an entry of a search's journal")
+        return entry
+
+    def _compare(self, found: Mapping[str, Any]) -> None:
+        for key in {*self.told, *found}:
+            if found.get(key) != self.told.get(key):
+                raise ThirteenError(
+                    f"{self.path}: the run there has {key} {found.get(key)!r}, this one "
+                    f"{self.told.get(key)!r}: go on with the same, or choose another folder"
+                )
+
+    def _generation(self, entry: Mapping[str, Any], number: int) -> Generation:
+        try:
+            check = entry["check"]
+            return Generation(
+                tuple(float(score) for score in entry["scores"]),
+                None
+                if check is None
+                else Check(float(check["score"]), int(check["right"]), int(check["rows"])),
+                float(entry["seconds"]),
+                float(entry["tokens_s"]),
+                float(entry.get("sigma", 0.0)),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ThirteenError(f"{self.path}, line {number}: not a generation's scores") from None

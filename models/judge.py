@@ -1,0 +1,173 @@
+"""How good an adapter of some numbers is: what the quantized model answers with it, or holds likely."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from ..convert.candidate import CandidateFile
+from ..errors import ThirteenError
+from ..runtime.answer import Answer, format_number, parse_number
+from ..runtime.engine import Engine
+from ..runtime.request import BASE, Request, StopReason
+from .rows import Row
+from .search import Numbers
+
+T = TypeVar("T")
+SCORES = ("reference", "answer", "exact")
+_CUE = "\nThe answer is"
+_FLOOR = -8.0  # nats: how unlikely a right answer can count as, so that one question does not outweigh all
+_UNFINISHED = 1.0  # nats that an answer costs that did not end in time
+_NAME = "candidate"
+
+
+class Judge(Protocol):
+    """What tells good numbers from worse ones."""
+
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row]) -> list[float]:
+        """The score of each candidate on the same rows; higher is better."""
+
+    def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+        """Whether each row is answered rightly."""
+
+    @property
+    def spent(self) -> "Spent":
+        """What all that took."""
+
+
+@dataclass
+class Spent:
+    """What judging took: seconds of the model and of putting adapters in place, tokens in and out."""
+
+    model_s: float = 0.0
+    swap_s: float = 0.0
+    tokens: int = 0
+    swaps: int = 0
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are put.
+
+    Attributes:
+        score: what is scored: `reference`, how likely a token of the solution is; `answer`, how likely the
+            right answer is after the model's own; `exact`, the part that is right.
+        system: what the model is told beforehand, None for what its template says.
+        max_tokens: the longest answer.
+        calculator: whether sums in answers are completed.
+    """
+
+    score: str = "reference"
+    system: str | None = None
+    max_tokens: int = 64
+    calculator: bool = True
+
+    def __post_init__(self) -> None:
+        if self.score not in SCORES:
+            raise ThirteenError(f"--score {self.score!r}: there are {', '.join(SCORES)}")
+
+
+class EngineJudge:
+    """Judges by an engine that runs the model which will be shipped."""
+
+    def __init__(self, engine: Engine, file: CandidateFile, asking: Asking) -> None:
+        """Take an engine that keeps no beginnings of prompts, and the file that its adapter comes from."""
+        self._engine, self._file, self._asking = engine, file, asking
+        self._spent = Spent()
+
+    @property
+    def spent(self) -> Spent:
+        """See Judge."""
+        return self._spent
+
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row]) -> list[float]:
+        """See Judge."""
+        requests = [self._request(row) for row in rows]
+        score = {"reference": self._reference, "answer": self._answer, "exact": self._exact}[
+            self._asking.score
+        ]
+        return [score(self._place(numbers), requests, rows) for numbers in candidates]
+
+    def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+        """See Judge."""
+        answers = self._answers(self._place(numbers), [self._request(row) for row in rows])
+        return [is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]
+
+    def log_likelihoods(
+        self, numbers: Numbers, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+    ) -> list[float]:
+        """The log-probabilities of continuations, as Engine.log_likelihoods()."""
+        adapter = self._place(numbers)
+        self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
+        return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
+
+    def _place(self, numbers: Numbers) -> str:
+        """Have the engine load the adapter of some numbers; the base itself where they are all zero."""
+        if not numbers.any():
+            return BASE
+        start = perf_counter()
+        self._file.write(numbers.astype(np.float32))
+        self._engine.swap(_NAME, self._file.path)
+        self._spent.swap_s += perf_counter() - start
+        self._spent.swaps += 1
+        return _NAME
+
+    def _timed(self, compute: Callable[[], T]) -> T:
+        start = perf_counter()
+        done = compute()
+        self._spent.model_s += perf_counter() - start
+        return done
+
+    def _request(self, row: Row) -> Request:
+        asking = self._asking
+        return self._engine.request(
+            row.question, system=asking.system, max_tokens=asking.max_tokens, calculator=asking.calculator
+        )
+
+    def _answers(self, adapter: str, requests: Sequence[Request]) -> list[Answer]:
+        def compute() -> list[Answer]:
+            chosen = [replace(request, adapter=adapter) for request in requests]
+            return [handle.answer() for handle in self._engine.submit_all(chosen, wait=True)]
+
+        answers = self._timed(compute)
+        self._spent.tokens += sum(a.usage.prompt_tokens + a.usage.completion_tokens for a in answers)
+        return answers
+
+    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+        answers = self._answers(adapter, requests)
+        return float(np.mean([is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]))
+
+    def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+        end = [token for token in (self._engine.model.eos,) if token is not None]
+        after = [[*self._tokens(row.solution), *end] for row in rows]
+        totals = self._read(adapter, [request.tokens for request in requests], after)
+        return float(np.mean([total / len(one) for total, one in zip(totals, after, strict=True)]))
+
+    def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+        answers = self._answers(adapter, requests)
+        before = [
+            (*request.tokens, *self._tokens(answer.text + _CUE))
+            for request, answer in zip(requests, answers, strict=True)
+        ]
+        totals = self._read(adapter, before, [self._tokens(f" {row.answer}") for row in rows])
+        late = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
+        return float(np.maximum(totals, _FLOOR).mean() - _UNFINISHED * late)
+
+    def _read(
+        self, adapter: str, before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
+    ) -> list[float]:
+        pairs = list(zip(before, after, strict=True))
+        self._spent.tokens += sum(map(len, before)) + sum(map(len, after))
+        return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
+
+    def _tokens(self, text: str) -> list[int]:
+        return self._engine.model.tokenize(text, special=False, bos=False)
+
+
+def is_right(answer: Answer, row: Row) -> bool:
+    """Whether an answer ended in time and is the row's."""
+    wanted = parse_number(row.answer)
+    done = answer.stop_reason is not StopReason.LENGTH
+    return done and wanted is not None and answer.value == format_number(wanted)

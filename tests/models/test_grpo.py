@@ -1,0 +1,35 @@
+"""Reinforcement learning by trl: it runs on a CPU, and learns a toy task."""
+
+from dataclasses import replace
+
+import pytest
+from thirteen.errors import ThirteenError
+from thirteen.models.grpo import Rollouts, reinforce, reward
+from thirteen.models.recipe import RECIPES
+from thirteen.models.rows import Row
+
+
+def test_the_reward_is_for_a_right_final_answer():
+    said = ["so 3\n#### 4", "It is 5.", "no idea", "#### 1,000"]
+    assert reward(completions=said, answer=["4", "4", "4", "1000"], prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
+    """The toy task: a random model is to say a 7. One of its 272 tokens is one; others make other numbers."""
+    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
+    rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
+    result = reinforce(
+        base("llama"), rows, tmp_path / "out", recipe=recipe, rollouts=rollouts, base_id="tiny"
+    )
+    assert len(result.rewards) == 40 and result.completions == 2_560
+    assert result.mean(first=False) > result.mean(first=True) + 0.5
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert capsys.readouterr().out == ""  # standard output is for results
+    assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 2_560 / 3600)
+
+
+@pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
+def test_rollouts_out_of_bounds_are_refused(change):
+    with pytest.raises(ThirteenError, match="grpo: at least 2 completions"):
+        Rollouts(**change)
