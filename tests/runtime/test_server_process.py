@@ -103,7 +103,7 @@ def test_what_cannot_be_served_is_one_line(tiny, tmp_path):
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
             (["--port", taken.getsockname()[1]], "in use"),
             (["--host", "256.1.1.1", "--insecure"], "256.1.1.1 port 8080"),
-            (["--adapter", "file.gguf"], "give NAME=FILE"),
+            (["--adapter", "file.gguf"], "give NAME=ADAPTER"),
             (["--adapter", "tiny=file.gguf"], "the model itself has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
             (["--profile", "toaster"], "'toaster' is not one of"),
