@@ -14,7 +14,7 @@ from thirteen.runtime.request import Request, Sampling, StopReason
 
 from .adapters import write_lora
 
-REQUESTS, CONTEXT = 3000, 64
+REQUESTS, CONTEXT = 3600, 64  # an hour of a request a second
 GRAMMAR = from_gbnf('root ::= [a-c]+ "." | "#" [0-9]{2}')
 ADAPTERS = ("base", "a", "b", None)
 SHARED = tuple(b"the same beginning of a prompt, ")
