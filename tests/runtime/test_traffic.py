@@ -8,8 +8,9 @@ from random import Random
 from threading import enumerate as enumerate_threads
 
 from thirteen.errors import BusyError, RequestError
-from thirteen.runtime.engine import Engine, Load
+from thirteen.runtime.engine import Engine
 from thirteen.runtime.grammar import from_gbnf
+from thirteen.runtime.intake import Load
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from .adapters import write_lora
