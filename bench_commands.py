@@ -31,6 +31,7 @@ from .options import (
     TargetOption,
     Threads,
     TogetherOption,
+    memory_size,
     shown_name,
     wish_of,
 )
@@ -111,9 +112,16 @@ def bench_size(
     show_result(as_json, asdict(report), lambda: table(report))
 
 
-@bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf")
+@bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf --cap 1GB")
 def bench_memory(
     model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    cap: Annotated[
+        str | None, typer.Option(help="Answer within this limit, as 1GB; also finds the smallest that works.")
+    ] = None,
+    profile: Annotated[str, typer.Option(help="With --cap: laptop, server or phone.")] = "phone",
+    context: Annotated[
+        int, typer.Option(min=1, help="With --cap: the most tokens of prompt and answer.")
+    ] = 2048,
     adapter: Annotated[Path | None, typer.Option(help="A run-time adapter, as a GGUF LoRA.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
@@ -121,13 +129,27 @@ def bench_memory(
     as_json: Json = False,
 ) -> None:
     """Measure what a model takes: memory by what it is for, cold and warm starts, energy for a token."""
-    from .bench.memory import measure, table  # noqa: PLC0415
-    from .bench.settings import Settings  # noqa: PLC0415
     from .runtime.cores import physical_cores  # noqa: PLC0415
 
-    settings = Settings(prompt_tokens, decode_tokens, physical_cores() if threads is None else threads)
-    memory = measure(model, adapter, settings)
+    threads = physical_cores() if threads is None else threads
+    if cap is not None:
+        _bench_cap(model, cap, profile, context, threads, as_json)
+        return
+    from .bench.memory import measure, table  # noqa: PLC0415
+    from .bench.settings import Settings  # noqa: PLC0415
+
+    memory = measure(model, adapter, Settings(prompt_tokens, decode_tokens, threads))
     show_result(as_json, asdict(memory), lambda: table(memory, model))
+
+
+def _bench_cap(model: Path, cap: str, profile: str, context: int, threads: int, as_json: bool) -> None:
+    from .bench.cap import run, table  # noqa: PLC0415
+    from .bench.capped import Trial  # noqa: PLC0415
+
+    trial = Trial(profile, context, threads)
+    with progress_bar("memory") as progress:
+        report = run(model, memory_size("--cap", cap), trial, progress)
+    show_result(as_json, asdict(report), lambda: table(report, model))
 
 
 @bench_app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")

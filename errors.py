@@ -29,6 +29,10 @@ class BusyError(ThirteenError):
     """A request that the engine has no place for now, neither running nor waiting; later it may."""
 
 
+class NoRoomError(ThirteenError):
+    """A model that needs more memory than there is, with the room that was asked for."""
+
+
 class DownloadError(ThirteenError):
     """A file that could not be fetched, or whose hash is not the published one."""
 

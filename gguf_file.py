@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from errno import ENOMEM
 from functools import cached_property
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from .errors import ModelFileError
+from .errors import ModelFileError, NoRoomError
 
 T = TypeVar("T")
 
@@ -103,6 +104,7 @@ def read_header(path: Path, *, passing_over: Collection[str] = ()) -> Header:
 
     Raises:
         ModelFileError: the file is missing, not a GGUF, or says something that its size or the format denies.
+        NoRoomError: it does not fit this process' limit of address space.
     """
     with _mapped(path) as data:
         try:
@@ -122,6 +124,8 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
     except OSError as error:
+        if error.errno == ENOMEM:  # a limit of address space
+            raise NoRoomError(f"{path}: there is no room in memory for {path.stat().st_size} bytes") from None
         raise ModelFileError(f"{path}: {error.strerror or error}") from None
 
 

@@ -1,11 +1,16 @@
 """What is in a GGUF file: sizes, types and provenance, told by its header alone."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
-from .gguf_file import read_header
+from .errors import ModelFileError, RequestError
+from .gguf_file import Header, read_header
+from .runtime.model_file import check_model
+from .runtime.need import KV_TYPES, Need, need
+from .runtime.profile import PROFILES, Profile
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,27 @@ class Share:
     tensors: int
     weights: int
     nbytes: int
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an engine will need for the file, told from its header."""
+
+    context: int
+    kv: str
+    total_bytes: int
+    parts: Need
+
+    @property
+    def text(self) -> str:
+        """In a line."""
+        parts = self.parts
+        sizes = (
+            *(("weights", parts.weights_bytes), ("laid out anew", parts.copied_bytes)),
+            *(("keys and values", parts.kv_bytes), ("kept prompts", parts.prefix_bytes)),
+        )
+        named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
+        return f"{self.total_bytes / 1e6:,.0f} MB at {self.context} tokens in {self.kv} ({named}, the rest)"
 
 
 @dataclass(frozen=True)
@@ -31,10 +57,31 @@ class Inspection:
     metadata: dict[str, str | int | float | bool]  # the model's shape: its architecture's keys
     tokenizer: dict[str, str | int | float | bool]
     provenance: dict[str, str]  # the `thirteen.*` keys
+    memory: dict[str, Memory]  # by profile; none for a file that this build cannot run
 
 
-def inspect(path: Path) -> Inspection:
+def rooms(name: str | None, context: int | None, kv: str | None) -> dict[str, Profile]:
+    """The profiles, or the named one, with another context or type of keys and values.
+
+    Raises:
+        RequestError: there is no such profile or type.
+    """
+    for what, given, known in (("profile", name, PROFILES), ("kv", kv, KV_TYPES)):
+        if given is not None and given not in known:
+            raise RequestError(f"{what}: {given!r} is not one of {', '.join(known)}")
+    chosen = PROFILES if name is None else {name: PROFILES[name]}
+    return {
+        key: replace(profile, context=context or profile.context, kv=kv or profile.kv)
+        for key, profile in chosen.items()
+    }
+
+
+def inspect(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspection:
     """Summarize the GGUF file at `path`.
+
+    Args:
+        path: the file.
+        profiles: the rooms for which to tell the memory, by name.
 
     Raises:
         ModelFileError: it is no GGUF, or a damaged one.
@@ -72,4 +119,17 @@ def inspect(path: Path) -> Inspection:
         metadata=under(f"{architecture}."),
         tokenizer=under("tokenizer.ggml."),
         provenance={key: str(value) for key, value in under("thirteen.").items()},
+        memory=_memory(header, profiles),
     )
+
+
+def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, Memory]:
+    try:
+        check_model(header)
+    except ModelFileError:
+        return {}
+    wanted = {name: (profile, need(header, profile)) for name, profile in profiles.items()}
+    return {
+        name: Memory(profile.context, profile.kv, parts.total_bytes, parts)
+        for name, (profile, parts) in wanted.items()
+    }

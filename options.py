@@ -59,3 +59,17 @@ def wish_of(size: str, target: str | None, prefer: str, costs: Path | None, *, t
 def shown_name(source: str) -> str:
     """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
     return Path(source).resolve().name if source and Path(source).exists() else source
+
+
+def memory_size(option: str, text: str) -> int:
+    """Bytes of memory, from the text of an option: 1GB, 900MiB."""
+    from .convert.size import parse_size  # noqa: PLC0415
+    from .errors import OutputError  # noqa: PLC0415
+
+    try:
+        size = parse_size(text)
+    except OutputError:
+        size = None
+    if size is None or size.unit is None:
+        raise typer.BadParameter(f"{option} {text!r}: write it like 1GB, 600MB or 572MiB")
+    return size.file_bytes(0)

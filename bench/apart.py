@@ -4,14 +4,22 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from .. import errors
 from ..errors import ThirteenError
 
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
-def call(module: str, arguments: Sequence[str], died: Callable[[int, str], ThirteenError]) -> dict[str, Any]:
+
+def call(
+    module: str,
+    arguments: Sequence[str],
+    died: Callable[[int, str], ThirteenError],
+    environment: Mapping[str, str] = _NOTHING,
+) -> dict[str, Any]:
     """Run a module of ours whose main() ends with answer().
 
     Args:
@@ -19,6 +27,7 @@ def call(module: str, arguments: Sequence[str], died: Callable[[int, str], Thirt
         arguments: of its command line.
         died: the error for a process that ended without an answer, from its status (a negative one is the
             signal that ended it) and the last line that it printed.
+        environment: variables that it has beside ours.
 
     Returns:
         What it answered.
@@ -28,7 +37,8 @@ def call(module: str, arguments: Sequence[str], died: Callable[[int, str], Thirt
     """
     # -P: a folder of the caller's must not stand in for a package of ours.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    quick = os.environ | {"GGML_NO_BACKTRACE": "1"}  # else ggml's abort() waits for a debugger
+    # Without the last, ggml's abort() waits for a debugger.
+    quick = {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=quick)  # noqa: S603 - ours
     try:
         said: dict[str, Any] = json.loads(done.stdout)

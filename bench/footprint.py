@@ -2,17 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
-from gguf import GGMLQuantizationType
-
-from ..gguf_file import Header, row_bytes
-from ..runtime.profile import Profile
-
 _PROC = Path("/proc/self")
-_KV_TYPES = {"f16": GGMLQuantizationType.F16, "q8_0": GGMLQuantizationType.Q8_0}
-_KV_CELLS = 256  # llama.cpp rounds up each sequence's cells to a multiple of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +65,6 @@ def mapped_bytes(path: Path, proc: Path = _PROC) -> int:
         else:  # "7f00-7f01 r--p 0000 08:01 42    /the/file"
             inside = line.partition("/")[1:] == ("/", str(path.resolve())[1:])
     return found
-
-
-def kv_bytes(header: Header, profile: Profile, context: int) -> int:
-    """Bytes of keys and values that an engine sets aside.
-
-    Args:
-        header: of the model.
-        profile: what was asked for: slots and type.
-        context: tokens of each slot.
-    """
-    shape = {key.partition(".")[2]: value for key, value in header.metadata.items()}
-    heads = int(shape["attention.head_count"])
-    head_dim = int(shape.get("attention.key_length", int(shape["embedding_length"]) // heads))
-    value_dim = int(shape.get("attention.value_length", head_dim))
-    kv_heads = int(shape.get("attention.head_count_kv", heads))
-    cells = context + -context % _KV_CELLS
-    of_a_cell = sum(row_bytes(kv_heads * dim, _KV_TYPES[profile.kv]) for dim in (head_dim, value_dim))
-    return prod((int(shape["block_count"]), profile.slots, cells, of_a_cell))
 
 
 def _sizes(text: str) -> Iterator[tuple[str, int]]:

@@ -19,9 +19,10 @@ from ..errors import ModelFileError
 from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
 from ..runtime.llama import Model
+from ..runtime.need import kv_bytes
 from . import apart, energy
 from .energy import Energy
-from .footprint import Footprint, Resident, footprint, kv_bytes, mapped_bytes, resident
+from .footprint import Footprint, Resident, footprint, mapped_bytes, resident
 from .page_cache import drop
 from .restore import restore
 from .settings import Settings, load

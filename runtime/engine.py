@@ -25,7 +25,8 @@ from .grammar import Grammar
 from .handle import Handle, Piece
 from .intake import Intake, Load
 from .likelihood import Likelihoods
-from .llama import Adapter, Array, Context, Model, Room, Span
+from .llama import CONTEXT_MAX, Adapter, Array, Context, Model, Room, Span
+from .need import check_need
 from .poll import Poll, check_votes
 from .prefix import PrefixCache
 from .profile import PROFILES, Profile
@@ -101,6 +102,7 @@ class Engine:
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
             AdapterError: an adapter is not one for this model.
+            NoRoomError: it needs more memory than there is; nothing has been loaded.
             RequestError: a number is out of bounds, or a name is not known.
         """
         self.profile = _profile(
@@ -121,23 +123,16 @@ class Engine:
             raise RequestError(f"adapters: {BASE!r} and {_ADAPTER!r} are names that the engine gives")
         if adapter is not None:
             files[_ADAPTER] = Path(adapter)
+        room = _room(self.profile, threads)
         with ExitStack() as handles:
-            self.model = handles.enter_context(Model(Path(path), repack=self.profile.repack))
+            admit = partial(check_need, profile=self.profile, threads=room.prefill_threads or room.threads)
+            self.model = handles.enter_context(Model(Path(path), repack=self.profile.repack, admit=admit))
             self._loaded: dict[str, Adapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
             for name, file in files.items():
                 self._loaded[name] = Adapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
-            default = default_threads()
-            self._room = Room(
-                context=self.context,
-                slots=self.profile.slots,
-                batch=self.profile.batch,
-                threads=default.decode if threads is None else threads,
-                prefill_threads=default.prefill if threads is None else threads,
-                outputs=self.profile.slots * (1 + self.profile.lookup),
-                kv=self.profile.kv,
-            )
+            self._room = replace(room, context=self.context)
             cache = self._prefixes(files, prefix_folder)
             self._runner = Runner(self.model, self._room, self._loaded, cache, self.profile.lookup)
             handles.callback(self._runner.close)
@@ -434,6 +429,24 @@ class Engine:
 def _abort(handles: Sequence[Handle]) -> None:
     for handle in handles:
         handle.abort()
+
+
+def _room(profile: Profile, threads: int | None) -> Room:
+    """What a profile asks of a context, before it is known how long the model's can be.
+
+    Raises:
+        RequestError: a number is out of bounds, or the type of keys and values is not known.
+    """
+    default = default_threads()
+    return Room(
+        context=min(profile.context, CONTEXT_MAX),
+        slots=profile.slots,
+        batch=profile.batch,
+        threads=default.decode if threads is None else threads,
+        prefill_threads=default.prefill if threads is None else threads,
+        outputs=profile.slots * (1 + profile.lookup),
+        kv=profile.kv,
+    )
 
 
 def _profile(name: str | Profile, **changes: Any) -> Profile:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AdapterError, ModelFileError, RequestError
-from ..gguf_file import read_header
+from ..gguf_file import Header, read_header
 from .driver import DRIVER, Resting
 from .grammar import Grammar
 from .model_file import check_adapter, check_model
@@ -37,9 +37,10 @@ NORMALISED = (
 _NAMES = ("utf-8", "surrogateescape")  # how read_header() reads the names of tokens
 _MORE_DIGITS = re.compile(r"[.,]?[0-9]")
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
+CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
 # The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
 _ROOM = {
-    "context": 1 << 22,
+    "context": CONTEXT_MAX,
     "slots": SEQUENCES_MAX,
     "batch": 1 << 16,
     "outputs": 1 << 16,
@@ -127,11 +128,14 @@ class Model(_Owner):
         adds_bos: whether its tokenizer puts `bos` before every text.
     """
 
-    def __init__(self, path: Path, *, repack: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, repack: bool = True, admit: Callable[[Header], None] = lambda header: None
+    ) -> None:
         """Load the model.
 
         Args:
             path: a GGUF file.
+            admit: is shown the header before anything is loaded, and raises if it is not to be.
             repack: lay weights out anew for this processor where there are kernels for that. They are
                 quicker, but on some kinds of processors they round activations otherwise.
 
@@ -141,6 +145,7 @@ class Model(_Owner):
         super().__init__()
         self.header = read_header(path, passing_over=("tokenizer.ggml.merges",))
         check_model(self.header)
+        admit(self.header)
         params = llama_cpp.llama_model_default_params()
         params.n_gpu_layers = 0
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP

@@ -10,13 +10,13 @@ from math import isfinite
 
 import pytest
 from rich.console import Console
-from thirteen.bench.footprint import kv_bytes
 from thirteen.bench.memory import Memory, measure, table
 from thirteen.bench.restore import restore
 from thirteen.bench.settings import Settings
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.gguf_file import read_header
 from thirteen.models.fetch import embedded
+from thirteen.runtime.need import kv_bytes
 from thirteen.runtime.profile import Profile
 
 SMALL = Settings(prompt_tokens=4, decode_tokens=1, threads=1)

@@ -45,7 +45,7 @@ class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
     control_tokens = {"<end>": END_OF_TURN}  # noqa: RUF012
 
-    def __init__(self, path, repack=True):
+    def __init__(self, path, repack=True, admit=None):
         super().__init__()
         self.header = type("Header", (), {"metadata": {}, "path": path})()
 
