@@ -31,6 +31,7 @@ from .errors import RequestError, ThirteenError
 from .options import BaseArgument, Json, Revision, Threads
 from .train_commands import train_app
 from .tune_commands import tune_app
+from .web_commands import web_app
 
 if TYPE_CHECKING:
     from .runtime.answer import Answer
@@ -57,6 +58,7 @@ app.add_typer(train_app)
 app.add_typer(tune_app)
 app.add_typer(adapter_app, name="adapter")
 app.add_typer(bench_app, name="bench")
+app.add_typer(web_app)
 app.add_typer(models_app, name="models")
 
 
@@ -123,12 +125,21 @@ def demo(as_json: Json = False) -> None:
     show_result(as_json, asdict(report), lambda: table(report))
 
 
-@app.command(epilog="Example: thirteen inspect model.gguf")
-def inspect(file: Annotated[Path, typer.Argument(help="A GGUF file.")], as_json: Json = False) -> None:
-    """Show the types, sizes and provenance of a GGUF file."""
+@app.command(epilog="Example: thirteen inspect model.gguf --context 4096")
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    profile: Annotated[
+        str | None, typer.Option(help="Memory for this one only: laptop, server or phone.")
+    ] = None,
+    context: Annotated[int | None, typer.Option(min=1, help="Memory for so many tokens.")] = None,
+    kv: Annotated[str | None, typer.Option(help="Memory with keys and values in f16 or q8_0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the types, sizes and provenance of a GGUF file, and the memory that it will need."""
     from .inspection import inspect as run  # noqa: PLC0415
+    from .inspection import rooms  # noqa: PLC0415
 
-    found = run(file)
+    found = run(file, rooms(profile, context, kv))
 
     def table() -> Table:
         rows = {
@@ -140,6 +151,7 @@ def inspect(file: Annotated[Path, typer.Argument(help="A GGUF file.")], as_json:
             f"type {name}": f"{share.tensors} tensors, {share.weights:,} weights, {share.nbytes:,} bytes"
             for name, share in found.types.items()
         }
+        rows |= {f"memory, {name}": memory.text for name, memory in found.memory.items()}
         rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
         rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
         rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}

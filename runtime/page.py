@@ -16,6 +16,7 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+FILES = tuple(sorted(file for file in _FOLDER.iterdir() if file.suffix in _TYPES))
 
 # Nothing from elsewhere, nothing inline, no frames: even if a text became markup, it could do nothing.
 _POLICY = {
@@ -40,10 +41,9 @@ _HEADERS = {
 
 def routes() -> list[Route]:
     """The routes of the page and of all that it loads: `/`, `/page.css`, `/page.js`, … None needs a key."""
-    files = sorted(file for file in _FOLDER.iterdir() if file.suffix in _TYPES)
     return [
         Route("/" if file.name == _INDEX else f"/{file.name}", _sender(file), include_in_schema=False)
-        for file in files
+        for file in FILES
     ]
 
 

@@ -1,0 +1,120 @@
+"""What is written for the browser, and how it is served; no browser is needed here."""
+
+import json
+import subprocess
+import sys
+from base64 import b64encode
+from hashlib import sha256, sha384
+
+import httpx
+import pytest
+from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
+from thirteen.web.serve import app
+from thirteen.web.site import PART_BYTES, write_site
+from thirteen.web.wllama import wllama_files
+
+from ..runtime.page_server import served
+
+ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
+
+
+@pytest.fixture
+def site(tiny, tmp_path):
+    write_site(tiny, tmp_path / "site", ENGINE, name="small", context=128)
+    return tmp_path / "site"
+
+
+def test_the_parts_are_the_file_and_all_are_named_by_their_hashes(tmp_path, tiny):
+    large = tmp_path / "large.gguf"
+    large.write_bytes(tiny.read_bytes() + bytes(PART_BYTES))
+    told = write_site(large, tmp_path / "site", ENGINE)
+    model = json.loads((tmp_path / "site/model.json").read_text())
+    parts = [(tmp_path / "site" / part["name"]).read_bytes() for part in model["parts"]]
+    assert b"".join(parts) == large.read_bytes()
+    assert [sha256(part).hexdigest() for part in parts] == [part["sha256"] for part in model["parts"]]
+    assert all(part["name"] == f"parts/{part['sha256'][:16]}.bin" for part in model["parts"])
+    assert (told.parts, model["name"], model["file_bytes"]) == (2, "large", large.stat().st_size)
+    written = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
+    assert (told.files, told.nbytes) == (len(written), sum(path.stat().st_size for path in written))
+
+
+def test_the_worker_knows_every_file_but_itself_and_the_parts_by_its_hash(site):
+    code = (site / "sw.js").read_text()
+    shell = json.loads(code.partition("const SHELL = ")[2].partition(";\n")[0])
+    others = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
+    assert shell.keys() == {name for name in others if name != "sw.js" and not name.startswith("parts/")}
+    for name, integrity in shell.items():
+        digest = sha384((site / name).read_bytes()).digest()
+        assert integrity == f"sha384-{b64encode(digest).decode()}"
+
+
+def test_another_model_takes_the_place_of_the_first(site, smollm2):
+    (before,) = (site / "parts").iterdir()
+    write_site(smollm2, site, ENGINE)
+    after = sorted(path.name for path in (site / "parts").iterdir())
+    assert before.name not in after
+    assert len(after) == -(-smollm2.stat().st_size // PART_BYTES)
+
+
+def test_a_page_asks_nobody_else_and_says_where_questions_stay(site):
+    page = (site / "index.html").read_text()
+    assert "connect-src 'self'" in page
+    assert "stay on this device" in page
+    assert "server" not in page.replace("unlock", "").split("<form id")[0]
+
+
+def test_bad_input_is_an_error(tmp_path, tiny, not_a_model, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/diary.txt").write_text("dear diary")
+    with pytest.raises(OutputError, match="mine"):
+        write_site(tiny, tmp_path / "mine", ENGINE)
+    with pytest.raises(OutputError, match=r"diary\.txt"):
+        write_site(tiny, tmp_path / "mine/diary.txt/site", ENGINE)
+    with pytest.raises(ModelFileError, match=r"no\.gguf"):
+        write_site(not_a_model, tmp_path / "site", ENGINE)
+    with pytest.raises(RequestError, match="context"):
+        write_site(tiny, tmp_path / "site", ENGINE, context=0)
+    monkeypatch.setattr("thirteen.web.site.FILE_MAX", 1000)
+    with pytest.raises(ModelFileError, match="at most 1000"):
+        write_site(tiny, tmp_path / "site", ENGINE)
+    assert not (tmp_path / "site").exists()
+
+
+def test_only_the_pinned_archive_is_taken(tmp_path, monkeypatch):
+    other = tmp_path / "wllama.tgz"
+    other.write_bytes(b"something else")
+    with pytest.raises(DownloadError, match="sha512"):
+        wllama_files(other)
+    with pytest.raises(DownloadError, match="No such file"):
+        wllama_files(tmp_path / "absent.tgz")
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DownloadError, match="npm is not installed"):
+        wllama_files()
+
+
+def test_the_folder_is_served_with_the_headers_that_threads_need(site):
+    with served(app(site)) as address:
+        page = httpx.get(f"{address}/")
+        assert page.status_code == 200
+        assert page.headers["cross-origin-opener-policy"] == "same-origin"
+        assert page.headers["cross-origin-embedder-policy"] == "require-corp"
+        assert httpx.get(f"{address}/start.js").headers["content-type"].startswith("text/javascript")
+        assert httpx.get(f"{address}/wllama/wllama.wasm").headers["content-type"] == "application/wasm"
+        assert httpx.get(f"{address}/../../etc/passwd").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--out DIR"),
+        (("--out", "x", "--context", "0"), "--context"),
+        (("--serve", "--port", "-1"), "--port"),
+    ],
+)
+def test_the_command_wants_to_know_where(tiny, words, said):
+    command = [sys.executable, "-m", "thirteen", "web", str(tiny), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.startswith("error: ")
