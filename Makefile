@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check format soak screenshot clean
+.PHONY: demo test check format soak interop arm screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -24,6 +24,19 @@ format: $(VENV)/test
 # Five minutes of clients that behave badly, against a real server.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py 300
+
+# Our files in loaders of others: node-llama-cpp of npm, xllamacpp of PyPI, gguf. They are fetched once.
+interop: $(VENV)/test
+	$(BIN)/pytest -m interop -s tests/interop
+
+# llama.cpp for Arm under an emulator: apt-get install g++-aarch64-linux-gnu qemu-user cmake ninja-build.
+# It is compiled once, half an hour on two cores, into the cache.
+arm: $(VENV)/test
+	$(BIN)/pytest -m arm -s tests/arm
+
+# The picture of the page that runs in a browser, at a phone's size.
+screenshot-web: $(VENV)/test
+	$(BIN)/python tests/screenshot_web.py bench/results/web.png
 
 # The README's picture of the page; needs Chromium (apt-get install chromium).
 screenshot: $(VENV)/test
