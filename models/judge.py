@@ -11,6 +11,7 @@ from ..convert.candidate import CandidateFile
 from ..errors import ThirteenError
 from ..runtime.answer import Answer, format_number, parse_number
 from ..runtime.engine import Engine
+from ..runtime.reply import asked
 from ..runtime.request import BASE, Request, StopReason
 from .rows import Row
 from .search import Numbers
@@ -52,8 +53,9 @@ class Asking:
     """How questions are put.
 
     Attributes:
-        score: what is scored: `reference`, how likely a token of the solution is; `answer`, how likely the
-            right answer is after the model's own; `exact`, the part that is right.
+        score: what is scored: `reference`, how likely a token of the solution is, results of sums that the
+            calculator puts in left out; `answer`, how likely the right answer is after the model's own;
+            `exact`, the part that is right.
         system: what the model is told beforehand, None for what its template says.
         max_tokens: the longest answer.
         calculator: whether sums in answers are completed.
@@ -97,8 +99,8 @@ class EngineJudge:
 
     def log_likelihoods(
         self, numbers: Numbers, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[float]:
-        """The log-probabilities of continuations, as Engine.log_likelihoods()."""
+    ) -> list[tuple[float, ...]]:
+        """The log-probabilities of continuations' tokens, as Engine.log_likelihoods()."""
         adapter = self._place(numbers)
         self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
         return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
@@ -142,8 +144,11 @@ class EngineJudge:
     def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
         end = [token for token in (self._engine.model.eos,) if token is not None]
         after = [[*self._tokens(row.solution), *end] for row in rows]
-        totals = self._read(adapter, [request.tokens for request in requests], after)
-        return float(np.mean([total / len(one) for total, one in zip(totals, after, strict=True)]))
+        found = self._read(adapter, [request.tokens for request in requests], after)
+        if not self._asking.calculator:
+            return float(np.mean([np.mean(logprobs) for logprobs in found]))
+        own = [asked(self._engine.model, tokens) for tokens in after]
+        return float(np.mean([np.mean(np.array(one)[of]) for one, of in zip(found, own, strict=True)]))
 
     def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
         answers = self._answers(adapter, requests)
@@ -151,13 +156,13 @@ class EngineJudge:
             (*request.tokens, *self._tokens(answer.text + _CUE))
             for request, answer in zip(requests, answers, strict=True)
         ]
-        totals = self._read(adapter, before, [self._tokens(f" {row.answer}") for row in rows])
+        found = self._read(adapter, before, [self._tokens(f" {row.answer}") for row in rows])
         late = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
-        return float(np.maximum(totals, _FLOOR).mean() - _UNFINISHED * late)
+        return float(np.mean([max(sum(one), _FLOOR) for one in found]) - _UNFINISHED * late)
 
     def _read(
         self, adapter: str, before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
-    ) -> list[float]:
+    ) -> list[tuple[float, ...]]:
         pairs = list(zip(before, after, strict=True))
         self._spent.tokens += sum(map(len, before)) + sum(map(len, after))
         return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))

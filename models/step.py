@@ -10,6 +10,7 @@ from ..runtime.engine import Engine
 from ..runtime.request import Request, Sampling
 from .judge import EngineJudge
 from .rows import Row
+from .search import Numbers
 
 DIVERGENCE = 0.1  # nats a token
 _FIRST = 0.02
@@ -46,11 +47,15 @@ def first_step(  # noqa: PLR0913 - what a step depends on
     """
     pairs = _texts(engine, rows, seed)
     tokens = sum(len(after) for _, after in pairs)
-    own = sum(judge.log_likelihoods(np.zeros(numbers), pairs))
+
+    def likelihood(one: Numbers) -> float:
+        return sum(map(sum, judge.log_likelihoods(one, pairs)))
+
+    own = likelihood(np.zeros(numbers))
     directions = np.random.default_rng(seed).normal(size=(_DIRECTIONS, numbers))
     sigma = _FIRST
     for _ in range(_ROUNDS):
-        moved = [own - sum(judge.log_likelihoods(sigma * one, pairs)) for one in directions]
+        moved = [own - likelihood(sigma * one) for one in directions]
         divergence = float(np.mean(moved)) / tokens
         if not np.isfinite(divergence):
             raise ThirteenError(f"steps of {sigma:.3g} make the model compute what is no number")

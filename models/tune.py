@@ -25,6 +25,7 @@ from ..runtime.engine import Engine
 from ..runtime.profile import Profile
 from .journal import Generation, Journal
 from .judge import Asking, EngineJudge, Judge, Spent
+from .outcomes import Outcomes
 from .paired import Paired
 from .rows import Row
 from .search import Best, Check, Numbers, Search, Settings
@@ -232,8 +233,9 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
             settings = replace(settings, sigma=float(f"{sigma:.2g}"))
         search = search_for(judge, data, settings, journal, told)
         best = _rounded(search.best)
-        before = judge.right(np.zeros(settings.numbers), data.held_out)
-        after = judge.right(best.numbers, data.held_out)
+        outcomes = Outcomes(out)
+        before = outcomes.right(judge.right, np.zeros(settings.numbers), data.held_out)
+        after = outcomes.right(judge.right, best.numbers, data.held_out)
     write_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
     return TuneResult(
         best=best,

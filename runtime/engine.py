@@ -348,7 +348,7 @@ class Engine:
 
     def log_likelihoods(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: str | None = None
-    ) -> list[float]:
+    ) -> list[tuple[float, ...]]:
         """How likely the model finds continuations, many at once.
 
         Args:
@@ -356,7 +356,7 @@ class Engine:
             adapter: the name of one of the engine's; by default the engine's own.
 
         Returns:
-            For each in turn the log-probability of the continuation, in nats, summed over its tokens.
+            For each in turn the log-probability of each token of the continuation, in nats.
 
         Raises:
             RequestError: a part is empty, too long or has an unknown token; there is no such adapter; or the

@@ -42,8 +42,10 @@ class Likelihoods:
         """Free the room."""
         self._native.close()
 
-    def read(self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: Adapter | None) -> list[float]:
-        """The log-probability of each continuation, in nats, summed over its tokens.
+    def read(
+        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: Adapter | None
+    ) -> list[tuple[float, ...]]:
+        """The log-probability of each token of each continuation, in nats.
 
         Args:
             pairs: what comes before, and the continuation; neither is empty.
@@ -61,15 +63,15 @@ class Likelihoods:
                 )
             self._native.model.check_tokens(after)
         self._native.apply(adapter)
-        totals = [0.0] * len(pairs)
+        found: list[tuple[float, ...]] = [()] * len(pairs)
         try:
             self._read_shared(pairs)
             for batch in self._batches(pairs):
-                for index, total in self._computed([(index, *pairs[index]) for index in batch]):
-                    totals[index] = total
+                for index, logprobs in self._computed([(index, *pairs[index]) for index in batch]):
+                    found[index] = logprobs
         finally:
             self._native.apply(None)  # the adapter may be closed from here on
-        return totals
+        return found
 
     def _read_shared(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
         """Read what all pairs begin with, once: keys and values that every slot is then given."""
@@ -105,7 +107,7 @@ class Likelihoods:
         if batch:
             yield batch
 
-    def _computed(self, batch: Sequence[tuple[int, Tokens, Tokens]]) -> list[tuple[int, float]]:
+    def _computed(self, batch: Sequence[tuple[int, Tokens, Tokens]]) -> list[tuple[int, tuple[float, ...]]]:
         with ExitStack() as used:
             for slot in range(len(batch)):
                 used.callback(self._native.clear, slot)
@@ -120,21 +122,22 @@ class Likelihoods:
             ]
             rows = iter(self._native.decode(spans))
             return [
-                (index, sum(self._logprob(next(rows), token) for token in after)) for index, _, after in batch
+                (index, tuple(self._logprob(next(rows), token) for token in after))
+                for index, _, after in batch
             ]
 
-    def _alone(self, before: Tokens, after: Tokens) -> float:
+    def _alone(self, before: Tokens, after: Tokens) -> tuple[float, ...]:
         """One that may be longer than a batch, or than the outputs of one."""
         whole, first = (*before, *after[:-1]), len(before) - 1
-        total = 0.0
+        found: list[float] = []
         step = min(self._room.batch, self._room.outputs)
         for start in range(self._shared, len(whole), step):
             part = whole[start : start + step]
             wanted = max(min(start + len(part) - first, len(part)), 0)
             rows = self._native.decode([Span(0, start, part, wanted)])
             position = start + len(part) - wanted
-            total += sum(self._logprob(row, after[place - first]) for place, row in enumerate(rows, position))
-        return total
+            found += (self._logprob(row, after[place - first]) for place, row in enumerate(rows, position))
+        return tuple(found)
 
     def _logprob(self, row: int, token: int) -> float:
         logits = self._native.logits_row(row)  # (vocab,)

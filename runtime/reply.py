@@ -19,6 +19,24 @@ class Vocabulary(Protocol):
         """The tokens of a text; see llama.Model."""
 
 
+def asked(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
+    """Which tokens of a text the model itself has to choose; the others are results of sums, given to it.
+
+    Args:
+        vocabulary: of the model.
+        tokens: of the text.
+    """
+    reply, given, found = Reply(vocabulary, (), calculator=True), 0, list[bool]()
+    for place, token in enumerate(tokens, 1):
+        found.append(not given)
+        reply.feed(token)
+        given = max(given - 1, 0)
+        due = reply.due() if found[-1] else []
+        if due and list(tokens[place : place + len(due)]) == due:
+            given = len(due)
+    return found
+
+
 class Reply:
     """The text of one request as it grows.
 

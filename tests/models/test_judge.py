@@ -197,6 +197,7 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
         "adapter_config.json",
         "adapter_model.safetensors",
         "generations.jsonl",
+        "held-out.jsonl",
     ]
     again = run(out)
     assert (again.generations, again.sigma) == (result.generations, result.sigma)
