@@ -13,6 +13,7 @@ import pytest
 from thirteen.errors import OutputError, ThirteenError
 from thirteen.models.journal import FILE, Journal
 from thirteen.models.judge import Spent
+from thirteen.models.outcomes import Outcomes
 from thirteen.models.paired import Paired, bootstrapped
 from thirteen.models.rows import Row
 from thirteen.models.search import Check, Search, Settings
@@ -225,3 +226,23 @@ def test_a_checks_interval_is_wilsons():
     low, high = Check(0.2, 20, 100).interval
     assert (low, high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
     assert Check(0.0, 0, 10).interval[0] == 0.0
+
+
+def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
+    asked = []
+
+    def judged(numbers, rows):
+        asked.append(len(rows))
+        if len(asked) == 2:
+            raise Killed
+        return [int(row.answer) % 2 == 0 for row in rows]
+
+    with pytest.raises(Killed):
+        Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+    with (tmp_path / "held-out.jsonl").open("a") as file:
+        file.write('{"of": "what a killed')
+    right = Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+    assert right == [n % 2 == 0 for n in range(120)] and asked == [64, 56, 56]
+    assert Outcomes(tmp_path).right(judged, PLANTED, ROWS) == right and len(asked) == 3
+    Outcomes(tmp_path).right(judged, 2 * PLANTED, ROWS)
+    assert len(asked) == 5  # other numbers are another matter
