@@ -90,7 +90,7 @@ def test_a_likelihood_is_the_sum_of_its_tokens(engine, shared):
         logprobs = (
             logits[range(len(after)), after] - peak - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
         )
-        assert found == pytest.approx(logprobs.tolist(), abs=5e-3)
+        assert found == pytest.approx(logprobs.tolist(), abs=0.05)  # keys in float16
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 100, [1] * 30), ([1], [9999])])
