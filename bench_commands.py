@@ -1,5 +1,7 @@
 """The commands `thirteen bench …`: each measures, and prints what can be read or, with --json, parsed."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -28,9 +30,12 @@ from .options import (
     Output,
     PreferOption,
     Revision,
+    RoundsOption,
+    ShapeOption,
     TargetOption,
     Threads,
     TogetherOption,
+    TypesOption,
     memory_size,
     shown_name,
     wish_of,
@@ -45,10 +50,15 @@ bench_app = typer.Typer(
 
 @bench_app.command("latency", epilog="Example: thirteen bench latency base.gguf adapted.gguf --json")
 def bench_latency(
-    base: Annotated[Path, typer.Argument(help="The unadapted GGUF.")],
-    adapted: Annotated[Path, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")],
+    base: Annotated[Path | None, typer.Argument(help="The unadapted GGUF.")] = None,
+    adapted: Annotated[
+        Path | None, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")
+    ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
-    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
+    shape: ShapeOption = None,
+    types: TypesOption = "Q4_K",
+    base_types: Annotated[str, typer.Option(help="Likewise, of the base beside it.")] = "Q4_K_M",
+    rounds: RoundsOption = 12,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
     lengths: LengthsOption = "",
@@ -58,10 +68,14 @@ def bench_latency(
     """Compare latency, load time, memory and size, base and adapted in turns."""
     from .bench.latency import run, table  # noqa: PLC0415
 
-    with progress_bar("latency") as progress:
+    with (
+        _models(
+            "latency", ("BASE", base), ("ADAPTED", adapted), shape=shape, types=(base_types, types)
+        ) as files,
+        progress_bar("latency") as progress,
+    ):
         report = run(
-            base,
-            adapted,
+            *files,
             adapter=adapter,
             threads=threads,
             prompt_tokens=prompt_tokens,
@@ -71,6 +85,26 @@ def bench_latency(
             progress=progress,
         )
     show_result(as_json, asdict(report), lambda: table(report))
+
+
+@contextmanager
+def _models(
+    command: str, *given: tuple[str, Path | None], shape: str | None, types: Sequence[str]
+) -> Iterator[tuple[Path, ...]]:
+    """The files that were given, or for a while those of a shape, of so many types.
+
+    Raises:
+        RequestError: not all files are given, or both they and a shape.
+        ThirteenError: what write_shape() raises.
+    """
+    from .bench.shape import shaped  # noqa: PLC0415
+
+    paths = [path for _, path in given if path]
+    if len(paths) != (0 if shape else len(given)):
+        names = " and ".join(name for name, _ in given)
+        raise RequestError(f"bench {command}: give either {names} or --shape")
+    with shaped(shape, types) if shape else nullcontext(tuple(paths)) as files:
+        yield files
 
 
 def _lengths(text: str) -> tuple[int, ...]:
@@ -86,12 +120,7 @@ def _lengths(text: str) -> tuple[int, ...]:
 def bench_shape(
     name: Annotated[str, typer.Argument(help="A base's catalogue name.")],
     output: Output,
-    types: Annotated[
-        str,
-        typer.Option(
-            help="A type, LAYERS/EMBEDDING, a plan (of thirteen plan --json), or a GGUF of that shape."
-        ),
-    ] = "Q4_K",
+    types: TypesOption = "Q4_K",
     as_json: Json = False,
 ) -> None:
     """Write a model of a base's exact shapes with random weights, to measure before any download."""
@@ -114,7 +143,9 @@ def bench_size(
 
 @bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf --cap 1GB")
 def bench_memory(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    model: Annotated[Path | None, typer.Argument(help="A GGUF file.")] = None,
+    shape: ShapeOption = None,
+    types: TypesOption = "Q4_K",
     cap: Annotated[
         str | None, typer.Option(help="Answer within this limit, as 1GB; also finds the smallest that works.")
     ] = None,
@@ -132,14 +163,15 @@ def bench_memory(
     from .runtime.cores import physical_cores  # noqa: PLC0415
 
     threads = physical_cores() if threads is None else threads
-    if cap is not None:
-        _bench_cap(model, cap, profile, context, threads, as_json)
-        return
-    from .bench.memory import measure, table  # noqa: PLC0415
-    from .bench.settings import Settings  # noqa: PLC0415
+    with _models("memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
+        if cap is not None:
+            _bench_cap(file, cap, profile, context, threads, as_json)
+            return
+        from .bench.memory import measure, table  # noqa: PLC0415
+        from .bench.settings import Settings  # noqa: PLC0415
 
-    memory = measure(model, adapter, Settings(prompt_tokens, decode_tokens, threads))
-    show_result(as_json, asdict(memory), lambda: table(memory, model))
+        memory = measure(file, adapter, Settings(prompt_tokens, decode_tokens, threads))
+        show_result(as_json, asdict(memory), lambda: table(memory, file))
 
 
 def _bench_cap(model: Path, cap: str, profile: str, context: int, threads: int, as_json: bool) -> None:
@@ -254,7 +286,26 @@ def bench_report(
     size: Annotated[Path | None, typer.Option(help="JSON of bench size of the adapted file.")] = None,
     accuracy: Annotated[Path | None, typer.Option(help="JSON of bench accuracy.")] = None,
     fidelity: Annotated[Path | None, typer.Option(help="JSON of bench fidelity.")] = None,
-    rounds: Annotated[int, typer.Option(min=5, help="Rounds of four turns, two of each.")] = 12,
+    peers: Annotated[Path | None, typer.Option(help="JSON of bench peers.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Also ask both models: gsm8k, svamp, asdiv, gsm-symbolic, or a file.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most questions of --data.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer to them.")] = 512,
+    reference: Annotated[
+        Path | None, typer.Option(help="Also measure fidelity: the adapted model in high precision.")
+    ] = None,
+    base_reference: Annotated[
+        Path | None, typer.Option(help="With it, the unadapted one: for the adapter's effect.")
+    ] = None,
+    with_peers: Annotated[
+        bool, typer.Option("--with-peers", help="Also run the file through other programs.")
+    ] = False,
+    llama_bench: Annotated[str | None, typer.Option(help="One of these; else the one on the path.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Another: the folder that the file was made of, for transformers.")
+    ] = None,
+    rounds: RoundsOption = 12,
     lengths: LengthsOption = "32,128,512,1024",
     threads: Threads = None,
     as_json: Json = False,
@@ -263,24 +314,40 @@ def bench_report(
 
     Without models and without JSON, the embedded default is measured, with its adapter and without.
     """
-    from .bench.report import Files, check_folder, gather, write  # noqa: PLC0415
+    from .bench.peers import Programs  # noqa: PLC0415
+    from .bench.report import Files, Wanted, check_folder, gather, write  # noqa: PLC0415
+    from .bench.terms import Terms  # noqa: PLC0415
+    from .runtime.cores import default_threads  # noqa: PLC0415
 
-    files = Files(latency, size, accuracy, fidelity)
+    files = Files(latency, size, accuracy, fidelity, peers)
+    if base_reference and not reference:
+        raise RequestError("bench report: --base-reference goes with --reference")
+    if (llama_bench or checkpoint) and not with_peers:
+        raise RequestError("bench report: --llama-bench and --checkpoint go with --with-peers")
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both models, base and adapted, or none")
     check_folder(out_dir)
     models = (base, adapted) if base and adapted else None
     if models is None and files == Files():
         models = _default_models()
-    with progress_bar("report") as progress:
+    wanted = Wanted(
+        data=data,
+        terms=Terms(threads or default_threads().decode, max_tokens=max_tokens) if data else None,
+        limit=limit,
+        reference=reference,
+        base_reference=base_reference,
+        programs=Programs(llama_bench, checkpoint=checkpoint) if with_peers else None,
+    )
+    with stage_bars() as stage:
         measured = gather(
             files,
             models,
             adapter=adapter,
+            wanted=wanted,
             rounds=rounds,
             lengths=_lengths(lengths),
             threads=threads,
-            progress=progress,
+            stage=stage,
         )
     path = write(measured, out_dir)
     show_result(as_json, {"report": str(path)}, lambda: facts_table({"report": str(path)}))
@@ -295,18 +362,24 @@ def _default_models() -> tuple[Path, Path]:
 
 @bench_app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
 def bench_peers(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
-    rounds: Annotated[int, typer.Option(min=1, help="In each, everyone does the work once.")] = 5,
+    model: Annotated[Path | None, typer.Argument(help="A GGUF file.")] = None,
+    shape: ShapeOption = None,
+    types: TypesOption = "Q4_K",
+    rounds: Annotated[int, typer.Option(min=1, help="In each, everyone does the work once.")] = 8,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 512,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a decode.")] = 64,
     sequences: Annotated[int, typer.Option(min=1, max=64, help="How many at once.")] = 8,
     llama_bench: Annotated[str | None, typer.Option(help="The program; else the one on the path.")] = None,
     llama_batched_bench: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="The folder that the file was made of, for transformers.")
+    ] = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
     """Measure the same file and threads through whatever else is installed, in turns with this engine."""
-    from .bench.peers import Work, run, table  # noqa: PLC0415
+    from .bench.peers import Programs, run, table  # noqa: PLC0415
+    from .bench.work import Work  # noqa: PLC0415
     from .runtime.cores import physical_cores  # noqa: PLC0415
 
     work = Work(
@@ -315,13 +388,44 @@ def bench_peers(
         decode_tokens=decode_tokens,
         sequences=sequences,
     )
-    with progress_bar("peers") as progress:
+    programs = Programs(llama_bench, llama_batched_bench, checkpoint)
+    with (
+        _models("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
+        progress_bar("peers") as progress,
+    ):
+        report = run(file, work=work, rounds=rounds, programs=programs, progress=progress)
+    show_result(as_json, asdict(report), lambda: table(report))
+
+
+@bench_app.command("trust", epilog="Example: thirteen bench trust my-model.gguf")
+def bench_trust(
+    model: Annotated[
+        Path | None, typer.Argument(help="A GGUF file; by default the embedded default.")
+    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Of each of the two comparisons.")] = 100,
+    slowdown: Annotated[
+        float, typer.Option(help="How many times as long each batch of the slowed side takes.")
+    ] = 1.05,
+    rounds: RoundsOption = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 16,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 16,
+    threads: Threads = None,
+    as_json: Json = False,
+) -> None:
+    """Tell whether this benchmark can be trusted here: a base beside itself, plain and slowed on purpose."""
+    from .bench.trust import run, table  # noqa: PLC0415
+
+    if model is None:
+        model, _ = _default_models()
+    with progress_bar("trust") as progress:
         report = run(
             model,
-            work=work,
+            runs=runs,
+            slowdown=slowdown,
             rounds=rounds,
-            llama_bench=llama_bench,
-            llama_batched_bench=llama_batched_bench,
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            threads=threads,
             progress=progress,
         )
     show_result(as_json, asdict(report), lambda: table(report))
@@ -335,7 +439,7 @@ def bench_clients(
     clients: Annotated[int, typer.Option(min=1, max=256, help="At once.")] = 8,
     questions: Annotated[int, typer.Option(min=1, help="Of each client in a round.")] = 4,
     max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every server has a turn.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="In each, every server has a turn.")] = 8,
     as_json: Json = False,
 ) -> None:
     """Compare servers of OpenAI's chat completions under several clients, in turns."""

@@ -7,6 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from .bench import latency
+from .bench.ratio import ROUNDS_MIN
 from .convert.adapter import load_adapter
 from .convert.pipeline import Progress
 from .default import ADAPTER, NAME, TYPE, default_model
@@ -44,7 +45,9 @@ def run(progress: Progress = lambda done, total: None) -> DemoReport:
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained,
         base=_ask(base),
         adapted=_ask(adapted),
-        bench=latency.run(base, adapted, rounds=latency.ROUNDS_MIN, progress=progress),
+        bench=latency.run(
+            base, adapted, prompt_tokens=64, decode_tokens=32, rounds=ROUNDS_MIN, progress=progress
+        ),
     )
 
 

@@ -36,9 +36,22 @@ TargetOption = Annotated[
 ]
 PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
 CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
+ShapeOption = Annotated[
+    str | None,
+    typer.Option("--shape", help="Instead of a file: a base's catalogue name; its shapes, random weights."),
+]
+TypesOption = Annotated[
+    str,
+    typer.Option(
+        "--types",
+        help="Of such weights: a type, LAYERS/EMBEDDING, a mix of llama.cpp's (Q4_K_M), a plan "
+        "(of thirteen plan --json), or a GGUF of that shape.",
+    ),
+]
 LengthsOption = Annotated[
     str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
 ]
+RoundsOption = Annotated[int, typer.Option(min=8, help="Rounds of four turns, two of each.")]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 

@@ -23,7 +23,7 @@ SIGNIFICANT = 0.05
 _MANY = 0.05  # of answers that were cut short: a warning
 _TABLE_WIDTH = 76
 
-Progress = Callable[[str, int, int], None]
+SideProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     adapter: Path | None = None,
     limit: int | None = None,
     folder: Path | None = None,
-    progress: Progress = lambda label, done, total: None,
+    progress: SideProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
     """Ask a model the questions of a set, and its base the same; what is on record is not asked again.
 
@@ -143,7 +143,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     return replace(report, verdict=tuple(_verdict(report)))
 
 
-def _side(name: str, sitting: Sitting, folder: Path, progress: Progress) -> tuple[Side, Sequence[Record]]:
+def _side(name: str, sitting: Sitting, folder: Path, progress: SideProgress) -> tuple[Side, Sequence[Record]]:
     """Have one model's answers, from the records or by asking."""
     questions, this = sitting.asked.questions, sitting.identity
     path = folder / sitting.file_name

@@ -12,14 +12,16 @@ from .kept import Kept
 from .latency import LatencyReport
 from .lengths import Length
 from .measure import PERCENTILES, Measure
-from .memory import PARTS, Memory
+from .memory import Memory
+from .memory import rows as memory_rows
+from .peers import PeersReport, Row, Thirteen
 from .published import NOT_MEASURED
-from .ratio import Interval
-from .size import SizeReport
+from .ratio import RATIO_LEVEL, Interval
+from .size import SizeReport, near
+from .units import ABSENT, megabytes
+from .work import KINDS
 
-_ABSENT = "not available"
 _SIDES = ("base", "adapted")
-_STOCK_SHOWN = 0.15  # of the file's size: how far away a stock file is listed
 _SPLIT = ("program_bytes", "mapped_bytes", "copied_bytes", "kv_bytes", "other_bytes")
 _SPLIT_NAMES = ("program", "weights, mapped", "weights, laid out anew", "keys and values", "buffers and rest")
 
@@ -38,8 +40,8 @@ def _speed_card(latency: LatencyReport | None) -> Card:
     if latency is None:
         return Card(name, "unknown", NOT_MEASURED)
     decode = latency.decode
-    low, high = decode.ratio.low, decode.ratio.high
-    note = f"95 %: {low:.3f} to {high:.3f}; {decode.adapted_median:.1f} and {decode.base_median:.1f} tokens/s"
+    interval = f"{RATIO_LEVEL}: {decode.ratio.low:.3f} to {decode.ratio.high:.3f}"
+    note = f"{interval}; {decode.adapted_median:.1f} and {decode.base_median:.1f} tokens/s"
     return Card(name, f"{decode.ratio.estimate:.3f}", note)
 
 
@@ -68,7 +70,7 @@ def _memory_card(latency: LatencyReport | None) -> Card:
     peaks = [side.memory.peak_rss_bytes for side in (latency.base, latency.adapted)] if latency else []
     base, adapted = peaks or (None, None)
     if base is None or adapted is None:
-        return Card("peak memory", "unknown", _ABSENT if latency else NOT_MEASURED)
+        return Card("peak memory", "unknown", ABSENT if latency else NOT_MEASURED)
     return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base's")
 
 
@@ -85,7 +87,9 @@ def _speed_figures(latency: LatencyReport) -> Iterator[Block]:
         _mark(f"{name}{' time' if measure.unit == 's' else ' speed'}", measure.ratio, 3)
         for name, measure in measures.items()
     )
-    yield Figure("ratios", Marks("Adapted beside base", "adapted / base, 95 % interval", marks, 1.0))
+    yield Figure(
+        "ratios", Marks("Adapted beside base", f"adapted / base, {RATIO_LEVEL} interval", marks, 1.0)
+    )
     lengths = latency.lengths
     if lengths:
         yield Figure(
@@ -134,7 +138,7 @@ def _speed_table(latency: LatencyReport) -> Table:
         rows.append(_speed_row(f"prefill of {length.tokens}, tokens/s", length.prefill, 1))
         rows.append(_speed_row(f"decode after {length.tokens}, tokens/s", length.decode, 1))
     span = f"{PERCENTILES[0]}th to {PERCENTILES[-1]}th percentile"
-    header = ("median", "base", span, "adapted", span, "adapted / base (95 %)")
+    header = ("median", "base", span, "adapted", span, f"adapted / base ({RATIO_LEVEL})")
     return Table("Medians over all turns, and the ratios paired by round", header, tuple(rows))
 
 
@@ -194,15 +198,7 @@ def size(report: SizeReport | None) -> Section:
         for group in report.groups
     )
     chart = Bars(f"{Path(report.path).name} by kind of tensor and type", "MB", bars)
-    near = [one for one in report.stock if abs(1 - one.ratio) <= _STOCK_SHOWN]
-    rows = tuple(
-        (
-            f"{one.name}, {'throughout' if one.kind == 'uniform' else 'mix'}",
-            _mb(one.file_bytes),
-            f"{one.ratio:.3f}",
-        )
-        for one in near
-    )
+    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in near(report))
     blocks: list[Block] = [Figure("size", chart), Paragraph(_size_text(report))]
     if rows:
         title = "llama.cpp's own files of these tensors, about that size"
@@ -238,22 +234,9 @@ def _memory_bar(name: str, of: Memory) -> Iterator[Bar]:
 
 
 def _memory_table(sides: dict[str, Memory]) -> Table:
-    def row(name: str, figures: Iterator[str]) -> tuple[str, ...]:
-        return (name, *figures)
-
-    every = list(sides.values())
-    rows = [
-        row("load, file in the cache, s", (f"{of.load_s:.2f}" for of in every)),
-        row("start to first token, file in the cache, s", (f"{of.warm_start_s:.2f}" for of in every)),
-        row("start to first token, file not in the cache, s", (_seconds(of.cold_start_s) for of in every)),
-        row("peak resident, MB", (_megabytes(of.peak_rss_bytes) for of in every)),
-        *(
-            row(what.strip(), (_megabytes(getattr(of.steady, name, None)) for of in every))
-            for name, what in PARTS.items()
-        ),
-        row("energy for a token, J", (_joules(of) for of in every)),
-    ]
-    return Table("Each model in a process of its own", ("", *sides), tuple(rows))
+    figures = zip(*map(memory_rows, sides.values()), strict=True)  # each of all sides
+    rows = tuple((of_sides[0][0].strip(), *(figure for _, figure in of_sides)) for of_sides in figures)
+    return Table("Each model in a process of its own", ("", *sides), rows)
 
 
 def fidelity(report: FidelityReport | None) -> Section:
@@ -281,11 +264,39 @@ def _effect_marks(way: str, kept: Kept) -> Iterator[Mark]:
         yield _mark(f"{way}: cosine", kept.effect.cosine, 2, colour=colour)
 
 
+def peers(report: PeersReport | None) -> Section:
+    """The same file through other programs."""
+    title = "Beside other programs"
+    if report is None:
+        return _missing(title, "thirteen bench peers ADAPTED --json")
+    work = report.work
+    kinds = (
+        f"prefill of {work.prompt_tokens}",
+        f"decode of {work.decode_tokens}",
+        f"{work.sequences} at once, {work.short_prompt} + {work.short_answer}",
+    )
+    header = ("tokens/s, and this engine's over theirs", *kinds)
+    rows = tuple(
+        (f"{row.name} {row.version}", *(_peer_cell(row, kind) for kind in KINDS)) for row in report.rows
+    )
+    table = Table(f"{Path(report.model).name}, medians of {report.rounds} rounds", header, rows)
+    return Section(title, (table, *([Notes(report.absent)] if report.absent else [])))
+
+
+def _peer_cell(row: Row, kind: str) -> str:
+    speed, ratio = row.speeds[kind], row.ratios[kind]
+    if speed is None or ratio is None:
+        return "none"
+    return f"{speed:.1f}" if row.name == Thirteen.name else f"{speed:.1f}; {ratio.text(3)}"
+
+
 def circumstances(
-    latency: LatencyReport | None, answers: AccuracyReport | None, fidelity: FidelityReport | None
+    latency: LatencyReport | None,
+    answers: AccuracyReport | None,
+    other: FidelityReport | PeersReport | None,
 ) -> Section:
     """Where, with what, and how."""
-    rows = [*_machine_rows(latency or fidelity)]
+    rows = [*_machine_rows(latency or other)]
     if latency:
         rows.append(("commit", latency.commit or "none: an installed package"))
         rows.append(("work", _work(latency)))
@@ -297,7 +308,7 @@ def circumstances(
         rows.append(("questions", f"{answers.data}, {answers.terms.prompt}, {answers.date}"))
     text = (
         "Both models were loaded together and took turns (A B B A …), so that a machine that drifts meets "
-        "both alike; a ratio is the median over rounds, its interval the bootstrap's over rounds. Memory and "
+        "both alike; a ratio is over rounds (Hodges and Lehmann's estimate and interval). Memory and "
         "loads were measured in a process for each model. The raw figures are in JSON files beside this page."
     )
     return Section(
@@ -306,7 +317,9 @@ def circumstances(
     )
 
 
-def _machine_rows(report: LatencyReport | FidelityReport | None) -> Iterator[tuple[str, str]]:
+def _machine_rows(
+    report: LatencyReport | FidelityReport | PeersReport | None,
+) -> Iterator[tuple[str, str]]:
     if report is None:
         return
     machine, build = report.machine, report.build
@@ -314,7 +327,7 @@ def _machine_rows(report: LatencyReport | FidelityReport | None) -> Iterator[tup
     yield "processor", f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.features)}"
     yield (
         "system",
-        f"{machine.system}, {_megabytes(machine.memory_bytes)} MB, load before: {machine.load_average}",
+        f"{machine.system}, {megabytes(machine.memory_bytes)} MB, load before: {machine.load_average}",
     )
     yield (
         "build",
@@ -350,16 +363,4 @@ def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: 
 
 
 def _mb(nbytes: float) -> str:
-    return f"{nbytes / 1e6:.1f} MB"
-
-
-def _megabytes(nbytes: int | None) -> str:
-    return _ABSENT if nbytes is None else f"{nbytes / 1e6:.1f}"
-
-
-def _seconds(seconds: float | None) -> str:
-    return _ABSENT if seconds is None else f"{seconds:.2f}"
-
-
-def _joules(of: Memory) -> str:
-    return _ABSENT if of.energy is None else f"{of.energy.joules_per_token:.3f} ({of.energy.source})"
+    return f"{megabytes(nbytes)} MB"

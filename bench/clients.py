@@ -1,13 +1,12 @@
 """Servers that speak OpenAI's chat completions, under as many clients at once, in turns."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from itertools import count
 from time import perf_counter
 from urllib.parse import urlsplit
 
@@ -17,13 +16,12 @@ from rich.text import Text
 
 from ..errors import RequestError
 from ..runtime.request import check_whole
-from .ratio import Interval, paired_ratio
+from .ratio import RATIO_LEVEL, Interval, paired_ratio
+from .rounds import Progress, Ticker, silent, to_and_fro
 
-ROUNDS = 5
+ROUNDS = 8
 _TIMEOUT_S = 600.0
 _LINE_MAX = 1 << 20
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +84,7 @@ def run(
     *,
     load: Load | None = None,
     rounds: int = ROUNDS,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> ClientsReport:
     """Measure servers that are running already.
 
@@ -105,18 +103,18 @@ def run(
     models = [_model(url) for url in urls]
     for url, model in zip(urls, models, strict=True):
         _round(url, model, load, rounds)  # a warm-up, with questions that no round has
-    done = count(1)
+    tick = Ticker(progress, rounds * len(urls))
     for number in range(rounds):
-        for place in range(len(urls)) if number % 2 == 0 else reversed(range(len(urls))):
+        for place in to_and_fro(len(urls), number):
             rates[number, place], firsts[number, place] = _round(urls[place], models[place], load, number)
-            progress(next(done), rounds * len(urls))
+            tick()
     servers = tuple(
         Served(
             url,
             float(np.median(rates[:, place])),
             float(np.median(firsts[:, place])),
-            paired_ratio(rates[:, [place]], rates[:, [0]]),
-            paired_ratio(firsts[:, [place]], firsts[:, [0]]),
+            paired_ratio(rates[:, place], rates[:, 0]),
+            paired_ratio(firsts[:, place], firsts[:, 0]),
         )
         for place, url in enumerate(urls)
     )
@@ -207,7 +205,9 @@ def table(report: ClientsReport) -> Table:
     load = report.load
     out = Table(
         title=f"{load.clients} clients, {load.questions} questions each, up to {load.max_tokens} tokens",
-        caption=Text(f"medians of {report.rounds} rounds; ratios: the first server's over its (95 %)"),
+        caption=Text(
+            f"medians of {report.rounds} rounds; ratios: the first server's over its ({RATIO_LEVEL})"
+        ),
         caption_justify="left",
     )
     out.add_column("")

@@ -4,7 +4,7 @@ All read the same held-out texts and are compared with one reference, position b
 is then set against the stock files of its size.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
@@ -29,12 +29,10 @@ from .equal_bytes import EQUAL, STOCK, Comparison, Kind, Measured, Point, compar
 from .machine import Build, Machine, this_build, this_machine
 from .pieces import Piece
 from .reading import check_vocabulary, few, open_reader, passages_of, predict, read_pieces
+from .rounds import Progress, Stage, Ticker
 from .sides import ModelFile, Source, describe
 
 GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
-
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], Progress]  # the progress of a stage by its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +183,10 @@ def _predictions(
     model: Engine, pieces: Sequence[Piece], progress: Progress
 ) -> Iterator[tuple[Piece, Logits]]:
     """Each piece with what the model predicts after its tokens, (n, vocab)."""
-    total, done = sum(len(piece.tokens) for piece in pieces), 0
+    tick = Ticker(progress, sum(len(piece.tokens) for piece in pieces))
     for piece in pieces:
         yield piece, predict(model, piece)
-        done += len(piece.tokens)
-        progress(done, total)
+        tick(len(piece.tokens))
 
 
 def _measure(entry: Entry, expected: _Expected, threads: int | None, progress: Progress) -> Measured:

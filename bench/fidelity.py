@@ -4,7 +4,7 @@ The same held-out texts go through all models, and their predictions are compare
 the shipped file with those of the reference, and what the adapter adds to either.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,12 +26,11 @@ from .machine import Build, Machine, this_build, this_machine
 from .pieces import Piece
 from .ratio import Array
 from .reading import few, passages_of, predict, read_pieces
+from .rounds import Progress, Ticker, silent
 from .sides import ModelFile, Sides, describe, load, sources
 
 _TABLE_WIDTH = 76
 _NOTHING = Products(0.0, 0.0, 0.0)
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     data: Path | None = None,
     tokens: int = 4096,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> FidelityReport:
     """Compare a shipped file with the model in full precision, over texts that it was not made from.
 
@@ -109,7 +108,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
         engines = load(models, threads, handles)
         size = min(engine.context for engine in engines.present)
         pieces = read_pieces(engines.reference, data, size, tokens)
-        tick = _ticker(progress, pieces, len(engines.present))
+        tick = Ticker(progress, len(engines.present) * sum(len(piece.tokens) for piece in pieces))
         values = np.concatenate([_measure(engines, piece, tick) for piece in pieces])  # (positions, ways, 7)
     passages = passages_of(pieces)
     merged, run_time, choice = weigh(values, passages)
@@ -136,18 +135,7 @@ def _warnings(texts: int, adapted: bool, merged: Kept) -> Iterator[str]:
     yield from few(texts)
 
 
-def _ticker(progress: Progress, pieces: Sequence[Piece], models: int) -> Callable[[int], None]:
-    total, done = models * sum(len(piece.tokens) for piece in pieces), 0
-
-    def tick(tokens: int) -> None:
-        nonlocal done
-        done += tokens
-        progress(done, total)
-
-    return tick
-
-
-def _measure(engines: Sides[Engine], piece: Piece, tick: Callable[[int], None]) -> Array:
+def _measure(engines: Sides[Engine], piece: Piece, tick: Ticker) -> Array:
     """Difference and Products at each position that counts, merged and at run time, (positions, ways, 7)."""
 
     def compute(engine: Engine) -> Logits:

@@ -4,36 +4,30 @@ A shared or warm machine drifts by more than the difference in question, so sing
 are measured in turns, A B B A A B B A …, so that a drift meets both alike, and their ratio is what counts.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from itertools import count
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
 from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
-from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .candidate import Candidate, describe
 from .lengths import DECODE_TOKENS, Length, check_lengths, measure, turns_of
 from .machine import Build, Machine, this_build, this_commit, this_machine
-from .measure import TURNS, Measure, duration, interleave, speed
-from .ratio import Array
+from .measure import TURNS, Measure
+from .ratio import RATIO_LEVEL, ROUNDS_MIN
+from .rounds import Progress, Ticker, silent
 from .settings import Settings, load
-from .turn import Turn, take_turn
+from .speeds import Speeds, compare, warm_up
+from .units import ABSENT
 from .verdict import difference, more_rounds, noise, too_noisy
 
 ROUNDS = 12
-ROUNDS_MIN = 5  # of fewer, the resampled medians are too alike, and the interval is too narrow
-_ABSENT = "not available"
 _TABLE_WIDTH = 76  # so that most lines below the table stay whole
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +43,15 @@ class LatencyReport:
         rounds: in each, both models took TURNS turns.
         base: the one side.
         adapted: the other.
-        question_tokens: what the question of the first turn came to, for base and adapted.
-        prefill: prompt tokens a second up to the first token; see Turn.prefill_s.
-        first_token: seconds from a question in text to the first text; see Turn.first_token_s.
-        decode: tokens a second after the first; see Turn.decode_s.
+        question_tokens: see Speeds, as the next three.
+        prefill: likewise.
+        first_token: likewise.
+        decode: likewise.
         lengths: both sides at prompts of several lengths.
         noisy: whether the run was too noisy to settle the decode speed.
         more_rounds: about how many more would settle it; 0 if it is settled.
-        verdict: what it comes to in words, a line each. Each interval stands for itself: of equal models, one
-            run in seven will show some difference in one of the three.
+        verdict: what it comes to in words, a line each. Each interval stands for itself: of equal models,
+            up to three runs in a hundred will show some difference in one of the three.
     """
 
     date: str
@@ -88,7 +82,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     decode_tokens: int = 64,
     rounds: int = ROUNDS,
     lengths: Sequence[int] = (),
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> LatencyReport:
     """Measure two models side by side.
 
@@ -102,7 +96,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         threads: that compute; by default one for each physical core.
         prompt_tokens: tokens read in each turn.
         decode_tokens: tokens written after the first.
-        rounds: in each, both models take two turns; at least 5.
+        rounds: in each, both models take two turns; at least 8.
         lengths: of prompts that are measured besides, and of texts that are decoded after.
         progress: called with what is done and how much there is in all: turns, and two for the memory.
 
@@ -117,7 +111,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads, longest=longest)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = _ticker(progress, 2 + 2 + 2 * TURNS * rounds + turns_of(lengths))
+    tick = Ticker(progress, 2 + 2 + 2 * TURNS * rounds + turns_of(lengths))
     for path in (base, adapted, *([adapter] if adapter else [])):
         read_header(path)  # a bad file is known before the first measurement
     sides = []
@@ -125,36 +119,9 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         sides.append(describe(*files, replace(settings, longest=0)))
         tick()
     with load(base, None, settings) as one, load(adapted, adapter, settings) as other:
-
-        def turn(engine: Engine, number: int) -> Turn:
-            taken = take_turn(engine, number, settings)
-            tick()
-            return taken
-
-        for engine in (one, other):
-            turn(engine, TURNS * rounds)  # a warm-up, with a number that no other turn has
-        turns = interleave(partial(turn, one), partial(turn, other), rounds)
+        warm_up((one, other), settings, rounds, tick)
+        speeds = compare(one, other, settings, rounds, tick)
         at = tuple(measure(one, other, tokens, tick) for tokens in lengths)
-    return _report(date, machine, settings, sides, turns, at)
-
-
-def _ticker(progress: Progress, total: int) -> Callable[[], None]:
-    done = count(1)
-    return lambda: progress(next(done), total)
-
-
-def _report(  # noqa: PLR0913, PLR0917 - the parts of a report, in its order
-    date: str,
-    machine: Machine,
-    settings: Settings,
-    sides: Sequence[Candidate],
-    turns: tuple[Sequence[Turn], Sequence[Turn]],
-    lengths: tuple[Length, ...],
-) -> LatencyReport:
-    prefill = speed(settings.prompt_tokens, _seconds(turns, "prefill_s"))
-    first_token = duration(_seconds(turns, "first_token_s"))
-    decode = speed(settings.decode_tokens, _seconds(turns, "decode_s"))
-    rounds = len(turns[0]) // TURNS
     return LatencyReport(
         date=date,
         machine=machine,
@@ -164,30 +131,22 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of a report, in its order
         rounds=rounds,
         base=sides[0],
         adapted=sides[1],
-        question_tokens=(turns[0][0].question_tokens, turns[1][0].question_tokens),
-        prefill=prefill,
-        first_token=first_token,
-        decode=decode,
-        lengths=lengths,
-        noisy=too_noisy(decode.ratio),
-        more_rounds=more_rounds(decode.ratio, rounds),
-        verdict=_verdict(prefill, first_token, decode, rounds),
+        question_tokens=speeds.question_tokens,
+        prefill=speeds.prefill,
+        first_token=speeds.first_token,
+        decode=speeds.decode,
+        lengths=at,
+        noisy=too_noisy(speeds.decode.ratio),
+        more_rounds=more_rounds(speeds.decode.ratio, rounds),
+        verdict=tuple(_verdict(speeds, rounds)),
     )
 
 
-def _seconds(turns: tuple[Sequence[Turn], Sequence[Turn]], name: str) -> Array:
-    return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)
-
-
-def _verdict(prefill: Measure, first_token: Measure, decode: Measure, rounds: int) -> tuple[str, ...]:
-    lines = [
-        difference("decode", decode.ratio, more_is_better=True),
-        difference("first token", first_token.ratio, more_is_better=False),
-        difference("prefill", prefill.ratio, more_is_better=True),
-    ]
-    if too_noisy(decode.ratio):
-        lines.append(noise("decode", decode.ratio, rounds))
-    return tuple(lines)
+def _verdict(speeds: Speeds, rounds: int) -> Iterator[str]:
+    for name, measure_ in speeds.named:
+        yield difference(name, measure_.ratio, more_is_better=measure_.more_is_better)
+    if too_noisy(speeds.decode.ratio):
+        yield noise("decode", speeds.decode.ratio, rounds)
 
 
 def table(report: LatencyReport) -> Table:
@@ -201,7 +160,7 @@ def table(report: LatencyReport) -> Table:
     )
     out.add_column("base", justify="right")
     out.add_column("adapted", justify="right")
-    out.add_column("adapted / base (95 %)", justify="right")
+    out.add_column(f"adapted / base ({RATIO_LEVEL})", justify="right")
     for row in _rows(report):
         out.add_row(*row)
     return out
@@ -248,7 +207,7 @@ def _counted(
     what: str, base: float | None, adapted: float | None, scale: float, digits: int = 0
 ) -> tuple[str, ...]:
     if base is None or adapted is None:
-        return what, _ABSENT, _ABSENT, ""
+        return what, ABSENT, ABSENT, ""
     return what, f"{scale * base:.{digits}f}", f"{scale * adapted:.{digits}f}", f"{adapted / base:.3f}"
 
 

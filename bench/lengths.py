@@ -1,6 +1,6 @@
 """How speed falls as texts grow: prompts of several lengths, and tokens decoded after each of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from ..errors import RequestError
 from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .measure import TURNS, Measure, duration, interleave, speed
+from .rounds import Ticker
 from .turn import random_prompt, read_and_write
 
 ROUNDS = 5
@@ -51,7 +52,7 @@ def turns_of(lengths: Sequence[int]) -> int:
     return 2 * TURNS * ROUNDS * len(lengths)
 
 
-def measure(base: Engine, adapted: Engine, tokens: int, tick: Callable[[], None]) -> Length:
+def measure(base: Engine, adapted: Engine, tokens: int, tick: Ticker) -> Length:
     """Have two idle engines take turns at one length."""
 
     def turn(engine: Engine, number: int) -> tuple[float, float]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from .ratio import Array, Interval, paired_ratio
 
+SECONDS = "s"
 TURNS = 2  # of each model in a round
 PERCENTILES = (5, 25, 75, 95)
 
@@ -26,7 +27,9 @@ class Measure:
         adapted_median: likewise.
         base_percentiles: the values that PERCENTILES of the turns do not exceed.
         adapted_percentiles: likewise.
-        ratio: adapted/base, paired by round; so it need not be the ratio of the medians.
+        ratio: adapted/base, of each side's quickest turn in a round, paired by round. What disturbs a turn
+            only ever makes it longer, so the quickest tells most of the model. It need not be the
+            ratio of the medians.
     """
 
     unit: str
@@ -37,6 +40,11 @@ class Measure:
     base_percentiles: tuple[float, ...]
     adapted_percentiles: tuple[float, ...]
     ratio: Interval
+
+    @property
+    def more_is_better(self) -> bool:
+        """Whether the larger value is the quicker one."""
+        return self.unit != SECONDS
 
 
 def interleave(base: Callable[[int], T], adapted: Callable[[int], T], rounds: int) -> tuple[list[T], list[T]]:
@@ -59,11 +67,12 @@ def speed(tokens: int, seconds: Array) -> Measure:
 
 def duration(seconds: Array) -> Measure:
     """Seconds, from those of each turn, (2, rounds * TURNS)."""
-    return _measure("s", seconds)
+    return _measure(SECONDS, seconds)
 
 
 def _measure(unit: str, values: Array) -> Measure:
-    base, adapted = values.reshape(2, -1, TURNS)  # (rounds, TURNS) each
+    best = values.reshape(2, -1, TURNS)  # (2, rounds, TURNS)
+    best = best.min(axis=2) if unit == SECONDS else best.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()
     return Measure(
         unit=unit,
@@ -73,5 +82,5 @@ def _measure(unit: str, values: Array) -> Measure:
         adapted_median=adapted_median,
         base_percentiles=tuple(np.percentile(values[0], PERCENTILES).tolist()),
         adapted_percentiles=tuple(np.percentile(values[1], PERCENTILES).tolist()),
-        ratio=paired_ratio(base, adapted),
+        ratio=paired_ratio(*best),
     )

@@ -27,6 +27,7 @@ from .page_cache import drop
 from .restore import restore
 from .settings import Settings, load
 from .turn import random_prompt, read_and_write, take_turn
+from .units import ABSENT, megabytes, seconds
 
 # The fields of a Footprint, in words: the last five come to the first.
 PARTS = {
@@ -38,7 +39,6 @@ PARTS = {
     "kv_bytes": "  keys and values, MB",
     "other_bytes": "  buffers and the rest, MB",
 }
-_ABSENT = "not available"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,29 +172,24 @@ def table(memory: Memory, model: Path) -> Table:
     """The figures, a row each."""
     out = Table("", title=Text(f"{model.name} in a process of its own"), title_justify="left", min_width=60)
     out.add_column("", justify="right")
-    for row in _rows(memory):
+    for row in rows(memory):
         out.add_row(*row)
     return out
 
 
-def _rows(memory: Memory) -> Iterator[tuple[str, str]]:
-    yield "load, file in the cache, s", f"{memory.load_s:.2f}"
-    yield "start to first token, file in the cache, s", f"{memory.warm_start_s:.2f}"
-    cold = memory.cold_start_s
-    yield "start to first token, file not in the cache, s", _ABSENT if cold is None else f"{cold:.2f}"
-    yield "peak resident, MB", _megabytes(memory.peak_rss_bytes)
-    steady = memory.steady
+def rows(memory: Memory) -> Iterator[tuple[str, str]]:
+    """What each figure is, and the figure."""
+    yield "load, file in the cache, s", seconds(memory.load_s)
+    yield "start to first token, file in the cache, s", seconds(memory.warm_start_s)
+    yield "start to first token, file not in the cache, s", seconds(memory.cold_start_s)
+    yield "peak resident, MB", megabytes(memory.peak_rss_bytes)
     for name, what in PARTS.items():
-        yield what, _megabytes(getattr(steady, name) if steady else None)
+        yield what, megabytes(getattr(memory.steady, name, None))
     metered = memory.energy
     yield (
         "energy for a token, J",
-        f"{metered.joules_per_token:.3f} ({metered.source})" if metered else _ABSENT,
+        f"{metered.joules_per_token:.3f} ({metered.source})" if metered else ABSENT,
     )
-
-
-def _megabytes(nbytes: int | None) -> str:
-    return _ABSENT if nbytes is None else f"{nbytes / 1e6:.1f}"
 
 
 def _arguments() -> argparse.Namespace:

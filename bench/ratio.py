@@ -1,11 +1,16 @@
-"""How many times one measure another is, with an interval: paired by round, resampled with a fixed seed."""
+"""How many times one measure another is, with an interval: paired by round."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of intervals over texts or questions
+# Of intervals over rounds: a report has several, and of equal sides hardly one is to exclude 1.00.
+RATIO_CONFIDENCE = 0.99
+RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
+ROUNDS_MIN = 8  # fewer cannot reach that: all of them err to the same side in more than 1 of 100 runs
 RESAMPLES = 10_000
 SEED = 13
 
@@ -14,7 +19,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """An estimate and the interval around it that CONFIDENCE of such intervals have the true value in."""
+    """An estimate, and an interval around it; its maker says how many of such have the true value in them."""
 
     low: float
     estimate: float
@@ -39,23 +44,35 @@ class Interval:
 
 
 def paired_ratio(base: Array, adapted: Array) -> Interval:
-    """The ratio adapted/base.
+    """The ratio adapted/base, from a measure of both sides in each round.
 
-    A round's ratio is that of the geometric means of its turns, which stand close together in time: what
-    slows the machine for seconds slows both sides and falls out. The estimate is the median over the rounds,
-    so that a few disturbed ones do not move it. The interval is the percentile bootstrap over rounds: they
-    are drawn with replacement (B. Efron and R. Tibshirani, An Introduction to the Bootstrap, 1993, chapter
-    13). In simulations with 6 to 20 rounds, with and without rare large disturbances, it covered the true
-    ratio in 92 to 97 of 100 runs; the interval of the mean did in 85 to 92.
+    The two measures of a round stand close together in time: what slows the machine for seconds slows both
+    and falls out of the round's ratio. The estimate is that of J. Hodges and E. Lehmann (Estimates of
+    location based on rank tests, 1963): the median of the means of all pairs of rounds, as logarithms, which
+    a few disturbed rounds do not move. The interval belongs to it: the ratios that F. Wilcoxon's signed-rank
+    test does not reject. It asks for no more than that a round errs to either side alike, as it must where
+    the sides are equal and only take turns, and is exact however few the rounds. (The percentile bootstrap of
+    the median takes the rounds for all that there could be: in simulations with skewed noise, and of a base
+    beside itself, its 95 % interval contained the true ratio in as few as 83 of 100 runs.)
 
     Args:
-        base: positive measures, (rounds, turns).
+        base: positive measures, (rounds,). Of fewer than ROUNDS_MIN the interval is as wide as they can make
+            it, and yet contains the true ratio less often than RATIO_CONFIDENCE says.
         adapted: as many, in the same unit.
     """
-    assert base.shape == adapted.shape, "each round has as many turns of one as of the other"
-    rounds = (np.log(adapted) - np.log(base)).mean(axis=1)  # (rounds,)
-    drawn = np.random.default_rng(SEED).integers(0, len(rounds), (RESAMPLES, len(rounds)))
-    medians = np.median(rounds[drawn], axis=1)  # (RESAMPLES,)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(medians, (tail, 1 - tail))
-    return Interval(float(np.exp(low)), float(np.exp(np.median(rounds))), float(np.exp(high)))
+    assert base.shape == adapted.shape, "each round has a measure of either side"
+    logs = np.log(adapted) - np.log(base)  # (rounds,)
+    means = np.sort((logs[:, None] + logs)[np.triu_indices(len(logs))] / 2)  # (pairs,)
+    outside = _outside(len(logs))
+    bounds = np.exp([means[outside], np.median(means), means[-1 - outside]])
+    return Interval(*bounds.tolist())
+
+
+@cache
+def _outside(rounds: int) -> int:
+    """How many of the sorted means of pairs lie outside the interval, at each end."""
+    chances = np.ones(1)  # of each sum of the ranks of those rounds that err to one side
+    for rank in range(1, rounds + 1):
+        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+    tail = (1 - RATIO_CONFIDENCE) / 2
+    return max(0, int(np.searchsorted(np.cumsum(chances), tail, side="right")) - 1)

@@ -2,13 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, RequestError
-from . import chapters, latency, published, size
+from ..gguf_file import read_header
+from ..runtime.cores import default_threads, physical_cores
+from . import accuracy, chapters, fidelity, latency, peers, published, size
 from .accuracy import AccuracyReport
 from .chart import svg
 from .document import Document, Figure, Section
@@ -16,13 +18,16 @@ from .fidelity import FidelityReport
 from .latency import LatencyReport
 from .markdown import markdown
 from .page import page
+from .peers import PeersReport, Programs
 from .restore import read_report
+from .rounds import Stage, silent
 from .size import SizeReport
+from .tasks import load_set
+from .terms import Terms
+from .work import Work
 
 LENGTHS = (32, 128, 512, 1024)
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,29 @@ class Files:
     size: Path | None = None
     accuracy: Path | None = None
     fidelity: Path | None = None
+    peers: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be measured beside latency and size.
+
+    Attributes:
+        data: the questions that both models are asked; see accuracy.run(). None leaves accuracy out.
+        terms: how they are put.
+        limit: the most of them.
+        reference: the adapted model in full precision, to which the adapted file is compared. None leaves
+            fidelity out.
+        base_reference: the unadapted model in full precision, for the adapter's effect; see fidelity.run().
+        programs: with which the adapted file is also run; see peers.run(). None leaves peers out.
+    """
+
+    data: str | None = None
+    terms: Terms | None = None
+    limit: int | None = None
+    reference: Path | None = None
+    base_reference: Path | None = None
+    programs: Programs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +70,27 @@ class Measured:
     Attributes:
         latency: base and adapted in turns, with their memory.
         size: of the adapted file.
-        answers: of both to a set of questions.
+        accuracy: of both to a set of questions.
         fidelity: of the adapted file to full precision.
+        peers: the adapted file through other programs.
         raw: the JSON of each, by its name, as it was read or measured.
     """
 
-    latency: LatencyReport | None
-    size: SizeReport | None
-    answers: AccuracyReport | None
-    fidelity: FidelityReport | None
-    raw: dict[str, Any]
+    latency: LatencyReport | None = None
+    size: SizeReport | None = None
+    accuracy: AccuracyReport | None = None
+    fidelity: FidelityReport | None = None
+    peers: PeersReport | None = None
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+_REPORTS: dict[str, type] = {
+    "latency": LatencyReport,
+    "size": SizeReport,
+    "accuracy": AccuracyReport,
+    "fidelity": FidelityReport,
+    "peers": PeersReport,
+}
 
 
 def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
@@ -59,10 +98,11 @@ def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     models: tuple[Path, Path] | None = None,
     *,
     adapter: Path | None = None,
+    wanted: Wanted | None = None,
     rounds: int = latency.ROUNDS,
     lengths: Sequence[int] = LENGTHS,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    stage: Stage = lambda name: silent,
 ) -> Measured:
     """Read what there is of earlier measurements, and measure what can be of the rest.
 
@@ -70,37 +110,120 @@ def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         files: earlier measurements. They are read first: a bad one is known before any work.
         models: base and adapted GGUF: latency and size are measured of them unless they are in `files`.
         adapter: a LoRA in a GGUF file that the adapted model gets at run time.
+        wanted: what else to measure of them, unless it is in `files`.
         rounds: see latency.run().
         lengths: likewise.
         threads: likewise.
-        progress: likewise.
+        stage: gives the progress of each measurement by its name.
 
     Raises:
-        RequestError: there is nothing to report, a file is not its command's, or a number is out of bounds.
-        ModelFileError: a model is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter is not one for the adapted model.
+        RequestError: there is nothing to report, or nothing to measure what is wanted of; a file is not its
+            command's, or a number is out of bounds.
+        ThirteenError: what the measurements raise.
     """
-    if models is None and not any(getattr(files, name) for name in Files.__slots__):
+    given = {name: path for name in _REPORTS if (path := getattr(files, name))}
+    if models is None and not given:
         raise RequestError("bench report: neither models nor an earlier measurement's JSON are given")
-    speeds = read_report(files.latency, LatencyReport) if files.latency else None
-    sizes = read_report(files.size, SizeReport) if files.size else None
-    answers = read_report(files.accuracy, AccuracyReport) if files.accuracy else None
-    kept = read_report(files.fidelity, FidelityReport) if files.fidelity else None
-    raw = {name: json.loads(path.read_bytes()) for name in Files.__slots__ if (path := getattr(files, name))}
-    if models and sizes is None:
-        sizes = size.run(models[1])
-        raw["size"] = asdict(sizes)
-    if models and speeds is None:
-        speeds = latency.run(
-            *models, adapter=adapter, rounds=rounds, lengths=lengths, threads=threads, progress=progress
+    if models is None and wanted not in {None, Wanted()}:
+        raise RequestError("bench report: there are no models to measure that of")
+    found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in given.items()}
+    raw = {name: json.loads(path.read_bytes()) for name, path in given.items()}
+    if models:
+        work = _Work(*models, adapter, wanted or Wanted(), rounds, lengths, threads, stage)
+        for name, measure in work.check(found):
+            found[name] = measure()
+            raw[name] = asdict(found[name])
+    return Measured(**found, raw=raw)
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """The measurements, as gather() was told."""
+
+    base: Path
+    adapted: Path
+    adapter: Path | None
+    wanted: Wanted
+    rounds: int
+    lengths: Sequence[int]
+    threads: int | None
+    stage: Stage
+
+    def check(self, known: Container[str]) -> list[tuple[str, Callable[[], Any]]]:
+        """The measurements to do, by name; what they are of is looked at before the first begins."""
+        wanted = self.wanted
+        offered = (
+            ("size", True, self._size),
+            ("latency", True, self._latency),
+            ("peers", wanted.programs, self._peers),
+            ("fidelity", wanted.reference, self._fidelity),
+            ("accuracy", wanted.data, self._accuracy),
         )
-        raw["latency"] = asdict(speeds)
-    return Measured(speeds, sizes, answers, kept, raw)
+        due = [(name, measure) for name, asked, measure in offered if asked and name not in known]
+        names = [name for name, _ in due]
+        if "fidelity" in names:
+            self._check_fidelity()
+        if "accuracy" in names and wanted.data:
+            load_set(wanted.data)
+        return due
+
+    def _check_fidelity(self) -> None:
+        if self.adapter:
+            raise RequestError(
+                f"{self.adapter}: the fidelity of an adapter at run time is measured by thirteen bench "
+                "fidelity, not for a report"
+            )
+        for path in filter(None, (self.wanted.reference, self.wanted.base_reference)):
+            read_header(path)
+
+    def _size(self) -> SizeReport:
+        return size.run(self.adapted)
+
+    def _latency(self) -> LatencyReport:
+        return latency.run(
+            self.base,
+            self.adapted,
+            adapter=self.adapter,
+            rounds=self.rounds,
+            lengths=self.lengths,
+            threads=self.threads,
+            progress=self.stage("latency"),
+        )
+
+    def _peers(self) -> PeersReport:
+        work = Work(physical_cores() if self.threads is None else self.threads)
+        programs, progress = self.wanted.programs, self.stage("peers")
+        return peers.run(self.adapted, work=work, programs=programs, progress=progress)
+
+    def _fidelity(self) -> FidelityReport:
+        reference, base = self.wanted.reference, self.wanted.base_reference
+        assert reference, "it is wanted"
+        return fidelity.run(
+            reference,
+            self.adapted,
+            base=base,
+            shipped_base=self.base if base else None,
+            threads=self.threads,
+            progress=self.stage("fidelity"),
+        )
+
+    def _accuracy(self) -> AccuracyReport:
+        data, progress = self.wanted.data, self.stage("accuracy")
+        assert data, "it is wanted"
+        return accuracy.run(
+            self.adapted,
+            data,
+            self.wanted.terms or Terms(default_threads().decode if self.threads is None else self.threads),
+            base=self.base,
+            adapter=self.adapter,
+            limit=self.wanted.limit,
+            progress=lambda _, done, total: progress(done, total),
+        )
 
 
 def compose(measured: Measured) -> Document:
     """The report as a document."""
-    speeds, sizes, answers, kept = measured.latency, measured.size, measured.answers, measured.fidelity
+    speeds, sizes, answers, kept = measured.latency, measured.size, measured.accuracy, measured.fidelity
     claims = Section("What was published", (published.table(speeds, sizes, answers),))
     return Document(
         title=_title(measured),
@@ -112,8 +235,9 @@ def compose(measured: Measured) -> Document:
             chapters.size(sizes),
             chapters.memory(speeds),
             chapters.fidelity(kept),
+            chapters.peers(measured.peers),
             claims,
-            chapters.circumstances(speeds, answers, kept),
+            chapters.circumstances(speeds, answers, kept or measured.peers),
         ),
     )
 
@@ -122,12 +246,14 @@ def _title(measured: Measured) -> str:
     if speeds := measured.latency:
         adapter = f" + {Path(speeds.adapted.adapter.path).name}" if speeds.adapted.adapter else ""
         return f"{Path(speeds.adapted.path).name}{adapter} beside {Path(speeds.base.path).name}"
-    if answers := measured.answers:
+    if answers := measured.accuracy:
         return Path(answers.adapted.path).name
     if measured.size:
         return Path(measured.size.path).name
-    assert measured.fidelity, "something was measured"
-    return Path(measured.fidelity.files.shipped.path).name
+    if measured.fidelity:
+        return Path(measured.fidelity.files.shipped.path).name
+    assert measured.peers, "something was measured"
+    return Path(measured.peers.model).name
 
 
 def check_folder(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """What a measurement is of: the room that a model is given and the work that it is put to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,15 +40,29 @@ class Settings:
         return max(self.prompt_tokens + self.decode_tokens, self.longest, _QUESTION_ROOM)
 
 
-def load(model: Path, adapter: Path | None, settings: Settings, *, slots: int = 1) -> Engine:
+def load(
+    model: Path,
+    adapter: Path | None,
+    settings: Settings,
+    *,
+    slots: int = 1,
+    make: Callable[..., Engine] = Engine,
+) -> Engine:
     """An engine with room for a turn, or for so many at once.
+
+    Args:
+        model: a GGUF file.
+        adapter: a LoRA in a GGUF file that it gets at run time.
+        settings: the work.
+        slots: turns at once.
+        make: the kind of engine, called as Engine is.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
         AdapterError: the adapter is not one for this model.
         RequestError: a turn is longer than what the model was trained for.
     """
-    engine = Engine(
+    engine = make(
         model,
         adapter=adapter,
         context=settings.context,

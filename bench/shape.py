@@ -1,22 +1,50 @@
 """A base's exact shapes with random weights: to measure speed and memory before a model is downloaded."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from gguf import GGML_QUANT_SIZES
 
+from ..cache import cache_dir
 from ..convert.architecture import Architecture, TensorSpec, from_config, tensor_specs
-from ..convert.plan import TensorPlan, alike, parse_type, planned, uniform
+from ..convert.plan import TYPES, TensorPlan, alike, parse_type, planned, uniform
 from ..convert.write import check_target
 from ..digest import file_sha256
 from ..errors import OutputError
 from ..gguf_file import MAGIC, read_header
 from ..models.catalogue import catalogue
 from .random_model import write_planned
+from .stock import MIXES
+from .stock_sizes import mix_types
 
+# A name that is a type's as well is that type throughout, as everywhere else.
+_MIXES = {stock.name for stock in MIXES} - TYPES.keys()
 _PLAN_MAX = 1 << 24  # bytes of a plan that are read; one of a 3B model has less than a hundredth
+
+
+@contextmanager
+def shaped(name: str, types: Sequence[str]) -> Iterator[tuple[Path, ...]]:
+    """Models of a base's shapes that are there for a while, in a folder of the cache.
+
+    Args:
+        name: see write_shape().
+        types: likewise, of each model; what is named twice is one file.
+
+    Raises:
+        ThirteenError: as write_shape() does.
+    """
+    with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
+        files = {
+            of: Path(folder) / f"{name}-{number}-{Path(of).stem}.gguf"
+            for number, of in enumerate(dict.fromkeys(types))
+        }
+        for of, path in files.items():
+            write_shape(name, of, path)
+        yield tuple(files[of] for of in types)
 
 
 def write_shape(name: str, types: str, output: Path) -> str:
@@ -24,8 +52,9 @@ def write_shape(name: str, types: str, output: Path) -> str:
 
     Args:
         name: the base's in the catalogue.
-        types: of the matrices: one type for all, as `thirteen convert --type` has it; `LAYERS/EMBEDDING`; the
-            path of what `thirteen plan --json` printed; or of a GGUF with these tensors.
+        types: of the matrices: one type for all, as `thirteen convert --type` has it; `LAYERS/EMBEDDING`; one
+            of llama.cpp's mixes, as Q4_K_M; the path of what `thirteen plan --json` printed; or of a GGUF
+            with these tensors.
         output: the GGUF to write.
 
     Returns:
@@ -33,7 +62,8 @@ def write_shape(name: str, types: str, output: Path) -> str:
 
     Raises:
         DownloadError: the catalogue has no such base.
-        OutputError: there is no such type, a plan is not one or does not fit, or the file cannot be written.
+        OutputError: there is no such type or mix, a plan is not one or does not fit, or the file cannot be
+            written.
         ModelFileError: the GGUF to be like is damaged, or of another shape.
     """
     base = catalogue().base(name)
@@ -47,6 +77,8 @@ def write_shape(name: str, types: str, output: Path) -> str:
 def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     specs, path = list(tensor_specs(architecture).values()), Path(types)
     if not path.is_file():
+        if types.upper() in _MIXES:
+            return _mixed(architecture, specs, types.upper())
         layers, _, embedding = types.partition("/")
         return [
             *_of_type(specs, layers, inside=True),
@@ -59,6 +91,15 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
         header.tensors.pop("rope_freqs.weight", None)  # written by the shape's own rule
         return alike(uniform(specs, parse_type("F32")), header)
     return _planned(specs, path)
+
+
+def _mixed(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) -> Sequence[TensorPlan]:
+    """As llama.cpp's quantizer chooses, which wants a file to look at."""
+    with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
+        model = Path(folder) / "model.gguf"
+        write_planned(model, architecture, uniform(specs, parse_type("Q4_0")))
+        types = mix_types(model, mix)
+    return [planned(spec, types[spec.target]) for spec in specs]
 
 
 def _of_type(specs: Sequence[TensorSpec], type_: str, *, inside: bool) -> Sequence[TensorPlan]:

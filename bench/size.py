@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,12 +18,13 @@ from ..errors import OutputError
 from ..gguf_file import Header, Tensor, read_header
 from .stock import Kind
 from .stock_sizes import StockTensors, stock_tensors
+from .units import megabytes
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _ASKED = "thirteen.type"  # the provenance's key for the type or the size that was asked for
 _TABLE_WIDTH = 76
 _BASE_ID = "thirteen.base.id"
-_BESIDE = 0.25  # of the file's size: how far away a stock file is shown in the table
+_BESIDE = 0.25  # of the file's size: how far away a stock file is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class StockSize:
     name: str
     file_bytes: int
     ratio: float
+
+    @property
+    def made_as(self) -> str:
+        """Its name and kind, in words."""
+        return f"{self.name}, {'throughout' if self.kind == 'uniform' else 'mix'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,13 +251,11 @@ def _stock_table(report: SizeReport) -> Table:
     out = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
     for column in ("made as", "MB", "this file / it"):
         out.add_column(column, justify="left" if column == "made as" else "right")
-    for one in _near(report):
-        name = f"{one.name}, {'throughout' if one.kind == 'uniform' else 'mix'}"
-        out.add_row(name, f"{one.file_bytes / 1e6:.1f}", f"{one.ratio:.3f}")
+    for one in near(report) or report.stock:
+        out.add_row(one.made_as, megabytes(one.file_bytes), f"{one.ratio:.3f}")
     return out
 
 
-def _near(report: SizeReport) -> Iterator[StockSize]:
-    """Those of about this size; all where there are none."""
-    near = [one for one in report.stock if abs(1 - one.ratio) <= _BESIDE]
-    yield from near or report.stock
+def near(report: SizeReport) -> tuple[StockSize, ...]:
+    """The stock files of about the size of the measured one."""
+    return tuple(one for one in report.stock if abs(1 - one.ratio) <= _BESIDE)

@@ -1,7 +1,8 @@
 """What each tensor of a model would be in llama.cpp's own files, by a dry run of its quantizer.
 
-`python -m thirteen.bench.stock_sizes FILE.gguf` prints the tensors' sizes as JSON. No weight is read: the
-shapes decide. It works in a process of its own, as the quantizer does; see stock.py.
+`python -m thirteen.bench.stock_sizes FILE.gguf` prints the tensors' sizes in all such files as JSON, with
+`--mix NAME` their types in one of its mixes. No weight is read: the shapes decide. It works in a process of
+its own, as the quantizer does; see stock.py.
 """
 
 import argparse
@@ -52,14 +53,39 @@ def stock_tensors(model: Path) -> tuple[StockTensors, ...]:
     Raises:
         ModelFileError: it is not a GGUF, is damaged, or not a model that this build can run.
     """
-    said = apart.call(
+    return tuple(StockTensors(**one) for one in _call(model)["stock"])
+
+
+def mix_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
+    """The type of each tensor in one of llama.cpp's mixes, by the tensor's name.
+
+    Args:
+        model: a GGUF file with these tensors, of whatever types.
+        mix: its name, one of MIXES.
+
+    Raises:
+        ModelFileError: it is not a GGUF, is damaged, or not a model that this build can run.
+    """
+    said = _call(model, f"--mix={mix}")
+    return {name: GGMLQuantizationType[type_] for name, type_ in said["types"].items()}
+
+
+def _call(model: Path, *options: str) -> dict[str, Any]:
+    return apart.call(
         __name__,
-        ["--", str(model)],
+        [*options, "--", str(model)],
         lambda status, last: ModelFileError(
             f"{model}: llama.cpp's dry run ended with status {status}: {last}"
         ),
     )
-    return tuple(StockTensors(**one) for one in said["stock"])
+
+
+def _types_here(model: Path, mix: str) -> dict[str, Any]:
+    header = read_header(model)
+    check_model(header)
+    new = _dry_run(model, Stock("mix", mix), _Messages())
+    old = {name: tensor.type.name for name, tensor in header.tensors.items()}
+    return {"types": old | {name: type_.upper() for name, type_ in new.items()}}
 
 
 def _sizes_here(model: Path) -> dict[str, Any]:
@@ -109,11 +135,14 @@ def _nbytes(header: Header, name: str, new_type: str | None) -> int:
 
 
 def main() -> int:
-    """Tell the sizes for the model that the command line names; an error is JSON too, with exit status 2."""
+    """Tell what the command line asks of a model; an error is JSON too, with exit status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, metavar="FILE.gguf")
+    parser.add_argument("--mix", choices=[stock.name for stock in MIXES])
     given = parser.parse_args()
-    return apart.answer(lambda: _sizes_here(given.model))
+    return apart.answer(
+        lambda: _types_here(given.model, given.mix) if given.mix else _sizes_here(given.model)
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """How many threads are quickest here, for tokens one after the other and for prompts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from time import perf_counter
 
@@ -13,15 +12,14 @@ from rich.text import Text
 from ..runtime.cores import Threads, physical_cores, processors
 from ..runtime.llama import Context, Model, Room, Span
 from ..runtime.request import check_whole
-from .ratio import Array, Interval, paired_ratio
+from .ratio import RATIO_LEVEL, Array, Interval, paired_ratio
+from .rounds import Progress, Ticker, silent, to_and_fro
 from .turn import random_prompt
 
 ROUNDS = 8
 PROMPT = 128
 TOKENS = 16
 _KINDS = ("prefill", "decode")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ class ThreadsReport:
     best: Threads
 
 
-def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = lambda done, total: None) -> ThreadsReport:
+def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = silent) -> ThreadsReport:
     """Measure a model with every number of threads that may be of use.
 
     Args:
@@ -76,16 +74,15 @@ def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = lambda done, 
     numbers = candidates(physical_cores(), processors())
     room = Room(PROMPT + TOKENS, 1, PROMPT, max(numbers), outputs=1)
     seconds = np.empty((rounds, len(numbers), len(_KINDS)))
-    done = count(1)
+    tick = Ticker(progress, rounds * len(numbers))
     with Model(model) as loaded, Context(loaded, room) as context:
         _turn(context, random_prompt(loaded, rounds, PROMPT))
         for number in range(rounds):
             prompt = random_prompt(loaded, number, PROMPT)
-            order = range(len(numbers)) if number % 2 == 0 else reversed(range(len(numbers)))
-            for place in order:
+            for place in to_and_fro(len(numbers), number):
                 context.use(numbers[place])
                 seconds[number, place] = _turn(context, prompt)
-                progress(next(done), rounds * len(numbers))
+                tick()
     speeds = _speeds(numbers, seconds)
     return ThreadsReport(str(model), rounds, speeds, _best(speeds))
 
@@ -114,7 +111,7 @@ def _speeds(numbers: Sequence[int], seconds: Array) -> tuple[Speed, ...]:
     usual = numbers.index(physical_cores())
 
     def ratio(place: int, kind: int) -> Interval:
-        return paired_ratio(per_second[:, [usual], kind], per_second[:, [place], kind])
+        return paired_ratio(per_second[:, usual, kind], per_second[:, place, kind])
 
     medians = np.median(per_second, axis=0)  # (numbers, kinds)
     return tuple(
@@ -136,7 +133,7 @@ def table(report: ThreadsReport) -> Table:
     """A row for each number of threads, and what is best."""
     best = report.best
     out = Table(
-        title=f"{Path(report.model).name}: tokens/s, and over those with a thread for each core (95 %)",
+        title=f"{Path(report.model).name}: tokens/s, and over those with one for each core ({RATIO_LEVEL})",
         caption=Text(f"best: {best.decode} for decode, {best.prefill} for prefill; {report.rounds} rounds"),
         caption_justify="left",
     )

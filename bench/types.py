@@ -8,11 +8,10 @@ weight but not the multiplication.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -31,7 +30,8 @@ from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .machine import Build, Machine, this_build, this_machine
 from .random_model import matrix_weights, write_model
-from .ratio import Array, Interval, paired_ratio
+from .ratio import RATIO_LEVEL, ROUNDS_MIN, Array, Interval, paired_ratio
+from .rounds import Progress, Ticker, silent, to_and_fro
 from .settings import Settings, load
 from .turn import random_prompt, read_and_write, write_together
 from .verdict import NOISE_MAX, too_noisy
@@ -41,7 +41,6 @@ TYPES = (
     *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S"),
 )
 ROUNDS = 30
-ROUNDS_MIN = 5  # as in latency.py
 TOKENS = 4  # short turns and many: what disturbs a shared machine lasts for seconds
 PROMPT_TOKENS = 16
 
@@ -51,8 +50,6 @@ _NET_MIN = (
     0.01  # of a turn: what noise can make of the weights' share where they are few, so that ratios exist
 )
 _HOLLOW = GGMLQuantizationType.Q8_0  # of what is the same in all models
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +178,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     tokens: int = TOKENS,
     threads: int | None = None,
     sizes: Sizes | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = silent,
 ) -> TypesReport:
     """Measure what a weight of each type costs.
 
@@ -191,7 +188,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
 
     Args:
         types: their names, by default those worth choosing from; Q4_K, the reference, is always among them.
-        rounds: in each, every model takes a turn; at least 5.
+        rounds: in each, every model takes a turn; at least 8.
         tokens: decoded in each turn.
         threads: that compute; by default one for each physical core.
         sizes: of the models; by default as wide as Llama 3.2 1B.
@@ -209,7 +206,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     chosen = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *(TYPES if types is None else types)))))
     sizes = sizes or Sizes()
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = _ticker(progress, (1 + 2 * len(chosen)) * (2 + rounds))
+    tick = Ticker(progress, (1 + 2 * len(chosen)) * (2 + rounds))
     with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
         engines = []
         for path in _write(Path(folder), sizes, chosen):
@@ -235,11 +232,6 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     )
 
 
-def _ticker(progress: Progress, total: int) -> Callable[[], None]:
-    done = count(1)
-    return lambda: progress(next(done), total)
-
-
 def _write(folder: Path, sizes: Sizes, types: Sequence[GGMLQuantizationType]) -> Iterator[Path]:
     """The hollow model, then two of each type: all layers, all output."""
     models = [("hollow", sizes.hollow, _HOLLOW, _HOLLOW)]
@@ -252,15 +244,14 @@ def _write(folder: Path, sizes: Sizes, types: Sequence[GGMLQuantizationType]) ->
         yield path
 
 
-def _round(engines: Sequence[Engine], number: int, settings: Settings, tick: Callable[[], None]) -> Array:
+def _round(engines: Sequence[Engine], number: int, settings: Settings, tick: Ticker) -> Array:
     """One turn of each: seconds for a prompt, for tokens after the first, and for several sequences at once.
 
     Returns:
         An array (models, 3).
     """
     seconds = np.empty((len(engines), 3))
-    order = range(len(engines)) if number % 2 == 0 else reversed(range(len(engines)))
-    for place in order:
+    for place in to_and_fro(len(engines), number):
         prompt = random_prompt(engines[place].model, number, settings.prompt_tokens)
         seconds[place, :_TOGETHER] = read_and_write(engines[place], prompt, settings.decode_tokens)
         seconds[place, _TOGETHER] = write_together(engines[place], prompt[:SEQUENCES], settings.decode_tokens)
@@ -299,7 +290,7 @@ def _costs(sizes: Sizes, types: Sequence[GGMLQuantizationType], per_token: Array
 
 def _ratio(ns: Array, index: int) -> Interval:
     """Of one type to the reference, from (rounds, types)."""
-    return paired_ratio(ns[:, :1], ns[:, index : index + 1])
+    return paired_ratio(ns[:, 0], ns[:, index])
 
 
 def _bits(type_: GGMLQuantizationType) -> float:
@@ -345,10 +336,10 @@ def table(report: TypesReport) -> Table:
     for name in (
         "bits",
         "layer",
-        "/ Q4_K (95 %)",
+        f"/ Q4_K ({RATIO_LEVEL})",
         "GB/s",
         "output",
-        "/ Q4_K (95 %)",
+        f"/ Q4_K ({RATIO_LEVEL})",
         "GB/s",
         f"layer, {SEQUENCES} at once",
         f"output, {SEQUENCES} at once",

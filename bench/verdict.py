@@ -2,7 +2,7 @@
 
 from math import ceil
 
-from .ratio import CONFIDENCE, Interval
+from .ratio import RATIO_LEVEL, Interval
 
 NOISE_MAX = 0.05  # an interval that reaches further than this to each side settles nothing
 
@@ -35,7 +35,7 @@ def more_rounds(ratio: Interval, rounds: int) -> int:
 def noise(what: str, ratio: Interval, rounds: int) -> str:
     """What to do about an interval that is too wide after so many rounds."""
     return (
-        f"too noisy to settle: the {what} ratio's {CONFIDENCE:.0%} interval is ±{ratio.half_width:.1%} wide, "
+        f"too noisy to settle: the {what} ratio's {RATIO_LEVEL} interval is ±{ratio.half_width:.1%} wide, "
         f"more than ±{NOISE_MAX:.0%}; about {more_rounds(ratio, rounds)} rounds more would settle it, "
         "or stopping what else is running"
     ).replace("%", " %")

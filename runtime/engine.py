@@ -134,7 +134,7 @@ class Engine:
             self.context = min(self.profile.context, self.model.context_trained)
             self._room = replace(room, context=self.context)
             cache = self._prefixes(files, prefix_folder)
-            self._runner = Runner(self.model, self._room, self._loaded, cache, self.profile.lookup)
+            self._runner = Runner(self._context(), self._loaded, cache, self.profile.lookup)
             handles.callback(self._runner.close)
             template = chat_template(self.model.header, self.model.bos, self.model.eos)
             self._prompter = Prompter(self.model, template)
@@ -142,6 +142,10 @@ class Engine:
         self._default = BASE if adapter is None else _ADAPTER
         self._intake = Intake(self.model, self._runner, slots=self.profile.slots, queue=queue)
         self._measuring_turn = Lock()
+
+    def _context(self) -> Context:
+        """What computes the requests."""
+        return Context(self.model, self._room)
 
     @property
     def adapters(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from ..errors import ModelFileError, RequestError
 from . import request as state
-from .llama import Adapter, Context, Model, Room, Sampler, Span
+from .llama import Adapter, Context, Sampler, Span
 from .lookup import Lookup
 from .prefix import SHORTEST, PrefixCache
 from .reply import Reply
@@ -52,27 +52,22 @@ class Runner:
 
     def __init__(
         self,
-        model: Model,
-        room: Room,
+        native: Context,
         adapters: MutableMapping[str, Adapter | None],
         prefixes: PrefixCache | None = None,
         drafted: int = 0,
     ) -> None:
-        """Set the room aside.
+        """Begin with no sequences.
 
         Args:
-            model: what computes.
-            room: for how many sequences, of how many tokens.
+            native: what computes, with room for so many sequences; close() frees it.
             adapters: by the names that sequences have for them.
             prefixes: where beginnings of prompts are kept; nowhere if there is none.
             drafted: the most tokens of a draft by prompt lookup; the room has to have outputs for them.
-
-        Raises:
-            RequestError: there is not enough memory.
         """
-        self._model, self._adapters, self._prefixes, self._drafted = model, adapters, prefixes, drafted
-        self._native = Context(model, room)
-        self._scheduler = Scheduler(room.slots, room.batch, sharing=prefixes is not None)
+        self._model, self._adapters, self._prefixes, self._drafted = native.model, adapters, prefixes, drafted
+        self._native = native
+        self._scheduler = Scheduler(native.room.slots, native.room.batch, sharing=prefixes is not None)
         self._voices: dict[state.Sequence, _Voice] = {}
         self._updates: list[Update] = []
 

@@ -786,6 +786,25 @@ COMMANDS = {
         ("bench", "latency", "MODEL", "MODEL", "--adapter", "BASE/config.json"),
         "config.json: not a GGUF file",
     ),
+    "a comparison of nothing": (("bench", "latency"), "give either BASE and ADAPTED or --shape"),
+    "a comparison of one file": (("bench", "latency", "MODEL"), "give either BASE and ADAPTED or --shape"),
+    "a file and a shape": (
+        ("bench", "memory", "MODEL", "--shape", "llama-3.2-1b"),
+        "give either MODEL or --shape",
+    ),
+    "an unknown shape": (("bench", "peers", "--shape", "nothing-13"), "no base 'nothing-13'"),
+    "a shape of an unknown type": (
+        ("bench", "memory", "--shape", "smollm2-135m", "--types", "Q9_M"),
+        "'Q9_M': no such type",
+    ),
+    "a benchmark that is to be trusted without a slowdown": (
+        ("bench", "trust", "MODEL", "--slowdown", "1"),
+        "slowdown must be above 1",
+    ),
+    "peers that are not wanted": (
+        ("bench", "report", "MODEL", "MODEL", "--out", "OUT", "--checkpoint", "BASE"),
+        "go with --with-peers",
+    ),
     "a set of questions that is not there": (
         ("bench", "accuracy", "MODEL", "--data", "nothing-13", "--records", "OUT"),
         "nothing-13: no such file, and none of the sets gsm8k, svamp, asdiv, gsm-symbolic",

@@ -222,7 +222,7 @@ def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Pa
         model,
         model,
         "--rounds",
-        "5",
+        "8",
         "--prompt-tokens",
         "8",
         "--decode-tokens",
@@ -230,7 +230,7 @@ def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Pa
     )
     report = json.loads(said(thirteen(*words, "--threads", "1", "--json")))
     assert report["base"]["file_bytes"] == model.stat().st_size
-    assert len(report["decode"]["base"]) == 10
+    assert len(report["decode"]["base"]) == 16
 
 
 def test_answers_are_counted_as_a_table_and_as_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 from thirteen.bench.latency import run, table
 from thirteen.bench.lengths import ROUNDS
-from thirteen.bench.measure import PERCENTILES, TURNS, interleave
+from thirteen.bench.measure import PERCENTILES, TURNS, duration, interleave, speed
 from thirteen.bench.settings import Settings
 from thirteen.bench.turn import random_prompt, take_turn
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.engine import Engine
 
-FEW = {"threads": 1, "prompt_tokens": 5, "decode_tokens": 3, "rounds": 5, "lengths": (40, 7, 40)}
+FEW = {"threads": 1, "prompt_tokens": 5, "decode_tokens": 3, "rounds": 8, "lengths": (40, 7, 40)}
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,16 @@ def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
     assert report.adapted.total_bytes == tiny.stat().st_size + lora.stat().st_size
     assert report.base.bits_per_weight == pytest.approx(32)
     assert len(report.verdict) == 3 + report.noisy
+
+
+@pytest.mark.parametrize("of", [lambda seconds: speed(1, seconds), duration], ids=["speed", "duration"])
+def test_a_ratio_is_of_the_quickest_turn_of_each_round(of):
+    """What disturbs one of a round's turns is no difference between the sides."""
+    seconds = np.ones((2, 8, TURNS))
+    seconds[0, ::2, 0] = seconds[1, 1::3, 1] = 1.7
+    measure = of(seconds.reshape(2, -1))
+    assert (measure.ratio.low, measure.ratio.high) == (1.0, 1.0)
+    assert max(measure.base) > min(measure.base)
 
 
 def test_speeds_fall_due_at_every_length_once_and_in_order(report):
@@ -136,7 +146,7 @@ def test_prompts_repeat_by_number_and_hold_no_control_tokens(tiny):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"rounds": 4}, "rounds must be a whole number from 5"),
+        ({"rounds": 7}, "rounds must be a whole number from 8"),
         ({"prompt_tokens": 0}, "prompt_tokens"),
         ({"decode_tokens": 0}, "decode_tokens"),
         ({"threads": 0}, "threads"),

@@ -15,10 +15,13 @@ from thirteen.bench.fidelity import run as fidelity_run
 from thirteen.bench.machine import this_build, this_machine
 from thirteen.bench.markdown import markdown
 from thirteen.bench.page import page
+from thirteen.bench.peers import Programs
 from thirteen.bench.ratio import Interval
-from thirteen.bench.report import Files, Measured, compose, gather, write
+from thirteen.bench.report import Files, Measured, Wanted, compose, gather, write
+from thirteen.bench.rounds import silent
 from thirteen.bench.scores import Paired, Scores
 from thirteen.bench.terms import Terms
+from thirteen.bench.work import Work
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.models.claims import claims
 
@@ -26,6 +29,7 @@ from ..runtime.conftest import tensors, write_gguf
 
 HOSTILE = "<script>alert('x')</script> & | `a` [b](http://evil.example) *c* # <img src=x>"
 VOID = {"meta"}
+WORK = Work(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
 
 
 class Page(HTMLParser):
@@ -85,7 +89,7 @@ def answers(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
 def measured(tiny, lora) -> Measured:
     """Real measurements of a tiny model, and made-up answers."""
     speeds = latency.run(
-        tiny, tiny, adapter=lora, threads=1, prompt_tokens=5, decode_tokens=3, rounds=5, lengths=(8, 64)
+        tiny, tiny, adapter=lora, threads=1, prompt_tokens=5, decode_tokens=3, rounds=8, lengths=(8, 64)
     )
     sizes = size.run(tiny)
     texts = tiny.with_name("texts.jsonl")
@@ -97,12 +101,12 @@ def measured(tiny, lora) -> Measured:
     )
     kept = fidelity_run(other, other, base=tiny, shipped_base=tiny, data=texts, tokens=60, threads=1)
     raw = {"latency": asdict(speeds), "size": asdict(sizes), "fidelity": asdict(kept)}
-    return Measured(speeds, sizes, answers(sizes.sha256), kept, raw)
+    return Measured(speeds, sizes, answers(sizes.sha256), kept, raw=raw)
 
 
 @pytest.fixture(scope="module")
 def nothing() -> Measured:
-    return Measured(None, None, answers("0"), None, {})
+    return Measured(accuracy=answers("0"))
 
 
 def test_the_page_needs_nothing_from_anywhere(measured):
@@ -153,7 +157,7 @@ def test_the_headline_has_the_figures_of_the_measurements(measured):
     assert f"{measured.latency.adapted.total_bytes / 1e6:.1f} MB" in text
     assert measured.latency.adapted.sha256 in text
     assert measured.latency.machine.cpu in text
-    for line in (*measured.latency.verdict, *measured.answers.verdict):
+    for line in (*measured.latency.verdict, *measured.accuracy.verdict):
         assert line in text
 
 
@@ -173,7 +177,7 @@ def test_text_out_of_files_never_becomes_markup(measured):
             path=HOSTILE,
             groups=tuple(replace(group, group=HOSTILE) for group in measured.size.groups),
         ),
-        answers=replace(answers(HOSTILE, HOSTILE), data=HOSTILE, verdict=hostile_lines(measured.answers)),
+        accuracy=replace(answers(HOSTILE, HOSTILE), data=HOSTILE, verdict=hostile_lines(measured.accuracy)),
         fidelity=replace(measured.fidelity, verdict=hostile_lines(measured.fidelity)),
     )
     document = compose(hostile)
@@ -228,7 +232,7 @@ def test_a_report_from_json_is_the_one_of_the_measurement(measured, tmp_path):
         paths[name] = tmp_path / f"{name}.json"
         paths[name].write_text(json.dumps(measured.raw[name]))
     paths["accuracy"] = tmp_path / "accuracy.json"
-    paths["accuracy"].write_text(json.dumps(asdict(measured.answers)))
+    paths["accuracy"].write_text(json.dumps(asdict(measured.accuracy)))
     again = gather(Files(**paths))
     assert compose(again) == compose(measured)
     written = write(again, tmp_path / "deep" / "out")
@@ -252,6 +256,48 @@ def test_models_are_measured_where_no_json_stands_for_it(tiny, tmp_path, measure
     assert found.latency == measured.latency and found.size == measured.size
 
 
+def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    files = Files(latency=tmp_path / "latency.json")
+    files.latency.write_text(json.dumps(measured.raw["latency"]))
+    data = tmp_path / "two.jsonl"
+    data.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
+    wanted = Wanted(str(data), Terms(1, max_tokens=4), 1, tiny, tiny, Programs())
+    monkeypatch.setattr("thirteen.bench.report.Work", lambda threads: WORK)
+    stages = []
+
+    def stage(name):
+        stages.append(name)
+        return silent
+
+    found = gather(files, (tiny, tiny), wanted=wanted, threads=1, stage=stage)
+    assert stages == ["peers", "fidelity", "accuracy"]
+    assert found.accuracy.paired.questions == 1 and found.accuracy.data == "two"
+    assert found.fidelity.merged.divergence.kl_mean.estimate == pytest.approx(0, abs=1e-6)
+    assert [row.name for row in found.peers.rows] == ["thirteen", "llama-cpp-python"]
+    text = Page(page(compose(found))).text
+    assert "Beside other programs" in text and "llama-cpp-python" in text
+    assert all(line in text for line in found.peers.absent)
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps(found.raw["peers"]))
+    assert gather(Files(peers=path)).peers == found.peers
+    assert "tiny.gguf" in compose(gather(Files(peers=path))).title
+
+
+def test_what_is_wanted_is_looked_at_before_any_work(tiny, lora, not_a_model, tmp_path):
+    def refused(error, said, **how):
+        with pytest.raises(error, match=said):
+            gather(Files(), (tiny, tiny), stage=pytest.fail, **how)
+
+    refused(RequestError, "nowhere: no such file", wanted=Wanted(data="nowhere"))
+    refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=not_a_model))
+    refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=tiny, base_reference=not_a_model))
+    refused(RequestError, "an adapter at run time", wanted=Wanted(reference=tiny), adapter=lora)
+    with pytest.raises(RequestError, match="no models to measure"):
+        gather(Files(peers=tmp_path), wanted=Wanted(data="svamp"))
+
+
 def test_what_cannot_be_reported_is_one_clear_line(tiny, not_a_model, tmp_path):
     with pytest.raises(RequestError, match="neither models nor"):
         gather(Files())
@@ -262,7 +308,7 @@ def test_what_cannot_be_reported_is_one_clear_line(tiny, not_a_model, tmp_path):
             gather(Files(**{name: odd}))
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            gather(Files(), models, rounds=5, lengths=())
+            gather(Files(), models, rounds=8, lengths=())
 
 
 def test_a_folder_that_cannot_be_is_refused(measured, tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from thirteen.bench import latency, random_model
-from thirteen.bench.shape import _plans, write_shape
+from thirteen.bench.shape import _plans, shaped, write_shape
+from thirteen.bench.stock import Stock, quantize
 from thirteen.convert.architecture import Llama3Scaling, from_config, rope_factors
 from thirteen.errors import DownloadError, ModelFileError, OutputError
 from thirteen.gguf_file import read_header
@@ -46,7 +47,7 @@ def test_a_shape_has_all_of_the_bases_weights_in_the_types_asked_for(small):
 
 
 def test_a_shape_can_be_run_and_measured(small):
-    report = latency.run(small, small, prompt_tokens=3, decode_tokens=2, rounds=5, threads=1)
+    report = latency.run(small, small, prompt_tokens=3, decode_tokens=2, rounds=8, threads=1)
     assert report.decode.base_median > 0
     with Engine(small, context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()
@@ -59,6 +60,26 @@ def test_types_can_be_those_of_a_plan_or_of_a_file(small, tmp_path):
     write_shape(BASE, str(tmp_path / "planned.gguf"), tmp_path / "like.gguf")
     assert types(tmp_path / "like.gguf") == wanted
     assert (tmp_path / "like.gguf").read_bytes() == (tmp_path / "planned.gguf").read_bytes()
+
+
+def test_types_can_be_those_of_one_of_llama_cpps_mixes(tmp_path):
+    """Of the mix, the quantizer itself makes the same: of the same shape in another type."""
+    write_shape(BASE, "q4_k_m", tmp_path / "mix.gguf")
+    write_shape(BASE, "F16", tmp_path / "f16.gguf")
+    quantize(tmp_path / "f16.gguf", tmp_path / "stock.gguf", Stock("mix", "Q4_K_M"), threads=1)
+    assert types(tmp_path / "mix.gguf") == types(tmp_path / "stock.gguf")
+    assert len(set(types(tmp_path / "mix.gguf").values())) > 2
+
+
+def test_shapes_are_there_for_a_while_and_the_same_one_is_written_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    with shaped(BASE, ("Q4_0", "Q4_0/Q8_0", "Q4_0")) as (one, other, again):
+        assert one == again != other
+        assert types(other)["token_embd.weight"] == "Q8_0"
+        assert len(list(one.parent.iterdir())) == 2
+    with pytest.raises(OutputError, match="no such type"), shaped(BASE, ("Q4_0", "Q9_X")):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", sorted(catalogue().bases))

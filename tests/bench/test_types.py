@@ -16,7 +16,7 @@ from thirteen.gguf_file import read_header
 from thirteen.runtime.engine import Engine
 
 TINY = Sizes(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
-FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 5, "tokens": 2, "threads": 1, "sizes": TINY}
+FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "sizes": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
 
 

@@ -1,0 +1,28 @@
+"""The rounds of a measurement: in which order the sides take their turns, and how far it has come."""
+
+from collections.abc import Callable, Sequence
+
+Progress = Callable[[int, int], None]  # what is done, what there is in all
+Stage = Callable[[str], Progress]  # the progress of a stage by its name
+
+
+def silent(done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+class Ticker:
+    """Counts what is done, turn by turn, and tells of it."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        """Begin with nothing done of `total`."""
+        self._progress, self._total, self._done = progress, total, 0
+
+    def __call__(self, done: int = 1) -> None:
+        """So much more is done."""
+        self._done += done
+        self._progress(self._done, self._total)
+
+
+def to_and_fro(sides: int, number: int) -> Sequence[int]:
+    """The order of a round's turns: reversed every other round, so that a drift meets all sides alike."""
+    return range(sides)[:: -1 if number % 2 else 1]
