@@ -314,8 +314,9 @@ def bench_report(
 
     Without models and without JSON, the embedded default is measured, with its adapter and without.
     """
+    from .bench.gather import Files, Wanted, gather  # noqa: PLC0415
     from .bench.peers import Programs  # noqa: PLC0415
-    from .bench.report import Files, Wanted, check_folder, gather, write  # noqa: PLC0415
+    from .bench.report import check_folder, write  # noqa: PLC0415
     from .bench.terms import Terms  # noqa: PLC0415
     from .runtime.cores import default_threads  # noqa: PLC0415
 
@@ -402,11 +403,11 @@ def bench_trust(
     model: Annotated[
         Path | None, typer.Argument(help="A GGUF file; by default the embedded default.")
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Of each of the two comparisons.")] = 100,
+    runs: Annotated[int, typer.Option(min=1, help="Each makes both comparisons.")] = 100,
     slowdown: Annotated[
         float, typer.Option(help="How many times as long each batch of the slowed side takes.")
     ] = 1.05,
-    rounds: RoundsOption = 8,
+    rounds: Annotated[int, typer.Option(min=8, help="Of a run: six turns each, two of every side.")] = 10,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 16,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 16,
     threads: Threads = None,

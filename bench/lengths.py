@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from .measure import TURNS, Measure, duration, interleave, speed
 from .rounds import Ticker
 from .turn import random_prompt, read_and_write
 
-ROUNDS = 5
+ROUNDS = 8
 DECODE_TOKENS = 16  # after each prompt: so few that the depth stays about the prompt's length
 LENGTHS_MAX = 16
 
@@ -61,6 +62,6 @@ def measure(base: Engine, adapted: Engine, tokens: int, tick: Ticker) -> Length:
         tick()
         return took
 
-    turns = interleave(lambda number: turn(base, number), lambda number: turn(adapted, number), ROUNDS)
+    turns = interleave((partial(turn, base), partial(turn, adapted)), ROUNDS)
     read_s, wrote_s = np.moveaxis(np.array(turns), 2, 0)  # (2, ROUNDS * TURNS) each
     return Length(tokens, speed(tokens, read_s), duration(read_s), speed(DECODE_TOKENS, wrote_s))

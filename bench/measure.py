@@ -1,12 +1,13 @@
 """One quantity of two models that took turns, and the ratio between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from .ratio import Array, Interval, paired_ratio
+from .rounds import to_and_fro
 
 SECONDS = "s"
 TURNS = 2  # of each model in a round
@@ -47,16 +48,16 @@ class Measure:
         return self.unit != SECONDS
 
 
-def interleave(base: Callable[[int], T], adapted: Callable[[int], T], rounds: int) -> tuple[list[T], list[T]]:
-    """Call the two in turns, A B B A in every round; both see the same turn numbers in the same order.
+def interleave(sides: Sequence[Callable[[int], T]], rounds: int) -> tuple[list[T], ...]:
+    """Call sides in turns, there and back in every round: A B B A. All see the same numbers in that order.
 
     Returns:
-        What each gave, TURNS for every round.
+        What each side gave, TURNS for every round.
     """
-    taken: tuple[list[T], list[T]] = ([], [])
-    for first in range(0, TURNS * rounds, TURNS):
-        for side, number in ((0, first), (1, first), (1, first + 1), (0, first + 1)):
-            taken[side].append((base, adapted)[side](number))
+    taken: tuple[list[T], ...] = tuple([] for _ in sides)
+    for number in range(TURNS * rounds):
+        for place in to_and_fro(len(sides), number):
+            taken[place].append(sides[place](number))
     return taken
 
 

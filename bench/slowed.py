@@ -10,18 +10,25 @@ from ..runtime.llama import Context, Span
 
 
 class SlowedContext(Context):
-    """A context whose every batch takes so many times as long."""
+    """A context where every batch takes so many times as long, and what the engine did before it as well."""
 
     slowdown = 1.0
+    _ended: float | None = None  # when the last batch did, of a sequence that goes on
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
-        """See Context. The wait is one of computing: to sleep takes longer than such short times."""
-        began = perf_counter()
+        """See Context. It waits computing: a sleep would not be as exact as these times are short."""
+        began = self._ended or perf_counter()
         rows = super().decode(spans)
         until = began + self.slowdown * (perf_counter() - began)
-        while perf_counter() < until:
+        while (now := perf_counter()) < until:
             pass
+        self._ended = now
         return rows
+
+    def clear(self, slot: int, start: int = 0) -> None:
+        """See Context. Until the next batch, nobody waits for this one."""
+        super().clear(slot, start)
+        self._ended = None
 
 
 class SlowedEngine(Engine):

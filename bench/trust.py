@@ -30,8 +30,9 @@ from .speeds import Speeds, compare, warm_up
 RUNS = 100
 SLOWDOWN = 1.05
 SLOWDOWN_MAX = 10.0
-PROMPT_TOKENS = 32
-DECODE_TOKENS = 8
+ROUNDS = 10
+PROMPT_TOKENS = 16
+DECODE_TOKENS = 16
 CONTAINING_MIN = 0.95  # of the comparisons with itself: their intervals contain 1.00
 FOUND_MIN = 0.9  # of those with the slowed one: their intervals say that it is slower
 
@@ -70,7 +71,7 @@ class TrustReport:
         sha256: its hash, in hexadecimal.
         settings: the work of a turn.
         rounds: of a run.
-        runs: of each comparison.
+        runs: each of them made both comparisons.
         slowdown: how many times as long each batch of the slowed side took.
         itself: the base beside itself, a tally for each ratio.
         slowed: the base beside itself slowed, likewise.
@@ -97,21 +98,21 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     *,
     runs: int = RUNS,
     slowdown: float = SLOWDOWN,
-    rounds: int = ROUNDS_MIN,
+    rounds: int = ROUNDS,
     prompt_tokens: int = PROMPT_TOKENS,
     decode_tokens: int = DECODE_TOKENS,
     threads: int | None = None,
     progress: Progress = silent,
 ) -> TrustReport:
-    """Compare a base with itself, and with itself slowed, run by run in turns.
+    """Compare a base with itself, and with itself slowed: in each run the three take turns.
 
-    It is loaded three times, once for all runs: as the base, as its equal, and as the one that is slowed.
+    They are loaded once for all runs.
 
     Args:
         model: a GGUF file.
-        runs: of each of the two comparisons.
+        runs: each of them makes both comparisons.
         slowdown: how many times as long each batch of the slowed side takes.
-        rounds: of a run; in each, both sides take two turns.
+        rounds: of a run; in each, the three take two turns each.
         prompt_tokens: tokens read in each turn.
         decode_tokens: tokens written after the first.
         threads: that compute; by default one for each physical core.
@@ -129,17 +130,16 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 3 + 2 * runs * 2 * TURNS * rounds)
+    tick = Ticker(progress, 3 * (1 + TURNS * rounds * runs))
     slow = partial(SlowedEngine, slowdown=slowdown)
     with (
         load(model, None, settings) as base,
         load(model, None, settings) as equal,
         load(model, None, settings, make=slow) as slowed,
     ):
-        warm_up((base, equal, slowed), settings, rounds, tick)
-        measured = [
-            [compare(base, other, settings, rounds, tick) for other in (equal, slowed)] for _ in range(runs)
-        ]
+        engines = (base, equal, slowed)
+        warm_up(engines, settings, rounds, tick)
+        measured = [compare(engines, settings, rounds, tick) for _ in range(runs)]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
     return TrustReport(
         date=date,
@@ -202,7 +202,7 @@ def _judged(what: str, count: int, least: float, runs: int) -> str:
 def table(report: TrustReport) -> Table:
     """A row for each ratio of both comparisons; the verdict and the circumstances below."""
     out = Table(
-        title=Text(f"{Path(report.model).name} beside itself, {report.runs} runs each"),
+        title=Text(f"{Path(report.model).name} beside itself, {report.runs} runs"),
         caption=Text(_caption(report)),
         caption_justify="left",
         min_width=76,
@@ -228,7 +228,7 @@ def _caption(report: TrustReport) -> str:
     return "\n".join(
         (
             *report.verdict,
-            f"runs of {report.rounds} rounds of {2 * TURNS} turns, {settings.prompt_tokens} tokens of prompt "
+            f"runs of {report.rounds} rounds of {3 * TURNS} turns, {settings.prompt_tokens} tokens of prompt "
             f"and {settings.decode_tokens} decoded in each, threads: {settings.threads}, "
             f"cores: {machine.cores}, load: {machine.load_average}",
             f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",

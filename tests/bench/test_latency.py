@@ -37,9 +37,8 @@ def printed(report, width):
 
 def test_base_and_adapted_take_turns_abba_with_the_same_numbers():
     calls = []
-    taken = interleave(
-        lambda number: calls.append(("base", number)), lambda number: calls.append(("adapted", number)), 2
-    )
+    sides = [lambda number, name=name: calls.append((name, number)) for name in ("base", "adapted")]
+    taken = interleave(sides, 2)
     assert calls == [
         *(("base", 0), ("adapted", 0), ("adapted", 1), ("base", 1)),
         *(("base", 2), ("adapted", 2), ("adapted", 3), ("base", 3)),

@@ -79,10 +79,10 @@ def test_what_is_no_peer_says_why(tiny, monkeypatch):
     assert "--checkpoint names no folder" in report.absent[1]
 
 
-def test_a_checkpoint_that_is_none_or_of_another_model_is_refused(converted, tiny, tmp_path):
+def test_a_checkpoint_that_is_none_or_of_another_model_is_refused(converted, base, tmp_path):
     checkpoint, model = converted
-    with pytest.raises(RequestError, match=r"num_hidden_layers is 2, but \d+ in .*tiny.gguf: it is another"):
-        run(tiny, work=WORK, programs=Programs(checkpoint=checkpoint))
+    with pytest.raises(RequestError, match=r"num_hidden_layers is 1, but 2 in .*llama\.gguf: it is another"):
+        run(model, work=WORK, programs=Programs(checkpoint=base("llama wide")))
     with pytest.raises(RequestError, match=r"it has no config\.json"):
         run(model, work=WORK, programs=Programs(checkpoint=tmp_path))
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())

@@ -12,12 +12,13 @@ from thirteen.bench.accuracy import AccuracyReport, Side
 from thirteen.bench.chart import Bar, Bars, Lines, Mark, Marks, Point, Series, _nice, _ticks, svg
 from thirteen.bench.document import Figure
 from thirteen.bench.fidelity import run as fidelity_run
+from thirteen.bench.gather import Files, Measured, Wanted, gather
 from thirteen.bench.machine import this_build, this_machine
 from thirteen.bench.markdown import markdown
 from thirteen.bench.page import page
 from thirteen.bench.peers import Programs
 from thirteen.bench.ratio import Interval
-from thirteen.bench.report import Files, Measured, Wanted, compose, gather, write
+from thirteen.bench.report import compose, write
 from thirteen.bench.rounds import silent
 from thirteen.bench.scores import Paired, Scores
 from thirteen.bench.terms import Terms
@@ -264,7 +265,7 @@ def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatc
     data = tmp_path / "two.jsonl"
     data.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
     wanted = Wanted(str(data), Terms(1, max_tokens=4), 1, tiny, tiny, Programs())
-    monkeypatch.setattr("thirteen.bench.report.Work", lambda threads: WORK)
+    monkeypatch.setattr("thirteen.bench.gather.Work", lambda threads: WORK)
     stages = []
 
     def stage(name):
