@@ -104,8 +104,8 @@ def load_set(source: str) -> QuestionSet:
         origin = f"{known.hub_id}@{known.revision}: {known.file}"
         return _gather(source, origin, known.read, _rows(path, origin))
     path = Path(source)
-    if not path.exists():
-        raise RequestError(f"{source}: no such file, and none of the sets {', '.join(SETS)}")
+    if not source or not path.exists():
+        raise RequestError(f"{source or repr(source)}: no such file, and none of the sets {', '.join(SETS)}")
     return _gather(path.stem, source, _plain, read_json_lines(path))
 
 

@@ -5,10 +5,11 @@ one that the hub publishes; a small record beside the snapshot then says which f
 """
 
 import json
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -83,9 +84,10 @@ def download(hub_id: str, revision: str, what: What) -> Path:
 
     wanted = _WANTED[what]
     try:
-        folder = Path(
-            snapshot_download(hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
-        )
+        with _quiet():
+            folder = Path(
+                snapshot_download(hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
+            )
         _check(folder, hub_id, what)
     except _hub_errors() as error:
         raise DownloadError(_explain(error, hub_id, revision)) from error
@@ -107,11 +109,24 @@ def download_file(hub_id: str, revision: str, name: str, sha256: str | None = No
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
     try:
-        path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+        with _quiet():
+            path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
         _check_hash(path, hub_id, sha256)
     except _hub_errors() as error:
         raise DownloadError(_explain(error, hub_id, revision)) from error
     return path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the library says of every retry to itself: how the download ended is told once, by us."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _check(folder: Path, hub_id: str, what: What) -> None:

@@ -79,6 +79,8 @@ def test_a_bad_row_is_one_line_with_file_and_line(file, what):
 def test_a_set_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(RequestError, match="nowhere: no such file, and none of the sets gsm8k, svamp, asdiv"):
         load_set("nowhere")
+    with pytest.raises(RequestError, match="'': no such file, and none of"):
+        load_set("")
 
 
 def test_a_few_questions_are_spread_over_the_set_and_change_its_hash(file):

@@ -375,3 +375,19 @@ def test_the_cache_is_the_system_s_otherwise(tmp_path, monkeypatch):
 def test_the_import_is_cheap():
     code = "import sys, thirteen.models.fetch; print('huggingface_hub' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+def test_a_download_says_nothing_of_its_retries(capfd):
+    """The hub's library logs each: what went wrong is one line, of ours."""
+    import logging
+
+    from huggingface_hub import hf_hub_download
+    from thirteen.models.hub import _quiet
+
+    assert callable(hf_hub_download)  # its logger is set up by the import
+    log = logging.getLogger("huggingface_hub.utils._http")
+    with _quiet():
+        log.warning("Retrying in 1s [Retry 1/5].")
+    assert "Retrying" not in capfd.readouterr().err
+    log.warning("said afterwards")
+    assert "said afterwards" in capfd.readouterr().err
