@@ -149,15 +149,15 @@ class _Measurements:
         offered = (
             ("size", True, self._size),
             ("latency", True, self._latency),
-            ("peers", wanted.programs, self._peers),
-            ("fidelity", wanted.reference, self._fidelity),
-            ("accuracy", wanted.data, self._accuracy),
+            ("peers", wanted.programs is not None, self._peers),
+            ("fidelity", wanted.reference is not None, self._fidelity),
+            ("accuracy", wanted.data is not None, self._accuracy),
         )
         due = [(name, measure) for name, asked, measure in offered if asked and name not in known]
         names = [name for name, _ in due]
         if "fidelity" in names:
             self._check_fidelity()
-        if "accuracy" in names and wanted.data:
+        if "accuracy" in names and wanted.data is not None:
             load_set(wanted.data)
         return due
 
@@ -203,7 +203,7 @@ class _Measurements:
 
     def _accuracy(self) -> AccuracyReport:
         data, progress = self.wanted.data, self.stage("accuracy")
-        assert data, "it is wanted"
+        assert data is not None, "it is wanted"
         return accuracy.run(
             self.adapted,
             data,

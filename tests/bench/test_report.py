@@ -292,6 +292,7 @@ def test_what_is_wanted_is_looked_at_before_any_work(tiny, lora, not_a_model, tm
             gather(Files(), (tiny, tiny), stage=pytest.fail, **how)
 
     refused(RequestError, "nowhere: no such file", wanted=Wanted(data="nowhere"))
+    refused(RequestError, "'': no such file", wanted=Wanted(data=""))
     refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=not_a_model))
     refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=tiny, base_reference=not_a_model))
     refused(RequestError, "an adapter at run time", wanted=Wanted(reference=tiny), adapter=lora)
