@@ -18,9 +18,9 @@ def skewed(random, shape):
 
 
 def lasting(random, shape):
-    """Disturbances of several rounds, which meet a side now and then."""
-    starts = random.random(shape) < 0.1
-    return random.normal(0, 0.01, shape) + 0.2 * (starts | np.roll(starts, 1, -1))
+    """Disturbances of several rounds, which make a side slower by up to a fifth, each by something else."""
+    starts = random.random(shape[-1]) < 0.1  # (rounds,)
+    return random.normal(0, 0.01, shape) + 0.2 * (starts | np.roll(starts, 1)) * random.random(shape)
 
 
 NOISES = (quiet, skewed, lasting)
@@ -38,12 +38,12 @@ def intervals(random, ratio, noise, rounds):
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.__name__)
 @pytest.mark.parametrize("ratio", [1.0, 0.8])
 def test_the_interval_contains_the_true_ratio_in_98_of_100_runs(ratio, noise, rounds):
-    """The bootstrap of a few rounds' median did in 85 to 95."""
+    """The 95 % interval by bootstrap of the median of so few did in 88 to 95."""
     found = intervals(np.random.default_rng(7), ratio, noise, rounds)
     assert sum(interval.low <= ratio <= interval.high for interval in found) >= 0.98 * RUNS
 
 
-@pytest.mark.parametrize(("noise", "rounds"), [(quiet, 20), (skewed, 40), (lasting, 40)])
+@pytest.mark.parametrize(("noise", "rounds"), [(quiet, 20), (skewed, 40), (lasting, 20)])
 def test_a_slowdown_of_5_percent_is_found_given_the_rounds(noise, rounds):
     found = intervals(np.random.default_rng(8), 1.05, noise, rounds)
     assert sum(interval.low > 1 for interval in found) >= 0.9 * RUNS
