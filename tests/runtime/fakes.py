@@ -12,7 +12,6 @@ import pytest
 from thirteen.errors import ModelFileError
 from thirteen.runtime import engine as engine_module
 from thirteen.runtime import intake as intake_module
-from thirteen.runtime import runner as runner_module
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.intake import Load
 from thirteen.runtime.request import TokenLogprob
@@ -77,7 +76,8 @@ class Context(Native):
 
     def __init__(self, model, room):
         super().__init__()
-        self.room, self.held, self.rows, self.read = room, {slot: [] for slot in range(room.slots)}, [], 0
+        self.model, self.room, self.read = model, room, 0
+        self.held, self.rows = {slot: [] for slot in range(room.slots)}, []
         self.adapter, self.under = None, {}
 
     def apply(self, adapter):
@@ -169,7 +169,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
         (engine_module, "Model", Model),
         (engine_module, "Adapter", lora),
         (intake_module, "Sampler", Echo),
-        (runner_module, "Context", Context),
+        (engine_module, "Context", Context),
     ):
         monkeypatch.setattr(room, name, fake)
     monkeypatch.setattr(Context, "fail", False)
