@@ -35,7 +35,7 @@ def more_rounds(ratio: Interval, rounds: int) -> int:
 def noise(what: str, ratio: Interval, rounds: int) -> str:
     """What to do about an interval that is too wide after so many rounds."""
     return (
-        f"too noisy to settle: the {what} ratio's {RATIO_LEVEL} interval is ±{ratio.half_width:.1%} wide, "
-        f"more than ±{NOISE_MAX:.0%}; about {more_rounds(ratio, rounds)} rounds more would settle it, "
-        "or stopping what else is running"
-    ).replace("%", " %")
+        f"too noisy to settle: the {what} ratio's {RATIO_LEVEL} interval is ±{100 * ratio.half_width:.1f} % "
+        f"wide, more than ±{100 * NOISE_MAX:.0f} %; about {more_rounds(ratio, rounds)} rounds more would "
+        "settle it, or stopping what else is running"
+    )

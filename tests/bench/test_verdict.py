@@ -25,7 +25,7 @@ def test_an_interval_wider_than_5_percent_to_each_side_is_called_noisy():
     assert too_noisy(Interval(0.94, 1.0, 1.06))
     assert too_noisy(Interval(0.50, 0.60, 0.70))  # it may well exclude 1 and still be too wide to quote
     said = noise("decode", Interval(0.94, 1.0, 1.06), 10)
-    assert "±6.0 %" in said
+    assert "99 % interval is ±6.0 % wide, more than ±5 %" in said
     assert "about 5 rounds more" in said
 
 
