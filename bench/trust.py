@@ -4,7 +4,8 @@ A base is compared with itself, where every interval should contain 1.00, and wi
 purpose, which should be found. Both are done many times, by the code of `thirteen bench latency`.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -18,6 +19,7 @@ from ..digest import file_sha256
 from ..errors import RequestError
 from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
+from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .machine import Build, Machine, this_build, this_commit, this_machine
 from .measure import TURNS, Measure
@@ -106,7 +108,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
 ) -> TrustReport:
     """Compare a base with itself, and with itself slowed: in each run the three take turns.
 
-    They are loaded once for all runs.
+    In each run they are loaded anew, as a benchmark loads its models: where a model comes to lie in memory
+    can make it slower by some percent for as long as it is loaded, and a run has to stand that too.
 
     Args:
         model: a GGUF file.
@@ -130,16 +133,9 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 3 * (1 + TURNS * rounds * runs))
-    slow = partial(SlowedEngine, slowdown=slowdown)
-    with (
-        load(model, None, settings) as base,
-        load(model, None, settings) as equal,
-        load(model, None, settings, make=slow) as slowed,
-    ):
-        engines = (base, equal, slowed)
-        warm_up(engines, settings, rounds, tick)
-        measured = [compare(engines, settings, rounds, tick) for _ in range(runs)]
+    tick = Ticker(progress, 3 * (1 + TURNS * rounds) * runs)
+    makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))  # base, its equal, and it slowed
+    measured = [_run(model, makes, settings, rounds, tick) for _ in range(runs)]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
     return TrustReport(
         date=date,
@@ -156,6 +152,16 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         slowed=of_slowed,
         verdict=tuple(_verdict(of_equal, of_slowed, runs)),
     )
+
+
+def _run(
+    model: Path, makes: Sequence[Callable[..., Engine]], settings: Settings, rounds: int, tick: Ticker
+) -> tuple[Speeds, ...]:
+    """One run, with engines of these kinds: the first as the base of each of the others."""
+    with ExitStack() as loaded:
+        engines = [loaded.enter_context(load(model, None, settings, make=make)) for make in makes]
+        warm_up(engines, settings, rounds, tick)
+        return compare(engines, settings, rounds, tick)
 
 
 def _tallies(runs: Sequence[Speeds]) -> tuple[Tally, ...]:
