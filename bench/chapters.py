@@ -284,7 +284,7 @@ def peers(report: PeersReport | None) -> Section:
 
 
 def _peer_cell(row: Row, kind: str) -> str:
-    speed, ratio = row.speeds[kind], row.ratios[kind]
+    speed, ratio = row.speeds.get(kind), row.ratios.get(kind)
     if speed is None or ratio is None:
         return "none"
     return f"{speed:.1f}" if row.name == Thirteen.name else f"{speed:.1f}; {ratio.text(3)}"

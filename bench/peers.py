@@ -6,7 +6,7 @@ measure.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -103,8 +103,8 @@ class Row:
 
     name: str
     version: str
-    speeds: dict[str, float | None]
-    ratios: dict[str, Interval | None]
+    speeds: Mapping[str, float | None]
+    ratios: Mapping[str, Interval | None]
 
 
 @dataclass(frozen=True, slots=True)

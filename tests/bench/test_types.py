@@ -33,7 +33,7 @@ def report(ticks):
 def test_a_report_has_the_reference_and_every_type_asked_for(report):
     assert [cost.type for cost in report.costs] == ["Q4_K", "Q8_0", "IQ3_XXS"]
     assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
-    assert report.rounds == 5 and report.overhead_ms > 0
+    assert report.rounds == 8 and report.overhead_ms > 0
     for cost in report.costs:
         for part in (cost.layer, cost.output, cost.layer_together, cost.output_together):
             assert part.ns_per_weight > 0
@@ -44,7 +44,7 @@ def test_a_report_has_the_reference_and_every_type_asked_for(report):
 
 
 def test_progress_counts_to_its_total(ticks, report):
-    total = 7 * (1 + 1 + 5)  # models: written, warmed up, five rounds
+    total = 7 * (1 + 1 + 8)  # models: written, warmed up, eight rounds
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
@@ -52,7 +52,7 @@ def test_a_table_shows_every_type_and_the_circumstances(report):
     console = Console(width=150, file=StringIO())
     console.print(table(report))
     text = console.file.getvalue()
-    for said in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "5 rounds", report.machine.cpu):
+    for said in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
         assert said in text
 
 
@@ -130,7 +130,7 @@ def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
     ("change", "error", "said"),
     [
         ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
-        ({"rounds": 4}, RequestError, "rounds must be a whole number from 5"),
+        ({"rounds": 7}, RequestError, "rounds must be a whole number from 8"),
         ({"tokens": 0}, RequestError, "decode_tokens"),
         ({"threads": 0}, RequestError, "threads"),
     ],
