@@ -17,6 +17,7 @@ from ..runtime.profile import PROFILES
 from . import apart
 from .capped import Answered, Trial
 from .restore import restore
+from .rounds import Progress, silent
 
 _GRAIN = 1_000_000  # bytes between the smallest cap that works and one that does not
 # One heap for all threads, and no threads of the linear algebra that the engine does not use: else they
@@ -31,8 +32,6 @@ NEED = {
     "buffer_bytes": "  buffers, MB",
     "prefix_bytes": "  kept beginnings of prompts, at most, MB",
 }
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +57,7 @@ class CapReport:
     error: float | None
 
 
-def run(
-    model: Path, cap_bytes: int, trial: Trial, progress: Progress = lambda done, total: None
-) -> CapReport:
+def run(model: Path, cap_bytes: int, trial: Trial, progress: Progress = silent) -> CapReport:
     """Look for the smallest cap that will do, up to one; under that, answer questions and fill the context.
 
     Raises:
