@@ -58,7 +58,7 @@ def bench_latency(
     shape: ShapeOption = None,
     types: TypesOption = "Q4_K",
     base_types: Annotated[str, typer.Option(help="Likewise, of the base beside it.")] = "Q4_K_M",
-    rounds: RoundsOption = 12,
+    rounds: RoundsOption = 20,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
     lengths: LengthsOption = "",
@@ -305,7 +305,7 @@ def bench_report(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Another: the folder that the file was made of, for transformers.")
     ] = None,
-    rounds: RoundsOption = 12,
+    rounds: RoundsOption = 20,
     lengths: LengthsOption = "32,128,512,1024",
     threads: Threads = None,
     as_json: Json = False,

@@ -26,7 +26,7 @@ from .speeds import Speeds, compare, warm_up
 from .units import ABSENT
 from .verdict import difference, more_rounds, noise, too_noisy
 
-ROUNDS = 12
+ROUNDS = 20
 _TABLE_WIDTH = 76  # so that most lines below the table stay whole
 
 
