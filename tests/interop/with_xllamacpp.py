@@ -29,16 +29,20 @@ def main() -> None:
 
 
 def _tokens(server: Any, text: str) -> list[int]:
-    body = json.dumps({"content": text, "add_special": False, "parse_special": True}).encode()
-    request = Request(f"{server.listening_address}/tokenize", body, {"Content-Type": "application/json"})
-    with urlopen(request) as response:
-        return list(json.load(response)["tokens"])
+    asked = {"content": text, "add_special": False, "parse_special": True}
+    return list(_posted(server, "tokenize", asked)["tokens"])
 
 
 def _complete(server: Any, prompt: list[int], **options: Any) -> dict[str, Any]:
     asked = {"prompt": prompt, "temperature": 0, "return_tokens": True, "cache_prompt": False, **options}
-    said = server.handle_completions(asked)
-    return dict(json.loads(said) if isinstance(said, str | bytes) else said)
+    return _posted(server, "completion", asked)
+
+
+def _posted(server: Any, path: str, asked: dict[str, Any]) -> dict[str, Any]:
+    """What its HTTP server, which is llama.cpp's own, answers."""
+    body, kind = json.dumps(asked).encode(), {"Content-Type": "application/json"}
+    with urlopen(Request(f"{server.listening_address}/{path}", body, kind)) as response:
+        return dict(json.load(response))
 
 
 def _distributed(server: Any, prompt: list[int]) -> list[float]:

@@ -100,8 +100,7 @@ async function* written(question, sampling, signal) {
   let [text, first, count, reason, timings] = ["", 0, 0, "end", {}];
   const messages = [{ role: "user", content: question }];
   const asked = { messages, ...sampling, max_tokens: MOST, stream: true, abortSignal: signal };
-  for await (const chunk of await engine.createChatCompletion(asked)) {
-    signal.throwIfAborted();
+  for await (const chunk of chunks(asked)) {
     const [choice] = chunk.choices ?? [];
     timings = chunk.timings ?? timings;
     if (choice?.finish_reason === "length") reason = "length";
@@ -113,6 +112,21 @@ async function* written(question, sampling, signal) {
   }
   const decode_s = (performance.now() - first) / 1000;
   yield { answer: whole(text, reason, timings, { began, first: first || began, count, decode_s }) };
+}
+
+/** What wllama tells of a chat completion. Its own iterator leaves an abort without anyone who handles it. */
+async function* chunks(asked) {
+  const news = [];
+  let [over, failure, wake] = [false, null, () => {}];
+  const onData = (chunk) => wake(news.push(chunk));
+  const done = engine.createChatCompletion({ ...asked, onData });
+  done.catch((why) => (failure = why)).finally(() => wake((over = true)));
+  for (;;) {
+    while (news.length) yield news.shift();
+    if (failure) throw failure;
+    if (over) return;
+    await new Promise((resolve) => (wake = resolve));
+  }
 }
 
 function whole(text, stop_reason, timings, { began, first, count, decode_s }) {
