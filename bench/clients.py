@@ -45,7 +45,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """One streamed answer: seconds to its first text, and its tokens, or its pieces where these are not told."""
+    """One streamed answer: seconds to its first text, and its tokens; its pieces where it does not tell."""
 
     first_s: float
     tokens: int
