@@ -8,7 +8,8 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from thirteen.default import ADAPTER, default_model
 from thirteen.gguf_file import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine import Engine
-from thirteen.runtime.request import Request
+from thirteen.runtime.llama import Adapter, Context, Model, Room, Span
 
 pytestmark = pytest.mark.interop
 
@@ -39,10 +40,13 @@ QUESTIONS = tuple(
     for name, things in (("Tom", "apples"), ("Ann", "pens"), ("Sara", "books"), ("Bob", "coins"))
     for a, b in ((3, 4), (12, 5), (20, 17), (7, 7), (41, 9))
 )
-KL_MAX = 2e-3  # nats: two builds with other kernels differ by some 1e-4
-ALIKE = 0.9  # of the answers; a near tie may fall the other way in another build
+# Two builds with other kernels differ: theirs from each other is the measure of ours from theirs.
+APART = 3.0  # times their KL divergence
+LEAST_KL = 2e-3  # nats, where they happen to agree
+FEWER = 5  # answers of 20 that may be alike less than theirs are: near ties of a small model
 
 Task = dict[str, Any]
+Loader = Callable[[Task], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def folder() -> Path:
 
 
 @pytest.fixture(scope="session")
-def node(folder: Path) -> Callable[[Task], dict[str, Any]]:
+def node(folder: Path) -> Loader:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("there is no npm here")
@@ -83,19 +87,13 @@ def node(folder: Path) -> Callable[[Task], dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
-def xllamacpp(folder: Path) -> Callable[[Task], dict[str, Any]]:
+def xllamacpp(folder: Path) -> Loader:
     python = folder / "xllamacpp/bin/python"
     if not (folder / "xllamacpp/bin/pip").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder / "xllamacpp")], check=True)
     if subprocess.run([str(python), "-m", "pip", "install", "-q", XLLAMACPP], check=False).returncode:
         pytest.skip(f"pip could not fetch {XLLAMACPP}")
     return lambda task: _ran([str(python), str(HERE / "with_xllamacpp.py")], task, folder)
-
-
-@pytest.fixture(scope="session", params=["node-llama-cpp", "xllamacpp"])
-def loader(request: pytest.FixtureRequest) -> Callable[[Task], dict[str, Any]]:
-    name = {"node-llama-cpp": "node", "xllamacpp": "xllamacpp"}[request.param]
-    return request.getfixturevalue(name)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
@@ -123,12 +121,26 @@ class Ours:
 
 def ours(case: Case, questions: tuple[str, ...], count: int, distributions: int) -> Ours:
     with Engine(case.model, adapter=case.adapter, threads=2, slots=1, prefix_bytes=0) as engine:
-        prompts = [list(engine.request(question).tokens) for question in questions]
-        handles = [engine.submit(Request(tuple(prompt), count), wait=True) for prompt in prompts]
+        requests = [engine.request(question, calculator=False, max_tokens=count) for question in questions]
+        handles = [engine.submit(request, wait=True) for request in requests]
         answers = [[token for piece in handle for token in piece.tokens] for handle in handles]
-        rows = [engine.logits(prompt)[-1] for prompt in prompts[:distributions]]
         tokens = [engine.model.tokenize(text, special=True, bos=False) for text in TEXTS]
-    return Ours(prompts, tokens, answers, [_log_softmax(row) for row in rows])
+    prompts = [list(request.tokens) for request in requests]
+    return Ours(prompts, tokens, answers, _distributions(case, prompts[:distributions]))
+
+
+def _distributions(case: Case, prompts: list[list[int]]) -> list[NDArray[np.float64]]:
+    room = Room(context=1024, slots=1, batch=1024, threads=2, outputs=1)
+    found = []
+    with ExitStack() as stack:
+        model = stack.enter_context(Model(case.model))
+        adapter = stack.enter_context(Adapter(model, case.adapter)) if case.adapter else None
+        context = stack.enter_context(Context(model, room, adapter))
+        for prompt in prompts:
+            (row,) = context.decode([Span(0, 0, tuple(prompt), 1)])
+            found.append(_log_softmax(context.logits_row(row).copy()))
+            context.clear(0)
+    return found
 
 
 def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -148,26 +160,32 @@ def task(case: Case, found: Ours, count: int, distributions: int) -> Task:
     }
 
 
-def test_tokens_answers_and_probabilities_are_ours(
-    loader: Callable[[Task], dict[str, Any]], case: Case
-) -> None:
+def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xllamacpp: Loader) -> None:
     found = ours(case, QUESTIONS, COUNT, 4)
-    theirs = loader(task(case, found, COUNT, 4))
-    assert theirs["tokens"] == found.tokens
-    alike = [one == other[: len(one)] for one, other in zip(found.answers, theirs["answers"], strict=True)]
-    divergences = [
-        _divergence(one, np.array(other))
-        for one, other in zip(found.distributions, theirs["distributions"], strict=True)
+    one, other = (loader(task(case, found, COUNT, 4)) for loader in (node, xllamacpp))
+    most = _divergence(one["distributions"], other["distributions"])
+    least = _alike(one["answers"], other["answers"])
+    print(f"node-llama-cpp and xllamacpp: {least} of {len(QUESTIONS)} answers alike, KL {most:.2e}")
+    for name, theirs in (("node-llama-cpp", one), ("xllamacpp", other)):
+        assert theirs["tokens"] == found.tokens
+        alike = _alike(found.answers, theirs["answers"])
+        apart = _divergence(found.distributions, theirs["distributions"])
+        print(f"ours and {name}: {alike} of {len(QUESTIONS)} answers alike, KL {apart:.2e}")
+        assert alike >= least - FEWER
+        assert apart <= APART * max(most, LEAST_KL)
+
+
+def _alike(ours: list[list[int]], theirs: list[list[int]]) -> int:
+    """How many answers are the same, as far as the shorter goes: some tell of the token that ends it."""
+    return sum(one[: len(two)] == two[: len(one)] for one, two in zip(ours, theirs, strict=True))
+
+
+def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
+    """The largest KL divergence of distributions, in nats; each as logits or log-probabilities."""
+    pairs = [
+        (_log_softmax(np.array(p)), _log_softmax(np.array(q))) for p, q in zip(ours, theirs, strict=True)
     ]
-    print(f"{sum(alike)} of {len(alike)} answers alike, KL at most {max(divergences):.2e}")
-    assert max(divergences) < KL_MAX
-    assert sum(alike) >= ALIKE * len(alike)
-
-
-def _divergence(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """KL divergence in nats, of their logits from our log-probabilities."""
-    assert theirs.shape == ours.shape
-    return float((np.exp(ours) * (ours - _log_softmax(theirs))).sum())
+    return max(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
 
 
 @pytest.fixture(scope="session")
@@ -186,17 +204,15 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 @pytest.mark.parametrize("name", sorted(costs_for("x86").layer | costs_for("arm").layer))
 def test_every_type_of_a_plan_loads_and_answers_alike(
-    name: str,
-    typed: Callable[[str], Path],
-    node: Callable[[Task], dict[str, Any]],
-    xllamacpp: Callable[[Task], dict[str, Any]],
+    name: str, typed: Callable[[str], Path], node: Loader, xllamacpp: Loader
 ) -> None:
     case = Case(typed(name))
-    found = ours(case, QUESTIONS[:2], 8, 1)
-    for loader in (node, xllamacpp):
-        theirs = loader(task(case, found, 8, 1))
-        assert _divergence(found.distributions[0], np.array(theirs["distributions"][0])) < KL_MAX
-        assert [answer[0] for answer in theirs["answers"]] == [answer[0] for answer in found.answers]
+    found = ours(case, QUESTIONS[:2], 8, 2)
+    one, other = (loader(task(case, found, 8, 2)) for loader in (node, xllamacpp))
+    most = _divergence(one["distributions"], other["distributions"])
+    apart = [_divergence(found.distributions, theirs["distributions"]) for theirs in (one, other)]
+    print(f"{name}: KL of theirs {most:.2e}, ours from theirs {apart[0]:.2e}, {apart[1]:.2e}")
+    assert max(apart) <= APART * max(most, LEAST_KL)
     case.model.unlink()
 
 
