@@ -8,6 +8,7 @@ and beside answers in small ones, so that a long prompt never halts the answers 
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -71,9 +72,13 @@ class Scheduler:
         """Put a new sequence at the end of the queue."""
         self.waiting.append(sequence)
 
-    def admit(self) -> list[Sequence]:
-        """Give slots to those that wait, as far as there are any; they are returned."""
-        admitted = []
+    def admit(self) -> Iterator[Sequence]:
+        """Give slots to those that wait, as far as there are any.
+
+        Yields:
+            Each once it has its slot. What the prefix cache has of it is to be restored before the next is
+            asked for: only then is it known which others have to wait for the rest of its prompt.
+        """
         for sequence in list(self.waiting):
             if not self._free:
                 break
@@ -83,8 +88,7 @@ class Scheduler:
             sequence.slot = self._slot_for(sequence)
             self._free.remove(sequence.slot)
             self.running.append(sequence)
-            admitted.append(sequence)
-        return admitted
+            yield sequence
 
     def awaited(self, sequence: Sequence) -> bool:
         """Whether another waits for the prompt of this one to have been read."""

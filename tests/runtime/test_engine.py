@@ -319,3 +319,14 @@ def test_no_copy_is_made_of_keys_and_values_that_would_not_be_kept(opened, prefi
     native.save = lambda slot: copies.append(slot) or save(slot)
     engine.submit(Request(tuple(b"a" * 40))).answer()
     assert len(copies) == (prefix_bytes > 8 * 41)
+
+
+def test_prompts_whose_shared_beginning_is_in_the_cache_are_read_together(opened):
+    engine = opened(slots=4, batch=64)
+    shared = "a prompt that is long enough, "
+    engine.answer(shared)
+    native, batches = engine._runner._native, []
+    decode = native.decode
+    native.decode = lambda spans: batches.append(len(spans)) or decode(spans)
+    engine.answers([shared + end for end in "wxyz"])
+    assert batches[0] == 4

@@ -15,7 +15,7 @@ def add(scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3
 
 
 def plan(scheduler: Scheduler) -> list[Chunk]:
-    scheduler.admit()
+    list(scheduler.admit())
     return scheduler.plan()
 
 
@@ -89,7 +89,7 @@ def test_a_slot_is_beside_one_of_the_same_adapter():
     while not all(sequence.stop_reason for sequence in short):
         run(scheduler)
     more = [add(scheduler, prompt=1, adapter=adapter) for adapter in ("b", "a", "c")]
-    scheduler.admit()
+    list(scheduler.admit())
     assert [sequence.slot for sequence in more] == [4, 1, 0]
 
 
@@ -108,12 +108,12 @@ def test_a_prompt_that_begins_as_one_being_read_waits_for_it():
     first = add(scheduler, (*shared, 1))
     same, shorter, other = (add(scheduler, p) for p in ((*shared, 2), shared[: SHORTEST - 1], (5, *shared)))
     elsewhere = add(scheduler, (*shared, 3), adapter="a")
-    scheduler.admit()
+    list(scheduler.admit())
     assert [s.slot is None for s in (first, same, shorter, other, elsewhere)] == [0, 1, 0, 0, 0]
     assert scheduler.awaited(first) and not scheduler.awaited(other)
     while not first.decoding:
         run(scheduler)
-    scheduler.admit()
+    list(scheduler.admit())
     assert not scheduler.awaited(first)
     assert same.slot is not None or first.stop_reason is None
 
@@ -122,10 +122,10 @@ def test_a_beginning_that_came_from_the_cache_is_not_waited_for():
     scheduler = Scheduler(slots=2, budget=8, sharing=True)
     shared = tuple(range(2 * SHORTEST))
     first = add(scheduler, (*shared, *[1] * 99))
-    scheduler.admit()
+    list(scheduler.admit())
     first.restored = first.computed = len(shared)
     second = add(scheduler, (*shared, *[2] * 99))
-    scheduler.admit()
+    list(scheduler.admit())
     assert second.slot is not None
 
 
@@ -133,7 +133,7 @@ def test_a_waiting_request_can_be_retired():
     scheduler = Scheduler(slots=1, budget=8)
     add(scheduler, prompt=1)
     second = add(scheduler, prompt=1)
-    scheduler.admit()
+    list(scheduler.admit())
     assert scheduler.retire(second, StopReason.ABORTED) is None
     assert not scheduler.waiting
 

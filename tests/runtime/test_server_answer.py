@@ -52,6 +52,12 @@ def test_a_system_text_and_a_limit_are_heeded(http, smollm2_server):
     assert (told["text"], told["stop_reason"]) == (own.text, "length")
 
 
+@pytest.mark.parametrize("votes", [1, 3])
+def test_a_question_longer_than_the_context_says_so_by_its_code(http, votes):
+    response = http.post("/v1/answer", json={"question": "one two " * 3000, "votes": votes})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+
+
 def test_a_stream_has_the_text_each_step_and_the_answer(http):
     told = events(http, question=SUM)
     whole = answer(http, question=SUM)
