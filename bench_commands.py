@@ -407,7 +407,9 @@ def bench_trust(
     slowdown: Annotated[
         float, typer.Option(help="How many times as long each batch of the slowed side takes.")
     ] = 1.05,
-    rounds: Annotated[int, typer.Option(min=8, help="Of a run: six turns each, two of every side.")] = 10,
+    rounds: Annotated[
+        int, typer.Option(min=8, help="Of a comparison: four turns each, two of either side.")
+    ] = 10,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 16,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 16,
     threads: Threads = None,

@@ -120,7 +120,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         tick()
     with load(base, None, settings) as one, load(adapted, adapter, settings) as other:
         warm_up((one, other), settings, rounds, tick)
-        (speeds,) = compare((one, other), settings, rounds, tick)
+        speeds = compare(one, other, settings, rounds, tick)
         at = tuple(measure(one, other, tokens, tick) for tokens in lengths)
     return LatencyReport(
         date=date,

@@ -62,6 +62,6 @@ def measure(base: Engine, adapted: Engine, tokens: int, tick: Ticker) -> Length:
         tick()
         return took
 
-    turns = interleave((partial(turn, base), partial(turn, adapted)), ROUNDS)
+    turns = interleave(partial(turn, base), partial(turn, adapted), ROUNDS)
     read_s, wrote_s = np.moveaxis(np.array(turns), 2, 0)  # (2, ROUNDS * TURNS) each
     return Length(tokens, speed(tokens, read_s), duration(read_s), speed(DECODE_TOKENS, wrote_s))

@@ -1,6 +1,6 @@
 """One quantity of two models that took turns, and the ratio between them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,16 +48,19 @@ class Measure:
         return self.unit != SECONDS
 
 
-def interleave(sides: Sequence[Callable[[int], T]], rounds: int) -> tuple[list[T], ...]:
-    """Call sides in turns, there and back in every round: A B B A. All see the same numbers in that order.
+def interleave(base: Callable[[int], T], adapted: Callable[[int], T], rounds: int) -> tuple[list[T], list[T]]:
+    """Call the two in turns, A B B A in every round; both see the same turn numbers in the same order.
+
+    So each follows itself in one turn of two, where what it left in the caches makes it quicker. Of three in
+    such an order the middle one never would: a base's equal there measured 1.5 % slower in prefill.
 
     Returns:
-        What each side gave, TURNS for every round.
+        What each gave, TURNS for every round.
     """
-    taken: tuple[list[T], ...] = tuple([] for _ in sides)
+    taken: tuple[list[T], list[T]] = ([], [])
     for number in range(TURNS * rounds):
-        for place in to_and_fro(len(sides), number):
-            taken[place].append(sides[place](number))
+        for side in to_and_fro(2, number):
+            taken[side].append((base, adapted)[side](number))
     return taken
 
 

@@ -45,23 +45,15 @@ def warm_up(engines: Sequence[Engine], settings: Settings, rounds: int, tick: Ti
         tick()
 
 
-def compare(engines: Sequence[Engine], settings: Settings, rounds: int, tick: Ticker) -> tuple[Speeds, ...]:
-    """Have idle engines go through rounds, in turns; they are idle again afterwards.
-
-    Returns:
-        The first as the base of each of the others.
-    """
+def compare(base: Engine, adapted: Engine, settings: Settings, rounds: int, tick: Ticker) -> Speeds:
+    """Have two idle engines go through rounds; both are idle again afterwards."""
 
     def turn(engine: Engine, number: int) -> Turn:
         taken = take_turn(engine, number, settings)
         tick()
         return taken
 
-    base, *others = interleave([partial(turn, engine) for engine in engines], rounds)
-    return tuple(_speeds((base, other), settings) for other in others)
-
-
-def _speeds(turns: tuple[Sequence[Turn], Sequence[Turn]], settings: Settings) -> Speeds:
+    turns = interleave(partial(turn, base), partial(turn, adapted), rounds)
     return Speeds(
         prefill=speed(settings.prompt_tokens, _seconds(turns, "prefill_s")),
         first_token=duration(_seconds(turns, "first_token_s")),

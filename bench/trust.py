@@ -106,7 +106,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads: int | None = None,
     progress: Progress = silent,
 ) -> TrustReport:
-    """Compare a base with itself, and with itself slowed: in each run the three take turns.
+    """Compare a base with itself, and with itself slowed, one after the other in each run.
 
     In each run they are loaded anew, as a benchmark loads its models: where a model comes to lie in memory
     can make it slower by some percent for as long as it is loaded, and a run has to stand that too.
@@ -115,7 +115,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         model: a GGUF file.
         runs: each of them makes both comparisons.
         slowdown: how many times as long each batch of the slowed side takes.
-        rounds: of a run; in each, the three take two turns each.
+        rounds: of a run; in each, both sides of a comparison take two turns.
         prompt_tokens: tokens read in each turn.
         decode_tokens: tokens written after the first.
         threads: that compute; by default one for each physical core.
@@ -133,7 +133,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 3 * (1 + TURNS * rounds) * runs)
+    tick = Ticker(progress, (3 + 2 * 2 * TURNS * rounds) * runs)
     makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))  # base, its equal, and it slowed
     measured = [_run(model, makes, settings, rounds, tick) for _ in range(runs)]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
@@ -159,9 +159,9 @@ def _run(
 ) -> tuple[Speeds, ...]:
     """One run, with engines of these kinds: the first as the base of each of the others."""
     with ExitStack() as loaded:
-        engines = [loaded.enter_context(load(model, None, settings, make=make)) for make in makes]
-        warm_up(engines, settings, rounds, tick)
-        return compare(engines, settings, rounds, tick)
+        base, *others = (loaded.enter_context(load(model, None, settings, make=make)) for make in makes)
+        warm_up((base, *others), settings, rounds, tick)
+        return tuple(compare(base, other, settings, rounds, tick) for other in others)
 
 
 def _tallies(runs: Sequence[Speeds]) -> tuple[Tally, ...]:
@@ -234,7 +234,7 @@ def _caption(report: TrustReport) -> str:
     return "\n".join(
         (
             *report.verdict,
-            f"runs of {report.rounds} rounds of {3 * TURNS} turns, {settings.prompt_tokens} tokens of prompt "
+            f"runs of {report.rounds} rounds of {2 * TURNS} turns, {settings.prompt_tokens} tokens of prompt "
             f"and {settings.decode_tokens} decoded in each, threads: {settings.threads}, "
             f"cores: {machine.cores}, load: {machine.load_average}",
             f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",

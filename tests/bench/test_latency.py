@@ -38,7 +38,7 @@ def printed(report, width):
 def test_base_and_adapted_take_turns_abba_with_the_same_numbers():
     calls = []
     sides = [lambda number, name=name: calls.append((name, number)) for name in ("base", "adapted")]
-    taken = interleave(sides, 2)
+    taken = interleave(*sides, 2)
     assert calls == [
         *(("base", 0), ("adapted", 0), ("adapted", 1), ("base", 1)),
         *(("base", 2), ("adapted", 2), ("adapted", 3), ("base", 3)),

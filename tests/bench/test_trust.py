@@ -44,7 +44,7 @@ def test_every_run_of_either_comparison_has_its_interval(report):
 
 
 def test_progress_counts_to_its_total(ticks, report):
-    total = 3 * (1 + TURNS * FEW["rounds"]) * report.runs
+    total = (3 + 2 * 2 * TURNS * FEW["rounds"]) * report.runs
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
