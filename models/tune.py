@@ -141,10 +141,10 @@ def search_for(judge: Judge, data: Data, settings: Settings, journal: Journal, t
     """
     zero = np.zeros(settings.numbers)
     if not journal.generations:
-        start = perf_counter()
+        start, before = perf_counter(), judge.spent.model_s
         check = _checked(judge, zero, data)
-        seconds = perf_counter() - start
-        journal.append(Generation((), check, seconds, judge.spent.model_s, settings.sigma))
+        seconds, model_s = perf_counter() - start, judge.spent.model_s - before
+        journal.append(Generation((), check, seconds, model_s, settings.sigma))
     base = journal.generations[0].check
     if base is None:
         raise ThirteenError(f"{journal.path}: the base's own check is missing")
