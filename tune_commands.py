@@ -73,7 +73,8 @@ def tune(
     score: Annotated[
         str,
         typer.Option(
-            help="reference (a solution's likelihood), answer (the answer's, after the model's own) or exact."
+            help="own (likelier right answers of its own), reference (likelier solutions), "
+            "answer (a likelier answer after its own words) or exact."
         ),
     ] = "reference",
     generations: Annotated[int, typer.Option(min=1, help="The most of them.")] = 60,

@@ -6,29 +6,34 @@ from time import perf_counter
 from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..convert.candidate import CandidateFile
 from ..errors import ThirteenError
 from ..runtime.answer import Answer, format_number, parse_number
 from ..runtime.engine import Engine
+from ..runtime.handle import Handle
 from ..runtime.reply import asked
-from ..runtime.request import BASE, Request, StopReason
+from ..runtime.request import BASE, Request, Sampling, StopReason
 from .rows import Row
 from .search import Numbers
 
 T = TypeVar("T")
-SCORES = ("reference", "answer", "exact")
+SCORES = ("reference", "own", "answer", "exact")
 _CUE = "\nThe answer is"
 _FLOOR = -8.0  # nats: how unlikely a right answer can count as, so that one question does not outweigh all
 _UNFINISHED = 1.0  # nats that an answer costs that did not end in time
+_CLIP = 0.2  # how far a ratio can count, as in PPO
 _NAME = "candidate"
+OWN = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)  # by the model's probabilities, all of them
+Pair = tuple[Sequence[int], Sequence[int]]  # tokens before, and of a continuation
 
 
 class Judge(Protocol):
     """What tells good numbers from worse ones."""
 
-    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row]) -> list[float]:
-        """The score of each candidate on the same rows; higher is better."""
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row], mean: Numbers) -> list[float]:
+        """The score of each candidate around `mean` on the same rows; higher is better."""
 
     def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
         """Whether each row is answered rightly."""
@@ -54,8 +59,9 @@ class Asking:
 
     Attributes:
         score: what is scored: `reference`, how likely a token of the solution is, results of sums that the
-            calculator puts in left out; `answer`, how likely the right answer is after the model's own;
-            `exact`, the part that is right.
+            calculator puts in left out; `own`, how much likelier become the right ones of the answers that the
+            candidates' mean gave, and how much less so the wrong ones; `answer`, how likely the right answer is
+            after the model's own; `exact`, the part that is right.
         system: what the model is told beforehand, None for what its template says.
         max_tokens: the longest answer.
         calculator: whether sums in answers are completed.
@@ -84,9 +90,12 @@ class EngineJudge:
         """See Judge."""
         return self._spent
 
-    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row]) -> list[float]:
+    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row], mean: Numbers) -> list[float]:
         """See Judge."""
         requests = [self._request(row) for row in rows]
+        if self._asking.score == "own":
+            samples = self._samples(mean, requests, rows)
+            return [self._own(self._place(numbers), samples) for numbers in candidates]
         score = {"reference": self._reference, "answer": self._answer, "exact": self._exact}[
             self._asking.score
         ]
@@ -137,6 +146,44 @@ class EngineJudge:
         self._spent.tokens += sum(a.usage.prompt_tokens + a.usage.completion_tokens for a in answers)
         return answers
 
+    def _samples(self, mean: Numbers, requests: Sequence[Request], rows: Sequence[Row]) -> "_Samples":
+        """An answer to each question, drawn by the probabilities that the model has with `mean`."""
+        adapter = self._place(mean)
+        drawn = [
+            replace(request, adapter=adapter, sampling=replace(OWN, seed=seed))
+            for seed, request in enumerate(requests)
+        ]
+
+        def compute() -> list[tuple[tuple[int, ...], Answer]]:
+            return [_whole(handle) for handle in self._engine.submit_all(drawn, wait=True)]
+
+        pairs, right = [], []
+        for request, row, (tokens, answer) in zip(requests, rows, self._timed(compute), strict=True):
+            self._spent.tokens += answer.usage.prompt_tokens + answer.usage.completion_tokens
+            end = [self._engine.model.eos] if answer.stop_reason is StopReason.END else []
+            after = [*tokens, *(token for token in end if token is not None)]
+            if after:
+                pairs.append((request.tokens, after))
+                right.append(is_right(answer, row))
+        chosen = [self._chosen(after) for _, after in pairs]
+        before = [np.array(one)[of] for one, of in zip(self._read_pairs(adapter, pairs), chosen, strict=True)]
+        return _Samples(pairs, chosen, before, _advantages(right))
+
+    def _own(self, adapter: str, samples: "_Samples") -> float:
+        """GRPO's clipped objective (arXiv 2402.03300), its ratio a mean over tokens (GSPO, 2507.18071)."""
+        found = self._read_pairs(adapter, samples.pairs)
+        moved = [
+            float(np.mean(np.array(one)[of] - before))
+            for one, of, before in zip(found, samples.chosen, samples.before, strict=True)
+        ]
+        ratio = np.exp(moved)
+        clipped = np.clip(ratio, 1 - _CLIP, 1 + _CLIP)
+        return float(np.minimum(ratio * samples.advantages, clipped * samples.advantages).mean())
+
+    def _chosen(self, tokens: Sequence[int]) -> list[bool]:
+        """Which tokens the model has to choose."""
+        return asked(self._engine.model, tokens) if self._asking.calculator else [True] * len(tokens)
+
     def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
         answers = self._answers(adapter, requests)
         return float(np.mean([is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]))
@@ -145,9 +192,7 @@ class EngineJudge:
         end = [token for token in (self._engine.model.eos,) if token is not None]
         after = [[*self._tokens(row.solution), *end] for row in rows]
         found = self._read(adapter, [request.tokens for request in requests], after)
-        if not self._asking.calculator:
-            return float(np.mean([np.mean(logprobs) for logprobs in found]))
-        own = [asked(self._engine.model, tokens) for tokens in after]
+        own = [self._chosen(tokens) for tokens in after]
         return float(np.mean([np.mean(np.array(one)[of]) for one, of in zip(found, own, strict=True)]))
 
     def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
@@ -163,12 +208,39 @@ class EngineJudge:
     def _read(
         self, adapter: str, before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
     ) -> list[tuple[float, ...]]:
-        pairs = list(zip(before, after, strict=True))
-        self._spent.tokens += sum(map(len, before)) + sum(map(len, after))
+        return self._read_pairs(adapter, list(zip(before, after, strict=True)))
+
+    def _read_pairs(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
         return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
 
     def _tokens(self, text: str) -> list[int]:
         return self._engine.model.tokenize(text, special=False, bos=False)
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Answers, which of their tokens the model chose, how likely these were, and what each is worth."""
+
+    pairs: Sequence[Pair]
+    chosen: Sequence[Sequence[bool]]
+    before: Sequence[NDArray[np.float64]]
+    advantages: NDArray[np.float64]
+
+
+def _advantages(right: Sequence[bool]) -> NDArray[np.float64]:
+    """What each answer is worth beside the mean; where all are right, or all wrong, as much as that."""
+    rewards = np.array(right, float)
+    spread = rewards.std()
+    return (rewards - rewards.mean()) / spread if spread else 2 * rewards - 1
+
+
+def _whole(handle: Handle) -> tuple[tuple[int, ...], Answer]:
+    """The tokens of an answer, and itself."""
+    pieces = list(handle)
+    answer = pieces[-1].answer
+    assert answer is not None, "the last piece carries the answer"
+    return tuple(token for piece in pieces for token in piece.tokens), answer
 
 
 def is_right(answer: Answer, row: Row) -> bool:

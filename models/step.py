@@ -7,8 +7,8 @@ import numpy as np
 
 from ..errors import ThirteenError
 from ..runtime.engine import Engine
-from ..runtime.request import Request, Sampling
-from .judge import EngineJudge
+from ..runtime.request import Request
+from .judge import OWN, EngineJudge
 from .rows import Row
 from .search import Numbers
 
@@ -17,7 +17,6 @@ _FIRST = 0.02
 _DIRECTIONS = 3
 _ROUNDS = 2
 _TOKENS = 32  # of each text that the divergence is measured on
-_OWN = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)  # by the model's probabilities, all of them
 
 
 def first_step(  # noqa: PLR0913 - what a step depends on
@@ -66,7 +65,7 @@ def first_step(  # noqa: PLR0913 - what a step depends on
 
 def _texts(engine: Engine, rows: Sequence[Row], seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     prompts = [engine.request(row.question).tokens for row in rows]
-    sampled = [Request(prompt, _TOKENS, replace(_OWN, seed=seed + n)) for n, prompt in enumerate(prompts)]
+    sampled = [Request(prompt, _TOKENS, replace(OWN, seed=seed + n)) for n, prompt in enumerate(prompts)]
     handles = engine.submit_all(sampled, wait=True)
     said = [tuple(token for piece in handle for token in piece.tokens) for handle in handles]
     return [(prompt, after) for prompt, after in zip(prompts, said, strict=True) if after]

@@ -163,7 +163,7 @@ def _run(judge: Judge, search: Search, data: Data) -> Generation:
     """Score a generation, tell the search, and check its mean if that is due."""
     start, before = perf_counter(), judge.spent.model_s
     rows = data.drawn(search.settings.seed, search.generation)
-    scores = tuple(judge.scores(search.candidates, rows))
+    scores = tuple(judge.scores(search.candidates, rows, search.mean))
     search.tell(scores)
     check = _checked(judge, search.mean, data) if search.check_due else None
     if check:

@@ -9,7 +9,8 @@ from thirteen.convert.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tiny_folder import write_folder
 from thirteen.errors import AdapterError, RequestError, ThirteenError
-from thirteen.models.judge import Asking, EngineJudge, is_right
+from thirteen.models import judge as judging
+from thirteen.models.judge import SCORES, Asking, EngineJudge, is_right
 from thirteen.models.rows import Row
 from thirteen.models.search import Settings
 from thirteen.models.step import first_step
@@ -138,7 +139,7 @@ def judge(engine, basis, model, tmp_path):
 
 def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engine, judge):
     """What the calculator puts in does not count."""
-    (score,) = judge("reference").scores([np.zeros(13)], ROWS[:2])
+    (score,) = judge("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
     expected = []
     for row in ROWS[:2]:
         after = [*engine.model.tokenize(row.solution, special=False, bos=False), engine.model.eos]
@@ -149,13 +150,31 @@ def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engin
     assert score == pytest.approx(np.mean(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("score", ["reference", "answer", "exact"])
+@pytest.mark.parametrize("score", SCORES)
 def test_the_same_candidate_has_the_same_score_again(judge, score):
     made = judge(score)
-    first, second, again = made.scores([V, -V, V], ROWS[:6])
+    first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
     assert first == again
-    assert score != "reference" or first != second  # a random model is never right
+    assert score in {"answer", "exact"} or first != second  # a random model is never right
     assert made.spent.swaps == 3 and made.spent.tokens > 0
+
+
+def test_its_own_right_answers_count_for_and_its_wrong_ones_against(judge, monkeypatch):
+    """Where all are right, what makes them likelier is better, and the same is worse where all are wrong."""
+    made, scores = judge("own"), []
+    for right in (True, False):
+        monkeypatch.setattr(judging, "is_right", lambda answer, row, right=right: right)
+        zero, *others = made.scores([np.zeros(13), 0.2 * V, -0.2 * V], ROWS[:12], np.zeros(13))
+        assert zero == pytest.approx(1 if right else -1)  # the mean itself: a ratio of 1 to itself
+        scores.append(others)
+    assert scores[0] != scores[1]
+    assert all(score <= 1.2 for score in scores[0]) and all(score <= -0.8 for score in scores[1])
+
+
+def test_what_an_answer_is_worth_is_beside_the_others():
+    assert judging._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
+    assert judging._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
+    assert judging._advantages([False] * 3).tolist() == [-1] * 3
 
 
 def test_an_answer_that_was_cut_short_is_not_right(engine):

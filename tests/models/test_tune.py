@@ -31,7 +31,7 @@ class Planted:
     def __init__(self, planted=PLANTED, noise=0.02):
         self.planted, self.noise, self.spent, self.asked = planted, noise, Spent(), []
 
-    def scores(self, candidates, rows):
+    def scores(self, candidates, rows, mean):
         self.asked.append([row.question for row in rows])
         mood = np.mean([np.random.default_rng(int(row.answer)).normal(0, 1) for row in rows])
         return [
@@ -98,9 +98,9 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
         from tests_tune import DATA, Planted, SETTINGS, replace, told
 
         class Slow(Planted):
-            def scores(self, candidates, rows):
+            def scores(self, candidates, rows, mean):
                 time.sleep(0.02)
-                return super().scores(candidates, rows)
+                return super().scores(candidates, rows, mean)
 
         settings = replace(SETTINGS, generations=30)
         search_for(Slow(), DATA, settings, Journal(Path(sys.argv[1]), told(settings)), lambda progress: None)
