@@ -58,10 +58,10 @@ class Asking:
     """How questions are put.
 
     Attributes:
-        score: what is scored: `reference`, how likely a token of the solution is, results of sums that the
-            calculator puts in left out; `own`, how much likelier become the right ones of the answers that the
-            candidates' mean gave, and how much less so the wrong ones; `answer`, how likely the right answer is
-            after the model's own; `exact`, the part that is right.
+        score: what is scored. `reference`: how likely a token of the solution is, results of sums that the
+            calculator puts in left out. `own`: how much likelier become the right ones of the answers that
+            the candidates' mean gave, and how much less so the wrong ones. `answer`: how likely the right
+            answer is after the model's own words. `exact`: the part that is right.
         system: what the model is told beforehand, None for what its template says.
         max_tokens: the longest answer.
         calculator: whether sums in answers are completed.
