@@ -155,7 +155,7 @@ def test_the_same_candidate_has_the_same_score_again(judge, score):
     made = judge(score)
     first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
     assert first == again
-    assert score in {"answer", "exact"} or first != second  # a random model is never right
+    assert score != "reference" or first != second  # a random model is never right
     assert made.spent.swaps == 3 and made.spent.tokens > 0
 
 
