@@ -7,6 +7,7 @@ all groups at once. The types whose search in ggml is quick are left to it.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
@@ -101,7 +102,7 @@ class _Best:
         self.gain = np.full(groups, -np.inf, np.float32)
         self.found: tuple[Floats, ...] = ()
 
-    def keep(self, gain: Floats, *found: Floats) -> None:
+    def keep(self, gain: NDArray[Any], *found: NDArray[Any]) -> None:  # of float32, which stubs may widen
         self.found = self.found or tuple(map(np.zeros_like, found))
         better = gain > self.gain
         for mine, new in zip((self.gain, *self.found), (gain, *found), strict=True):
