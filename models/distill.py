@@ -12,8 +12,9 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ..errors import DownloadError, OutputError, ThirteenError
+from ..errors import DownloadError, ThirteenError
 from ..runtime.answer import final_answer, parse_number
+from .lines import append_line, whole_lines
 from .rows import Row
 
 _BYTES_MAX = 1 << 22  # of a teacher's reply
@@ -132,7 +133,7 @@ def distill(
                 "answer": row.answer,
                 "teacher": teacher.model,
             }
-            _append(files[right], entry)
+            append_line(files[right], json.dumps(entry, ensure_ascii=False))
             counts[right] += 1
             done.add(row.question)
         moved(number, len(rows))
@@ -140,24 +141,9 @@ def distill(
 
 
 def _on_record(path: Path) -> Iterator[str]:
-    """The questions in a file; half a line, which a killed run leaves, is cut off."""
-    try:
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            path.write_bytes(whole)
-    except OSError as error:
-        raise OutputError(f"{path}: {error.strerror or error}") from None
-    for number, line in enumerate(whole.splitlines(), 1):
+    """The questions in a file."""
+    for number, line in enumerate(whole_lines(path), 1):
         try:
             yield str(json.loads(line)["question"])
         except (ValueError, RecursionError, KeyError, TypeError):
             raise ThirteenError(f"{path}, line {number}: not a row of questions and solutions") from None
-
-
-def _append(path: Path, entry: dict[str, str]) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None

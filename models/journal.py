@@ -1,14 +1,13 @@
 """The journal of a search: a line of JSON for each generation, so that a killed run goes on where it was."""
 
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, ThirteenError
+from .lines import append_line, whole_lines
 from .search import Check
 
 FILE = "generations.jsonl"
@@ -52,12 +51,12 @@ class Journal:
         self.generations: list[Generation] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            lines = self._whole_lines()
-            if not lines:
-                self._write(self.told)
         except OSError as error:
             raise OutputError(f"{self.path}: cannot write: {error.strerror or error}") from None
-        if lines:
+        lines = whole_lines(self.path)
+        if not lines:
+            append_line(self.path, json.dumps(self.told))
+        else:
             self._compare(self._read(lines[0], 1))
             self.generations = [
                 self._generation(self._read(line, n), n) for n, line in enumerate(lines[1:], 2)
@@ -69,36 +68,10 @@ class Journal:
         Raises:
             OutputError: it cannot be written.
         """
-        try:
-            self._write(asdict(generation))
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot write: {error.strerror or error}") from None
+        append_line(self.path, json.dumps(asdict(generation)))
         self.generations.append(generation)
 
-    def _whole_lines(self) -> list[str]:
-        """The lines there are; what a killed run left of another one is cut off."""
-        if not self.path.exists():
-            return []
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            os.truncate(self.path, len(whole))
-        return whole.decode("utf-8", "replace").splitlines()
-
-    def _write(self, entry: Mapping[str, Any]) -> None:
-        line = (json.dumps(entry) + "\n").encode()
-        with self.path.open("ab") as file:
-            start = file.tell()
-            try:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-            except OSError:
-                with suppress(OSError):  # a full disk keeps half a line
-                    os.truncate(self.path, start)
-                raise
-
-    def _read(self, line: str, number: int) -> dict[str, Any]:
+    def _read(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import OutputError
+from .lines import append_line, whole_lines
 from .rows import Row
 from .search import Numbers
 
@@ -21,11 +21,10 @@ class Outcomes:
     """The record in a folder of which rows were answered rightly, with which numbers."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it, or begin it; half a line, which a killed run leaves, counts for nothing."""
+        """Open it, or begin it."""
         self._path = folder / FILE
         self._known: dict[str, list[bool]] = {}
-        lines = self._path.read_bytes().split(b"\n")[:-1] if self._path.exists() else []
-        for line in lines:
+        for line in whole_lines(self._path):
             try:
                 entry = json.loads(line)
                 self._known[str(entry["of"])] = [bool(one) for one in entry["right"]]
@@ -44,17 +43,9 @@ class Outcomes:
             key = _key(numbers, part)
             if key not in self._known:
                 self._known[key] = judged(numbers, part)
-                self._append(key)
+                append_line(self._path, json.dumps({"of": key, "right": list(map(int, self._known[key]))}))
             found += self._known[key]
         return found
-
-    def _append(self, key: str) -> None:
-        line = "\n" + json.dumps({"of": key, "right": list(map(int, self._known[key]))}) + "\n"
-        try:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(line)
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot write: {error.strerror or error}") from None
 
 
 def _key(numbers: Numbers, rows: Sequence[Row]) -> str:
