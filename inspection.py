@@ -9,8 +9,8 @@ from pathlib import Path
 from .errors import ModelFileError, RequestError
 from .gguf_file import Header, read_header
 from .runtime.model_file import check_model
-from .runtime.need import KV_TYPES, Need, need
-from .runtime.profile import PROFILES, Profile
+from .runtime.need import Need, need
+from .runtime.profile import KV_TYPES, PROFILES, Profile
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
 from queue import SimpleQueue
 
 from ..errors import ModelFileError, RequestError
@@ -10,7 +9,7 @@ from ..runtime.answer import Answer
 from ..runtime.engine import Engine
 from ..runtime.handle import Handle
 from ..runtime.poll import WHOLE, likelihood, winner
-from ..runtime.prefix import SHORTEST
+from ..runtime.prefix import SHORTEST, common_length
 from ..runtime.request import Request
 from .records import Outcome, Record, Records, Sample
 from .sitting import PROFILE, Sitting
@@ -57,8 +56,7 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None]) -> N
 def _read_shared(engine: Engine, terms: Terms) -> tuple[int, ...]:
     """What all prompts begin with: from now on in the prefix cache. Nothing if it is not worth that."""
     one, other = (_prompt(engine, probe, terms) for probe in _PROBES)
-    pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
-    shared = tuple(token for token, _ in pairs)[: engine.context]
+    shared = one[: min(common_length(one, other), engine.context)]
     if len(shared) <= SHORTEST:
         return ()
     engine.submit(Request(shared, max_tokens=1)).wait()

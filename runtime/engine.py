@@ -367,9 +367,7 @@ class Engine:
                 engine is closed.
             ModelFileError: the computation failed.
         """
-        name = self._default if adapter is None else adapter
-        if name not in self.adapters:
-            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self.adapters)}")
+        name = self._named(adapter)
         with self._intake.using(), self._measuring_turn:
             return self._likelihoods.read(pairs, self._loaded[name])
 
@@ -386,10 +384,15 @@ class Engine:
                 f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
                 f"(the model was trained for {self.model.context_trained})"
             )
-        adapter = self._default if request.adapter is None else request.adapter
-        if adapter not in self.adapters:
-            raise RequestError(f"adapter: {adapter!r} is not one of {', '.join(self.adapters)}")
+        adapter = self._named(request.adapter)
         return state.Sequence(request, self.context, adapter, submitted_at=perf_counter())
+
+    def _named(self, adapter: str | None) -> str:
+        """The name of an adapter that is there, the engine's own if none is given."""
+        name = self._default if adapter is None else adapter
+        if name not in self.adapters:
+            raise RequestError(f"adapter: {name!r} is not one of {', '.join(self.adapters)}")
+        return name
 
     def logits(self, tokens: Sequence[int]) -> Array:
         """The logits after each of `tokens`, computed exactly and apart from the requests that are running.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelFileError, RequestError
 from .llama import Adapter, Context, Model, Room, Span
-from .prefix import SHORTEST
+from .prefix import SHORTEST, common_length
 
 Tokens = Sequence[int]
 _OUTPUTS = 128  # rows of logits at once, a vocabulary wide each
@@ -76,10 +76,7 @@ class Likelihoods:
     def _read_shared(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
         """Read what all pairs begin with, once: keys and values that every slot is then given."""
         first = tuple(pairs[0][0][:-1]) if len(pairs) > 1 else ()
-        shared = len(first)
-        for before, _ in pairs[1:]:
-            most = min(shared, len(before) - 1)
-            shared = next((n for n in range(most) if before[n] != first[n]), most)
+        shared = min((common_length(first, before[:-1]) for before, _ in pairs), default=0)
         self._shared, self._blob = (shared, None) if shared >= SHORTEST else (0, None)
         if self._shared:
             for start in range(0, shared, self._room.batch):

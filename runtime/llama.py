@@ -27,6 +27,7 @@ from .driver import DRIVER, Resting
 from .grammar import Grammar
 from .model_file import check_adapter, check_model
 from .product import LookUpTap, Tap, Watch
+from .profile import KV_TYPES
 from .request import Sampling, TokenLogprob
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
@@ -46,8 +47,6 @@ _ROOM = {
     "outputs": 1 << 16,
     "threads": 512,  # GGML_MAX_N_THREADS
 }
-
-KV_TYPES = {"f16": llama_cpp.GGML_TYPE_F16, "q8_0": llama_cpp.GGML_TYPE_Q8_0}
 
 Array = NDArray[np.float32]
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)

@@ -15,10 +15,9 @@ from gguf import GGMLQuantizationType as Type
 from ..errors import NoRoomError
 from ..gguf_file import Header, row_bytes
 from .available import available_bytes, reserved_bytes
-from .profile import Profile
+from .profile import KV_TYPES, Profile
 
 KV_CELLS = 256  # llama.cpp rounds up each sequence's cells to a multiple of this
-KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}
 _PROGRAM = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident once they have all worked
 _TOKEN = 450  # bytes of a token's entries in the tables of llama.cpp and of Python
 _TEXT = 1.9  # bytes in memory for a byte of the header, most of which is the vocabulary's texts

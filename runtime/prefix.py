@@ -10,7 +10,7 @@ warning.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -25,6 +25,12 @@ SHORTEST = 16  # tokens: a shorter beginning is not worth waiting for, or keepin
 Blob = NDArray[np.uint8]
 _log = logging.getLogger(__name__)
 _HEADER_MAX = 1 << 24  # bytes of the line that tells the tokens
+
+
+def common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts have in common, from the first on."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,7 @@ class _Entry:
         """How many tokens it has in common with others, from the first on; 0 if too few to be of use."""
         if self.adapter != adapter or self.tokens[:SHORTEST] != tokens[:SHORTEST]:
             return 0
-        pairs = enumerate(zip(self.tokens, tokens, strict=False))
-        shorter = min(len(self.tokens), len(tokens))
-        return next((at for at, (one, other) in pairs if one != other), shorter)
+        return common_length(self.tokens, tokens)
 
 
 class PrefixCache:

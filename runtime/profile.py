@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+from gguf import GGMLQuantizationType as Type
+
+KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}  # by the names that users have for them
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -11,7 +15,7 @@ class Profile:
         context: the most tokens of a request, prompt and answer together.
         slots: how many requests run at once.
         batch: the most tokens computed in one step.
-        kv: the type of keys and values: f16, or q8_0 in about half the memory.
+        kv: the type of keys and values, one of KV_TYPES; q8_0 takes about half the memory of f16.
         repack: whether weights are laid out anew for this processor: quicker, and a copy of them in memory.
         prefix_bytes: bytes of memory for beginnings of prompts, see prefix.py; 0 keeps none.
         lookup: the most tokens of a draft by prompt lookup, see lookup.py; 0 makes none.
