@@ -103,16 +103,11 @@ class EngineJudge:
 
     def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
         """See Judge."""
-        answers = self._answers(self._place(numbers), [self._request(row) for row in rows])
-        return [is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]
+        return self._right(self._place(numbers), [self._request(row) for row in rows], rows)
 
-    def log_likelihoods(
-        self, numbers: Numbers, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
-    ) -> list[tuple[float, ...]]:
+    def log_likelihoods(self, numbers: Numbers, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """The log-probabilities of continuations' tokens, as Engine.log_likelihoods()."""
-        adapter = self._place(numbers)
-        self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
-        return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
+        return self._read(self._place(numbers), pairs)
 
     def _place(self, numbers: Numbers) -> str:
         """Have the engine load the adapter of some numbers; the base itself where they are all zero."""
@@ -166,12 +161,12 @@ class EngineJudge:
                 pairs.append((request.tokens, after))
                 right.append(is_right(answer, row))
         chosen = [self._chosen(after) for _, after in pairs]
-        before = [np.array(one)[of] for one, of in zip(self._read_pairs(adapter, pairs), chosen, strict=True)]
+        before = [np.array(one)[of] for one, of in zip(self._read(adapter, pairs), chosen, strict=True)]
         return _Samples(pairs, chosen, before, _advantages(right))
 
     def _own(self, adapter: str, samples: "_Samples") -> float:
         """GRPO's clipped objective (arXiv 2402.03300), its ratio a mean over tokens (GSPO, 2507.18071)."""
-        found = self._read_pairs(adapter, samples.pairs)
+        found = self._read(adapter, samples.pairs)
         moved = [
             float(np.mean(np.array(one)[of] - before))
             for one, of, before in zip(found, samples.chosen, samples.before, strict=True)
@@ -185,32 +180,32 @@ class EngineJudge:
         return asked(self._engine.model, tokens) if self._asking.calculator else [True] * len(tokens)
 
     def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+        return float(np.mean(self._right(adapter, requests, rows)))
+
+    def _right(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> list[bool]:
         answers = self._answers(adapter, requests)
-        return float(np.mean([is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]))
+        return [is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
     def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
         end = [token for token in (self._engine.model.eos,) if token is not None]
         after = [[*self._tokens(row.solution), *end] for row in rows]
-        found = self._read(adapter, [request.tokens for request in requests], after)
+        found = self._read(
+            adapter, [(asked.tokens, told) for asked, told in zip(requests, after, strict=True)]
+        )
         own = [self._chosen(tokens) for tokens in after]
         return float(np.mean([np.mean(np.array(one)[of]) for one, of in zip(found, own, strict=True)]))
 
     def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
         answers = self._answers(adapter, requests)
-        before = [
-            (*request.tokens, *self._tokens(answer.text + _CUE))
-            for request, answer in zip(requests, answers, strict=True)
+        pairs = [
+            ((*request.tokens, *self._tokens(answer.text + _CUE)), self._tokens(f" {row.answer}"))
+            for request, answer, row in zip(requests, answers, rows, strict=True)
         ]
-        found = self._read(adapter, before, [self._tokens(f" {row.answer}") for row in rows])
+        found = self._read(adapter, pairs)
         late = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
         return float(np.mean([max(sum(one), _FLOOR) for one in found]) - _UNFINISHED * late)
 
-    def _read(
-        self, adapter: str, before: Sequence[Sequence[int]], after: Sequence[Sequence[int]]
-    ) -> list[tuple[float, ...]]:
-        return self._read_pairs(adapter, list(zip(before, after, strict=True)))
-
-    def _read_pairs(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+    def _read(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
         return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
 
