@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from .console import facts_table, out, progress_bar, show_file, show_result, warn
+from .console import facts_table, out, progress_bar, show_facts, show_file, show_result, warn
 from .options import AdapterArgument, BaseArgument, Json, Output, Revision, shown_name
 
 adapter_app = typer.Typer(
@@ -109,7 +109,7 @@ def adapter_basis(
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
     facts = asdict(origin) | {"id": origin.id, "mark": mark_of(origin.id), "output": str(output)}
     facts |= {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)}
-    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
+    show_facts(as_json, facts)
 
 
 @adapter_app.command("encode", epilog="Example: thirteen adapter encode smollm2-135m-sums-13 --qr")
@@ -176,4 +176,4 @@ def adapter_decode(
         "numbers": [float(number) for number in read.numbers],
         "output": str(output) if output else None,
     }
-    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
+    show_facts(as_json, facts)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -55,10 +56,20 @@ def show_result(as_json: bool, result: dict[str, Any], table: Callable[[], Rende
         out.print(table())
 
 
+def show_facts(as_json: bool, facts: dict[str, Any]) -> None:
+    """Print a result that is names and values, which a table has as they are."""
+    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
+
+
+def command_line() -> str:
+    """The command as it was given, for those who want to repeat it."""
+    return shlex.join(["thirteen", *sys.argv[1:]])
+
+
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print what was written."""
     facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
-    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
+    show_facts(as_json, facts)
 
 
 def json_text(value: dict[str, Any], indent: int | None = None) -> str:

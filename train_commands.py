@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import facts_table, progress_bar, show_result, stage_bars
+from .console import command_line, progress_bar, show_facts, show_result, stage_bars
 from .options import BaseArgument, Json, Revision, shown_name
-from .tune_commands import command_line
 
 if TYPE_CHECKING:
     from .convert.basis import Basis
@@ -82,7 +81,7 @@ def train(
         told = _grpo(
             base, path, data, output, wanted, Rollouts(steps, questions, completions, completion_tokens)
         )
-        show_result(as_json, told, lambda: facts_table({name: str(value) for name, value in told.items()}))
+        show_facts(as_json, told)
         return
     results = {
         one: _supervised(base, path, data, output / f"rank-{one}" if len(recipes) > 1 else output, wanted)
@@ -214,4 +213,4 @@ def distill(
     with progress_bar("distill") as progress:
         done = run(rows, teacher, output, progress)
     facts = {"output": str(output), "teacher": model, **vars(done)}
-    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
+    show_facts(as_json, facts)

@@ -1,8 +1,6 @@
 """The commands that make an adapter by forward passes only: `tune`, and `sums` to have questions for it."""
 
 import json
-import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -12,7 +10,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from .console import err, facts_table, progress_bar, show_result, warn
+from .console import command_line, err, facts_table, progress_bar, show_result, warn
 from .options import Json, Threads
 
 if TYPE_CHECKING:
@@ -226,6 +224,8 @@ def _show(result: "TuneResult", output: Path, as_json: bool) -> None:
         "seconds": result.seconds,
         "questions": result.questions,
         "model_share": result.model_share,
+        "swaps": result.spent.swaps,
+        "swap_s": result.spent.swap_s,
     }
     rows = {
         "adapter": str(output),
@@ -236,8 +236,3 @@ def _show(result: "TuneResult", output: Path, as_json: bool) -> None:
         "time in the model": f"{result.model_share:.3f}",
     }
     show_result(as_json, facts, lambda: facts_table(rows))
-
-
-def command_line() -> str:
-    """The command as it was given, for a card."""
-    return shlex.join(["thirteen", *sys.argv[1:]])

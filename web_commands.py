@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import err, facts_table, progress_bar, show_result
+from .console import err, progress_bar, show_facts
 from .options import Json
 
 web_app = typer.Typer()
@@ -47,8 +47,6 @@ def web(
             site = write_site(model, target, engine, name=name, context=context, progress=progress)
         facts = asdict(site)
         if folder:
-            show_result(
-                as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()})
-            )
+            show_facts(as_json, facts)
         if serve:
             run(target, port, lambda address: err.print(f"serving {model.name} at {address}", markup=False))
