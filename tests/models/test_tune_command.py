@@ -70,6 +70,7 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
     assert done.status == 0, done
     told = json.loads(done.stdout)
     assert told["generations"] == 2 and told["held_out"]["rows"] == 4 and len(told["numbers"]) == 13
+    assert told["swaps"] >= 8 and told["swap_s"] > 0
     card = (out / "README.md").read_text()
     assert "thirteen tune" in card and "questions put to candidates | 32 of rows.jsonl" in card
     code = decode(card.split("As a code, exact: `")[1].split("`")[0])
