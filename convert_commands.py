@@ -21,6 +21,7 @@ from .options import (
     TargetOption,
     Threads,
     TogetherOption,
+    memory_size,
     shown_name,
     wish_of,
 )
@@ -94,6 +95,42 @@ def convert(
     wanted = adapter_path is not None if fidelity is None else fidelity
     proof = _prove(done, base_path, adapter_path, importance, threads) if wanted else None
     _show_conversion(done, proof, report, as_json)
+
+
+@convert_app.command(epilog="Example: thirteen merge llama-3.2-1b --adapter ./my-lora --out merged")
+def merge(
+    base: BaseArgument,
+    adapter: Annotated[str, typer.Option(help="A PEFT folder, a hub id, a catalogue name, or a code.")],
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder to write; new, or empty.")],
+    shard_size: Annotated[str, typer.Option(help="The most bytes of a file of weights.")] = "5GB",
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Merge an adapter into a base and write it as an ordinary checkpoint, which vLLM or anything loads."""
+    from .convert.merge import merge as run  # noqa: PLC0415
+
+    most = memory_size("--shard-size", shard_size)
+    base_path, adapter_path = _fetch(base, adapter, revision)
+    assert adapter_path is not None, "an adapter was given"
+    with progress_bar("merge") as progress:
+        done = run(
+            base_path,
+            adapter_path,
+            out_dir,
+            base_id=shown_name(base),
+            adapter_id=shown_name(adapter),
+            shard_bytes=most,
+            progress=progress,
+        )
+    warn(done.warnings)
+    counted = ", ".join(f"{count} {name}" for name, count in done.types.items())
+    rows = {
+        "output": done.output,
+        "files": ", ".join(done.files),
+        "weights": f"{done.total_bytes:,} bytes; tensors: {counted}",
+        "adapter": f"{done.adapter.id} ({done.adapter.kind}), merged by {done.adapter.merged_by}",
+    }
+    show_result(as_json, asdict(done), lambda: facts_table(rows))
 
 
 @convert_app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")

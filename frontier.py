@@ -17,9 +17,10 @@ from .bench.equal_bytes import Kind
 from .bench.stock import MIXES, UNIFORM, Stock, quantize
 from .cache import cache_dir
 from .calibration import Progress, Stage, cached_importance
+from .convert.adapted import AdapterSource, Source
 from .convert.budget import Wish
 from .convert.checkpoint import open_checkpoint
-from .convert.pipeline import AdapterSource, Report, Source, convert
+from .convert.pipeline import Report, convert
 from .errors import OutputError
 from .models.texts import held_out
 from .runtime.passages import read_passages

@@ -84,6 +84,10 @@ class FolderCheckpoint:
         """See Checkpoint."""
         return self._files[name].rows(name, start, stop)
 
+    def dtype(self, name: str) -> str:
+        """The type that a tensor is kept in, by safetensors' name: BF16, F16 or F32."""
+        return self._files[name].entries[name].dtype
+
     @property
     def rope_factors(self) -> Rows | None:
         """See Checkpoint."""

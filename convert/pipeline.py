@@ -19,11 +19,10 @@ from ..errors import OutputError
 from ..gguf_file import Field, read_header
 from . import architecture as arch
 from . import plan
-from .adapter import folder_sha256, foreign_reason, load_adapter, read_config
+from .adapted import Adapted, AdapterSource, Source
 from .architecture import TensorSpec
 from .budget import Prediction, Wish, measure_all, plan_for_size
 from .checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
-from .delta import Delta
 from .importance import read_importance
 from .plan import TensorPlan
 from .quantize import quantize
@@ -39,24 +38,6 @@ DEFAULT_TYPE = "Q4_K"
 
 Progress = Callable[[int, int], None]  # weights done, weights in all
 _TEXT = GGUFValueType.STRING
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where weights came from: the name that the user gave, and the hash of the bytes."""
-
-    id: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class AdapterSource(Source):
-    """The adapter, and who merged it: `thirteen` block by block, or `peft` in memory."""
-
-    kind: str
-    rank: int | None
-    trained: int | None
-    merged_by: str
 
 
 @dataclass(frozen=True)
@@ -184,53 +165,20 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Model:
-    """The base with the adapter merged into the rows as they are read, in float32."""
+class _Model(Adapted):
+    """The base with the adapter merged into it, and how its rows are rounded."""
 
     def __init__(self, base: Checkpoint, folder: Path | None, id_: str, importance: Path | None) -> None:
-        self.base = base
         self.importance = read_importance(importance) if importance else None
         if self.importance:
             self.importance.fit(base.specs.values())
         self.rounding = Rounding(self.importance)
-        self.deltas: dict[str, Delta] = {}
-        self.source: AdapterSource | None = None
-        self.warnings: list[str] = []
-        if base.quantized:
-            held = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
-            self.warnings.append(
-                f"the base was already quantized ({held}): rounding it again adds to that loss"
-            )
-        if folder is not None:
-            self._adopt(folder, id_ or folder.resolve().name)
-
-    def rows(self, name: str, start: int, stop: int) -> Rows:
-        """Rows `start` to `stop` of a tensor, merged."""
-        rows = self.base.rows(name, start, stop)
-        return self.deltas[name].merge(rows, start) if name in self.deltas else rows
+        super().__init__(base, folder, id_)
 
     def prepare(self, p: TensorPlan) -> None:
         """Compute what all of a tensor's blocks need, so that none has to wait for it."""
         delta = self.deltas.get(p.source)
         self.rounding.prepare(p, None if delta is None else delta.a)
-
-    def _adopt(self, folder: Path, id_: str) -> None:
-        reason = foreign_reason(read_config(folder))
-        if reason:
-            from .peft_merge import PeftMerge  # noqa: PLC0415 - torch, only for those who need it
-
-            self.base = merged = PeftMerge(self.base, folder)
-            self.source = AdapterSource(id_, folder_sha256(folder), merged.kind, None, None, "peft")
-            self.warnings.append(f"{id_} was merged by PEFT, with the whole model in memory: {reason}")
-            return
-        adapter = load_adapter(folder, id_)
-        adapter.fit(self.base)
-        self.deltas = adapter.deltas
-        self.source = AdapterSource(
-            id_, adapter.sha256, adapter.kind, adapter.rank, adapter.trained, "thirteen"
-        )
-        if adapter.zeros:
-            self.warnings.append(f"{len(adapter.zeros)} of {len(adapter.deltas)} deltas are zero")
 
 
 def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:

@@ -6,7 +6,7 @@ a 2.5 GB checkpoint never counts as resident memory.
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
@@ -142,19 +142,42 @@ def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping
     Raises:
         OutputError: it cannot be written.
     """
+    names = sorted(tensors)
+    shapes = {name: ("F32", tensors[name].shape) for name in names}
+    blocks = (np.ascontiguousarray(tensors[name], "<f4").tobytes() for name in names)
+    write_blocks(path, shapes, metadata, blocks)
+
+
+def write_blocks(
+    path: Path,
+    shapes: Mapping[str, tuple[str, Sequence[int]]],
+    metadata: Mapping[str, str],
+    blocks: Iterable[bytes],
+) -> None:
+    """Write tensors block by block; the file appears whole or not at all.
+
+    Args:
+        path: the file.
+        shapes: the type and the shape of each tensor, in the order in which they are written.
+        metadata: texts for the header.
+        blocks: the tensors' bytes in that order, end to end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
-    for name in sorted(tensors):
-        begin, end = end, end + tensors[name].size * 4
-        header[name] = {"dtype": "F32", "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + prod(shape) * _ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
             file.write(len(text).to_bytes(8, "little") + text)
-            for name in sorted(tensors):
-                file.write(np.ascontiguousarray(tensors[name], "<f4").tobytes())
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

@@ -1,0 +1,137 @@
+"""`thirteen merge`: the folder it writes is what transformers loads as PEFT's own merge, rounded once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
+from safetensors import safe_open
+from thirteen.convert.merge import merge
+from thirteen.convert.pipeline import convert
+from thirteen.errors import OutputError, ThirteenError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ..commands import Commands
+from .adapters import peft_merged, plain, read_gguf, train
+
+Base = Callable[[str], Path]
+
+LORA = LoraConfig(r=3, lora_alpha=6, target_modules="all-linear")
+DORA = LoraConfig(r=3, lora_alpha=6, target_modules=["q_proj", "down_proj"], use_dora=True)
+TINY = TinyLoraConfig(u=13, r=2, weight_tying=1.0, target_modules=["q_proj", "up_proj"])
+LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("llama", LORA),
+        ("llama bf16 in shards", LORA),
+        ("llama bf16 in shards", DORA),
+        ("qwen2 f16 tied", TINY),
+        ("qwen2 f16 tied", LOHA),
+    ],
+)
+def test_what_is_written_is_pefts_merge_rounded_once(
+    name: str, config: PeftConfig, base: Base, tmp_path: Path
+) -> None:
+    folder = train(base(name), config, tmp_path / "adapter")
+    report = merge(base(name), folder, tmp_path / "merged")
+    made = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
+    kept = AutoModelForCausalLM.from_pretrained(base(name), dtype="auto").state_dict()
+    wanted, before = peft_merged(base(name), folder), plain(base(name))
+    assert made.keys() == wanted.keys()
+    changed = [tensor for tensor in wanted if not np.array_equal(wanted[tensor], before[tensor])]
+    assert changed
+    for tensor, array in wanted.items():
+        assert made[tensor].dtype == kept[tensor].dtype
+        rounded = torch.from_numpy(array).to(kept[tensor].dtype)
+        same = made[tensor] == rounded
+        if tensor not in changed:
+            assert same.all(), tensor
+            continue
+        # The last digits of float32 differ with the order of sums, and now and then decide a rounding.
+        assert made[tensor].dtype == torch.float32 or same.float().mean() > 0.999, tensor
+        np.testing.assert_allclose(made[tensor].float(), rounded.float(), rtol=2**-7, atol=1e-6)
+    assert report.adapter.merged_by == ("peft" if config is LOHA else "thirteen")
+
+
+def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    merge(base("llama"), folder, tmp_path / "merged")
+    convert(tmp_path / "merged", tmp_path / "one.gguf", type_="F32")
+    convert(base("llama"), tmp_path / "other.gguf", type_="F32", adapter=folder)
+    one, other = (read_gguf(tmp_path / name) for name in ("one.gguf", "other.gguf"))
+    assert one.keys() == other.keys()
+    for tensor in one:
+        np.testing.assert_array_equal(one[tensor], other[tensor], tensor)
+
+
+def test_shards_hold_every_tensor_once_and_none_is_too_large(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    report = merge(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
+    assert len(report.files) > 2
+    index = json.loads((tmp_path / "merged" / "model.safetensors.index.json").read_text())
+    held = {}
+    for file in report.files:
+        with safe_open(tmp_path / "merged" / file, "pt") as shard:
+            assert shard.metadata()["format"] == "pt"
+            names = list(shard.keys())
+            sizes = [shard.get_tensor(tensor).nbytes for tensor in names]
+            assert sum(sizes) <= 100_000 or len(names) == 1
+            held |= dict.fromkeys(names, file)
+    assert held == index["weight_map"]
+    assert index["metadata"]["total_size"] == report.total_bytes
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
+    for tensor, array in peft_merged(base("llama"), folder).items():
+        np.testing.assert_allclose(loaded[tensor].numpy(), array, rtol=1e-5, atol=1e-6)
+
+
+def test_the_tokenizer_comes_along_and_its_owner_may_share_the_folder(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    merge(base("llama"), folder, tmp_path / "merged")
+    text = "12 pens"
+    one, other = (AutoTokenizer.from_pretrained(path)(text) for path in (base("llama"), tmp_path / "merged"))
+    assert one["input_ids"] == other["input_ids"]
+    assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_broken_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ThirteenError, match=r"adapter_model\.safetensors"):
+        merge(base("llama"), folder, tmp_path / "out" / "merged")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_folder_with_something_in_it_is_left_as_it_is(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    with pytest.raises(OutputError, match="not empty"):
+        merge(base("llama"), folder, folder)
+
+
+def test_the_command(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    with Commands() as thirteen:
+        done = thirteen("merge", base("llama"), "--adapter", folder, "--out", tmp_path / "merged", "--json")
+    assert done.status == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["files"] == ["model.safetensors"]
+    assert report["types"] == {"F32": 21}
+    assert report["adapter"]["kind"] == "LORA"
+
+
+def test_a_gguf_is_no_base_for_it(base: Base, tmp_path: Path) -> None:
+    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    convert(base("llama"), tmp_path / "base.gguf", type_="F32")
+    with Commands() as thirteen:
+        done = thirteen("merge", tmp_path / "base.gguf", "--adapter", folder, "--out", tmp_path / "merged")
+    assert done.status == 2
+    assert done.stderr.startswith("error: ")
+    assert "takes a folder of safetensors" in done.stderr
+    assert not (tmp_path / "merged").exists()
