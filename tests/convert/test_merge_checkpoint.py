@@ -122,7 +122,7 @@ def test_the_command(base: Base, tmp_path: Path) -> None:
     assert done.status == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["files"] == ["model.safetensors"]
-    assert report["types"] == {"F32": 21}
+    assert report["types"] == {"F32": 20}
     assert report["adapter"]["kind"] == "LORA"
 
 
