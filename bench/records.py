@@ -6,22 +6,16 @@ the last bits of all, and those can decide a token. So a wave that was broken of
 then the records are those of a sitting without breaks.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
-from ..errors import OutputError, RequestError
+from ..errors import RequestError
+from ..runtime.ledger import Ledger
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None  # type: ignore[assignment]
-
-FORMAT = 1
 _SHOWN = 60  # characters of a value that is not what it should be
 
 
@@ -90,15 +84,12 @@ class Records:
         Raises:
             RequestError: the file cannot be read, holds something else, or is of another sitting.
         """
-        self.path, self._identity = path, dict(identity)
-        self._file: BinaryIO | None = None
-        lines = _whole_lines(path)
-        if lines:
-            _check_identity(lines[0], self._identity, path)
-        found = [_parsed(line, f"{path}: line {number}") for number, line in enumerate(lines[1:], 2)]
+        self.path = path
+        self._ledger = Ledger(path, identity, "sitting")
+        found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._ledger.entries, 2)]
         kept = len(found) if len(found) == total else len(found) // wave * wave
+        self._ledger.keep(kept)
         self._records = found[:kept]
-        self._size = sum(map(len, lines[: 1 + kept]))  # bytes
         if {record.number for record in self._records} != set(range(kept)):
             raise RequestError(f"{path}: the records are not those of the first {kept} questions, each once")
 
@@ -108,8 +99,7 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file:
-            self._file.close()
+        self._ledger.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -124,78 +114,17 @@ class Records:
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        try:
-            if self._file is None:
-                self._file = self._open()
-            self._file.write(_line(asdict(record)))
-            self._file.flush()
-        except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror or error}") from error
+        self._ledger.append(asdict(record))
         self._records.append(record)
 
-    def _open(self) -> BinaryIO:
-        """The file without what a break left at its end, begun if it is new."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("ab")
-        try:
-            _lock(file, self.path)
-        except OutputError:
-            file.close()
-            raise
-        file.truncate(self._size)
-        if not self._size:
-            file.write(_line({"format": FORMAT, "sitting": self._identity}))
-        return file
 
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Keep other processes from writing the same records, until the file is closed."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{path}: another process is writing these records") from None
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
-
-
-def _whole_lines(path: Path) -> Sequence[bytes]:
-    """The lines of a file; one that was torn at the end is none."""
+def _parsed(value: Mapping[str, Any], where: str) -> Record:
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise RequestError(f"{path}: {error.strerror or error}") from None
-    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-
-
-def _check_identity(line: bytes, identity: Mapping[str, Any], path: Path) -> None:
-    try:
-        header = json.loads(line)
-        told, form = dict(header["sitting"]), header["format"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        raise RequestError(
-            f"{path}: not a file of records: its first line does not tell of a sitting"
-        ) from None
-    if form != FORMAT:
-        raise RequestError(f"{path}: records of format {form!r:.{_SHOWN}}, not {FORMAT}")
-    for key in [*identity, *told]:
-        if told.get(key) != identity.get(key):
-            there, here = (f"{side.get(key)!r:.{_SHOWN}}" for side in (told, identity))
-            raise RequestError(f"{path}: records of another sitting: {key} is {there} there and {here} here")
-
-
-def _parsed(line: bytes, where: str) -> Record:
-    try:
-        value = json.loads(line)
         samples = tuple(
             Sample(**(sample | {"outcome": Outcome(sample["outcome"])})) for sample in value["samples"]
         )
-        record = Record(**(value | {"outcome": Outcome(value["outcome"]), "samples": samples}))
-    except (ValueError, LookupError, TypeError, RecursionError):
+        record = Record(**(dict(value) | {"outcome": Outcome(value["outcome"]), "samples": samples}))
+    except (ValueError, LookupError, TypeError):
         raise RequestError(f"{where}: not a record") from None
     if type(record.number) is not int:
         raise RequestError(f"{where}: not a record: its number is {record.number!r:.{_SHOWN}}")
