@@ -333,7 +333,9 @@ def bench_report(
         models = _default_models()
     wanted = Wanted(
         data=data,
-        terms=Terms(threads or default_threads().decode, max_tokens=max_tokens) if data is not None else None,
+        terms=Terms(threads=threads or default_threads().decode, max_tokens=max_tokens)
+        if data is not None
+        else None,
         limit=limit,
         reference=reference,
         base_reference=base_reference,

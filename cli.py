@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 
 from .adapter_commands import adapter_app
+from .batch_commands import batch_app
 from .bench_commands import bench_app
 from .console import (
     err,
@@ -28,7 +29,7 @@ from .console import (
 )
 from .convert_commands import convert_app
 from .errors import RequestError, ThirteenError
-from .options import BaseArgument, Json, Revision, Threads
+from .options import BaseArgument, Json, Revision, Threads, with_ray_address
 from .train_commands import train_app
 from .tune_commands import tune_app
 from .web_commands import web_app
@@ -59,13 +60,14 @@ app.add_typer(tune_app)
 app.add_typer(adapter_app, name="adapter")
 app.add_typer(bench_app, name="bench")
 app.add_typer(web_app)
+app.add_typer(batch_app)
 app.add_typer(models_app, name="models")
 
 
 def main() -> None:
     """Run the command line, turning every error a user can mend into one line and a status."""
     try:
-        status = app(standalone_mode=False) or 0
+        status = app(with_ray_address(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer turn it into a status

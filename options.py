@@ -1,5 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,17 @@ LengthsOption = Annotated[
     str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
 ]
 RoundsOption = Annotated[int, typer.Option(min=8, help="Rounds of four turns, two of each.")]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="[ADDRESS]",
+        help="Use a Ray cluster: HOST:PORT of its head, or auto; without an address one is begun here.",
+    ),
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="With --ray: how many; by default all that there is room for.")
+]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 
@@ -67,6 +79,25 @@ def wish_of(size: str, target: str | None, prefer: str, costs: Path | None, *, t
         raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
     table = read_costs(costs) if costs else costs_for(target or this_target())
     return Wish(parse_size(size), prefer, table.together() if together else table)
+
+
+def with_ray_address(words: Sequence[str]) -> list[str]:
+    """A command line where a --ray without an address, which the parser does not know, has one."""
+    last = [*words[1:], "-"]
+    return [
+        "--ray=local" if word == "--ray" and following.startswith("-") else word
+        for word, following in zip(words, last, strict=True)
+    ]
+
+
+def ask_of(ray: str | None, workers: int | None) -> Any:
+    """What has questions answered, as --ray and --workers say: this machine, or a cluster's workers."""
+    from .runtime.crew import Crew  # noqa: PLC0415
+    from .runtime.wave import Job  # noqa: PLC0415
+
+    if ray is None and workers is not None:
+        raise typer.BadParameter("--workers goes with --ray")
+    return Job.ask if ray is None else Crew(ray, workers).ask
 
 
 def shown_name(source: str) -> str:

@@ -1,28 +1,16 @@
-"""Questions through the engine, wave by wave, and what became of each."""
+"""A sitting's questions through the engine, wave by wave, and what became of each."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from queue import SimpleQueue
+from collections.abc import Callable
 
-from ..errors import ModelFileError, RequestError
 from ..runtime.answer import Answer
-from ..runtime.engine import Engine
-from ..runtime.handle import Handle
-from ..runtime.poll import WHOLE, likelihood, winner
-from ..runtime.prefix import SHORTEST, common_length
-from ..runtime.request import Request
+from ..runtime.poll import WHOLE
+from ..runtime.wave import Asked
 from .records import Outcome, Record, Records, Sample
-from .sitting import PROFILE, Sitting
-from .tasks import Question
-from .terms import Terms
-
-_PROBES = ("1", "A")  # questions that have nothing in common, so that what their prompts share is no question
+from .sitting import Sitting
 
 
 def ask(sitting: Sitting, records: Records, told: Callable[[Record], None]) -> None:
     """Ask the questions that there are no records of yet, and write one for each as it ends.
-
-    Every wave begins with the same in the engine: what the prompts share, which is computed once and alone.
 
     Args:
         sitting: who is asked what.
@@ -34,102 +22,25 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None]) -> N
         AdapterError: the adapter is not one for this model.
         OutputError: the records cannot be written.
     """
-    questions, terms = list(enumerate(sitting.asked.questions)), sitting.terms
-    starts = range(len(records), len(questions), terms.wave)
-    if not starts:
-        return
-    with Engine(
-        sitting.model,
-        adapter=sitting.adapter,
-        profile=PROFILE,
-        threads=terms.threads,
-        queue=terms.wave * terms.votes,
-    ) as engine:
-        shared = _read_shared(engine, terms)
-        for start in starts:
-            engine.forget(but=shared)
-            for record in _ask_wave(engine, dict(questions[start : start + terms.wave]), terms):
-                records.append(record)
-                told(record)
-
-
-def _read_shared(engine: Engine, terms: Terms) -> tuple[int, ...]:
-    """What all prompts begin with: from now on in the prefix cache. Nothing if it is not worth that."""
-    one, other = (_prompt(engine, probe, terms) for probe in _PROBES)
-    shared = one[: min(common_length(one, other), engine.context)]
-    if len(shared) <= SHORTEST:
-        return ()
-    engine.submit(Request(shared, max_tokens=1)).wait()
-    return shared
-
-
-def _prompt(engine: Engine, question: str, terms: Terms) -> tuple[int, ...]:
-    if "tokenizer.chat_template" in engine.model.header.metadata:
-        return engine.conversation(terms.worded.messages(question))
-    return engine.plain(terms.worded.text(question))
-
-
-def _ask_wave(engine: Engine, wave: Mapping[int, Question], terms: Terms) -> Iterator[Record]:
-    """The record of each question, as they end."""
-    requests: dict[int, list[Request]] = {}
-    for number, question in wave.items():
-        try:
-            requests[number] = _requests(engine, question.text, terms)
-        except RequestError as error:
-            yield _failed(number, question, error)
-    handles = iter(engine.submit_all([one for some in requests.values() for one in some], wait=True))
-    asked = {number: [next(handles) for _ in some] for number, some in requests.items()}
-    ended: SimpleQueue[int] = SimpleQueue()
-    for number, some in asked.items():
-        for handle in some:
-            handle.when_done(partial(_put, ended, number))
-    missing = {number: len(some) for number, some in asked.items()}
-    while missing:
-        missing[number := ended.get()] -= 1
-        if not missing[number]:
-            del missing[number]
-            yield _record(number, wave[number], asked[number])
-
-
-def _put(ended: SimpleQueue[int], number: int, _: Handle) -> None:
-    ended.put(number)
-
-
-def _requests(engine: Engine, question: str, terms: Terms) -> list[Request]:
-    tokens = _prompt(engine, question, terms)
-    requests = [
-        Request(
-            tokens,
-            terms.max_tokens,
-            sampling,
-            stop=terms.worded.stop,
-            calculator=terms.calculator,
-            logprobs=None if terms.votes == 1 else 0,
-        )
-        for sampling in terms.samplings
-    ]
-    engine.check(requests[0])  # the others differ in their seeds
-    return requests
-
-
-def _record(number: int, question: Question, handles: Sequence[Handle]) -> Record:
-    try:
-        answers = [handle.answer() for handle in handles]
-    except ModelFileError as error:
-        return _failed(number, question, error)
-    if len(answers) == 1:
-        taken = answers[0]
-    else:
-        taken = winner([(handle.answer(), likelihood(handle)) for handle in handles], len(answers))
-    samples = tuple(
-        Sample(a.value, judge(a, question.answer), a.verified, a.usage.completion_tokens, a.text)
-        for a in answers
+    questions, size = sitting.asked.questions, sitting.terms.wave
+    waves = (
+        {n: question.text for n, question in enumerate(questions[start : start + size], start)}
+        for start in range(len(records), len(questions), size)
     )
-    return Record(number, question.answer, taken.value, judge(taken, question.answer), samples)
+    for asked in sitting.job.ask(waves):
+        record = _record(asked, questions[asked.number].answer)
+        records.append(record)
+        told(record)
 
 
-def _failed(number: int, question: Question, error: Exception) -> Record:
-    return Record(number, question.answer, None, Outcome.ERROR, (), str(error))
+def _record(asked: Asked, expected: str) -> Record:
+    if asked.taken is None:
+        return Record(asked.number, expected, None, Outcome.ERROR, (), asked.error)
+    samples = tuple(
+        Sample(a.value, judge(a, expected), a.verified, a.usage.completion_tokens, a.text)
+        for a in asked.answers
+    )
+    return Record(asked.number, expected, asked.taken.value, judge(asked.taken, expected), samples)
 
 
 def judge(answer: Answer, expected: str) -> Outcome:

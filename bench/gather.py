@@ -207,7 +207,8 @@ class _Measurements:
         return accuracy.run(
             self.adapted,
             data,
-            self.wanted.terms or Terms(default_threads().decode if self.threads is None else self.threads),
+            self.wanted.terms
+            or Terms(threads=default_threads().decode if self.threads is None else self.threads),
             base=self.base,
             adapter=self.adapter,
             limit=self.wanted.limit,

@@ -7,13 +7,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ..digest import file_sha256
-from ..runtime.profile import PROFILES
+from ..runtime.wave import Job
 from .machine import this_build
 from .tasks import QuestionSet
 from .terms import Terms
-
-PROFILE = "server"
 
 
 @dataclass(frozen=True)
@@ -32,27 +29,20 @@ class Sitting:
     asked: QuestionSet
     terms: Terms
 
+    @property
+    def job(self) -> Job:
+        """Who is asked, and how."""
+        return Job(self.model, self.adapter, self.terms, self.terms.threads)
+
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that the answers depend on, one value of JSON a key: the files are hashed for it."""
-        profile, terms = PROFILES[PROFILE], self.terms
+        """All that the records depend on, one value of JSON a key: the files are hashed for it."""
         return {
-            "model_sha256": file_sha256(self.model),
-            "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
             "data_sha256": self.asked.sha256,
             "questions": len(self.asked.questions),
-            "prompt": terms.prompt,
-            "prompt_sha256": terms.worded.sha256,
-            "votes": terms.votes,
-            **asdict(terms.sampling),
-            "calculator": terms.calculator,
-            "max_tokens": terms.max_tokens,
-            "threads": terms.threads,
-            **{
-                name: getattr(profile, name)
-                for name in ("context", "slots", "batch", "kv", "repack", "lookup")
-            },
-            "wave": terms.wave,
+            "prompt": self.terms.prompt,
+            "prompt_sha256": self.terms.worded.sha256,
+            **self.job.identity,
             **asdict(this_build()),
         }
 

@@ -20,17 +20,33 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         RequestError: the file cannot be read or is too large, or a line is too long or no JSON object.
     """
-    for number, line in enumerate(read_bounded(path).split(b"\n"), 1):
-        if len(line) > MAX_LINE_BYTES:
-            raise RequestError(
-                f"{path}: line {number} has {len(line)} bytes; at most {MAX_LINE_BYTES} are read"
-            )
-        if line.strip():
-            where = f"{path}: line {number}"
-            value = parse_json(line, where)
-            if not isinstance(value, dict):
-                raise RequestError(f"{where}: not a JSON object")
-            yield where, value
+    for number, line in numbered_lines(path):
+        where = f"{path}: line {number}"
+        yield where, json_object(line, where)
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, from 1; blank ones are passed over.
+
+    Raises:
+        RequestError: the file cannot be read, or is too large.
+    """
+    lines = enumerate(read_bounded(path).split(b"\n"), 1)
+    return ((number, line) for number, line in lines if line.strip())
+
+
+def json_object(line: bytes, where: str) -> dict[str, Any]:
+    """The object that a line is.
+
+    Raises:
+        RequestError: it is too long, or no JSON object; the message begins with `where`.
+    """
+    if len(line) > MAX_LINE_BYTES:
+        raise RequestError(f"{where} has {len(line)} bytes; at most {MAX_LINE_BYTES} are read")
+    value = parse_json(line, where)
+    if not isinstance(value, dict):
+        raise RequestError(f"{where}: not a JSON object")
+    return value
 
 
 def read_bounded(path: Path) -> bytes:

@@ -94,7 +94,7 @@ def test_a_process_that_is_killed_leaves_records_to_go_on_with(tiny, data, tmp_p
 
 def test_what_is_on_record_is_not_asked_again(tiny, data, tmp_path, monkeypatch):
     first = run(tiny, data, FEW, folder=tmp_path)
-    monkeypatch.setattr("thirteen.bench.asking.Engine", None)  # there is none to ask
+    monkeypatch.setattr("thirteen.runtime.wave.Engine", None)  # there is none to ask
     ticks = []
     again = run(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
     assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
@@ -190,8 +190,8 @@ def test_terms_out_of_bounds_are_refused(change, says):
 
 
 def test_several_answers_are_never_greedy_and_each_has_a_seed():
-    assert [s.temperature for s in FEW.samplings] == [0]
-    voting = replace(FEW, votes=3).samplings
+    assert FEW.sampling.temperature == 0
+    voting = replace(FEW, votes=3).sampling.seeded(3)
     assert [(s.temperature, s.seed) for s in voting] == [(0.7, 0), (0.7, 1), (0.7, 2)]
 
 

@@ -264,7 +264,7 @@ def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatc
     files.latency.write_text(json.dumps(measured.raw["latency"]))
     data = tmp_path / "two.jsonl"
     data.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
-    wanted = Wanted(str(data), Terms(1, max_tokens=4), 1, tiny, tiny, Programs())
+    wanted = Wanted(str(data), Terms(threads=1, max_tokens=4), 1, tiny, tiny, Programs())
     monkeypatch.setattr("thirteen.bench.gather.Work", lambda threads: WORK)
     stages = []
 
