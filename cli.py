@@ -5,9 +5,7 @@ line `error: …`), 130 interrupted.
 """
 
 import os
-import signal
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +28,7 @@ from .console import (
 from .convert_commands import convert_app
 from .errors import RequestError, ThirteenError
 from .options import BaseArgument, Json, Revision, Threads, with_ray_address
+from .serve_commands import serve_app
 from .train_commands import train_app
 from .tune_commands import tune_app
 from .web_commands import web_app
@@ -61,6 +60,7 @@ app.add_typer(adapter_app, name="adapter")
 app.add_typer(bench_app, name="bench")
 app.add_typer(web_app)
 app.add_typer(batch_app)
+app.add_typer(serve_app)
 app.add_typer(models_app, name="models")
 
 
@@ -240,90 +240,6 @@ def ask(
     if votes > 1:
         out.print(printable(answer.text), markup=False)
     _show_answer(answer)
-
-
-@app.command(epilog="Example: thirteen serve my-model.gguf --adapter math=math-lora.gguf --port 8080")
-def serve(
-    model: Annotated[Path | None, typer.Argument(help="A GGUF; by default the embedded model.")] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; by default that of its file.")] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=ADAPTER", help="As in ask, served as a model NAME; may be repeated."),
-    ] = None,
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
-    api_key_file: Annotated[
-        Path | None, typer.Option(help="API keys, one on a line: only who has one may ask.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Let other machines ask without a key.")
-    ] = False,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="A web origin whose pages may ask; may be repeated.")
-    ] = None,
-    profile: Annotated[str, typer.Option(help="What to set aside: laptop, server or phone.")] = "laptop",
-    context: Annotated[int | None, typer.Option(min=1, help="The most tokens of prompt and answer.")] = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Answers that run at once.")] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Answers that may wait; more get 429.")] = 64,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="The longest answer; by default the context.")
-    ] = None,
-    votes: Annotated[int, typer.Option(min=1, max=64, help="The most answers of one request.")] = 16,
-    body_bytes: Annotated[int, typer.Option(min=1, help="The largest body of a request.")] = 1 << 20,
-    idle_seconds: Annotated[
-        int, typer.Option(min=1, help="How long a request may take to arrive, and a connection be idle.")
-    ] = 30,
-    drain_seconds: Annotated[
-        int, typer.Option(min=0, help="How long running answers may take when the server is ended.")
-    ] = 30,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Log questions and answers; by default neither is.")
-    ] = False,
-    threads: Threads = None,
-) -> None:
-    """Serve a model over HTTP, as OpenAI's clients know it, until a signal ends it."""
-    from .runtime.bounds import Bounds  # noqa: PLC0415
-    from .runtime.desk import Desk  # noqa: PLC0415
-    from .runtime.engine import Engine  # noqa: PLC0415
-    from .runtime.keys import Keys  # noqa: PLC0415
-    from .runtime.serve import Doorway, model_names  # noqa: PLC0415
-    from .runtime.serve import serve as run  # noqa: PLC0415
-
-    keys = Keys.from_file(api_key_file) if api_key_file else None
-    doorway = Doorway(host, port, keys, insecure, tuple(origin or ()))
-    named = _named(adapter or ())
-    model = model or _default_model(adapted=not named)
-    adapters = {own: _run_time_file(source, model) for own, source in named.items()}
-    models = model_names(name or model.stem, adapters)
-    limits = {} if max_tokens is None else {"max_tokens": max_tokens}
-    bounds = Bounds(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **limits)
-    with Engine(
-        model,
-        profile=profile,
-        adapters=adapters,
-        context=context,
-        slots=slots,
-        threads=threads,
-        queue=queue,
-    ) as engine:
-
-        def listening(address: str) -> None:
-            err.print(f"serving {printable(', '.join(models))} at {address}", markup=False, soft_wrap=True)
-
-        ended_by = run(Desk(engine, models, log_prompts=log_prompts), doorway, bounds, listening)
-    if ended_by == signal.SIGINT:
-        raise KeyboardInterrupt
-
-
-def _named(words: Iterable[str]) -> dict[str, str]:
-    """Adapters by the names that are given to them, each as NAME=ADAPTER."""
-    named: dict[str, str] = {}
-    for word in words:
-        name, equals, source = word.partition("=")
-        if not (name and equals and source) or name in named:
-            raise typer.BadParameter(f"--adapter {word}: give NAME=ADAPTER, each name once")
-        named[name] = source
-    return named
 
 
 def _run_time_file(adapter: str, model: Path) -> Path:
