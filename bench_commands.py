@@ -29,6 +29,7 @@ from .options import (
     LengthsOption,
     Output,
     PreferOption,
+    RayOption,
     Revision,
     RoundsOption,
     ShapeOption,
@@ -36,6 +37,8 @@ from .options import (
     Threads,
     TogetherOption,
     TypesOption,
+    WorkersOption,
+    ask_of,
     memory_size,
     shown_name,
     wish_of,
@@ -245,6 +248,8 @@ def bench_accuracy(
     records: Annotated[
         Path | None, typer.Option(help="The folder of each question's records; by default in the cache.")
     ] = None,
+    ray: RayOption = None,
+    workers: WorkersOption = None,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:
@@ -271,6 +276,7 @@ def bench_accuracy(
             adapter=adapter,
             limit=limit,
             folder=records,
+            answer=ask_of(ray, workers),
             progress=progress,
         )
     show_result(as_json, asdict(report), lambda: table(report))

@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:
-        err.print(f"warning: {printable(warning)}", markup=False)
+        err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
 
 
 def facts_table(rows: dict[str, str]) -> Table:

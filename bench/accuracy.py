@@ -11,6 +11,7 @@ from rich.text import Text
 from ..cache import cache_dir
 from ..errors import RequestError
 from ..gguf_file import read_header
+from ..runtime.wave import Ask, Job
 from .asking import ask
 from .machine import Build, Machine, this_build, this_machine
 from .records import Outcome, Record, Records
@@ -89,6 +90,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     adapter: Path | None = None,
     limit: int | None = None,
     folder: Path | None = None,
+    answer: Ask = Job.ask,
     progress: SideProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
     """Ask a model the questions of a set, and its base the same; what is on record is not asked again.
@@ -101,6 +103,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
         adapter: a LoRA in a GGUF file that the model gets at run time.
         limit: the most questions, spread evenly over the set.
         folder: of the records; by default one in the cache.
+        answer: what has waves of questions answered; by default this machine.
         progress: called with the side and its accuracy so far, the questions that have ended, and how many
             there are.
 
@@ -119,7 +122,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     folder = cache_dir() / "accuracy" if folder is None else folder
     sides = {"base": (base, None), "adapted" if base else "model": (model, adapter)}
     done = [
-        _side(name, Sitting(path, lora, asked, terms), folder, progress)
+        _side(name, Sitting(path, lora, asked, terms), folder, answer, progress)
         for name, (path, lora) in sides.items()
         if path
     ]
@@ -143,7 +146,9 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     return replace(report, verdict=tuple(_verdict(report)))
 
 
-def _side(name: str, sitting: Sitting, folder: Path, progress: SideProgress) -> tuple[Side, Sequence[Record]]:
+def _side(
+    name: str, sitting: Sitting, folder: Path, answer: Ask, progress: SideProgress
+) -> tuple[Side, Sequence[Record]]:
     """Have one model's answers, from the records or by asking."""
     questions, this = sitting.asked.questions, sitting.identity
     path = folder / sitting.file_name
@@ -153,7 +158,7 @@ def _side(name: str, sitting: Sitting, folder: Path, progress: SideProgress) -> 
             progress(f"{name}{_so_far(list(records))}", len(records), len(questions))
 
         tell()
-        ask(sitting, records, tell)
+        ask(sitting, records, tell, answer)
         found = list(records)
     if all(record.outcome is Outcome.ERROR for record in found):
         raise RequestError(

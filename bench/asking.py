@@ -4,18 +4,19 @@ from collections.abc import Callable
 
 from ..runtime.answer import Answer
 from ..runtime.poll import WHOLE
-from ..runtime.wave import Asked
+from ..runtime.wave import Ask, Asked, Job
 from .records import Outcome, Record, Records, Sample
 from .sitting import Sitting
 
 
-def ask(sitting: Sitting, records: Records, told: Callable[[Record], None]) -> None:
+def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answer: Ask = Job.ask) -> None:
     """Ask the questions that there are no records of yet, and write one for each as it ends.
 
     Args:
         sitting: who is asked what.
         records: of the sitting.
         told: called with each new record.
+        answer: what has waves of questions answered; by default this machine.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
@@ -25,9 +26,10 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None]) -> N
     questions, size = sitting.asked.questions, sitting.terms.wave
     waves = (
         {n: question.text for n, question in enumerate(questions[start : start + size], start)}
-        for start in range(len(records), len(questions), size)
+        for start in range(0, len(questions), size)
+        if start not in records
     )
-    for asked in sitting.job.ask(waves):
+    for asked in answer(sitting.job, waves):
         record = _record(asked, questions[asked.number].answer)
         records.append(record)
         told(record)

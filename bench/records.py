@@ -6,7 +6,7 @@ the last bits of all, and those can decide a token. So a wave that was broken of
 then the records are those of a sitting without breaks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -87,11 +87,9 @@ class Records:
         self.path = path
         self._ledger = Ledger(path, identity, "sitting")
         found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._ledger.entries, 2)]
-        kept = len(found) if len(found) == total else len(found) // wave * wave
+        kept = _whole_waves(found, total, wave, path)
         self._ledger.keep(kept)
-        self._records = found[:kept]
-        if {record.number for record in self._records} != set(range(kept)):
-            raise RequestError(f"{path}: the records are not those of the first {kept} questions, each once")
+        self._records = {record.number: record for record in found[:kept]}
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +104,11 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         """The records, in the order of the questions."""
-        return iter(sorted(self._records, key=lambda record: record.number))
+        return (record for _, record in sorted(self._records.items()))
+
+    def __contains__(self, number: int) -> bool:
+        """Whether there is a record of this question."""
+        return number in self._records
 
     def append(self, record: Record) -> None:
         """Write a record, so that it is there whatever happens next.
@@ -115,7 +117,24 @@ class Records:
             OutputError: it cannot be written, or another process is writing.
         """
         self._ledger.append(asdict(record))
-        self._records.append(record)
+        self._records[record.number] = record
+
+
+def _whole_waves(records: Sequence[Record], total: int, wave: int, path: Path) -> int:
+    """How many records, from the first on, are those of whole waves, whose order does not matter."""
+    missing = {start: min(wave, total - start) for start in range(0, total, wave)}
+    seen: set[int] = set()
+    begun: set[int] = set()
+    kept = 0
+    for count, record in enumerate(records, 1):
+        start = record.number // wave * wave
+        if record.number in seen or start not in missing:
+            raise RequestError(f"{path}: a record of question {record.number} is one too many")
+        seen.add(record.number)
+        missing[start] -= 1
+        (begun.add if missing[start] else begun.discard)(start)
+        kept = kept if begun else count
+    return kept
 
 
 def _parsed(value: Mapping[str, Any], where: str) -> Record:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -14,12 +14,10 @@ from typing import Any
 from ..errors import OutputError, RequestError
 from .json_lines import json_object, numbered_lines
 from .ledger import Ledger
-from .wave import Asked, Job, Wave
+from .wave import Ask, Asked, Job
 
 _RUN = "batch"  # the word for a run in the ledger
 _SHOWN = 60  # characters of a value that is not what it should be
-
-Ask = Callable[[Job, Iterable[Wave]], Iterator[Asked]]
 
 
 @dataclass(frozen=True, slots=True)

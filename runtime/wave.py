@@ -5,7 +5,7 @@ asked in waves of an agreed size, each begun when the last one has ended, with t
 run that was broken off, or spread over many engines, has the answers of one that was not.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
@@ -150,6 +150,9 @@ class Job:
         """
         queue = self.terms.wave * self.terms.votes
         return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
+
+
+Ask = Callable[[Job, Iterable[Wave]], Iterator[Asked]]  # what has waves answered: Job.ask, or Crew.ask
 
 
 class Waves:

@@ -1,0 +1,38 @@
+"""A Ray cluster of two nodes on this machine, for one test module: its workers can be found and killed."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ray.cluster_utils import Cluster
+
+
+@contextmanager
+def two_nodes() -> Iterator[Any]:
+    """The cluster; each node has one processor, and the first is the head."""
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def processes(title: str) -> list[int]:
+    """The processes whose title has this in it."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if title in (folder / "cmdline").read_bytes().decode("utf-8", "replace"):
+                found.append(int(folder.name))
+    return found
+
+
+def kill(pid: int) -> None:
+    """End a process as nothing can foresee."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
