@@ -417,9 +417,9 @@ def bench_trust(
     ] = 1.05,
     rounds: Annotated[
         int, typer.Option(min=8, help="Of a comparison: four turns each, two of either side.")
-    ] = 10,
+    ] = 24,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 16,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 16,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 8,
     threads: Threads = None,
     as_json: Json = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Base against adapted in speed, memory and size: both models stay loaded and take turns.
+"""Base against adapted in speed, memory and size: both models are loaded and take turns, round by round.
 
 A shared or warm machine drifts by more than the difference in question, so single figures say little. The two
 are measured in turns, A B B A A B B A …, so that a drift meets both alike, and their ratio is what counts.
@@ -7,6 +7,7 @@ are measured in turns, A B B A A B B A …, so that a drift meets both alike, an
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.table import Table
@@ -16,13 +17,14 @@ from ..gguf_file import read_header
 from ..runtime.cores import physical_cores
 from ..runtime.request import check_whole
 from .candidate import Candidate, describe
-from .lengths import DECODE_TOKENS, Length, check_lengths, measure, turns_of
+from .lengths import DECODE_TOKENS, Length, check_lengths, measure
+from .lengths import ROUNDS as ROUNDS_AT
 from .machine import Build, Machine, this_build, this_commit, this_machine
-from .measure import TURNS, Measure
+from .measure import TURNS, Measure, turns_of
 from .ratio import RATIO_LEVEL, ROUNDS_MIN
 from .rounds import Progress, Ticker, silent
 from .settings import Settings, load
-from .speeds import Speeds, compare, warm_up
+from .speeds import Speeds, compare
 from .units import ABSENT
 from .verdict import difference, more_rounds, noise, too_noisy
 
@@ -86,8 +88,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
 ) -> LatencyReport:
     """Measure two models side by side.
 
-    Memory and load time come first, each model in a process of its own. Then both are loaded here, each takes
-    a turn that is not counted, and they go through the rounds.
+    Memory and load time come first, each model in a process of its own. Then they go through the rounds; in
+    each, both are loaded, and take a turn that is not counted before those that are.
 
     Args:
         base: a GGUF file.
@@ -111,17 +113,16 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads, longest=longest)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 2 + 2 + 2 * TURNS * rounds + turns_of(lengths))
+    tick = Ticker(progress, 2 + turns_of(2, 1, rounds) + turns_of(2, len(lengths), ROUNDS_AT))
     for path in (base, adapted, *([adapter] if adapter else [])):
         read_header(path)  # a bad file is known before the first measurement
     sides = []
     for files in ((base, None), (adapted, adapter)):
         sides.append(describe(*files, replace(settings, longest=0)))
         tick()
-    with load(base, None, settings) as one, load(adapted, adapter, settings) as other:
-        warm_up((one, other), settings, rounds, tick)
-        speeds = compare(one, other, settings, rounds, tick)
-        at = tuple(measure(one, other, tokens, tick) for tokens in lengths)
+    loads = (partial(load, base, None, settings), partial(load, adapted, adapter, settings))
+    speeds = compare(*loads, settings, rounds, tick)
+    at = measure(*loads, lengths, tick)
     return LatencyReport(
         date=date,
         machine=machine,

@@ -1,6 +1,6 @@
 """How speed falls as texts grow: prompts of several lengths, and tokens decoded after each of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,8 +9,7 @@ import numpy as np
 from ..errors import RequestError
 from ..runtime.engine import Engine
 from ..runtime.request import check_whole
-from .measure import TURNS, Measure, duration, interleave, speed
-from .rounds import Ticker
+from .measure import Load, Measure, duration, interleave, speed
 from .turn import random_prompt, read_and_write
 
 ROUNDS = 8
@@ -48,20 +47,19 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(lengths)))
 
 
-def turns_of(lengths: Sequence[int]) -> int:
-    """How many turns measure() takes, of both sides together."""
-    return 2 * TURNS * ROUNDS * len(lengths)
+def measure(
+    base: Load, adapted: Load, lengths: Sequence[int], tick: Callable[[], None]
+) -> tuple[Length, ...]:
+    """Have two models take turns at each length; see interleave()."""
+    works = [partial(_turn, tokens) for tokens in lengths]
+    taken = interleave((base, adapted), works, ROUNDS, tick) if works else []
+    return tuple(_length(tokens, turns) for tokens, turns in zip(lengths, taken, strict=True))
 
 
-def measure(base: Engine, adapted: Engine, tokens: int, tick: Ticker) -> Length:
-    """Have two idle engines take turns at one length."""
+def _turn(tokens: int, engine: Engine, number: int) -> tuple[float, float]:
+    return read_and_write(engine, random_prompt(engine.model, number, tokens), DECODE_TOKENS)
 
-    def turn(engine: Engine, number: int) -> tuple[float, float]:
-        prompt = random_prompt(engine.model, number, tokens)
-        took = read_and_write(engine, prompt, DECODE_TOKENS)
-        tick()
-        return took
 
-    turns = interleave(partial(turn, base), partial(turn, adapted), ROUNDS)
+def _length(tokens: int, turns: Sequence[Sequence[tuple[float, float]]]) -> Length:
     read_s, wrote_s = np.moveaxis(np.array(turns), 2, 0)  # (2, ROUNDS * TURNS) each
     return Length(tokens, speed(tokens, read_s), duration(read_s), speed(DECODE_TOKENS, wrote_s))

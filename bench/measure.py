@@ -1,11 +1,13 @@
 """One quantity of two models that took turns, and the ratio between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from ..runtime.engine import Engine
 from .ratio import Array, Interval, paired_ratio
 from .rounds import to_and_fro
 
@@ -13,6 +15,7 @@ SECONDS = "s"
 TURNS = 2  # of each model in a round
 PERCENTILES = (5, 25, 75, 95)
 
+Load = Callable[[], Engine]
 T = TypeVar("T")
 
 
@@ -48,20 +51,47 @@ class Measure:
         return self.unit != SECONDS
 
 
-def interleave(base: Callable[[int], T], adapted: Callable[[int], T], rounds: int) -> tuple[list[T], list[T]]:
-    """Call the two in turns, A B B A in every round; both see the same turn numbers in the same order.
+def interleave(
+    sides: Sequence[Load],
+    works: Sequence[Callable[[Engine, int], T]],
+    rounds: int,
+    tick: Callable[[], None] = lambda: None,
+) -> list[list[list[T]]]:
+    """Have two models take turns at each work, A B B A in every round, with the same numbers.
 
     So each follows itself in one turn of two, where what it left in the caches makes it quicker. Of three in
     such an order the middle one never would: a base's equal there measured 1.5 % slower in prefill.
 
+    They are loaded anew for each round: where a model comes to lie in memory makes it slower or quicker by a
+    percent for as long as it is loaded, which no number of turns with the same ones would show.
+
+    Args:
+        sides: what loads each model.
+        works: each done with an idle engine and a turn's number.
+        rounds: how many.
+        tick: called after each turn; the first of a model just loaded does not count.
+
     Returns:
-        What each gave, TURNS for every round.
+        What each work gave, for each side, TURNS for every round.
     """
-    taken: tuple[list[T], list[T]] = ([], [])
-    for number in range(TURNS * rounds):
-        for side in to_and_fro(2, number):
-            taken[side].append((base, adapted)[side](number))
+    taken: list[list[list[T]]] = [[[] for _ in sides] for _ in works]
+    for number in range(rounds):
+        with ExitStack() as loaded:
+            engines = {side: loaded.enter_context(sides[side]()) for side in to_and_fro(len(sides), number)}
+            for engine in engines.values():
+                works[0](engine, TURNS * rounds)  # a number that no turn that counts has
+                tick()
+            for work, of in zip(works, taken, strict=True):
+                for turn in range(TURNS * number, TURNS * (number + 1)):
+                    for side in to_and_fro(len(sides), turn):
+                        of[side].append(work(engines[side], turn))
+                        tick()
     return taken
+
+
+def turns_of(sides: int, works: int, rounds: int) -> int:
+    """How many turns interleave() has taken."""
+    return sides * rounds * (1 + TURNS * works) if works else 0
 
 
 def speed(tokens: int, seconds: Array) -> Measure:

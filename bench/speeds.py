@@ -1,15 +1,13 @@
-"""The speeds of two loaded models that take turns: prompt, first token, and the tokens after it."""
+"""The speeds of two models that take turns: prompt, first token, and the tokens after it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from ..runtime.engine import Engine
-from .measure import TURNS, Measure, duration, interleave, speed
+from .measure import Load, Measure, duration, interleave, speed
 from .ratio import Array
-from .rounds import Ticker
 from .settings import Settings
 from .turn import Turn, take_turn
 
@@ -38,22 +36,9 @@ class Speeds:
         yield "prefill", self.prefill
 
 
-def warm_up(engines: Sequence[Engine], settings: Settings, rounds: int, tick: Ticker) -> None:
-    """Have each take a turn that does not count, with a number that no turn of so many rounds has."""
-    for engine in engines:
-        take_turn(engine, TURNS * rounds, settings)
-        tick()
-
-
-def compare(base: Engine, adapted: Engine, settings: Settings, rounds: int, tick: Ticker) -> Speeds:
-    """Have two idle engines go through rounds; both are idle again afterwards."""
-
-    def turn(engine: Engine, number: int) -> Turn:
-        taken = take_turn(engine, number, settings)
-        tick()
-        return taken
-
-    turns = interleave(partial(turn, base), partial(turn, adapted), rounds)
+def compare(base: Load, adapted: Load, settings: Settings, rounds: int, tick: Callable[[], None]) -> Speeds:
+    """Have two models go through rounds; see interleave()."""
+    (turns,) = interleave((base, adapted), (partial(take_turn, settings=settings),), rounds, tick)
     return Speeds(
         prefill=speed(settings.prompt_tokens, _seconds(turns, "prefill_s")),
         first_token=duration(_seconds(turns, "first_token_s")),
@@ -62,5 +47,5 @@ def compare(base: Engine, adapted: Engine, settings: Settings, rounds: int, tick
     )
 
 
-def _seconds(turns: tuple[Sequence[Turn], Sequence[Turn]], name: str) -> Array:
+def _seconds(turns: Sequence[Sequence[Turn]], name: str) -> Array:
     return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)

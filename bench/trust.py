@@ -4,8 +4,7 @@ A base is compared with itself, where every interval should contain 1.00, and wi
 purpose, which should be found. Both are done many times, by the code of `thirteen bench latency`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,19 +21,19 @@ from ..runtime.cores import physical_cores
 from ..runtime.engine import Engine
 from ..runtime.request import check_whole
 from .machine import Build, Machine, this_build, this_commit, this_machine
-from .measure import TURNS, Measure
+from .measure import TURNS, Measure, turns_of
 from .ratio import ROUNDS_MIN, Interval
 from .rounds import Progress, Ticker, silent
 from .settings import Settings, load
 from .slowed import SlowedEngine
-from .speeds import Speeds, compare, warm_up
+from .speeds import Speeds, compare
 
 RUNS = 100
 SLOWDOWN = 1.05
 SLOWDOWN_MAX = 10.0
-ROUNDS = 10
+ROUNDS = 24
 PROMPT_TOKENS = 16
-DECODE_TOKENS = 16
+DECODE_TOKENS = 8
 CONTAINING_MIN = 0.95  # of the comparisons with itself: their intervals contain 1.00
 FOUND_MIN = 0.9  # of those with the slowed one: their intervals say that it is slower
 
@@ -108,9 +107,6 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
 ) -> TrustReport:
     """Compare a base with itself, and with itself slowed, one after the other in each run.
 
-    In each run they are loaded anew, as a benchmark loads its models: where a model comes to lie in memory
-    can make it slower by some percent for as long as it is loaded, and a run has to stand that too.
-
     Args:
         model: a GGUF file.
         runs: each of them makes both comparisons.
@@ -133,9 +129,10 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     threads = physical_cores() if threads is None else threads
     settings = Settings(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, (3 + 2 * 2 * TURNS * rounds) * runs)
-    makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))  # base, its equal, and it slowed
-    measured = [_run(model, makes, settings, rounds, tick) for _ in range(runs)]
+    tick = Ticker(progress, 2 * turns_of(2, 1, rounds) * runs)
+    makes = (Engine, partial(SlowedEngine, slowdown=slowdown))  # the base's equal, and it slowed
+    base, *others = (partial(load, model, None, settings, make=make) for make in (Engine, *makes))
+    measured = [[compare(base, other, settings, rounds, tick) for other in others] for _ in range(runs)]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
     return TrustReport(
         date=date,
@@ -152,16 +149,6 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         slowed=of_slowed,
         verdict=tuple(_verdict(of_equal, of_slowed, runs)),
     )
-
-
-def _run(
-    model: Path, makes: Sequence[Callable[..., Engine]], settings: Settings, rounds: int, tick: Ticker
-) -> tuple[Speeds, ...]:
-    """One run, with engines of these kinds: the first as the base of each of the others."""
-    with ExitStack() as loaded:
-        base, *others = (loaded.enter_context(load(model, None, settings, make=make)) for make in makes)
-        warm_up((base, *others), settings, rounds, tick)
-        return tuple(compare(base, other, settings, rounds, tick) for other in others)
 
 
 def _tallies(runs: Sequence[Speeds]) -> tuple[Tally, ...]:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from thirteen.bench.latency import run, table
 from thirteen.bench.lengths import ROUNDS
-from thirteen.bench.measure import PERCENTILES, TURNS, duration, interleave, speed
+from thirteen.bench.measure import PERCENTILES, TURNS, duration, interleave, speed, turns_of
 from thirteen.bench.settings import Settings
 from thirteen.bench.turn import random_prompt, take_turn
 from thirteen.errors import ModelFileError, RequestError
@@ -35,15 +35,36 @@ def printed(report, width):
     return console.file.getvalue()
 
 
-def test_base_and_adapted_take_turns_abba_with_the_same_numbers():
-    calls = []
-    sides = [lambda number, name=name: calls.append((name, number)) for name in ("base", "adapted")]
-    taken = interleave(*sides, 2)
+class Side:
+    """A model that only tells of what it is asked."""
+
+    def __init__(self, name, calls):
+        self.name, self.calls = name, calls
+
+    def __call__(self):
+        return self
+
+    def __enter__(self):
+        self.calls.append(f"load {self.name}")
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append(f"close {self.name}")
+
+
+def test_base_and_adapted_take_turns_abba_with_the_same_numbers_and_are_loaded_for_each_round():
+    calls, ticks = [], []
+    sides = [Side(name, calls) for name in ("a", "b")]
+    works = [lambda side, number, of=of: calls.append(f"{of} {side.name}{number}") for of in ("x", "y")]
+    taken = interleave(sides, works, 2, lambda: ticks.append(1))
     assert calls == [
-        *(("base", 0), ("adapted", 0), ("adapted", 1), ("base", 1)),
-        *(("base", 2), ("adapted", 2), ("adapted", 3), ("base", 3)),
+        *("load a", "load b", "x a4", "x b4", "x a0", "x b0", "x b1", "x a1"),
+        *("y a0", "y b0", "y b1", "y a1", "close b", "close a"),
+        *("load b", "load a", "x b4", "x a4", "x a2", "x b2", "x b3", "x a3"),
+        *("y a2", "y b2", "y b3", "y a3", "close a", "close b"),
     ]
-    assert [len(side) for side in taken] == [4, 4]
+    assert [[len(side) for side in of] for of in taken] == [[4, 4], [4, 4]]
+    assert len(ticks) == turns_of(2, 2, 2)
 
 
 def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
@@ -103,7 +124,7 @@ def test_a_report_goes_to_json_and_back(report):
 
 
 def test_progress_counts_to_its_total(report, ticks):
-    total = 2 + 2 + 2 * TURNS * (FEW["rounds"] + 2 * ROUNDS)
+    total = 2 + turns_of(2, 1, FEW["rounds"]) + turns_of(2, 2, ROUNDS)
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from thirteen.bench import trust
-from thirteen.bench.measure import TURNS, speed
+from thirteen.bench.measure import speed, turns_of
 from thirteen.bench.settings import Settings, load
 from thirteen.bench.slowed import SlowedContext, SlowedEngine
 from thirteen.errors import ModelFileError, RequestError
@@ -44,7 +44,7 @@ def test_every_run_of_either_comparison_has_its_interval(report):
 
 
 def test_progress_counts_to_its_total(ticks, report):
-    total = (3 + 2 * 2 * TURNS * FEW["rounds"]) * report.runs
+    total = 2 * turns_of(2, 1, FEW["rounds"]) * report.runs
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
