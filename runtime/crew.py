@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ModelFileError, ThirteenError
+from ..gguf_file import read_header
 from .cluster import Files, connected, room_for
 from .wave import Asked, Job, Wave, Waves
 
@@ -36,6 +37,8 @@ class Crew:
         rows = [{"numbers": list(wave), "texts": list(wave.values())} for wave in waves]
         if not rows:
             return
+        for path in (job.model, *([job.adapter] if job.adapter else [])):
+            read_header(path)  # a bad file is known before anything begins
         with connected(self.address) as ray:
             workers = self.workers or room_for(ray, job.threads)
             ray.data.DataContext.get_current().enable_progress_bars = False

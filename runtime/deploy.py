@@ -6,9 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ..errors import ModelFileError, RequestError
+from ..gguf_file import read_header
 from .bounds import CLOSING_S
 from .cluster import LOCAL, Files, connected, room_for
 from .cores import default_threads
@@ -95,6 +97,8 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
         RequestError: the cluster cannot be reached, or has no room.
         ModelFileError: no replica could be begun.
     """
+    for path in (model, *adapters.values()):
+        read_header(path)  # a bad file is known before anything begins
     with connected(address) as ray:
         from ray import serve  # noqa: PLC0415
 
@@ -117,7 +121,9 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
             )
         except RuntimeError as error:
             raise ModelFileError(f"--ray {address}: no replica began: {_cause(serve, error)}") from None
-        return _watch(serve, lambda: listening(f"http://{doorway.host}:{doorway.port}"), address == LOCAL)
+        return _watch(
+            ray, serve, lambda: listening(f"http://{doorway.host}:{doorway.port}"), address == LOCAL
+        )
 
 
 def _application(serve: Any, fleet: Fleet, files: Files, adapters: tuple[str, ...], size: Size) -> Any:
@@ -141,9 +147,27 @@ def _application(serve: Any, fleet: Fleet, files: Files, adapters: tuple[str, ..
     return door.bind(replicas.bind(fleet, files, adapters), fleet.models, fleet.bounds.body_bytes)
 
 
-def _watch(serve: Any, listening: Callable[[], None], own_cluster: bool) -> int | None:
+class Owner:
+    """An actor of the cluster that knows which command has deployed last."""
+
+    def __init__(self) -> None:
+        self._token = ""
+
+    def take(self, token: str) -> None:
+        """This command has deployed."""
+        self._token = token
+
+    def token(self) -> str:
+        """Of the last command."""
+        return self._token
+
+
+def _watch(ray: Any, serve: Any, listening: Callable[[], None], own_cluster: bool) -> int | None:
     """Wait for a signal, and then end the fleet; or for another command to take over."""
-    mine = _deployed(serve)
+    mine = token_hex()
+    options = {"name": "owner", "get_if_exists": True, "lifetime": "detached", "num_cpus": 0}
+    owner = ray.remote(Owner).options(**options).remote()
+    ray.get(owner.take.remote(mine))
     came = threading.Event()
     by: list[int] = []
 
@@ -155,21 +179,16 @@ def _watch(serve: Any, listening: Callable[[], None], own_cluster: bool) -> int 
     try:
         listening()
         while not came.wait(_TICK_S):
-            if _deployed(serve) != mine:
+            if ray.get(owner.token.remote()) != mine:
                 return None
         serve.delete(APPLICATION)
+        ray.kill(owner)
         if own_cluster or not serve.status().applications:
             serve.shutdown()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return by[0]
-
-
-def _deployed(serve: Any) -> float | None:
-    """When the fleet that is there was deployed."""
-    found = serve.status().applications.get(APPLICATION)
-    return None if found is None else float(found.last_deployed_time_s)
 
 
 def _cause(serve: Any, error: Exception) -> str:

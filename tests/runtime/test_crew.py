@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_a_batch_begun_here_is_ended_there(
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_what_no_worker_can_run_is_one_line(cluster: Any, questions: Path, tmp_path: Path) -> None:
+def test_what_is_no_model_is_one_line(cluster: Any, questions: Path, tmp_path: Path) -> None:
     model = tmp_path / "no.gguf"
     model.write_bytes(b"no model, but longer than a header would be")
     with Commands() as thirteen:
@@ -98,8 +99,21 @@ def test_what_no_worker_can_run_is_one_line(cluster: Any, questions: Path, tmp_p
             "batch", questions, model, "--out", tmp_path / "a.jsonl", "--ray", cluster.address, "--threads", 1
         )
     assert done.status == 2
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert "no.gguf" in line
+    assert done.stderr.startswith(f"error: {model}: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_what_no_worker_can_run_is_one_line(cluster: Any, questions: Path, job: Job, tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError) as error:
+        batch(
+            questions,
+            replace(job, threads=1, adapter=job.model),
+            tmp_path / "a.jsonl",
+            ask=Crew(cluster.address).ask,
+        )
+    assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
+    assert "\n" not in str(error.value)
     assert not (tmp_path / "a.jsonl").exists()
 
 
