@@ -84,7 +84,7 @@ def bench_latency(
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,
             rounds=rounds,
-            lengths=_lengths(lengths),
+            lengths=_numbers("--lengths", lengths),
             progress=progress,
         )
     show_result(as_json, asdict(report), lambda: table(report))
@@ -110,11 +110,11 @@ def _models(
         yield files
 
 
-def _lengths(text: str) -> tuple[int, ...]:
+def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, text.split(","))) if text else ()
     except ValueError:
-        raise RequestError(f"--lengths {text!r}: write it like 128,512,1024") from None
+        raise RequestError(f"{option} {text!r}: write it like 128,512,1024") from None
 
 
 @bench_app.command(
@@ -354,7 +354,7 @@ def bench_report(
             adapter=adapter,
             wanted=wanted,
             rounds=rounds,
-            lengths=_lengths(lengths),
+            lengths=_numbers("--lengths", lengths),
             threads=threads,
             stage=stage,
         )
@@ -458,6 +458,38 @@ def bench_clients(
 
     with progress_bar("clients") as progress:
         report = run(urls, load=Load(clients, questions, max_tokens), rounds=rounds, progress=progress)
+    show_result(as_json, asdict(report), lambda: table(report))
+
+
+@bench_app.command("cluster", epilog="Example: thirteen bench cluster model.gguf --workers 1,2 --threads 1")
+def bench_cluster(
+    model: Annotated[
+        Path | None, typer.Argument(help="A GGUF file; by default the embedded default.")
+    ] = None,
+    ray: RayOption = "local",
+    workers: Annotated[str, typer.Option(help="How many; several numbers are compared.")] = "1,2",
+    questions: Annotated[int, typer.Option(min=1, help="Of each round.")] = 200,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
+    threads: Annotated[int, typer.Option(min=1, help="Of each engine.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="In each, every way has a turn.")] = 3,
+    as_json: Json = False,
+) -> None:
+    """Compare a batch by one engine here with one by the workers of a Ray cluster."""
+    from .bench.cluster import run, table  # noqa: PLC0415
+
+    if model is None:
+        model, _ = _default_models()
+    with progress_bar("cluster") as progress:
+        report = run(
+            model,
+            ray or "local",
+            _numbers("--workers", workers),
+            questions=questions,
+            max_tokens=max_tokens,
+            threads=threads,
+            rounds=rounds,
+            progress=progress,
+        )
     show_result(as_json, asdict(report), lambda: table(report))
 
 
