@@ -1,10 +1,11 @@
 """A sitting's questions through the engine, wave by wave, and what became of each."""
 
 from collections.abc import Callable
+from contextlib import closing
 
 from ..runtime.answer import Answer
 from ..runtime.poll import WHOLE
-from ..runtime.wave import Ask, Asked, Job
+from ..runtime.wave import Ask, Asked, Job, waves_of
 from .records import Outcome, Record, Records, Sample
 from .sitting import Sitting
 
@@ -23,16 +24,14 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answ
         AdapterError: the adapter is not one for this model.
         OutputError: the records cannot be written.
     """
-    questions, size = sitting.asked.questions, sitting.terms.wave
-    waves = (
-        {n: question.text for n, question in enumerate(questions[start : start + size], start)}
-        for start in range(0, len(questions), size)
-        if start not in records
-    )
-    for asked in answer(sitting.job, waves):
-        record = _record(asked, questions[asked.number].answer)
-        records.append(record)
-        told(record)
+    questions = sitting.asked.questions
+    waves = waves_of({n: question.text for n, question in enumerate(questions)}, sitting.terms.wave)
+    missing = (wave for wave in waves if not any(number in records for number in wave))
+    with closing(answer(sitting.job, missing)) as answers:
+        for asked in answers:
+            record = _record(asked, questions[asked.number].answer)
+            records.append(record)
+            told(record)
 
 
 def _record(asked: Asked, expected: str) -> Record:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ..runtime.crew import Crew
 from ..runtime.request import check_whole
-from ..runtime.wave import Ask, Job, Terms
+from ..runtime.wave import Ask, Job, Terms, waves_of
 from .machine import Build, Machine, this_build, this_machine
 from .ratio import Interval, paired_ratio
 from .rounds import Progress, Ticker, silent, to_and_fro
@@ -97,7 +97,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         RequestError: a number is out of bounds, or the cluster cannot be reached.
         ThirteenError: whatever is wrong with the model.
     """
-    for name, value in {"questions": questions, "threads": threads, "rounds": rounds}.items():
+    numbers = {"questions": questions, "threads": threads, "rounds": rounds}
+    for name, value in [*numbers.items(), *(("workers", count) for count in workers)]:
         check_whole(f"bench: {name}", value, 1)
     job = Job(model, None, Terms(max_tokens=max_tokens), threads)
     asks: list[Ask] = [Job.ask, *(Crew(address, count).ask for count in workers)]
@@ -136,10 +137,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
 def _turn(ask: Ask, job: Job, questions: int, tick: Ticker) -> tuple[float, tuple[str, ...]]:
     """Seconds until all questions were answered, and what was said."""
     texts = [f"Tom has {n + 2} boxes of {n % 9 + 3} eggs. How many eggs are that?" for n in range(questions)]
-    numbers = range(0, questions, job.terms.wave)
-    waves = [dict(list(enumerate(texts))[start : start + job.terms.wave]) for start in numbers]
     began, said = perf_counter(), [""] * questions
-    for asked in ask(job, waves):
+    for asked in ask(job, waves_of(dict(enumerate(texts)), job.terms.wave)):
         said[asked.number] = asked.taken.text if asked.taken else str(asked.error)
         tick()
     return perf_counter() - began, tuple(said)

@@ -3,18 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ..errors import OutputError, RequestError
-from .json_lines import json_object, numbered_lines
+from ..errors import ModelFileError, OutputError, RequestError
+from .json_lines import json_object, numbered_lines, read_bounded
 from .ledger import Ledger
-from .wave import Ask, Asked, Job
+from .wave import Ask, Asked, Job, waves_of
 
 _RUN = "batch"  # the word for a run in the ledger
 _SHOWN = 60  # characters of a value that is not what it should be
@@ -93,25 +93,25 @@ def batch(  # noqa: PLR0913 - the files of a batch, each by its name
         RequestError: the file cannot be read, or holds no question; a bad line, unless they are skipped; or
             the file beside the output is of another batch.
         OutputError: the output is there already, or cannot be written.
-        ThirteenError: whatever is wrong with the model or its adapter.
+        ThirteenError: whatever is wrong with the model or its adapter, or the computation failed.
     """
     began = perf_counter()
     _check_output(output)
-    rows = _read(questions, skip_bad)
+    data = read_bounded(questions)
+    rows = _read(questions, data, skip_bad)
     part = output.with_name(f"{output.name}.part")
-    identity = _identity(questions, job)
-    with Ledger(part, identity, _RUN) as ledger:
+    with Ledger(part, _identity(data, job), _RUN) as ledger:
         known = _known(ledger, len(rows))
-        earlier, tokens = len(known), 0
-        progress(earlier, len(rows))
-        for record in _missing(rows, known, job, ask):
-            if not skip_bad and "error" in record:
-                raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
-            number = record.pop("number")
-            ledger.append({"number": number, **record})
-            known[number] = record
-            tokens += record.get("usage", {}).get("completion_tokens", 0)
-            progress(len(known), len(rows))
+        earlier, tokens = sum("error" not in record for record in known.values()), 0
+        progress(len(known), len(rows))
+        with closing(_missing(rows, known, job, ask)) as missing:
+            for number, record in missing:
+                if not skip_bad and "error" in record:
+                    raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
+                ledger.append({"number": number, **record})
+                known[number] = record
+                tokens += record.get("usage", {}).get("completion_tokens", 0)
+                progress(len(known), len(rows))
         records = [known[number] for number in range(len(rows))]
         _write(output, records)
         with suppress(OSError):
@@ -126,9 +126,9 @@ def _check_output(output: Path) -> None:
         raise OutputError(f"{output}: the folder {output.absolute().parent} does not exist")
 
 
-def _read(path: Path, skip_bad: bool) -> list[Row]:
+def _read(path: Path, data: bytes, skip_bad: bool) -> list[Row]:
     rows = []
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(data):
         try:
             rows.append(_row(number, line, f"{path}: line {number}"))
         except RequestError as error:
@@ -149,13 +149,17 @@ def _row(number: int, line: bytes, where: str) -> Row:
         )
     if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
         raise RequestError(f"{where}: 'id' must be a text or a whole number, not {own!r:.{_SHOWN}}")
+    try:
+        f"{question}{own}".encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{where}: half of a surrogate pair, which is no character") from None
     return Row(number, question, own)
 
 
-def _identity(questions: Path, job: Job) -> dict[str, Any]:
+def _identity(data: bytes, job: Job) -> dict[str, Any]:
     """All that the answers depend on."""
     return {
-        "questions_sha256": hashlib.sha256(questions.read_bytes()).hexdigest(),
+        "questions_sha256": hashlib.sha256(data).hexdigest(),
         "system": job.terms.system,
         **job.identity,
         "thirteen": version("thirteen"),
@@ -174,8 +178,10 @@ def _known(ledger: Ledger, rows: int) -> dict[int, dict[str, Any]]:
     return known
 
 
-def _missing(rows: Sequence[Row], known: Mapping[int, Any], job: Job, ask: Ask) -> Iterator[dict[str, Any]]:
-    """The records of the rows that have none.
+def _missing(
+    rows: Sequence[Row], known: Mapping[int, Any], job: Job, ask: Ask
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """The records of the rows that have none, with the rows' numbers.
 
     Of a wave that was broken off all is asked, so that its company is the same; what is known stays.
     """
@@ -185,13 +191,14 @@ def _missing(rows: Sequence[Row], known: Mapping[int, Any], job: Job, ask: Ask) 
         if row.error is None:
             asked_for.append(number)
         elif number not in have:
-            yield {"number": number, **_told(row), "error": row.error}
-    starts = range(0, len(asked_for), job.terms.wave)
-    waves = (asked_for[start : start + job.terms.wave] for start in starts)
-    wanted = ({n: rows[n].question for n in wave} for wave in waves if not have.issuperset(wave))
-    for asked in ask(job, wanted):
-        if asked.number not in have:
-            yield {"number": asked.number, **_told(rows[asked.number]), **_result(asked)}
+            yield number, {**_told(row), "error": row.error}
+    waves = waves_of({number: rows[number].question for number in asked_for}, job.terms.wave)
+    with closing(ask(job, (wave for wave in waves if not have.issuperset(wave)))) as answers:
+        for asked in answers:
+            if asked.failed:
+                raise ModelFileError(f"{job.model}: {asked.error}")
+            if asked.number not in have:
+                yield asked.number, {**_told(rows[asked.number]), **_result(asked)}
 
 
 def _told(row: Row) -> dict[str, Any]:

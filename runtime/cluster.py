@@ -5,6 +5,7 @@ Ray (https://docs.ray.io) is what schedules; it is imported only where a cluster
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from .parcel import Parcel, read_chunk
 LOCAL = "local"  # the address of a cluster that is begun on this machine, and ends with the command
 AUTO = "auto"  # of the one that this machine is part of
 _NAMESPACE = "thirteen"
+_RAISED = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
 _ANSWER_S = 5.0  # how long an address may take to answer
 
 
@@ -49,17 +51,17 @@ def connected(address: str) -> Iterator[Any]:
     ray = import_ray()
     if address not in {LOCAL, AUTO}:
         _check_answers(address)
-    options = {"include_dashboard": False} if address == LOCAL else {}
+    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # Ray trusts whoever reaches it
     try:
         ray.init(
             address=address,
             namespace=_NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **options,
+            **(alone if address == LOCAL else {}),
         )
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise RequestError(f"--ray {address}: {_reason(error)}") from None
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise RequestError(f"--ray {address}: {reason(error)}") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
@@ -79,17 +81,23 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong with Ray, in a line."""
+def reason(error: Exception) -> str:
+    """What went wrong, in a line: of a remote traceback, what was raised there; else all that is said."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines) or type(error).__name__
+    raised = [line for line in lines if _RAISED.match(line)]
+    return raised[-1] if raised else " ".join(lines) or type(error).__name__
 
 
-def room_for(ray: Any, cpus: int) -> int:
-    """How many workers of so many processors the cluster's nodes have room for.
+def room_for(ray: Any, cpus: int, wanted: int | None = None) -> int:
+    """How many workers of so many processors the cluster's nodes have, whoever uses them now.
+
+    Args:
+        ray: the module.
+        cpus: of a worker.
+        wanted: the least number.
 
     Raises:
-        RequestError: for none.
+        RequestError: they have none, or less than is wanted.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     workers = sum(has // cpus for has in nodes)
@@ -98,6 +106,8 @@ def room_for(ray: Any, cpus: int) -> int:
             f"--ray: no node has the {cpus} processors that a worker of so many threads takes (they have "
             f"{', '.join(map(str, nodes))}): give fewer --threads"
         )
+    if wanted is not None and wanted > workers:
+        raise RequestError(f"--ray: {wanted} are wanted, but the nodes have processors for {workers}")
     return workers
 
 
@@ -138,6 +148,6 @@ class Files:
         try:
             chunk = ray.get(self._shelf.read.remote(sha256, offset))
         except ray.exceptions.RayError as error:
-            raise ModelFileError(f"the model cannot be fetched: {_reason(error)}") from None
+            raise ModelFileError(f"the model cannot be fetched: {reason(error)}") from None
         assert isinstance(chunk, bytes), "a shelf gives bytes"
         return chunk

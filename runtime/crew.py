@@ -1,12 +1,12 @@
 """Waves of questions spread over a Ray cluster by Ray Data: an engine for each worker."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ModelFileError, ThirteenError
 from ..gguf_file import read_header
-from .cluster import Files, connected, room_for
+from .cluster import Files, connected, reason, room_for
 from .wave import Asked, Job, Wave, Waves
 
 _AHEAD = 2  # waves that a worker has: the one that it answers, and the next
@@ -24,7 +24,7 @@ class Crew:
     address: str
     workers: int | None = None
 
-    def ask(self, job: Job, waves: Iterable[Wave]) -> Iterator[Asked]:
+    def ask(self, job: Job, waves: Iterable[Wave]) -> Generator[Asked, None, None]:
         """Ask there: a worker, or a node, that is lost costs the waves that it had.
 
         Yields:
@@ -40,14 +40,14 @@ class Crew:
         for path in (job.model, *([job.adapter] if job.adapter else [])):
             read_header(path)  # a bad file is known before anything begins
         with connected(self.address) as ray:
-            workers = self.workers or room_for(ray, job.threads)
+            room = room_for(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
             files = Files(ray, job.model, *([job.adapter] if job.adapter else []))
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
                 Worker,
                 fn_constructor_args=(job, files),
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(workers, len(rows)), max_tasks_in_flight_per_actor=_AHEAD
+                    size=min(self.workers or room, len(rows)), max_tasks_in_flight_per_actor=_AHEAD
                 ),
                 num_cpus=job.threads,
             )
@@ -58,7 +58,7 @@ class Crew:
                             raise ModelFileError(f"--ray {self.address}: {failure}")
                         yield asked
             except ray.exceptions.RayError as error:
-                raise ModelFileError(f"--ray {self.address}: {_cause(error)}") from None
+                raise ModelFileError(f"--ray {self.address}: {reason(error)}") from None
 
 
 class Worker:
@@ -80,9 +80,3 @@ class Worker:
             return [{"failure": self._failure, "asked": None}]
         wave = {int(number): str(text) for number, text in zip(row["numbers"], row["texts"], strict=True)}
         return [{"failure": "", "asked": asked} for asked in self._waves.ask(wave)]
-
-
-def _cause(error: Exception) -> str:
-    """The last line of a remote traceback: what was raised there."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

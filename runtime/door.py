@@ -15,34 +15,35 @@ from starlette.responses import Response, StreamingResponse
 
 from ..errors import BusyError
 from .cluster import import_ray
-from .refusal import refusal
+from .fleet import Fleet
+from .gate import check
+from .refusal import RefusalError, refusal
 from .request import BASE
 
-_ATTEMPTS = 3  # of a request whose replica is lost before it has said anything
+_ATTEMPTS = 2  # of a request whose replica is lost before it has said anything
 _TOLD = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers")
 
 
 class Door:
     """Where requests come in: each goes on to the replica that has most of it warm."""
 
-    def __init__(self, replicas: Any, models: Mapping[str, str], body_bytes: int) -> None:
-        """Stand before some replicas.
-
-        Args:
-            replicas: Ray Serve's handle of them.
-            models: see Fleet.
-            body_bytes: the largest body.
-        """
-        self._replicas, self._models, self._body_bytes = replicas, models, body_bytes
+    def __init__(self, replicas: Any, fleet: Fleet) -> None:
+        """Stand before the replicas of a fleet, by Ray Serve's handle of them."""
+        self._replicas, self._fleet = replicas, fleet
 
     async def __call__(self, request: Request) -> Response:
         """Have a request answered."""
-        body = await _body(request, self._body_bytes)
+        fleet = self._fleet
+        try:
+            check(request.scope, fleet.keys, fleet.hosts)
+        except RefusalError as refused:
+            return refused.response()
+        body = await _body(request, fleet.bounds.body_bytes)
         scope = {name: request.scope.get(name) for name in _TOLD} | {
             "client": request.scope.get("client"),
             "server": request.scope.get("server"),
         }
-        warm = Warm.of(body, self._models)
+        warm = Warm.of(body, fleet.models)
         ray = import_ray()
         for attempt in range(1, _ATTEMPTS + 1):
             answering = self._replicas.options(stream=True, multiplexed_model_id=warm.route).respond.remote(

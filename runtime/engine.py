@@ -29,7 +29,7 @@ from .llama import CONTEXT_MAX, Adapter, Array, Context, Model, Room, Span
 from .need import check_need
 from .poll import Poll, check_votes
 from .prefix import PrefixCache
-from .profile import PROFILES, Profile
+from .profile import Profile, profile_named
 from .request import BASE, Request, Sampling, check_whole
 from .runner import Runner
 from .text import Message, Prompter, chat_template
@@ -459,9 +459,7 @@ def _room(profile: Profile, threads: int | None) -> Room:
 def _profile(name: str | Profile, **changes: Any) -> Profile:
     """A profile by its name, or itself, with what is not None changed."""
     if isinstance(name, str):
-        if name not in PROFILES:
-            raise RequestError(f"profile: {name!r} is not one of {', '.join(PROFILES)}")
-        name = PROFILES[name]
+        name = profile_named(name)
     return replace(name, **{field: value for field, value in changes.items() if value is not None})
 
 

@@ -45,23 +45,28 @@ class Gate:
             await send(message)
 
         try:
-            self._check(scope)
+            check(scope, self._keys, self._hosts)
         except RefusalError as refusal:
             await refusal.response()(scope, receive, counted)
         else:
             await self._app(scope, receive, counted)
 
-    def _check(self, scope: Scope) -> None:
-        headers = dict(scope["headers"])
-        if self._hosts is not None and (host := _name(headers.get(b"host", b""))) not in self._hosts:
-            raise RefusalError(
-                403,
-                f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
-                f"{', '.join(self._hosts)} only",
-            )
-        guarded = scope["path"].startswith(_GUARDED)
-        if self._keys and guarded and not self._keys.hold(headers.get(b"authorization", b"")):
-            raise RefusalError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
+
+def check(scope: Scope, keys: Keys | None, hosts: Collection[str] | None) -> None:
+    """Check whether a request may come in; see Gate.
+
+    Raises:
+        RefusalError: it may not.
+    """
+    headers = dict(scope["headers"])
+    if hosts is not None and (host := _name(headers.get(b"host", b""))) not in hosts:
+        raise RefusalError(
+            403,
+            f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
+            f"{', '.join(hosts)} only",
+        )
+    if keys and scope["path"].startswith(_GUARDED) and not keys.hold(headers.get(b"authorization", b"")):
+        raise RefusalError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
 
 
 def _route(scope: Scope) -> str:

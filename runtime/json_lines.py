@@ -20,18 +20,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         RequestError: the file cannot be read or is too large, or a line is too long or no JSON object.
     """
-    for number, line in numbered_lines(path):
+    for number, line in numbered_lines(read_bounded(path)):
         where = f"{path}: line {number}"
         yield where, json_object(line, where)
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, from 1; blank ones are passed over.
-
-    Raises:
-        RequestError: the file cannot be read, or is too large.
-    """
-    lines = enumerate(read_bounded(path).split(b"\n"), 1)
+def numbered_lines(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file's bytes with their numbers, from 1; blank ones are passed over."""
+    lines = enumerate(data.split(b"\n"), 1)
     return ((number, line) for number, line in lines if line.strip())
 
 

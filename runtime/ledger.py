@@ -4,6 +4,7 @@ The first line tells which run it is: all that its results depend on. No other r
 """
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,9 @@ class Ledger:
         """
         self.path, self._identity, self._run = path, dict(identity), run
         self._file: BinaryIO | None = None
-        self._lines = _whole_lines(path)
+        data = _read(path)
+        self._found = len(data)  # bytes
+        self._lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)  # without one that was torn
         if self._lines:
             self._check_identity()
         self.entries = [self._entry(line, number) for number, line in enumerate(self._lines[1:], 2)]
@@ -74,6 +77,7 @@ class Ledger:
                 self._file = self._open()
             self._file.write(_line(entry))
             self._file.flush()
+            os.fsync(self._file.fileno())
         except OSError as error:
             raise OutputError(f"{self.path}: {error.strerror or error}") from error
 
@@ -83,6 +87,8 @@ class Ledger:
         file = self.path.open("ab")
         try:
             _lock(file, self.path)
+            if os.fstat(file.fileno()).st_size != self._found:
+                raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
         except OutputError:
             file.close()
             raise
@@ -131,12 +137,10 @@ def _line(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value).encode() + b"\n"
 
 
-def _whole_lines(path: Path) -> list[bytes]:
-    """The lines of a file; one that was torn at the end is none."""
+def _read(path: Path) -> bytes:
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
+        return path.read_bytes()
     except FileNotFoundError:
-        return []
+        return b""
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror or error}") from None
-    return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]

@@ -51,7 +51,7 @@ class Parcel:
             ModelFileError: what is fetched is not it, or it cannot be written here.
         """
         here = Path(self.path)
-        if _is_file_of(here, self.nbytes) and file_sha256(here) == self.sha256:
+        if self._is(here):
             return here
         folder = cache_dir() / _FOLDER
         kept = folder / f"{self.sha256}.gguf"
@@ -60,11 +60,18 @@ class Parcel:
             with (folder / f"{self.sha256}.lock").open("ab") as lock:
                 if fcntl is not None:
                     fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker of a machine fetches, others wait
-                if not _is_file_of(kept, self.nbytes):
+                if not self._is(kept):
                     self._fetch(kept, read)
         except OSError as error:
             raise ModelFileError(f"{kept}: cannot be fetched: {error.strerror or error}") from None
         return kept
+
+    def _is(self, path: Path) -> bool:
+        """Whether a file is it, as far as it can be read."""
+        try:
+            return path.stat().st_size == self.nbytes and file_sha256(path) == self.sha256
+        except OSError:
+            return False
 
     def _fetch(self, target: Path, read: Read) -> None:
         part = target.with_name(f"{target.name}.part")
@@ -92,10 +99,3 @@ def read_chunk(path: str, offset: int) -> bytes:
     with Path(path).open("rb") as file:
         file.seek(offset)
         return file.read(CHUNK_BYTES)
-
-
-def _is_file_of(path: Path, nbytes: int) -> bool:
-    try:
-        return path.is_file() and path.stat().st_size == nbytes
-    except OSError:
-        return False

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from gguf import GGMLQuantizationType as Type
 
+from ..errors import RequestError
+
 KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}  # by the names that users have for them
 
 
@@ -35,3 +37,14 @@ PROFILES = {
     "server": Profile(context=2048, slots=8, batch=512, kv="f16", repack=True, prefix_bytes=1 << 30),
     "phone": Profile(context=2048, slots=1, batch=64, kv="q8_0", repack=False, prefix_bytes=16 << 20),
 }
+
+
+def profile_named(name: str) -> Profile:
+    """The profile of a name.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if name not in PROFILES:
+        raise RequestError(f"profile: {name!r} is not one of {', '.join(PROFILES)}")
+    return PROFILES[name]

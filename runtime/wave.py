@@ -5,10 +5,10 @@ asked in waves of an agreed size, each begun when the last one has ended, with t
 run that was broken off, or spread over many engines, has the answers of one that was not.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -83,12 +83,14 @@ class Asked:
         answers: all that were given, in the order of their seeds; none after an error.
         taken: the only one of them, or the one of the value that most give.
         error: what went wrong; None if nothing did.
+        failed: whether that was the computation, and not the question.
     """
 
     number: int
     answers: tuple[Answer, ...] = ()
     taken: Answer | None = None
     error: str | None = None
+    failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class Job:
             "wave": self.terms.wave,
         }
 
-    def ask(self, waves: Iterable[Wave]) -> Iterator[Asked]:
+    def ask(self, waves: Iterable[Wave]) -> Generator[Asked, None, None]:
         """Ask on this machine.
 
         Yields:
@@ -152,7 +154,16 @@ class Job:
         return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
 
 
-Ask = Callable[[Job, Iterable[Wave]], Iterator[Asked]]  # what has waves answered: Job.ask, or Crew.ask
+Ask = Callable[
+    [Job, Iterable[Wave]], Generator[Asked, None, None]
+]  # what has waves answered: Job.ask, or Crew.ask
+
+
+def waves_of(questions: Mapping[int, str], size: int) -> Iterator[Wave]:
+    """Some questions in waves of a size, in their order."""
+    numbered = iter(questions.items())
+    while wave := dict(islice(numbered, size)):
+        yield wave
 
 
 class Waves:
@@ -224,7 +235,7 @@ def _asked(number: int, handles: Sequence[Handle]) -> Asked:
     try:
         answers = tuple(handle.answer() for handle in handles)
     except ModelFileError as error:
-        return Asked(number, error=str(error))
+        return Asked(number, error=str(error), failed=True)
     if len(answers) == 1:
         return Asked(number, answers, answers[0])
     return Asked(

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.errors import OutputError, RequestError
+from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.runtime.batch import batch
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.request import Sampling
-from thirteen.runtime.wave import Job, Terms
+from thirteen.runtime.wave import Asked, Job, Terms
 
 from ..commands import Commands
 
@@ -157,6 +157,44 @@ def test_another_batch_does_not_go_on_with_it(
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 
 
+def test_a_computation_that_fails_is_no_bad_row_and_is_done_again(
+    job: Job, questions: Path, tmp_path: Path
+) -> None:
+    def ask(job: Job, waves: Any) -> Any:
+        first = next(iter(waves))
+        yield from list(job.ask([first]))[:5]
+        yield Asked(7, error="decode: failed", failed=True)
+
+    with pytest.raises(ModelFileError, match="decode: failed"):
+        batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True, ask=ask)
+    assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
+    report = batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
+    assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
+
+
+def test_two_batches_do_not_mix_their_answers(job: Job, questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    part = tmp_path / "answers.jsonl.part"
+
+    def ask(job: Job, waves: Any) -> Any:
+        with pytest.raises(StoppedError):
+            batch(questions, job, output, progress=stop_at(3))  # another process, while this one loads
+        yield from job.ask(waves)
+
+    with pytest.raises(OutputError, match=r"answers\.jsonl\.part: another process has written"):
+        batch(questions, job, output, ask=ask)
+    assert len(read(part)) == 1 + 3
+
+
+def test_earlier_answers_are_those_with_an_answer(job: Job, tmp_path: Path) -> None:
+    path = write(tmp_path / "questions.jsonl", ["nothing", *({"question": f"{n} + 1?"} for n in range(45))])
+    with pytest.raises(StoppedError):
+        batch(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
+    report = batch(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+    assert (report.rows, report.answered, report.earlier) == (46, 45, 41)
+    assert report.questions_an_hour > 0
+
+
 BAD = {
     "no JSON": ("question", "not JSON"),
     "no object": ("[1]", "not a JSON object"),
@@ -164,6 +202,8 @@ BAD = {
     "a question that is a number": ({"question": 3}, "'question' must be a text"),
     "a blank question": ({"question": "  "}, "'question' must be a text"),
     "an id that is a list": ({"question": "What?", "id": [1]}, "'id' must be a text or a whole number"),
+    "half a character": ('{"question": "1 + 1? \\ud83d"}', "half of a surrogate pair"),
+    "half a character in an id": ('{"question": "1 + 1?", "id": "\\ud83d"}', "half of a surrogate pair"),
     "a question that is too long": ({"question": "What is it? " * 60}, "context"),
 }
 

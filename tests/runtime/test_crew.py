@@ -122,6 +122,8 @@ def test_workers_larger_than_any_node_are_refused(cluster: Any) -> None:
         assert room_for(ray, 1) == 2
         with pytest.raises(RequestError, match="no node has the 2 processors"):
             room_for(ray, 2)
+        with pytest.raises(RequestError, match="3 are wanted, but the nodes have processors for 2"):
+            room_for(ray, 1, 3)
 
 
 def test_a_node_that_is_removed_costs_nothing_but_time(

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.deploy import Size
+from thirteen.runtime.deploy import Owner, Size
 from thirteen.runtime.door import Warm
 from thirteen.runtime.fleet import Fleet
 from thirteen.runtime.request import BASE
@@ -199,6 +199,17 @@ class Load:
                 self.failures.append(repr(failure))
 
 
+def test_a_fleet_that_is_to_listen_elsewhere_is_refused_and_the_one_there_stays(
+    cluster: Any, port: int, server: Running, tiny: Path
+) -> None:
+    with Commands() as thirteen:
+        done = thirteen("serve", tiny, "--ray", cluster.address, "--port", port + 1, "--threads", 1)
+    assert done.status == 2
+    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port + 1}: on this cluster, Ray Serve")
+    assert httpx.get(f"{server.url}/health", timeout=TIMEOUT_S).status_code == 200
+    assert server.process.poll() is None
+
+
 def test_a_replica_that_dies_is_replaced(server: Running) -> None:
     before = set(processes(REPLICA))
     assert len(before) == 2
@@ -262,14 +273,40 @@ def test_what_is_no_model_or_does_not_fit_is_one_line(cluster: Any, tiny: Path, 
         ((model, "--ray", cluster.address), f"error: {model}: "),
         (
             (tiny, "--ray", cluster.address, "--replicas", 3, "--threads", 1),
-            "error: --replicas 3: the cluster",
+            "error: --ray: 3 are wanted, but the nodes have processors for 2",
         ),
+        ((tiny, "--ray", cluster.address, "--port", 0), "error: --port 0: a fleet has to be told its port"),
+        ((tiny, "--ray", cluster.address, "--profile", "x"), "error: profile: 'x' is not one of"),
         ((tiny, "--replicas", 2), "error: Invalid value: --replicas and --max-replicas go with --ray"),
     ):
         with Commands() as thirteen:
             done = thirteen("serve", *words)
         assert done.status == 2
         assert done.stderr.startswith(says), done.stderr
+
+
+def test_a_fleet_ends_with_the_command_that_deployed_last_and_with_no_other() -> None:
+    owner = Owner()
+    owner.begin("a")
+    owner.take("a")
+    owner.begin("b")
+    assert owner.last() == "a"
+    owner.take("b")
+    assert not owner.leave("a")
+    owner.begin("c")
+    assert not owner.leave("c"), "c failed, and what is there is b's"
+    assert owner.last() == "b"
+    assert owner.leave("b")
+    owner.begin("d")
+    assert owner.leave("d"), "d failed, and there is nothing else"
+
+
+def test_what_an_update_leaves_behind_ends_with_it_if_the_first_command_has_ended() -> None:
+    owner = Owner()
+    owner.take("a")
+    owner.begin("b")
+    assert not owner.leave("a"), "b is about to take over"
+    assert owner.leave("b")
 
 
 def test_a_fleet_has_bounds_that_make_sense() -> None:
