@@ -113,12 +113,12 @@ def test_the_official_client_chats_and_streams_with_every_model(server: Running)
 
 
 def test_a_conversation_goes_on_where_its_prefix_is_cached(server: Running) -> None:
-    """By chance, of twelve conversations on two replicas, about six would."""
+    """By chance, of eight conversations on two replicas, about four would."""
     warm = []
-    for number in range(12):
+    for number in range(8):
         messages = [{"role": "user", "content": f"Conversation {number} is about a number, {number}."}]
         for _ in range(2):
-            time.sleep(0.3)  # Ray Serve tells its routers ten times a second
+            time.sleep(0.25)  # Ray Serve tells its routers ten times a second
             done: Any = client(server).chat.completions.create(
                 model="tiny",
                 messages=messages,
@@ -130,7 +130,7 @@ def test_a_conversation_goes_on_where_its_prefix_is_cached(server: Running) -> N
                 {"role": "user", "content": "And then?"},
             ]
         warm.append(done.usage.prompt_tokens_details.cached_tokens > 40)
-    assert sum(warm) >= 11
+    assert sum(warm) >= 7
 
 
 def test_refusals_are_those_of_the_server(server: Running) -> None:
