@@ -129,7 +129,7 @@ class TypeCost:
         type: its name.
         bits_per_weight: scales included.
         layer: in the matrices of the layers, repacked where the build has kernels for that.
-        output: in the output matrix tied to the token embedding, which is never repacked.
+        output: in the output matrix, tied to the token embedding.
         layer_together: in the layers, for a token of one of SEQUENCES that are decoded at once.
         output_together: likewise in the output matrix.
         prefill: time for a prompt in the layers, as a ratio to Q4_K; less is quicker.
@@ -366,7 +366,7 @@ def _cells(cost: Cost) -> tuple[str, str, str]:
 def _caption(report: TypesReport) -> str:
     machine, settings = report.machine, report.settings
     lines = [
-        "layer: repacked where this build can; output: tied to the embedding, never repacked",
+        "both repacked where this build can; output: tied to the embedding",
         f"medians of {report.rounds} rounds, tokens in a turn: {settings.prompt_tokens} of prompt, "
         f"{settings.decode_tokens} decoded, threads: {settings.threads}, cores: {machine.cores}, "
         f"load: {machine.load_average}",

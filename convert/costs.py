@@ -2,9 +2,8 @@
 
 Costs are for one token: of a sequence that is decoded alone and, where that was measured, of one of several
 at once, which share the reading of a weight but not the multiplication. A table has two of each for a type:
-in the matrices of the layers, which llama.cpp may lay out anew for the processor ("repacking"), and in the
-output matrix that is tied to the token embedding, which it reads as it lies in the file. An output matrix of
-its own is repacked like a layer's.
+in the matrices of the layers, and in the output matrix that is tied to the token embedding, which is far
+longer. llama.cpp may lay out both anew for the processor ("repacking").
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
 `arm.json` was not measured but derived: it has the types that llama.cpp repacks on Arm with the dot product

@@ -5,6 +5,7 @@ its libraries, the vocabulary's tables) were measured on Linux with Python 3.11;
 measures the whole again on any machine.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from math import prod
 from typing import Any
@@ -100,7 +101,7 @@ def need(header: Header, profile: Profile) -> Need:
     return Need(
         program_bytes=_PROGRAM,
         weights_bytes=header.file_bytes - start,
-        copied_bytes=_copied(header) if profile.repack else 0,
+        copied_bytes=copied_bytes(header, _repacked()) if profile.repack else 0,
         vocabulary_bytes=round(_TOKEN * shape.vocabulary + _TEXT * start),
         kv_bytes=kv,
         buffer_bytes=_buffers(shape, profile),
@@ -155,13 +156,16 @@ def _buffers(shape: _Shape, profile: Profile) -> int:
     return profile.batch * (wide + mask) + logits
 
 
-def _copied(header: Header) -> int:
-    """Bytes of the matrices that are laid out anew; the embedding is not, even where it is the output too."""
-    types = _repacked()
+def copied_bytes(header: Header, types: Collection[Type]) -> int:
+    """Bytes of the matrices that are laid out anew, where those of some types are.
+
+    The embedding is one only where it is the output matrix too: else it is looked up, and not multiplied by.
+    """
+    tied = "output.weight" not in header.tensors
     return sum(
         tensor.nbytes
         for name, tensor in header.tensors.items()
-        if name != "token_embd.weight"
+        if (tied or name != "token_embd.weight")
         and tensor.type in types
         and len(tensor.shape) > 1
         and not tensor.shape[0] % _ROWS
@@ -169,6 +173,7 @@ def _copied(header: Header) -> int:
 
 
 def _repacked() -> set[Type]:
+    """The types that are laid out anew here."""
     has = llama_cpp.llama_print_system_info().decode()
     found = [types for name, types in REPACKED.items() if f"{name} = 1" in has]
     return set().union(*found)

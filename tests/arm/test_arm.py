@@ -14,19 +14,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from gguf import GGMLQuantizationType
 from thirteen.cache import cache_dir
 from thirteen.convert.costs import costs_for
 from thirteen.gguf_file import read_header
 from thirteen.runtime.engine import Engine
-from thirteen.runtime.need import REPACKED
+from thirteen.runtime.need import REPACKED, copied_bytes
 from thirteen.runtime.request import Request
 
 pytestmark = pytest.mark.arm
 
 HERE = Path(__file__).parent
 TOOLS = ("cmake", "ninja", "aarch64-linux-gnu-g++", "qemu-aarch64")
-QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
+# Greedy answers to sums hang on near ties, which kernels decide otherwise: on x86 too, with weights laid out
+# anew or not. This one is sure of its words in every type; where a type makes it say something else, it is
+# sure of that.
+QUESTION = "What is the capital of France?"
 COUNT = 8  # tokens
 
 
@@ -38,8 +40,11 @@ def greedy() -> Path:
         pytest.skip(f"not installed: {', '.join(missing)}")
     release = version("llama-cpp-python")
     folder = cache_dir() / f"arm-{release}"
-    source, build = _source(folder, release), folder / "build"
-    configure = ["cmake", "-G", "Ninja", "-S", str(HERE), "-B", str(build), f"-DLLAMA_CPP={source}"]
+    source, build, program = _source(folder, release), folder / "build", folder / "greedy"
+    program.mkdir(exist_ok=True)  # a place that stays, whichever checkout this is: cmake binds a build to it
+    for name in ("CMakeLists.txt", "greedy.cpp"):
+        shutil.copy2(HERE / name, program)
+    configure = ["cmake", "-G", "Ninja", "-S", str(program), "-B", str(build), f"-DLLAMA_CPP={source}"]
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(build), "--target", "greedy"], check=True)
     return build / "greedy"
@@ -102,13 +107,5 @@ def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
     alike = "alike" if there == tokens else "NOT alike"
     print(f"{name}: {repacked / 1e6:.1f} MB laid out anew, {len(there)} tokens {alike}")
     assert there == tokens
-    assert repacked == pytest.approx(_repacked_bytes(model), rel=0.01, abs=1e4)
+    assert repacked == pytest.approx(copied_bytes(read_header(model), REPACKED["DOTPROD"]), rel=0.01, abs=1e4)
     model.unlink()
-
-
-def _repacked_bytes(model: Path) -> int:
-    """What the table says of the types with kernels for Arm."""
-    types: set[GGMLQuantizationType] = REPACKED["DOTPROD"]
-    tensors = read_header(model).tensors.values()
-    matrices = (t for t in tensors if len(t.shape) > 1 and t.name != "token_embd.weight")
-    return sum(matrix.nbytes for matrix in matrices if matrix.type in types)
