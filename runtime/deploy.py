@@ -18,13 +18,15 @@ from .cores import default_threads
 from .door import Door
 from .fleet import Fleet, Replica
 from .profile import profile_named
-from .serve import Doorway
+from .serve import Doorway, url
 
 APPLICATION = "thirteen"
 _OWNER = "owner"
 _TICK_S = 1.0
+_LOOK_S = 0.2  # between two looks at whether what is to end has ended
 _HEALTH_S = 5.0  # between two looks at a replica's health
 _ONGOING_MAX = 10_000  # requests that a door hands on at once
+_QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -59,13 +61,20 @@ class Size:
         slots = options["slots"] or profile_named(options["profile"]).slots
         return cls(replicas, most, options["threads"] or default_threads().decode, slots, options["queue"])
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """As Ray Serve has them."""
+    def options(self, room: int) -> dict[str, Any]:
+        """As Ray Serve has them, on a cluster with room for so many replicas."""
+        options: dict[str, Any] = {
+            "ray_actor_options": {"num_cpus": self.threads},
+            "max_ongoing_requests": self.slots,  # others wait where they can still go to another replica
+            "max_queued_requests": max(self.queue, 1),
+            "max_surge_percent": 100
+            if room >= 2 * self.replicas
+            else 0,  # if it can be, the next are tried first
+        }
         if self.most is None:
-            return {"num_replicas": self.replicas}
+            return options | {"num_replicas": self.replicas}
         bounds = {"min_replicas": self.replicas, "max_replicas": self.most}
-        return {"autoscaling_config": bounds | {"target_ongoing_requests": self.slots}}
+        return options | {"autoscaling_config": bounds | {"target_ongoing_requests": self.slots}}
 
 
 def deploy(  # noqa: PLR0913 - what, how much of it, and where
@@ -112,15 +121,12 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
             try:
                 _start(serve, doorway)
                 files = Files(ray, model, *adapters.values())
-                fits_twice = room >= 2 * size.replicas
                 doors = 1 if doorway.loopback else sum(node["Alive"] for node in ray.nodes())
-                application = _application(serve, fleet, files, tuple(adapters), size, fits_twice, doors)
+                application = _application(serve, fleet, files, tuple(adapters), size.options(room), doors)
                 owner.begin()
                 serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
                 owner.take()
-                listening(
-                    f"http://{f'[{doorway.host}]' if ':' in doorway.host else doorway.host}:{doorway.port}"
-                )
+                listening(url(doorway.host, doorway.port))
                 while owner.mine():
                     time.sleep(_TICK_S)
             except (RuntimeError, ray.exceptions.RayError) as error:
@@ -131,9 +137,6 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
                 ended()  # one more signal is not to break this off
                 _clear(serve, fleet=owner.leave(), everything=address == LOCAL)
     return None
-
-
-_QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
 
 
 def _start(serve: Any, doorway: Doorway) -> None:
@@ -157,27 +160,17 @@ def _start(serve: Any, doorway: Doorway) -> None:
 
 
 def _application(  # noqa: PLR0913, PLR0917 - what makes it
-    serve: Any,
-    fleet: Fleet,
-    files: Files,
-    adapters: tuple[str, ...],
-    size: Size,
-    fits_twice: bool,
-    doors: int,
+    serve: Any, fleet: Fleet, files: Files, adapters: tuple[str, ...], options: dict[str, Any], doors: int
 ) -> Any:
-    ends = {"graceful_shutdown_wait_loop_s": 0.2}
+    """So many doors before replicas of these options."""
     drain_s = fleet.bounds.drain_s + CLOSING_S
     replicas = serve.deployment(
         Replica,
-        ray_actor_options={"num_cpus": size.threads},
-        max_ongoing_requests=size.slots,  # others wait where they can still go to another replica
-        max_queued_requests=max(size.queue, 1),
         health_check_period_s=_HEALTH_S,
-        max_surge_percent=100 if fits_twice else 0,  # where there is room, the next are tried first
-        graceful_shutdown_timeout_s=drain_s,
         max_constructor_retry_count=1,
-        **ends,
-        **size.options,
+        graceful_shutdown_wait_loop_s=_LOOK_S,
+        graceful_shutdown_timeout_s=drain_s,
+        **options,
     )
     door = serve.deployment(
         Door,
@@ -185,8 +178,8 @@ def _application(  # noqa: PLR0913, PLR0917 - what makes it
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_ONGOING_MAX,
         max_surge_percent=100,  # the next one is there before this one goes
+        graceful_shutdown_wait_loop_s=_LOOK_S,
         graceful_shutdown_timeout_s=drain_s + CLOSING_S,
-        **ends,
     )
     return door.bind(replicas.bind(fleet, files, adapters), fleet)
 

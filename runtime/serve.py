@@ -58,6 +58,11 @@ class Doorway:
         return tuple(dict.fromkeys((*LOOPBACK, self.host))) if self.loopback and not self.keys else None
 
 
+def url(host: str, port: int) -> str:
+    """Where a server at an address is."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def model_names(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
     """The engine's adapters by the names of the models that clients see; the base comes first.
 
@@ -87,8 +92,7 @@ def serve(desk: Desk, doorway: Doorway, bounds: Bounds, listening: Callable[[str
     bounds = bounds.within(desk.engine.context)
     app = application(desk, bounds, keys=doorway.keys, hosts=doorway.hosts, origins=doorway.origins)
     with bind(doorway.host, doorway.port) as bound:
-        host, port = bound.getsockname()[:2]
-        address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        address = url(*bound.getsockname()[:2])
         listener = Listener(app, desk, bounds, partial(listening, address))
         listener.run([bound])
     return listener.ended_by

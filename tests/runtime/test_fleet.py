@@ -311,9 +311,14 @@ def test_what_an_update_leaves_behind_ends_with_it_if_the_first_command_has_ende
 
 def test_a_fleet_has_bounds_that_make_sense() -> None:
     fleet = Fleet(MODELS, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
-    assert Size.of(fleet, 2, None).options == {"num_replicas": 2}
-    scaled = Size.of(fleet, 1, 4).options["autoscaling_config"]
-    assert scaled == {"min_replicas": 1, "max_replicas": 4, "target_ongoing_requests": 8}
+    few, many = (Size.of(fleet, 2, None).options(room) for room in (3, 4))
+    assert (few["num_replicas"], few["ray_actor_options"]) == (2, {"num_cpus": 2})
+    assert (few["max_surge_percent"], many["max_surge_percent"]) == (0, 100)
+    assert Size.of(fleet, 1, 4).options(4)["autoscaling_config"] == {
+        "min_replicas": 1,
+        "max_replicas": 4,
+        "target_ongoing_requests": 8,
+    }
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
         Size.of(fleet, 2, 1)
 
