@@ -9,27 +9,30 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from thirteen.cache import cache_dir
 from thirteen.convert.costs import costs_for
 from thirteen.gguf_file import read_header
 from thirteen.runtime.engine import Engine
+from thirteen.runtime.llama import Context, Model, Room, Span
 from thirteen.runtime.need import REPACKED, copied_bytes
-from thirteen.runtime.request import Request
 
 pytestmark = pytest.mark.arm
 
 HERE = Path(__file__).parent
 TOOLS = ("cmake", "ninja", "aarch64-linux-gnu-g++", "qemu-aarch64")
-# Greedy answers to sums hang on near ties, which kernels decide otherwise: on x86 too, with weights laid out
-# anew or not. This one is sure of its words in every type; where a type makes it say something else, it is
-# sure of that.
 QUESTION = "What is the capital of France?"
 COUNT = 8  # tokens
+# Near ties are decided by the last digits of a logit, which depend on the order of sums: on x86 too, where
+# weights are laid out anew or not. So each token is to be as likely here as one that another layout would
+# have chosen; a kernel that computes something else is off by whole units.
+LEAST = 0.3  # of a logit, where both layouts of x86 are one
 
 
 @pytest.fixture(scope="session")
@@ -95,8 +98,6 @@ def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
     model = typed(name)
     with Engine(model, threads=2, slots=1) as engine:
         prompt = engine.request(QUESTION).tokens
-        here = engine.submit(Request(prompt, COUNT), wait=True)
-        tokens = [token for piece in here for token in piece.tokens]
     command = ["qemu-aarch64", "-cpu", "max,sve=off,sme=off", str(greedy), str(model), str(COUNT), "2"]
     done = subprocess.run(
         command, input=" ".join(map(str, prompt)), capture_output=True, text=True, check=True, timeout=1200
@@ -104,8 +105,25 @@ def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
     there = list(map(int, done.stdout.split()))
     found = re.search(r"CPU_REPACK model buffer size = +([0-9.]+) MiB", done.stderr)
     repacked = float(found[1]) * (1 << 20) if found else 0
-    alike = "alike" if there == tokens else "NOT alike"
-    print(f"{name}: {repacked / 1e6:.1f} MB laid out anew, {len(there)} tokens {alike}")
-    assert there == tokens
+    anew, plain = (_logits(model, prompt, there, repack=repack) for repack in (True, False))
+    short = min(float((of.max(axis=1) - of[range(len(there)), there]).max()) for of in (anew, plain))
+    noise = float(np.abs(anew - plain).max())
+    same = sum(bool((of.argmax(axis=1) == there).all()) for of in (anew, plain))
+    print(
+        f"{name}: {repacked / 1e6:.1f} MB laid out anew; {len(there)} tokens, as in {same} of 2 layouts of "
+        f"x86, at most {short:.2f} below the likeliest there; these layouts are {noise:.2f} apart"
+    )
+    assert short <= max(noise, LEAST)
     assert repacked == pytest.approx(copied_bytes(read_header(model), REPACKED["DOTPROD"]), rel=0.01, abs=1e4)
     model.unlink()
+
+
+def _logits(
+    model: Path, prompt: Sequence[int], tokens: Sequence[int], *, repack: bool
+) -> NDArray[np.float32]:
+    """The logits here from which each of some tokens is chosen after a prompt, (tokens, vocabulary)."""
+    text = (*prompt, *tokens[:-1])
+    room = Room(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
+    with Model(model, repack=repack) as loaded, Context(loaded, room) as context:
+        rows = context.decode([Span(0, 0, text, rows=len(tokens))])
+        return np.stack([context.logits_row(row).copy() for row in rows])
