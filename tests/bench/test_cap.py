@@ -4,9 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from thirteen.bench import cap
 from thirteen.bench.cap import run
-from thirteen.bench.capped import QUESTIONS, Trial
-from thirteen.errors import ModelFileError, RequestError
+from thirteen.bench.capped import QUESTIONS, Answered, Trial
+from thirteen.errors import ModelFileError, NoRoomError, RequestError
 from thirteen.models.fetch import embedded
 
 SMALL = Trial(context=256, threads=2)
@@ -30,10 +31,10 @@ def test_the_estimate_is_within_a_twentieth_of_what_is_resident(report):
     assert abs(report.error) < 0.05, report
 
 
-@pytest.mark.parametrize("cap", [60_000_000, 200_000_000, 250_000_000])
-def test_a_cap_that_is_too_small_is_refused_before_loading(cap):
+@pytest.mark.parametrize("size", [60_000_000, 200_000_000, 250_000_000])
+def test_a_cap_that_is_too_small_is_refused_before_loading(size):
     """Never a process that dies: not where the file alone is too large, and not where the rest is."""
-    refused = run(embedded(), cap, SMALL)
+    refused = run(embedded(), size, SMALL)
     assert refused.answered is None
     assert "SmolLM2" in refused.refusal
     assert "memory" in refused.refusal
@@ -53,3 +54,22 @@ def test_a_cap_without_a_unit_is_refused(size):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert "--cap" in done.stderr
+
+
+def test_a_cap_that_is_refused_the_second_time_is_raised(tiny, monkeypatch):
+    """A process' own address space is not the same to the page from run to run."""
+    asked = []
+
+    def under(model, cap, trial, *, fill):
+        asked.append((cap, fill))
+        if cap < 50_000_000 or (fill and sum(again for _, again in asked) < 3):
+            raise NoRoomError("too little")
+        return Answered(trial.context, 4, fill, 40_000_000, cap)
+
+    monkeypatch.setattr(cap, "under", under)
+    report = run(tiny, CAP, SMALL)
+    filled = [size for size, fill in asked if fill]
+    assert len(filled) == 3
+    assert filled == sorted(filled)
+    assert report.smallest_bytes == filled[-1]
+    assert report.answered.filled
