@@ -189,13 +189,32 @@ def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
 
 
 @pytest.fixture(scope="session")
-def typed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def importance(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """importance(): one of the embedded model, on a few words; measured when it is first asked for."""
+    folder = tmp_path_factory.mktemp("importance")
+    path, texts = folder / "importance.gguf", folder / "texts.jsonl"
+
+    def measured() -> Path:
+        if not path.exists():
+            texts.write_text(json.dumps({"text": (HERE.parents[1] / "README.md").read_text()[:1500]}) + "\n")
+            measure = ["importance", "embedded", "--calibration", str(texts), "--output", str(path)]
+            subprocess.run([sys.executable, "-m", "thirteen", *measure], check=True, capture_output=True)
+        return path
+
+    return measured
+
+
+@pytest.fixture(scope="session")
+def typed(
+    tmp_path_factory: pytest.TempPathFactory, importance: Callable[[], Path]
+) -> Iterator[Callable[[str], Path]]:
     """typed(name): the embedded model in a type, as far as its rows allow."""
     folder = tmp_path_factory.mktemp("types")
 
     def write(name: str) -> Path:
         path = folder / f"{name}.gguf"
-        convert = ["convert", "embedded", "--type", name, "--output", str(path)]
+        given = ["--importance", str(importance())] if name in {"IQ2_S", "IQ3_XXS"} else []
+        convert = ["convert", "embedded", "--type", name, *given, "--output", str(path)]
         subprocess.run([sys.executable, "-m", "thirteen", *convert], check=True, capture_output=True)
         return path
 
