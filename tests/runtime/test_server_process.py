@@ -21,6 +21,7 @@ from ..commands import Commands
 
 TIMEOUT_S = 60
 README = Path(__file__).parents[2] / "README.md"
+APPS = README.parent / "docs/apps.md"
 LONG = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1, "n": 16, "stream": True}
 
 
@@ -116,9 +117,24 @@ def test_what_cannot_be_served_is_one_line(tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def examples():
-    """The code of the README's section on serving, by its language."""
+    """The code of the README's section on serving and of the page for app builders, by its language."""
     section = README.read_text("utf-8").split("\n### Serve it\n")[1].split("\n### ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL)
+    return re.findall(r"```(\w+)\n(.*?)```", section + APPS.read_text("utf-8"), re.DOTALL)
+
+
+def test_the_example_in_python_works_as_printed(examples, smollm2, tmp_path):
+    (code,) = [code for kind, code in examples if kind == "python"]
+    (tmp_path / "my-model.gguf").symlink_to(smollm2)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\S+ (True|False)\n", done.stdout)
 
 
 @pytest.mark.parametrize(
