@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from .console import facts_table, progress_bar, show_result, warn
-from .default import default_model
 from .options import Json, RayOption, Threads, WorkersOption, ask_of
 
 batch_app = typer.Typer()
@@ -51,6 +50,7 @@ def batch(
     of so many --threads.
     """
     from .adapters import run_time_file  # noqa: PLC0415
+    from .default import default_model  # noqa: PLC0415
     from .runtime.batch import batch as run  # noqa: PLC0415
     from .runtime.cores import default_threads  # noqa: PLC0415
     from .runtime.request import Sampling  # noqa: PLC0415

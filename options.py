@@ -83,10 +83,9 @@ def wish_of(size: str, target: str | None, prefer: str, costs: Path | None, *, t
 
 def with_ray_address(words: Sequence[str]) -> list[str]:
     """A command line where a --ray without an address, which the parser does not know, has one."""
-    last = [*words[1:], "-"]
     return [
         "--ray=local" if word == "--ray" and following.startswith("-") else word
-        for word, following in zip(words, last, strict=True)
+        for word, following in zip(words, [*words[1:], "-"], strict=False)
     ]
 
 

@@ -123,7 +123,7 @@ def test_the_command(base: Base, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["files"] == ["model.safetensors"]
     assert report["types"] == {"F32": 20}
-    assert report["adapter"]["kind"] == "LORA"
+    assert report["adapter"]["kind"] == "lora"
 
 
 def test_a_gguf_is_no_base_for_it(base: Base, tmp_path: Path) -> None:

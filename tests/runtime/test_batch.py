@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.options import with_ray_address
 from thirteen.runtime.batch import batch
 from thirteen.runtime.engine import Engine
 from thirteen.runtime.request import Sampling
@@ -254,3 +255,17 @@ def test_the_command(tiny: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout)["answered"] == 1
     assert again.status == 2
     assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "parsed"),
+    [
+        ([], []),
+        (["batch", "--ray"], ["batch", "--ray=local"]),
+        (["batch", "--ray", "--threads", "1"], ["batch", "--ray=local", "--threads", "1"]),
+        (["batch", "--ray", "head:6379", "-o", "a"], ["batch", "--ray", "head:6379", "-o", "a"]),
+        (["batch", "--ray=auto"], ["batch", "--ray=auto"]),
+    ],
+)
+def test_an_address_may_be_left_out(words: list[str], parsed: list[str]) -> None:
+    assert with_ray_address(words) == parsed
