@@ -7,7 +7,18 @@ from typing import Annotated
 import typer
 
 from .console import facts_table, progress_bar, show_result, warn
-from .options import Json, RayOption, Threads, WorkersOption, ask_of
+from .options import (
+    CalculatorOption,
+    Json,
+    MaxTokensOption,
+    RayOption,
+    SeedOption,
+    TemperatureOption,
+    Threads,
+    VotesOption,
+    WorkersOption,
+    ask_of,
+)
 
 batch_app = typer.Typer()
 
@@ -26,15 +37,11 @@ def batch(
         str | None, typer.Option(help="An adapter at run time: a GGUF LoRA, or as in convert.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
-    votes: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give is taken.")
-    ] = 1,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")] = 0,
-    calculator: Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    calculator: CalculatorOption = True,
+    max_tokens: MaxTokensOption = 512,
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Tell of bad lines, and go on; by default the first one ends it."),

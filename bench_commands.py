@@ -22,21 +22,26 @@ from .errors import RequestError
 from .options import (
     AdapterOption,
     BaseArgument,
+    CalculatorOption,
     CalibrationOption,
     CostsOption,
     ImportanceOption,
     Json,
     LengthsOption,
+    MaxTokensOption,
     Output,
     PreferOption,
     RayOption,
     Revision,
     RoundsOption,
+    SeedOption,
     ShapeOption,
     TargetOption,
+    TemperatureOption,
     Threads,
     TogetherOption,
     TypesOption,
+    VotesOption,
     WorkersOption,
     ask_of,
     memory_size,
@@ -233,15 +238,11 @@ def bench_accuracy(
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for MODEL: a GGUF LoRA.")] = None,
     prompt: Annotated[str, typer.Option(help="zero-shot, refined or 8-shot.")] = "zero-shot",
-    votes: Annotated[
-        int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give counts.")
-    ] = 1,
-    temperature: Annotated[
-        float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")] = 0,
-    calculator: Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 512,
+    votes: VotesOption = 1,
+    temperature: TemperatureOption = 0.0,
+    seed: SeedOption = 0,
+    calculator: CalculatorOption = True,
+    max_tokens: MaxTokensOption = 512,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most questions, spread evenly over the set.")
     ] = None,
@@ -362,6 +363,13 @@ def bench_report(
     show_result(as_json, {"report": str(path)}, lambda: facts_table({"report": str(path)}))
 
 
+def _default_base() -> Path:
+    from .default import default_model  # noqa: PLC0415
+
+    with progress_bar("preparing the default model") as progress:
+        return default_model(adapted=False, progress=progress)
+
+
 def _default_models() -> tuple[Path, Path]:
     from .default import default_model  # noqa: PLC0415
 
@@ -426,8 +434,7 @@ def bench_trust(
     """Tell whether this benchmark can be trusted here: a base beside itself, plain and slowed on purpose."""
     from .bench.trust import run, table  # noqa: PLC0415
 
-    if model is None:
-        model, _ = _default_models()
+    model = model or _default_base()
     with progress_bar("trust") as progress:
         report = run(
             model,
@@ -477,8 +484,7 @@ def bench_cluster(
     """Compare a batch by one engine here with one by the workers of a Ray cluster."""
     from .bench.cluster import run, table  # noqa: PLC0415
 
-    if model is None:
-        model, _ = _default_models()
+    model = model or _default_base()
     with progress_bar("cluster") as progress:
         report = run(
             model,

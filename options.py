@@ -64,6 +64,15 @@ RayOption = Annotated[
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="With --ray: how many; by default all that there is room for.")
 ]
+VotesOption = Annotated[
+    int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give counts.")
+]
+TemperatureOption = Annotated[
+    float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
+]
+SeedOption = Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")]
+CalculatorOption = Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")]
+MaxTokensOption = Annotated[int, typer.Option(min=1, help="The longest answer.")]
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 

@@ -130,8 +130,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     settings = Settings(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     tick = Ticker(progress, 2 * turns_of(2, 1, rounds) * runs)
-    makes = (Engine, partial(SlowedEngine, slowdown=slowdown))  # the base's equal, and it slowed
-    base, *others = (partial(load, model, None, settings, make=make) for make in (Engine, *makes))
+    makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))  # the base, its equal, and it slowed
+    base, *others = (partial(load, model, None, settings, make=make) for make in makes)
     measured = [[compare(base, other, settings, rounds, tick) for other in others] for _ in range(runs)]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
     return TrustReport(

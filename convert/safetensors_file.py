@@ -5,9 +5,7 @@ a 2.5 GB checkpoint never counts as resident memory.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AdapterError, CheckpointError, OutputError
+from ..whole_file import whole_file
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
 MAX_DIMENSIONS = 8  # numpy has a limit of its own
@@ -172,20 +171,13 @@ def write_blocks(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with whole_file(path) as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for block in blocks:
                 file.write(block)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as failure:
         raise OutputError(f"{path}: cannot write: {failure.strerror or failure}") from None
-    finally:
-        with suppress(OSError):  # gone when it has taken the file's name
-            part.unlink()
 
 
 def _begin(item: tuple[str, Any]) -> tuple[int, int]:

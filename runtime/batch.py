@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from ..errors import ModelFileError, OutputError, RequestError
+from ..whole_file import whole_file
 from .json_lines import json_object, numbered_lines, read_bounded
 from .ledger import Ledger
 from .wave import Ask, Asked, Job, waves_of
@@ -218,18 +218,12 @@ def _result(asked: Asked) -> dict[str, Any]:
 
 def _write(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the answers; the file appears whole or not at all."""
-    part = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    lines = (json.dumps(record, ensure_ascii=False, default=str) for record in records)
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(output)
+        with whole_file(output) as file:
+            file.writelines(f"{line}\n".encode() for line in lines)
     except OSError as error:
         raise OutputError(f"{output}: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def _report(  # noqa: PLR0913, PLR0917 - what a run counted

@@ -37,12 +37,12 @@ class Crew:
         rows = [{"numbers": list(wave), "texts": list(wave.values())} for wave in waves]
         if not rows:
             return
-        for path in (job.model, *([job.adapter] if job.adapter else [])):
+        for path in job.files:
             read_header(path)  # a bad file is known before anything begins
         with connected(self.address) as ray:
             room = room_for(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
-            files = Files(ray, job.model, *([job.adapter] if job.adapter else []))
+            files = Files(ray, *job.files)
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
                 Worker,
                 fn_constructor_args=(job, files),

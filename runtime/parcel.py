@@ -1,15 +1,14 @@
 """A file that other machines need: told by its hash, fetched once a machine, and kept in its cache."""
 
 import hashlib
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..cache import cache_dir
 from ..digest import file_sha256
 from ..errors import ModelFileError
+from ..whole_file import whole_file
 
 try:
     import fcntl
@@ -74,24 +73,16 @@ class Parcel:
             return False
 
     def _fetch(self, target: Path, read: Read) -> None:
-        part = target.with_name(f"{target.name}.part")
         digest = hashlib.sha256()
-        try:
-            with part.open("wb") as file:
-                while file.tell() < self.nbytes:
-                    chunk = read(self.sha256, file.tell())
-                    if not chunk:
-                        break
-                    digest.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+        with whole_file(target) as file:
+            while file.tell() < self.nbytes:
+                chunk = read(self.sha256, file.tell())
+                if not chunk:
+                    break
+                digest.update(chunk)
+                file.write(chunk)
             if digest.hexdigest() != self.sha256:
                 raise ModelFileError(f"{self.path}: what came of it has another hash: the file has changed")
-            part.replace(target)
-        finally:
-            with suppress(OSError):  # gone when it has taken the target's name
-                part.unlink()
 
 
 def read_chunk(path: str, offset: int) -> bytes:

@@ -110,6 +110,11 @@ class Job:
     threads: int
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The model, and its adapter if there is one."""
+        return (self.model,) if self.adapter is None else (self.model, self.adapter)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """All that the answers depend on, one value of JSON a key: the files are hashed for it."""
         profile = PROFILES[PROFILE]
