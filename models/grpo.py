@@ -7,10 +7,11 @@ too, and tells what a real run would cost at the pace it had.
 
 from __future__ import annotations
 
-import tempfile
+import json
+import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from .attach import attach, trained_numbers
 from .base_model import load
 from .examples import Moved
 from .recipe import Recipe
+from .resume import check_run, run_id
 from .rows import Row
-from .train import save, writing
+from .train import base_sha256, save, writing
 
+_CHECKPOINTS = ".checkpoints"
+_EVERY = 10  # steps between two of them
 _REAL_ROWS, _REAL_EPOCHS = 7_473, 3  # GSM8K's training set, as the paper goes through it
 
 
@@ -43,13 +47,13 @@ class Rollouts:
 
 @dataclass(frozen=True)
 class GrpoResult:
-    """What a run made: the mean reward of each step, and its pace."""
+    """What a run made: the mean reward of each step, and its pace, by what this sitting took."""
 
     folder: Path
     trained_numbers: int
     rewards: tuple[float, ...]
-    seconds: float
-    completions: int
+    seconds: float  # of this sitting
+    completions: int  # of this sitting
 
     @property
     def real_run_hours(self) -> float:
@@ -84,6 +88,8 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
 ) -> GrpoResult:
     """Train an adapter over `base` by rewards, and save it as a PEFT folder at `out`.
 
+    A run that was interrupted goes on from its last checkpoint there.
+
     Args:
         base: a folder of safetensors or a GGUF.
         rows: questions and their answers.
@@ -97,7 +103,7 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
     Raises:
         CheckpointError: the base cannot be loaded.
         OutputError: `out` cannot be written.
-        ThirteenError: the extra is not installed.
+        ThirteenError: the extra is not installed, or the checkpoints in `out` are another run's.
     """
     model, tokenizer = load(base)
     with writing(out):
@@ -114,28 +120,44 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
     adapted = attach(model, recipe, basis)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = GRPOTrainer(
-            adapted,
-            reward_funcs=reward,
-            args=_config(scratch, recipe, rollouts),
-            train_dataset=_dataset(tokenizer, rows),
-            processing_class=tokenizer,
-            callbacks=[_told(moved)],
-        )
-        trainer.remove_callback(PrinterCallback)  # results alone go to standard output
-        start = time.monotonic()
-        trainer.train()
-        seconds = time.monotonic() - start
+    kept = out / _CHECKPOINTS
+    told = [[row.question, row.answer] for row in rows]
+    check_run(kept / "run", run_id(base_sha256(base), asdict(recipe), asdict(rollouts), told))
+    trainer = GRPOTrainer(
+        adapted,
+        reward_funcs=reward,
+        args=_config(kept, recipe, rollouts),
+        train_dataset=_dataset(tokenizer, rows),
+        processing_class=tokenizer,
+        callbacks=[_told(moved)],
+    )
+    trainer.remove_callback(PrinterCallback)  # results alone go to standard output
+    done, checkpoint = _last(kept)
+    start = time.monotonic()
+    with writing(kept):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.monotonic() - start
     rewards = tuple(entry["reward"] for entry in trainer.state.log_history if "reward" in entry)
     save(adapted, out, base_id or str(base))
+    shutil.rmtree(kept)
     return GrpoResult(
         out,
         trained_numbers(model),
         rewards,
         seconds,
-        rollouts.steps * rollouts.questions * rollouts.completions,
+        (rollouts.steps - done) * rollouts.questions * rollouts.completions,
     )
+
+
+def _last(kept: Path) -> tuple[int, str | None]:
+    """The steps of the last whole checkpoint, and its folder; the trainer writes the state last."""
+    found = []
+    for state in kept.glob("checkpoint-*/trainer_state.json"):
+        try:
+            found.append((int(json.loads(state.read_bytes())["global_step"]), str(state.parent)))
+        except (ValueError, TypeError, KeyError):
+            continue  # cut short
+    return max(found, default=(0, None))
 
 
 def _dataset(tokenizer: Any, rows: Sequence[Row]) -> Any:
@@ -148,13 +170,13 @@ def _dataset(tokenizer: Any, rows: Sequence[Row]) -> Any:
     return Dataset.from_list([{"prompt": prompt(row), "answer": row.answer} for row in rows])
 
 
-def _config(scratch: str, recipe: Recipe, rollouts: Rollouts) -> Any:
+def _config(kept: Path, recipe: Recipe, rollouts: Rollouts) -> Any:
     import torch
     from trl import GRPOConfig
 
     on_cpu = not torch.cuda.is_available()
     return GRPOConfig(
-        output_dir=scratch,
+        output_dir=str(kept),
         use_cpu=on_cpu,
         bf16=not on_cpu,
         gradient_checkpointing=False,
@@ -168,7 +190,9 @@ def _config(scratch: str, recipe: Recipe, rollouts: Rollouts) -> Any:
         beta=0.0,
         seed=recipe.seed,
         logging_steps=1,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=_EVERY,
+        save_total_limit=1,
         report_to=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,

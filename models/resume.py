@@ -3,12 +3,44 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, ThirteenError
+
+
+def run_id(*told: object) -> str:
+    """A hash of all that decides what a run does, as JSON has it."""
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def check_run(path: Path, run: str) -> None:
+    """Note at `path` that what lies beside it is the run's that the hash `run` stands for.
+
+    Raises:
+        ThirteenError: it is another run's.
+        OutputError: it cannot be written.
+    """
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(run, encoding="utf-8")
+        found = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None
+    if found != run:
+        raise _another(path.parent)
+
+
+def _another(path: Path) -> ThirteenError:
+    return ThirteenError(
+        f"{path}: the checkpoint of a run with another base, other rows or another recipe: "
+        "remove it, or choose another folder"
+    )
 
 
 @dataclass
@@ -71,10 +103,7 @@ class Checkpoints:
         ):
             raise ThirteenError(f"{self.path}: a damaged checkpoint: remove it to begin anew") from None
         if run != self.run:
-            raise ThirteenError(
-                f"{self.path}: the checkpoint of a run with another base, other rows or another recipe: "
-                "remove it, or choose another folder"
-            )
+            raise _another(self.path)
         return standing
 
     def remove(self) -> None:

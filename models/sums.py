@@ -26,12 +26,12 @@ _BOXES = ("boxes", "bags", "baskets", "shelves", "jars", "trays", "packs", "draw
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of sum: its sign, its result, the numbers it is asked with, and the ways of asking."""
+    """A kind of sum: its sign, result and numbers, and the ways of asking and of answering."""
 
     sign: str
     result: Callable[[int, int], int]
     draw: Callable[[random.Random], tuple[int, int]]
-    words: tuple[str, ...]
+    words: tuple[tuple[str, str], ...]
 
 
 def _two(rng: random.Random) -> tuple[int, int]:
@@ -54,28 +54,45 @@ def _shared(rng: random.Random) -> tuple[int, int]:
 
 _KINDS = (
     _Kind("+", lambda a, b: a + b, _two, (
-        "{name} has {a} {things} and gets {b} more. How many {things} does {name} have now?",
-        "There are {a} {things} on the table and {b} {things} on the floor. How many {things} are there?",
-        "{name} found {a} {things} on Monday and {b} {things} on Tuesday. How many {things} did {name} find?",
-        "{name} has {a} {things}. {other} has {b} {things}. How many {things} do they have together?",
+        ("{name} has {a} {things} and gets {b} more. How many {things} does {name} have now?",
+         "{name} now has {sum} {things}."),
+        ("There are {a} {things} on the table and {b} {things} on the floor. How many {things} are there?",
+         "There are {sum} {things}."),
+        ("{name} found {a} {things} on Monday and {b} {things} on Tuesday. "
+         "How many {things} did {name} find?",
+         "{name} found {sum} {things}."),
+        ("{name} has {a} {things}. {other} has {b} {things}. How many {things} do they have together?",
+         "Together they have {sum} {things}."),
     )),
     _Kind("-", lambda a, b: a - b, _less, (
-        "{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have left?",
-        "There were {a} {things} in a shop. {b} of them were sold. How many {things} are left?",
-        "{name} has {a} {things}. {b} of them are red and the others are blue. How many {things} are blue?",
-        "{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than {other}?",
+        ("{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have left?",
+         "{name} has {sum} {things} left."),
+        ("There were {a} {things} in a shop. {b} of them were sold. How many {things} are left?",
+         "There are {sum} {things} left."),
+        ("{name} has {a} {things}. {b} of them are red and the others are blue. How many {things} are blue?",
+         "There are {sum} blue {things}."),
+        ("{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than {other}?",
+         "{name} has {sum} more {things}."),
     )),
     _Kind("*", lambda a, b: a * b, _few, (
-        "{name} has {a} {boxes} with {b} {things} in each. How many {things} does {name} have?",
-        "There are {a} {boxes}. Each of them holds {b} {things}. How many {things} are there in all?",
-        "{name} buys {a} {things}. Each costs {b} dollars. How many dollars does {name} pay?",
-        "{name} reads {b} pages every day. How many pages does {name} read in {a} days?",
+        ("{name} has {a} {boxes} with {b} {things} in each. How many {things} does {name} have?",
+         "{name} has {sum} {things}."),
+        ("There are {a} {boxes}. Each of them holds {b} {things}. How many {things} are there in all?",
+         "There are {sum} {things} in all."),
+        ("{name} buys {a} {things}. Each costs {b} dollars. How many dollars does {name} pay?",
+         "{name} pays {sum} dollars."),
+        ("{name} reads {b} pages every day. How many pages does {name} read in {a} days?",
+         "{name} reads {sum} pages."),
     )),
     _Kind("/", lambda a, b: a // b, _shared, (
-        "{name} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
-        "{name} puts {a} {things} into {b} {boxes}, the same number in each. How many {things} are in each?",
-        "{b} tickets cost {a} dollars in all. How many dollars does one ticket cost?",
-        "{name} walked {a} miles in {b} days, the same distance each day. How many miles a day was that?",
+        ("{name} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
+         "Each friend gets {sum} {things}."),
+        ("{name} puts {a} {things} into {b} {boxes}, the same number in each. How many {things} are in each?",
+         "There are {sum} {things} in each."),
+        ("{b} tickets cost {a} dollars in all. How many dollars does one ticket cost?",
+         "One ticket costs {sum} dollars."),
+        ("{name} walked {a} miles in {b} days, the same distance each day. How many miles a day was that?",
+         "{name} walked {sum} miles a day."),
     )),
 )  # fmt: skip
 
@@ -106,13 +123,14 @@ def _drawn(rng: random.Random, held_out: bool) -> Iterator[Row]:
         kind = rng.choice(_KINDS)
         a, b = kind.draw(rng)
         name, other = rng.sample(_NAMES, 2)
-        words = rng.choice(kind.words)
+        question, solution = rng.choice(kind.words)
         things, boxes = rng.choice(_THINGS), rng.choice(_BOXES)
         if _is_held_out(kind.sign, a, b) != held_out:
             continue
-        question = words.format(name=name, other=other, things=things, boxes=boxes, a=a, b=b)
         result = kind.result(a, b)
-        yield Row(question, f"{a} {kind.sign} {b} = {result}", str(result))
+        told = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
+        told["sum"] = f"{a} {kind.sign} {b} = {result}"
+        yield Row(question.format(**told), solution.format(**told), str(result))
 
 
 def _is_held_out(sign: str, a: int, b: int) -> bool:

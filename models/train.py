@@ -8,7 +8,6 @@ matrices, and v, shared by all modules, the only thing trained.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
@@ -25,7 +24,7 @@ from .attach import attach, trained_numbers
 from .base_model import load
 from .examples import Example, Moved, batches, encode, measure, row_losses
 from .recipe import Recipe
-from .resume import Checkpoints, Standing
+from .resume import Checkpoints, Standing, run_id
 from .rows import Row
 
 _BOOTSTRAPS = 10_000
@@ -208,7 +207,9 @@ def train(  # noqa: PLR0913 - each is a thing of its own
     held = [encode(tokenizer, row) for row in held_out]
     adapted = attach(model, recipe, basis)
     before = measure(model, held, moved=stage("held out, before"))
-    checkpoints = Checkpoints(out / _CHECKPOINT, _run_id(base, recipe, examples, held), _EVERY)
+    ids = [[example.ids for example in part] for part in (examples, held)]
+    run = run_id(base_sha256(base), asdict(recipe), ids)
+    checkpoints = Checkpoints(out / _CHECKPOINT, run, _EVERY)
     start = time.monotonic()
     standing = fit(
         model,
@@ -251,13 +252,6 @@ def chosen(tokenizer: Any, training: Sequence[Row], recipe: Recipe) -> list[Exam
 def _validated(model: Any, held: Sequence[Example]) -> float:
     few = held[:_VALIDATED]
     return sum(measure(model, few)) / sum(example.answer_tokens for example in few)
-
-
-def _run_id(base: Path, recipe: Recipe, examples: Sequence[Example], held: Sequence[Example]) -> str:
-    """A hash of all that decides what a run does."""
-    ids = [[example.ids for example in part] for part in (examples, held)]
-    told = [base_sha256(base), asdict(recipe), ids]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def base_sha256(base: Path) -> str:

@@ -29,6 +29,41 @@ def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
     assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 2_560 / 3600)
 
 
+class Killed(Exception):
+    pass
+
+
+def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path):
+    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
+    rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
+
+    def run(folder, stop=0, **changed):
+        def moved(done, total):
+            if done == stop:
+                raise Killed
+
+        return reinforce(
+            base("llama"), rows, folder, recipe=replace(recipe, **changed), rollouts=rollouts, moved=moved
+        )
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted = run(whole)
+    with pytest.raises(Killed):
+        run(parts, 12)
+    with pytest.raises(ThirteenError, match="the checkpoint of a run with another base"):
+        run(parts, seed=4)
+    cut_short = parts / ".checkpoints" / "checkpoint-12" / "trainer_state.json"
+    cut_short.parent.mkdir()
+    cut_short.write_text('{"global_step": 1')
+    resumed = run(parts)
+    weights = "adapter_model.safetensors"
+    assert (parts / weights).read_bytes() == (whole / weights).read_bytes()
+    assert resumed.rewards == uninterrupted.rewards and len(resumed.rewards) == 13
+    assert (resumed.completions, uninterrupted.completions) == (3 * 16, 13 * 16)
+    assert not (parts / ".checkpoints").exists()
+
+
 @pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
 def test_rollouts_out_of_bounds_are_refused(change):
     with pytest.raises(ThirteenError, match="grpo: at least 2 completions"):

@@ -19,7 +19,7 @@ def numbers(row):
 
 
 def sign(row):
-    return row.solution.split()[1]
+    return re.search(r" ([-+*/]) ", row.solution)[1]
 
 
 def test_solutions_are_right_and_questions_hold_their_numbers():
