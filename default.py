@@ -9,7 +9,7 @@ from .models.catalogue import adapter_folder
 from .models.fetch import embedded
 
 NAME = "smollm2-135m"
-ADAPTER = "smollm2-135m-gsm8k-13"
+ADAPTER = "smollm2-135m-sums-13"
 # The package holds 4-bit weights. At 8 bits their rounding is kept all but unchanged, and so is the adapter.
 TYPE = "Q8_0"
 

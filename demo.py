@@ -1,4 +1,4 @@
-"""The whole path on the embedded default: base and adapter to two GGUFs, an answer of each, their latency."""
+"""The whole path on the embedded default: base and adapter to two GGUFs, answers of each, their latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,23 @@ from .convert.adapter import load_adapter
 from .convert.pipeline import Progress
 from .default import ADAPTER, NAME, TYPE, default_model
 from .models.catalogue import adapter_folder
+from .models.judge import is_right
+from .models.sums import sums
 from .runtime.answer import Answer
 from .runtime.engine import Engine
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
-MAX_TOKENS = 80
+MAX_TOKENS = 32  # as the adapter was tuned for
+SUMS = 48  # one-step sums in words, of those held out
+_SEED = 1
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What one model said: to the one question, and how many of the sums it had right."""
+
+    answer: Answer
+    right: int
 
 
 @dataclass(frozen=True)
@@ -24,15 +36,17 @@ class DemoReport:
     """What the demo made and found; `bench` holds its latency report."""
 
     question: str
+    max_tokens: int
+    sums: int
     adapter: str
     trained_numbers: int
-    base: Answer
-    adapted: Answer
+    base: Answered
+    adapted: Answered
     bench: latency.LatencyReport
 
 
 def run(progress: Progress = lambda done, total: None) -> DemoReport:
-    """Convert the plain base and the base with the shipped adapter, ask both, and measure them in turns.
+    """Convert the plain base and the base with the shipped adapter, ask both, and measure them by turns.
 
     Raises:
         ThirteenError: the embedded model is missing, or the cache cannot be written.
@@ -41,10 +55,12 @@ def run(progress: Progress = lambda done, total: None) -> DemoReport:
     adapted = default_model(adapted=True, progress=progress)
     return DemoReport(
         question=QUESTION,
+        max_tokens=MAX_TOKENS,
+        sums=SUMS,
         adapter=ADAPTER,
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained,
-        base=_ask(base),
-        adapted=_ask(adapted),
+        base=asked(base),
+        adapted=asked(adapted),
         bench=latency.run(
             base, adapted, prompt_tokens=64, decode_tokens=32, rounds=ROUNDS_MIN, progress=progress
         ),
@@ -69,20 +85,28 @@ def table(report: DemoReport) -> Group:
         )
     sizes = [side.file_bytes / 1e6 for side in (bench.base, bench.adapted)]
     sides.add_row("file, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
-    sides.add_row("answer", *(answer.value or "none" for answer in (report.base, report.adapted)), "")
+    both = (report.base, report.adapted)
+    sides.add_row(f"sums right, of {report.sums}", *(str(side.right) for side in both), "")
+    sides.add_row("answer", *(side.answer.value or "none" for side in both), "")
     return Group(
         f"base      {NAME}, {TYPE}: {_home(bench.base.path)}",
         f"adapted   + {report.adapter}, {report.trained_numbers} trained numbers: "
         f"{_home(bench.adapted.path)}",
+        f"sums      in words, one step each, answered within {report.max_tokens} tokens",
         f"question  {report.question}",
         "",
         sides,
     )
 
 
-def _ask(model: Path) -> Answer:
-    with Engine(model, context=512, slots=1) as engine:
-        return engine.answer(QUESTION, max_tokens=MAX_TOKENS)
+def asked(model: Path) -> Answered:
+    """Put the question and the sums to a model."""
+    rows = sums(SUMS, _SEED, held_out=True)
+    with Engine(model, context=512, slots=8) as engine:
+        answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
+        answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
+    right = sum(is_right(answer, row) for answer, row in zip(answers, rows, strict=True))
+    return Answered(answer, right)
 
 
 def _home(path: str) -> str:
