@@ -86,6 +86,9 @@ def tune(
     ] = 4,
     restarts: Annotated[int, typer.Option(min=0, help="How often to begin again from the best.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of candidates and questions.")] = 13,
+    start: Annotated[
+        str | None, typer.Option(help="An adapter over the same basis, or its code, to begin with.")
+    ] = None,
     system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
     calculator: Annotated[bool, typer.Option(help="Complete sums in answers, as ask does.")] = True,
@@ -96,7 +99,8 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Learn 13 numbers on the quantized model itself, by forward passes only: no gradients."""
-    from .adapters import base_basis, check_same_base, hub_name  # noqa: PLC0415
+    from .adapters import base_basis, check_same_base, folder_of, hub_name  # noqa: PLC0415
+    from .convert.tiny_folder import numbers_of  # noqa: PLC0415
     from .default import default_model  # noqa: PLC0415
     from .models.cards import Facts, tune_card, write_card  # noqa: PLC0415
     from .models.fetch import fetch  # noqa: PLC0415
@@ -131,13 +135,14 @@ def tune(
             asking=asking,
             machine=Machine(threads, slots, context),
             step=sigma is None,
+            start=numbers_of(folder_of(start), made).astype(float) if start else None,
             base_id=hub_name(made.origin.name),
             told=told,
         )
     facts = Facts(command_line(), data.name, path.name, hub_name(made.origin.name))
     write_card(output, tune_card(output.name, result, made, facts))
     if not result.found:
-        warn(["no check found anything better than the base: the numbers are all zero"])
+        warn([f"no check found anything better than {start or 'the base: the numbers are all zero'}"])
     _show(result, output, as_json)
 
 
@@ -190,11 +195,11 @@ def _live() -> Iterator[Callable[["Progress"], None]]:
 
 
 def _cells(progress: "Progress") -> tuple[str, ...]:
-    search, last, base = progress.search, progress.last, progress.base
+    search, last = progress.search, progress.last
     checked = interval = ""
     if last.check:
         low, high = last.check.interval
-        checked = f"{last.check.score:.1%} (base {base.score:.1%})"
+        checked = f"{last.check.score:.1%} (at first {progress.start.score:.1%})"
         interval = f"{low:.1%} to {high:.1%}"
     return (
         str(search.generation),

@@ -86,15 +86,15 @@ class Search:
         settings: what decides it.
         generation: how many have been told of.
         restart: how many restarts there have been.
-        best: the numbers that did best in a check; at first none at all, all zero.
+        best: the numbers that did best in a check; at first those that it begins with.
         over: whether it has ended before all generations, for want of progress.
     """
 
-    def __init__(self, settings: Settings, base: Check) -> None:
-        """Begin at zero, the base itself, which did as well as `base` says."""
+    def __init__(self, settings: Settings, start: Numbers, check: Check) -> None:
+        """Begin at `start`, which did as well as `check` says."""
         self.settings = settings
         self.generation = self.restart = self._stale = 0
-        self.best = Best(np.zeros(settings.numbers), 0, base)
+        self.best = Best(start, 0, check)
         self.over = False
         self._begin()
 

@@ -70,7 +70,7 @@ class Progress:
 
     search: Search
     last: Generation
-    base: Check
+    start: Check
     resumed: bool  # whether the generation was on record already
 
 
@@ -116,14 +116,22 @@ class TuneResult:
 
     @property
     def found(self) -> bool:
-        """Whether there are any better numbers than the base's, all zero."""
+        """Whether there are any better numbers than those of the start."""
         return self.best.generation > 0
 
 
 Told = Callable[[Progress], None]
 
 
-def search_for(judge: Judge, data: Data, settings: Settings, journal: Journal, told: Told) -> Search:
+def search_for(  # noqa: PLR0913 - each is a thing of its own
+    judge: Judge,
+    data: Data,
+    settings: Settings,
+    journal: Journal,
+    told: Told,
+    *,
+    start: Numbers | None = None,
+) -> Search:
     """Go through the generations, those on record first.
 
     Args:
@@ -132,6 +140,7 @@ def search_for(judge: Judge, data: Data, settings: Settings, journal: Journal, t
         settings: what decides the search.
         journal: where each generation is on record as it ends.
         told: called after each.
+        start: where it begins; by default at zero, the base itself.
 
     Returns:
         The search at its end.
@@ -139,23 +148,23 @@ def search_for(judge: Judge, data: Data, settings: Settings, journal: Journal, t
     Raises:
         ThirteenError: the journal cannot be written, or is not of this search.
     """
-    zero = np.zeros(settings.numbers)
+    start = np.zeros(settings.numbers) if start is None else start
     if not journal.generations:
-        start, before = perf_counter(), judge.spent.model_s
-        check = _checked(judge, zero, data)
-        seconds, model_s = perf_counter() - start, judge.spent.model_s - before
+        began, before = perf_counter(), judge.spent.model_s
+        check = _checked(judge, start, data)
+        seconds, model_s = perf_counter() - began, judge.spent.model_s - before
         journal.append(Generation((), check, seconds, model_s, settings.sigma))
-    base = journal.generations[0].check
-    if base is None:
-        raise ThirteenError(f"{journal.path}: the base's own check is missing")
-    search = Search(settings, base)
+    first = journal.generations[0].check
+    if first is None:
+        raise ThirteenError(f"{journal.path}: the check of the start is missing")
+    search = Search(settings, start, first)
     for generation in journal.generations[1:]:
         _advance(search, generation)
-        told(Progress(search, generation, base, resumed=True))
+        told(Progress(search, generation, first, resumed=True))
     while not search.done:
         generation = _run(judge, search, data)
         journal.append(generation)
-        told(Progress(search, generation, base, resumed=False))
+        told(Progress(search, generation, first, resumed=False))
     return search
 
 
@@ -195,6 +204,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     asking: Asking,
     machine: Machine,
     step: bool = False,
+    start: Numbers | None = None,
     base_id: str = "",
     told: Told = lambda progress: None,
 ) -> TuneResult:
@@ -209,6 +219,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
         asking: how questions are put and scored.
         machine: what runs the model.
         step: whether the first step's size is found by how far it moves the model, whatever `settings` say.
+        start: the numbers that it begins with; by default zeros, the base itself.
         base_id: the base's name to record in the adapter; else that of the basis.
         told: called after each generation.
 
@@ -218,6 +229,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     profile = Profile(machine.context, machine.slots, _BATCH, "f16", repack=True, prefix_bytes=0)
     out_part = out / _WORK
     chosen = asdict(settings) | ({"sigma": "by divergence"} if step else {})
+    chosen |= {} if start is None else {"start": start.tolist()}
     journal = Journal(out, _told(model, basis, data, asking, chosen))
     with (
         Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,
@@ -231,7 +243,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
             rows = data.drawn(settings.seed, -1)[:_STEP_ROWS]
             sigma = first_step(engine, judge, rows, numbers=settings.numbers, seed=settings.seed)
             settings = replace(settings, sigma=float(f"{sigma:.2g}"))
-        search = search_for(judge, data, settings, journal, told)
+        search = search_for(judge, data, settings, journal, told, start=start)
         best = _rounded(search.best)
         outcomes = Outcomes(out)
         before = outcomes.right(judge.right, np.zeros(settings.numbers), data.held_out)

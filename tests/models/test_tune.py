@@ -130,6 +130,22 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
     ]
 
 
+def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_better(tmp_path):
+    seen, close = [], PLANTED * 0.98
+
+    class Watched(Planted):
+        def right(self, numbers, rows):
+            seen.append(numbers)
+            return super().right(numbers, rows)
+
+    short = replace(SETTINGS, generations=1, check_every=1, sigma=0.2)
+    journal = Journal(tmp_path, told(short))
+    search = search_for(Watched(), DATA, short, journal, lambda progress: None, start=close)
+    assert seen[0] is close and seen[1] is not close
+    assert np.array_equal(search.best.numbers, close) and search.best.generation == 0
+    assert search.best.check == journal.generations[0].check
+
+
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
     short, long = replace(SETTINGS, generations=10), replace(SETTINGS, generations=20)
     search_for(Planted(), DATA, short, Journal(tmp_path, {}), lambda progress: None)
@@ -153,7 +169,7 @@ def test_without_progress_it_begins_again_and_then_ends(tmp_path):
 
 
 def test_a_restart_draws_other_candidates_from_the_best():
-    search = Search(replace(SETTINGS, patience=1), Check(0.5, 1, 2))
+    search = Search(replace(SETTINGS, patience=1), np.zeros(13), Check(0.5, 1, 2))
     first = np.array(search.candidates)
     search.tell([0.0] * 12)
     search.checked(Check(0.1, 0, 2))

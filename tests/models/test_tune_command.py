@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from thirteen.adapters import base_basis
 from thirteen.convert.pipeline import convert
 from thirteen.convert.short_code import decode
+from thirteen.convert.tiny_folder import write_folder
 
 from ..commands import Commands, Done
 
@@ -81,6 +84,19 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
     again = tune(place, out, "--json")
     assert again.stderr.count("on record") == 2
     assert json.loads(again.stdout)["numbers"] == told["numbers"]
+
+
+def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
+    numbers, out = np.full(13, 0.25, np.float32), place.folder / "second"
+    write_folder(base_basis(str(place.base)), numbers, place.folder / "first", "tiny")
+    started = tune(place, out, "--json", "--start", place.folder / "first")
+    told = json.loads(started.stdout)
+    assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found
+    assert "anything better than" in started.stderr and str(place.folder / "first") in started.stderr
+    other = tune(place, out)
+    assert other.status == 2 and "has start [0.25" in other.stderr and other.stderr.count("\n") == 1, other
+    missing = tune(place, out, "--start", "nowhere")
+    assert missing.status == 2 and "no adapter 'nowhere'" in missing.stderr, missing
 
 
 @pytest.mark.parametrize(
