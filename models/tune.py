@@ -30,6 +30,7 @@ from .paired import Paired
 from .rows import Row
 from .search import Best, Check, Numbers, Search, Settings
 from .step import first_step
+from .train import writing
 
 _BATCH = 512
 _STEP_ROWS = 16  # whose answers tell how far a step moves the model
@@ -153,7 +154,7 @@ def search_for(  # noqa: PLR0913 - each is a thing of its own
         began, before = perf_counter(), judge.spent.model_s
         check = _checked(judge, start, data)
         seconds, model_s = perf_counter() - began, judge.spent.model_s - before
-        journal.append(Generation((), check, seconds, model_s, settings.sigma))
+        journal.record(Generation((), check, seconds, model_s, settings.sigma))
     first = journal.generations[0].check
     if first is None:
         raise ThirteenError(f"{journal.path}: the check of the start is missing")
@@ -163,7 +164,7 @@ def search_for(  # noqa: PLR0913 - each is a thing of its own
         told(Progress(search, generation, first, resumed=True))
     while not search.done:
         generation = _run(judge, search, data)
-        journal.append(generation)
+        journal.record(generation)
         told(Progress(search, generation, first, resumed=False))
     return search
 
@@ -230,8 +231,10 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     out_part = out / _WORK
     chosen = asdict(settings) | ({"sigma": "by divergence"} if step else {})
     chosen |= {} if start is None else {"start": start.tolist()}
-    journal = Journal(out, _told(model, basis, data, asking, chosen))
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     with (
+        Journal(out, _told(model, basis, data, asking, chosen)) as journal,
         Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,
         CandidateFile(basis, open_checkpoint(model), out_part) as file,
     ):

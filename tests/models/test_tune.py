@@ -49,7 +49,8 @@ def told(settings=SETTINGS):
 
 
 def run(folder, judge=None, settings=SETTINGS, each=lambda progress: None):
-    return search_for(judge or Planted(), DATA, settings, Journal(folder, told(settings)), each)
+    with Journal(folder, told(settings)) as journal:
+        return search_for(judge or Planted(), DATA, settings, journal, each)
 
 
 def test_it_finds_what_was_planted(tmp_path):
@@ -139,8 +140,8 @@ def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_bet
             return super().right(numbers, rows)
 
     short = replace(SETTINGS, generations=1, check_every=1, sigma=0.2)
-    journal = Journal(tmp_path, told(short))
-    search = search_for(Watched(), DATA, short, journal, lambda progress: None, start=close)
+    with Journal(tmp_path, told(short)) as journal:
+        search = search_for(Watched(), DATA, short, journal, lambda progress: None, start=close)
     assert seen[0] is close and seen[1] is not close
     assert np.array_equal(search.best.numbers, close) and search.best.generation == 0
     assert search.best.check == journal.generations[0].check
@@ -148,11 +149,11 @@ def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_bet
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
     short, long = replace(SETTINGS, generations=10), replace(SETTINGS, generations=20)
-    search_for(Planted(), DATA, short, Journal(tmp_path, {}), lambda progress: None)
     resumed = []
-    search_for(
-        Planted(), DATA, long, Journal(tmp_path, {}), lambda progress: resumed.append(progress.resumed)
-    )
+    for settings in (short, long):
+        with Journal(tmp_path, {}) as journal:
+            resumed.clear()
+            search_for(Planted(), DATA, settings, journal, lambda progress: resumed.append(progress.resumed))
     assert resumed == [True] * 10 + [False] * 10
 
 
@@ -180,15 +181,15 @@ def test_a_restart_draws_other_candidates_from_the_best():
 
 def test_the_journal_of_another_run_is_refused(tmp_path):
     run(tmp_path, None, replace(SETTINGS, generations=2))
-    with pytest.raises(ThirteenError, match=r"the run there has seed 13, this one 14"):
+    with pytest.raises(ThirteenError, match=r"another search: seed is 13 there and 14 here"):
         run(tmp_path, None, replace(SETTINGS, seed=14, generations=2))
 
 
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("[1]", "line 3: not an entry"),
-        ("{", "line 3: not an entry"),
+        ("[1]", "line 3: not a record"),
+        ("{", "line 3: not a record"),
         ('{"scores": 1}', "line 3: not a generation"),
         ('{"scores": ["a"], "check": null, "seconds": 0, "tokens_s": 0}', "line 3: not a generation"),
         ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "cannot have had"),
@@ -205,8 +206,17 @@ def test_a_damaged_journal_is_refused(tmp_path, line, says):
 
 def test_no_disk_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(ThirteenError, match=r"file/run/generations\.jsonl: Not a directory"):
         Journal(tmp_path / "file" / "run", {})
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
+    """Two searches that write by turns would end as neither."""
+    settings = replace(SETTINGS, generations=2)
+    with Journal(tmp_path, told(settings)) as journal:
+        search_for(Planted(), DATA, settings, journal, lambda progress: None)
+        with pytest.raises(OutputError, match="another process is writing"):
+            Journal(tmp_path, told(settings)).record(journal.generations[0])
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
     assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found
     assert "anything better than" in started.stderr and str(place.folder / "first") in started.stderr
     other = tune(place, out)
-    assert other.status == 2 and "has start [0.25" in other.stderr and other.stderr.count("\n") == 1, other
+    assert other.status == 2 and "start is [0.25" in other.stderr and other.stderr.count("\n") == 1, other
     missing = tune(place, out, "--start", "nowhere")
     assert missing.status == 2 and "no adapter 'nowhere'" in missing.stderr, missing
 
