@@ -135,13 +135,22 @@ By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.
 | --- | --- |
 {table}
 
-Time: {result.seconds / 60:.1f} minutes, {recipe.threads} threads. Three epochs of GSM8K, eight answers to a
-question, would take {result.real_run_hours:,.0f} hours at this pace: they are a GPU's work.
+Time: {result.seconds / 60:.1f} minutes in the last sitting, {recipe.threads} threads.{_real_run(result)}
 
 ## What it changed
 The mean reward of the first fifth of the steps was {result.mean(first=True):.3f}, of the last
 {result.mean(first=False):.3f}.
 """
+
+
+def _real_run(result: "GrpoResult") -> str:
+    hours = result.real_run_hours
+    if hours is None:
+        return ""
+    return (
+        f" Three epochs of GSM8K, eight answers to a\nquestion, would take {hours:,.0f} hours at this pace: "
+        "they are a GPU's work."
+    )
 
 
 def write_card(folder: Path, text: str) -> None:

@@ -56,8 +56,13 @@ class GrpoResult:
     completions: int  # of this sitting
 
     @property
-    def real_run_hours(self) -> float:
-        """What the paper's three epochs of GSM8K would take at this pace, eight answers to a question."""
+    def real_run_hours(self) -> float | None:
+        """What the paper's three epochs of GSM8K would take at this pace, eight answers to a question.
+
+        None if all steps had been done in an earlier sitting.
+        """
+        if not self.completions:
+            return None
         return _REAL_ROWS * _REAL_EPOCHS * 8 * self.seconds / self.completions / 3600
 
     def mean(self, first: bool) -> float:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.errors import ThirteenError
+from thirteen.models import grpo
 from thirteen.models.grpo import Rollouts, reinforce, reward
 from thirteen.models.recipe import RECIPES
 from thirteen.models.rows import Row
@@ -31,6 +32,10 @@ def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
 
 class Killed(Exception):
     pass
+
+
+def raise_killed(*_):
+    raise Killed
 
 
 def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path):
@@ -62,6 +67,23 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
     assert resumed.rewards == uninterrupted.rewards and len(resumed.rewards) == 13
     assert (resumed.completions, uninterrupted.completions) == (3 * 16, 13 * 16)
     assert not (parts / ".checkpoints").exists()
+
+
+def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_path, monkeypatch):
+    rows, rollouts = [Row("Say a number.", "", "7")], Rollouts(steps=3, questions=1, completions=4, tokens=2)
+    recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
+
+    def run(folder):
+        return reinforce(base("llama"), rows, folder, recipe=recipe, rollouts=rollouts)
+
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(grpo, "save", raise_killed)
+        run(tmp_path / "parts")
+    resumed = run(tmp_path / "parts")
+    assert resumed.rewards == whole.rewards and resumed.real_run_hours is None
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "parts" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
 
 
 @pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
