@@ -8,7 +8,7 @@ import numpy as np
 
 from ..convert.basis import TARGETS, Basis
 from ..convert.short_code import ShortCode, encode, mark_of
-from ..errors import OutputError
+from .output import writing
 from .recipe import Recipe
 
 if TYPE_CHECKING:
@@ -159,7 +159,6 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    try:
-        (folder / "README.md").write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder / 'README.md'}: cannot write: {error.strerror or error}") from None
+    path = folder / "README.md"
+    with writing(path):
+        path.write_text(text, encoding="utf-8")

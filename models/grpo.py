@@ -21,10 +21,11 @@ from ..runtime.answer import final_answer, parse_number
 from .attach import attach, trained_numbers
 from .base_model import load
 from .examples import Moved
+from .output import make_folder, writing
 from .recipe import Recipe
 from .resume import check_run, run_id
 from .rows import Row
-from .train import base_sha256, save, writing
+from .train import base_sha256, save
 
 _CHECKPOINTS = ".checkpoints"
 _EVERY = 10  # steps between two of them
@@ -111,13 +112,13 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
         ThirteenError: the extra is not installed, or the checkpoints in `out` are another run's.
     """
     model, tokenizer = load(base)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     try:
         from trl import GRPOTrainer
     except ImportError as error:
         raise ThirteenError(f"grpo needs {error.name}: pip install 'thirteen[train]'") from None
     import torch
+    from safetensors import SafetensorError
     from transformers import PrinterCallback
 
     torch.set_num_threads(recipe.threads)
@@ -139,7 +140,7 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     done, checkpoint = _last(kept)
     start = time.monotonic()
-    with writing(kept):
+    with writing(kept, SafetensorError):
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - start
     rewards = tuple(entry["reward"] for entry in trainer.state.log_history if "reward" in entry)

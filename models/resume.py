@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, ThirteenError
+from .output import make_folder, writing
 
 
 def run_id(*told: object) -> str:
@@ -25,13 +26,11 @@ def check_run(path: Path, run: str) -> None:
         ThirteenError: it is another run's.
         OutputError: it cannot be written.
     """
-    try:
+    make_folder(path.parent)
+    with writing(path):
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(run, encoding="utf-8")
         found = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None
     if found != run:
         raise _another(path.parent)
 

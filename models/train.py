@@ -11,18 +11,18 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..convert.basis import Basis
 from ..digest import file_sha256
-from ..errors import OutputError, ThirteenError
+from ..errors import ThirteenError
 from .attach import attach, trained_numbers
 from .base_model import load
 from .examples import Example, Moved, batches, encode, measure, row_losses
+from .output import make_folder, writing
 from .recipe import Recipe
 from .resume import Checkpoints, Standing, run_id
 from .rows import Row
@@ -197,8 +197,7 @@ def train(  # noqa: PLR0913 - each is a thing of its own
         ThirteenError: No training row is short enough, or the loss is no longer a number.
     """
     model, tokenizer = load(base)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     import torch
 
     torch.set_num_threads(recipe.threads)
@@ -260,24 +259,15 @@ def base_sha256(base: Path) -> str:
     return ", ".join(file_sha256(file) for file in files)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in writing `path` into an OutputError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path}: cannot write: {getattr(error, 'strerror', None) or error}") from None
-
-
 def save(adapted: Any, out: Path, base_id: str) -> None:
     """Save a PEFT model's adapter as a folder whose files are the same for the same weights.
 
     Raises:
         OutputError: it cannot be written.
     """
-    with writing(out):
+    from safetensors import SafetensorError
+
+    with writing(out, SafetensorError):
         adapted.peft_config["default"].base_model_name_or_path = base_id
         adapted.save_pretrained(out, save_embedding_layers=False)  # else it asks the hub about the base
         path = out / "adapter_config.json"

@@ -26,11 +26,11 @@ from ..runtime.profile import Profile
 from .journal import Generation, Journal
 from .judge import Asking, EngineJudge, Judge, Spent
 from .outcomes import Outcomes
+from .output import make_folder
 from .paired import Paired
 from .rows import Row
 from .search import Best, Check, Numbers, Search, Settings
 from .step import first_step
-from .train import writing
 
 _BATCH = 512
 _STEP_ROWS = 16  # whose answers tell how far a step moves the model
@@ -231,8 +231,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     out_part = out / _WORK
     chosen = asdict(settings) | ({"sigma": "by divergence"} if step else {})
     chosen |= {} if start is None else {"start": start.tolist()}
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     with (
         Journal(out, _told(model, basis, data, asking, chosen)) as journal,
         Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,

@@ -1,0 +1,36 @@
+"""What goes wrong in writing is one line, and needs nothing that comes with an extra."""
+
+import subprocess
+import sys
+
+import pytest
+from thirteen.errors import OutputError
+from thirteen.models.output import make_folder, writing
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    make_folder(tmp_path / "some" / "folder")
+    make_folder(tmp_path / "some" / "folder")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"file/folder: cannot write: Not a directory"):
+        make_folder(tmp_path / "file" / "folder")
+
+
+def test_only_the_errors_named_are_of_writing(tmp_path):
+    with pytest.raises(OutputError, match="cannot write: full"), writing(tmp_path, ValueError):
+        raise ValueError("full")
+    with pytest.raises(ValueError, match="other"), writing(tmp_path):
+        raise ValueError("other")
+
+
+def test_tune_writes_without_what_only_train_installs(tmp_path):
+    """Its extra is cma alone: `writing` once imported safetensors."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "sys.modules.update(dict.fromkeys(('safetensors', 'torch', 'transformers', 'peft')))\n"
+        "from thirteen.models.cards import write_card; from thirteen.models.output import make_folder\n"
+        "import thirteen.models.tune\n"
+        "out = Path(sys.argv[1]); make_folder(out); write_card(out, 'card')"
+    )
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=True, cwd=tmp_path)
+    assert (tmp_path / "out" / "README.md").read_text() == "card"
