@@ -12,12 +12,12 @@ from .errors import ThirteenError
 
 if TYPE_CHECKING:
     from .runtime.answer import Answer
-    from .runtime.engine import Engine
+    from .runtime.engine.engine import Engine
     from .runtime.request import Sampling
 
 __all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
 
-_HOMES = {"Answer": "runtime.answer", "Engine": "runtime.engine", "Sampling": "runtime.request"}
+_HOMES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
 
 
 def __getattr__(name: str) -> Any:

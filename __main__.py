@@ -1,5 +1,5 @@
 """`python -m thirteen` is the command `thirteen`."""
 
-from .cli import main
+from .cli.main import main
 
 main()

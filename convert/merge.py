@@ -14,11 +14,11 @@ from tempfile import mkdtemp
 from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
-from .adapted import Adapted, AdapterSource, Source
-from .checkpoint import INDEX, FolderCheckpoint, open_checkpoint
+from ..files.safetensors import write_blocks
+from .merged_view import Adapted, AdapterSource, Source
 from .pipeline import BLOCK_WEIGHTS, Progress
-from .quantize import quantize
-from .safetensors_file import write_blocks
+from .quantize.ggml import quantize
+from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
 
 SHARD_BYTES = 5_000_000_000  # as transformers has it
 # What a checkpoint has beside its weights, and a merge does not change.

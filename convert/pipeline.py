@@ -16,19 +16,19 @@ from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaF
 from threadpoolctl import threadpool_limits
 
 from ..errors import OutputError
-from ..gguf_file import Field, read_header
-from . import architecture as arch
-from . import plan
-from .adapted import Adapted, AdapterSource, Source
-from .architecture import TensorSpec
-from .budget import Prediction, Wish, measure_all, plan_for_size
-from .checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
-from .importance import read_importance
-from .plan import TensorPlan
-from .quantize import quantize
-from .rounding import Rounding
-from .safetensors_file import Rows
-from .write import ALIGNMENT, check_target, header_bytes, write_gguf
+from ..files.gguf_header import Field, read_header
+from ..files.safetensors import Rows
+from . import tensors
+from .merged_view import Adapted, AdapterSource, Source
+from .quantize import plan
+from .quantize.ggml import quantize
+from .quantize.importance import read_importance
+from .quantize.rounding import Rounding
+from .quantize.size_planner import Prediction, Wish, measure_all, plan_for_size
+from .source import architecture as arch
+from .source.checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
+from .tensors import ALIGNMENT, TensorPlan, TensorSpec
+from .write import check_target, header_bytes, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
 BLOCK_WEIGHTS = 1 << 22
@@ -125,7 +125,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     started = time.perf_counter()
     if sum(given is not None for given in (type_, wish, like)) > 1:
         raise OutputError(f"{output}: a type, a size and a file to be like: give one of them")
-    ggml_type = plan.parse_type(type_ or DEFAULT_TYPE)
+    ggml_type = tensors.parse_type(type_ or DEFAULT_TYPE)
     check_target(output, *(path for path in (base, adapter, importance, like) if path))
     checkpoint = open_checkpoint(base, base_id)
     model = _Model(checkpoint, adapter, adapter_id, importance)
@@ -134,7 +134,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
         hashed = pool.submit(checkpoint.sha256)
         if wish is None:
-            plans = _plans(checkpoint, plan.uniform(checkpoint.specs.values(), ggml_type))
+            plans = _plans(checkpoint, tensors.uniform(checkpoint.specs.values(), ggml_type))
             plans, asked = _plans_like(like, plans) if like else (plans, ggml_type.name)
             blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
             fields = _fields(model, asked)
@@ -187,7 +187,7 @@ def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:
     if factors is None:
         return plans
     spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
-    return [*plans, plan.planned(spec, GGMLQuantizationType.F32)]
+    return [*plans, tensors.planned(spec, GGMLQuantizationType.F32)]
 
 
 def _plans_like(like: Path, plans: list[TensorPlan]) -> tuple[list[TensorPlan], str]:
@@ -207,7 +207,7 @@ def _plan_for_size(
             f"{importance.path}: no sensitivities were measured: errors count relative to each matrix' output"
         )
     options = measure_all(base.specs, model, importance, wish.costs, pool, progress)
-    every = _plans(base, plan.uniform(base.specs.values(), GGMLQuantizationType.F32))
+    every = _plans(base, tensors.uniform(base.specs.values(), GGMLQuantizationType.F32))
     rest = sum(p.nbytes + -p.nbytes % ALIGNMENT for p in every if p.source not in base.specs)
     overhead = rest + header_bytes(base.architecture.name, fields | _hash("0" * 64), every)
     plans, prediction = plan_for_size(

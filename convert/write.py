@@ -16,15 +16,13 @@ import numpy as np
 from gguf import GGUFValueType, GGUFWriter
 
 from ..errors import OutputError
-from ..gguf_file import Field
-from .plan import TensorPlan
+from ..files.gguf_header import Field
+from .tensors import ALIGNMENT, TensorPlan
 
 try:
     import fcntl
 except ImportError:  # Windows: there, two conversions to one target are not told from each other
     fcntl = None  # type: ignore[assignment]
-
-ALIGNMENT = 32
 
 
 def write_gguf(

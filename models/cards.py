@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..convert.basis import TARGETS, Basis
-from ..convert.short_code import ShortCode, encode, mark_of
+from ..convert.adapter.basis import TARGETS, Basis
+from ..convert.adapter.short_code import ShortCode, encode, mark_of
 from .output import writing
-from .recipe import Recipe
+from .training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from .grpo import GrpoResult, Rollouts
-    from .train import TrainResult
-    from .tune import TuneResult
+    from .training.grpo import GrpoResult, Rollouts
+    from .training.train import TrainResult
+    from .tuning.tune import TuneResult
 
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 

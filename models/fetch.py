@@ -4,8 +4,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from ..digest import file_sha256
 from ..errors import DownloadError
+from ..files.hashing import file_sha256
 from .catalogue import adapter_folder, catalogue
 from .hub import What, download
 

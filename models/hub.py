@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from ..digest import file_sha256
 from ..errors import DownloadError
+from ..files.hashing import file_sha256
 from .catalogue import catalogue
 
 What = Literal["base", "adapter"]

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TypeGuard
 
 from ..errors import RequestError
-from .grammar import Grammar
+from .grammar.grammar import Grammar
 
 BASE = "base"  # the name of no adapter
 LOGPROBS_MAX = 20

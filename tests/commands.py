@@ -65,7 +65,7 @@ def _child(order: dict[str, Any], streams: list[int]) -> int:
     sys.argv = ["thirteen", *order["argv"]]
     status = 1
     try:
-        from thirteen.cli import main
+        from thirteen.cli.main import main
 
         main()
         status = 0
@@ -82,8 +82,8 @@ def _serve() -> None:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # a debugger for each abort would take seconds
     import thirteen.convert.pipeline
     import thirteen.models.fetch
-    import thirteen.runtime.engine  # noqa: F401 - loaded once for all children
-    from thirteen.cli import main
+    import thirteen.runtime.engine.engine  # noqa: F401 - loaded once for all children
+    from thirteen.cli.main import main
 
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), suppress(SystemExit):
         sys.argv = ["thirteen", "inspect", os.devnull]  # what the command line itself loads late

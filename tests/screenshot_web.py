@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from thirteen.models.fetch import embedded
-from thirteen.tests.runtime.page_server import served
+from thirteen.tests.runtime.server.page_server import served
 from thirteen.web.serve import app
 from thirteen.web.site import write_site
 from thirteen.web.wllama import wllama_files

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
 
-from ..digest import file_sha256
 from ..errors import ModelFileError, OutputError
-from ..gguf_file import read_header
-from ..runtime.model_file import check_model
-from ..runtime.need import need
-from ..runtime.page import FILES as PAGE
+from ..files.gguf_header import read_header
+from ..files.hashing import file_sha256
+from ..runtime.engine.memory_estimate import need
+from ..runtime.llama.gguf_checks import check_model
 from ..runtime.profile import PROFILES
 from ..runtime.request import check_whole
+from ..runtime.server.static_files import FILES as PAGE
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20

@@ -13,8 +13,8 @@ from hashlib import sha512
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ..cache import cache_dir
 from ..errors import DownloadError
+from ..files.cache_folder import cache_dir
 
 VERSION = "3.13.0"
 _NAME = f"wllama-{VERSION}.tgz"

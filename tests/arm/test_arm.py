@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from thirteen.cache import cache_dir
-from thirteen.convert.costs import costs_for
-from thirteen.gguf_file import read_header
-from thirteen.runtime.engine import Engine
-from thirteen.runtime.llama import Context, Model, Room, Span
-from thirteen.runtime.need import REPACKED, copied_bytes
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.files.cache_folder import cache_dir
+from thirteen.files.gguf_header import read_header
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.memory_estimate import REPACKED, copied_bytes
+from thirteen.runtime.llama.context import Context, Room, Span
+from thirteen.runtime.llama.model import Model
 
 pytestmark = pytest.mark.arm
 

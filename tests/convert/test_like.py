@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from thirteen.convert.pipeline import convert
-from thirteen.convert.plan import TensorPlan
+from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.errors import ModelFileError, OutputError
-from thirteen.gguf_file import read_header
+from thirteen.files.gguf_header import read_header
 
 from ..runtime.conftest import write_gguf as write_tiny
-from .adapters import train
+from .peft_adapters import train
 from .test_merge import lora
 
 Base = Callable[[str], Path]

@@ -10,9 +10,9 @@ import pytest
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from thirteen.convert import pipeline
 from thirteen.convert.pipeline import convert
-from thirteen.gguf_file import read_header
+from thirteen.files.gguf_header import read_header
 
-from .adapters import Arrays, as_gguf, peft_merged, plain, read_gguf, train
+from .peft_adapters import Arrays, as_gguf, peft_merged, plain, read_gguf, train
 
 Base = Callable[[str], Path]
 

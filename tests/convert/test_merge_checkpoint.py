@@ -15,7 +15,7 @@ from thirteen.errors import OutputError, ThirteenError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..commands import Commands
-from .adapters import peft_merged, plain, read_gguf, train
+from .peft_adapters import peft_merged, plain, read_gguf, train
 
 Base = Callable[[str], Path]
 

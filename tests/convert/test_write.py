@@ -16,12 +16,11 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert import write
-from thirteen.convert.architecture import TensorSpec
 from thirteen.convert.pipeline import convert
-from thirteen.convert.plan import planned
+from thirteen.convert.tensors import TensorSpec, planned
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
-from thirteen.gguf_file import Field, read_header
+from thirteen.files.gguf_header import Field, read_header
 
 Base = Callable[[str], Path]
 
@@ -155,7 +154,8 @@ def test_a_part_file_that_became_the_target_meanwhile_is_let_be(third: bool, tmp
 KILLED = """
 import sys, time
 from pathlib import Path
-from thirteen.convert import pipeline, rounding
+from thirteen.convert import pipeline
+from thirteen.convert.quantize import rounding
 base, target = map(Path, sys.argv[1:])
 quantize, pipeline.BLOCK_WEIGHTS, count = rounding.quantize, 1000, 0
 def slow(*args):

@@ -18,13 +18,14 @@ import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from thirteen.cache import cache_dir
-from thirteen.convert.costs import costs_for
-from thirteen.default import ADAPTER, default_model
-from thirteen.gguf_file import read_header
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.files.cache_folder import cache_dir
+from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
-from thirteen.runtime.engine import Engine
-from thirteen.runtime.llama import Adapter, Context, Model, Room, Span
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.context import Context, Room, Span
+from thirteen.runtime.llama.model import Adapter, Model
+from thirteen.workflows.default_model import ADAPTER, default_model
 
 pytestmark = pytest.mark.interop
 

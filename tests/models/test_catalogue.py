@@ -4,7 +4,7 @@ import re
 from math import prod
 
 import pytest
-from thirteen.convert.architecture import from_config, tensor_specs
+from thirteen.convert.source.architecture import from_config, tensor_specs
 from thirteen.errors import DownloadError
 from thirteen.models.catalogue import adapter_folder, catalogue
 

@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from thirteen.cache import cache_dir
 from thirteen.errors import DownloadError, OutputError
+from thirteen.files.cache_folder import cache_dir
 from thirteen.models.catalogue import catalogue
 from thirteen.models.fetch import embedded, fetch
 
-from .hub import Repository, serve
+from .hub_server import Repository, serve
 
 OLD, NEW = "0" * 39 + "1", "0" * 39 + "2"
 WEIGHTS = os.urandom(100_000)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from thirteen.models.texts import calibration, held_out
-from thirteen.runtime.answer import final_answer
-from thirteen.runtime.passages import Passage, read_passages
+from thirteen.runtime.arithmetic.final_answer import final_answer
+from thirteen.runtime.calibration.corpus import Passage, read_passages
 
 SETS = {"calibration": (calibration, 95, 55), "held out": (held_out, 30, 20)}
 PLAIN = (

@@ -8,11 +8,11 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.models.fetch import embedded
-from thirteen.runtime.engine import Engine
+from thirteen.runtime.engine.engine import Engine
 
-from . import serving
 from .fakes import fakes
-from .serving import Served, served
+from .server import serving
+from .server.serving import Served, served
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")

@@ -10,10 +10,10 @@ from zlib import crc32
 import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
-from thirteen.runtime import engine as engine_module
-from thirteen.runtime import intake as intake_module
-from thirteen.runtime.engine import Engine
-from thirteen.runtime.intake import Load
+from thirteen.runtime.engine import dispatcher as intake_module
+from thirteen.runtime.engine import engine as engine_module
+from thirteen.runtime.engine.dispatcher import Load
+from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import TokenLogprob
 
 END_OF_TURN = 256

@@ -7,7 +7,7 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.errors import RequestError
-from thirteen.runtime.engine import Engine
+from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.profile import PROFILES, Profile
 
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"

@@ -11,15 +11,15 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from thirteen.errors import DownloadError
-from thirteen.runtime.engine import Engine
+from thirteen.runtime.engine.engine import Engine
 from thirteen.web.serve import app
 from thirteen.web.site import write_site
 from thirteen.web.wllama import wllama_files
 
 from ..runtime.conftest import tensors
-from ..runtime.page_server import served
-from ..runtime.test_page import PALE
-from ..vectors import FILE, vectors
+from ..runtime.server.page_server import served
+from ..runtime.server.test_page import PALE
+from .arithmetic_vectors import FILE, vectors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")

@@ -13,7 +13,7 @@ from thirteen.web.serve import app
 from thirteen.web.site import PART_BYTES, write_site
 from thirteen.web.wllama import wllama_files
 
-from ..runtime.page_server import served
+from ..runtime.server.page_server import served
 
 ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
 

@@ -1,0 +1,233 @@
+"""Question sets: those of the literature by their names, from the hub, and any file of questions and answers.
+
+A set by name is one file of one commit, so that two machines ask the same.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ...errors import RequestError
+from ...files.json_lines import parse_json, read_bounded, read_json_lines
+from ...models.hub import download_file
+from ...runtime.arithmetic.final_answer import format_number, parse_number
+from ...runtime.request import check_whole
+
+QUESTIONS_MAX = 100_000
+CHARACTERS_MAX = 20_000  # of a question
+_SHOWN = 40  # characters of an answer that is no number
+
+# ASDiv's "9 (apples)"; answers of several parts, times and words are none.
+_WITH_UNIT = re.compile(r"([^();:]+?)\s*(?:\([^()]*\))?")
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question and its answer.
+
+    Attributes:
+        text: what is asked.
+        answer: the number that is right, as format_number() writes it.
+        group: questions of one group are variations of one another, and no independent evidence.
+    """
+
+    text: str
+    answer: str
+    group: str
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Questions, in an order that stays.
+
+    Attributes:
+        name: of the set, or of the file.
+        source: the file here, or repository, commit and file on the hub.
+        questions: at least one.
+        left_out: rows whose answer is no single number.
+    """
+
+    name: str
+    source: str
+    questions: tuple[Question, ...]
+    left_out: int = 0
+
+    @cached_property
+    def sha256(self) -> str:
+        """The hash of questions and answers, whatever file they came in."""
+        pairs = [(question.text, question.answer) for question in self.questions]
+        return sha256(json.dumps(pairs).encode()).hexdigest()
+
+    def spread(self, most: int | None) -> "QuestionSet":
+        """At most so many of the questions, spread evenly over the set, since many are in some order.
+
+        Raises:
+            RequestError: `most` is not a whole number from 1.
+        """
+        if most is None:
+            return self
+        check_whole("bench: limit", most, 1)
+        total = len(self.questions)
+        few = min(most, total)
+        return replace(self, questions=tuple(self.questions[n * total // few] for n in range(few)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A set of the hub; `read` makes a question of a row, or None if its answer is no single number."""
+
+    hub_id: str
+    revision: str
+    file: str
+    sha256: str | None
+    read: Callable[[Row, str], Question | None]
+
+
+def load_set(source: str) -> QuestionSet:
+    """Load a set by its name, or from a file of JSON lines with `question` and `answer`.
+
+    An answer is a number, a text that is one, or a solution with the number behind its last "####".
+
+    Raises:
+        RequestError: there is no such set or file, it holds no question, or a row is something else.
+        DownloadError: the hub does not give it.
+    """
+    if known := SETS.get(source):
+        path = download_file(known.hub_id, known.revision, known.file, known.sha256)
+        origin = f"{known.hub_id}@{known.revision}: {known.file}"
+        return _gather(source, origin, known.read, _rows(path, origin))
+    path = Path(source)
+    if not source or not path.exists():
+        raise RequestError(f"{source or repr(source)}: no such file, and none of the sets {', '.join(SETS)}")
+    return _gather(path.stem, source, _plain, read_json_lines(path))
+
+
+def _gather(
+    name: str, origin: str, read: Callable[[Row, str], Question | None], rows: Iterator[tuple[str, Row]]
+) -> QuestionSet:
+    questions: list[Question] = []
+    left_out = 0
+    for where, row in rows:
+        if (question := read(row, where)) is None:
+            left_out += 1
+            continue
+        if len(questions) == QUESTIONS_MAX:
+            raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the most that are read")
+        questions.append(question if question.group else replace(question, group=str(len(questions))))
+    if not questions:
+        raise RequestError(f"{origin}: holds no question")
+    return QuestionSet(name, origin, tuple(questions), left_out)
+
+
+def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
+    """The rows of a file of JSON lines, of a JSON list or of Parquet, by the ending of its name."""
+    if path.suffix == ".jsonl":
+        yield from read_json_lines(path)
+        return
+    rows = _parquet(path, origin) if path.suffix == ".parquet" else parse_json(read_bounded(path), origin)
+    if not isinstance(rows, list):
+        raise RequestError(f"{origin}: not a list of rows")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise RequestError(f"{origin}: row {number} is not an object")
+        yield f"{origin}: row {number}", row
+
+
+def _parquet(path: Path, origin: str) -> Any:
+    try:
+        from pyarrow import ArrowException  # noqa: PLC0415 - an extra
+        from pyarrow.parquet import read_table  # noqa: PLC0415
+    except ImportError:
+        raise RequestError(f"{origin}: reading Parquet takes pyarrow: pip install 'thirteen[data]'") from None
+    try:
+        return read_table(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise RequestError(f"{origin}: not Parquet: {error}") from None
+
+
+def _plain(row: Row, where: str) -> Question:
+    return Question(_text(row, "question", where), _number(row, "answer", where), "")
+
+
+def _svamp(row: Row, where: str) -> Question:
+    body = _text(row, "Body", where).strip()
+    stop = "" if body.endswith((".", "?", "!", ",")) else "."  # many bodies lack the one before the question
+    return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where), "")
+
+
+def _asdiv(row: Row, where: str) -> Question | None:
+    text = f"{_text(row, 'body', where).strip()} {_text(row, 'question', where)}"
+    found = _WITH_UNIT.fullmatch(_text(row, "answer", where))
+    value = parse_number(found[1]) if found else None
+    return None if value is None else Question(text, format_number(value), "")
+
+
+def _symbolic(row: Row, where: str) -> Question:
+    if "original_id" not in row:
+        raise RequestError(f"{where}: 'original_id' is missing")
+    return replace(_plain(row, where), group=str(row["original_id"]))
+
+
+def _text(row: Row, key: str, where: str) -> str:
+    value = row.get(key)
+    if not isinstance(value, str):
+        raise RequestError(f"{where}: {key!r} is " + ("not a text" if key in row else "missing"))
+    if not value.strip():
+        raise RequestError(f"{where}: {key!r} is empty")
+    if len(value) > CHARACTERS_MAX:
+        raise RequestError(f"{where}: {key!r} has {len(value)} characters; at most {CHARACTERS_MAX} are read")
+    return value
+
+
+def _number(row: Row, key: str, where: str) -> str:
+    if key not in row:
+        raise RequestError(f"{where}: {key!r} is missing")
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise RequestError(f"{where}: {key!r} is neither a number nor a text")
+    answer = str(value).rpartition("####")[2].strip()
+    if (number := parse_number(answer)) is None:
+        raise RequestError(f"{where}: {key!r} is no number: {answer[:_SHOWN]!r}")
+    return format_number(number)
+
+
+# The commits are those that public evaluations pin, and agree on where there are several: GSM8K's test split
+# (1,319 questions), SVAMP's (300), and ASDiv (2,305 rows), whose files' hashes are from there too. Only one
+# was found that pins GSM-Symbolic (5,000 questions, 50 of each of 100 templates), and no hash of its file.
+SETS = {
+    "gsm8k": _Known(
+        "openai/gsm8k",
+        "740312add88f781978c0658806c59bc2815b9866",
+        "main/test-00000-of-00001.parquet",
+        "ee7b8da9e381df27b9e3f7758a159ab2bdaa4dbaa910546cbbc47e0cb44e4f59",
+        _plain,
+    ),
+    "svamp": _Known(
+        "ChilleD/SVAMP",
+        "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
+        "test.json",
+        "9b5590fce66ea78ecfc7d0fc4a91fb801ffe289340269f8d9d28b21acad04ae6",
+        _svamp,
+    ),
+    "asdiv": _Known(
+        "EleutherAI/asdiv",
+        "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
+        "asdiv/validation-00000-of-00001.parquet",
+        "79dbad6536fe3e8cd449e67da859d7a6f5ac0d8f852efe563742ca5faee7fb75",
+        _asdiv,
+    ),
+    "gsm-symbolic": _Known(
+        "apple/GSM-Symbolic",
+        "93b5b3758d9d9841ffe81d6cd2ae2b030685b078",
+        "main/test.jsonl",
+        None,
+        _symbolic,
+    ),
+}

@@ -1,0 +1,53 @@
+"""A sitting's questions through the engine, wave by wave, and what became of each."""
+
+from collections.abc import Callable
+from contextlib import closing
+
+from ...runtime.answer import Answer
+from ...runtime.batch.reproducible_batches import Ask, Asked, Job, waves_of
+from ...runtime.engine.majority_vote import WHOLE
+from .eval_log import Outcome, Record, Records, Sample
+from .run_config import Sitting
+
+
+def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answer: Ask = Job.ask) -> None:
+    """Ask the questions that there are no records of yet, and write one for each as it ends.
+
+    Args:
+        sitting: who is asked what.
+        records: of the sitting.
+        told: called with each new record.
+        answer: what has waves of questions answered; by default this machine.
+
+    Raises:
+        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+        AdapterError: the adapter is not one for this model.
+        OutputError: the records cannot be written.
+    """
+    questions = sitting.asked.questions
+    waves = waves_of({n: question.text for n, question in enumerate(questions)}, sitting.terms.wave)
+    missing = (wave for wave in waves if not any(number in records for number in wave))
+    with closing(answer(sitting.job, missing)) as answers:
+        for asked in answers:
+            record = _record(asked, questions[asked.number].answer)
+            records.append(record)
+            told(record)
+
+
+def _record(asked: Asked, expected: str) -> Record:
+    if asked.taken is None:
+        return Record(asked.number, expected, None, Outcome.ERROR, (), asked.error)
+    samples = tuple(
+        Sample(a.value, judge(a, expected), a.verified, a.usage.completion_tokens, a.text)
+        for a in asked.answers
+    )
+    return Record(asked.number, expected, asked.taken.value, judge(asked.taken, expected), samples)
+
+
+def judge(answer: Answer, expected: str) -> Outcome:
+    """What an answer is worth where a number is right; one that was cut short is never correct."""
+    whole = answer.stop_reason in WHOLE
+    counts = whole if answer.tally is None else answer.value in answer.tally.votes
+    if counts and answer.value is not None:
+        return Outcome.CORRECT if answer.value == expected else Outcome.WRONG
+    return Outcome.UNPARSED if whole else Outcome.TRUNCATED

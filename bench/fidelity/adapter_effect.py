@@ -1,0 +1,97 @@
+"""How much of an adapter's effect on the logits a quantized model still shows.
+
+The effect is what the adapter adds to the logits. In the quantized model it is measured against the same
+base quantized the same way, so that errors which both have in common fall out. The effects are taken as
+vectors over all positions and tokens, less what all tokens of a position share: the softmax does not see it.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.llama.library import Array as Logits
+from ..stats.bootstrap import by_passage, interval
+from ..stats.paired_ratio import Array, Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The effect that a model shows, beside the one in full precision.
+
+    Attributes:
+        slope: of the shown effect on the full one, by least squares: 1 is as strong, 0 is gone.
+        cosine: between the two: 1 is the same direction.
+        relative_error: norm of their difference over the full one's norm; 0 is perfect, 1 as if it were gone.
+    """
+
+    slope: Interval
+    cosine: Interval
+    relative_error: Interval
+
+
+class Products(NamedTuple):
+    """Inner products of the shown effect and the full one, at one position or summed over several."""
+
+    shown_full: float
+    shown_shown: float
+    full_full: float
+
+
+def effect(adapted: Logits, base: Logits) -> Array:
+    """What an adapter adds to one position's logits, (vocab,), without a shift common to all tokens."""
+    added = adapted.astype(np.float64) - base  # (vocab,)
+    added -= added.mean()
+    return added
+
+
+def products(shown: Array, full: Array) -> Products:
+    """The inner products of two effects at one position."""
+    pairs = (shown, full), (shown, shown), (full, full)
+    # Not by BLAS: its threads and the model's would hinder each other, which costs thirty times as much.
+    return Products(*(float(np.sum(one * other)) for one, other in pairs))
+
+
+def summarize(values: Array, passages: NDArray[np.int64]) -> Effect | None:
+    """The figures of all positions; None if the adapter has no effect at all in full precision.
+
+    Args:
+        values: each position's Products, (positions, 3).
+        passages: the passage that each is from, (positions,).
+    """
+    if not values[:, 2].any():
+        return None
+    sums = by_passage(values, passages)
+    return Effect(interval(sums, _slope), interval(sums, _cosine), interval(sums, _relative_error))
+
+
+def error_difference(values: Array, passages: NDArray[np.int64]) -> Interval:
+    """By how much the first of two shown effects has the larger relative error, paired by passage.
+
+    Args:
+        values: each position's Products of both, (positions, 2, 3).
+        passages: the passage that each position is from, (positions,).
+    """
+    return interval(
+        by_passage(values, passages),
+        lambda sums: _relative_error(sums[..., 0, :]) - _relative_error(sums[..., 1, :]),
+    )
+
+
+def _slope(sums: Array) -> Array:
+    shown_full, _, full_full = np.moveaxis(sums, -1, 0)
+    return np.asarray(shown_full / full_full)
+
+
+def _cosine(sums: Array) -> Array:
+    shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
+    norms = np.sqrt(shown_shown * full_full)
+    return np.asarray(
+        np.divide(shown_full, norms, out=np.zeros_like(norms), where=norms > 0)
+    )  # 0: it is gone
+
+
+def _relative_error(sums: Array) -> Array:
+    shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
+    return np.asarray(np.sqrt(np.maximum(0, shown_shown - 2 * shown_full + full_full) / full_full))

@@ -1,0 +1,92 @@
+"""How far a model's predictions lie from those of a reference, position by position and over all of them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...runtime.llama.library import Array as Logits
+from ..stats.bootstrap import by_passage, interval
+from ..stats.paired_ratio import Array, Interval
+
+_TAIL = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """A model beside its reference, over all positions.
+
+    Attributes:
+        kl_mean: mean of the Kullback-Leibler divergence KL(reference || model), in nats.
+        kl_p99: its 99th percentile.
+        kl_max: its largest value.
+        same_top: at which part of the positions both have the same likeliest token.
+        perplexity: of the text, by this model: exp of the mean surprise in nats.
+        reference_perplexity: of the same text, by the reference.
+        perplexity_ratio: model/reference, paired by position.
+    """
+
+    kl_mean: Interval
+    kl_p99: float
+    kl_max: float
+    same_top: Interval
+    perplexity: Interval
+    reference_perplexity: Interval
+    perplexity_ratio: Interval
+
+
+class Difference(NamedTuple):
+    """The same at one position; a surprise is -log p of the token that follows, in nats."""
+
+    kl: float
+    same_top: float
+    surprise: float
+    reference_surprise: float
+
+
+def log_probabilities(logits: Logits) -> Array:
+    """The log-softmax of one position's logits, (vocab,), computed in float64."""
+    shifted = logits.astype(np.float64)  # (vocab,)
+    shifted -= shifted.max()
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
+
+
+def difference(reference: Array, model: Array, following: int) -> Difference:
+    """Compare two predictions of the token `following`, both as log_probabilities()."""
+    return Difference(
+        kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
+        same_top=float(reference.argmax() == model.argmax()),
+        surprise=-float(model[following]),
+        reference_surprise=-float(reference[following]),
+    )
+
+
+def summarize(differences: Array, passages: NDArray[np.int64]) -> Divergence:
+    """The figures of all positions.
+
+    Args:
+        differences: each position's Difference, (positions, 4).
+        passages: the passage that each is from, (positions,).
+    """
+    kl, same_top, surprise, reference_surprise = differences.T  # (positions,) each
+    return Divergence(
+        kl_mean=_mean(kl, passages),
+        kl_p99=float(np.quantile(kl, _TAIL)),
+        kl_max=float(kl.max()),
+        same_top=_mean(same_top, passages),
+        perplexity=_exp_mean(surprise, passages),
+        reference_perplexity=_exp_mean(reference_surprise, passages),
+        perplexity_ratio=_exp_mean(surprise - reference_surprise, passages),
+    )
+
+
+def _exp_mean(values: Array, passages: NDArray[np.int64]) -> Interval:
+    mean = _mean(values, passages)
+    return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
+
+
+def _mean(values: Array, passages: NDArray[np.int64]) -> Interval:
+    counted = np.stack((values, np.ones_like(values)), axis=1)  # (positions, 2)
+    return interval(by_passage(counted, passages), lambda sums: sums[..., 0] / sums[..., 1])

@@ -1,0 +1,1 @@
+"""How every benchmark measures: workload, iterations, interleaved rounds, environment, isolated processes."""

@@ -1,0 +1,1 @@
+"""Load time, resident memory, energy, and the smallest memory limit that a model runs in."""

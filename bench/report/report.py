@@ -1,0 +1,90 @@
+"""One report of all that was measured of a base and its adapted model: page, Markdown, charts, raw JSON."""
+
+import json
+import os
+from pathlib import Path
+
+from ...errors import OutputError
+from . import literature, sections
+from .chart import svg
+from .collect import Measured
+from .document import Document, Figure, Section
+from .html import page
+from .markdown import markdown
+
+_PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
+
+
+def compose(measured: Measured) -> Document:
+    """The report as a document."""
+    speeds, sizes, answers, kept = measured.latency, measured.size, measured.accuracy, measured.fidelity
+    claims = Section("What was published", (literature.table(speeds, sizes, answers),))
+    return Document(
+        title=_title(measured),
+        lead="Speed, accuracy, size and memory of an adapted model beside its base, by thirteen bench.",
+        sections=(
+            sections.headline(speeds, sizes, answers),
+            sections.speed(speeds),
+            sections.accuracy(answers),
+            sections.size(sizes),
+            sections.memory(speeds),
+            sections.fidelity(kept),
+            sections.peers(measured.peers),
+            claims,
+            sections.circumstances(speeds, answers, kept or measured.peers),
+        ),
+    )
+
+
+def _title(measured: Measured) -> str:
+    if speeds := measured.latency:
+        adapter = f" + {Path(speeds.adapted.adapter.path).name}" if speeds.adapted.adapter else ""
+        return f"{Path(speeds.adapted.path).name}{adapter} beside {Path(speeds.base.path).name}"
+    if answers := measured.accuracy:
+        return Path(answers.adapted.path).name
+    if measured.size:
+        return Path(measured.size.path).name
+    if measured.fidelity:
+        return Path(measured.fidelity.files.shipped.path).name
+    assert measured.peers, "something was measured"
+    return Path(measured.peers.model).name
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError if a report cannot be written to a folder: before the work, not after."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise OutputError(f"{folder}: {failure.strerror or failure}") from None
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{folder}: the folder cannot be written to")
+
+
+def write(measured: Measured, folder: Path) -> Path:
+    """Write report.html, report.md, and the charts and raw JSON in folders beside them.
+
+    Returns:
+        The page.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+    """
+    document = compose(measured)
+    texts = {
+        **{f"{_RAW}/{name}.json": json.dumps(said, indent=1) + "\n" for name, said in measured.raw.items()},
+        **{f"{_FIGURES}/{figure.name}.svg": svg(figure.chart, alone=True) for figure in _figures(document)},
+        _TEXT: markdown(document, _FIGURES),
+        _PAGE: page(document),
+    }
+    check_folder(folder)
+    try:
+        for name, text in texts.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text, "utf-8", "surrogateescape")
+    except OSError as failure:
+        raise OutputError(f"{folder}: {failure.strerror or failure}") from None
+    return folder / _PAGE
+
+
+def _figures(document: Document) -> list[Figure]:
+    return [block for section in document.sections for block in section.blocks if isinstance(block, Figure)]

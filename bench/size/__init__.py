@@ -1,0 +1,1 @@
+"""File size by tensor and type, and KL divergence against size."""

@@ -1,0 +1,1 @@
+"""Latency, throughput and scaling of one model or two."""

@@ -1,0 +1,1 @@
+"""Models of a given shape with random weights, for measuring speed and memory."""

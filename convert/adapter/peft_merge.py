@@ -1,0 +1,144 @@
+"""Adapters without low-rank factors, merged by PEFT itself with the whole model in memory in float32."""
+
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import AdapterError, CheckpointError
+from ...files.gguf_header import Field
+from ...files.safetensors import Rows, SafetensorsFile
+from ..source.checkpoint import Checkpoint
+from .adapter import WEIGHTS, read_config
+from .delta import CONFIG
+
+# Kinds that steer the model by prompts, extra layers or routing: no set of weights says the same.
+_UNMERGEABLE = {
+    "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
+    "PROMPT_TUNING", "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
+}  # fmt: skip
+
+
+class PeftMerge:
+    """A base (see Checkpoint) whose tensors are those of PEFT's `merge_and_unload`."""
+
+    def __init__(self, base: Checkpoint, folder: Path) -> None:
+        """Load `base` by transformers and the adapter in `folder` by PEFT, and merge them.
+
+        Raises:
+            AdapterError: PEFT is not installed, does not know the kind, or cannot merge it.
+        """
+        self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
+        self.quantized = base.quantized
+        self.kind = _mergeable_kind(folder)
+        self._base = base
+        self._weights = _merged(base.path, folder, self.kind)
+        if not any(self._differs(name, name) for name in self.specs):
+            raise AdapterError(f"{folder}: its merge changes nothing")
+        embedding = "model.embed_tokens.weight"
+        if base.architecture.tied and any(
+            self._differs(name, embedding) for name in (embedding, "lm_head.weight")
+        ):
+            raise AdapterError(
+                f"{folder}: its merge changes the embedding, which this base ties to its output"
+            )
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """See Checkpoint."""
+        return np.array(self._weights[name][start:stop].numpy(), np.float32)
+
+    @property
+    def rope_factors(self) -> Rows | None:
+        """See Checkpoint."""
+        return self._base.rope_factors
+
+    @property
+    def tokenizer(self) -> dict[str, Field]:
+        """See Checkpoint."""
+        return self._base.tokenizer
+
+    def sha256(self) -> str:
+        """See Checkpoint: the hash of the base before the merge."""
+        return self._base.sha256()
+
+    def _differs(self, name: str, before: str) -> bool:
+        rows = self.specs[before].shape[0]
+        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(before, 0, rows))
+
+
+def _mergeable_kind(folder: Path) -> str:
+    kind = read_config(folder).get("peft_type")
+    if not isinstance(kind, str):
+        raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}")
+    if kind in _UNMERGEABLE:
+        raise AdapterError(f"{folder / CONFIG}: an adapter of kind {kind} cannot be merged into weights")
+    return kind
+
+
+def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
+    """PEFT's merged weights in float32, by name."""
+    try:
+        import torch  # noqa: PLC0415 - all three come with an extra
+        from peft import PeftModel, get_peft_model_state_dict  # noqa: PLC0415
+        from peft.utils import PeftType  # noqa: PLC0415
+        from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    except ImportError as failure:
+        raise AdapterError(
+            f"{folder}: an adapter of kind {kind} is merged by PEFT ({failure.name} is missing): "
+            "pip install 'thirteen[peft]'"
+        ) from None
+    if kind not in PeftType.__members__:
+        raise AdapterError(f"{folder / CONFIG}: the adapter kind {kind!r} is unknown to the installed PEFT")
+    where, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
+    try:
+        with _quiet():
+            model = AutoModelForCausalLM.from_pretrained(
+                where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
+            )
+    except Exception as failure:
+        raise CheckpointError(f"{base}: transformers cannot load it: {_one_line(failure)}") from failure
+    try:
+        with _quiet():
+            adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
+            _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
+            weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
+    except AdapterError:
+        raise
+    except Exception as failure:
+        raise AdapterError(f"{folder}: PEFT cannot merge it: {_one_line(failure)}") from failure
+    return weights
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the libraries' progress bars and warnings: what is wrong is raised, or checked here."""
+    from transformers.utils import logging  # noqa: PLC0415
+
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _check_keys(folder: Path, wanted: Iterable[str]) -> None:
+    """Raise AdapterError if the file lacks a tensor that PEFT wants, or has one that PEFT would pass over."""
+    odd = set(wanted) ^ set(SafetensorsFile(folder / WEIGHTS, AdapterError).entries)
+    odd = {key for key in odd if not key.endswith(".base_layer.weight")}  # copies of the base's own
+    if odd:
+        raise AdapterError(
+            f"{folder / WEIGHTS}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
+        )
+
+
+def _one_line(failure: Exception) -> str:
+    return " ".join(str(failure).split())[:300] or type(failure).__name__

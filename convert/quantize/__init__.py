@@ -1,0 +1,1 @@
+"""Types for a file of a given size, and rounding to them."""

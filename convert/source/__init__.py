@@ -1,0 +1,1 @@
+"""Base checkpoints: their architecture, tensors and tokenizer."""

@@ -1,0 +1,99 @@
+"""TODO docstring."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from ..errors import OutputError
+from ..files.gguf_header import row_bytes
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One tensor of the model: its names on both sides and its shape, (rows, columns) or (rows,)."""
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    heads: int = 0  # rows are permuted within this many heads; 0 = not permuted
+
+
+Type = GGMLQuantizationType
+
+
+# llama.cpp's own fallbacks for rows that are no multiple of a 256-wide block (`tensor_type_fallback`).
+_FALLBACK = {
+    **dict.fromkeys(
+        (
+            Type.IQ1_S,
+            Type.IQ1_M,
+            Type.IQ2_XXS,
+            Type.IQ2_XS,
+            Type.IQ2_S,
+            Type.IQ3_XXS,
+            Type.IQ3_S,
+            Type.IQ4_XS,
+        ),
+        Type.IQ4_NL,
+    ),
+    **dict.fromkeys((Type.Q2_K, Type.Q3_K, Type.TQ1_0, Type.TQ2_0), Type.Q4_0),
+    Type.Q4_K: Type.Q5_0,
+    Type.Q5_K: Type.Q5_1,
+    Type.Q6_K: Type.Q8_0,
+}
+
+
+_NAMES = (
+    "F32 F16 BF16 Q8_0 Q6_K Q5_K Q5_1 Q5_0 Q4_K Q4_1 Q4_0 MXFP4 IQ4_NL IQ4_XS Q3_K IQ3_S IQ3_XXS Q2_K "
+    "IQ2_S IQ2_XS IQ2_XXS IQ1_M IQ1_S TQ2_0 TQ1_0"
+)
+
+
+TYPES = {name: Type[name] for name in _NAMES.split()}
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """One tensor to be written: its names on both sides, shape, type and size."""
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+    nbytes: int
+
+
+def parse_type(name: str) -> GGMLQuantizationType:
+    """The ggml type of that name, in any case.
+
+    Raises:
+        OutputError: no such type; the message lists those there are.
+    """
+    if name.upper() not in TYPES:
+        raise OutputError(f"--type {name!r}: no such type; there are {', '.join(TYPES)}")
+    return TYPES[name.upper()]
+
+
+def uniform(specs: Iterable[TensorSpec], type_: GGMLQuantizationType) -> list[TensorPlan]:
+    """Every matrix in `type_`, or what llama.cpp falls back to for its row length; vectors in F32."""
+    return [planned(spec, _fitting(spec, type_)) for spec in specs]
+
+
+def planned(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
+    """The plan of one tensor in one type that fits its rows."""
+    nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
+    return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)
+
+
+def _fitting(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:
+    if len(spec.shape) == 1:
+        return Type.F32
+    for candidate in (type_, _FALLBACK.get(type_, type_)):
+        if spec.shape[-1] % GGML_QUANT_SIZES[candidate][0] == 0:
+            return candidate
+    return Type.F16
+
+
+ALIGNMENT = 32

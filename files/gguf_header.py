@@ -1,0 +1,267 @@
+"""The header of a GGUF file, read with every count, length and offset checked against the file's size.
+
+A native loader meets a file only after it passed here: a lying header is one clear error, not a crash.
+Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+import mmap
+import struct
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from errno import ENOMEM
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
+
+from ..errors import ModelFileError, NoRoomError
+
+T = TypeVar("T")
+
+MAGIC = b"GGUF"
+VERSIONS = (2, 3)
+MAX_ENTRIES = 1 << 16  # metadata keys or tensors; the largest published models have a few thousand
+MAX_ELEMENTS = 1 << 23  # in all arrays; the largest published vocabularies come to two million
+MAX_NAME_BYTES = 63  # ggml keeps 64, with the terminating zero
+MAX_DIMENSIONS = 4
+
+_SCALARS = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.FLOAT64: "d",
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """A metadata value with its GGUF type; `element` is an array's element type."""
+
+    value: Any
+    type: GGUFValueType
+    element: GGUFValueType | None = None
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor's place in the file: shape in numpy's order, (rows, columns), and its absolute offset."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: GGMLQuantizationType
+    offset: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a GGUF file says of itself."""
+
+    path: Path
+    version: int
+    fields: dict[str, Field]
+    tensors: dict[str, Tensor]
+    file_bytes: int
+
+    @cached_property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata's plain values by key."""
+        return {key: field.value for key, field in self.fields.items()}
+
+    @property
+    def weights(self) -> int:
+        """How many numbers the tensors hold."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Mean bits a weight over all tensors, headers left out; 0 where there are none."""
+        return 8 * sum(tensor.nbytes for tensor in self.tensors.values()) / max(1, self.weights)
+
+
+def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:
+    """Bytes of one row of `columns` numbers; `columns` must be a multiple of the type's block."""
+    block, block_bytes = GGML_QUANT_SIZES[type_]
+    return int(columns // block * block_bytes)
+
+
+def read_header(path: Path, *, passing_over: Collection[str] = ()) -> Header:
+    """Read and check the header of the GGUF file at `path`.
+
+    Args:
+        path: the file.
+        passing_over: metadata keys whose texts are checked but not kept: a list of merges takes 20 MB.
+
+    Raises:
+        ModelFileError: the file is missing, not a GGUF, or says something that its size or the format denies.
+        NoRoomError: it does not fit this process' limit of address space.
+    """
+    with _mapped(path) as data:
+        try:
+            return _Reader(path, data, passing_over).header()
+        except struct.error:
+            raise ModelFileError(
+                f"{path}: the header runs past the end of the file ({len(data)} bytes)"
+            ) from None
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
+    try:
+        with path.open("rb") as file:
+            if file.read(4) != MAGIC:
+                raise ModelFileError(f"{path}: not a GGUF file (it does not begin with 'GGUF')")
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                yield data
+    except OSError as error:
+        if error.errno == ENOMEM:  # a limit of address space
+            raise NoRoomError(f"{path}: there is no room in memory for {path.stat().st_size} bytes") from None
+        raise ModelFileError(f"{path}: {error.strerror or error}") from None
+
+
+class _Reader:
+    """A cursor over the mapped bytes; struct.error means that the file ended too early."""
+
+    def __init__(self, path: Path, data: mmap.mmap, passing_over: Collection[str]) -> None:
+        self.path = path
+        self.data = data
+        self.passing_over = passing_over
+        self.at = len(MAGIC)
+        self.elements = 0
+
+    def header(self) -> Header:
+        version = self.scalar("I")
+        if version not in VERSIONS:
+            raise self.error(f"GGUF version {version}; supported: {', '.join(map(str, VERSIONS))}")
+        tensor_count, field_count = self.scalar("Q"), self.scalar("Q")
+        for what, count in (("tensors", tensor_count), ("metadata keys", field_count)):
+            if count > MAX_ENTRIES:
+                raise self.error(f"{count} {what}; at most {MAX_ENTRIES} are allowed")
+        fields = self.named(field_count, self.field, "metadata key")
+        declared = self.named(tensor_count, self.tensor, "tensor")
+        tensors = self.placed(declared, self.alignment(fields))
+        return Header(self.path, version, fields, tensors, len(self.data))
+
+    def error(self, what: str) -> ModelFileError:
+        return ModelFileError(f"{self.path}: {what:.300}")  # a damaged name can be as long as the file
+
+    def scalar(self, code: str) -> Any:
+        (value,) = struct.unpack_from("<" + code, self.data, self.at)
+        self.at += struct.calcsize("<" + code)
+        return value
+
+    def bytes(self) -> bytes:
+        length = self.scalar("Q")
+        if length > len(self.data) - self.at:
+            raise self.error(f"a string of {length} bytes at byte {self.at} runs past the end of the file")
+        self.at += length
+        return self.data[self.at - length : self.at]
+
+    def text(self) -> str:
+        # Published vocabularies hold a few tokens that are no UTF-8; surrogates carry them through unchanged.
+        return self.bytes().decode("utf-8", "surrogateescape")
+
+    def named(self, count: int, read: Callable[[str], T], what: str) -> dict[str, T]:
+        found: dict[str, T] = {}
+        for _ in range(count):
+            name = self.text()
+            if name in found:
+                raise self.error(f"the {what} {name!r} stands twice")
+            found[name] = read(name)
+        return found
+
+    def value_type(self, key: str) -> GGUFValueType:
+        code = self.scalar("I")
+        try:
+            return GGUFValueType(code)
+        except ValueError:
+            raise self.error(f"metadata key {key!r} has the unknown type {code}") from None
+
+    def field(self, key: str) -> Field:
+        type_ = self.value_type(key)
+        if type_ is not GGUFValueType.ARRAY:
+            return Field(self.values(type_, 1)[0], type_)
+        element = self.value_type(key)
+        if element is GGUFValueType.ARRAY:
+            raise self.error(f"metadata key {key!r} is an array of arrays, which no model uses")
+        count = self.scalar("Q")
+        self.elements += count
+        if count > len(self.data) - self.at:
+            raise self.error(f"metadata key {key!r} has {count} elements, more than the file has bytes left")
+        if self.elements > MAX_ELEMENTS:
+            raise self.error(
+                f"{self.elements} array elements up to metadata key {key!r}; at most {MAX_ELEMENTS}"
+            )
+        if element is GGUFValueType.STRING and key in self.passing_over:
+            for _ in range(count):
+                self.bytes()
+            return Field([], type_, element)
+        return Field(self.values(element, count), type_, element)
+
+    def values(self, type_: GGUFValueType, count: int) -> list[Any]:
+        if type_ is GGUFValueType.STRING:
+            return [self.text() for _ in range(count)]
+        layout = f"<{count}{_SCALARS[type_]}"
+        values = struct.unpack_from(layout, self.data, self.at)
+        self.at += struct.calcsize(layout)
+        return list(values)
+
+    def alignment(self, fields: dict[str, Field]) -> int:
+        field = fields.get("general.alignment", Field(32, GGUFValueType.UINT32))
+        alignment = field.value
+        if (
+            field.type is not GGUFValueType.UINT32
+            or not 0 < alignment <= 1 << 20
+            or alignment & (alignment - 1)
+        ):
+            raise self.error(f"general.alignment is {alignment!r} ({field.type.name}), not a power of two")
+        return int(alignment)
+
+    def tensor(self, name: str) -> Tensor:
+        """A tensor as declared: its offset is still relative to the start of the data."""
+        if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
+            raise self.error(f"the tensor name {name[:80]!r} is longer than {MAX_NAME_BYTES} bytes")
+        dimensions = self.scalar("I")
+        if not 1 <= dimensions <= MAX_DIMENSIONS:
+            raise self.error(f"tensor {name!r} has {dimensions} dimensions")
+        shape = tuple(reversed([self.scalar("Q") for _ in range(dimensions)]))
+        code, offset = self.scalar("I"), self.scalar("Q")
+        if min(shape) < 1 or prod(shape) > 1 << 48:
+            raise self.error(f"tensor {name!r} has the shape {shape}")
+        try:
+            type_ = GGMLQuantizationType(code)
+        except ValueError:
+            raise self.error(f"tensor {name!r} has the unknown type {code}") from None
+        block = GGML_QUANT_SIZES[type_][0]
+        if shape[-1] % block:
+            raise self.error(
+                f"tensor {name!r} has rows of {shape[-1]}, not a multiple of {type_.name}'s block of {block}"
+            )
+        return Tensor(name, shape, type_, offset, prod(shape[:-1]) * row_bytes(shape[-1], type_))
+
+    def placed(self, declared: dict[str, Tensor], alignment: int) -> dict[str, Tensor]:
+        """Tensors with absolute offsets; each must begin where the one before it ends, as ggml demands."""
+        start = -(-self.at // alignment) * alignment
+        expected = 0
+        tensors = {}
+        for name, tensor in declared.items():
+            if tensor.offset != expected:
+                raise self.error(f"tensor {name!r} is at offset {tensor.offset}; it must be at {expected}")
+            if start + tensor.offset + tensor.nbytes > len(self.data):
+                raise self.error(
+                    f"tensor {name!r} ends at byte {start + tensor.offset + tensor.nbytes}, "
+                    f"but the file has {len(self.data)}: it is truncated"
+                )
+            tensors[name] = Tensor(name, tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
+            expected += -(-tensor.nbytes // alignment) * alignment
+        return tensors

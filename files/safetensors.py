@@ -1,0 +1,209 @@
+"""A safetensors file: its header checked against its size, its rows read as float32 without mapping it.
+
+Specification: https://github.com/huggingface/safetensors#format. Rows are read rather than mapped, so that
+a 2.5 GB checkpoint never counts as resident memory.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import AdapterError, CheckpointError, OutputError
+from .atomic_write import whole_file
+
+MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
+MAX_DIMENSIONS = 8  # numpy has a limit of its own
+
+Rows = NDArray[np.float32]
+
+
+def _bfloat16(raw: NDArray[Any]) -> Rows:
+    return (raw.astype(np.uint32) << 16).view(np.float32)
+
+
+def _float(raw: NDArray[Any]) -> Rows:
+    return raw.astype(np.float32)
+
+
+_READERS: dict[str, tuple[np.dtype[Any], Callable[[NDArray[Any]], Rows]]] = {
+    "BF16": (np.dtype("<u2"), _bfloat16),
+    "F16": (np.dtype("<f2"), _float),
+    "F32": (np.dtype("<f4"), _float),
+}
+_ITEM_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F8_E4M3": 1,
+    "F8_E5M2": 1,
+    "I16": 2,
+    "U16": 2,
+    "F16": 2,
+    "BF16": 2,
+}
+_ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor in the file: its type's name, shape and absolute offset."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class SafetensorsFile:
+    """One safetensors file; tensors are read row by row, from any thread.
+
+    Attributes:
+        path: where it lies.
+        entries: its tensors by name.
+        metadata: the texts that its header has beside them.
+    """
+
+    def __init__(self, path: Path, error: type[CheckpointError | AdapterError] = CheckpointError) -> None:
+        """Read the header of `path`; whatever is wrong with it is raised as `error`."""
+        self.path = path
+        self.error = error
+        self.metadata: dict[str, str] = {}
+        try:
+            self.entries = self._entries()
+        except OSError as failure:
+            raise error(f"{path}: {failure.strerror or failure}") from None
+
+    def rows(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
+        """Rows `start` to `stop` of a tensor, (stop - start, …), as float32; a scalar comes whole, ()."""
+        entry = self.entries[name]
+        if entry.dtype not in _READERS:
+            raise self.error(
+                f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}"
+            )
+        dtype, convert = _READERS[entry.dtype]
+        if not entry.shape:
+            return convert(np.fromfile(self.path, dtype, 1, offset=entry.offset)).reshape(())
+        stop = entry.shape[0] if stop is None else stop
+        row = prod(entry.shape[1:])
+        raw = np.fromfile(
+            self.path, dtype, (stop - start) * row, offset=entry.offset + start * row * dtype.itemsize
+        )
+        return convert(raw).reshape(stop - start, *entry.shape[1:])
+
+    def _entries(self) -> dict[str, Entry]:
+        with self.path.open("rb") as file:
+            size = self.path.stat().st_size
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+                raise self.error(
+                    f"{self.path}: a header of {length} bytes in a file of {size}: truncated or damaged"
+                )
+            header = self._parse(file.read(length))
+        entries, end = {}, 0
+        for name, value in sorted(header.items(), key=_begin):
+            begin, end_next = value["data_offsets"]
+            if begin != end:
+                raise self.error(
+                    f"{self.path}: tensor {name!r} begins at {begin}, not at {end} where the last ended"
+                )
+            entries[name] = Entry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
+            end = end_next
+        if 8 + length + end != size:
+            raise self.error(
+                f"{self.path}: the header tells of {8 + length + end} bytes, the file has {size}"
+            )
+        return entries
+
+    def _parse(self, text: bytes) -> dict[str, Any]:
+        try:
+            header = json.loads(text, object_pairs_hook=_no_twins)
+        except (ValueError, RecursionError) as failure:
+            raise self.error(f"{self.path}: the header is not JSON: {failure}") from None
+        if not isinstance(header, dict):
+            raise self.error(f"{self.path}: the header is not a JSON object")
+        told = header.pop("__metadata__", None)
+        if isinstance(told, dict):
+            self.metadata = {name: value for name, value in told.items() if isinstance(value, str)}
+        for name, value in header.items():
+            if not _sound(value):
+                raise self.error(f"{self.path}: tensor {name!r} has a damaged entry")
+        return header
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+    """Write tensors as float32, in the order of their names; the file appears whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    names = sorted(tensors)
+    shapes = {name: ("F32", tensors[name].shape) for name in names}
+    blocks = (np.ascontiguousarray(tensors[name], "<f4").tobytes() for name in names)
+    write_blocks(path, shapes, metadata, blocks)
+
+
+def write_blocks(
+    path: Path,
+    shapes: Mapping[str, tuple[str, Sequence[int]]],
+    metadata: Mapping[str, str],
+    blocks: Iterable[bytes],
+) -> None:
+    """Write tensors block by block; the file appears whole or not at all.
+
+    Args:
+        path: the file.
+        shapes: the type and the shape of each tensor, in the order in which they are written.
+        metadata: texts for the header.
+        blocks: the tensors' bytes in that order, end to end.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, (dtype, shape) in shapes.items():
+        begin, end = end, end + prod(shape) * _ITEM_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    try:
+        with whole_file(path) as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for block in blocks:
+                file.write(block)
+    except OSError as failure:
+        raise OutputError(f"{path}: cannot write: {failure.strerror or failure}") from None
+
+
+def _begin(item: tuple[str, Any]) -> tuple[int, int]:
+    begin, end = item[1]["data_offsets"]
+    return begin, end
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
+def _counts(value: Any) -> bool:
+    short = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
+    return short and all(type(count) is int and 0 <= count < 1 << 48 for count in value)
+
+
+def _sound(value: Any) -> bool:
+    """Whether a header's entry has a known type, a shape, and offsets that fit both."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("dtype"), str):
+        return False
+    shape: Any = value.get("shape")
+    offsets: Any = value.get("data_offsets")
+    item = _ITEM_BYTES.get(value["dtype"])
+    if not (_counts(shape) and _counts(offsets) and item and len(offsets) == 2):
+        return False
+    return bool(offsets[1] - offsets[0] == prod(shape) * item)

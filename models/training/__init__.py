@@ -1,0 +1,1 @@
+"""Training of adapters with gradients, by PEFT and trl."""

@@ -1,0 +1,1 @@
+"""Training of a few numbers by forward passes of the quantized model (CMA-ES)."""

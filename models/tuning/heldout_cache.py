@@ -1,0 +1,53 @@
+"""What is right on held-out rows, on record some rows at a time: a killed run goes on where it was."""
+
+import json
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from ...files.appended_lines import append_line, whole_lines
+from ..rows import Row
+from .cma_search import Numbers
+
+FILE = "held-out.jsonl"
+_ROWS = 64  # of one entry
+
+Judged = Callable[[Numbers, Sequence[Row]], list[bool]]
+
+
+class Outcomes:
+    """The record in a folder of which rows were answered rightly, with which numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open it, or begin it."""
+        self._path = folder / FILE
+        self._known: dict[str, list[bool]] = {}
+        for line in whole_lines(self._path):
+            try:
+                entry = json.loads(line)
+                self._known[str(entry["of"])] = [bool(one) for one in entry["right"]]
+            except (ValueError, RecursionError, KeyError, TypeError):
+                continue
+
+    def right(self, judged: Judged, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+        """Whether each row is answered rightly, as `judged` says of those that are not on record.
+
+        Raises:
+            OutputError: the record cannot be written.
+        """
+        found: list[bool] = []
+        for start in range(0, len(rows), _ROWS):
+            part = rows[start : start + _ROWS]
+            key = _key(numbers, part)
+            if key not in self._known:
+                self._known[key] = judged(numbers, part)
+                append_line(self._path, json.dumps({"of": key, "right": list(map(int, self._known[key]))}))
+            found += self._known[key]
+        return found
+
+
+def _key(numbers: Numbers, rows: Sequence[Row]) -> str:
+    asked = json.dumps([(row.question, row.answer) for row in rows])
+    return sha256(np.asarray(numbers, "<f8").tobytes() + asked.encode()).hexdigest()

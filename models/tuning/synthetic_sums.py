@@ -1,0 +1,137 @@
+"""One-step sums in words, drawn by a seed: questions that a small model can partly do, with worked solutions.
+
+The held-out part shares no pair of numbers with the rest, whatever the seed: to know those sums is of no use.
+"""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from ...errors import ThirteenError
+from ..rows import Row
+
+ROWS_MAX = 100_000
+_HELD_OUT = 5  # one of so many pairs of numbers is held out
+_NAMES = (
+    "Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jamal", "Kim", "Liam",
+    "Maya", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Victor", "Wendy", "Yusuf", "Zoe",
+)  # fmt: skip
+_THINGS = (
+    "apples", "books", "marbles", "pencils", "stickers", "cookies", "cards", "shells", "buttons", "flowers",
+    "stamps", "balloons", "eggs", "coins", "oranges", "toys",
+)  # fmt: skip
+_BOXES = ("boxes", "bags", "baskets", "shelves", "jars", "trays", "packs", "drawers")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of sum: its sign, result and numbers, and the ways of asking and of answering."""
+
+    sign: str
+    result: Callable[[int, int], int]
+    draw: Callable[[random.Random], tuple[int, int]]
+    words: tuple[tuple[str, str], ...]
+
+
+def _two(rng: random.Random) -> tuple[int, int]:
+    return rng.randint(2, 60), rng.randint(2, 60)
+
+
+def _less(rng: random.Random) -> tuple[int, int]:
+    first = rng.randint(5, 90)
+    return first, rng.randint(2, first - 2)
+
+
+def _few(rng: random.Random) -> tuple[int, int]:
+    return rng.randint(2, 12), rng.randint(2, 12)
+
+
+def _shared(rng: random.Random) -> tuple[int, int]:
+    each, parts = _few(rng)
+    return each * parts, parts
+
+
+_KINDS = (
+    _Kind("+", lambda a, b: a + b, _two, (
+        ("{name} has {a} {things} and gets {b} more. How many {things} does {name} have now?",
+         "{name} now has {sum} {things}."),
+        ("There are {a} {things} on the table and {b} {things} on the floor. How many {things} are there?",
+         "There are {sum} {things}."),
+        ("{name} found {a} {things} on Monday and {b} {things} on Tuesday. "
+         "How many {things} did {name} find?",
+         "{name} found {sum} {things}."),
+        ("{name} has {a} {things}. {other} has {b} {things}. How many {things} do they have together?",
+         "Together they have {sum} {things}."),
+    )),
+    _Kind("-", lambda a, b: a - b, _less, (
+        ("{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have left?",
+         "{name} has {sum} {things} left."),
+        ("There were {a} {things} in a shop. {b} of them were sold. How many {things} are left?",
+         "There are {sum} {things} left."),
+        ("{name} has {a} {things}. {b} of them are red and the others are blue. How many {things} are blue?",
+         "There are {sum} blue {things}."),
+        ("{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than {other}?",
+         "{name} has {sum} more {things}."),
+    )),
+    _Kind("*", lambda a, b: a * b, _few, (
+        ("{name} has {a} {boxes} with {b} {things} in each. How many {things} does {name} have?",
+         "{name} has {sum} {things}."),
+        ("There are {a} {boxes}. Each of them holds {b} {things}. How many {things} are there in all?",
+         "There are {sum} {things} in all."),
+        ("{name} buys {a} {things}. Each costs {b} dollars. How many dollars does {name} pay?",
+         "{name} pays {sum} dollars."),
+        ("{name} reads {b} pages every day. How many pages does {name} read in {a} days?",
+         "{name} reads {sum} pages."),
+    )),
+    _Kind("/", lambda a, b: a // b, _shared, (
+        ("{name} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
+         "Each friend gets {sum} {things}."),
+        ("{name} puts {a} {things} into {b} {boxes}, the same number in each. How many {things} are in each?",
+         "There are {sum} {things} in each."),
+        ("{b} tickets cost {a} dollars in all. How many dollars does one ticket cost?",
+         "One ticket costs {sum} dollars."),
+        ("{name} walked {a} miles in {b} days, the same distance each day. How many miles a day was that?",
+         "{name} walked {sum} miles a day."),
+    )),
+)  # fmt: skip
+
+
+def sums(count: int, seed: int, *, held_out: bool = False) -> list[Row]:
+    """Draw questions, no two alike.
+
+    Args:
+        count: how many.
+        seed: the same one gives the same questions, on every machine.
+        held_out: whether of the pairs of numbers that are held out, or of the others.
+
+    Raises:
+        ThirteenError: there are to be none, or too many.
+    """
+    if not 1 <= count <= ROWS_MAX:
+        raise ThirteenError(f"{count} sums: from 1 to {ROWS_MAX} can be drawn")
+    rows: dict[str, Row] = {}
+    for row in _drawn(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311 - it is to repeat
+        rows.setdefault(row.question, row)
+        if len(rows) == count:
+            break
+    return list(rows.values())
+
+
+def _drawn(rng: random.Random, held_out: bool) -> Iterator[Row]:
+    while True:
+        kind = rng.choice(_KINDS)
+        a, b = kind.draw(rng)
+        name, other = rng.sample(_NAMES, 2)
+        question, solution = rng.choice(kind.words)
+        things, boxes = rng.choice(_THINGS), rng.choice(_BOXES)
+        if _is_held_out(kind.sign, a, b) != held_out:
+            continue
+        result = kind.result(a, b)
+        told = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
+        told["sum"] = f"{a} {kind.sign} {b} = {result}"
+        yield Row(question.format(**told), solution.format(**told), str(result))
+
+
+def _is_held_out(sign: str, a: int, b: int) -> bool:
+    return hashlib.sha256(f"{a} {sign} {b}".encode()).digest()[0] % _HELD_OUT == 0

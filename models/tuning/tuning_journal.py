@@ -1,0 +1,77 @@
+"""The journal of a search: a line of JSON for each generation, so that a killed run goes on where it was."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import ThirteenError
+from ...files.journal import Ledger
+from .cma_search import Check
+
+FILE = "generations.jsonl"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What one generation told the search.
+
+    Attributes:
+        scores: of its candidates.
+        check: of the mean after it, if one was due.
+        seconds: that it took.
+        tokens_s: of these, those in which the model computed.
+        sigma: the size of the search's first step; of the first entry only, which is the start's own check.
+    """
+
+    scores: tuple[float, ...]
+    check: Check | None
+    seconds: float
+    tokens_s: float
+    sigma: float = 0.0
+
+
+class Journal(Ledger):
+    """The file of a search. Its first line says what the search is, and no other goes on with it.
+
+    Attributes:
+        generations: those on record.
+    """
+
+    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
+        """Open the journal in a folder, if there is one; it begins with the first generation.
+
+        Args:
+            folder: made if need be.
+            told: all that decides the search.
+
+        Raises:
+            ThirteenError: the journal there is of another search, or damaged.
+        """
+        super().__init__(folder / FILE, json.loads(json.dumps(told)), "search")
+        self.generations = [self._generation(entry, number) for number, entry in enumerate(self.entries, 2)]
+
+    def record(self, generation: Generation) -> None:
+        """Put a generation on record: from here on it is on disk.
+
+        Raises:
+            OutputError: it cannot be written, or another process is writing.
+        """
+        self.append(asdict(generation))
+        self.generations.append(generation)
+
+    def _generation(self, entry: Mapping[str, Any], number: int) -> Generation:
+        try:
+            check = entry["check"]
+            return Generation(
+                tuple(float(score) for score in entry["scores"]),
+                None
+                if check is None
+                else Check(float(check["score"]), int(check["right"]), int(check["rows"])),
+                float(entry["seconds"]),
+                float(entry["tokens_s"]),
+                float(entry.get("sigma", 0.0)),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise ThirteenError(f"{self.path}: line {number}: not a generation's scores") from None

@@ -1,0 +1,1 @@
+"""Arithmetic in prose, read exactly: final answers, calculator, units."""

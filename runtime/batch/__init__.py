@@ -1,0 +1,1 @@
+"""Files of questions answered in batches whose results are reproducible."""

@@ -1,0 +1,1 @@
+"""Activation statistics and sensitivities, from which the importance matrix is made."""

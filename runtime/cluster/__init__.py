@@ -1,0 +1,1 @@
+"""Batches and serving on a Ray cluster."""

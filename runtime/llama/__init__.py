@@ -1,0 +1,1 @@
+"""llama.cpp's low-level API: models, contexts, samplers, and the checks before native calls."""

@@ -1,0 +1,77 @@
+"""How many threads a computation bound by memory and vector units can use: one for each physical core.
+
+Where cores are of two kinds, or share too little memory bandwidth, fewer can be quicker: `thirteen bench
+tune-threads` measures that, and engines take what it found.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import OutputError
+from ..files.cache_folder import cache_dir
+
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """How many compute: tokens one after the other, and prompts."""
+
+    decode: int
+    prefill: int
+
+
+def processors() -> int:
+    """Processors that this process may run on; each hardware thread is one."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_threads() -> Threads:
+    """What was measured on as many processors as there are now; else one for each physical core."""
+    try:
+        found = json.loads(_tuned().read_bytes())
+        if found["processors"] == processors():
+            threads = Threads(int(found["decode"]), int(found["prefill"]))
+            if 1 <= min(asdict(threads).values()) <= max(asdict(threads).values()) <= processors():
+                return threads
+    except (OSError, OutputError, ValueError, TypeError, KeyError):
+        pass  # nothing was measured, or it was written by something else
+    return Threads(physical_cores(), physical_cores())
+
+
+def keep_threads(threads: Threads) -> Path:
+    """Have default_threads() give these from now on; returns the file that says so.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = _tuned()
+    try:
+        path.write_text(json.dumps({"processors": processors()} | asdict(threads)) + "\n", "utf-8")
+    except OSError as failure:
+        raise OutputError(f"{path}: {failure.strerror or failure}") from None
+    return path
+
+
+def _tuned() -> Path:
+    return cache_dir() / "threads.json"
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may run on; hardware threads of one core count once.
+
+    Where the system does not tell (anywhere but Linux) every processor counts.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    return len({_core(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def _core(cpu: int) -> tuple[str, ...]:
+    topology = Path(_TOPOLOGY.format(cpu))
+    try:
+        return tuple((topology / name).read_text() for name in ("physical_package_id", "core_id"))
+    except OSError:
+        return (str(cpu),)  # a container without /sys: every processor counts

@@ -1,0 +1,303 @@
+"""Sittings with real engines: records the same however they are interrupted, outcomes, pairs, the report."""
+
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from thirteen.bench.accuracy.accuracy import run, table
+from thirteen.bench.accuracy.datasets import load_set
+from thirteen.bench.accuracy.eval_log import Outcome, Record, Sample
+from thirteen.bench.accuracy.evaluate import judge
+from thirteen.bench.accuracy.metrics import pair, score
+from thirteen.bench.accuracy.prompt_settings import Terms
+from thirteen.bench.accuracy.prompts import PROMPTS
+from thirteen.bench.accuracy.run_config import Sitting
+from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.runtime.answer import Answer, Tally
+from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
+
+FEW = Terms(threads=1, max_tokens=12)
+QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "sums.jsonl"
+    rows = ({"question": text, "answer": n} for n, text in enumerate(QUESTIONS))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def lines(report):
+    """The records, in the order of the questions."""
+    header, *records = Path(report.adapted.records).read_text("utf-8").splitlines()
+    return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
+
+
+class Stopped(Exception):
+    """What the tests interrupt a sitting by."""
+
+
+def stop_at(count):
+    def progress(_label, done, _total):
+        if done == count:
+            raise Stopped
+
+    return progress
+
+
+@pytest.mark.parametrize("terms", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
+def test_a_sitting_interrupted_three_times_has_the_records_of_one_that_was_not(tiny, data, tmp_path, terms):
+    whole = run(tiny, data, terms, folder=tmp_path / "whole")
+    for count in (7, 30, 45):
+        with pytest.raises(Stopped):
+            run(tiny, data, terms, folder=tmp_path / "parts", progress=stop_at(count))
+    parts = run(tiny, data, terms, folder=tmp_path / "parts")
+    assert lines(parts) == lines(whole)
+    assert len(lines(whole)) == 1 + len(QUESTIONS)
+    assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
+
+
+ASK = """
+import sys
+from pathlib import Path
+from thirteen.bench.accuracy import run
+from thirteen.bench.sitting import Sitting
+from thirteen.bench.tasks import load_set
+from thirteen.bench.terms import Terms
+model, data, folder = sys.argv[1:]
+tell = lambda label, done, total: print(done, flush=True)
+run(Path(model), data, Terms(threads=1, max_tokens=12), folder=Path(folder), progress=tell)
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_killed_leaves_records_to_go_on_with(tiny, data, tmp_path, end):
+    words = [sys.executable, "-c", ASK, str(tiny), data, str(tmp_path / "killed")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        for _ in range(43):
+            process.stdout.readline()
+        process.send_signal(end)
+    assert process.returncode != 0
+    (path,) = (tmp_path / "killed").iterdir()
+    assert path.read_bytes().count(b"\n") >= 43
+    again = run(tiny, data, FEW, folder=tmp_path / "killed")
+    assert lines(again) == lines(run(tiny, data, FEW, folder=tmp_path / "whole"))
+
+
+def test_what_is_on_record_is_not_asked_again(tiny, data, tmp_path, monkeypatch):
+    first = run(tiny, data, FEW, folder=tmp_path)
+    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # there is none to ask
+    ticks = []
+    again = run(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
+    assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
+    assert [tick[1:] for tick in ticks] == [(50, 50)]
+
+
+def test_every_sitting_has_records_of_its_own(tiny, lora, data):
+    asked = load_set(data)
+    sittings = [
+        Sitting(tiny, None, asked, FEW),
+        Sitting(lora, None, asked, FEW),
+        Sitting(tiny, lora, asked, FEW),
+        Sitting(tiny, None, asked.spread(3), FEW),
+        *(
+            Sitting(tiny, None, asked, replace(FEW, **change))
+            for change in (
+                {"prompt": "refined"},
+                {"votes": 2},
+                {"calculator": False},
+                {"max_tokens": 13},
+                {"threads": 2},
+                {"sampling": Sampling(seed=1)},
+            )
+        ),
+    ]
+    assert len({sitting.file_name for sitting in sittings}) == len(sittings)
+
+
+def test_an_adapter_at_run_time_is_set_beside_the_same_file_without(tiny, lora, data, tmp_path):
+    report = run(tiny, data, FEW, base=tiny, adapter=lora, limit=9, folder=tmp_path)
+    assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
+    assert report.base.sha256 == report.adapted.sha256
+    assert report.paired.questions == 9
+    assert report.verdict
+    again = json.loads(json.dumps(asdict(report), allow_nan=False))
+    assert again["paired"]["difference"]["estimate"] == report.paired.difference.estimate
+    console = Console(width=100, file=StringIO())
+    console.print(table(report))
+    for row in (
+        "right, % (95 %)",
+        "truncated",
+        "unparsed",
+        "errors",
+        "McNemar's exact p",
+        "tokens an answer",
+    ):
+        assert row in console.file.getvalue()
+
+
+def test_a_question_that_does_not_fit_is_an_error_and_no_wrong_answer(tiny, tmp_path):
+    """The tiny model's context is 256 tokens of a byte each."""
+    path = tmp_path / "long.jsonl"
+    rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run(tiny, str(path), FEW, folder=tmp_path)
+    scores = report.adapted.scores
+    assert (scores.questions, scores.errors) == (3, 1)
+    assert scores.wrong + scores.correct + scores.truncated + scores.unparsed == 2
+    assert "but the context holds 256" in scores.first_error
+    assert any("1 questions were left out" in line for line in report.verdict)
+    path.write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(RequestError, match=r"no question of .*long\.jsonl could be asked: the prompt has"):
+        run(tiny, str(path), FEW, folder=tmp_path)
+
+
+def test_bad_input_is_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
+    folder = tmp_path / "records"
+    for model, change, error in (
+        (not_a_model, {}, ModelFileError),
+        (tiny, {"base": not_a_model}, ModelFileError),
+        (tiny, {"adapter": tiny}, AdapterError),
+        (tiny, {"limit": 0}, RequestError),
+    ):
+        with pytest.raises(error):
+            run(model, data, FEW, folder=folder, **change)
+    with pytest.raises(RequestError, match="no such file"):
+        run(tiny, str(tmp_path / "none"), FEW, folder=folder)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"prompt": "9-shot"}, "'9-shot': there are zero-shot, refined, 8-shot"),
+        ({"votes": 0}, "votes must be a whole number from 1"),
+        ({"votes": 65}, "votes must be at most 64, not 65"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_terms_out_of_bounds_are_refused(change, says):
+    with pytest.raises(RequestError, match=says):
+        replace(FEW, **change)
+
+
+def test_several_answers_are_never_greedy_and_each_has_a_seed():
+    assert FEW.sampling.temperature == 0
+    voting = replace(FEW, votes=3).sampling.seeded(3)
+    assert [(s.temperature, s.seed) for s in voting] == [(0.7, 0), (0.7, 1), (0.7, 2)]
+
+
+def test_the_eight_examples_end_in_their_right_answers():
+    shots = PROMPTS["8-shot"].shots
+    assert [format_number(final_answer(told)) for _, told in shots] == [
+        "6",
+        "5",
+        "39",
+        "8",
+        "9",
+        "29",
+        "33",
+        "8",
+    ]
+    messages = PROMPTS["8-shot"].messages("How many?")
+    assert [message.role for message in messages] == ["user", "assistant"] * 8 + ["user"]
+    assert messages[-1].content == "How many?"
+    assert PROMPTS["8-shot"].text("How many?").endswith("The answer is 8.\n\nQ: How many?\nA:")
+    assert len({prompt.sha256 for prompt in PROMPTS.values()}) == 3
+
+
+def answer(value, stop_reason=StopReason.END, tally=None):
+    return Answer(value, "", stop_reason, Usage(1, 1), Timings(0, 0, 0), (), False, tally)
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome"),
+    [
+        (answer("3"), Outcome.CORRECT),
+        (answer("3", StopReason.STOP), Outcome.CORRECT),
+        (answer("4"), Outcome.WRONG),
+        (answer(None), Outcome.UNPARSED),
+        (answer("3", StopReason.LENGTH), Outcome.TRUNCATED),
+        (answer(None, StopReason.LENGTH), Outcome.TRUNCATED),
+        (answer("3", tally=Tally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
+        (answer("4", tally=Tally(2, 2, {"4": 1})), Outcome.WRONG),
+        (answer("3", StopReason.LENGTH, Tally(2, 2, {})), Outcome.TRUNCATED),
+        (answer(None, tally=Tally(2, 2, {})), Outcome.UNPARSED),
+    ],
+)
+def test_only_a_whole_answer_with_the_number_is_right(given, outcome):
+    assert judge(given, "3") is outcome
+
+
+def records(outcomes, votes=1):
+    """A record of each outcome, by its first letter."""
+    names = {outcome.value[0]: outcome for outcome in Outcome}
+    return [
+        Record(
+            number,
+            "1",
+            "1",
+            names[letter],
+            () if letter == "e" else (Sample("1", names[letter], False, 10, ""),) * votes,
+            "too long" if letter == "e" else None,
+        )
+        for number, letter in enumerate(outcomes)
+    ]
+
+
+def test_scores_count_every_outcome_and_leave_errors_out():
+    found = score(records("ccwtue"), list("012345"))
+    assert (found.questions, found.correct, found.wrong, found.truncated, found.unparsed, found.errors) == (
+        *(6, 2, 1, 1, 1, 1),
+    )
+    assert found.accuracy.estimate == pytest.approx(2 / 5)
+    assert found.first_error == "too long"
+    assert found.single is None
+    assert found.tokens == 10
+    assert score(records("cwcw", votes=2), list("0123")).single.estimate == 0.5
+
+
+def test_pairs_are_counted_without_errors_of_either_side():
+    found = pair(records("ccwwtec"), records("cwcwcce"), list("0123456"))
+    assert (found.questions, found.both, found.gained, found.lost, found.neither) == (5, 1, 2, 1, 1)
+    assert found.difference.estimate == pytest.approx(1 / 5)
+    assert found.p_value == 1
+    assert pair(records("e"), records("c"), ["0"]) is None
+
+
+def test_the_difference_is_found_and_its_interval_covers_it():
+    """Over 20 sets of 200 questions, where the chances differ by what the areas of the unit square say."""
+    true = (0.6 - 0.2) / 0.6 - 0.5  # P(0.6 a + 0.4 b <= 0.6) - P(0.6 a + 0.4 b <= 0.5) for uniform a and b
+    random, covered = np.random.default_rng(7), 0
+    groups = [str(n) for n in range(200)]
+    for _ in range(20):
+        hard = random.random(200)
+        base, adapted = (
+            records("".join("cw"[int(x > p)] for x in 0.6 * hard + 0.4 * random.random(200)))
+            for p in (0.5, 0.6)
+        )
+        found = pair(base, adapted, groups)
+        assert found.difference.low <= found.difference.estimate <= found.difference.high
+        covered += found.difference.low <= true <= found.difference.high
+    assert covered >= 16  # 19 of 20 are expected
+
+
+def test_variations_of_a_question_are_one_piece_of_evidence():
+    base, adapted = records("w" * 40), records("cw" * 20)
+    alone = pair(base, adapted, [str(n) for n in range(40)])
+    grouped = pair(base, adapted, [str(n // 20) for n in range(40)])
+    halves = pair(base, records("c" * 20 + "w" * 20), [str(n // 20) for n in range(40)])
+    assert alone.difference.estimate == grouped.difference.estimate == halves.difference.estimate == 0.5
+    assert grouped.difference.low == grouped.difference.high == 0.5  # both groups come to the same
+    assert (halves.difference.low, halves.difference.high) == (0, 1)
+    assert 0.3 < alone.difference.low < alone.difference.high < 0.7
+    assert (grouped.groups, grouped.questions) == (2, 40)

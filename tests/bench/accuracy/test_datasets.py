@@ -1,0 +1,219 @@
+"""Question sets from files and, by a stand-in of the hub, by their names. No network."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from thirteen.bench.accuracy.datasets import _WITH_UNIT, SETS, Question, _rows, load_set
+from thirteen.errors import RequestError
+from thirteen.runtime.arithmetic.final_answer import parse_number
+
+from ...models.hub_server import Repository, serve
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(*rows):
+        path = tmp_path / "set.jsonl"
+        path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        return path
+
+    return write
+
+
+def test_answers_are_numbers_in_many_forms(file):
+    answers = [
+        "72",
+        "1,234",
+        5,
+        2.5,
+        "$3.50",
+        "75%",
+        "1/3",
+        "12 apples",
+        "She has 2 + 3 = 5.\n#### 5",
+        "-4.0",
+    ]
+    found = load_set(str(file(*({"question": f"{n}?", "answer": a} for n, a in enumerate(answers)))))
+    expected = ["72", "1234", "5", "2.5", "3.5", "75", "1/3", "12", "5", "-4"]
+    assert [question.answer for question in found.questions] == expected
+    assert [question.text for question in found.questions] == [f"{n}?" for n in range(len(answers))]
+    assert len({question.group for question in found.questions}) == len(answers)
+    assert (found.name, found.left_out) == ("set", 0)
+
+
+BAD = {
+    "an empty file": ([], "holds no question"),
+    "not JSON": ([{"question": "a", "answer": "1"}, "{"], "line 2: not JSON"),
+    "a list": (["[]"], "line 1: not a JSON object"),
+    "no question": ([{"answer": "1"}], "line 1: 'question' is missing"),
+    "a blank question": ([{"question": " ", "answer": "1"}], "line 1: 'question' is empty"),
+    "a question that is a number": ([{"question": 1, "answer": "1"}], "line 1: 'question' is not a text"),
+    "an endless question": (
+        [{"question": "a" * 20_001, "answer": "1"}],
+        "'question' has 20001 characters; at most 20000 are read",
+    ),
+    "no answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
+    "an answer in words": ([{"question": "a", "answer": "yes"}], "line 1: 'answer' is no number: 'yes'"),
+    "two answers": ([{"question": "a", "answer": "2; 3"}], "line 1: 'answer' is no number: '2; 3'"),
+    "an answer that is null": ([{"question": "a", "answer": None}], "neither a number nor a text"),
+    "an answer that is true": ([{"question": "a", "answer": True}], "neither a number nor a text"),
+    "an answer that is not finite": (['{"question": "a", "answer": Infinity}'], "is no number: 'inf'"),
+    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "is no number: 'bbbb"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_row_is_one_line_with_file_and_line(file, what):
+    rows, says = BAD[what]
+    path = file(*rows)
+    with pytest.raises(RequestError) as error:
+        load_set(str(path))
+    text = str(error.value)
+    assert text.startswith(str(path)) and says in text
+    assert "\n" not in text and len(text) < len(str(path)) + 200
+
+
+def test_a_set_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(RequestError, match="nowhere: no such file, and none of the sets gsm8k, svamp, asdiv"):
+        load_set("nowhere")
+    with pytest.raises(RequestError, match="'': no such file, and none of"):
+        load_set("")
+
+
+def test_a_few_questions_are_spread_over_the_set_and_change_its_hash(file):
+    whole = load_set(str(file(*({"question": str(n), "answer": n} for n in range(10)))))
+    assert [question.answer for question in whole.spread(4).questions] == ["0", "2", "5", "7"]
+    assert whole.spread(None) == whole and whole.spread(99).questions == whole.questions
+    assert whole.spread(4).sha256 != whole.sha256
+    with pytest.raises(RequestError, match="limit"):
+        whole.spread(0)
+
+
+def test_the_hash_is_of_questions_and_answers_not_of_the_file(file):
+    one = load_set(str(file({"question": "a", "answer": "1.0"}))).sha256
+    assert load_set(str(file({"answer": 1, "more": 2, "question": "a"}))).sha256 == one
+    assert load_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        *(("9 (apples)", 9), ("1/2 (of the pizza)", 0.5), ("3.5", 3.5), ("2 (weeks); 3 (days)", None)),
+        *(("5; 6", None), ("1:5", None), ("8:30 (a.m.)", None), ("yes", None), ("Tom (boy)", None)),
+    ],
+)
+def test_asdiv_answers_count_if_they_are_one_number(answer, value):
+    found = _WITH_UNIT.fullmatch(answer)
+    assert (parse_number(found[1]) if found else None) == value
+
+
+LOAD = """
+import json, sys
+from thirteen.bench.tasks import load_set
+from thirteen.errors import ThirteenError
+for name in sys.argv[1:]:
+    try:
+        found = load_set(name)
+        rows = [[question.text, question.answer, question.group] for question in found.questions]
+        print(json.dumps([found.source, found.left_out, rows]))
+    except ThirteenError as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+SVAMP = [
+    {"Body": "Dan had $ 4", "Question": "What is left of it?", "Answer": "1.0"},
+    {"Body": "He buys two.", "Question": "How many?", "Answer": 2},
+]
+SYMBOLIC = [
+    {"question": "a?", "answer": "1 + 1 = <<1+1=2>>2\n#### 2", "original_id": n // 2} for n in range(4)
+]
+
+
+def from_hub(tmp_path, published, *names, only=None):
+    """What child processes load from a hub with one file for each set: the library reads its address once."""
+    repositories = {}
+    for name, data in published.items():
+        known = SETS[name]
+        repositories[known.hub_id] = Repository({known.revision: {known.file: data}}, {})
+    hidden = ("HF_", "HUGGING")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+    with serve(repositories) as hub:
+        surroundings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD, *names],
+            env=kept | surroundings | {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_sets_come_from_the_hub_at_their_commits(tmp_path):
+    lines = "".join(json.dumps(row) + "\n" for row in SYMBOLIC).encode()
+    published = {"gsm-symbolic": lines, "svamp": json.dumps(SVAMP).encode()}
+    symbolic, svamp, asdiv = from_hub(tmp_path, published, "gsm-symbolic", "svamp", "asdiv")
+    known = SETS["gsm-symbolic"]
+    assert symbolic == [
+        f"{known.hub_id}@{known.revision}: {known.file}",
+        0,
+        [["a?", "2", "0"], ["a?", "2", "0"], ["a?", "2", "1"], ["a?", "2", "1"]],
+    ]
+    # What the stand-in serves as SVAMP is not the pinned file, and its ASDiv is not there.
+    assert svamp[0] == asdiv[0] == "DownloadError"
+    assert "test.json is damaged and was deleted: SHA-256 is" in svamp[1]
+    assert "EleutherAI/asdiv" in asdiv[1] and "\n" not in asdiv[1]
+
+
+def test_rows_of_svamp_are_joined_to_questions():
+    read = SETS["svamp"].read
+    assert read(SVAMP[0], "here") == Question("Dan had $ 4. What is left of it?", "1", "")
+    assert read(SVAMP[1], "here") == Question("He buys two. How many?", "2", "")
+    with pytest.raises(RequestError, match="here: 'Body' is missing"):
+        read({"Question": "a"}, "here")
+
+
+def test_a_row_of_asdiv_whose_answer_is_no_single_number_is_left_out():
+    read = SETS["asdiv"].read
+    assert read({"body": "A b.", "question": "C?", "answer": "9 (apples)"}, "x") == Question(
+        "A b. C?", "9", ""
+    )
+    assert read({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
+
+
+def test_rows_of_parquet_are_read(tmp_path):
+    arrow = pytest.importorskip("pyarrow", reason="thirteen[data] is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "test.parquet"
+    parquet.write_table(arrow.Table.from_pylist([{"question": "a?", "answer": "2 + 1 = 3\n#### 3"}]), path)
+    ((where, row),) = _rows(path, "origin")
+    assert SETS["gsm8k"].read(row, where) == Question("a?", "3", "")
+    assert where == "origin: row 1"
+    path.write_bytes(b"PAR1 and nothing else PAR1")
+    with pytest.raises(RequestError, match="origin: not Parquet: ") as error:
+        list(_rows(path, "origin"))
+    assert "\n" not in str(error.value)
+
+
+def test_without_a_reader_of_parquet_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python takes for not installed
+    with pytest.raises(RequestError, match=r"origin: reading Parquet takes pyarrow: .*thirteen\[data\]"):
+        list(_rows(tmp_path / "test.parquet", "origin"))
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object"), ("[", "not JSON")]
+)
+def test_a_json_file_that_is_no_list_of_rows_is_one_line(tmp_path, text, says):
+    path = tmp_path / "test.json"
+    path.write_text(text)
+    with pytest.raises(RequestError, match=f"origin: {says}"):
+        list(_rows(path, "origin"))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_sets_are_pinned_by_commit(name):
+    assert len(SETS[name].revision) == 40
+    assert set(SETS[name].revision) <= set("0123456789abcdef")

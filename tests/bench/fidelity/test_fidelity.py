@@ -1,0 +1,361 @@
+"""Fidelity from files to report, on small models: what must come out is known, or computed again by torch."""
+
+import json
+from dataclasses import asdict
+from io import StringIO
+
+import numpy as np
+import pytest
+import torch
+from gguf import GGUFValueType
+from rich.console import Console
+from thirteen.bench.fidelity.fidelity import run, table
+from thirteen.bench.fidelity.merge_or_runtime import weigh
+from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.pipeline import convert
+from thirteen.errors import AdapterError, ModelFileError, RequestError
+from thirteen.runtime.engine.engine import Engine
+
+from ...convert.peft_adapters import train
+from ...convert.test_merge import lora as trained
+from ...runtime.conftest import write_gguf
+
+TEXTS = [
+    {"text": "The ferry leaves at nine and comes back at noon."},
+    {"question": "What is 12 * 13?", "solution": "12 * 13 = 156\n#### 156"},
+    {"question": "What is 7 + 8?", "answer": "7 + 8 = 15, so it is 15."},
+    {"text": "Der Zug kommt um halb acht; niemand steigt aus."},
+    {"text": "def double(n):\n    return 2 * n\n"},
+]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
+    path.write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, base):
+    """Converted files of a small random Llama by type, "-adapted" with the adapter "lora" merged."""
+    folder = tmp_path_factory.mktemp("made")
+    adapter = train(base("llama"), trained(2, 4), folder / "adapter", step=0.05)
+    export_adapter(adapter, base("llama"), folder / "lora.gguf")
+    files = {"lora": folder / "lora.gguf"}
+    for type_ in ("F32", "Q8_0", "Q4_0"):
+        for name, merged in ((type_, None), (f"{type_}-adapted", adapter)):
+            files[name] = folder / f"{name}.gguf"
+            convert(base("llama"), files[name], type_=type_, adapter=merged)
+    return files
+
+
+@pytest.fixture(scope="module")
+def measure(made, texts):
+    def measure(reference, shipped, tokens=400, **others):
+        files = {name: made[file] for name, file in others.items()}
+        return run(made[reference], made[shipped], **files, data=texts, tokens=tokens, threads=1)
+
+    return measure
+
+
+@pytest.fixture(scope="module")
+def full(measure):
+    return measure("F32-adapted", "Q4_0-adapted", base="F32", shipped_base="Q4_0", adapter="lora")
+
+
+def tiny_with(path, keys=None, arrays=None):
+    """A tiny model other than those of `made`, with some things changed."""
+    return write_gguf(path, keys or {}, arrays or {})
+
+
+def bounds(interval):
+    return interval.low, interval.estimate, interval.high
+
+
+def printed(report, width):
+    console = Console(width=width, file=StringIO())
+    console.print(table(report))
+    return console.file.getvalue()
+
+
+def test_a_file_beside_itself_differs_in_nothing(measure):
+    report = measure("F32", "F32")
+    same = report.merged.divergence
+    assert (same.kl_p99, same.kl_max) == (0, 0)
+    assert bounds(same.kl_mean) == (0, 0, 0)
+    assert bounds(same.same_top) == bounds(same.perplexity_ratio) == (1, 1, 1)
+    assert same.perplexity == same.reference_perplexity
+    assert report.merged.effect is report.run_time is report.choice is None
+    assert "no difference" in report.verdict[0]
+
+
+def test_the_divergence_is_that_of_torch(measure, made, texts):
+    report = measure("F32", "Q4_0")
+    found, losses, same = [], [], []
+    seen = set()
+    with Engine(made["F32"]) as reference, Engine(made["Q4_0"]) as shipped:
+        for text in TEXTS:
+            tokens = tuple(chat(reference, text))
+            p, q = (
+                torch.log_softmax(torch.tensor(e.logits(tokens)).double(), -1) for e in (reference, shipped)
+            )
+            kl = torch.nn.functional.kl_div(q, p, log_target=True, reduction="none").sum(-1)
+            for at in range(len(tokens) - 1):
+                if tokens[: at + 1] not in seen:
+                    seen.add(tokens[: at + 1])
+                    found.append(kl[at].item())
+                    losses.append([-p[at, tokens[at + 1]].item(), -q[at, tokens[at + 1]].item()])
+                    same.append(p[at].argmax() == q[at].argmax())
+    got = report.merged.divergence
+    assert report.positions == len(found)
+    assert got.kl_mean.estimate == pytest.approx(np.mean(found), rel=1e-9)
+    assert got.kl_max == pytest.approx(max(found), rel=1e-9)
+    assert got.kl_p99 == pytest.approx(np.quantile(found, 0.99), rel=1e-9)
+    assert got.same_top.estimate == pytest.approx(np.mean(same))
+    by_reference, by_shipped = np.exp(np.mean(losses, axis=0))
+    assert got.reference_perplexity.estimate == pytest.approx(by_reference)
+    assert got.perplexity.estimate == pytest.approx(by_shipped)
+    assert got.perplexity_ratio.estimate == pytest.approx(by_shipped / by_reference)
+
+
+def chat(engine, text):
+    """What the model reads, written out by hand for the template of tests/checkpoints.py."""
+    plain, (_, start, end) = engine.model.tokenize, (256, 257, 258)
+    if "text" in text:
+        return plain(text["text"], special=False, bos=True)
+    begin = plain("", special=False, bos=True)
+    words = [
+        plain(part, special=False, bos=False) for part in (f"user\n{text['question']}", "\n", "assistant\n")
+    ]
+    solution = plain(text.get("solution") or text["answer"], special=False, bos=False)
+    return [*begin, start, *words[0], end, *words[1], start, *words[2], *solution, engine.model.eos]
+
+
+def test_fewer_bits_diverge_more(measure):
+    coarse, fine = (measure("F32", type_).merged.divergence for type_ in ("Q4_0", "Q8_0"))
+    assert coarse.kl_mean.low > fine.kl_mean.high > 0
+    assert coarse.kl_max > fine.kl_max
+    assert coarse.same_top.estimate < fine.same_top.estimate
+
+
+def test_nothing_of_the_adapter_is_lost_in_full_precision_merged_or_not(measure):
+    report = measure("F32-adapted", "F32-adapted", base="F32", shipped_base="F32", adapter="lora")
+    merged, beside = report.merged.effect, report.run_time.effect
+    assert bounds(merged.slope) == pytest.approx((1, 1, 1), abs=1e-12)
+    assert bounds(merged.cosine) == pytest.approx((1, 1, 1), abs=1e-12)
+    assert bounds(merged.relative_error) == pytest.approx((0, 0, 0), abs=1e-6)
+    assert bounds(beside.slope) == pytest.approx((1, 1, 1), abs=1e-4)
+    assert bounds(beside.cosine) == pytest.approx((1, 1, 1), abs=1e-4)
+    assert report.run_time.divergence.kl_max < 1e-6
+    assert report.choice.recommended == "merged"
+    assert "recommended: merged" in report.verdict[-2]
+
+
+def test_the_effect_is_that_of_numpy_over_all_positions_at_once(full, made):
+    kept = {name: [] for name in ("full", "merged", "run-time")}
+    engines = {
+        "reference": Engine(made["F32-adapted"]),
+        "base": Engine(made["F32"]),
+        "shipped": Engine(made["Q4_0-adapted"]),
+        "shipped base": Engine(made["Q4_0"]),
+        "run-time": Engine(made["Q4_0"], adapter=made["lora"]),
+    }
+    seen = set()
+    for text in TEXTS:
+        tokens = tuple(chat(engines["base"], text))
+        rows = [at for at in range(len(tokens) - 1) if tokens[: at + 1] not in seen]
+        seen |= {tokens[: at + 1] for at in rows}
+        logits = {name: engine.logits(tokens)[rows].astype(float) for name, engine in engines.items()}
+        for name, (adapted, plain) in {
+            "full": ("reference", "base"),
+            "merged": ("shipped", "shipped base"),
+            "run-time": ("run-time", "shipped base"),
+        }.items():
+            added = logits[adapted] - logits[plain]
+            kept[name].append((added - added.mean(1, keepdims=True)).ravel())
+    for engine in engines.values():
+        engine.close()
+    true = np.concatenate(kept["full"])
+    for way, got in (("merged", full.merged.effect), ("run-time", full.run_time.effect)):
+        shown = np.concatenate(kept[way])
+        assert got.slope.estimate == pytest.approx(np.linalg.lstsq(true[:, None], shown, rcond=None)[0][0])
+        assert got.cosine.estimate == pytest.approx(np.corrcoef(shown, true)[0, 1], rel=1e-6)
+        error = np.linalg.norm(shown - true) / np.linalg.norm(true)
+        assert got.relative_error.estimate == pytest.approx(error)
+    errors = [way.effect.relative_error.estimate for way in (full.merged, full.run_time)]
+    assert full.choice.error_difference.estimate == pytest.approx(errors[0] - errors[1])
+
+
+def test_four_bits_lose_more_of_a_small_adapter_merged_than_at_run_time(full):
+    assert full.merged.effect.cosine.estimate < full.run_time.effect.cosine.estimate
+    assert full.merged.effect.relative_error.low > full.run_time.effect.relative_error.high
+    assert full.choice.recommended == "run-time"
+    assert any(line.startswith("warning: slope or cosine is below 0.9") for line in full.verdict)
+    assert any(line.startswith("recommended: the adapter at run time") for line in full.verdict)
+
+
+def test_an_adapter_that_does_nothing_leaves_no_effect_to_measure(measure):
+    report = measure("F32", "Q8_0", base="F32", shipped_base="Q8_0")
+    assert report.merged.effect is None
+    assert (
+        "warning: no adapter to measure: reference and base compute the same over these texts"
+        in report.verdict
+    )
+
+
+def test_an_adapter_that_quantization_lost_has_slope_and_cosine_zero(measure):
+    report = measure("F32-adapted", "Q8_0", base="F32", shipped_base="Q8_0")
+    lost = report.merged.effect
+    assert bounds(lost.slope) == bounds(lost.cosine) == (0, 0, 0)
+    assert bounds(lost.relative_error) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("merged", "recommended"),
+    [(0.05, "merged"), (0.1, "merged"), (0.14, "merged"), (0.16, "run-time"), (0.5, "run-time")],
+)
+def test_run_time_is_recommended_only_where_it_keeps_enough_more(merged, recommended):
+    """Off by 0.1 at run time: up to five hundredths more are not worth what a run-time adapter costs."""
+    sizes, passages = np.random.default_rng(3).uniform(1, 9, 100), np.repeat(np.arange(20), 5)
+
+    def off_by(error):
+        """Effects off by `error`, at a right angle to the full one; the four figures before are not used."""
+        return np.outer(sizes, (0, 0, 0, 0, 1, 1 + error**2, 1))
+
+    _, _, choice = weigh(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
+    assert choice.error_difference.estimate == pytest.approx(merged - 0.1)
+    assert choice.recommended == recommended
+
+
+def test_positions_are_counted_and_limited(measure):
+    assert measure("F32", "F32", tokens=40).positions == 40
+    one = measure("F32", "F32", tokens=1)
+    assert (one.positions, one.passages) == (1, 1)
+    assert "warning: with 1 texts" in one.verdict[-1]
+
+
+def test_a_model_with_a_short_context_gets_shorter_pieces(tmp_path, texts):
+    long, short = tmp_path / "long.gguf", tmp_path / "short.gguf"
+    tiny_with(long)
+    tiny_with(short, {"llama.context_length": (16, GGUFValueType.UINT32, None)})
+    report = run(long, short, data=texts, threads=1)
+    assert report.merged.divergence.kl_max == 0
+    assert report.passages == len(TEXTS)
+
+
+def test_the_texts_that_come_along_are_the_default(made):
+    report = run(made["F32"], made["F32"], tokens=20, threads=1)
+    assert report.data.endswith("held_out.jsonl")
+
+
+def test_progress_counts_the_tokens_of_all_models_to_its_total(made, texts):
+    ticks = []
+    run(
+        made["F32-adapted"],
+        made["F32"],
+        base=made["F32"],
+        shipped_base=made["F32"],
+        data=texts,
+        tokens=100,
+        threads=1,
+        progress=lambda done, total: ticks.append((done, total)),
+    )
+    totals = {total for _, total in ticks}
+    assert len(totals) == 1
+    assert [done for done, _ in ticks] == sorted({done for done, _ in ticks})
+    assert ticks[-1][0] in totals
+
+
+def test_a_report_goes_to_json_and_back_and_names_its_files(full, made):
+    again = json.loads(json.dumps(asdict(full), allow_nan=False))
+    assert again["merged"]["divergence"]["kl_mean"]["estimate"] == full.merged.divergence.kl_mean.estimate
+    assert again["choice"]["recommended"] == "run-time"
+    assert again["files"]["shipped"]["path"] == str(made["Q4_0-adapted"])
+    assert again["files"]["run_time"]["path"] == str(made["Q4_0"])
+    assert again["files"]["run_time"]["adapter"]["path"] == str(made["lora"])
+    assert len({file.sha256 for file in (full.files.shipped, full.files.shipped_base, full.files.base)}) == 3
+
+
+def test_a_table_shows_what_was_measured_and_the_verdict(full, measure):
+    text = printed(full, 140)
+    for row in (
+        "KL from the reference",
+        "same likeliest token",
+        "perplexity",
+        "slope",
+        "cosine",
+        "files, MB",
+    ):
+        assert row in text
+    for line in full.verdict:
+        assert line in " ".join(text.split())
+    assert "Q4_0-adapted.gguf beside F32-adapted.gguf" in text
+    assert max(map(len, printed(full, 70).splitlines())) <= 70
+    assert "slope" not in printed(measure("F32", "Q8_0", tokens=50), 140)
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        ({"base": "F32"}, "a base is given but no shipped base"),
+        ({"shipped_base": "Q4_0"}, "a shipped base is given but no base"),
+        ({"adapter": "lora"}, "no shipped base to apply it to"),
+        ({"base": "F32", "adapter": "lora"}, "a base is given but no shipped base"),
+    ],
+)
+def test_files_that_do_not_go_together_are_refused(measure, others, said):
+    with pytest.raises(RequestError, match=said):
+        measure("F32", "Q4_0", **others)
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 1.5, True])
+def test_a_number_of_positions_out_of_bounds_is_refused(measure, tokens):
+    with pytest.raises(RequestError, match="tokens must be a whole number from 1"):
+        measure("F32", "Q4_0", tokens=tokens)
+
+
+def test_models_of_different_vocabularies_are_refused(made, tmp_path, texts):
+    other = tiny_with(tmp_path / "other.gguf")
+    with pytest.raises(ModelFileError, match=r"other\.gguf: its vocabulary has 259 tokens, that of .* 272"):
+        run(made["F32"], other, data=texts)
+    renamed = tmp_path / "renamed.gguf"
+    renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
+    with pytest.raises(
+        ModelFileError, match=r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'"
+    ):
+        run(made["F32"], renamed, data=texts)
+    with pytest.raises(ModelFileError, match=r"renamed\.gguf: token 257"):
+        run(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
+
+
+def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, texts):
+    with pytest.raises(ModelFileError, match=r"no\.gguf"):
+        run(made["F32"], not_a_model, data=texts)
+    with pytest.raises(AdapterError, match=r"Q8_0\.gguf"):
+        run(
+            *(made["F32-adapted"], made["Q4_0"]),
+            base=made["F32"],
+            shipped_base=made["Q4_0"],
+            adapter=made["Q8_0"],
+            data=texts,
+        )
+    with pytest.raises(RequestError, match=r"missing\.jsonl"):
+        run(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
+
+
+def test_texts_of_single_tokens_are_refused(tmp_path):
+    model = tiny_with(
+        tmp_path / "tiny.gguf", {"tokenizer.ggml.add_bos_token": (False, GGUFValueType.BOOL, None)}
+    )
+    short = tmp_path / "short.jsonl"
+    short.write_text('{"text": "a"}\n')
+    with pytest.raises(RequestError, match=r"short\.jsonl: no passage has the two tokens"):
+        run(model, model, data=short)
+
+
+def test_a_model_that_computes_no_finite_numbers_is_refused(tmp_path, texts):
+    sound = tiny_with(tmp_path / "sound.gguf")
+    broken = tiny_with(tmp_path / "broken.gguf", {}, {"output_norm.weight": np.full(64, np.nan, np.float32)})
+    with pytest.raises(ModelFileError, match=r"broken\.gguf: the model's logits are not finite"):
+        run(sound, broken, data=texts, threads=1)

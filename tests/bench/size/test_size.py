@@ -1,0 +1,139 @@
+"""Every byte of a file accounted for, and llama.cpp's own sizes beside it: those that its quantizer makes."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+import gguf
+import pytest
+from rich.console import Console
+from thirteen.bench.peers.llama_quantize import Stock, quantize
+from thirteen.bench.size.size import SizeReport, run, table
+from thirteen.convert.pipeline import convert
+from thirteen.errors import ModelFileError
+from thirteen.files.gguf_header import read_header
+
+from ...runtime.conftest import write_gguf
+
+
+@pytest.fixture(scope="module")
+def full(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("full") / "full.gguf"
+    convert(base("llama wide"), path, type_="F32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def mixed(full: Path) -> Path:
+    path = full.with_name("mixed.gguf")
+    quantize(full, path, Stock("mix", "Q4_K_M"), threads=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(mixed: Path) -> SizeReport:
+    return run(mixed)
+
+
+def planned(folder: Path, asked: str) -> Path:
+    """The tiny model with a provenance that says what was asked for."""
+    return write_gguf(
+        folder / "planned.gguf", {"thirteen.type": (asked, gguf.GGUFValueType.STRING, None)}, {}
+    )
+
+
+def printed(report: SizeReport) -> str:
+    console = Console(width=120, file=StringIO())
+    console.print(table(report))
+    return console.file.getvalue()
+
+
+def test_every_byte_of_the_file_is_in_the_account_once(report: SizeReport, mixed: Path) -> None:
+    assert report.file_bytes == mixed.stat().st_size
+    for parts in (
+        [tensor.nbytes for tensor in report.tensors],
+        [group.nbytes for group in report.groups],
+        list(report.types.values()),
+    ):
+        assert sum(parts) + report.metadata_bytes == report.file_bytes
+    assert sum(group.weights for group in report.groups) == report.weights
+    assert sum(group.tensors for group in report.groups) == len(report.tensors)
+
+
+def test_tensors_and_types_are_those_that_the_gguf_package_reads(report: SizeReport, mixed: Path) -> None:
+    read = gguf.GGUFReader(mixed).tensors
+    assert {(t.name, t.type, t.nbytes) for t in report.tensors} == {
+        (tensor.name, tensor.tensor_type.name, tensor.n_bytes) for tensor in read
+    }
+    groups = {group.group for group in report.groups}
+    assert {"token_embd", "ffn_down", "attn_v", "vectors"} <= groups
+
+
+@pytest.mark.parametrize(
+    "stock",
+    [Stock("mix", "Q4_K_M"), Stock("mix", "Q3_K_L"), Stock("uniform", "Q5_0"), Stock("uniform", "Q6_K")],
+    ids=lambda stock: f"{stock.kind} {stock.name}",
+)
+def test_a_stock_files_size_is_what_the_quantizer_then_makes(
+    report: SizeReport, full: Path, tmp_path: Path, stock: Stock
+) -> None:
+    """Told from the quantized file's shapes alone; the two files' metadata are alike."""
+    target = tmp_path / "made.gguf"
+    quantize(full, target, stock, threads=1)
+    (told,) = (one for one in report.stock if (one.kind, one.name) == (stock.kind, stock.name))
+    assert told.file_bytes == target.stat().st_size
+    assert told.ratio == pytest.approx(report.file_bytes / target.stat().st_size)
+
+
+def test_stock_files_are_told_for_a_file_in_full_precision_as_for_a_quantized_one(
+    report: SizeReport, full: Path
+) -> None:
+    def tensors_of(report: SizeReport) -> dict[str, int]:
+        return {f"{one.kind} {one.name}": one.file_bytes for one in report.stock}
+
+    there, here = tensors_of(run(full)), tensors_of(report)
+    shift = {there[name] - here[name] for name in here}
+    assert len(shift) == 1, "only the metadata differ"
+    assert len(here) == 35
+
+
+@pytest.mark.parametrize(
+    ("asked", "nbytes"),
+    [("600KB, speed, x86", 600_000), ("572KiB, quality, arm", 572 << 10), ("32bpw, balanced, any", None)],
+)
+def test_the_budget_is_the_one_in_the_files_provenance(
+    tmp_path: Path, asked: str, nbytes: int | None
+) -> None:
+    path = planned(tmp_path, asked)
+    budget = run(path).budget
+    assert budget is not None
+    assert budget.asked == asked.partition(",")[0]
+    assert budget.nbytes == (4 * read_header(path).weights if nbytes is None else nbytes)
+    assert budget.used == pytest.approx(path.stat().st_size / budget.nbytes)
+    assert f"of the {budget.nbytes:,} asked for" in " ".join(printed(run(path)).split())
+
+
+@pytest.mark.parametrize("asked", ["Q4_K", "like other.gguf", "", "600MB\x00\n"])
+def test_a_file_that_was_not_planned_for_a_size_has_no_budget(tmp_path: Path, asked: str) -> None:
+    report = run(planned(tmp_path, asked))
+    assert report.budget is None or asked.startswith("600MB")
+    assert "asked for" not in printed(report) or report.budget is not None
+
+
+def test_the_tables_show_groups_types_and_stock_files(report: SizeReport) -> None:
+    text = printed(report)
+    for said in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K", "Q4_K_M, mix", "1.000"):
+        assert said in text
+
+
+def test_the_report_goes_to_json_and_back(report: SizeReport) -> None:
+    plain = asdict(report)
+    assert json.loads(json.dumps(plain, allow_nan=False))["file_bytes"] == report.file_bytes
+
+
+def test_what_is_no_model_is_refused(not_a_model: Path, tmp_path: Path, lora: Path) -> None:
+    for path in (not_a_model, tmp_path / "absent.gguf", lora):
+        with pytest.raises(ModelFileError, match=path.name):
+            run(path)

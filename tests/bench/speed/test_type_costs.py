@@ -1,0 +1,140 @@
+"""The cost of a type, from random models to the table. Nothing here depends on how fast the machine is."""
+
+import json
+from dataclasses import asdict
+from io import StringIO
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from rich.console import Console
+from thirteen.bench.speed.type_costs import TYPES, Sizes, _costs, run, table, write_costs
+from thirteen.bench.synthetic.random_model import matrix_weights, write_model
+from thirteen.convert.quantize.costs import PARTS, read_costs, this_target
+from thirteen.errors import OutputError, RequestError
+from thirteen.files.gguf_header import read_header
+from thirteen.runtime.engine.engine import Engine
+
+TINY = Sizes(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
+FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "sizes": TINY}
+Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
+
+
+@pytest.fixture(scope="module")
+def ticks():
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(ticks):
+    return run(progress=lambda done, total: ticks.append((done, total)), **FEW)
+
+
+def test_a_report_has_the_reference_and_every_type_asked_for(report):
+    assert [cost.type for cost in report.costs] == ["Q4_K", "Q8_0", "IQ3_XXS"]
+    assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
+    assert report.rounds == 8 and report.overhead_ms > 0
+    for cost in report.costs:
+        for part in (cost.layer, cost.output, cost.layer_together, cost.output_together):
+            assert part.ns_per_weight > 0
+            assert part.gb_per_s == pytest.approx(cost.bits_per_weight / 8 / part.ns_per_weight)
+            assert 0 < part.ratio.low <= part.ratio.estimate <= part.ratio.high
+    assert report.costs[0].layer.ratio.estimate == report.costs[0].prefill.estimate == 1
+    assert set(report.noisy) <= {"Q8_0", "IQ3_XXS"}
+
+
+def test_progress_counts_to_its_total(ticks, report):
+    total = 7 * (1 + 1 + 8)  # models: written, warmed up, eight rounds
+    assert ticks == [(done, total) for done in range(1, total + 1)]
+
+
+def test_a_table_shows_every_type_and_the_circumstances(report):
+    console = Console(width=150, file=StringIO())
+    console.print(table(report))
+    text = console.file.getvalue()
+    for said in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
+        assert said in text
+
+
+def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
+    path = tmp_path / "costs.json"
+    write_costs(report, path)
+    read = read_costs(path)
+    assert read.target == this_target()
+    assert (read.cpu, read.date, read.build) == (
+        report.machine.cpu,
+        report.date,
+        report.build.llama_cpp_python,
+    )
+    for place in PARTS:
+        expected = {cost.type: getattr(cost, place).ns_per_weight for cost in report.costs}
+        assert getattr(read, place) == pytest.approx(expected, rel=1e-3)
+    assert json.loads(path.read_text())["measured"] == json.loads(json.dumps(asdict(report)))
+    with pytest.raises(OutputError, match="No such file"):
+        write_costs(report, tmp_path / "none" / "costs.json")
+
+
+def test_costs_come_out_of_the_times_that_they_make():
+    """Times made up from known costs, with a drift from round to round that meets all alike."""
+    sizes, types, kinds = (
+        Sizes(),
+        (Q4_K, Q8_0),
+        np.array([0.25, 1.0, 0.5]),
+    )  # a prefill token costs a quarter, one of several half
+    base = matrix_weights(sizes.hollow)
+    weights = [matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]
+    costs = {Q4_K: (0.03, 0.04), Q8_0: (0.06, 0.05)}
+    models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
+    drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
+    times = np.array([0.0, *models])[:, None] * kinds * drift + 1e-4  # (rounds, models, 3)
+    found = _costs(sizes, types, times)
+    for type_, cost in zip(types, found, strict=True):
+        layer, output = costs[type_]
+        assert cost.layer.ns_per_weight == pytest.approx(layer)
+        assert cost.output.ns_per_weight == pytest.approx(output)
+        assert cost.layer.ratio.estimate == pytest.approx(layer / 0.03)
+        assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift falls out
+        assert cost.output.ratio.estimate == pytest.approx(output / 0.04)
+        assert cost.prefill.estimate == pytest.approx(layer / 0.03)
+        assert cost.layer_together.ns_per_weight == pytest.approx(layer / 2)
+        assert cost.output_together.ns_per_weight == pytest.approx(output / 2)
+
+
+def test_models_that_are_no_slower_than_an_empty_one_give_numbers_still():
+    times = np.full((5, 3, 3), 1e-3)
+    (cost,) = _costs(TINY, (Q4_K,), times)
+    assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, name):
+    type_ = GGMLQuantizationType[name]
+    write_model(tmp_path / "model.gguf", TINY.all_layers, type_, type_)
+    header = read_header(tmp_path / "model.gguf")
+    matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) == 2]
+    assert {tensor.type for tensor in matrices} == {type_}
+    assert sum(np.prod(tensor.shape) for tensor in matrices) == matrix_weights(TINY.all_layers)
+    with Engine(tmp_path / "model.gguf", context=8, slots=1, threads=1, batch=8) as engine:
+        logits = engine.logits((1, 2, 3))
+    assert np.isfinite(logits).all() and logits.std() > 0
+
+
+def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
+    sizes = Sizes()
+    hollow, layers, output = map(matrix_weights, (sizes.hollow, sizes.all_layers, sizes.all_output))
+    assert layers - hollow > 150e6 and output - hollow > 130e6
+    assert hollow < 0.03 * min(layers, output)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
+        ({"rounds": 7}, RequestError, "rounds must be a whole number from 8"),
+        ({"tokens": 0}, RequestError, "decode_tokens"),
+        ({"threads": 0}, RequestError, "threads"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(change, error, said):
+    with pytest.raises(error, match=said):
+        run(**(FEW | change))

@@ -1,0 +1,50 @@
+"""McNemar's test and Wilson's interval, against the sums and the quadratic that define them."""
+
+from fractions import Fraction
+from math import comb, isclose, sqrt
+
+import pytest
+from thirteen.bench.stats.mcnemar import mcnemar
+from thirteen.bench.stats.wilson import proportion
+
+
+def naive(gained, lost):
+    """Every fall that is at most as likely as the one seen, in exact fractions."""
+    total = gained + lost
+    chances = [Fraction(comb(total, heads), 2**total) for heads in range(total + 1)]
+    return float(sum(chance for chance in chances if chance <= chances[gained]))
+
+
+@pytest.mark.parametrize("total", [0, 1, 2, 7, 24, 61])
+def test_the_p_value_is_that_of_the_definition(total):
+    for gained in range(total + 1):
+        assert isclose(mcnemar(gained, total - gained), naive(gained, total - gained), rel_tol=1e-12)
+
+
+def test_known_values():
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(5, 5) == 1
+    assert mcnemar(1, 0) == 1
+    assert mcnemar(6, 0) == 2 / 64
+    assert mcnemar(60, 28) == mcnemar(28, 60) == pytest.approx(0.00084, rel=0.02)
+
+
+def test_thousands_of_questions_are_neither_slow_nor_out_of_range():
+    assert mcnemar(2_600, 2_400) == pytest.approx(0.0049, rel=0.02)
+    assert mcnemar(5_000, 0) == 0  # below the smallest float
+
+
+@pytest.mark.parametrize(("part", "whole"), [(0, 50), (1, 50), (25, 50), (50, 50), (577, 1319)])
+def test_the_bounds_are_where_the_part_is_1_96_deviations_away(part, whole):
+    found = proportion(part, whole)
+    assert found.estimate == part / whole
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+    for bound in {found.low, found.high} - {0.0, 1.0}:
+        deviation = sqrt(bound * (1 - bound) / whole)
+        assert abs(bound - part / whole) / deviation == pytest.approx(1.959964, rel=1e-6)
+
+
+def test_nothing_of_many_still_leaves_room():
+    assert proportion(0, 100).low == 0
+    assert proportion(0, 100).high == pytest.approx(0.037, abs=0.001)
+    assert proportion(100, 100).low == pytest.approx(0.963, abs=0.001)

@@ -1,0 +1,251 @@
+"""The command line as a user meets it: what it loads, what it says, and the way to an answer."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gguf
+import pytest
+import typer
+from peft import LoraConfig
+from thirteen.cli.console import printable
+from thirteen.cli.main import app
+
+from ..commands import Commands, Done
+from ..convert.peft_adapters import train
+from ..runtime.conftest import write_gguf
+
+HEAVY = ("torch", "transformers", "peft", "llama_cpp", "numpy", "huggingface_hub")
+TEXT, F32 = gguf.GGUFValueType.STRING, gguf.GGUFValueType.FLOAT32
+SHORT = ("--max-tokens", "8", "--threads", "1")
+
+
+@pytest.fixture(scope="module")
+def thirteen() -> Iterator[Commands]:
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
+    return train(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
+
+
+def said(done: Done) -> str:
+    assert done.status == 0, done
+    return done.stdout
+
+
+def command_lines() -> dict[str, object]:
+    """Every command and group of commands, by the words that call it."""
+
+    def under(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+        if words:
+            yield " ".join(words), command
+        for name, child in getattr(command, "commands", {}).items():
+            yield from under(child, (*words, name))
+
+    return dict(under(typer.main.get_command(app), ()))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import thirteen",
+        "import thirteen.cli.main",
+        "sys.argv = ['thirteen', '--help']; from thirteen.cli.main import main; main()",
+        "sys.argv = ['thirteen', 'convert', '--help']; from thirteen.cli.main import main; main()",
+        "sys.argv = ['thirteen', '--version']; from thirteen.cli.main import main; main()",
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
+    at_exit = f"atexit.register(lambda: print([name for name in {HEAVY} if name in sys.modules]))"
+    script = f"import atexit, sys\n{at_exit}\n{code}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_check_for_heavy_modules_sees_them() -> None:
+    """Guards the test above against a list of names that nothing bears."""
+    script = (
+        "import sys; from thirteen import Engine; print('llama_cpp' in sys.modules, 'numpy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "True"]
+
+
+def test_the_commands_are_those_that_are_promised() -> None:
+    promised = {
+        "demo",
+        "convert",
+        "adapter show",
+        "adapter export",
+        "inspect",
+        "ask",
+        "bench accuracy",
+        "bench latency",
+        "models fetch",
+    }
+    assert promised <= command_lines().keys()
+
+
+@pytest.mark.parametrize("words", command_lines())
+def test_the_help_of_every_command_has_an_example(words: str, thirteen: Commands) -> None:
+    text = " ".join(said(thirteen(*words.split(), "--help")).split())
+    assert f"Usage: thirteen {words}" in text
+    assert f"Example: thirteen {words}" in text
+
+
+def test_without_words_it_shows_the_help_and_with_version_its_version(thirteen: Commands) -> None:
+    assert "Usage: thirteen" in thirteen().stdout + thirteen().stderr
+    name, version = said(thirteen("--version")).split()
+    assert name == "thirteen"
+    assert version[0].isdigit()
+
+
+def test_python_can_run_it_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "thirteen", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("thirteen ")
+
+
+def test_a_checkpoint_becomes_a_model_that_can_be_inspected_and_asked(
+    thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
+) -> None:
+    model, report = tmp_path / "model.gguf", tmp_path / "report.json"
+    convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
+    made = json.loads(said(thirteen(*convert, "--report", report, "--json")))
+    assert made == json.loads(report.read_text())
+    assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
+    assert made["adapter"]["id"] == "my-lora"
+
+    found = json.loads(said(thirteen("inspect", model, "--json")))
+    assert found["file_bytes"] == made["file_bytes"]
+    assert {name: share["tensors"] for name, share in found["types"].items()} == made["types"]
+    assert found["provenance"]["adapter.sha256"] == made["adapter"]["sha256"]
+    table = said(thirteen("inspect", model))
+    assert "Q8_0" in table
+    assert "my-lora" in table
+
+    answer = json.loads(said(thirteen("ask", model, "What is 6 times 7?", *SHORT, "--json")))
+    assert answer["usage"]["completion_tokens"] <= 8
+    assert answer["model"] == str(model)
+    spoken = said(thirteen("ask", model, "What is 6 times 7?", *SHORT))
+    assert spoken == f"{printable(answer['text'])}\n\nanswer: {answer['value'] or 'none found'}\n"
+
+
+def test_an_adapter_merged_and_one_applied_at_run_time_answer_alike(
+    thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
+) -> None:
+    plain, merged, lora = (tmp_path / name for name in ("plain.gguf", "merged.gguf", "lora.gguf"))
+    said(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
+    how = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
+    said(thirteen("convert", base("llama"), *how, "-o", merged))
+    exported = json.loads(said(thirteen("adapter", "export", adapter, "--base", plain, "-o", lora, "--json")))
+    assert exported["file_bytes"] == lora.stat().st_size
+    texts = [
+        json.loads(said(thirteen("ask", *words, *SHORT, "--json")))["text"]
+        for words in ((plain, "Why?"), (merged, "Why?"), (plain, "Why?", "--adapter", lora))
+    ]
+    assert texts[1] == texts[2] != texts[0]
+
+
+def test_an_adapter_is_shown_as_a_table_and_as_json(thirteen: Commands, adapter: Path) -> None:
+    shown = json.loads(said(thirteen("adapter", "show", adapter, "--json")))
+    assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
+    assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
+    assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
+    assert "layer 1" in said(thirteen("adapter", "show", adapter))
+
+
+def test_a_question_can_come_from_standard_input(thirteen: Commands, model: Path) -> None:
+    given = said(thirteen("ask", model, "-", *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
+    typed = said(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
+    assert json.loads(given)["text"] == json.loads(typed)["text"]
+    assert json.loads(given)["usage"] == json.loads(typed)["usage"]
+
+
+def test_a_models_text_loses_its_control_characters() -> None:
+    hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
+    assert printable(hostile) == "a[2J]0;titleb31mc\n\tdé🙂"
+
+
+def test_what_a_model_writes_to_a_terminal_has_no_control_characters(thirteen: Commands, model: Path) -> None:
+    """A random model writes every byte there is sooner or later."""
+    wild = ("--temperature", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0")
+    for seed in range(2):
+        words = (*wild, "--max-tokens", "60", "--threads", "1")
+        raw = json.loads(said(thirteen("ask", model, "Why?", *words, "--seed", seed, "--json")))["text"]
+        assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
+        shown = said(thirteen("ask", model, "Why?", *words, "--seed", seed))
+        assert shown.replace("\n", "").replace("\t", "").isprintable()
+
+
+def test_what_a_file_says_of_itself_is_shown_as_it_is_but_for_control_characters(
+    thirteen: Commands, tmp_path: Path
+) -> None:
+    """Square brackets are markup to the library that prints tables, escape codes commands to a terminal."""
+    keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
+    model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
+    table = said(thirteen("inspect", model))
+    assert "[2J[red]x[/bold] (llama)" in table
+    assert "[bold]model.gguf" in table
+    assert table.replace("\n", "").isprintable()
+    assert json.loads(said(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
+
+
+def test_numbers_that_json_does_not_have_are_null(thirteen: Commands, tmp_path: Path) -> None:
+    model = write_gguf(tmp_path / "model.gguf", {"llama.rope.freq_base": (float("nan"), F32, None)}, {})
+    found = json.loads(said(thirteen("inspect", model, "--json")), parse_constant=pytest.fail)
+    assert found["metadata"]["rope.freq_base"] is None
+
+
+def test_the_catalogue_is_listed(thirteen: Commands) -> None:
+    assert "llama-3.2-1b" in said(thirteen("models"))
+    path = said(thirteen("models", "fetch", "embedded")).strip()
+    assert Path(path).is_file()
+
+
+def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Path) -> None:
+    words = (
+        "bench",
+        "latency",
+        model,
+        model,
+        "--rounds",
+        "8",
+        "--prompt-tokens",
+        "8",
+        "--decode-tokens",
+        "4",
+    )
+    report = json.loads(said(thirteen(*words, "--threads", "1", "--json")))
+    assert report["base"]["file_bytes"] == model.stat().st_size
+    assert len(report["decode"]["base"]) == 16
+
+
+def test_answers_are_counted_as_a_table_and_as_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "[bold].jsonl"
+    data.write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
+    options = ("--data", data, "--max-tokens", "4", "--threads", "1", "--records", tmp_path / "records")
+    words = ("bench", "accuracy", model, "--base", model, *options)
+    report = json.loads(said(thirteen(*words, "--json")))
+    assert report["adapted"]["scores"]["questions"] == report["paired"]["questions"] == 1
+    assert (tmp_path / "records" / Path(report["base"]["records"]).name).is_file()
+    assert "McNemar's exact p" in (shown := said(thirteen(*words)))
+    assert "[bold], zero-shot" in shown
+
+
+def test_a_reader_that_has_had_enough_is_no_error(model: Path) -> None:
+    command = f"{sys.executable} -m thirteen inspect {model} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")

@@ -1,0 +1,286 @@
+"""What an adapter asks for is honoured or refused by name, never passed over."""
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peft import LoHaConfig, LoraConfig, PromptTuningConfig, TinyLoraConfig
+from safetensors.numpy import load_file, save_file
+from thirteen.convert.adapter.adapter import load_adapter
+from thirteen.convert.adapter.delta import Delta
+from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import AdapterError
+
+from ..peft_adapters import train
+
+Base = Callable[[str], Path]
+Config = dict[str, Any]
+Tensors = dict[str, np.ndarray]
+Change = Callable[[Config, Tensors], Any]
+
+TARGETS = ["q_proj", "up_proj"]
+GOOD = {
+    "lora": LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS),
+    "dora": LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, use_dora=True),
+    "tiny": TinyLoraConfig(u=5, r=2, weight_tying=0.5, target_modules=TARGETS, init_weights="uniform"),
+    "loha": LoHaConfig(r=2, target_modules=TARGETS),
+    "prompt": PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3),
+}
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+UP = "base_model.model.model.layers.1.mlp.up_proj"
+INTRICATE = (
+    "(a+)+b",
+    "(.*)*",
+    ".*.*.*.*.*y",
+    "(.|.)(.|.)(.|.)(.|.)(.|.)y",
+    "(((((q",
+    "q{99999999999}",
+    "(?i)q",
+    "[",
+)
+
+
+@pytest.fixture(scope="module")
+def good(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Adapters of the tied Llama as PEFT saves them, by the names in GOOD."""
+    return cache(lambda name: train(base("llama"), GOOD[name], tmp_path_factory.mktemp("adapters") / name))
+
+
+def change(folder: Path, target: Path, how: Change) -> Path:
+    """A copy of an adapter whose config and tensors `how` changed."""
+    shutil.copytree(folder, target)
+    config, weights = target / "adapter_config.json", target / "adapter_model.safetensors"
+    settings, tensors = json.loads(config.read_text()), load_file(weights)
+    how(settings, tensors)
+    config.write_text(json.dumps(settings))
+    save_file(tensors, weights)
+    return target
+
+
+def config(**values: Any) -> Change:
+    return lambda settings, _: settings.update(values)
+
+
+def drop(*keys: str) -> Change:
+    return lambda _, tensors: [tensors.pop(key) for key in keys]
+
+
+def put(key: str, value: Any) -> Change:
+    return lambda _, tensors: tensors.update({key: np.asarray(value, np.float32)})
+
+
+def rename(old: str, new: str) -> Change:
+    return lambda _, tensors: tensors.update(
+        {key.replace(old, new): tensors.pop(key) for key in list(tensors)}
+    )
+
+
+def scaled(factor: float, part: str = "") -> Change:
+    return lambda _, tensors: tensors.update(
+        {key: value * np.float32(factor) for key, value in tensors.items() if part in key}
+    )
+
+
+def spoiled(key: str, value: float) -> Change:
+    def spoil(_: Config, tensors: Tensors) -> None:
+        tensors[key].flat[3] = value
+
+    return spoil
+
+
+REFUSED: dict[str, tuple[str, Change, str]] = {
+    "whole modules": ("lora", config(modules_to_save=["lm_head"]), "modules_to_save"),
+    "whole modules, merged by PEFT": ("loha", config(modules_to_save=["lm_head"]), "modules_to_save"),
+    "single tokens": ("lora", config(trainable_token_indices=[1, 2]), "trainable_token_indices"),
+    "bare parameters": ("lora", config(target_parameters=["x"]), "target_parameters"),
+    "repeated layers": ("lora", config(layer_replication=[[0, 2], [1, 2]]), "layer_replication"),
+    "only after some tokens": ("lora", config(alora_invocation_tokens=[1]), "alora_invocation_tokens"),
+    "prompts": ("prompt", config(), "PROMPT_TUNING"),
+    "an unknown kind": ("lora", config(peft_type="MEGALORA"), "MEGALORA"),
+    "no kind": ("lora", config(peft_type=None), "peft_type"),
+    "a kind that is no text": ("lora", config(peft_type=["LORA"]), "peft_type"),
+    "a rank that disagrees": ("lora", config(r=8), "rank 4"),
+    "a pattern's rank that disagrees": ("lora", config(rank_pattern={"q_proj": 2}), "rank 4"),
+    "an alpha that is no number": ("lora", config(lora_alpha="8"), "lora_alpha"),
+    "an alpha that is not finite": ("lora", config(lora_alpha=float("inf")), "lora_alpha"),
+    "an alpha that overflows": ("lora", config(lora_alpha=1e39), "lora_alpha"),
+    "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
+    "patterns that are a list": ("lora", config(rank_pattern=["q_proj"]), "rank_pattern"),
+    "a missing factor": ("lora", drop(f"{Q}.lora_B.weight"), "q_proj"),
+    "a missing module": (
+        "lora",
+        drop(f"{UP}.lora_A.weight", f"{UP}.lora_B.weight"),
+        "model.layers.1.mlp.up_proj",
+    ),
+    "no tensors": ("lora", lambda _, tensors: tensors.clear(), "no adapter weights"),
+    "a leftover tensor": ("lora", put(f"{Q}.lora_C.weight", [[1.0]]), "lora_C"),
+    "a leftover bias": ("lora", put(f"{Q}.base_layer.bias", [1.0]), "bias"),
+    "a leftover magnitude": ("lora", put(f"{Q}.lora_magnitude_vector", [1.0]), "lora_magnitude_vector"),
+    "a tensor that stands twice": ("lora", put(f"{Q}.lora_A", np.ones((4, 64))), "twice"),
+    "a tensor without dimensions": ("lora", put(f"{Q}.lora_A.weight", 1.0), "q_proj"),
+    "a tensor of many dimensions": ("lora", put(f"{Q}.lora_A.weight", np.ones([1] * 9)), "lora_A"),
+    "an empty factor": ("lora", put(f"{Q}.lora_A.weight", np.ones((0, 64))), "(0, 64)"),
+    "factors that do not fit": ("lora", put(f"{Q}.lora_A.weight", np.ones((3, 64))), "(3, 64)"),
+    "another base's width": ("lora", put(f"{Q}.lora_A.weight", np.ones((4, 65))), "(96, 65)"),
+    "another base's height": ("lora", put(f"{Q}.lora_B.weight", np.ones((90, 4))), "(90, 64)"),
+    "another base's layers": ("lora", rename("layers.1", "layers.7"), "layers.7"),
+    "another base's modules": ("lora", rename("up_proj", "fc_in"), "fc_in"),
+    "a norm": ("lora", rename("layers.1.mlp.up_proj", "norm"), "model.norm"),
+    "the tied output": ("lora", rename("model.layers.1.mlp.up_proj", "lm_head"), "ties"),
+    "the tied embedding": ("lora", rename("layers.1.mlp.up_proj", "embed_tokens"), "ties"),
+    "not a number": ("lora", spoiled(f"{Q}.lora_A.weight", np.nan), "not finite"),
+    "infinity": ("lora", spoiled(f"{Q}.lora_B.weight", -np.inf), "not finite"),
+    "a product that overflows": ("lora", scaled(1e30), "not finite"),
+    "nothing trained": ("lora", scaled(0, "lora_B"), "zero"),
+    "nothing trained, with magnitudes": ("dora", config(), "zero"),
+    "a missing magnitude": ("dora", drop(f"{Q}.lora_magnitude_vector"), "lora_magnitude_vector"),
+    "a magnitude of another length": ("dora", put(f"{Q}.lora_magnitude_vector", np.ones(95)), "(95,)"),
+    "a magnitude that is a matrix": ("dora", put(f"{Q}.lora_magnitude_vector", np.ones((1, 96))), "(1, 96)"),
+    "a missing vector": ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
+    "a vector too many": ("tiny", put("base_model.tinylora_v.2", np.ones(5)), "3 trained vectors for 2"),
+    "a vector that stands twice": ("tiny", put("base_model.tinylora_v.01", np.ones(5)), "tinylora_v.01"),
+    "a vector of another length": ("tiny", put("base_model.tinylora_v.1", np.ones(6)), "(6,)"),
+    "a vector that is a matrix": ("tiny", put("base_model.tinylora_v.1", np.ones((5, 1))), "(5, 1)"),
+    "a u that disagrees": ("tiny", config(u=6), "6"),
+    "an r that disagrees": ("tiny", config(r=3), "rank 2"),
+    "a tying out of range": ("tiny", config(weight_tying=1.5), "weight_tying"),
+    "a missing TinyLoRA module": (
+        "tiny",
+        drop(*(f"{UP}.tinylora_{part}" for part in "ABP")),
+        "model.layers.1.mlp.up_proj",
+    ),
+    "some projections missing": ("tiny", drop(f"{Q}.tinylora_P"), "tinylora_P"),
+    "projections of another shape": ("tiny", put(f"{Q}.tinylora_P", np.ones((5, 3, 3))), "(5, 3, 3)"),
+    "all vectors zero": ("tiny", scaled(0, "tinylora_v"), "zero"),
+    "LoHa's missing factor": ("loha", drop(f"{Q}.hada_w1_a"), "hada_w1_a"),
+    "LoHa's leftover tensor": ("loha", put(f"{Q}.hada_w9", [1.0]), "hada_w9"),
+    "LoHa's missing module": (
+        "loha",
+        drop(*(f"{UP}.hada_{part}" for part in ("w1_a", "w1_b", "w2_a", "w2_b"))),
+        "model.layers.1.mlp.up_proj",
+    ),
+    "LoHa's factor that is not a number": ("loha", spoiled(f"{Q}.hada_w1_a", np.nan), "NaN"),
+    "LoHa's factor of another shape": ("loha", put(f"{Q}.hada_w1_a", np.ones((5, 2))), "hada_w1_a"),
+    "LoHa, nothing trained": ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
+} | {f"the pattern {p}": ("lora", config(rank_pattern={p: 4}), p) for p in INTRICATE}
+
+
+def as_initialised(base: Path) -> Change:
+    """DoRA before its first step: no delta, and the base's own norms as magnitudes."""
+
+    def reset(_: Config, tensors: Tensors) -> None:
+        checkpoint = open_checkpoint(base)
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key] = np.zeros_like(tensors[key])
+            if "magnitude" in key:
+                name = key.removeprefix("base_model.model.").replace("lora_magnitude_vector", "weight")
+                tensors[key] = np.linalg.norm(checkpoint.rows(name, 0, len(tensors[key])), axis=1)
+
+    return reset
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_honoured_is_named(
+    case: str, base: Base, good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    kind, how, named = REFUSED[case]
+    if case == "nothing trained, with magnitudes":
+        how = as_initialised(base("llama"))
+    folder = change(good(kind), tmp_path / "adapter", how)
+    with pytest.raises(AdapterError) as failure:
+        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    assert named in str(failure.value)
+    assert str(tmp_path) in str(failure.value) or "adapter" in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "tiny", "loha"])
+def test_the_unchanged_adapters_are_accepted(
+    kind: str, base: Base, good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = change(good(kind), tmp_path / "adapter", config())
+    convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    assert (tmp_path / "model.gguf").exists()
+
+
+def test_an_intricate_pattern_does_not_hang_and_a_usual_one_is_followed(
+    good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
+    adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=usual, r=99)))
+    assert adapter.rank == 4
+
+
+def test_one_delta_of_zero_among_others_is_a_warning(
+    base: Base, good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = change(good("lora"), tmp_path / "adapter", scaled(0, f"{UP}.lora_B"))
+    report = convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    assert report.warnings == ["1 of 4 deltas are zero"]
+
+
+def test_a_tied_base_refuses_an_output_delta_that_peft_would_merge(base: Base, tmp_path: Path) -> None:
+    """PEFT writes it into the shared tensor, which changes the embedding too."""
+    folder = train(base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter")
+    with pytest.raises(AdapterError, match="ties"):
+        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder)
+
+
+def test_a_copy_of_the_base_that_differs_is_refused(base: Base, tmp_path: Path) -> None:
+    """PEFT saves the base's output with a delta of it: another base's must not pass for this one's."""
+    trained = train(base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained")
+    key = "base_model.model.lm_head.base_layer.weight"
+    convert(base("llama untied"), tmp_path / "model.gguf", type_="F32", adapter=trained)
+    folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
+    with pytest.raises(AdapterError, match="copy of 'lm_head"):
+        convert(base("llama untied"), tmp_path / "model.gguf", type_="F32", adapter=folder)
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [("adapter_config.json", "adapter_config.json is missing"), ("adapter_model.safetensors", "pickle")],
+)
+def test_a_folder_without_its_parts_is_refused(
+    missing: str, named: str, base: Base, good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = change(good("lora"), tmp_path / "adapter", config())
+    (folder / missing).rename(folder / "adapter_model.bin")
+    with pytest.raises(AdapterError, match=named):
+        convert(base("llama"), tmp_path / "model.gguf", adapter=folder)
+
+
+def test_an_adapter_tells_what_it_is(good: Callable[[str], Path], base: Base) -> None:
+    tiny, lora = load_adapter(good("tiny"), "mine"), load_adapter(good("lora"))
+    assert (tiny.id, tiny.kind, tiny.rank, tiny.trained, len(tiny.deltas)) == ("mine", "tinylora", 2, 10, 4)
+    assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
+    assert lora.trained == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
+
+
+def test_a_changed_scale_changes_the_hash(good: Callable[[str], Path], tmp_path: Path) -> None:
+    other = change(good("lora"), tmp_path / "adapter", config(lora_alpha=9))
+    assert load_adapter(other).sha256 != load_adapter(good("lora")).sha256
+
+
+def test_the_norm_is_that_of_the_product() -> None:
+    random = np.random.default_rng(1)
+    b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
+    assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
+
+
+def test_rows_merged_in_parts_are_the_rows_merged_at_once() -> None:
+    random = np.random.default_rng(1)
+    b, a, rows = (random.normal(size=shape).astype(np.float32) for shape in ((30, 3), (3, 20), (30, 20)))
+    delta = Delta(b, a, np.linspace(1, 2, 30, dtype=np.float32))
+    parts = [delta.merge(rows[i : i + 7].copy(), i) for i in range(0, 30, 7)]
+    np.testing.assert_allclose(np.concatenate(parts), delta.merge(rows.copy(), 0), rtol=1e-6)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.concatenate(parts), axis=1), np.linspace(1, 2, 30), rtol=1e-6
+    )

@@ -1,0 +1,19 @@
+"""Random numbers drawn without PyTorch are the ones that PyTorch draws."""
+
+import numpy as np
+import pytest
+import torch
+from thirteen.convert.adapter.torch_random import normal
+
+
+# Below 16 numbers PyTorch draws one by one; above, by blocks of 16, the last of which may overlap another.
+@pytest.mark.parametrize(
+    "shape", [(1,), (3, 1, 1), (15,), (16,), (17,), (31,), (33,), (13, 2, 2), (64, 2, 2), (10007,)]
+)
+@pytest.mark.parametrize("seed", [0, 42, 2**32 - 1, 2**32 + 7, 2**63 - 1])
+def test_the_numbers_are_pytorchs(seed: int, shape: tuple[int, ...]) -> None:
+    made = normal(seed, 0.5**0.5, shape)
+    wanted = torch.normal(0.0, 0.5**0.5, shape, generator=torch.Generator().manual_seed(seed)).numpy()
+    assert made.dtype == np.float32
+    np.testing.assert_allclose(made, wanted, rtol=0, atol=5e-7)
+    assert np.linalg.norm(made - wanted) < 1e-7 * np.linalg.norm(wanted)

@@ -1,0 +1,68 @@
+"""The planner: a budget is kept, more bytes never cost more loss, whatever the order of tensors."""
+
+from itertools import product
+
+import pytest
+from gguf import GGMLQuantizationType as Type
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.convert.quantize.plan import Option, allocate
+from thirteen.errors import OutputError
+
+TYPES = (Type.Q2_K, Type.Q4_K, Type.Q8_0)
+number = st.integers(1, 50)
+option = st.builds(
+    lambda type_, size, loss, cost: Option(type_, 32 * size, loss / 7, float(cost)),
+    st.sampled_from(TYPES),
+    number,
+    number,
+    number,
+)
+models = st.lists(st.lists(option, min_size=1, max_size=4), min_size=1, max_size=5).map(
+    lambda of: {f"blk.{i}": options for i, options in enumerate(of)}
+)
+
+
+def totals(chosen):
+    return sum(o.nbytes for o in chosen.values()), sum(o.loss for o in chosen.values())
+
+
+@given(models, st.integers(0, 300))
+def test_it_is_the_best_of_all_choices_within_the_budget(options, units):
+    budget = 32 * units
+    fitting = [c for c in product(*options.values()) if sum(o.nbytes for o in c) <= budget]
+    if not fitting:
+        with pytest.raises(OutputError, match="smallest possible"):
+            allocate(options, budget)
+        return
+    nbytes, loss = totals(allocate(options, budget))
+    assert nbytes <= budget
+    assert loss == pytest.approx(min(sum(o.loss for o in c) for c in fitting))
+
+
+@given(models, st.integers(250, 300), st.integers(0, 50))
+def test_more_bytes_are_never_more_loss(options, units, more):
+    small, large = (totals(allocate(options, 32 * n))[1] for n in (units, units + more))
+    assert large <= small + 1e-9
+
+
+@given(models, st.randoms(use_true_random=False), st.sampled_from([0.0, 2.0]))
+def test_the_order_of_tensors_does_not_matter(options, random, eagerness):
+    names = list(options)
+    random.shuffle(names)
+    shuffled = {name: options[name] for name in names}
+    assert allocate(options, 8000, eagerness=eagerness) == allocate(shuffled, 8000, eagerness=eagerness)
+
+
+@given(models)
+def test_at_least_the_bytes_asked_for_are_used_where_that_can_be(options):
+    most = sum(max(o.nbytes for o in of) for of in options.values())
+    kept = totals(allocate(options, most, least=32))
+    assert 32 <= kept[0] <= most
+
+
+def test_eagerness_for_speed_takes_the_quicker_type():
+    quick, exact = Option(Type.Q4_0, 320, 1.1, 1.0), Option(Type.Q4_K, 320, 1.0, 2.0)
+    options = {f"blk.{i}": [quick, exact] for i in range(8)}
+    assert set(allocate(options, 9000).values()) == {exact}
+    assert set(allocate(options, 9000, eagerness=2.0).values()) == {quick}

@@ -1,0 +1,36 @@
+"""Codes taken apart are what gguf's own dequantization reads, and come together to the same bytes."""
+
+import numpy as np
+import pytest
+from gguf import GGML_QUANT_SIZES
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize
+from thirteen.convert.quantize.block_codec import layout
+from thirteen.convert.quantize.ggml import quantize
+
+SCALAR = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
+SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_a_block_is_scale_times_level_plus_offset_and_takes_other_codes(name):
+    type_, random = Type[name], np.random.default_rng(13)
+    rows = random.standard_normal((8, 512)).astype(np.float32)
+    data = np.frombuffer(quantize(rows, type_, "test"), np.uint8).reshape(8, -1)
+    blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
+    kept = layout(type_)
+    scales, offsets = (np.repeat(of, kept.group, -1) for of in kept.scales(blocks))
+    codes = kept.codes(blocks)
+    assert np.array_equal((kept.levels[codes] * scales + offsets).reshape(8, -1), dequantize(data, type_))
+    other = random.integers(0, len(kept.levels), codes.shape).astype(np.uint8)
+    kept.put(blocks, other)
+    assert np.array_equal(kept.codes(blocks), other)
+    assert np.array_equal(
+        (kept.levels[other] * scales + offsets).reshape(8, -1), dequantize(blocks.reshape(8, -1), type_)
+    )
+    kept.put(blocks, codes)
+    assert np.array_equal(blocks.reshape(8, -1), data)
+
+
+def test_types_with_a_codebook_have_no_layout():
+    assert layout(Type.IQ3_S) is None

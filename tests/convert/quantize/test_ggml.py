@@ -1,0 +1,90 @@
+"""Quantized bytes are ggml's own, near the original, and never made of what a type cannot hold."""
+
+import ctypes
+from pathlib import Path
+
+import llama_cpp
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf.quants import dequantize
+from thirteen.convert.quantize.ggml import quantize
+from thirteen.convert.tensors import TYPES
+from thirteen.errors import CheckpointError, OutputError
+
+NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
+# The largest relative error on normally distributed weights; some room above what ggml reaches.
+ERRORS = {
+    "F32": 0, "F16": 3e-4, "BF16": 2e-3, "Q8_0": 0.007, "Q6_K": 0.02, "Q5_K": 0.04, "Q5_1": 0.042,
+    "Q5_0": 0.05, "Q4_K": 0.08, "Q4_1": 0.09, "Q4_0": 0.1, "MXFP4": 0.13, "IQ4_NL": 0.085, "IQ4_XS": 0.085,
+    "Q3_K": 0.17, "IQ3_S": 0.19, "Q2_K": 0.33, "TQ2_0": 0.85,
+    "TQ1_0": 0.85,
+}  # fmt: skip
+
+
+def weights(rows: int = 24, columns: int = 512) -> np.ndarray:
+    return np.random.default_rng(13).normal(0, 0.02, (rows, columns)).astype(np.float32)
+
+
+def whole(rows: np.ndarray, type_: Type) -> bytes:
+    """One direct call of ggml on the whole tensor."""
+    (path,) = (Path(llama_cpp.__file__).parent / "lib").glob("*ggml-base.so")
+    ggml = ctypes.CDLL(str(path))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    ggml.ggml_row_size.restype = ctypes.c_size_t
+    out = ctypes.create_string_buffer(
+        len(rows) * ggml.ggml_row_size(int(type_), ctypes.c_int64(rows.shape[1]))
+    )
+    source = rows.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    zero, count, columns = (ctypes.c_int64(n) for n in (0, *rows.shape))
+    assert ggml.ggml_quantize_chunk(int(type_), source, out, zero, count, columns, None) == len(out)
+    return out.raw
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+def test_blocks_of_rows_are_the_bytes_of_one_call_and_near_the_original(name: str) -> None:
+    rows, type_ = weights(), TYPES[name]
+    made = b"".join(quantize(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
+    assert made == whole(rows, type_)
+    back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
+    assert np.linalg.norm(back - rows) <= ERRORS[name] * np.linalg.norm(rows)
+
+
+@pytest.mark.parametrize("name", NEED_IMPORTANCE)
+def test_a_type_that_needs_an_importance_matrix_is_refused_by_name(name: str) -> None:
+    with pytest.raises(OutputError, match=rf"w: {name} needs an importance matrix"):
+        quantize(weights(), TYPES[name], "w")
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_refused(name: str, value: float) -> None:
+    rows = weights(2)
+    rows[1, 300] = value
+    with pytest.raises(CheckpointError, match="w: holds a value that is not finite"):
+        quantize(rows, TYPES[name], "w")
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+def test_a_value_that_the_type_cannot_hold_is_refused_and_no_other_becomes_infinite(name: str) -> None:
+    """Most types scale their blocks by a 16-bit float, which overflows to infinity in silence."""
+    for value in (6e4, 1e30):
+        rows = weights(2)
+        rows[1, 300] = value
+        try:
+            made = quantize(rows, TYPES[name], "w")
+        except CheckpointError as failure:
+            assert value == 1e30
+            assert "more than" in str(failure)
+        else:
+            back = dequantize(np.frombuffer(made, np.uint8).reshape(2, -1), TYPES[name])
+            assert np.isfinite(back).all()
+
+
+def test_vectors_and_rows_that_do_not_lie_in_order_are_written_in_order() -> None:
+    rows = weights()
+    assert quantize(rows[0], Type.F32, "w") == rows[0].tobytes()
+    turned = np.ascontiguousarray(rows.T).T
+    assert not turned.flags.c_contiguous
+    for type_ in (Type.F32, Type.Q8_0):
+        assert quantize(turned, type_, "w") == quantize(rows, type_, "w")

@@ -1,0 +1,25 @@
+import pytest
+from thirteen.convert.quantize.size import parse_size
+from thirteen.errors import OutputError
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("600MB", 600_000_000),
+        ("572MiB", 572 << 20),
+        ("0.6GB", 600_000_000),
+        ("600 mb", 600_000_000),
+        ("3.9bpw", 3_900_000),
+    ],
+)
+def test_a_size_is_bytes_or_bits_a_weight(text, expected):
+    assert parse_size(text).file_bytes(8_000_000) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB"]
+)
+def test_what_is_no_size_is_one_clear_line(text):
+    with pytest.raises(OutputError, match=r"--size '.*': "):
+        parse_size(text)

@@ -1,0 +1,222 @@
+"""Names, shapes, order and rotary factors are transformers' on one side and llama.cpp's on the other."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from thirteen.convert.source import architecture as arch
+from thirteen.errors import CheckpointError
+from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from ... import checkpoints as made
+from ..peft_adapters import _permuted as as_llama_cpp
+
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama, tied": made.llama,
+    "llama, untied": lambda: made.llama(tie_word_embeddings=False),
+    "llama, eleven layers": lambda: made.llama(num_hidden_layers=11),
+    "qwen2, untied": made.qwen2,
+    "qwen2, tied": lambda: made.qwen2(tie_word_embeddings=True),
+}
+LLAMA_1B = {
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "max_position_embeddings": 131072,
+    "mlp_bias": False,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "factor": 32.0,
+        "high_freq_factor": 4.0,
+        "low_freq_factor": 1.0,
+        "original_max_position_embeddings": 8192,
+        "rope_type": "llama3",
+    },
+    "rope_theta": 500000.0,
+    "tie_word_embeddings": True,
+    "vocab_size": 128256,
+}
+
+
+def read(config: dict[str, Any]) -> arch.Architecture:
+    return arch.from_config(config, "config.json")
+
+
+def from_transformers(config: PretrainedConfig) -> tuple[arch.Architecture, Any]:
+    model = AutoModelForCausalLM.from_config(config)
+    return read(config.to_dict() | {"architectures": [type(model).__name__]}), model
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tensors_have_the_names_shapes_and_order_of_both_sides(name: str) -> None:
+    config = CONFIGS[name]()
+    architecture, model = from_transformers(config)
+    specs = arch.tensor_specs(architecture)
+    theirs = dict(model.named_parameters())  # tied weights once
+    assert {spec.source: spec.shape for spec in specs.values()} == {
+        n: tuple(p.shape) for n, p in theirs.items()
+    }
+    kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[architecture.name]
+    names = gguf.get_tensor_name_map(kind, architecture.layers)
+    assert {spec.source: spec.target for spec in specs.values()} == {
+        n: names.get_name(n, (".weight", ".bias")) for n in theirs
+    }
+    modules = [n for n, m in model.named_modules() if list(m.parameters(recurse=False))]
+    assert sorted(modules, key=arch.module_order) == modules
+
+
+def test_a_module_that_no_model_has_is_unknown() -> None:
+    for module in ("model.layers.0.self_attn.qkv", "model.layers.0", "h.0", "model.layers.x.mlp.up_proj", ""):
+        assert arch.module_order(module) is None
+
+
+@pytest.mark.parametrize("shape", [(24, 5), (24,), (96, 3)])
+def test_rows_are_permuted_as_llama_cpp_does_and_back(shape: tuple[int, ...]) -> None:
+    rows = np.arange(np.prod(shape)).reshape(shape)
+    for heads in (1, 2, 4):
+        permuted = arch.permute(rows, heads)
+        np.testing.assert_array_equal(permuted, as_llama_cpp(rows, heads))
+        np.testing.assert_array_equal(arch.unpermute(permuted, heads), rows)
+    assert not np.array_equal(arch.permute(rows, 2), rows)
+    half = len(rows) // 2
+    np.testing.assert_array_equal(arch.permute(rows, 4)[:half], arch.permute(rows[:half], 2))
+
+
+def test_only_the_llamas_q_and_k_are_permuted() -> None:
+    for config, permuted in ((made.llama(), {"q_proj", "k_proj"}), (made.qwen2(), set())):
+        architecture, _ = from_transformers(config)
+        found = {s.source.split(".")[-2] for s in arch.tensor_specs(architecture).values() if s.heads}
+        assert found == permuted
+
+
+@pytest.mark.parametrize(("head_dim", "theta", "factor", "context"), [
+    (64, 500000.0, 32.0, 8192),  # Llama 3.2
+    (128, 500000.0, 8.0, 8192),  # Llama 3.1
+    (24, 10000.0, 4.0, 64),
+    (64, 1000000.0, 2.5, 4096),
+])  # fmt: skip
+def test_rope_factors_are_transformers_own(head_dim: int, theta: float, factor: float, context: int) -> None:
+    rope = made.LLAMA3_ROPE | {
+        "rope_theta": theta,
+        "factor": factor,
+        "original_max_position_embeddings": context,
+    }
+    config = made.llama(head_dim=head_dim, rope_parameters=rope)
+    stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    plain = 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
+    architecture, _ = from_transformers(config)
+    factors = arch.rope_factors(architecture)
+    assert factors is not None
+    assert factors.dtype == np.float32
+    np.testing.assert_allclose(factors, plain / stretched, rtol=2e-6)
+    assert factors[0] == 1
+    assert factors[-1] == pytest.approx(factor)
+
+
+def test_the_published_config_of_llama_3_2_is_read() -> None:
+    architecture = read(LLAMA_1B)
+    assert (architecture.layers, architecture.kv_heads, architecture.head_dim) == (16, 8, 64)
+    assert (architecture.rope_theta, architecture.tied) == (500000.0, True)
+    assert architecture.scaling == arch.Llama3Scaling(32.0, 1.0, 4.0, 8192)
+    # transformers 5 keeps theta and scaling in one object
+    newer = {k: v for k, v in LLAMA_1B.items() if not k.startswith("rope")}
+    newer["rope_parameters"] = LLAMA_1B["rope_scaling"] | {"rope_theta": 500000.0}
+    assert read(newer) == architecture
+
+
+def test_absent_values_take_transformers_defaults() -> None:
+    optional = ("head_dim", "num_key_value_heads", "rope_theta", "rope_scaling", "tie_word_embeddings")
+    architecture = read({k: v for k, v in LLAMA_1B.items() if k not in optional})
+    assert (architecture.head_dim, architecture.kv_heads, architecture.rope_theta) == (64, 32, 10000.0)
+    assert (architecture.scaling, architecture.tied) == (None, False)
+    assert arch.rope_factors(architecture) is None
+
+
+@pytest.mark.parametrize("config", [LLAMA_1B | {"rope_scaling": None}, LLAMA_1B | {"head_dim": 128}])
+def test_what_a_gguf_says_of_a_model_is_read_back(config: dict[str, Any]) -> None:
+    architecture = read(config)
+    metadata = {key: field.value for key, field in arch.metadata_fields(architecture).items()}
+    metadata |= {"general.architecture": "llama", "tokenizer.ggml.tokens": ["x"] * architecture.vocab}
+    again = arch.from_metadata(metadata, tied=True, stretched=False, where="a.gguf")
+    assert again == arch.Architecture(**(vars(architecture) | {"scaling": None}))
+
+
+def rope(**changes: Any) -> dict[str, Any]:
+    return {"rope_scaling": LLAMA_1B["rope_scaling"] | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"architectures": ["MambaForCausalLM"]}, "LlamaForCausalLM, Qwen2ForCausalLM"),
+        ({"architectures": []}, "None"),
+        ({"architectures": "LlamaForCausalLM"}, "None"),
+        ({"architectures": [["LlamaForCausalLM"]]}, "supported"),
+        ({"attention_bias": True}, "attention_bias"),
+        ({"mlp_bias": True}, "mlp_bias"),
+        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"hidden_act": "gelu"}, "gelu"),
+        ({"quantization_config": {"bits": 4}}, "quantized"),
+        ({"num_hidden_layers": None}, "num_hidden_layers"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers"),
+        ({"num_hidden_layers": 1.5}, "num_hidden_layers"),
+        ({"num_hidden_layers": True}, "num_hidden_layers"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
+        ({"hidden_size": "2048"}, "hidden_size"),
+        ({"hidden_size": 16, "head_dim": None}, "head_dim"),
+        ({"head_dim": 63}, "odd"),
+        ({"num_key_value_heads": 5}, "32 heads"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps"),
+        ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ({"rope_theta": -1.0}, "rope_theta"),
+        ({"rope_theta": 10**400}, "rope_theta"),
+        ({"rope_theta": 1e300}, "rope_theta"),
+        ({"rope_scaling": "llama3"}, "rope_scaling"),
+        (rope(rope_type="yarn"), "yarn"),
+        (rope(rope_type=["llama3"]), "supported"),
+        (rope(factor=0), "factor"),
+        (rope(low_freq_factor=4.0), "low_freq_factor"),
+        (rope(original_max_position_embeddings=None), "original_max_position_embeddings"),
+        (rope(partial_rotary_factor=0.5), "partial_rotary_factor"),
+    ],
+)
+def test_a_config_that_cannot_be_honoured_is_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(CheckpointError) as failure:
+        read(LLAMA_1B | changes)
+    assert named in str(failure.value)
+    assert str(failure.value).startswith("config.json: ")
+    assert "\n" not in str(failure.value)
+    assert len(str(failure.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"general.architecture": "mamba"}, "mamba"),
+        ({"general.architecture": ["llama"]}, "supported"),
+        ({"llama.rope.scaling.type": "yarn"}, "yarn"),
+        ({"llama.rope.scaling.factor": 4.0}, "rope.scaling.factor"),  # llama.cpp takes it without a type, too
+        ({"llama.rope.scale_linear": 4.0}, "rope.scale_linear"),
+        ({"llama.rope.dimension_count": 32}, "rope.dimension_count"),
+        ({"llama.attention.head_count": [4, 4]}, "attention.head_count"),
+        ({"llama.block_count": None}, "block_count"),
+        ({"llama.rope.freq_base": float("inf")}, "rope.freq_base"),
+    ],
+)
+def test_metadata_that_cannot_be_honoured_is_named(changes: dict[str, Any], named: str) -> None:
+    metadata: dict[str, Any] = {k: f.value for k, f in arch.metadata_fields(read(LLAMA_1B)).items()}
+    metadata |= {"general.architecture": "llama", "tokenizer.ggml.tokens": ["x"] * 128256}
+    arch.from_metadata(metadata, tied=True, stretched=False, where="a.gguf")
+    with pytest.raises(CheckpointError) as failure:
+        arch.from_metadata(metadata | changes, tied=True, stretched=False, where="a.gguf")
+    assert named in str(failure.value)

@@ -1,0 +1,245 @@
+"""A base's rows are the ones that safetensors and transformers read, wherever they lie."""
+
+import hashlib
+import json
+import random
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file as save_numpy
+from safetensors.torch import load_file, save_file
+from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import INDEX, open_checkpoint
+from thirteen.errors import CheckpointError
+from thirteen.files.safetensors import SafetensorsFile
+
+Base = Callable[[str], Path]
+BASES = ["llama", "llama untied", "llama bf16 in shards", "qwen2", "qwen2 f16 tied"]
+
+
+def stored(folder: Path) -> dict[str, np.ndarray]:
+    """A folder's tensors in float32, as safetensors itself reads them."""
+    tensors: dict[str, torch.Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        tensors |= load_file(path)
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_rows_are_those_that_safetensors_reads(name: str, base: Base) -> None:
+    checkpoint, wanted = open_checkpoint(base(name)), stored(base(name))
+    assert checkpoint.specs.keys() == wanted.keys()
+    for tensor, array in wanted.items():
+        assert checkpoint.specs[tensor].shape == array.shape
+        np.testing.assert_array_equal(checkpoint.rows(tensor, 0, len(array)), array)
+        np.testing.assert_array_equal(checkpoint.rows(tensor, 3, 17), array[3:17])
+    assert checkpoint.rows(tensor, 0, 5).dtype == np.float32
+    assert (name == "llama bf16 in shards") == (base(name) / INDEX).exists()
+    assert not checkpoint.quantized
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_gguf_gives_the_rows_of_the_folder_it_came_from(name: str, base: Base, tmp_path: Path) -> None:
+    convert(base(name), tmp_path / "base.gguf", type_="F32", threads=1)
+    folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
+    assert file.specs == folder.specs
+    eps = float(np.float32(folder.architecture.rms_eps))  # a GGUF holds it in 32 bits
+    assert file.architecture == replace(folder.architecture, rms_eps=eps)
+    assert file.tokenizer == folder.tokenizer
+    for tensor, spec in folder.specs.items():
+        rows = spec.shape[0]
+        np.testing.assert_array_equal(file.rows(tensor, 0, rows), folder.rows(tensor, 0, rows), tensor)
+        head = rows // (spec.heads or 2)  # permuted rows come in whole heads
+        np.testing.assert_array_equal(file.rows(tensor, head, rows), folder.rows(tensor, head, rows), tensor)
+
+
+@pytest.mark.parametrize(("type_", "near"), [("BF16", 4e-3), ("F16", 4e-4), ("Q8_0", 7e-3), ("Q4_0", 0.1)])
+def test_a_quantized_gguf_is_dequantized(type_: str, near: float, base: Base, tmp_path: Path) -> None:
+    convert(base("llama"), tmp_path / "base.gguf", type_=type_, threads=1)
+    file, wanted = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
+    for tensor, array in wanted.items():
+        rows = file.rows(tensor, 0, len(array))
+        assert np.linalg.norm(rows - array) < near * np.linalg.norm(array)
+    assert file.quantized == ({type_: 15} if type_.startswith("Q") else {})
+
+
+def test_rope_factors_stay_with_the_gguf(base: Base, tmp_path: Path) -> None:
+    convert(base("llama long"), tmp_path / "base.gguf", type_="F32", threads=1)
+    folder, file = open_checkpoint(base("llama long")), open_checkpoint(tmp_path / "base.gguf")
+    assert folder.rope_factors is not None
+    assert file.rope_factors is not None
+    np.testing.assert_array_equal(file.rope_factors, folder.rope_factors)
+    assert file.rope_factors.max() > 1
+
+
+def test_the_hash_is_that_of_the_weights(base: Base) -> None:
+    weights = (base("llama") / "model.safetensors").read_bytes()
+    assert open_checkpoint(base("llama")).sha256() == hashlib.sha256(weights).hexdigest()
+    shards = sorted(base("llama bf16 in shards").glob("*.safetensors"))
+    listing = "".join(f"{hashlib.sha256(shard.read_bytes()).hexdigest()}  {shard.name}\n" for shard in shards)
+    wanted = hashlib.sha256(listing.encode()).hexdigest()
+    assert open_checkpoint(base("llama bf16 in shards")).sha256() == wanted
+
+
+def test_a_tied_weight_that_was_saved_twice_is_accepted(base: Base, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(12)
+    save_file(tensors, folder / "model.safetensors")
+    assert open_checkpoint(folder).specs == open_checkpoint(base("llama")).specs
+
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def index(**shards: Any) -> Callable[[Path], Any]:
+    """The index with another shard for some tensors; `embedding` stands for the embedding's name."""
+
+    def change(folder: Path) -> None:
+        found = json.loads((folder / INDEX).read_text())
+        found["weight_map"] |= {{"embedding": EMBEDDING}.get(name, name): at for name, at in shards.items()}
+        (folder / INDEX).write_text(json.dumps(found))
+
+    return change
+
+
+def without(key: str) -> Callable[[Path], Any]:
+    def change(folder: Path) -> None:
+        found = json.loads((folder / INDEX).read_text())
+        del (found["weight_map"] if key in found["weight_map"] else found)[key]
+        (folder / INDEX).write_text(json.dumps(found))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda f: min(f.glob("model-*")).unlink(), "safetensors: No such file"),
+        (lambda f: (f / INDEX).unlink(), "neither model.safetensors nor"),
+        (lambda f: (f / INDEX).write_text("[]"), "not a JSON object"),
+        (without("weight_map"), "no weight_map"),
+        (without(EMBEDDING), f"{EMBEDDING!r} is missing"),
+        (index(embedding="../x.safetensors"), "plain name"),
+        (index(embedding=["a"]), "plain name"),
+        (index(embedding=None), "plain name"),
+        (lambda f: index(x=min(f.glob("model-*")).name)(f), "'x' is missing"),
+        (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff{"), "not JSON"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), "not JSON"),
+        (shutil.rmtree, "no such file or folder"),
+    ],
+)  # fmt: skip
+def test_a_damaged_folder_is_one_error_that_names_it(
+    change: Callable[[Path], Any], named: str, base: Base, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(base("llama bf16 in shards"), tmp_path / "base"))
+    change(folder)
+    with pytest.raises(CheckpointError) as failure:
+        open_checkpoint(folder)
+    assert named in str(failure.value)
+    assert str(folder) in str(failure.value)
+    assert "\n" not in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        ("llama", lambda t: t.pop("model.norm.weight"), "'model.norm.weight' is missing"),
+        ("llama", lambda t: t.update(x=torch.ones(1)), "1 tensors that llama does not have, such as 'x'"),
+        ("llama", lambda t: t.update({EMBEDDING: torch.ones(272, 63)}), "(272, 63)"),
+        ("llama", lambda t: t.update({EMBEDDING: torch.tensor(1.0)}), "()"),
+        ("llama untied", lambda t: t.pop("lm_head.weight"), "'lm_head.weight' is missing"),
+        ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "k_proj.bias"),
+    ],
+)
+def test_tensors_that_the_architecture_does_not_have_are_named(
+    name: str, change: Callable[[dict[str, torch.Tensor]], Any], named: str, base: Base, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(base(name), tmp_path / "base"))
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(CheckpointError) as failure:
+        open_checkpoint(folder)
+    assert named in str(failure.value)
+
+
+def safetensors(header: Any, data: bytes = bytes(64)) -> bytes:
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> dict[str, Any]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "truncated"),
+        (b"1234567", "truncated"),
+        (struct.pack("<Q", 2**63) + b"{}", "truncated"),
+        (safetensors(b"\xff{}"), "not JSON"),
+        (safetensors(b"[" * 100_000), "not JSON"),
+        (safetensors([]), "not a JSON object"),
+        (safetensors({"a": 1}), "damaged"),
+        (safetensors({"a": entry(dtype="F33")}), "damaged"),
+        (safetensors({"a": entry(dtype=["F32"])}), "damaged"),
+        (safetensors({"a": entry(shape=[4, -4])}), "damaged"),
+        (safetensors({"a": entry(shape=[4, 4.0])}), "damaged"),
+        (safetensors({"a": entry(shape=[2**60, 2**60])}), "damaged"),
+        (safetensors({"a": entry(shape=[1] * 98 + [4, 4])}), "damaged"),
+        (safetensors({"a": entry(offsets=[0])}), "damaged"),
+        (safetensors({"a": entry(offsets=[64, 0])}), "damaged"),
+        (safetensors({"a": entry(offsets=[0, 60])}), "damaged"),
+        (safetensors({"a": entry()}, bytes(60)), "the file has"),
+        (safetensors({"a": entry()}, bytes(65)), "the file has"),
+        (safetensors({"a": entry(offsets=[4, 68])}, bytes(68)), "begins at 4"),
+        (safetensors({"a": entry(), "b": entry()}), "begins at 0"),
+        (safetensors(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
+    ],
+)
+def test_a_lying_safetensors_header_is_one_error(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=named) as failure:
+        SafetensorsFile(path)
+    assert str(path) in str(failure.value)
+
+
+def test_a_type_without_a_reader_is_named(tmp_path: Path) -> None:
+    save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
+    with pytest.raises(CheckpointError, match="'a' is I8; supported: BF16, F16, F32"):
+        SafetensorsFile(tmp_path / "a.safetensors").rows("a")
+
+
+def test_any_flipped_bit_or_cut_of_a_header_is_an_error_or_a_sound_header(tmp_path: Path) -> None:
+    """The security property: a stranger's header never makes another exception, nor a read past the end."""
+    path = tmp_path / "a.safetensors"
+    save_numpy({"a": np.ones((3, 5), np.float32), "b": np.ones(7, np.float16)}, path, {"format": "pt"})
+    whole = path.read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    chance = random.Random(13)
+    damaged = [whole[:cut] for cut in range(len(whole))]
+    for _ in range(1500):
+        at, bit = chance.randrange(header), 1 << chance.randrange(8)
+        damaged.append(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+    refused = 0
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            file = SafetensorsFile(path)
+            for name in file.entries:
+                file.rows(name)
+        except CheckpointError:
+            refused += 1
+    assert len(whole) < refused < len(damaged)

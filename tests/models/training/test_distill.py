@@ -1,0 +1,122 @@
+"""A teacher on a real socket: right solutions are kept, nothing is asked twice, failures are one line."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from thirteen.errors import DownloadError, OutputError, ThirteenError
+from thirteen.models.rows import Row, read_rows
+from thirteen.models.training.distill import Distilled, Teacher, distill
+
+from ...commands import Commands
+
+ROWS = [Row(f"What is {n} and {n}?", "", str(2 * n)) for n in range(2, 8)]
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Knows its doubles, but for 10; after so many replies it fails in the way it is told to."""
+
+    def log_message(self, *_):
+        """Nothing."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, self.headers.get("Authorization"), body))
+        question = body["messages"][-1]["content"]
+        number = int(question.split()[2])
+        told = 99 if number == 5 else 2 * number
+        reply = {"choices": [{"message": {"content": f"It is {number}+{number} = {told}.\n#### {told}"}}]}
+        status, raw = 200, json.dumps(reply).encode()
+        if len(self.server.asked) > self.server.good:
+            status, raw = self.server.then
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(raw)
+
+
+@contextmanager
+def endpoint(good=1_000, then=(200, b"")):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    server.asked, server.good, server.then = [], good, then
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server, f"http://127.0.0.1:{server.server_port}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
+    out = tmp_path / "out.jsonl"
+    with endpoint() as (server, url):
+        done = distill(ROWS, Teacher(url, "wise", key="secret"), out)
+    assert done == Distilled(kept=5, wrong=1, resumed=0)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["answer"] for line in lines] == ["4", "6", "8", "12", "14"]
+    assert {line["teacher"] for line in lines} == {"wise"}
+    assert read_rows(out)[0] == Row(ROWS[0].question, "It is 2+2 = 4.\n#### 4", "4")
+    path, key, body = server.asked[0]
+    assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "wise")
+
+
+def test_an_interrupted_run_asks_for_nothing_twice(tmp_path):
+    out = tmp_path / "out.jsonl"
+    with endpoint(good=4, then=(500, b"")) as (server, url):
+        with pytest.raises(DownloadError, match="the teacher refuses: 500"):
+            distill(ROWS, Teacher(url, "wise"), out)
+        with out.open("a") as file:
+            file.write('{"question": "What is 6')  # what a killed run leaves
+        server.good = 1_000
+        done = distill(ROWS, Teacher(url, "wise"), out)
+    assert done == Distilled(kept=5, wrong=1, resumed=4)
+    asked = [body["messages"][-1]["content"] for _, _, body in server.asked]
+    assert len(asked) == 7 and len(set(asked)) == 6
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 1}}]}']
+)
+def test_what_is_no_completion_is_said_so(tmp_path, raw):
+    with (
+        endpoint(good=0, then=(200, raw)) as (_, url),
+        pytest.raises(DownloadError, match="no chat completion"),
+    ):
+        distill(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
+
+
+def test_a_teacher_that_is_not_there(tmp_path):
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        distill(ROWS, Teacher("http://127.0.0.1:9/v1", "wise"), tmp_path / "out.jsonl")
+    with pytest.raises(DownloadError, match="an endpoint begins with"):
+        Teacher("file:///etc/passwd", "wise")
+
+
+def test_files_that_cannot_be_gone_on_with(tmp_path):
+    with endpoint() as (_, url):
+        (tmp_path / "other").write_text("[1]\n")
+        with pytest.raises(ThirteenError, match="line 1: not a row"):
+            distill(ROWS, Teacher(url, "wise"), tmp_path / "other")
+        with pytest.raises(OutputError, match="cannot write"):
+            distill(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
+
+
+def test_the_command(tmp_path):
+    data = tmp_path / "questions.jsonl"
+    data.write_text(
+        "".join(json.dumps({"question": row.question, "answer": row.answer}) + "\n" for row in ROWS)
+    )
+    with Commands() as thirteen, endpoint() as (_, url):
+        out = tmp_path / "out.jsonl"
+        done = thirteen("distill", data, "--endpoint", url, "--model", "wise", "-o", out, "--json")
+        assert json.loads(done.stdout) == {
+            "output": str(out), "teacher": "wise", "kept": 5, "wrong": 1, "resumed": 0,
+        }  # fmt: skip
+        data.write_text('{"question": "Why?"}\n')
+        assert (
+            "line 1: 'answer' is missing"
+            in thirteen("distill", data, "--endpoint", url, "--model", "wise", "-o", out).stderr
+        )

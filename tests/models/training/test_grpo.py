@@ -1,0 +1,92 @@
+"""Reinforcement learning by trl: it runs on a CPU, and learns a toy task."""
+
+from dataclasses import replace
+
+import pytest
+from thirteen.errors import ThirteenError
+from thirteen.models.rows import Row
+from thirteen.models.training import grpo
+from thirteen.models.training.grpo import Rollouts, reinforce, reward
+from thirteen.models.training.recipe import RECIPES
+
+
+def test_the_reward_is_for_a_right_final_answer():
+    said = ["so 3\n#### 4", "It is 5.", "no idea", "#### 1,000"]
+    assert reward(completions=said, answer=["4", "4", "4", "1000"], prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
+    """The toy task: a random model is to say a 7. One of its 272 tokens is one; others make other numbers."""
+    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
+    rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
+    result = reinforce(
+        base("llama"), rows, tmp_path / "out", recipe=recipe, rollouts=rollouts, base_id="tiny"
+    )
+    assert len(result.rewards) == 40 and result.completions == 2_560
+    assert result.mean(first=False) > result.mean(first=True) + 0.5
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert capsys.readouterr().out == ""  # standard output is for results
+    assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 2_560 / 3600)
+
+
+class Killed(Exception):
+    pass
+
+
+def raise_killed(*_):
+    raise Killed
+
+
+def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path):
+    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
+    rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
+
+    def run(folder, stop=0, **changed):
+        def moved(done, total):
+            if done == stop:
+                raise Killed
+
+        return reinforce(
+            base("llama"), rows, folder, recipe=replace(recipe, **changed), rollouts=rollouts, moved=moved
+        )
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    uninterrupted = run(whole)
+    with pytest.raises(Killed):
+        run(parts, 12)
+    with pytest.raises(ThirteenError, match="the checkpoint of a run with another base"):
+        run(parts, seed=4)
+    cut_short = parts / ".checkpoints" / "checkpoint-12" / "trainer_state.json"
+    cut_short.parent.mkdir()
+    cut_short.write_text('{"global_step": 1')
+    resumed = run(parts)
+    weights = "adapter_model.safetensors"
+    assert (parts / weights).read_bytes() == (whole / weights).read_bytes()
+    assert resumed.rewards == uninterrupted.rewards and len(resumed.rewards) == 13
+    assert (resumed.completions, uninterrupted.completions) == (3 * 16, 13 * 16)
+    assert not (parts / ".checkpoints").exists()
+
+
+def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_path, monkeypatch):
+    rows, rollouts = [Row("Say a number.", "", "7")], Rollouts(steps=3, questions=1, completions=4, tokens=2)
+    recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
+
+    def run(folder):
+        return reinforce(base("llama"), rows, folder, recipe=recipe, rollouts=rollouts)
+
+    whole = run(tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(grpo, "save", raise_killed)
+        run(tmp_path / "parts")
+    resumed = run(tmp_path / "parts")
+    assert resumed.rewards == whole.rewards and resumed.real_run_hours is None
+    weights = "adapter_model.safetensors"
+    assert (tmp_path / "parts" / weights).read_bytes() == (tmp_path / "whole" / weights).read_bytes()
+
+
+@pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
+def test_rollouts_out_of_bounds_are_refused(change):
+    with pytest.raises(ThirteenError, match="grpo: at least 2 completions"):
+        Rollouts(**change)

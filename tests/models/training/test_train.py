@@ -1,0 +1,378 @@
+"""Training: what is read, what the loss is taken on, what moves and what stays, and what is saved."""
+
+import json
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+from thirteen.convert.adapter.basis import Origin, make_basis
+from thirteen.convert.adapter.tinylora_folder import numbers_of
+from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import CheckpointError, OutputError, ThirteenError
+from thirteen.models.rows import Row, split
+from thirteen.models.training import train as training
+from thirteen.models.training.attach import attach, trained_numbers
+from thirteen.models.training.base_model import load
+from thirteen.models.training.examples import Example, batches, encode, measure
+from thirteen.models.training.recipe import RECIPES
+from thirteen.models.training.resume import Checkpoints
+from thirteen.models.training.train import HeldOut, TrainResult
+from thirteen.runtime.arithmetic.final_answer import final_answer
+
+from ...checkpoints import llama, save_model
+from ...commands import Commands
+
+ROWS = [Row(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
+RECIPE = replace(
+    RECIPES["tinylora"], learning_rate=0.05, epochs=6, batch_rows=4, held_out=4, threads=1, max_tokens=200
+)
+
+
+@pytest.fixture(scope="module")
+def loaded(base):
+    return load(base("llama"))
+
+
+@pytest.fixture(scope="module")
+def thirteen():
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "rows.jsonl"
+    path.write_text("".join(json.dumps(vars(row)) + "\n" for row in ROWS))
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory) -> TrainResult:
+    """A run on a tiny random Llama."""
+    rows, held = split(ROWS, 4, RECIPE.seed)
+    out = tmp_path_factory.mktemp("train") / "adapter"
+    checkpoint = open_checkpoint(base("llama"))
+    basis = make_basis(checkpoint, Origin("tiny", checkpoint.sha256()))
+    result = training.train(base("llama"), rows, held, out, recipe=RECIPE, basis=basis, base_id="some/base")
+    return result
+
+
+def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
+    """A loss on the prompt too would teach the model to ask the questions."""
+    import torch
+
+    model, tokenizer = loaded
+    example = encode(tokenizer, ROWS[0])
+    answer = tokenizer.decode(example.ids[example.prompt_tokens :])
+    assert answer == "It is 2+2 = 4.\n#### 4<|im_end|>"
+    assert tokenizer.decode(example.ids).endswith("assistant\n" + answer)
+    with torch.no_grad():
+        logits = (
+            model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
+        )  # (tokens, vocabulary)
+    expected = -sum(logits[i - 1, example.ids[i]] for i in range(example.prompt_tokens, len(example.ids)))
+    assert measure(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_a_row_costs_the_same_alone_as_padded_in_a_batch(loaded):
+    """A padded batch whose padding is seen, or whose rows come back in another order, is off by a little."""
+    model, tokenizer = loaded
+    rows = [Row("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
+    examples = [encode(tokenizer, row) for row in rows]
+    alone = measure(model, examples, batch_rows=1)
+    assert measure(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
+
+
+def test_thirteen_numbers_train_and_nothing_else_moves(base):
+    import torch
+
+    model, tokenizer = load(base("llama"))
+    examples = [encode(tokenizer, row) for row in ROWS]
+    start = sum(measure(model, examples))
+    attach(model, RECIPE)
+    assert sum(measure(model, examples)) == pytest.approx(start, rel=1e-6)  # v starts at zero
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    losses = training.fit(model, examples, RECIPE).losses
+    assert len(losses) == 18
+    assert [p.numel() for p in model.parameters() if p.requires_grad] == [13]
+    assert sum(measure(model, examples)) < start * 0.99
+    now = dict(model.named_parameters())
+    assert all(torch.equal(weight, now[name]) and now[name].grad is None for name, weight in frozen.items())
+
+
+def test_a_run_saves_what_it_measured(trained, base):
+    from peft import PeftModel
+
+    result = trained
+    assert (result.trained_numbers, result.rows, result.steps) == (13, 8, 12)
+    model, tokenizer = load(base("llama"))
+    _, held = split(ROWS, 4, RECIPE.seed)
+    examples = [encode(tokenizer, row) for row in held]
+    assert measure(model, examples) == pytest.approx(result.held_out.before, rel=1e-5)
+    PeftModel.from_pretrained(model, result.folder)
+    assert measure(model, examples) == pytest.approx(result.held_out.after, rel=1e-5)
+
+
+def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
+    from safetensors.numpy import load_file
+
+    folder = trained.folder
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert config["target_modules"] == sorted(config["target_modules"])
+    assert config["base_model_name_or_path"] == "some/base"
+    assert (config["save_projection"], config["projection_seed"], config["weight_tying"]) == (True, 42, 1.0)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    assert {name: t.shape for name, t in tensors.items() if "tinylora_v" in name} == {
+        "base_model.tinylora_v.0": (13,)
+    }
+    assert sum("tinylora_P" in name for name in tensors) == 2 * 7
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
+
+
+def test_the_numbers_are_over_the_basis_so_that_a_code_can_hold_them(trained, base):
+    checkpoint = open_checkpoint(base("llama"))
+    basis = make_basis(checkpoint, Origin("tiny", checkpoint.sha256()))
+    assert numbers_of(trained.folder, basis).any()
+
+
+TRAIN = ("--held-out", 4, "--threads", 1, "--max-tokens", 200, "--batch-rows", 4, "--share", 1, "--json")
+
+
+def test_the_command_trains_lora_of_several_ranks_and_compares_them(thirteen, base, data, tmp_path):
+    ranks = ("--rank", "1,2", "--learning-rate", 0.01)
+    done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *ranks, *TRAIN)
+    assert done.status == 0, done
+    told = json.loads(done.stdout)
+    one, two = told["rank 1"], told["rank 2"]
+    assert two["trained_numbers"] == 2 * one["trained_numbers"] == 4_096
+    assert one["loss_after"] < one["loss_before"] == two["loss_before"]
+    text = (tmp_path / "out" / "rank-2" / "README.md").read_text()
+    assert f"| before | {two['loss_before']:.4f} |" in text and "| learning_rate | 0.01 |" in text
+    assert "thirteen train" in text and len(one["validation"]) == 3
+    config = json.loads((tmp_path / "out" / "rank-1" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["bias"]) == (1, 16, "none")
+
+
+def test_the_published_recipe_is_the_default():
+    lora = RECIPES["lora"]
+    assert (lora.rank, lora.alpha, lora.epochs, lora.learning_rate, lora.batch_rows) == (1, 16, 3, 4e-5, 128)
+    assert round(lora.share * 7473) == 747
+
+
+def test_trainable_counts_of_the_1b_shape():
+    """On the meta device, where weights have shapes only."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    shape = {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "vocab_size": 128_256}
+    heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **heads, tie_word_embeddings=True))
+        attach(model.requires_grad_(False), RECIPES["lora"])
+    assert trained_numbers(model) == 704_512
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["lora", "tinylora"])
+def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path, kind):
+    """Adam's moments or the schedule's place lost at the interruption would show in the last bits."""
+    import torch
+
+    recipe = replace(RECIPES[kind], learning_rate=0.01, epochs=3, batch_rows=4, micro_rows=2, threads=1)
+
+    def run(path, stop):
+        torch.manual_seed(recipe.seed)
+        model, tokenizer = load(base("llama"))
+        attach(model, recipe)
+        examples = [encode(tokenizer, row) for row in ROWS]
+
+        def moved(done, total):
+            if done == stop:
+                raise Killed
+
+        training.fit(model, examples, recipe, checkpoints=Checkpoints(path, "run", 2), moved=moved)
+        return [p.detach().clone() for p in model.parameters() if p.requires_grad]
+
+    whole = run(tmp_path / "whole", None)
+    for stop in (3, 6):
+        with pytest.raises(Killed):
+            run(tmp_path / "parts", stop)
+    parts = run(tmp_path / "parts", None)
+    assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
+
+
+def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
+    losses = []
+    for micro in (1, 3, 8):
+        model, tokenizer = load(base("llama"))
+        attach(model, RECIPE)
+        examples = [encode(tokenizer, row) for row in ROWS[:8]]
+        recipe = replace(RECIPE, epochs=4, batch_rows=8, micro_rows=micro)
+        losses.append(training.fit(model, examples, recipe).losses)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]
+
+
+@pytest.mark.parametrize(("content", "says"), [(b"", "damaged"), (b"PK", "damaged"), (None, "another base")])
+def test_a_checkpoint_that_cannot_be_gone_on_with(base, tmp_path, content, says):
+    path = tmp_path / "checkpoint"
+    model, tokenizer = load(base("llama"))
+    attach(model, RECIPE)
+    examples = [encode(tokenizer, row) for row in ROWS]
+    training.fit(model, examples, replace(RECIPE, epochs=1), checkpoints=Checkpoints(path, "one", 1))
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ThirteenError, match=says):
+        training.fit(model, examples, RECIPE, checkpoints=Checkpoints(path, "other", 1))
+
+
+def test_the_same_seed_gives_the_same_numbers(base):
+    runs = []
+    for _ in range(2):
+        model, tokenizer = load(base("llama"))
+        attach(model, RECIPE)
+        examples = [encode(tokenizer, row) for row in ROWS[:4]]
+        runs.append(training.fit(model, examples, replace(RECIPE, epochs=2)).losses)
+    assert runs[0] == runs[1]
+
+
+def test_the_interval_is_paired():
+    """Rows differ far more among themselves than each from before to after."""
+    before = tuple(float(n) for n in range(10, 210))
+    held = HeldOut((10,) * 200, before, tuple(loss - 0.1 - 0.001 * (n % 3) for n, loss in enumerate(before)))
+    low, high = held.interval()
+    assert low <= held.loss_after - held.loss_before <= high < -0.0100
+    assert high - low < 1e-4
+
+
+def test_split_and_batches_keep_every_row_once():
+    rows, held = split(ROWS, 5, seed=1)
+    assert len(held) == 5
+    assert sorted(rows + held, key=ROWS.index) == ROWS
+    assert split(ROWS, 5, seed=1) == (rows, held)
+    assert split(ROWS, 5, seed=2) != (rows, held)
+    examples = [Example([0] * n, 1) for n in range(2, 100)]
+    cut = batches(examples, 8, seed=3)
+    assert sorted((e for batch in cut for e in batch), key=lambda e: len(e.ids)) == examples
+    assert max(len(batch[-1].ids) - len(batch[0].ids) for batch in cut) < 30
+    assert cut != batches(examples, 8, seed=4)
+
+
+def test_the_final_line_is_what_the_answer_parser_reads_first():
+    assert final_answer(Row("q", "so 3 of 8 are left", "1,234").target) == Fraction(1234)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no rows"),
+        ("\n\n", "holds no rows"),
+        ("{}", "line 1: 'question' must be a text that is not empty, not None"),
+        ('{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
+        ('{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
+        ('{"question": 3, "solution": "s"}', "line 1: 'question' must be a text that is not empty, not 3"),
+        ('{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
+        ("\nnot json", "line 2: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ("[1]", "line 1: a JSON object is wanted, not list"),
+        (b"\xff\xfe", "not UTF-8"),
+        (None, "No such file"),
+    ],
+)
+def test_bad_data_is_one_line_naming_file_and_line(tmp_path, thirteen, base, text, message):
+    path = tmp_path / "rows.jsonl"
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    done = thirteen("train", base("llama"), "--data", path, "-o", tmp_path / "out")
+    error = done.stderr
+    assert done.status == 2
+    assert error.startswith(f"error: {path}")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--held-out 12", "--held-out 12: must leave some of the 12 rows"),
+        ("--held-out 0", "--held-out"),
+        ("--learning-rate 0", "--learning-rate 0.0: must be"),
+        ("--learning-rate nan", "--learning-rate nan: must be"),
+        ("--share 1.5", "--share 1.5 is at most 1"),
+        ("--rank 0", "--rank 0: must be at least 1"),
+        ("--rank 1,x", "--rank '1,x'"),
+        ("--rank 1,1", "--rank '1,1'"),
+        ("--kind dora", "--kind 'dora'"),
+        ("--method dpo", "--method 'dpo'"),
+        ("--method grpo --rank 1,2", "with --method grpo give one"),
+        ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
+    ],
+)
+def test_flags_that_cannot_work(tmp_path, thirteen, base, data, flags, message):
+    done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *flags.split())
+    assert done.status == 2 and message in done.stderr and done.stderr.startswith("error: "), done
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_base_that_is_none(tmp_path):
+    with pytest.raises(CheckpointError, match="transformers cannot load it"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_target_that_cannot_be_made(tmp_path, base):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"):
+        training.train(base("llama"), ROWS[:8], ROWS[8:], tmp_path / "file" / "out", recipe=RECIPE)
+
+
+def test_a_base_without_a_chat_template(tmp_path, base):
+    import shutil
+
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config.pop("chat_template", None)
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="no chat template"):
+        load(folder)
+
+
+def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
+    """transformers' own reading of a GGUF forgets that each digit is a token."""
+    folder = save_model(tmp_path / "base", llama(), rules="smollm")
+    convert(folder, tmp_path / "base.gguf", type_="F32")
+    (model, tokenizer), (same, twin) = load(folder), load(tmp_path / "base.gguf")
+    rows = [*ROWS, Row("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
+    examples = [encode(tokenizer, row) for row in rows]
+    assert examples == [encode(twin, row) for row in rows]
+    assert measure(model, examples) == pytest.approx(measure(same, examples), rel=1e-5)
+
+
+def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, base):
+    convert(base("llama"), tmp_path / "base.gguf", type_="F32")
+    with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
+        load(tmp_path / "base.gguf")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(training, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
+    examples = [Example([0] * 4, 2)] * 8
+    with pytest.raises(ThirteenError, match=r"became nan: lower --learning-rate 0\.05"):
+        training.fit(torch.nn.Linear(2, 2), examples, RECIPE)
+
+
+def test_importing_the_module_is_cheap():
+    import subprocess
+    import sys
+
+    code = "import sys, thirteen.models.training.train\nprint({'torch', 'transformers', 'peft'} & {*sys.modules})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"

@@ -1,0 +1,231 @@
+"""Judging by the real library: candidates are the adapters they say they are, scores what they should be."""
+
+import numpy as np
+import pytest
+from thirteen.convert.adapter.basis import Origin, make_basis
+from thirteen.convert.adapter.candidate_lora import CandidateFile
+from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import AdapterError, RequestError, ThirteenError
+from thirteen.models.rows import Row
+from thirteen.models.tuning import objective as judging
+from thirteen.models.tuning.cma_search import Settings
+from thirteen.models.tuning.initial_sigma import first_step
+from thirteen.models.tuning.objective import SCORES, Asking, EngineJudge, is_right
+from thirteen.models.tuning.tune import Data, Machine, tune
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.request import Request
+
+V = np.random.default_rng(3).normal(0, 1.0, 13)
+ROWS = [Row(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
+ROOM = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 0}
+
+
+@pytest.fixture(scope="module", params=["llama", "qwen2"])
+def model(request, base, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
+    convert(base(request.param), path, type_="F32")
+    return path
+
+
+@pytest.fixture(scope="module")
+def basis(model):
+    return make_basis(open_checkpoint(model), Origin("tiny", "0"))
+
+
+@pytest.fixture
+def engine(model):
+    with Engine(model, **ROOM) as engine:
+        yield engine
+
+
+def test_a_candidate_is_the_adapter_that_its_folder_exports(model, basis, tmp_path):
+    """Rows of q and k in the other order would be another adapter, and a plausible one."""
+    write_folder(basis, V.astype(np.float32), tmp_path / "folder", "tiny")
+    export_adapter(tmp_path / "folder", model, tmp_path / "exported.gguf")
+    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+        file.write(np.ones(13, np.float32))
+        file.write(V.astype(np.float32))
+        prompt = tuple(b"Why is the sky blue?")
+        with Engine(model, adapter=tmp_path / "exported.gguf", **ROOM) as engine:
+            expected = engine.logits(prompt)
+        with Engine(model, adapter=file.path, **ROOM) as engine:
+            assert np.allclose(engine.logits(prompt), expected, atol=1e-4)
+        with Engine(model, **ROOM) as engine:
+            assert not np.allclose(engine.logits(prompt), expected, atol=1e-2)
+    assert not (tmp_path / "candidate.gguf").exists()
+
+
+def test_a_basis_of_another_shape_is_refused_by_name(basis, smollm2_path, tmp_path):
+    with pytest.raises(AdapterError, match=r"the basis is of tiny: its 'model.layers.0.self_attn.q_proj'"):
+        CandidateFile(basis, open_checkpoint(smollm2_path), tmp_path / "candidate.gguf")
+
+
+@pytest.fixture(scope="module")
+def smollm2_path():
+    from thirteen.models.fetch import embedded
+
+    return embedded()
+
+
+LENGTHS = ((1, 1), (20, 3), (5, 60), (100, 28), (3, 9), (7, 2), (19, 4), (1, 120))
+
+
+@pytest.mark.parametrize("shared", [0, 16, 40], ids=lambda shared: f"{shared} shared")
+def test_a_likelihood_is_the_sum_of_its_tokens(engine, shared):
+    """Batches mix lengths, a long pair goes alone, what all begin with is read once: each as by itself."""
+    random = np.random.default_rng(5)
+    begin = random.integers(0, 250, shared).tolist()
+    pairs = [
+        ([*begin, *random.integers(0, 250, before).tolist()], random.integers(0, 250, after).tolist())
+        for before, after in LENGTHS
+        if shared + before + after <= 128
+    ]
+    for (before, after), found in zip(pairs, engine.log_likelihoods(pairs), strict=True):
+        logits = engine.logits([*before, *after])[len(before) - 1 : -1].astype(np.float64)
+        peak = logits.max(axis=1)
+        logprobs = (
+            logits[range(len(after)), after] - peak - np.log(np.exp(logits - peak[:, None]).sum(axis=1))
+        )
+        assert found == pytest.approx(logprobs.tolist(), abs=0.05)  # keys in float16
+
+
+@pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 100, [1] * 30), ([1], [9999])])
+def test_pairs_that_cannot_be_read_are_refused(engine, pair):
+    with pytest.raises(RequestError):
+        engine.log_likelihoods([pair])
+    assert engine.log_likelihoods([([1], [2])])  # and nothing of them is left
+
+
+def test_a_swapped_adapter_is_used_at_once_by_answers_and_likelihoods(engine, basis, model, tmp_path):
+    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+        said = []
+        for numbers in (V, -V, V):
+            file.write(numbers.astype(np.float32))
+            engine.swap("candidate", file.path)
+            handle = engine.submit(Request(tuple(b"Why?"), 8, adapter="candidate", ignore_end=True))
+            tokens = tuple(token for piece in handle for token in piece.tokens)
+            said.append((tokens, engine.log_likelihoods([(list(b"Why?"), list(b"Because"))], "candidate")))
+    assert said[0] == said[2] != said[1]
+    assert said[0][1] != engine.log_likelihoods([(list(b"Why?"), list(b"Because"))])
+
+
+def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
+    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+        with (
+            Engine(model, **{**ROOM, "prefix_bytes": 1 << 20}) as engine,
+            pytest.raises(RequestError, match="swap"),
+        ):
+            engine.swap("candidate", file.path)
+        with Engine(model, **ROOM) as engine:
+            with pytest.raises(RequestError, match="swap: 'base'"):
+                engine.swap("base", file.path)
+            handle = engine.submit(Request(tuple(b"Why?"), 100, ignore_end=True))
+            with pytest.raises(RequestError, match="1 requests are running"):
+                engine.swap("candidate", file.path)
+            handle.abort()
+
+
+@pytest.fixture
+def judge(engine, basis, model, tmp_path):
+    def make(score):
+        return EngineJudge(engine, file, Asking(score, max_tokens=8))
+
+    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+        yield make
+
+
+def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engine, judge):
+    """What the calculator puts in does not count."""
+    (score,) = judge("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
+    expected = []
+    for row in ROWS[:2]:
+        after = [*engine.model.tokenize(row.solution, special=False, bos=False), engine.model.eos]
+        (logprobs,) = engine.log_likelihoods([(engine.request(row.question).tokens, after)])
+        sum_ = row.solution.partition("=")[0] + "="
+        own = len(engine.model.tokenize(sum_, special=False, bos=False))
+        expected.append(np.mean([*logprobs[:own], logprobs[-1]]))
+    assert score == pytest.approx(np.mean(expected), rel=1e-3)
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_the_same_candidate_has_the_same_score_again(judge, score):
+    made = judge(score)
+    first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
+    assert first == again
+    assert score != "reference" or first != second  # a random model is never right
+    assert made.spent.swaps == 3 and made.spent.tokens > 0
+
+
+def test_its_own_right_answers_count_for_and_its_wrong_ones_against(judge, monkeypatch):
+    """Where all are right, what makes them likelier is better, and the same is worse where all are wrong."""
+    made, scores = judge("own"), []
+    for right in (True, False):
+        monkeypatch.setattr(judging, "is_right", lambda answer, row, right=right: right)
+        zero, *others = made.scores([np.zeros(13), 0.2 * V, -0.2 * V], ROWS[:12], np.zeros(13))
+        assert zero == pytest.approx(1 if right else -1)  # the mean itself: a ratio of 1 to itself
+        scores.append(others)
+    assert scores[0] != scores[1]
+    assert all(score <= 1.2 for score in scores[0]) and all(score <= -0.8 for score in scores[1])
+
+
+def test_what_an_answer_is_worth_is_beside_the_others():
+    assert judging._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
+    assert judging._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
+    assert judging._advantages([False] * 3).tolist() == [-1] * 3
+
+
+def test_an_answer_that_was_cut_short_is_not_right(engine):
+    row = Row("Say 1.", "", "1")
+    answer = engine.answer(row.question, max_tokens=4)
+    assert answer.stop_reason == "length"
+    assert not is_right(answer, Row("", "", answer.value or "0"))
+
+
+def test_the_first_step_moves_the_model_as_far_as_wanted(engine, judge):
+    made = judge("reference")
+    small, large = (
+        first_step(engine, made, ROWS[:8], numbers=13, seed=1, wanted=wanted) for wanted in (0.001, 0.1)
+    )
+    assert 3 < large / small < 30  # ten times, where the divergence is a square
+
+
+def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
+    """The whole way on a tiny random model, whose answers are never right: the base itself is the result."""
+    out = tmp_path / "out"
+    told = []
+
+    def run(folder):
+        return tune(
+            model,
+            basis,
+            Data(ROWS[:12], ROWS[12:16], ROWS[16:], questions=12),
+            folder,
+            settings=Settings(generations=8, population=8, check_every=2, seed=3),
+            asking=Asking(max_tokens=8),
+            machine=Machine(1, 4, 128),
+            step=True,
+            told=told.append,
+        )
+
+    result = run(out)
+    assert result.generations == 8 and not result.found and result.questions == 8 * 8 * 12
+    assert sorted(path.name for path in out.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "generations.jsonl",
+        "held-out.jsonl",
+    ]
+    again = run(out)
+    assert (again.generations, again.sigma) == (result.generations, result.sigma)
+    assert np.array_equal(again.best.numbers, result.best.numbers)
+    assert again.spent.swaps == 0  # all of it was on record, the first step too
+    first, last = (np.mean(progress.last.scores) for progress in (told[0], told[7]))
+    assert last > first
+
+
+def test_a_score_that_does_not_exist_is_refused():
+    with pytest.raises(ThirteenError, match="--score 'best'"):
+        Asking("best")

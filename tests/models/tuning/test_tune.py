@@ -1,0 +1,274 @@
+"""The search for a few numbers: it finds what was planted, and goes on where a killed run stopped."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from thirteen.errors import OutputError, ThirteenError
+from thirteen.models.rows import Row
+from thirteen.models.tuning.cma_search import Check, Search, Settings
+from thirteen.models.tuning.heldout_cache import Outcomes
+from thirteen.models.tuning.objective import Spent
+from thirteen.models.tuning.paired_accuracy import Paired, bootstrapped
+from thirteen.models.tuning.tune import Data, search_for
+from thirteen.models.tuning.tuning_journal import FILE, Journal
+
+PLANTED = np.random.default_rng(8).normal(0, 0.1, 13)
+SETTINGS = Settings(sigma=0.05, generations=80, population=12, patience=4, restarts=1)
+ROWS = [Row(f"question {n}", "", str(n)) for n in range(120)]
+DATA = Data(ROWS[:80], ROWS[80:100], ROWS[100:], questions=16)
+
+
+class Planted:
+    """A fake judge: the nearer to the planted one the better, and each row has its mood."""
+
+    def __init__(self, planted=PLANTED, noise=0.02):
+        self.planted, self.noise, self.spent, self.asked = planted, noise, Spent(), []
+
+    def scores(self, candidates, rows, mean):
+        self.asked.append([row.question for row in rows])
+        mood = np.mean([np.random.default_rng(int(row.answer)).normal(0, 1) for row in rows])
+        return [
+            -float(np.sum((one - self.planted) ** 2)) + self.noise * mood * (1 + float(np.sum(one)))
+            for one in candidates
+        ]
+
+    def right(self, numbers, rows):
+        away = float(np.linalg.norm(numbers - self.planted) / np.linalg.norm(self.planted))
+        return [np.random.default_rng(int(row.answer)).uniform() > away for row in rows]
+
+
+def told(settings=SETTINGS):
+    return {"model": "fake", **asdict(settings)}
+
+
+def run(folder, judge=None, settings=SETTINGS, each=lambda progress: None):
+    with Journal(folder, told(settings)) as journal:
+        return search_for(judge or Planted(), DATA, settings, journal, each)
+
+
+def test_it_finds_what_was_planted(tmp_path):
+    search = run(tmp_path)
+    assert np.linalg.norm(search.best.numbers - PLANTED) < 0.25 * np.linalg.norm(PLANTED)
+    assert search.best.check.right > 14 and search.best.generation > 0
+
+
+def test_a_generation_is_scored_on_the_same_questions_and_the_next_on_others(tmp_path):
+    judge = Planted()
+    run(tmp_path, judge, replace(SETTINGS, generations=6))
+    assert len({tuple(asked) for asked in judge.asked}) == len(judge.asked) == 6
+    pool = {row.question for row in DATA.pool}
+    assert all(set(asked) <= pool for asked in judge.asked)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("stop", [1, 5, 6, 21])
+def test_an_interrupted_run_goes_on_with_the_same_generation(tmp_path, stop):
+    """State that is kept elsewhere than in the journal, such as a random number's, would show here."""
+    settings = replace(SETTINGS, generations=25)
+    whole = []
+    run(tmp_path / "whole", None, settings, lambda progress: whole.append(progress.last.scores))
+
+    def end(progress):
+        if progress.search.generation == stop:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(tmp_path / "parts", None, settings, end)
+    parts = []
+    run(tmp_path / "parts", None, settings, lambda progress: parts.append(progress.last.scores))
+    assert parts == whole
+
+
+def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
+    """By SIGKILL, several times over, with a disk that keeps half of the last line."""
+    script = textwrap.dedent("""
+        import sys, time
+        from pathlib import Path
+        from thirteen.models.journal import Journal
+        from thirteen.models.tune import search_for
+        from tests_tune import DATA, Planted, SETTINGS, replace, told
+
+        class Slow(Planted):
+            def scores(self, candidates, rows, mean):
+                time.sleep(0.02)
+                return super().scores(candidates, rows, mean)
+
+        settings = replace(SETTINGS, generations=30)
+        search_for(Slow(), DATA, settings, Journal(Path(sys.argv[1]), told(settings)), lambda progress: None)
+    """)
+    (tmp_path / "tests_tune.py").symlink_to(__file__)
+    (tmp_path / "run.py").write_text(script)
+    journal = tmp_path / "run" / FILE
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "run")]
+    for wanted in (3, 9):
+        process = subprocess.Popen(command)
+        while not journal.exists() or journal.read_bytes().count(b"\n") < wanted:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with journal.open("ab") as file:
+            file.write(b'{"scores": [0.1, 0.')
+    subprocess.run(command, check=True)
+    settings = replace(SETTINGS, generations=30)
+    run(tmp_path / "whole", None, settings)
+    read = [
+        [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (journal, tmp_path / "whole" / FILE)
+    ]
+    assert [(one.get("scores"), one.get("check")) for one in read[0]] == [
+        (one.get("scores"), one.get("check")) for one in read[1]
+    ]
+
+
+def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_better(tmp_path):
+    seen, close = [], PLANTED * 0.98
+
+    class Watched(Planted):
+        def right(self, numbers, rows):
+            seen.append(numbers)
+            return super().right(numbers, rows)
+
+    short = replace(SETTINGS, generations=1, check_every=1, sigma=0.2)
+    with Journal(tmp_path, told(short)) as journal:
+        search = search_for(Watched(), DATA, short, journal, lambda progress: None, start=close)
+    assert seen[0] is close and seen[1] is not close
+    assert np.array_equal(search.best.numbers, close) and search.best.generation == 0
+    assert search.best.check == journal.generations[0].check
+
+
+def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
+    short, long = replace(SETTINGS, generations=10), replace(SETTINGS, generations=20)
+    resumed = []
+    for settings in (short, long):
+        with Journal(tmp_path, {}) as journal:
+            resumed.clear()
+            search_for(Planted(), DATA, settings, journal, lambda progress: resumed.append(progress.resumed))
+    assert resumed == [True] * 10 + [False] * 10
+
+
+def test_without_progress_it_begins_again_and_then_ends(tmp_path):
+    class Hopeless(Planted):
+        def right(self, numbers, rows):
+            return [not numbers.any()] * len(rows)
+
+    restarts = []
+    search = run(tmp_path, Hopeless(), each=lambda progress: restarts.append(progress.search.restart))
+    assert search.over and search.restart == 1 and search.generation == 40
+    assert search.best.generation == 0 and not search.best.numbers.any()
+    assert restarts == [0] * 19 + [1] * 21
+
+
+def test_a_restart_draws_other_candidates_from_the_best():
+    search = Search(replace(SETTINGS, patience=1), np.zeros(13), Check(0.5, 1, 2))
+    first = np.array(search.candidates)
+    search.tell([0.0] * 12)
+    search.checked(Check(0.1, 0, 2))
+    assert search.restart == 1 and search.sigma == pytest.approx(SETTINGS.sigma)
+    assert not np.allclose(first, search.candidates)
+    assert np.allclose(search.mean, 0)
+
+
+def test_the_journal_of_another_run_is_refused(tmp_path):
+    run(tmp_path, None, replace(SETTINGS, generations=2))
+    with pytest.raises(ThirteenError, match=r"another search: seed is 13 there and 14 here"):
+        run(tmp_path, None, replace(SETTINGS, seed=14, generations=2))
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("[1]", "line 3: not a record"),
+        ("{", "line 3: not a record"),
+        ('{"scores": 1}', "line 3: not a generation"),
+        ('{"scores": ["a"], "check": null, "seconds": 0, "tokens_s": 0}', "line 3: not a generation"),
+        ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "cannot have had"),
+    ],
+)
+def test_a_damaged_journal_is_refused(tmp_path, line, says):
+    run(tmp_path, None, replace(SETTINGS, generations=2))
+    lines = (tmp_path / FILE).read_text().splitlines()
+    lines[2] = line
+    (tmp_path / FILE).write_text("\n".join(lines) + "\n")
+    with pytest.raises(ThirteenError, match=says):
+        run(tmp_path, None, replace(SETTINGS, generations=2))
+
+
+def test_no_disk_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ThirteenError, match=r"file/run/generations\.jsonl: Not a directory"):
+        Journal(tmp_path / "file" / "run", {})
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
+    """Two searches that write by turns would end as neither."""
+    settings = replace(SETTINGS, generations=2)
+    with Journal(tmp_path, told(settings)) as journal:
+        search_for(Planted(), DATA, settings, journal, lambda progress: None)
+        with pytest.raises(OutputError, match="another process is writing"):
+            Journal(tmp_path, told(settings)).record(journal.generations[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"population": 3},
+        {"generations": 0},
+        {"sigma": 0.0},
+        {"sigma": float("nan")},
+        {"seed": -1},
+        {"patience": 0},
+    ],
+)
+def test_settings_out_of_bounds_are_refused(change):
+    with pytest.raises(ThirteenError, match=next(iter(change))):
+        replace(SETTINGS, **change)
+
+
+def test_too_few_rows_are_refused():
+    with pytest.raises(ThirteenError, match="3 rows are left"):
+        Data(ROWS[:3], ROWS[3:6], ROWS[6:9], questions=4)
+
+
+def test_paired_outcomes_are_told_apart():
+    pair = Paired((True, True, False, False) * 25, (True, False, True, True) * 25)
+    assert (pair.accuracy, pair.gained, pair.lost) == ((0.5, 0.75), 50, 25)
+    low, high = pair.interval()
+    assert 0.05 < low < 0.25 < high < 0.45
+    assert bootstrapped([1.0] * 10) == (1.0, 1.0)
+
+
+def test_a_checks_interval_is_wilsons():
+    low, high = Check(0.2, 20, 100).interval
+    assert (low, high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
+    assert Check(0.0, 0, 10).interval[0] == 0.0
+
+
+def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
+    asked = []
+
+    def judged(numbers, rows):
+        asked.append(len(rows))
+        if len(asked) == 2:
+            raise Killed
+        return [int(row.answer) % 2 == 0 for row in rows]
+
+    with pytest.raises(Killed):
+        Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+    with (tmp_path / "held-out.jsonl").open("a") as file:
+        file.write('{"of": "what a killed')
+    right = Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+    assert right == [n % 2 == 0 for n in range(120)] and asked == [64, 56, 56]
+    assert Outcomes(tmp_path).right(judged, PLANTED, ROWS) == right and len(asked) == 3
+    Outcomes(tmp_path).right(judged, 2 * PLANTED, ROWS)
+    assert len(asked) == 5  # other numbers are another matter

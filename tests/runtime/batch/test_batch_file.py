@@ -1,0 +1,271 @@
+"""A file of questions comes back as a file of answers, in its order, whatever breaks off in between."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from thirteen.cli.options import with_ray_address
+from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.runtime.batch.batch_file import batch
+from thirteen.runtime.batch.reproducible_batches import Asked, Job, Terms
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.request import Sampling
+
+from ...commands import Commands
+
+COUNT = 90
+FEW = Terms(max_tokens=12)
+QUESTIONS = [f"What is {n} times {n % 7 + 2}?" for n in range(COUNT)]
+
+
+@pytest.fixture
+def job(tiny: Path) -> Job:
+    return Job(tiny, None, FEW, 1)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "questions.jsonl", [{"question": text, "id": f"q{n}"} for n, text in enumerate(QUESTIONS)]
+    )
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(f"{row if isinstance(row, str) else json.dumps(row)}\n" for row in rows))
+    return path
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class StoppedError(Exception):
+    """What the tests interrupt a batch by."""
+
+
+def stop_at(count: int) -> Callable[[int, int], None]:
+    def progress(done: int, _: int) -> None:
+        if done == count:
+            raise StoppedError
+
+    return progress
+
+
+def test_answers_are_the_engines_own_in_the_order_of_the_questions(
+    job: Job, questions: Path, tmp_path: Path
+) -> None:
+    report = batch(questions, job, tmp_path / "answers.jsonl")
+    answers = read(tmp_path / "answers.jsonl")
+    assert [row["id"] for row in answers] == [f"q{n}" for n in range(COUNT)]
+    assert [row["question"] for row in answers] == QUESTIONS
+    with Engine(job.model, threads=1) as engine:
+        alone = [engine.answer(text, max_tokens=12).text for text in QUESTIONS]
+    # What is computed together shows in the last bits, which may decide a token of a random model.
+    assert sum(row["text"] == text for row, text in zip(answers, alone, strict=True)) > 0.9 * COUNT
+    assert (report.rows, report.answered, report.bad, report.earlier) == (COUNT, COUNT, (), 0)
+    assert report.tokens == sum(row["usage"]["completion_tokens"] for row in answers)
+    assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
+
+
+@pytest.mark.parametrize("votes", [1, 3])
+def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
+    votes: int, tiny: Path, questions: Path, tmp_path: Path
+) -> None:
+    job = Job(tiny, None, Terms(max_tokens=6, votes=votes), 1)
+    batch(questions, job, tmp_path / "whole.jsonl")
+    part = tmp_path / "parts.jsonl.part"
+    for count in (3, 17, 61):
+        with pytest.raises(StoppedError):
+            batch(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
+        assert len(read(part)) == 1 + count  # the first line tells of the batch
+        assert not (tmp_path / "parts.jsonl").exists()
+    report = batch(questions, job, tmp_path / "parts.jsonl")
+    assert report.earlier == 61
+    assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not part.exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
+    end: signal.Signals, job: Job, questions: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    words = [
+        "batch",
+        str(questions),
+        str(job.model),
+        "--out",
+        str(output),
+        "--max-tokens",
+        "12",
+        "--threads",
+        "1",
+    ]
+    code = (
+        "import sys, thirteen.files.journal as l; old = l.Ledger.append\n"
+        "def tell(self, entry): old(self, entry); print('written', flush=True)\n"
+        "l.Ledger.append = tell\n"
+        "from thirteen.cli.main import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(47):
+            process.stdout.readline()
+        process.send_signal(end)
+    assert process.returncode != 0
+    kept = read(tmp_path / "answers.jsonl.part")[1:]
+    assert len(kept) >= 47
+    report = batch(questions, job, output)
+    assert report.earlier == len(kept)
+    answers = read(output)
+    assert len(answers) == COUNT
+    for record in kept:
+        number = record.pop("number")
+        assert answers[number] == record
+
+
+def test_a_finished_batch_is_not_overwritten(job: Job, questions: Path, tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text("mine\n")
+    with pytest.raises(OutputError, match="is there already"):
+        batch(questions, job, tmp_path / "answers.jsonl")
+    assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda job: Job(job.model, None, Terms(max_tokens=13), 1),
+        lambda job: Job(job.model, None, Terms(max_tokens=12, system="Be brief."), 1),
+        lambda job: Job(job.model, None, Terms(max_tokens=12, sampling=Sampling(0.5)), 1),
+    ],
+)
+def test_another_batch_does_not_go_on_with_it(
+    change: Callable[[Job], Job], job: Job, questions: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "answers.jsonl"
+    with pytest.raises(StoppedError):
+        batch(questions, job, output, progress=stop_at(3))
+    before = (tmp_path / "answers.jsonl.part").read_bytes()
+    with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another batch: "):
+        batch(questions, change(job), output)
+    assert (tmp_path / "answers.jsonl.part").read_bytes() == before
+
+
+def test_a_computation_that_fails_is_no_bad_row_and_is_done_again(
+    job: Job, questions: Path, tmp_path: Path
+) -> None:
+    def ask(job: Job, waves: Any) -> Any:
+        first = next(iter(waves))
+        yield from list(job.ask([first]))[:5]
+        yield Asked(7, error="decode: failed", failed=True)
+
+    with pytest.raises(ModelFileError, match="decode: failed"):
+        batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True, ask=ask)
+    assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
+    report = batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
+    assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
+
+
+def test_two_batches_do_not_mix_their_answers(job: Job, questions: Path, tmp_path: Path) -> None:
+    output = tmp_path / "answers.jsonl"
+    part = tmp_path / "answers.jsonl.part"
+
+    def ask(job: Job, waves: Any) -> Any:
+        with pytest.raises(StoppedError):
+            batch(questions, job, output, progress=stop_at(3))  # another process, while this one loads
+        yield from job.ask(waves)
+
+    with pytest.raises(OutputError, match=r"answers\.jsonl\.part: another process has written"):
+        batch(questions, job, output, ask=ask)
+    assert len(read(part)) == 1 + 3
+
+
+def test_earlier_answers_are_those_with_an_answer(job: Job, tmp_path: Path) -> None:
+    path = write(tmp_path / "questions.jsonl", ["nothing", *({"question": f"{n} + 1?"} for n in range(45))])
+    with pytest.raises(StoppedError):
+        batch(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
+    report = batch(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+    assert (report.rows, report.answered, report.earlier) == (46, 45, 41)
+    assert report.questions_an_hour > 0
+
+
+BAD = {
+    "no JSON": ("question", "not JSON"),
+    "no object": ("[1]", "not a JSON object"),
+    "no question": ({"ask": "What?"}, "'question' must be a text that is not empty, not None"),
+    "a question that is a number": ({"question": 3}, "'question' must be a text"),
+    "a blank question": ({"question": "  "}, "'question' must be a text"),
+    "an id that is a list": ({"question": "What?", "id": [1]}, "'id' must be a text or a whole number"),
+    "half a character": ('{"question": "1 + 1? \\ud83d"}', "half of a surrogate pair"),
+    "half a character in an id": ('{"question": "1 + 1?", "id": "\\ud83d"}', "half of a surrogate pair"),
+    "a question that is too long": ({"question": "What is it? " * 60}, "context"),
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_line_ends_the_batch_or_is_told_of_and_passed_over(what: str, job: Job, tmp_path: Path) -> None:
+    bad, says = BAD[what]
+    rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
+    path = write(tmp_path / "questions.jsonl", rows)
+    with pytest.raises(RequestError) as error:
+        batch(path, job, tmp_path / "strict.jsonl")
+    assert str(error.value).startswith(f"{path}: line 3")
+    assert says in str(error.value)
+    assert not (tmp_path / "strict.jsonl").exists()
+    report = batch(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+    assert (report.rows, report.answered, len(report.bad)) == (3, 2, 1)
+    assert report.bad[0].startswith(f"{path}: line 3: ")
+    assert says in report.bad[0]
+    first, second, third = read(tmp_path / "answers.jsonl")
+    assert (first["line"], second["line"], third["line"], third["id"]) == (1, 3, 4, 7)
+    assert says in second["error"]
+    assert first["text"] and third["text"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("", "holds no question"), ("\n\n", "holds no question"), ("x\n", "line 1: not JSON")],
+)
+def test_a_file_without_questions_is_one_line(text: str, says: str, job: Job, tmp_path: Path) -> None:
+    (tmp_path / "questions.jsonl").write_text(text)
+    with pytest.raises(RequestError, match=says):
+        batch(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl")
+    with pytest.raises(RequestError, match="holds no question"):
+        batch(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
+
+
+def test_the_command(tiny: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?"}, "nothing"])
+    words = ("batch", path, tiny, "--out", tmp_path / "answers.jsonl", "--max-tokens", 4)
+    with Commands() as thirteen:
+        strict = thirteen(*words)
+        done = thirteen(*words, "--skip-bad", "--json")
+        again = thirteen(*words)
+    assert (strict.status, strict.stdout) == (2, "")
+    assert strict.stderr.startswith(f"error: {path}: line 2: not JSON")
+    assert done.status == 0
+    assert f"warning: {path}: line 2: not JSON" in done.stderr
+    assert json.loads(done.stdout)["answered"] == 1
+    assert again.status == 2
+    assert "is there already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "parsed"),
+    [
+        ([], []),
+        (["batch", "--ray"], ["batch", "--ray=local"]),
+        (["batch", "--ray", "--threads", "1"], ["batch", "--ray=local", "--threads", "1"]),
+        (["batch", "--ray", "head:6379", "-o", "a"], ["batch", "--ray", "head:6379", "-o", "a"]),
+        (["batch", "--ray=auto"], ["batch", "--ray=auto"]),
+    ],
+)
+def test_an_address_may_be_left_out(words: list[str], parsed: list[str]) -> None:
+    assert with_ray_address(words) == parsed

@@ -1,0 +1,115 @@
+"""Heavy traffic on the tiny model, with the real library: whoever comes and goes leaves nothing behind."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+from threading import enumerate as enumerate_threads
+
+from thirteen.errors import BusyError, RequestError
+from thirteen.runtime.engine.dispatcher import Load
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.grammar.grammar import from_gbnf
+from thirteen.runtime.request import Request, Sampling, StopReason
+
+from ..gguf_adapters import write_lora
+
+REQUESTS, CONTEXT = 3600, 64  # an hour of a request a second
+GRAMMAR = from_gbnf('root ::= [a-c]+ "." | "#" [0-9]{2}')
+ADAPTERS = ("base", "a", "b", None)
+SHARED = tuple(b"the same beginning of a prompt, ")
+
+
+def resident_pages():
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1])
+
+
+class Traffic:
+    """Callers of an engine, by chance; every one of them is counted, and none is kept once it has ended."""
+
+    def __init__(self, engine, seed):
+        self.engine, self.random = engine, Random(seed)
+        self.running, self.reasons, self.asked, self.refused = {}, Counter(), 0, Counter()
+
+    def come(self):
+        """One thing happens: somebody asks, or several do, or somebody leaves."""
+        chance = self.random.random()
+        try:
+            if chance < 0.02:
+                self.vote()
+            elif chance < 0.25 and self.running:
+                self.random.choice(list(self.running.values())).abort()
+            else:
+                self.ask()
+        except BusyError:
+            self.refused["busy"] += 1
+            for handle in list(self.running.values())[:1]:
+                handle.wait(10)
+        except RequestError as error:
+            assert "tokens, but the context holds" in str(error)
+            self.refused["too long"] += 1
+
+    def ask(self):
+        self.count(self.engine.submit(self.request()))
+
+    def vote(self):
+        for handle in self.engine.poll("What is 1 + 1?", 3, max_tokens=6).handles:
+            self.count(handle)
+
+    def request(self):
+        random = self.random
+        length = random.choice((1, random.randint(1, 30), random.randint(30, CONTEXT + 2)))
+        beginning = SHARED[: random.choice((0, 0, 20, 32))]
+        tokens = (*beginning, *random.choices(range(256), k=max(length - len(beginning), 1)))
+        grammar = GRAMMAR if random.random() < 0.05 else None
+        return Request(
+            tokens,
+            random.choice((1, random.randint(1, 12), 500 if random.random() < 0.1 else 5)),
+            Sampling(random.choice((0, 0.5, 2.0)), seed=random.randint(0, 99)),
+            stop=random.choice(((), (), ("e",), ("1", "xyz"))),
+            calculator=random.random() < 0.5,
+            grammar=grammar,
+            adapter=random.choice(ADAPTERS),
+            logprobs=random.choice((None, 0, 3)),
+            ignore_end=grammar is None and random.random() < 0.5,
+        )
+
+    def count(self, handle):
+        self.asked += 1
+        self.running[id(handle)] = handle
+        handle.when_done(self.leave)
+
+    def leave(self, handle):
+        self.reasons[handle.wait().stop_reason] += 1
+        self.running.pop(id(handle), None)
+
+
+def test_thousands_of_requests_leave_nothing_behind(tiny, tmp_path):
+    loras = {name: write_lora(tmp_path / f"{name}.gguf", seed) for seed, name in enumerate("ab")}
+    room = {"context": CONTEXT, "slots": 4, "threads": 1, "batch": 48, "queue": 12}
+    with Engine(tiny, adapters=loras, lookup=2, prefix_bytes=1 << 18, **room) as engine:
+        traffic, most = Traffic(engine, seed=13), [0, 0]
+        while traffic.asked < REQUESTS:
+            traffic.come()
+            if traffic.asked > REQUESTS // 10:  # by then all that is set aside has been touched
+                half = traffic.asked > REQUESTS // 2
+                most[half] = max(most[half], resident_pages())
+        for handle in list(traffic.running.values()):
+            handle.wait(10)
+        assert engine.load == Load(0, 0)
+        assert not traffic.running and sum(traffic.reasons.values()) == traffic.asked
+        native = engine._runner._native
+        assert [native.used(slot) for slot in range(4)] == [0] * 4
+        assert engine.answer("1", max_tokens=3).usage.completion_tokens
+    assert set(traffic.reasons) == set(StopReason) and set(traffic.refused) == {"busy", "too long"}
+    assert most[1] <= 1.02 * most[0], f"{most[0]} pages resident in the first half, {most[1]} in the second"
+    assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]
+
+
+def test_a_crowd_of_threads_neither_hangs_nor_crashes_an_engine_that_is_closed_among_them(tiny):
+    script = Path(__file__).with_name("concurrent_clients.py")
+    done = subprocess.run(
+        [sys.executable, script, tiny, "40"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,332 @@
+"""The engine's own logic, over a model that is a fake: it says its prompt again, a token for each byte."""
+
+import asyncio
+from threading import Thread
+
+import pytest
+from thirteen.errors import BusyError, ModelFileError, RequestError
+from thirteen.runtime.request import Request, Sampling, StopReason
+
+from ..fakes import Context, Native
+
+
+def request(text, max_tokens=100):
+    return Request(tuple(text.encode()), max_tokens)
+
+
+def test_an_answer_ends_with_the_turn(opened):
+    answer = opened().answer("12 apples")
+    assert (answer.text, answer.value, answer.stop_reason) == ("12 apples", "12", StopReason.END)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 10)
+
+
+def test_a_sum_gets_its_result_and_no_digit_follows_it(opened):
+    answer = opened().answer("so 12 * 13 =99. 1 + 1 =3.5 and on")
+    assert answer.text == "so 12 * 13 = 156. 1 + 1 = 2. and on"
+    assert [step.computed for step in answer.steps] == ["156", "2"]
+    assert answer.verified and answer.value == "2"
+
+
+def test_without_the_calculator_a_wrong_sum_stands_and_is_not_verified(opened):
+    answer = opened().answer("12 * 13 = 99", calculator=False)
+    assert (answer.text, answer.verified) == ("12 * 13 = 99", False)
+    assert [(step.claimed, step.computed, step.ok) for step in answer.steps] == [("99", "156", False)]
+
+
+def test_a_result_goes_in_as_one_batch(opened):
+    engine = opened()
+    native, batches = engine._runner._native, []
+    decode, native.decode = native.decode, lambda spans: batches.append(spans) or decode(spans)
+    assert engine.answer("7 * 8 = ").text == "7 * 8 = 56 "
+    assert max(len(span.tokens) for spans in batches for span in spans if span.start >= 8) == 4  # "= 56"
+
+
+@pytest.mark.parametrize("max_tokens", range(6, 10))
+def test_a_result_does_not_pass_the_tokens_asked_for(opened, max_tokens):
+    answer = opened().answer("7 * 8 =", max_tokens=max_tokens)
+    assert (answer.text, answer.stop_reason) == ("7 * 8 = 56"[:max_tokens], StopReason.LENGTH)
+
+
+def test_a_stop_string_ends_the_answer_within_a_result(opened):
+    answer = opened().answer("7 * 8 =", stop=("5",))
+    assert (answer.text, answer.stop_reason) == ("7 * 8 = ", StopReason.STOP)
+
+
+def test_more_questions_than_slots_are_all_answered_in_order(opened):
+    questions = [f"question {n} é😀" for n in range(7)]
+    assert [answer.text for answer in opened().answers(questions)] == questions
+
+
+def test_a_stream_gives_the_text_as_it_comes_and_then_the_answer(opened, monkeypatch):
+    monkeypatch.setattr(Context, "seconds", 0.02)
+    *pieces, last = opened().stream("aé😀b")
+    assert len(pieces) > 1 and {len(piece.text.encode()) for piece in pieces} <= {0, 1, 2, 4}
+    assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
+
+
+def test_a_stop_string_ends_the_answer_and_never_shows(opened):
+    pieces = list(opened().stream("one\ntwo\n\nthree", stop=("\n\n",)))
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "one\ntwo"
+    assert pieces[-1].answer.stop_reason is StopReason.STOP
+
+
+def test_max_tokens_end_the_answer(opened):
+    answer = opened().answer("abcdef", max_tokens=3)
+    assert (answer.text, answer.stop_reason, answer.usage.completion_tokens) == ("abc", StopReason.LENGTH, 3)
+
+
+def test_a_full_context_ends_one_answer_and_no_other(opened):
+    long, short = opened(context=20).answers(["a" * 15, "b" * 5])
+    assert (long.text, long.stop_reason) == ("a" * 6, StopReason.LENGTH)
+    assert (short.text, short.stop_reason) == ("b" * 5, StopReason.END)
+
+
+def test_a_prompt_as_long_as_the_context_gives_one_token(opened):
+    answer = opened(context=20).answer("a" * 20)
+    assert (answer.text, answer.stop_reason) == ("a", StopReason.LENGTH)
+
+
+def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(opened):
+    engine = opened(context=20)
+    with pytest.raises(RequestError, match=r"21 tokens.* 20"):
+        engine.answer("a" * 21)
+
+
+def test_one_bad_question_among_several_leaves_nothing_behind(opened):
+    engine = opened(context=20)
+    with pytest.raises(RequestError):
+        engine.answers(["fine", "a" * 21])
+
+
+def test_the_context_is_clamped_to_the_trained_one(opened):
+    assert opened(context=5000).context == 100
+
+
+@pytest.mark.parametrize(
+    "options", [{"context": 0}, {"slots": 0}, {"slots": 5}, {"batch": 0}, {"threads": 0}]
+)
+def test_a_room_out_of_bounds_is_refused_and_nothing_leaks(opened, options):
+    with pytest.raises(RequestError):
+        opened(**options)
+    assert Native.alive == 0
+
+
+def test_pieces_carry_the_tokens_and_the_last_the_end(opened):
+    pieces = list(opened().submit(request("hi")))
+    assert [token for piece in pieces for token in piece.tokens] == [ord("h"), ord("i")]
+    assert [piece.answer is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
+    timings = pieces[-1].answer.timings
+    assert timings.first_token_s >= timings.prefill_s > 0
+
+
+def test_abort_frees_the_slot_for_the_next(opened):
+    engine = opened(slots=1)
+    Context.gate.clear()
+    first, second = engine.submit(request("a" * 50)), engine.submit(request("b"))
+    first.abort()
+    Context.gate.set()
+    assert first.wait(5).stop_reason is StopReason.ABORTED
+    assert second.wait(5).stop_reason is StopReason.END
+    first.abort()
+    assert engine._runner._native.read < 50
+
+
+def test_leaving_a_stream_early_aborts_it(opened, monkeypatch):
+    monkeypatch.setattr(Context, "seconds", 0.02)
+    handle = opened().submit(request("abc" * 9))
+    for _ in handle:
+        break
+    assert handle.wait(5).stop_reason is StopReason.ABORTED
+
+
+def test_a_full_queue_refuses_and_a_patient_caller_waits(opened):
+    engine = opened(queue=1)
+    Context.gate.clear()
+    handles = [engine.submit(request("abc")) for _ in range(3)]
+    with pytest.raises(BusyError, match="2 requests run and 1 wait"):
+        engine.submit(request("abc"))
+    patient = Thread(target=lambda: handles.append(engine.submit(request("xyz"), wait=True)))
+    patient.start()
+    Context.gate.set()
+    patient.join(5)
+    assert [handle.answer(5).text for handle in handles] == ["abc"] * 3 + ["xyz"]
+
+
+def test_many_threads_ask_at_once(opened):
+    engine = opened()
+    texts = {}
+
+    def ask(number):
+        texts[number] = engine.answer(f"question {number}").text
+
+    threads = [Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert texts == {number: f"question {number}" for number in range(20)}
+
+
+def test_an_event_loop_awaits_and_iterates(opened):
+    engine = opened()
+
+    async def both():
+        text = [piece async for piece in engine.submit(request("abc"))]
+        return text, await asyncio.gather(*(engine.submit(request(f"{n}")) for n in range(2)))
+
+    pieces, answers = asyncio.run(both())
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
+    assert [answer.text for answer in answers] == ["0", "1"]
+
+
+def test_a_cancelled_task_aborts_its_request(opened):
+    engine = opened()
+    Context.gate.clear()
+
+    async def cancelled():
+        handles = [engine.submit(request("abc")) for _ in range(2)]
+        tasks = [asyncio.ensure_future(wait(handle)) for handle in handles]
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return handles
+
+    async def wait(handle):
+        return await handle
+
+    handles = asyncio.run(cancelled())
+    Context.gate.set()
+    assert [handle.wait(5).stop_reason for handle in handles] == [StopReason.ABORTED] * 2
+
+
+def test_a_wait_can_be_given_up_without_ending_the_request(opened):
+    Context.gate.clear()
+    handle = opened().submit(request("abc"))
+    with pytest.raises(TimeoutError):
+        handle.answer(timeout=0.01)
+    Context.gate.set()
+    assert handle.answer(5).text == "abc"
+
+
+def test_a_shared_beginning_is_computed_once(opened):
+    engine = opened(slots=4)
+    shared = "a prompt that is long enough, "
+    answers = engine.answers([shared + end for end in ("x", "y", "z")])
+    assert [answer.text for answer in answers] == [shared + end for end in ("x", "y", "z")]
+    assert sorted(answer.usage.cached_tokens for answer in answers) == [0, len(shared), len(shared)]
+    again = engine.answer(shared + "x")
+    assert again.usage.cached_tokens == len(shared), "the last token of a prompt is always computed"
+
+
+def test_adapters_share_no_beginning(opened):
+    engine = opened(adapters={"a": "a.gguf", "b": "b.gguf"}, adapter="own.gguf")
+    assert engine.adapters == ("base", "a", "b", "adapter")
+    question = "a prompt that is long enough"
+    answers = [engine.answer(question, adapter=name) for name in (None, "base", "a", "b", "a", "base")]
+    assert [answer.usage.cached_tokens for answer in answers] == [0, 0, 0, 0, 27, 27]
+    assert {answer.text for answer in answers} == {question}
+    handles = [engine.submit(engine.request("0123456789" * 3, adapter=name)) for name in ("a", "b", "a")]
+    assert {handle.answer(5).text for handle in handles} == {"0123456789" * 3}
+
+
+@pytest.mark.parametrize("adapters", [{"base": "a.gguf"}, {"adapter": "a.gguf"}])
+def test_names_that_the_engine_gives_are_refused(opened, adapters):
+    with pytest.raises(RequestError, match="names that the engine gives"):
+        opened(adapters=adapters)
+
+
+def test_an_adapter_that_is_not_there_is_refused_by_name(opened):
+    with pytest.raises(RequestError, match="'c' is not one of base, a"):
+        opened(adapters={"a": "a.gguf"}).answer("x", adapter="c")
+
+
+def test_the_log_likelihood_is_summed_if_asked_for(opened):
+    engine = opened()
+    assert engine.submit(Request((65, 66), logprobs=0)).wait(5).log_likelihood == -1.5
+    assert engine.submit(Request((65, 66))).wait(5).log_likelihood == 0
+
+
+def test_pieces_carry_the_log_probabilities_of_their_tokens_if_asked_for(opened):
+    engine = opened()
+    text = "1 + 1 ="
+    for logprobs, top in ((None, None), (0, []), (1, [-0.5])):
+        pieces = list(engine.submit(Request(tuple(text.encode()), calculator=True, logprobs=logprobs)))
+        found = [logprob for piece in pieces for logprob in piece.logprobs]
+        tokens = [token for piece in pieces for token in piece.tokens]
+        assert [logprob.token for logprob in found] == (tokens if logprobs is not None else [])
+        assert all(logprob.logprob == -0.5 for logprob in found[: len(text)])
+        assert all(logprob.logprob == 0 for logprob in found[len(text) :]), "what is due is certain"
+        assert all([one for _, one in logprob.top] == top for logprob in found[: len(text)])
+
+
+def test_two_streams_share_the_steps(opened):
+    engine = opened()
+    one, two = (engine.submit(request(text)) for text in ("abc", "xyz"))
+    pieces, others = list(one), list(two)
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
+    assert "".join(piece.text for piece in others) == others[-1].answer.text == "xyz"
+
+
+def test_a_failed_computation_ends_its_requests_and_the_engine_goes_on(opened, monkeypatch):
+    engine = opened()
+    monkeypatch.setattr(Context, "fail", True)
+    with pytest.raises(ModelFileError):
+        engine.answer("abc")
+    monkeypatch.setattr(Context, "fail", False)
+    assert engine.answer("abc").text == "abc"
+
+
+def test_a_closed_engine_has_ended_its_requests_and_takes_no_more(opened):
+    engine = opened()
+    Context.gate.clear()
+    handles = [engine.submit(request("abc")) for _ in range(5)]
+    closing = Thread(target=engine.close)
+    closing.start()
+    Context.gate.set()
+    closing.join(5)
+    assert {handle.wait(0).stop_reason for handle in handles} <= {StopReason.ABORTED, StopReason.END}
+    engine.close()
+    with pytest.raises(RequestError, match="closed"):
+        engine.submit(request("abc"))
+
+
+def test_a_fault_in_the_engine_ends_every_request_with_it(opened, monkeypatch):
+    engine = opened()
+    monkeypatch.setattr(engine._runner, "step", lambda: 1 / 0)
+    handles = [engine.submit(request("abc")) for _ in range(1)]
+    for handle in handles:
+        with pytest.raises(ZeroDivisionError):
+            handle.answer(5)
+    with pytest.raises(RequestError, match="closed"):
+        engine.submit(request("abc"))
+
+
+@pytest.mark.parametrize("options", [{"profile": "tablet"}, {"kv": "q4_0"}, {"queue": -1}])
+def test_an_unknown_profile_or_kind_is_refused(opened, options):
+    with pytest.raises(RequestError):
+        opened(**options)
+
+
+def test_sampling_is_made_for_each_request(opened):
+    assert opened().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
+
+
+@pytest.mark.parametrize("prefix_bytes", [8 * 40, 8 * 42])
+def test_no_copy_is_made_of_keys_and_values_that_would_not_be_kept(opened, prefix_bytes):
+    engine, copies = opened(prefix_bytes=prefix_bytes), []
+    save, native = engine._runner._native.save, engine._runner._native
+    native.save = lambda slot: copies.append(slot) or save(slot)
+    engine.submit(Request(tuple(b"a" * 40))).answer()
+    assert len(copies) == (prefix_bytes > 8 * 41)
+
+
+def test_prompts_whose_shared_beginning_is_in_the_cache_are_read_together(opened):
+    engine = opened(slots=4, batch=64)
+    shared = "a prompt that is long enough, "
+    engine.answer(shared)
+    native, batches = engine._runner._native, []
+    decode = native.decode
+    native.decode = lambda spans: batches.append(len(spans)) or decode(spans)
+    engine.answers([shared + end for end in "wxyz"])
+    assert batches[0] == 4

@@ -1,0 +1,76 @@
+"""Handles, fed as the engine feeds them: no news is lost, whenever it comes."""
+
+import asyncio
+from threading import Thread
+
+import pytest
+from thirteen.runtime.engine.handle import Handle
+from thirteen.runtime.engine.runner import Update
+from thirteen.runtime.request import End, StopReason, Timings, Usage
+
+END = End(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
+
+
+def update(text, end=None):
+    return Update(None, text, tuple(text.encode()), (), end)
+
+
+class Late(Handle):
+    """Its last news comes from another thread while it is asked whether it has ended."""
+
+    asked = 0
+
+    @property
+    def done(self):
+        self.asked += 1
+        if self.asked == 1:
+            last = Thread(target=self.put, args=(update("the last", END),), daemon=True)
+            last.start()
+            last.join(0.2)  # it waits if whoever asks has the handle to itself
+        return super().done
+
+
+async def pieces_of(handle):
+    return [piece async for piece in handle]
+
+
+@pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
+def test_the_last_news_is_told_even_if_it_comes_between_two_looks(take):
+    pieces = take(Late(lambda: None))
+    assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "the last"
+    assert bytes(token for piece in pieces for token in piece.tokens) == b"the last"
+
+
+@pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
+def test_news_before_a_failure_is_told_and_then_the_failure(take):
+    handle, failure, seen = Handle(lambda: None), ValueError("broken"), []
+    handle.put(update("some"))
+    handle.fail(failure)
+    with pytest.raises(ValueError, match="broken"):
+        for piece in handle:
+            seen.append(piece.text)
+    assert seen == ["some"]
+    with pytest.raises(ValueError, match="broken"):
+        take(handle)
+
+
+def test_each_piece_goes_to_one_taker_and_the_answer_to_all():
+    handle = Handle(lambda: None)
+    handle.put(update("one "))
+    first = iter(handle)
+    assert next(first).text == "one "
+    handle.put(update("two", END))
+    others = list(handle)
+    assert [piece.text for piece in others] == ["two"]
+    assert [(piece.text, piece.answer.text) for piece in first] == [("", "one two")]
+
+
+def test_a_loop_that_was_closed_while_it_waited_does_no_harm():
+    handle = Handle(lambda: None)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(pieces_of(handle))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    handle.put(update("all", END))
+    assert handle.answer(0).text == "all"
+    task._log_destroy_pending = False

@@ -1,0 +1,171 @@
+"""The scheduler's rules, without weights."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.runtime.engine.prefix_cache import SHORTEST
+from thirteen.runtime.engine.scheduler import READING, Chunk, Scheduler
+from thirteen.runtime.request import Request, Sequence, StopReason
+
+
+def add(scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, **more) -> Sequence:
+    tokens = (7,) * prompt if isinstance(prompt, int) else prompt
+    sequence = Sequence(Request(tokens, max_tokens), context=10_000, **more)
+    scheduler.add(sequence)
+    return sequence
+
+
+def plan(scheduler: Scheduler) -> list[Chunk]:
+    list(scheduler.admit())
+    return scheduler.plan()
+
+
+def run(scheduler: Scheduler) -> list[Sequence]:
+    """One step as the runner takes it, with the token 1 for every choice; gives those in the batch."""
+    chunks = plan(scheduler)
+    carry_out(scheduler, chunks)
+    return [chunk.sequence for chunk in chunks]
+
+
+def carry_out(scheduler: Scheduler, chunks: list[Chunk]) -> None:
+    for chunk in chunks:
+        chunk.sequence.computed += len(chunk.tokens)
+        if chunk.rows:
+            chunk.sequence.output.append(1)
+            if chunk.sequence.full:
+                scheduler.retire(chunk.sequence, StopReason.LENGTH)
+
+
+def test_an_idle_scheduler_plans_nothing():
+    assert plan(Scheduler(slots=2, budget=8)) == []
+
+
+def test_slots_go_out_in_the_order_of_asking():
+    scheduler = Scheduler(slots=2, budget=8)
+    waiting = [add(scheduler, prompt=1) for _ in range(3)]
+    plan(scheduler)
+    assert [sequence.slot for sequence in waiting] == [0, 1, None]
+
+
+def test_a_long_prompt_is_read_in_pieces_while_answers_flow():
+    scheduler = Scheduler(slots=2, budget=8)
+    first = add(scheduler, prompt=2, max_tokens=100)
+    run(scheduler)
+    second = add(scheduler, prompt=20)
+    sizes = []
+    for _ in range(3):
+        chunks = {chunk.sequence: chunk for chunk in plan(scheduler)}
+        assert len(chunks[first].tokens) == 1
+        sizes.append((len(chunks[second].tokens), chunks[second].rows))
+        run(scheduler)
+    assert sizes == [(7, 0), (7, 0), (6, 1)]
+
+
+def test_beside_answers_prompts_are_read_in_small_pieces():
+    """An answer waits for the whole batch that its next token is in."""
+    scheduler = Scheduler(slots=3, budget=10 * READING)
+    add(scheduler, prompt=2 * READING, max_tokens=100)
+    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [2 * READING], "nobody waits"
+    run(scheduler)
+    add(scheduler, prompt=READING - 1)
+    add(scheduler, prompt=READING)
+    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [1, READING - 1, 1]
+
+
+def test_neighbouring_slots_stand_together_in_a_batch():
+    """llama.cpp takes only ascending neighbours through the weights at once."""
+    scheduler = Scheduler(slots=3, budget=8)
+    for number in range(3):
+        add(scheduler, prompt=1, max_tokens=1 if number == 0 else 9)
+    run(scheduler)
+    add(scheduler, prompt=1)
+    assert [chunk.sequence.slot for chunk in plan(scheduler)] == [0, 1, 2]
+
+
+def test_a_slot_is_beside_one_of_the_same_adapter():
+    scheduler = Scheduler(slots=6, budget=8)
+    short = [add(scheduler, prompt=1, max_tokens=1) for _ in range(2)]
+    for adapter in ("a", "b"):
+        add(scheduler, prompt=1, max_tokens=99, adapter=adapter)
+    while not all(sequence.stop_reason for sequence in short):
+        run(scheduler)
+    more = [add(scheduler, prompt=1, adapter=adapter) for adapter in ("b", "a", "c")]
+    list(scheduler.admit())
+    assert [sequence.slot for sequence in more] == [4, 1, 0]
+
+
+def test_a_batch_is_of_one_adapter_and_each_has_its_turn():
+    scheduler = Scheduler(slots=4, budget=8)
+    for adapter in ("a", "b", "a", "c"):
+        add(scheduler, prompt=1, max_tokens=3, adapter=adapter)
+    turns = [{sequence.adapter for sequence in run(scheduler)} for _ in range(9)]
+    assert turns == [{"a"}, {"b"}, {"c"}] * 3
+    assert scheduler.idle
+
+
+def test_a_prompt_that_begins_as_one_being_read_waits_for_it():
+    scheduler = Scheduler(slots=4, budget=SHORTEST, sharing=True)
+    shared = tuple(range(2 * SHORTEST))
+    first = add(scheduler, (*shared, 1))
+    same, shorter, other = (add(scheduler, p) for p in ((*shared, 2), shared[: SHORTEST - 1], (5, *shared)))
+    elsewhere = add(scheduler, (*shared, 3), adapter="a")
+    list(scheduler.admit())
+    assert [s.slot is None for s in (first, same, shorter, other, elsewhere)] == [0, 1, 0, 0, 0]
+    assert scheduler.awaited(first) and not scheduler.awaited(other)
+    while not first.decoding:
+        run(scheduler)
+    list(scheduler.admit())
+    assert not scheduler.awaited(first)
+    assert same.slot is not None or first.stop_reason is None
+
+
+def test_a_beginning_that_came_from_the_cache_is_not_waited_for():
+    scheduler = Scheduler(slots=2, budget=8, sharing=True)
+    shared = tuple(range(2 * SHORTEST))
+    first = add(scheduler, (*shared, *[1] * 99))
+    list(scheduler.admit())
+    first.restored = first.computed = len(shared)
+    second = add(scheduler, (*shared, *[2] * 99))
+    list(scheduler.admit())
+    assert second.slot is not None
+
+
+def test_a_waiting_request_can_be_retired():
+    scheduler = Scheduler(slots=1, budget=8)
+    add(scheduler, prompt=1)
+    second = add(scheduler, prompt=1)
+    list(scheduler.admit())
+    assert scheduler.retire(second, StopReason.ABORTED) is None
+    assert not scheduler.waiting
+
+
+@given(
+    slots=st.integers(1, 4),
+    spare=st.integers(0, 8),
+    requests=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6), st.sampled_from("ab")), max_size=12),
+    aborts=st.sets(st.integers(0, 11)),
+    sharing=st.booleans(),
+)
+def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts, sharing):
+    scheduler = Scheduler(slots, slots + spare, sharing)
+    sequences = [add(scheduler, *sizes, adapter=adapter) for *sizes, adapter in requests]
+    started = []
+    for step in range(1_000):
+        if scheduler.idle:
+            break
+        if step in aborts and step < len(sequences) and sequences[step].stop_reason is None:
+            scheduler.retire(sequences[step], StopReason.ABORTED)
+        chunks = plan(scheduler)
+        used = [chunk.sequence.slot for chunk in chunks]
+        assert len(set(used)) == len(used) <= slots
+        assert sum(len(chunk.tokens) for chunk in chunks) <= scheduler.budget
+        assert all(chunk.tokens for chunk in chunks)
+        adapters = {chunk.sequence.adapter for chunk in chunks}
+        assert len(adapters) <= 1
+        answering = {s for s in scheduler.running if s.decoding and s.adapter in adapters}
+        assert answering <= {chunk.sequence for chunk in chunks}
+        started += [s for s in scheduler.running if s not in started]
+        carry_out(scheduler, chunks)
+    assert scheduler.idle
+    assert all(sequence.stop_reason for sequence in sequences)
+    if not sharing:
+        assert started == [sequence for sequence in sequences if sequence in started]

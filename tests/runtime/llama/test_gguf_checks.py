@@ -1,0 +1,142 @@
+"""Files that lie: each one is refused in one line or runs, and none ends the process."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from thirteen.errors import ModelFileError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
+
+from ..conftest import metadata, tensors
+
+KINDS = gguf.GGUFValueType
+U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
+NAMES = [f"token {n}" for n in range(259)]
+ONES = np.ones((64, 64), np.float32)
+
+# What is wrong, and what the one line must name. llama.cpp aborts on those marked with its assertion.
+WRONG = {
+    "no layers": ({"llama.block_count": (0, U32, None)}, {}, "block_count"),  # n_layer_all > 0
+    "too many layers": ({"llama.block_count": (513, U32, None)}, {}, "block_count"),  # <= LLAMA_MAX_LAYERS
+    "a layer more": ({"llama.block_count": (3, U32, None)}, {}, r"blk\.2"),
+    "no heads": ({"llama.attention.head_count": (0, U32, None)}, {}, "head_count"),
+    "no key heads": ({"llama.attention.head_count_kv": (0, U32, None)}, {}, "head_count_kv"),
+    "odd key heads": ({"llama.attention.head_count_kv": (3, U32, None)}, {}, "add up"),
+    "another head": ({"llama.attention.value_length": (8, U32, None)}, {}, "add up"),  # n_embd_head == k
+    "another rotation": ({"llama.rope.dimension_count": (8, U32, None)}, {}, "add up"),  # == n_rot
+    "experts": ({"llama.expert_count": (5000, U32, None)}, {}, "expert_count"),  # <= LLAMA_MAX_EXPERTS
+    "experts used": ({"llama.expert_used_count": (2, U32, None)}, {}, "expert_used"),  # used <= n_expert
+    "next tokens": ({"llama.nextn_predict_layers": (9, U32, None)}, {}, "nextn"),  # <= n_layer_all
+    "a scaling": ({"llama.rope.scaling.type": ("zz", TEXT, None)}, {}, "scaling"),  # != UNSPECIFIED
+    "not causal": ({"llama.attention.causal": (False, KINDS.BOOL, None)}, {}, "causal"),
+    "negative epsilon": (
+        {"llama.attention.layer_norm_rms_epsilon": (-1.0, F32, None)},
+        {},
+        "epsilon",
+    ),  # eps >= 0
+    "a double token": ({"tokenizer.ggml.tokens": (["a", *NAMES[1:-1], "a"], ARRAY, TEXT)}, {}, "2 times"),
+    "double to a zero": ({"tokenizer.ggml.tokens": (["a\0b", "a", *NAMES[2:]], ARRAY, TEXT)}, {}, "2 times"),
+    "double when named": (
+        {"tokenizer.ggml.tokens": (["", "[EMPTY_0]", *NAMES[2:]], ARRAY, TEXT)},
+        {},
+        "2 times",
+    ),  # id_to_token.size() == token_to_id.size()
+    "few types": ({"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)}, {}, "259 tokens but 1"),
+    "few tokens": (
+        {
+            "tokenizer.ggml.tokens": (NAMES[:9], ARRAY, TEXT),
+            "tokenizer.ggml.token_type": ([1] * 9, ARRAY, KINDS.INT32),
+        },
+        {},
+        "token_embd",
+    ),
+    "tokens that are numbers": ({"tokenizer.ggml.tokens": ([1], ARRAY, U32)}, {}, "STRING"),
+    "spaces in words": (
+        {"tokenizer.ggml.pre": ("whitespace", TEXT, None)},
+        {},
+        "pre-tokenizer",
+    ),  # find_bpe_rank
+    "std::regex": (
+        {"tokenizer.ggml.pre": ("deepseek-llm", TEXT, None)},
+        {},
+        "pre-tokenizer",
+    ),  # stack overflow
+    "another tokenizer": ({"tokenizer.ggml.model": ("t5", TEXT, None)}, {}, "tokenizer"),
+    "another family": ({"general.architecture": ("gpt2", TEXT, None)}, {}, "architecture"),
+    "a family that is a number": ({"general.architecture": (1, U32, None)}, {}, "architecture"),
+    "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "adapter"),
+    "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "split"),
+    "an empty key": ({"": (1, U32, None)}, {}, "empty"),  # !key.empty()
+    "a missing key": ({"llama.embedding_length": None}, {}, "embedding_length"),
+    "a text for a number": ({"llama.embedding_length": ("64", TEXT, None)}, {}, "embedding_length"),
+    "a template that is a number": ({"tokenizer.chat_template": (1, U32, None)}, {}, "chat_template"),
+    "a template that is broken": ({"tokenizer.chat_template": ("{%", TEXT, None)}, {}, "chat template"),
+    "a missing tensor": ({}, {"blk.1.ffn_up.weight": None}, r"blk\.1\.ffn_up"),
+    "a norm in half": ({}, {"output_norm.weight": np.ones(64, np.float16)}, "output_norm"),  # binary op types
+    "a matrix of integers": ({}, {"blk.0.attn_q.weight": ONES.astype(np.int8)}, "attn_q"),
+    "a matrix turned": ({}, {"blk.0.ffn_up.weight": np.ones((64, 96), np.float32)}, "ffn_up"),
+    "a stray tensor": ({}, {"blk.0.ffn_gate_inp.weight": ONES}, "ffn_gate_inp"),
+    "not a number": ({}, {"output_norm.weight": np.full(64, np.nan, np.float32)}, "finite"),
+}
+
+
+def test_every_lie_is_refused_by_name_in_one_line(tmp_path, write_tiny):
+    for number, (keys, arrays, _) in enumerate(WRONG.values()):
+        write_tiny(tmp_path / f"{number:02}.gguf", keys, arrays)
+    said = opened(tmp_path)
+    for number, (what, (_, _, named)) in enumerate(WRONG.items()):
+        line = said[f"{number:02}.gguf"]
+        assert re.match(rf"refused: .*\.gguf: [^\n]*{named}", line), f"{what}: {line}"
+
+
+def test_no_change_of_any_key_or_tensor_ends_the_process(tmp_path, write_tiny):
+    """Each key with extreme values and of other types; each tensor gone, of other types and not a number."""
+    for number, (keys, arrays) in enumerate(mutations()):
+        write_tiny(tmp_path / f"{number:04}.gguf", keys, arrays)
+    wrong = {name: line for name, line in opened(tmp_path).items() if not line.startswith(("ran", "refused"))}
+    assert not wrong
+
+
+def mutations():
+    values = {
+        U32: [0, 1, 7, 2**31, 2**32 - 1],
+        F32: [0.0, -1.0, float("nan"), float("inf")],
+        TEXT: ["", "x", "<|im_start|>"],
+    }
+    others = [(3, U32), (-1, KINDS.INT32), (2.5, F32), ("z", TEXT), (True, KINDS.BOOL), (2**63, KINDS.UINT64)]
+    for key, (_, kind, _) in metadata().items():
+        yield {key: None}, {}
+        yield from (({key: (value, kind, None)}, {}) for value in values.get(kind, []))
+        yield from (({key: (value, other, None)}, {}) for value, other in others if other is not kind)
+        yield from (({key: ([3, 4], ARRAY, element)}, {}) for element in (U32, F32))
+    for name, array in tensors().items():
+        if not name.startswith("blk.1"):
+            changes = [None, array.astype(np.float16), array.astype(np.float64), array[:7], array * np.nan]
+            yield from (({}, {name: change}) for change in changes)
+
+
+def opened(folder):
+    """What open_each.py says of each file in a folder."""
+    script = Path(__file__).with_name("open_each.py")
+    done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("kept", [0, 3, 4, 20, 1000, 60_000])
+def test_a_truncated_file_is_refused(tmp_path, tiny, kept):
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(tiny.read_bytes()[:kept])
+    with pytest.raises(ModelFileError, match=r"cut\.gguf: "):
+        Model(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused(tmp_path):
+    for path in (tmp_path / "none.gguf", tmp_path):
+        with pytest.raises(ModelFileError, match=str(path)):
+            Engine(path)

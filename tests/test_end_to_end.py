@@ -1,0 +1,83 @@
+"""The whole path: a converted model computes what transformers does; merged is the same as at run time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.pipeline import convert
+from thirteen.models.fetch import embedded
+from thirteen.runtime.engine.engine import Engine
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from .convert.peft_adapters import train
+from .convert.test_merge import lora, tiny
+
+TEXTS = (
+    "Natalia sold clips to 48 of her friends in April, and half as many in May: 48 / 2 = 24.\n#### 72",
+    "def area(radius: float) -> float:\n    return 3.14159 * radius**2\n",
+)
+
+
+def log_probabilities(logits: object) -> torch.Tensor:
+    return torch.log_softmax(torch.as_tensor(logits).double(), -1)
+
+
+def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
+    source = embedded()
+    convert(source, tmp_path / "f32.gguf", type_="F32")
+    how = {"gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **how)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **how)
+    with Engine(tmp_path / "f32.gguf", context=128, slots=1) as engine, torch.no_grad():
+        for text in TEXTS:
+            tokens = tokenizer(text)["input_ids"]
+            theirs = log_probabilities(model(torch.tensor([tokens])).logits[0])
+            ours = log_probabilities(engine.logits(tokens))
+            divergence = (theirs.exp() * (theirs - ours)).sum(-1)
+            assert divergence.mean() < 1e-9
+            assert torch.equal(theirs.argmax(-1), ours.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("llama", lora(3, 12, rank_pattern={"q_proj": 5})),
+        ("llama", tiny(13, 2, 1.0)),
+        ("qwen2", lora(2, 8, use_rslora=True)),
+        ("qwen2", tiny(5, 2, 0.5, save_projection=False)),
+    ],
+)
+def test_merged_and_at_run_time_an_adapter_is_the_same(
+    name: str, config: object, base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter = train(base(name), config, tmp_path / "adapter")
+    plain, merged, lora_file = (tmp_path / f"{part}.gguf" for part in ("plain", "merged", "lora"))
+    convert(base(name), plain, type_="F32")
+    convert(base(name), merged, type_="F32", adapter=adapter)
+    export_adapter(adapter, base(name), lora_file)
+    tokens = list(range(5, 25))
+    with Engine(plain) as without, Engine(plain, adapter=lora_file) as beside, Engine(merged) as inside:
+        unadapted, at_run_time, fused = (engine.logits(tokens) for engine in (without, beside, inside))
+    effect = np.abs(fused - unadapted).max()
+    assert effect > 1e-2
+    assert np.abs(fused - at_run_time).max() < 1e-3 * effect
+
+
+def test_an_exported_adapter_is_laid_out_as_llama_cpp_reads_it(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter = train(base("llama"), lora(2, 8, targets=["q_proj"]), tmp_path / "adapter")
+    export_adapter(adapter, base("llama"), tmp_path / "lora.gguf")
+    reader = gguf.GGUFReader(tmp_path / "lora.gguf")
+    values = {key: field.contents() for key, field in reader.fields.items()}
+    assert values["general.type"] == "adapter"
+    assert values["general.architecture"] == "llama"
+    assert values["adapter.type"] == "lora"
+    assert values["adapter.lora.alpha"] == 2  # the rank: the scale is in B
+    names = {tensor.name for tensor in reader.tensors}
+    assert "blk.0.attn_q.weight.lora_a" in names
+    assert len(names) == 2 * len([name for name in names if name.endswith(".lora_b")])

@@ -1,0 +1,180 @@
+"""Planned files and llama.cpp's, made and measured on a small model; and the command line's bad input."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from thirteen.bench.peers.llama_quantize import Stock
+from thirteen.convert.pipeline import convert
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.size import parse_size
+from thirteen.convert.quantize.size_planner import Wish
+from thirteen.errors import OutputError
+from thirteen.workflows.importance_cache import measure_importance
+from thirteen.workflows.size_sweep import check_results, run, write_results
+
+from ..commands import Commands
+
+TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
+STOCK = (Stock("uniform", "Q4_0"), Stock("mix", "Q5_K_M"))
+
+
+@pytest.fixture(scope="module")
+def thirteen() -> Iterator[Commands]:
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def importance(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("importance")
+    (folder / "texts.jsonl").write_text(TEXT, "utf-8")
+    measure_importance(base("llama"), None, folder / "a.gguf", calibration=folder / "texts.jsonl", threads=1)
+    return folder / "a.gguf"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("THIRTEEN_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wishes(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Wish]:
+    """Two sizes, the larger one first and twice, between those of the smallest types and Q8_0."""
+    whole = tmp_path_factory.mktemp("whole") / "a.gguf"
+    convert(base("llama"), whole, type_="Q8_0")
+    sizes = (f"{parts * whole.stat().st_size / 1e6:.4f}KB" for parts in (950, 850, 950))
+    return [Wish(parse_size(size), "quality", costs_for("x86")) for size in sizes]
+
+
+def test_files_are_made_measured_written_about_and_gone(
+    base: Callable[[str], Path], importance: Path, wishes: list[Wish], cache: Path, tmp_path: Path
+) -> None:
+    most = 0
+    stages = []
+
+    def stage(name: str) -> Callable[[int, int], None]:
+        nonlocal most
+        stages.append(name)
+        most = max(most, len(list(cache.rglob("*.gguf"))))
+        return lambda done, total: None
+
+    report = run(
+        base("llama"),
+        wishes,
+        importance=importance,
+        base_id="owner/tiny",
+        stock=STOCK,
+        tokens=60,
+        threads=1,
+        stage=stage,
+    )
+    assert most == 2 and not list(cache.iterdir())  # the reference and one other; then nothing
+    made = [name for name in stages if "making" in name]
+    sizes = [wish.size.text for wish in wishes]
+    assert made == [
+        "making the reference",
+        f"1 of 4: making planned {sizes[1]}",
+        f"2 of 4: making planned {sizes[0]}",
+        "3 of 4: making uniform Q4_0",
+        "4 of 4: making mix Q5_K_M",
+    ]
+    points = {(point.kind, point.name): point for point in report.curve.points}
+    assert len(points) == 4
+    for wish in wishes:
+        planned = points["planned", wish.size.text]
+        assert planned.file_bytes <= wish.size.file_bytes(report.curve.weights)
+        assert planned.predicted_kl is not None and planned.predicted_kl > 0
+    assert points["planned", sizes[0]].kl < points["uniform", "Q4_0"].kl
+    assert report.curve.reference.bits_per_weight == 32
+    assert (report.prefer, report.target, report.model) == ("quality", "x86", "owner/tiny")
+    assert report.importance.id == importance.name
+
+    written = write_results(report, tmp_path / "new" / "results")
+    assert [path.name for path in written] == [f"curve-owner-tiny{end}" for end in (".json", ".svg", ".png")]
+    read = json.loads(written[0].read_text("utf-8"))
+    assert read["importance"]["sha256"] == report.importance.sha256
+    assert len(read["curve"]["points"]) == 4 and len(read["curve"]["comparisons"]) == 4
+    again = write_results(report, tmp_path / "new" / "results")
+    assert again == written
+
+
+def test_files_that_are_to_stay_do(
+    base: Callable[[str], Path], importance: Path, wishes: list[Wish], cache: Path, tmp_path: Path
+) -> None:
+    keep = tmp_path / "files"
+    run(base("llama"), wishes[:1], importance=importance, stock=STOCK, tokens=5, threads=1, keep=keep)
+    (size,) = {wish.size.text for wish in wishes[:1]}
+    names = ("full", f"planned-{size}", "uniform-Q4_0", "mix-Q5_K_M")
+    assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
+    assert not cache.exists() or not list(cache.iterdir())
+
+
+def test_a_size_that_cannot_be_had_leaves_nothing(
+    base: Callable[[str], Path], importance: Path, cache: Path
+) -> None:
+    wish = Wish(parse_size("1KB"), "quality", costs_for("x86"))
+    with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
+        run(base("llama"), [wish], importance=importance, stock=STOCK, tokens=5, threads=1)
+    assert not list(cache.iterdir())
+
+
+def test_a_folder_that_takes_no_results_is_known_beforehand(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "results"):
+        with pytest.raises(OutputError, match="is a file, not a folder"):
+            check_results(folder)
+    check_results(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("sizes", ["600", "4.5bpw,", "4.5bpw,-1MB", "40bpw"])
+def test_bad_sizes_are_one_line(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, sizes: str
+) -> None:
+    done = thirteen("bench", "curve", base("llama"), "--sizes", sizes, "--output-dir", tmp_path / "results")
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and "--size" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bad_importance_is_one_line(
+    thirteen: Commands, base: Callable[[str], Path], importance: Path, tmp_path: Path
+) -> None:
+    foreign = thirteen(
+        *("bench", "curve", base("qwen2"), "--sizes", "5bpw", "--importance", importance),
+        *("--output-dir", tmp_path / "results"),
+    )
+    assert foreign.status == 2 and foreign.stderr.count("\n") == 1 and "another model" in foreign.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_texts_are_one_line_before_any_work(
+    thirteen: Commands, base: Callable[[str], Path], importance: Path, tmp_path: Path
+) -> None:
+    words = ("bench", "curve", base("llama"), "--importance", importance, "--data", tmp_path / "none.jsonl")
+    done = thirteen(*words, "--output-dir", tmp_path / "results")
+    assert done.status == 2 and done.stderr.count("\n") == 1 and "none.jsonl" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_matplotlib_one_line_says_what_to_install(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    words = ["thirteen", "bench", "curve", str(base("llama")), "--output-dir", str(tmp_path / "results")]
+    script = (
+        "import sys; sys.modules['matplotlib'] = None; "
+        f"sys.argv = {words!r}; from thirteen.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: matplotlib, which draws the plot, is not installed: pip install 'thirteen[plot]'\n"
+    )
+    assert not list(tmp_path.iterdir())

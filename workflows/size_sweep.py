@@ -1,0 +1,261 @@
+"""The best files that sizes allow: planned ones, made and measured beside those of llama.cpp itself."""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from ..bench.peers.llama_quantize import MIXES, UNIFORM, Stock, quantize
+from ..bench.size import kl_curve, plot
+from ..bench.size.kl_curve import CurveReport, Entry
+from ..bench.size.size_matched import Kind
+from ..convert.merged_view import AdapterSource, Source
+from ..convert.pipeline import Report, convert
+from ..convert.quantize.size_planner import Wish
+from ..convert.source.checkpoint import open_checkpoint
+from ..errors import OutputError
+from ..files.cache_folder import cache_dir
+from ..models.texts import held_out
+from ..runtime.calibration.corpus import read_passages
+from .importance_cache import Progress, Stage, cached_importance
+
+STOCK = (*UNIFORM, *MIXES)
+_F32_MOST = 1_000_000_000  # weights: a larger model's reference is F16, half of the disk and of the time
+
+
+@dataclass(frozen=True)
+class FrontierReport:
+    """What was made, of what, and how it compares; dataclasses.asdict makes it JSON.
+
+    Attributes:
+        base: the base.
+        adapter: what was merged into all files; None if nothing was.
+        importance: what all files were made with.
+        target: the kind of processor that was planned for.
+        prefer: what was preferred, see convert.budget.Wish.
+        warnings: what is to be known about it.
+        curve: what was measured.
+    """
+
+    base: Source
+    adapter: AdapterSource | None
+    importance: Source
+    target: str
+    prefer: str
+    warnings: list[str]
+    curve: CurveReport
+
+    @property
+    def model(self) -> str:
+        """The base's name, and the adapter's."""
+        return self.base.id.removesuffix(".gguf") + (f" + {self.adapter.id}" if self.adapter else "")
+
+
+def run(  # noqa: PLR0913 - what the files can be made with, each with its default
+    base: Path,
+    wishes: Sequence[Wish],
+    *,
+    adapter: Path | None = None,
+    importance: Path | None = None,
+    calibration: Path | None = None,
+    base_id: str = "",
+    adapter_id: str = "",
+    stock: Sequence[Stock] = STOCK,
+    data: Path | None = None,
+    tokens: int = 4096,
+    threads: int | None = None,
+    keep: Path | None = None,
+    stage: Stage = lambda name: lambda done, total: None,
+) -> FrontierReport:
+    """Make a planned file of each size and llama.cpp's files, and measure them all beside full precision.
+
+    There is one file at a time, besides the reference: they lie in the cache, each until it was measured.
+
+    Args:
+        base: see convert.pipeline.convert().
+        wishes: the sizes, at least one; all for one target and preference.
+        adapter: a PEFT folder.
+        importance: an importance file; measured and cached unless given.
+        calibration: the texts for that, see calibration.cached_importance().
+        base_id: the base's name.
+        adapter_id: likewise the adapter's.
+        stock: what llama.cpp is to make.
+        data: the texts to measure on, see bench.curve.run().
+        tokens: the most positions to compare.
+        threads: that quantize and compute.
+        keep: a folder where all files are to stay instead.
+        stage: gives what to call with the progress of each stage.
+
+    Raises:
+        ThirteenError: one of its kinds, for whatever is wrong with an input.
+    """
+    read_passages(data or held_out())  # a bad file is known before the work
+    importance = importance or cached_importance(
+        base, adapter, calibration=calibration, threads=threads, stage=stage
+    )
+    weights = sum(prod(spec.shape) for spec in open_checkpoint(base).specs.values())
+    with _folder(keep) as folder:
+        made = _Making(base, adapter, importance, base_id, adapter_id, threads)
+        prefix = folder / _slug("+".join(filter(None, (base_id or base.name, adapter_id))))
+        reference = prefix.with_name(f"{prefix.name}-full.gguf")
+        full = made.converted(
+            reference, stage("making the reference"), type_="F32" if weights <= _F32_MOST else "F16"
+        )
+        orders = [
+            *map(made.planned, _distinct(wishes, weights)),
+            *(made.stock(reference, one) for one in stock),
+        ]
+        measured = kl_curve.run(
+            reference,
+            _entries(orders, prefix, keep=keep is not None, stage=stage),
+            data=data,
+            tokens=tokens,
+            threads=threads,
+            scratch=folder,
+            stage=stage,
+        )
+    assert full.importance is not None, "it was given"
+    return FrontierReport(
+        base=full.base,
+        adapter=full.adapter,
+        importance=full.importance,
+        target=wishes[0].costs.target,
+        prefer=wishes[0].prefer,
+        warnings=full.warnings,
+        curve=measured,
+    )
+
+
+class _Order(NamedTuple):
+    """A file to make: `make` writes it and returns the KL divergence that it predicts, if any."""
+
+    kind: Kind
+    name: str
+    make: Callable[[Path, Progress], float | None]
+
+
+@dataclass(frozen=True)
+class _Making:
+    """What all files are made of."""
+
+    base: Path
+    adapter: Path | None
+    importance: Path
+    base_id: str
+    adapter_id: str
+    threads: int | None
+
+    def converted(
+        self, path: Path, progress: Progress, *, type_: str | None = None, wish: Wish | None = None
+    ) -> Report:
+        """A file of ours."""
+        return convert(
+            self.base,
+            path,
+            type_=type_,
+            wish=wish,
+            importance=self.importance,
+            adapter=self.adapter,
+            base_id=self.base_id,
+            adapter_id=self.adapter_id,
+            threads=self.threads,
+            progress=progress,
+        )
+
+    def planned(self, wish: Wish) -> _Order:
+        """A file of ours, of a size."""
+
+        def make(path: Path, progress: Progress) -> float | None:
+            prediction = self.converted(path, progress, wish=wish).prediction
+            return None if prediction is None else prediction.divergence
+
+        return _Order("planned", wish.size.text, make)
+
+    def stock(self, reference: Path, stock: Stock) -> _Order:
+        """A file of llama.cpp's."""
+
+        def make(path: Path, progress: Progress) -> None:
+            quantize(reference, path, stock, importance=self.importance, threads=self.threads)
+            progress(1, 1)
+
+        return _Order(stock.kind, stock.name, make)
+
+
+def _entries(orders: Sequence[_Order], prefix: Path, *, keep: bool, stage: Stage) -> Iterator[Entry]:
+    """Make each file when it is asked for, and delete it when the next one is."""
+    for number, order in enumerate(orders, 1):
+        path = prefix.with_name(f"{prefix.name}-{order.kind}-{_slug(order.name)}.gguf")
+        progress = stage(f"{number} of {len(orders)}: making {order.kind} {order.name}")
+        yield Entry(order.kind, order.name, path, order.make(path, progress))
+        if not keep:
+            path.unlink()
+
+
+def _distinct(wishes: Sequence[Wish], weights: int) -> list[Wish]:
+    """Each size once, the smallest first: if one cannot be had, that mostly shows at once."""
+    once = {wish.size.text: wish for wish in wishes}
+    return sorted(once.values(), key=lambda wish: wish.size.file_bytes(weights))
+
+
+def _slug(name: str) -> str:
+    """A name as a part of a file's name."""
+    return re.sub(r"[^\w.+-]+", "-", name.removesuffix(".gguf"))
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is None:
+        with TemporaryDirectory(prefix="curve-", dir=cache_dir()) as folder:
+            yield Path(folder)
+        return
+    _make_folder(keep)
+    yield keep
+
+
+def check_results(folder: Path) -> None:
+    """Raise OutputError if results cannot be drawn, or written there: before the work, not after."""
+    plot.check_plot()
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise OutputError(f"{folder}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"{folder}: the folder {there} cannot be written to")
+
+
+def write_results(report: FrontierReport, folder: Path) -> list[Path]:
+    """Write the figures as JSON and the plot as SVG and PNG.
+
+    Returns:
+        The files, named after the model.
+
+    Raises:
+        OutputError: they cannot be written, or there is nothing to draw with.
+    """
+    text = json.dumps(asdict(report), indent=1, allow_nan=False) + "\n"
+    title = f"{report.model}: KL divergence against file size, planned for {report.prefer}"
+    contents = {
+        ".json": text.encode(),
+        ".svg": plot.draw(report.curve, title, "svg"),
+        ".png": plot.draw(report.curve, title, "png"),
+    }
+    _make_folder(folder)
+    files = {folder / f"curve-{_slug(report.model)}{ending}": data for ending, data in contents.items()}
+    try:
+        for path, data in files.items():
+            path.write_bytes(data)
+    except OSError as failure:
+        raise OutputError(f"{failure.filename or folder}: {failure.strerror or failure}") from None
+    return list(files)
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise OutputError(f"{folder}: cannot make the folder: {failure.strerror or failure}") from None
