@@ -1,9 +1,9 @@
-"""Run an engine under a memory limit, in a process of its own, and report whether it answers, refuses or dies.
+"""Run an engine under a memory limit, in a process of its own: it answers, refuses, or dies.
 
 `python -m thirteen.bench.memory.memory_limit_worker FILE.gguf` prints the outcome as JSON. The limit is on
 address space (RLIMIT_AS). It works everywhere without privileges, it counts every page of the mapped file
 whether touched or not, and an allocation beyond it fails at once. Under a control group's limit the kernel
-would instead drop pages of the mapped file and read them again and again, and kill the process without a word.
+would drop pages of the weights and read them again for each token, so any limit would seem to work.
 """
 
 import argparse

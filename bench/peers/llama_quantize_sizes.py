@@ -1,8 +1,8 @@
 """Tensor sizes of llama.cpp's own quantized files, by a dry run of its quantizer.
 
 `python -m thirteen.bench.peers.llama_quantize_sizes FILE.gguf` prints the sizes for all of llama.cpp's types
-and mixes as JSON, and with `--mix NAME` the types of one mix. It reads no weights: shapes decide. It runs in a
-process of its own, as llama_quantize.py does.
+and mixes as JSON, and with `--mix NAME` the types of one mix. It reads no weights: shapes decide. It runs
+in a process of its own, as llama_quantize.py does.
 """
 
 import argparse
