@@ -23,11 +23,11 @@ BasisOption = Annotated[
 @adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
 def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
     """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
-    from ..convert.adapter.adapter import load_adapter, norms_by_layer  # noqa: PLC0415
-    from ..workflows.adapter_resolver import folder_of  # noqa: PLC0415
+    from ..convert.adapter.adapter import load_adapter, norms_by_layer
+    from ..workflows.adapter_resolver import resolve_adapter_folder
 
     with progress_bar("basis") as progress:
-        folder = folder_of(adapter, progress=progress)
+        folder = resolve_adapter_folder(adapter, progress=progress)
     loaded = load_adapter(folder, shown_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
@@ -59,12 +59,12 @@ def adapter_export(
     as_json: Json = False,
 ) -> None:
     """Write an adapter as a GGUF LoRA, for use at run time beside the unmerged base."""
-    from ..convert.adapter.export import export_adapter  # noqa: PLC0415
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..workflows.adapter_resolver import folder_of  # noqa: PLC0415
+    from ..convert.adapter.export import export_adapter
+    from ..models.fetch import fetch
+    from ..workflows.adapter_resolver import resolve_adapter_folder
 
     with progress_bar("basis") as progress:
-        folder = folder_of(adapter, base, progress=progress)
+        folder = resolve_adapter_folder(adapter, base, progress=progress)
     sha256 = export_adapter(
         folder,
         fetch(base, revision=revision, what="base"),
@@ -91,23 +91,23 @@ def adapter_basis(
     as_json: Json = False,
 ) -> None:
     """Write what a TinyLoRA's numbers are multiplied with: the same file for everyone who has the base."""
-    from ..convert.adapter.basis import Origin, make_basis, write_basis  # noqa: PLC0415
-    from ..convert.adapter.short_code import check_name, mark_of  # noqa: PLC0415
-    from ..convert.source.checkpoint import open_checkpoint  # noqa: PLC0415
-    from ..convert.write import check_target  # noqa: PLC0415
-    from ..files.hashing import file_sha256  # noqa: PLC0415
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..workflows.adapter_resolver import base_file, name_of  # noqa: PLC0415
+    from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
+    from ..convert.adapter.short_code import base_mark, check_name
+    from ..convert.source.checkpoint import open_checkpoint
+    from ..convert.write import check_target
+    from ..files.hashing import file_sha256
+    from ..models.fetch import fetch
+    from ..workflows.adapter_resolver import base_file, catalogue_name
 
-    own = name or name_of(base) or shown_name(base).lower()
+    own = name or catalogue_name(base) or shown_name(base).lower()
     check_name(own)
     path = base_file(base) if base == own and not revision else fetch(base, revision=revision, what="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
-    origin = Origin(own, checkpoint.sha256(), rank, numbers, projection_seed)
+    origin = BasisOrigin(own, checkpoint.sha256(), rank, numbers, projection_seed)
     with progress_bar("basis") as progress:
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
-    facts = asdict(origin) | {"id": origin.id, "mark": mark_of(origin.id), "output": str(output)}
+    facts = asdict(origin) | {"id": origin.id, "mark": base_mark(origin.id), "output": str(output)}
     facts |= {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)}
     show_facts(as_json, facts)
 
@@ -128,13 +128,13 @@ def adapter_encode(
     as_json: Json = False,
 ) -> None:
     """Print a TinyLoRA as a short code: what ask, serve and convert take in its place."""
-    from ..workflows.adapter_resolver import code_of  # noqa: PLC0415
-    from .qr_code import check_qr_file, qr_text, write_qr  # noqa: PLC0415
+    from ..workflows.adapter_resolver import adapter_code
+    from .qr_code import check_qr_file, qr_text, write_qr
 
     if qr_file:
         check_qr_file(qr_file)
     with progress_bar("basis") as progress:
-        code, lost = code_of(adapter, basis, exact=float32, progress=progress)
+        code, lost = adapter_code(adapter, basis, exact=float32, progress=progress)
     if lost:
         warn([f"bfloat16 rounds its numbers, by up to {lost:.1%}; --float32 keeps them"])
     if qr_file:
@@ -159,16 +159,16 @@ def adapter_decode(
     as_json: Json = False,
 ) -> None:
     """Check a code and show its numbers, or write the PEFT adapter that it stands for."""
-    from ..convert.adapter.short_code import decode  # noqa: PLC0415
-    from ..convert.adapter.tinylora_folder import write_folder  # noqa: PLC0415
-    from ..workflows.adapter_resolver import basis_of, hub_name  # noqa: PLC0415
+    from ..convert.adapter.short_code import decode_short_code
+    from ..convert.adapter.tinylora_folder import write_folder
+    from ..workflows.adapter_resolver import basis_for_code, hub_id_of
 
-    read = decode(code)
+    read = decode_short_code(code)
     if output or basis:
         with progress_bar("basis") as progress:
-            found = basis_of(read, basis, progress=progress)
+            found = basis_for_code(read, basis, progress=progress)
         if output:
-            write_folder(found, read.numbers, output, hub_name(read.name))
+            write_folder(found, read.numbers, output, hub_id_of(read.name))
     facts = {
         "base": read.name,
         "basis": read.mark,

@@ -17,7 +17,7 @@ from .options import (
     Threads,
     VotesOption,
     WorkersOption,
-    ask_of,
+    answer_with,
 )
 
 batch_app = typer.Typer()
@@ -56,25 +56,25 @@ def batch(
     Answers are kept in OUT.part as they end. With --ray, workers of a Ray cluster answer, each with an engine
     of so many --threads.
     """
-    from ..runtime.batch.batch_file import batch as run  # noqa: PLC0415
-    from ..runtime.batch.reproducible_batches import Job, Terms  # noqa: PLC0415
-    from ..runtime.request import Sampling  # noqa: PLC0415
-    from ..runtime.threads import default_threads  # noqa: PLC0415
-    from ..workflows.adapter_resolver import run_time_file  # noqa: PLC0415
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..runtime.batch.batch_file import answer_file as run
+    from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+    from ..runtime.request import Sampling
+    from ..runtime.threads import default_threads
+    from ..workflows.adapter_resolver import resolve_runtime_lora
+    from ..workflows.default_model import default_model
 
-    terms = Terms(
+    terms = GenerationSettings(
         system=system,
         votes=votes,
         sampling=Sampling(temperature, seed=seed),
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    ask = ask_of(ray, workers)
+    ask = answer_with(ray, workers)
     with progress_bar("preparing") as progress:
         model = model or default_model(adapted=adapter is None, progress=progress)
-        lora = run_time_file(adapter, model, progress=progress) if adapter else None
-    job = Job(model, lora, terms, threads or default_threads().decode)
+        lora = resolve_runtime_lora(adapter, model, progress=progress) if adapter else None
+    job = BatchJob(model, lora, terms, threads or default_threads().decode)
     with progress_bar("batch") as progress:
         report = run(questions, job, output, skip_bad=skip_bad, ask=ask, progress=progress)
     warn(report.bad)

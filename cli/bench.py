@@ -43,10 +43,10 @@ from .options import (
     TypesOption,
     VotesOption,
     WorkersOption,
-    ask_of,
+    answer_with,
     memory_size,
     shown_name,
-    wish_of,
+    size_target,
 )
 
 bench_app = typer.Typer(
@@ -74,7 +74,7 @@ def bench_latency(
     as_json: Json = False,
 ) -> None:
     """Compare latency, load time, memory and size, base and adapted in turns."""
-    from ..bench.speed.latency import run, table  # noqa: PLC0415
+    from ..bench.speed.latency import latency_table, run_latency
 
     with (
         _models(
@@ -82,7 +82,7 @@ def bench_latency(
         ) as files,
         progress_bar("latency") as progress,
     ):
-        report = run(
+        report = run_latency(
             *files,
             adapter=adapter,
             threads=threads,
@@ -92,7 +92,7 @@ def bench_latency(
             lengths=_numbers("--lengths", lengths),
             progress=progress,
         )
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: latency_table(report))
 
 
 @contextmanager
@@ -105,13 +105,13 @@ def _models(
         RequestError: not all files are given, or both they and a shape.
         ThirteenError: what write_shape() raises.
     """
-    from ..bench.synthetic.shapes import shaped  # noqa: PLC0415
+    from ..bench.synthetic.shapes import temporary_shape_models
 
     paths = [path for _, path in given if path]
     if len(paths) != (0 if shape else len(given)):
         names = " and ".join(name for name, _ in given)
         raise RequestError(f"bench {command}: give either {names} or --shape")
-    with shaped(shape, types) if shape else nullcontext(tuple(paths)) as files:
+    with temporary_shape_models(shape, types) if shape else nullcontext(tuple(paths)) as files:
         yield files
 
 
@@ -132,7 +132,7 @@ def bench_shape(
     as_json: Json = False,
 ) -> None:
     """Write a model of a base's exact shapes with random weights, to measure before any download."""
-    from ..bench.synthetic.shapes import write_shape  # noqa: PLC0415
+    from ..bench.synthetic.shapes import write_shape
 
     show_file(output, write_shape(name, types, output), as_json)
 
@@ -143,10 +143,10 @@ def bench_size(
     as_json: Json = False,
 ) -> None:
     """Account for a file's bytes by tensor and type, beside llama.cpp's own files and the size asked for."""
-    from ..bench.size.size import run, table  # noqa: PLC0415
+    from ..bench.size.size import run_size, size_table
 
-    report = run(model)
-    show_result(as_json, asdict(report), lambda: table(report))
+    report = run_size(model)
+    show_result(as_json, asdict(report), lambda: size_table(report))
 
 
 @bench_app.command("memory", epilog="Example: thirteen bench memory my-model.gguf --cap 1GB")
@@ -168,28 +168,28 @@ def bench_memory(
     as_json: Json = False,
 ) -> None:
     """Measure what a model takes: memory by what it is for, cold and warm starts, energy for a token."""
-    from ..runtime.threads import physical_cores  # noqa: PLC0415
+    from ..runtime.threads import physical_cores
 
     threads = physical_cores() if threads is None else threads
     with _models("memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
         if cap is not None:
             _bench_cap(file, cap, profile, context, threads, as_json)
             return
-        from ..bench.harness.workload import Settings  # noqa: PLC0415
-        from ..bench.memory.memory import measure, table  # noqa: PLC0415
+        from ..bench.harness.workload import Workload
+        from ..bench.memory.memory import measure_memory, memory_table
 
-        memory = measure(file, adapter, Settings(prompt_tokens, decode_tokens, threads))
-        show_result(as_json, asdict(memory), lambda: table(memory, file))
+        memory = measure_memory(file, adapter, Workload(prompt_tokens, decode_tokens, threads))
+        show_result(as_json, asdict(memory), lambda: memory_table(memory, file))
 
 
 def _bench_cap(model: Path, cap: str, profile: str, context: int, threads: int, as_json: bool) -> None:
-    from ..bench.memory.memory_limit import run, table  # noqa: PLC0415
-    from ..bench.memory.memory_limit_worker import Trial  # noqa: PLC0415
+    from ..bench.memory.memory_limit import memory_limit_table, run_memory_limit
+    from ..bench.memory.memory_limit_worker import LimitSettings
 
-    trial = Trial(profile, context, threads)
+    trial = LimitSettings(profile, context, threads)
     with progress_bar("memory") as progress:
-        report = run(model, memory_size("--cap", cap), trial, progress)
-    show_result(as_json, asdict(report), lambda: table(report, model))
+        report = run_memory_limit(model, memory_size("--cap", cap), trial, progress)
+    show_result(as_json, asdict(report), lambda: memory_limit_table(report, model))
 
 
 @bench_app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")
@@ -205,10 +205,10 @@ def bench_fidelity(
     as_json: Json = False,
 ) -> None:
     """Compare a quantized file with full precision, and tell how much of the adapter's effect survives."""
-    from ..bench.fidelity.fidelity import run, table  # noqa: PLC0415
+    from ..bench.fidelity.fidelity import fidelity_table, run_fidelity
 
     with progress_bar("fidelity") as progress:
-        report = run(
+        report = run_fidelity(
             reference,
             shipped,
             base=base,
@@ -219,7 +219,7 @@ def bench_fidelity(
             threads=threads,
             progress=progress,
         )
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: fidelity_table(report))
 
 
 @bench_app.command(
@@ -255,12 +255,12 @@ def bench_accuracy(
     as_json: Json = False,
 ) -> None:
     """Count right answers, of a model and its base; a run that was interrupted goes on where it was."""
-    from ..bench.accuracy.accuracy import run, table  # noqa: PLC0415
-    from ..bench.accuracy.prompt_settings import Terms  # noqa: PLC0415
-    from ..runtime.request import Sampling  # noqa: PLC0415
-    from ..runtime.threads import default_threads  # noqa: PLC0415
+    from ..bench.accuracy.accuracy import accuracy_table, run_accuracy
+    from ..bench.accuracy.prompt_settings import PromptSettings
+    from ..runtime.request import Sampling
+    from ..runtime.threads import default_threads
 
-    terms = Terms(
+    terms = PromptSettings(
         threads=default_threads().decode if threads is None else threads,
         prompt=prompt,
         votes=votes,
@@ -269,7 +269,7 @@ def bench_accuracy(
         max_tokens=max_tokens,
     )
     with score_bar() as progress:
-        report = run(
+        report = run_accuracy(
             model,
             data,
             terms,
@@ -277,10 +277,10 @@ def bench_accuracy(
             adapter=adapter,
             limit=limit,
             folder=records,
-            answer=ask_of(ray, workers),
+            answer=answer_with(ray, workers),
             progress=progress,
         )
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: accuracy_table(report))
 
 
 @bench_app.command("report", epilog="Example: thirteen bench report base.gguf adapted.gguf --out report")
@@ -321,35 +321,35 @@ def bench_report(
 
     Without models and without JSON, the embedded default is measured, with its adapter and without.
     """
-    from ..bench.accuracy.prompt_settings import Terms  # noqa: PLC0415
-    from ..bench.peers.peers import Programs  # noqa: PLC0415
-    from ..bench.report.collect import Files, Wanted, gather  # noqa: PLC0415
-    from ..bench.report.report import check_folder, write  # noqa: PLC0415
-    from ..runtime.threads import default_threads  # noqa: PLC0415
+    from ..bench.accuracy.prompt_settings import PromptSettings
+    from ..bench.peers.peers import PeerPrograms
+    from ..bench.report.collect import ReportInputs, ReportRequest, collect
+    from ..bench.report.report import check_report_folder, write_report
+    from ..runtime.threads import default_threads
 
-    files = Files(latency, size, accuracy, fidelity, peers)
+    files = ReportInputs(latency, size, accuracy, fidelity, peers)
     if base_reference and not reference:
         raise RequestError("bench report: --base-reference goes with --reference")
     if (llama_bench or checkpoint) and not with_peers:
         raise RequestError("bench report: --llama-bench and --checkpoint go with --with-peers")
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both models, base and adapted, or none")
-    check_folder(out_dir)
+    check_report_folder(out_dir)
     models = (base, adapted) if base and adapted else None
-    if models is None and files == Files():
+    if models is None and files == ReportInputs():
         models = _default_models()
-    wanted = Wanted(
+    wanted = ReportRequest(
         data=data,
-        terms=Terms(threads=threads or default_threads().decode, max_tokens=max_tokens)
+        terms=PromptSettings(threads=threads or default_threads().decode, max_tokens=max_tokens)
         if data is not None
         else None,
         limit=limit,
         reference=reference,
         base_reference=base_reference,
-        programs=Programs(llama_bench, checkpoint=checkpoint) if with_peers else None,
+        programs=PeerPrograms(llama_bench, checkpoint=checkpoint) if with_peers else None,
     )
     with stage_bars() as stage:
-        measured = gather(
+        measured = collect(
             files,
             models,
             adapter=adapter,
@@ -359,19 +359,19 @@ def bench_report(
             threads=threads,
             stage=stage,
         )
-    path = write(measured, out_dir)
+    path = write_report(measured, out_dir)
     show_result(as_json, {"report": str(path)}, lambda: facts_table({"report": str(path)}))
 
 
 def _default_base() -> Path:
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..workflows.default_model import default_model
 
     with progress_bar("preparing the default model") as progress:
         return default_model(adapted=False, progress=progress)
 
 
 def _default_models() -> tuple[Path, Path]:
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..workflows.default_model import default_model
 
     with progress_bar("preparing the default models") as progress:
         return default_model(adapted=False, progress=progress), default_model(progress=progress)
@@ -395,23 +395,23 @@ def bench_peers(
     as_json: Json = False,
 ) -> None:
     """Measure the same file and threads through whatever else is installed, in turns with this engine."""
-    from ..bench.peers.peers import Programs, run, table  # noqa: PLC0415
-    from ..bench.peers.workload import Work  # noqa: PLC0415
-    from ..runtime.threads import physical_cores  # noqa: PLC0415
+    from ..bench.peers.peer import PeerWorkload
+    from ..bench.peers.peers import PeerPrograms, peers_table, run_peers
+    from ..runtime.threads import physical_cores
 
-    work = Work(
+    work = PeerWorkload(
         physical_cores() if threads is None else threads,
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         sequences=sequences,
     )
-    programs = Programs(llama_bench, llama_batched_bench, checkpoint)
+    programs = PeerPrograms(llama_bench, llama_batched_bench, checkpoint)
     with (
         _models("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,
     ):
-        report = run(file, work=work, rounds=rounds, programs=programs, progress=progress)
-    show_result(as_json, asdict(report), lambda: table(report))
+        report = run_peers(file, work=work, rounds=rounds, programs=programs, progress=progress)
+    show_result(as_json, asdict(report), lambda: peers_table(report))
 
 
 @bench_app.command("trust", epilog="Example: thirteen bench trust my-model.gguf")
@@ -432,11 +432,11 @@ def bench_trust(
     as_json: Json = False,
 ) -> None:
     """Tell whether this benchmark can be trusted here: a base beside itself, plain and slowed on purpose."""
-    from ..bench.speed.aa_test import run, table  # noqa: PLC0415
+    from ..bench.speed.aa_test import aa_test_table, run_aa_test
 
     model = model or _default_base()
     with progress_bar("trust") as progress:
-        report = run(
+        report = run_aa_test(
             model,
             runs=runs,
             slowdown=slowdown,
@@ -446,7 +446,7 @@ def bench_trust(
             threads=threads,
             progress=progress,
         )
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: aa_test_table(report))
 
 
 @bench_app.command(
@@ -461,11 +461,13 @@ def bench_clients(
     as_json: Json = False,
 ) -> None:
     """Compare servers of OpenAI's chat completions under several clients, in turns."""
-    from ..bench.speed.load_test import Load, run, table  # noqa: PLC0415
+    from ..bench.speed.load_test import ClientLoad, load_test_table, run_load_test
 
     with progress_bar("clients") as progress:
-        report = run(urls, load=Load(clients, questions, max_tokens), rounds=rounds, progress=progress)
-    show_result(as_json, asdict(report), lambda: table(report))
+        report = run_load_test(
+            urls, load=ClientLoad(clients, questions, max_tokens), rounds=rounds, progress=progress
+        )
+    show_result(as_json, asdict(report), lambda: load_test_table(report))
 
 
 @bench_app.command("cluster", epilog="Example: thirteen bench cluster model.gguf --workers 1,2 --threads 1")
@@ -482,11 +484,11 @@ def bench_cluster(
     as_json: Json = False,
 ) -> None:
     """Compare a batch by one engine here with one by the workers of a Ray cluster."""
-    from ..bench.speed.ray_batch import run, table  # noqa: PLC0415
+    from ..bench.speed.ray_scaling import ray_scaling_table, run_ray_scaling
 
     model = model or _default_base()
     with progress_bar("cluster") as progress:
-        report = run(
+        report = run_ray_scaling(
             model,
             ray or "local",
             _numbers("--workers", workers),
@@ -496,7 +498,7 @@ def bench_cluster(
             rounds=rounds,
             progress=progress,
         )
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: ray_scaling_table(report))
 
 
 @bench_app.command("tune-threads", epilog="Example: thirteen bench tune-threads model.gguf")
@@ -507,14 +509,14 @@ def bench_tune_threads(
     as_json: Json = False,
 ) -> None:
     """Find how many threads are quickest on this machine, and use so many from now on."""
-    from ..bench.speed.thread_sweep import run, table  # noqa: PLC0415
-    from ..runtime.threads import keep_threads  # noqa: PLC0415
+    from ..bench.speed.thread_sweep import run_thread_sweep, thread_sweep_table
+    from ..runtime.threads import save_threads
 
     with progress_bar("threads") as progress:
-        report = run(model, rounds=rounds, progress=progress)
+        report = run_thread_sweep(model, rounds=rounds, progress=progress)
     if keep:
-        err.print(f"kept in {keep_threads(report.best)}", markup=False)
-    show_result(as_json, asdict(report), lambda: table(report))
+        err.print(f"kept in {save_threads(report.best)}", markup=False)
+    show_result(as_json, asdict(report), lambda: thread_sweep_table(report))
 
 
 @bench_app.command("types", epilog="Example: thirteen bench types --output costs.json")
@@ -527,16 +529,16 @@ def bench_types(
     as_json: Json = False,
 ) -> None:
     """Measure what a weight of each type costs on this machine; three to six minutes."""
-    from ..bench.speed.type_costs import run, table, write_costs  # noqa: PLC0415
-    from ..convert.write import check_target  # noqa: PLC0415
+    from ..bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
+    from ..convert.write import check_target
 
     if output:
         check_target(output)
     with progress_bar("types") as progress:
-        report = run(threads=threads, progress=progress)
+        report = run_type_costs(threads=threads, progress=progress)
     if output:
         write_costs(report, output)
-    show_result(as_json, asdict(report), lambda: table(report))
+    show_result(as_json, asdict(report), lambda: type_costs_table(report))
 
 
 @bench_app.command("curve", epilog="Example: thirteen bench curve embedded --sizes 4.3bpw,4.5bpw,5bpw")
@@ -563,17 +565,17 @@ def bench_curve(
     as_json: Json = False,
 ) -> None:
     """Plot KL divergence against size: planned files beside llama.cpp's own types and mixes."""
-    from ..bench.size.kl_curve import table  # noqa: PLC0415
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..workflows.adapter_resolver import folder_of  # noqa: PLC0415
-    from ..workflows.size_sweep import check_results, run, write_results  # noqa: PLC0415
+    from ..bench.size.kl_curve import curve_table
+    from ..models.fetch import fetch
+    from ..workflows.adapter_resolver import resolve_adapter_folder
+    from ..workflows.size_sweep import check_results, run_size_sweep, write_results
 
     check_results(output_dir)
-    wishes = [wish_of(size, target, prefer, costs, together=together) for size in sizes.split(",")]
+    wishes = [size_target(size, target, prefer, costs, together=together) for size in sizes.split(",")]
     base_path = fetch(base, revision=revision, what="base")
-    adapter_path = folder_of(adapter, base) if adapter else None
+    adapter_path = resolve_adapter_folder(adapter, base) if adapter else None
     with stage_bars() as stage:
-        report = run(
+        report = run_size_sweep(
             base_path,
             wishes,
             adapter=adapter_path,
@@ -591,4 +593,4 @@ def bench_curve(
         err.print(f"warning: {printable(warning)}", markup=False)
     for path in write_results(report, output_dir):
         err.print(f"written: {path}", markup=False, soft_wrap=True)
-    show_result(as_json, asdict(report), lambda: table(report.curve))
+    show_result(as_json, asdict(report), lambda: curve_table(report.curve))

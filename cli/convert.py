@@ -23,13 +23,13 @@ from .options import (
     TogetherOption,
     memory_size,
     shown_name,
-    wish_of,
+    size_target,
 )
 
 if TYPE_CHECKING:
     from ..bench.fidelity.fidelity import FidelityReport
-    from ..convert.pipeline import Report
-    from ..workflows.fidelity_check import Proof
+    from ..convert.pipeline import ConversionReport
+    from ..workflows.fidelity_check import FidelityCheck
 
 convert_app = typer.Typer()
 
@@ -65,14 +65,14 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Merge an adapter into a base, write one quantized GGUF of a type or a size, and tell what it kept."""
-    from ..convert.pipeline import convert as run  # noqa: PLC0415
-    from ..convert.write import check_target  # noqa: PLC0415
+    from ..convert.pipeline import convert as run
+    from ..convert.write import check_target
 
     if report and report.absolute() == output.absolute():
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
-    wish = wish_of(size, target, prefer, costs, together=together) if size else None
+    wish = size_target(size, target, prefer, costs, together=together) if size else None
     base_path, adapter_path = _fetch(base, adapter, revision)
     for file in (output, report):
         if file:
@@ -107,7 +107,7 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Merge an adapter into a base and write it as an ordinary checkpoint, which vLLM or anything loads."""
-    from ..convert.merge import merge as run  # noqa: PLC0415
+    from ..convert.merge import merge_checkpoint as run
 
     most = memory_size("--shard-size", shard_size)
     base_path, adapter_path = _fetch(base, adapter, revision)
@@ -149,14 +149,16 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
-    from ..convert.pipeline import outline  # noqa: PLC0415
+    from ..convert.pipeline import plan_conversion
 
-    wish = wish_of(size, target, prefer, costs, together=together)
+    wish = size_target(size, target, prefer, costs, together=together)
     base_path, adapter_path = _fetch(base, adapter, revision)
     if importance is None:
         importance = _importance(base_path, adapter_path, calibration, threads)
     with progress_bar("plan") as progress:
-        done = outline(base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress)
+        done = plan_conversion(
+            base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress
+        )
     warn(done.warnings)
     result = asdict(done)
     for tensor, of in zip(result["tensors"], done.tensors, strict=True):
@@ -182,8 +184,8 @@ def importance(
 
     The file is in llama.cpp's importance-matrix format: llama-quantize takes it, and convert takes its.
     """
-    from ..convert.write import check_target  # noqa: PLC0415
-    from ..workflows.importance_cache import measure_importance  # noqa: PLC0415
+    from ..convert.write import check_target
+    from ..workflows.importance_cache import measure_importance
 
     base_path, adapter_path = _fetch(base, adapter, revision)
     check_target(output, base_path, *(path for path in (adapter_path, calibration) if path))
@@ -195,33 +197,37 @@ def importance(
 
 
 def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..workflows.adapter_resolver import folder_of  # noqa: PLC0415
+    from ..models.fetch import fetch
+    from ..workflows.adapter_resolver import resolve_adapter_folder
 
     found = fetch(base, revision=revision, what="base")
     if not adapter:
         return found, None
     with progress_bar("basis") as progress:
-        return found, folder_of(adapter, base, progress=progress)
+        return found, resolve_adapter_folder(adapter, base, progress=progress)
 
 
 def _importance(base: Path, adapter: Path | None, calibration: Path | None, threads: int | None) -> Path:
-    from ..workflows.importance_cache import cached_importance  # noqa: PLC0415
+    from ..workflows.importance_cache import cached_importance
 
     with stage_bars() as stage:
         return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
 
 
 def _prove(
-    done: "Report", base: Path, adapter: Path | None, importance: Path | None, threads: int | None
-) -> "Proof":
-    from ..workflows.fidelity_check import prove  # noqa: PLC0415
+    done: "ConversionReport", base: Path, adapter: Path | None, importance: Path | None, threads: int | None
+) -> "FidelityCheck":
+    from ..workflows.fidelity_check import check_fidelity
 
     with stage_bars() as stage:
-        return prove(done, base, adapter=adapter, importance=importance, threads=threads, stage=stage)
+        return check_fidelity(
+            done, base, adapter=adapter, importance=importance, threads=threads, stage=stage
+        )
 
 
-def _show_conversion(done: "Report", proof: "Proof | None", report: Path | None, as_json: bool) -> None:
+def _show_conversion(
+    done: "ConversionReport", proof: "FidelityCheck | None", report: Path | None, as_json: bool
+) -> None:
     """Print what was made and what it kept, and write it to the file `report`, if that is given."""
     measured = proof.fidelity if proof else None
     warnings = [*done.warnings, *(proof.warnings if proof else ())]
@@ -243,9 +249,9 @@ def _show_conversion(done: "Report", proof: "Proof | None", report: Path | None,
 
 
 def _kept(measured: "FidelityReport") -> dict[str, str]:
-    from ..bench.fidelity.fidelity import summary  # noqa: PLC0415
+    from ..bench.fidelity.fidelity import fidelity_summary
 
-    return summary(measured)
+    return fidelity_summary(measured)
 
 
 def _predicted(prediction: Any) -> dict[str, str]:

@@ -102,7 +102,7 @@ def _fail(message: str) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415
+        from importlib.metadata import version
 
         print(f"thirteen {version('thirteen')}")
         raise typer.Exit
@@ -120,11 +120,11 @@ def _options(
 @app.command(epilog="Example: thirteen demo")
 def demo(as_json: Json = False) -> None:
     """The whole path on the embedded default: convert, ask, compare."""
-    from ..workflows.demo import run, table  # noqa: PLC0415
+    from ..workflows.demo import demo_table, run_demo
 
     with progress_bar("demo") as progress:
-        report = run(progress)
-    show_result(as_json, asdict(report), lambda: table(report))
+        report = run_demo(progress)
+    show_result(as_json, asdict(report), lambda: demo_table(report))
 
 
 @app.command(epilog="Example: thirteen inspect model.gguf --context 4096")
@@ -138,10 +138,12 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show the types, sizes and provenance of a GGUF file, and the memory that it will need."""
-    from ..workflows.inspect_gguf import inspect as run  # noqa: PLC0415
-    from ..workflows.inspect_gguf import rooms  # noqa: PLC0415
+    from ..workflows.inspect_gguf import (
+        inspect_gguf,
+        memory_profiles,
+    )
 
-    found = run(file, rooms(profile, context, kv))
+    found = inspect_gguf(file, memory_profiles(profile, context, kv))
 
     def table() -> Table:
         rows = {
@@ -196,9 +198,9 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """Ask a question; without MODEL, the embedded default answers."""
-    from ..runtime.engine.engine import Engine, Options  # noqa: PLC0415
-    from ..runtime.grammar.grammar import from_gbnf, from_schema  # noqa: PLC0415
-    from ..runtime.request import Sampling  # noqa: PLC0415
+    from ..runtime.engine.engine import Engine, Options
+    from ..runtime.grammar.grammar import from_gbnf, from_schema
+    from ..runtime.request import Sampling
 
     if len(words) > 2:
         raise typer.BadParameter(
@@ -243,10 +245,10 @@ def ask(
 
 
 def _run_time_file(adapter: str, model: Path) -> Path:
-    from ..workflows.adapter_resolver import run_time_file  # noqa: PLC0415
+    from ..workflows.adapter_resolver import resolve_runtime_lora
 
     with progress_bar("basis") as progress:
-        return run_time_file(adapter, model, progress=progress)
+        return resolve_runtime_lora(adapter, model, progress=progress)
 
 
 def _speed(answer: "Answer") -> dict[str, float]:
@@ -280,7 +282,7 @@ def models(context: typer.Context) -> None:
     """List the models and adapters known by name."""
     if context.invoked_subcommand:
         return
-    from ..models.catalogue import catalogue  # noqa: PLC0415
+    from ..models.catalogue import catalogue
 
     table = Table("name", "what", "parameters", "licence", box=None, pad_edge=False)
     table.add_row("embedded", f"{catalogue().embedded.base}, no download", "", "")
@@ -296,13 +298,13 @@ def models(context: typer.Context) -> None:
 @models_app.command("fetch", epilog="Example: thirteen models fetch smollm2-135m")
 def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     """Download a base and check its hashes; prints where it lies."""
-    from ..models.fetch import fetch  # noqa: PLC0415
+    from ..models.fetch import fetch
 
     print(fetch(name, revision=revision, what="base"))
 
 
 def _default_model(*, adapted: bool = True) -> Path:
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..workflows.default_model import default_model
 
     with progress_bar("preparing the default model") as progress:
         return default_model(adapted=adapted, progress=progress)

@@ -76,18 +76,18 @@ MaxTokensOption = Annotated[int, typer.Option(min=1, help="The longest answer.")
 Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
 
 
-def wish_of(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
-    """The `Wish` that --size, --target, --prefer, --costs and --together say; errors name the option."""
-    from ..convert.quantize.costs import costs_for, read_costs, this_target  # noqa: PLC0415
-    from ..convert.quantize.size import parse_size  # noqa: PLC0415
-    from ..convert.quantize.size_planner import PREFERENCES, Wish  # noqa: PLC0415
+def size_target(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
+    """The `SizeTarget` of --size, --target, --prefer, --costs and --together; errors name the option."""
+    from ..convert.quantize.costs import costs_for, read_costs, this_target
+    from ..convert.quantize.file_size import parse_file_size
+    from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 
     if prefer not in PREFERENCES:
         raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
     if costs and target:
         raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
     table = read_costs(costs) if costs else costs_for(target or this_target())
-    return Wish(parse_size(size), prefer, table.together() if together else table)
+    return SizeTarget(parse_file_size(size), prefer, table.together() if together else table)
 
 
 def with_ray_address(words: Sequence[str]) -> list[str]:
@@ -98,14 +98,14 @@ def with_ray_address(words: Sequence[str]) -> list[str]:
     ]
 
 
-def ask_of(ray: str | None, workers: int | None) -> Any:
+def answer_with(ray: str | None, workers: int | None) -> Any:
     """What has questions answered, as --ray and --workers say: this machine, or a cluster's workers."""
-    from ..runtime.batch.reproducible_batches import Job  # noqa: PLC0415
-    from ..runtime.cluster.ray_batch import Crew  # noqa: PLC0415
+    from ..runtime.batch.reproducible_batches import BatchJob
+    from ..runtime.cluster.ray_batch import RayWorkers
 
     if ray is None and workers is not None:
         raise typer.BadParameter("--workers goes with --ray")
-    return Job.ask if ray is None else Crew(ray, workers).ask
+    return BatchJob.ask if ray is None else RayWorkers(ray, workers).ask
 
 
 def shown_name(source: str) -> str:
@@ -115,11 +115,11 @@ def shown_name(source: str) -> str:
 
 def memory_size(option: str, text: str) -> int:
     """Bytes of memory, from the text of an option: 1GB, 900MiB."""
-    from ..convert.quantize.size import parse_size  # noqa: PLC0415
-    from ..errors import OutputError  # noqa: PLC0415
+    from ..convert.quantize.file_size import parse_file_size
+    from ..errors import OutputError
 
     try:
-        size = parse_size(text)
+        size = parse_file_size(text)
     except OutputError:
         size = None
     if size is None or size.unit is None:

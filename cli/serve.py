@@ -67,29 +67,31 @@ def serve(
     With --ray, replicas on a Ray cluster serve it. Where such a fleet is running already, it is replaced
     replica by replica, without a failed request.
     """
-    from ..runtime.cluster.deploy import Size, deploy  # noqa: PLC0415
-    from ..runtime.cluster.replica import Fleet  # noqa: PLC0415
-    from ..runtime.engine.engine import Engine  # noqa: PLC0415
-    from ..runtime.server.api_keys import Keys  # noqa: PLC0415
-    from ..runtime.server.engine_service import Desk  # noqa: PLC0415
-    from ..runtime.server.request_limits import Bounds  # noqa: PLC0415
-    from ..runtime.server.serve import Doorway, model_names  # noqa: PLC0415
-    from ..runtime.server.serve import serve as run  # noqa: PLC0415
-    from ..workflows.adapter_resolver import run_time_file  # noqa: PLC0415
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..runtime.cluster.deploy import ClusterSize, deploy
+    from ..runtime.cluster.replica import ReplicaConfig
+    from ..runtime.engine.engine import Engine
+    from ..runtime.server.api_keys import ApiKeys
+    from ..runtime.server.engine_service import EngineService
+    from ..runtime.server.request_limits import RequestLimits
+    from ..runtime.server.serve import ListenConfig, model_names
+    from ..runtime.server.serve import serve as run
+    from ..workflows.adapter_resolver import resolve_runtime_lora
+    from ..workflows.default_model import default_model
 
     if ray is None and (replicas or max_replicas):
         raise typer.BadParameter("--replicas and --max-replicas go with --ray")
 
-    keys = Keys.from_file(api_key_file) if api_key_file else None
-    doorway = Doorway(host, port, keys, insecure, tuple(origin or ()))
+    keys = ApiKeys.from_file(api_key_file) if api_key_file else None
+    doorway = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     named = _named(adapter or ())
     with progress_bar("preparing") as progress:
         model = model or default_model(adapted=not named, progress=progress)
-        adapters = {own: run_time_file(source, model, progress=progress) for own, source in named.items()}
+        adapters = {
+            own: resolve_runtime_lora(source, model, progress=progress) for own, source in named.items()
+        }
     models = model_names(name or model.stem, adapters)
     limits = {} if max_tokens is None else {"max_tokens": max_tokens}
-    bounds = Bounds(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **limits)
+    bounds = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **limits)
     options: dict[str, Any] = {
         "profile": profile,
         "context": context,
@@ -97,17 +99,17 @@ def serve(
         "threads": threads,
         "queue": queue,
     }
-    fleet = Fleet(models, options, bounds, keys, doorway.hosts, doorway.origins, log_prompts)
+    fleet = ReplicaConfig(models, options, bounds, keys, doorway.hosts, doorway.origins, log_prompts)
 
     def listening(address: str) -> None:
         err.print(f"serving {printable(', '.join(models))} at {address}", markup=False, soft_wrap=True)
 
     if ray is None:
         with Engine(model, adapters=adapters, **options) as engine:
-            desk = Desk(engine, models, log_prompts=log_prompts)
+            desk = EngineService(engine, models, log_prompts=log_prompts)
             ended_by = run(desk, doorway, bounds, listening)
     else:
-        size = Size.of(fleet, replicas or 1, max_replicas)
+        size = ClusterSize.of(fleet, replicas or 1, max_replicas)
         ended_by = deploy(ray, model, adapters, fleet=fleet, size=size, doorway=doorway, listening=listening)
     if ended_by == signal.SIGINT:
         raise KeyboardInterrupt

@@ -58,9 +58,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train an adapter with PEFT on a CPU; by default LoRA as it was published. Needs the extra `train`."""
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..models.training.grpo import Rollouts  # noqa: PLC0415
-    from ..models.training.recipe import RECIPES  # noqa: PLC0415
+    from ..models.fetch import fetch
+    from ..models.training.grpo import Rollouts
+    from ..models.training.recipe import RECIPES
 
     if kind not in RECIPES or method not in METHODS:
         raise typer.BadParameter(
@@ -99,31 +99,31 @@ def _ranks(text: str) -> list[int]:
 
 
 def _supervised(base: str, path: Path, data: Path, output: Path, recipe: "Recipe") -> "TrainResult":
-    from ..models.cards import Facts, train_card, write_card  # noqa: PLC0415
-    from ..models.rows import read_rows, split  # noqa: PLC0415
-    from ..models.training.train import base_sha256  # noqa: PLC0415
-    from ..models.training.train import train as run  # noqa: PLC0415
+    from ..models.cards import RunFacts, train_card, write_card
+    from ..models.rows import read_rows, split_rows
+    from ..models.training.train import base_sha256
+    from ..models.training.train import train as run
 
-    rows, held = split(read_rows(data), recipe.held_out, recipe.seed)
+    rows, held = split_rows(read_rows(data), recipe.held_out, recipe.seed)
     base_id, basis = _base_of(base, recipe)
     with stage_bars() as stage:
         result = run(path, rows, held, output, recipe=recipe, basis=basis, base_id=base_id, stage=stage)
-    facts = Facts(command_line(), data.name, path.name, base_id)
+    facts = RunFacts(command_line(), data.name, path.name, base_id)
     write_card(output, train_card(output.name, result, recipe, facts, base_sha256(path)))
     return result
 
 
 def _base_of(base: str, recipe: "Recipe") -> tuple[str, "Basis | None"]:
     """The name of the base to record, and its basis if the adapter is a TinyLoRA."""
-    from ..workflows.adapter_resolver import base_basis, hub_name, name_of  # noqa: PLC0415
+    from ..workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
 
-    name = name_of(base)
-    base_id = hub_name(name) if name else shown_name(base)
+    name = catalogue_name(base)
+    base_id = hub_id_of(name) if name else shown_name(base)
     if recipe.kind != "tinylora":
         return base_id, None
     terms = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
     with progress_bar("basis") as progress:
-        return base_id, base_basis(base, terms=terms, progress=progress)
+        return base_id, resolve_basis(base, terms=terms, progress=progress)
 
 
 def _facts(result: "TrainResult") -> dict[str, Any]:
@@ -162,9 +162,9 @@ def _table(results: dict[int, "TrainResult"]) -> Table:
 def _grpo(
     base: str, path: Path, data: Path, output: Path, recipe: "Recipe", rollouts: "Rollouts"
 ) -> dict[str, Any]:
-    from ..models.cards import Facts, grpo_card, write_card  # noqa: PLC0415
-    from ..models.rows import read_rows  # noqa: PLC0415
-    from ..models.training.grpo import reinforce  # noqa: PLC0415
+    from ..models.cards import RunFacts, grpo_card, write_card
+    from ..models.rows import read_rows
+    from ..models.training.grpo import reinforce
 
     rows = read_rows(data, ("answer",))
     base_id, basis = _base_of(base, recipe)
@@ -172,7 +172,7 @@ def _grpo(
         result = reinforce(
             path, rows, output, recipe=recipe, rollouts=rollouts, basis=basis, base_id=base_id, moved=progress
         )
-    facts = Facts(command_line(), data.name, path.name, base_id)
+    facts = RunFacts(command_line(), data.name, path.name, base_id)
     write_card(output, grpo_card(output.name, result, recipe, rollouts, facts))
     return {
         "output": str(output),
@@ -203,9 +203,9 @@ def distill(
     as_json: Json = False,
 ) -> None:
     """Have a teacher model solve questions; keep the solutions whose final answer is right."""
-    from ..models.rows import read_rows  # noqa: PLC0415
-    from ..models.training.distill import PROMPT, Teacher  # noqa: PLC0415
-    from ..models.training.distill import distill as run  # noqa: PLC0415
+    from ..models.rows import read_rows
+    from ..models.training.distill import PROMPT, Teacher
+    from ..models.training.distill import distill as run
 
     rows = read_rows(data, ("answer",))
     key = key_file.read_text(encoding="utf-8").strip() if key_file else None

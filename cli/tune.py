@@ -14,8 +14,8 @@ from .console import command_line, err, facts_table, progress_bar, show_result, 
 from .options import Json, Threads
 
 if TYPE_CHECKING:
-    from ..models.tuning.objective import Asking
-    from ..models.tuning.tune import Data, Progress, TuneResult
+    from ..models.tuning.objective import AnswerSettings
+    from ..models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 tune_app = typer.Typer()
 
@@ -31,8 +31,8 @@ def sums(
     as_json: Json = False,
 ) -> None:
     """Draw one-step sums in words, as JSON lines of question, solution and answer."""
-    from ..convert.write import check_target  # noqa: PLC0415
-    from ..models.tuning.synthetic_sums import sums as draw  # noqa: PLC0415
+    from ..convert.write import check_target
+    from ..models.tuning.synthetic_sums import draw_sums as draw
 
     files = {}
     for path, count, part in (
@@ -99,23 +99,23 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Learn 13 numbers on the quantized model itself, by forward passes only: no gradients."""
-    from ..convert.adapter.tinylora_folder import numbers_of  # noqa: PLC0415
-    from ..models.cards import Facts, tune_card, write_card  # noqa: PLC0415
-    from ..models.fetch import fetch  # noqa: PLC0415
-    from ..models.tuning.cma_search import Settings  # noqa: PLC0415
-    from ..models.tuning.objective import Asking  # noqa: PLC0415
-    from ..models.tuning.tune import Machine  # noqa: PLC0415
-    from ..models.tuning.tune import tune as run  # noqa: PLC0415
-    from ..workflows.adapter_resolver import base_basis, check_same_base, folder_of, hub_name  # noqa: PLC0415
-    from ..workflows.default_model import default_model  # noqa: PLC0415
+    from ..convert.adapter.tinylora_folder import numbers_of
+    from ..models.cards import RunFacts, tune_card, write_card
+    from ..models.fetch import fetch
+    from ..models.tuning.cma_search import SearchSettings
+    from ..models.tuning.objective import AnswerSettings
+    from ..models.tuning.tune import EngineSettings
+    from ..models.tuning.tune import tune as run
+    from ..workflows.adapter_resolver import check_same_base, hub_id_of, resolve_adapter_folder, resolve_basis
+    from ..workflows.default_model import default_model
 
-    asking = Asking(score, system, max_tokens, calculator)
+    asking = AnswerSettings(score, system, max_tokens, calculator)
     rows = _data(data, held_out_data, questions, (checks, held_out), seed, asking)
     path = fetch(model, what="base") if model else default_model(adapted=False)
     with progress_bar("basis") as progress:
-        made = base_basis(base, basis, progress=progress)
+        made = resolve_basis(base, basis, progress=progress)
     check_same_base(path, made)
-    settings = Settings(
+    settings = SearchSettings(
         made.origin.numbers,
         1.0 if sigma is None else sigma,
         population,
@@ -133,13 +133,13 @@ def tune(
             output,
             settings=settings,
             asking=asking,
-            machine=Machine(threads, slots, context),
+            machine=EngineSettings(threads, slots, context),
             step=sigma is None,
-            start=numbers_of(folder_of(start), made).astype(float) if start else None,
-            base_id=hub_name(made.origin.name),
+            start=numbers_of(resolve_adapter_folder(start), made).astype(float) if start else None,
+            base_id=hub_id_of(made.origin.name),
             told=told,
         )
-    facts = Facts(command_line(), data.name, path.name, hub_name(made.origin.name))
+    facts = RunFacts(command_line(), data.name, path.name, hub_id_of(made.origin.name))
     write_card(output, tune_card(output.name, result, made, facts))
     if not result.found:
         warn([f"no check found anything better than {start or 'the base: the numbers are all zero'}"])
@@ -152,11 +152,11 @@ def _data(
     questions: int,
     counts: tuple[int, int],
     seed: int,
-    asking: "Asking",
-) -> "Data":
+    asking: "AnswerSettings",
+) -> "TuneData":
     """The rows, dealt by the seed."""
-    from ..models.rows import read_rows, split  # noqa: PLC0415
-    from ..models.tuning.tune import Data  # noqa: PLC0415
+    from ..models.rows import read_rows, split_rows
+    from ..models.tuning.tune import TuneData
 
     needs = ("answer", "solution") if asking.score == "reference" else ("answer",)
     checks, held_out = counts
@@ -164,13 +164,13 @@ def _data(
     if held_out_data:
         held = read_rows(held_out_data, ("answer",))[:held_out]
     else:
-        rows, held = split(rows, held_out, seed)
-    pool, checked = split(rows, checks, seed)
-    return Data(pool, checked, held, questions)
+        rows, held = split_rows(rows, held_out, seed)
+    pool, checked = split_rows(rows, checks, seed)
+    return TuneData(pool, checked, held, questions)
 
 
 @contextmanager
-def _live() -> Iterator[Callable[["Progress"], None]]:
+def _live() -> Iterator[Callable[["TuneProgress"], None]]:
     """A table of generations on standard error: live on a terminal, else a line for each."""
     table = Table(
         "generation", "restart", "best", "mean", "step", "right in checks", "95 %", "seconds", box=None
@@ -181,7 +181,7 @@ def _live() -> Iterator[Callable[["Progress"], None]]:
         else nullcontext() as live
     ):
 
-        def told(progress: "Progress") -> None:
+        def told(progress: "TuneProgress") -> None:
             cells = _cells(progress)
             if live is None:
                 names = (column.header for column in table.columns)
@@ -194,7 +194,7 @@ def _live() -> Iterator[Callable[["Progress"], None]]:
         yield told
 
 
-def _cells(progress: "Progress") -> tuple[str, ...]:
+def _cells(progress: "TuneProgress") -> tuple[str, ...]:
     search, last = progress.search, progress.last
     checked = interval = ""
     if last.check:

@@ -34,9 +34,9 @@ def web(
     as_json: Json = False,
 ) -> None:
     """Write a page that runs a model on its visitor's own device, offline after the first visit."""
-    from ..web.serve import serve as run  # noqa: PLC0415
-    from ..web.site import write_site  # noqa: PLC0415
-    from ..web.wllama import wllama_files  # noqa: PLC0415
+    from ..web.site import write_site
+    from ..web.static_server import serve_folder
+    from ..web.wllama import wllama_files
 
     if folder is None and not serve:
         raise typer.BadParameter("web: give --out DIR, --serve, or both")
@@ -49,4 +49,6 @@ def web(
         if folder:
             show_facts(as_json, facts)
         if serve:
-            run(target, port, lambda address: err.print(f"serving {model.name} at {address}", markup=False))
+            serve_folder(
+                target, port, lambda address: err.print(f"serving {model.name} at {address}", markup=False)
+            )

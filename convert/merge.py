@@ -15,9 +15,9 @@ from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
 from ..files.safetensors import write_blocks
-from .merged_view import Adapted, AdapterSource, Source
+from .merged_view import AdapterSource, MergedView, WeightsSource
 from .pipeline import BLOCK_WEIGHTS, Progress
-from .quantize.ggml import quantize
+from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
 
 SHARD_BYTES = 5_000_000_000  # as transformers has it
@@ -36,12 +36,12 @@ class MergeReport:
     files: list[str]  # of weights
     total_bytes: int
     types: dict[str, int]  # tensors by type
-    base: Source
+    base: WeightsSource
     adapter: AdapterSource
     warnings: list[str]
 
 
-def merge(  # noqa: PLR0913 - what a merge can be told, each with its default
+def merge_checkpoint(  # noqa: PLR0913 - what a merge can be told, each with its default
     base: Path,
     adapter: Path,
     output: Path,
@@ -69,8 +69,8 @@ def merge(  # noqa: PLR0913 - what a merge can be told, each with its default
     checkpoint = open_checkpoint(base, base_id)
     if not isinstance(checkpoint, FolderCheckpoint):
         raise CheckpointError(f"{base}: a merge to a checkpoint takes a folder of safetensors, not a GGUF")
-    source = Source(checkpoint.id, checkpoint.sha256())
-    model = Adapted(checkpoint, adapter, adapter_id)
+    source = WeightsSource(checkpoint.id, checkpoint.sha256())
+    model = MergedView(checkpoint, adapter, adapter_id)
     assert model.source is not None, "an adapter was given"
     shapes = {name: (checkpoint.dtype(name), tuple(spec.shape)) for name, spec in checkpoint.specs.items()}
     metadata = {"format": "pt"} | _provenance(source, model.source)
@@ -136,7 +136,7 @@ def _bytes(shapes: Shapes) -> int:
 
 
 def _write(
-    model: Adapted, shards: list[Shapes], folder: Path, metadata: Mapping[str, str], progress: Progress
+    model: MergedView, shards: list[Shapes], folder: Path, metadata: Mapping[str, str], progress: Progress
 ) -> list[str]:
     """Write all shards, and their index if there are several; returns their names."""
     total = sum(prod(shape) for shard in shards for _, shape in shard.values())
@@ -161,16 +161,16 @@ def _write(
     return names
 
 
-def _blocks(model: Adapted, shapes: Shapes, tell: Callable[[int], None]) -> Iterator[bytes]:
+def _blocks(model: MergedView, shapes: Shapes, tell: Callable[[int], None]) -> Iterator[bytes]:
     for name, (dtype, shape) in shapes.items():
         step = max(1, BLOCK_WEIGHTS // prod(shape[1:]))
         for start in range(0, shape[0], step):
             rows = model.rows(name, start, min(start + step, shape[0]))
-            yield quantize(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
+            yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
             tell(rows.size)
 
 
-def _provenance(base: Source, adapter: AdapterSource) -> dict[str, str]:
+def _provenance(base: WeightsSource, adapter: AdapterSource) -> dict[str, str]:
     told = {f"thirteen.base.{key}": str(value) for key, value in asdict(base).items()}
     return told | {
         f"thirteen.adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None

@@ -10,7 +10,7 @@ from .source.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where weights came from: the name that the user gave, and the hash of the bytes."""
 
     id: str
@@ -18,7 +18,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class AdapterSource(Source):
+class AdapterSource(WeightsSource):
     """The adapter, and who merged it: `thirteen` block by block, or `peft` in memory."""
 
     kind: str
@@ -27,7 +27,7 @@ class AdapterSource(Source):
     merged_by: str
 
 
-class Adapted:
+class MergedView:
     """A base, merged with an adapter if there is one.
 
     Attributes:

@@ -19,16 +19,16 @@ from ..errors import OutputError
 from ..files.gguf_header import Field, read_header
 from ..files.safetensors import Rows
 from . import tensors
-from .merged_view import Adapted, AdapterSource, Source
+from .merged_view import AdapterSource, MergedView, WeightsSource
 from .quantize import plan
-from .quantize.ggml import quantize
+from .quantize.ggml import quantize_rows
 from .quantize.importance import read_importance
-from .quantize.rounding import Rounding
-from .quantize.size_planner import Prediction, Wish, measure_all, plan_for_size
+from .quantize.rounding import RowQuantizer
+from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
 from .source import architecture as arch
 from .source.checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
 from .tensors import ALIGNMENT, TensorPlan, TensorSpec
-from .write import check_target, header_bytes, write_gguf
+from .write import check_target, header_size, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
 BLOCK_WEIGHTS = 1 << 22
@@ -41,7 +41,7 @@ _TEXT = GGUFValueType.STRING
 
 
 @dataclass(frozen=True)
-class Report:
+class ConversionReport:
     """What a conversion made, of what, and what is to be known about it."""
 
     output: str
@@ -49,17 +49,17 @@ class Report:
     file_bytes: int
     bits_per_weight: float
     types: dict[str, int]  # tensors by type
-    base: Source
+    base: WeightsSource
     base_quantized: dict[str, int]  # the base's own quantized tensors by type
     adapter: AdapterSource | None
-    importance: Source | None
+    importance: WeightsSource | None
     prediction: Prediction | None
     warnings: list[str]
     seconds: float
 
 
 @dataclass(frozen=True)
-class Outline:
+class ConversionPlan:
     """What a conversion to a size would make, without making it."""
 
     tensors: list[TensorPlan]
@@ -68,15 +68,15 @@ class Outline:
     warnings: list[str]
 
 
-def outline(  # noqa: PLR0913 - what a plan can be told
+def plan_conversion(  # noqa: PLR0913 - what a plan can be told
     base: Path,
-    wish: Wish,
+    wish: SizeTarget,
     importance: Path,
     *,
     adapter: Path | None = None,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> Outline:
+) -> ConversionPlan:
     """Plan a file of a size; see convert() for what goes in.
 
     Raises:
@@ -85,7 +85,7 @@ def outline(  # noqa: PLR0913 - what a plan can be told
     model = _Model(open_checkpoint(base), adapter, "", importance)
     with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
         plans, prediction = _plan_for_size(model, wish, _fields(model, DEFAULT_TYPE), pool, progress)
-    return Outline(plans, _counted(plans), prediction, model.warnings)
+    return ConversionPlan(plans, _counted(plans), prediction, model.warnings)
 
 
 def convert(  # noqa: PLR0913 - what a conversion can be told, each with its default
@@ -93,7 +93,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     output: Path,
     *,
     type_: str | None = None,
-    wish: Wish | None = None,
+    wish: SizeTarget | None = None,
     like: Path | None = None,
     importance: Path | None = None,
     adapter: Path | None = None,
@@ -101,7 +101,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     adapter_id: str = "",
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> Report:
+) -> ConversionReport:
     """Merge `adapter` into `base`, quantize it and write `output`, an ordinary GGUF.
 
     At most one of `type_`, `wish` and `like` says what to quantize to.
@@ -134,7 +134,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
         hashed = pool.submit(checkpoint.sha256)
         if wish is None:
-            plans = _plans(checkpoint, tensors.uniform(checkpoint.specs.values(), ggml_type))
+            plans = _plans(checkpoint, tensors.plan_uniform(checkpoint.specs.values(), ggml_type))
             plans, asked = _plans_like(like, plans) if like else (plans, ggml_type.name)
             blocks = _blocks(plans, model, pool, progress)  # under way while the metadata is gathered
             fields = _fields(model, asked)
@@ -144,16 +144,16 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
             blocks = _blocks(plans, model, pool, progress)
         fields |= _hash(hashed.result())
         sha256 = write_gguf(output, checkpoint.architecture.name, fields, plans, blocks)
-    return Report(
+    return ConversionReport(
         output=str(output),
         sha256=sha256,
         file_bytes=output.stat().st_size,
         bits_per_weight=8 * sum(p.nbytes for p in plans) / sum(prod(p.shape) for p in plans),
         types=_counted(plans),
-        base=Source(checkpoint.id, hashed.result()),
+        base=WeightsSource(checkpoint.id, hashed.result()),
         base_quantized=dict(checkpoint.quantized),
         adapter=model.source,
-        importance=Source(used.path.name, used.sha256) if (used := model.importance) else None,
+        importance=WeightsSource(used.path.name, used.sha256) if (used := model.importance) else None,
         prediction=prediction,
         warnings=model.warnings,
         seconds=time.perf_counter() - started,
@@ -165,14 +165,14 @@ def usable_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class _Model(Adapted):
+class _Model(MergedView):
     """The base with the adapter merged into it, and how its rows are rounded."""
 
     def __init__(self, base: Checkpoint, folder: Path | None, id_: str, importance: Path | None) -> None:
         self.importance = read_importance(importance) if importance else None
         if self.importance:
             self.importance.fit(base.specs.values())
-        self.rounding = Rounding(self.importance)
+        self.rounding = RowQuantizer(self.importance)
         super().__init__(base, folder, id_)
 
     def prepare(self, p: TensorPlan) -> None:
@@ -187,17 +187,17 @@ def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:
     if factors is None:
         return plans
     spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
-    return [*plans, tensors.planned(spec, GGMLQuantizationType.F32)]
+    return [*plans, tensors.plan_tensor(spec, GGMLQuantizationType.F32)]
 
 
 def _plans_like(like: Path, plans: list[TensorPlan]) -> tuple[list[TensorPlan], str]:
     """The plans with a file's types, and the type or size that was asked for when it was made."""
     header = read_header(like)
-    return plan.alike(plans, header), str(header.metadata.get("thirteen.type", f"like {like.name}"))
+    return plan.types_of_model(plans, header), str(header.metadata.get("thirteen.type", f"like {like.name}"))
 
 
 def _plan_for_size(
-    model: "_Model", wish: Wish, fields: dict[str, Field], pool: ThreadPoolExecutor, progress: Progress
+    model: "_Model", wish: SizeTarget, fields: dict[str, Field], pool: ThreadPoolExecutor, progress: Progress
 ) -> tuple[list[TensorPlan], Prediction]:
     base, importance = model.base, model.importance
     if importance is None:
@@ -206,10 +206,10 @@ def _plan_for_size(
         model.warnings.append(
             f"{importance.path}: no sensitivities were measured: errors count relative to each matrix' output"
         )
-    options = measure_all(base.specs, model, importance, wish.costs, pool, progress)
-    every = _plans(base, tensors.uniform(base.specs.values(), GGMLQuantizationType.F32))
+    options = measure_all_types(base.specs, model, importance, wish.costs, pool, progress)
+    every = _plans(base, tensors.plan_uniform(base.specs.values(), GGMLQuantizationType.F32))
     rest = sum(p.nbytes + -p.nbytes % ALIGNMENT for p in every if p.source not in base.specs)
-    overhead = rest + header_bytes(base.architecture.name, fields | _hash("0" * 64), every)
+    overhead = rest + header_size(base.architecture.name, fields | _hash("0" * 64), every)
     plans, prediction = plan_for_size(
         base.specs, options, wish, overhead, measured=bool(importance.sensitivity)
     )
@@ -278,7 +278,7 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
     if p.source == ROPE_FACTORS:
         factors = model.base.rope_factors
         assert factors is not None
-        return quantize(factors[start:stop], p.type, f"tensor {ROPE_FACTORS!r}")
+        return quantize_rows(factors[start:stop], p.type, f"tensor {ROPE_FACTORS!r}")
     heads = model.base.specs[p.source].heads * (stop - start) // p.shape[0]
 
     def ordered(rows: Rows) -> Rows:

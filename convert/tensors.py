@@ -76,12 +76,12 @@ def parse_type(name: str) -> GGMLQuantizationType:
     return TYPES[name.upper()]
 
 
-def uniform(specs: Iterable[TensorSpec], type_: GGMLQuantizationType) -> list[TensorPlan]:
+def plan_uniform(specs: Iterable[TensorSpec], type_: GGMLQuantizationType) -> list[TensorPlan]:
     """Every matrix in `type_`, or what llama.cpp falls back to for its row length; vectors in F32."""
-    return [planned(spec, _fitting(spec, type_)) for spec in specs]
+    return [plan_tensor(spec, _fitting(spec, type_)) for spec in specs]
 
 
-def planned(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
+def plan_tensor(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """The plan of one tensor in one type that fits its rows."""
     nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
     return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)

@@ -152,7 +152,7 @@ def _encoded(field: Field) -> Any:
     return field.value
 
 
-def header_bytes(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
+def header_size(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
     """How long the file is before the tensors' bytes begin, whatever types the tensors have."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "header"

@@ -53,7 +53,7 @@ class Field:
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorInfo:
     """A tensor's place in the file: shape in numpy's order, (rows, columns), and its absolute offset."""
 
     name: str
@@ -70,7 +70,7 @@ class Header:
     path: Path
     version: int
     fields: dict[str, Field]
-    tensors: dict[str, Tensor]
+    tensors: dict[str, TensorInfo]
     file_bytes: int
 
     @cached_property
@@ -227,7 +227,7 @@ class _Reader:
             raise self.error(f"general.alignment is {alignment!r} ({field.type.name}), not a power of two")
         return int(alignment)
 
-    def tensor(self, name: str) -> Tensor:
+    def tensor(self, name: str) -> TensorInfo:
         """A tensor as declared: its offset is still relative to the start of the data."""
         if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
             raise self.error(f"the tensor name {name[:80]!r} is longer than {MAX_NAME_BYTES} bytes")
@@ -247,9 +247,9 @@ class _Reader:
             raise self.error(
                 f"tensor {name!r} has rows of {shape[-1]}, not a multiple of {type_.name}'s block of {block}"
             )
-        return Tensor(name, shape, type_, offset, prod(shape[:-1]) * row_bytes(shape[-1], type_))
+        return TensorInfo(name, shape, type_, offset, prod(shape[:-1]) * row_bytes(shape[-1], type_))
 
-    def placed(self, declared: dict[str, Tensor], alignment: int) -> dict[str, Tensor]:
+    def placed(self, declared: dict[str, TensorInfo], alignment: int) -> dict[str, TensorInfo]:
         """Tensors with absolute offsets; each must begin where the one before it ends, as ggml demands."""
         start = -(-self.at // alignment) * alignment
         expected = 0
@@ -262,6 +262,6 @@ class _Reader:
                     f"tensor {name!r} ends at byte {start + tensor.offset + tensor.nbytes}, "
                     f"but the file has {len(self.data)}: it is truncated"
                 )
-            tensors[name] = Tensor(name, tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
+            tensors[name] = TensorInfo(name, tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
             expected += -(-tensor.nbytes // alignment) * alignment
         return tensors

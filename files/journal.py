@@ -23,7 +23,7 @@ _SHOWN = 60  # characters of a value that is not what it should be
 Entry = dict[str, Any]
 
 
-class Ledger:
+class Journal:
     """The entries of one run, and where more of them go.
 
     Attributes:

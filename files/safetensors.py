@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AdapterError, CheckpointError, OutputError
-from .atomic_write import whole_file
+from .atomic_write import atomic_write
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
 MAX_DIMENSIONS = 8  # numpy has a limit of its own
@@ -51,7 +51,7 @@ _ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """One tensor in the file: its type's name, shape and absolute offset."""
 
     dtype: str
@@ -95,7 +95,7 @@ class SafetensorsFile:
         )
         return convert(raw).reshape(stop - start, *entry.shape[1:])
 
-    def _entries(self) -> dict[str, Entry]:
+    def _entries(self) -> dict[str, TensorEntry]:
         with self.path.open("rb") as file:
             size = self.path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
@@ -111,7 +111,7 @@ class SafetensorsFile:
                 raise self.error(
                     f"{self.path}: tensor {name!r} begins at {begin}, not at {end} where the last ended"
                 )
-            entries[name] = Entry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
+            entries[name] = TensorEntry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
             end = end_next
         if 8 + length + end != size:
             raise self.error(
@@ -172,7 +172,7 @@ def write_blocks(
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     try:
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.write(len(text).to_bytes(8, "little") + text)
             for block in blocks:
                 file.write(block)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..convert.adapter.basis import TARGETS, Basis
-from ..convert.adapter.short_code import ShortCode, encode, mark_of
-from .output import writing
+from ..convert.adapter.short_code import ShortCode, base_mark, encode_short_code
+from .output import output_errors
 from .training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """What a card tells of a run's inputs: the command, and the names of the data's and the model's files."""
 
     command: str
@@ -38,12 +38,12 @@ def head(base_id: str, *tags: str) -> str:
     )
 
 
-def tune_card(name: str, result: "TuneResult", basis: Basis, facts: Facts) -> str:
+def tune_card(name: str, result: "TuneResult", basis: Basis, facts: RunFacts) -> str:
     """The card of an adapter that was tuned by forward passes."""
     held, (low, high) = result.held_out, result.held_out.interval()
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
-    code = encode(ShortCode(basis.origin.name, mark_of(basis.id), numbers))
+    code = encode_short_code(ShortCode(basis.origin.name, base_mark(basis.id), numbers))
     return f"""{head(facts.base_id, "tinylora")}# {name}
 A TinyLoRA adapter of {len(numbers)} numbers over {facts.base_id}.
 All modules of {", ".join(TARGETS)} share them.
@@ -80,7 +80,7 @@ On {len(held.before)} held-out questions, which nothing was chosen on, answered 
 """
 
 
-def train_card(name: str, result: "TrainResult", recipe: Recipe, facts: Facts, base_sha256: str) -> str:
+def train_card(name: str, result: "TrainResult", recipe: Recipe, facts: RunFacts, base_sha256: str) -> str:
     """The card of an adapter that was trained on solutions."""
     held, (low, high) = result.held_out, result.held_out.interval()
     table = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
@@ -118,7 +118,7 @@ On {len(held.tokens)} rows that it was never trained on ({sum(held.tokens):,} an
 """
 
 
-def grpo_card(name: str, result: "GrpoResult", recipe: Recipe, rollouts: "Rollouts", facts: Facts) -> str:
+def grpo_card(name: str, result: "GrpoResult", recipe: Recipe, rollouts: "Rollouts", facts: RunFacts) -> str:
     """The card of an adapter that was trained by rewards."""
     table = "\n".join(f"| {key} | {value} |" for key, value in asdict(rollouts).items())
     return f"""{head(facts.base_id, recipe.kind)}# {name}
@@ -160,5 +160,5 @@ def write_card(folder: Path, text: str) -> None:
         OutputError: it cannot be written.
     """
     path = folder / "README.md"
-    with writing(path):
+    with output_errors(path):
         path.write_text(text, encoding="utf-8")

@@ -15,7 +15,7 @@ _ADAPTERS = _HERE / "adapters"
 
 
 @dataclass(frozen=True)
-class Base:
+class CatalogueBase:
     """A base checkpoint on the hub."""
 
     name: str
@@ -40,7 +40,7 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Adapter:
+class CatalogueAdapter:
     """An adapter that ships with this package, and the base it was trained for."""
 
     name: str
@@ -57,10 +57,10 @@ class Catalogue:
     """All entries, by name."""
 
     embedded: Embedded
-    bases: Mapping[str, Base]
-    adapters: Mapping[str, Adapter]
+    bases: Mapping[str, CatalogueBase]
+    adapters: Mapping[str, CatalogueAdapter]
 
-    def base(self, name: str) -> Base:
+    def base(self, name: str) -> CatalogueBase:
         """Look up a base.
 
         Raises:
@@ -77,8 +77,8 @@ def catalogue() -> Catalogue:
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
     return Catalogue(
         embedded=Embedded(**table["embedded"]),
-        bases={name: Base(name, **entry) for name, entry in table["bases"].items()},
-        adapters={name: Adapter(name, **entry) for name, entry in table["adapters"].items()},
+        bases={name: CatalogueBase(name, **entry) for name, entry in table["bases"].items()},
+        adapters={name: CatalogueAdapter(name, **entry) for name, entry in table["adapters"].items()},
     )
 
 

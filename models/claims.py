@@ -13,7 +13,7 @@ Side = Literal["base", "adapted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ClaimSource:
     """Where something was published."""
 
     title: str
@@ -39,7 +39,7 @@ class Claim:
     kind: Kind
     side: Side
     figure: float | str
-    source: Source
+    source: ClaimSource
     base: str = ""
     data: str = ""
     prompt: str = ""
@@ -56,5 +56,5 @@ class Claim:
 def claims() -> tuple[Claim, ...]:
     """Read `claims.toml`, once."""
     table = tomllib.loads(_FILE.read_text(encoding="utf-8"))
-    sources = {name: Source(**entry) for name, entry in table["sources"].items()}
+    sources = {name: ClaimSource(**entry) for name, entry in table["sources"].items()}
     return tuple(Claim(**entry | {"source": sources[entry["source"]]}) for entry in table["claims"])

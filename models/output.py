@@ -8,7 +8,7 @@ from ..errors import OutputError
 
 
 @contextmanager
-def writing(path: Path, *others: type[Exception]) -> Iterator[None]:
+def output_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
     """Turn what goes wrong in writing `path`, an OSError or one of `others`, into an OutputError."""
     errors: tuple[type[Exception], ...] = (OSError, *others)
     try:
@@ -23,5 +23,5 @@ def make_folder(path: Path) -> None:
     Raises:
         OutputError: it cannot be made.
     """
-    with writing(path):
+    with output_errors(path):
         path.mkdir(parents=True, exist_ok=True)

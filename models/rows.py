@@ -10,7 +10,7 @@ from ..errors import ThirteenError
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingRow:
     """A question, its worked solution, and the final answer if it is not part of the solution."""
 
     question: str
@@ -23,7 +23,7 @@ class Row:
         return f"{self.solution}\n#### {self.answer}" if self.answer else self.solution
 
 
-def read_rows(path: Path, needs: Collection[str] = ("solution",)) -> list[Row]:
+def read_rows(path: Path, needs: Collection[str] = ("solution",)) -> list[TrainingRow]:
     """Read JSON lines with `question`, and `solution` and `answer` as far as they are there.
 
     Args:
@@ -44,7 +44,7 @@ def read_rows(path: Path, needs: Collection[str] = ("solution",)) -> list[Row]:
     return rows
 
 
-def _row(line: str, needs: Collection[str], where: str) -> Row:
+def _row(line: str, needs: Collection[str], where: str) -> TrainingRow:
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -62,10 +62,12 @@ def _row(line: str, needs: Collection[str], where: str) -> Row:
             raise ThirteenError(f"{where}: {field!r} must be a text that is not empty, not {value!r:.60}")
     if "answer" in needs and not entry["answer"].strip():
         raise ThirteenError(f"{where}: 'answer' is missing, and answers are what is scored")
-    return Row(*(entry[field].strip() for field in ("question", "solution", "answer")))
+    return TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
 
 
-def split(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row], list[Row]]:
+def split_rows(
+    rows: Sequence[TrainingRow], held_out: int, seed: int
+) -> tuple[list[TrainingRow], list[TrainingRow]]:
     """Deal `rows` into those to train on and `held_out` others, by `seed`.
 
     Raises:

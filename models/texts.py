@@ -5,7 +5,7 @@ from pathlib import Path
 _FOLDER = Path(__file__).parent / "texts"
 
 
-def calibration() -> Path:
+def calibration_texts() -> Path:
     """Passages for an importance file, about 18,000 tokens of SmolLM2's.
 
     Two thirds are mathematical word problems with worked solutions; the rest is prose, code and lists, some
@@ -14,6 +14,6 @@ def calibration() -> Path:
     return _FOLDER / "calibration.jsonl"
 
 
-def held_out() -> Path:
-    """Other passages of the same kinds, to measure on: about 5,000 tokens, with no text of calibration()."""
+def held_out_texts() -> Path:
+    """Held-out passages of the same kinds, about 5,000 tokens, none of them in calibration_texts()."""
     return _FOLDER / "held_out.jsonl"

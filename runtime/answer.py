@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class VoteTally:
     """How a vote went.
 
     Attributes:
@@ -52,4 +52,4 @@ class Answer:
     timings: Timings
     steps: "tuple[Step, ...]"
     verified: bool
-    tally: Tally | None = None
+    tally: VoteTally | None = None

@@ -13,7 +13,7 @@ from .grammar.grammar import Grammar
 BASE = "base"  # the name of no adapter
 LOGPROBS_MAX = 20
 _VARIED = 0.7
-LARGEST_SEED = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
+SEED_MAX = 2**32 - 2  # 2**32 - 1 is llama.cpp's word for "any seed", which would not repeat
 
 
 class StopReason(StrEnum):
@@ -33,7 +33,7 @@ def _whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def check_whole(name: str, value: object, least: int, most: int | None = None) -> None:
+def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
     """Raise RequestError if it is not a whole number from `least`, and to `most` if that is given."""
     if not _whole(value) or value < least:
         raise RequestError(f"{name} must be a whole number from {least}, not {value!r}")
@@ -47,7 +47,7 @@ _RULES: dict[str, tuple[Callable[..., bool], str]] = {
     "top_k": (lambda v: _whole(v) and 0 <= v < 2**31, "a whole number from 0"),
     "top_p": (lambda v: _real(v) and 0 < v <= 1, "above 0 and at most 1"),
     "min_p": (lambda v: _real(v) and 0 <= v < 1, "from 0 and below 1"),
-    "seed": (lambda v: _whole(v) and 0 <= v <= LARGEST_SEED, f"a whole number from 0 to {LARGEST_SEED}"),
+    "seed": (lambda v: _whole(v) and 0 <= v <= SEED_MAX, f"a whole number from 0 to {SEED_MAX}"),
 }
 
 
@@ -87,7 +87,7 @@ class Sampling:
 
     def seeded(self, answers: int) -> "list[Sampling]":
         """One for each of several answers, with a seed of its own."""
-        seeds = ((self.seed + number) % (LARGEST_SEED + 1) for number in range(answers))
+        seeds = ((self.seed + number) % (SEED_MAX + 1) for number in range(answers))
         return [replace(self, seed=seed) for seed in seeds]
 
 
@@ -165,7 +165,7 @@ class Request:
     def __post_init__(self) -> None:
         if not self.tokens:
             raise RequestError("request: the prompt is empty")
-        check_whole("request: max_tokens", self.max_tokens, 1)
+        check_integer("request: max_tokens", self.max_tokens, 1)
         if self.logprobs is not None and (
             not _whole(self.logprobs) or not 0 <= self.logprobs <= LOGPROBS_MAX
         ):
@@ -190,7 +190,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class SequenceEnd:
     """The end of a request."""
 
     stop_reason: StopReason
@@ -200,7 +200,7 @@ class End:
 
 
 @dataclass(slots=True, eq=False)
-class Sequence:
+class SequenceState:
     """A request on its way: what has been computed and said so far.
 
     Attributes:
@@ -277,10 +277,10 @@ class Sequence:
         )
 
     @property
-    def end(self) -> End:
+    def end(self) -> SequenceEnd:
         """What is told of it when it has ended."""
         assert self.stop_reason is not None, "it has ended"
-        return End(self.stop_reason, self.usage, self.timings, self.log_likelihood)
+        return SequenceEnd(self.stop_reason, self.usage, self.timings, self.log_likelihood)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
         """Up to `limit` of the pending tokens, in order."""

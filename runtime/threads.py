@@ -16,32 +16,32 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
 
 
 @dataclass(frozen=True, slots=True)
-class Threads:
+class ThreadCounts:
     """How many compute: tokens one after the other, and prompts."""
 
     decode: int
     prefill: int
 
 
-def processors() -> int:
+def usable_processors() -> int:
     """Processors that this process may run on; each hardware thread is one."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_threads() -> Threads:
+def default_threads() -> ThreadCounts:
     """What was measured on as many processors as there are now; else one for each physical core."""
     try:
         found = json.loads(_tuned().read_bytes())
-        if found["processors"] == processors():
-            threads = Threads(int(found["decode"]), int(found["prefill"]))
-            if 1 <= min(asdict(threads).values()) <= max(asdict(threads).values()) <= processors():
+        if found["processors"] == usable_processors():
+            threads = ThreadCounts(int(found["decode"]), int(found["prefill"]))
+            if 1 <= min(asdict(threads).values()) <= max(asdict(threads).values()) <= usable_processors():
                 return threads
     except (OSError, OutputError, ValueError, TypeError, KeyError):
         pass  # nothing was measured, or it was written by something else
-    return Threads(physical_cores(), physical_cores())
+    return ThreadCounts(physical_cores(), physical_cores())
 
 
-def keep_threads(threads: Threads) -> Path:
+def save_threads(threads: ThreadCounts) -> Path:
     """Have default_threads() give these from now on; returns the file that says so.
 
     Raises:
@@ -49,7 +49,7 @@ def keep_threads(threads: Threads) -> Path:
     """
     path = _tuned()
     try:
-        path.write_text(json.dumps({"processors": processors()} | asdict(threads)) + "\n", "utf-8")
+        path.write_text(json.dumps({"processors": usable_processors()} | asdict(threads)) + "\n", "utf-8")
     except OSError as failure:
         raise OutputError(f"{path}: {failure.strerror or failure}") from None
     return path

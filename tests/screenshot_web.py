@@ -8,8 +8,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 from thirteen.models.fetch import embedded
 from thirteen.tests.runtime.server.page_server import served
-from thirteen.web.serve import app
 from thirteen.web.site import write_site
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
@@ -23,7 +23,7 @@ def screenshot(target: Path) -> None:
         write_site(embedded(), Path(name) / "site", wllama_files(), name="smollm2-135m")
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(**PHONE).new_page()
-        with served(app(Path(name) / "site")) as address:
+        with served(isolated_app(Path(name) / "site")) as address:
             page.goto(address)
             page.locator("html[data-ready] #ask").wait_for(timeout=PATIENCE_MS)
         page.get_by_label("Ask a math question").fill(QUESTION)

@@ -15,10 +15,10 @@ from pathlib import Path
 from ..errors import ModelFileError, OutputError
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
-from ..runtime.engine.memory_estimate import need
+from ..runtime.engine.memory_estimate import estimate_memory
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.profile import PROFILES
-from ..runtime.request import check_whole
+from ..runtime.request import check_integer
 from ..runtime.server.static_files import FILES as PAGE
 
 APP = Path(__file__).with_name("app")
@@ -88,9 +88,9 @@ def write_site(  # noqa: PLR0913 - all that is said of a page
     if header.file_bytes > FILE_MAX:
         raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser takes at most {FILE_MAX}")
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
-    check_whole("context", context, 1)
+    check_integer("context", context, 1)
     context = min(context, trained)
-    wanted = need(header, replace(PROFILES["phone"], context=context, kv="f16", prefix_bytes=0))
+    wanted = estimate_memory(header, replace(PROFILES["phone"], context=context, kv="f16", prefix_bytes=0))
     needed = wanted.total_bytes - wanted.program_bytes
     try:
         _check_folder(folder)

@@ -7,16 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from ..convert.adapter.adapter import read_config
-from ..convert.adapter.basis import NAME_MAX, Basis, Origin, make_basis, origin_of, read_basis, write_basis
+from ..convert.adapter.basis import (
+    NAME_MAX,
+    Basis,
+    BasisOrigin,
+    make_basis,
+    origin_of,
+    read_basis,
+    write_basis,
+)
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import (
     ShortCode,
     as_bfloat16,
+    base_mark,
     check_name,
-    decode,
-    encode,
+    decode_short_code,
+    encode_short_code,
     looks_like_code,
-    mark_of,
 )
 from ..convert.adapter.tinylora_folder import numbers_of, write_folder
 from ..convert.pipeline import Progress
@@ -36,7 +44,7 @@ def _silent(done: int, total: int) -> None:
     """No progress."""
 
 
-def folder_of(source: str, base: str | None = None, *, progress: Progress = _silent) -> Path:
+def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Progress = _silent) -> Path:
     """The PEFT folder of an adapter as a user names it, for the base as the user names it.
 
     Args:
@@ -50,29 +58,29 @@ def folder_of(source: str, base: str | None = None, *, progress: Progress = _sil
     """
     if not looks_like_code(source):
         return fetch(source, what="adapter")
-    code = decode(source)
+    code = decode_short_code(source)
     if base is not None:
-        _check_base(code, name_of(base), base)
+        _check_base(code, catalogue_name(base), base)
     folder = cache_dir() / f"code-{hashlib.sha256(source.strip().lower().encode()).hexdigest()[:16]}"
     if not (folder / "adapter_model.safetensors").is_file():
-        write_folder(basis_of(code, progress=progress), code.numbers, folder, hub_name(code.name))
+        write_folder(basis_for_code(code, progress=progress), code.numbers, folder, hub_id_of(code.name))
     return folder
 
 
-def run_time_file(source: str, model: Path, *, progress: Progress = _silent) -> Path:
+def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = _silent) -> Path:
     """The GGUF LoRA of an adapter as a user names it, to be applied to the GGUF `model` while it runs.
 
     Args:
-        source: a GGUF LoRA, or what folder_of() takes; of the latter one is made in the cache.
+        source: a GGUF LoRA, or what resolve_adapter_folder() takes; of the latter one is made in the cache.
         model: what it is to be applied to.
-        progress: as folder_of().
+        progress: as resolve_adapter_folder().
 
     Raises:
-        ThirteenError: one of its kinds, as folder_of(), or because it is for a model of other shapes.
+        ThirteenError: as resolve_adapter_folder(); or the adapter is for a model of other shapes.
     """
     if not looks_like_code(source) and (source.endswith(".gguf") or Path(source).is_file()):
         return Path(source)
-    folder = folder_of(source, str(model), progress=progress)
+    folder = resolve_adapter_folder(source, str(model), progress=progress)
     told = hashlib.sha256(
         f"{file_sha256(folder / 'adapter_model.safetensors')} {file_sha256(model)}".encode()
     )
@@ -82,16 +90,16 @@ def run_time_file(source: str, model: Path, *, progress: Progress = _silent) -> 
     return output
 
 
-def code_of(
+def adapter_code(
     source: str, basis_file: Path | None = None, *, exact: bool, progress: Progress = _silent
 ) -> tuple[str, float]:
     """The code of an adapter as a user names it.
 
     Args:
-        source: as in folder_of().
+        source: as in resolve_adapter_folder().
         basis_file: what it was made with; else that of its base, by the name in its own config.
         exact: whether in float32 and not in bfloat16.
-        progress: as folder_of().
+        progress: as resolve_adapter_folder().
 
     Returns:
         The code, and by how much rounding changed a number at most, relative to it.
@@ -99,15 +107,15 @@ def code_of(
     Raises:
         AdapterError: it has no numbers over this basis, or it is not known what its base is.
     """
-    folder = folder_of(source, progress=progress)
+    folder = resolve_adapter_folder(source, progress=progress)
     basis = read_basis(basis_file) if basis_file else _basis_for(folder, progress)
     numbers = numbers_of(folder, basis)
     kept = numbers if exact else as_bfloat16(numbers)
     lost = float(np.max(np.abs(kept - numbers) / np.where(numbers, np.abs(numbers), 1)))
-    return encode(ShortCode(basis.origin.name, mark_of(basis.id), numbers, exact)), lost
+    return encode_short_code(ShortCode(basis.origin.name, base_mark(basis.id), numbers, exact)), lost
 
 
-def base_basis(
+def resolve_basis(
     base: str,
     file: Path | None = None,
     *,
@@ -125,7 +133,7 @@ def base_basis(
     Raises:
         ThirteenError: one of its kinds, if there is no such base, or the file is the basis of another.
     """
-    name = name_of(base)
+    name = catalogue_name(base)
     if file:
         basis = read_basis(file)
         if name is not None and basis.origin.name != name:
@@ -135,12 +143,12 @@ def base_basis(
     checkpoint = open_checkpoint(path)
     own = name or path.stem.lower()[:NAME_MAX]
     check_name(own)
-    return _kept(Origin(own, checkpoint.sha256(), **(terms or {})), checkpoint, progress)
+    return _kept(BasisOrigin(own, checkpoint.sha256(), **(terms or {})), checkpoint, progress)
 
 
 def _basis_for(folder: Path, progress: Progress) -> Basis:
     config = read_config(folder)
-    name = name_of(str(config.get("base_model_name_or_path")))
+    name = catalogue_name(str(config.get("base_model_name_or_path")))
     if name is None:
         raise AdapterError(f"{folder}: its base is not one of the catalogue: give its --basis")
     checkpoint = open_checkpoint(base_file(name))
@@ -149,21 +157,21 @@ def _basis_for(folder: Path, progress: Progress) -> Basis:
     return _kept(origin, checkpoint, progress)
 
 
-def _kept(origin: Origin, base: Checkpoint, progress: Progress) -> Basis:
+def _kept(origin: BasisOrigin, base: Checkpoint, progress: Progress) -> Basis:
     """A basis out of the cache, put there first if need be."""
-    cached = cache_dir() / f"basis-{mark_of(origin.id)}.safetensors"
+    cached = cache_dir() / f"basis-{base_mark(origin.id)}.safetensors"
     if not cached.is_file():
         write_basis(make_basis(base, origin, progress=progress), cached)
     return read_basis(cached)
 
 
-def hub_name(name: str) -> str:
+def hub_id_of(name: str) -> str:
     """The hub's id of a base by the catalogue's name of it; that name where it has none."""
     known = catalogue().bases.get(name)
     return known.hub_id if known else name
 
 
-def basis_of(code: ShortCode, file: Path | None = None, *, progress: Progress = _silent) -> Basis:
+def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progress = _silent) -> Basis:
     """The basis that a code's numbers are meant for.
 
     Args:
@@ -185,7 +193,7 @@ def basis_of(code: ShortCode, file: Path | None = None, *, progress: Progress = 
         return basis
     path = base_file(code.name)
     checkpoint = open_checkpoint(path)
-    origin = Origin(code.name, checkpoint.sha256(), numbers=len(code.numbers))
+    origin = BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))
     _check_basis(code, origin, f"{code.name} ({path.name})")
     return _kept(origin, checkpoint, progress)
 
@@ -197,12 +205,12 @@ def base_file(name: str) -> Path:
 
 def check_same_base(model: Path, basis: Basis) -> None:
     """Raise AdapterError if a GGUF tells that it was made from another base than the basis."""
-    name = name_of(str(model))
+    name = catalogue_name(str(model))
     if name is not None and name != basis.origin.name:
         raise AdapterError(f"{model.name} was made from {name}, and the basis is of {basis.origin.name}")
 
 
-def name_of(base: str) -> str | None:
+def catalogue_name(base: str) -> str | None:
     """The catalogue's name of a base as a user names it; None if there is none, or nobody knows."""
     known = catalogue()
     name = base.partition("@")[0]
@@ -225,7 +233,7 @@ def _name_in(path: Path) -> str | None:
         told = read_header(path).metadata.get(_PROVENANCE)
     except ThirteenError:  # whoever opens it as a model says what is wrong with it
         return None
-    return name_of(told) if isinstance(told, str) and not Path(told).is_file() else None
+    return catalogue_name(told) if isinstance(told, str) and not Path(told).is_file() else None
 
 
 def _check_base(code: ShortCode, name: str | None, base: str) -> None:
@@ -233,11 +241,11 @@ def _check_base(code: ShortCode, name: str | None, base: str) -> None:
         raise AdapterError(f"the code is for {code.name}, and {Path(base).name or base} is {name}")
 
 
-def _check_basis(code: ShortCode, origin: Origin, where: str) -> None:
+def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
     if origin.name != code.name:
         raise AdapterError(f"the code is for {code.name}, and the basis of {where} is for {origin.name}")
-    if mark_of(origin.id) != code.mark or origin.numbers != len(code.numbers):
+    if base_mark(origin.id) != code.mark or origin.numbers != len(code.numbers):
         raise AdapterError(
             f"the code was made with the basis {code.mark} of {code.name}, and that of {where} is "
-            f"{mark_of(origin.id)}: decode it with the --basis that it was made with"
+            f"{base_mark(origin.id)}: decode it with the --basis that it was made with"
         )

@@ -12,7 +12,7 @@ from ..convert.adapter.adapter import load_adapter
 from ..convert.pipeline import Progress
 from ..models.catalogue import adapter_folder
 from ..models.tuning.objective import is_right
-from ..models.tuning.synthetic_sums import sums
+from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from .default_model import ADAPTER, NAME, TYPE, default_model
@@ -24,7 +24,7 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class Answered:
+class DemoAnswers:
     """What one model said: to the one question, and how many of the sums it had right."""
 
     answer: Answer
@@ -40,12 +40,12 @@ class DemoReport:
     sums: int
     adapter: str
     trained_numbers: int
-    base: Answered
-    adapted: Answered
+    base: DemoAnswers
+    adapted: DemoAnswers
     bench: latency.LatencyReport
 
 
-def run(progress: Progress = lambda done, total: None) -> DemoReport:
+def run_demo(progress: Progress = lambda done, total: None) -> DemoReport:
     """Convert the plain base and the base with the shipped adapter, ask both, and measure them by turns.
 
     Raises:
@@ -59,15 +59,15 @@ def run(progress: Progress = lambda done, total: None) -> DemoReport:
         sums=SUMS,
         adapter=ADAPTER,
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained,
-        base=asked(base),
-        adapted=asked(adapted),
-        bench=latency.run(
+        base=ask_demo(base),
+        adapted=ask_demo(adapted),
+        bench=latency.run_latency(
             base, adapted, prompt_tokens=64, decode_tokens=32, rounds=ROUNDS_MIN, progress=progress
         ),
     )
 
 
-def table(report: DemoReport) -> Group:
+def demo_table(report: DemoReport) -> Group:
     """One short table, the two answers, and where the files lie."""
     bench = report.bench
     sides = Table("", "base", "adapted", "adapted / base", box=None, pad_edge=False)
@@ -99,14 +99,14 @@ def table(report: DemoReport) -> Group:
     )
 
 
-def asked(model: Path) -> Answered:
+def ask_demo(model: Path) -> DemoAnswers:
     """Put the question and the sums to a model."""
-    rows = sums(SUMS, _SEED, held_out=True)
+    rows = draw_sums(SUMS, _SEED, held_out=True)
     with Engine(model, context=512, slots=8) as engine:
         answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
         answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
     right = sum(is_right(answer, row) for answer, row in zip(answers, rows, strict=True))
-    return Answered(answer, right)
+    return DemoAnswers(answer, right)
 
 
 def _home(path: str) -> str:

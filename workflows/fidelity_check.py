@@ -13,7 +13,7 @@ from ..bench.fidelity import fidelity
 from ..bench.fidelity.fidelity import FidelityReport
 from ..bench.fidelity.model_roles import ModelFile
 from ..convert.adapter.export import export_adapter
-from ..convert.pipeline import Report, convert
+from ..convert.pipeline import ConversionReport, convert
 from ..errors import AdapterError, OutputError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
@@ -23,7 +23,7 @@ POSITIONS = 1024  # of about ten texts: with fewer, the intervals would be too n
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class FidelityCheck:
     """What was measured of a file.
 
     Attributes:
@@ -35,15 +35,15 @@ class Proof:
     warnings: list[str]
 
 
-def prove(  # noqa: PLR0913 - what a conversion can be told
-    made: Report,
+def check_fidelity(  # noqa: PLR0913 - what a conversion can be told
+    made: ConversionReport,
     base: Path,
     *,
     adapter: Path | None = None,
     importance: Path | None = None,
     threads: int | None = None,
     stage: Stage = lambda name: lambda done, total: None,
-) -> Proof:
+) -> FidelityCheck:
     """Measure what a conversion's file kept of the model and of the adapter, merged and at run time.
 
     The file is there and good: whatever stands in the way of measuring it makes a warning, not an error.
@@ -74,12 +74,12 @@ def prove(  # noqa: PLR0913 - what a conversion can be told
                 others["base"] = model(f"base {PRECISION}", type_=PRECISION)
                 others["shipped_base"] = model("base quantized alike", like=shipped, importance=importance)
                 others["adapter"] = _exported(adapter, base, folder / "adapter.gguf", made, warnings)
-            report = fidelity.run(
+            report = fidelity.run_fidelity(
                 reference, shipped, **others, tokens=POSITIONS, threads=threads, progress=stage("fidelity")
             )
-            return Proof(_without(folder, report), warnings)
+            return FidelityCheck(_without(folder, report), warnings)
     except (ThirteenError, OSError) as error:
-        return Proof(None, [f"fidelity was not measured: {error}"])
+        return FidelityCheck(None, [f"fidelity was not measured: {error}"])
 
 
 def _check_room(folder: Path, shipped: Path, *, adapted: bool) -> None:
@@ -95,7 +95,9 @@ def _check_room(folder: Path, shipped: Path, *, adapted: bool) -> None:
         )
 
 
-def _exported(adapter: Path, base: Path, target: Path, made: Report, warnings: list[str]) -> Path | None:
+def _exported(
+    adapter: Path, base: Path, target: Path, made: ConversionReport, warnings: list[str]
+) -> Path | None:
     """The adapter as a run-time LoRA; None and a warning if none can say what it does."""
     assert made.adapter is not None
     try:

@@ -13,8 +13,8 @@ from ..convert.source.checkpoint import open_checkpoint
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
-from ..models.texts import calibration as built_in
-from ..runtime.calibration.activation_stats import trace
+from ..models.texts import calibration_texts as built_in
+from ..runtime.calibration.activation_stats import collect_activation_stats
 from ..runtime.calibration.corpus import read_passages
 from ..runtime.calibration.sensitivity import sensitivities
 
@@ -85,7 +85,7 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
         )
         metadata = read_header(model).metadata
         trained = metadata[f"{metadata['general.architecture']}.context_length"]
-        statistics = trace(
+        statistics = collect_activation_stats(
             model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
         )
         sensitive = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ..errors import ModelFileError, RequestError
 from ..files.gguf_header import Header, read_header
-from ..runtime.engine.memory_estimate import Need, need
+from ..runtime.engine.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.profile import KV_TYPES, PROFILES, Profile
 
 
 @dataclass(frozen=True)
-class Share:
+class TypeShare:
     """What one type takes of a file."""
 
     tensors: int
@@ -23,13 +23,13 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ProfileMemory:
     """What an engine will need for the file, told from its header."""
 
     context: int
     kv: str
     total_bytes: int
-    parts: Need
+    parts: MemoryEstimate
 
     @property
     def text(self) -> str:
@@ -53,14 +53,14 @@ class Inspection:
     name: str | None
     weights: int
     bits_per_weight: float
-    types: dict[str, Share]  # the largest first
+    types: dict[str, TypeShare]  # the largest first
     metadata: dict[str, str | int | float | bool]  # the model's shape: its architecture's keys
     tokenizer: dict[str, str | int | float | bool]
     provenance: dict[str, str]  # the `thirteen.*` keys
-    memory: dict[str, Memory]  # by profile; none for a file that this build cannot run
+    memory: dict[str, ProfileMemory]  # by profile; none for a file that this build cannot run
 
 
-def rooms(name: str | None, context: int | None, kv: str | None) -> dict[str, Profile]:
+def memory_profiles(name: str | None, context: int | None, kv: str | None) -> dict[str, Profile]:
     """The profiles, or the named one, with another context or type of keys and values.
 
     Raises:
@@ -76,7 +76,7 @@ def rooms(name: str | None, context: int | None, kv: str | None) -> dict[str, Pr
     }
 
 
-def inspect(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspection:
+def inspect_gguf(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspection:
     """Summarize the GGUF file at `path`.
 
     Args:
@@ -92,7 +92,7 @@ def inspect(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspectio
     for tensor in tensors:
         nbytes[tensor.type.name] += tensor.nbytes
     types = {
-        name: Share(
+        name: TypeShare(
             tensors=sum(t.type.name == name for t in tensors),
             weights=sum(prod(t.shape) for t in tensors if t.type.name == name),
             nbytes=size,
@@ -123,13 +123,13 @@ def inspect(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspectio
     )
 
 
-def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, Memory]:
+def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, ProfileMemory]:
     try:
         check_model(header)
     except ModelFileError:
         return {}
-    wanted = {name: (profile, need(header, profile)) for name, profile in profiles.items()}
+    wanted = {name: (profile, estimate_memory(header, profile)) for name, profile in profiles.items()}
     return {
-        name: Memory(profile.context, profile.kv, parts.total_bytes, parts)
+        name: ProfileMemory(profile.context, profile.kv, parts.total_bytes, parts)
         for name, (profile, parts) in wanted.items()
     }

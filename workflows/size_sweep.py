@@ -11,17 +11,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-from ..bench.peers.llama_quantize import MIXES, UNIFORM, Stock, quantize
+from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
 from ..bench.size import kl_curve, plot
-from ..bench.size.kl_curve import CurveReport, Entry
+from ..bench.size.kl_curve import CurveEntry, CurveReport
 from ..bench.size.size_matched import Kind
-from ..convert.merged_view import AdapterSource, Source
-from ..convert.pipeline import Report, convert
-from ..convert.quantize.size_planner import Wish
+from ..convert.merged_view import AdapterSource, WeightsSource
+from ..convert.pipeline import ConversionReport, convert
+from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..errors import OutputError
 from ..files.cache_folder import cache_dir
-from ..models.texts import held_out
+from ..models.texts import held_out_texts
 from ..runtime.calibration.corpus import read_passages
 from .importance_cache import Progress, Stage, cached_importance
 
@@ -30,7 +30,7 @@ _F32_MOST = 1_000_000_000  # weights: a larger model's reference is F16, half of
 
 
 @dataclass(frozen=True)
-class FrontierReport:
+class SizeSweepReport:
     """What was made, of what, and how it compares; dataclasses.asdict makes it JSON.
 
     Attributes:
@@ -43,9 +43,9 @@ class FrontierReport:
         curve: what was measured.
     """
 
-    base: Source
+    base: WeightsSource
     adapter: AdapterSource | None
-    importance: Source
+    importance: WeightsSource
     target: str
     prefer: str
     warnings: list[str]
@@ -57,22 +57,22 @@ class FrontierReport:
         return self.base.id.removesuffix(".gguf") + (f" + {self.adapter.id}" if self.adapter else "")
 
 
-def run(  # noqa: PLR0913 - what the files can be made with, each with its default
+def run_size_sweep(  # noqa: PLR0913 - what the files can be made with, each with its default
     base: Path,
-    wishes: Sequence[Wish],
+    wishes: Sequence[SizeTarget],
     *,
     adapter: Path | None = None,
     importance: Path | None = None,
     calibration: Path | None = None,
     base_id: str = "",
     adapter_id: str = "",
-    stock: Sequence[Stock] = STOCK,
+    stock: Sequence[StockFormat] = STOCK,
     data: Path | None = None,
     tokens: int = 4096,
     threads: int | None = None,
     keep: Path | None = None,
     stage: Stage = lambda name: lambda done, total: None,
-) -> FrontierReport:
+) -> SizeSweepReport:
     """Make a planned file of each size and llama.cpp's files, and measure them all beside full precision.
 
     There is one file at a time, besides the reference: they lie in the cache, each until it was measured.
@@ -95,13 +95,13 @@ def run(  # noqa: PLR0913 - what the files can be made with, each with its defau
     Raises:
         ThirteenError: one of its kinds, for whatever is wrong with an input.
     """
-    read_passages(data or held_out())  # a bad file is known before the work
+    read_passages(data or held_out_texts())  # a bad file is known before the work
     importance = importance or cached_importance(
         base, adapter, calibration=calibration, threads=threads, stage=stage
     )
     weights = sum(prod(spec.shape) for spec in open_checkpoint(base).specs.values())
     with _folder(keep) as folder:
-        made = _Making(base, adapter, importance, base_id, adapter_id, threads)
+        made = _SweepInputs(base, adapter, importance, base_id, adapter_id, threads)
         prefix = folder / _slug("+".join(filter(None, (base_id or base.name, adapter_id))))
         reference = prefix.with_name(f"{prefix.name}-full.gguf")
         full = made.converted(
@@ -111,7 +111,7 @@ def run(  # noqa: PLR0913 - what the files can be made with, each with its defau
             *map(made.planned, _distinct(wishes, weights)),
             *(made.stock(reference, one) for one in stock),
         ]
-        measured = kl_curve.run(
+        measured = kl_curve.run_curve(
             reference,
             _entries(orders, prefix, keep=keep is not None, stage=stage),
             data=data,
@@ -121,7 +121,7 @@ def run(  # noqa: PLR0913 - what the files can be made with, each with its defau
             stage=stage,
         )
     assert full.importance is not None, "it was given"
-    return FrontierReport(
+    return SizeSweepReport(
         base=full.base,
         adapter=full.adapter,
         importance=full.importance,
@@ -132,7 +132,7 @@ def run(  # noqa: PLR0913 - what the files can be made with, each with its defau
     )
 
 
-class _Order(NamedTuple):
+class _FileOrder(NamedTuple):
     """A file to make: `make` writes it and returns the KL divergence that it predicts, if any."""
 
     kind: Kind
@@ -141,7 +141,7 @@ class _Order(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Making:
+class _SweepInputs:
     """What all files are made of."""
 
     base: Path
@@ -152,8 +152,8 @@ class _Making:
     threads: int | None
 
     def converted(
-        self, path: Path, progress: Progress, *, type_: str | None = None, wish: Wish | None = None
-    ) -> Report:
+        self, path: Path, progress: Progress, *, type_: str | None = None, wish: SizeTarget | None = None
+    ) -> ConversionReport:
         """A file of ours."""
         return convert(
             self.base,
@@ -168,36 +168,36 @@ class _Making:
             progress=progress,
         )
 
-    def planned(self, wish: Wish) -> _Order:
+    def planned(self, wish: SizeTarget) -> _FileOrder:
         """A file of ours, of a size."""
 
         def make(path: Path, progress: Progress) -> float | None:
             prediction = self.converted(path, progress, wish=wish).prediction
             return None if prediction is None else prediction.divergence
 
-        return _Order("planned", wish.size.text, make)
+        return _FileOrder("planned", wish.size.text, make)
 
-    def stock(self, reference: Path, stock: Stock) -> _Order:
+    def stock(self, reference: Path, stock: StockFormat) -> _FileOrder:
         """A file of llama.cpp's."""
 
         def make(path: Path, progress: Progress) -> None:
-            quantize(reference, path, stock, importance=self.importance, threads=self.threads)
+            quantize_stock(reference, path, stock, importance=self.importance, threads=self.threads)
             progress(1, 1)
 
-        return _Order(stock.kind, stock.name, make)
+        return _FileOrder(stock.kind, stock.name, make)
 
 
-def _entries(orders: Sequence[_Order], prefix: Path, *, keep: bool, stage: Stage) -> Iterator[Entry]:
+def _entries(orders: Sequence[_FileOrder], prefix: Path, *, keep: bool, stage: Stage) -> Iterator[CurveEntry]:
     """Make each file when it is asked for, and delete it when the next one is."""
     for number, order in enumerate(orders, 1):
         path = prefix.with_name(f"{prefix.name}-{order.kind}-{_slug(order.name)}.gguf")
         progress = stage(f"{number} of {len(orders)}: making {order.kind} {order.name}")
-        yield Entry(order.kind, order.name, path, order.make(path, progress))
+        yield CurveEntry(order.kind, order.name, path, order.make(path, progress))
         if not keep:
             path.unlink()
 
 
-def _distinct(wishes: Sequence[Wish], weights: int) -> list[Wish]:
+def _distinct(wishes: Sequence[SizeTarget], weights: int) -> list[SizeTarget]:
     """Each size once, the smallest first: if one cannot be had, that mostly shows at once."""
     once = {wish.size.text: wish for wish in wishes}
     return sorted(once.values(), key=lambda wish: wish.size.file_bytes(weights))
@@ -228,7 +228,7 @@ def check_results(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder {there} cannot be written to")
 
 
-def write_results(report: FrontierReport, folder: Path) -> list[Path]:
+def write_results(report: SizeSweepReport, folder: Path) -> list[Path]:
     """Write the figures as JSON and the plot as SVG and PNG.
 
     Returns:
@@ -241,8 +241,8 @@ def write_results(report: FrontierReport, folder: Path) -> list[Path]:
     title = f"{report.model}: KL divergence against file size, planned for {report.prefer}"
     contents = {
         ".json": text.encode(),
-        ".svg": plot.draw(report.curve, title, "svg"),
-        ".png": plot.draw(report.curve, title, "png"),
+        ".svg": plot.draw_curve(report.curve, title, "svg"),
+        ".png": plot.draw_curve(report.curve, title, "png"),
     }
     _make_folder(folder)
     files = {folder / f"curve-{_slug(report.model)}{ending}": data for ending, data in contents.items()}

@@ -11,24 +11,24 @@ from rich.text import Text
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import read_header
-from ...runtime.batch.reproducible_batches import Ask, Job
+from ...runtime.batch.reproducible_batches import AnswerBatches, BatchJob
 from ..harness.environment import Build, Machine, this_build, this_machine
-from .datasets import load_set
-from .eval_log import Outcome, Record, Records
-from .evaluate import ask
-from .metrics import Paired, Scores, pair, score
-from .prompt_settings import Terms
-from .run_config import Sitting
+from .accuracy_metrics import PairedScores, Scores, pair_scores, score
+from .datasets import load_question_set
+from .eval_log import EvalLog, Outcome, QuestionRecord
+from .evaluate import evaluate
+from .prompt_settings import PromptSettings
+from .run_config import RunConfig
 
-SIGNIFICANT = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 _MANY = 0.05  # of answers that were cut short: a warning
 _TABLE_WIDTH = 76
 
-SideProgress = Callable[[str, int, int], None]
+EvalProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class ModelResult:
     """One model, and what it came to.
 
     Attributes:
@@ -70,28 +70,28 @@ class AccuracyReport:
     date: str
     machine: Machine
     build: Build
-    terms: Terms
+    terms: PromptSettings
     data: str
     source: str
     data_sha256: str
     left_out: int
-    adapted: Side
-    base: Side | None
-    paired: Paired | None
+    adapted: ModelResult
+    base: ModelResult | None
+    paired: PairedScores | None
     verdict: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - the files of a comparison, each by its name
+def run_accuracy(  # noqa: PLR0913 - the files of a comparison, each by its name
     model: Path,
     data: str,
-    terms: Terms,
+    terms: PromptSettings,
     *,
     base: Path | None = None,
     adapter: Path | None = None,
     limit: int | None = None,
     folder: Path | None = None,
-    answer: Ask = Job.ask,
-    progress: SideProgress = lambda label, done, total: None,
+    answer: AnswerBatches = BatchJob.ask,
+    progress: EvalProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
     """Ask a model the questions of a set, and its base the same; what is on record is not asked again.
 
@@ -115,20 +115,20 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
             or the records are of another sitting.
         OutputError: the records cannot be written.
     """
-    asked = load_set(data).spread(limit)
+    asked = load_question_set(data).spread(limit)
     for path in (model, *(file for file in (base, adapter) if file)):
         read_header(path)  # a bad file is known before the first question
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     folder = cache_dir() / "accuracy" if folder is None else folder
     sides = {"base": (base, None), "adapted" if base else "model": (model, adapter)}
     done = [
-        _side(name, Sitting(path, lora, asked, terms), folder, answer, progress)
+        _side(name, RunConfig(path, lora, asked, terms), folder, answer, progress)
         for name, (path, lora) in sides.items()
         if path
     ]
     adapted, records = done[-1]
     groups = [question.group for question in asked.questions]
-    paired = pair(done[0][1], records, groups) if base else None
+    paired = pair_scores(done[0][1], records, groups) if base else None
     report = AccuracyReport(
         date=date,
         machine=machine,
@@ -147,24 +147,24 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
 
 
 def _side(
-    name: str, sitting: Sitting, folder: Path, answer: Ask, progress: SideProgress
-) -> tuple[Side, Sequence[Record]]:
+    name: str, sitting: RunConfig, folder: Path, answer: AnswerBatches, progress: EvalProgress
+) -> tuple[ModelResult, Sequence[QuestionRecord]]:
     """Have one model's answers, from the records or by asking."""
     questions, this = sitting.asked.questions, sitting.identity
     path = folder / sitting.file_name
-    with Records(path, this, len(questions), sitting.terms.wave) as records:
+    with EvalLog(path, this, len(questions), sitting.terms.wave) as records:
 
-        def tell(*_: Record) -> None:
+        def tell(*_: QuestionRecord) -> None:
             progress(f"{name}{_so_far(list(records))}", len(records), len(questions))
 
         tell()
-        ask(sitting, records, tell, answer)
+        evaluate(sitting, records, tell, answer)
         found = list(records)
     if all(record.outcome is Outcome.ERROR for record in found):
         raise RequestError(
             f"{sitting.model}: no question of {sitting.asked.source} could be asked: {found[0].error}"
         )
-    side = Side(
+    side = ModelResult(
         path=str(sitting.model),
         sha256=this["model_sha256"],
         adapter=None if sitting.adapter is None else str(sitting.adapter),
@@ -175,7 +175,7 @@ def _side(
     return side, found
 
 
-def _so_far(records: Sequence[Record]) -> str:
+def _so_far(records: Sequence[QuestionRecord]) -> str:
     known = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
     return f": {known.count(Outcome.CORRECT) / len(known):.1%} right".replace("%", " %") if known else ""
 
@@ -194,7 +194,7 @@ def _verdict(report: AccuracyReport) -> Iterator[str]:
             yield from _warnings(name if report.base else "model", side.scores)
 
 
-def _difference(paired: Paired) -> str:
+def _difference(paired: PairedScores) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
     counted = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
@@ -204,7 +204,7 @@ def _difference(paired: Paired) -> str:
             f"accuracy: no question of {paired.questions} was decided otherwise; "
             f"a difference of less than {most:.1f} points could not be seen"
         )
-    if paired.p_value >= SIGNIFICANT:
+    if paired.p_value >= SIGNIFICANCE_LEVEL:
         return f"accuracy: no difference that this run could show ({low} to {high} points; {counted})"
     word = "better" if points.estimate > 0 else "worse"
     return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counted})"
@@ -220,7 +220,7 @@ def _warnings(name: str, scores: Scores) -> Iterator[str]:
         )
 
 
-def table(report: AccuracyReport) -> Table:
+def accuracy_table(report: AccuracyReport) -> Table:
     """The model beside its base, the verdict and the circumstances below."""
     out = Table(
         "",
@@ -239,7 +239,7 @@ def table(report: AccuracyReport) -> Table:
     return out
 
 
-def _rows(sides: Sequence[Scores], paired: Paired | None) -> Iterator[tuple[str, ...]]:
+def _rows(sides: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
     difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
     yield "right, % (95 %)", *(scores.accuracy.text(1, 100) for scores in sides), *difference
     if any(scores.single for scores in sides):

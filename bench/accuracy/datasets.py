@@ -16,7 +16,7 @@ from ...errors import RequestError
 from ...files.json_lines import parse_json, read_bounded, read_json_lines
 from ...models.hub import download_file
 from ...runtime.arithmetic.final_answer import format_number, parse_number
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 
 QUESTIONS_MAX = 100_000
 CHARACTERS_MAX = 20_000  # of a question
@@ -73,14 +73,14 @@ class QuestionSet:
         """
         if most is None:
             return self
-        check_whole("bench: limit", most, 1)
+        check_integer("bench: limit", most, 1)
         total = len(self.questions)
         few = min(most, total)
         return replace(self, questions=tuple(self.questions[n * total // few] for n in range(few)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _HubSet:
     """A set of the hub; `read` makes a question of a row, or None if its answer is no single number."""
 
     hub_id: str
@@ -90,7 +90,7 @@ class _Known:
     read: Callable[[Row, str], Question | None]
 
 
-def load_set(source: str) -> QuestionSet:
+def load_question_set(source: str) -> QuestionSet:
     """Load a set by its name, or from a file of JSON lines with `question` and `answer`.
 
     An answer is a number, a text that is one, or a solution with the number behind its last "####".
@@ -202,28 +202,28 @@ def _number(row: Row, key: str, where: str) -> str:
 # (1,319 questions), SVAMP's (300), and ASDiv (2,305 rows), whose files' hashes are from there too. Only one
 # was found that pins GSM-Symbolic (5,000 questions, 50 of each of 100 templates), and no hash of its file.
 SETS = {
-    "gsm8k": _Known(
+    "gsm8k": _HubSet(
         "openai/gsm8k",
         "740312add88f781978c0658806c59bc2815b9866",
         "main/test-00000-of-00001.parquet",
         "ee7b8da9e381df27b9e3f7758a159ab2bdaa4dbaa910546cbbc47e0cb44e4f59",
         _plain,
     ),
-    "svamp": _Known(
+    "svamp": _HubSet(
         "ChilleD/SVAMP",
         "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
         "test.json",
         "9b5590fce66ea78ecfc7d0fc4a91fb801ffe289340269f8d9d28b21acad04ae6",
         _svamp,
     ),
-    "asdiv": _Known(
+    "asdiv": _HubSet(
         "EleutherAI/asdiv",
         "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
         "asdiv/validation-00000-of-00001.parquet",
         "79dbad6536fe3e8cd449e67da859d7a6f5ac0d8f852efe563742ca5faee7fb75",
         _asdiv,
     ),
-    "gsm-symbolic": _Known(
+    "gsm-symbolic": _HubSet(
         "apple/GSM-Symbolic",
         "93b5b3758d9d9841ffe81d6cd2ae2b030685b078",
         "main/test.jsonl",

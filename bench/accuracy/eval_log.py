@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ...errors import RequestError
-from ...files.journal import Ledger
+from ...files.journal import Journal
 
 _SHOWN = 60  # characters of a value that is not what it should be
 
@@ -49,7 +49,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class QuestionRecord:
     """A question that has ended.
 
     Attributes:
@@ -69,7 +69,7 @@ class Record:
     error: str | None = None
 
 
-class Records:
+class EvalLog:
     """The records of one sitting, and where more of them go."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any], total: int, wave: int) -> None:
@@ -85,7 +85,7 @@ class Records:
             RequestError: the file cannot be read, holds something else, or is of another sitting.
         """
         self.path = path
-        self._ledger = Ledger(path, identity, "sitting")
+        self._ledger = Journal(path, identity, "sitting")
         found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._ledger.entries, 2)]
         kept = _whole_waves(found, total, wave, path)
         self._ledger.keep(kept)
@@ -102,7 +102,7 @@ class Records:
     def __len__(self) -> int:
         return len(self._records)
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[QuestionRecord]:
         """The records, in the order of the questions."""
         return (record for _, record in sorted(self._records.items()))
 
@@ -110,7 +110,7 @@ class Records:
         """Whether there is a record of this question."""
         return number in self._records
 
-    def append(self, record: Record) -> None:
+    def append(self, record: QuestionRecord) -> None:
         """Write a record, so that it is there whatever happens next.
 
         Raises:
@@ -120,7 +120,7 @@ class Records:
         self._records[record.number] = record
 
 
-def _whole_waves(records: Sequence[Record], total: int, wave: int, path: Path) -> int:
+def _whole_waves(records: Sequence[QuestionRecord], total: int, wave: int, path: Path) -> int:
     """How many records, from the first on, are those of whole waves, whose order does not matter."""
     missing = {start: min(wave, total - start) for start in range(0, total, wave)}
     seen: set[int] = set()
@@ -137,12 +137,12 @@ def _whole_waves(records: Sequence[Record], total: int, wave: int, path: Path) -
     return kept
 
 
-def _parsed(value: Mapping[str, Any], where: str) -> Record:
+def _parsed(value: Mapping[str, Any], where: str) -> QuestionRecord:
     try:
         samples = tuple(
             Sample(**(sample | {"outcome": Outcome(sample["outcome"])})) for sample in value["samples"]
         )
-        record = Record(**(dict(value) | {"outcome": Outcome(value["outcome"]), "samples": samples}))
+        record = QuestionRecord(**(dict(value) | {"outcome": Outcome(value["outcome"]), "samples": samples}))
     except (ValueError, LookupError, TypeError):
         raise RequestError(f"{where}: not a record") from None
     if type(record.number) is not int:

@@ -4,13 +4,18 @@ from collections.abc import Callable
 from contextlib import closing
 
 from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import Ask, Asked, Job, waves_of
+from ...runtime.batch.reproducible_batches import AnswerBatches, BatchJob, BatchResult, split_into_batches
 from ...runtime.engine.majority_vote import WHOLE
-from .eval_log import Outcome, Record, Records, Sample
-from .run_config import Sitting
+from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
+from .run_config import RunConfig
 
 
-def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answer: Ask = Job.ask) -> None:
+def evaluate(
+    sitting: RunConfig,
+    records: EvalLog,
+    told: Callable[[QuestionRecord], None],
+    answer: AnswerBatches = BatchJob.ask,
+) -> None:
     """Ask the questions that there are no records of yet, and write one for each as it ends.
 
     Args:
@@ -25,7 +30,7 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answ
         OutputError: the records cannot be written.
     """
     questions = sitting.asked.questions
-    waves = waves_of({n: question.text for n, question in enumerate(questions)}, sitting.terms.wave)
+    waves = split_into_batches({n: question.text for n, question in enumerate(questions)}, sitting.terms.wave)
     missing = (wave for wave in waves if not any(number in records for number in wave))
     with closing(answer(sitting.job, missing)) as answers:
         for asked in answers:
@@ -34,17 +39,17 @@ def ask(sitting: Sitting, records: Records, told: Callable[[Record], None], answ
             told(record)
 
 
-def _record(asked: Asked, expected: str) -> Record:
+def _record(asked: BatchResult, expected: str) -> QuestionRecord:
     if asked.taken is None:
-        return Record(asked.number, expected, None, Outcome.ERROR, (), asked.error)
+        return QuestionRecord(asked.number, expected, None, Outcome.ERROR, (), asked.error)
     samples = tuple(
-        Sample(a.value, judge(a, expected), a.verified, a.usage.completion_tokens, a.text)
+        Sample(a.value, grade(a, expected), a.verified, a.usage.completion_tokens, a.text)
         for a in asked.answers
     )
-    return Record(asked.number, expected, asked.taken.value, judge(asked.taken, expected), samples)
+    return QuestionRecord(asked.number, expected, asked.taken.value, grade(asked.taken, expected), samples)
 
 
-def judge(answer: Answer, expected: str) -> Outcome:
+def grade(answer: Answer, expected: str) -> Outcome:
     """What an answer is worth where a number is right; one that was cut short is never correct."""
     whole = answer.stop_reason in WHOLE
     counts = whole if answer.tally is None else answer.value in answer.tally.votes

@@ -8,7 +8,7 @@ from .prompts import Prompt, prompt_named
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms(reproducible_batches.Terms):
+class PromptSettings(reproducible_batches.GenerationSettings):
     """What is the same for all questions of a run; see wave.Terms.
 
     Attributes:

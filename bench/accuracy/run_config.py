@@ -7,14 +7,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ...runtime.batch.reproducible_batches import Job
+from ...runtime.batch.reproducible_batches import BatchJob
 from ..harness.environment import this_build
 from .datasets import QuestionSet
-from .prompt_settings import Terms
+from .prompt_settings import PromptSettings
 
 
 @dataclass(frozen=True)
-class Sitting:
+class RunConfig:
     """What is asked of whom, and how.
 
     Attributes:
@@ -27,12 +27,12 @@ class Sitting:
     model: Path
     adapter: Path | None
     asked: QuestionSet
-    terms: Terms
+    terms: PromptSettings
 
     @property
-    def job(self) -> Job:
+    def job(self) -> BatchJob:
         """Who is asked, and how."""
-        return Job(self.model, self.adapter, self.terms, self.terms.threads)
+        return BatchJob(self.model, self.adapter, self.terms, self.terms.threads)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.llama.library import Array as Logits
-from ..stats.bootstrap import by_passage, interval
+from ..stats.bootstrap import bootstrap_interval, sum_by_passage
 from ..stats.paired_ratio import Array, Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
+class AdapterEffect:
     """The effect that a model shows, beside the one in full precision.
 
     Attributes:
@@ -31,7 +31,7 @@ class Effect:
     relative_error: Interval
 
 
-class Products(NamedTuple):
+class InnerProducts(NamedTuple):
     """Inner products of the shown effect and the full one, at one position or summed over several."""
 
     shown_full: float
@@ -39,21 +39,21 @@ class Products(NamedTuple):
     full_full: float
 
 
-def effect(adapted: Logits, base: Logits) -> Array:
+def logit_effect(adapted: Logits, base: Logits) -> Array:
     """What an adapter adds to one position's logits, (vocab,), without a shift common to all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
     added -= added.mean()
     return added
 
 
-def products(shown: Array, full: Array) -> Products:
+def inner_products(shown: Array, full: Array) -> InnerProducts:
     """The inner products of two effects at one position."""
     pairs = (shown, full), (shown, shown), (full, full)
     # Not by BLAS: its threads and the model's would hinder each other, which costs thirty times as much.
-    return Products(*(float(np.sum(one * other)) for one, other in pairs))
+    return InnerProducts(*(float(np.sum(one * other)) for one, other in pairs))
 
 
-def summarize(values: Array, passages: NDArray[np.int64]) -> Effect | None:
+def summarize_effect(values: Array, passages: NDArray[np.int64]) -> AdapterEffect | None:
     """The figures of all positions; None if the adapter has no effect at all in full precision.
 
     Args:
@@ -62,8 +62,12 @@ def summarize(values: Array, passages: NDArray[np.int64]) -> Effect | None:
     """
     if not values[:, 2].any():
         return None
-    sums = by_passage(values, passages)
-    return Effect(interval(sums, _slope), interval(sums, _cosine), interval(sums, _relative_error))
+    sums = sum_by_passage(values, passages)
+    return AdapterEffect(
+        bootstrap_interval(sums, _slope),
+        bootstrap_interval(sums, _cosine),
+        bootstrap_interval(sums, _relative_error),
+    )
 
 
 def error_difference(values: Array, passages: NDArray[np.int64]) -> Interval:
@@ -73,8 +77,8 @@ def error_difference(values: Array, passages: NDArray[np.int64]) -> Interval:
         values: each position's Products of both, (positions, 2, 3).
         passages: the passage that each position is from, (positions,).
     """
-    return interval(
-        by_passage(values, passages),
+    return bootstrap_interval(
+        sum_by_passage(values, passages),
         lambda sums: _relative_error(sums[..., 0, :]) - _relative_error(sums[..., 1, :]),
     )
 

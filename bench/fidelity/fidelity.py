@@ -15,22 +15,22 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.hashing import file_sha256
-from ...models.texts import held_out
+from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.library import Array as Logits
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, Ticker, silent
+from ..harness.schedule import Progress, ProgressCounter, no_progress
 from ..stats.paired_ratio import Array
-from .adapter_effect import Products, effect, products
-from .kl_divergence import difference, log_probabilities
-from .merge_or_runtime import Choice, Kept, advice, verdict, weigh
-from .model_roles import ModelFile, Sides, describe, load, sources
-from .text_logits import few, passages_of, predict, read_pieces
-from .windows import Piece
+from .adapter_effect import InnerProducts, inner_products, logit_effect
+from .kl_divergence import log_probabilities, position_divergence
+from .merge_or_runtime import Fidelity, Recommendation, advice, compare_merge_and_runtime, verdict
+from .model_roles import ModelFile, ModelRoles, describe_model, load_models, model_sources
+from .text_logits import few_texts_warning, passages_of, read_windows, window_logits
+from .windows import Window
 
 _TABLE_WIDTH = 76
-_NOTHING = Products(0.0, 0.0, 0.0)
+_NOTHING = InnerProducts(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +55,18 @@ class FidelityReport:
     date: str
     machine: Machine
     build: Build
-    files: Sides[ModelFile]
+    files: ModelRoles[ModelFile]
     data: str
     data_sha256: str
     passages: int
     positions: int
-    merged: Kept
-    run_time: Kept | None
-    choice: Choice | None
+    merged: Fidelity
+    run_time: Fidelity | None
+    choice: Recommendation | None
     verdict: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - the files of a comparison, each by its name
+def run_fidelity(  # noqa: PLR0913 - the files of a comparison, each by its name
     reference: Path,
     shipped: Path,
     *,
@@ -76,7 +76,7 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     data: Path | None = None,
     tokens: int = 4096,
     threads: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> FidelityReport:
     """Compare a shipped file with the model in full precision, over texts that it was not made from.
 
@@ -100,24 +100,24 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
         AdapterError: the adapter is not one for `shipped_base`.
         RequestError: the files do not go together, a number is out of bounds, or `data` holds no text.
     """
-    check_whole("bench: tokens", tokens, 1)
-    models = sources(reference, shipped, base, shipped_base, adapter)
-    data = held_out() if data is None else data
+    check_integer("bench: tokens", tokens, 1)
+    models = model_sources(reference, shipped, base, shipped_base, adapter)
+    data = held_out_texts() if data is None else data
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with ExitStack() as handles:
-        engines = load(models, threads, handles)
+        engines = load_models(models, threads, handles)
         size = min(engine.context for engine in engines.present)
-        pieces = read_pieces(engines.reference, data, size, tokens)
-        tick = Ticker(progress, len(engines.present) * sum(len(piece.tokens) for piece in pieces))
+        pieces = read_windows(engines.reference, data, size, tokens)
+        tick = ProgressCounter(progress, len(engines.present) * sum(len(piece.tokens) for piece in pieces))
         values = np.concatenate([_measure(engines, piece, tick) for piece in pieces])  # (positions, ways, 7)
     passages = passages_of(pieces)
-    merged, run_time, choice = weigh(values, passages)
+    merged, run_time, choice = compare_merge_and_runtime(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(
         date=date,
         machine=machine,
         build=this_build(),
-        files=models.map(describe),
+        files=models.map(describe_model),
         data=str(data),
         data_sha256=file_sha256(data),
         passages=texts,
@@ -129,17 +129,17 @@ def run(  # noqa: PLR0913 - the files of a comparison, each by its name
     )
 
 
-def _warnings(texts: int, adapted: bool, merged: Kept) -> Iterator[str]:
+def _warnings(texts: int, adapted: bool, merged: Fidelity) -> Iterator[str]:
     if adapted and merged.effect is None:
         yield "warning: no adapter to measure: reference and base compute the same over these texts"
-    yield from few(texts)
+    yield from few_texts_warning(texts)
 
 
-def _measure(engines: Sides[Engine], piece: Piece, tick: Ticker) -> Array:
+def _measure(engines: ModelRoles[Engine], piece: Window, tick: ProgressCounter) -> Array:
     """Difference and Products at each position that counts, merged and at run time, (positions, ways, 7)."""
 
     def compute(engine: Engine) -> Logits:
-        logits = predict(engine, piece)  # (n, vocab)
+        logits = window_logits(engine, piece)  # (n, vocab)
         tick(len(piece.tokens))
         return logits
 
@@ -147,18 +147,18 @@ def _measure(engines: Sides[Engine], piece: Piece, tick: Ticker) -> Array:
     return np.array([list(_compare(logits, at, piece.tokens[at + 1])) for at in piece.counted])
 
 
-def _compare(logits: Sides[Logits], at: int, following: int) -> Iterator[tuple[float, ...]]:
+def _compare(logits: ModelRoles[Logits], at: int, following: int) -> Iterator[tuple[float, ...]]:
     """Both ways at one position, before the token `following`; logits are (n, vocab)."""
     row = logits.map(lambda rows: rows[at])  # (vocab,) each
     expected, base, shipped_base = log_probabilities(row.reference), row.base, row.shipped_base
-    full = None if base is None else effect(row.reference, base)
+    full = None if base is None else logit_effect(row.reference, base)
     for way in row.ways:
-        shown = None if shipped_base is None else effect(way, shipped_base)
-        found = _NOTHING if full is None or shown is None else products(shown, full)
-        yield (*difference(expected, log_probabilities(way), following), *found)
+        shown = None if shipped_base is None else logit_effect(way, shipped_base)
+        found = _NOTHING if full is None or shown is None else inner_products(shown, full)
+        yield (*position_divergence(expected, log_probabilities(way), following), *found)
 
 
-def table(report: FidelityReport) -> Table:
+def fidelity_table(report: FidelityReport) -> Table:
     """The shipped file and, where measured, the adapter at run time; verdict and circumstances below."""
     out = Table(
         "",
@@ -176,7 +176,7 @@ def table(report: FidelityReport) -> Table:
     return out
 
 
-def summary(report: FidelityReport) -> dict[str, str]:
+def fidelity_summary(report: FidelityReport) -> dict[str, str]:
     """The report in a few lines, each by its name."""
     divergence = report.merged.divergence
     lines = {
@@ -194,7 +194,7 @@ def summary(report: FidelityReport) -> dict[str, str]:
     return lines
 
 
-def _rows(report: FidelityReport, ways: Sequence[Kept]) -> Iterator[tuple[str, ...]]:
+def _rows(report: FidelityReport, ways: Sequence[Fidelity]) -> Iterator[tuple[str, ...]]:
     all_ = [way.divergence for way in ways]
     yield "KL from the reference, nats", *(way.kl_mean.text(4) for way in all_)
     yield "KL, 99th percentile", *(f"{way.kl_p99:.4f}" for way in all_)

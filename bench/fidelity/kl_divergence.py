@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...runtime.llama.library import Array as Logits
-from ..stats.bootstrap import by_passage, interval
+from ..stats.bootstrap import bootstrap_interval, sum_by_passage
 from ..stats.paired_ratio import Array, Interval
 
 _TAIL = 0.99
@@ -36,7 +36,7 @@ class Divergence:
     perplexity_ratio: Interval
 
 
-class Difference(NamedTuple):
+class PositionDivergence(NamedTuple):
     """The same at one position; a surprise is -log p of the token that follows, in nats."""
 
     kl: float
@@ -53,9 +53,9 @@ def log_probabilities(logits: Logits) -> Array:
     return shifted
 
 
-def difference(reference: Array, model: Array, following: int) -> Difference:
+def position_divergence(reference: Array, model: Array, following: int) -> PositionDivergence:
     """Compare two predictions of the token `following`, both as log_probabilities()."""
-    return Difference(
+    return PositionDivergence(
         kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
         same_top=float(reference.argmax() == model.argmax()),
         surprise=-float(model[following]),
@@ -63,7 +63,7 @@ def difference(reference: Array, model: Array, following: int) -> Difference:
     )
 
 
-def summarize(differences: Array, passages: NDArray[np.int64]) -> Divergence:
+def summarize_divergence(differences: Array, passages: NDArray[np.int64]) -> Divergence:
     """The figures of all positions.
 
     Args:
@@ -89,4 +89,4 @@ def _exp_mean(values: Array, passages: NDArray[np.int64]) -> Interval:
 
 def _mean(values: Array, passages: NDArray[np.int64]) -> Interval:
     counted = np.stack((values, np.ones_like(values)), axis=1)  # (positions, 2)
-    return interval(by_passage(counted, passages), lambda sums: sums[..., 0] / sums[..., 1])
+    return bootstrap_interval(sum_by_passage(counted, passages), lambda sums: sums[..., 0] / sums[..., 1])

@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 
 from ..stats.paired_ratio import Array, Interval
 from . import adapter_effect, kl_divergence
-from .adapter_effect import Effect
-from .kl_divergence import Difference, Divergence
+from .adapter_effect import AdapterEffect
+from .kl_divergence import Divergence, PositionDivergence
 
-ENOUGH = 0.9  # of slope and cosine: with less, the shipped model is another one than was trained
+SLOPE_MIN = 0.9  # of slope and cosine: with less, the shipped model is another one than was trained
 WORTH = 0.05  # of the effect: what an adapter at run time must keep more of it, as it costs speed
 
 Way = Literal["merged", "run-time"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Fidelity:
     """What one way keeps: of the predictions, and of the adapter's effect where that was measured."""
 
     divergence: Divergence
-    effect: Effect | None
+    effect: AdapterEffect | None
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Recommendation:
     """The two ways compared.
 
     Attributes:
@@ -39,7 +39,9 @@ class Choice:
     error_difference: Interval
 
 
-def weigh(values: Array, passages: NDArray[np.int64]) -> tuple[Kept, Kept | None, Choice | None]:
+def compare_merge_and_runtime(
+    values: Array, passages: NDArray[np.int64]
+) -> tuple[Fidelity, Fidelity | None, Recommendation | None]:
     """What merging keeps, what the adapter at run time keeps, and the two compared, as far as measured.
 
     Args:
@@ -47,11 +49,11 @@ def weigh(values: Array, passages: NDArray[np.int64]) -> tuple[Kept, Kept | None
             where the effect was not measured.
         passages: the passage that each position is from, (positions,).
     """
-    differences, products = np.split(values, [len(Difference._fields)], axis=2)
+    differences, products = np.split(values, [len(PositionDivergence._fields)], axis=2)
     merged, *run_time = (
-        Kept(
-            kl_divergence.summarize(differences[:, way], passages),
-            adapter_effect.summarize(products[:, way], passages),
+        Fidelity(
+            kl_divergence.summarize_divergence(differences[:, way], passages),
+            adapter_effect.summarize_effect(products[:, way], passages),
         )
         for way in range(values.shape[1])
     )
@@ -60,12 +62,12 @@ def weigh(values: Array, passages: NDArray[np.int64]) -> tuple[Kept, Kept | None
     return merged, run_time[0], None if merged.effect is None else _choose(products, passages)
 
 
-def _choose(products: Array, passages: NDArray[np.int64]) -> Choice:
+def _choose(products: Array, passages: NDArray[np.int64]) -> Recommendation:
     margin = adapter_effect.error_difference(products, passages)
-    return Choice("run-time" if margin.low > WORTH else "merged", margin)
+    return Recommendation("run-time" if margin.low > WORTH else "merged", margin)
 
 
-def verdict(merged: Kept, run_time: Kept | None, choice: Choice | None) -> Iterator[str]:
+def verdict(merged: Fidelity, run_time: Fidelity | None, choice: Recommendation | None) -> Iterator[str]:
     """What it comes to in words, a line each."""
     yield _perplexity(merged.divergence.perplexity_ratio)
     shown = merged.effect
@@ -76,14 +78,14 @@ def verdict(merged: Kept, run_time: Kept | None, choice: Choice | None) -> Itera
     yield from advice(merged, run_time, choice)
 
 
-def advice(merged: Kept, run_time: Kept | None, choice: Choice | None) -> Iterator[str]:
+def advice(merged: Fidelity, run_time: Fidelity | None, choice: Recommendation | None) -> Iterator[str]:
     """What to do about the adapter's effect, a line each; nothing where it was not measured."""
     shown = merged.effect
     if shown is None:
         return
-    if min(shown.slope.estimate, shown.cosine.estimate) < ENOUGH:
+    if min(shown.slope.estimate, shown.cosine.estimate) < SLOPE_MIN:
         yield (
-            f"warning: slope or cosine is below {ENOUGH}: the shipped file lost a part of its adapter; "
+            f"warning: slope or cosine is below {SLOPE_MIN}: the shipped file lost a part of its adapter; "
             "a type of more bits keeps more"
         )
     if choice is not None and run_time is not None and run_time.effect is not None:

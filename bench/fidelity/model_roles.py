@@ -18,7 +18,7 @@ U = TypeVar("U")
 
 
 @dataclass(frozen=True, slots=True)
-class Sides(Generic[T]):
+class ModelRoles(Generic[T]):
     """One thing of each model; None where there is no such model.
 
     Attributes:
@@ -35,9 +35,9 @@ class Sides(Generic[T]):
     shipped_base: T | None = None
     run_time: T | None = None
 
-    def map(self, function: Callable[[T], U]) -> "Sides[U]":
+    def map(self, function: Callable[[T], U]) -> "ModelRoles[U]":
         """What a function makes of each."""
-        return Sides(
+        return ModelRoles(
             function(self.reference),
             function(self.shipped),
             *(None if thing is None else function(thing) for thing in self._optional),
@@ -59,7 +59,7 @@ class Sides(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """A model's file, and what is applied to it at run time."""
 
     model: Path
@@ -77,9 +77,9 @@ class ModelFile:
     adapter: AdapterFile | None
 
 
-def sources(
+def model_sources(
     reference: Path, shipped: Path, base: Path | None, shipped_base: Path | None, adapter: Path | None
-) -> Sides[Source]:
+) -> ModelRoles[ModelSource]:
     """The models that these files make.
 
     Raises:
@@ -94,16 +94,16 @@ def sources(
         raise RequestError(
             f"bench fidelity: {adapter}: an adapter is given, but no shipped base to apply it to"
         )
-    return Sides(
-        Source(reference),
-        Source(shipped),
-        None if base is None else Source(base),
-        None if shipped_base is None else Source(shipped_base),
-        None if shipped_base is None or adapter is None else Source(shipped_base, adapter),
+    return ModelRoles(
+        ModelSource(reference),
+        ModelSource(shipped),
+        None if base is None else ModelSource(base),
+        None if shipped_base is None else ModelSource(shipped_base),
+        None if shipped_base is None or adapter is None else ModelSource(shipped_base, adapter),
     )
 
 
-def describe(source: Source) -> ModelFile:
+def describe_model(source: ModelSource) -> ModelFile:
     """Read the files' headers, and hash them."""
     header, adapter = read_header(source.model), source.adapter
     applied = (
@@ -118,7 +118,9 @@ def describe(source: Source) -> ModelFile:
     )
 
 
-def load(models: Sides[Source], threads: int | None, handles: ExitStack) -> Sides[Engine]:
+def load_models(
+    models: ModelRoles[ModelSource], threads: int | None, handles: ExitStack
+) -> ModelRoles[Engine]:
     """Load the models, to be closed by `handles`.
 
     Raises:

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import Header
 from ...runtime.calibration.corpus import passage_tokens, read_passages
-from ...runtime.engine.chat_template import Prompter, chat_template
+from ...runtime.engine.chat_template import PromptEncoder, read_chat_template
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.library import Array as Logits
 from ..stats.bootstrap import PASSAGES_MIN
-from .windows import Piece, cut
+from .windows import Window, cut_windows
 
-PIECE = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
+WINDOW_TOKENS = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
 _BATCH = 64
 
 
@@ -27,7 +27,7 @@ def open_reader(model: Path, threads: int | None, adapter: Path | None = None) -
         AdapterError: the adapter is not one for this model.
         RequestError: the number of threads is out of bounds.
     """
-    return Engine(model, adapter=adapter, context=PIECE, slots=1, threads=threads, batch=_BATCH)
+    return Engine(model, adapter=adapter, context=WINDOW_TOKENS, slots=1, threads=threads, batch=_BATCH)
 
 
 def check_vocabulary(reference: Header, other: Header) -> None:
@@ -46,7 +46,7 @@ def check_vocabulary(reference: Header, other: Header) -> None:
         )
 
 
-def read_pieces(reference: Engine, data: Path, size: int, positions: int) -> list[Piece]:
+def read_windows(reference: Engine, data: Path, size: int, positions: int) -> list[Window]:
     """The texts as this model's tokens, cut to pieces.
 
     Args:
@@ -59,8 +59,8 @@ def read_pieces(reference: Engine, data: Path, size: int, positions: int) -> lis
         RequestError: `data` cannot be read or holds no text, or none that is long enough.
     """
     model = reference.model
-    prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
-    pieces = cut(
+    prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    pieces = cut_windows(
         (passage_tokens(model, prompter, passage) for passage in read_passages(data)),
         begin=model.tokenize("", special=False, bos=True),
         size=size,
@@ -71,12 +71,12 @@ def read_pieces(reference: Engine, data: Path, size: int, positions: int) -> lis
     return pieces
 
 
-def passages_of(pieces: Sequence[Piece]) -> NDArray[np.int64]:
+def passages_of(pieces: Sequence[Window]) -> NDArray[np.int64]:
     """The passage that each position that counts is from, (positions,)."""
     return np.repeat([piece.passage for piece in pieces], [len(piece.counted) for piece in pieces])
 
 
-def predict(model: Engine, piece: Piece) -> Logits:
+def window_logits(model: Engine, piece: Window) -> Logits:
     """What a model predicts after each token of a piece, (n, vocab).
 
     Raises:
@@ -88,7 +88,7 @@ def predict(model: Engine, piece: Piece) -> Logits:
     return logits
 
 
-def few(texts: int) -> Iterator[str]:
+def few_texts_warning(texts: int) -> Iterator[str]:
     """A warning, where there are too few texts for an interval."""
     if texts < PASSAGES_MIN:
         yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"

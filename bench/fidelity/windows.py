@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Window:
     """A text by itself, from a passage or a part of one.
 
     Attributes:
@@ -25,7 +25,9 @@ class Piece:
         return range(self.start, len(self.tokens) - 1)
 
 
-def cut(passages: Iterable[Sequence[int]], begin: Sequence[int], size: int, positions: int) -> list[Piece]:
+def cut_windows(
+    passages: Iterable[Sequence[int]], begin: Sequence[int], size: int, positions: int
+) -> list[Window]:
     """Cut passages to pieces, and stop when there is enough.
 
     What a model predicts depends on the tokens up to there and nothing else. So where pieces begin alike, as
@@ -38,11 +40,11 @@ def cut(passages: Iterable[Sequence[int]], begin: Sequence[int], size: int, posi
         size: the most tokens of a piece, more than `begin` has.
         positions: the most that count in all.
     """
-    begin, seen, pieces = tuple(begin), set[tuple[int, ...]](), list[Piece]()
+    begin, seen, pieces = tuple(begin), set[tuple[int, ...]](), list[Window]()
     for number, passage in enumerate(passages):
         for tokens in _parts(tuple(passage), begin, size):
             start = next((at for at in range(len(tokens)) if tokens[: at + 1] not in seen), len(tokens))
-            piece = Piece(number, tokens[: start + positions + 1], start)
+            piece = Window(number, tokens[: start + positions + 1], start)
             if piece.counted:
                 pieces.append(piece)
                 positions -= len(piece.counted)

@@ -36,10 +36,10 @@ def read_report(path: Path, type_: type[T]) -> T:
         raise RequestError(f"{path}: {failure.strerror or failure}") from None
     except (ValueError, RecursionError):
         raise RequestError(f"{path}: is not JSON") from None
-    return restore(type_, said, str(path))
+    return from_json(type_, said, str(path))
 
 
-def restore(type_: type[T], said: Any, where: str) -> T:
+def from_json(type_: type[T], said: Any, where: str) -> T:
     """Make a dataclass of what asdict() made of one.
 
     Args:

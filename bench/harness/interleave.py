@@ -9,18 +9,18 @@ import numpy as np
 
 from ...runtime.engine.engine import Engine
 from ..stats.paired_ratio import Array, Interval, paired_ratio
-from .schedule import to_and_fro
+from .schedule import alternating_order
 
 SECONDS = "s"
-TURNS = 2  # of each model in a round
+ITERATIONS = 2  # of each model in a round
 PERCENTILES = (5, 25, 75, 95)
 
-Load = Callable[[], Engine]
+LoadEngine = Callable[[], Engine]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class PairedMeasurement:
     """One quantity of both sides.
 
     Attributes:
@@ -52,7 +52,7 @@ class Measure:
 
 
 def interleave(
-    sides: Sequence[Load],
+    sides: Sequence[LoadEngine],
     works: Sequence[Callable[[Engine, int], T]],
     rounds: int,
     tick: Callable[[], None] = lambda: None,
@@ -77,38 +77,40 @@ def interleave(
     taken: list[list[list[T]]] = [[[] for _ in sides] for _ in works]
     for number in range(rounds):
         with ExitStack() as loaded:
-            engines = {side: loaded.enter_context(sides[side]()) for side in to_and_fro(len(sides), number)}
+            engines = {
+                side: loaded.enter_context(sides[side]()) for side in alternating_order(len(sides), number)
+            }
             for engine in engines.values():
-                works[0](engine, TURNS * rounds)  # a number that no turn that counts has
+                works[0](engine, ITERATIONS * rounds)  # a number that no turn that counts has
                 tick()
             for work, of in zip(works, taken, strict=True):
-                for turn in range(TURNS * number, TURNS * (number + 1)):
-                    for side in to_and_fro(len(sides), turn):
+                for turn in range(ITERATIONS * number, ITERATIONS * (number + 1)):
+                    for side in alternating_order(len(sides), turn):
                         of[side].append(work(engines[side], turn))
                         tick()
     return taken
 
 
-def turns_of(sides: int, works: int, rounds: int) -> int:
+def count_iterations(sides: int, works: int, rounds: int) -> int:
     """How many turns interleave() has taken."""
-    return sides * rounds * (1 + TURNS * works) if works else 0
+    return sides * rounds * (1 + ITERATIONS * works) if works else 0
 
 
-def speed(tokens: int, seconds: Array) -> Measure:
+def tokens_per_second(tokens: int, seconds: Array) -> PairedMeasurement:
     """Tokens a second, from how long so many took in each turn, (2, rounds * TURNS)."""
     return _measure("tokens/s", tokens / seconds)
 
 
-def duration(seconds: Array) -> Measure:
+def duration(seconds: Array) -> PairedMeasurement:
     """Seconds, from those of each turn, (2, rounds * TURNS)."""
     return _measure(SECONDS, seconds)
 
 
-def _measure(unit: str, values: Array) -> Measure:
-    best = values.reshape(2, -1, TURNS)  # (2, rounds, TURNS)
+def _measure(unit: str, values: Array) -> PairedMeasurement:
+    best = values.reshape(2, -1, ITERATIONS)  # (2, rounds, TURNS)
     best = best.min(axis=2) if unit == SECONDS else best.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()
-    return Measure(
+    return PairedMeasurement(
         unit=unit,
         base=tuple(values[0].tolist()),
         adapted=tuple(values[1].tolist()),

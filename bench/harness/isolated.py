@@ -14,13 +14,13 @@ from ...errors import ThirteenError
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-def call(
+def run_isolated(
     module: str,
     arguments: Sequence[str],
     died: Callable[[int, str], ThirteenError],
     environment: Mapping[str, str] = _NOTHING,
 ) -> dict[str, Any]:
-    """Run a module of ours whose main() ends with answer().
+    """Run a module of ours whose main() ends with print_outcome().
 
     Args:
         module: its full name.
@@ -49,7 +49,7 @@ def call(
     return said
 
 
-def answer(work: Callable[[], dict[str, Any]]) -> int:
+def print_outcome(work: Callable[[], dict[str, Any]]) -> int:
     """Do the work and print what it returns or raises, as one JSON object.
 
     Returns:

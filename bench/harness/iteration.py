@@ -11,13 +11,13 @@ from ...errors import ModelFileError
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.model import Model
 from ...runtime.request import Request
-from .workload import Settings
+from .workload import Workload
 
 _SEED = 13
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Iteration:
     """Wall times in seconds, as a caller of the engine has them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Turn:
     question_tokens: int
 
 
-def take_turn(engine: Engine, number: int, settings: Settings) -> Turn:
+def run_iteration(engine: Engine, number: int, settings: Workload) -> Iteration:
     """Have an idle engine read a prompt, write tokens, and answer a question with one token.
 
     The engine is idle again afterwards, with no keys and values left. Every turn number has a prompt and a
@@ -44,9 +44,9 @@ def take_turn(engine: Engine, number: int, settings: Settings) -> Turn:
     vocabulary.
     """
     prompt = random_prompt(engine.model, number, settings.prompt_tokens)
-    prefill_s, decode_s = read_and_write(engine, prompt, settings.decode_tokens)
+    prefill_s, decode_s = time_prefill_and_decode(engine, prompt, settings.decode_tokens)
     first_token_s, question_tokens = _first_token(engine, f"What is {100 + number} times 13?")
-    return Turn(prefill_s, decode_s, first_token_s, question_tokens)
+    return Iteration(prefill_s, decode_s, first_token_s, question_tokens)
 
 
 def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
@@ -63,7 +63,9 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     return tuple(drawn.tolist())
 
 
-def read_and_write(engine: Engine, prompt: tuple[int, ...], decode_tokens: int) -> tuple[float, float]:
+def time_prefill_and_decode(
+    engine: Engine, prompt: tuple[int, ...], decode_tokens: int
+) -> tuple[float, float]:
     """Seconds to the first token, and from there over `decode_tokens` more.
 
     The whole is measured here, the first token where it is chosen: to be woken for it would disturb the rest.
@@ -75,7 +77,7 @@ def read_and_write(engine: Engine, prompt: tuple[int, ...], decode_tokens: int) 
     return end.timings.first_token_s, took - end.timings.first_token_s
 
 
-def write_together(engine: Engine, beginnings: Sequence[int], decode_tokens: int) -> float:
+def time_batched_decode(engine: Engine, beginnings: Sequence[int], decode_tokens: int) -> float:
     """Seconds for several sequences at once, each from a token on: these, and so many more of each."""
     requests = [Request((token,), max_tokens=1 + decode_tokens, ignore_end=True) for token in beginnings]
     began = perf_counter()

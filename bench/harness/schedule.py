@@ -6,11 +6,11 @@ Progress = Callable[[int, int], None]  # what is done, what there is in all
 Stage = Callable[[str], Progress]  # the progress of a stage by its name
 
 
-def silent(done: int, total: int) -> None:
+def no_progress(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-class Ticker:
+class ProgressCounter:
     """Counts what is done, turn by turn, and tells of it."""
 
     def __init__(self, progress: Progress, total: int) -> None:
@@ -23,6 +23,6 @@ class Ticker:
         self._progress(self._done, self._total)
 
 
-def to_and_fro(sides: int, number: int) -> Sequence[int]:
+def alternating_order(sides: int, number: int) -> Sequence[int]:
     """The order of a round's turns: reversed every other round, so that a drift meets all sides alike."""
     return range(sides)[:: -1 if number % 2 else 1]

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 
 _BATCH = 512
 _QUESTION_ROOM = 256  # tokens that the question of a turn has at least, template included
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Workload:
     """How much work, and with what.
 
     Attributes:
@@ -32,7 +32,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("prompt_tokens", "decode_tokens"):  # the others are checked where the engine is made
-            check_whole(f"bench: {name}", getattr(self, name), 1)
+            check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
     def context(self) -> int:
@@ -40,10 +40,10 @@ class Settings:
         return max(self.prompt_tokens + self.decode_tokens, self.longest, _QUESTION_ROOM)
 
 
-def load(
+def load_engine(
     model: Path,
     adapter: Path | None,
-    settings: Settings,
+    settings: Workload,
     *,
     slots: int = 1,
     make: Callable[..., Engine] = Engine,

@@ -34,7 +34,7 @@ class Energy:
     seconds: float
 
 
-class Meter(Protocol):
+class EnergyMeter(Protocol):
     """Something that meters energy.
 
     Attributes:
@@ -105,7 +105,7 @@ class Battery:
         return abs(_number(self._supply / "current_now")) * _number(self._supply / "voltage_now") / 1e12
 
 
-def find_meter(sys: Path = _SYS) -> Meter | None:
+def find_meter(sys: Path = _SYS) -> EnergyMeter | None:
     """The best meter that there is and that may be read; None where there is none.
 
     Most systems let only root read the counters of a processor.
@@ -117,7 +117,7 @@ def find_meter(sys: Path = _SYS) -> Meter | None:
     return None
 
 
-def measure(meter: Meter, decode: Callable[[], int]) -> Energy:
+def measure_energy(meter: EnergyMeter, decode: Callable[[], int]) -> Energy:
     """Meter decoding, repeated until the meter sees it.
 
     Args:

@@ -21,13 +21,13 @@ from ...runtime.engine.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
 from ...runtime.threads import physical_cores
 from ..harness import isolated
-from ..harness.from_json import restore
-from ..harness.iteration import random_prompt, read_and_write, take_turn
-from ..harness.workload import Settings, load
-from ..stats.format import ABSENT, megabytes, seconds
+from ..harness.from_json import from_json
+from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
+from ..harness.workload import Workload, load_engine
+from ..stats.format import NOT_AVAILABLE, megabytes, seconds
 from . import energy
 from .energy import Energy
-from .os_page_cache import drop
+from .os_page_cache import drop_from_page_cache
 from .resident_memory import Footprint, Resident, footprint, mapped_bytes, resident
 
 # The fields of a Footprint, in words: the last five come to the first.
@@ -43,7 +43,7 @@ PARTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryUse:
     """What one model took.
 
     Attributes:
@@ -68,7 +68,7 @@ class Memory:
     energy: Energy | None
 
 
-def measure(model: Path, adapter: Path | None, settings: Settings) -> Memory:
+def measure_memory(model: Path, adapter: Path | None, settings: Workload) -> MemoryUse:
     """Load a model, with an adapter or without, in a fresh process, and have it take a turn.
 
     Raises:
@@ -78,28 +78,28 @@ def measure(model: Path, adapter: Path | None, settings: Settings) -> Memory:
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(settings).items()]
     arguments += [] if adapter is None else [f"--adapter={adapter}"]
     arguments += ["--", str(model)]
-    said = isolated.call(
+    said = isolated.run_isolated(
         __name__,
         arguments,
         lambda status, last: ModelFileError(
             f"{model}: measuring its memory ended with status {status}: {last}"
         ),
     )
-    return restore(Memory, said, f"{model}: its memory")
+    return from_json(MemoryUse, said, f"{model}: its memory")
 
 
-def _measure_here(model: Path, adapter: Path | None, settings: Settings) -> Memory:
+def _measure_here(model: Path, adapter: Path | None, settings: Workload) -> MemoryUse:
     start_rss_bytes, before = _peak_rss_bytes(), resident()
     copied = _copied_bytes(model)
-    cold_start_s = _start_s(model, adapter, settings) if drop(model) else None
+    cold_start_s = _start_s(model, adapter, settings) if drop_from_page_cache(model) else None
     began = perf_counter()
-    with load(model, adapter, settings) as engine:
+    with load_engine(model, adapter, settings) as engine:
         load_s = perf_counter() - began
         warm_start_s = load_s + _first_token_s(engine, settings)
-        take_turn(engine, 0, settings)
+        run_iteration(engine, 0, settings)
         peak_rss_bytes, after = _peak_rss_bytes(), resident()
         steady = _split(engine, before, after, copied) if before and after else None
-        return Memory(
+        return MemoryUse(
             load_s=load_s,
             warm_start_s=warm_start_s,
             cold_start_s=cold_start_s,
@@ -110,16 +110,16 @@ def _measure_here(model: Path, adapter: Path | None, settings: Settings) -> Memo
         )
 
 
-def _start_s(model: Path, adapter: Path | None, settings: Settings) -> float:
+def _start_s(model: Path, adapter: Path | None, settings: Workload) -> float:
     """Seconds from nothing to a first token."""
     began = perf_counter()
-    with load(model, adapter, settings) as engine:
+    with load_engine(model, adapter, settings) as engine:
         loaded = perf_counter() - began
         return loaded + _first_token_s(engine, settings)
 
 
-def _first_token_s(engine: Engine, settings: Settings) -> float:
-    took, _ = read_and_write(engine, random_prompt(engine.model, 0, settings.prompt_tokens), 1)
+def _first_token_s(engine: Engine, settings: Workload) -> float:
+    took, _ = time_prefill_and_decode(engine, random_prompt(engine.model, 0, settings.prompt_tokens), 1)
     return took
 
 
@@ -137,17 +137,17 @@ def _split(engine: Engine, before: Resident, after: Resident, copied: int) -> Fo
     return footprint(before, after, mapped_bytes(header.path), copied, kv)
 
 
-def _energy(engine: Engine, settings: Settings) -> Energy | None:
+def _energy(engine: Engine, settings: Workload) -> Energy | None:
     meter = energy.find_meter()
     if meter is None:
         return None
     prompt = random_prompt(engine.model, 0, 1)
 
     def decode() -> int:
-        read_and_write(engine, prompt, settings.decode_tokens)
+        time_prefill_and_decode(engine, prompt, settings.decode_tokens)
         return 1 + settings.decode_tokens
 
-    return energy.measure(meter, decode)
+    return energy.measure_energy(meter, decode)
 
 
 def _peak_rss_bytes() -> int | None:
@@ -169,16 +169,16 @@ def _peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak << 10  # bytes there, KiB elsewhere
 
 
-def table(memory: Memory, model: Path) -> Table:
+def memory_table(memory: MemoryUse, model: Path) -> Table:
     """The figures, a row each."""
     out = Table("", title=Text(f"{model.name} in a process of its own"), title_justify="left", min_width=60)
     out.add_column("", justify="right")
-    for row in rows(memory):
+    for row in memory_rows(memory):
         out.add_row(*row)
     return out
 
 
-def rows(memory: Memory) -> Iterator[tuple[str, str]]:
+def memory_rows(memory: MemoryUse) -> Iterator[tuple[str, str]]:
     """What each figure is, and the figure."""
     yield "load, file in the cache, s", seconds(memory.load_s)
     yield "start to first token, file in the cache, s", seconds(memory.warm_start_s)
@@ -189,7 +189,7 @@ def rows(memory: Memory) -> Iterator[tuple[str, str]]:
     metered = memory.energy
     yield (
         "energy for a token, J",
-        f"{metered.joules_per_token:.3f} ({metered.source})" if metered else ABSENT,
+        f"{metered.joules_per_token:.3f} ({metered.source})" if metered else NOT_AVAILABLE,
     )
 
 
@@ -210,12 +210,12 @@ def main() -> int:
     given = _arguments()
 
     def measured() -> dict[str, Any]:
-        settings = Settings(
+        settings = Workload(
             given.prompt_tokens, given.decode_tokens, given.threads, given.batch, given.longest
         )
         return asdict(_measure_here(given.model, given.adapter, settings))
 
-    return isolated.answer(measured)
+    return isolated.print_outcome(measured)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,13 @@ from rich.text import Text
 
 from ...errors import ModelFileError, NoRoomError, RequestError
 from ...files.gguf_header import read_header
-from ...runtime.engine.memory_estimate import Need, need
+from ...runtime.engine.memory_estimate import MemoryEstimate, estimate_memory
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.profile import PROFILES
 from ..harness import isolated
-from ..harness.from_json import restore
-from ..harness.schedule import Progress, silent
-from .memory_limit_worker import Answered, Trial
+from ..harness.from_json import from_json
+from ..harness.schedule import Progress, no_progress
+from .memory_limit_worker import LimitOutcome, LimitSettings
 
 _GRAIN = 1_000_000  # bytes between the smallest cap that works and one that does not
 # One heap for all threads, and no threads of the linear algebra that the engine does not use: else they
@@ -35,7 +35,7 @@ NEED = {
 
 
 @dataclass(frozen=True, slots=True)
-class CapReport:
+class MemoryLimitReport:
     """What a model did under a cap.
 
     Attributes:
@@ -50,14 +50,16 @@ class CapReport:
 
     cap_bytes: int
     profile: str
-    need: Need
-    answered: Answered | None
+    need: MemoryEstimate
+    answered: LimitOutcome | None
     refusal: str | None
     smallest_bytes: int | None
     error: float | None
 
 
-def run(model: Path, cap_bytes: int, trial: Trial, progress: Progress = silent) -> CapReport:
+def run_memory_limit(
+    model: Path, cap_bytes: int, trial: LimitSettings, progress: Progress = no_progress
+) -> MemoryLimitReport:
     """Look for the smallest cap that will do, up to one; under that, answer questions and fill the context.
 
     Raises:
@@ -70,24 +72,24 @@ def run(model: Path, cap_bytes: int, trial: Trial, progress: Progress = silent) 
         raise RequestError(f"profile: {trial.profile!r} is not one of {', '.join(PROFILES)}")
     header = read_header(model)
     check_model(header)
-    told = need(header, replace(PROFILES[trial.profile], context=trial.context))
-    probe = partial(under, model, trial=trial, fill=False)
+    told = estimate_memory(header, replace(PROFILES[trial.profile], context=trial.context))
+    probe = partial(answer_under_limit, model, trial=trial, fill=False)
     try:
         probe(cap_bytes)
     except NoRoomError as refusal:
-        return CapReport(cap_bytes, trial.profile, told, None, str(refusal), None, None)
+        return MemoryLimitReport(cap_bytes, trial.profile, told, None, str(refusal), None, None)
     smallest = _smallest(probe, (header.file_bytes, cap_bytes), progress)
     while True:
         try:
-            answered = under(model, smallest, trial, fill=True)
+            answered = answer_under_limit(model, smallest, trial, fill=True)
             break
         except NoRoomError:  # a process' own address space is not the same to the page from run to run
             smallest += _GRAIN
     error = told.total_bytes / answered.peak_rss_bytes - 1
-    return CapReport(cap_bytes, trial.profile, told, answered, None, smallest, error)
+    return MemoryLimitReport(cap_bytes, trial.profile, told, answered, None, smallest, error)
 
 
-def under(model: Path, cap: int, trial: Trial, *, fill: bool) -> Answered:
+def answer_under_limit(model: Path, cap: int, trial: LimitSettings, *, fill: bool) -> LimitOutcome:
     """Have a model answer under a cap, in a process of its own; see capped.py.
 
     Raises:
@@ -100,10 +102,10 @@ def under(model: Path, cap: int, trial: Trial, *, fill: bool) -> Answered:
     def died(status: int, last: str) -> ModelFileError:
         return ModelFileError(f"{model}: under a cap of {cap / 1e6:,.0f} MB it died ({status}): {last}")
 
-    said = isolated.call(
+    said = isolated.run_isolated(
         "thirteen.bench.memory.memory_limit_worker", [*arguments, "--", str(model)], died, _LEAN
     )
-    return restore(Answered, said, f"{model}: under a cap")
+    return from_json(LimitOutcome, said, f"{model}: under a cap")
 
 
 def _smallest(answers: Callable[[int], object], between: tuple[int, int], progress: Progress) -> int:
@@ -121,7 +123,7 @@ def _smallest(answers: Callable[[int], object], between: tuple[int, int], progre
     return works
 
 
-def table(report: CapReport, model: Path) -> Table:
+def memory_limit_table(report: MemoryLimitReport, model: Path) -> Table:
     """The figures, a row each."""
     out = Table("", title=Text(f"{model.name}, {report.profile}"), title_justify="left", min_width=60)
     out.add_column("", justify="right")

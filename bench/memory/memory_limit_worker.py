@@ -16,7 +16,7 @@ from typing import Any
 
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.memory_estimate import kv_bytes
-from ...runtime.engine.prefix_cache import SHORTEST
+from ...runtime.engine.prefix_cache import LENGTH_MIN
 from ...runtime.request import Request
 from ..harness import isolated
 from ..harness.iteration import random_prompt
@@ -32,7 +32,7 @@ _NEAR = 0.97  # of what the prefix cache keeps: saved keys and values have a few
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LimitSettings:
     """What the engine is given.
 
     Attributes:
@@ -47,7 +47,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class LimitOutcome:
     """What an engine did under a limit.
 
     Attributes:
@@ -65,14 +65,14 @@ class Answered:
     peak_address_bytes: int
 
 
-def _answer(model: Path, trial: Trial, *, fill: bool) -> Answered:
+def _answer(model: Path, trial: LimitSettings, *, fill: bool) -> LimitOutcome:
     with Engine(model, **asdict(trial)) as engine:
         questions = QUESTIONS if fill else QUESTIONS[:1]
         for question in questions:
             engine.answer(question, max_tokens=_ANSWER)
         if fill:
             _fill(engine)
-        return Answered(engine.context, len(questions), fill, _status("VmHWM"), _status("VmPeak"))
+        return LimitOutcome(engine.context, len(questions), fill, _status("VmHWM"), _status("VmPeak"))
 
 
 def _fill(engine: Engine) -> None:
@@ -81,7 +81,7 @@ def _fill(engine: Engine) -> None:
     of_a_token = kv_bytes(header, profile, engine.context) / profile.slots / engine.context
     kept = int(profile.prefix_bytes / of_a_token * _NEAR)  # tokens
     lengths = [engine.context - 1]
-    if kept > SHORTEST:
+    if kept > LENGTH_MIN:
         length = min(kept, engine.context - 1)
         lengths += [length] * (kept // length + 1)
     for number, length in enumerate(lengths):
@@ -113,10 +113,10 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_AS, (given.cap, given.cap))
 
     def answered() -> dict[str, Any]:
-        trial = Trial(given.profile, given.context, given.threads)
+        trial = LimitSettings(given.profile, given.context, given.threads)
         return asdict(_answer(given.model, trial, fill=given.fill))
 
-    return isolated.answer(answered)
+    return isolated.print_outcome(answered)
 
 
 if __name__ == "__main__":

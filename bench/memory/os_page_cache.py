@@ -10,7 +10,7 @@ import numpy as np
 _COLD = 0.05  # of a file, that may still be there: the header is read to find out
 
 
-def drop(path: Path) -> bool:
+def drop_from_page_cache(path: Path) -> bool:
     """Ask the system to let go of a file's pages.
 
     Returns:
@@ -21,11 +21,11 @@ def drop(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    part = cached(path)
+    part = cached_fraction(path)
     return part is not None and part <= _COLD
 
 
-def cached(path: Path) -> float | None:
+def cached_fraction(path: Path) -> float | None:
     """The part of a file's pages that are in memory, from 0 to 1; None where the system does not tell."""
     try:
         mincore = ctypes.CDLL(None, use_errno=True).mincore

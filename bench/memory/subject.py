@@ -6,12 +6,12 @@ from pathlib import Path
 from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ..harness.adapter_file import AdapterFile, _describe_adapter
-from ..harness.workload import Settings
-from .memory import Memory, measure
+from ..harness.workload import Workload
+from .memory import MemoryUse, measure_memory
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Subject:
     """A model and its costs apart from speed.
 
     Attributes:
@@ -30,7 +30,7 @@ class Candidate:
     bits_per_weight: float
     sha256: str
     adapter: AdapterFile | None
-    memory: Memory
+    memory: MemoryUse
 
     @property
     def total_bytes(self) -> int:
@@ -38,19 +38,19 @@ class Candidate:
         return self.file_bytes + (self.adapter.file_bytes if self.adapter else 0)
 
 
-def describe(model: Path, adapter: Path | None, settings: Settings) -> Candidate:
+def describe_subject(model: Path, adapter: Path | None, settings: Workload) -> Subject:
     """Read and hash the files, then load them in a process of their own; so the load finds them read lately.
 
     Raises:
         ThirteenError: they cannot be read or run; see memory.measure().
     """
     header = read_header(model)
-    return Candidate(
+    return Subject(
         path=str(model),
         file_bytes=header.file_bytes,
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
         sha256=file_sha256(model),
         adapter=None if adapter is None else _describe_adapter(adapter),
-        memory=measure(model, adapter, settings),
+        memory=measure_memory(model, adapter, settings),
     )

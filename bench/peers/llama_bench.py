@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from .workload import Work
+from .peer import PeerWorkload
 
 
 class LlamaBench:
@@ -16,7 +16,7 @@ class LlamaBench:
 
     name = "llama-bench"
 
-    def __init__(self, model: Path, work: Work, command: str, batched: str | None) -> None:
+    def __init__(self, model: Path, work: PeerWorkload, command: str, batched: str | None) -> None:
         self._model, self._work, self._command, self._batched = model, work, command, batched
         self.version = self._single()[0]["build_commit"]
 

@@ -8,16 +8,16 @@ from typing import Self
 import llama_cpp
 import numpy as np
 
-from ...runtime.llama.compute_thread import DRIVER
-from .workload import Work
+from ...runtime.llama.compute_thread import COMPUTE_THREAD
+from .peer import PeerWorkload
 
 
-class HighLevel:
+class LlamaCppPython:
     """llama-cpp-python's own loop, one request after the other."""
 
     name = "llama-cpp-python"
 
-    def __init__(self, model: Path, work: Work) -> None:
+    def __init__(self, model: Path, work: PeerWorkload) -> None:
         self.version, self._work = version("llama-cpp-python"), work
         context = max(work.prompt_tokens, work.decode_tokens, work.short_prompt + work.short_answer) + 8
         self._llama = llama_cpp.Llama(
@@ -38,7 +38,7 @@ class HighLevel:
 
     def speeds(self, number: int) -> tuple[float, float, float]:
         """See Peer."""
-        return DRIVER.call(lambda: self._speeds(number))  # where this engine computes as well
+        return COMPUTE_THREAD.call(lambda: self._speeds(number))  # where this engine computes as well
 
     def _speeds(self, number: int) -> tuple[float, float, float]:
         work = self._work

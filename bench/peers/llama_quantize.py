@@ -35,7 +35,7 @@ _TEXT_MAX = 127  # bytes of a text that llama.cpp takes as a metadata value
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class StockFormat:
     """What llama.cpp is to make.
 
     Attributes:
@@ -54,14 +54,14 @@ class Stock:
 
 # Without those below 3 bits that llama.cpp would end the process over where an importance is missing.
 UNIFORM = tuple(
-    Stock("uniform", name)
+    StockFormat("uniform", name)
     for name in (
         *("Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "MXFP4", "IQ4_NL", "Q4_0", "Q4_K"),
         *("Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0"),
     )
 )
 MIXES = tuple(
-    Stock("mix", name)
+    StockFormat("mix", name)
     for name in (
         *("Q2_K", "IQ3_XXS", "IQ3_XS", "Q3_K_S", "IQ3_S", "IQ3_M", "Q3_K_M", "Q3_K_L", "IQ4_XS", "IQ4_NL"),
         *("Q4_0", "Q4_K_S", "Q4_K_M", "Q4_1", "Q5_0", "Q5_K_S", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0"),
@@ -70,10 +70,10 @@ MIXES = tuple(
 _KNOWN = (*UNIFORM, *MIXES)
 
 
-def quantize(
+def quantize_stock(
     source: Path,
     target: Path,
-    stock: Stock,
+    stock: StockFormat,
     *,
     importance: Path | None = None,
     threads: int | None = None,
@@ -95,7 +95,7 @@ def quantize(
     arguments = [f"--kind={stock.kind}", f"--name={stock.name}", f"--threads={threads or physical_cores()}"]
     arguments += [] if importance is None else [f"--importance={importance}"]
     try:
-        isolated.call(
+        isolated.run_isolated(
             __name__,
             [*arguments, "--", str(source), str(target)],
             lambda status, said: OutputError(
@@ -111,7 +111,9 @@ def _part(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 
-def _quantize_here(source: Path, target: Path, stock: Stock, importance: Path | None, threads: int) -> None:
+def _quantize_here(
+    source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
+) -> None:
     if stock not in _KNOWN:
         names = ", ".join(known.name for known in _KNOWN if known.kind == stock.kind)
         raise OutputError(f"{stock.name!r}: llama.cpp makes no such {stock.kind} file; there are {names}")
@@ -147,7 +149,7 @@ class _Log:
         return last.rpartition("failed to quantize: ")[2]
 
 
-def _params(stock: Stock, importance: Importance | None, threads: int) -> Any:
+def _params(stock: StockFormat, importance: Importance | None, threads: int) -> Any:
     """The call's parameters, which point into the importance."""
     params = llama_cpp.llama_model_quantize_default_params()
     params.nthread = threads
@@ -204,11 +206,11 @@ def main() -> int:
     given = _arguments()
 
     def made() -> dict[str, Any]:
-        stock = Stock(given.kind, given.name)
+        stock = StockFormat(given.kind, given.name)
         _quantize_here(given.source, given.target, stock, given.importance, given.threads)
         return {"file_bytes": given.target.stat().st_size}
 
-    return isolated.answer(made)
+    return isolated.print_outcome(made)
 
 
 if __name__ == "__main__":

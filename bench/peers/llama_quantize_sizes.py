@@ -23,14 +23,14 @@ from ...errors import ModelFileError
 from ...files.gguf_header import Header, read_header, row_bytes
 from ...runtime.llama.gguf_checks import check_model
 from ..harness import isolated
-from .llama_quantize import MIXES, UNIFORM, Kind, Stock
+from .llama_quantize import MIXES, UNIFORM, Kind, StockFormat
 
 # "[   3/ 290]  blk.0.attn_k.weight - [ 576, 192, 1, 1], type = f16, size = 0.211 MiB -> 0.056 MiB (q4_K)"
 _LINE = re.compile(r"\[ *\d+/ *\d+\] +(\S+) +- \[[^]]*\], type = +\S+, size = [^()]*?(?:\((\w+)\))?$")
 
 
 @dataclass(frozen=True, slots=True)
-class StockTensors:
+class StockSizes:
     """The tensors of one stock file.
 
     Attributes:
@@ -44,7 +44,7 @@ class StockTensors:
     nbytes: Mapping[str, int]
 
 
-def stock_tensors(model: Path) -> tuple[StockTensors, ...]:
+def stock_sizes(model: Path) -> tuple[StockSizes, ...]:
     """The tensors of all stock files of a model, as llama.cpp makes them with an importance matrix.
 
     Args:
@@ -53,7 +53,7 @@ def stock_tensors(model: Path) -> tuple[StockTensors, ...]:
     Raises:
         ModelFileError: it is not a GGUF, is damaged, or not a model that this build can run.
     """
-    return tuple(StockTensors(**one) for one in _call(model)["stock"])
+    return tuple(StockSizes(**one) for one in _call(model)["stock"])
 
 
 def mix_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
@@ -71,7 +71,7 @@ def mix_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
 
 
 def _call(model: Path, *options: str) -> dict[str, Any]:
-    return isolated.call(
+    return isolated.run_isolated(
         __name__,
         [*options, "--", str(model)],
         lambda status, last: ModelFileError(
@@ -83,7 +83,7 @@ def _call(model: Path, *options: str) -> dict[str, Any]:
 def _types_here(model: Path, mix: str) -> dict[str, Any]:
     header = read_header(model)
     check_model(header)
-    new = _dry_run(model, Stock("mix", mix), _Messages())
+    new = _dry_run(model, StockFormat("mix", mix), _Messages())
     old = {name: tensor.type.name for name, tensor in header.tensors.items()}
     return {"types": old | {name: type_.upper() for name, type_ in new.items()}}
 
@@ -112,7 +112,7 @@ class _Messages:
         self.text += text.decode("utf-8", "replace")
 
 
-def _dry_run(model: Path, stock: Stock, messages: _Messages) -> dict[str, str]:
+def _dry_run(model: Path, stock: StockFormat, messages: _Messages) -> dict[str, str]:
     """The new type of each tensor that would get another one, as llama.cpp names it."""
     params = llama_cpp.llama_model_quantize_default_params()
     params.nthread, params.dry_run = 1, True
@@ -140,7 +140,7 @@ def main() -> int:
     parser.add_argument("model", type=Path, metavar="FILE.gguf")
     parser.add_argument("--mix", choices=[stock.name for stock in MIXES])
     given = parser.parse_args()
-    return isolated.answer(
+    return isolated.print_outcome(
         lambda: _types_here(given.model, given.mix) if given.mix else _sizes_here(given.model)
     )
 

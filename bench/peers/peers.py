@@ -20,23 +20,23 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.gguf_header import Header, read_header
-from ...runtime.request import Request, check_whole
+from ...runtime.request import Request, check_integer
 from ...runtime.threads import physical_cores
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.iteration import random_prompt, read_and_write
-from ..harness.schedule import Progress, Ticker, silent, to_and_fro
-from ..harness.workload import Settings, load
+from ..harness.iteration import random_prompt, time_prefill_and_decode
+from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
+from ..harness.workload import Workload, load_engine
 from ..stats.paired_ratio import RATIO_LEVEL, Array, Interval, paired_ratio
 from .llama_bench import LlamaBench
-from .llama_cpp_python import HighLevel
-from .transformers import Transformers, missing
-from .workload import KINDS, Peer, Work
+from .llama_cpp_python import LlamaCppPython
+from .peer import KINDS, Peer, PeerWorkload
+from .transformers import Transformers, missing_packages
 
 ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Programs:
+class PeerPrograms:
     """What may be a peer beside what comes with this package; None where it is not named.
 
     Attributes:
@@ -55,13 +55,13 @@ class Thirteen:
 
     name = "thirteen"
 
-    def __init__(self, model: Path, work: Work) -> None:
+    def __init__(self, model: Path, work: PeerWorkload) -> None:
         self.version, self._work = version("thirteen"), work
-        single = Settings(work.prompt_tokens, 1 + work.decode_tokens, work.threads)
-        together = Settings(work.short_prompt, 1 + work.short_answer, work.threads)
+        single = Workload(work.prompt_tokens, 1 + work.decode_tokens, work.threads)
+        together = Workload(work.short_prompt, 1 + work.short_answer, work.threads)
         with ExitStack() as engines:
-            self._single = engines.enter_context(load(model, None, single))
-            self._together = engines.enter_context(load(model, None, together, slots=work.sequences))
+            self._single = engines.enter_context(load_engine(model, None, single))
+            self._together = engines.enter_context(load_engine(model, None, together, slots=work.sequences))
             self._engines = engines.pop_all()
 
     def __enter__(self) -> Self:
@@ -73,8 +73,12 @@ class Thirteen:
     def speeds(self, number: int) -> tuple[float, float, float]:
         """See Peer."""
         work, engine = self._work, self._single
-        read_s, _ = read_and_write(engine, random_prompt(engine.model, number, work.prompt_tokens), 1)
-        _, wrote_s = read_and_write(engine, random_prompt(engine.model, number, 1), work.decode_tokens)
+        read_s, _ = time_prefill_and_decode(
+            engine, random_prompt(engine.model, number, work.prompt_tokens), 1
+        )
+        _, wrote_s = time_prefill_and_decode(
+            engine, random_prompt(engine.model, number, 1), work.decode_tokens
+        )
         requests = [
             Request(
                 random_prompt(engine.model, number * work.sequences + one, work.short_prompt),
@@ -91,7 +95,7 @@ class Thirteen:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PeerRow:
     """One peer.
 
     Attributes:
@@ -126,19 +130,19 @@ class PeersReport:
     machine: Machine
     build: Build
     model: str
-    work: Work
+    work: PeerWorkload
     rounds: int
-    rows: tuple[Row, ...]
+    rows: tuple[PeerRow, ...]
     absent: tuple[str, ...]
 
 
-def run(
+def run_peers(
     model: Path,
     *,
-    work: Work | None = None,
+    work: PeerWorkload | None = None,
     rounds: int = ROUNDS,
-    programs: Programs | None = None,
-    progress: Progress = silent,
+    programs: PeerPrograms | None = None,
+    progress: Progress = no_progress,
 ) -> PeersReport:
     """Measure whatever is installed.
 
@@ -154,45 +158,45 @@ def run(
         RequestError: a number is out of bounds, a program that was named fails, or the checkpoint is none of
             that model.
     """
-    check_whole("bench: rounds", rounds, 1)
-    header, programs = read_header(model), programs or Programs()
-    work = work or Work(physical_cores())
+    check_integer("bench: rounds", rounds, 1)
+    header, programs = read_header(model), programs or PeerPrograms()
+    work = work or PeerWorkload(physical_cores())
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with ExitStack() as loaded:
         peers = [*_peers(header, work, programs, loaded)]
-        tick = Ticker(progress, (1 + rounds) * len(peers))
+        tick = ProgressCounter(progress, (1 + rounds) * len(peers))
         measured = np.full((rounds, len(peers), len(KINDS)), np.nan)
         for peer in peers:  # a warm-up, with a number that no round has
             peer.speeds(rounds)
             tick()
         for number in range(rounds):
-            for place in to_and_fro(len(peers), number):
+            for place in alternating_order(len(peers), number):
                 measured[number, place] = [speed or np.nan for speed in peers[place].speeds(number)]
                 tick()
     rows = tuple(_row(peer, measured[:, 0], measured[:, place]) for place, peer in enumerate(peers))
     return PeersReport(date, machine, this_build(), str(model), work, rounds, rows, tuple(_absent(programs)))
 
 
-def _peers(model: Header, work: Work, programs: Programs, loaded: ExitStack) -> Iterator[Peer]:
+def _peers(model: Header, work: PeerWorkload, programs: PeerPrograms, loaded: ExitStack) -> Iterator[Peer]:
     yield loaded.enter_context(Thirteen(model.path, work))
     if command := programs.llama_bench or shutil.which("llama-bench"):
         batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
         yield LlamaBench(model.path, work, command, batched)
-    yield loaded.enter_context(HighLevel(model.path, work))
+    yield loaded.enter_context(LlamaCppPython(model.path, work))
     if programs.checkpoint:
         yield Transformers(model, programs.checkpoint, work)
 
 
-def _absent(programs: Programs) -> Iterator[str]:
+def _absent(programs: PeerPrograms) -> Iterator[str]:
     if not (programs.llama_bench or shutil.which("llama-bench")):
         yield "llama-bench: not measured: it is not on the path, and --llama-bench names none"
     if not programs.checkpoint:
-        wanting = missing()
+        wanting = missing_packages()
         why = f"{' and '.join(wanting)} not installed" if wanting else "--checkpoint names no folder"
         yield f"transformers: not measured: {why}"
 
 
-def _row(peer: Peer, ours: Array, theirs: Array) -> Row:
+def _row(peer: Peer, ours: Array, theirs: Array) -> PeerRow:
     """Of speeds (rounds, kinds) of this engine and of a peer."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
@@ -200,10 +204,10 @@ def _row(peer: Peer, ours: Array, theirs: Array) -> Row:
         missing = bool(np.isnan(theirs[:, kind]).any())
         speeds[name] = None if missing else float(np.median(theirs[:, kind]))
         ratios[name] = None if missing else paired_ratio(theirs[:, kind], ours[:, kind])
-    return Row(peer.name, peer.version, speeds, ratios)
+    return PeerRow(peer.name, peer.version, speeds, ratios)
 
 
-def table(report: PeersReport) -> Table:
+def peers_table(report: PeersReport) -> Table:
     """A row for each peer, the circumstances below."""
     work = report.work
     out = Table(
@@ -224,7 +228,7 @@ def table(report: PeersReport) -> Table:
     return out
 
 
-def _cells(row: Row) -> Iterator[str]:
+def _cells(row: PeerRow) -> Iterator[str]:
     for kind in KINDS:
         speed, ratio = row.speeds[kind], row.ratios[kind]
         yield "none" if speed is None else f"{speed:.1f}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.gguf_header import Header
-from ...runtime.llama.compute_thread import DRIVER
-from .workload import Work
+from ...runtime.llama.compute_thread import COMPUTE_THREAD
+from .peer import PeerWorkload
 
 _PACKAGES = ("torch", "transformers")
 _SHAPE = {  # what the checkpoint has to have in common with the file: GGUF's key and config.json's
@@ -21,7 +21,7 @@ _SHAPE = {  # what the checkpoint has to have in common with the file: GGUF's ke
 }
 
 
-def missing() -> tuple[str, ...]:
+def missing_packages() -> tuple[str, ...]:
     """The packages that it takes and that are not installed."""
     return tuple(name for name in _PACKAGES if find_spec(name) is None)
 
@@ -31,7 +31,7 @@ class Transformers:
 
     name = "transformers"
 
-    def __init__(self, model: Header, checkpoint: Path, work: Work) -> None:
+    def __init__(self, model: Header, checkpoint: Path, work: PeerWorkload) -> None:
         """Load the checkpoint; import of torch included, that takes seconds.
 
         Args:
@@ -42,7 +42,7 @@ class Transformers:
         Raises:
             RequestError: packages are missing, or the folder is no checkpoint of a model of that shape.
         """
-        if absent := missing():
+        if absent := missing_packages():
             raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(absent)}")
         self._work, self._model = work, _load(checkpoint)
         _check_shape(model, self._model.config, checkpoint)
@@ -51,7 +51,7 @@ class Transformers:
 
     def speeds(self, number: int) -> tuple[float, float, float]:
         """See Peer."""
-        return DRIVER.call(lambda: self._speeds(number))  # where this engine computes as well
+        return COMPUTE_THREAD.call(lambda: self._speeds(number))  # where this engine computes as well
 
     def _speeds(self, number: int) -> tuple[float, float, float]:
         import torch  # noqa: PLC0415 - only where it is a peer
@@ -68,12 +68,12 @@ class Transformers:
             work.together / (both.first_s + both.rest_s),
         )
 
-    def generate(self, prompts: tuple[int, int], tokens: int) -> "Clock":
+    def generate(self, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
         """The times of so many tokens after random prompts (sequences, length)."""
         import torch  # noqa: PLC0415 - likewise
 
         ids = torch.randint(1, self._model.config.vocab_size // 2, prompts)
-        clock = Clock()
+        clock = StreamTimer()
         self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -85,7 +85,7 @@ class Transformers:
         return clock
 
 
-class Clock:
+class StreamTimer:
     """Told of the prompt and then of every token, as a streamer of transformers is; notes when."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ STYLE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ChartPoint:
     """A value at a place, and the range about it."""
 
     x: float
@@ -61,11 +61,11 @@ class Series:
     """Points that belong together."""
 
     name: str
-    points: tuple[Point, ...]
+    points: tuple[ChartPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LineChart:
     """Series over a common axis, from zero up; places that span far stand on a logarithmic one."""
 
     title: str
@@ -75,7 +75,7 @@ class Lines:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class IntervalMark:
     """An estimate, its interval, and its colour's number."""
 
     name: str
@@ -87,12 +87,12 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Marks:
+class IntervalChart:
     """Estimates with their intervals, a row each, beside a reference where there is one."""
 
     title: str
     x_label: str
-    marks: tuple[Mark, ...]
+    marks: tuple[IntervalMark, ...]
     reference: float | None = None
 
 
@@ -106,7 +106,7 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Bars:
+class BarChart:
     """Rows of segments from zero; the same name has the same colour in all."""
 
     title: str
@@ -114,10 +114,10 @@ class Bars:
     bars: tuple[Bar, ...]
 
 
-Chart: TypeAlias = Lines | Marks | Bars
+Chart: TypeAlias = LineChart | IntervalChart | BarChart
 
 
-def svg(chart: Chart, *, alone: bool) -> str:
+def render_svg(chart: Chart, *, alone: bool) -> str:
     """Draw a chart.
 
     Args:
@@ -125,11 +125,11 @@ def svg(chart: Chart, *, alone: bool) -> str:
         alone: as a file of its own, with the style sheet in it, or as a part of a page that has it.
     """
     match chart:
-        case Lines():
+        case LineChart():
             height, parts = _lines(chart)
-        case Marks():
+        case IntervalChart():
             height, parts = _marks(chart)
-        case Bars():
+        case BarChart():
             height, parts = _bars(chart)
     body = "".join(parts)
     name = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
@@ -140,7 +140,7 @@ def svg(chart: Chart, *, alone: bool) -> str:
     )
 
 
-def _lines(chart: Lines) -> tuple[float, list[str]]:
+def _lines(chart: LineChart) -> tuple[float, list[str]]:
     names = [series.name for series in chart.series]
     legend, top = _legend(names)
     points = [point for series in chart.series for point in series.points]
@@ -199,7 +199,7 @@ def _polyline(
         yield _marker(x, up(point.y), number)
 
 
-def _marks(chart: Marks) -> tuple[float, list[str]]:
+def _marks(chart: IntervalChart) -> tuple[float, list[str]]:
     bounds = [bound for mark in chart.marks for bound in (mark.low, mark.estimate, mark.high)]
     bounds += [] if chart.reference is None else [chart.reference]
     low, high = _spread(min(bounds), max(bounds))
@@ -224,7 +224,7 @@ def _marks(chart: Marks) -> tuple[float, list[str]]:
     return bottom + _BOTTOM, parts
 
 
-def _bars(chart: Bars) -> tuple[float, list[str]]:
+def _bars(chart: BarChart) -> tuple[float, list[str]]:
     names = list(dict.fromkeys(name for bar in chart.bars for name, _ in bar.segments))
     legend, top = _legend(names, squares=True)
     most = _nice(max(sum(length for _, length in bar.segments) for bar in chart.bars))

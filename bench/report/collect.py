@@ -11,15 +11,15 @@ from ...files.gguf_header import read_header
 from ...runtime.threads import default_threads, physical_cores
 from ..accuracy import accuracy
 from ..accuracy.accuracy import AccuracyReport
-from ..accuracy.datasets import load_set
-from ..accuracy.prompt_settings import Terms
+from ..accuracy.datasets import load_question_set
+from ..accuracy.prompt_settings import PromptSettings
 from ..fidelity import fidelity
 from ..fidelity.fidelity import FidelityReport
 from ..harness.from_json import read_report
-from ..harness.schedule import Stage, silent
+from ..harness.schedule import Stage, no_progress
 from ..peers import peers
-from ..peers.peers import PeersReport, Programs
-from ..peers.workload import Work
+from ..peers.peer import PeerWorkload
+from ..peers.peers import PeerPrograms, PeersReport
 from ..size import size
 from ..size.size import SizeReport
 from ..speed import latency
@@ -29,7 +29,7 @@ LENGTHS = (32, 128, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class ReportInputs:
     """Earlier measurements, each what its command printed with --json; None where there is none."""
 
     latency: Path | None = None
@@ -40,7 +40,7 @@ class Files:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ReportRequest:
     """What is to be measured beside latency and size.
 
     Attributes:
@@ -54,15 +54,15 @@ class Wanted:
     """
 
     data: str | None = None
-    terms: Terms | None = None
+    terms: PromptSettings | None = None
     limit: int | None = None
     reference: Path | None = None
     base_reference: Path | None = None
-    programs: Programs | None = None
+    programs: PeerPrograms | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class ReportData:
     """What a report is made of; None for what was not measured.
 
     Attributes:
@@ -91,17 +91,17 @@ _REPORTS: dict[str, type] = {
 }
 
 
-def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
-    files: Files,
+def collect(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+    files: ReportInputs,
     models: tuple[Path, Path] | None = None,
     *,
     adapter: Path | None = None,
-    wanted: Wanted | None = None,
+    wanted: ReportRequest | None = None,
     rounds: int = latency.ROUNDS,
     lengths: Sequence[int] = LENGTHS,
     threads: int | None = None,
-    stage: Stage = lambda name: silent,
-) -> Measured:
+    stage: Stage = lambda name: no_progress,
+) -> ReportData:
     """Read what there is of earlier measurements, and measure what can be of the rest.
 
     Args:
@@ -122,26 +122,28 @@ def gather(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     given = {name: path for name in _REPORTS if (path := getattr(files, name))}
     if models is None and not given:
         raise RequestError("bench report: neither models nor an earlier measurement's JSON are given")
-    if models is None and wanted not in {None, Wanted()}:
+    if models is None and wanted not in {None, ReportRequest()}:
         raise RequestError("bench report: there are no models to measure that of")
     found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in given.items()}
     raw = {name: json.loads(path.read_bytes()) for name, path in given.items()}
     if models:
-        measurements = _Measurements(*models, adapter, wanted or Wanted(), rounds, lengths, threads, stage)
+        measurements = _Measurements(
+            *models, adapter, wanted or ReportRequest(), rounds, lengths, threads, stage
+        )
         for name, measure in measurements.due(found):
             found[name] = measure()
             raw[name] = asdict(found[name])
-    return Measured(**found, raw=raw)
+    return ReportData(**found, raw=raw)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measurements:
-    """The measurements, as gather() was told."""
+    """The measurements, as collect() was told."""
 
     base: Path
     adapted: Path
     adapter: Path | None
-    wanted: Wanted
+    wanted: ReportRequest
     rounds: int
     lengths: Sequence[int]
     threads: int | None
@@ -162,7 +164,7 @@ class _Measurements:
         if "fidelity" in names:
             self._check_fidelity()
         if "accuracy" in names and wanted.data is not None:
-            load_set(wanted.data)
+            load_question_set(wanted.data)
         return due
 
     def _check_fidelity(self) -> None:
@@ -175,10 +177,10 @@ class _Measurements:
             read_header(path)
 
     def _size(self) -> SizeReport:
-        return size.run(self.adapted)
+        return size.run_size(self.adapted)
 
     def _latency(self) -> LatencyReport:
-        return latency.run(
+        return latency.run_latency(
             self.base,
             self.adapted,
             adapter=self.adapter,
@@ -189,14 +191,14 @@ class _Measurements:
         )
 
     def _peers(self) -> PeersReport:
-        work = Work(physical_cores() if self.threads is None else self.threads)
+        work = PeerWorkload(physical_cores() if self.threads is None else self.threads)
         programs, progress = self.wanted.programs, self.stage("peers")
-        return peers.run(self.adapted, work=work, programs=programs, progress=progress)
+        return peers.run_peers(self.adapted, work=work, programs=programs, progress=progress)
 
     def _fidelity(self) -> FidelityReport:
         reference, base = self.wanted.reference, self.wanted.base_reference
         assert reference, "it is wanted"
-        return fidelity.run(
+        return fidelity.run_fidelity(
             reference,
             self.adapted,
             base=base,
@@ -208,11 +210,11 @@ class _Measurements:
     def _accuracy(self) -> AccuracyReport:
         data, progress = self.wanted.data, self.stage("accuracy")
         assert data is not None, "it is wanted"
-        return accuracy.run(
+        return accuracy.run_accuracy(
             self.adapted,
             data,
             self.wanted.terms
-            or Terms(threads=default_threads().decode if self.threads is None else self.threads),
+            or PromptSettings(threads=default_threads().decode if self.threads is None else self.threads),
             base=self.base,
             adapter=self.adapter,
             limit=self.wanted.limit,

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from .chart import STYLE, svg
+from .chart import STYLE, render_svg
 from .document import Block, Card, Cards, Cell, Document, Figure, Link, Notes, Paragraph, Section, Table
 
 _STYLE = (
@@ -31,7 +31,7 @@ _STYLE = (
 )
 
 
-def page(document: Document) -> str:
+def render_html(document: Document) -> str:
     """Write a document as HTML; whatever is text in it stays text."""
     title, body = escape(document.title), "".join(map(_section, document.sections))
     return (
@@ -54,7 +54,7 @@ def _section(section: Section) -> str:
 
 def _figure(figure: Figure) -> str:
     caption = escape(figure.chart.title)
-    return f"<figure><figcaption>{caption}</figcaption>{svg(figure.chart, alone=False)}</figure>"
+    return f"<figure><figcaption>{caption}</figcaption>{render_svg(figure.chart, alone=False)}</figure>"
 
 
 def _block(block: Block) -> str:

@@ -13,7 +13,9 @@ from .document import Cell, Link, Table
 NOT_MEASURED = "not measured here"
 
 
-def table(latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None) -> Table:
+def literature_table(
+    latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
+) -> Table:
     """A row for each claim.
 
     What was measured stands beside a claim only if it is of the same base, which the size report knows, and
@@ -37,14 +39,14 @@ def _measured(
 ) -> str | None:
     if claim.kind == "latency":
         return _latency(latency) if latency else None
-    if size is None or not of_base(size, claim.base):
+    if size is None or not is_base(size, claim.base):
         return None
     if claim.kind == "size":
         return _size(size)
     return _accuracy(claim, answers, size) if answers else None
 
 
-def of_base(size: SizeReport, name: str) -> bool:
+def is_base(size: SizeReport, name: str) -> bool:
     """Whether a file was made of that base of the catalogue, as far as its provenance tells."""
     try:
         hub_id = catalogue().base(name).hub_id

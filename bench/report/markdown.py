@@ -9,7 +9,7 @@ _MEANING = re.compile(r"([\\`*_\[\]<>|~#&!$])")  # characters that could begin m
 _LIST = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what could begin a list, or underline a title
 
 
-def markdown(document: Document, figures: str) -> str:
+def render_markdown(document: Document, figures: str) -> str:
     """Write a document as Markdown; whatever is text in it stays text.
 
     Args:

@@ -6,37 +6,37 @@ from pathlib import Path
 
 from ...errors import OutputError
 from . import literature, sections
-from .chart import svg
-from .collect import Measured
+from .chart import render_svg
+from .collect import ReportData
 from .document import Document, Figure, Section
-from .html import page
-from .markdown import markdown
+from .html import render_html
+from .markdown import render_markdown
 
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
 
 
-def compose(measured: Measured) -> Document:
+def compose_report(measured: ReportData) -> Document:
     """The report as a document."""
     speeds, sizes, answers, kept = measured.latency, measured.size, measured.accuracy, measured.fidelity
-    claims = Section("What was published", (literature.table(speeds, sizes, answers),))
+    claims = Section("What was published", (literature.literature_table(speeds, sizes, answers),))
     return Document(
         title=_title(measured),
         lead="Speed, accuracy, size and memory of an adapted model beside its base, by thirteen bench.",
         sections=(
-            sections.headline(speeds, sizes, answers),
-            sections.speed(speeds),
-            sections.accuracy(answers),
-            sections.size(sizes),
-            sections.memory(speeds),
-            sections.fidelity(kept),
-            sections.peers(measured.peers),
+            sections.headline_section(speeds, sizes, answers),
+            sections.speed_section(speeds),
+            sections.accuracy_section(answers),
+            sections.size_section(sizes),
+            sections.memory_section(speeds),
+            sections.fidelity_section(kept),
+            sections.peers_section(measured.peers),
             claims,
-            sections.circumstances(speeds, answers, kept or measured.peers),
+            sections.environment_section(speeds, answers, kept or measured.peers),
         ),
     )
 
 
-def _title(measured: Measured) -> str:
+def _title(measured: ReportData) -> str:
     if speeds := measured.latency:
         adapter = f" + {Path(speeds.adapted.adapter.path).name}" if speeds.adapted.adapter else ""
         return f"{Path(speeds.adapted.path).name}{adapter} beside {Path(speeds.base.path).name}"
@@ -50,7 +50,7 @@ def _title(measured: Measured) -> str:
     return Path(measured.peers.model).name
 
 
-def check_folder(folder: Path) -> None:
+def check_report_folder(folder: Path) -> None:
     """Raise OutputError if a report cannot be written to a folder: before the work, not after."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder cannot be written to")
 
 
-def write(measured: Measured, folder: Path) -> Path:
+def write_report(measured: ReportData, folder: Path) -> Path:
     """Write report.html, report.md, and the charts and raw JSON in folders beside them.
 
     Returns:
@@ -69,14 +69,17 @@ def write(measured: Measured, folder: Path) -> Path:
     Raises:
         OutputError: the folder cannot be written to.
     """
-    document = compose(measured)
+    document = compose_report(measured)
     texts = {
         **{f"{_RAW}/{name}.json": json.dumps(said, indent=1) + "\n" for name, said in measured.raw.items()},
-        **{f"{_FIGURES}/{figure.name}.svg": svg(figure.chart, alone=True) for figure in _figures(document)},
-        _TEXT: markdown(document, _FIGURES),
-        _PAGE: page(document),
+        **{
+            f"{_FIGURES}/{figure.name}.svg": render_svg(figure.chart, alone=True)
+            for figure in _figures(document)
+        },
+        _TEXT: render_markdown(document, _FIGURES),
+        _PAGE: render_html(document),
     }
-    check_folder(folder)
+    check_report_folder(folder)
     try:
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)

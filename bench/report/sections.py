@@ -3,21 +3,20 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..accuracy.accuracy import AccuracyReport, Side
+from ..accuracy.accuracy import AccuracyReport, ModelResult
 from ..fidelity.fidelity import FidelityReport
-from ..fidelity.merge_or_runtime import Kept
-from ..harness.interleave import PERCENTILES, Measure
-from ..memory.memory import Memory
-from ..memory.memory import rows as memory_rows
-from ..memory.subject import Candidate
-from ..peers.peers import PeersReport, Row, Thirteen
-from ..peers.workload import KINDS
-from ..size.size import SizeReport, near
+from ..fidelity.merge_or_runtime import Fidelity
+from ..harness.interleave import PERCENTILES, PairedMeasurement
+from ..memory.memory import MemoryUse, memory_rows
+from ..memory.subject import Subject
+from ..peers.peer import KINDS
+from ..peers.peers import PeerRow, PeersReport, Thirteen
+from ..size.size import SizeReport, stock_near
 from ..speed.latency import LatencyReport
-from ..speed.length_sweep import Length
-from ..stats.format import ABSENT, megabytes
+from ..speed.length_sweep import LengthSpeeds
+from ..stats.format import NOT_AVAILABLE, megabytes
 from ..stats.paired_ratio import RATIO_LEVEL, Interval
-from .chart import Bar, Bars, Lines, Mark, Marks, Point, Series
+from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
 from .document import Block, Card, Cards, Figure, Notes, Paragraph, Section, Table
 from .literature import NOT_MEASURED
 
@@ -26,7 +25,7 @@ _SPLIT = ("program_bytes", "mapped_bytes", "copied_bytes", "kv_bytes", "other_by
 _SPLIT_NAMES = ("program", "weights, mapped", "weights, laid out anew", "keys and values", "buffers and rest")
 
 
-def headline(
+def headline_section(
     latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
 ) -> Section:
     """Four figures, and what they come to in words."""
@@ -70,11 +69,11 @@ def _memory_card(latency: LatencyReport | None) -> Card:
     peaks = [side.memory.peak_rss_bytes for side in (latency.base, latency.adapted)] if latency else []
     base, adapted = peaks or (None, None)
     if base is None or adapted is None:
-        return Card("peak memory", "unknown", ABSENT if latency else NOT_MEASURED)
+        return Card("peak memory", "unknown", NOT_AVAILABLE if latency else NOT_MEASURED)
     return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base's")
 
 
-def speed(latency: LatencyReport | None) -> Section:
+def speed_section(latency: LatencyReport | None) -> Section:
     """Speeds, their ratios, and how they fall with the length of the text."""
     if latency is None:
         return _missing("Speed", "thirteen bench latency BASE ADAPTED --json")
@@ -88,13 +87,13 @@ def _speed_figures(latency: LatencyReport) -> Iterator[Block]:
         for name, measure in measures.items()
     )
     yield Figure(
-        "ratios", Marks("Adapted beside base", f"adapted / base, {RATIO_LEVEL} interval", marks, 1.0)
+        "ratios", IntervalChart("Adapted beside base", f"adapted / base, {RATIO_LEVEL} interval", marks, 1.0)
     )
     lengths = latency.lengths
     if lengths:
         yield Figure(
             "decode",
-            Lines(
+            LineChart(
                 "Decode speed by length of the text",
                 "tokens before; bars: 5th to 95th percentile",
                 "tokens/s",
@@ -103,7 +102,7 @@ def _speed_figures(latency: LatencyReport) -> Iterator[Block]:
         )
         yield Figure(
             "first-token",
-            Lines(
+            LineChart(
                 "Time to the first token by length of the prompt",
                 "tokens of prompt; bars: 5th to 95th percentile",
                 "milliseconds",
@@ -112,11 +111,13 @@ def _speed_figures(latency: LatencyReport) -> Iterator[Block]:
         )
 
 
-def _series(lengths: Sequence[Length], measures: Sequence[Measure], scale: float) -> tuple[Series, ...]:
-    def point(tokens: int, measure: Measure, side: str) -> Point:
+def _series(
+    lengths: Sequence[LengthSpeeds], measures: Sequence[PairedMeasurement], scale: float
+) -> tuple[Series, ...]:
+    def point(tokens: int, measure: PairedMeasurement, side: str) -> ChartPoint:
         tail = getattr(measure, f"{side}_percentiles")
         median = getattr(measure, f"{side}_median")
-        return Point(tokens, scale * median, scale * tail[0], scale * tail[-1])
+        return ChartPoint(tokens, scale * median, scale * tail[0], scale * tail[-1])
 
     return tuple(
         Series(
@@ -142,7 +143,7 @@ def _speed_table(latency: LatencyReport) -> Table:
     return Table("Medians over all turns, and the ratios paired by round", header, tuple(rows))
 
 
-def _speed_row(name: str, measure: Measure, scale: float) -> tuple[str, ...]:
+def _speed_row(name: str, measure: PairedMeasurement, scale: float) -> tuple[str, ...]:
     def spread(percentiles: tuple[float, ...]) -> str:
         return f"{scale * percentiles[0]:.1f} to {scale * percentiles[-1]:.1f}"
 
@@ -156,7 +157,7 @@ def _speed_row(name: str, measure: Measure, scale: float) -> tuple[str, ...]:
     )
 
 
-def accuracy(answers: AccuracyReport | None) -> Section:
+def accuracy_section(answers: AccuracyReport | None) -> Section:
     """Right answers with their intervals, and what became of the others."""
     if answers is None:
         return _missing("Accuracy", "thirteen bench accuracy ADAPTED --base BASE --data SET --json")
@@ -167,7 +168,9 @@ def accuracy(answers: AccuracyReport | None) -> Section:
         for name, side in present.items()
     )
     title = f"Right answers, {answers.data}, {answers.terms.prompt}"
-    blocks: list[Block] = [Figure("accuracy", Marks(title, "% of the questions, 95 % interval", marks))]
+    blocks: list[Block] = [
+        Figure("accuracy", IntervalChart(title, "% of the questions, 95 % interval", marks))
+    ]
     blocks.append(_answer_table(present))
     if paired := answers.paired:
         blocks.append(
@@ -179,13 +182,13 @@ def accuracy(answers: AccuracyReport | None) -> Section:
     return Section("Accuracy", tuple(blocks))
 
 
-def _answer_table(sides: dict[str, Side]) -> Table:
+def _answer_table(sides: dict[str, ModelResult]) -> Table:
     names = ("questions", "correct", "wrong", "truncated", "unparsed", "errors")
     rows = tuple((name, *(str(getattr(side.scores, name)) for side in sides.values())) for name in names)
     return Table("What became of the questions; an error is not a wrong answer", ("", *sides), rows)
 
 
-def size(report: SizeReport | None) -> Section:
+def size_section(report: SizeReport | None) -> Section:
     """Bytes by kind of tensor and type, beside llama.cpp's own files."""
     if report is None:
         return _missing("Size", "thirteen bench size ADAPTED --json")
@@ -197,8 +200,8 @@ def size(report: SizeReport | None) -> Section:
         )
         for group in report.groups
     )
-    chart = Bars(f"{Path(report.path).name} by kind of tensor and type", "MB", bars)
-    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in near(report))
+    chart = BarChart(f"{Path(report.path).name} by kind of tensor and type", "MB", bars)
+    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock_near(report))
     blocks: list[Block] = [Figure("size", chart), Paragraph(_size_text(report))]
     if rows:
         title = "llama.cpp's own files of these tensors, about that size"
@@ -216,30 +219,32 @@ def _size_text(report: SizeReport) -> str:
     return said
 
 
-def memory(latency: LatencyReport | None) -> Section:
+def memory_section(latency: LatencyReport | None) -> Section:
     """What is resident and for what, starts, and energy."""
     title = "Memory, start and energy"
     if latency is None:
         return _missing(title, "thirteen bench latency BASE ADAPTED --json")
     sides = dict(zip(_SIDES, (latency.base.memory, latency.adapted.memory), strict=True))
     bars = tuple(bar for name, of in sides.items() for bar in _memory_bar(name, of))
-    chart = [Figure("memory", Bars("Resident after a turn, by what it is for", "MB", bars))] if bars else []
+    chart = (
+        [Figure("memory", BarChart("Resident after a turn, by what it is for", "MB", bars))] if bars else []
+    )
     return Section(title, (*chart, _memory_table(sides)))
 
 
-def _memory_bar(name: str, of: Memory) -> Iterator[Bar]:
+def _memory_bar(name: str, of: MemoryUse) -> Iterator[Bar]:
     if of.steady:
         parts = (max(0, getattr(of.steady, part)) / 1e6 for part in _SPLIT)
         yield Bar(name, tuple(zip(_SPLIT_NAMES, parts, strict=True)), _mb(of.steady.rss_bytes))
 
 
-def _memory_table(sides: dict[str, Memory]) -> Table:
+def _memory_table(sides: dict[str, MemoryUse]) -> Table:
     figures = zip(*map(memory_rows, sides.values()), strict=True)  # each of all sides
     rows = tuple((of_sides[0][0].strip(), *(figure for _, figure in of_sides)) for of_sides in figures)
     return Table("Each model in a process of its own", ("", *sides), rows)
 
 
-def fidelity(report: FidelityReport | None) -> Section:
+def fidelity_section(report: FidelityReport | None) -> Section:
     """What quantizing kept of the model and of the adapter's effect."""
     title = "Fidelity"
     if report is None:
@@ -251,20 +256,20 @@ def fidelity(report: FidelityReport | None) -> Section:
         ("perplexity / full precision's", *(of.divergence.perplexity_ratio.text(4) for of in ways.values())),
     )
     marks = tuple(mark for name, of in ways.items() for mark in _effect_marks(name, of))
-    chart = Marks("The adapter's effect on the logits that is left", "1 = all of it", marks, 1.0)
+    chart = IntervalChart("The adapter's effect on the logits that is left", "1 = all of it", marks, 1.0)
     figure = [Figure("effect", chart)] if marks else []
     table = Table(f"Over {report.positions:,} positions of held-out text", ("", *ways), rows)
     return Section(title, (*figure, table, Notes(report.verdict)))
 
 
-def _effect_marks(way: str, kept: Kept) -> Iterator[Mark]:
+def _effect_marks(way: str, kept: Fidelity) -> Iterator[IntervalMark]:
     if kept.effect:
         colour = 1 if way == "merged" else 2
         yield _mark(f"{way}: slope", kept.effect.slope, 2, colour=colour)
         yield _mark(f"{way}: cosine", kept.effect.cosine, 2, colour=colour)
 
 
-def peers(report: PeersReport | None) -> Section:
+def peers_section(report: PeersReport | None) -> Section:
     """The same file through other programs."""
     title = "Beside other programs"
     if report is None:
@@ -283,14 +288,14 @@ def peers(report: PeersReport | None) -> Section:
     return Section(title, (table, *([Notes(report.absent)] if report.absent else [])))
 
 
-def _peer_cell(row: Row, kind: str) -> str:
+def _peer_cell(row: PeerRow, kind: str) -> str:
     speed, ratio = row.speeds.get(kind), row.ratios.get(kind)
     if speed is None or ratio is None:
         return "none"
     return f"{speed:.1f}" if row.name == Thirteen.name else f"{speed:.1f}; {ratio.text(3)}"
 
 
-def circumstances(
+def environment_section(
     latency: LatencyReport | None,
     answers: AccuracyReport | None,
     other: FidelityReport | PeersReport | None,
@@ -344,7 +349,7 @@ def _work(latency: LatencyReport) -> str:
     )
 
 
-def _file(side: Candidate) -> str:
+def _file(side: Subject) -> str:
     adapter = (
         f"; adapter {Path(side.adapter.path).name}, sha256 {side.adapter.sha256}" if side.adapter else ""
     )
@@ -357,9 +362,9 @@ def _missing(title: str, command: str) -> Section:
     )
 
 
-def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: int = 1) -> Mark:
+def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: int = 1) -> IntervalMark:
     low, estimate, high = (scale * bound for bound in (interval.low, interval.estimate, interval.high))
-    return Mark(name, low, estimate, high, interval.text(digits, scale), colour)
+    return IntervalMark(name, low, estimate, high, interval.text(digits, scale), colour)
 
 
 def _mb(nbytes: float) -> str:

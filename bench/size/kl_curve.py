@@ -20,23 +20,35 @@ from rich.text import Text
 
 from ...files.gguf_header import Header
 from ...files.hashing import file_sha256
-from ...models.texts import held_out
+from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.library import Array as Logits
-from ...runtime.request import check_whole
-from ..fidelity.kl_divergence import Difference, difference, log_probabilities, summarize
-from ..fidelity.model_roles import ModelFile, Source, describe
-from ..fidelity.text_logits import check_vocabulary, few, open_reader, passages_of, predict, read_pieces
-from ..fidelity.windows import Piece
+from ...runtime.request import check_integer
+from ..fidelity.kl_divergence import (
+    PositionDivergence,
+    log_probabilities,
+    position_divergence,
+    summarize_divergence,
+)
+from ..fidelity.model_roles import ModelFile, ModelSource, describe_model
+from ..fidelity.text_logits import (
+    check_vocabulary,
+    few_texts_warning,
+    open_reader,
+    passages_of,
+    read_windows,
+    window_logits,
+)
+from ..fidelity.windows import Window
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, Stage, Ticker
-from .size_matched import EQUAL, STOCK, Comparison, Kind, Measured, Point, compare
+from ..harness.schedule import Progress, ProgressCounter, Stage
+from .size_matched import EQUAL, STOCK, Comparison, CurvePoint, Kind, MeasuredFile, compare_at_equal_size
 
 GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CurveEntry:
     """A file to measure; see Point.
 
     Attributes:
@@ -80,14 +92,14 @@ class CurveReport:
     data_sha256: str
     passages: int
     positions: int
-    points: tuple[Point, ...]
+    points: tuple[CurvePoint, ...]
     comparisons: tuple[Comparison, ...]
     verdict: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - what a measurement can be told, each with its default
+def run_curve(  # noqa: PLR0913 - what a measurement can be told, each with its default
     reference: Path,
-    entries: Iterable[Entry],
+    entries: Iterable[CurveEntry],
     *,
     data: Path | None = None,
     tokens: int = 4096,
@@ -116,8 +128,8 @@ def run(  # noqa: PLR0913 - what a measurement can be told, each with its defaul
         RequestError: a number is out of bounds, or `data` holds no text.
         ThirteenError: whatever `entries` raises.
     """
-    check_whole("bench: tokens", tokens, 1)
-    data = held_out() if data is None else data
+    check_integer("bench: tokens", tokens, 1)
+    data = held_out_texts() if data is None else data
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with TemporaryFile(dir=scratch) as kept:
         expected = _read_reference(reference, data, tokens, threads, kept, stage("reading the reference"))
@@ -127,7 +139,7 @@ def run(  # noqa: PLR0913 - what a measurement can be told, each with its defaul
         ]
     measured.sort(key=lambda one: one.point.file_bytes)
     comparisons = tuple(
-        compare(one, measured, kind, expected.passages)
+        compare_at_equal_size(one, measured, kind, expected.passages)
         for one in measured
         if one.point.kind == "planned"
         for kind in STOCK
@@ -137,7 +149,7 @@ def run(  # noqa: PLR0913 - what a measurement can be told, each with its defaul
         date=date,
         machine=machine,
         build=this_build(),
-        reference=describe(Source(reference)),
+        reference=describe_model(ModelSource(reference)),
         weights=expected.header.weights,
         data=str(data),
         data_sha256=file_sha256(data),
@@ -145,7 +157,7 @@ def run(  # noqa: PLR0913 - what a measurement can be told, each with its defaul
         positions=len(expected.passages),
         points=tuple(one.point for one in measured),
         comparisons=comparisons,
-        verdict=(*_verdict(comparisons), *few(texts)),
+        verdict=(*_verdict(comparisons), *few_texts_warning(texts)),
     )
 
 
@@ -161,16 +173,16 @@ class _Expected:
     """
 
     header: Header
-    pieces: Sequence[Piece]
+    pieces: Sequence[Window]
     passages: NDArray[np.int64]
     logits: Logits
 
 
-def _read_reference(  # noqa: PLR0913, PLR0917 - as run(), with the file for the logits
+def _read_reference(  # noqa: PLR0913, PLR0917 - as run_curve(), with the file for the logits
     reference: Path, data: Path, tokens: int, threads: int | None, kept: IO[bytes], progress: Progress
 ) -> _Expected:
     with open_reader(reference, threads) as model:
-        pieces = read_pieces(model, data, model.context, tokens)
+        pieces = read_windows(model, data, model.context, tokens)
         for piece, logits in _predictions(model, pieces, progress):
             kept.write(logits[piece.counted].tobytes())  # written, not mapped: a full disk is an error then
         kept.flush()
@@ -180,36 +192,38 @@ def _read_reference(  # noqa: PLR0913, PLR0917 - as run(), with the file for the
 
 
 def _predictions(
-    model: Engine, pieces: Sequence[Piece], progress: Progress
-) -> Iterator[tuple[Piece, Logits]]:
+    model: Engine, pieces: Sequence[Window], progress: Progress
+) -> Iterator[tuple[Window, Logits]]:
     """Each piece with what the model predicts after its tokens, (n, vocab)."""
-    tick = Ticker(progress, sum(len(piece.tokens) for piece in pieces))
+    tick = ProgressCounter(progress, sum(len(piece.tokens) for piece in pieces))
     for piece in pieces:
-        yield piece, predict(model, piece)
+        yield piece, window_logits(model, piece)
         tick(len(piece.tokens))
 
 
-def _measure(entry: Entry, expected: _Expected, threads: int | None, progress: Progress) -> Measured:
+def _measure(entry: CurveEntry, expected: _Expected, threads: int | None, progress: Progress) -> MeasuredFile:
     with open_reader(entry.path, threads) as model:
         header = model.model.header
         check_vocabulary(expected.header, header)
         rows = iter(expected.logits)
         found = [
-            difference(log_probabilities(next(rows)), log_probabilities(logits[at]), piece.tokens[at + 1])
+            position_divergence(
+                log_probabilities(next(rows)), log_probabilities(logits[at]), piece.tokens[at + 1]
+            )
             for piece, logits in _predictions(model, expected.pieces, progress)
             for at in piece.counted
         ]
     differences = np.array(found)  # (positions, 4)
-    point = Point(
+    point = CurvePoint(
         kind=entry.kind,
         name=entry.name,
         file_bytes=header.file_bytes,
         bits_per_weight=8 * header.file_bytes / header.weights,
         sha256=file_sha256(entry.path),
-        divergence=summarize(differences, expected.passages),
+        divergence=summarize_divergence(differences, expected.passages),
         predicted_kl=entry.predicted_kl,
     )
-    return Measured(point, differences[:, Difference._fields.index("kl")])
+    return MeasuredFile(point, differences[:, PositionDivergence._fields.index("kl")])
 
 
 def _verdict(comparisons: Sequence[Comparison]) -> Iterator[str]:
@@ -228,7 +242,7 @@ def _beside(one: Comparison) -> str:
     return f"{one.ratio.text(2)} of {one.kind} {one.best}'s"
 
 
-def table(report: CurveReport) -> Group:
+def curve_table(report: CurveReport) -> Group:
     """All files by size, then each planned one beside the stock files of its size; verdict below."""
     return Group(_files(report), "", _comparisons(report))
 

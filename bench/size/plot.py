@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import OutputError
 from ..stats.paired_ratio import Array
 from .kl_curve import CurveReport
-from .size_matched import Kind, Point, envelope
+from .size_matched import CurvePoint, Kind, envelope
 
 if TYPE_CHECKING:  # an extra: imported when it is called for
     from matplotlib.artist import Artist
@@ -54,7 +54,7 @@ def check_plot() -> None:
         raise OutputError("matplotlib, which draws the plot, is not installed: pip install 'thirteen[plot]'")
 
 
-def draw(report: CurveReport, title: str, format_: Format) -> bytes:
+def draw_curve(report: CurveReport, title: str, format_: Format) -> bytes:
     """Draw the planned files as a line, the stock files about their size as labelled points.
 
     Args:
@@ -107,7 +107,7 @@ def _fill(figure: "Figure", report: CurveReport, title: str) -> None:
     _label(axes, shown)
 
 
-def _shown(points: Sequence[Point]) -> list[Point]:
+def _shown(points: Sequence[CurvePoint]) -> list[CurvePoint]:
     """The planned files, and the stock files about their size; all where nothing was planned."""
     about = [point for point in points if point.kind == "planned"] or points
     sizes = [point.file_bytes for point in about]
@@ -115,7 +115,7 @@ def _shown(points: Sequence[Point]) -> list[Point]:
     return [point for point in points if least <= point.file_bytes <= most]
 
 
-def _series(axes: "Axes", shown: Sequence[Point], kind: Kind) -> "Artist | Container | None":
+def _series(axes: "Axes", shown: Sequence[CurvePoint], kind: Kind) -> "Artist | Container | None":
     """The points of a kind, and a line: through the planned ones, or the best stock files of their size.
 
     Returns:
@@ -143,7 +143,7 @@ def _height(kl: float) -> float:
     return max(kl, _LEAST)
 
 
-def _label(axes: "Axes", points: Sequence[Point]) -> None:
+def _label(axes: "Axes", points: Sequence[CurvePoint]) -> None:
     """Write each file's name beside it, where it covers least of what is there already."""
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -176,7 +176,7 @@ def _obstacles(axes: "Axes", markers: Array) -> Iterator["Bbox"]:
                 yield Bbox.from_bounds(x - _STEP / 2, y - _STEP / 2, _STEP, _STEP)
 
 
-def _tries(axes: "Axes", point: Point) -> Iterator["Annotation"]:
+def _tries(axes: "Axes", point: CurvePoint) -> Iterator["Annotation"]:
     """Its label in every place about a point that it could have, the preferred one first."""
     for x, y in _PLACES:
         yield axes.annotate(

@@ -11,13 +11,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ...convert.quantize.size import parse_size
+from ...convert.quantize.file_size import parse_file_size
 from ...convert.tensors import ALIGNMENT
 from ...errors import OutputError
-from ...files.gguf_header import Header, Tensor, read_header
+from ...files.gguf_header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..peers.llama_quantize import Kind
-from ..peers.llama_quantize_sizes import StockTensors, stock_tensors
+from ..peers.llama_quantize_sizes import StockSizes, stock_sizes
 from ..stats.format import megabytes
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
@@ -86,7 +86,7 @@ class StockSize:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class SizeBudget:
     """What the file was planned for, as its provenance has it.
 
     Attributes:
@@ -130,10 +130,10 @@ class SizeReport:
     groups: tuple[GroupSize, ...]
     types: Mapping[str, int]
     stock: tuple[StockSize, ...]
-    budget: Budget | None
+    budget: SizeBudget | None
 
 
-def run(model: Path) -> SizeReport:
+def run_size(model: Path) -> SizeReport:
     """Account for every byte of a model's file.
 
     Raises:
@@ -152,16 +152,16 @@ def run(model: Path) -> SizeReport:
         tensors=tensors,
         groups=_groups(tensors),
         types=_by_type(tensors),
-        stock=_stock(header, stock_tensors(model)),
+        stock=_stock(header, stock_sizes(model)),
         budget=_budget(header),
     )
 
 
-def _tensor(tensor: Tensor) -> TensorSize:
+def _tensor(tensor: TensorInfo) -> TensorSize:
     return TensorSize(tensor.name, _group(tensor), tensor.shape, tensor.type.name, tensor.nbytes)
 
 
-def _group(tensor: Tensor) -> str:
+def _group(tensor: TensorInfo) -> str:
     if len(tensor.shape) == 1:
         return "vectors"
     layer = _LAYER.fullmatch(tensor.name)
@@ -192,10 +192,10 @@ def _by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
     return dict(nbytes.most_common())
 
 
-def _stock(header: Header, stock: Iterable[StockTensors]) -> tuple[StockSize, ...]:
+def _stock(header: Header, stock: Iterable[StockSizes]) -> tuple[StockSize, ...]:
     rest = header.file_bytes - sum(map(_padded, (tensor.nbytes for tensor in header.tensors.values())))
 
-    def size(one: StockTensors) -> StockSize:
+    def size(one: StockSizes) -> StockSize:
         file_bytes = rest + sum(map(_padded, one.nbytes.values()))
         return StockSize(one.kind, one.name, file_bytes, header.file_bytes / file_bytes)
 
@@ -206,16 +206,16 @@ def _padded(nbytes: int) -> int:
     return nbytes + -nbytes % ALIGNMENT
 
 
-def _budget(header: Header) -> Budget | None:
+def _budget(header: Header) -> SizeBudget | None:
     asked = str(header.metadata.get(_ASKED, "")).partition(",")[0]
     try:
-        nbytes = parse_size(asked).file_bytes(header.weights)
+        nbytes = parse_file_size(asked).file_bytes(header.weights)
     except OutputError:  # a type, or another program's file
         return None
-    return Budget(asked, nbytes, header.file_bytes / nbytes)
+    return SizeBudget(asked, nbytes, header.file_bytes / nbytes)
 
 
-def table(report: SizeReport) -> Group:
+def size_table(report: SizeReport) -> Group:
     """The groups of tensors, and below them the stock files of about this size."""
     return Group(_group_table(report), "", _stock_table(report))
 
@@ -251,11 +251,11 @@ def _stock_table(report: SizeReport) -> Table:
     out = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
     for column in ("made as", "MB", "this file / it"):
         out.add_column(column, justify="left" if column == "made as" else "right")
-    for one in near(report) or report.stock:
+    for one in stock_near(report) or report.stock:
         out.add_row(one.made_as, megabytes(one.file_bytes), f"{one.ratio:.3f}")
     return out
 
 
-def near(report: SizeReport) -> tuple[StockSize, ...]:
+def stock_near(report: SizeReport) -> tuple[StockSize, ...]:
     """The stock files of about the size of the measured one."""
     return tuple(one for one in report.stock if abs(1 - one.ratio) <= _BESIDE)

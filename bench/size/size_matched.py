@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..fidelity.kl_divergence import Divergence
 from ..peers.llama_quantize import Kind as StockKind
-from ..stats.bootstrap import by_passage, interval
+from ..stats.bootstrap import bootstrap_interval, sum_by_passage
 from ..stats.paired_ratio import Array, Interval
 
 Kind = Literal["planned"] | StockKind
@@ -20,7 +20,7 @@ _LEAST = 1e-30  # nats: what diverges in nothing has a logarithm still, and can 
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class CurvePoint:
     """A file that was measured.
 
     Attributes:
@@ -48,10 +48,10 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MeasuredFile:
     """A file with its KL divergence at every position, (positions,), in nats."""
 
-    point: Point
+    point: CurvePoint
     kl: Array
 
 
@@ -79,8 +79,8 @@ class Comparison:
     curve_ratio: float | None
 
 
-def compare(
-    planned: Measured, stock: Sequence[Measured], kind: StockKind, passages: NDArray[np.int64]
+def compare_at_equal_size(
+    planned: MeasuredFile, stock: Sequence[MeasuredFile], kind: StockKind, passages: NDArray[np.int64]
 ) -> Comparison:
     """Set a planned file against the stock files of a kind.
 
@@ -136,5 +136,7 @@ def at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | No
 
 
 def _ratio(ours: Array, theirs: Array, passages: NDArray[np.int64]) -> Interval:
-    both = by_passage(np.stack((ours, theirs), axis=1), passages)  # (passages, 2)
-    return interval(both, lambda sums: np.maximum(sums[..., 0], _LEAST) / np.maximum(sums[..., 1], _LEAST))
+    both = sum_by_passage(np.stack((ours, theirs), axis=1), passages)  # (passages, 2)
+    return bootstrap_interval(
+        both, lambda sums: np.maximum(sums[..., 0], _LEAST) / np.maximum(sums[..., 1], _LEAST)
+    )

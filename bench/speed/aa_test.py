@@ -18,14 +18,14 @@ from ...errors import RequestError
 from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
 from ..harness.environment import Build, Machine, this_build, this_commit, this_machine
-from ..harness.interleave import TURNS, Measure, turns_of
-from ..harness.schedule import Progress, Ticker, silent
-from ..harness.workload import Settings, load
+from ..harness.interleave import ITERATIONS, PairedMeasurement, count_iterations
+from ..harness.schedule import Progress, ProgressCounter, no_progress
+from ..harness.workload import Workload, load_engine
 from ..stats.paired_ratio import ROUNDS_MIN, Interval
-from .ab_speed import Speeds, compare
+from .ab_speed import ABSpeeds, compare_speeds
 from .slowed_engine import SlowedEngine
 
 RUNS = 100
@@ -39,7 +39,7 @@ FOUND_MIN = 0.9  # of those with the slowed one: their intervals say that it is 
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class RatioCoverage:
     """One ratio, over all runs of a comparison.
 
     Attributes:
@@ -60,7 +60,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class TrustReport:
+class AATestReport:
     """All that was measured, and with what; dataclasses.asdict makes it JSON.
 
     Attributes:
@@ -85,16 +85,16 @@ class TrustReport:
     commit: str | None
     model: str
     sha256: str
-    settings: Settings
+    settings: Workload
     rounds: int
     runs: int
     slowdown: float
-    itself: tuple[Tally, ...]
-    slowed: tuple[Tally, ...]
+    itself: tuple[RatioCoverage, ...]
+    slowed: tuple[RatioCoverage, ...]
     verdict: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_aa_test(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     model: Path,
     *,
     runs: int = RUNS,
@@ -103,8 +103,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     prompt_tokens: int = PROMPT_TOKENS,
     decode_tokens: int = DECODE_TOKENS,
     threads: int | None = None,
-    progress: Progress = silent,
-) -> TrustReport:
+    progress: Progress = no_progress,
+) -> AATestReport:
     """Compare a base with itself, and with itself slowed, one after the other in each run.
 
     Args:
@@ -121,20 +121,22 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: a number is out of bounds, or a turn does not fit the model's context.
     """
-    check_whole("bench: runs", runs, 1)
-    check_whole("bench: rounds", rounds, ROUNDS_MIN)
+    check_integer("bench: runs", runs, 1)
+    check_integer("bench: rounds", rounds, ROUNDS_MIN)
     if not 1 < slowdown <= SLOWDOWN_MAX:
         raise RequestError(f"bench: slowdown must be above 1 and at most {SLOWDOWN_MAX:g}, not {slowdown}")
     read_header(model)
     threads = physical_cores() if threads is None else threads
-    settings = Settings(prompt_tokens, decode_tokens, threads)
+    settings = Workload(prompt_tokens, decode_tokens, threads)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 2 * turns_of(2, 1, rounds) * runs)
+    tick = ProgressCounter(progress, 2 * count_iterations(2, 1, rounds) * runs)
     makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))  # the base, its equal, and it slowed
-    base, *others = (partial(load, model, None, settings, make=make) for make in makes)
-    measured = [[compare(base, other, settings, rounds, tick) for other in others] for _ in range(runs)]
+    base, *others = (partial(load_engine, model, None, settings, make=make) for make in makes)
+    measured = [
+        [compare_speeds(base, other, settings, rounds, tick) for other in others] for _ in range(runs)
+    ]
     of_equal, of_slowed = (_tallies(speeds) for speeds in zip(*measured, strict=True))
-    return TrustReport(
+    return AATestReport(
         date=date,
         machine=machine,
         build=this_build(),
@@ -151,14 +153,14 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     )
 
 
-def _tallies(runs: Sequence[Speeds]) -> tuple[Tally, ...]:
+def _tallies(runs: Sequence[ABSpeeds]) -> tuple[RatioCoverage, ...]:
     by_name = zip(*(speeds.named for speeds in runs), strict=True)  # the same ratio of every run
     return tuple(_tally(of[0][0], [measure for _, measure in of]) for of in by_name)
 
 
-def _tally(name: str, measures: Sequence[Measure]) -> Tally:
+def _tally(name: str, measures: Sequence[PairedMeasurement]) -> RatioCoverage:
     intervals = tuple(measure.ratio for measure in measures)
-    return Tally(
+    return RatioCoverage(
         name=name,
         containing=sum(not ratio.excludes_one for ratio in intervals),
         slower=sum(map(_says_slower, measures)),
@@ -168,12 +170,12 @@ def _tally(name: str, measures: Sequence[Measure]) -> Tally:
     )
 
 
-def _says_slower(measure: Measure) -> bool:
+def _says_slower(measure: PairedMeasurement) -> bool:
     ratio = measure.ratio
     return ratio.high < 1 if measure.more_is_better else ratio.low > 1
 
 
-def _verdict(itself: Sequence[Tally], slowed: Sequence[Tally], runs: int) -> Iterator[str]:
+def _verdict(itself: Sequence[RatioCoverage], slowed: Sequence[RatioCoverage], runs: int) -> Iterator[str]:
     worst = min(tally.containing for tally in itself)
     yield _judged(
         f"base beside itself: intervals contain 1.00 in at least {worst} of {runs} runs",
@@ -192,7 +194,7 @@ def _judged(what: str, count: int, least: float, runs: int) -> str:
     return f"{what}: {word} (from {least:.0%} on)".replace("%", " %")
 
 
-def table(report: TrustReport) -> Table:
+def aa_test_table(report: AATestReport) -> Table:
     """A row for each ratio of both comparisons; the verdict and the circumstances below."""
     out = Table(
         title=Text(f"{Path(report.model).name} beside itself, {report.runs} runs"),
@@ -216,13 +218,13 @@ def table(report: TrustReport) -> Table:
     return out
 
 
-def _caption(report: TrustReport) -> str:
+def _caption(report: AATestReport) -> str:
     machine, settings = report.machine, report.settings
     return "\n".join(
         (
             *report.verdict,
-            f"runs of {report.rounds} rounds of {2 * TURNS} turns, {settings.prompt_tokens} tokens of prompt "
-            f"and {settings.decode_tokens} decoded in each, threads: {settings.threads}, "
+            f"runs of {report.rounds} rounds of {2 * ITERATIONS} turns, {settings.prompt_tokens} tokens of "
+            f"prompt and {settings.decode_tokens} decoded in each, threads: {settings.threads}, "
             f"cores: {machine.cores}, load: {machine.load_average}",
             f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
         )

@@ -14,18 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.gguf_header import read_header
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
 from ..harness.environment import Build, Machine, this_build, this_commit, this_machine
-from ..harness.interleave import TURNS, Measure, turns_of
-from ..harness.schedule import Progress, Ticker, silent
-from ..harness.workload import Settings, load
-from ..memory.subject import Candidate, describe
-from ..stats.format import ABSENT
+from ..harness.interleave import ITERATIONS, PairedMeasurement, count_iterations
+from ..harness.schedule import Progress, ProgressCounter, no_progress
+from ..harness.workload import Workload, load_engine
+from ..memory.subject import Subject, describe_subject
+from ..stats.format import NOT_AVAILABLE
 from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
-from ..stats.wording import difference, more_rounds, noise, too_noisy
-from .ab_speed import Speeds, compare
-from .length_sweep import DECODE_TOKENS, Length, check_lengths, measure
+from ..stats.wording import describe_difference, describe_noise, more_rounds, too_noisy
+from .ab_speed import ABSpeeds, compare_speeds
+from .length_sweep import DECODE_TOKENS, LengthSpeeds, check_lengths, measure_lengths
 from .length_sweep import ROUNDS as ROUNDS_AT
 
 ROUNDS = 20
@@ -60,21 +60,21 @@ class LatencyReport:
     machine: Machine
     build: Build
     commit: str | None
-    settings: Settings
+    settings: Workload
     rounds: int
-    base: Candidate
-    adapted: Candidate
+    base: Subject
+    adapted: Subject
     question_tokens: tuple[int, int]
-    prefill: Measure
-    first_token: Measure
-    decode: Measure
-    lengths: tuple[Length, ...]
+    prefill: PairedMeasurement
+    first_token: PairedMeasurement
+    decode: PairedMeasurement
+    lengths: tuple[LengthSpeeds, ...]
     noisy: bool
     more_rounds: int
     verdict: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_latency(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     base: Path,
     adapted: Path,
     *,
@@ -84,7 +84,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     decode_tokens: int = 64,
     rounds: int = ROUNDS,
     lengths: Sequence[int] = (),
-    progress: Progress = silent,
+    progress: Progress = no_progress,
 ) -> LatencyReport:
     """Measure two models side by side.
 
@@ -107,22 +107,24 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         AdapterError: the adapter is not one for the adapted model.
         RequestError: a number is out of bounds, or a turn does not fit a model's context.
     """
-    check_whole("bench: rounds", rounds, ROUNDS_MIN)
+    check_integer("bench: rounds", rounds, ROUNDS_MIN)
     lengths = check_lengths(lengths)
     longest = max(lengths) + 1 + DECODE_TOKENS if lengths else 0
     threads = physical_cores() if threads is None else threads
-    settings = Settings(prompt_tokens, decode_tokens, threads, longest=longest)
+    settings = Workload(prompt_tokens, decode_tokens, threads, longest=longest)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, 2 + turns_of(2, 1, rounds) + turns_of(2, len(lengths), ROUNDS_AT))
+    tick = ProgressCounter(
+        progress, 2 + count_iterations(2, 1, rounds) + count_iterations(2, len(lengths), ROUNDS_AT)
+    )
     for path in (base, adapted, *([adapter] if adapter else [])):
         read_header(path)  # a bad file is known before the first measurement
     sides = []
     for files in ((base, None), (adapted, adapter)):
-        sides.append(describe(*files, replace(settings, longest=0)))
+        sides.append(describe_subject(*files, replace(settings, longest=0)))
         tick()
-    loads = (partial(load, base, None, settings), partial(load, adapted, adapter, settings))
-    speeds = compare(*loads, settings, rounds, tick)
-    at = measure(*loads, lengths, tick)
+    loads = (partial(load_engine, base, None, settings), partial(load_engine, adapted, adapter, settings))
+    speeds = compare_speeds(*loads, settings, rounds, tick)
+    at = measure_lengths(*loads, lengths, tick)
     return LatencyReport(
         date=date,
         machine=machine,
@@ -143,14 +145,14 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     )
 
 
-def _verdict(speeds: Speeds, rounds: int) -> Iterator[str]:
+def _verdict(speeds: ABSpeeds, rounds: int) -> Iterator[str]:
     for name, measure_ in speeds.named:
-        yield difference(name, measure_.ratio, more_is_better=measure_.more_is_better)
+        yield describe_difference(name, measure_.ratio, more_is_better=measure_.more_is_better)
     if too_noisy(speeds.decode.ratio):
-        yield noise("decode", speeds.decode.ratio, rounds)
+        yield describe_noise("decode", speeds.decode.ratio, rounds)
 
 
-def table(report: LatencyReport) -> Table:
+def latency_table(report: LatencyReport) -> Table:
     """Base and adapted side by side, the verdict and the circumstances below."""
     out = Table(
         "",
@@ -171,7 +173,7 @@ def _title(report: LatencyReport) -> Text:
     return Text(f"{_files(report.base)} beside {_files(report.adapted)}")
 
 
-def _files(side: Candidate) -> str:
+def _files(side: Subject) -> str:
     paths = [side.path, side.adapter.path] if side.adapter else [side.path]
     return " + ".join(Path(path).name for path in paths)
 
@@ -193,12 +195,12 @@ def _rows(report: LatencyReport) -> list[tuple[str, ...]]:
     ]
 
 
-def _at_length(length: Length) -> Iterator[tuple[str, ...]]:
+def _at_length(length: LengthSpeeds) -> Iterator[tuple[str, ...]]:
     yield _measured(f"prefill {length.tokens}, tokens/s", length.prefill, 1)
     yield _measured(f"decode after {length.tokens}, tokens/s", length.decode, 1)
 
 
-def _measured(what: str, measure: Measure, scale: float) -> tuple[str, ...]:
+def _measured(what: str, measure: PairedMeasurement, scale: float) -> tuple[str, ...]:
     ratio = measure.ratio
     medians = (f"{scale * median:.1f}" for median in (measure.base_median, measure.adapted_median))
     return what, *medians, f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
@@ -208,7 +210,7 @@ def _counted(
     what: str, base: float | None, adapted: float | None, scale: float, digits: int = 0
 ) -> tuple[str, ...]:
     if base is None or adapted is None:
-        return what, ABSENT, ABSENT, ""
+        return what, NOT_AVAILABLE, NOT_AVAILABLE, ""
     return what, f"{scale * base:.{digits}f}", f"{scale * adapted:.{digits}f}", f"{adapted / base:.3f}"
 
 
@@ -217,7 +219,7 @@ def _caption(report: LatencyReport) -> str:
     return "\n".join(
         (
             *report.verdict,
-            f"medians of {report.rounds} rounds of {2 * TURNS} turns, threads: {settings.threads}, "
+            f"medians of {report.rounds} rounds of {2 * ITERATIONS} turns, threads: {settings.threads}, "
             f"cores: {machine.cores}, load: {machine.load_average}",
             f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
         )

@@ -8,9 +8,9 @@ import numpy as np
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_whole
-from ..harness.interleave import Load, Measure, duration, interleave, speed
-from ..harness.iteration import random_prompt, read_and_write
+from ...runtime.request import check_integer
+from ..harness.interleave import LoadEngine, PairedMeasurement, duration, interleave, tokens_per_second
+from ..harness.iteration import random_prompt, time_prefill_and_decode
 
 ROUNDS = 8
 DECODE_TOKENS = 16  # after each prompt: so few that the depth stays about the prompt's length
@@ -18,7 +18,7 @@ LENGTHS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class LengthSpeeds:
     """Both sides at one length.
 
     Attributes:
@@ -29,9 +29,9 @@ class Length:
     """
 
     tokens: int
-    prefill: Measure
-    first_token: Measure
-    decode: Measure
+    prefill: PairedMeasurement
+    first_token: PairedMeasurement
+    decode: PairedMeasurement
 
 
 def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
@@ -43,13 +43,13 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     if len(lengths) > LENGTHS_MAX:
         raise RequestError(f"bench: lengths: {len(lengths)} of them; at most {LENGTHS_MAX} are measured")
     for tokens in lengths:
-        check_whole("bench: lengths", tokens, 1)
+        check_integer("bench: lengths", tokens, 1)
     return tuple(sorted(set(lengths)))
 
 
-def measure(
-    base: Load, adapted: Load, lengths: Sequence[int], tick: Callable[[], None]
-) -> tuple[Length, ...]:
+def measure_lengths(
+    base: LoadEngine, adapted: LoadEngine, lengths: Sequence[int], tick: Callable[[], None]
+) -> tuple[LengthSpeeds, ...]:
     """Have two models take turns at each length; see interleave()."""
     works = [partial(_turn, tokens) for tokens in lengths]
     taken = interleave((base, adapted), works, ROUNDS, tick) if works else []
@@ -57,9 +57,11 @@ def measure(
 
 
 def _turn(tokens: int, engine: Engine, number: int) -> tuple[float, float]:
-    return read_and_write(engine, random_prompt(engine.model, number, tokens), DECODE_TOKENS)
+    return time_prefill_and_decode(engine, random_prompt(engine.model, number, tokens), DECODE_TOKENS)
 
 
-def _length(tokens: int, turns: Sequence[Sequence[tuple[float, float]]]) -> Length:
+def _length(tokens: int, turns: Sequence[Sequence[tuple[float, float]]]) -> LengthSpeeds:
     read_s, wrote_s = np.moveaxis(np.array(turns), 2, 0)  # (2, ROUNDS * TURNS) each
-    return Length(tokens, speed(tokens, read_s), duration(read_s), speed(DECODE_TOKENS, wrote_s))
+    return LengthSpeeds(
+        tokens, tokens_per_second(tokens, read_s), duration(read_s), tokens_per_second(DECODE_TOKENS, wrote_s)
+    )

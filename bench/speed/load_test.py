@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import RequestError
-from ...runtime.request import check_whole
-from ..harness.schedule import Progress, Ticker, silent, to_and_fro
+from ...runtime.request import check_integer
+from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
 from ..stats.paired_ratio import RATIO_LEVEL, Interval, paired_ratio
 
 ROUNDS = 8
@@ -25,7 +25,7 @@ _LINE_MAX = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ClientLoad:
     """What the clients do in a round.
 
     Attributes:
@@ -40,11 +40,11 @@ class Load:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            check_whole(f"bench: {name}", getattr(self, name), 1)
+            check_integer(f"bench: {name}", getattr(self, name), 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class StreamedAnswer:
     """One streamed answer: seconds to its first text, and its tokens; its pieces where it does not tell."""
 
     first_s: float
@@ -52,7 +52,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServerResult:
     """One server.
 
     Attributes:
@@ -71,21 +71,21 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientsReport:
+class LoadTestReport:
     """All that was measured; dataclasses.asdict makes it JSON."""
 
-    load: Load
+    load: ClientLoad
     rounds: int
-    servers: tuple[Served, ...]
+    servers: tuple[ServerResult, ...]
 
 
-def run(
+def run_load_test(
     urls: Sequence[str],
     *,
-    load: Load | None = None,
+    load: ClientLoad | None = None,
     rounds: int = ROUNDS,
-    progress: Progress = silent,
-) -> ClientsReport:
+    progress: Progress = no_progress,
+) -> LoadTestReport:
     """Measure servers that are running already.
 
     Args:
@@ -97,19 +97,19 @@ def run(
     Raises:
         RequestError: a number is out of bounds, a server cannot be reached, or does not stream as it should.
     """
-    check_whole("bench: rounds", rounds, 1)
-    load = load or Load()
+    check_integer("bench: rounds", rounds, 1)
+    load = load or ClientLoad()
     rates, firsts = np.empty((2, rounds, len(urls)))
     models = [_model(url) for url in urls]
     for url, model in zip(urls, models, strict=True):
         _round(url, model, load, rounds)  # a warm-up, with questions that no round has
-    tick = Ticker(progress, rounds * len(urls))
+    tick = ProgressCounter(progress, rounds * len(urls))
     for number in range(rounds):
-        for place in to_and_fro(len(urls), number):
+        for place in alternating_order(len(urls), number):
             rates[number, place], firsts[number, place] = _round(urls[place], models[place], load, number)
             tick()
     servers = tuple(
-        Served(
+        ServerResult(
             url,
             float(np.median(rates[:, place])),
             float(np.median(firsts[:, place])),
@@ -118,13 +118,13 @@ def run(
         )
         for place, url in enumerate(urls)
     )
-    return ClientsReport(load, rounds, servers)
+    return LoadTestReport(load, rounds, servers)
 
 
-def _round(url: str, model: str, load: Load, number: int) -> tuple[float, float]:
+def _round(url: str, model: str, load: ClientLoad, number: int) -> tuple[float, float]:
     """All clients once: tokens a second, and the 95th percentile of the seconds to the first text."""
 
-    def client(place: int) -> list[Said]:
+    def client(place: int) -> list[StreamedAnswer]:
         first = (number * load.clients + place) * load.questions
         return [_ask(url, model, f"What is {100 + first + n} times 13?", load) for n in range(load.questions)]
 
@@ -135,7 +135,7 @@ def _round(url: str, model: str, load: Load, number: int) -> tuple[float, float]
     return sum(answer.tokens for answer in said) / took, float(np.quantile([a.first_s for a in said], 0.95))
 
 
-def _ask(url: str, model: str, question: str, load: Load) -> Said:
+def _ask(url: str, model: str, question: str, load: ClientLoad) -> StreamedAnswer:
     body = {
         "model": model,
         "messages": [{"role": "user", "content": f"{question} Explain at length."}],
@@ -152,7 +152,7 @@ def _ask(url: str, model: str, question: str, load: Load) -> Said:
         told = usage or told
     if first_s is None:
         raise RequestError(f"{url}: its stream had no text")
-    return Said(first_s, told or pieces)
+    return StreamedAnswer(first_s, told or pieces)
 
 
 def _model(url: str) -> str:
@@ -201,7 +201,7 @@ def _understood(url: str) -> Iterator[None]:
         raise RequestError(f"{url}: it does not answer as OpenAI's servers do") from None
 
 
-def table(report: ClientsReport) -> Table:
+def load_test_table(report: LoadTestReport) -> Table:
     """A row for each server."""
     load = report.load
     out = Table(

@@ -9,12 +9,12 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ...runtime.llama.context import Context, Room, Span
+from ...runtime.llama.context import Context, ContextParams, Span
 from ...runtime.llama.model import Model
-from ...runtime.request import check_whole
-from ...runtime.threads import Threads, physical_cores, processors
+from ...runtime.request import check_integer
+from ...runtime.threads import ThreadCounts, physical_cores, usable_processors
 from ..harness.iteration import random_prompt
-from ..harness.schedule import Progress, Ticker, silent, to_and_fro
+from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
 from ..stats.paired_ratio import RATIO_LEVEL, Array, Interval, paired_ratio
 
 ROUNDS = 8
@@ -24,7 +24,7 @@ _KINDS = ("prefill", "decode")
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class ThreadSpeed:
     """One number of threads.
 
     Attributes:
@@ -55,11 +55,11 @@ class ThreadsReport:
 
     model: str
     rounds: int
-    speeds: tuple[Speed, ...]
-    best: Threads
+    speeds: tuple[ThreadSpeed, ...]
+    best: ThreadCounts
 
 
-def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = silent) -> ThreadsReport:
+def run_thread_sweep(model: Path, *, rounds: int = ROUNDS, progress: Progress = no_progress) -> ThreadsReport:
     """Measure a model with every number of threads that may be of use.
 
     Args:
@@ -71,16 +71,16 @@ def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = silent) -> Th
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         RequestError: `rounds` is out of bounds.
     """
-    check_whole("bench: rounds", rounds, 1)
-    numbers = candidates(physical_cores(), processors())
-    room = Room(PROMPT + TOKENS, 1, PROMPT, max(numbers), outputs=1)
+    check_integer("bench: rounds", rounds, 1)
+    numbers = thread_counts(physical_cores(), usable_processors())
+    room = ContextParams(PROMPT + TOKENS, 1, PROMPT, max(numbers), outputs=1)
     seconds = np.empty((rounds, len(numbers), len(_KINDS)))
-    tick = Ticker(progress, rounds * len(numbers))
+    tick = ProgressCounter(progress, rounds * len(numbers))
     with Model(model) as loaded, Context(loaded, room) as context:
         _turn(context, random_prompt(loaded, rounds, PROMPT))
         for number in range(rounds):
             prompt = random_prompt(loaded, number, PROMPT)
-            for place in to_and_fro(len(numbers), number):
+            for place in alternating_order(len(numbers), number):
                 context.use(numbers[place])
                 seconds[number, place] = _turn(context, prompt)
                 tick()
@@ -88,7 +88,7 @@ def run(model: Path, *, rounds: int = ROUNDS, progress: Progress = silent) -> Th
     return ThreadsReport(str(model), rounds, speeds, _best(speeds))
 
 
-def candidates(cores: int, processors: int) -> tuple[int, ...]:
+def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
     """The numbers that may be of use: a few up to the cores, these, and the processors."""
     spread = np.linspace(1, cores, min(cores, 7)).round().astype(int).tolist()
     return tuple(sorted({*spread, cores, processors}))
@@ -106,7 +106,7 @@ def _turn(context: Context, prompt: tuple[int, ...]) -> tuple[float, float]:
     return read - began, wrote - read
 
 
-def _speeds(numbers: Sequence[int], seconds: Array) -> tuple[Speed, ...]:
+def _speeds(numbers: Sequence[int], seconds: Array) -> tuple[ThreadSpeed, ...]:
     """From seconds (rounds, numbers, kinds)."""
     per_second = np.array([PROMPT, TOKENS]) / seconds
     usual = numbers.index(physical_cores())
@@ -116,21 +116,23 @@ def _speeds(numbers: Sequence[int], seconds: Array) -> tuple[Speed, ...]:
 
     medians = np.median(per_second, axis=0)  # (numbers, kinds)
     return tuple(
-        Speed(number, float(medians[place, 0]), float(medians[place, 1]), ratio(place, 0), ratio(place, 1))
+        ThreadSpeed(
+            number, float(medians[place, 0]), float(medians[place, 1]), ratio(place, 0), ratio(place, 1)
+        )
         for place, number in enumerate(numbers)
     )
 
 
-def _best(speeds: Sequence[Speed]) -> Threads:
+def _best(speeds: Sequence[ThreadSpeed]) -> ThreadCounts:
     def quickest(kind: str) -> int:
         better = [speed for speed in speeds if getattr(speed, f"{kind}_ratio").low > 1]
         best = max(better, key=lambda speed: float(getattr(speed, kind)), default=None)
         return best.threads if best else physical_cores()
 
-    return Threads(decode=quickest("decode"), prefill=quickest("prefill"))
+    return ThreadCounts(decode=quickest("decode"), prefill=quickest("prefill"))
 
 
-def table(report: ThreadsReport) -> Table:
+def thread_sweep_table(report: ThreadsReport) -> Table:
     """A row for each number of threads, and what is best."""
     best = report.best
     out = Table(

@@ -26,15 +26,15 @@ from ...convert.source.architecture import Architecture
 from ...convert.tensors import parse_type
 from ...errors import OutputError
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.iteration import random_prompt, read_and_write, write_together
-from ..harness.schedule import Progress, Ticker, silent, to_and_fro
-from ..harness.workload import Settings, load
+from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
+from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
+from ..harness.workload import Workload, load_engine
 from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, Array, Interval, paired_ratio
 from ..stats.wording import NOISE_MAX, too_noisy
-from ..synthetic.random_model import matrix_weights, write_model
+from ..synthetic.random_model import matrix_weights, write_uniform_model
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
@@ -53,7 +53,7 @@ _HOLLOW = GGMLQuantizationType.Q8_0  # of what is the same in all models
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class CostModelShape:
     """The shapes of the models: as wide as Llama 3.2 1B, and as large as no processor's cache.
 
     Attributes:
@@ -107,7 +107,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class WeightCost:
     """Of a weight of one type in one place.
 
     Attributes:
@@ -137,10 +137,10 @@ class TypeCost:
 
     type: str
     bits_per_weight: float
-    layer: Cost
-    output: Cost
-    layer_together: Cost
-    output_together: Cost
+    layer: WeightCost
+    output: WeightCost
+    layer_together: WeightCost
+    output_together: WeightCost
     prefill: Interval
 
 
@@ -163,22 +163,22 @@ class TypesReport:
     date: str
     machine: Machine
     build: Build
-    settings: Settings
-    sizes: Sizes
+    settings: Workload
+    sizes: CostModelShape
     rounds: int
     overhead_ms: float
     costs: tuple[TypeCost, ...]
     noisy: tuple[str, ...]
 
 
-def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_type_costs(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     *,
     types: Sequence[str] | None = None,
     rounds: int = ROUNDS,
     tokens: int = TOKENS,
     threads: int | None = None,
-    sizes: Sizes | None = None,
-    progress: Progress = silent,
+    sizes: CostModelShape | None = None,
+    progress: Progress = no_progress,
 ) -> TypesReport:
     """Measure what a weight of each type costs.
 
@@ -199,18 +199,18 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         RequestError: a number is out of bounds.
         ModelFileError: this build cannot run one of the types.
     """
-    check_whole("bench: rounds", rounds, ROUNDS_MIN)
-    settings = Settings(
+    check_integer("bench: rounds", rounds, ROUNDS_MIN)
+    settings = Workload(
         PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
     )
     chosen = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *(TYPES if types is None else types)))))
-    sizes = sizes or Sizes()
+    sizes = sizes or CostModelShape()
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = Ticker(progress, (1 + 2 * len(chosen)) * (2 + rounds))
+    tick = ProgressCounter(progress, (1 + 2 * len(chosen)) * (2 + rounds))
     with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
         engines = []
         for path in _write(Path(folder), sizes, chosen):
-            engines.append(loaded.enter_context(load(path, None, settings, slots=SEQUENCES)))
+            engines.append(loaded.enter_context(load_engine(path, None, settings, slots=SEQUENCES)))
             tick()
         _round(engines, rounds, settings, tick)  # a warm-up, with a number that no other round has
         seconds = np.array([_round(engines, number, settings, tick) for number in range(rounds)])
@@ -232,7 +232,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     )
 
 
-def _write(folder: Path, sizes: Sizes, types: Sequence[GGMLQuantizationType]) -> Iterator[Path]:
+def _write(folder: Path, sizes: CostModelShape, types: Sequence[GGMLQuantizationType]) -> Iterator[Path]:
     """The hollow model, then two of each type: all layers, all output."""
     models = [("hollow", sizes.hollow, _HOLLOW, _HOLLOW)]
     for type_ in types:
@@ -240,26 +240,30 @@ def _write(folder: Path, sizes: Sizes, types: Sequence[GGMLQuantizationType]) ->
         models.append((f"{type_.name}-output", sizes.all_output, _HOLLOW, type_))
     for name, architecture, layer, embedding in models:
         path = folder / f"{name}.gguf"
-        write_model(path, architecture, layer, embedding)
+        write_uniform_model(path, architecture, layer, embedding)
         yield path
 
 
-def _round(engines: Sequence[Engine], number: int, settings: Settings, tick: Ticker) -> Array:
+def _round(engines: Sequence[Engine], number: int, settings: Workload, tick: ProgressCounter) -> Array:
     """One turn of each: seconds for a prompt, for tokens after the first, and for several sequences at once.
 
     Returns:
         An array (models, 3).
     """
     seconds = np.empty((len(engines), 3))
-    for place in to_and_fro(len(engines), number):
+    for place in alternating_order(len(engines), number):
         prompt = random_prompt(engines[place].model, number, settings.prompt_tokens)
-        seconds[place, :_TOGETHER] = read_and_write(engines[place], prompt, settings.decode_tokens)
-        seconds[place, _TOGETHER] = write_together(engines[place], prompt[:SEQUENCES], settings.decode_tokens)
+        seconds[place, :_TOGETHER] = time_prefill_and_decode(engines[place], prompt, settings.decode_tokens)
+        seconds[place, _TOGETHER] = time_batched_decode(
+            engines[place], prompt[:SEQUENCES], settings.decode_tokens
+        )
         tick()
     return seconds
 
 
-def _costs(sizes: Sizes, types: Sequence[GGMLQuantizationType], per_token: Array) -> tuple[TypeCost, ...]:
+def _costs(
+    sizes: CostModelShape, types: Sequence[GGMLQuantizationType], per_token: Array
+) -> tuple[TypeCost, ...]:
     """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
     hollow = np.median(per_token[:, 0], axis=0)  # (3,)
     net = np.maximum(per_token[:, 1:] - hollow, _NET_MIN * per_token[:, 1:])
@@ -269,10 +273,10 @@ def _costs(sizes: Sizes, types: Sequence[GGMLQuantizationType], per_token: Array
         1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]
     )  # (rounds, types, place, kind)
 
-    def cost(index: int, place: int, kind: int = _DECODE) -> Cost:
+    def cost(index: int, place: int, kind: int = _DECODE) -> WeightCost:
         decode = ns[:, :, place, kind]  # (rounds, types)
         median = float(np.median(decode[:, index]))
-        return Cost(median, _bits(types[index]) / 8 / median, _ratio(decode, index))
+        return WeightCost(median, _bits(types[index]) / 8 / median, _ratio(decode, index))
 
     return tuple(
         TypeCost(
@@ -325,7 +329,7 @@ def _cost_file(report: TypesReport) -> dict[str, Any]:
     }
 
 
-def table(report: TypesReport) -> Table:
+def type_costs_table(report: TypesReport) -> Table:
     """The types from the quickest in layers to the slowest, the circumstances below."""
     out = Table(
         title="Cost of a weight: ns in decode, its ratio to Q4_K (less is quicker), GB/s of weights",
@@ -359,7 +363,7 @@ def table(report: TypesReport) -> Table:
     return out
 
 
-def _cells(cost: Cost) -> tuple[str, str, str]:
+def _cells(cost: WeightCost) -> tuple[str, str, str]:
     return f"{cost.ns_per_weight:.4f}", cost.ratio.text(2), f"{cost.gb_per_s:.1f}"
 
 

@@ -14,7 +14,7 @@ PASSAGES_MIN = 10  # of fewer, the intervals are too narrow
 _BLOCK = 500  # resamples at a time, so that many passages take little memory
 
 
-def by_passage(values: Array, passages: NDArray[np.int64]) -> Array:
+def sum_by_passage(values: Array, passages: NDArray[np.int64]) -> Array:
     """Sum the positions of each passage.
 
     Args:
@@ -30,7 +30,7 @@ def by_passage(values: Array, passages: NDArray[np.int64]) -> Array:
     return sums
 
 
-def interval(sums: Array, figure: Callable[[Array], Array]) -> Interval:
+def bootstrap_interval(sums: Array, figure: Callable[[Array], Array]) -> Interval:
     """A figure of all passages, and the percentile bootstrap's interval of it.
 
     Passages are drawn with replacement, as many as there are (B. Efron and R. Tibshirani, An Introduction to

@@ -6,7 +6,7 @@ from statistics import NormalDist
 from .paired_ratio import CONFIDENCE, Interval
 
 
-def proportion(part: int, whole: int) -> Interval:
+def wilson_interval(part: int, whole: int) -> Interval:
     """The part and Wilson's interval of it (E. Wilson, J. Am. Stat. Assoc. 22, 1927).
 
     Unlike the usual interval and the bootstrap's, it is not empty where the part is nothing.

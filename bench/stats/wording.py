@@ -7,7 +7,7 @@ from .paired_ratio import RATIO_LEVEL, Interval
 NOISE_MAX = 0.05  # an interval that reaches further than this to each side settles nothing
 
 
-def difference(what: str, ratio: Interval, *, more_is_better: bool) -> str:
+def describe_difference(what: str, ratio: Interval, *, more_is_better: bool) -> str:
     """Faster or slower and by how much, or that the run shows no difference."""
     changes = [100 * (bound - 1) for bound in (ratio.low, ratio.high)]
     if not ratio.excludes_one:
@@ -32,7 +32,7 @@ def more_rounds(ratio: Interval, rounds: int) -> int:
     return max(0, ceil(needed - 1e-6) - rounds)
 
 
-def noise(what: str, ratio: Interval, rounds: int) -> str:
+def describe_noise(what: str, ratio: Interval, rounds: int) -> str:
     """What to do about an interval that is too wide after so many rounds."""
     return (
         f"too noisy to settle: the {what} ratio's {RATIO_LEVEL} interval is ±{100 * ratio.half_width:.1f} % "

@@ -9,9 +9,9 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
-from ...convert.quantize.ggml import quantize
+from ...convert.quantize.ggml import quantize_rows
 from ...convert.source.architecture import Architecture, metadata_fields, rope_factors, tensor_specs
-from ...convert.tensors import TensorPlan, TensorSpec, planned
+from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
 from ...files.gguf_header import Field
 
@@ -27,7 +27,7 @@ def matrix_weights(architecture: Architecture) -> int:
     return sum(prod(shape) for shape in shapes if len(shape) > 1)
 
 
-def write_model(
+def write_uniform_model(
     path: Path, architecture: Architecture, layer: GGMLQuantizationType, embedding: GGMLQuantizationType
 ) -> None:
     """Write a model whose layers' matrices are of one type and whose token embedding is of another.
@@ -42,10 +42,12 @@ def write_model(
         OutputError: the file cannot be written, or the disk is full.
     """
     specs = tensor_specs(architecture).values()
-    write_planned(path, architecture, [planned(spec, _type(spec, layer, embedding)) for spec in specs])
+    write_planned_model(
+        path, architecture, [plan_tensor(spec, _type(spec, layer, embedding)) for spec in specs]
+    )
 
 
-def write_planned(
+def write_planned_model(
     path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str = ""
 ) -> None:
     """Write a model whose tensors are as planned.
@@ -65,7 +67,7 @@ def write_planned(
     factors = rope_factors(architecture)
     if factors is not None:
         spec = TensorSpec(_ROPE_FACTORS, _ROPE_FACTORS, factors.shape)
-        plans = [planned(spec, GGMLQuantizationType.F32), *plans]
+        plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
     write_gguf(path, architecture.name, fields, plans, _blocks(plans, factors))
 
 
@@ -98,7 +100,7 @@ def _blocks(plans: Sequence[TensorPlan], factors: NDArray[np.float32] | None) ->
 def _tile(type_: GGMLQuantizationType) -> bytes:
     """Random weights as ggml quantizes them; some types want an importance of each column, here all alike."""
     weights = np.random.default_rng(_SEED).normal(0, _SCALE, _TILE).astype(np.float32)  # (rows, columns)
-    return quantize(weights, type_, "random weights", np.ones(_TILE[1], np.float32))
+    return quantize_rows(weights, type_, "random weights", np.ones(_TILE[1], np.float32))
 
 
 def _vocabulary(count: int) -> dict[str, Field]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from gguf import GGML_QUANT_SIZES
 
-from ...convert.quantize.plan import alike
+from ...convert.quantize.plan import types_of_model
 from ...convert.source.architecture import Architecture, from_config, tensor_specs
-from ...convert.tensors import TYPES, TensorPlan, TensorSpec, parse_type, planned, uniform
+from ...convert.tensors import TYPES, TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
 from ...convert.write import check_target
 from ...errors import OutputError
 from ...files.cache_folder import cache_dir
@@ -20,7 +20,7 @@ from ...files.hashing import file_sha256
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
 from ..peers.llama_quantize_sizes import mix_types
-from .random_model import write_planned
+from .random_model import write_planned_model
 
 # A name that is a type's as well is that type throughout, as everywhere else.
 _MIXES = {stock.name for stock in MIXES} - TYPES.keys()
@@ -28,7 +28,7 @@ _PLAN_MAX = 1 << 24  # bytes of a plan that are read; one of a 3B model has less
 
 
 @contextmanager
-def shaped(name: str, types: Sequence[str]) -> Iterator[tuple[Path, ...]]:
+def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Path, ...]]:
     """Models of a base's shapes that are there for a while, in a folder of the cache.
 
     Args:
@@ -71,7 +71,7 @@ def write_shape(name: str, types: str, output: Path) -> str:
     architecture = from_config(base.config, name)
     plans = _plans(architecture, types)
     check_target(output, *([Path(types)] if Path(types).exists() else []))
-    write_planned(output, architecture, plans, f"{name}: shapes only, weights are random")
+    write_planned_model(output, architecture, plans, f"{name}: shapes only, weights are random")
     return file_sha256(output)
 
 
@@ -90,7 +90,7 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     if begin == MAGIC:
         header = read_header(path)
         header.tensors.pop("rope_freqs.weight", None)  # written by the shape's own rule
-        return alike(uniform(specs, parse_type("F32")), header)
+        return types_of_model(plan_uniform(specs, parse_type("F32")), header)
     return _planned(specs, path)
 
 
@@ -98,14 +98,16 @@ def _mixed(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) ->
     """As llama.cpp's quantizer chooses, which wants a file to look at."""
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         model = Path(folder) / "model.gguf"
-        write_planned(model, architecture, uniform(specs, parse_type("Q4_0")))
+        write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
         types = mix_types(model, mix)
-    return [planned(spec, types[spec.target]) for spec in specs]
+    return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 
 def _of_type(specs: Sequence[TensorSpec], type_: str, *, inside: bool) -> Sequence[TensorPlan]:
     """Those inside the layers, or those outside, in one type as far as their rows take it."""
-    return uniform([spec for spec in specs if spec.target.startswith("blk.") == inside], parse_type(type_))
+    return plan_uniform(
+        [spec for spec in specs if spec.target.startswith("blk.") == inside], parse_type(type_)
+    )
 
 
 def _planned(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:
@@ -133,4 +135,4 @@ def _as_planned(spec: TensorSpec, type_: str, path: Path) -> TensorPlan:
         raise OutputError(f"{path}: {spec.target!r}: rows of {columns} take no {type_}, of blocks of {block}")
     if len(spec.shape) == 1 and type_ != "F32":
         raise OutputError(f"{path}: {spec.target!r}: is a vector, which {type_} is not for; it stays F32")
-    return planned(spec, wanted)
+    return plan_tensor(spec, wanted)

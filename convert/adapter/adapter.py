@@ -56,7 +56,7 @@ _FOREIGN_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these also 
 
 
 @dataclass(frozen=True)
-class Adapter:
+class PeftAdapter:
     """A trained adapter, ready to merge."""
 
     id: str  # the adapter as the user named it
@@ -143,7 +143,7 @@ def foreign_reason(config: Mapping[str, Any]) -> str | None:
     return next((f"{key} is set" for key in _FOREIGN if config.get(key)), None)
 
 
-def load_adapter(folder: Path, id_: str = "") -> Adapter:
+def load_adapter(folder: Path, id_: str = "") -> PeftAdapter:
     """The adapter in a PEFT `folder`, its scale folded into B; `id_` is how the user named it.
 
     Raises:
@@ -175,7 +175,7 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     trained = sum(vector.size for vector in vectors.values()) or sum(
         part.size for found in parts.values() for part in found.values()
     )
-    adapter = Adapter(
+    adapter = PeftAdapter(
         id=id_ or folder.resolve().name,
         kind=kind,
         trained=trained,
@@ -190,7 +190,7 @@ def load_adapter(folder: Path, id_: str = "") -> Adapter:
     return adapter
 
 
-def norms_by_layer(adapter: Adapter) -> dict[str, float]:
+def norms_by_layer(adapter: PeftAdapter) -> dict[str, float]:
     """The Frobenius norm of everything an adapter adds, by layer (`layer 0`, …) or module outside them."""
     squares: dict[str, float] = {}
     for name, delta in adapter.deltas.items():

@@ -19,8 +19,8 @@ from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from .delta import Delta
-from .deterministic_svd import Decompose, leading
-from .torch_random import normal
+from .deterministic_svd import Decompose, leading_factors
+from .torch_random import torch_normal
 
 TARGETS = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
@@ -31,7 +31,7 @@ _RANK_MAX, _NUMBERS_MAX = 64, 4096
 
 
 @dataclass(frozen=True)
-class Origin:
+class BasisOrigin:
     """All that a basis depends on.
 
     Attributes:
@@ -69,17 +69,17 @@ class Origin:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def origin_of(values: Mapping[str, Any]) -> Origin:
+def origin_of(values: Mapping[str, Any]) -> BasisOrigin:
     """An origin by the names of its attributes, from a file.
 
     Raises:
         AdapterError: a value is not one that it can have.
     """
-    return Origin(**values)
+    return BasisOrigin(**values)
 
 
 @dataclass(frozen=True)
-class Factors:
+class BasisFactors:
     """The frozen parts of one module."""
 
     a: Rows  # (r, in)
@@ -95,8 +95,8 @@ class Factors:
 class Basis:
     """The basis of one base, its modules in transformers' order."""
 
-    origin: Origin
-    factors: dict[str, Factors]
+    origin: BasisOrigin
+    factors: dict[str, BasisFactors]
 
     @cached_property
     def id(self) -> str:
@@ -125,7 +125,7 @@ def modules_of(base: Checkpoint) -> list[str]:
 
 def make_basis(
     base: Checkpoint,
-    origin: Origin,
+    origin: BasisOrigin,
     *,
     decompose: Decompose | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -142,9 +142,9 @@ def make_basis(
     factors = {}
     for index, module in enumerate(modules):
         name = f"{module}.weight"
-        b, a = leading(base.rows(name, 0, base.specs[name].shape[0]), origin.rank, decompose)
+        b, a = leading_factors(base.rows(name, 0, base.specs[name].shape[0]), origin.rank, decompose)
         shape = (origin.numbers, len(a), len(a))
-        factors[module] = Factors(a, b, normal(origin.seed + index, 1.0 / np.sqrt(len(a)), shape))
+        factors[module] = BasisFactors(a, b, torch_normal(origin.seed + index, 1.0 / np.sqrt(len(a)), shape))
         progress(index + 1, len(modules))
     return Basis(origin, factors)
 
@@ -168,14 +168,16 @@ def read_basis(path: Path) -> Basis:
     """
     file = SafetensorsFile(path, AdapterError)
     told = _told(file)
-    origin = origin_of({field.name: told.get(field.name) for field in fields(Origin)})
+    origin = origin_of({field.name: told.get(field.name) for field in fields(BasisOrigin)})
     tensors = {name: file.rows(name) for name in file.entries}
     if told.get("id") != origin.id or told.get("content") != _content(tensors):
         raise AdapterError(f"{path}: the basis' hash is not that of what is in it: it is damaged")
     modules = dict.fromkeys(name.removeprefix("base_model.model.").rpartition(".")[0] for name in tensors)
     ordered = sorted(modules, key=lambda module: module_order(module) or (0, 0))
     try:
-        factors = {m: Factors(*(tensors[f"base_model.model.{m}.{part}"] for part in _PARTS)) for m in ordered}
+        factors = {
+            m: BasisFactors(*(tensors[f"base_model.model.{m}.{part}"] for part in _PARTS)) for m in ordered
+        }
     except KeyError as missing:
         raise AdapterError(f"{path}: the basis lacks {missing}") from None
     return Basis(origin, factors)

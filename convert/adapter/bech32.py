@@ -12,13 +12,13 @@ _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _FINAL = 0x2BC830A3  # BIP 350's, which also catches a q put in or left out before a final p
 
 
-def checksum(label: str, symbols: Sequence[int]) -> list[int]:
+def bech32m_checksum(label: str, symbols: Sequence[int]) -> list[int]:
     """The six symbols that close a text of `symbols`, each from 0 to 31, under an ASCII `label`."""
     left = _remainder([*_spread(label), *symbols, *[0] * CHECKSUM]) ^ _FINAL
     return [left >> 5 * (CHECKSUM - 1 - place) & 31 for place in range(CHECKSUM)]
 
 
-def holds(label: str, symbols: Sequence[int]) -> bool:
+def checksum_holds(label: str, symbols: Sequence[int]) -> bool:
     """Whether symbols end in the checksum of what is before them."""
     return _remainder([*_spread(label), *symbols]) == _FINAL
 

@@ -11,7 +11,7 @@ from ...files.safetensors import Rows
 from ..source.architecture import permute
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
-from .basis import Basis, Factors
+from .basis import Basis, BasisFactors
 from .export import write_lora
 
 # The inner dimension in the file, zeros beyond the basis' own: ggml's tiled kernel takes multiples of 16.
@@ -19,7 +19,7 @@ from .export import write_lora
 _RANK = 16
 
 
-class CandidateFile:
+class CandidateLora:
     """A GGUF LoRA whose numbers change."""
 
     def __init__(self, basis: Basis, model: Checkpoint, path: Path) -> None:
@@ -46,7 +46,7 @@ class CandidateFile:
         tensors = read_header(path).tensors
         file = np.memmap(path, np.uint8, "r+")
         self._parts: list[
-            tuple[Rows, Rows, Factors]
+            tuple[Rows, Rows, BasisFactors]
         ] = []  # what is written, the basis' B in its order, the rest
         for module, of in basis.factors.items():
             at = tensors[f"{specs[module].target}.lora_b"]

@@ -50,7 +50,7 @@ class Delta:
         return self.magnitude is not None and not np.allclose(self.magnitude, np.linalg.norm(rows, axis=1))
 
 
-def take(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
+def take_factors(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
     """A module's parts in the order of `names`; AdapterError if it has others, or not all."""
     if set(found) != set(names):
         raise AdapterError(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files.safetensors import Rows
-from .torch_random import normal
+from .torch_random import torch_normal
 
 Doubles = NDArray[np.float64]
 # The singular values, descending (k,), and the right singular vectors in rows (k, in), of a matrix (out, in).
@@ -22,7 +22,7 @@ _EQUAL = 1e-8  # of the largest: far above what float64 gets wrong, far below wh
 _NOTHING = 1e-12  # of the largest: the singular value of no direction
 
 
-def leading(weight: Rows, rank: int, decompose: Decompose | None = None) -> tuple[Rows, Rows]:
+def leading_factors(weight: Rows, rank: int, decompose: Decompose | None = None) -> tuple[Rows, Rows]:
     """The factors B (out, r) and A (r, in) of `weight`, (out, in): its leading directions, root S in each.
 
     Args:
@@ -55,7 +55,7 @@ def _end_of_equals(sizes: Doubles, start: int) -> int:
 
 def _leaning(space: Doubles) -> Doubles:
     """The orthonormal rows that span `space`, (k, in), and lean towards k probes in turn."""
-    probes = normal(_PROBE_SEED, 1.0, space.shape).astype(np.float64)  # (k, in)
+    probes = torch_normal(_PROBE_SEED, 1.0, space.shape).astype(np.float64)  # (k, in)
     q, r = np.linalg.qr(space @ probes.T)  # of the probes as the space sees them, (k, k)
     return (q * np.where(np.diag(r) < 0, -1.0, 1.0)).T @ space
 

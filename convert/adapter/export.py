@@ -15,9 +15,9 @@ from ...files.gguf_header import Field
 from ...files.safetensors import Rows
 from ..source.architecture import permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
-from ..tensors import TensorPlan, TensorSpec, planned
+from ..tensors import TensorPlan, TensorSpec, plan_tensor
 from ..write import check_target, write_gguf
-from .adapter import Adapter, load_adapter
+from .adapter import PeftAdapter, load_adapter
 
 _TEXT = GGUFValueType.STRING
 
@@ -76,7 +76,7 @@ def write_lora(
     )
 
 
-def _factors(adapter: Adapter, base: Checkpoint) -> list[tuple[str, Rows]]:
+def _factors(adapter: PeftAdapter, base: Checkpoint) -> list[tuple[str, Rows]]:
     """Each tensor's factors under their GGUF names, all padded to one rank, since one alpha serves all."""
     factors = []
     for name, delta in adapter.deltas.items():
@@ -97,4 +97,4 @@ def _factors(adapter: Adapter, base: Checkpoint) -> list[tuple[str, Rows]]:
 
 
 def _plan(name: str, rows: Rows) -> TensorPlan:
-    return planned(TensorSpec(name, name, rows.shape), GGMLQuantizationType.F32)
+    return plan_tensor(TensorSpec(name, name, rows.shape), GGMLQuantizationType.F32)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import AdapterError
-from .delta import CONFIG, Delta, Parts, check_factors, check_rank, take
+from .delta import CONFIG, Delta, Parts, check_factors, check_rank, take_factors
 
 
 def read_lora(folder: Path, config: Mapping[str, Any], parts: Parts) -> tuple[dict[str, Delta], str]:
@@ -23,7 +23,7 @@ def read_lora(folder: Path, config: Mapping[str, Any], parts: Parts) -> tuple[di
     for module, found in parts.items():
         embedding = "lora_embedding_A" in found
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
-        a, b, *magnitude = take(
+        a, b, *magnitude = take_factors(
             folder, module, found, (*names, *(("lora_magnitude_vector",) if wants_dora else ()))
         )
         if embedding:  # saved the other way round: (r, vocab) and (hidden, r)

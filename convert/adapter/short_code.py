@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import AdapterError
 from ...files.safetensors import Rows
 from .basis import NAME_MAX
-from .bech32 import ALPHABET, CHECKSUM, checksum, holds, to_bytes, to_symbols
+from .bech32 import ALPHABET, CHECKSUM, bech32m_checksum, checksum_holds, to_bytes, to_symbols
 
 PREFIX = "t13:"
 _NAME = re.compile(rf"[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}")
@@ -27,7 +27,7 @@ class ShortCode:
 
     Attributes:
         name: the base's.
-        mark: the beginning of the basis' hash, as the code has it; see mark_of().
+        mark: the beginning of the basis' hash, as the code has it; see base_mark().
         numbers: what was trained, (numbers,).
         exact: whether they are float32 and not bfloat16.
     """
@@ -43,7 +43,7 @@ def looks_like_code(text: str) -> bool:
     return text[: len(PREFIX)].lower() == PREFIX
 
 
-def mark_of(basis_id: str) -> str:
+def base_mark(basis_id: str) -> str:
     """What a code has of a basis' hash, which is given in hexadecimal."""
     return _text([int(basis_id[:8], 16) >> 2 + 5 * (_MARK - 1 - place) & 31 for place in range(_MARK)])
 
@@ -61,7 +61,7 @@ def check_name(name: str) -> None:
         raise AdapterError(f"the name {name!r}: a code takes up to {NAME_MAX} of a-z, 0-9, . and -")
 
 
-def encode(code: ShortCode) -> str:
+def encode_short_code(code: ShortCode) -> str:
     """Write a code; what is not `exact` is rounded to bfloat16.
 
     Raises:
@@ -74,10 +74,10 @@ def encode(code: ShortCode) -> str:
     raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, -_BYTES[code.exact] :]
     symbols = [int(code.exact), *map(ALPHABET.index, code.mark), *to_symbols(raw.tobytes())]
     label = PREFIX + code.name
-    return f"{label}:{_text([*symbols, *checksum(label, symbols)])}"
+    return f"{label}:{_text([*symbols, *bech32m_checksum(label, symbols)])}"
 
 
-def decode(text: str) -> ShortCode:
+def decode_short_code(text: str) -> ShortCode:
     """Read a code, in lower case or, as a QR code has it, in upper case.
 
     Raises:
@@ -95,7 +95,7 @@ def decode(text: str) -> ShortCode:
     if wrong := next((one for one in rest if one not in ALPHABET), None):
         raise AdapterError(f"the code {shown!r} is damaged: no code has the character {wrong!r}")
     symbols = [ALPHABET.index(one) for one in rest]
-    if len(symbols) <= 1 + _MARK + CHECKSUM or not holds(label, symbols):
+    if len(symbols) <= 1 + _MARK + CHECKSUM or not checksum_holds(label, symbols):
         raise AdapterError(f"the code {shown!r} is damaged: its checksum does not hold")
     kind, data = symbols[0], to_bytes(symbols[1 + _MARK : -CHECKSUM])
     if kind >= len(_BYTES) or not data or len(data) % _BYTES[kind]:

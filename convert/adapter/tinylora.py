@@ -9,8 +9,8 @@ import numpy as np
 
 from ...errors import AdapterError
 from ...files.safetensors import Rows
-from .delta import CONFIG, Delta, Parts, Vectors, check_factors, check_rank, take
-from .torch_random import normal
+from .delta import CONFIG, Delta, Parts, Vectors, check_factors, check_rank, take_factors
+from .torch_random import torch_normal
 
 _REDRAWN_MAX = 1 << 28  # numbers in one module's projections; published adapters have some hundreds
 
@@ -38,7 +38,7 @@ def read_tinylora(
     deltas = {}
     for index, (module, found) in enumerate(parts.items()):
         names = ("tinylora_A", "tinylora_B", *(("tinylora_P",) if saved else ()))
-        a, b, *projection = take(folder, module, found, names)
+        a, b, *projection = take_factors(folder, module, found, names)
         check_factors(folder, module, a, b)
         check_rank(folder, module, len(a), min(r, len(b), a.shape[1]) if type(r) is int else r)
         vector = vectors[used[module]]  # (u,)
@@ -60,4 +60,4 @@ def _redrawn(folder: Path, config: Mapping[str, Any], index: int, shape: tuple[i
         raise AdapterError(f"{folder / CONFIG}: projections are not saved, and projection_seed is {seed!r}")
     if math.prod(shape) > _REDRAWN_MAX:
         raise AdapterError(f"{folder}: projections of {shape} are more than {_REDRAWN_MAX:,} numbers")
-    return normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)
+    return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

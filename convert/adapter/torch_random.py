@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 _BLOCK = 16
 
 
-def normal(seed: int, std: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def torch_normal(seed: int, std: float, shape: tuple[int, ...]) -> NDArray[np.float32]:
     """What `torch.normal(0.0, std, shape, generator=…)`, seeded with `seed`, gives on a CPU, within 1e-6."""
     words = np.random.RandomState(seed % (1 << 32))  # MT19937 seeded as PyTorch seeds it
     count = math.prod(shape)

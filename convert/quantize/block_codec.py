@@ -33,7 +33,7 @@ class _Bits:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BlockLayout:
     """How a type keeps a block.
 
     Attributes:
@@ -143,7 +143,7 @@ def _tables(levels: bytes) -> tuple[int, Floats, Bytes]:
     return first, ordered[places], codes
 
 
-def layout(type_: GGMLQuantizationType) -> Layout | None:
+def block_layout(type_: GGMLQuantizationType) -> BlockLayout | None:
     """How `type_` keeps its blocks; None of a type whose codes cannot be chosen one by one."""
     return _LAYOUTS.get(type_)
 
@@ -206,7 +206,7 @@ def _bits(byte: Any, shift: Any, count: int, place: int = 0, *, block: int) -> _
     return _Bits(full + byte, (full + shift).astype(np.uint8), count, place)
 
 
-def _make() -> dict[GGMLQuantizationType, Layout]:
+def _make() -> dict[GGMLQuantizationType, BlockLayout]:
     e = np.arange(32)
 
     def nibbles(at: int) -> _Bits:
@@ -228,21 +228,21 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
     nonlinear = np.array(_NONLINEAR, np.float32)
     signed = np.arange(256, dtype=np.uint8).view(np.int8).astype(np.float32)
     return {
-        Type.Q4_0: Layout(32, 32, levels(4, 8), _scale(0), (nibbles(2),), (0,)),
-        Type.Q4_1: Layout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
-        Type.Q5_0: Layout(32, 32, levels(5, 16), _scale(0), (nibbles(6), fifth(2)), (0,)),
-        Type.Q5_1: Layout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth(4)), (0, 2)),
-        Type.Q8_0: Layout(32, 32, signed, _scale(0), (_bits(2 + e, 0, 8, block=32),), (0,)),
-        Type.IQ4_NL: Layout(32, 32, nonlinear, _scale(0), (nibbles(2),), (0,)),
-        Type.MXFP4: Layout(32, 32, np.array(_E2M1, np.float32), _power_of_two, (nibbles(1),), ()),
-        Type.Q2_K: Layout(256, 16, levels(2), _q2_k, (two(16),), (80, 82)),
-        Type.Q3_K: Layout(
+        Type.Q4_0: BlockLayout(32, 32, levels(4, 8), _scale(0), (nibbles(2),), (0,)),
+        Type.Q4_1: BlockLayout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
+        Type.Q5_0: BlockLayout(32, 32, levels(5, 16), _scale(0), (nibbles(6), fifth(2)), (0,)),
+        Type.Q5_1: BlockLayout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth(4)), (0, 2)),
+        Type.Q8_0: BlockLayout(32, 32, signed, _scale(0), (_bits(2 + e, 0, 8, block=32),), (0,)),
+        Type.IQ4_NL: BlockLayout(32, 32, nonlinear, _scale(0), (nibbles(2),), (0,)),
+        Type.MXFP4: BlockLayout(32, 32, np.array(_E2M1, np.float32), _power_of_two, (nibbles(1),), ()),
+        Type.Q2_K: BlockLayout(256, 16, levels(2), _q2_k, (two(16),), (80, 82)),
+        Type.Q3_K: BlockLayout(
             256, 16, levels(3, 4), _q3_k, (two(32), _bits(line, k // 32, 1, 2, block=256)), (108,)
         ),
-        Type.Q4_K: Layout(
+        Type.Q4_K: BlockLayout(
             256, 32, levels(4), _k_scales, (_bits(16 + pairs[0], pairs[1], 4, block=256),), (0, 2)
         ),
-        Type.Q5_K: Layout(
+        Type.Q5_K: BlockLayout(
             256,
             32,
             levels(5),
@@ -250,7 +250,7 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
             (_bits(48 + pairs[0], pairs[1], 4, block=256), _bits(16 + line, k // 32, 1, 4, block=256)),
             (0, 2),
         ),
-        Type.Q6_K: Layout(
+        Type.Q6_K: BlockLayout(
             256,
             16,
             levels(6, 32),
@@ -261,7 +261,7 @@ def _make() -> dict[GGMLQuantizationType, Layout]:
             ),
             (208,),
         ),
-        Type.IQ4_XS: Layout(
+        Type.IQ4_XS: BlockLayout(
             256,
             32,
             nonlinear,

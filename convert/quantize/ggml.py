@@ -25,7 +25,7 @@ _NEED_IMPORTANCE = {
 }
 
 
-def quantize(
+def quantize_rows(
     rows: NDArray[np.float32],
     type_: GGMLQuantizationType,
     where: str,
@@ -50,7 +50,7 @@ def quantize(
     count, columns = rows.shape
     out = np.empty(count * row_bytes(columns, type_), np.uint8)
     if importance is not None:
-        importance = np.ascontiguousarray(raised(importance), np.float32)
+        importance = np.ascontiguousarray(floored_importance(importance), np.float32)
     weights = None if importance is None else importance.ctypes.data
     written = _ggml().ggml_quantize_chunk(
         type_, rows.ctypes.data, out.ctypes.data, 0, count, columns, weights
@@ -73,7 +73,7 @@ def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: 
         raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
 
 
-def raised(importance: NDArray[np.float32]) -> NDArray[np.float32]:
+def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:
     """The same, none of it nothing: a block of columns that no token needed would have no scale."""
     return np.maximum(importance, np.float32(_LEAST * importance.mean()))
 

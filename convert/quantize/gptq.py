@@ -15,7 +15,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError
-from .block_codec import Layout, layout
+from .block_codec import BlockLayout, block_layout
 from .covariance import Covariance
 from .importance import Importance
 
@@ -37,7 +37,7 @@ _STRIP = 32  # columns rounded one after the other before their errors go on to 
 
 
 @dataclass(frozen=True)
-class Feedback:
+class ErrorFeedback:
     """How errors are passed on.
 
     Attributes:
@@ -58,7 +58,7 @@ class Feedback:
     left: Floats
 
 
-def feedback(covariance: Covariance) -> Feedback:
+def error_feedback(covariance: Covariance) -> ErrorFeedback:
     """How errors are passed on where the inputs have this covariance.
 
     With e the error of a row, e_b its part in block b and s the sum of e_b L_b over the blocks done, what
@@ -90,7 +90,7 @@ def feedback(covariance: Covariance) -> Feedback:
         left[block][at] = 1 / diagonal**2
         if block:
             relief += low[block].T @ np.linalg.solve(own[block], low[block])
-    return Feedback(order, *(of.astype(np.float32) for of in (upper, taken, low, metric, left.ravel())))
+    return ErrorFeedback(order, *(of.astype(np.float32) for of in (upper, taken, low, metric, left.ravel())))
 
 
 def _inverse_root(matrix: Doubles) -> Doubles:
@@ -114,23 +114,28 @@ def _inverse_of_lower(matrix: Doubles) -> Doubles:
     return out
 
 
-def round_with_feedback(
-    wanted: Floats, blocks: Bytes, type_: GGMLQuantizationType, passed_on: Feedback, *, fitting: bool = False
+def gptq_round(
+    wanted: Floats,
+    blocks: Bytes,
+    type_: GGMLQuantizationType,
+    passed_on: ErrorFeedback,
+    *,
+    fitting: bool = False,
 ) -> Bytes:
     """Choose the codes of `blocks` anew, so that their scales and offsets come closest to `wanted`.
 
     Args:
         wanted: what the rows should be, (n, columns).
         blocks: the rows with their scales and offsets, (n, bytes of a row).
-        type_: their type, one of those that layout() knows.
-        passed_on: from feedback(), for as many columns.
+        type_: their type, one of those that block_layout() knows.
+        passed_on: from error_feedback(), for as many columns.
         fitting: also fit scales and offsets to the codes that are there, and again to those chosen. It takes
             as long again; of a rounded row that is to change a little, it makes most of the change.
 
     Returns:
         The rows rounded better, (n, bytes of a row).
     """
-    kept = layout(type_)
+    kept = block_layout(type_)
     assert kept is not None, type_
     count, width = passed_on.order.shape
     parts = blocks.reshape(len(wanted), count, -1, GGML_QUANT_SIZES[type_][1]).copy()
@@ -149,7 +154,7 @@ def round_with_feedback(
     return parts.reshape(blocks.shape)
 
 
-def _fit(kept: Layout, blocks: Bytes, target: Floats, metric: Floats) -> None:
+def _fit(kept: BlockLayout, blocks: Bytes, target: Floats, metric: Floats) -> None:
     """Multiply the factors of `blocks`, (n, count, bytes), to come closest to `target`, (n, width).
 
     It is a least squares problem for each row, in the metric of its errors.
@@ -168,7 +173,9 @@ def _fit(kept: Layout, blocks: Bytes, target: Floats, metric: Floats) -> None:
     kept.multiply(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
 
 
-def _choose(kept: Layout, blocks: Bytes, target: Floats, order: NDArray[np.intp], upper: Floats) -> Floats:
+def _choose(
+    kept: BlockLayout, blocks: Bytes, target: Floats, order: NDArray[np.intp], upper: Floats
+) -> Floats:
     """Choose the codes of `blocks`, (n, count, bytes), by their scales and offsets; returns their weights."""
     rows, group = len(target), order // kept.group
     scales, offsets = (np.ascontiguousarray(of.reshape(rows, -1).T) for of in kept.scales(blocks))
@@ -184,7 +191,9 @@ def _choose(kept: Layout, blocks: Bytes, target: Floats, order: NDArray[np.intp]
     return levels.T
 
 
-def _rounded(kept: Layout, left: Floats, scales: Floats, group: NDArray[np.intp], upper: Floats) -> Floats:
+def _rounded(
+    kept: BlockLayout, left: Floats, scales: Floats, group: NDArray[np.intp], upper: Floats
+) -> Floats:
     """The levels, (width, n), of columns in order that come to `left`, (width, n), which is used up.
 
     Column i has the scales, (groups, n), of group[i].
@@ -207,7 +216,7 @@ def _rounded(kept: Layout, left: Floats, scales: Floats, group: NDArray[np.intp]
     return levels
 
 
-class Feedbacks:
+class FeedbackCache:
     """The feedback of each matrix of a model, computed when it is first asked for, from any thread."""
 
     def __init__(self, importance: Importance) -> None:
@@ -215,7 +224,7 @@ class Feedbacks:
         self._entries: dict[tuple[str, int], _Entry] = {}
         self._lock = threading.Lock()
 
-    def of(self, name: str, directions: Floats | None = None) -> Feedback | None:
+    def of(self, name: str, directions: Floats | None = None) -> ErrorFeedback | None:
         """That of a matrix; None where the importance does not tell how its inputs vary together.
 
         Args:
@@ -236,15 +245,15 @@ class Feedbacks:
                 entry.feedback, entry.done = self._computed(name, directions), True
         return entry.feedback
 
-    def _computed(self, name: str, directions: Floats | None) -> Feedback | None:
+    def _computed(self, name: str, directions: Floats | None) -> ErrorFeedback | None:
         covariance = self._importance.covariance(name)
         if covariance is None:
             return None
-        return feedback(covariance if directions is None else covariance.stressing(directions, STRESS))
+        return error_feedback(covariance if directions is None else covariance.stressing(directions, STRESS))
 
 
 @dataclass
 class _Entry:
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: bool = False
-    feedback: Feedback | None = None
+    feedback: ErrorFeedback | None = None

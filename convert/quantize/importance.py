@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError
-from ...files.gguf_header import MAGIC, Field, Header, Tensor, read_header
+from ...files.gguf_header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import TensorPlan, TensorSpec
@@ -66,8 +66,8 @@ class Importance:
     sensitivity: dict[str, float]
     look_up_sensitivity: float | None = None
     look_ups: Vector | None = None
-    blocks: dict[str, Tensor] = field(default_factory=dict)
-    low: dict[str, Tensor] = field(default_factory=dict)
+    blocks: dict[str, TensorInfo] = field(default_factory=dict)
+    low: dict[str, TensorInfo] = field(default_factory=dict)
 
     def covariance(self, name: str) -> Covariance | None:
         """How a matrix' inputs vary together where they have length 1; None where the file does not tell."""
@@ -83,7 +83,7 @@ class Importance:
             name = name.replace(f".{role}.", f".{first}.")
         return name
 
-    def _array(self, tensor: Tensor) -> Vector:
+    def _array(self, tensor: TensorInfo) -> Vector:
         values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
         if not np.isfinite(values).all():
             raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds what is not finite")
@@ -284,12 +284,12 @@ def _vectors(header: Header, suffix: str, least: float = -np.inf) -> dict[str, V
     return vectors
 
 
-def _ending(header: Header, suffix: str) -> dict[str, Tensor]:
+def _ending(header: Header, suffix: str) -> dict[str, TensorInfo]:
     """The tensors whose names end so, by the rest of their names."""
     return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
 
 
-def _vector(path: Path, tensor: Tensor) -> Vector:
+def _vector(path: Path, tensor: TensorInfo) -> Vector:
     if tensor.type is not _F32:
         raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
     rows = prod(tensor.shape[:-1])

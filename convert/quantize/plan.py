@@ -16,7 +16,7 @@ _CELLS = 1 << 17  # of a knapsack's table
 _ROUNDS = 8  # of the search for the price of time, which settles in three or four
 
 
-def alike(plans: Sequence[TensorPlan], model: Header) -> list[TensorPlan]:
+def types_of_model(plans: Sequence[TensorPlan], model: Header) -> list[TensorPlan]:
     """The same tensors, each in the type that it has in `model`: the same one, or one adapted from it.
 
     Raises:
@@ -29,7 +29,7 @@ def alike(plans: Sequence[TensorPlan], model: Header) -> list[TensorPlan]:
 
 
 @dataclass(frozen=True, slots=True)
-class Option:
+class TypeOption:
     """One type that a tensor could have, and what it would come to.
 
     Attributes:
@@ -45,10 +45,12 @@ class Option:
     cost: float
 
 
-Options = Mapping[str, Sequence[Option]]
+TypeOptions = Mapping[str, Sequence[TypeOption]]
 
 
-def allocate(options: Options, most: int, least: int = 0, eagerness: float = 0.0) -> dict[str, Option]:
+def allocate_types(
+    options: TypeOptions, most: int, least: int = 0, eagerness: float = 0.0
+) -> dict[str, TypeOption]:
     """Choose a type for every tensor: the least loss within a budget of bytes, by dynamic programming.
 
     It is the multiple-choice knapsack problem, solved exactly (Kellerer, Pferschy, Pisinger 2004, section
@@ -83,9 +85,9 @@ def allocate(options: Options, most: int, least: int = 0, eagerness: float = 0.0
     return {name: by_name[name] for name in options}
 
 
-def _undominated(options: Sequence[Option], timed: bool) -> list[Option]:
+def _undominated(options: Sequence[TypeOption], timed: bool) -> list[TypeOption]:
     """The options, by size, without those that another beats or equals in size, loss and, if asked, cost."""
-    kept: list[Option] = []
+    kept: list[TypeOption] = []
     for option in sorted(options, key=lambda o: (o.nbytes, o.loss, o.cost)):
         if not any(
             o.loss <= option.loss and (o.cost <= option.cost or not timed)
@@ -99,7 +101,7 @@ def _undominated(options: Sequence[Option], timed: bool) -> list[Option]:
 class _Knapsack:
     """Tables of the least value for every number of bytes, filled tensor by tensor."""
 
-    def __init__(self, options: Options, most: int, least: int) -> None:
+    def __init__(self, options: TypeOptions, most: int, least: int) -> None:
         self.options = list(options.values())
         sizes = [o.nbytes for of in self.options for o in of]
         largest = sum(max(o.nbytes for o in of) for of in self.options)
@@ -109,7 +111,7 @@ class _Knapsack:
         self.cells = reach // self.unit + 1
         self.least = -(-least // self.unit)
 
-    def solve(self, price: float) -> list[Option]:
+    def solve(self, price: float) -> list[TypeOption]:
         best = np.zeros(self.cells)  # (cells,) the least value with at most so many units: none needed yet
         best[1:] = np.inf
         picks = []
@@ -125,7 +127,7 @@ class _Knapsack:
             picks.append(pick)
         return self._trace(best, picks)
 
-    def _trace(self, best: NDArray[np.float64], picks: list[NDArray[np.uint8]]) -> list[Option]:
+    def _trace(self, best: NDArray[np.float64], picks: list[NDArray[np.uint8]]) -> list[TypeOption]:
         wide = best[self.least :]
         cell = int(self.least + np.argmin(wide)) if np.isfinite(wide).any() else int(np.argmin(best))
         chosen = []

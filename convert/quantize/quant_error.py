@@ -11,13 +11,13 @@ from gguf.quants import dequantize
 
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT
-from ..tensors import ALIGNMENT, TYPES, TensorSpec, planned
-from .block_codec import layout
+from ..tensors import ALIGNMENT, TYPES, TensorSpec, plan_tensor
+from .block_codec import block_layout
 from .costs import CostTable
-from .ggml import quantize
-from .gptq import Feedback, Feedbacks
+from .ggml import quantize_rows
+from .gptq import ErrorFeedback, FeedbackCache
 from .importance import Importance
-from .plan import Option
+from .plan import TypeOption
 
 SAMPLE = 1 << 15  # weights of each matrix that are quantized to every type
 # What rounding with feedback makes of the loss in look-ups. SmolLM2-135M's KL divergence, with by without, is
@@ -29,7 +29,7 @@ FLOOR = 2e-5
 _LEFT_OUT = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
 
 
-class Weights(Protocol):
+class RowSource(Protocol):
     """What there is to quantize: rows of the base, the adapter merged in."""
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
@@ -60,15 +60,15 @@ class _Use:
         return self.sensitivity * max(error, self.floor)
 
 
-def measure(  # noqa: PLR0913 - what it takes to measure
+def measure_types(  # noqa: PLR0913 - what it takes to measure
     spec: TensorSpec,
-    weights: Weights,
+    weights: RowSource,
     importance: Importance,
-    feedbacks: Feedbacks,
+    feedbacks: FeedbackCache,
     costs: CostTable,
     *,
     tied: bool,
-) -> list[Option]:
+) -> list[TypeOption]:
     """The types that one matrix may have, with their predicted loss in nats of KL divergence.
 
     The loss in a product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over some of the matrix' rows, W'
@@ -88,14 +88,14 @@ def measure(  # noqa: PLR0913 - what it takes to measure
     options = []
     for type_ in _candidates(spec, prices):
         squares = _squares(rows, type_, importance.means.get(spec.target), spec)
-        fed_back = passed_on is not None and layout(type_) is not None
+        fed_back = passed_on is not None and block_layout(type_) is not None
         loss = sum(use.loss(squares, fed_back=fed_back) for use in uses)
-        nbytes = -(-planned(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
-        options.append(Option(type_, nbytes, loss, prices[type_.name] * prod(spec.shape)))
+        nbytes = -(-plan_tensor(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
+        options.append(TypeOption(type_, nbytes, loss, prices[type_.name] * prod(spec.shape)))
     return options
 
 
-def _product(spec: TensorSpec, rows: Rows, importance: Importance, passed_on: Feedback | None) -> _Use:
+def _product(spec: TensorSpec, rows: Rows, importance: Importance, passed_on: ErrorFeedback | None) -> _Use:
     count = np.float32(spec.shape[0])
     weights = count * importance.shares(spec.target, rows.shape[1])
     fed_back = weights if passed_on is None else count * passed_on.left
@@ -118,13 +118,13 @@ def _candidates(spec: TensorSpec, prices: Iterable[str]) -> list[GGMLQuantizatio
 
 def _squares(rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec) -> Rows:
     """The squared error of each weight, (n, columns)."""
-    data = np.frombuffer(quantize(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
+    data = np.frombuffer(quantize_rows(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
     rounded = dequantize(data.reshape(len(rows), -1), type_)
     squares: Rows = np.square(rows - rounded)
     return squares
 
 
-def _sample(spec: TensorSpec, weights: Weights, importance: Importance) -> Rows:
+def _sample(spec: TensorSpec, weights: RowSource, importance: Importance) -> Rows:
     """Some rows of a matrix, (n, columns), always the same.
 
     They are from all over it, and read in whole heads; but where each is a token's, as many as the text has

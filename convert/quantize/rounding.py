@@ -6,21 +6,21 @@ from numpy.typing import NDArray
 
 from ...files.safetensors import Rows
 from ..tensors import TensorPlan
-from .block_codec import layout
-from .ggml import check_values, quantize, raised
-from .gptq import Feedback, Feedbacks, round_with_feedback
+from .block_codec import block_layout
+from .ggml import check_values, floored_importance, quantize_rows
+from .gptq import ErrorFeedback, FeedbackCache, gptq_round
 from .importance import Importance
-from .scales import scaled_blocks
+from .scales import fit_scales
 
 Bytes = NDArray[np.uint8]
 
 
-class Rounding:
+class RowQuantizer:
     """Rounds blocks of rows of any tensor, from any thread; the same rows always to the same bytes."""
 
     def __init__(self, importance: Importance | None) -> None:
         self._importance = importance
-        self._feedbacks = Feedbacks(importance) if importance else None
+        self._feedbacks = FeedbackCache(importance) if importance else None
 
     def bytes_of(
         self, plan: TensorPlan, rows: Rows, merged: Rows | None = None, directions: Rows | None = None
@@ -40,19 +40,19 @@ class Rounding:
         where = f"tensor {plan.source!r}"
         target = rows if merged is None else merged
         if self._importance is None or rows.ndim == 1:
-            return quantize(target, plan.type, where)
+            return quantize_rows(target, plan.type, where)
         means = self._importance.means.get(plan.target)
         passed_on = self._feedback(plan)
         if passed_on is None or means is None:
-            return quantize(target, plan.type, where, means)
+            return quantize_rows(target, plan.type, where, means)
 
         def corrected(wanted: Rows) -> Bytes:
             check_values(wanted, plan.type, where)
-            data = scaled_blocks(wanted, plan.type, raised(means))
+            data = fit_scales(wanted, plan.type, floored_importance(means))
             if data is None:
-                ggml = quantize(wanted, plan.type, where, means)
+                ggml = quantize_rows(wanted, plan.type, where, means)
                 data = np.frombuffer(ggml, np.uint8).reshape(len(rows), -1)
-            return round_with_feedback(wanted, data, plan.type, passed_on)
+            return gptq_round(wanted, data, plan.type, passed_on)
 
         if merged is None:
             return corrected(rows).tobytes()
@@ -63,16 +63,16 @@ class Rounding:
             return corrected(merged).tobytes()  # it stands out of the noise by itself
         stressed = self._feedback(plan, directions)
         assert stressed is not None, "as it was without directions"
-        return round_with_feedback(kept + delta, base, plan.type, stressed, fitting=True).tobytes()
+        return gptq_round(kept + delta, base, plan.type, stressed, fitting=True).tobytes()
 
     def prepare(self, plan: TensorPlan, directions: Rows | None = None) -> None:
         """Compute what bytes_of() will need for any of a tensor's blocks; it does so itself if need be."""
         for along in (None,) if directions is None else (None, directions):
             self._feedback(plan, along)
 
-    def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> Feedback | None:
+    def _feedback(self, plan: TensorPlan, directions: Rows | None = None) -> ErrorFeedback | None:
         """How errors are passed on between the columns of a tensor; None if that is unknown, or of no use."""
-        kept = layout(plan.type)
+        kept = block_layout(plan.type)
         if kept is None or self._feedbacks is None:
             return None
         found = self._feedbacks.of(plan.target, directions)

@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from .block_codec import Layout, layout
+from .block_codec import BlockLayout, block_layout
 
 Type = GGMLQuantizationType
 Bytes = NDArray[np.uint8]
@@ -26,7 +26,7 @@ _TINY = np.float32(1e-30)
 _DEGENERATE = np.float32(1e-5)  # of the energy of levels: what rounding errors can make of a variance of none
 
 
-def scaled_blocks(rows: Floats, type_: GGMLQuantizationType, importance: Floats) -> Bytes | None:
+def fit_scales(rows: Floats, type_: GGMLQuantizationType, importance: Floats) -> Bytes | None:
     """Blocks of `type_` with scales and offsets for `rows`, (n, columns), and codes yet to be chosen.
 
     Args:
@@ -37,7 +37,7 @@ def scaled_blocks(rows: Floats, type_: GGMLQuantizationType, importance: Floats)
     Returns:
         (n, bytes of a row); None for a type whose scales ggml finds as quickly.
     """
-    pack, kept = _PACKED.get(type_), layout(type_)
+    pack, kept = _PACKED.get(type_), block_layout(type_)
     if pack is None or kept is None:
         return None
     count, columns = rows.shape
@@ -46,7 +46,7 @@ def scaled_blocks(rows: Floats, type_: GGMLQuantizationType, importance: Floats)
     return np.concatenate(blocks).reshape(count, columns // kept.block * GGML_QUANT_SIZES[type_][1])
 
 
-def _scaled(rows: Floats, kept: Layout, importance: Floats, pack: "_Pack") -> Bytes:
+def _scaled(rows: Floats, kept: BlockLayout, importance: Floats, pack: "_Pack") -> Bytes:
     x = np.ascontiguousarray(rows.reshape(-1, kept.group).T)  # (group, groups)
     w = np.ascontiguousarray(np.broadcast_to(importance, rows.shape).reshape(-1, kept.group).T)
     found = _with_offset(x, w, len(kept.levels) - 1) if kept.zero == 0 else _symmetric(x, w, kept)
@@ -80,7 +80,7 @@ def _with_offset(x: Floats, w: Floats, top: int) -> tuple[Floats, ...]:
     return best.found
 
 
-def _symmetric(x: Floats, w: Floats, kept: Layout) -> tuple[Floats, ...]:
+def _symmetric(x: Floats, w: Floats, kept: BlockLayout) -> tuple[Floats, ...]:
     """The scale of each group, which may be negative."""
     extreme = np.take_along_axis(x, np.abs(x).argmax(0)[None], 0)[0]
     extreme = np.where(extreme == 0, _TINY, extreme)

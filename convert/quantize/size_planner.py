@@ -10,13 +10,13 @@ from gguf import GGMLQuantizationType
 
 from ...errors import OutputError
 from ..source.architecture import OUTPUT
-from ..tensors import ALIGNMENT, TensorPlan, TensorSpec, planned
+from ..tensors import ALIGNMENT, TensorPlan, TensorSpec, plan_tensor
 from .costs import REFERENCE, CostTable
-from .gptq import Feedbacks
+from .file_size import FileSize
+from .gptq import FeedbackCache
 from .importance import Importance
-from .plan import Options, allocate
-from .quant_error import Weights, measure
-from .size import Size
+from .plan import TypeOptions, allocate_types
+from .quant_error import RowSource, measure_types
 
 PREFERENCES = {"quality": 0.0, "balanced": 2.0, "speed": 8.0}  # percent of loss for a percent of decode time
 FILL = 0.985  # of the size asked for, which a file uses at least where its types allow it
@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Wish:
+class SizeTarget:
     """What the file shall be.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wish:
         costs: which types are to be used, and what they cost in decode.
     """
 
-    size: Size
+    size: FileSize
     prefer: str
     costs: CostTable
 
@@ -60,22 +60,24 @@ class Prediction:
     prefer: str
 
 
-def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
+def measure_all_types(  # noqa: PLR0913, PLR0917 - what it takes to measure
     specs: Mapping[str, TensorSpec],
-    weights: Weights,
+    weights: RowSource,
     importance: Importance,
     costs: CostTable,
     pool: Executor,
     progress: Progress,
-) -> Options:
+) -> TypeOptions:
     """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
     matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
-    tied, feedbacks = _tied(specs), Feedbacks(importance)
+    tied, feedbacks = _tied(specs), FeedbackCache(importance)
     found = {}
     for spec, following in zip(matrices, [*matrices[1:], None], strict=True):
         if following:  # while another thread measures this one
             pool.submit(feedbacks.of, following.target)
-        found[spec.source] = pool.submit(measure, spec, weights, importance, feedbacks, costs, tied=tied)
+        found[spec.source] = pool.submit(
+            measure_types, spec, weights, importance, feedbacks, costs, tied=tied
+        )
     options = {}
     for done, (source, of) in enumerate(found.items(), 1):
         options[source] = of.result()
@@ -84,7 +86,7 @@ def measure_all(  # noqa: PLR0913, PLR0917 - what it takes to measure
 
 
 def plan_for_size(
-    specs: Mapping[str, TensorSpec], options: Options, wish: Wish, overhead: int, *, measured: bool
+    specs: Mapping[str, TensorSpec], options: TypeOptions, wish: SizeTarget, overhead: int, *, measured: bool
 ) -> tuple[list[TensorPlan], Prediction]:
     """Choose the types.
 
@@ -99,7 +101,7 @@ def plan_for_size(
         OutputError: no choice is that small, or that large; the message names the smallest and the largest.
     """
     vectors = {
-        spec.source: planned(spec, GGMLQuantizationType.F32)
+        spec.source: plan_tensor(spec, GGMLQuantizationType.F32)
         for spec in specs.values()
         if len(spec.shape) == 1
     }
@@ -114,9 +116,10 @@ def plan_for_size(
             f"the largest {most:,} ({8 * most / weights:.2f})"
         )
     eagerness = PREFERENCES[wish.prefer]
-    chosen = allocate(options, budget - fixed, math.ceil(FILL * budget) - fixed, eagerness)
+    chosen = allocate_types(options, budget - fixed, math.ceil(FILL * budget) - fixed, eagerness)
     plans = [
-        vectors[name] if name in vectors else planned(spec, chosen[name].type) for name, spec in specs.items()
+        vectors[name] if name in vectors else plan_tensor(spec, chosen[name].type)
+        for name, spec in specs.items()
     ]
     reference = sum(
         wish.costs.of(spec.target, tied=_tied(specs))[REFERENCE] * prod(spec.shape)

@@ -9,7 +9,7 @@ from ...convert.adapter.basis import TARGETS, Basis
 from .recipe import Recipe
 
 
-def attach(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:
+def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:
     """Wrap `model` in a new adapter; nothing else of it trains.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 from ...errors import CheckpointError, ThirteenError
 
 
-def load(base: Path) -> tuple[Any, Any]:
+def load_base_model(base: Path) -> tuple[Any, Any]:
     """Load a base, a folder of safetensors or a GGUF, in float32 with frozen weights.
 
     Returns:

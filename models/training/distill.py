@@ -15,7 +15,7 @@ from typing import Any
 from ...errors import DownloadError, ThirteenError
 from ...files.appended_lines import append_line, whole_lines
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
-from ..rows import Row
+from ..rows import TrainingRow
 
 _BYTES_MAX = 1 << 22  # of a teacher's reply
 _SCHEMES = ("http://", "https://")
@@ -96,7 +96,7 @@ class Distilled:
 
 
 def distill(
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     teacher: Teacher,
     out: Path,
     moved: Callable[[int, int], None] = lambda done, total: None,

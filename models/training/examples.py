@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..rows import Row
+from ..rows import TrainingRow
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class Example:
         return len(self.ids) - self.prompt_tokens
 
 
-def encode(tokenizer: Any, row: Row) -> Example:
+def encode_example(tokenizer: Any, row: TrainingRow) -> Example:
     """Tokenize a row as at run time: the chat template's own system prompt, the question, the answer."""
     chat = [{"role": "user", "content": row.question}]
     prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -71,7 +71,7 @@ def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     return torch.zeros(len(batch)).index_add(0, row, losses)
 
 
-def measure(
+def held_out_losses(
     model: Any,
     examples: Sequence[Example],
     batch_rows: int = 8,

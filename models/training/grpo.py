@@ -18,14 +18,14 @@ from typing import Any
 from ...convert.adapter.basis import Basis
 from ...errors import ThirteenError
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
-from ..output import make_folder, writing
-from ..rows import Row
-from .attach import attach, trained_numbers
-from .base_model import load
+from ..output import make_folder, output_errors
+from ..rows import TrainingRow
+from .attach import attach_adapter, trained_numbers
+from .base_model import load_base_model
 from .examples import Moved
 from .recipe import Recipe
 from .resume import check_run, run_id
-from .train import base_sha256, save
+from .train import base_sha256, save_adapter
 
 _CHECKPOINTS = ".checkpoints"
 _EVERY = 10  # steps between two of them
@@ -83,7 +83,7 @@ def reward(completions: Sequence[str], answer: Sequence[str], **_: Any) -> list[
 
 def reinforce(  # noqa: PLR0913 - each is a thing of its own
     base: Path,
-    rows: Sequence[Row],
+    rows: Sequence[TrainingRow],
     out: Path,
     *,
     recipe: Recipe,
@@ -111,7 +111,7 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
         OutputError: `out` cannot be written.
         ThirteenError: the extra is not installed, or the checkpoints in `out` are another run's.
     """
-    model, tokenizer = load(base)
+    model, tokenizer = load_base_model(base)
     make_folder(out)
     try:
         from trl import GRPOTrainer
@@ -123,7 +123,7 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
 
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    adapted = attach(model, recipe, basis)
+    adapted = attach_adapter(model, recipe, basis)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     kept = out / _CHECKPOINTS
@@ -140,11 +140,11 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
     trainer.remove_callback(PrinterCallback)  # results alone go to standard output
     done, checkpoint = _last(kept)
     start = time.monotonic()
-    with writing(kept, SafetensorError):
+    with output_errors(kept, SafetensorError):
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - start
     rewards = tuple(entry["reward"] for entry in trainer.state.log_history if "reward" in entry)
-    save(adapted, out, base_id or str(base))
+    save_adapter(adapted, out, base_id or str(base))
     shutil.rmtree(kept)
     return GrpoResult(
         out,
@@ -166,10 +166,10 @@ def _last(kept: Path) -> tuple[int, str | None]:
     return max(found, default=(0, None))
 
 
-def _dataset(tokenizer: Any, rows: Sequence[Row]) -> Any:
+def _dataset(tokenizer: Any, rows: Sequence[TrainingRow]) -> Any:
     from datasets import Dataset
 
-    def prompt(row: Row) -> str:
+    def prompt(row: TrainingRow) -> str:
         chat = [{"role": "user", "content": row.question}]
         return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OutputError, ThirteenError
-from ..output import make_folder, writing
+from ..output import make_folder, output_errors
 
 
 def run_id(*told: object) -> str:
@@ -27,7 +27,7 @@ def check_run(path: Path, run: str) -> None:
         OutputError: it cannot be written.
     """
     make_folder(path.parent)
-    with writing(path):
+    with output_errors(path):
         if not path.exists():
             path.write_text(run, encoding="utf-8")
         found = path.read_text(encoding="utf-8", errors="replace")
@@ -43,7 +43,7 @@ def _another(path: Path) -> ThirteenError:
 
 
 @dataclass
-class Standing:
+class TrainState:
     """What a run is made of between two steps."""
 
     step: int
@@ -53,14 +53,14 @@ class Standing:
     optimizer: dict[str, Any]
 
 
-class Checkpoints:
+class TrainCheckpoint:
     """The file in which one run's standing is kept."""
 
     def __init__(self, path: Path, run: str, every: int) -> None:
         """Keep it at `path`, after each `every` steps, for the run that the hash `run` stands for."""
         self.path, self.run, self.every = path, run, every
 
-    def save(self, standing: Standing) -> None:
+    def save(self, standing: TrainState) -> None:
         """Write it, so that it is there whole or as it was before.
 
         Raises:
@@ -77,7 +77,7 @@ class Checkpoints:
             reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
             raise OutputError(f"{self.path}: cannot write: {reason}") from None
 
-    def load(self) -> Standing | None:
+    def load(self) -> TrainState | None:
         """What was saved last; None if nothing was.
 
         Raises:
@@ -89,7 +89,7 @@ class Checkpoints:
             return None
         try:
             found = torch.load(self.path, weights_only=True)
-            run, standing = found.pop("run"), Standing(**found)
+            run, standing = found.pop("run"), TrainState(**found)
         except (
             OSError,
             RuntimeError,

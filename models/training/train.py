@@ -19,13 +19,13 @@ from typing import Any
 from ...convert.adapter.basis import Basis
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
-from ..output import make_folder, writing
-from ..rows import Row
-from .attach import attach, trained_numbers
-from .base_model import load
-from .examples import Example, Moved, batches, encode, measure, row_losses
+from ..output import make_folder, output_errors
+from ..rows import TrainingRow
+from .attach import attach_adapter, trained_numbers
+from .base_model import load_base_model
+from .examples import Example, Moved, batches, encode_example, held_out_losses, row_losses
 from .recipe import Recipe
-from .resume import Checkpoints, Standing, run_id
+from .resume import TrainCheckpoint, TrainState, run_id
 
 _BOOTSTRAPS = 10_000
 _VALIDATED = 64  # held-out rows that the loss is measured on after each epoch
@@ -81,15 +81,15 @@ class TrainResult:
     held_out: HeldOut
 
 
-def fit(  # noqa: PLR0913 - what a run is made of
+def fit_adapter(  # noqa: PLR0913 - what a run is made of
     model: Any,
     examples: Sequence[Example],
     recipe: Recipe,
     *,
     validate: Callable[[], float] | None = None,
-    checkpoints: Checkpoints | None = None,
+    checkpoints: TrainCheckpoint | None = None,
     moved: Moved = lambda done, total: None,
-) -> Standing:
+) -> TrainState:
     """Train what requires a gradient: Adam, a short warm-up, then a cosine down to zero.
 
     Args:
@@ -114,7 +114,7 @@ def fit(  # noqa: PLR0913 - what a run is made of
     seeds = range(recipe.seed, recipe.seed + recipe.epochs)
     plan = [batch for seed in seeds for batch in batches(examples, recipe.batch_rows, seed)]
     factor, epoch = _cosine(len(plan), recipe.warmup), len(plan) // recipe.epochs
-    standing = Standing(0, [], [], trained, optimizer.state_dict())
+    standing = TrainState(0, [], [], trained, optimizer.state_dict())
     if checkpoints and (found := checkpoints.load()):
         standing = _taken_up(found, trained, optimizer)
     while standing.step < len(plan):
@@ -131,7 +131,7 @@ def fit(  # noqa: PLR0913 - what a run is made of
     return standing
 
 
-def _taken_up(found: Standing, trained: Sequence[Any], optimizer: Any) -> Standing:
+def _taken_up(found: TrainState, trained: Sequence[Any], optimizer: Any) -> TrainState:
     import torch
 
     with torch.no_grad():
@@ -167,8 +167,8 @@ def _cosine(steps: int, warmup: float) -> Callable[[int], float]:
 
 def train(  # noqa: PLR0913 - each is a thing of its own
     base: Path,
-    training: Sequence[Row],
-    held_out: Sequence[Row],
+    training: Sequence[TrainingRow],
+    held_out: Sequence[TrainingRow],
     out: Path,
     *,
     recipe: Recipe,
@@ -196,21 +196,21 @@ def train(  # noqa: PLR0913 - each is a thing of its own
         OutputError: `out` cannot be written.
         ThirteenError: No training row is short enough, or the loss is no longer a number.
     """
-    model, tokenizer = load(base)
+    model, tokenizer = load_base_model(base)
     make_folder(out)
     import torch
 
     torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
-    examples = chosen(tokenizer, training, recipe)
-    held = [encode(tokenizer, row) for row in held_out]
-    adapted = attach(model, recipe, basis)
-    before = measure(model, held, moved=stage("held out, before"))
+    examples = select_rows(tokenizer, training, recipe)
+    held = [encode_example(tokenizer, row) for row in held_out]
+    adapted = attach_adapter(model, recipe, basis)
+    before = held_out_losses(model, held, moved=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
     run = run_id(base_sha256(base), asdict(recipe), ids)
-    checkpoints = Checkpoints(out / _CHECKPOINT, run, _EVERY)
+    checkpoints = TrainCheckpoint(out / _CHECKPOINT, run, _EVERY)
     start = time.monotonic()
-    standing = fit(
+    standing = fit_adapter(
         model,
         examples,
         recipe,
@@ -219,8 +219,8 @@ def train(  # noqa: PLR0913 - each is a thing of its own
         moved=stage("train"),
     )
     train_s = time.monotonic() - start
-    after = measure(model, held, moved=stage("held out, after"))
-    save(adapted, out, base_id or str(base))
+    after = held_out_losses(model, held, moved=stage("held out, after"))
+    save_adapter(adapted, out, base_id or str(base))
     checkpoints.remove()
     return TrainResult(
         folder=out,
@@ -234,14 +234,14 @@ def train(  # noqa: PLR0913 - each is a thing of its own
     )
 
 
-def chosen(tokenizer: Any, training: Sequence[Row], recipe: Recipe) -> list[Example]:
+def select_rows(tokenizer: Any, training: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
     """The rows that are trained on: the recipe's share of them, and of these the short ones.
 
     Raises:
         ThirteenError: there are none.
     """
     taken = training[: max(1, round(recipe.share * len(training)))]
-    encoded = (encode(tokenizer, row) for row in taken)
+    encoded = (encode_example(tokenizer, row) for row in taken)
     examples = [example for example in encoded if len(example.ids) <= recipe.max_tokens][: recipe.max_rows]
     if not examples:
         raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(taken)} training rows are longer")
@@ -250,7 +250,7 @@ def chosen(tokenizer: Any, training: Sequence[Row], recipe: Recipe) -> list[Exam
 
 def _validated(model: Any, held: Sequence[Example]) -> float:
     few = held[:_VALIDATED]
-    return sum(measure(model, few)) / sum(example.answer_tokens for example in few)
+    return sum(held_out_losses(model, few)) / sum(example.answer_tokens for example in few)
 
 
 def base_sha256(base: Path) -> str:
@@ -259,7 +259,7 @@ def base_sha256(base: Path) -> str:
     return ", ".join(file_sha256(file) for file in files)
 
 
-def save(adapted: Any, out: Path, base_id: str) -> None:
+def save_adapter(adapted: Any, out: Path, base_id: str) -> None:
     """Save a PEFT model's adapter as a folder whose files are the same for the same weights.
 
     Raises:
@@ -267,7 +267,7 @@ def save(adapted: Any, out: Path, base_id: str) -> None:
     """
     from safetensors import SafetensorError
 
-    with writing(out, SafetensorError):
+    with output_errors(out, SafetensorError):
         adapted.peft_config["default"].base_model_name_or_path = base_id
         adapted.save_pretrained(out, save_embedding_layers=False)  # else it asks the hub about the base
         path = out / "adapter_config.json"

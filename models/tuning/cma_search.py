@@ -18,7 +18,7 @@ Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Settings:
+class SearchSettings:
     """What decides a search, given the scores.
 
     Attributes:
@@ -53,7 +53,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Check:
+class CheckScore:
     """How good some numbers are on the rows that checks are made on: higher is better."""
 
     score: float
@@ -76,10 +76,10 @@ class Best:
 
     numbers: Numbers  # (numbers,)
     generation: int
-    check: Check
+    check: CheckScore
 
 
-class Search:
+class CmaSearch:
     """One search, generation by generation.
 
     Attributes:
@@ -90,7 +90,7 @@ class Search:
         over: whether it has ended before all generations, for want of progress.
     """
 
-    def __init__(self, settings: Settings, start: Numbers, check: Check) -> None:
+    def __init__(self, settings: SearchSettings, start: Numbers, check: CheckScore) -> None:
         """Begin at `start`, which did as well as `check` says."""
         self.settings = settings
         self.generation = self.restart = self._stale = 0
@@ -149,7 +149,7 @@ class Search:
         self._asked = None
         self.generation += 1
 
-    def checked(self, check: Check) -> None:
+    def checked(self, check: CheckScore) -> None:
         """Take in the check that was due."""
         if check.score > self.best.check.score:
             self.best, self._stale = Best(self.mean, self.generation, check), 0

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 
 from ...files.appended_lines import append_line, whole_lines
-from ..rows import Row
+from ..rows import TrainingRow
 from .cma_search import Numbers
 
 FILE = "held-out.jsonl"
 _ROWS = 64  # of one entry
 
-Judged = Callable[[Numbers, Sequence[Row]], list[bool]]
+Judged = Callable[[Numbers, Sequence[TrainingRow]], list[bool]]
 
 
-class Outcomes:
+class HeldOutCache:
     """The record in a folder of which rows were answered rightly, with which numbers."""
 
     def __init__(self, folder: Path) -> None:
@@ -31,7 +31,7 @@ class Outcomes:
             except (ValueError, RecursionError, KeyError, TypeError):
                 continue
 
-    def right(self, judged: Judged, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+    def right(self, judged: Judged, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         """Whether each row is answered rightly, as `judged` says of those that are not on record.
 
         Raises:
@@ -48,6 +48,6 @@ class Outcomes:
         return found
 
 
-def _key(numbers: Numbers, rows: Sequence[Row]) -> str:
+def _key(numbers: Numbers, rows: Sequence[TrainingRow]) -> str:
     asked = json.dumps([(row.question, row.answer) for row in rows])
     return sha256(np.asarray(numbers, "<f8").tobytes() + asked.encode()).hexdigest()

@@ -8,9 +8,9 @@ import numpy as np
 from ...errors import ThirteenError
 from ...runtime.engine.engine import Engine
 from ...runtime.request import Request
-from ..rows import Row
+from ..rows import TrainingRow
 from .cma_search import Numbers
-from .objective import OWN, EngineJudge
+from .objective import OWN, EngineObjective
 
 DIVERGENCE = 0.1  # nats a token
 _FIRST = 0.02
@@ -19,10 +19,10 @@ _ROUNDS = 2
 _TOKENS = 32  # of each text that the divergence is measured on
 
 
-def first_step(  # noqa: PLR0913 - what a step depends on
+def initial_sigma(  # noqa: PLR0913 - what a step depends on
     engine: Engine,
-    judge: EngineJudge,
-    rows: Sequence[Row],
+    judge: EngineObjective,
+    rows: Sequence[TrainingRow],
     *,
     numbers: int,
     seed: int,
@@ -63,7 +63,9 @@ def first_step(  # noqa: PLR0913 - what a step depends on
     return sigma
 
 
-def _texts(engine: Engine, rows: Sequence[Row], seed: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _texts(
+    engine: Engine, rows: Sequence[TrainingRow], seed: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
     prompts = [engine.request(row.question).tokens for row in rows]
     sampled = [Request(prompt, _TOKENS, replace(OWN, seed=seed + n)) for n, prompt in enumerate(prompts)]
     handles = engine.submit_all(sampled, wait=True)

@@ -8,15 +8,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ...convert.adapter.candidate_lora import CandidateFile
+from ...convert.adapter.candidate_lora import CandidateLora
 from ...errors import ThirteenError
 from ...runtime.answer import Answer
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle
-from ...runtime.engine.output_stream import asked
+from ...runtime.engine.output_stream import sampled_mask
 from ...runtime.request import BASE, Request, Sampling, StopReason
-from ..rows import Row
+from ..rows import TrainingRow
 from .cma_search import Numbers
 
 T = TypeVar("T")
@@ -30,22 +30,24 @@ OWN = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)  # by the model's
 Pair = tuple[Sequence[int], Sequence[int]]  # tokens before, and of a continuation
 
 
-class Judge(Protocol):
+class Objective(Protocol):
     """What tells good numbers from worse ones."""
 
-    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row], mean: Numbers) -> list[float]:
+    def scores(
+        self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
+    ) -> list[float]:
         """The score of each candidate around `mean` on the same rows; higher is better."""
 
-    def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+    def right(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         """Whether each row is answered rightly."""
 
     @property
-    def spent(self) -> "Spent":
+    def spent(self) -> "Cost":
         """What all that took."""
 
 
 @dataclass
-class Spent:
+class Cost:
     """What judging took: seconds of the model and of putting adapters in place, tokens in and out."""
 
     model_s: float = 0.0
@@ -55,7 +57,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Asking:
+class AnswerSettings:
     """How questions are put.
 
     Attributes:
@@ -78,20 +80,22 @@ class Asking:
             raise ThirteenError(f"--score {self.score!r}: there are {', '.join(SCORES)}")
 
 
-class EngineJudge:
+class EngineObjective:
     """Judges by an engine that runs the model which will be shipped."""
 
-    def __init__(self, engine: Engine, file: CandidateFile, asking: Asking) -> None:
+    def __init__(self, engine: Engine, file: CandidateLora, asking: AnswerSettings) -> None:
         """Take an engine that keeps no beginnings of prompts, and the file that its adapter comes from."""
         self._engine, self._file, self._asking = engine, file, asking
-        self._spent = Spent()
+        self._spent = Cost()
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Cost:
         """See Judge."""
         return self._spent
 
-    def scores(self, candidates: Sequence[Numbers], rows: Sequence[Row], mean: Numbers) -> list[float]:
+    def scores(
+        self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
+    ) -> list[float]:
         """See Judge."""
         requests = [self._request(row) for row in rows]
         if self._asking.score == "own":
@@ -102,7 +106,7 @@ class EngineJudge:
         ]
         return [score(self._place(numbers), requests, rows) for numbers in candidates]
 
-    def right(self, numbers: Numbers, rows: Sequence[Row]) -> list[bool]:
+    def right(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         """See Judge."""
         return self._right(self._place(numbers), [self._request(row) for row in rows], rows)
 
@@ -127,7 +131,7 @@ class EngineJudge:
         self._spent.model_s += perf_counter() - start
         return done
 
-    def _request(self, row: Row) -> Request:
+    def _request(self, row: TrainingRow) -> Request:
         asking = self._asking
         return self._engine.request(
             row.question, system=asking.system, max_tokens=asking.max_tokens, calculator=asking.calculator
@@ -142,7 +146,7 @@ class EngineJudge:
         self._spent.tokens += sum(a.usage.prompt_tokens + a.usage.completion_tokens for a in answers)
         return answers
 
-    def _samples(self, mean: Numbers, requests: Sequence[Request], rows: Sequence[Row]) -> "_Samples":
+    def _samples(self, mean: Numbers, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> "_Samples":
         """An answer to each question, drawn by the probabilities that the model has with `mean`."""
         adapter = self._place(mean)
         drawn = [
@@ -178,16 +182,16 @@ class EngineJudge:
 
     def _chosen(self, tokens: Sequence[int]) -> list[bool]:
         """Which tokens the model has to choose."""
-        return asked(self._engine.model, tokens) if self._asking.calculator else [True] * len(tokens)
+        return sampled_mask(self._engine.model, tokens) if self._asking.calculator else [True] * len(tokens)
 
-    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         return float(np.mean(self._right(adapter, requests, rows)))
 
-    def _right(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> list[bool]:
+    def _right(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> list[bool]:
         answers = self._answers(adapter, requests)
         return [is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]
 
-    def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+    def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         end = [token for token in (self._engine.model.eos,) if token is not None]
         after = [[*self._tokens(row.solution), *end] for row in rows]
         found = self._read(
@@ -196,7 +200,7 @@ class EngineJudge:
         own = [self._chosen(tokens) for tokens in after]
         return float(np.mean([np.mean(np.array(one)[of]) for one, of in zip(found, own, strict=True)]))
 
-    def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[Row]) -> float:
+    def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         answers = self._answers(adapter, requests)
         pairs = [
             ((*request.tokens, *self._tokens(answer.text + _CUE)), self._tokens(f" {row.answer}"))
@@ -239,7 +243,7 @@ def _whole(handle: Handle) -> tuple[tuple[int, ...], Answer]:
     return tuple(token for piece in pieces for token in piece.tokens), answer
 
 
-def is_right(answer: Answer, row: Row) -> bool:
+def is_right(answer: Answer, row: TrainingRow) -> bool:
     """Whether an answer ended in time and is the row's."""
     wanted = parse_number(row.answer)
     done = answer.stop_reason is not StopReason.LENGTH

@@ -9,7 +9,7 @@ _BOOTSTRAPS = 10_000
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedAccuracy:
     """Right or wrong on the same questions, before and after; each tuple has one entry a question."""
 
     before: tuple[bool, ...]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ...errors import ThirteenError
-from ..rows import Row
+from ..rows import TrainingRow
 
 ROWS_MAX = 100_000
 _HELD_OUT = 5  # one of so many pairs of numbers is held out
@@ -97,7 +97,7 @@ _KINDS = (
 )  # fmt: skip
 
 
-def sums(count: int, seed: int, *, held_out: bool = False) -> list[Row]:
+def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[TrainingRow]:
     """Draw questions, no two alike.
 
     Args:
@@ -110,7 +110,7 @@ def sums(count: int, seed: int, *, held_out: bool = False) -> list[Row]:
     """
     if not 1 <= count <= ROWS_MAX:
         raise ThirteenError(f"{count} sums: from 1 to {ROWS_MAX} can be drawn")
-    rows: dict[str, Row] = {}
+    rows: dict[str, TrainingRow] = {}
     for row in _drawn(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311 - it is to repeat
         rows.setdefault(row.question, row)
         if len(rows) == count:
@@ -118,7 +118,7 @@ def sums(count: int, seed: int, *, held_out: bool = False) -> list[Row]:
     return list(rows.values())
 
 
-def _drawn(rng: random.Random, held_out: bool) -> Iterator[Row]:
+def _drawn(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
     while True:
         kind = rng.choice(_KINDS)
         a, b = kind.draw(rng)
@@ -130,7 +130,7 @@ def _drawn(rng: random.Random, held_out: bool) -> Iterator[Row]:
         result = kind.result(a, b)
         told = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
         told["sum"] = f"{a} {kind.sign} {b} = {result}"
-        yield Row(question.format(**told), solution.format(**told), str(result))
+        yield TrainingRow(question.format(**told), solution.format(**told), str(result))
 
 
 def _is_held_out(sign: str, a: int, b: int) -> bool:

@@ -15,7 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from ...convert.adapter.basis import Basis
-from ...convert.adapter.candidate_lora import CandidateFile
+from ...convert.adapter.candidate_lora import CandidateLora
 from ...convert.adapter.short_code import as_bfloat16
 from ...convert.adapter.tinylora_folder import write_folder
 from ...convert.source.checkpoint import open_checkpoint
@@ -24,13 +24,13 @@ from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..output import make_folder
-from ..rows import Row
-from .cma_search import Best, Check, Numbers, Search, Settings
-from .heldout_cache import Outcomes
-from .initial_sigma import first_step
-from .objective import Asking, EngineJudge, Judge, Spent
-from .paired_accuracy import Paired
-from .tuning_journal import Generation, Journal
+from ..rows import TrainingRow
+from .cma_search import Best, CheckScore, CmaSearch, Numbers, SearchSettings
+from .heldout_cache import HeldOutCache
+from .initial_sigma import initial_sigma
+from .objective import AnswerSettings, Cost, EngineObjective, Objective
+from .paired_accuracy import PairedAccuracy
+from .tuning_journal import GenerationRecord, TuningJournal
 
 _BATCH = 512
 _STEP_ROWS = 16  # whose answers tell how far a step moves the model
@@ -38,7 +38,7 @@ _WORK = ".candidate.gguf"
 
 
 @dataclass(frozen=True)
-class Data:
+class TuneData:
     """The rows of a run, each in one part only.
 
     Attributes:
@@ -48,9 +48,9 @@ class Data:
         questions: how many a generation draws.
     """
 
-    pool: Sequence[Row]
-    checks: Sequence[Row]
-    held_out: Sequence[Row]
+    pool: Sequence[TrainingRow]
+    checks: Sequence[TrainingRow]
+    held_out: Sequence[TrainingRow]
     questions: int = 64
 
     def __post_init__(self) -> None:
@@ -60,23 +60,23 @@ class Data:
                 f"{len(self.checks)} for checks and {len(self.held_out)} held out"
             )
 
-    def drawn(self, seed: int, generation: int) -> list[Row]:
+    def drawn(self, seed: int, generation: int) -> list[TrainingRow]:
         """The questions of a generation."""
         return random.Random(f"{seed} {generation}").sample(self.pool, self.questions)  # noqa: S311
 
 
 @dataclass(frozen=True)
-class Progress:
+class TuneProgress:
     """How a run stands after a generation."""
 
-    search: Search
-    last: Generation
-    start: Check
+    search: CmaSearch
+    last: GenerationRecord
+    start: CheckScore
     resumed: bool  # whether the generation was on record already
 
 
 @dataclass(frozen=True)
-class Machine:
+class EngineSettings:
     """What runs the model: threads, answers at once, and the most tokens of question and answer."""
 
     threads: int | None = None
@@ -104,11 +104,11 @@ class TuneResult:
     sigma: float
     generations: int
     restarts: int
-    held_out: Paired
+    held_out: PairedAccuracy
     seconds: float
     model_s: float
     questions: int
-    spent: Spent
+    spent: Cost
 
     @property
     def model_share(self) -> float:
@@ -121,18 +121,18 @@ class TuneResult:
         return self.best.generation > 0
 
 
-Told = Callable[[Progress], None]
+OnProgress = Callable[[TuneProgress], None]
 
 
-def search_for(  # noqa: PLR0913 - each is a thing of its own
-    judge: Judge,
-    data: Data,
-    settings: Settings,
-    journal: Journal,
-    told: Told,
+def run_search(  # noqa: PLR0913 - each is a thing of its own
+    judge: Objective,
+    data: TuneData,
+    settings: SearchSettings,
+    journal: TuningJournal,
+    told: OnProgress,
     *,
     start: Numbers | None = None,
-) -> Search:
+) -> CmaSearch:
     """Go through the generations, those on record first.
 
     Args:
@@ -154,22 +154,22 @@ def search_for(  # noqa: PLR0913 - each is a thing of its own
         began, before = perf_counter(), judge.spent.model_s
         check = _checked(judge, start, data)
         seconds, model_s = perf_counter() - began, judge.spent.model_s - before
-        journal.record(Generation((), check, seconds, model_s, settings.sigma))
+        journal.record(GenerationRecord((), check, seconds, model_s, settings.sigma))
     first = journal.generations[0].check
     if first is None:
         raise ThirteenError(f"{journal.path}: the check of the start is missing")
-    search = Search(settings, start, first)
+    search = CmaSearch(settings, start, first)
     for generation in journal.generations[1:]:
         _advance(search, generation)
-        told(Progress(search, generation, first, resumed=True))
+        told(TuneProgress(search, generation, first, resumed=True))
     while not search.done:
         generation = _run(judge, search, data)
         journal.record(generation)
-        told(Progress(search, generation, first, resumed=False))
+        told(TuneProgress(search, generation, first, resumed=False))
     return search
 
 
-def _run(judge: Judge, search: Search, data: Data) -> Generation:
+def _run(judge: Objective, search: CmaSearch, data: TuneData) -> GenerationRecord:
     """Score a generation, tell the search, and check its mean if that is due."""
     start, before = perf_counter(), judge.spent.model_s
     rows = data.drawn(search.settings.seed, search.generation)
@@ -178,10 +178,10 @@ def _run(judge: Judge, search: Search, data: Data) -> Generation:
     check = _checked(judge, search.mean, data) if search.check_due else None
     if check:
         search.checked(check)
-    return Generation(scores, check, perf_counter() - start, judge.spent.model_s - before)
+    return GenerationRecord(scores, check, perf_counter() - start, judge.spent.model_s - before)
 
 
-def _advance(search: Search, generation: Generation) -> None:
+def _advance(search: CmaSearch, generation: GenerationRecord) -> None:
     """Tell the search what is on record."""
     if search.done or len(generation.scores) != len(search.candidates):
         raise ThirteenError("the journal has generations that this search cannot have had")
@@ -190,24 +190,24 @@ def _advance(search: Search, generation: Generation) -> None:
         search.checked(generation.check)
 
 
-def _checked(judge: Judge, numbers: Numbers, data: Data) -> Check:
+def _checked(judge: Objective, numbers: Numbers, data: TuneData) -> CheckScore:
     right = judge.right(numbers, data.checks)
-    return Check(sum(right) / len(right), sum(right), len(right))
+    return CheckScore(sum(right) / len(right), sum(right), len(right))
 
 
 def tune(  # noqa: PLR0913 - each is a thing of its own
     model: Path,
     basis: Basis,
-    data: Data,
+    data: TuneData,
     out: Path,
     *,
-    settings: Settings,
-    asking: Asking,
-    machine: Machine,
+    settings: SearchSettings,
+    asking: AnswerSettings,
+    machine: EngineSettings,
     step: bool = False,
     start: Numbers | None = None,
     base_id: str = "",
-    told: Told = lambda progress: None,
+    told: OnProgress = lambda progress: None,
 ) -> TuneResult:
     """Search for the numbers of an adapter over `basis`, and save the best as a PEFT folder at `out`.
 
@@ -233,21 +233,21 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     chosen |= {} if start is None else {"start": start.tolist()}
     make_folder(out)
     with (
-        Journal(out, _told(model, basis, data, asking, chosen)) as journal,
+        TuningJournal(out, _told(model, basis, data, asking, chosen)) as journal,
         Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,
-        CandidateFile(basis, open_checkpoint(model), out_part) as file,
+        CandidateLora(basis, open_checkpoint(model), out_part) as file,
     ):
-        judge = EngineJudge(engine, file, asking)
+        judge = EngineObjective(engine, file, asking)
         on_record = journal.generations[0].sigma if journal.generations else 0.0
         if on_record:
             settings = replace(settings, sigma=on_record)
         elif step:
             rows = data.drawn(settings.seed, -1)[:_STEP_ROWS]
-            sigma = first_step(engine, judge, rows, numbers=settings.numbers, seed=settings.seed)
+            sigma = initial_sigma(engine, judge, rows, numbers=settings.numbers, seed=settings.seed)
             settings = replace(settings, sigma=float(f"{sigma:.2g}"))
-        search = search_for(judge, data, settings, journal, told, start=start)
+        search = run_search(judge, data, settings, journal, told, start=start)
         best = _rounded(search.best)
-        outcomes = Outcomes(out)
+        outcomes = HeldOutCache(out)
         before = outcomes.right(judge.right, np.zeros(settings.numbers), data.held_out)
         after = outcomes.right(judge.right, best.numbers, data.held_out)
     write_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
@@ -256,7 +256,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
         sigma=settings.sigma,
         generations=search.generation,
         restarts=search.restart,
-        held_out=Paired(tuple(before), tuple(after)),
+        held_out=PairedAccuracy(tuple(before), tuple(after)),
         seconds=sum(generation.seconds for generation in journal.generations),
         model_s=sum(generation.tokens_s for generation in journal.generations),
         questions=search.generation * settings.population * data.questions,
@@ -269,7 +269,7 @@ def _rounded(best: Best) -> Best:
 
 
 def _told(
-    model: Path, basis: Basis, data: Data, asking: Asking, settings: dict[str, object]
+    model: Path, basis: Basis, data: TuneData, asking: AnswerSettings, settings: dict[str, object]
 ) -> dict[str, object]:
     """All that decides a run: with any of it changed, its journal is another's."""
     rows = [[(row.question, row.solution, row.answer) for row in part] for part in (data.pool, data.checks)]

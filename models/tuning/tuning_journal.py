@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ThirteenError
-from ...files.journal import Ledger
-from .cma_search import Check
+from ...files.journal import Journal
+from .cma_search import CheckScore
 
 FILE = "generations.jsonl"
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationRecord:
     """What one generation told the search.
 
     Attributes:
@@ -26,13 +26,13 @@ class Generation:
     """
 
     scores: tuple[float, ...]
-    check: Check | None
+    check: CheckScore | None
     seconds: float
     tokens_s: float
     sigma: float = 0.0
 
 
-class Journal(Ledger):
+class TuningJournal(Journal):
     """The file of a search. Its first line says what the search is, and no other goes on with it.
 
     Attributes:
@@ -52,7 +52,7 @@ class Journal(Ledger):
         super().__init__(folder / FILE, json.loads(json.dumps(told)), "search")
         self.generations = [self._generation(entry, number) for number, entry in enumerate(self.entries, 2)]
 
-    def record(self, generation: Generation) -> None:
+    def record(self, generation: GenerationRecord) -> None:
         """Put a generation on record: from here on it is on disk.
 
         Raises:
@@ -61,14 +61,14 @@ class Journal(Ledger):
         self.append(asdict(generation))
         self.generations.append(generation)
 
-    def _generation(self, entry: Mapping[str, Any], number: int) -> Generation:
+    def _generation(self, entry: Mapping[str, Any], number: int) -> GenerationRecord:
         try:
             check = entry["check"]
-            return Generation(
+            return GenerationRecord(
                 tuple(float(score) for score in entry["scores"]),
                 None
                 if check is None
-                else Check(float(check["score"]), int(check["right"]), int(check["rows"])),
+                else CheckScore(float(check["score"]), int(check["right"]), int(check["rows"])),
                 float(entry["seconds"]),
                 float(entry["tokens_s"]),
                 float(entry.get("sigma", 0.0)),

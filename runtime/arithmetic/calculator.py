@@ -8,7 +8,7 @@ from math import floor
 
 from .expression import DIGITS, Expression, read_after, read_before
 from .final_answer import format_number
-from .lexer import blanked
+from .lexer import blank_markup
 from .units import MONEY
 
 _REACH = 300  # characters before and after a sign that are looked at
@@ -41,7 +41,7 @@ class Step:
     ok: bool
 
 
-def due(text: str) -> str | None:
+def pending_result(text: str) -> str | None:
     """The result with which a text goes on that ends in a sum and "=", or in "20% of 85 is".
 
     Returns:
@@ -53,7 +53,7 @@ def due(text: str) -> str | None:
         return None
     cut = len(text) > _REACH
     window = text[-_REACH - 1 :] if cut else text  # with the character before, for what looks behind
-    plain = blanked(window)
+    plain = blank_markup(window)
     signs = list(_SIGN.finditer(plain))
     if not signs or signs[-1][0] not in _EXACT or len(plain) - signs[-1].end() > 1:
         return None
@@ -67,7 +67,7 @@ def due(text: str) -> str | None:
 
 def steps(text: str) -> tuple[Step, ...]:
     """Every equation of a text whose sides are understood, in order."""
-    plain = _ANNOTATED.sub(lambda found: " " * len(found[0]), blanked(text))
+    plain = _ANNOTATED.sub(lambda found: " " * len(found[0]), blank_markup(text))
     signs = list(_SIGN.finditer(plain))
     starts = [0, *(sign.end() for sign in signs)]
     ends = [*(sign.start() for sign in signs[1:]), len(plain)]

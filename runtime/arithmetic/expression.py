@@ -12,7 +12,7 @@ from itertools import takewhile
 
 from .final_answer import VULGAR
 from .lexer import ENDS, Lexeme, lexemes
-from .units import NUMBERING, TELLING, Quantity, UnclearError, units
+from .units import NUMBERING, TELLING, Quantity, UnclearError, parse_units
 
 DIGITS = 18  # of the longest number read
 _DEPTH = 20  # of parentheses within parentheses
@@ -274,7 +274,7 @@ class _Reader:
             near = words[1:3] if words[:1] == ["and"] else words[:1]  # "3 and a half"
             if not glued and not any(map(NUMBERING.fullmatch, near)) and "remainder" not in words:
                 words = []
-        return units(words, glued)
+        return parse_units(words, glued)
 
     def words(self) -> list[str]:
         words = []

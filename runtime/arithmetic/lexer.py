@@ -70,7 +70,7 @@ class Lexeme(NamedTuple):
     tight: bool
 
 
-def blanked(text: str) -> str:
+def blank_markup(text: str) -> str:
     """The text with spaces for its markup, each character in its place; a LaTeX line break becomes one."""
     return _MARKUP.sub(_blank, text)
 
@@ -79,7 +79,7 @@ def lexemes(text: str, start: int, end: int, whole: bool = True) -> Iterator[Lex
     """The lexemes between two places, between one for what stands before them and an "end".
 
     Args:
-        text: as blanked() returns it.
+        text: as blank_markup() returns it.
         start: where to begin.
         end: where to end.
         whole: nothing that belongs to them stands before; then the first is a "break", else "unknown".

@@ -101,7 +101,7 @@ class Quantity:
         return self
 
 
-def units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozenset[str], frozenset[str]]:
+def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozenset[str], frozenset[str]]:
     """What the words after a number make it count: "red apples a day" counts apples for one day.
 
     Args:

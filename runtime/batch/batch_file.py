@@ -11,17 +11,17 @@ from time import perf_counter
 from typing import Any
 
 from ...errors import ModelFileError, OutputError, RequestError
-from ...files.atomic_write import whole_file
-from ...files.journal import Ledger
+from ...files.atomic_write import atomic_write
+from ...files.journal import Journal
 from ...files.json_lines import json_object, numbered_lines, read_bounded
-from .reproducible_batches import Ask, Asked, Job, waves_of
+from .reproducible_batches import AnswerBatches, BatchJob, BatchResult, split_into_batches
 
 _RUN = "batch"  # the word for a run in the ledger
 _SHOWN = 60  # characters of a value that is not what it should be
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BatchQuestion:
     """A line of the file of questions.
 
     Attributes:
@@ -67,13 +67,13 @@ class BatchReport:
         return 3600 * (self.answered - self.earlier) / self.seconds
 
 
-def batch(  # noqa: PLR0913 - the files of a batch, each by its name
+def answer_file(  # noqa: PLR0913 - the files of a batch, each by its name
     questions: Path,
-    job: Job,
+    job: BatchJob,
     output: Path,
     *,
     skip_bad: bool = False,
-    ask: Ask = Job.ask,
+    ask: AnswerBatches = BatchJob.ask,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> BatchReport:
     """Answer a file of questions.
@@ -100,7 +100,7 @@ def batch(  # noqa: PLR0913 - the files of a batch, each by its name
     data = read_bounded(questions)
     rows = _read(questions, data, skip_bad)
     part = output.with_name(f"{output.name}.part")
-    with Ledger(part, _identity(data, job), _RUN) as ledger:
+    with Journal(part, _identity(data, job), _RUN) as ledger:
         known = _known(ledger, len(rows))
         earlier, tokens = sum("error" not in record for record in known.values()), 0
         progress(len(known), len(rows))
@@ -126,7 +126,7 @@ def _check_output(output: Path) -> None:
         raise OutputError(f"{output}: the folder {output.absolute().parent} does not exist")
 
 
-def _read(path: Path, data: bytes, skip_bad: bool) -> list[Row]:
+def _read(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
     rows = []
     for number, line in numbered_lines(data):
         try:
@@ -134,13 +134,15 @@ def _read(path: Path, data: bytes, skip_bad: bool) -> list[Row]:
         except RequestError as error:
             if not skip_bad:
                 raise
-            rows.append(Row(number, error=str(error).removeprefix(f"{path}: line {number}").lstrip(": ")))
+            rows.append(
+                BatchQuestion(number, error=str(error).removeprefix(f"{path}: line {number}").lstrip(": "))
+            )
     if all(row.error for row in rows):
         raise RequestError(f"{path}: holds no question" + (f": {rows[0].error}" if rows else ""))
     return rows
 
 
-def _row(number: int, line: bytes, where: str) -> Row:
+def _row(number: int, line: bytes, where: str) -> BatchQuestion:
     value = json_object(line, where)
     question, own = value.get("question"), value.get("id")
     if not isinstance(question, str) or not question.strip():
@@ -153,10 +155,10 @@ def _row(number: int, line: bytes, where: str) -> Row:
         f"{question}{own}".encode()
     except UnicodeEncodeError:
         raise RequestError(f"{where}: half of a surrogate pair, which is no character") from None
-    return Row(number, question, own)
+    return BatchQuestion(number, question, own)
 
 
-def _identity(data: bytes, job: Job) -> dict[str, Any]:
+def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
     """All that the answers depend on."""
     return {
         "questions_sha256": hashlib.sha256(data).hexdigest(),
@@ -167,7 +169,7 @@ def _identity(data: bytes, job: Job) -> dict[str, Any]:
     }
 
 
-def _known(ledger: Ledger, rows: int) -> dict[int, dict[str, Any]]:
+def _known(ledger: Journal, rows: int) -> dict[int, dict[str, Any]]:
     """The records that there are, by the numbers of their rows."""
     known = {}
     for line, entry in enumerate(ledger.entries, 2):
@@ -179,7 +181,7 @@ def _known(ledger: Ledger, rows: int) -> dict[int, dict[str, Any]]:
 
 
 def _missing(
-    rows: Sequence[Row], known: Mapping[int, Any], job: Job, ask: Ask
+    rows: Sequence[BatchQuestion], known: Mapping[int, Any], job: BatchJob, ask: AnswerBatches
 ) -> Generator[tuple[int, dict[str, Any]], None, None]:
     """The records of the rows that have none, with the rows' numbers.
 
@@ -192,7 +194,7 @@ def _missing(
             asked_for.append(number)
         elif number not in have:
             yield number, {**_told(row), "error": row.error}
-    waves = waves_of({number: rows[number].question for number in asked_for}, job.terms.wave)
+    waves = split_into_batches({number: rows[number].question for number in asked_for}, job.terms.wave)
     with closing(ask(job, (wave for wave in waves if not have.issuperset(wave)))) as answers:
         for asked in answers:
             if asked.failed:
@@ -201,13 +203,13 @@ def _missing(
                 yield asked.number, {**_told(rows[asked.number]), **_result(asked)}
 
 
-def _told(row: Row) -> dict[str, Any]:
+def _told(row: BatchQuestion) -> dict[str, Any]:
     """What a record says of its row."""
     own = {} if row.id is None else {"id": row.id}
     return {"line": row.line, **own, **({"question": row.question} if row.question else {})}
 
 
-def _result(asked: Asked) -> dict[str, Any]:
+def _result(asked: BatchResult) -> dict[str, Any]:
     """What a record says of its answer; the time it took is left out, since it is never the same."""
     if asked.taken is None:
         return {"error": asked.error}
@@ -220,7 +222,7 @@ def _write(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the answers; the file appears whole or not at all."""
     lines = (json.dumps(record, ensure_ascii=False, default=str) for record in records)
     try:
-        with whole_file(output) as file:
+        with atomic_write(output) as file:
             file.writelines(f"{line}\n".encode() for line in lines)
     except OSError as error:
         raise OutputError(f"{output}: {error.strerror or error}") from None

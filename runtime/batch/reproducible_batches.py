@@ -18,21 +18,21 @@ from ...files.hashing import file_sha256
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import check_votes, likelihood, winner
-from ..engine.prefix_cache import SHORTEST, common_length
+from ..engine.majority_vote import check_votes, mean_logprob, winner
+from ..engine.prefix_cache import LENGTH_MIN, common_length
 from ..profile import PROFILES
-from ..request import Request, Sampling, check_whole
+from ..request import Request, Sampling, check_integer
 
 PROFILE = "server"
 _TOGETHER = 40  # requests of a wave: five times what runs at once, so that few slots are idle at its end
 _PROBES = ("1", "A")  # questions that have nothing in common, so that what their prompts share is no question
 
 
-Wave = Mapping[int, str]  # questions by their numbers
+QuestionBatch = Mapping[int, str]  # questions by their numbers
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class GenerationSettings:
     """How questions are put: what is the same for all of a run.
 
     Attributes:
@@ -50,7 +50,7 @@ class Terms:
     max_tokens: int = 512
 
     def __post_init__(self) -> None:
-        check_whole("max_tokens", self.max_tokens, 1)
+        check_integer("max_tokens", self.max_tokens, 1)
         check_votes(self.votes)
         if self.votes > 1:
             object.__setattr__(self, "sampling", self.sampling.varied)
@@ -75,7 +75,7 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class BatchResult:
     """What became of a question.
 
     Attributes:
@@ -94,7 +94,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class BatchJob:
     """Who is asked, and how.
 
     Attributes:
@@ -106,7 +106,7 @@ class Job:
 
     model: Path
     adapter: Path | None
-    terms: Terms
+    terms: GenerationSettings
     threads: int
 
     @property
@@ -133,7 +133,7 @@ class Job:
             "wave": self.terms.wave,
         }
 
-    def ask(self, waves: Iterable[Wave]) -> Generator[Asked, None, None]:
+    def ask(self, waves: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Ask on this machine.
 
         Yields:
@@ -145,7 +145,7 @@ class Job:
         waves = iter(waves)
         for first in waves:
             with self.engine() as engine:
-                asker = Waves(engine, self.terms)
+                asker = BatchRunner(engine, self.terms)
                 for wave in chain([first], waves):
                     yield from asker.ask(wave)
 
@@ -159,36 +159,36 @@ class Job:
         return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
 
 
-Ask = Callable[
-    [Job, Iterable[Wave]], Generator[Asked, None, None]
-]  # what has waves answered: Job.ask, or Crew.ask
+AnswerBatches = Callable[
+    [BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]
+]  # what has waves answered: BatchJob.ask, or Crew.ask
 
 
-def waves_of(questions: Mapping[int, str], size: int) -> Iterator[Wave]:
+def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[QuestionBatch]:
     """Some questions in waves of a size, in their order."""
     numbered = iter(questions.items())
     while wave := dict(islice(numbered, size)):
         yield wave
 
 
-class Waves:
+class BatchRunner:
     """One engine's answers, wave by wave."""
 
-    def __init__(self, engine: Engine, terms: Terms) -> None:
+    def __init__(self, engine: Engine, terms: GenerationSettings) -> None:
         """Read what the prompts of all questions share: once, alone, and before the first wave.
 
         Args:
-            engine: of `Job.engine()`.
+            engine: of `BatchJob.engine()`.
             terms: how the questions are put.
         """
         self._engine, self._terms = engine, terms
         one, other = (terms.prompt_of(engine, probe) for probe in _PROBES)
         shared = one[: min(common_length(one, other), engine.context)]
-        self._shared = shared if len(shared) > SHORTEST else ()
+        self._shared = shared if len(shared) > LENGTH_MIN else ()
         if self._shared:
             engine.submit(Request(shared, max_tokens=1)).wait()
 
-    def ask(self, wave: Wave) -> Iterator[Asked]:
+    def ask(self, wave: QuestionBatch) -> Iterator[BatchResult]:
         """Ask the questions of a wave, by their numbers.
 
         Yields:
@@ -200,7 +200,7 @@ class Waves:
             try:
                 requests[number] = self._requests(question)
             except RequestError as error:
-                yield Asked(number, error=str(error))
+                yield BatchResult(number, error=str(error))
         handles = iter(self._engine.submit_all([r for some in requests.values() for r in some], wait=True))
         asked = {number: [next(handles) for _ in some] for number, some in requests.items()}
         ended: SimpleQueue[int] = SimpleQueue()
@@ -236,13 +236,13 @@ def _put(ended: SimpleQueue[int], number: int, _: Handle) -> None:
     ended.put(number)
 
 
-def _asked(number: int, handles: Sequence[Handle]) -> Asked:
+def _asked(number: int, handles: Sequence[Handle]) -> BatchResult:
     try:
         answers = tuple(handle.answer() for handle in handles)
     except ModelFileError as error:
-        return Asked(number, error=str(error), failed=True)
+        return BatchResult(number, error=str(error), failed=True)
     if len(answers) == 1:
-        return Asked(number, answers, answers[0])
-    return Asked(
-        number, answers, winner([(handle.answer(), likelihood(handle)) for handle in handles], len(answers))
+        return BatchResult(number, answers, answers[0])
+    return BatchResult(
+        number, answers, winner([(handle.answer(), mean_logprob(handle)) for handle in handles], len(answers))
     )

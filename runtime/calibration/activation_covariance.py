@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ..llama.eval_callback import Product
+from ..llama.eval_callback import MatMul
 
 Array = NDArray[np.float32]
 
@@ -21,7 +21,7 @@ _SEED = 13
 _GIVEN_THE_SAME = (".attn_k.weight", ".attn_v.weight", ".ffn_up.weight")  # as attn_q and ffn_gate
 
 
-class Covariances:
+class CovarianceTap:
     """A tap that sums up the products of inputs, over all tokens, of each layer.
 
     Every token counts alike: its inputs are divided by their length. Else a few tokens, such as the first of
@@ -36,7 +36,7 @@ class Covariances:
         self._blocks: dict[str, Array] = {}  # (blocks, width, width)
         self._probed: dict[str, Array] = {}  # (columns, PROBES)
 
-    def __call__(self, product: Product) -> None:
+    def __call__(self, product: MatMul) -> None:
         """Add a product's, unless another weight was given the same."""
         name, inputs = product.weight, product.inputs  # (tokens, columns)
         if name.endswith(_GIVEN_THE_SAME):

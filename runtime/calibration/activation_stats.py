@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ...errors import ModelFileError, RequestError
-from ..engine.chat_template import Prompter, chat_template
-from ..llama.context import Context, Room, Span
-from ..llama.eval_callback import Product, Tap
+from ..engine.chat_template import PromptEncoder, read_chat_template
+from ..llama.context import Context, ContextParams, Span
+from ..llama.eval_callback import MatMul, MatMulTap
 from ..llama.model import Model
 from ..threads import physical_cores
-from .activation_covariance import Covariances
+from .activation_covariance import CovarianceTap
 from .corpus import Passage, passage_tokens
 
 BATCH = 512  # tokens computed at once; the logits of all take a vocabulary's width each in memory
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ActivationStats:
     """How large a model's activations are.
 
     Attributes:
@@ -49,14 +49,14 @@ class Statistics:
     chunks: int
 
 
-def trace(
+def collect_activation_stats(
     model_path: Path,
     passages: Sequence[Passage],
     *,
     chunk: int = 512,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
-) -> Statistics:
+) -> ActivationStats:
     """Run a model over passages and gather its statistics.
 
     Args:
@@ -72,21 +72,21 @@ def trace(
             template does not take a question.
     """
     with Model(model_path, repack=False) as model:  # statistics shall be the same on all processors
-        chunks, vocabulary = cut(model, passages, chunk), model.vocabulary_size
-        squares, covariances = Squares(), Covariances()
+        chunks, vocabulary = chunk_passages(model, passages, chunk), model.vocabulary_size
+        squares, covariances = SquaresTap(), CovarianceTap()
 
-        def both(product: Product) -> None:
+        def both(product: MatMul) -> None:
             squares(product)
             covariances(product)
 
         with threadpool_limits(1):  # the library's own threads still spin while the taps compute
-            run(model, chunks, both, threads=threads, progress=progress)
+            run_chunks(model, chunks, both, threads=threads, progress=progress)
     sums = {name: values.astype(np.float32) for name, values in squares.sums.items()}
     if not sums:
         raise ModelFileError(f"{model_path}: this build of llama.cpp shows none of its matrix products")
     if not all(np.isfinite(values).all() for values in sums.values()):
         raise ModelFileError(f"{model_path}: the model's activations are not finite numbers")
-    return Statistics(
+    return ActivationStats(
         sums=sums,
         counts=squares.counts,
         covariances=covariances.blocks(),
@@ -97,18 +97,18 @@ def trace(
     )
 
 
-def cut(model: Model, passages: Sequence[Passage], chunk: int) -> list[tuple[int, ...]]:
+def chunk_passages(model: Model, passages: Sequence[Passage], chunk: int) -> list[tuple[int, ...]]:
     """The passages' tokens in chunks of `chunk`, each begun as the model's tokenizer begins a text.
 
     Raises:
-        RequestError: see trace().
+        RequestError: see collect_activation_stats().
     """
     if not 1 <= chunk <= model.context_trained:
         raise RequestError(
             f"chunk must be from 1 to the {model.context_trained} tokens that the model was trained for, "
             f"not {chunk}"
         )
-    prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
+    prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
     tokens = [token for passage in passages for token in passage_tokens(model, prompter, passage)]
     if not tokens:
         raise RequestError("the passages have no tokens")
@@ -117,10 +117,10 @@ def cut(model: Model, passages: Sequence[Passage], chunk: int) -> list[tuple[int
     return [(*begin, *tokens[start + len(begin) : start + chunk]) for start in range(0, whole, chunk)]
 
 
-def run(
+def run_chunks(
     model: Model,
     chunks: Sequence[tuple[int, ...]],
-    tap: Tap,
+    tap: MatMulTap,
     *,
     threads: int | None = None,
     progress: Progress = lambda done, total: None,
@@ -128,7 +128,7 @@ def run(
     """Compute every chunk from an empty context, logits and all, and show the tap each product."""
     longest = max(map(len, chunks))
     batch = min(longest, BATCH)
-    room = Room(longest, 1, batch, physical_cores() if threads is None else threads, outputs=batch)
+    room = ContextParams(longest, 1, batch, physical_cores() if threads is None else threads, outputs=batch)
     with Context(model, room, tap=tap) as context:
         for done, tokens in enumerate(chunks, 1):
             for start in range(0, len(tokens), batch):
@@ -138,7 +138,7 @@ def run(
             progress(done, len(chunks))
 
 
-class Squares:
+class SquaresTap:
     """A tap that sums up the squares of what each weight is given.
 
     Attributes:
@@ -150,7 +150,7 @@ class Squares:
         self.sums: dict[str, NDArray[np.float64]] = {}
         self.counts: dict[str, int] = {}
 
-    def __call__(self, product: Product) -> None:
+    def __call__(self, product: MatMul) -> None:
         """Add a product's."""
         name, inputs = product.weight, product.inputs  # (tokens, columns)
         squares = np.einsum("tc,tc->c", inputs, inputs)  # (columns,)

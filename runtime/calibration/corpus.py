@@ -6,7 +6,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.json_lines import read_json_lines
-from ..engine.chat_template import Prompter
+from ..engine.chat_template import PromptEncoder
 from ..llama.model import Model
 
 
@@ -35,7 +35,7 @@ def read_passages(path: Path) -> list[Passage]:
     return passages
 
 
-def passage_tokens(model: Model, prompter: Prompter, passage: Passage) -> list[int]:
+def passage_tokens(model: Model, prompter: PromptEncoder, passage: Passage) -> list[int]:
     """The tokens of a passage: begun as the model begins a text, or asked and answered as in a chat.
 
     Raises:

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..llama.context import Context, Room, Span
-from ..llama.eval_callback import LookUp, Product
+from ..llama.context import Context, ContextParams, Span
+from ..llama.eval_callback import EmbeddingLookup, MatMul
 from ..llama.model import Model
 from ..threads import physical_cores
-from .activation_stats import cut
+from .activation_stats import chunk_passages
 from .corpus import Passage
 
 TOKENS = 256  # of a chunk
@@ -65,11 +65,11 @@ def sensitivities(
         progress: called with what is done and how much there is in all.
     """
     with Model(model_path) as model:
-        chunks = cut(model, passages, min(TOKENS, model.context_trained))
+        chunks = chunk_passages(model, passages, min(TOKENS, model.context_trained))
         some = chunks[:: -(-len(chunks) // LOOK_UP_CHUNKS)]
         noise, look_up_noise = _Noise(), _LookUpNoise()
         size = len(chunks[0])
-        room = Room(size, 1, size, physical_cores() if threads is None else threads, outputs=size)
+        room = ContextParams(size, 1, size, physical_cores() if threads is None else threads, outputs=size)
         with Context(model, room, tap=noise, look_up_tap=look_up_noise) as context:
             reference = _log_probabilities(context, chunks[0])
             groups = _groups(noise.seen)
@@ -101,7 +101,7 @@ class _Noise:
         self.seen: list[str] = []
         self.energy: dict[str, float] = {}
 
-    def __call__(self, product: Product) -> None:
+    def __call__(self, product: MatMul) -> None:
         if product.weight not in self.energy:
             self.seen.append(product.weight)
             self.energy[product.weight] = _gain(product) * LEVEL**2
@@ -119,7 +119,7 @@ class _LookUpNoise:
     def __init__(self) -> None:
         self.on = False
 
-    def __call__(self, look_up: LookUp) -> None:
+    def __call__(self, look_up: EmbeddingLookup) -> None:
         if self.on:
             tokens, which = np.unique(look_up.tokens, return_inverse=True)
             columns = look_up.outputs.shape[1]
@@ -128,7 +128,7 @@ class _LookUpNoise:
             look_up.outputs[:] += noise[which] * lengths * np.float32(LEVEL / np.sqrt(columns))
 
 
-def _gain(product: Product) -> float:
+def _gain(product: MatMul) -> float:
     """The energy of a typical token's output by that of its input."""
     energy = np.square(product.inputs, dtype=np.float64).sum(1)  # (tokens,)
     return float(np.median(np.square(product.outputs, dtype=np.float64).sum(1) / np.maximum(energy, 1e-30)))

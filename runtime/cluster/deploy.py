@@ -14,11 +14,11 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import read_header
 from ..profile import profile_named
 from ..server.request_limits import CLOSING_S
-from ..server.serve import Doorway, url
+from ..server.serve import ListenConfig, url
 from ..threads import default_threads
-from .ray_session import LOCAL, Files, connected, reason, room_for
-from .replica import Fleet, Replica
-from .router import Door
+from .ray_session import LOCAL, SharedFiles, connected, error_line, worker_capacity
+from .replica import Replica, ReplicaConfig
+from .router import Router
 
 APPLICATION = "thirteen"
 _OWNER = "owner"
@@ -31,7 +31,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ClusterSize:
     """How large a fleet is.
 
     Attributes:
@@ -49,7 +49,7 @@ class Size:
     queue: int
 
     @classmethod
-    def of(cls, fleet: Fleet, replicas: int, most: int | None) -> "Size":
+    def of(cls, fleet: ReplicaConfig, replicas: int, most: int | None) -> "ClusterSize":
         """That of so many replicas of a fleet.
 
         Raises:
@@ -82,9 +82,9 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
     model: Path,
     adapters: Mapping[str, Path],
     *,
-    fleet: Fleet,
-    size: Size,
-    doorway: Doorway,
+    fleet: ReplicaConfig,
+    size: ClusterSize,
+    doorway: ListenConfig,
     listening: Callable[[str], None],
 ) -> int | None:
     """Serve a model on a cluster until a signal comes, or another command deploys its own there.
@@ -115,12 +115,12 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
     with connected(address) as ray:
         from ray import serve  # noqa: PLC0415
 
-        room = room_for(ray, size.threads, size.replicas)
+        room = worker_capacity(ray, size.threads, size.replicas)
         owner = _Ownership(ray)
         with _signals() as ended:
             try:
                 _start(serve, doorway)
-                files = Files(ray, model, *adapters.values())
+                files = SharedFiles(ray, model, *adapters.values())
                 doors = 1 if doorway.loopback else sum(node["Alive"] for node in ray.nodes())
                 application = _application(serve, fleet, files, tuple(adapters), size.options(room), doors)
                 owner.begin()
@@ -139,7 +139,7 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
     return None
 
 
-def _start(serve: Any, doorway: Doorway) -> None:
+def _start(serve: Any, doorway: ListenConfig) -> None:
     """Begin Ray Serve, if it is not there; what is there has to listen where this is to.
 
     Raises:
@@ -160,7 +160,12 @@ def _start(serve: Any, doorway: Doorway) -> None:
 
 
 def _application(  # noqa: PLR0913, PLR0917 - what makes it
-    serve: Any, fleet: Fleet, files: Files, adapters: tuple[str, ...], options: dict[str, Any], doors: int
+    serve: Any,
+    fleet: ReplicaConfig,
+    files: SharedFiles,
+    adapters: tuple[str, ...],
+    options: dict[str, Any],
+    doors: int,
 ) -> Any:
     """So many doors before replicas of these options."""
     drain_s = fleet.bounds.drain_s + CLOSING_S
@@ -173,7 +178,7 @@ def _application(  # noqa: PLR0913, PLR0917 - what makes it
         **options,
     )
     door = serve.deployment(
-        Door,
+        Router,
         num_replicas=doors,
         ray_actor_options={"num_cpus": 0},
         max_ongoing_requests=_ONGOING_MAX,
@@ -196,7 +201,7 @@ def _failure(serve: Any, error: Exception) -> str:
     """Why a deployment failed, in a line: what a replica raised, if it told."""
     found = serve.status().applications.get(APPLICATION)
     told = [found.message, *(d.message for d in found.deployments.values())] if found else []
-    return reason(RuntimeError("\n".join((str(error), *told))))
+    return error_line(RuntimeError("\n".join((str(error), *told))))
 
 
 class Owner:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import ModelFileError
-from ...files.atomic_write import whole_file
+from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir
 from ...files.hashing import file_sha256
 
@@ -22,7 +22,7 @@ Read = Callable[[str, int], bytes]  # a parcel's hash, and an offset: at most CH
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class RemoteFile:
     """A file as its sender has it.
 
     Attributes:
@@ -36,7 +36,7 @@ class Parcel:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> "Parcel":
+    def of(cls, path: Path) -> "RemoteFile":
         """That of a file here."""
         return cls(str(path.absolute()), path.stat().st_size, file_sha256(path))
 
@@ -74,7 +74,7 @@ class Parcel:
 
     def _fetch(self, target: Path, read: Read) -> None:
         digest = hashlib.sha256()
-        with whole_file(target) as file:
+        with atomic_write(target) as file:
             while file.tell() < self.nbytes:
                 chunk = read(self.sha256, file.tell())
                 if not chunk:

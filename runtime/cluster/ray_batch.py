@@ -6,14 +6,14 @@ from typing import Any
 
 from ...errors import ModelFileError, ThirteenError
 from ...files.gguf_header import read_header
-from ..batch.reproducible_batches import Asked, Job, Wave, Waves
-from .ray_session import Files, connected, reason, room_for
+from ..batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from .ray_session import SharedFiles, connected, error_line, worker_capacity
 
 _AHEAD = 2  # waves that a worker has: the one that it answers, and the next
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class RayWorkers:
     """Workers of a cluster.
 
     Attributes:
@@ -24,7 +24,7 @@ class Crew:
     address: str
     workers: int | None = None
 
-    def ask(self, job: Job, waves: Iterable[Wave]) -> Generator[Asked, None, None]:
+    def ask(self, job: BatchJob, waves: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Ask there: a worker, or a node, that is lost costs the waves that it had.
 
         Yields:
@@ -40,11 +40,11 @@ class Crew:
         for path in job.files:
             read_header(path)  # a bad file is known before anything begins
         with connected(self.address) as ray:
-            room = room_for(ray, job.threads, self.workers)
+            room = worker_capacity(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
-            files = Files(ray, *job.files)
+            files = SharedFiles(ray, *job.files)
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-                Worker,
+                RayWorker,
                 fn_constructor_args=(job, files),
                 compute=ray.data.ActorPoolStrategy(
                     size=min(self.workers or room, len(rows)), max_tasks_in_flight_per_actor=_AHEAD
@@ -58,19 +58,19 @@ class Crew:
                             raise ModelFileError(f"--ray {self.address}: {failure}")
                         yield asked
             except ray.exceptions.RayError as error:
-                raise ModelFileError(f"--ray {self.address}: {reason(error)}") from None
+                raise ModelFileError(f"--ray {self.address}: {error_line(error)}") from None
 
 
-class Worker:
+class RayWorker:
     """What a worker does: it answers waves by an engine of its own."""
 
-    def __init__(self, job: Job, files: Files) -> None:
+    def __init__(self, job: BatchJob, files: SharedFiles) -> None:
         """Have the files, and load the engine. What is wrong with it is told of with the first wave."""
         self._failure = ""
         try:
             model, *adapters = files.unpack()
             job = replace(job, model=model, adapter=adapters[0] if adapters else None)
-            self._waves = Waves(job.engine(), job.terms)
+            self._waves = BatchRunner(job.engine(), job.terms)
         except ThirteenError as error:
             self._failure = str(error)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
-from .file_transfer import Parcel, read_chunk
+from .file_transfer import RemoteFile, read_chunk
 
 LOCAL = "local"  # the address of a cluster that is begun on this machine, and ends with the command
 AUTO = "auto"  # of the one that this machine is part of
@@ -61,7 +61,7 @@ def connected(address: str) -> Iterator[Any]:
             **(alone if address == LOCAL else {}),
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise RequestError(f"--ray {address}: {reason(error)}") from None
+        raise RequestError(f"--ray {address}: {error_line(error)}") from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield ray
@@ -81,14 +81,14 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def reason(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """What went wrong, in a line: of a remote traceback, what was raised there; else all that is said."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if _RAISED.match(line)]
     return raised[-1] if raised else " ".join(lines) or type(error).__name__
 
 
-def room_for(ray: Any, cpus: int, wanted: int | None = None) -> int:
+def worker_capacity(ray: Any, cpus: int, wanted: int | None = None) -> int:
     """How many workers of so many processors the cluster's nodes have, whoever uses them now.
 
     Args:
@@ -111,10 +111,10 @@ def room_for(ray: Any, cpus: int, wanted: int | None = None) -> int:
     return workers
 
 
-class Shelf:
+class FileActor:
     """An actor beside the command that has files to give away."""
 
-    def __init__(self, parcels: Mapping[str, Parcel]) -> None:
+    def __init__(self, parcels: Mapping[str, RemoteFile]) -> None:
         """Have these, by their hashes."""
         self._parcels = dict(parcels)
 
@@ -123,20 +123,20 @@ class Shelf:
         return read_chunk(self._parcels[sha256].path, offset)
 
 
-class Files:
+class SharedFiles:
     """Files that workers of a cluster can have, wherever they run."""
 
     def __init__(self, ray: Any, *paths: Path) -> None:
         """Put files at the workers' disposal, for as long as the command is connected."""
-        self.parcels = [Parcel.of(path) for path in paths]
+        self.parcels = [RemoteFile.of(path) for path in paths]
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(Shelf)
+        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(FileActor)
         self._shelf = actor.remote({parcel.sha256: parcel for parcel in self.parcels})
 
     def unpack(self) -> list[Path]:
-        """The files on the machine where this is called; see Parcel.unpack().
+        """The files on the machine where this is called; see RemoteFile.unpack().
 
         Raises:
             ModelFileError: one cannot be had.
@@ -148,6 +148,6 @@ class Files:
         try:
             chunk = ray.get(self._shelf.read.remote(sha256, offset))
         except ray.exceptions.RayError as error:
-            raise ModelFileError(f"the model cannot be fetched: {reason(error)}") from None
+            raise ModelFileError(f"the model cannot be fetched: {error_line(error)}") from None
         assert isinstance(chunk, bytes), "a shelf gives bytes"
         return chunk

@@ -7,19 +7,19 @@ from typing import Any
 
 from ...errors import ModelFileError
 from ..engine.engine import Engine
-from ..server.api_keys import Keys
+from ..server.api_keys import ApiKeys
 from ..server.app import application
-from ..server.engine_service import Desk
-from ..server.request_limits import Bounds
-from .ray_session import Files
+from ..server.engine_service import EngineService
+from ..server.request_limits import RequestLimits
+from .ray_session import SharedFiles
 
-WARM_MAX = 512  # conversations and adapters that a replica is known for
+ROUTING_KEYS_MAX = 512  # conversations and adapters that a replica is known for
 
 Message = MutableMapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Fleet:
+class ReplicaConfig:
     """What all replicas are.
 
     Attributes:
@@ -34,8 +34,8 @@ class Fleet:
 
     models: Mapping[str, str]
     engine: Mapping[str, Any] = field(default_factory=dict)
-    bounds: Bounds = field(default_factory=Bounds)
-    keys: Keys | None = None
+    bounds: RequestLimits = field(default_factory=RequestLimits)
+    keys: ApiKeys | None = None
     hosts: Sequence[str] | None = None
     origins: Sequence[str] = ()
     log_prompts: bool = False
@@ -44,7 +44,7 @@ class Fleet:
 class Replica:
     """One engine, and the application before it."""
 
-    def __init__(self, fleet: Fleet, files: Files, adapters: Sequence[str]) -> None:
+    def __init__(self, fleet: ReplicaConfig, files: SharedFiles, adapters: Sequence[str]) -> None:
         """Fetch the files if need be, and load the engine.
 
         Args:
@@ -59,12 +59,12 @@ class Replica:
 
         model, *loras = files.unpack()
         self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **fleet.engine)
-        self._desk = Desk(self._engine, fleet.models, log_prompts=fleet.log_prompts)
+        self._desk = EngineService(self._engine, fleet.models, log_prompts=fleet.log_prompts)
         bounds = fleet.bounds.within(self._engine.context)
         self._application = application(
             self._desk, bounds, keys=fleet.keys, hosts=fleet.hosts, origins=fleet.origins
         )
-        self._known_for = serve.multiplexed(max_num_models_per_replica=WARM_MAX)(_same)
+        self._known_for = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_same)
 
     async def respond(
         self, scope: dict[str, Any], body: bytes, warm: Sequence[str]

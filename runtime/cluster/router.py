@@ -15,19 +15,19 @@ from starlette.responses import Response, StreamingResponse
 
 from ...errors import BusyError
 from ..request import BASE
-from ..server.access_middleware import check
-from ..server.http_errors import RefusalError, refusal
+from ..server.access_middleware import check_access
+from ..server.http_errors import HttpError, http_error
 from .ray_session import import_ray
-from .replica import Fleet
+from .replica import ReplicaConfig
 
 _ATTEMPTS = 2  # of a request whose replica is lost before it has said anything
 _TOLD = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers")
 
 
-class Door:
+class Router:
     """Where requests come in: each goes on to the replica that has most of it warm."""
 
-    def __init__(self, replicas: Any, fleet: Fleet) -> None:
+    def __init__(self, replicas: Any, fleet: ReplicaConfig) -> None:
         """Stand before the replicas of a fleet, by Ray Serve's handle of them."""
         self._replicas, self._fleet = replicas, fleet
 
@@ -35,15 +35,15 @@ class Door:
         """Have a request answered."""
         fleet = self._fleet
         try:
-            check(request.scope, fleet.keys, fleet.hosts)
-        except RefusalError as refused:
+            check_access(request.scope, fleet.keys, fleet.hosts)
+        except HttpError as refused:
             return refused.response()
         body = await _body(request, fleet.bounds.body_bytes)
         scope = {name: request.scope.get(name) for name in _TOLD} | {
             "client": request.scope.get("client"),
             "server": request.scope.get("server"),
         }
-        warm = Warm.of(body, fleet.models)
+        warm = RoutingKey.of(body, fleet.models)
         ray = import_ray()
         for attempt in range(1, _ATTEMPTS + 1):
             answering = self._replicas.options(stream=True, multiplexed_model_id=warm.route).respond.remote(
@@ -55,7 +55,7 @@ class Door:
                 if attempt == _ATTEMPTS:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
-                return refusal(BusyError(str(error))).response()
+                return http_error(BusyError(str(error))).response()
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -90,7 +90,7 @@ async def _begun(answering: Any) -> Response:
 
 
 @dataclass(frozen=True, slots=True)
-class Warm:
+class RoutingKey:
     """What of a request a replica can have warm.
 
     Attributes:
@@ -103,7 +103,7 @@ class Warm:
     keys: tuple[str, ...]
 
     @classmethod
-    def of(cls, body: bytes, models: Mapping[str, str]) -> "Warm":
+    def of(cls, body: bytes, models: Mapping[str, str]) -> "RoutingKey":
         """That of a request's body; of one that is not understood, nothing: its replica refuses it."""
         try:
             fields = json.loads(body)

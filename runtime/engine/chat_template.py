@@ -109,7 +109,7 @@ class ChatTemplate:
         return "".join(parts)
 
 
-def chat_template(header: Header, bos: int | None, eos: int | None) -> ChatTemplate | None:
+def read_chat_template(header: Header, bos: int | None, eos: int | None) -> ChatTemplate | None:
     """The template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
 
     Raises:
@@ -147,7 +147,7 @@ class Message:
     content: str
 
 
-class Prompter:
+class PromptEncoder:
     """Questions to tokens, by a model's chat template or, where it has none, as they are.
 
     A text from outside never becomes a control token. In it, every name of one is broken by a mark, a

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from ...errors import RequestError
 
 
-class TextStream:
+class Detokenizer:
     """Bytes to text, as it becomes certain: whole characters, and nothing that may begin a stop string.
 
     Attributes:

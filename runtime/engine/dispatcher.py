@@ -13,23 +13,23 @@ from threading import BoundedSemaphore, Condition
 
 from ...errors import BusyError, RequestError
 from .. import request as state
-from ..llama.compute_thread import DRIVER
+from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from .handle import Handle
-from .output_stream import Reply
+from .output_stream import OutputStream
 from .runner import Runner
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class EngineLoad:
     """How many requests have a slot, and how many wait for one."""
 
     running: int
     waiting: int
 
 
-class Intake:
+class Dispatcher:
     """Where requests are taken in, as many at once as run and may wait.
 
     Attributes:
@@ -42,16 +42,16 @@ class Intake:
         self.slots, self.queue = slots, queue
         self._model, self._runner = model, runner
         self._places = BoundedSemaphore(slots + queue)
-        self._handles: dict[state.Sequence, Handle] = {}
+        self._handles: dict[state.SequenceState, Handle] = {}
         self._lock = Condition()  # of whether it is closed, who uses the model, and the driver steps it
         self._closed = self._closing = self._attached = self._broken = False
         self._users = 0
 
     @property
-    def load(self) -> Load:
+    def load(self) -> EngineLoad:
         """How many requests there are now."""
         running = self._runner.running
-        return Load(running, max(len(self._handles) - running, 0))
+        return EngineLoad(running, max(len(self._handles) - running, 0))
 
     @property
     def closed(self) -> bool:
@@ -66,8 +66,8 @@ class Intake:
             self._closing = self._closed = True
             self._lock.wait_for(lambda: not self._users)
         if self._attached:
-            DRIVER.call(self._finish)
-            DRIVER.detach(self)
+            COMPUTE_THREAD.call(self._finish)
+            COMPUTE_THREAD.detach(self)
         return True
 
     @contextmanager
@@ -87,7 +87,7 @@ class Intake:
                 self._users -= 1
                 self._lock.notify_all()
 
-    def submit(self, sequences: Sequence[state.Sequence], *, wait: bool) -> list[Handle]:
+    def submit(self, sequences: Sequence[state.SequenceState], *, wait: bool) -> list[Handle]:
         """Take in sequences, or none of them; see Engine.submit_all()."""
         left = deque(sequences)
         handles: list[Handle] = []
@@ -123,7 +123,7 @@ class Intake:
             taken += 1
         return taken
 
-    def _take_in(self, sequences: Sequence[state.Sequence]) -> list[Handle]:
+    def _take_in(self, sequences: Sequence[state.SequenceState]) -> list[Handle]:
         """Give sequences, for which places are taken, to the thread."""
         with ExitStack() as undo:
             undo.callback(self._places_back, len(sequences))
@@ -138,7 +138,9 @@ class Intake:
         for _ in range(count):
             self._places.release()
 
-    def _hand_over(self, sequences: Sequence[state.Sequence], samplers: Sequence[Sampler]) -> list[Handle]:
+    def _hand_over(
+        self, sequences: Sequence[state.SequenceState], samplers: Sequence[Sampler]
+    ) -> list[Handle]:
         def add() -> None:
             for sequence, sampler, reply in zip(sequences, samplers, replies, strict=True):
                 self._runner.add(sequence, sampler, reply)
@@ -148,17 +150,17 @@ class Intake:
         with self._lock:
             self._check_open()
             if not self._attached:
-                DRIVER.attach(self)
+                COMPUTE_THREAD.attach(self)
                 self._attached = True
             self._handles |= handles
             self._post(add)
         return list(handles.values())
 
-    def _abort(self, sequence: state.Sequence) -> None:
+    def _abort(self, sequence: state.SequenceState) -> None:
         self._post(partial(self._runner.abort, sequence))
 
     def _post(self, action: Callable[[], None]) -> None:
-        DRIVER.post(partial(self._guarded, action))
+        COMPUTE_THREAD.post(partial(self._guarded, action))
 
     def _guarded(self, action: Callable[[], None]) -> None:
         """Do something in the driver's thread; an error that nobody foresaw ends the engine."""
@@ -193,5 +195,5 @@ def _sampler(model: Model, request: state.Request) -> Sampler:
     return Sampler(model, request.sampling, request.grammar)
 
 
-def _reply(model: Model, request: state.Request) -> Reply:
-    return Reply(model, request.stop, calculator=request.calculator and not request.grammar)
+def _reply(model: Model, request: state.Request) -> OutputStream:
+    return OutputStream(model, request.stop, calculator=request.calculator and not request.grammar)

@@ -20,21 +20,21 @@ from ...files.hashing import file_sha256
 from .. import request as state
 from ..answer import Answer
 from ..grammar.grammar import Grammar
-from ..llama.compute_thread import DRIVER
-from ..llama.context import CONTEXT_MAX, Context, Room, Span
+from ..llama.compute_thread import COMPUTE_THREAD
+from ..llama.context import CONTEXT_MAX, Context, ContextParams, Span
 from ..llama.library import Array
-from ..llama.model import Adapter, Model
+from ..llama.model import LoraAdapter, Model
 from ..profile import Profile, profile_named
-from ..request import BASE, Request, Sampling, check_whole
+from ..request import BASE, Request, Sampling, check_integer
 from ..threads import default_threads
-from .chat_template import Message, Prompter, chat_template
-from .dispatcher import Intake, Load
+from .chat_template import Message, PromptEncoder, read_chat_template
+from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
-from .majority_vote import Poll, check_votes
-from .memory_estimate import check_need
+from .majority_vote import MajorityVote, check_votes
+from .memory_estimate import check_memory
 from .prefix_cache import PrefixCache
 from .runner import Runner
-from .scoring import Likelihoods
+from .scoring import ContinuationScorer
 
 QUEUE = 64
 _GREEDY = Sampling()
@@ -116,10 +116,10 @@ class Engine:
             prefix_bytes=prefix_bytes,
             lookup=lookup,
         )
-        check_whole("context", self.profile.context, 1)
-        check_whole("prefix_bytes", self.profile.prefix_bytes, 0)
-        check_whole("lookup", self.profile.lookup, 0)
-        check_whole("queue", queue, 0)
+        check_integer("context", self.profile.context, 1)
+        check_integer("prefix_bytes", self.profile.prefix_bytes, 0)
+        check_integer("lookup", self.profile.lookup, 0)
+        check_integer("queue", queue, 0)
         files = {name: Path(file) for name, file in (adapters or {}).items()}
         if {BASE, _ADAPTER} & files.keys():
             raise RequestError(f"adapters: {BASE!r} and {_ADAPTER!r} are names that the engine gives")
@@ -127,22 +127,22 @@ class Engine:
             files[_ADAPTER] = Path(adapter)
         room = _room(self.profile, threads)
         with ExitStack() as handles:
-            admit = partial(check_need, profile=self.profile, threads=room.prefill_threads or room.threads)
+            admit = partial(check_memory, profile=self.profile, threads=room.prefill_threads or room.threads)
             self.model = handles.enter_context(Model(Path(path), repack=self.profile.repack, admit=admit))
-            self._loaded: dict[str, Adapter | None] = {BASE: None}
+            self._loaded: dict[str, LoraAdapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
             for name, file in files.items():
-                self._loaded[name] = Adapter(self.model, file)
+                self._loaded[name] = LoraAdapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
             self._room = replace(room, context=self.context)
             cache = self._prefixes(files, prefix_folder)
             self._runner = Runner(self._context(), self._loaded, cache, self.profile.lookup)
             handles.callback(self._runner.close)
-            template = chat_template(self.model.header, self.model.bos, self.model.eos)
-            self._prompter = Prompter(self.model, template)
+            template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
+            self._prompter = PromptEncoder(self.model, template)
             self._owned = handles.pop_all()
         self._default = BASE if adapter is None else _ADAPTER
-        self._intake = Intake(self.model, self._runner, slots=self.profile.slots, queue=queue)
+        self._intake = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=queue)
         self._measuring_turn = Lock()
 
     def _context(self) -> Context:
@@ -161,7 +161,7 @@ class Engine:
         self.close()
 
     @property
-    def load(self) -> Load:
+    def load(self) -> EngineLoad:
         """How many requests there are now."""
         return self._intake.load
 
@@ -278,7 +278,7 @@ class Engine:
         finally:
             _abort(handles)
 
-    def poll(self, question: str, votes: int, **options: Unpack[Options]) -> Poll:
+    def poll(self, question: str, votes: int, **options: Unpack[Options]) -> MajorityVote:
         """Have a question answered several times over, until the value that most give is certain.
 
         Args:
@@ -294,7 +294,7 @@ class Engine:
         check_votes(votes)
         request = replace(self.request(question, **options), logprobs=0)
         samplings = request.sampling.varied.seeded(votes)
-        return Poll(self.submit_all([replace(request, sampling=sampling) for sampling in samplings]))
+        return MajorityVote(self.submit_all([replace(request, sampling=sampling) for sampling in samplings]))
 
     def stream(self, question: str, **options: Unpack[Options]) -> Iterator[Piece]:
         """Ask a question and have the text as it comes; see answer().
@@ -317,7 +317,7 @@ class Engine:
             RequestError: the engine is closed.
         """
         with self._intake.using():
-            DRIVER.call(partial(self._runner.forget, self._default, tuple(but)))
+            COMPUTE_THREAD.call(partial(self._runner.forget, self._default, tuple(but)))
 
     def check(self, request: Request) -> None:
         """Raise RequestError if a request can never be run here; see submit_all()."""
@@ -341,8 +341,8 @@ class Engine:
                 f"swap: {name!r} in an engine of prefix_bytes {self.profile.prefix_bytes}: not 0"
             )
         with self._intake.using(), self._measuring_turn, ExitStack() as handles:
-            adapter = handles.enter_context(Adapter(self.model, Path(path)))
-            old = DRIVER.call(partial(self._runner.swap, name, adapter))
+            adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
+            old = COMPUTE_THREAD.call(partial(self._runner.swap, name, adapter))
             handles.pop_all()
             if old:
                 old.close()
@@ -374,11 +374,11 @@ class Engine:
             return self._likelihoods.read(pairs, self._loaded[name])
 
     @cached_property
-    def _likelihoods(self) -> Likelihoods:
+    def _likelihoods(self) -> ContinuationScorer:
         room = replace(self._room, slots=min(self._room.slots, _PAIRS))
-        return self._owned.enter_context(Likelihoods(self.model, room))
+        return self._owned.enter_context(ContinuationScorer(self.model, room))
 
-    def _sequence(self, request: Request) -> state.Sequence:
+    def _sequence(self, request: Request) -> state.SequenceState:
         """What the runner is to have of a request, if it can be run."""
         self.model.check_tokens(request.tokens)
         if len(request.tokens) > self.context:
@@ -387,7 +387,7 @@ class Engine:
                 f"(the model was trained for {self.model.context_trained})"
             )
         adapter = self._named(request.adapter)
-        return state.Sequence(request, self.context, adapter, submitted_at=perf_counter())
+        return state.SequenceState(request, self.context, adapter, submitted_at=perf_counter())
 
     def _named(self, adapter: str | None) -> str:
         """The name of an adapter that is there, the engine's own if none is given."""
@@ -423,7 +423,7 @@ class Engine:
     @cached_property
     def _measuring(self) -> Context:
         rows = min(_LOGITS_ROWS, self._room.context)
-        room = Room(self._room.context, 1, rows, self._room.threads, outputs=rows, exact=True)
+        room = ContextParams(self._room.context, 1, rows, self._room.threads, outputs=rows, exact=True)
         return self._owned.enter_context(Context(self.model, room, self._loaded[self._default]))
 
     def _prefixes(self, adapters: Mapping[str, Path], folder: str | Path | None) -> PrefixCache | None:
@@ -440,14 +440,14 @@ def _abort(handles: Sequence[Handle]) -> None:
         handle.abort()
 
 
-def _room(profile: Profile, threads: int | None) -> Room:
+def _room(profile: Profile, threads: int | None) -> ContextParams:
     """What a profile asks of a context, before it is known how long the model's can be.
 
     Raises:
         RequestError: a number is out of bounds, or the type of keys and values is not known.
     """
     default = default_threads()
-    return Room(
+    return ContextParams(
         context=min(profile.context, CONTEXT_MAX),
         slots=profile.slots,
         batch=profile.batch,

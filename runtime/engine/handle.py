@@ -11,9 +11,9 @@ from typing import Any
 from ..answer import Answer
 from ..arithmetic.calculator import steps, verified
 from ..arithmetic.final_answer import final_answer, format_number
-from ..request import End, TokenLogprob
-from .loop_waker import Bell, bell_of
-from .runner import Update
+from ..request import SequenceEnd, TokenLogprob
+from .loop_waker import LoopWaker, waker_of
+from .runner import SequenceUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,10 @@ class Handle:
     def __init__(self, abort: Callable[[], None]) -> None:
         self._abort = abort
         self._changed = Condition()
-        self._news: list[Update] = []
+        self._news: list[SequenceUpdate] = []
         self._text: list[str] = []
-        self._listening: list[tuple[Bell, asyncio.Event]] = []
-        self._end: Future[End] = Future()
+        self._listening: list[tuple[LoopWaker, asyncio.Event]] = []
+        self._end: Future[SequenceEnd] = Future()
 
     @property
     def done(self) -> bool:
@@ -67,7 +67,7 @@ class Handle:
         """Have something called with this at its end, by the engine's thread, or now if it has ended."""
         self._end.add_done_callback(lambda _: call(self))
 
-    def put(self, update: Update) -> None:
+    def put(self, update: SequenceUpdate) -> None:
         """Take in news; only for the engine."""
         with self._changed:
             self._news.append(update)
@@ -87,7 +87,7 @@ class Handle:
         for bell, came in self._listening:
             bell.ring(came)
 
-    def wait(self, timeout: float | None = None) -> End:
+    def wait(self, timeout: float | None = None) -> SequenceEnd:
         """Wait for the end.
 
         Args:
@@ -127,7 +127,7 @@ class Handle:
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        listening = (bell_of(asyncio.get_running_loop()), came := asyncio.Event())
+        listening = (waker_of(asyncio.get_running_loop()), came := asyncio.Event())
         with self._changed:
             self._listening.append(listening)
         try:
@@ -146,11 +146,11 @@ class Handle:
                 self._listening.remove(listening)
             self.abort()
 
-    def _take(self) -> list[Update]:
+    def _take(self) -> list[SequenceUpdate]:
         news, self._news = self._news, []
         return news
 
-    def _piece(self, news: list[Update]) -> Piece:
+    def _piece(self, news: list[SequenceUpdate]) -> Piece:
         tokens = tuple(token for update in news for token in update.tokens)
         logprobs = tuple(logprob for update in news for logprob in update.logprobs)
         ended = not news or news[-1].end is not None

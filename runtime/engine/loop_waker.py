@@ -6,7 +6,7 @@ from threading import Lock
 from weakref import WeakKeyDictionary, ref
 
 
-class Bell:
+class LoopWaker:
     """One of a loop. Each waking costs the loop a turn, which it takes from a thread that computes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -30,11 +30,11 @@ class Bell:
             event.set()
 
 
-_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, Bell] = WeakKeyDictionary()
+_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] = WeakKeyDictionary()
 _lock = Lock()  # of these
 
 
-def bell_of(loop: asyncio.AbstractEventLoop) -> Bell:
+def waker_of(loop: asyncio.AbstractEventLoop) -> LoopWaker:
     """The bell of a loop."""
     with _lock:
-        return _bells.setdefault(loop, Bell(loop))
+        return _bells.setdefault(loop, LoopWaker(loop))

@@ -12,8 +12,8 @@ from dataclasses import replace
 from threading import Lock
 from typing import Any
 
-from ..answer import Answer, Tally
-from ..request import StopReason, check_whole
+from ..answer import Answer, VoteTally
+from ..request import StopReason, check_integer
 from .handle import Handle
 
 VOTES_MAX = 64
@@ -22,10 +22,10 @@ WHOLE = (StopReason.END, StopReason.STOP)  # of an answer that was not cut short
 
 def check_votes(votes: object) -> None:
     """Raise RequestError if it is not a number of votes."""
-    check_whole("votes", votes, 1, VOTES_MAX)
+    check_integer("votes", votes, 1, VOTES_MAX)
 
 
-class Poll:
+class MajorityVote:
     """A question that is being answered several times over; used as a Handle is."""
 
     def __init__(self, handles: Sequence[Handle]) -> None:
@@ -65,7 +65,7 @@ class Poll:
             if self._decided.done():
                 return
             try:
-                self._answers.append((handle.answer(), likelihood(handle)))
+                self._answers.append((handle.answer(), mean_logprob(handle)))
             except Exception as failure:
                 self._decided.set_exception(failure)
             else:
@@ -75,7 +75,7 @@ class Poll:
             self.abort()
 
 
-def likelihood(handle: Handle) -> float:
+def mean_logprob(handle: Handle) -> float:
     """The mean log-probability of a token of an answer, which is to have it taken; see Handle.wait()."""
     end = handle.wait()
     return end.log_likelihood / max(end.usage.sampled_tokens, 1)
@@ -104,7 +104,7 @@ def winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
     What does not count is looked at only if nothing else is there.
 
     Args:
-        answers: each with its likelihood().
+        answers: each with its mean_logprob().
         asked: how many answers were wanted.
     """
     counted = [found for found in answers if _counts(found[0])] or answers
@@ -115,4 +115,4 @@ def winner(answers: Sequence[tuple[Answer, float]], asked: int) -> Answer:
         (found for found in counted if found[0].value == leader), key=lambda f: (f[0].verified, f[1])
     )
     given = {value: count for value, count in votes.most_common() if value is not None}
-    return replace(best, tally=Tally(asked, len(answers), given))
+    return replace(best, tally=VoteTally(asked, len(answers), given))

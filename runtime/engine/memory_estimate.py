@@ -34,7 +34,7 @@ REPACKED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class MemoryEstimate:
     """Bytes of memory, by what they are for.
 
     Attributes:
@@ -87,7 +87,7 @@ class _Shape:
         )
 
 
-def need(header: Header, profile: Profile) -> Need:
+def estimate_memory(header: Header, profile: Profile) -> MemoryEstimate:
     """What a model needs.
 
     Args:
@@ -98,7 +98,7 @@ def need(header: Header, profile: Profile) -> Need:
     profile = replace(profile, context=min(profile.context, shape.trained))
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = kv_bytes(header, profile, profile.context)
-    return Need(
+    return MemoryEstimate(
         program_bytes=_PROGRAM,
         weights_bytes=header.file_bytes - start,
         copied_bytes=copied_bytes(header, _repacked()) if profile.repack else 0,
@@ -109,7 +109,7 @@ def need(header: Header, profile: Profile) -> Need:
     )
 
 
-def check_need(header: Header, profile: Profile, threads: int) -> None:
+def check_memory(header: Header, profile: Profile, threads: int) -> None:
     """Check that what the model needs is there, before any of it is taken.
 
     Raises:
@@ -118,7 +118,7 @@ def check_need(header: Header, profile: Profile, threads: int) -> None:
     there = available_bytes()
     if there is None:
         return
-    wanted = need(header, profile)
+    wanted = estimate_memory(header, profile)
     missing = (
         wanted.total_bytes - wanted.program_bytes + reserved_bytes(threads)
     )  # the program is here already

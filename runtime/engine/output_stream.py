@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..arithmetic.calculator import due
-from .detokenizer import TextStream
+from ..arithmetic.calculator import pending_result
+from .detokenizer import Detokenizer
 
 _GOING_ON = ("", ".", ",")  # behind a number, after which a digit would make it another number
 
 
-class Vocabulary(Protocol):
+class OutputVocabulary(Protocol):
     """What is asked of a model to turn tokens into text and back."""
 
     def piece(self, token: int) -> bytes:
@@ -19,14 +19,14 @@ class Vocabulary(Protocol):
         """The tokens of a text; see llama.Model."""
 
 
-def asked(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
+def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bool]:
     """Which tokens of a text the model itself has to choose; the others are results of sums, given to it.
 
     Args:
         vocabulary: of the model.
         tokens: of the text.
     """
-    reply, given, found = Reply(vocabulary, (), calculator=True), 0, list[bool]()
+    reply, given, found = OutputStream(vocabulary, (), calculator=True), 0, list[bool]()
     for place, token in enumerate(tokens, 1):
         found.append(not given)
         reply.feed(token)
@@ -37,23 +37,23 @@ def asked(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[bool]:
     return found
 
 
-class Reply:
+class OutputStream:
     """The text of one request as it grows.
 
     Attributes:
         text: all of it so far: whole characters, up to a stop string.
     """
 
-    def __init__(self, vocabulary: Vocabulary, stop: Sequence[str], *, calculator: bool) -> None:
+    def __init__(self, vocabulary: OutputVocabulary, stop: Sequence[str], *, calculator: bool) -> None:
         """Begin with nothing.
 
         Args:
             vocabulary: of the model.
             stop: strings that end the text.
-            calculator: whether sums are to be completed; see due().
+            calculator: whether sums are to be completed; see pending_result().
         """
         self._vocabulary, self._calculator = vocabulary, calculator
-        self._stream = TextStream(stop)
+        self._stream = Detokenizer(stop)
         self._unread = ""
         self._results_end: int | None = None  # of the last result that was due
         self.text = ""
@@ -78,7 +78,7 @@ class Reply:
 
     def due(self) -> list[int]:
         """The tokens that must come next, where the text ends in a sum; mostly there are none."""
-        result = due(self.text) if self._calculator else None
+        result = pending_result(self.text) if self._calculator else None
         if result is None:
             return []
         self._results_end = len(self.text) + len(result)

@@ -20,7 +20,7 @@ from tempfile import mkstemp
 import numpy as np
 from numpy.typing import NDArray
 
-SHORTEST = 16  # tokens: a shorter beginning is not worth waiting for, or keeping
+LENGTH_MIN = 16  # tokens: a shorter beginning is not worth waiting for, or keeping
 
 Blob = NDArray[np.uint8]
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PrefixMatch:
     """What the cache has for a prompt.
 
     Attributes:
@@ -57,7 +57,7 @@ class _Entry:
 
     def common(self, adapter: str, tokens: tuple[int, ...]) -> int:
         """How many tokens it has in common with others, from the first on; 0 if too few to be of use."""
-        if self.adapter != adapter or self.tokens[:SHORTEST] != tokens[:SHORTEST]:
+        if self.adapter != adapter or self.tokens[:LENGTH_MIN] != tokens[:LENGTH_MIN]:
             return 0
         return common_length(self.tokens, tokens)
 
@@ -83,7 +83,7 @@ class PrefixCache:
         for adapter, folder in self._folders.items():
             self._entries += [_Entry(adapter, tokens, None, file) for tokens, file in _listed(folder)]
 
-    def find(self, adapter: str, prompt: tuple[int, ...]) -> Found | None:
+    def find(self, adapter: str, prompt: tuple[int, ...]) -> PrefixMatch | None:
         """The longest beginning of a prompt that is kept, if it is long enough to be of use.
 
         The prompt's last token is never part of it, since its logits are wanted.
@@ -93,13 +93,13 @@ class PrefixCache:
                 ((entry.common(adapter, prompt[:-1]), entry) for entry in self._entries),
                 key=lambda found: found[0],
             )
-            if length < SHORTEST:
+            if length < LENGTH_MIN:
                 break
             self._entries.remove(best)
             if (blob := self._blob(best)) is not None:
                 self._entries.append(best)
                 self._shrink()
-                return Found(length, blob)
+                return PrefixMatch(length, blob)
         return None
 
     def takes(self, nbytes: int) -> bool:

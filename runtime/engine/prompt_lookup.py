@@ -11,7 +11,7 @@ from collections.abc import Iterable
 NGRAM = 3  # tokens that must have stood before
 
 
-class Lookup:
+class PromptLookup:
     """Which tokens followed which, in one sequence."""
 
     def __init__(self, tokens: Iterable[int]) -> None:

@@ -8,17 +8,17 @@ from time import perf_counter
 from ...errors import ModelFileError, RequestError
 from .. import request as state
 from ..llama.context import Context, Span
-from ..llama.model import Adapter
+from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
-from ..request import End, StopReason, TokenLogprob
-from .output_stream import Reply
-from .prefix_cache import SHORTEST, PrefixCache
-from .prompt_lookup import Lookup
+from ..request import SequenceEnd, StopReason, TokenLogprob
+from .output_stream import OutputStream
+from .prefix_cache import LENGTH_MIN, PrefixCache
+from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
-class Update:
+class SequenceUpdate:
     """What became of one sequence in a step.
 
     Attributes:
@@ -30,21 +30,21 @@ class Update:
         failure: why it was aborted, if the computation failed.
     """
 
-    sequence: state.Sequence
+    sequence: state.SequenceState
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
-    end: End | None
+    end: SequenceEnd | None
     failure: ModelFileError | None = None
 
 
 @dataclass(slots=True)
-class _Voice:
+class SequenceOutput:
     """How a sequence chooses its tokens and says them."""
 
     sampler: Sampler
-    reply: Reply
-    lookup: Lookup | None
+    reply: OutputStream
+    lookup: PromptLookup | None
     tokens: list[int] = field(default_factory=list)  # not told of yet
     logprobs: list[TokenLogprob] = field(default_factory=list)  # nor these
 
@@ -55,7 +55,7 @@ class Runner:
     def __init__(
         self,
         native: Context,
-        adapters: MutableMapping[str, Adapter | None],
+        adapters: MutableMapping[str, LoraAdapter | None],
         prefixes: PrefixCache | None = None,
         drafted: int = 0,
     ) -> None:
@@ -70,8 +70,8 @@ class Runner:
         self._model, self._adapters, self._prefixes, self._drafted = native.model, adapters, prefixes, drafted
         self._native = native
         self._scheduler = Scheduler(native.room.slots, native.room.batch, sharing=prefixes is not None)
-        self._voices: dict[state.Sequence, _Voice] = {}
-        self._updates: list[Update] = []
+        self._voices: dict[state.SequenceState, SequenceOutput] = {}
+        self._updates: list[SequenceUpdate] = []
 
     @property
     def idle(self) -> bool:
@@ -83,13 +83,13 @@ class Runner:
         """How many sequences have a slot."""
         return len(self._scheduler.running)
 
-    def add(self, sequence: state.Sequence, sampler: Sampler, reply: Reply) -> None:
+    def add(self, sequence: state.SequenceState, sampler: Sampler, reply: OutputStream) -> None:
         """Queue a sequence, with what chooses its tokens (which is closed at its end) and what says them."""
-        lookup = Lookup(sequence.request.tokens) if self._drafted else None
-        self._voices[sequence] = _Voice(sampler, reply, lookup)
+        lookup = PromptLookup(sequence.request.tokens) if self._drafted else None
+        self._voices[sequence] = SequenceOutput(sampler, reply, lookup)
         self._scheduler.add(sequence)
 
-    def abort(self, sequence: state.Sequence) -> None:
+    def abort(self, sequence: state.SequenceState) -> None:
         """End a sequence now and free its slot; nothing happens if it has ended already."""
         self._end(sequence, StopReason.ABORTED)
 
@@ -103,7 +103,7 @@ class Runner:
         if self._prefixes:
             self._prefixes.forget(adapter, but)
 
-    def swap(self, name: str, adapter: Adapter) -> Adapter | None:
+    def swap(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
         """Put an adapter under a name.
 
         Returns:
@@ -125,7 +125,7 @@ class Runner:
             voice.sampler.close()
         self._native.close()
 
-    def step(self) -> list[Update]:
+    def step(self) -> list[SequenceUpdate]:
         """Compute one batch.
 
         Returns:
@@ -163,7 +163,7 @@ class Runner:
                 self._keep(sequence)
             self._follow(sequence, [next(rows) for _ in range(chunk.rows)])
 
-    def _follow(self, sequence: state.Sequence, rows: Sequence[int]) -> None:
+    def _follow(self, sequence: state.SequenceState, rows: Sequence[int]) -> None:
         """Give a sequence its next token, and one more for each token of its draft that was right."""
         draft, sequence.draft = sequence.draft, ()
         for place, row in enumerate(rows):
@@ -175,7 +175,7 @@ class Runner:
                 return
             sequence.computed += 1
 
-    def _advance(self, sequence: state.Sequence, row: int) -> None:
+    def _advance(self, sequence: state.SequenceState, row: int) -> None:
         """Give a sequence its next token, and end it if that was the last."""
         voice = self._voices[sequence]
         token = voice.sampler.sample(self._native, row, no_digit=voice.reply.no_digit)
@@ -196,7 +196,7 @@ class Runner:
             if sequence.stop_reason is None:
                 self._say(sequence, TokenLogprob(due, 0.0))
 
-    def _say(self, sequence: state.Sequence, logprob: TokenLogprob) -> None:
+    def _say(self, sequence: state.SequenceState, logprob: TokenLogprob) -> None:
         voice, token = self._voices[sequence], logprob.token
         if sequence.request.logprobs is not None:
             voice.logprobs.append(logprob)
@@ -211,7 +211,7 @@ class Runner:
             self._end(sequence, StopReason.LENGTH)
 
     def _end(
-        self, sequence: state.Sequence, reason: StopReason, failure: ModelFileError | None = None
+        self, sequence: state.SequenceState, reason: StopReason, failure: ModelFileError | None = None
     ) -> None:
         if sequence.stop_reason is not None:
             return
@@ -227,31 +227,34 @@ class Runner:
         del self._voices[sequence]
 
     def _tell(
-        self, sequence: state.Sequence, end: End | None = None, failure: ModelFileError | None = None
+        self,
+        sequence: state.SequenceState,
+        end: SequenceEnd | None = None,
+        failure: ModelFileError | None = None,
     ) -> None:
         voice = self._voices[sequence]
         if voice.tokens or end:
             tokens, voice.tokens = tuple(voice.tokens), []
             logprobs, voice.logprobs = tuple(voice.logprobs), []
-            self._updates.append(Update(sequence, voice.reply.read(), tokens, logprobs, end, failure))
+            self._updates.append(SequenceUpdate(sequence, voice.reply.read(), tokens, logprobs, end, failure))
 
-    def _draft(self, sequence: state.Sequence) -> tuple[int, ...]:
+    def _draft(self, sequence: state.SequenceState) -> tuple[int, ...]:
         """What may follow a sequence that is answering, as far as more may follow it at all."""
         lookup = self._voices[sequence].lookup
         most = min(self._drafted, sequence.remaining - 1)
         return lookup.draft(most) if lookup and sequence.decoding and most > 0 else ()
 
-    def _restore(self, sequence: state.Sequence) -> None:
+    def _restore(self, sequence: state.SequenceState) -> None:
         """Fill a new slot with as much of its prompt as the prefix cache has."""
         prompt = sequence.request.tokens
         found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
         if found and self._native.restore(_slot(sequence), found.blob, found.length):
             sequence.restored = sequence.computed = found.length
 
-    def _keep(self, sequence: state.Sequence) -> None:
+    def _keep(self, sequence: state.SequenceState) -> None:
         """Put the prompt of a running sequence into the prefix cache, if it has been read and is news."""
         prompt = sequence.request.tokens
-        read = sequence.computed >= len(prompt) and len(prompt) - sequence.restored > SHORTEST
+        read = sequence.computed >= len(prompt) and len(prompt) - sequence.restored > LENGTH_MIN
         if self._prefixes and read:
             slot = _slot(sequence)
             self._native.clear(slot, len(prompt))
@@ -264,6 +267,6 @@ def _span(chunk: Chunk) -> Span:
     return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=chunk.rows)
 
 
-def _slot(sequence: state.Sequence) -> int:
+def _slot(sequence: state.SequenceState) -> int:
     assert sequence.slot is not None, "what is planned is running"
     return sequence.slot

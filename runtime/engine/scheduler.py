@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
-from ..request import Sequence, StopReason
-from .prefix_cache import SHORTEST
+from ..request import SequenceState, StopReason
+from .prefix_cache import LENGTH_MIN
 
 # Tokens of prompts in a batch beside answers, which wait for it. On a CPU prompts take hardly longer in such
 # pieces: a 1B reads 128 tokens at once as quickly as 512.
@@ -32,7 +32,7 @@ class Chunk:
             end of what is known; else one, and one for each token of a draft.
     """
 
-    sequence: Sequence
+    sequence: SequenceState
     start: int
     tokens: tuple[int, ...]
     rows: int
@@ -53,8 +53,8 @@ class Scheduler:
     slots: int
     budget: int
     sharing: bool = False
-    waiting: deque[Sequence] = field(default_factory=deque)
-    running: list[Sequence] = field(default_factory=list)
+    waiting: deque[SequenceState] = field(default_factory=deque)
+    running: list[SequenceState] = field(default_factory=list)
     _free: set[int] = field(init=False)
     _served: dict[str, int] = field(default_factory=dict)  # the last batch of each adapter
     _batches: "count[int]" = field(default_factory=count)
@@ -68,11 +68,11 @@ class Scheduler:
         """Whether nothing waits and nothing runs."""
         return not self.waiting and not self.running
 
-    def add(self, sequence: Sequence) -> None:
+    def add(self, sequence: SequenceState) -> None:
         """Put a new sequence at the end of the queue."""
         self.waiting.append(sequence)
 
-    def admit(self) -> Iterator[Sequence]:
+    def admit(self) -> Iterator[SequenceState]:
         """Give slots to those that wait, as far as there are any.
 
         Yields:
@@ -90,7 +90,7 @@ class Scheduler:
             self.running.append(sequence)
             yield sequence
 
-    def awaited(self, sequence: Sequence) -> bool:
+    def awaited(self, sequence: SequenceState) -> bool:
         """Whether another waits for the prompt of this one to have been read."""
         return self.sharing and any(_is_being_read(other, sequence) for other in self.waiting)
 
@@ -110,7 +110,7 @@ class Scheduler:
             chunks, key=_slot
         )  # llama.cpp takes only ascending neighbours through the weights at once
 
-    def retire(self, sequence: Sequence, reason: StopReason) -> int | None:
+    def retire(self, sequence: SequenceState, reason: StopReason) -> int | None:
         """End a sequence, running or waiting, and free its slot.
 
         Returns:
@@ -126,7 +126,7 @@ class Scheduler:
             self._free.add(slot)
         return slot
 
-    def _group(self) -> list[Sequence]:
+    def _group(self) -> list[SequenceState]:
         """The running sequences of the adapter whose turn it is."""
         adapters = dict.fromkeys(sequence.adapter for sequence in self.running)
         if not adapters:
@@ -135,22 +135,22 @@ class Scheduler:
         self._served[turn] = next(self._batches)
         return [sequence for sequence in self.running if sequence.adapter == turn]
 
-    def _slot_for(self, sequence: Sequence) -> int:
+    def _slot_for(self, sequence: SequenceState) -> int:
         """The lowest free slot, beside one of the same adapter if possible: batches want neighbours."""
         alike = {other.slot for other in self.running if other.adapter == sequence.adapter}
         return min(self._free, key=lambda slot: (alike.isdisjoint((slot - 1, slot + 1)), slot))
 
 
-def _is_being_read(sequence: Sequence, other: Sequence) -> bool:
+def _is_being_read(sequence: SequenceState, other: SequenceState) -> bool:
     """Whether another is about to compute a beginning that the sequence could have from the prefix cache."""
     if other.decoding or other.adapter != sequence.adapter:
         return False
-    length = other.restored + SHORTEST
+    length = other.restored + LENGTH_MIN
     beginning = sequence.request.tokens[:length]
     return len(beginning) == length and beginning == other.request.tokens[:length]
 
 
-def _is_reading(sequence: Sequence) -> bool:
+def _is_reading(sequence: SequenceState) -> bool:
     return not sequence.decoding
 
 
@@ -159,7 +159,7 @@ def _slot(chunk: Chunk) -> int:
     return chunk.sequence.slot
 
 
-def _next_chunk(sequence: Sequence, room: int) -> Chunk:
+def _next_chunk(sequence: SequenceState, room: int) -> Chunk:
     tokens = sequence.next_tokens(room)
     if len(tokens) < sequence.pending:
         return Chunk(sequence, sequence.computed, tokens, rows=0)

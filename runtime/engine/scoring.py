@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
-from ..llama.context import Context, Room, Span
-from ..llama.model import Adapter, Model
-from .prefix_cache import SHORTEST, common_length
+from ..llama.context import Context, ContextParams, Span
+from ..llama.model import LoraAdapter, Model
+from .prefix_cache import LENGTH_MIN, common_length
 
 Tokens = Sequence[int]
 _OUTPUTS = 128  # rows of logits at once, a vocabulary wide each
 
 
-class Likelihoods:
+class ContinuationScorer:
     """A room of its own in which continuations are read."""
 
-    def __init__(self, model: Model, room: Room) -> None:
+    def __init__(self, model: Model, room: ContextParams) -> None:
         """Set the room aside; as many outputs as are of use are taken of its batch.
 
         Raises:
             RequestError: there is not enough memory.
         """
         outputs = max(min(_OUTPUTS, room.batch), room.slots)
-        self._room = Room(
+        self._room = ContextParams(
             room.context, room.slots, room.batch, room.threads, outputs, room.prefill_threads, room.kv
         )
         self._native = Context(model, self._room)
@@ -44,7 +44,7 @@ class Likelihoods:
         self._native.close()
 
     def read(
-        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: Adapter | None
+        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None
     ) -> list[tuple[float, ...]]:
         """The log-probability of each token of each continuation, in nats.
 
@@ -78,7 +78,7 @@ class Likelihoods:
         """Read what all pairs begin with, once: keys and values that every slot is then given."""
         first = tuple(pairs[0][0][:-1]) if len(pairs) > 1 else ()
         shared = min((common_length(first, before[:-1]) for before, _ in pairs), default=0)
-        self._shared, self._blob = (shared, None) if shared >= SHORTEST else (0, None)
+        self._shared, self._blob = (shared, None) if shared >= LENGTH_MIN else (0, None)
         if self._shared:
             for start in range(0, shared, self._room.batch):
                 part = first[start : min(shared, start + self._room.batch)]

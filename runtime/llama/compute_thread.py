@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Driven(Protocol):
+class Steppable(Protocol):
     """Something that computes step by step."""
 
     @property
@@ -25,7 +25,7 @@ class Driven(Protocol):
         """Compute a little; it does not raise."""
 
 
-class Resting:
+class KeepAlive:
     """Keeps the thread while it is attached, without anything to step."""
 
     idle = True
@@ -34,16 +34,16 @@ class Resting:
         """Nothing."""
 
 
-class Driver:
+class ComputeThread:
     """The thread, which is there while something is attached, and what other threads want done in it."""
 
     def __init__(self) -> None:
         self._lock = Lock()  # of who is attached, and of the thread
-        self._driven: tuple[Driven, ...] = ()
+        self._driven: tuple[Steppable, ...] = ()
         self._thread: Thread | None = None
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 
-    def attach(self, driven: Driven) -> None:
+    def attach(self, driven: Steppable) -> None:
         """Step something whenever it is not idle, until it is detached."""
         with self._lock:
             self._driven = (*self._driven, driven)
@@ -51,7 +51,7 @@ class Driver:
                 self._thread = Thread(target=self._run, name="thirteen-engine", daemon=True)
                 self._thread.start()
 
-    def detach(self, driven: Driven) -> None:
+    def detach(self, driven: Steppable) -> None:
         """Step it no more; the thread ends with the last that is attached."""
         with self._lock:
             self._driven = tuple(other for other in self._driven if other is not driven)
@@ -102,4 +102,4 @@ def _carry_out(function: Callable[[], T], result: "Future[T]") -> None:
         result.set_exception(failure)
 
 
-DRIVER = Driver()
+COMPUTE_THREAD = ComputeThread()

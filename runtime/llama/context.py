@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ...errors import AdapterError, ModelFileError, RequestError
 from ..profile import KV_TYPES
 from ..request import TokenLogprob
-from .compute_thread import DRIVER, Resting
-from .eval_callback import LookUpTap, Tap, Watch
+from .compute_thread import COMPUTE_THREAD, KeepAlive
+from .eval_callback import EmbeddingTap, EvalCallback, MatMulTap
 from .library import LOG, Array, NativeHandle, byte_pointer, logits_address
-from .model import Adapter, Model
+from .model import LoraAdapter, Model
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
 CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
@@ -35,7 +35,7 @@ _ROOM = {
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class ContextParams:
     """What a context sets aside, and what it computes with.
 
     Attributes:
@@ -145,10 +145,10 @@ class Context(NativeHandle):
     def __init__(
         self,
         model: Model,
-        room: Room,
-        adapter: Adapter | None = None,
-        tap: Tap | None = None,
-        look_up_tap: LookUpTap | None = None,
+        room: ContextParams,
+        adapter: LoraAdapter | None = None,
+        tap: MatMulTap | None = None,
+        look_up_tap: EmbeddingTap | None = None,
     ) -> None:
         """Set the room aside.
 
@@ -170,25 +170,25 @@ class Context(NativeHandle):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {room.context}"
             )
-        self._watch = Watch(tap, look_up_tap) if tap or look_up_tap else None
+        self._watch = EvalCallback(tap, look_up_tap) if tap or look_up_tap else None
         handle = llama_cpp.llama_init_from_model(model.handle, _params(room, self._watch))
         if not handle:
             raise RequestError(f"no context of {room.slots} times {room.context} tokens: {LOG.reason()}")
         self.own(handle, llama_cpp.llama_free)
-        resting = Resting()  # so that the thread's workers outlast a batch
-        DRIVER.attach(resting)
-        self._handles.callback(DRIVER.detach, resting)
+        resting = KeepAlive()  # so that the thread's workers outlast a batch
+        COMPUTE_THREAD.attach(resting)
+        self._handles.callback(COMPUTE_THREAD.detach, resting)
         self._batch = _Batch(room.batch)
         self._row: Any = ctypes.c_float * model.vocabulary_size
         self._views: dict[int, Array] = {}  # by address: the library has its rows mostly where it had them
-        self._adapter: Adapter | None = None
+        self._adapter: LoraAdapter | None = None
         self.apply(adapter)
 
     @property
     def _memory(self) -> Any:
         return llama_cpp.llama_get_memory(self.handle)
 
-    def apply(self, adapter: Adapter | None) -> None:
+    def apply(self, adapter: LoraAdapter | None) -> None:
         """Apply an adapter, or none, to all that is computed from here on.
 
         Keys and values that were computed under another one stay: it is for the caller to keep them apart.
@@ -223,7 +223,7 @@ class Context(NativeHandle):
         """
         self._check(spans)
         rows = self._batch.fill(spans)
-        status = DRIVER.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
+        status = COMPUTE_THREAD.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
         if self._watch is not None:
             self._watch.raise_failure()
         if status:
@@ -314,7 +314,7 @@ class Context(NativeHandle):
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
 
-def _params(room: Room, watch: Watch | None) -> Any:
+def _params(room: ContextParams, watch: EvalCallback | None) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_seq_max = room.slots
     params.n_ctx = room.context * room.slots

@@ -19,7 +19,7 @@ MUL_MAT, GET_ROWS = 29, 40  # of ggml_op
 _WEIGHT = re.compile(rb"(?:[^#]*#)?((?:blk\.\d+\.\w+|output|token_embd)\.weight)(?:#.*)?")
 
 
-class Tensor(ctypes.Structure):
+class GgmlTensor(ctypes.Structure):
     """The beginning of a `ggml_tensor`."""
 
     _fields_ = (
@@ -39,7 +39,7 @@ class Tensor(ctypes.Structure):
 
 
 @dataclass(frozen=True, slots=True)
-class Product:
+class MatMul:
     """A weight matrix times what its layer was given, just computed and not yet read by anything.
 
     The arrays lie in the library's own memory and are valid only until the tap returns.
@@ -56,7 +56,7 @@ class Product:
 
 
 @dataclass(frozen=True, slots=True)
-class LookUp:
+class EmbeddingLookup:
     """Rows of the token embedding, just looked up and not yet read by anything.
 
     The arrays lie in the library's own memory and are valid only until the tap returns.
@@ -72,19 +72,21 @@ class LookUp:
     outputs: NDArray[np.float32]
 
 
-Tap = Callable[[Product], None]
-LookUpTap = Callable[[LookUp], None]
+MatMulTap = Callable[[MatMul], None]
+EmbeddingTap = Callable[[EmbeddingLookup], None]
 
 
-class Watch:
+class EvalCallback:
     """Taps as the native callback, which must live as long as the context that calls it."""
 
-    def __init__(self, tap: Tap | None, look_up_tap: LookUpTap | None = None) -> None:
-        self._show: dict[int, Callable[[str, Tensor], None]] = {}  # by ggml_op
+    def __init__(self, tap: MatMulTap | None, look_up_tap: EmbeddingTap | None = None) -> None:
+        self._show: dict[int, Callable[[str, GgmlTensor], None]] = {}  # by ggml_op
         if tap:
-            self._show[MUL_MAT] = lambda weight, of: tap(Product(weight, _inputs(of), _rows(of)))
+            self._show[MUL_MAT] = lambda weight, of: tap(MatMul(weight, _inputs(of), _rows(of)))
         if look_up_tap:
-            self._show[GET_ROWS] = lambda weight, of: look_up_tap(LookUp(weight, _tokens(of), _rows(of)))
+            self._show[GET_ROWS] = lambda weight, of: look_up_tap(
+                EmbeddingLookup(weight, _tokens(of), _rows(of))
+            )
         self._failure: BaseException | None = None
         self.native = llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(self._called)
 
@@ -99,7 +101,7 @@ class Watch:
         if self._failure is not None:
             return ask  # so that the rest ends as soon as it can
         try:
-            tensor = Tensor.from_address(address)
+            tensor = GgmlTensor.from_address(address)
             show = self._show.get(tensor.op)
             weight = _weight(tensor) if show else None
             if show and weight and not ask:
@@ -110,20 +112,20 @@ class Watch:
         return weight is not None
 
 
-def _weight(tensor: Tensor) -> str | None:
+def _weight(tensor: GgmlTensor) -> str | None:
     """The name of the model's matrix that a product or look-up is of, however a backend has decorated it."""
-    name = _WEIGHT.fullmatch(Tensor.from_address(tensor.src[0]).name)
+    name = _WEIGHT.fullmatch(GgmlTensor.from_address(tensor.src[0]).name)
     return name[1].decode() if name else None
 
 
-def _inputs(product: Tensor) -> NDArray[np.float32]:
-    rows = _rows(Tensor.from_address(product.src[1]))
+def _inputs(product: GgmlTensor) -> NDArray[np.float32]:
+    rows = _rows(GgmlTensor.from_address(product.src[1]))
     rows.flags.writeable = False
     return rows
 
 
-def _tokens(look_up: Tensor) -> NDArray[np.int32]:
-    tensor = Tensor.from_address(look_up.src[1])
+def _tokens(look_up: GgmlTensor) -> NDArray[np.int32]:
+    tensor = GgmlTensor.from_address(look_up.src[1])
     count, *others = tensor.ne
     assert tensor.type == I32 and others == [1, 1, 1] and tensor.nb[0] == 4, (tensor.type, list(tensor.ne))
     tokens = np.frombuffer((ctypes.c_char * (4 * count)).from_address(tensor.data), np.int32)
@@ -131,7 +133,7 @@ def _tokens(look_up: Tensor) -> NDArray[np.int32]:
     return tokens
 
 
-def _rows(tensor: Tensor) -> NDArray[np.float32]:
+def _rows(tensor: GgmlTensor) -> NDArray[np.float32]:
     """A view of a matrix of float32, whose rows need not lie close together."""
     columns, count, *others = tensor.ne
     assert tensor.type == F32 and others == [1, 1], (tensor.name, tensor.type, list(tensor.ne))

@@ -15,7 +15,7 @@ from typing import Any
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError, ModelFileError, ThirteenError
-from ...files.gguf_header import Header, Tensor
+from ...files.gguf_header import Header, TensorInfo
 
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
@@ -259,7 +259,7 @@ def _check_tensors(keys: _Keys, shape: _Shape) -> None:
         raise keys.error(f"tensor {unknown!r} is not one of this architecture's")
 
 
-def _check_tensor(keys: _Keys, tensor: Tensor, expected: tuple[int, ...]) -> None:
+def _check_tensor(keys: _Keys, tensor: TensorInfo, expected: tuple[int, ...]) -> None:
     if tensor.shape != expected:
         raise keys.error(f"tensor {tensor.name!r} has the shape {tensor.shape}; the metadata says {expected}")
     if tensor.type not in WEIGHT_TYPES or (len(expected) == 1 and tensor.type is not F32):

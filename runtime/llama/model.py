@@ -155,7 +155,7 @@ class Model(NativeHandle):
             raise RequestError(f"token {wrong} is not one of the model's {self.vocabulary_size}")
 
 
-class Adapter(NativeHandle):
+class LoraAdapter(NativeHandle):
     """A low-rank adapter in a GGUF file, ready to be used by contexts of its model.
 
     Attributes:

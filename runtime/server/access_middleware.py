@@ -7,19 +7,19 @@ from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .api_keys import Keys
-from .http_errors import RefusalError
+from .api_keys import ApiKeys
+from .http_errors import HttpError
 from .metrics import Metrics
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _GUARDED = ("/v1/", "/metrics")  # what needs a key where there are keys; the rest tells nothing of anyone
 
 
-class Gate:
+class AccessMiddleware:
     """Middleware that lets in who has a key, or came by a name of this machine."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, keys: Keys | None, hosts: Collection[str] | None
+        self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, hosts: Collection[str] | None
     ) -> None:
         """Put a gate before an application.
 
@@ -45,14 +45,14 @@ class Gate:
             await send(message)
 
         try:
-            check(scope, self._keys, self._hosts)
-        except RefusalError as refusal:
+            check_access(scope, self._keys, self._hosts)
+        except HttpError as refusal:
             await refusal.response()(scope, receive, counted)
         else:
             await self._app(scope, receive, counted)
 
 
-def check(scope: Scope, keys: Keys | None, hosts: Collection[str] | None) -> None:
+def check_access(scope: Scope, keys: ApiKeys | None, hosts: Collection[str] | None) -> None:
     """Check whether a request may come in; see Gate.
 
     Raises:
@@ -60,13 +60,13 @@ def check(scope: Scope, keys: Keys | None, hosts: Collection[str] | None) -> Non
     """
     headers = dict(scope["headers"])
     if hosts is not None and (host := _name(headers.get(b"host", b""))) not in hosts:
-        raise RefusalError(
+        raise HttpError(
             403,
             f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
             f"{', '.join(hosts)} only",
         )
     if keys and scope["path"].startswith(_GUARDED) and not keys.hold(headers.get(b"authorization", b"")):
-        raise RefusalError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
+        raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
 
 
 def _route(scope: Scope) -> str:

@@ -25,7 +25,7 @@ def answer_json(model: str, answer: Answer) -> dict[str, Any]:
     return {"model": model, **whole, "timings": {**whole["timings"], **speeds}}
 
 
-def check(claim: str) -> dict[str, Any]:
+def check_claim(claim: str) -> dict[str, Any]:
     """What a claim of arithmetic comes to: its equations, and its final value."""
     number, found = final_answer(claim), steps(claim)
     value = None if number is None else format_number(number)

@@ -11,7 +11,7 @@ from ...errors import RequestError
 FILE_MAX = 1 << 20  # bytes
 
 
-class Keys:
+class ApiKeys:
     """Some keys, of which only hashes are kept. Comparing takes the same time whatever is compared."""
 
     def __init__(self, keys: Iterable[str]) -> None:

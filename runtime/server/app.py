@@ -17,17 +17,25 @@ from ...errors import ThirteenError
 from ..answer import Answer
 from ..engine.engine import Options
 from ..engine.handle import Handle
-from ..engine.majority_vote import Poll
+from ..engine.majority_vote import MajorityVote
 from . import answer_api, openai_api, static_files
-from .access_middleware import Gate
-from .api_keys import Keys
-from .engine_service import Desk, Gone, finished, merged, pieces, voted, whole
-from .http_errors import KINDS, RefusalError, refusal
+from .access_middleware import AccessMiddleware
+from .api_keys import ApiKeys
+from .engine_service import (
+    Disconnected,
+    EngineService,
+    finished,
+    merged_pieces,
+    pieces,
+    voted_answer,
+    whole_answers,
+)
+from .http_errors import KINDS, HttpError, http_error
 from .metrics import TEXT_TYPE
-from .openai_api import CompletionForm, Form
+from .openai_api import CompletionFormatter, ResponseFormatter
 from .openapi_document import Operation, document, operations
 from .request_body import read_body
-from .request_limits import Bounds
+from .request_limits import RequestLimits
 from .sse import DONE, EventStream, event
 
 _CLIENT_LEFT = 499  # nobody reads it; it is for the metrics
@@ -43,8 +51,8 @@ class Server:
         created: when it began, in seconds of the epoch.
     """
 
-    desk: Desk
-    bounds: Bounds
+    desk: EngineService
+    bounds: RequestLimits
     created: int = field(default_factory=lambda: int(time()))
 
     @cached_property
@@ -60,7 +68,7 @@ class Server:
         requests = await self.desk.prepare(
             lambda: openai_api.chat_requests(fields, engine.conversation(said), adapter)
         )
-        form = Form(name, engine.model.piece, fields["n"])
+        form = ResponseFormatter(name, engine.model.piece, fields["n"])
         return await self._generated(request, fields, form, self.desk.submit(requests))
 
     async def completion(self, request: Request) -> Response:
@@ -70,13 +78,11 @@ class Server:
         engine = self.desk.engine
         prompts = [fields["prompt"]] if isinstance(fields["prompt"], str) else fields["prompt"]
         if len(prompts) * fields["n"] > self.bounds.votes:
-            raise RefusalError(
-                400, f"prompts times n: at most {self.bounds.votes} answers at once", param="n"
-            )
+            raise HttpError(400, f"prompts times n: at most {self.bounds.votes} answers at once", param="n")
         requests = await self.desk.prepare(
             lambda: openai_api.completion_requests(fields, [engine.plain(text) for text in prompts], adapter)
         )
-        form = CompletionForm(name, engine.model.piece, fields["n"])
+        form = CompletionFormatter(name, engine.model.piece, fields["n"])
         return await self._generated(request, fields, form, self.desk.submit(requests))
 
     async def answer(self, request: Request) -> Response:
@@ -95,8 +101,8 @@ class Server:
         handles = self.desk.submit([asked])
         if fields["stream"]:
             return EventStream(self._answer_events(fields, handles[0], name), handles, "error")
-        ended = await whole(request, handles)
-        if isinstance(ended, Gone) or ended[0].answer is None:
+        ended = await whole_answers(request, handles)
+        if isinstance(ended, Disconnected) or ended[0].answer is None:
             return Response(status_code=_CLIENT_LEFT)
         self.desk.note(fields["question"], [ended[0].answer])
         return JSONResponse(answer_api.answer_json(name, ended[0].answer))
@@ -104,16 +110,16 @@ class Server:
     async def check(self, request: Request) -> Response:
         """/v1/check."""
         fields = await self._fields(request)
-        return JSONResponse(answer_api.check(fields["claim"]))
+        return JSONResponse(answer_api.check_claim(fields["claim"]))
 
     async def models(self, _: Request) -> Response:
         """/v1/models."""
-        return JSONResponse(openai_api.models(self.desk.models, self.created))
+        return JSONResponse(openai_api.model_list(self.desk.models, self.created))
 
     async def model(self, request: Request) -> Response:
         """/v1/models/NAME."""
         name, _ = self.desk.model(request.path_params["model"])
-        return JSONResponse(openai_api.model(name, self.created))
+        return JSONResponse(openai_api.model_entry(name, self.created))
 
     async def health(self, _: Request) -> Response:
         """/health: whether the process is of use at all."""
@@ -138,26 +144,26 @@ class Server:
         return await read_body(request, body, self.bounds.body_bytes)
 
     async def _generated(
-        self, request: Request, fields: openai_api.Fields, form: Form, handles: Sequence[Handle]
+        self, request: Request, fields: openai_api.Fields, form: ResponseFormatter, handles: Sequence[Handle]
     ) -> Response:
         """The response of chats and completions, at once or as it comes."""
         prompt = fields.get("messages") or fields.get("prompt")
         if fields["stream"]:
             with_usage = bool((fields["stream_options"] or {}).get("include_usage"))
             return EventStream(self._chunks(prompt, form, handles, with_usage), handles)
-        ended = await whole(request, handles)
-        if isinstance(ended, Gone):
+        ended = await whole_answers(request, handles)
+        if isinstance(ended, Disconnected):
             return Response(status_code=_CLIENT_LEFT)
         self.desk.note(prompt, [piece.answer for piece in ended if piece.answer])
         return JSONResponse(form.whole(ended))
 
     async def _chunks(
-        self, prompt: object, form: Form, handles: Sequence[Handle], with_usage: bool
+        self, prompt: object, form: ResponseFormatter, handles: Sequence[Handle], with_usage: bool
     ) -> AsyncIterator[str]:
         answers: dict[int, Answer] = {}
         begun: set[int] = set()
         more = {"usage": None} if with_usage else {}
-        async for number, piece in merged(handles):
+        async for number, piece in merged_pieces(handles):
             if piece.answer:
                 answers[number] = piece.answer
             yield event({**form.chunk(number, piece, first=number not in begun), **more})
@@ -177,8 +183,8 @@ class Server:
         self.desk.watch(poll.handles)
         if fields["stream"]:
             return EventStream(self._poll_events(fields, poll, model), poll.handles, "error")
-        answer = await voted(request, poll)
-        if isinstance(answer, Gone):
+        answer = await voted_answer(request, poll)
+        if isinstance(answer, Disconnected):
             return Response(status_code=_CLIENT_LEFT)
         self.desk.note(fields["question"], [answer])
         return JSONResponse(answer_api.answer_json(model, answer))
@@ -190,17 +196,19 @@ class Server:
             yield event(data, name)
         self.desk.note(fields["question"], [handle.answer()])
 
-    async def _poll_events(self, fields: openai_api.Fields, poll: Poll, model: str) -> AsyncIterator[str]:
+    async def _poll_events(
+        self, fields: openai_api.Fields, poll: MajorityVote, model: str
+    ) -> AsyncIterator[str]:
         answer = finished(await poll)
         yield event(answer_api.answer_json(model, answer), "answer")
         self.desk.note(fields["question"], [answer])
 
 
 def application(
-    desk: Desk,
-    bounds: Bounds,
+    desk: EngineService,
+    bounds: RequestLimits,
     *,
-    keys: Keys | None = None,
+    keys: ApiKeys | None = None,
     hosts: Collection[str] | None = None,
     origins: Sequence[str] = (),
 ) -> Starlette:
@@ -214,7 +222,7 @@ def application(
         origins: whose pages may use it, as "https://example.org"; "*" is all.
     """
     server = Server(desk, bounds)
-    gate = Middleware(Gate, metrics=desk.metrics, keys=keys, hosts=hosts)
+    gate = Middleware(AccessMiddleware, metrics=desk.metrics, keys=keys, hosts=hosts)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
@@ -241,13 +249,13 @@ def application(
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    return refusal(error).response()
+    return http_error(error).response()
 
 
 async def _not_routed(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = error.status_code if error.status_code in KINDS else 400
-    told = RefusalError(status, f"{request.method} {request.url.path}: {error.detail}")
+    told = HttpError(status, f"{request.method} {request.url.path}: {error.detail}")
     return told.response(error.headers)
 
 

@@ -12,9 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ...errors import RequestError
-from .engine_service import Desk
-from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, Bounds
-from .timeout_protocol import Connection
+from .engine_service import EngineService
+from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
+from .timeout_protocol import TimeoutProtocol
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,7 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-class Listener(uvicorn.Server):
+class DrainServer(uvicorn.Server):
     """uvicorn, which on a signal still listens, refusing work, until what runs has ended or its time is up.
 
     Attributes:
@@ -49,7 +49,11 @@ class Listener(uvicorn.Server):
     """
 
     def __init__(
-        self, app: ASGIApp, desk: Desk, bounds: Bounds, listening: Callable[[], None] | None = None
+        self,
+        app: ASGIApp,
+        desk: EngineService,
+        bounds: RequestLimits,
+        listening: Callable[[], None] | None = None,
     ) -> None:
         """Prepare to listen.
 
@@ -62,7 +66,7 @@ class Listener(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Connection,
+                http=TimeoutProtocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,

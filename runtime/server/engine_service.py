@@ -13,9 +13,9 @@ from starlette.requests import Request as HttpRequest
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle, Piece
-from ..engine.majority_vote import Poll
+from ..engine.majority_vote import MajorityVote
 from ..request import Request, StopReason
-from .http_errors import RefusalError
+from .http_errors import HttpError
 from .metrics import Metrics
 
 T = TypeVar("T")
@@ -23,11 +23,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Disconnected:
     """The client has hung up."""
 
 
-class Desk:
+class EngineService:
     """Where requests are handed in.
 
     Attributes:
@@ -72,7 +72,7 @@ class Desk:
         if name is None:
             name = next(iter(self.models))
         if name not in self.models:
-            raise RefusalError(
+            raise HttpError(
                 404, f"the model {name[:100]!r} does not exist", code="model_not_found", param="model"
             )
         return name, self.models[name]
@@ -84,7 +84,7 @@ class Desk:
             RefusalError: no work is taken.
         """
         if not self.ready:
-            raise RefusalError(503, "the server is ending" if self.draining else "the engine has failed")
+            raise HttpError(503, "the server is ending" if self.draining else "the engine has failed")
         return await to_thread.run_sync(work, limiter=self._thread)
 
     def submit(self, requests: Sequence[Request]) -> list[Handle]:
@@ -121,7 +121,7 @@ def finished(answer: Answer) -> Answer:
         RefusalError: it was ended because the server ends.
     """
     if answer.stop_reason is StopReason.ABORTED:
-        raise RefusalError(503, "the server is ending")
+        raise HttpError(503, "the server is ending")
     return answer
 
 
@@ -137,7 +137,7 @@ async def pieces(handle: Handle) -> AsyncIterator[Piece]:
         yield piece
 
 
-async def merged(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
+async def merged_pieces(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
     """The pieces of several answers as they come, each with the number of its answer."""
     if len(handles) == 1:  # as mostly: no task and no queue between the engine and the client
         async for piece in pieces(handles[0]):
@@ -166,32 +166,34 @@ async def merged(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
             task.cancel()
 
 
-async def whole(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece] | Gone:
+async def whole_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece] | Disconnected:
     """All answers, each as one piece, unless the client hangs up before, or the server ends them.
 
     Raises:
         RefusalError: the answers were ended because the server ends.
     """
-    ends = await unless_gone(request, asyncio.gather(*handles), handles)
-    if isinstance(ends, Gone):
+    ends = await unless_disconnected(request, asyncio.gather(*handles), handles)
+    if isinstance(ends, Disconnected):
         return ends
     for answer in ends:
         finished(answer)
     return [await _all_of(handle) for handle in handles]
 
 
-async def voted(request: HttpRequest, poll: Poll) -> Answer | Gone:
-    """The answer that wins; see whole()."""
-    answer = await unless_gone(request, asyncio.ensure_future(_waited(poll)), poll.handles)
-    return answer if isinstance(answer, Gone) else finished(answer)
+async def voted_answer(request: HttpRequest, poll: MajorityVote) -> Answer | Disconnected:
+    """The answer that wins; see whole_answers()."""
+    answer = await unless_disconnected(request, asyncio.ensure_future(_waited(poll)), poll.handles)
+    return answer if isinstance(answer, Disconnected) else finished(answer)
 
 
-async def unless_gone(request: HttpRequest, work: "asyncio.Future[T]", handles: Sequence[Handle]) -> T | Gone:
+async def unless_disconnected(
+    request: HttpRequest, work: "asyncio.Future[T]", handles: Sequence[Handle]
+) -> T | Disconnected:
     """Wait for some work, or end it when the client hangs up."""
     gone = asyncio.ensure_future(_left(request))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else Gone()
+        return work.result() if work.done() else Disconnected()
     finally:
         gone.cancel()
         work.cancel()
@@ -204,7 +206,7 @@ async def _left(request: HttpRequest) -> None:
         pass
 
 
-async def _waited(poll: Poll) -> Answer:
+async def _waited(poll: MajorityVote) -> Answer:
     return await poll
 
 

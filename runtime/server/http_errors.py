@@ -32,7 +32,7 @@ _HEADERS = {
 }
 
 
-class RefusalError(ThirteenError):
+class HttpError(ThirteenError):
     """A request over HTTP that is not carried out.
 
     Attributes:
@@ -69,15 +69,15 @@ def _readable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def refusal(error: BaseException) -> RefusalError:
+def http_error(error: BaseException) -> HttpError:
     """What to tell a client of an error: all of what it can mend, and of others only that they happened."""
-    if isinstance(error, RefusalError):
+    if isinstance(error, HttpError):
         return error
     if isinstance(error, BusyError):
-        return RefusalError(429, str(error))
+        return HttpError(429, str(error))
     if isinstance(error, PromptLengthError):
-        return RefusalError(400, str(error), code="context_length_exceeded")
+        return HttpError(400, str(error), code="context_length_exceeded")
     if isinstance(error, RequestError):
-        return RefusalError(400, str(error))
+        return HttpError(400, str(error))
     _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
-    return RefusalError(500, "the server failed at this; its log tells more")
+    return HttpError(500, "the server failed at this; its log tells more")

@@ -12,12 +12,12 @@ from ..answer import Answer
 from ..engine.chat_template import Message
 from ..engine.handle import Piece
 from ..grammar.grammar import Grammar, from_schema
-from ..request import LARGEST_SEED, Request, Sampling, StopReason, TokenLogprob
-from .http_errors import RefusalError
+from ..request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
+from .http_errors import HttpError
 
 Fields = Mapping[str, Any]
 Json = dict[str, Any]
-Spell = Callable[[int], bytes]  # the bytes of a token
+TokenBytes = Callable[[int], bytes]  # the bytes of a token
 
 _LEAST_LOGPROB = -9999.0  # OpenAI's word for what is all but impossible; JSON has no infinity
 _FINISH = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
@@ -46,7 +46,7 @@ def grammar(fields: Fields) -> Grammar | None:
     if wish is None:
         return None
     if (wish["json_schema"] is None) == (wish["type"] == "json_schema"):
-        raise RefusalError(
+        raise HttpError(
             400,
             "response_format: json_schema is for the type json_schema, which needs it",
             param="response_format.json_schema",
@@ -63,7 +63,7 @@ def chat_requests(fields: Fields, prompt: tuple[int, ...], adapter: str) -> list
         RequestError: what it wants cannot be done; see grammar().
     """
     if fields["top_logprobs"] is not None and not fields["logprobs"]:
-        raise RefusalError(400, "top_logprobs is for logprobs: true", param="top_logprobs")
+        raise HttpError(400, "top_logprobs is for logprobs: true", param="top_logprobs")
     most = fields["max_completion_tokens"]
     return _requests(
         fields if most is None else {**fields, "max_tokens": most},
@@ -88,7 +88,7 @@ def _requests(
     grammar: Grammar | None,
 ) -> list[Request]:
     if fields["stream_options"] is not None and not fields["stream"]:
-        raise RefusalError(400, "stream_options is for stream: true", param="stream_options")
+        raise HttpError(400, "stream_options is for stream: true", param="stream_options")
     return [
         Request(
             prompt,
@@ -112,7 +112,7 @@ def _samplings(fields: Fields) -> list[Sampling]:
         fields["top_k"],
         fields["top_p"],
         fields["min_p"],
-        seed=randbelow(LARGEST_SEED + 1) if fields["seed"] is None else fields["seed"],
+        seed=randbelow(SEED_MAX + 1) if fields["seed"] is None else fields["seed"],
     )
     if fields["n"] > 1 and fields["temperature"] is None:
         sampling = sampling.varied
@@ -120,7 +120,7 @@ def _samplings(fields: Fields) -> list[Sampling]:
 
 
 @dataclass(frozen=True)
-class Form:
+class ResponseFormatter:
     """The shape that answers come in: that of chats, or below that of completions.
 
     Attributes:
@@ -130,7 +130,7 @@ class Form:
     """
 
     model: str
-    spell: Spell
+    spell: TokenBytes
     choices: int
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time()))
@@ -193,7 +193,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class CompletionForm(Form):
+class CompletionFormatter(ResponseFormatter):
     """The shape of completions."""
 
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
@@ -234,12 +234,12 @@ def usage(answers: Sequence[Answer], choices: int) -> Json:
     }
 
 
-def models(names: Iterable[str], created: int) -> Json:
+def model_list(names: Iterable[str], created: int) -> Json:
     """The list of models."""
-    return {"object": "list", "data": [model(name, created) for name in names]}
+    return {"object": "list", "data": [model_entry(name, created) for name in names]}
 
 
-def model(name: str, created: int) -> Json:
+def model_entry(name: str, created: int) -> Json:
     """One model of that list."""
     return {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}
 

@@ -9,7 +9,7 @@ from . import schemas
 from .http_errors import KINDS
 from .metrics import TEXT_TYPE
 from .request_body import JSON_TYPE, Schema
-from .request_limits import Bounds
+from .request_limits import RequestLimits
 from .sse import EVENTS_TYPE
 
 _BODIED = (400, 413, 415, 422)  # what any request with a body can meet
@@ -61,7 +61,7 @@ class Operation:
         return self.path.replace("{model}", "{model:path}")
 
 
-def operations(bounds: Bounds) -> tuple[Operation, ...]:
+def operations(bounds: RequestLimits) -> tuple[Operation, ...]:
     """All that is served."""
     chat, completion, question = schemas.chat(bounds), schemas.completion(bounds), schemas.question(bounds)
     return (

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .http_errors import RefusalError
+from .http_errors import HttpError
 
 Schema = Mapping[str, Any]
 JSON_TYPE = "application/json"
@@ -42,7 +42,7 @@ async def read_body(request: Request, schema: Schema, bound: int) -> dict[str, A
 
     Args:
         request: whose body has not been read.
-        schema: of an object; see read().
+        schema: of an object; see check_schema().
         bound: the most bytes.
 
     Returns:
@@ -54,8 +54,8 @@ async def read_body(request: Request, schema: Schema, bound: int) -> dict[str, A
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != JSON_TYPE or "content-encoding" in request.headers:
-        raise RefusalError(415, f"the body must be {JSON_TYPE}, with no content encoding")
-    fields: dict[str, Any] = read(_parsed(await _bytes(request, bound)), schema)
+        raise HttpError(415, f"the body must be {JSON_TYPE}, with no content encoding")
+    fields: dict[str, Any] = check_schema(_parsed(await _bytes(request, bound)), schema)
     return fields
 
 
@@ -68,7 +68,7 @@ async def _bytes(request: Request, bound: int) -> bytes:
         elif length > _DISCARDED_MAX:
             break
     if length > bound:
-        raise RefusalError(413, f"the body has more than {bound} bytes")
+        raise HttpError(413, f"the body has more than {bound} bytes")
     return bytes(data)
 
 
@@ -77,16 +77,16 @@ def _parsed(data: bytes) -> Any:
         return json.loads(data.decode(), parse_constant=_no_number)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise RefusalError(400, f"the body is not JSON at {where}: {error.msg}") from None
+        raise HttpError(400, f"the body is not JSON at {where}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
-        raise RefusalError(400, f"the body is not JSON: {error}") from None
+        raise HttpError(400, f"the body is not JSON: {error}") from None
 
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
-def read(value: Any, schema: Schema, where: str = "") -> Any:
+def check_schema(value: Any, schema: Schema, where: str = "") -> Any:
     """Check a value by a JSON schema, of which the keywords in shapes.py are understood.
 
     Returns:
@@ -106,7 +106,7 @@ def read(value: Any, schema: Schema, where: str = "") -> Any:
         if keyword in schema and not holds(value, schema[keyword]):
             raise _unfit(where, f"must {what} {_listed(schema[keyword])}")
     if isinstance(value, list):
-        return [read(item, schema["items"], f"{where}[{at}]") for at, item in enumerate(value)]
+        return [check_schema(item, schema["items"], f"{where}[{at}]") for at, item in enumerate(value)]
     if isinstance(value, dict) and "properties" in schema:
         return _fields(value, schema, where)
     return value
@@ -136,8 +136,8 @@ def _any_of(value: Any, schemas: Sequence[Schema], where: str) -> Any:
     refusals = []
     for schema in schemas:
         try:
-            return read(value, schema, where)
-        except RefusalError as refusal:
+            return check_schema(value, schema, where)
+        except HttpError as refusal:
             refusals.append(refusal)
     raise max(refusals, key=lambda refusal: len(refusal.param or ""))
 
@@ -147,20 +147,20 @@ def _fields(value: dict[str, Any], schema: Schema, where: str) -> dict[str, Any]
     prefix = f"{where}." if where else ""
     for name in value:
         if name not in known:
-            raise RefusalError(
+            raise HttpError(
                 422, f"{prefix}{name} is not supported", code="unsupported_parameter", param=prefix + name
             )
     for name in schema.get("required", ()):
         if name not in value:
             raise _unfit(prefix + name, "is missing")
     return {
-        name: read(value[name], of, prefix + name) if name in value else of.get("default")
+        name: check_schema(value[name], of, prefix + name) if name in value else of.get("default")
         for name, of in known.items()
     }
 
 
-def _unfit(where: str, what: str) -> RefusalError:
-    return RefusalError(422, f"{where or 'the body'} {what}", param=where or None)
+def _unfit(where: str, what: str) -> HttpError:
+    return HttpError(422, f"{where or 'the body'} {what}", param=where or None)
 
 
 def _listed(bound: Any) -> str:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..request import check_whole
+from ..request import check_integer
 
 CONNECTIONS_MAX = 512  # open at once; each is a file, of which a process commonly has 1,024
 HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand
@@ -11,7 +11,7 @@ CLOSING_S = 5  # for what has been answered to reach its clients, once the serve
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class RequestLimits:
     """The bounds of requests and connections.
 
     Attributes:
@@ -37,7 +37,7 @@ class Bounds:
             ("idle_s", 1),
             ("drain_s", 0),
         ):
-            check_whole(name, getattr(self, name), least)
+            check_integer(name, getattr(self, name), least)
 
     def within(self, context: int) -> Self:
         """The same, with no more tokens than a context holds."""

@@ -5,9 +5,9 @@ Of request bodies, the keywords are those that body.py reads: what stands here i
 
 from typing import Any
 
-from ..request import LARGEST_SEED, LOGPROBS_MAX, Sampling
+from ..request import LOGPROBS_MAX, SEED_MAX, Sampling
 from .request_body import Schema
-from .request_limits import Bounds
+from .request_limits import RequestLimits
 
 MAX_TOKENS = 512  # of an answer whose request does not say
 CLAIM_MAX = 4096  # characters of a claim of arithmetic
@@ -90,12 +90,12 @@ _RESPONSE_FORMAT: Schema = {
 }
 
 
-def _max_tokens(bounds: Bounds) -> Schema:
+def _max_tokens(bounds: RequestLimits) -> Schema:
     most = bounds.max_tokens
     return _optional("integer", minimum=1, maximum=most, default=min(MAX_TOKENS, most))
 
 
-def _generation(bounds: Bounds) -> dict[str, Schema]:
+def _generation(bounds: RequestLimits) -> dict[str, Schema]:
     """The fields that chats and completions have in common."""
     return {
         "model": _MODEL,
@@ -108,7 +108,7 @@ def _generation(bounds: Bounds) -> dict[str, Schema]:
         "top_p": _optional("number", exclusiveMinimum=0, maximum=1, default=_DEFAULT.top_p),
         "top_k": _optional("integer", "0 keeps all.", minimum=0, maximum=2**31 - 1, default=_DEFAULT.top_k),
         "min_p": _optional("number", minimum=0, exclusiveMaximum=1, default=_DEFAULT.min_p),
-        "seed": _optional("integer", "By default another each time.", minimum=0, maximum=LARGEST_SEED),
+        "seed": _optional("integer", "By default another each time.", minimum=0, maximum=SEED_MAX),
         "calculator": _optional("boolean", "Whether sums get their exact results.", default=True),
         "stream": _optional("boolean", default=False),
         "stream_options": {
@@ -120,7 +120,7 @@ def _generation(bounds: Bounds) -> dict[str, Schema]:
     }
 
 
-def chat(bounds: Bounds) -> Schema:
+def chat(bounds: RequestLimits) -> Schema:
     """The body of /v1/chat/completions."""
     common = _generation(bounds)
     return _object(
@@ -134,7 +134,7 @@ def chat(bounds: Bounds) -> Schema:
     )
 
 
-def completion(bounds: Bounds) -> Schema:
+def completion(bounds: RequestLimits) -> Schema:
     """The body of /v1/completions."""
     prompts = _list(_TEXT, minItems=1, maxItems=min(_PROMPTS_MAX, bounds.votes))
     return _object(
@@ -145,7 +145,7 @@ def completion(bounds: Bounds) -> Schema:
     )
 
 
-def question(bounds: Bounds) -> Schema:
+def question(bounds: RequestLimits) -> Schema:
     """The body of /v1/answer."""
     return _object(
         "question",

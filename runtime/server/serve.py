@@ -9,15 +9,15 @@ from pathlib import Path
 from ...errors import RequestError
 from ..request import BASE
 from .access_middleware import LOOPBACK
-from .api_keys import Keys
+from .api_keys import ApiKeys
 from .app import application
-from .drain_server import Listener, bind
-from .engine_service import Desk
-from .request_limits import Bounds
+from .drain_server import DrainServer, bind
+from .engine_service import EngineService
+from .request_limits import RequestLimits
 
 
 @dataclass(frozen=True, slots=True)
-class Doorway:
+class ListenConfig:
     """Where a server listens, and to whom.
 
     Attributes:
@@ -33,7 +33,7 @@ class Doorway:
 
     host: str
     port: int
-    keys: Keys | None = None
+    keys: ApiKeys | None = None
     insecure: bool = False
     origins: Sequence[str] = ()
 
@@ -74,7 +74,9 @@ def model_names(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
     return {name: BASE, **{adapter: adapter for adapter in adapters}}
 
 
-def serve(desk: Desk, doorway: Doorway, bounds: Bounds, listening: Callable[[str], None]) -> int | None:
+def serve(
+    desk: EngineService, doorway: ListenConfig, bounds: RequestLimits, listening: Callable[[str], None]
+) -> int | None:
     """Serve until a signal comes, and then until what runs has ended or its time is up.
 
     Args:
@@ -93,6 +95,6 @@ def serve(desk: Desk, doorway: Doorway, bounds: Bounds, listening: Callable[[str
     app = application(desk, bounds, keys=doorway.keys, hosts=doorway.hosts, origins=doorway.origins)
     with bind(doorway.host, doorway.port) as bound:
         address = url(*bound.getsockname()[:2])
-        listener = Listener(app, desk, bounds, partial(listening, address))
+        listener = DrainServer(app, desk, bounds, partial(listening, address))
         listener.run([bound])
     return listener.ended_by

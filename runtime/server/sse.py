@@ -8,7 +8,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.handle import Handle
-from .http_errors import refusal
+from .http_errors import http_error
 
 EVENTS_TYPE = "text/event-stream"
 DONE = "data: [DONE]\n\n"
@@ -50,4 +50,4 @@ async def _with_failure(events: AsyncIterator[str], name: str) -> AsyncIterator[
         async for told in events:
             yield told
     except Exception as failure:
-        yield event(refusal(failure).body, name)
+        yield event(http_error(failure).body, name)

@@ -6,7 +6,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 
-class Connection(H11Protocol):
+class TimeoutProtocol(H11Protocol):
     """uvicorn's connection, closed where a request does not come or a response is not read.
 
     A request, its header and its body, is to have come within the time of uvicorn's `timeout_keep_alive`

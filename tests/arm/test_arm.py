@@ -21,7 +21,7 @@ from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.memory_estimate import REPACKED, copied_bytes
-from thirteen.runtime.llama.context import Context, Room, Span
+from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 
 pytestmark = pytest.mark.arm
@@ -124,7 +124,7 @@ def _logits(
 ) -> NDArray[np.float32]:
     """The logits here from which each of some tokens is chosen after a prompt, (tokens, vocabulary)."""
     text = (*prompt, *tokens[:-1])
-    room = Room(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
+    room = ContextParams(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
     with Model(model, repack=repack) as loaded, Context(loaded, room) as context:
         rows = context.decode([Span(0, 0, text, rows=len(tokens))])
         return np.stack([context.logits_row(row).copy() for row in rows])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from thirteen.convert.adapter.basis import read_basis
-from thirteen.convert.adapter.short_code import ShortCode, encode, mark_of
+from thirteen.convert.adapter.short_code import ShortCode, base_mark, encode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_folder
 from thirteen.convert.pipeline import convert
 
@@ -48,7 +48,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
                 adapter=folder / "adapter",
                 base=base("llama"),
                 thirteen=thirteen,
-                code=encode(ShortCode("tiny", mark_of(basis.id), NUMBERS, exact=True)),
+                code=encode_short_code(ShortCode("tiny", base_mark(basis.id), NUMBERS, exact=True)),
             )
     finally:
         os.environ.pop("THIRTEEN_CACHE")
@@ -144,8 +144,8 @@ def test_show_tells_of_a_code(place):
 
 
 def other(place, **changes) -> str:
-    told = {"name": "tiny", "mark": mark_of(place.basis.id), "numbers": NUMBERS} | changes
-    return encode(ShortCode(**told))
+    told = {"name": "tiny", "mark": base_mark(place.basis.id), "numbers": NUMBERS} | changes
+    return encode_short_code(ShortCode(**told))
 
 
 def test_a_code_for_another_base_is_refused_by_name(place):
@@ -169,9 +169,9 @@ def test_a_code_for_another_base_is_refused_by_name(place):
 
 
 def test_a_code_with_another_basis_is_refused(place):
-    code = other(place, mark=mark_of("00" * 32))
+    code = other(place, mark=base_mark("00" * 32))
     line = refused(place.thirteen("adapter", "decode", code, "--basis", place.basis_file))
-    assert mark_of("00" * 32) in line and mark_of(place.basis.id) in line
+    assert base_mark("00" * 32) in line and base_mark(place.basis.id) in line
 
 
 def test_a_damaged_code_is_refused_wherever_it_is_given(place):
@@ -221,8 +221,8 @@ def test_a_full_disk_leaves_no_basis(place):
 
 def test_the_shipped_adapters_base_is_known_by_all_its_names():
     from thirteen.models.fetch import embedded
-    from thirteen.workflows.adapter_resolver import name_of
+    from thirteen.workflows.adapter_resolver import catalogue_name
 
     names = ("embedded", "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", str(embedded()))
-    assert {name_of(name) for name in names} == {"smollm2-135m"}
-    assert name_of("some/one") is None and name_of(str(Path(__file__))) is None
+    assert {catalogue_name(name) for name in names} == {"smollm2-135m"}
+    assert catalogue_name("some/one") is None and catalogue_name(str(Path(__file__))) is None

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from thirteen.convert.adapter.short_code import decode
+from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_folder
 from thirteen.convert.pipeline import convert
-from thirteen.workflows.adapter_resolver import base_basis
+from thirteen.workflows.adapter_resolver import resolve_basis
 
 from ..commands import Commands, Done
 
@@ -76,7 +76,7 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
     assert told["swaps"] >= 8 and told["swap_s"] > 0
     card = (out / "README.md").read_text()
     assert "thirteen tune" in card and "questions put to candidates | 32 of rows.jsonl" in card
-    code = decode(card.split("As a code, exact: `")[1].split("`")[0])
+    code = decode_short_code(card.split("As a code, exact: `")[1].split("`")[0])
     assert code.numbers.tolist() == told["numbers"]
     assert done.stderr.count("generation ") == 2 and "warning: no check found anything better" in done.stderr
     shown = place.thirteen("adapter", "show", out)
@@ -88,7 +88,7 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
 
 def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
     numbers, out = np.full(13, 0.25, np.float32), place.folder / "second"
-    write_folder(base_basis(str(place.base)), numbers, place.folder / "first", "tiny")
+    write_folder(resolve_basis(str(place.base)), numbers, place.folder / "first", "tiny")
     started = tune(place, out, "--json", "--start", place.folder / "first")
     told = json.loads(started.stdout)
     assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found

@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from safetensors import safe_open
-from thirteen.convert.merge import merge
+from thirteen.convert.merge import merge_checkpoint
 from thirteen.convert.pipeline import convert
 from thirteen.errors import OutputError, ThirteenError
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,7 +39,7 @@ def test_what_is_written_is_pefts_merge_rounded_once(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
     folder = train(base(name), config, tmp_path / "adapter")
-    report = merge(base(name), folder, tmp_path / "merged")
+    report = merge_checkpoint(base(name), folder, tmp_path / "merged")
     made = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
     kept = AutoModelForCausalLM.from_pretrained(base(name), dtype="auto").state_dict()
     wanted, before = peft_merged(base(name), folder), plain(base(name))
@@ -61,7 +61,7 @@ def test_what_is_written_is_pefts_merge_rounded_once(
 
 def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
-    merge(base("llama"), folder, tmp_path / "merged")
+    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     convert(tmp_path / "merged", tmp_path / "one.gguf", type_="F32")
     convert(base("llama"), tmp_path / "other.gguf", type_="F32", adapter=folder)
     one, other = (read_gguf(tmp_path / name) for name in ("one.gguf", "other.gguf"))
@@ -72,7 +72,7 @@ def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_pa
 
 def test_shards_hold_every_tensor_once_and_none_is_too_large(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
-    report = merge(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
+    report = merge_checkpoint(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
     assert len(report.files) > 2
     index = json.loads((tmp_path / "merged" / "model.safetensors.index.json").read_text())
     held = {}
@@ -92,7 +92,7 @@ def test_shards_hold_every_tensor_once_and_none_is_too_large(base: Base, tmp_pat
 
 def test_the_tokenizer_comes_along_and_its_owner_may_share_the_folder(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
-    merge(base("llama"), folder, tmp_path / "merged")
+    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     text = "12 pens"
     one, other = (AutoTokenizer.from_pretrained(path)(text) for path in (base("llama"), tmp_path / "merged"))
     assert one["input_ids"] == other["input_ids"]
@@ -105,14 +105,14 @@ def test_a_broken_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> N
     weights.write_bytes(weights.read_bytes()[:-5])
     (tmp_path / "out").mkdir()
     with pytest.raises(ThirteenError, match=r"adapter_model\.safetensors"):
-        merge(base("llama"), folder, tmp_path / "out" / "merged")
+        merge_checkpoint(base("llama"), folder, tmp_path / "out" / "merged")
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_folder_with_something_in_it_is_left_as_it_is(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     with pytest.raises(OutputError, match="not empty"):
-        merge(base("llama"), folder, folder)
+        merge_checkpoint(base("llama"), folder, folder)
 
 
 def test_the_command(base: Base, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert import write
 from thirteen.convert.pipeline import convert
-from thirteen.convert.tensors import TensorSpec, planned
+from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf_header import Field, read_header
@@ -34,7 +34,7 @@ FIELDS = {
     "a.types": Field([1, -1], Kind.ARRAY, Kind.INT32),
 }
 SHAPES = {"x.weight": ((3, 64), Type.Q8_0), "x.bias": ((5,), Type.F32), "y.weight": ((2, 256), Type.Q4_K)}
-PLANS = [planned(TensorSpec(name, name, shape), type_) for name, (shape, type_) in SHAPES.items()]
+PLANS = [plan_tensor(TensorSpec(name, name, shape), type_) for name, (shape, type_) in SHAPES.items()]
 DATA = [np.random.default_rng(1).bytes(plan.nbytes) for plan in PLANS]
 
 
@@ -157,14 +157,14 @@ from pathlib import Path
 from thirteen.convert import pipeline
 from thirteen.convert.quantize import rounding
 base, target = map(Path, sys.argv[1:])
-quantize, pipeline.BLOCK_WEIGHTS, count = rounding.quantize, 1000, 0
+quantize, pipeline.BLOCK_WEIGHTS, count = rounding.quantize_rows, 1000, 0
 def slow(*args):
     global count
     count += 1
     if count > 40:
         time.sleep(60)
     return quantize(*args)
-rounding.quantize = slow
+rounding.quantize_rows = slow
 pipeline.convert(base, target, type_="Q8_0", threads=1)
 """
 
@@ -224,7 +224,7 @@ def small_disk(folder: Path, nbytes: int) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_one_error_and_nothing_is_left(tmp_path: Path) -> None:
-    plan = planned(TensorSpec("x", "x", (1000, 256)), Type.F32)  # 1 MB
+    plan = plan_tensor(TensorSpec("x", "x", (1000, 256)), Type.F32)  # 1 MB
     pieces = [bytes(plan.nbytes // 8)] * 8
     with small_disk(tmp_path / "disk", 1_500_000) as disk:
         target = disk / "a.gguf"

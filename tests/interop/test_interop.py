@@ -23,8 +23,8 @@ from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.context import Context, Room, Span
-from thirteen.runtime.llama.model import Adapter, Model
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.workflows.default_model import ADAPTER, default_model
 
 pytestmark = pytest.mark.interop
@@ -131,11 +131,11 @@ def ours(case: Case, questions: tuple[str, ...], count: int, distributions: int)
 
 
 def _distributions(case: Case, prompts: list[list[int]]) -> list[NDArray[np.float64]]:
-    room = Room(context=1024, slots=1, batch=1024, threads=2, outputs=1)
+    room = ContextParams(context=1024, slots=1, batch=1024, threads=2, outputs=1)
     found = []
     with ExitStack() as stack:
         model = stack.enter_context(Model(case.model))
-        adapter = stack.enter_context(Adapter(model, case.adapter)) if case.adapter else None
+        adapter = stack.enter_context(LoraAdapter(model, case.adapter)) if case.adapter else None
         context = stack.enter_context(Context(model, room, adapter))
         for prompt in prompts:
             (row,) = context.decode([Span(0, 0, tuple(prompt), 1)])

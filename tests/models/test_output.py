@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.models.output import make_folder, writing
+from thirteen.models.output import make_folder, output_errors
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -17,14 +17,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 
 def test_only_the_errors_named_are_of_writing(tmp_path):
-    with pytest.raises(OutputError, match="cannot write: full"), writing(tmp_path, ValueError):
+    with pytest.raises(OutputError, match="cannot write: full"), output_errors(tmp_path, ValueError):
         raise ValueError("full")
-    with pytest.raises(ValueError, match="other"), writing(tmp_path):
+    with pytest.raises(ValueError, match="other"), output_errors(tmp_path):
         raise ValueError("other")
 
 
 def test_tune_writes_without_what_only_train_installs(tmp_path):
-    """Its extra is cma alone: `writing` once imported safetensors."""
+    """Its extra is cma alone: `output_errors` once imported safetensors."""
     script = (
         "import sys; from pathlib import Path\n"
         "sys.modules.update(dict.fromkeys(('safetensors', 'torch', 'transformers', 'peft')))\n"

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from thirteen.models.texts import calibration, held_out
+from thirteen.models.texts import calibration_texts, held_out_texts
 from thirteen.runtime.arithmetic.final_answer import final_answer
 from thirteen.runtime.calibration.corpus import Passage, read_passages
 
-SETS = {"calibration": (calibration, 95, 55), "held out": (held_out, 30, 20)}
+SETS = {"calibration": (calibration_texts, 95, 55), "held out": (held_out_texts, 30, 20)}
 PLAIN = (
     (r"\\frac\{(\d+)\}\{(\d+)\}", r"(\1/\2)"),
     (r"\\boxed\{([^{}]*)\}", r"\1"),
@@ -106,7 +106,7 @@ def test_no_eight_words_of_the_held_out_texts_stand_in_the_calibration():
             found |= {tuple(words[at : at + 8]) for at in range(len(words) - 7)}
         return found
 
-    assert not runs(calibration()) & runs(held_out())
+    assert not runs(calibration_texts()) & runs(held_out_texts())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from thirteen.errors import ModelFileError
 from thirteen.runtime.engine import dispatcher as intake_module
 from thirteen.runtime.engine import engine as engine_module
-from thirteen.runtime.engine.dispatcher import Load
+from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import TokenLogprob
 
@@ -187,7 +187,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
         native = engine._runner._native
         engine.close()
         assert not any(native.held.values()), "a slot leaks"
-        assert engine.load == Load(0, 0), "a request leaks"
+        assert engine.load == EngineLoad(0, 0), "a request leaks"
         places = engine._intake.slots + engine._intake.queue
         assert all(engine._intake._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
     LORAS.clear()

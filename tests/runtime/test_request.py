@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.runtime.request import Request, Sampling, Sequence, StopReason, Timings, Usage
+from thirteen.runtime.request import Request, Sampling, SequenceState, StopReason, Timings, Usage
 
 
 @pytest.mark.parametrize(
@@ -39,21 +39,21 @@ def test_max_tokens_must_be_a_count(value):
 
 
 def test_the_next_tokens_go_from_the_prompt_into_the_output():
-    sequence = Sequence(Request((1, 2, 3)), context=9)
+    sequence = SequenceState(Request((1, 2, 3)), context=9)
     assert (sequence.next_tokens(2), sequence.pending) == ((1, 2), 3)
     sequence.computed, sequence.output = 3, [4]
     assert (sequence.next_tokens(2), sequence.pending) == ((4,), 1)
 
 
 def test_a_full_context_still_gives_the_token_after_it():
-    sequence = Sequence(Request((1, 2), max_tokens=9), context=3, output=[5])
+    sequence = SequenceState(Request((1, 2), max_tokens=9), context=3, output=[5])
     assert not sequence.full
     sequence.output.append(6)
     assert sequence.full
 
 
 def test_the_token_that_ends_a_turn_is_counted_but_is_no_output():
-    sequence = Sequence(Request((1, 2)), context=9, output=[5], stop_reason=StopReason.END)
+    sequence = SequenceState(Request((1, 2)), context=9, output=[5], stop_reason=StopReason.END)
     assert sequence.usage == Usage(2, 2)
 
 

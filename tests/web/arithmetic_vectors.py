@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thirteen.runtime.server.answer_api import check
+from thirteen.runtime.server.answer_api import check_claim
 from thirteen.tests.runtime.arithmetic import test_calculator as sums
 from thirteen.tests.runtime.arithmetic import test_final_answer as answers
 
@@ -45,7 +45,7 @@ def _mutant(chance: random.Random, read: list[str]) -> str:
 
 def vectors() -> list[dict[str, Any]]:
     """Each text, its steps, its final value, and whether that is verified."""
-    return [{"text": text, **check(text)} for text in texts()]
+    return [{"text": text, **check_claim(text)} for text in texts()]
 
 
 if __name__ == "__main__":

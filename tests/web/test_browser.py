@@ -12,8 +12,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from thirteen.errors import DownloadError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.web.serve import app
 from thirteen.web.site import write_site
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 from ..runtime.conftest import tensors
@@ -50,7 +50,7 @@ class Faulty:
     """An application some of whose answers are changed: `faults` has a response for the end of a path."""
 
     def __init__(self, folder: Path) -> None:
-        self._app, self.faults = app(folder), dict[str, Callable[[], Response]]()
+        self._app, self.faults = isolated_app(folder), dict[str, Callable[[], Response]]()
         self.paths: list[str] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_run_is_a_sentence(
     part.write_bytes(b"GGUF" + bytes(100))
     page_model["parts"][0]["sha256"] = sha256(part.read_bytes()).hexdigest()
     (folder / "model.json").write_text(json.dumps(page_model))
-    with served(app(folder)) as address:
+    with served(isolated_app(folder)) as address:
         expect(visit(address).get_by_role("alert")).to_contain_text(
             "could not be loaded", timeout=PATIENCE_MS
         )

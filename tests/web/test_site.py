@@ -9,8 +9,8 @@ from hashlib import sha256, sha384
 import httpx
 import pytest
 from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
-from thirteen.web.serve import app
 from thirteen.web.site import PART_BYTES, write_site
+from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 from ..runtime.server.page_server import served
@@ -94,7 +94,7 @@ def test_only_the_pinned_archive_is_taken(tmp_path, monkeypatch):
 
 
 def test_the_folder_is_served_with_the_headers_that_threads_need(site):
-    with served(app(site)) as address:
+    with served(isolated_app(site)) as address:
         page = httpx.get(f"{address}/")
         assert page.status_code == 200
         assert page.headers["cross-origin-opener-policy"] == "same-origin"

@@ -7,19 +7,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from thirteen.bench.peers.llama_quantize import Stock
+from thirteen.bench.peers.llama_quantize import StockFormat
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
-from thirteen.convert.quantize.size import parse_size
-from thirteen.convert.quantize.size_planner import Wish
+from thirteen.convert.quantize.file_size import parse_file_size
+from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.size_sweep import check_results, run, write_results
+from thirteen.workflows.size_sweep import check_results, run_size_sweep, write_results
 
 from ..commands import Commands
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
-STOCK = (Stock("uniform", "Q4_0"), Stock("mix", "Q5_K_M"))
+STOCK = (StockFormat("uniform", "Q4_0"), StockFormat("mix", "Q5_K_M"))
 
 
 @pytest.fixture(scope="module")
@@ -44,16 +44,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wishes(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[Wish]:
+def wishes(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[SizeTarget]:
     """Two sizes, the larger one first and twice, between those of the smallest types and Q8_0."""
     whole = tmp_path_factory.mktemp("whole") / "a.gguf"
     convert(base("llama"), whole, type_="Q8_0")
     sizes = (f"{parts * whole.stat().st_size / 1e6:.4f}KB" for parts in (950, 850, 950))
-    return [Wish(parse_size(size), "quality", costs_for("x86")) for size in sizes]
+    return [SizeTarget(parse_file_size(size), "quality", costs_for("x86")) for size in sizes]
 
 
 def test_files_are_made_measured_written_about_and_gone(
-    base: Callable[[str], Path], importance: Path, wishes: list[Wish], cache: Path, tmp_path: Path
+    base: Callable[[str], Path], importance: Path, wishes: list[SizeTarget], cache: Path, tmp_path: Path
 ) -> None:
     most = 0
     stages = []
@@ -64,7 +64,7 @@ def test_files_are_made_measured_written_about_and_gone(
         most = max(most, len(list(cache.rglob("*.gguf"))))
         return lambda done, total: None
 
-    report = run(
+    report = run_size_sweep(
         base("llama"),
         wishes,
         importance=importance,
@@ -105,10 +105,12 @@ def test_files_are_made_measured_written_about_and_gone(
 
 
 def test_files_that_are_to_stay_do(
-    base: Callable[[str], Path], importance: Path, wishes: list[Wish], cache: Path, tmp_path: Path
+    base: Callable[[str], Path], importance: Path, wishes: list[SizeTarget], cache: Path, tmp_path: Path
 ) -> None:
     keep = tmp_path / "files"
-    run(base("llama"), wishes[:1], importance=importance, stock=STOCK, tokens=5, threads=1, keep=keep)
+    run_size_sweep(
+        base("llama"), wishes[:1], importance=importance, stock=STOCK, tokens=5, threads=1, keep=keep
+    )
     (size,) = {wish.size.text for wish in wishes[:1]}
     names = ("full", f"planned-{size}", "uniform-Q4_0", "mix-Q5_K_M")
     assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
@@ -118,9 +120,9 @@ def test_files_that_are_to_stay_do(
 def test_a_size_that_cannot_be_had_leaves_nothing(
     base: Callable[[str], Path], importance: Path, cache: Path
 ) -> None:
-    wish = Wish(parse_size("1KB"), "quality", costs_for("x86"))
+    wish = SizeTarget(parse_file_size("1KB"), "quality", costs_for("x86"))
     with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
-        run(base("llama"), [wish], importance=importance, stock=STOCK, tokens=5, threads=1)
+        run_size_sweep(base("llama"), [wish], importance=importance, stock=STOCK, tokens=5, threads=1)
     assert not list(cache.iterdir())
 
 

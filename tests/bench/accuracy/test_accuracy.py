@@ -11,20 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
-from thirteen.bench.accuracy.accuracy import run, table
-from thirteen.bench.accuracy.datasets import load_set
-from thirteen.bench.accuracy.eval_log import Outcome, Record, Sample
-from thirteen.bench.accuracy.evaluate import judge
-from thirteen.bench.accuracy.metrics import pair, score
-from thirteen.bench.accuracy.prompt_settings import Terms
+from thirteen.bench.accuracy.accuracy import accuracy_table, run_accuracy
+from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
+from thirteen.bench.accuracy.datasets import load_question_set
+from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
+from thirteen.bench.accuracy.evaluate import grade
+from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.accuracy.prompts import PROMPTS
-from thirteen.bench.accuracy.run_config import Sitting
+from thirteen.bench.accuracy.run_config import RunConfig
 from thirteen.errors import AdapterError, ModelFileError, RequestError
-from thirteen.runtime.answer import Answer, Tally
+from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
-FEW = Terms(threads=1, max_tokens=12)
+FEW = PromptSettings(threads=1, max_tokens=12)
 QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
 
 
@@ -56,11 +56,11 @@ def stop_at(count):
 
 @pytest.mark.parametrize("terms", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
 def test_a_sitting_interrupted_three_times_has_the_records_of_one_that_was_not(tiny, data, tmp_path, terms):
-    whole = run(tiny, data, terms, folder=tmp_path / "whole")
+    whole = run_accuracy(tiny, data, terms, folder=tmp_path / "whole")
     for count in (7, 30, 45):
         with pytest.raises(Stopped):
-            run(tiny, data, terms, folder=tmp_path / "parts", progress=stop_at(count))
-    parts = run(tiny, data, terms, folder=tmp_path / "parts")
+            run_accuracy(tiny, data, terms, folder=tmp_path / "parts", progress=stop_at(count))
+    parts = run_accuracy(tiny, data, terms, folder=tmp_path / "parts")
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
@@ -75,7 +75,7 @@ from thirteen.bench.tasks import load_set
 from thirteen.bench.terms import Terms
 model, data, folder = sys.argv[1:]
 tell = lambda label, done, total: print(done, flush=True)
-run(Path(model), data, Terms(threads=1, max_tokens=12), folder=Path(folder), progress=tell)
+run(Path(model), data, PromptSettings(threads=1, max_tokens=12), folder=Path(folder), progress=tell)
 """
 
 
@@ -89,28 +89,28 @@ def test_a_process_that_is_killed_leaves_records_to_go_on_with(tiny, data, tmp_p
     assert process.returncode != 0
     (path,) = (tmp_path / "killed").iterdir()
     assert path.read_bytes().count(b"\n") >= 43
-    again = run(tiny, data, FEW, folder=tmp_path / "killed")
-    assert lines(again) == lines(run(tiny, data, FEW, folder=tmp_path / "whole"))
+    again = run_accuracy(tiny, data, FEW, folder=tmp_path / "killed")
+    assert lines(again) == lines(run_accuracy(tiny, data, FEW, folder=tmp_path / "whole"))
 
 
 def test_what_is_on_record_is_not_asked_again(tiny, data, tmp_path, monkeypatch):
-    first = run(tiny, data, FEW, folder=tmp_path)
+    first = run_accuracy(tiny, data, FEW, folder=tmp_path)
     monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # there is none to ask
     ticks = []
-    again = run(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
+    again = run_accuracy(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
     assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
     assert [tick[1:] for tick in ticks] == [(50, 50)]
 
 
 def test_every_sitting_has_records_of_its_own(tiny, lora, data):
-    asked = load_set(data)
+    asked = load_question_set(data)
     sittings = [
-        Sitting(tiny, None, asked, FEW),
-        Sitting(lora, None, asked, FEW),
-        Sitting(tiny, lora, asked, FEW),
-        Sitting(tiny, None, asked.spread(3), FEW),
+        RunConfig(tiny, None, asked, FEW),
+        RunConfig(lora, None, asked, FEW),
+        RunConfig(tiny, lora, asked, FEW),
+        RunConfig(tiny, None, asked.spread(3), FEW),
         *(
-            Sitting(tiny, None, asked, replace(FEW, **change))
+            RunConfig(tiny, None, asked, replace(FEW, **change))
             for change in (
                 {"prompt": "refined"},
                 {"votes": 2},
@@ -125,7 +125,7 @@ def test_every_sitting_has_records_of_its_own(tiny, lora, data):
 
 
 def test_an_adapter_at_run_time_is_set_beside_the_same_file_without(tiny, lora, data, tmp_path):
-    report = run(tiny, data, FEW, base=tiny, adapter=lora, limit=9, folder=tmp_path)
+    report = run_accuracy(tiny, data, FEW, base=tiny, adapter=lora, limit=9, folder=tmp_path)
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
     assert report.base.sha256 == report.adapted.sha256
     assert report.paired.questions == 9
@@ -133,7 +133,7 @@ def test_an_adapter_at_run_time_is_set_beside_the_same_file_without(tiny, lora, 
     again = json.loads(json.dumps(asdict(report), allow_nan=False))
     assert again["paired"]["difference"]["estimate"] == report.paired.difference.estimate
     console = Console(width=100, file=StringIO())
-    console.print(table(report))
+    console.print(accuracy_table(report))
     for row in (
         "right, % (95 %)",
         "truncated",
@@ -150,7 +150,7 @@ def test_a_question_that_does_not_fit_is_an_error_and_no_wrong_answer(tiny, tmp_
     path = tmp_path / "long.jsonl"
     rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = run(tiny, str(path), FEW, folder=tmp_path)
+    report = run_accuracy(tiny, str(path), FEW, folder=tmp_path)
     scores = report.adapted.scores
     assert (scores.questions, scores.errors) == (3, 1)
     assert scores.wrong + scores.correct + scores.truncated + scores.unparsed == 2
@@ -158,7 +158,7 @@ def test_a_question_that_does_not_fit_is_an_error_and_no_wrong_answer(tiny, tmp_
     assert any("1 questions were left out" in line for line in report.verdict)
     path.write_text(json.dumps(rows[1]) + "\n")
     with pytest.raises(RequestError, match=r"no question of .*long\.jsonl could be asked: the prompt has"):
-        run(tiny, str(path), FEW, folder=tmp_path)
+        run_accuracy(tiny, str(path), FEW, folder=tmp_path)
 
 
 def test_bad_input_is_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
@@ -170,9 +170,9 @@ def test_bad_input_is_refused_before_anything_is_written(tiny, lora, not_a_model
         (tiny, {"limit": 0}, RequestError),
     ):
         with pytest.raises(error):
-            run(model, data, FEW, folder=folder, **change)
+            run_accuracy(model, data, FEW, folder=folder, **change)
     with pytest.raises(RequestError, match="no such file"):
-        run(tiny, str(tmp_path / "none"), FEW, folder=folder)
+        run_accuracy(tiny, str(tmp_path / "none"), FEW, folder=folder)
     assert not folder.exists()
 
 
@@ -228,21 +228,21 @@ def answer(value, stop_reason=StopReason.END, tally=None):
         (answer(None), Outcome.UNPARSED),
         (answer("3", StopReason.LENGTH), Outcome.TRUNCATED),
         (answer(None, StopReason.LENGTH), Outcome.TRUNCATED),
-        (answer("3", tally=Tally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
-        (answer("4", tally=Tally(2, 2, {"4": 1})), Outcome.WRONG),
-        (answer("3", StopReason.LENGTH, Tally(2, 2, {})), Outcome.TRUNCATED),
-        (answer(None, tally=Tally(2, 2, {})), Outcome.UNPARSED),
+        (answer("3", tally=VoteTally(2, 2, {"3": 1, "4": 1})), Outcome.CORRECT),
+        (answer("4", tally=VoteTally(2, 2, {"4": 1})), Outcome.WRONG),
+        (answer("3", StopReason.LENGTH, VoteTally(2, 2, {})), Outcome.TRUNCATED),
+        (answer(None, tally=VoteTally(2, 2, {})), Outcome.UNPARSED),
     ],
 )
 def test_only_a_whole_answer_with_the_number_is_right(given, outcome):
-    assert judge(given, "3") is outcome
+    assert grade(given, "3") is outcome
 
 
 def records(outcomes, votes=1):
     """A record of each outcome, by its first letter."""
     names = {outcome.value[0]: outcome for outcome in Outcome}
     return [
-        Record(
+        QuestionRecord(
             number,
             "1",
             "1",
@@ -267,11 +267,11 @@ def test_scores_count_every_outcome_and_leave_errors_out():
 
 
 def test_pairs_are_counted_without_errors_of_either_side():
-    found = pair(records("ccwwtec"), records("cwcwcce"), list("0123456"))
+    found = pair_scores(records("ccwwtec"), records("cwcwcce"), list("0123456"))
     assert (found.questions, found.both, found.gained, found.lost, found.neither) == (5, 1, 2, 1, 1)
     assert found.difference.estimate == pytest.approx(1 / 5)
     assert found.p_value == 1
-    assert pair(records("e"), records("c"), ["0"]) is None
+    assert pair_scores(records("e"), records("c"), ["0"]) is None
 
 
 def test_the_difference_is_found_and_its_interval_covers_it():
@@ -285,7 +285,7 @@ def test_the_difference_is_found_and_its_interval_covers_it():
             records("".join("cw"[int(x > p)] for x in 0.6 * hard + 0.4 * random.random(200)))
             for p in (0.5, 0.6)
         )
-        found = pair(base, adapted, groups)
+        found = pair_scores(base, adapted, groups)
         assert found.difference.low <= found.difference.estimate <= found.difference.high
         covered += found.difference.low <= true <= found.difference.high
     assert covered >= 16  # 19 of 20 are expected
@@ -293,9 +293,9 @@ def test_the_difference_is_found_and_its_interval_covers_it():
 
 def test_variations_of_a_question_are_one_piece_of_evidence():
     base, adapted = records("w" * 40), records("cw" * 20)
-    alone = pair(base, adapted, [str(n) for n in range(40)])
-    grouped = pair(base, adapted, [str(n // 20) for n in range(40)])
-    halves = pair(base, records("c" * 20 + "w" * 20), [str(n // 20) for n in range(40)])
+    alone = pair_scores(base, adapted, [str(n) for n in range(40)])
+    grouped = pair_scores(base, adapted, [str(n // 20) for n in range(40)])
+    halves = pair_scores(base, records("c" * 20 + "w" * 20), [str(n // 20) for n in range(40)])
     assert alone.difference.estimate == grouped.difference.estimate == halves.difference.estimate == 0.5
     assert grouped.difference.low == grouped.difference.high == 0.5  # both groups come to the same
     assert (halves.difference.low, halves.difference.high) == (0, 1)

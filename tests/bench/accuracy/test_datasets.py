@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.bench.accuracy.datasets import _WITH_UNIT, SETS, Question, _rows, load_set
+from thirteen.bench.accuracy.datasets import _WITH_UNIT, SETS, Question, _rows, load_question_set
 from thirteen.errors import RequestError
 from thirteen.runtime.arithmetic.final_answer import parse_number
 
@@ -36,7 +36,7 @@ def test_answers_are_numbers_in_many_forms(file):
         "She has 2 + 3 = 5.\n#### 5",
         "-4.0",
     ]
-    found = load_set(str(file(*({"question": f"{n}?", "answer": a} for n, a in enumerate(answers)))))
+    found = load_question_set(str(file(*({"question": f"{n}?", "answer": a} for n, a in enumerate(answers)))))
     expected = ["72", "1234", "5", "2.5", "3.5", "75", "1/3", "12", "5", "-4"]
     assert [question.answer for question in found.questions] == expected
     assert [question.text for question in found.questions] == [f"{n}?" for n in range(len(answers))]
@@ -70,7 +70,7 @@ def test_a_bad_row_is_one_line_with_file_and_line(file, what):
     rows, says = BAD[what]
     path = file(*rows)
     with pytest.raises(RequestError) as error:
-        load_set(str(path))
+        load_question_set(str(path))
     text = str(error.value)
     assert text.startswith(str(path)) and says in text
     assert "\n" not in text and len(text) < len(str(path)) + 200
@@ -78,13 +78,13 @@ def test_a_bad_row_is_one_line_with_file_and_line(file, what):
 
 def test_a_set_that_is_not_there_is_told_with_those_that_are():
     with pytest.raises(RequestError, match="nowhere: no such file, and none of the sets gsm8k, svamp, asdiv"):
-        load_set("nowhere")
+        load_question_set("nowhere")
     with pytest.raises(RequestError, match="'': no such file, and none of"):
-        load_set("")
+        load_question_set("")
 
 
 def test_a_few_questions_are_spread_over_the_set_and_change_its_hash(file):
-    whole = load_set(str(file(*({"question": str(n), "answer": n} for n in range(10)))))
+    whole = load_question_set(str(file(*({"question": str(n), "answer": n} for n in range(10)))))
     assert [question.answer for question in whole.spread(4).questions] == ["0", "2", "5", "7"]
     assert whole.spread(None) == whole and whole.spread(99).questions == whole.questions
     assert whole.spread(4).sha256 != whole.sha256
@@ -93,9 +93,9 @@ def test_a_few_questions_are_spread_over_the_set_and_change_its_hash(file):
 
 
 def test_the_hash_is_of_questions_and_answers_not_of_the_file(file):
-    one = load_set(str(file({"question": "a", "answer": "1.0"}))).sha256
-    assert load_set(str(file({"answer": 1, "more": 2, "question": "a"}))).sha256 == one
-    assert load_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
+    one = load_question_set(str(file({"question": "a", "answer": "1.0"}))).sha256
+    assert load_question_set(str(file({"answer": 1, "more": 2, "question": "a"}))).sha256 == one
+    assert load_question_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
 
 
 @pytest.mark.parametrize(

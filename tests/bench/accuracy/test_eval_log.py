@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from thirteen.bench.accuracy.eval_log import Outcome, Record, Records, Sample
+from thirteen.bench.accuracy.eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from thirteen.errors import OutputError, RequestError
 
 TOTAL, WAVE = 8, 3
@@ -12,11 +12,11 @@ RUN = {"model_sha256": "ab" * 32, "adapter_sha256": None, "temperature": 0.7, "p
 
 def record(number):
     samples = tuple(Sample(str(vote), Outcome.CORRECT, True, 5, "It is\n\u2028½") for vote in range(2))
-    return Record(number, "3", "1", Outcome.WRONG, samples)
+    return QuestionRecord(number, "3", "1", Outcome.WRONG, samples)
 
 
 def failed(number):
-    return Record(number, "3", None, Outcome.ERROR, (), "too long")
+    return QuestionRecord(number, "3", None, Outcome.ERROR, (), "too long")
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def path(tmp_path):
 
 
 def opened(path, run=RUN):
-    return Records(path, run, TOTAL, WAVE)
+    return EvalLog(path, run, TOTAL, WAVE)
 
 
 def written(path, numbers):

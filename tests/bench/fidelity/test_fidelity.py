@@ -9,8 +9,8 @@ import pytest
 import torch
 from gguf import GGUFValueType
 from rich.console import Console
-from thirteen.bench.fidelity.fidelity import run, table
-from thirteen.bench.fidelity.merge_or_runtime import weigh
+from thirteen.bench.fidelity.fidelity import fidelity_table, run_fidelity
+from thirteen.bench.fidelity.merge_or_runtime import compare_merge_and_runtime
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError, RequestError
@@ -54,7 +54,7 @@ def made(tmp_path_factory, base):
 def measure(made, texts):
     def measure(reference, shipped, tokens=400, **others):
         files = {name: made[file] for name, file in others.items()}
-        return run(made[reference], made[shipped], **files, data=texts, tokens=tokens, threads=1)
+        return run_fidelity(made[reference], made[shipped], **files, data=texts, tokens=tokens, threads=1)
 
     return measure
 
@@ -75,7 +75,7 @@ def bounds(interval):
 
 def printed(report, width):
     console = Console(width=width, file=StringIO())
-    console.print(table(report))
+    console.print(fidelity_table(report))
     return console.file.getvalue()
 
 
@@ -223,7 +223,7 @@ def test_run_time_is_recommended_only_where_it_keeps_enough_more(merged, recomme
         """Effects off by `error`, at a right angle to the full one; the four figures before are not used."""
         return np.outer(sizes, (0, 0, 0, 0, 1, 1 + error**2, 1))
 
-    _, _, choice = weigh(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
+    _, _, choice = compare_merge_and_runtime(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
     assert choice.error_difference.estimate == pytest.approx(merged - 0.1)
     assert choice.recommended == recommended
 
@@ -239,19 +239,19 @@ def test_a_model_with_a_short_context_gets_shorter_pieces(tmp_path, texts):
     long, short = tmp_path / "long.gguf", tmp_path / "short.gguf"
     tiny_with(long)
     tiny_with(short, {"llama.context_length": (16, GGUFValueType.UINT32, None)})
-    report = run(long, short, data=texts, threads=1)
+    report = run_fidelity(long, short, data=texts, threads=1)
     assert report.merged.divergence.kl_max == 0
     assert report.passages == len(TEXTS)
 
 
 def test_the_texts_that_come_along_are_the_default(made):
-    report = run(made["F32"], made["F32"], tokens=20, threads=1)
+    report = run_fidelity(made["F32"], made["F32"], tokens=20, threads=1)
     assert report.data.endswith("held_out.jsonl")
 
 
 def test_progress_counts_the_tokens_of_all_models_to_its_total(made, texts):
     ticks = []
-    run(
+    run_fidelity(
         made["F32-adapted"],
         made["F32"],
         base=made["F32"],
@@ -318,22 +318,22 @@ def test_a_number_of_positions_out_of_bounds_is_refused(measure, tokens):
 def test_models_of_different_vocabularies_are_refused(made, tmp_path, texts):
     other = tiny_with(tmp_path / "other.gguf")
     with pytest.raises(ModelFileError, match=r"other\.gguf: its vocabulary has 259 tokens, that of .* 272"):
-        run(made["F32"], other, data=texts)
+        run_fidelity(made["F32"], other, data=texts)
     renamed = tmp_path / "renamed.gguf"
     renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
     with pytest.raises(
         ModelFileError, match=r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'"
     ):
-        run(made["F32"], renamed, data=texts)
+        run_fidelity(made["F32"], renamed, data=texts)
     with pytest.raises(ModelFileError, match=r"renamed\.gguf: token 257"):
-        run(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
+        run_fidelity(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
 
 
 def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, texts):
     with pytest.raises(ModelFileError, match=r"no\.gguf"):
-        run(made["F32"], not_a_model, data=texts)
+        run_fidelity(made["F32"], not_a_model, data=texts)
     with pytest.raises(AdapterError, match=r"Q8_0\.gguf"):
-        run(
+        run_fidelity(
             *(made["F32-adapted"], made["Q4_0"]),
             base=made["F32"],
             shipped_base=made["Q4_0"],
@@ -341,7 +341,7 @@ def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, text
             data=texts,
         )
     with pytest.raises(RequestError, match=r"missing\.jsonl"):
-        run(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
+        run_fidelity(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
 
 
 def test_texts_of_single_tokens_are_refused(tmp_path):
@@ -351,11 +351,11 @@ def test_texts_of_single_tokens_are_refused(tmp_path):
     short = tmp_path / "short.jsonl"
     short.write_text('{"text": "a"}\n')
     with pytest.raises(RequestError, match=r"short\.jsonl: no passage has the two tokens"):
-        run(model, model, data=short)
+        run_fidelity(model, model, data=short)
 
 
 def test_a_model_that_computes_no_finite_numbers_is_refused(tmp_path, texts):
     sound = tiny_with(tmp_path / "sound.gguf")
     broken = tiny_with(tmp_path / "broken.gguf", {}, {"output_norm.weight": np.full(64, np.nan, np.float32)})
     with pytest.raises(ModelFileError, match=r"broken\.gguf: the model's logits are not finite"):
-        run(sound, broken, data=texts, threads=1)
+        run_fidelity(sound, broken, data=texts, threads=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import pytest
-from thirteen.bench.harness.from_json import read_report, restore
+from thirteen.bench.harness.from_json import from_json, read_report
 from thirteen.errors import RequestError
 
 T = TypeVar("T")
@@ -41,11 +41,11 @@ WHOLE = Whole("x", "b", True, (Inner(1, 0.5), Inner(2, 3)), (7, "y"), {"z": 1}, 
 
 
 def test_what_asdict_made_is_the_same_again_by_way_of_json():
-    assert restore(Whole, json.loads(json.dumps(asdict(WHOLE))), "whole") == WHOLE
+    assert from_json(Whole, json.loads(json.dumps(asdict(WHOLE))), "whole") == WHOLE
 
 
 def test_fields_of_a_later_version_are_passed_over():
-    assert restore(Inner, {"count": 1, "part": 2.0, "new": []}, "inner") == Inner(1, 2.0)
+    assert from_json(Inner, {"count": 1, "part": 2.0, "new": []}, "inner") == Inner(1, 2.0)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_fields_of_a_later_version_are_passed_over():
 )
 def test_what_is_of_another_kind_is_named_by_its_place(change, said):
     with pytest.raises(RequestError, match=f"^file: .*{said}|^file: {said}") as raised:
-        restore(Whole, asdict(WHOLE) | change, "file")
+        from_json(Whole, asdict(WHOLE) | change, "file")
     assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
 
 

@@ -1,7 +1,7 @@
 """Work in a process of its own: what it says, raises or dies of comes back. The modules are real ones."""
 
 import pytest
-from thirteen.bench.harness.isolated import call
+from thirteen.bench.harness.isolated import run_isolated
 from thirteen.errors import ModelFileError, OutputError
 
 
@@ -11,16 +11,16 @@ def died(status: int, said: str) -> OutputError:
 
 def test_what_a_module_raises_is_raised_here_as_the_same_kind(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf: not a GGUF file"):
-        call("thirteen.bench.memory.memory", ["--", str(not_a_model)], died)
+        run_isolated("thirteen.bench.memory.memory", ["--", str(not_a_model)], died)
 
 
 def test_a_process_that_ends_without_an_answer_is_the_callers_error_with_its_last_words():
     with pytest.raises(OutputError, match=r"it died with 2: .*arguments are required: FILE\.gguf"):
-        call("thirteen.bench.memory.memory", [], died)
+        run_isolated("thirteen.bench.memory.memory", [], died)
     with pytest.raises(OutputError, match=r"it died with 1: .*No module named thirteen\.bench\.nothing"):
-        call("thirteen.bench.nothing", [], died)
+        run_isolated("thirteen.bench.nothing", [], died)
 
 
 def test_a_process_that_says_nothing_at_all_is_an_error_too():
     with pytest.raises(OutputError, match="it died with 0: it said nothing"):
-        call("thirteen.bench.stats.paired_ratio", [], died)
+        run_isolated("thirteen.bench.stats.paired_ratio", [], died)

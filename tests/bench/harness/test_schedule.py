@@ -1,16 +1,16 @@
 """The order of the sides, and the count of what is done."""
 
-from thirteen.bench.harness.schedule import Ticker, to_and_fro
+from thirteen.bench.harness.schedule import ProgressCounter, alternating_order
 
 
 def test_every_other_round_goes_back():
-    assert [list(to_and_fro(3, number)) for number in range(3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
-    assert list(to_and_fro(1, 1)) == [0]
+    assert [list(alternating_order(3, number)) for number in range(3)] == [[0, 1, 2], [2, 1, 0], [0, 1, 2]]
+    assert list(alternating_order(1, 1)) == [0]
 
 
 def test_a_ticker_tells_what_is_done_of_all():
     told = []
-    tick = Ticker(lambda done, total: told.append((done, total)), 5)
+    tick = ProgressCounter(lambda done, total: told.append((done, total)), 5)
     tick()
     tick(3)
     tick()

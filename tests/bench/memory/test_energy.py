@@ -5,7 +5,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from thirteen.bench.memory.energy import Battery, Rapl, find_meter, measure
+from thirteen.bench.memory.energy import Battery, Rapl, find_meter, measure_energy
 
 RANGE = 262_143_328_850
 
@@ -120,9 +120,9 @@ def test_decoding_is_repeated_until_the_meter_sees_it() -> None:
         sleep(0.02)
         return 10
 
-    found = measure(Fixed(6.0, least_s=0.1), decode)
+    found = measure_energy(Fixed(6.0, least_s=0.1), decode)
     assert len(calls) > 1
     assert found.tokens == sum(calls)
     assert found.joules_per_token == pytest.approx(6.0 / found.tokens)
     assert found.watts == pytest.approx(6.0 / found.seconds)
-    assert measure(Fixed(1.0, least_s=0), lambda: 5).tokens == 5
+    assert measure_energy(Fixed(1.0, least_s=0), lambda: 5).tokens == 5

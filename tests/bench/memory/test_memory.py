@@ -10,22 +10,22 @@ from math import isfinite
 
 import pytest
 from rich.console import Console
-from thirteen.bench.harness.from_json import restore
-from thirteen.bench.harness.workload import Settings
-from thirteen.bench.memory.memory import Memory, measure, table
+from thirteen.bench.harness.from_json import from_json
+from thirteen.bench.harness.workload import Workload
+from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.memory_estimate import kv_bytes
 from thirteen.runtime.profile import Profile
 
-SMALL = Settings(prompt_tokens=4, decode_tokens=1, threads=1)
+SMALL = Workload(prompt_tokens=4, decode_tokens=1, threads=1)
 
 
 @pytest.fixture(scope="module")
 def whole():
     """What the embedded model takes."""
-    return measure(embedded(), None, SMALL)
+    return measure_memory(embedded(), None, SMALL)
 
 
 def test_what_the_embedded_model_takes_is_about_its_file_and_its_buffers(whole):
@@ -51,13 +51,13 @@ def test_a_cold_start_takes_as_long_as_a_warm_one_or_is_not_told(whole):
 
 
 def test_it_goes_to_json_and_back(whole):
-    assert restore(Memory, json.loads(json.dumps(asdict(whole))), "whole") == whole
+    assert from_json(MemoryUse, json.loads(json.dumps(asdict(whole))), "whole") == whole
 
 
 def test_a_table_says_what_is_not_available(whole):
     blind = replace(whole, energy=None, steady=None, cold_start_s=None)
     console = Console(width=90, file=StringIO())
-    console.print(table(blind, embedded()))
+    console.print(memory_table(blind, embedded()))
     rows = [line for line in console.file.getvalue().splitlines() if "not available" in line]
     assert [word in "".join(rows) for word in ("energy", "proportional", "keys", "not in the cache")] == [
         True
@@ -87,27 +87,27 @@ with Model(Path({str(embedded())!r}), repack=False) as model:
 def test_another_models_memory_in_the_caller_does_not_count(tiny):
     """A child's peak by getrusage began with its parent's, and a tiny model seemed to take gigabytes."""
     ballast = bytearray(b"x") * 1_000_000_000
-    assert measure(tiny, None, SMALL).peak_rss_bytes < len(ballast) / 2
+    assert measure_memory(tiny, None, SMALL).peak_rss_bytes < len(ballast) / 2
 
 
 def test_a_file_that_is_not_a_model_is_the_same_error_as_in_this_process(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf"):
-        measure(not_a_model, None, SMALL)
+        measure_memory(not_a_model, None, SMALL)
 
 
 def test_a_missing_file_is_a_model_file_error(tmp_path):
     with pytest.raises(ModelFileError, match=r"absent\.gguf"):
-        measure(tmp_path / "absent.gguf", None, SMALL)
+        measure_memory(tmp_path / "absent.gguf", None, SMALL)
 
 
 def test_a_model_is_not_an_adapter(tiny):
     with pytest.raises(AdapterError):
-        measure(tiny, tiny, SMALL)
+        measure_memory(tiny, tiny, SMALL)
 
 
 def test_a_turn_that_does_not_fit_the_model_is_refused(tiny):
     with pytest.raises(RequestError, match="300 prompt and 1 decode"):
-        measure(tiny, None, Settings(prompt_tokens=300, decode_tokens=1, threads=1))
+        measure_memory(tiny, None, Workload(prompt_tokens=300, decode_tokens=1, threads=1))
 
 
 def test_the_command_prints_one_json_object(tiny, not_a_model, lora):
@@ -117,7 +117,7 @@ def test_the_command_prints_one_json_object(tiny, not_a_model, lora):
 
     done = said("--prompt-tokens=3", "--decode-tokens=1", f"--adapter={lora}", tiny)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(json.loads(done.stdout)) == {field.name for field in fields(Memory)}
+    assert set(json.loads(done.stdout)) == {field.name for field in fields(MemoryUse)}
     failed = said(not_a_model)
     assert failed.returncode == 2
     assert json.loads(failed.stdout)["error"] == "ModelFileError"

@@ -5,18 +5,18 @@ import sys
 
 import pytest
 from thirteen.bench.memory import memory_limit
-from thirteen.bench.memory.memory_limit import run
-from thirteen.bench.memory.memory_limit_worker import QUESTIONS, Answered, Trial
+from thirteen.bench.memory.memory_limit import run_memory_limit
+from thirteen.bench.memory.memory_limit_worker import QUESTIONS, LimitOutcome, LimitSettings
 from thirteen.errors import ModelFileError, NoRoomError, RequestError
 from thirteen.models.fetch import embedded
 
-SMALL = Trial(context=256, threads=2)
+SMALL = LimitSettings(context=256, threads=2)
 CAP = 400_000_000
 
 
 @pytest.fixture(scope="module")
 def report():
-    return run(embedded(), CAP, SMALL)
+    return run_memory_limit(embedded(), CAP, SMALL)
 
 
 def test_a_model_answers_within_a_cap_and_the_smallest_is_found(report):
@@ -24,7 +24,7 @@ def test_a_model_answers_within_a_cap_and_the_smallest_is_found(report):
     done = report.answered
     assert (done.answers, done.context, done.filled) == (len(QUESTIONS), 256, True)
     assert done.peak_rss_bytes < done.peak_address_bytes <= report.smallest_bytes < CAP
-    assert run(embedded(), report.smallest_bytes - 10_000_000, SMALL).answered is None
+    assert run_memory_limit(embedded(), report.smallest_bytes - 10_000_000, SMALL).answered is None
 
 
 def test_the_estimate_is_within_a_twentieth_of_what_is_resident(report):
@@ -34,7 +34,7 @@ def test_the_estimate_is_within_a_twentieth_of_what_is_resident(report):
 @pytest.mark.parametrize("size", [60_000_000, 200_000_000, 250_000_000])
 def test_a_cap_that_is_too_small_is_refused_before_loading(size):
     """Never a process that dies: not where the file alone is too large, and not where the rest is."""
-    refused = run(embedded(), size, SMALL)
+    refused = run_memory_limit(embedded(), size, SMALL)
     assert refused.answered is None
     assert "SmolLM2" in refused.refusal
     assert "memory" in refused.refusal
@@ -42,9 +42,9 @@ def test_a_cap_that_is_too_small_is_refused_before_loading(size):
 
 def test_bad_input_is_an_error(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf"):
-        run(not_a_model, 600_000_000, SMALL)
+        run_memory_limit(not_a_model, 600_000_000, SMALL)
     with pytest.raises(RequestError, match="tablet"):
-        run(embedded(), 600_000_000, Trial(profile="tablet"))
+        run_memory_limit(embedded(), 600_000_000, LimitSettings(profile="tablet"))
 
 
 @pytest.mark.parametrize("size", ["1", "much", "3bpw", "-1GB"])
@@ -64,10 +64,10 @@ def test_a_cap_that_is_refused_the_second_time_is_raised(tiny, monkeypatch):
         asked.append((memory_limit, fill))
         if memory_limit < 50_000_000 or (fill and sum(again for _, again in asked) < 3):
             raise NoRoomError("too little")
-        return Answered(trial.context, 4, fill, 40_000_000, memory_limit)
+        return LimitOutcome(trial.context, 4, fill, 40_000_000, memory_limit)
 
     monkeypatch.setattr(memory_limit, "under", under)
-    report = run(tiny, CAP, SMALL)
+    report = run_memory_limit(tiny, CAP, SMALL)
     filled = [size for size, fill in asked if fill]
     assert len(filled) == 3
     assert filled == sorted(filled)

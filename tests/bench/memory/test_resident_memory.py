@@ -4,7 +4,7 @@ import mmap
 from pathlib import Path
 
 import pytest
-from thirteen.bench.memory.os_page_cache import cached, drop
+from thirteen.bench.memory.os_page_cache import cached_fraction, drop_from_page_cache
 from thirteen.bench.memory.resident_memory import Resident, footprint, mapped_bytes, resident
 
 ROLLUP = """5564bda31000-7ffce99ca000 ---p 00000000 00:00 0                          [rollup]
@@ -64,10 +64,10 @@ def test_pages_of_this_process_are_seen_as_they_are_touched(tmp_path: Path) -> N
 def test_a_file_that_was_written_is_cached_until_it_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(64 * mmap.PAGESIZE))
-    there = cached(path)
+    there = cached_fraction(path)
     if there is None:
         pytest.skip("this system has no mincore")
     assert there == 1
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         assert sum(data[::4096]) == 0  # touched, so that the system cannot let go
-        assert not drop(path)
+        assert not drop_from_page_cache(path)

@@ -8,7 +8,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
-from thirteen.bench.peers.llama_quantize import MIXES, UNIFORM, Stock, quantize
+from thirteen.bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.importance import write_importance
 from thirteen.errors import ModelFileError, OutputError, ThirteenError
@@ -73,7 +73,7 @@ def test_a_file_of_one_type_has_the_bytes_of_our_own(
 ) -> None:
     given = made.importance(name) if weighed else None
     stock, ours = tmp_path / "stock.gguf", tmp_path / "ours.gguf"
-    quantize(made.full(name), stock, Stock("uniform", type_), importance=given, threads=2)
+    quantize_stock(made.full(name), stock, StockFormat("uniform", type_), importance=given, threads=2)
     convert(made.base(name), ours, type_=type_, importance=given)
     assert tensors(stock) == tensors(ours)
     assert type_ in types(stock).values()
@@ -82,8 +82,8 @@ def test_a_file_of_one_type_has_the_bytes_of_our_own(
 @pytest.mark.parametrize("type_", ["Q2_K", "IQ3_XXS", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K"])
 def test_rows_that_do_not_fit_a_type_fall_back_as_ours_do(made: Made, tmp_path: Path, type_: str) -> None:
     """Rows of 64 and 96 take no type of 256."""
-    stock, given = Stock("uniform", type_), made.importance("llama")
-    quantize(made.full("llama"), tmp_path / "stock.gguf", stock, importance=given, threads=1)
+    stock, given = StockFormat("uniform", type_), made.importance("llama")
+    quantize_stock(made.full("llama"), tmp_path / "stock.gguf", stock, importance=given, threads=1)
     convert(made.base("llama"), tmp_path / "ours.gguf", type_=type_, importance=given)
     assert types(tmp_path / "stock.gguf") == types(tmp_path / "ours.gguf")
 
@@ -99,7 +99,9 @@ def test_rows_that_do_not_fit_a_type_fall_back_as_ours_do(made: Made, tmp_path: 
 )
 def test_a_mix_is_llama_cpps_choice(made: Made, tmp_path: Path, name: str, mix: str, embedding: str) -> None:
     target = tmp_path / "a.gguf"
-    quantize(made.full(name), target, Stock("mix", mix), importance=made.importance(name), threads=1)
+    quantize_stock(
+        made.full(name), target, StockFormat("mix", mix), importance=made.importance(name), threads=1
+    )
     chosen = types(target)
     assert chosen["token_embd.weight"] == embedding
     assert len(set(chosen.values())) > 1
@@ -109,9 +111,13 @@ def test_a_mix_is_llama_cpps_choice(made: Made, tmp_path: Path, name: str, mix: 
 
 def test_the_importance_weighs_and_the_file_tells_of_it(made: Made, tmp_path: Path) -> None:
     plain, weighed = tmp_path / "plain.gguf", tmp_path / "weighed.gguf"
-    quantize(made.full("llama"), plain, Stock("uniform", "Q4_0"), threads=1)
-    quantize(
-        made.full("llama"), weighed, Stock("uniform", "Q4_0"), importance=made.importance("llama"), threads=1
+    quantize_stock(made.full("llama"), plain, StockFormat("uniform", "Q4_0"), threads=1)
+    quantize_stock(
+        made.full("llama"),
+        weighed,
+        StockFormat("uniform", "Q4_0"),
+        importance=made.importance("llama"),
+        threads=1,
     )
     ours, theirs = tensors(weighed), tensors(plain)
     assert all(ours[name] != theirs[name] for name in types(plain))
@@ -132,10 +138,10 @@ def test_the_importance_weighs_and_the_file_tells_of_it(made: Made, tmp_path: Pa
 def test_threads_change_no_byte(made: Made, tmp_path: Path) -> None:
     one, two = tmp_path / "one.gguf", tmp_path / "two.gguf"
     for path, threads in ((one, 1), (two, 3)):
-        quantize(
+        quantize_stock(
             made.full("llama wide"),
             path,
-            Stock("mix", "Q3_K_M"),
+            StockFormat("mix", "Q3_K_M"),
             importance=made.importance("llama wide"),
             threads=threads,
         )
@@ -143,7 +149,7 @@ def test_threads_change_no_byte(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stock", (*UNIFORM, *MIXES), ids=lambda stock: f"{stock.kind} {stock.name}")
-def test_every_name_is_a_number_of_llama_cpps(stock: Stock) -> None:
+def test_every_name_is_a_number_of_llama_cpps(stock: StockFormat) -> None:
     names = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
     known = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{names.get(stock.name, stock.name)}")
     assert stock.file_type == known
@@ -153,16 +159,18 @@ def refused(error: type[ThirteenError], said: str, target: Path, *words: object,
     """The call is one clear error, and leaves nothing."""
     there = sorted(target.parent.iterdir()) if target.parent.exists() else []
     with pytest.raises(error, match=said) as raised:
-        quantize(*words, **how)
+        quantize_stock(*words, **how)
     assert "\n" not in str(raised.value)
     assert (sorted(target.parent.iterdir()) if target.parent.exists() else []) == there
 
 
 def test_what_llama_cpp_does_not_make_is_refused(made: Made, not_a_model: Path, tmp_path: Path) -> None:
     source, target = made.full("llama"), tmp_path / "a.gguf"
-    q4_0, wide = Stock("uniform", "Q4_0"), made.full("llama wide")
-    refused(OutputError, "'Q9_K': llama.cpp makes no such mix", target, source, target, Stock("mix", "Q9_K"))
-    refused(OutputError, "no such uniform file", target, source, target, Stock("uniform", "IQ2_XXS"))
+    q4_0, wide = StockFormat("uniform", "Q4_0"), made.full("llama wide")
+    refused(
+        OutputError, "'Q9_K': llama.cpp makes no such mix", target, source, target, StockFormat("mix", "Q9_K")
+    )
+    refused(OutputError, "no such uniform file", target, source, target, StockFormat("uniform", "IQ2_XXS"))
     refused(ModelFileError, r"no\.gguf: not a GGUF", target, not_a_model, target, q4_0)
     refused(ModelFileError, "No such file", target, tmp_path / "none.gguf", target, q4_0)
     refused(
@@ -171,7 +179,7 @@ def test_what_llama_cpp_does_not_make_is_refused(made: Made, not_a_model: Path, 
     refused(OutputError, "does not exist", tmp_path / "none" / "a", source, tmp_path / "none" / "a", q4_0)
     refused(OutputError, "is read here", source, source, source, q4_0)
     needy = r"did not quantize to IQ3_XXS: this quantization requires an imatrix"
-    refused(OutputError, needy, target, wide, target, Stock("uniform", "IQ3_XXS"))
+    refused(OutputError, needy, target, wide, target, StockFormat("uniform", "IQ3_XXS"))
     foreign = r"imatrix size 64 is different from tensor size 256 for blk\.0"
     refused(OutputError, foreign, target, wide, target, q4_0, importance=made.importance("llama"), threads=1)
     refused(ModelFileError, r"no\.gguf", target, source, target, q4_0, importance=not_a_model)
@@ -179,9 +187,9 @@ def test_what_llama_cpp_does_not_make_is_refused(made: Made, not_a_model: Path, 
 
 def test_a_quantized_file_is_not_quantized_again(made: Made, tmp_path: Path) -> None:
     small, target = tmp_path / "small.gguf", tmp_path / "a.gguf"
-    quantize(made.full("llama"), small, Stock("uniform", "Q8_0"), threads=1)
+    quantize_stock(made.full("llama"), small, StockFormat("uniform", "Q8_0"), threads=1)
     refused(
         *(OutputError, "requantizing from type q8_0 is disabled", target),
-        *(small, target, Stock("uniform", "Q4_0")),
+        *(small, target, StockFormat("uniform", "Q4_0")),
         threads=1,
     )

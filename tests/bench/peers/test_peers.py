@@ -5,14 +5,14 @@ import stat
 
 import numpy as np
 import pytest
-from thirteen.bench.peers.peers import Programs, _row, run, table
+from thirteen.bench.peers.peer import PeerWorkload
+from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peers
 from thirteen.bench.peers.transformers import Transformers
-from thirteen.bench.peers.workload import Work
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
 
-WORK = Work(threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
+WORK = PeerWorkload(threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
 
 
 @pytest.fixture
@@ -32,18 +32,18 @@ def test_every_peer_does_the_work_and_has_a_row(tiny, program):
     single = program("single", json.dumps([{"build_commit": "abc", "avg_ts": n} for n in (100.0, 10.0)]))
     batched = program("batched", "some words\n" + json.dumps({"speed": 50.0}))
     seen = []
-    report = run(
+    report = run_peers(
         tiny,
         work=WORK,
         rounds=2,
-        programs=Programs(single, batched),
+        programs=PeerPrograms(single, batched),
         progress=lambda done, total: seen.append((done, total)),
     )
     assert [row.name for row in report.rows] == ["thirteen", "llama-bench", "llama-cpp-python"]
     assert report.rows[1].version == "abc"
     assert list(report.rows[1].speeds.values()) == [100.0, 10.0, 50.0]
     assert all(speed > 0 for row in report.rows for speed in row.speeds.values())
-    assert seen[-1] == (9, 9) and table(report).row_count == 3
+    assert seen[-1] == (9, 9) and peers_table(report).row_count == 3
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def converted(base, tmp_path_factory):
 
 def test_transformers_is_a_peer_with_the_checkpoint_of_the_file(converted):
     checkpoint, model = converted
-    report = run(model, work=WORK, rounds=1, programs=Programs(checkpoint=checkpoint))
+    report = run_peers(model, work=WORK, rounds=1, programs=PeerPrograms(checkpoint=checkpoint))
     row = report.rows[-1]
     assert row.name == "transformers" and "torch" in row.version and row.version.endswith("float32")
     assert all(speed > 0 for speed in row.speeds.values())
@@ -74,7 +74,7 @@ def test_transformers_writes_as_many_tokens_as_it_is_told(converted):
 
 def test_what_is_no_peer_says_why(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    report = run(tiny, work=WORK, rounds=1)
+    report = run_peers(tiny, work=WORK, rounds=1)
     assert [line.partition(":")[0] for line in report.absent] == ["llama-bench", "transformers"]
     assert "--checkpoint names no folder" in report.absent[1]
 
@@ -82,15 +82,15 @@ def test_what_is_no_peer_says_why(tiny, monkeypatch):
 def test_a_checkpoint_that_is_none_or_of_another_model_is_refused(converted, base, tmp_path):
     checkpoint, model = converted
     with pytest.raises(RequestError, match=r"num_hidden_layers is 1, but 2 in .*llama\.gguf: it is another"):
-        run(model, work=WORK, programs=Programs(checkpoint=base("llama wide")))
+        run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=base("llama wide")))
     with pytest.raises(RequestError, match=r"it has no config\.json"):
-        run(model, work=WORK, programs=Programs(checkpoint=tmp_path))
+        run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=tmp_path))
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
     for file, text in (("config.json", None), ("config.json", "{"), ("model.safetensors", "no weights")):
         if text is not None:
             (tmp_path / file).write_text(text)
         with pytest.raises(RequestError, match="transformers cannot load it: ") as raised:
-            run(model, work=WORK, programs=Programs(checkpoint=tmp_path))
+            run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=tmp_path))
         assert "\n" not in str(raised.value)
 
 
@@ -104,18 +104,18 @@ def test_a_ratio_is_ours_over_theirs_and_what_is_missing_has_none():
 
 def test_a_program_that_fails_or_is_not_there_is_named(tiny, program):
     with pytest.raises(RequestError, match="bad ended with status 3: went wrong"):
-        run(tiny, work=WORK, programs=Programs(program("bad", "", status=3)))
+        run_peers(tiny, work=WORK, programs=PeerPrograms(program("bad", "", status=3)))
     for said in ("", "[]", '{"a": 1}', "[{}, {}]"):
         with pytest.raises(RequestError, match="odd: its output is not of the kind"):
-            run(tiny, work=WORK, programs=Programs(program("odd", said)))
+            run_peers(tiny, work=WORK, programs=PeerPrograms(program("odd", said)))
     with pytest.raises(RequestError, match="nowhere: No such file"):
-        run(tiny, work=WORK, programs=Programs("/nowhere"))
+        run_peers(tiny, work=WORK, programs=PeerPrograms("/nowhere"))
 
 
 def test_work_that_does_not_fit_and_files_that_are_no_models_are_refused(tiny, not_a_model):
     with pytest.raises(RequestError, match="500 prompt and 65 decode tokens do not fit the 256"):
-        run(tiny, work=Work(threads=1, prompt_tokens=500))
+        run_peers(tiny, work=PeerWorkload(threads=1, prompt_tokens=500))
     with pytest.raises(ModelFileError):
-        run(not_a_model)
+        run_peers(not_a_model)
     with pytest.raises(RequestError, match="sequences"):
-        Work(threads=1, sequences=0)
+        PeerWorkload(threads=1, sequences=0)

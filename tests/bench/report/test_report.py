@@ -7,20 +7,31 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from thirteen.bench.accuracy.accuracy import AccuracyReport, Side
-from thirteen.bench.accuracy.metrics import Paired, Scores
-from thirteen.bench.accuracy.prompt_settings import Terms
-from thirteen.bench.fidelity.fidelity import run as fidelity_run
+from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult
+from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
+from thirteen.bench.accuracy.prompt_settings import PromptSettings
+from thirteen.bench.fidelity.fidelity import run_fidelity as fidelity_run
 from thirteen.bench.harness.environment import this_build, this_machine
-from thirteen.bench.harness.schedule import silent
-from thirteen.bench.peers.peers import Programs
-from thirteen.bench.peers.workload import Work
-from thirteen.bench.report.chart import Bar, Bars, Lines, Mark, Marks, Point, Series, _nice, _ticks, svg
-from thirteen.bench.report.collect import Files, Measured, Wanted, gather
+from thirteen.bench.harness.schedule import no_progress
+from thirteen.bench.peers.peer import PeerWorkload
+from thirteen.bench.peers.peers import PeerPrograms
+from thirteen.bench.report.chart import (
+    Bar,
+    BarChart,
+    ChartPoint,
+    IntervalChart,
+    IntervalMark,
+    LineChart,
+    Series,
+    _nice,
+    _ticks,
+    render_svg,
+)
+from thirteen.bench.report.collect import ReportData, ReportInputs, ReportRequest, collect
 from thirteen.bench.report.document import Figure
-from thirteen.bench.report.html import page
-from thirteen.bench.report.markdown import markdown
-from thirteen.bench.report.report import compose, write
+from thirteen.bench.report.html import render_html
+from thirteen.bench.report.markdown import render_markdown
+from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.size import size
 from thirteen.bench.speed import latency
 from thirteen.bench.stats.paired_ratio import Interval
@@ -31,7 +42,7 @@ from ...runtime.conftest import tensors, write_gguf
 
 HOSTILE = "<script>alert('x')</script> & | `a` [b](http://evil.example) *c* # <img src=x>"
 VOID = {"meta"}
-WORK = Work(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
+WORK = PeerWorkload(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
 
 
 class Page(HTMLParser):
@@ -66,34 +77,34 @@ class Page(HTMLParser):
 
 
 def answers(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
-    def side(correct: int, file: str, hash_: str) -> Side:
+    def side(correct: int, file: str, hash_: str) -> ModelResult:
         accuracy = Interval(correct / 200 - 0.05, correct / 200, correct / 200 + 0.05)
         scores = Scores(200, correct, 150 - correct, 20, 30, 1, accuracy, None, 99.5, "no room")
-        return Side(file, hash_, None, None, "records.jsonl", scores)
+        return ModelResult(file, hash_, None, None, "records.jsonl", scores)
 
     return AccuracyReport(
         date="2026-11-25",
         machine=this_machine(),
         build=this_build(),
-        terms=Terms(threads=1),
+        terms=PromptSettings(threads=1),
         data="gsm8k",
         source="somewhere",
         data_sha256="1",
         left_out=0,
         adapted=side(75, path, sha256),
         base=side(57, "base.gguf", "0"),
-        paired=Paired(199, 199, 45, 30, 12, 112, Interval(0.02, 0.09, 0.16), 0.0078),
+        paired=PairedScores(199, 199, 45, 30, 12, 112, Interval(0.02, 0.09, 0.16), 0.0078),
         verdict=("accuracy: better by 9.0 points",),
     )
 
 
 @pytest.fixture(scope="module")
-def measured(tiny, lora) -> Measured:
+def measured(tiny, lora) -> ReportData:
     """Real measurements of a tiny model, and made-up answers."""
-    speeds = latency.run(
+    speeds = latency.run_latency(
         tiny, tiny, adapter=lora, threads=1, prompt_tokens=5, decode_tokens=3, rounds=8, lengths=(8, 64)
     )
-    sizes = size.run(tiny)
+    sizes = size.run_size(tiny)
     texts = tiny.with_name("texts.jsonl")
     texts.write_text("".join(json.dumps({"text": f"What is {n} times 13?"}) + "\n" for n in range(12)))
     other = write_gguf(
@@ -103,16 +114,16 @@ def measured(tiny, lora) -> Measured:
     )
     kept = fidelity_run(other, other, base=tiny, shipped_base=tiny, data=texts, tokens=60, threads=1)
     raw = {"latency": asdict(speeds), "size": asdict(sizes), "fidelity": asdict(kept)}
-    return Measured(speeds, sizes, answers(sizes.sha256), kept, raw=raw)
+    return ReportData(speeds, sizes, answers(sizes.sha256), kept, raw=raw)
 
 
 @pytest.fixture(scope="module")
-def nothing() -> Measured:
-    return Measured(accuracy=answers("0"))
+def nothing() -> ReportData:
+    return ReportData(accuracy=answers("0"))
 
 
 def test_the_page_needs_nothing_from_anywhere(measured):
-    html = page(compose(measured))
+    html = render_html(compose_report(measured))
     shown = Page(html)
     names = {tag for tag, _ in shown.tags}
     assert not names & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "video"}
@@ -125,8 +136,8 @@ def test_the_page_needs_nothing_from_anywhere(measured):
 
 
 def test_every_figure_has_a_title_and_labels_and_every_table_a_caption(measured):
-    document = compose(measured)
-    shown = Page(page(document))
+    document = compose_report(measured)
+    shown = Page(render_html(document))
     figures = [
         block for section in document.sections for block in section.blocks if isinstance(block, Figure)
     ]
@@ -139,9 +150,9 @@ def test_every_figure_has_a_title_and_labels_and_every_table_a_caption(measured)
         "memory",
     }
     for figure in figures:
-        drawn = svg(figure.chart, alone=False)
+        drawn = render_svg(figure.chart, alone=False)
         assert figure.chart.title in shown.text and figure.chart.x_label in drawn
-        if isinstance(figure.chart, Lines):
+        if isinstance(figure.chart, LineChart):
             assert figure.chart.y_label in drawn
             assert all(series.name in drawn for series in figure.chart.series)
     counted = [tag for tag, _ in shown.tags]
@@ -152,7 +163,7 @@ def test_every_figure_has_a_title_and_labels_and_every_table_a_caption(measured)
 
 
 def test_the_headline_has_the_figures_of_the_measurements(measured):
-    text = Page(page(compose(measured))).text
+    text = Page(render_html(compose_report(measured))).text
     decode = measured.latency.decode.ratio
     assert f"{decode.estimate:.3f}" in text
     assert "+9.0 points" in text
@@ -182,17 +193,17 @@ def test_text_out_of_files_never_becomes_markup(measured):
         accuracy=replace(answers(HOSTILE, HOSTILE), data=HOSTILE, verdict=hostile_lines(measured.accuracy)),
         fidelity=replace(measured.fidelity, verdict=hostile_lines(measured.fidelity)),
     )
-    document = compose(hostile)
-    plain, shown = Page(page(compose(measured))), Page(page(document))
+    document = compose_report(hostile)
+    plain, shown = Page(render_html(compose_report(measured))), Page(render_html(document))
     assert "alert('x')" in shown.text
     assert [tag for tag, _ in shown.tags] == [tag for tag, _ in plain.tags]
-    text = markdown(document, "figures")
+    text = render_markdown(document, "figures")
     assert not re.search(r"(?<!\\)<|(?<!\\)`|(?<!\\)\[b\]|(?<!\\)\*c|http://", text)
 
 
 def test_parts_that_were_not_measured_say_so_and_how_to(nothing):
-    document = compose(nothing)
-    text = Page(page(document)).text
+    document = compose_report(nothing)
+    text = Page(render_html(document)).text
     assert text.count("not measured here") >= 3 + len(claims())
     for command in ("bench latency", "bench size", "bench fidelity"):
         assert f"Not measured here. To measure it: thirteen {command}" in text
@@ -201,8 +212,8 @@ def test_parts_that_were_not_measured_say_so_and_how_to(nothing):
 
 
 def test_claims_stand_beside_what_was_measured_of_the_same_model_only(measured):
-    def rows(of: Measured) -> dict[str, str]:
-        text = markdown(compose(of), "figures").replace("\\", "")
+    def rows(of: ReportData) -> dict[str, str]:
+        text = render_markdown(compose_report(of), "figures").replace("\\", "")
         cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.count(" | ") == 3]
         return {row[0]: row[2] for row in cells}
 
@@ -235,11 +246,11 @@ def test_a_report_from_json_is_the_one_of_the_measurement(measured, tmp_path):
         paths[name].write_text(json.dumps(measured.raw[name]))
     paths["accuracy"] = tmp_path / "accuracy.json"
     paths["accuracy"].write_text(json.dumps(asdict(measured.accuracy)))
-    again = gather(Files(**paths))
-    assert compose(again) == compose(measured)
-    written = write(again, tmp_path / "deep" / "out")
+    again = collect(ReportInputs(**paths))
+    assert compose_report(again) == compose_report(measured)
+    written = write_report(again, tmp_path / "deep" / "out")
     out = written.parent
-    assert written.read_text("utf-8") == page(compose(measured))
+    assert written.read_text("utf-8") == render_html(compose_report(measured))
     charts = re.findall(r"\]\((figures/[\w-]+\.svg)\)", (out / "report.md").read_text("utf-8"))
     assert len(charts) == len(set(charts)) == len(list((out / "figures").iterdir())) >= 7
     for chart in charts:
@@ -248,76 +259,76 @@ def test_a_report_from_json_is_the_one_of_the_measurement(measured, tmp_path):
         Page(drawn)
     for name in ("latency", "size", "fidelity", "accuracy"):
         assert json.loads((out / "raw" / f"{name}.json").read_text()) == json.loads(paths[name].read_text())
-    write(again, out)  # a second time, over the first
+    write_report(again, out)  # a second time, over the first
 
 
 def test_models_are_measured_where_no_json_stands_for_it(tiny, tmp_path, measured):
     path = tmp_path / "latency.json"
     path.write_text(json.dumps(measured.raw["latency"]))
-    found = gather(Files(latency=path), (tiny, tiny))
+    found = collect(ReportInputs(latency=path), (tiny, tiny))
     assert found.latency == measured.latency and found.size == measured.size
 
 
 def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     monkeypatch.setenv("PATH", "")
-    files = Files(latency=tmp_path / "latency.json")
+    files = ReportInputs(latency=tmp_path / "latency.json")
     files.latency.write_text(json.dumps(measured.raw["latency"]))
     data = tmp_path / "two.jsonl"
     data.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
-    wanted = Wanted(str(data), Terms(threads=1, max_tokens=4), 1, tiny, tiny, Programs())
+    wanted = ReportRequest(str(data), PromptSettings(threads=1, max_tokens=4), 1, tiny, tiny, PeerPrograms())
     monkeypatch.setattr("thirteen.bench.report.collect.Work", lambda threads: WORK)
     stages = []
 
     def stage(name):
         stages.append(name)
-        return silent
+        return no_progress
 
-    found = gather(files, (tiny, tiny), wanted=wanted, threads=1, stage=stage)
+    found = collect(files, (tiny, tiny), wanted=wanted, threads=1, stage=stage)
     assert stages == ["peers", "fidelity", "accuracy"]
     assert found.accuracy.paired.questions == 1 and found.accuracy.data == "two"
     assert found.fidelity.merged.divergence.kl_mean.estimate == pytest.approx(0, abs=1e-6)
     assert [row.name for row in found.peers.rows] == ["thirteen", "llama-cpp-python"]
-    text = Page(page(compose(found))).text
+    text = Page(render_html(compose_report(found))).text
     assert "Beside other programs" in text and "llama-cpp-python" in text
     assert all(line in text for line in found.peers.absent)
     path = tmp_path / "peers.json"
     path.write_text(json.dumps(found.raw["peers"]))
-    assert gather(Files(peers=path)).peers == found.peers
-    assert "tiny.gguf" in compose(gather(Files(peers=path))).title
+    assert collect(ReportInputs(peers=path)).peers == found.peers
+    assert "tiny.gguf" in compose_report(collect(ReportInputs(peers=path))).title
 
 
 def test_what_is_wanted_is_looked_at_before_any_work(tiny, lora, not_a_model, tmp_path):
     def refused(error, said, **how):
         with pytest.raises(error, match=said):
-            gather(Files(), (tiny, tiny), stage=pytest.fail, **how)
+            collect(ReportInputs(), (tiny, tiny), stage=pytest.fail, **how)
 
-    refused(RequestError, "nowhere: no such file", wanted=Wanted(data="nowhere"))
-    refused(RequestError, "'': no such file", wanted=Wanted(data=""))
-    refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=not_a_model))
-    refused(ModelFileError, r"no\.gguf", wanted=Wanted(reference=tiny, base_reference=not_a_model))
-    refused(RequestError, "an adapter at run time", wanted=Wanted(reference=tiny), adapter=lora)
+    refused(RequestError, "nowhere: no such file", wanted=ReportRequest(data="nowhere"))
+    refused(RequestError, "'': no such file", wanted=ReportRequest(data=""))
+    refused(ModelFileError, r"no\.gguf", wanted=ReportRequest(reference=not_a_model))
+    refused(ModelFileError, r"no\.gguf", wanted=ReportRequest(reference=tiny, base_reference=not_a_model))
+    refused(RequestError, "an adapter at run time", wanted=ReportRequest(reference=tiny), adapter=lora)
     with pytest.raises(RequestError, match="no models to measure"):
-        gather(Files(peers=tmp_path), wanted=Wanted(data="svamp"))
+        collect(ReportInputs(peers=tmp_path), wanted=ReportRequest(data="svamp"))
 
 
 def test_what_cannot_be_reported_is_one_clear_line(tiny, not_a_model, tmp_path):
     with pytest.raises(RequestError, match="neither models nor"):
-        gather(Files())
+        collect(ReportInputs())
     odd = tmp_path / "odd.json"
     odd.write_text("{}")
-    for name in Files.__slots__:
+    for name in ReportInputs.__slots__:
         with pytest.raises(RequestError, match=r"odd\.json: '\w+' is missing"):
-            gather(Files(**{name: odd}))
+            collect(ReportInputs(**{name: odd}))
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            gather(Files(), models, rounds=8, lengths=())
+            collect(ReportInputs(), models, rounds=8, lengths=())
 
 
 def test_a_folder_that_cannot_be_is_refused(measured, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="file"):
-        write(measured, tmp_path / "file" / "report")
+        write_report(measured, tmp_path / "file" / "report")
 
 
 @pytest.mark.parametrize("high", [0, 1e-9, 0.02, 1, 7.3, 99.99, 1e6])
@@ -331,17 +342,17 @@ def test_axes_hold_their_values_and_have_a_few_round_ticks(high):
 @pytest.mark.parametrize(
     "chart",
     [
-        Lines("one point", "x", "y", (Series("s", (Point(1, 0, 0, 0),)),)),
-        Lines("from zero", "x", "y", (Series("s", (Point(0, 1, 1, 1), Point(9000, 2, 2, 2))),)),
-        Marks("no width", "x", (Mark("m", 1.0, 1.0, 1.0, "1"),), 1.0),
-        Marks("all zero", "x", (Mark("m", 0.0, 0.0, 0.0, "0"),)),
-        Bars("nothing", "x", (Bar("b", (("a", 0.0),), "0"),)),
-        Bars("many", "x", tuple(Bar(f"b{n}", ((f"type{n}", n),), "") for n in range(12))),
+        LineChart("one point", "x", "y", (Series("s", (ChartPoint(1, 0, 0, 0),)),)),
+        LineChart("from zero", "x", "y", (Series("s", (ChartPoint(0, 1, 1, 1), ChartPoint(9000, 2, 2, 2))),)),
+        IntervalChart("no width", "x", (IntervalMark("m", 1.0, 1.0, 1.0, "1"),), 1.0),
+        IntervalChart("all zero", "x", (IntervalMark("m", 0.0, 0.0, 0.0, "0"),)),
+        BarChart("nothing", "x", (Bar("b", (("a", 0.0),), "0"),)),
+        BarChart("many", "x", tuple(Bar(f"b{n}", ((f"type{n}", n),), "") for n in range(12))),
     ],
     ids=lambda chart: chart.title,
 )
 def test_charts_of_little_or_much_are_whole(chart):
-    drawn = svg(chart, alone=True)
+    drawn = render_svg(chart, alone=True)
     Page(drawn)
     assert "nan" not in drawn and "inf" not in drawn
     _, _, width, height = map(float, re.search(r'viewBox="([^"]+)"', drawn)[1].split())

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from thirteen.bench.fidelity import fidelity
-from thirteen.bench.size.kl_curve import Entry, run, table
-from thirteen.bench.size.plot import draw
+from thirteen.bench.size.kl_curve import CurveEntry, curve_table, run_curve
+from thirteen.bench.size.plot import draw_curve
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
 
@@ -43,18 +43,18 @@ def made(tmp_path_factory, base):
 
 @pytest.fixture(scope="module")
 def entries(made):
-    return [Entry(kind, name, made[type_], predicted_kl=0.01) for (kind, name), type_ in FILES.items()]
+    return [CurveEntry(kind, name, made[type_], predicted_kl=0.01) for (kind, name), type_ in FILES.items()]
 
 
 @pytest.fixture(scope="module")
 def report(made, entries, texts):
-    return run(made["F32"], entries, data=texts, tokens=400, threads=1)
+    return run_curve(made["F32"], entries, data=texts, tokens=400, threads=1)
 
 
 def test_the_divergence_is_that_of_bench_fidelity_to_the_last_bit(report, made, texts):
     assert [point.name for point in report.points] == ["Q4_0", "5bpw", "Q8_0"]
     for point in report.points:
-        alone = fidelity.run(
+        alone = fidelity.run_fidelity(
             made["F32"], made[FILES[point.kind, point.name]], data=texts, tokens=400, threads=1
         )
         assert point.divergence == alone.merged.divergence
@@ -85,7 +85,7 @@ def test_a_planned_file_is_set_beside_the_stock_files_of_its_size(report):
 def test_a_file_is_made_when_it_is_asked_for_and_may_go_when_the_next_one_is(made, entries, texts, tmp_path):
     there = []
 
-    def one_by_one() -> Iterator[Entry]:
+    def one_by_one() -> Iterator[CurveEntry]:
         for entry in entries:
             path = tmp_path / "only.gguf"
             path.write_bytes(entry.path.read_bytes())
@@ -93,7 +93,7 @@ def test_a_file_is_made_when_it_is_asked_for_and_may_go_when_the_next_one_is(mad
             path.unlink()
             there.append(len(list(tmp_path.iterdir())))
 
-    found = run(made["F32"], one_by_one(), data=texts, tokens=30, threads=1, scratch=tmp_path)
+    found = run_curve(made["F32"], one_by_one(), data=texts, tokens=30, threads=1, scratch=tmp_path)
     assert len(found.points) == 3
     assert there == [0, 0, 0] and not list(tmp_path.iterdir())  # nor do the reference's logits stay
 
@@ -104,7 +104,7 @@ def test_the_progress_of_every_file_counts_to_its_total(made, entries, texts):
     def stage(name):
         return lambda done, total: ticks.setdefault(name, []).append((done, total))
 
-    run(made["F32"], entries, data=texts, tokens=40, threads=1, stage=stage)
+    run_curve(made["F32"], entries, data=texts, tokens=40, threads=1, stage=stage)
     names = ["the reference", *(f"{entry.kind} {entry.name}" for entry in entries)]
     assert list(ticks) == [f"reading {name}" for name in names]
     for counted in ticks.values():
@@ -120,7 +120,7 @@ def test_a_report_goes_to_json_and_back(report):
 
 def test_a_table_shows_the_files_and_the_comparisons(report):
     console = Console(width=150, file=StringIO())
-    console.print(table(report))
+    console.print(curve_table(report))
     text = " ".join(console.file.getvalue().split())
     for said in ("planned", "uniform", "mix", "5bpw", "Q4_0", "none", "0.0100", report.machine.cpu):
         assert said in text
@@ -129,43 +129,43 @@ def test_a_table_shows_the_files_and_the_comparisons(report):
 
 
 def test_the_plot_names_every_file_about_the_planned_ones_size_and_is_the_same_again(report):
-    svg = draw(report, "a tiny <model>", "svg")
-    assert svg == draw(report, "a tiny <model>", "svg")
+    svg = draw_curve(report, "a tiny <model>", "svg")
+    assert svg == draw_curve(report, "a tiny <model>", "svg")
     text = svg.decode()
     assert text.startswith("<?xml") and text.rstrip().endswith("</svg>")
     for said in ("a tiny &lt;model", "5bpw", "nats", "bits a weight", " positions of 3 texts"):
         assert said in text
     assert "Q8_0<" not in text  # it is far larger, and would make the others a blot
-    whole = draw(replace(report, points=report.points[::2]), "stock alone", "svg").decode()
+    whole = draw_curve(replace(report, points=report.points[::2]), "stock alone", "svg").decode()
     assert ">Q8_0<" in whole and ">Q4_0<" in whole
 
 
 def test_the_png_is_a_picture_of_some_size(report):
-    png = draw(report, "a tiny model", "png")
+    png = draw_curve(report, "a tiny model", "png")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", png[16:24])
     assert width >= 1200 and height >= 800
 
 
 def test_a_plot_of_files_that_diverge_in_nothing_can_be_drawn(made, texts):
-    exact = Entry("planned", "32bpw", made["F32"])
-    found = run(made["F32"], [exact], data=texts, tokens=20, threads=1)
+    exact = CurveEntry("planned", "32bpw", made["F32"])
+    found = run_curve(made["F32"], [exact], data=texts, tokens=20, threads=1)
     assert found.points[0].kl == 0
-    assert b"32bpw" in draw(found, "exact", "svg")
+    assert b"32bpw" in draw_curve(found, "exact", "svg")
 
 
 def test_what_cannot_be_measured_is_refused(made, entries, texts, not_a_model, tmp_path):
     def refused(error, said, reference=made["F32"], given=entries, **how):
         with pytest.raises(error, match=said):
-            run(reference, given, **({"data": texts, "tokens": 10, "threads": 1} | how))
+            run_curve(reference, given, **({"data": texts, "tokens": 10, "threads": 1} | how))
 
     other = write_gguf(tmp_path / "other.gguf", {}, {})
     refused(ModelFileError, r"no\.gguf", reference=not_a_model)
-    refused(ModelFileError, r"no\.gguf", given=[Entry("mix", "a", Path(not_a_model))])
+    refused(ModelFileError, r"no\.gguf", given=[CurveEntry("mix", "a", Path(not_a_model))])
     refused(
         ModelFileError,
         r"other\.gguf: its vocabulary has 259 tokens, that of .* 272",
-        given=[Entry("mix", "a", other)],
+        given=[CurveEntry("mix", "a", other)],
     )
     refused(RequestError, r"missing\.jsonl", data=tmp_path / "missing.jsonl")
     refused(RequestError, "tokens must be a whole number from 1", tokens=0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import gguf
 import pytest
 from rich.console import Console
-from thirteen.bench.peers.llama_quantize import Stock, quantize
-from thirteen.bench.size.size import SizeReport, run, table
+from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
+from thirteen.bench.size.size import SizeReport, run_size, size_table
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
 from thirteen.files.gguf_header import read_header
@@ -28,13 +28,13 @@ def full(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def mixed(full: Path) -> Path:
     path = full.with_name("mixed.gguf")
-    quantize(full, path, Stock("mix", "Q4_K_M"), threads=1)
+    quantize_stock(full, path, StockFormat("mix", "Q4_K_M"), threads=1)
     return path
 
 
 @pytest.fixture(scope="module")
 def report(mixed: Path) -> SizeReport:
-    return run(mixed)
+    return run_size(mixed)
 
 
 def planned(folder: Path, asked: str) -> Path:
@@ -46,7 +46,7 @@ def planned(folder: Path, asked: str) -> Path:
 
 def printed(report: SizeReport) -> str:
     console = Console(width=120, file=StringIO())
-    console.print(table(report))
+    console.print(size_table(report))
     return console.file.getvalue()
 
 
@@ -73,15 +73,20 @@ def test_tensors_and_types_are_those_that_the_gguf_package_reads(report: SizeRep
 
 @pytest.mark.parametrize(
     "stock",
-    [Stock("mix", "Q4_K_M"), Stock("mix", "Q3_K_L"), Stock("uniform", "Q5_0"), Stock("uniform", "Q6_K")],
+    [
+        StockFormat("mix", "Q4_K_M"),
+        StockFormat("mix", "Q3_K_L"),
+        StockFormat("uniform", "Q5_0"),
+        StockFormat("uniform", "Q6_K"),
+    ],
     ids=lambda stock: f"{stock.kind} {stock.name}",
 )
 def test_a_stock_files_size_is_what_the_quantizer_then_makes(
-    report: SizeReport, full: Path, tmp_path: Path, stock: Stock
+    report: SizeReport, full: Path, tmp_path: Path, stock: StockFormat
 ) -> None:
     """Told from the quantized file's shapes alone; the two files' metadata are alike."""
     target = tmp_path / "made.gguf"
-    quantize(full, target, stock, threads=1)
+    quantize_stock(full, target, stock, threads=1)
     (told,) = (one for one in report.stock if (one.kind, one.name) == (stock.kind, stock.name))
     assert told.file_bytes == target.stat().st_size
     assert told.ratio == pytest.approx(report.file_bytes / target.stat().st_size)
@@ -93,7 +98,7 @@ def test_stock_files_are_told_for_a_file_in_full_precision_as_for_a_quantized_on
     def tensors_of(report: SizeReport) -> dict[str, int]:
         return {f"{one.kind} {one.name}": one.file_bytes for one in report.stock}
 
-    there, here = tensors_of(run(full)), tensors_of(report)
+    there, here = tensors_of(run_size(full)), tensors_of(report)
     shift = {there[name] - here[name] for name in here}
     assert len(shift) == 1, "only the metadata differ"
     assert len(here) == 35
@@ -107,17 +112,17 @@ def test_the_budget_is_the_one_in_the_files_provenance(
     tmp_path: Path, asked: str, nbytes: int | None
 ) -> None:
     path = planned(tmp_path, asked)
-    budget = run(path).budget
+    budget = run_size(path).budget
     assert budget is not None
     assert budget.asked == asked.partition(",")[0]
     assert budget.nbytes == (4 * read_header(path).weights if nbytes is None else nbytes)
     assert budget.used == pytest.approx(path.stat().st_size / budget.nbytes)
-    assert f"of the {budget.nbytes:,} asked for" in " ".join(printed(run(path)).split())
+    assert f"of the {budget.nbytes:,} asked for" in " ".join(printed(run_size(path)).split())
 
 
 @pytest.mark.parametrize("asked", ["Q4_K", "like other.gguf", "", "600MB\x00\n"])
 def test_a_file_that_was_not_planned_for_a_size_has_no_budget(tmp_path: Path, asked: str) -> None:
-    report = run(planned(tmp_path, asked))
+    report = run_size(planned(tmp_path, asked))
     assert report.budget is None or asked.startswith("600MB")
     assert "asked for" not in printed(report) or report.budget is not None
 
@@ -136,4 +141,4 @@ def test_the_report_goes_to_json_and_back(report: SizeReport) -> None:
 def test_what_is_no_model_is_refused(not_a_model: Path, tmp_path: Path, lora: Path) -> None:
     for path in (not_a_model, tmp_path / "absent.gguf", lora):
         with pytest.raises(ModelFileError, match=path.name):
-            run(path)
+            run_size(path)

@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.bench.fidelity.kl_divergence import Difference, summarize
-from thirteen.bench.size.size_matched import EQUAL, Kind, Measured, Point, at_size, compare, envelope
+from thirteen.bench.fidelity.kl_divergence import PositionDivergence, summarize_divergence
+from thirteen.bench.size.size_matched import (
+    EQUAL,
+    CurvePoint,
+    Kind,
+    MeasuredFile,
+    at_size,
+    compare_at_equal_size,
+    envelope,
+)
 
 PASSAGES = np.repeat(np.arange(12), 5)
 sizes = st.integers(1, 10**10)
@@ -15,15 +23,17 @@ divergences = st.floats(1e-6, 10)
 files = st.lists(st.tuples(sizes, divergences), min_size=1, max_size=12)
 
 
-def file(kind: Kind, name: str, file_bytes: int, kl: float | np.ndarray) -> Measured:
+def file(kind: Kind, name: str, file_bytes: int, kl: float | np.ndarray) -> MeasuredFile:
     """A file that was measured at 60 positions."""
     values = np.broadcast_to(kl, PASSAGES.shape).astype(float)
-    differences = np.array([Difference(value, 1, 2, 2) for value in values])
-    return Measured(Point(kind, name, file_bytes, 4.5, "", summarize(differences, PASSAGES), None), values)
+    differences = np.array([PositionDivergence(value, 1, 2, 2) for value in values])
+    return MeasuredFile(
+        CurvePoint(kind, name, file_bytes, 4.5, "", summarize_divergence(differences, PASSAGES), None), values
+    )
 
 
-def beside(planned: Measured, *stock: Measured, kind: str = "uniform"):
-    return compare(planned, [planned, *stock], kind, PASSAGES)
+def beside(planned: MeasuredFile, *stock: MeasuredFile, kind: str = "uniform"):
+    return compare_at_equal_size(planned, [planned, *stock], kind, PASSAGES)
 
 
 @given(files)

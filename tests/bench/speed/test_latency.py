@@ -8,10 +8,17 @@ from math import isfinite
 import numpy as np
 import pytest
 from rich.console import Console
-from thirteen.bench.harness.interleave import PERCENTILES, TURNS, duration, interleave, speed, turns_of
-from thirteen.bench.harness.iteration import random_prompt, take_turn
-from thirteen.bench.harness.workload import Settings
-from thirteen.bench.speed.latency import run, table
+from thirteen.bench.harness.interleave import (
+    ITERATIONS,
+    PERCENTILES,
+    count_iterations,
+    duration,
+    interleave,
+    tokens_per_second,
+)
+from thirteen.bench.harness.iteration import random_prompt, run_iteration
+from thirteen.bench.harness.workload import Workload
+from thirteen.bench.speed.latency import latency_table, run_latency
 from thirteen.bench.speed.length_sweep import ROUNDS
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.engine.engine import Engine
@@ -26,12 +33,14 @@ def ticks():
 
 @pytest.fixture(scope="module")
 def report(tiny, lora, ticks):
-    return run(tiny, tiny, adapter=lora, progress=lambda done, total: ticks.append((done, total)), **FEW)
+    return run_latency(
+        tiny, tiny, adapter=lora, progress=lambda done, total: ticks.append((done, total)), **FEW
+    )
 
 
 def printed(report, width):
     console = Console(width=width, file=StringIO())
-    console.print(table(report))
+    console.print(latency_table(report))
     return console.file.getvalue()
 
 
@@ -64,14 +73,14 @@ def test_base_and_adapted_take_turns_abba_with_the_same_numbers_and_are_loaded_f
         *("y a2", "y b2", "y b3", "y a3", "close a", "close b"),
     ]
     assert [[len(side) for side in of] for of in taken] == [[4, 4], [4, 4]]
-    assert len(ticks) == turns_of(2, 2, 2)
+    assert len(ticks) == count_iterations(2, 2, 2)
 
 
 def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
     measures = (report.prefill, report.first_token, report.decode)
     assert [measure.unit for measure in measures] == ["tokens/s", "s", "tokens/s"]
     for measure in measures:
-        assert len(measure.base) == len(measure.adapted) == TURNS * FEW["rounds"]
+        assert len(measure.base) == len(measure.adapted) == ITERATIONS * FEW["rounds"]
         assert all(value > 0 and isfinite(value) for value in (*measure.base, *measure.adapted))
         assert measure.base_median == pytest.approx(np.median(measure.base))
         assert measure.ratio.low <= measure.ratio.estimate <= measure.ratio.high
@@ -84,10 +93,12 @@ def test_a_report_has_every_figure_of_both_sides(report, tiny, lora):
     assert len(report.verdict) == 3 + report.noisy
 
 
-@pytest.mark.parametrize("of", [lambda seconds: speed(1, seconds), duration], ids=["speed", "duration"])
+@pytest.mark.parametrize(
+    "of", [lambda seconds: tokens_per_second(1, seconds), duration], ids=["speed", "duration"]
+)
 def test_a_ratio_is_of_the_quickest_turn_of_each_round(of):
     """What disturbs one of a round's turns is no difference between the sides."""
-    seconds = np.ones((2, 8, TURNS))
+    seconds = np.ones((2, 8, ITERATIONS))
     seconds[0, ::2, 0] = seconds[1, 1::3, 1] = 1.7
     measure = of(seconds.reshape(2, -1))
     assert (measure.ratio.low, measure.ratio.high) == (1.0, 1.0)
@@ -98,7 +109,7 @@ def test_speeds_fall_due_at_every_length_once_and_in_order(report):
     assert [length.tokens for length in report.lengths] == [7, 40]
     for length in report.lengths:
         for measure in (length.prefill, length.first_token, length.decode):
-            assert len(measure.base) == len(measure.adapted) == TURNS * ROUNDS
+            assert len(measure.base) == len(measure.adapted) == ITERATIONS * ROUNDS
         assert length.prefill.base_median == pytest.approx(
             length.tokens / length.first_token.base_median, rel=0.5
         )
@@ -124,7 +135,7 @@ def test_a_report_goes_to_json_and_back(report):
 
 
 def test_progress_counts_to_its_total(report, ticks):
-    total = 2 + turns_of(2, 1, FEW["rounds"]) + turns_of(2, 2, ROUNDS)
+    total = 2 + count_iterations(2, 1, FEW["rounds"]) + count_iterations(2, 2, ROUNDS)
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
@@ -148,9 +159,9 @@ def test_a_table_shows_what_was_measured_and_the_verdict(report):
 
 
 def test_a_turn_leaves_the_engine_idle_and_ignores_the_end_of_turn(tiny):
-    settings = Settings(prompt_tokens=5, decode_tokens=200, threads=1)
+    settings = Workload(prompt_tokens=5, decode_tokens=200, threads=1)
     with Engine(tiny, context=settings.context, slots=1, threads=1) as engine:
-        turn = take_turn(engine, 0, settings)  # it asserts that all 200 tokens came
+        turn = run_iteration(engine, 0, settings)  # it asserts that all 200 tokens came
         assert engine.load.running == engine.load.waiting == 0
     assert min(turn.prefill_s, turn.decode_s, turn.first_token_s) > 0
     assert turn.question_tokens > len("What is 100 times 13?")  # a token a byte, and the template's
@@ -178,10 +189,10 @@ def test_prompts_repeat_by_number_and_hold_no_control_tokens(tiny):
 )
 def test_numbers_out_of_bounds_are_refused(tiny, change, said):
     with pytest.raises(RequestError, match=said):
-        run(tiny, tiny, **(FEW | change))
+        run_latency(tiny, tiny, **(FEW | change))
 
 
 def test_a_file_that_is_not_a_model_is_refused_on_either_side(tiny, not_a_model):
     for sides in ((not_a_model, tiny), (tiny, not_a_model)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            run(*sides, **FEW)
+            run_latency(*sides, **FEW)

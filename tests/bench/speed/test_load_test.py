@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from thirteen.bench.speed.load_test import Load, _ask, run, table
+from thirteen.bench.speed.load_test import ClientLoad, _ask, load_test_table, run_load_test
 from thirteen.errors import RequestError
 
-LOAD = Load(clients=3, questions=2, max_tokens=5)
+LOAD = ClientLoad(clients=3, questions=2, max_tokens=5)
 TEXT = {"choices": [{"delta": {"content": "x"}}], "usage": None}
 USAGE = {"choices": [], "usage": {"completion_tokens": 5}}
 
@@ -54,7 +54,7 @@ def server(said=None, status=200, models=b'{"data": [{"id": "m"}]}'):
 def test_servers_take_turns_with_the_same_questions():
     seen = []
     with server() as (one, asked), server() as (other, likewise):
-        report = run(
+        report = run_load_test(
             [one, other], load=LOAD, rounds=2, progress=lambda done, total: seen.append((done, total))
         )
     assert seen == [(n, 4) for n in range(1, 5)]
@@ -64,7 +64,7 @@ def test_servers_take_turns_with_the_same_questions():
     assert {body["model"] for body in asked} == {"m"}
     assert all(served.tokens_per_s > 0 and served.first_s > 0 for served in report.servers)
     assert report.servers[0].tokens_ratio.estimate == 1
-    assert table(report).row_count == 2
+    assert load_test_table(report).row_count == 2
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_servers_take_turns_with_the_same_questions():
 )
 def test_a_server_that_does_not_do_is_named(how, said):
     with server(**how) as (url, _), pytest.raises(RequestError, match=said) as caught:
-        run([url], load=LOAD, rounds=1)
+        run_load_test([url], load=LOAD, rounds=1)
     assert url in str(caught.value)
 
 
@@ -93,4 +93,4 @@ def test_tokens_are_what_a_server_tells_or_else_its_pieces(said):
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "https://127.0.0.1", "http://", "http://127.0.0.1:1"])
 def test_a_place_where_no_server_is_is_named(url):
     with pytest.raises(RequestError, match="http"):
-        run([url], load=LOAD, rounds=1)
+        run_load_test([url], load=LOAD, rounds=1)

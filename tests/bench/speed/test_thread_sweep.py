@@ -4,10 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from thirteen.bench.speed.thread_sweep import _best, _speeds, candidates, run, table
+from thirteen.bench.speed.thread_sweep import (
+    _best,
+    _speeds,
+    run_thread_sweep,
+    thread_counts,
+    thread_sweep_table,
+)
 from thirteen.errors import ModelFileError
 from thirteen.runtime import threads
-from thirteen.runtime.threads import Threads, default_threads, keep_threads
+from thirteen.runtime.threads import ThreadCounts, default_threads, save_threads
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +28,7 @@ def machine(monkeypatch, tmp_path):
     [((1, 1), (1,)), ((2, 4), (1, 2, 4)), ((4, 8), (1, 2, 3, 4, 8)), ((64, 128), 9)],
 )
 def test_few_numbers_are_tried_and_always_the_cores_and_the_processors(numbers, tried):
-    found = candidates(*numbers)
+    found = thread_counts(*numbers)
     assert found == tried if isinstance(tried, tuple) else len(found) <= tried
     assert set(numbers) <= set(found) and found[0] == 1
 
@@ -30,19 +36,19 @@ def test_few_numbers_are_tried_and_always_the_cores_and_the_processors(numbers, 
 def test_the_quickest_is_best_only_where_that_is_beyond_doubt(monkeypatch):
     monkeypatch.setattr("thirteen.bench.speed.thread_sweep.physical_cores", lambda: 2)
     steady = np.ones((6, 2, 2))
-    assert _best(_speeds((1, 2), steady)) == Threads(2, 2)
+    assert _best(_speeds((1, 2), steady)) == ThreadCounts(2, 2)
     quicker = steady.copy()
     quicker[:, 0, 1] = 0.9  # seconds of one thread, in decode
-    assert _best(_speeds((1, 2), quicker)) == Threads(decode=1, prefill=2)
+    assert _best(_speeds((1, 2), quicker)) == ThreadCounts(decode=1, prefill=2)
     doubtful = quicker.copy()
     doubtful[::2, 0, 1] = 1.3
-    assert _best(_speeds((1, 2), doubtful)) == Threads(2, 2)
+    assert _best(_speeds((1, 2), doubtful)) == ThreadCounts(2, 2)
 
 
 def test_what_is_kept_is_the_default_from_then_on():
-    assert default_threads() == Threads(4, 4)
-    keep_threads(Threads(decode=3, prefill=8))
-    assert default_threads() == Threads(3, 8)
+    assert default_threads() == ThreadCounts(4, 4)
+    save_threads(ThreadCounts(decode=3, prefill=8))
+    assert default_threads() == ThreadCounts(3, 8)
 
 
 @pytest.mark.parametrize(
@@ -56,14 +62,14 @@ def test_what_is_kept_is_the_default_from_then_on():
 )
 def test_what_was_kept_elsewhere_or_by_something_else_is_not_believed(tmp_path, text):
     (tmp_path / "threads.json").write_text(text)
-    assert default_threads() == Threads(4, 4)
+    assert default_threads() == ThreadCounts(4, 4)
 
 
 def test_a_model_is_measured_with_each_number(tiny, not_a_model):
     seen = []
-    report = run(tiny, rounds=1, progress=lambda done, total: seen.append((done, total)))
+    report = run_thread_sweep(tiny, rounds=1, progress=lambda done, total: seen.append((done, total)))
     assert all(speed.prefill > 0 and speed.decode > 0 for speed in report.speeds)
     assert seen == [(n, len(report.speeds)) for n in range(1, len(report.speeds) + 1)]
-    assert table(report).row_count == len(report.speeds)
+    assert thread_sweep_table(report).row_count == len(report.speeds)
     with pytest.raises(ModelFileError):
-        run(not_a_model)
+        run_thread_sweep(not_a_model)

@@ -8,14 +8,21 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from rich.console import Console
-from thirteen.bench.speed.type_costs import TYPES, Sizes, _costs, run, table, write_costs
-from thirteen.bench.synthetic.random_model import matrix_weights, write_model
+from thirteen.bench.speed.type_costs import (
+    TYPES,
+    CostModelShape,
+    _costs,
+    run_type_costs,
+    type_costs_table,
+    write_costs,
+)
+from thirteen.bench.synthetic.random_model import matrix_weights, write_uniform_model
 from thirteen.convert.quantize.costs import PARTS, read_costs, this_target
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
-TINY = Sizes(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
+TINY = CostModelShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
 FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "sizes": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
 
@@ -27,7 +34,7 @@ def ticks():
 
 @pytest.fixture(scope="module")
 def report(ticks):
-    return run(progress=lambda done, total: ticks.append((done, total)), **FEW)
+    return run_type_costs(progress=lambda done, total: ticks.append((done, total)), **FEW)
 
 
 def test_a_report_has_the_reference_and_every_type_asked_for(report):
@@ -50,7 +57,7 @@ def test_progress_counts_to_its_total(ticks, report):
 
 def test_a_table_shows_every_type_and_the_circumstances(report):
     console = Console(width=150, file=StringIO())
-    console.print(table(report))
+    console.print(type_costs_table(report))
     text = console.file.getvalue()
     for said in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
         assert said in text
@@ -77,7 +84,7 @@ def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
 def test_costs_come_out_of_the_times_that_they_make():
     """Times made up from known costs, with a drift from round to round that meets all alike."""
     sizes, types, kinds = (
-        Sizes(),
+        CostModelShape(),
         (Q4_K, Q8_0),
         np.array([0.25, 1.0, 0.5]),
     )  # a prefill token costs a quarter, one of several half
@@ -109,7 +116,7 @@ def test_models_that_are_no_slower_than_an_empty_one_give_numbers_still():
 @pytest.mark.parametrize("name", TYPES)
 def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, name):
     type_ = GGMLQuantizationType[name]
-    write_model(tmp_path / "model.gguf", TINY.all_layers, type_, type_)
+    write_uniform_model(tmp_path / "model.gguf", TINY.all_layers, type_, type_)
     header = read_header(tmp_path / "model.gguf")
     matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) == 2]
     assert {tensor.type for tensor in matrices} == {type_}
@@ -120,7 +127,7 @@ def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, nam
 
 
 def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
-    sizes = Sizes()
+    sizes = CostModelShape()
     hollow, layers, output = map(matrix_weights, (sizes.hollow, sizes.all_layers, sizes.all_output))
     assert layers - hollow > 150e6 and output - hollow > 130e6
     assert hollow < 0.03 * min(layers, output)
@@ -137,4 +144,4 @@ def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
 )
 def test_what_cannot_be_measured_is_refused(change, error, said):
     with pytest.raises(error, match=said):
-        run(**(FEW | change))
+        run_type_costs(**(FEW | change))

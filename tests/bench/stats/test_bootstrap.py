@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.bench.stats import bootstrap
-from thirteen.bench.stats.bootstrap import by_passage, interval
+from thirteen.bench.stats.bootstrap import bootstrap_interval, sum_by_passage
 
 
 def mean(sums):
@@ -16,12 +16,12 @@ def sums_of(random, passages, spread):
     values = 1 + np.repeat(random.normal(0, spread, passages), lengths)
     values += random.normal(0, 0.1, len(values))
     counted = np.stack((values, np.ones_like(values)), axis=1)
-    return by_passage(counted, np.repeat(np.arange(passages), lengths))
+    return sum_by_passage(counted, np.repeat(np.arange(passages), lengths))
 
 
 def test_the_sums_are_those_of_each_passage_in_the_order_of_their_numbers():
     values = np.arange(10.0).reshape(5, 2)
-    sums = by_passage(values, np.array([7, 2, 7, 2, 9]))
+    sums = sum_by_passage(values, np.array([7, 2, 7, 2, 9]))
     assert sums.tolist() == [[2 + 6, 3 + 7], [0 + 4, 1 + 5], [8, 9]]
 
 
@@ -30,31 +30,31 @@ def test_the_interval_contains_the_true_mean_about_as_often_as_it_says(spread, m
     """It does in 93 of 100 runs, as 2,200 showed; 85 of 100 is four standard errors below that."""
     monkeypatch.setattr(bootstrap, "RESAMPLES", 2000)
     random = np.random.default_rng(7)
-    intervals = [interval(sums_of(random, 30, spread), mean) for _ in range(200)]
+    intervals = [bootstrap_interval(sums_of(random, 30, spread), mean) for _ in range(200)]
     assert sum(each.low <= 1 <= each.high for each in intervals) >= 170
 
 
 def test_positions_of_one_passage_are_not_taken_for_independent():
     """An interval over positions would be five times as narrow here."""
     random = np.random.default_rng(8)
-    each = interval(sums_of(random, 30, 0.5), mean)
+    each = bootstrap_interval(sums_of(random, 30, 0.5), mean)
     assert each.high - each.low > 2 * 1.96 * 0.5 / np.sqrt(30) * 0.7
 
 
 def test_the_estimate_is_the_figure_of_all_and_the_same_sums_give_the_same_interval():
     sums = sums_of(np.random.default_rng(9), 20, 0.5)
-    each = interval(sums, mean)
+    each = bootstrap_interval(sums, mean)
     assert each.estimate == pytest.approx(sums[:, 0].sum() / sums[:, 1].sum())
     assert each.low < each.estimate < each.high
-    assert each == interval(sums, mean)
+    assert each == bootstrap_interval(sums, mean)
 
 
 def test_one_passage_has_an_interval_without_width():
-    each = interval(np.array([[6.0, 3.0]]), mean)
+    each = bootstrap_interval(np.array([[6.0, 3.0]]), mean)
     assert (each.low, each.estimate, each.high) == (2, 2, 2)
 
 
 def test_sums_may_have_any_shape():
     sums = np.random.default_rng(10).random((6, 2, 3))
-    each = interval(sums, lambda both: both[..., 0, 0] / both[..., 1, 2])
+    each = bootstrap_interval(sums, lambda both: both[..., 0, 0] / both[..., 1, 2])
     assert each.estimate == pytest.approx(sums[:, 0, 0].sum() / sums[:, 1, 2].sum())

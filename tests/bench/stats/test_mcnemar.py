@@ -5,7 +5,7 @@ from math import comb, isclose, sqrt
 
 import pytest
 from thirteen.bench.stats.mcnemar import mcnemar
-from thirteen.bench.stats.wilson import proportion
+from thirteen.bench.stats.wilson import wilson_interval
 
 
 def naive(gained, lost):
@@ -36,7 +36,7 @@ def test_thousands_of_questions_are_neither_slow_nor_out_of_range():
 
 @pytest.mark.parametrize(("part", "whole"), [(0, 50), (1, 50), (25, 50), (50, 50), (577, 1319)])
 def test_the_bounds_are_where_the_part_is_1_96_deviations_away(part, whole):
-    found = proportion(part, whole)
+    found = wilson_interval(part, whole)
     assert found.estimate == part / whole
     assert 0 <= found.low <= found.estimate <= found.high <= 1
     for bound in {found.low, found.high} - {0.0, 1.0}:
@@ -45,6 +45,6 @@ def test_the_bounds_are_where_the_part_is_1_96_deviations_away(part, whole):
 
 
 def test_nothing_of_many_still_leaves_room():
-    assert proportion(0, 100).low == 0
-    assert proportion(0, 100).high == pytest.approx(0.037, abs=0.001)
-    assert proportion(100, 100).low == pytest.approx(0.963, abs=0.001)
+    assert wilson_interval(0, 100).low == 0
+    assert wilson_interval(0, 100).high == pytest.approx(0.037, abs=0.001)
+    assert wilson_interval(100, 100).low == pytest.approx(0.963, abs=0.001)

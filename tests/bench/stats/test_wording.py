@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.bench.stats.paired_ratio import Interval
-from thirteen.bench.stats.wording import difference, more_rounds, noise, too_noisy
+from thirteen.bench.stats.wording import describe_difference, describe_noise, more_rounds, too_noisy
 
 
 @pytest.mark.parametrize(
@@ -17,14 +17,14 @@ from thirteen.bench.stats.wording import difference, more_rounds, noise, too_noi
     ],
 )
 def test_a_difference_is_said_as_what_it_means_to_a_user(ratio, more_is_better, said):
-    assert difference("decode", Interval(*ratio), more_is_better=more_is_better) == said
+    assert describe_difference("decode", Interval(*ratio), more_is_better=more_is_better) == said
 
 
 def test_an_interval_wider_than_5_percent_to_each_side_is_called_noisy():
     assert not too_noisy(Interval(0.96, 1.0, 1.04))
     assert too_noisy(Interval(0.94, 1.0, 1.06))
     assert too_noisy(Interval(0.50, 0.60, 0.70))  # it may well exclude 1 and still be too wide to quote
-    said = noise("decode", Interval(0.94, 1.0, 1.06), 10)
+    said = describe_noise("decode", Interval(0.94, 1.0, 1.06), 10)
     assert "99 % interval is ±6.0 % wide, more than ±5 %" in said
     assert "about 5 rounds more" in said
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thirteen.bench.peers.llama_quantize import Stock, quantize
+from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
 from thirteen.bench.speed import latency
 from thirteen.bench.synthetic import random_model
-from thirteen.bench.synthetic.shapes import _plans, shaped, write_shape
+from thirteen.bench.synthetic.shapes import _plans, temporary_shape_models, write_shape
 from thirteen.convert.source.architecture import Llama3Scaling, from_config, rope_factors
 from thirteen.errors import DownloadError, ModelFileError, OutputError
 from thirteen.files.gguf_header import read_header
@@ -48,7 +48,7 @@ def test_a_shape_has_all_of_the_bases_weights_in_the_types_asked_for(small):
 
 
 def test_a_shape_can_be_run_and_measured(small):
-    report = latency.run(small, small, prompt_tokens=3, decode_tokens=2, rounds=8, threads=1)
+    report = latency.run_latency(small, small, prompt_tokens=3, decode_tokens=2, rounds=8, threads=1)
     assert report.decode.base_median > 0
     with Engine(small, context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()
@@ -67,18 +67,18 @@ def test_types_can_be_those_of_one_of_llama_cpps_mixes(tmp_path):
     """Of the mix, the quantizer itself makes the same: of the same shape in another type."""
     write_shape(BASE, "q4_k_m", tmp_path / "mix.gguf")
     write_shape(BASE, "F16", tmp_path / "f16.gguf")
-    quantize(tmp_path / "f16.gguf", tmp_path / "stock.gguf", Stock("mix", "Q4_K_M"), threads=1)
+    quantize_stock(tmp_path / "f16.gguf", tmp_path / "stock.gguf", StockFormat("mix", "Q4_K_M"), threads=1)
     assert types(tmp_path / "mix.gguf") == types(tmp_path / "stock.gguf")
     assert len(set(types(tmp_path / "mix.gguf").values())) > 2
 
 
 def test_shapes_are_there_for_a_while_and_the_same_one_is_written_once(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    with shaped(BASE, ("Q4_0", "Q4_0/Q8_0", "Q4_0")) as (one, other, again):
+    with temporary_shape_models(BASE, ("Q4_0", "Q4_0/Q8_0", "Q4_0")) as (one, other, again):
         assert one == again != other
         assert types(other)["token_embd.weight"] == "Q8_0"
         assert len(list(one.parent.iterdir())) == 2
-    with pytest.raises(OutputError, match="no such type"), shaped(BASE, ("Q4_0", "Q9_X")):
+    with pytest.raises(OutputError, match="no such type"), temporary_shape_models(BASE, ("Q4_0", "Q9_X")):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -101,7 +101,7 @@ def test_a_stretched_base_has_its_rotary_factors(tmp_path):
 
     architecture = replace(TINY.all_layers, scaling=Llama3Scaling(32.0, 1.0, 4.0, 8192))
     plans = _plans(architecture, "Q8_0")
-    random_model.write_planned(tmp_path / "long.gguf", architecture, plans)
+    random_model.write_planned_model(tmp_path / "long.gguf", architecture, plans)
     (tensor,) = (
         t for t in read_header(tmp_path / "long.gguf").tensors.values() if t.name == "rope_freqs.weight"
     )
@@ -110,7 +110,7 @@ def test_a_stretched_base_has_its_rotary_factors(tmp_path):
     with Engine(tmp_path / "long.gguf", context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()
     again = tmp_path / "again.gguf"
-    random_model.write_planned(again, architecture, _plans(architecture, str(tmp_path / "long.gguf")))
+    random_model.write_planned_model(again, architecture, _plans(architecture, str(tmp_path / "long.gguf")))
     assert types(again) == types(tmp_path / "long.gguf")
 
 

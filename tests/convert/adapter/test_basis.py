@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from peft import LoraConfig, PeftModel, TinyLoraConfig, get_peft_model
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.basis import Origin, make_basis, modules_of, read_basis, write_basis
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis, modules_of, read_basis, write_basis
 from thirteen.convert.adapter.tinylora_folder import numbers_of, write_folder
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
@@ -17,8 +17,8 @@ from .test_deterministic_svd import DECOMPOSERS, rows_of
 NUMBERS = np.random.default_rng(3).normal(0, 0.3, 13).astype(np.float32)
 
 
-def origin(base) -> Origin:
-    return Origin("tiny", open_checkpoint(base).sha256())
+def origin(base) -> BasisOrigin:
+    return BasisOrigin("tiny", open_checkpoint(base).sha256())
 
 
 @pytest.fixture(scope="module")

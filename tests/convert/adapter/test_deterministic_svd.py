@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.adapter.deterministic_svd import leading
+from thirteen.convert.adapter.deterministic_svd import leading_factors
 
 Decomposed = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -78,8 +78,8 @@ MATRICES = {
 def test_whoever_decomposes_a_matrix_the_directions_are_the_same(name, decompose, flip):
     """Signs as the library left them would turn the meaning of the numbers round; so would a rotation."""
     weight = MATRICES[name]
-    b, a = leading(weight, 2)
-    b_other, a_other = leading(weight, 2, rows_of(decompose, flip))
+    b, a = leading_factors(weight, 2)
+    b_other, a_other = leading_factors(weight, 2, rows_of(decompose, flip))
     mixed = np.array([[0.3, -1.2], [0.7, 0.1]])
     delta, other = b @ mixed @ a, b_other @ mixed @ a_other
     assert np.abs(delta - other).max() <= 2.0**-9 * np.abs(delta).max()
@@ -88,13 +88,13 @@ def test_whoever_decomposes_a_matrix_the_directions_are_the_same(name, decompose
 @pytest.mark.parametrize("name", ["tall", "wide", "equal values"])
 def test_the_factors_are_the_truncated_matrix(name):
     weight = MATRICES[name]
-    b, a = leading(weight, 2)
+    b, a = leading_factors(weight, 2)
     left, sizes, right = np.linalg.svd(weight, full_matrices=False)
     assert np.allclose(b @ a, left[:, :2] * sizes[:2] @ right[:2], atol=1e-6)
     assert np.allclose(np.linalg.norm(a, axis=1), np.sqrt(sizes[:2]), rtol=1e-5)
 
 
 def test_a_rank_beyond_the_matrix_is_cut():
-    b, a = leading(MATRICES["zero"], 9)
+    b, a = leading_factors(MATRICES["zero"], 9)
     assert (b.shape, a.shape) == ((8, 5), (5, 5))
     assert not a.any()

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from thirteen.convert.adapter.bech32 import ALPHABET, checksum, holds, to_bytes, to_symbols
+from thirteen.convert.adapter.bech32 import ALPHABET, bech32m_checksum, checksum_holds, to_bytes, to_symbols
 from thirteen.convert.adapter.short_code import (
     ShortCode,
     as_bfloat16,
-    decode,
-    encode,
+    base_mark,
+    decode_short_code,
+    encode_short_code,
     looks_like_code,
-    mark_of,
 )
 from thirteen.errors import AdapterError
 
-MARK = mark_of("9f" * 32)
+MARK = base_mark("9f" * 32)
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9.-]{0,19}", fullmatch=True)
 NUMBERS = arrays.arrays(np.float32, 13, elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
 V = np.random.default_rng(1).normal(0, 0.05, 13).astype(np.float32)
-CODES = [encode(ShortCode("smollm2-135m", MARK, V, exact)) for exact in (False, True)]
+CODES = [encode_short_code(ShortCode("smollm2-135m", MARK, V, exact)) for exact in (False, True)]
 
 
 def test_the_checksum_is_that_of_bip_350():
@@ -35,8 +35,8 @@ def test_the_checksum_is_that_of_bip_350():
     ):
         label, _, rest = text.rpartition("1")
         symbols = [ALPHABET.index(one) for one in rest]
-        assert holds(label, symbols)
-        assert checksum(label, symbols[:-6]) == symbols[-6:]
+        assert checksum_holds(label, symbols)
+        assert bech32m_checksum(label, symbols[:-6]) == symbols[-6:]
 
 
 @given(st.binary(max_size=60))
@@ -49,17 +49,17 @@ def test_a_code_is_exact_in_bfloat16_and_fits_a_message(name, numbers):
     kept = as_bfloat16(numbers)
     if not np.isfinite(kept).all():  # the largest float32 are beyond bfloat16
         return
-    text = encode(ShortCode(name, MARK, numbers))
-    read = decode(text)
+    text = encode_short_code(ShortCode(name, MARK, numbers))
+    read = decode_short_code(text)
     assert (read.name, read.mark, read.exact) == (name, MARK, False)
     assert read.numbers.tobytes() == kept.tobytes()
     assert len(text) <= 80
-    assert decode(text.upper()).numbers.tobytes() == kept.tobytes()
+    assert decode_short_code(text.upper()).numbers.tobytes() == kept.tobytes()
 
 
 @given(NUMBERS)
 def test_a_code_is_exact_in_float32_if_asked(numbers):
-    read = decode(encode(ShortCode("a", MARK, numbers, exact=True)))
+    read = decode_short_code(encode_short_code(ShortCode("a", MARK, numbers, exact=True)))
     assert read.exact and read.numbers.tobytes() == numbers.tobytes()
 
 
@@ -83,7 +83,7 @@ def test_no_changed_character_goes_unnoticed(code):
         if changed.strip() == code:
             continue
         with pytest.raises(AdapterError):
-            decode(changed)
+            decode_short_code(changed)
 
 
 @pytest.mark.parametrize("code", CODES, ids=["bfloat16", "float32"])
@@ -92,10 +92,10 @@ def test_swapped_lost_and_doubled_characters_are_noticed(code):
     for place in range(start, len(code) - 1):
         if code[place] != code[place + 1]:
             with pytest.raises(AdapterError):
-                decode(code[:place] + code[place + 1] + code[place] + code[place + 2 :])
+                decode_short_code(code[:place] + code[place + 1] + code[place] + code[place + 2 :])
         for wrong in (code[:place] + code[place + 1 :], code[:place] + code[place] + code[place:]):
             with pytest.raises(AdapterError):
-                decode(wrong)
+                decode_short_code(wrong)
 
 
 @pytest.mark.parametrize(
@@ -114,23 +114,23 @@ def test_swapped_lost_and_doubled_characters_are_noticed(code):
 def test_what_is_no_code_is_refused(text, says):
     assert looks_like_code(text)
     with pytest.raises(AdapterError, match=says):
-        decode(text)
+        decode_short_code(text)
 
 
 def test_a_kind_of_a_later_version_is_refused():
     symbols = [7, *map(ALPHABET.index, MARK), *to_symbols(bytes(26))]
     label = "t13:a"
-    text = "".join(ALPHABET[one] for one in [*symbols, *checksum(label, symbols)])
+    text = "".join(ALPHABET[one] for one in [*symbols, *bech32m_checksum(label, symbols)])
     with pytest.raises(AdapterError, match="this version"):
-        decode(f"{label}:{text}")
+        decode_short_code(f"{label}:{text}")
 
 
 @pytest.mark.parametrize("name", ["", "a" * 21, "A", "a:b", "-a"])
 def test_a_name_that_no_code_takes_is_refused(name):
     with pytest.raises(AdapterError, match="a code takes"):
-        encode(ShortCode(name, MARK, V))
+        encode_short_code(ShortCode(name, MARK, V))
 
 
 def test_numbers_that_are_not_finite_are_refused():
     with pytest.raises(AdapterError, match="not finite"):
-        encode(ShortCode("a", MARK, np.array([np.inf], np.float32)))
+        encode_short_code(ShortCode("a", MARK, np.array([np.inf], np.float32)))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from thirteen.convert.adapter.torch_random import normal
+from thirteen.convert.adapter.torch_random import torch_normal
 
 
 # Below 16 numbers PyTorch draws one by one; above, by blocks of 16, the last of which may overlap another.
@@ -12,7 +12,7 @@ from thirteen.convert.adapter.torch_random import normal
 )
 @pytest.mark.parametrize("seed", [0, 42, 2**32 - 1, 2**32 + 7, 2**63 - 1])
 def test_the_numbers_are_pytorchs(seed: int, shape: tuple[int, ...]) -> None:
-    made = normal(seed, 0.5**0.5, shape)
+    made = torch_normal(seed, 0.5**0.5, shape)
     wanted = torch.normal(0.0, 0.5**0.5, shape, generator=torch.Generator().manual_seed(seed)).numpy()
     assert made.dtype == np.float32
     np.testing.assert_allclose(made, wanted, rtol=0, atol=5e-7)

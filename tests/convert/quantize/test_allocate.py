@@ -6,13 +6,13 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.convert.quantize.plan import Option, allocate
+from thirteen.convert.quantize.plan import TypeOption, allocate_types
 from thirteen.errors import OutputError
 
 TYPES = (Type.Q2_K, Type.Q4_K, Type.Q8_0)
 number = st.integers(1, 50)
 option = st.builds(
-    lambda type_, size, loss, cost: Option(type_, 32 * size, loss / 7, float(cost)),
+    lambda type_, size, loss, cost: TypeOption(type_, 32 * size, loss / 7, float(cost)),
     st.sampled_from(TYPES),
     number,
     number,
@@ -33,16 +33,16 @@ def test_it_is_the_best_of_all_choices_within_the_budget(options, units):
     fitting = [c for c in product(*options.values()) if sum(o.nbytes for o in c) <= budget]
     if not fitting:
         with pytest.raises(OutputError, match="smallest possible"):
-            allocate(options, budget)
+            allocate_types(options, budget)
         return
-    nbytes, loss = totals(allocate(options, budget))
+    nbytes, loss = totals(allocate_types(options, budget))
     assert nbytes <= budget
     assert loss == pytest.approx(min(sum(o.loss for o in c) for c in fitting))
 
 
 @given(models, st.integers(250, 300), st.integers(0, 50))
 def test_more_bytes_are_never_more_loss(options, units, more):
-    small, large = (totals(allocate(options, 32 * n))[1] for n in (units, units + more))
+    small, large = (totals(allocate_types(options, 32 * n))[1] for n in (units, units + more))
     assert large <= small + 1e-9
 
 
@@ -51,18 +51,20 @@ def test_the_order_of_tensors_does_not_matter(options, random, eagerness):
     names = list(options)
     random.shuffle(names)
     shuffled = {name: options[name] for name in names}
-    assert allocate(options, 8000, eagerness=eagerness) == allocate(shuffled, 8000, eagerness=eagerness)
+    assert allocate_types(options, 8000, eagerness=eagerness) == allocate_types(
+        shuffled, 8000, eagerness=eagerness
+    )
 
 
 @given(models)
 def test_at_least_the_bytes_asked_for_are_used_where_that_can_be(options):
     most = sum(max(o.nbytes for o in of) for of in options.values())
-    kept = totals(allocate(options, most, least=32))
+    kept = totals(allocate_types(options, most, least=32))
     assert 32 <= kept[0] <= most
 
 
 def test_eagerness_for_speed_takes_the_quicker_type():
-    quick, exact = Option(Type.Q4_0, 320, 1.1, 1.0), Option(Type.Q4_K, 320, 1.0, 2.0)
+    quick, exact = TypeOption(Type.Q4_0, 320, 1.1, 1.0), TypeOption(Type.Q4_K, 320, 1.0, 2.0)
     options = {f"blk.{i}": [quick, exact] for i in range(8)}
-    assert set(allocate(options, 9000).values()) == {exact}
-    assert set(allocate(options, 9000, eagerness=2.0).values()) == {quick}
+    assert set(allocate_types(options, 9000).values()) == {exact}
+    assert set(allocate_types(options, 9000, eagerness=2.0).values()) == {quick}

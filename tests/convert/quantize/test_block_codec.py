@@ -5,8 +5,8 @@ import pytest
 from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
-from thirteen.convert.quantize.block_codec import layout
-from thirteen.convert.quantize.ggml import quantize
+from thirteen.convert.quantize.block_codec import block_layout
+from thirteen.convert.quantize.ggml import quantize_rows
 
 SCALAR = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
 SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
@@ -16,9 +16,9 @@ SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 def test_a_block_is_scale_times_level_plus_offset_and_takes_other_codes(name):
     type_, random = Type[name], np.random.default_rng(13)
     rows = random.standard_normal((8, 512)).astype(np.float32)
-    data = np.frombuffer(quantize(rows, type_, "test"), np.uint8).reshape(8, -1)
+    data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(8, -1)
     blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
-    kept = layout(type_)
+    kept = block_layout(type_)
     scales, offsets = (np.repeat(of, kept.group, -1) for of in kept.scales(blocks))
     codes = kept.codes(blocks)
     assert np.array_equal((kept.levels[codes] * scales + offsets).reshape(8, -1), dequantize(data, type_))
@@ -33,4 +33,4 @@ def test_a_block_is_scale_times_level_plus_offset_and_takes_other_codes(name):
 
 
 def test_types_with_a_codebook_have_no_layout():
-    assert layout(Type.IQ3_S) is None
+    assert block_layout(Type.IQ3_S) is None

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
-from thirteen.convert.quantize.ggml import quantize
+from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.tensors import TYPES
 from thirteen.errors import CheckpointError, OutputError
 
@@ -44,7 +44,7 @@ def whole(rows: np.ndarray, type_: Type) -> bytes:
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
 def test_blocks_of_rows_are_the_bytes_of_one_call_and_near_the_original(name: str) -> None:
     rows, type_ = weights(), TYPES[name]
-    made = b"".join(quantize(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
+    made = b"".join(quantize_rows(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
     assert made == whole(rows, type_)
     back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
     assert np.linalg.norm(back - rows) <= ERRORS[name] * np.linalg.norm(rows)
@@ -53,7 +53,7 @@ def test_blocks_of_rows_are_the_bytes_of_one_call_and_near_the_original(name: st
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
 def test_a_type_that_needs_an_importance_matrix_is_refused_by_name(name: str) -> None:
     with pytest.raises(OutputError, match=rf"w: {name} needs an importance matrix"):
-        quantize(weights(), TYPES[name], "w")
+        quantize_rows(weights(), TYPES[name], "w")
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
@@ -62,7 +62,7 @@ def test_a_value_that_is_not_finite_is_refused(name: str, value: float) -> None:
     rows = weights(2)
     rows[1, 300] = value
     with pytest.raises(CheckpointError, match="w: holds a value that is not finite"):
-        quantize(rows, TYPES[name], "w")
+        quantize_rows(rows, TYPES[name], "w")
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
@@ -72,7 +72,7 @@ def test_a_value_that_the_type_cannot_hold_is_refused_and_no_other_becomes_infin
         rows = weights(2)
         rows[1, 300] = value
         try:
-            made = quantize(rows, TYPES[name], "w")
+            made = quantize_rows(rows, TYPES[name], "w")
         except CheckpointError as failure:
             assert value == 1e30
             assert "more than" in str(failure)
@@ -83,8 +83,8 @@ def test_a_value_that_the_type_cannot_hold_is_refused_and_no_other_becomes_infin
 
 def test_vectors_and_rows_that_do_not_lie_in_order_are_written_in_order() -> None:
     rows = weights()
-    assert quantize(rows[0], Type.F32, "w") == rows[0].tobytes()
+    assert quantize_rows(rows[0], Type.F32, "w") == rows[0].tobytes()
     turned = np.ascontiguousarray(rows.T).T
     assert not turned.flags.c_contiguous
     for type_ in (Type.F32, Type.Q8_0):
-        assert quantize(turned, type_, "w") == quantize(rows, type_, "w")
+        assert quantize_rows(turned, type_, "w") == quantize_rows(rows, type_, "w")

@@ -7,8 +7,8 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.covariance import Covariance
-from thirteen.convert.quantize.ggml import quantize
-from thirteen.convert.quantize.gptq import DAMPING, feedback, round_with_feedback
+from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.gptq import DAMPING, error_feedback, gptq_round
 from thirteen.errors import ModelFileError
 
 SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q3_K", "Q2_K", "Q6_K", "IQ4_XS", "MXFP4"]
@@ -31,7 +31,7 @@ def in_blocks(whole, width, rank):
 
 
 def rounded(rows, type_):
-    return np.frombuffer(quantize(rows, type_, "test"), np.uint8).reshape(len(rows), -1)
+    return np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(len(rows), -1)
 
 
 def error(whole, rows, data, type_):
@@ -44,7 +44,7 @@ def test_the_outputs_error_falls(name):
     whole = correlated(512)
     rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
     blocks = rounded(rows, Type[name])
-    better = round_with_feedback(rows, blocks, Type[name], feedback(in_blocks(whole, 256, 12)))
+    better = gptq_round(rows, blocks, Type[name], error_feedback(in_blocks(whole, 256, 12)))
     assert error(whole, rows, better, Type[name]) < 0.8 * error(whole, rows, blocks, Type[name])
 
 
@@ -54,7 +54,7 @@ def test_what_couples_the_blocks_helps_as_much_as_one_block_would():
     blocks = rounded(rows, Type.Q4_0)
 
     def after(covariance):
-        better = round_with_feedback(rows, blocks, Type.Q4_0, feedback(covariance))
+        better = gptq_round(rows, blocks, Type.Q4_0, error_feedback(covariance))
         return error(whole, rows, better, Type.Q4_0)
 
     apart, coupled, one = (after(in_blocks(whole, *of)) for of in ((64, 0), (64, 12), (512, 0)))
@@ -71,7 +71,7 @@ def test_what_the_later_blocks_leave_is_what_is_counted(seed, count, rank):
     own = np.eye(8, dtype=np.float32) * random.uniform(0.5, 2, (count, 1, 1)).astype(np.float32)
     parts = low.reshape(count, 8, rank)
     covariance = Covariance(own + parts @ parts.transpose(0, 2, 1), low)
-    found = feedback(covariance)
+    found = error_feedback(covariance)
     whole = (low @ low.T).astype(np.float64)
     for block in range(count):
         span = slice(8 * block, 8 * block + 8)
@@ -94,7 +94,7 @@ def test_a_small_delta_along_a_direction_comes_through_where_it_is_stressed(name
 
     def slope(covariance):
         shown = (
-            dequantize(round_with_feedback(base + delta, data, Type[name], feedback(covariance)), Type[name])
+            dequantize(gptq_round(base + delta, data, Type[name], error_feedback(covariance)), Type[name])
             - base
         )
         return float(((shown @ whole) * delta).sum() / ((delta @ whole) * delta).sum())
@@ -114,10 +114,10 @@ def test_a_covariance_times_vectors_is_that_of_the_whole():
 
 
 def test_without_correlation_nothing_is_passed_on():
-    found = feedback(Covariance(np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
+    found = error_feedback(Covariance(np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
     assert np.array_equal(found.upper, np.eye(32)[None])
 
 
 def test_what_is_no_covariance_is_refused():
     with pytest.raises(ModelFileError, match="negative variances"):
-        feedback(Covariance(-np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
+        error_feedback(Covariance(-np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))

@@ -5,7 +5,7 @@ from math import prod
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape
-from thirteen.convert.tensors import TYPES, TensorSpec, parse_type, uniform
+from thirteen.convert.tensors import TYPES, TensorSpec, parse_type, plan_uniform
 from thirteen.errors import OutputError
 
 # The right-hand sides of `tensor_type_fallback` in llama.cpp's src/llama-quant.cpp
@@ -16,7 +16,7 @@ FALLBACK |= {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 
 def planned(columns: int, name: str) -> str:
-    (plan,) = uniform([TensorSpec("a", "b", (3, columns))], parse_type(name))
+    (plan,) = plan_uniform([TensorSpec("a", "b", (3, columns))], parse_type(name))
     return plan.type.name
 
 
@@ -31,7 +31,7 @@ def test_rows_that_fit_no_block_fall_back_as_in_llama_cpp(name: str) -> None:
 @pytest.mark.parametrize("name", TYPES)
 def test_bytes_are_those_of_the_gguf_package(name: str) -> None:
     for shape in ((5, 512), (5, 288), (5, 100), (512,)):
-        (plan,) = uniform([TensorSpec("a", "b", shape)], TYPES[name])
+        (plan,) = plan_uniform([TensorSpec("a", "b", shape)], TYPES[name])
         assert plan.nbytes == (
             prod(quant_shape_to_byte_shape(shape, plan.type))
             if plan.type not in (Type.F32, Type.F16)

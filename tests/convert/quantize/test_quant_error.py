@@ -11,11 +11,11 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.costs import CostTable
-from thirteen.convert.quantize.ggml import quantize
-from thirteen.convert.quantize.gptq import Feedbacks
+from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.gptq import FeedbackCache
 from thirteen.convert.quantize.importance import Importance
-from thirteen.convert.quantize.quant_error import measure
-from thirteen.convert.quantize.size_planner import measure_all
+from thirteen.convert.quantize.quant_error import measure_types
+from thirteen.convert.quantize.size_planner import measure_all_types
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
 
@@ -55,14 +55,15 @@ MATRIX = Matrix()
 def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) -> dict[Type, float]:
     spec = TensorSpec(name, name, (ROWS, COLUMNS))
     return {
-        o.type: o.loss for o in measure(spec, MATRIX, importance, Feedbacks(importance), COSTS, tied=tied)
+        o.type: o.loss
+        for o in measure_types(spec, MATRIX, importance, FeedbackCache(importance), COSTS, tied=tied)
     }
 
 
 def relative_error(type_: Type, rows: np.ndarray) -> float:
     """By ggml, with all inputs alike."""
     alike = np.ones(COLUMNS, np.float32)
-    data = np.frombuffer(quantize(rows, type_, "test", alike), np.uint8).reshape(len(rows), -1)
+    data = np.frombuffer(quantize_rows(rows, type_, "test", alike), np.uint8).reshape(len(rows), -1)
     return float(np.square(dequantize(data, type_) - rows).sum() / np.square(rows).sum())
 
 
@@ -115,7 +116,7 @@ def test_a_model_is_tied_that_has_no_output_matrix_and_look_ups_cost_no_time(tie
     names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:
-        options = measure_all(specs, MATRIX, IMPORTANCE, COSTS, pool, lambda done, total: None)
+        options = measure_all_types(specs, MATRIX, IMPORTANCE, COSTS, pool, lambda done, total: None)
     for name, of in options.items():
         assert {o.type: o.loss for o in of} == losses(IMPORTANCE, name, tied=tied)
         assert all((o.cost > 0) == (tied or name == OUTPUT) for o in of)

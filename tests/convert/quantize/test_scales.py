@@ -6,11 +6,11 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.convert.quantize.block_codec import layout
+from thirteen.convert.quantize.block_codec import block_layout
 from thirteen.convert.quantize.covariance import Covariance
-from thirteen.convert.quantize.ggml import quantize
-from thirteen.convert.quantize.gptq import feedback, round_with_feedback
-from thirteen.convert.quantize.scales import scaled_blocks
+from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.gptq import error_feedback, gptq_round
+from thirteen.convert.quantize.scales import fit_scales
 
 QUICK = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
 
@@ -20,7 +20,7 @@ def nearest(rows, blocks, type_):
     apart = Covariance(
         np.eye(rows.shape[1], dtype=np.float32)[None], np.zeros((rows.shape[1], 0), np.float32)
     )
-    return dequantize(round_with_feedback(rows, blocks, type_, feedback(apart)), type_)
+    return dequantize(gptq_round(rows, blocks, type_, error_feedback(apart)), type_)
 
 
 @pytest.mark.parametrize("name", QUICK)
@@ -28,10 +28,10 @@ def test_they_round_as_well_as_ggmls(name):
     random = np.random.default_rng(1)
     rows = random.standard_t(5, (64, 512)).astype(np.float32)
     importance = random.gamma(1, size=512).astype(np.float32)
-    ggml = np.frombuffer(quantize(rows, Type[name], "test", importance), np.uint8).reshape(64, -1)
+    ggml = np.frombuffer(quantize_rows(rows, Type[name], "test", importance), np.uint8).reshape(64, -1)
     ours, theirs = (
         (np.square(nearest(rows, blocks, Type[name]) - rows) @ importance).sum()
-        for blocks in (scaled_blocks(rows, Type[name], importance), ggml)
+        for blocks in (fit_scales(rows, Type[name], importance), ggml)
     )
     assert ours < 1.05 * theirs
 
@@ -44,7 +44,7 @@ def test_any_weights_have_scales(name, seed, scale, sign):
     rows = np.random.default_rng(seed).standard_normal((4, 256)).astype(np.float32)
     rows = np.clip((np.abs(rows) if sign else rows) * np.float32(scale), -6e4, 6e4)
     rows[1] = scale
-    found = nearest(rows, scaled_blocks(rows, Type[name], np.ones(256, np.float32)), Type[name])
+    found = nearest(rows, fit_scales(rows, Type[name], np.ones(256, np.float32)), Type[name])
     assert np.isfinite(found).all()
     assert np.abs(found - rows).max() <= 0.5 * np.abs(rows).max() + 1e-6
 
@@ -52,5 +52,5 @@ def test_any_weights_have_scales(name, seed, scale, sign):
 def test_the_types_that_ggml_searches_quickly_are_left_to_it():
     rows, importance = np.ones((1, 256), np.float32), np.ones(256, np.float32)
     for name in ("Q4_0", "Q3_K", "Q6_K", "IQ3_S"):
-        assert scaled_blocks(rows, Type[name], importance) is None
-    assert all(layout(Type[name]) for name in QUICK)
+        assert fit_scales(rows, Type[name], importance) is None
+    assert all(block_layout(Type[name]) for name in QUICK)

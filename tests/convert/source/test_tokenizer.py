@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from gguf import TokenType
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.engine.chat_template import ChatTemplate, Prompter
+from thirteen.runtime.engine.chat_template import ChatTemplate, PromptEncoder
 from thirteen.runtime.llama.model import Model
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -292,7 +292,7 @@ def test_conversations_are_rendered_as_by_transformers(chat: Chat, messages: lis
 
 @pytest.mark.parametrize("system", [None, SYSTEM["content"]])
 def test_questions_have_the_token_ids_of_transformers(chat: Chat, system: str | None) -> None:
-    prompter = Prompter(chat.pair.model, chat.template)
+    prompter = PromptEncoder(chat.pair.model, chat.template)
     before = [{"role": "system", "content": system}] if system else []
     for question in (*QUESTIONS, *tokenizer_texts.PROSE):
         expected = chat.expected([*before, {"role": "user", "content": question}], tokenize=True)

@@ -7,12 +7,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from thirteen.errors import DownloadError, OutputError, ThirteenError
-from thirteen.models.rows import Row, read_rows
+from thirteen.models.rows import TrainingRow, read_rows
 from thirteen.models.training.distill import Distilled, Teacher, distill
 
 from ...commands import Commands
 
-ROWS = [Row(f"What is {n} and {n}?", "", str(2 * n)) for n in range(2, 8)]
+ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(2, 8)]
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -58,7 +58,7 @@ def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["answer"] for line in lines] == ["4", "6", "8", "12", "14"]
     assert {line["teacher"] for line in lines} == {"wise"}
-    assert read_rows(out)[0] == Row(ROWS[0].question, "It is 2+2 = 4.\n#### 4", "4")
+    assert read_rows(out)[0] == TrainingRow(ROWS[0].question, "It is 2+2 = 4.\n#### 4", "4")
     path, key, body = server.asked[0]
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "wise")
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.errors import ThirteenError
-from thirteen.models.rows import Row
+from thirteen.models.rows import TrainingRow
 from thirteen.models.training import grpo
 from thirteen.models.training.grpo import Rollouts, reinforce, reward
 from thirteen.models.training.recipe import RECIPES
@@ -17,7 +17,7 @@ def test_the_reward_is_for_a_right_final_answer():
 
 def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
     """The toy task: a random model is to say a 7. One of its 272 tokens is one; others make other numbers."""
-    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
     result = reinforce(
@@ -39,7 +39,7 @@ def raise_killed(*_):
 
 
 def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path):
-    rows = [Row(f"Say a number, {n}.", "", "7") for n in range(8)]
+    rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
 
@@ -70,7 +70,10 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
 
 
 def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_path, monkeypatch):
-    rows, rollouts = [Row("Say a number.", "", "7")], Rollouts(steps=3, questions=1, completions=4, tokens=2)
+    rows, rollouts = (
+        [TrainingRow("Say a number.", "", "7")],
+        Rollouts(steps=3, questions=1, completions=4, tokens=2),
+    )
     recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
 
     def run(folder):

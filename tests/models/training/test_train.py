@@ -5,25 +5,25 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from thirteen.convert.adapter.basis import Origin, make_basis
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis
 from thirteen.convert.adapter.tinylora_folder import numbers_of
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
-from thirteen.models.rows import Row, split
+from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.models.training import train as training
-from thirteen.models.training.attach import attach, trained_numbers
-from thirteen.models.training.base_model import load
-from thirteen.models.training.examples import Example, batches, encode, measure
+from thirteen.models.training.attach import attach_adapter, trained_numbers
+from thirteen.models.training.base_model import load_base_model
+from thirteen.models.training.examples import Example, batches, encode_example, held_out_losses
 from thirteen.models.training.recipe import RECIPES
-from thirteen.models.training.resume import Checkpoints
+from thirteen.models.training.resume import TrainCheckpoint
 from thirteen.models.training.train import HeldOut, TrainResult
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
 from ...checkpoints import llama, save_model
 from ...commands import Commands
 
-ROWS = [Row(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
+ROWS = [TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
 RECIPE = replace(
     RECIPES["tinylora"], learning_rate=0.05, epochs=6, batch_rows=4, held_out=4, threads=1, max_tokens=200
 )
@@ -31,7 +31,7 @@ RECIPE = replace(
 
 @pytest.fixture(scope="module")
 def loaded(base):
-    return load(base("llama"))
+    return load_base_model(base("llama"))
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory) -> TrainResult:
     """A run on a tiny random Llama."""
-    rows, held = split(ROWS, 4, RECIPE.seed)
+    rows, held = split_rows(ROWS, 4, RECIPE.seed)
     out = tmp_path_factory.mktemp("train") / "adapter"
     checkpoint = open_checkpoint(base("llama"))
-    basis = make_basis(checkpoint, Origin("tiny", checkpoint.sha256()))
+    basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
     result = training.train(base("llama"), rows, held, out, recipe=RECIPE, basis=basis, base_id="some/base")
     return result
 
@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
     import torch
 
     model, tokenizer = loaded
-    example = encode(tokenizer, ROWS[0])
+    example = encode_example(tokenizer, ROWS[0])
     answer = tokenizer.decode(example.ids[example.prompt_tokens :])
     assert answer == "It is 2+2 = 4.\n#### 4<|im_end|>"
     assert tokenizer.decode(example.ids).endswith("assistant\n" + answer)
@@ -72,31 +72,31 @@ def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
             model(input_ids=torch.tensor([example.ids])).logits[0].log_softmax(-1)
         )  # (tokens, vocabulary)
     expected = -sum(logits[i - 1, example.ids[i]] for i in range(example.prompt_tokens, len(example.ids)))
-    assert measure(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
+    assert held_out_losses(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_a_row_costs_the_same_alone_as_padded_in_a_batch(loaded):
     """A padded batch whose padding is seen, or whose rows come back in another order, is off by a little."""
     model, tokenizer = loaded
-    rows = [Row("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
-    examples = [encode(tokenizer, row) for row in rows]
-    alone = measure(model, examples, batch_rows=1)
-    assert measure(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
+    rows = [TrainingRow("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
+    examples = [encode_example(tokenizer, row) for row in rows]
+    alone = held_out_losses(model, examples, batch_rows=1)
+    assert held_out_losses(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
 
 
 def test_thirteen_numbers_train_and_nothing_else_moves(base):
     import torch
 
-    model, tokenizer = load(base("llama"))
-    examples = [encode(tokenizer, row) for row in ROWS]
-    start = sum(measure(model, examples))
-    attach(model, RECIPE)
-    assert sum(measure(model, examples)) == pytest.approx(start, rel=1e-6)  # v starts at zero
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_example(tokenizer, row) for row in ROWS]
+    start = sum(held_out_losses(model, examples))
+    attach_adapter(model, RECIPE)
+    assert sum(held_out_losses(model, examples)) == pytest.approx(start, rel=1e-6)  # v starts at zero
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    losses = training.fit(model, examples, RECIPE).losses
+    losses = training.fit_adapter(model, examples, RECIPE).losses
     assert len(losses) == 18
     assert [p.numel() for p in model.parameters() if p.requires_grad] == [13]
-    assert sum(measure(model, examples)) < start * 0.99
+    assert sum(held_out_losses(model, examples)) < start * 0.99
     now = dict(model.named_parameters())
     assert all(torch.equal(weight, now[name]) and now[name].grad is None for name, weight in frozen.items())
 
@@ -106,12 +106,12 @@ def test_a_run_saves_what_it_measured(trained, base):
 
     result = trained
     assert (result.trained_numbers, result.rows, result.steps) == (13, 8, 12)
-    model, tokenizer = load(base("llama"))
-    _, held = split(ROWS, 4, RECIPE.seed)
-    examples = [encode(tokenizer, row) for row in held]
-    assert measure(model, examples) == pytest.approx(result.held_out.before, rel=1e-5)
+    model, tokenizer = load_base_model(base("llama"))
+    _, held = split_rows(ROWS, 4, RECIPE.seed)
+    examples = [encode_example(tokenizer, row) for row in held]
+    assert held_out_losses(model, examples) == pytest.approx(result.held_out.before, rel=1e-5)
     PeftModel.from_pretrained(model, result.folder)
-    assert measure(model, examples) == pytest.approx(result.held_out.after, rel=1e-5)
+    assert held_out_losses(model, examples) == pytest.approx(result.held_out.after, rel=1e-5)
 
 
 def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
@@ -132,7 +132,7 @@ def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
 
 def test_the_numbers_are_over_the_basis_so_that_a_code_can_hold_them(trained, base):
     checkpoint = open_checkpoint(base("llama"))
-    basis = make_basis(checkpoint, Origin("tiny", checkpoint.sha256()))
+    basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
     assert numbers_of(trained.folder, basis).any()
 
 
@@ -169,7 +169,7 @@ def test_trainable_counts_of_the_1b_shape():
     heads = {"num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(LlamaConfig(**shape, **heads, tie_word_embeddings=True))
-        attach(model.requires_grad_(False), RECIPES["lora"])
+        attach_adapter(model.requires_grad_(False), RECIPES["lora"])
     assert trained_numbers(model) == 704_512
 
 
@@ -186,15 +186,17 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
 
     def run(path, stop):
         torch.manual_seed(recipe.seed)
-        model, tokenizer = load(base("llama"))
-        attach(model, recipe)
-        examples = [encode(tokenizer, row) for row in ROWS]
+        model, tokenizer = load_base_model(base("llama"))
+        attach_adapter(model, recipe)
+        examples = [encode_example(tokenizer, row) for row in ROWS]
 
         def moved(done, total):
             if done == stop:
                 raise Killed
 
-        training.fit(model, examples, recipe, checkpoints=Checkpoints(path, "run", 2), moved=moved)
+        training.fit_adapter(
+            model, examples, recipe, checkpoints=TrainCheckpoint(path, "run", 2), moved=moved
+        )
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     whole = run(tmp_path / "whole", None)
@@ -208,11 +210,11 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
 def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
     losses = []
     for micro in (1, 3, 8):
-        model, tokenizer = load(base("llama"))
-        attach(model, RECIPE)
-        examples = [encode(tokenizer, row) for row in ROWS[:8]]
+        model, tokenizer = load_base_model(base("llama"))
+        attach_adapter(model, RECIPE)
+        examples = [encode_example(tokenizer, row) for row in ROWS[:8]]
         recipe = replace(RECIPE, epochs=4, batch_rows=8, micro_rows=micro)
-        losses.append(training.fit(model, examples, recipe).losses)
+        losses.append(training.fit_adapter(model, examples, recipe).losses)
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
     assert losses[0][-1] < losses[0][0]
@@ -221,23 +223,25 @@ def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
 @pytest.mark.parametrize(("content", "says"), [(b"", "damaged"), (b"PK", "damaged"), (None, "another base")])
 def test_a_checkpoint_that_cannot_be_gone_on_with(base, tmp_path, content, says):
     path = tmp_path / "checkpoint"
-    model, tokenizer = load(base("llama"))
-    attach(model, RECIPE)
-    examples = [encode(tokenizer, row) for row in ROWS]
-    training.fit(model, examples, replace(RECIPE, epochs=1), checkpoints=Checkpoints(path, "one", 1))
+    model, tokenizer = load_base_model(base("llama"))
+    attach_adapter(model, RECIPE)
+    examples = [encode_example(tokenizer, row) for row in ROWS]
+    training.fit_adapter(
+        model, examples, replace(RECIPE, epochs=1), checkpoints=TrainCheckpoint(path, "one", 1)
+    )
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ThirteenError, match=says):
-        training.fit(model, examples, RECIPE, checkpoints=Checkpoints(path, "other", 1))
+        training.fit_adapter(model, examples, RECIPE, checkpoints=TrainCheckpoint(path, "other", 1))
 
 
 def test_the_same_seed_gives_the_same_numbers(base):
     runs = []
     for _ in range(2):
-        model, tokenizer = load(base("llama"))
-        attach(model, RECIPE)
-        examples = [encode(tokenizer, row) for row in ROWS[:4]]
-        runs.append(training.fit(model, examples, replace(RECIPE, epochs=2)).losses)
+        model, tokenizer = load_base_model(base("llama"))
+        attach_adapter(model, RECIPE)
+        examples = [encode_example(tokenizer, row) for row in ROWS[:4]]
+        runs.append(training.fit_adapter(model, examples, replace(RECIPE, epochs=2)).losses)
     assert runs[0] == runs[1]
 
 
@@ -251,11 +255,11 @@ def test_the_interval_is_paired():
 
 
 def test_split_and_batches_keep_every_row_once():
-    rows, held = split(ROWS, 5, seed=1)
+    rows, held = split_rows(ROWS, 5, seed=1)
     assert len(held) == 5
     assert sorted(rows + held, key=ROWS.index) == ROWS
-    assert split(ROWS, 5, seed=1) == (rows, held)
-    assert split(ROWS, 5, seed=2) != (rows, held)
+    assert split_rows(ROWS, 5, seed=1) == (rows, held)
+    assert split_rows(ROWS, 5, seed=2) != (rows, held)
     examples = [Example([0] * n, 1) for n in range(2, 100)]
     cut = batches(examples, 8, seed=3)
     assert sorted((e for batch in cut for e in batch), key=lambda e: len(e.ids)) == examples
@@ -264,7 +268,7 @@ def test_split_and_batches_keep_every_row_once():
 
 
 def test_the_final_line_is_what_the_answer_parser_reads_first():
-    assert final_answer(Row("q", "so 3 of 8 are left", "1,234").target) == Fraction(1234)
+    assert final_answer(TrainingRow("q", "so 3 of 8 are left", "1,234").target) == Fraction(1234)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +326,7 @@ def test_flags_that_cannot_work(tmp_path, thirteen, base, data, flags, message):
 
 def test_a_base_that_is_none(tmp_path):
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
-        load(tmp_path / "nowhere")
+        load_base_model(tmp_path / "nowhere")
 
 
 def test_a_target_that_cannot_be_made(tmp_path, base):
@@ -340,24 +344,24 @@ def test_a_base_without_a_chat_template(tmp_path, base):
     config.pop("chat_template", None)
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="no chat template"):
-        load(folder)
+        load_base_model(folder)
 
 
 def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
     """transformers' own reading of a GGUF forgets that each digit is a token."""
     folder = save_model(tmp_path / "base", llama(), rules="smollm")
     convert(folder, tmp_path / "base.gguf", type_="F32")
-    (model, tokenizer), (same, twin) = load(folder), load(tmp_path / "base.gguf")
-    rows = [*ROWS, Row("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
-    examples = [encode(tokenizer, row) for row in rows]
-    assert examples == [encode(twin, row) for row in rows]
-    assert measure(model, examples) == pytest.approx(measure(same, examples), rel=1e-5)
+    (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
+    rows = [*ROWS, TrainingRow("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
+    examples = [encode_example(tokenizer, row) for row in rows]
+    assert examples == [encode_example(twin, row) for row in rows]
+    assert held_out_losses(model, examples) == pytest.approx(held_out_losses(same, examples), rel=1e-5)
 
 
 def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, base):
     convert(base("llama"), tmp_path / "base.gguf", type_="F32")
     with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
-        load(tmp_path / "base.gguf")
+        load_base_model(tmp_path / "base.gguf")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
@@ -366,7 +370,7 @@ def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
     monkeypatch.setattr(training, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
     examples = [Example([0] * 4, 2)] * 8
     with pytest.raises(ThirteenError, match=r"became nan: lower --learning-rate 0\.05"):
-        training.fit(torch.nn.Linear(2, 2), examples, RECIPE)
+        training.fit_adapter(torch.nn.Linear(2, 2), examples, RECIPE)
 
 
 def test_importing_the_module_is_cheap():

@@ -2,24 +2,24 @@
 
 import numpy as np
 import pytest
-from thirteen.convert.adapter.basis import Origin, make_basis
-from thirteen.convert.adapter.candidate_lora import CandidateFile
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis
+from thirteen.convert.adapter.candidate_lora import CandidateLora
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.adapter.tinylora_folder import write_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, RequestError, ThirteenError
-from thirteen.models.rows import Row
+from thirteen.models.rows import TrainingRow
 from thirteen.models.tuning import objective as judging
-from thirteen.models.tuning.cma_search import Settings
-from thirteen.models.tuning.initial_sigma import first_step
-from thirteen.models.tuning.objective import SCORES, Asking, EngineJudge, is_right
-from thirteen.models.tuning.tune import Data, Machine, tune
+from thirteen.models.tuning.cma_search import SearchSettings
+from thirteen.models.tuning.initial_sigma import initial_sigma
+from thirteen.models.tuning.objective import SCORES, AnswerSettings, EngineObjective, is_right
+from thirteen.models.tuning.tune import EngineSettings, TuneData, tune
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
 
 V = np.random.default_rng(3).normal(0, 1.0, 13)
-ROWS = [Row(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
+ROWS = [TrainingRow(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
 ROOM = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 0}
 
 
@@ -32,7 +32,7 @@ def model(request, base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def basis(model):
-    return make_basis(open_checkpoint(model), Origin("tiny", "0"))
+    return make_basis(open_checkpoint(model), BasisOrigin("tiny", "0"))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_candidate_is_the_adapter_that_its_folder_exports(model, basis, tmp_pa
     """Rows of q and k in the other order would be another adapter, and a plausible one."""
     write_folder(basis, V.astype(np.float32), tmp_path / "folder", "tiny")
     export_adapter(tmp_path / "folder", model, tmp_path / "exported.gguf")
-    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+    with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         file.write(np.ones(13, np.float32))
         file.write(V.astype(np.float32))
         prompt = tuple(b"Why is the sky blue?")
@@ -60,7 +60,7 @@ def test_a_candidate_is_the_adapter_that_its_folder_exports(model, basis, tmp_pa
 
 def test_a_basis_of_another_shape_is_refused_by_name(basis, smollm2_path, tmp_path):
     with pytest.raises(AdapterError, match=r"the basis is of tiny: its 'model.layers.0.self_attn.q_proj'"):
-        CandidateFile(basis, open_checkpoint(smollm2_path), tmp_path / "candidate.gguf")
+        CandidateLora(basis, open_checkpoint(smollm2_path), tmp_path / "candidate.gguf")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_pairs_that_cannot_be_read_are_refused(engine, pair):
 
 
 def test_a_swapped_adapter_is_used_at_once_by_answers_and_likelihoods(engine, basis, model, tmp_path):
-    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+    with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         said = []
         for numbers in (V, -V, V):
             file.write(numbers.astype(np.float32))
@@ -113,7 +113,7 @@ def test_a_swapped_adapter_is_used_at_once_by_answers_and_likelihoods(engine, ba
 
 
 def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
-    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+    with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         with (
             Engine(model, **{**ROOM, "prefix_bytes": 1 << 20}) as engine,
             pytest.raises(RequestError, match="swap"),
@@ -131,9 +131,9 @@ def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
 @pytest.fixture
 def judge(engine, basis, model, tmp_path):
     def make(score):
-        return EngineJudge(engine, file, Asking(score, max_tokens=8))
+        return EngineObjective(engine, file, AnswerSettings(score, max_tokens=8))
 
-    with CandidateFile(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
+    with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         yield make
 
 
@@ -178,16 +178,16 @@ def test_what_an_answer_is_worth_is_beside_the_others():
 
 
 def test_an_answer_that_was_cut_short_is_not_right(engine):
-    row = Row("Say 1.", "", "1")
+    row = TrainingRow("Say 1.", "", "1")
     answer = engine.answer(row.question, max_tokens=4)
     assert answer.stop_reason == "length"
-    assert not is_right(answer, Row("", "", answer.value or "0"))
+    assert not is_right(answer, TrainingRow("", "", answer.value or "0"))
 
 
 def test_the_first_step_moves_the_model_as_far_as_wanted(engine, judge):
     made = judge("reference")
     small, large = (
-        first_step(engine, made, ROWS[:8], numbers=13, seed=1, wanted=wanted) for wanted in (0.001, 0.1)
+        initial_sigma(engine, made, ROWS[:8], numbers=13, seed=1, wanted=wanted) for wanted in (0.001, 0.1)
     )
     assert 3 < large / small < 30  # ten times, where the divergence is a square
 
@@ -201,11 +201,11 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
         return tune(
             model,
             basis,
-            Data(ROWS[:12], ROWS[12:16], ROWS[16:], questions=12),
+            TuneData(ROWS[:12], ROWS[12:16], ROWS[16:], questions=12),
             folder,
-            settings=Settings(generations=8, population=8, check_every=2, seed=3),
-            asking=Asking(max_tokens=8),
-            machine=Machine(1, 4, 128),
+            settings=SearchSettings(generations=8, population=8, check_every=2, seed=3),
+            asking=AnswerSettings(max_tokens=8),
+            machine=EngineSettings(1, 4, 128),
             step=True,
             told=told.append,
         )
@@ -228,4 +228,4 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
 
 def test_a_score_that_does_not_exist_is_refused():
     with pytest.raises(ThirteenError, match="--score 'best'"):
-        Asking("best")
+        AnswerSettings("best")

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from thirteen.errors import ThirteenError
 from thirteen.models.rows import read_rows
-from thirteen.models.tuning.synthetic_sums import sums
+from thirteen.models.tuning.synthetic_sums import draw_sums
 from thirteen.runtime.arithmetic.calculator import steps
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
@@ -23,27 +23,27 @@ def sign(row):
 
 
 def test_solutions_are_right_and_questions_hold_their_numbers():
-    for row in sums(500, 1):
+    for row in draw_sums(500, 1):
         (step,) = steps(row.solution)
         assert step.ok and final_answer(row.solution) == Fraction(row.answer) >= 1
         assert set(numbers(row)) == set(map(int, re.findall(r"\d+", row.question)))
 
 
 def test_no_question_comes_twice_and_all_kinds_come():
-    rows = sums(2_000, 1)
+    rows = draw_sums(2_000, 1)
     assert len({row.question for row in rows}) == 2_000
     assert {sign(row) for row in rows} == set("+-*/")
 
 
 def test_no_held_out_sum_is_among_the_others_whatever_the_seed():
-    seen = {(sign(row), numbers(row)) for seed in range(3) for row in sums(1_500, seed)}
-    held = {(sign(row), numbers(row)) for seed in range(3) for row in sums(500, seed, held_out=True)}
+    seen = {(sign(row), numbers(row)) for seed in range(3) for row in draw_sums(1_500, seed)}
+    held = {(sign(row), numbers(row)) for seed in range(3) for row in draw_sums(500, seed, held_out=True)}
     assert held and not seen & held
 
 
 def test_a_seed_gives_the_same_questions_and_another_gives_others():
-    assert sums(50, 1) == sums(60, 1)[:50] != sums(50, 2)
-    assert sums(1, 13)[0].question == (
+    assert draw_sums(50, 1) == draw_sums(60, 1)[:50] != draw_sums(50, 2)
+    assert draw_sums(1, 13)[0].question == (
         "David shares 40 stickers equally among 5 friends. How many stickers does each friend get?"
     )
 
@@ -51,7 +51,7 @@ def test_a_seed_gives_the_same_questions_and_another_gives_others():
 @pytest.mark.parametrize("count", [0, 100_001])
 def test_none_and_too_many_are_refused(count):
     with pytest.raises(ThirteenError, match=f"{count} sums"):
-        sums(count, 1)
+        draw_sums(count, 1)
 
 
 def test_the_command_writes_both_parts(tmp_path):
@@ -63,5 +63,5 @@ def test_the_command_writes_both_parts(tmp_path):
         str(tmp_path / "sums.jsonl"): 20,
         str(tmp_path / "sums-held-out.jsonl"): 5,
     }
-    assert read_rows(tmp_path / "sums.jsonl", ("solution", "answer")) == sums(20, 13)
+    assert read_rows(tmp_path / "sums.jsonl", ("solution", "answer")) == draw_sums(20, 13)
     assert refused.status == 2 and "does not exist" in refused.stderr

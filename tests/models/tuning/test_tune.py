@@ -11,25 +11,25 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 from thirteen.errors import OutputError, ThirteenError
-from thirteen.models.rows import Row
-from thirteen.models.tuning.cma_search import Check, Search, Settings
-from thirteen.models.tuning.heldout_cache import Outcomes
-from thirteen.models.tuning.objective import Spent
-from thirteen.models.tuning.paired_accuracy import Paired, bootstrapped
-from thirteen.models.tuning.tune import Data, search_for
-from thirteen.models.tuning.tuning_journal import FILE, Journal
+from thirteen.models.rows import TrainingRow
+from thirteen.models.tuning.cma_search import CheckScore, CmaSearch, SearchSettings
+from thirteen.models.tuning.heldout_cache import HeldOutCache
+from thirteen.models.tuning.objective import Cost
+from thirteen.models.tuning.paired_accuracy import PairedAccuracy, bootstrapped
+from thirteen.models.tuning.tune import TuneData, run_search
+from thirteen.models.tuning.tuning_journal import FILE, TuningJournal
 
 PLANTED = np.random.default_rng(8).normal(0, 0.1, 13)
-SETTINGS = Settings(sigma=0.05, generations=80, population=12, patience=4, restarts=1)
-ROWS = [Row(f"question {n}", "", str(n)) for n in range(120)]
-DATA = Data(ROWS[:80], ROWS[80:100], ROWS[100:], questions=16)
+SETTINGS = SearchSettings(sigma=0.05, generations=80, population=12, patience=4, restarts=1)
+ROWS = [TrainingRow(f"question {n}", "", str(n)) for n in range(120)]
+DATA = TuneData(ROWS[:80], ROWS[80:100], ROWS[100:], questions=16)
 
 
 class Planted:
     """A fake judge: the nearer to the planted one the better, and each row has its mood."""
 
     def __init__(self, planted=PLANTED, noise=0.02):
-        self.planted, self.noise, self.spent, self.asked = planted, noise, Spent(), []
+        self.planted, self.noise, self.spent, self.asked = planted, noise, Cost(), []
 
     def scores(self, candidates, rows, mean):
         self.asked.append([row.question for row in rows])
@@ -49,8 +49,8 @@ def told(settings=SETTINGS):
 
 
 def run(folder, judge=None, settings=SETTINGS, each=lambda progress: None):
-    with Journal(folder, told(settings)) as journal:
-        return search_for(judge or Planted(), DATA, settings, journal, each)
+    with TuningJournal(folder, told(settings)) as journal:
+        return run_search(judge or Planted(), DATA, settings, journal, each)
 
 
 def test_it_finds_what_was_planted(tmp_path):
@@ -95,7 +95,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
         import sys, time
         from pathlib import Path
         from thirteen.models.journal import Journal
-        from thirteen.models.tune import search_for
+        from thirteen.models.tuning.tune import run_search
         from tests_tune import DATA, Planted, SETTINGS, replace, told
 
         class Slow(Planted):
@@ -104,7 +104,8 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
                 return super().scores(candidates, rows, mean)
 
         settings = replace(SETTINGS, generations=30)
-        search_for(Slow(), DATA, settings, Journal(Path(sys.argv[1]), told(settings)), lambda progress: None)
+        journal = TuningJournal(Path(sys.argv[1]), told(settings))
+        run_search(Slow(), DATA, settings, journal, lambda progress: None)
     """)
     (tmp_path / "tests_tune.py").symlink_to(__file__)
     (tmp_path / "run.py").write_text(script)
@@ -140,8 +141,8 @@ def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_bet
             return super().right(numbers, rows)
 
     short = replace(SETTINGS, generations=1, check_every=1, sigma=0.2)
-    with Journal(tmp_path, told(short)) as journal:
-        search = search_for(Watched(), DATA, short, journal, lambda progress: None, start=close)
+    with TuningJournal(tmp_path, told(short)) as journal:
+        search = run_search(Watched(), DATA, short, journal, lambda progress: None, start=close)
     assert seen[0] is close and seen[1] is not close
     assert np.array_equal(search.best.numbers, close) and search.best.generation == 0
     assert search.best.check == journal.generations[0].check
@@ -151,9 +152,9 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
     short, long = replace(SETTINGS, generations=10), replace(SETTINGS, generations=20)
     resumed = []
     for settings in (short, long):
-        with Journal(tmp_path, {}) as journal:
+        with TuningJournal(tmp_path, {}) as journal:
             resumed.clear()
-            search_for(Planted(), DATA, settings, journal, lambda progress: resumed.append(progress.resumed))
+            run_search(Planted(), DATA, settings, journal, lambda progress: resumed.append(progress.resumed))
     assert resumed == [True] * 10 + [False] * 10
 
 
@@ -170,10 +171,10 @@ def test_without_progress_it_begins_again_and_then_ends(tmp_path):
 
 
 def test_a_restart_draws_other_candidates_from_the_best():
-    search = Search(replace(SETTINGS, patience=1), np.zeros(13), Check(0.5, 1, 2))
+    search = CmaSearch(replace(SETTINGS, patience=1), np.zeros(13), CheckScore(0.5, 1, 2))
     first = np.array(search.candidates)
     search.tell([0.0] * 12)
-    search.checked(Check(0.1, 0, 2))
+    search.checked(CheckScore(0.1, 0, 2))
     assert search.restart == 1 and search.sigma == pytest.approx(SETTINGS.sigma)
     assert not np.allclose(first, search.candidates)
     assert np.allclose(search.mean, 0)
@@ -207,16 +208,16 @@ def test_a_damaged_journal_is_refused(tmp_path, line, says):
 def test_no_disk_is_one_clear_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ThirteenError, match=r"file/run/generations\.jsonl: Not a directory"):
-        Journal(tmp_path / "file" / "run", {})
+        TuningJournal(tmp_path / "file" / "run", {})
 
 
 def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
     """Two searches that write by turns would end as neither."""
     settings = replace(SETTINGS, generations=2)
-    with Journal(tmp_path, told(settings)) as journal:
-        search_for(Planted(), DATA, settings, journal, lambda progress: None)
+    with TuningJournal(tmp_path, told(settings)) as journal:
+        run_search(Planted(), DATA, settings, journal, lambda progress: None)
         with pytest.raises(OutputError, match="another process is writing"):
-            Journal(tmp_path, told(settings)).record(journal.generations[0])
+            TuningJournal(tmp_path, told(settings)).record(journal.generations[0])
 
 
 @pytest.mark.parametrize(
@@ -237,11 +238,11 @@ def test_settings_out_of_bounds_are_refused(change):
 
 def test_too_few_rows_are_refused():
     with pytest.raises(ThirteenError, match="3 rows are left"):
-        Data(ROWS[:3], ROWS[3:6], ROWS[6:9], questions=4)
+        TuneData(ROWS[:3], ROWS[3:6], ROWS[6:9], questions=4)
 
 
 def test_paired_outcomes_are_told_apart():
-    pair = Paired((True, True, False, False) * 25, (True, False, True, True) * 25)
+    pair = PairedAccuracy((True, True, False, False) * 25, (True, False, True, True) * 25)
     assert (pair.accuracy, pair.gained, pair.lost) == ((0.5, 0.75), 50, 25)
     low, high = pair.interval()
     assert 0.05 < low < 0.25 < high < 0.45
@@ -249,9 +250,9 @@ def test_paired_outcomes_are_told_apart():
 
 
 def test_a_checks_interval_is_wilsons():
-    low, high = Check(0.2, 20, 100).interval
+    low, high = CheckScore(0.2, 20, 100).interval
     assert (low, high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
-    assert Check(0.0, 0, 10).interval[0] == 0.0
+    assert CheckScore(0.0, 0, 10).interval[0] == 0.0
 
 
 def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
@@ -264,11 +265,11 @@ def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
         return [int(row.answer) % 2 == 0 for row in rows]
 
     with pytest.raises(Killed):
-        Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+        HeldOutCache(tmp_path).right(judged, PLANTED, ROWS)
     with (tmp_path / "held-out.jsonl").open("a") as file:
         file.write('{"of": "what a killed')
-    right = Outcomes(tmp_path).right(judged, PLANTED, ROWS)
+    right = HeldOutCache(tmp_path).right(judged, PLANTED, ROWS)
     assert right == [n % 2 == 0 for n in range(120)] and asked == [64, 56, 56]
-    assert Outcomes(tmp_path).right(judged, PLANTED, ROWS) == right and len(asked) == 3
-    Outcomes(tmp_path).right(judged, 2 * PLANTED, ROWS)
+    assert HeldOutCache(tmp_path).right(judged, PLANTED, ROWS) == right and len(asked) == 3
+    HeldOutCache(tmp_path).right(judged, 2 * PLANTED, ROWS)
     assert len(asked) == 5  # other numbers are another matter

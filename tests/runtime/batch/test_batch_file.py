@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from thirteen.cli.options import with_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
-from thirteen.runtime.batch.batch_file import batch
-from thirteen.runtime.batch.reproducible_batches import Asked, Job, Terms
+from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Sampling
 
 from ...commands import Commands
 
 COUNT = 90
-FEW = Terms(max_tokens=12)
+FEW = GenerationSettings(max_tokens=12)
 QUESTIONS = [f"What is {n} times {n % 7 + 2}?" for n in range(COUNT)]
 
 
 @pytest.fixture
-def job(tiny: Path) -> Job:
-    return Job(tiny, None, FEW, 1)
+def job(tiny: Path) -> BatchJob:
+    return BatchJob(tiny, None, FEW, 1)
 
 
 @pytest.fixture
@@ -57,9 +57,9 @@ def stop_at(count: int) -> Callable[[int, int], None]:
 
 
 def test_answers_are_the_engines_own_in_the_order_of_the_questions(
-    job: Job, questions: Path, tmp_path: Path
+    job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
-    report = batch(questions, job, tmp_path / "answers.jsonl")
+    report = answer_file(questions, job, tmp_path / "answers.jsonl")
     answers = read(tmp_path / "answers.jsonl")
     assert [row["id"] for row in answers] == [f"q{n}" for n in range(COUNT)]
     assert [row["question"] for row in answers] == QUESTIONS
@@ -76,15 +76,15 @@ def test_answers_are_the_engines_own_in_the_order_of_the_questions(
 def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
     votes: int, tiny: Path, questions: Path, tmp_path: Path
 ) -> None:
-    job = Job(tiny, None, Terms(max_tokens=6, votes=votes), 1)
-    batch(questions, job, tmp_path / "whole.jsonl")
+    job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, votes=votes), 1)
+    answer_file(questions, job, tmp_path / "whole.jsonl")
     part = tmp_path / "parts.jsonl.part"
     for count in (3, 17, 61):
         with pytest.raises(StoppedError):
-            batch(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
+            answer_file(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
         assert len(read(part)) == 1 + count  # the first line tells of the batch
         assert not (tmp_path / "parts.jsonl").exists()
-    report = batch(questions, job, tmp_path / "parts.jsonl")
+    report = answer_file(questions, job, tmp_path / "parts.jsonl")
     assert report.earlier == 61
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not part.exists()
@@ -92,7 +92,7 @@ def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
-    end: signal.Signals, job: Job, questions: Path, tmp_path: Path
+    end: signal.Signals, job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answers.jsonl"
     words = [
@@ -107,9 +107,9 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
         "1",
     ]
     code = (
-        "import sys, thirteen.files.journal as l; old = l.Ledger.append\n"
+        "import sys, thirteen.files.journal as l; old = l.Journal.append\n"
         "def tell(self, entry): old(self, entry); print('written', flush=True)\n"
-        "l.Ledger.append = tell\n"
+        "l.Journal.append = tell\n"
         "from thirteen.cli.main import main; main()"
     )
     with subprocess.Popen(
@@ -122,7 +122,7 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
     assert process.returncode != 0
     kept = read(tmp_path / "answers.jsonl.part")[1:]
     assert len(kept) >= 47
-    report = batch(questions, job, output)
+    report = answer_file(questions, job, output)
     assert report.earlier == len(kept)
     answers = read(output)
     assert len(answers) == COUNT
@@ -131,67 +131,67 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
         assert answers[number] == record
 
 
-def test_a_finished_batch_is_not_overwritten(job: Job, questions: Path, tmp_path: Path) -> None:
+def test_a_finished_batch_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text("mine\n")
     with pytest.raises(OutputError, match="is there already"):
-        batch(questions, job, tmp_path / "answers.jsonl")
+        answer_file(questions, job, tmp_path / "answers.jsonl")
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda job: Job(job.model, None, Terms(max_tokens=13), 1),
-        lambda job: Job(job.model, None, Terms(max_tokens=12, system="Be brief."), 1),
-        lambda job: Job(job.model, None, Terms(max_tokens=12, sampling=Sampling(0.5)), 1),
+        lambda job: BatchJob(job.model, None, GenerationSettings(max_tokens=13), 1),
+        lambda job: BatchJob(job.model, None, GenerationSettings(max_tokens=12, system="Be brief."), 1),
+        lambda job: BatchJob(job.model, None, GenerationSettings(max_tokens=12, sampling=Sampling(0.5)), 1),
     ],
 )
 def test_another_batch_does_not_go_on_with_it(
-    change: Callable[[Job], Job], job: Job, questions: Path, tmp_path: Path
+    change: Callable[[BatchJob], BatchJob], job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answers.jsonl"
     with pytest.raises(StoppedError):
-        batch(questions, job, output, progress=stop_at(3))
+        answer_file(questions, job, output, progress=stop_at(3))
     before = (tmp_path / "answers.jsonl.part").read_bytes()
     with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another batch: "):
-        batch(questions, change(job), output)
+        answer_file(questions, change(job), output)
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 
 
 def test_a_computation_that_fails_is_no_bad_row_and_is_done_again(
-    job: Job, questions: Path, tmp_path: Path
+    job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
-    def ask(job: Job, waves: Any) -> Any:
+    def ask(job: BatchJob, waves: Any) -> Any:
         first = next(iter(waves))
         yield from list(job.ask([first]))[:5]
-        yield Asked(7, error="decode: failed", failed=True)
+        yield BatchResult(7, error="decode: failed", failed=True)
 
     with pytest.raises(ModelFileError, match="decode: failed"):
-        batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True, ask=ask)
+        answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True, ask=ask)
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
-    report = batch(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
+    report = answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
     assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
 
 
-def test_two_batches_do_not_mix_their_answers(job: Job, questions: Path, tmp_path: Path) -> None:
+def test_two_batches_do_not_mix_their_answers(job: BatchJob, questions: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     part = tmp_path / "answers.jsonl.part"
 
-    def ask(job: Job, waves: Any) -> Any:
+    def ask(job: BatchJob, waves: Any) -> Any:
         with pytest.raises(StoppedError):
-            batch(questions, job, output, progress=stop_at(3))  # another process, while this one loads
+            answer_file(questions, job, output, progress=stop_at(3))  # another process, while this one loads
         yield from job.ask(waves)
 
     with pytest.raises(OutputError, match=r"answers\.jsonl\.part: another process has written"):
-        batch(questions, job, output, ask=ask)
+        answer_file(questions, job, output, ask=ask)
     assert len(read(part)) == 1 + 3
 
 
-def test_earlier_answers_are_those_with_an_answer(job: Job, tmp_path: Path) -> None:
+def test_earlier_answers_are_those_with_an_answer(job: BatchJob, tmp_path: Path) -> None:
     path = write(tmp_path / "questions.jsonl", ["nothing", *({"question": f"{n} + 1?"} for n in range(45))])
     with pytest.raises(StoppedError):
-        batch(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
-    report = batch(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+        answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
+    report = answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True)
     assert (report.rows, report.answered, report.earlier) == (46, 45, 41)
     assert report.questions_an_hour > 0
 
@@ -210,16 +210,18 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_line_ends_the_batch_or_is_told_of_and_passed_over(what: str, job: Job, tmp_path: Path) -> None:
+def test_a_bad_line_ends_the_batch_or_is_told_of_and_passed_over(
+    what: str, job: BatchJob, tmp_path: Path
+) -> None:
     bad, says = BAD[what]
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(RequestError) as error:
-        batch(path, job, tmp_path / "strict.jsonl")
+        answer_file(path, job, tmp_path / "strict.jsonl")
     assert str(error.value).startswith(f"{path}: line 3")
     assert says in str(error.value)
     assert not (tmp_path / "strict.jsonl").exists()
-    report = batch(path, job, tmp_path / "answers.jsonl", skip_bad=True)
+    report = answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True)
     assert (report.rows, report.answered, len(report.bad)) == (3, 2, 1)
     assert report.bad[0].startswith(f"{path}: line 3: ")
     assert says in report.bad[0]
@@ -233,12 +235,12 @@ def test_a_bad_line_ends_the_batch_or_is_told_of_and_passed_over(what: str, job:
     ("text", "says"),
     [("", "holds no question"), ("\n\n", "holds no question"), ("x\n", "line 1: not JSON")],
 )
-def test_a_file_without_questions_is_one_line(text: str, says: str, job: Job, tmp_path: Path) -> None:
+def test_a_file_without_questions_is_one_line(text: str, says: str, job: BatchJob, tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text(text)
     with pytest.raises(RequestError, match=says):
-        batch(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl")
+        answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl")
     with pytest.raises(RequestError, match="holds no question"):
-        batch(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
+        answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
 
 
 def test_the_command(tiny: Path, tmp_path: Path) -> None:

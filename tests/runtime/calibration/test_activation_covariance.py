@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
-from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, Covariances, block_width
-from thirteen.runtime.llama.eval_callback import Product
+from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, CovarianceTap, block_width
+from thirteen.runtime.llama.eval_callback import MatMul
 
 
 def seen(inputs, name="blk.0.attn_q.weight"):
     """What the tap has of some inputs, given in two parts."""
-    tap = Covariances()
+    tap = CovarianceTap()
     for part in np.array_split(inputs, 2):
-        tap(Product(name, part, np.empty((len(part), 1), np.float32)))
+        tap(MatMul(name, part, np.empty((len(part), 1), np.float32)))
     return tap
 
 

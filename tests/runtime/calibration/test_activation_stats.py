@@ -18,7 +18,12 @@ import pytest
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.calibration import activation_stats as tracing
-from thirteen.runtime.calibration.activation_stats import Squares, cut, run, trace
+from thirteen.runtime.calibration.activation_stats import (
+    SquaresTap,
+    chunk_passages,
+    collect_activation_stats,
+    run_chunks,
+)
 from thirteen.runtime.calibration.corpus import Passage
 from thirteen.runtime.llama.model import Model
 
@@ -51,7 +56,7 @@ def check(statistics, oracle):
 
 def test_all_are_llama_imatrixs_where_a_text_begins_with_a_token_of_its_own(untied):
     statistics, oracle = (
-        trace(untied, [TEXT], chunk=32, threads=1),
+        collect_activation_stats(untied, [TEXT], chunk=32, threads=1),
         read_importance(DATA / "imatrix-tiny.gguf"),
     )
     check(statistics, oracle)
@@ -60,25 +65,25 @@ def test_all_are_llama_imatrixs_where_a_text_begins_with_a_token_of_its_own(unti
 
 def test_the_real_models_are_llama_imatrixs(smollm2):
     oracle = read_importance(DATA / "imatrix-smollm2.gguf")
-    check(trace(smollm2, [TEXT], chunk=64, threads=1), oracle)
+    check(collect_activation_stats(smollm2, [TEXT], chunk=64, threads=1), oracle)
     assert len(oracle.means) == 21
 
 
 def test_the_model_decides_whether_a_chunk_begins_with_its_token(tiny):
     """An oracle that could not tell would prove nothing: with another token there the sums differ."""
     with Model(tiny) as model:
-        chunks = cut(model, [TEXT], 32)
-        wrong, right = Squares(), Squares()
-        run(model, [(65, *chunk[1:]) for chunk in chunks], wrong, threads=1)
-        run(model, chunks, right, threads=1)
+        chunks = chunk_passages(model, [TEXT], 32)
+        wrong, right = SquaresTap(), SquaresTap()
+        run_chunks(model, [(65, *chunk[1:]) for chunk in chunks], wrong, threads=1)
+        run_chunks(model, chunks, right, threads=1)
     name = "blk.0.attn_q.weight"
     assert np.linalg.norm(wrong.sums[name] - right.sums[name]) > 0.02 * np.linalg.norm(right.sums[name])
 
 
 def test_chunks_are_the_tokens_end_to_end(tiny):
     with Model(tiny) as model:
-        chunks = cut(model, [Passage("abcd"), Passage("efghij")], 4)
-        alone = cut(model, [Passage("ab")], 4)
+        chunks = chunk_passages(model, [Passage("abcd"), Passage("efghij")], 4)
+        alone = chunk_passages(model, [Passage("ab")], 4)
     text = [BOS, *spelt("abcd"), BOS, *spelt("efghij")]
     assert chunks == [(BOS, *text[start + 1 : start + 4]) for start in (0, 4, 8)]
     assert alone == [(BOS, *spelt("ab"))]
@@ -86,9 +91,9 @@ def test_chunks_are_the_tokens_end_to_end(tiny):
 
 def test_a_chunk_longer_than_a_batch_is_the_same_in_parts(tiny, monkeypatch):
     """But for flash attention's rounding, which depends on how many tokens a batch has."""
-    whole = trace(tiny, [TEXT], chunk=100, threads=1)
+    whole = collect_activation_stats(tiny, [TEXT], chunk=100, threads=1)
     monkeypatch.setattr(tracing, "BATCH", 32)
-    parts = trace(tiny, [TEXT], chunk=100, threads=1)
+    parts = collect_activation_stats(tiny, [TEXT], chunk=100, threads=1)
     assert whole.counts == parts.counts
     for name, sums in whole.sums.items():
         assert np.linalg.norm(sums - parts.sums[name]) < 0.01 * np.linalg.norm(sums), name
@@ -96,7 +101,7 @@ def test_a_chunk_longer_than_a_batch_is_the_same_in_parts(tiny, monkeypatch):
 
 def test_progress_is_told_after_each_chunk(tiny):
     told = []
-    statistics = trace(
+    statistics = collect_activation_stats(
         tiny, [TEXT], chunk=256, threads=1, progress=lambda done, total: told.append((done, total))
     )
     assert told == [(n + 1, statistics.chunks) for n in range(statistics.chunks)]
@@ -104,15 +109,15 @@ def test_progress_is_told_after_each_chunk(tiny):
 
 
 def test_tied_embeddings_are_traced_as_the_output_they_are(tiny):
-    sums = trace(tiny, [Passage("x")], chunk=8, threads=1).sums
+    sums = collect_activation_stats(tiny, [Passage("x")], chunk=8, threads=1).sums
     assert sums.keys() == {name for name, array in tensors().items() if array.ndim == 2}
     assert all(values.dtype == np.float32 for values in sums.values())
 
 
 def test_tokens_are_counted_as_they_are_read(tiny):
     with Model(tiny) as model:
-        chunks = cut(model, [TEXT], 32)
-    tokens = trace(tiny, [TEXT], chunk=32, threads=1).tokens
+        chunks = chunk_passages(model, [TEXT], 32)
+    tokens = collect_activation_stats(tiny, [TEXT], chunk=32, threads=1).tokens
     read = [token for chunk in chunks for token in chunk]
     assert tokens.tolist() == [read.count(token) for token in range(259)]
     assert tokens[BOS] == len(chunks)
@@ -128,7 +133,7 @@ def test_tokens_are_counted_as_they_are_read(tiny):
 )
 def test_what_cannot_be_traced_is_refused(tiny, passages, chunk, says):
     with pytest.raises(RequestError, match=says):
-        trace(tiny, passages, chunk=chunk, threads=1)
+        collect_activation_stats(tiny, passages, chunk=chunk, threads=1)
 
 
 def test_activations_that_are_not_numbers_are_refused(tmp_path, write_tiny):
@@ -136,4 +141,4 @@ def test_activations_that_are_not_numbers_are_refused(tmp_path, write_tiny):
     broken[3, 5] = np.nan
     path = write_tiny(tmp_path / "nan.gguf", {}, {"blk.1.ffn_up.weight": broken})
     with pytest.raises(ModelFileError, match=r"nan\.gguf: the model's activations are not finite"):
-        trace(path, [TEXT], chunk=32, threads=1)
+        collect_activation_stats(path, [TEXT], chunk=32, threads=1)

@@ -6,7 +6,7 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files import json_lines
 from thirteen.runtime.calibration.corpus import Passage, passage_tokens, read_passages
-from thirteen.runtime.engine.chat_template import Prompter, chat_template
+from thirteen.runtime.engine.chat_template import PromptEncoder, read_chat_template
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import byte_names
@@ -32,7 +32,7 @@ def file(tmp_path):
 
 def tokens(path, passage):
     with Model(path) as model:
-        prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
+        prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
         return passage_tokens(model, prompter, passage)
 
 
@@ -123,7 +123,7 @@ def test_without_a_template_question_and_solution_are_a_text(write_tiny, tmp_pat
 
 def test_the_real_model_ends_a_turn_with_its_own_token(smollm2):
     with Model(smollm2) as model:
-        prompter = Prompter(model, chat_template(model.header, model.bos, model.eos))
+        prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
         asked = passage_tokens(model, prompter, Passage("It is 4.", "What is 2 + 2?"))
         text = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\nIt is 4.<|im_end|>"
         expected = model.tokenize(text, special=True, bos=False)

@@ -5,8 +5,8 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from thirteen.convert.quantize.ggml import quantize
-from thirteen.runtime.calibration.activation_stats import cut
+from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.runtime.calibration.activation_stats import chunk_passages
 from thirteen.runtime.calibration.corpus import Passage
 from thirteen.runtime.calibration.sensitivity import (
     LEVEL,
@@ -16,8 +16,8 @@ from thirteen.runtime.calibration.sensitivity import (
     _LookUpNoise,
     sensitivities,
 )
-from thirteen.runtime.llama.context import Context, Room
-from thirteen.runtime.llama.eval_callback import LookUp
+from thirteen.runtime.llama.context import Context, ContextParams
+from thirteen.runtime.llama.eval_callback import EmbeddingLookup
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import tensors
@@ -28,8 +28,10 @@ TEXT = Passage((Path(__file__).parents[2] / "data" / "imatrix.txt").read_text())
 def predictions(path):
     """The log-probabilities after each token of a chunk of the text, (tokens, vocab), and the tokens."""
     with Model(path) as model:
-        chunk = cut(model, [TEXT], TOKENS)[0]
-        with Context(model, Room(len(chunk), 1, len(chunk), 1, outputs=len(chunk), exact=True)) as context:
+        chunk = chunk_passages(model, [TEXT], TOKENS)[0]
+        with Context(
+            model, ContextParams(len(chunk), 1, len(chunk), 1, outputs=len(chunk), exact=True)
+        ) as context:
             return _log_probabilities(context, chunk), chunk
 
 
@@ -45,7 +47,7 @@ def test_every_matrix_has_a_sensitivity_and_progress_ends_at_its_total(tiny):
 def test_the_look_ups_sensitivity_foretells_what_rounding_the_embedding_does(tmp_path, write_tiny, name):
     """Untied, the embedding is only looked up in: its errors do nothing else."""
     embedding, kind = tensors()["token_embd.weight"], gguf.GGMLQuantizationType[name]
-    data = np.frombuffer(quantize(embedding, kind, "test"), np.uint8).reshape(len(embedding), -1)
+    data = np.frombuffer(quantize_rows(embedding, kind, "test"), np.uint8).reshape(len(embedding), -1)
     rounded = gguf.dequantize(data, kind)
     output = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).astype(np.float32)}
     exact = write_tiny(tmp_path / "exact.gguf", {}, output)
@@ -69,10 +71,10 @@ def test_noise_of_a_look_up_is_a_tokens_own_and_in_proportion_to_its_row():
     tokens = np.array([7, 3, 7, 9], np.int32)
     rows = np.array([1.0, 10.0, 1.0, 0.0], np.float32)[:, None] * np.ones((1, 4096), np.float32)
     outputs, noise = rows.copy(), _LookUpNoise()
-    noise(LookUp("token_embd.weight", tokens, outputs))
+    noise(EmbeddingLookup("token_embd.weight", tokens, outputs))
     assert np.array_equal(outputs, rows)
     noise.on = True
-    noise(LookUp("token_embd.weight", tokens, outputs))
+    noise(EmbeddingLookup("token_embd.weight", tokens, outputs))
     added = np.linalg.norm(outputs - rows, axis=1) / 64
     assert added == pytest.approx([LEVEL, 10 * LEVEL, LEVEL, 0], rel=0.05)
     assert np.array_equal(outputs[0], outputs[2])

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.runtime.batch.batch_file import batch
-from thirteen.runtime.batch.reproducible_batches import Job, Terms
+from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.cluster import file_transfer
-from thirteen.runtime.cluster.file_transfer import Parcel
-from thirteen.runtime.cluster.ray_batch import Crew
-from thirteen.runtime.cluster.ray_session import connected, room_for
+from thirteen.runtime.cluster.file_transfer import RemoteFile
+from thirteen.runtime.cluster.ray_batch import RayWorkers
+from thirteen.runtime.cluster.ray_session import connected, worker_capacity
 
 from ...commands import Commands
 from .ray_cluster import kill, processes, two_nodes
@@ -41,26 +41,26 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def job(tiny: Path) -> Job:
-    return Job(tiny, None, Terms(max_tokens=24), 1)
+def job(tiny: Path) -> BatchJob:
+    return BatchJob(tiny, None, GenerationSettings(max_tokens=24), 1)
 
 
 @pytest.fixture(scope="module")
-def expected(questions: Path, job: Job, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFactory) -> bytes:
     output = tmp_path_factory.mktemp("alone") / "answers.jsonl"
-    batch(questions, job, output)
+    answer_file(questions, job, output)
     return output.read_bytes()
 
 
 def test_two_workers_give_the_answers_of_one_engine(
-    cluster: Any, questions: Path, job: Job, expected: bytes, tmp_path: Path
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
-    batch(questions, job, tmp_path / "answers.jsonl", ask=Crew(cluster.address).ask)
+    answer_file(questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask)
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
 def test_workers_that_are_killed_cost_nothing_but_time(
-    cluster: Any, questions: Path, job: Job, expected: bytes, tmp_path: Path
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
     dice, killed, moments = random.Random(13), [], {60, 140, 220, 300, 380}
 
@@ -72,21 +72,23 @@ def test_workers_that_are_killed_cost_nothing_but_time(
             killed.append(dice.choice(alive))
             kill(killed[-1])
 
-    batch(questions, job, tmp_path / "answers.jsonl", ask=Crew(cluster.address).ask, progress=progress)
+    answer_file(
+        questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask, progress=progress
+    )
     assert len(killed) == 5
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
 def test_a_batch_begun_here_is_ended_there(
-    cluster: Any, questions: Path, job: Job, expected: bytes, tmp_path: Path
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
     def stop(done: int, _: int) -> None:
         if done == 130:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        batch(questions, job, tmp_path / "answers.jsonl", progress=stop)
-    report = batch(questions, job, tmp_path / "answers.jsonl", ask=Crew(cluster.address).ask)
+        answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop)
+    report = answer_file(questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask)
     assert report.earlier == 130
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
@@ -104,13 +106,15 @@ def test_what_is_no_model_is_one_line(cluster: Any, questions: Path, tmp_path: P
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_what_no_worker_can_run_is_one_line(cluster: Any, questions: Path, job: Job, tmp_path: Path) -> None:
+def test_what_no_worker_can_run_is_one_line(
+    cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
+) -> None:
     with pytest.raises(ModelFileError) as error:
-        batch(
+        answer_file(
             questions,
             replace(job, threads=1, adapter=job.model),
             tmp_path / "a.jsonl",
-            ask=Crew(cluster.address).ask,
+            ask=RayWorkers(cluster.address).ask,
         )
     assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
     assert "\n" not in str(error.value)
@@ -119,15 +123,15 @@ def test_what_no_worker_can_run_is_one_line(cluster: Any, questions: Path, job: 
 
 def test_workers_larger_than_any_node_are_refused(cluster: Any) -> None:
     with connected(cluster.address) as ray:
-        assert room_for(ray, 1) == 2
+        assert worker_capacity(ray, 1) == 2
         with pytest.raises(RequestError, match="no node has the 2 processors"):
-            room_for(ray, 2)
+            worker_capacity(ray, 2)
         with pytest.raises(RequestError, match="3 are wanted, but the nodes have processors for 2"):
-            room_for(ray, 1, 3)
+            worker_capacity(ray, 1, 3)
 
 
 def test_a_node_that_is_removed_costs_nothing_but_time(
-    cluster: Any, questions: Path, job: Job, expected: bytes, tmp_path: Path
+    cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
     gone = []
 
@@ -136,7 +140,9 @@ def test_a_node_that_is_removed_costs_nothing_but_time(
             gone.append(cluster.list_all_nodes()[-1])
             cluster.remove_node(gone[0], allow_graceful=False)
 
-    batch(questions, job, tmp_path / "answers.jsonl", ask=Crew(cluster.address).ask, progress=progress)
+    answer_file(
+        questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask, progress=progress
+    )
     assert gone
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
@@ -188,9 +194,9 @@ def test_a_file_is_fetched_once_and_only_if_it_is_the_one(
     monkeypatch.setattr(file_transfer, "CHUNK_BYTES", 7)
     source = tmp_path / "model.gguf"
     source.write_bytes(bytes(range(100)))
-    here = Parcel.of(source)
+    here = RemoteFile.of(source)
     assert here.unpack(lambda *_: b"") == source  # it is there: nothing is fetched
-    there = Parcel("/nowhere/model.gguf", here.nbytes, here.sha256)
+    there = RemoteFile("/nowhere/model.gguf", here.nbytes, here.sha256)
     asked: list[int] = []
 
     def read(sha256: str, offset: int) -> bytes:
@@ -202,7 +208,7 @@ def test_a_file_is_fetched_once_and_only_if_it_is_the_one(
         assert there.unpack(read).read_bytes() == source.read_bytes()
     assert asked == list(range(0, 100, 7))
     source.write_bytes(bytes(100))
-    other = Parcel("/nowhere/model.gguf", 100, "ab" * 32)
+    other = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
     with pytest.raises(ModelFileError, match=r"/nowhere/model\.gguf: .* has changed"):
         other.unpack(lambda _, offset: file_transfer.read_chunk(str(source), offset))
     with pytest.raises(ModelFileError, match="has changed"):

@@ -19,9 +19,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.cluster.deploy import Owner, Size
-from thirteen.runtime.cluster.replica import Fleet
-from thirteen.runtime.cluster.router import Warm
+from thirteen.runtime.cluster.deploy import ClusterSize, Owner
+from thirteen.runtime.cluster.replica import ReplicaConfig
+from thirteen.runtime.cluster.router import RoutingKey
 from thirteen.runtime.request import BASE
 
 from ...commands import Commands
@@ -310,17 +310,17 @@ def test_what_an_update_leaves_behind_ends_with_it_if_the_first_command_has_ende
 
 
 def test_a_fleet_has_bounds_that_make_sense() -> None:
-    fleet = Fleet(MODELS, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
-    few, many = (Size.of(fleet, 2, None).options(room) for room in (3, 4))
+    fleet = ReplicaConfig(MODELS, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
+    few, many = (ClusterSize.of(fleet, 2, None).options(room) for room in (3, 4))
     assert (few["num_replicas"], few["ray_actor_options"]) == (2, {"num_cpus": 2})
     assert (few["max_surge_percent"], many["max_surge_percent"]) == (0, 100)
-    assert Size.of(fleet, 1, 4).options(4)["autoscaling_config"] == {
+    assert ClusterSize.of(fleet, 1, 4).options(4)["autoscaling_config"] == {
         "min_replicas": 1,
         "max_replicas": 4,
         "target_ongoing_requests": 8,
     }
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
-        Size.of(fleet, 2, 1)
+        ClusterSize.of(fleet, 2, 1)
 
 
 MESSAGES = st.lists(
@@ -334,7 +334,7 @@ MESSAGES = st.lists(
 @given(messages=MESSAGES, more=MESSAGES, model=st.sampled_from([*MODELS, "unknown", None]))
 def test_the_next_turn_goes_where_the_last_one_went(messages: Any, more: Any, model: str | None) -> None:
     first, then = (
-        Warm.of(json.dumps({"messages": said, "model": model}).encode(), MODELS)
+        RoutingKey.of(json.dumps({"messages": said, "model": model}).encode(), MODELS)
         for said in (messages, [*messages, *more, {"role": "user", "content": "And?"}])
     )
     asked = any(message["role"] == "user" for message in messages)
@@ -356,13 +356,13 @@ def test_the_next_turn_goes_where_the_last_one_went(messages: Any, more: Any, mo
     )
 )
 def test_a_body_of_anything_goes_somewhere(body: bytes) -> None:
-    assert isinstance(Warm.of(body, MODELS), Warm)
+    assert isinstance(RoutingKey.of(body, MODELS), RoutingKey)
 
 
 def test_conversations_are_told_apart_by_how_they_begin_and_by_their_adapter() -> None:
     def route(*contents: str, model: str = "tiny") -> str:
         messages = [{"role": "user", "content": content} for content in contents]
-        return Warm.of(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route
+        return RoutingKey.of(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route
 
     assert route("a") == ""
     assert route("a", model="other") == "adapter other"

@@ -13,7 +13,7 @@ from threading import Thread, active_count
 from time import sleep
 
 from thirteen.errors import BusyError, RequestError
-from thirteen.runtime.engine.dispatcher import Load
+from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
 from thirteen.runtime.request import Request, Sampling
@@ -106,7 +106,7 @@ def crowd(path: str, seed: int) -> list[str]:
         thread.start() if thread in closers else thread.join()
     for thread in closers:
         thread.join()
-    if engine.load != Load(0, 0) or active_count() != 1:
+    if engine.load != EngineLoad(0, 0) or active_count() != 1:
         wrong.append(f"left behind: {engine.load}, {active_count()} threads")
     return wrong
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.engine import sandbox
-from thirteen.runtime.engine.chat_template import ChatTemplate, Message, Prompter
-from thirteen.runtime.engine.detokenizer import TextStream
+from thirteen.runtime.engine.chat_template import ChatTemplate, Message, PromptEncoder
+from thirteen.runtime.engine.detokenizer import Detokenizer
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
@@ -39,7 +39,7 @@ def written(tokens):
 
 
 def prompt(question, system=None, template=CHATML, adds_bos=False):
-    prompter = Prompter(Bytes(adds_bos), template and ChatTemplate(template, bos="<s>"))
+    prompter = PromptEncoder(Bytes(adds_bos), template and ChatTemplate(template, bos="<s>"))
     return written(prompter.tokens(question, system))
 
 
@@ -77,7 +77,7 @@ def test_without_a_template_the_prompt_is_the_texts():
 
 
 def conversation(*said, template=CHATML):
-    prompter = Prompter(Bytes(), template and ChatTemplate(template))
+    prompter = PromptEncoder(Bytes(), template and ChatTemplate(template))
     return written(prompter.conversation([Message(*one) for one in said]))
 
 
@@ -109,7 +109,7 @@ def test_an_empty_conversation_is_refused(said):
 
 
 def test_a_plain_text_has_nothing_around_it_but_the_beginning():
-    prompter = Prompter(Bytes(adds_bos=True), ChatTemplate(CHATML))
+    prompter = PromptEncoder(Bytes(adds_bos=True), ChatTemplate(CHATML))
     assert written(prompter.plain("a <|im_end|>")) == "[<s>]a <|im_end|>"
 
 
@@ -174,7 +174,7 @@ def test_threads_that_render_at_once_leave_the_bound_on_memory_as_they_found_it(
             assert template.render([{"role": "user", "content": f"{number}"}]) == f"{number}" * 2000
             with pytest.raises(RequestError):
                 hostile.render([])
-            Prompter(Bytes(), ChatTemplate(CHATML)).tokens("hi")
+            PromptEncoder(Bytes(), ChatTemplate(CHATML)).tokens("hi")
 
     in_threads(8, render)
     assert resource.getrlimit(resource.RLIMIT_AS) == before
@@ -223,7 +223,7 @@ def test_templates_render_as_transformers_does():
 
 
 def streamed(pieces, stop=()):
-    stream = TextStream(stop)
+    stream = Detokenizer(stop)
     return [*map(stream.feed, pieces), stream.finish()], stream.stopped
 
 
@@ -242,7 +242,7 @@ def test_what_may_begin_a_stop_string_is_held_back():
 
 def test_an_empty_stop_string_is_refused():
     with pytest.raises(RequestError, match="stop"):
-        TextStream([""])
+        Detokenizer([""])
 
 
 @given(

@@ -8,7 +8,7 @@ from random import Random
 from threading import enumerate as enumerate_threads
 
 from thirteen.errors import BusyError, RequestError
-from thirteen.runtime.engine.dispatcher import Load
+from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_gbnf
 from thirteen.runtime.request import Request, Sampling, StopReason
@@ -97,7 +97,7 @@ def test_thousands_of_requests_leave_nothing_behind(tiny, tmp_path):
                 most[half] = max(most[half], resident_pages())
         for handle in list(traffic.running.values()):
             handle.wait(10)
-        assert engine.load == Load(0, 0)
+        assert engine.load == EngineLoad(0, 0)
         assert not traffic.running and sum(traffic.reasons.values()) == traffic.asked
         native = engine._runner._native
         assert [native.used(slot) for slot in range(4)] == [0] * 4

@@ -5,14 +5,14 @@ from threading import Thread
 
 import pytest
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.engine.runner import Update
-from thirteen.runtime.request import End, StopReason, Timings, Usage
+from thirteen.runtime.engine.runner import SequenceUpdate
+from thirteen.runtime.request import SequenceEnd, StopReason, Timings, Usage
 
-END = End(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
+END = SequenceEnd(StopReason.END, Usage(1, 2), Timings(0, 0, 0))
 
 
 def update(text, end=None):
-    return Update(None, text, tuple(text.encode()), (), end)
+    return SequenceUpdate(None, text, tuple(text.encode()), (), end)
 
 
 class Late(Handle):

@@ -5,7 +5,7 @@ import gc
 from threading import Thread
 from weakref import ref
 
-from thirteen.runtime.engine.loop_waker import bell_of
+from thirteen.runtime.engine.loop_waker import waker_of
 
 
 def ringing(bell, events):
@@ -18,7 +18,7 @@ def ringing(bell, events):
 def test_every_event_is_set_and_the_loop_wakes_once():
     async def wait_for_all():
         loop, events = asyncio.get_running_loop(), [asyncio.Event() for _ in range(5)]
-        bell, woken = bell_of(loop), 0
+        bell, woken = waker_of(loop), 0
         call = loop.call_soon_threadsafe
 
         def counted(*args):
@@ -39,10 +39,10 @@ def test_every_event_is_set_and_the_loop_wakes_once():
 
 def test_a_loop_has_one_bell_and_is_not_kept_by_it():
     loop, other = asyncio.new_event_loop(), asyncio.new_event_loop()
-    assert bell_of(loop) is bell_of(loop) is not bell_of(other)
+    assert waker_of(loop) is waker_of(loop) is not waker_of(other)
     loop.close()
     other.close()
-    bell, gone = bell_of(loop), ref(loop)
+    bell, gone = waker_of(loop), ref(loop)
     bell.ring(asyncio.Event())  # nobody hears it
     del loop
     gc.collect()

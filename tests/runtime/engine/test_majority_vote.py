@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from thirteen.errors import BusyError, ModelFileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.handle import Handle
-from thirteen.runtime.engine.majority_vote import VOTES_MAX, Poll
-from thirteen.runtime.engine.runner import Update
-from thirteen.runtime.request import End, Sampling, StopReason, Timings, Usage
+from thirteen.runtime.engine.majority_vote import VOTES_MAX, MajorityVote
+from thirteen.runtime.engine.runner import SequenceUpdate
+from thirteen.runtime.request import Sampling, SequenceEnd, StopReason, Timings, Usage
 
 from ..fakes import Context
 
@@ -26,13 +26,13 @@ class Asked:
     def __init__(self, votes):
         self.aborted = []
         self.handles = [Handle(lambda n=n: self.aborted.append(n)) for n in range(votes)]
-        self.poll = Poll(self.handles)
+        self.poll = MajorityVote(self.handles)
 
     def end(self, at, value, reason=StopReason.END, verified=False, mean=-1.0):
         """Have one of them end: its text is of two tokens, of that mean likelihood."""
         text = "" if value is None else f"0 + {value} = {value}" if verified else f"The answer is {value}"
-        end = End(reason, Usage(1, 2, sampled_tokens=2), Timings(0, 0, 0), 2 * mean)
-        self.handles[at].put(Update(None, text, (1, 2), (), end))
+        end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, 0, 0), 2 * mean)
+        self.handles[at].put(SequenceUpdate(None, text, (1, 2), (), end))
 
     @property
     def decided(self):
@@ -178,7 +178,7 @@ def test_answers_that_had_ended_before_are_counted():
     asked = Asked(2)
     for at in range(2):
         asked.end(at, "4")
-    assert Poll(asked.handles).answer(0).value == "4"
+    assert MajorityVote(asked.handles).answer(0).value == "4"
 
 
 def test_abort_ends_what_runs_and_a_wait_can_be_given_up():

@@ -12,9 +12,9 @@ from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine import memory_estimate as module
 from thirteen.runtime.engine.available_memory import available_bytes
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.memory_estimate import need
+from thirteen.runtime.engine.memory_estimate import estimate_memory
 from thirteen.runtime.profile import PROFILES
-from thirteen.workflows.inspect_gguf import inspect, rooms
+from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
 
 SAID = """
 import ctypes, llama_cpp, sys
@@ -45,14 +45,14 @@ def test_an_embedding_is_laid_out_anew_only_where_it_is_the_output_too(base, tmp
     header = read_header(model)
     assert ("output.weight" in header.tensors) == (name == "llama untied")
     assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of what llama.cpp says
-    told = need(header, PROFILES["laptop"]).copied_bytes
+    told = estimate_memory(header, PROFILES["laptop"]).copied_bytes
     assert told / 1e6 == pytest.approx(said_by_llama_cpp(model, "laptop", 256)("REPACK model"), abs=0.0055)
 
 
 @pytest.mark.parametrize(("profile", "context"), [("phone", 256), ("phone", 8192), ("laptop", 2048)])
 def test_what_is_set_aside_is_what_llama_cpp_says(smollm2, profile, context):
     megabytes = said_by_llama_cpp(smollm2, profile, context)
-    told = need(read_header(smollm2), replace(PROFILES[profile], context=context))
+    told = estimate_memory(read_header(smollm2), replace(PROFILES[profile], context=context))
     assert told.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
     assert told.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
     assert told.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.1)
@@ -61,20 +61,22 @@ def test_what_is_set_aside_is_what_llama_cpp_says(smollm2, profile, context):
 
 def test_a_context_beyond_what_the_model_was_trained_for_needs_no_more(smollm2):
     header = read_header(smollm2)
-    trained, beyond = (need(header, replace(PROFILES["phone"], context=n)) for n in (8192, 1 << 20))
+    trained, beyond = (
+        estimate_memory(header, replace(PROFILES["phone"], context=n)) for n in (8192, 1 << 20)
+    )
     assert trained == beyond
-    assert need(header, PROFILES["phone"]).total_bytes < trained.total_bytes
+    assert estimate_memory(header, PROFILES["phone"]).total_bytes < trained.total_bytes
 
 
 def test_inspect_tells_it_for_every_profile_and_for_a_room_of_ones_own(smollm2, tmp_path):
-    found = inspect(smollm2).memory
+    found = inspect_gguf(smollm2).memory
     assert found.keys() == PROFILES.keys()
     assert found["phone"].total_bytes < found["laptop"].total_bytes
-    (own,) = inspect(smollm2, rooms("phone", 4096, "f16")).memory.values()
+    (own,) = inspect_gguf(smollm2, memory_profiles("phone", 4096, "f16")).memory.values()
     assert (own.context, own.kv) == (4096, "f16")
     assert (
         own.parts.kv_bytes
-        == need(read_header(smollm2), replace(PROFILES["phone"], context=4096, kv="f16")).kv_bytes
+        == estimate_memory(read_header(smollm2), replace(PROFILES["phone"], context=4096, kv="f16")).kv_bytes
     )
     assert "4096 tokens in f16" in own.text
 
@@ -82,12 +84,12 @@ def test_inspect_tells_it_for_every_profile_and_for_a_room_of_ones_own(smollm2, 
 @pytest.mark.parametrize("wrong", [("tablet", None, None), (None, None, "q3")])
 def test_a_profile_or_type_that_there_is_not_is_refused(wrong):
     with pytest.raises(RequestError, match=r"tablet|q3"):
-        rooms(*wrong)
+        memory_profiles(*wrong)
 
 
 def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monkeypatch):
     """The numbers at odds are in the message; a little more memory, and it answers."""
-    told = need(read_header(smollm2), replace(PROFILES["phone"], context=256))
+    told = estimate_memory(read_header(smollm2), replace(PROFILES["phone"], context=256))
     enough = told.total_bytes - told.program_bytes
     monkeypatch.setattr(module, "available_bytes", lambda: enough - 1_000_000)
     with pytest.raises(NoRoomError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are there"):

@@ -1,7 +1,7 @@
 """Which tokens of a text a model has to choose, where the calculator puts in the results of sums."""
 
 import pytest
-from thirteen.runtime.engine.output_stream import asked
+from thirteen.runtime.engine.output_stream import sampled_mask
 
 
 class Bytes:
@@ -25,5 +25,5 @@ class Bytes:
     ],
 )
 def test_results_of_sums_are_given_and_all_else_is_asked(text, given):
-    found = asked(Bytes(), list(text.encode()))
+    found = sampled_mask(Bytes(), list(text.encode()))
     assert "".join(one for one, own in zip(text, found, strict=True) if not own) == given

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prefix_cache import SHORTEST, PrefixCache
+from thirteen.runtime.engine.prefix_cache import LENGTH_MIN, PrefixCache
 from thirteen.runtime.request import Request
 
 from ..gguf_adapters import write_lora
 
 TOKENS = st.builds(
     lambda beginning, rest: (*range(beginning), *rest),
-    st.integers(SHORTEST - 2, SHORTEST + 4),
+    st.integers(LENGTH_MIN - 2, LENGTH_MIN + 4),
     st.lists(st.integers(0, 1), max_size=4),
 )
 PROMPT = tuple(range(100, 150))
@@ -51,7 +51,7 @@ def test_the_longest_beginning_is_found_under_its_adapter_and_never_the_whole_pr
             alike = [tokens for under, tokens in kept if under == adapter]
             longest = max((common(tokens, prompt[:-1]) for tokens in alike), default=0)
             found = cache.find(adapter, prompt)
-            if longest < SHORTEST:
+            if longest < LENGTH_MIN:
                 assert found is None
                 continue
             assert found.length == longest < len(prompt)

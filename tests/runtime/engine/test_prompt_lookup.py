@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.engine import dispatcher as intake_module
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prompt_lookup import NGRAM, Lookup
+from thirteen.runtime.engine.prompt_lookup import NGRAM, PromptLookup
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..conftest import tensors
@@ -27,7 +27,7 @@ def drafted_by_looking(tokens, most):
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(0, 40), st.integers(0, 8))
 def test_a_draft_is_what_followed_the_last_place_that_looked_alike(tokens, prompt, most):
-    lookup = Lookup(tokens[:prompt])
+    lookup = PromptLookup(tokens[:prompt])
     for token in tokens[prompt:]:
         lookup.feed(token)
     assert lookup.draft(most) == drafted_by_looking(tokens, most)

@@ -2,14 +2,14 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.engine.prefix_cache import SHORTEST
+from thirteen.runtime.engine.prefix_cache import LENGTH_MIN
 from thirteen.runtime.engine.scheduler import READING, Chunk, Scheduler
-from thirteen.runtime.request import Request, Sequence, StopReason
+from thirteen.runtime.request import Request, SequenceState, StopReason
 
 
-def add(scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, **more) -> Sequence:
+def add(scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, **more) -> SequenceState:
     tokens = (7,) * prompt if isinstance(prompt, int) else prompt
-    sequence = Sequence(Request(tokens, max_tokens), context=10_000, **more)
+    sequence = SequenceState(Request(tokens, max_tokens), context=10_000, **more)
     scheduler.add(sequence)
     return sequence
 
@@ -19,7 +19,7 @@ def plan(scheduler: Scheduler) -> list[Chunk]:
     return scheduler.plan()
 
 
-def run(scheduler: Scheduler) -> list[Sequence]:
+def run(scheduler: Scheduler) -> list[SequenceState]:
     """One step as the runner takes it, with the token 1 for every choice; gives those in the batch."""
     chunks = plan(scheduler)
     carry_out(scheduler, chunks)
@@ -103,10 +103,10 @@ def test_a_batch_is_of_one_adapter_and_each_has_its_turn():
 
 
 def test_a_prompt_that_begins_as_one_being_read_waits_for_it():
-    scheduler = Scheduler(slots=4, budget=SHORTEST, sharing=True)
-    shared = tuple(range(2 * SHORTEST))
+    scheduler = Scheduler(slots=4, budget=LENGTH_MIN, sharing=True)
+    shared = tuple(range(2 * LENGTH_MIN))
     first = add(scheduler, (*shared, 1))
-    same, shorter, other = (add(scheduler, p) for p in ((*shared, 2), shared[: SHORTEST - 1], (5, *shared)))
+    same, shorter, other = (add(scheduler, p) for p in ((*shared, 2), shared[: LENGTH_MIN - 1], (5, *shared)))
     elsewhere = add(scheduler, (*shared, 3), adapter="a")
     list(scheduler.admit())
     assert [s.slot is None for s in (first, same, shorter, other, elsewhere)] == [0, 1, 0, 0, 0]
@@ -120,7 +120,7 @@ def test_a_prompt_that_begins_as_one_being_read_waits_for_it():
 
 def test_a_beginning_that_came_from_the_cache_is_not_waited_for():
     scheduler = Scheduler(slots=2, budget=8, sharing=True)
-    shared = tuple(range(2 * SHORTEST))
+    shared = tuple(range(2 * LENGTH_MIN))
     first = add(scheduler, (*shared, *[1] * 99))
     list(scheduler.admit())
     first.restored = first.computed = len(shared)

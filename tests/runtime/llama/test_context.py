@@ -10,9 +10,9 @@ import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_gbnf, from_schema
-from thirteen.runtime.llama.context import KV_TYPES, Context, Room, Span
+from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
 from thirteen.runtime.llama.library import _log
-from thirteen.runtime.llama.model import Adapter, Model
+from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Constraint, Sampler
 from thirteen.runtime.request import Request, Sampling, StopReason
 
@@ -42,7 +42,7 @@ def high_level(smollm2):
 
 
 def room(**sizes):
-    return Room(**{"context": 128, "slots": 2, "batch": 64, "threads": 1, "outputs": 64} | sizes)
+    return ContextParams(**{"context": 128, "slots": 2, "batch": 64, "threads": 1, "outputs": 64} | sizes)
 
 
 def run(engine, *requests):
@@ -437,9 +437,9 @@ def base_matrix(path, name):
 )
 def test_an_adapter_that_does_not_fit_is_refused(tiny, lora, changes):
     with Model(tiny) as model, pytest.raises(AdapterError, match=r"adapter\.gguf: "):
-        Adapter(model, lora(**changes))
+        LoraAdapter(model, lora(**changes))
 
 
 def test_an_adapters_scale_must_be_a_number(tiny, lora):
     with Model(tiny) as model, pytest.raises(AdapterError, match="scale"):
-        Adapter(model, lora(), scale=float("inf"))
+        LoraAdapter(model, lora(), scale=float("inf"))

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from llama_cpp._ggml import libggml
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.llama.context import Context, Room, Span
-from thirteen.runtime.llama.eval_callback import F32, GET_ROWS, I32, MUL_MAT, Tensor, _rows, _tokens, _weight
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.eval_callback import (
+    F32,
+    GET_ROWS,
+    I32,
+    MUL_MAT,
+    GgmlTensor,
+    _rows,
+    _tokens,
+    _weight,
+)
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import tensors
@@ -55,7 +64,7 @@ def model(tiny):
 
 def run(model, tap, tokens=TOKENS, look_up_tap=None):
     """The logits after every token, (tokens, vocab), with taps looking on."""
-    room = Room(64, 1, 32, 1, outputs=32)
+    room = ContextParams(64, 1, 32, 1, outputs=32)
     with Context(model, room, tap=tap, look_up_tap=look_up_tap) as context:
         rows = context.decode([Span(0, 0, tokens, rows=len(tokens))])
         return np.array([context.logits_row(row) for row in rows])
@@ -66,17 +75,19 @@ def test_the_layout_is_the_librarys_own(ggml):
     weight, inputs = ggml_new_tensor_2d(ggml, F32, 8, 3), ggml_new_tensor_2d(ggml, F32, 8, 5)
     ggml_set_name(weight, b"blk.1.attn_q.weight")
     address = ggml_mul_mat(ggml, weight, inputs)
-    product = Tensor.from_address(address)
+    product = GgmlTensor.from_address(address)
     assert ggml_op_desc(address) == b"MUL_MAT"
     assert (product.type, product.op, product.buffer, product.flags) == (F32, MUL_MAT, None, 0)
     assert (list(product.ne), list(product.nb)) == ([3, 5, 1, 1], [4, 12, 60, 60])
     assert list(product.src) == [weight, inputs, *[None] * 8]
     assert product.data == ggml_get_data(address)
-    assert Tensor.from_address(weight).name == b"blk.1.attn_q.weight"
+    assert GgmlTensor.from_address(weight).name == b"blk.1.attn_q.weight"
     assert _weight(product) == "blk.1.attn_q.weight"
-    view = Tensor.from_address(ggml_view_2d(ggml, inputs, 4, 2, 32, 40))
+    view = GgmlTensor.from_address(ggml_view_2d(ggml, inputs, 4, 2, 32, 40))
     assert (view.view_src, view.view_offs, view.data) == (inputs, 40, ggml_get_data(inputs) + 40)
-    assert ggml_tensor_overhead() == 32 + ctypes.sizeof(Tensor) + 16  # ggml_object, then `extra` and padding
+    assert (
+        ggml_tensor_overhead() == 32 + ctypes.sizeof(GgmlTensor) + 16
+    )  # ggml_object, then `extra` and padding
 
 
 def test_a_look_up_is_the_librarys_own(ggml):
@@ -84,7 +95,7 @@ def test_a_look_up_is_the_librarys_own(ggml):
     ggml_set_name(weight, b"token_embd.weight")
     ctypes.memmove(ggml_get_data(tokens), np.array([3, 1, 29, 0, 3], np.int32).tobytes(), 20)
     address = ggml_get_rows(ggml, weight, tokens)
-    look_up = Tensor.from_address(address)
+    look_up = GgmlTensor.from_address(address)
     assert ggml_op_desc(address) == b"GET_ROWS"
     assert (look_up.type, look_up.op, list(look_up.src)[:2]) == (F32, GET_ROWS, [weight, tokens])
     assert list(look_up.ne) == [8, 5, 1, 1]
@@ -94,8 +105,8 @@ def test_a_look_up_is_the_librarys_own(ggml):
 
 def test_rows_that_do_not_lie_close_together(ggml):
     whole = ggml_new_tensor_2d(ggml, F32, 8, 5)
-    _rows(Tensor.from_address(whole))[:] = np.arange(40).reshape(5, 8)
-    part = _rows(Tensor.from_address(ggml_view_2d(ggml, whole, 3, 4, 32, 40)))
+    _rows(GgmlTensor.from_address(whole))[:] = np.arange(40).reshape(5, 8)
+    part = _rows(GgmlTensor.from_address(ggml_view_2d(ggml, whole, 3, 4, 32, 40)))
     assert np.array_equal(part, np.arange(40).reshape(5, 8)[1:5, 2:5])
 
 
@@ -112,8 +123,8 @@ def test_rows_that_do_not_lie_close_together(ggml):
     ],
 )
 def test_weights_are_known_by_their_names(name, weight):
-    source = Tensor(name=name)
-    product = Tensor(op=MUL_MAT)
+    source = GgmlTensor(name=name)
+    product = GgmlTensor(op=MUL_MAT)
     product.src[0] = ctypes.addressof(source)
     assert _weight(product) == weight
 
@@ -206,7 +217,7 @@ def test_what_a_tap_raises_ends_the_computation_and_comes_out(model, failure, ca
         if broken[0] and len(shown) == 5:
             raise failure
 
-    with Context(model, Room(64, 1, 32, 1, outputs=32), tap=tap) as context:
+    with Context(model, ContextParams(64, 1, 32, 1, outputs=32), tap=tap) as context:
         with pytest.raises(type(failure)):
             context.decode([Span(0, 0, TOKENS, rows=len(TOKENS))])
         assert len(shown) == 5

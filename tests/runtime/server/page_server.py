@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from thirteen.runtime.answer import Answer, Tally
+from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.calculator import steps, verified
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.engine.handle import Piece
@@ -55,7 +55,7 @@ def whole(text: str, votes: int) -> Answer:
     """The answer that says this, with the engine's own reading of it; for votes, one of them was for 7."""
     number, found = final_answer(text), steps(text)
     value = None if number is None else format_number(number)
-    tally = Tally(asked=votes, ended=votes, votes={str(value): votes - 1, "7": 1}) if votes > 1 else None
+    tally = VoteTally(asked=votes, ended=votes, votes={str(value): votes - 1, "7": 1}) if votes > 1 else None
     sure = verified(found, value)
     return Answer(value, text, StopReason.END, USAGE, TIMINGS, steps=found, verified=sure, tally=tally)
 

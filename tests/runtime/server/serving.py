@@ -11,11 +11,11 @@ import httpx
 from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import BASE
-from thirteen.runtime.server.api_keys import Keys
+from thirteen.runtime.server.api_keys import ApiKeys
 from thirteen.runtime.server.app import application
-from thirteen.runtime.server.drain_server import Listener, bind
-from thirteen.runtime.server.engine_service import Desk
-from thirteen.runtime.server.request_limits import Bounds
+from thirteen.runtime.server.drain_server import DrainServer, bind
+from thirteen.runtime.server.engine_service import EngineService
+from thirteen.runtime.server.request_limits import RequestLimits
 
 TIMEOUT_S = 60
 
@@ -24,8 +24,8 @@ TIMEOUT_S = 60
 class Served:
     """A server that is running."""
 
-    desk: Desk
-    listener: Listener
+    desk: EngineService
+    listener: DrainServer
     bound: socket.socket
 
     @property
@@ -51,10 +51,10 @@ def served(
 ) -> Iterator[Served]:
     """Serve an engine; every adapter of it is a model by its own name."""
     names = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
-    desk = Desk(engine, names, log_prompts=log_prompts)
-    bounds = (bounds or Bounds()).within(engine.context)
-    app = application(desk, bounds, keys=keys and Keys(keys), hosts=hosts, origins=origins)
-    listener = Listener(app, desk, bounds)
+    desk = EngineService(engine, names, log_prompts=log_prompts)
+    bounds = (bounds or RequestLimits()).within(engine.context)
+    app = application(desk, bounds, keys=keys and ApiKeys(keys), hosts=hosts, origins=origins)
+    listener = DrainServer(app, desk, bounds)
     with bind("127.0.0.1", 0) as bound:
         bound.listen()
         thread = threading.Thread(target=listener.run, args=([bound],))

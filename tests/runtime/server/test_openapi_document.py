@@ -5,7 +5,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from thirteen.runtime.server.app import Server
 from thirteen.runtime.server.openapi_document import operations
-from thirteen.runtime.server.request_limits import Bounds
+from thirteen.runtime.server.request_limits import RequestLimits
 
 EXAMPLES = 25  # of each operation; that many come to some seconds
 UNDERSTOOD = [
@@ -23,7 +23,7 @@ def document(tiny_server):
 
 
 @pytest.mark.parametrize("mode", list(schemathesis.GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize("served", operations(Bounds()), ids=lambda operation: operation.name)
+@pytest.mark.parametrize("served", operations(RequestLimits()), ids=lambda operation: operation.name)
 def test_what_is_served_is_what_the_document_says(document, served, mode):
     @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(document[served.path][served.method].as_strategy(generation_mode=mode))

@@ -13,9 +13,9 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
 from thirteen.runtime.server.access_middleware import LOOPBACK
-from thirteen.runtime.server.api_keys import Keys
-from thirteen.runtime.server.request_limits import Bounds
-from thirteen.runtime.server.serve import Doorway, model_names
+from thirteen.runtime.server.api_keys import ApiKeys
+from thirteen.runtime.server.request_limits import RequestLimits
+from thirteen.runtime.server.serve import ListenConfig, model_names
 
 from .serving import TIMEOUT_S, opened, served
 
@@ -91,7 +91,7 @@ def test_only_json_is_read(serving, path):
 
 @pytest.mark.parametrize("path", POSTS)
 def test_a_body_that_is_too_large_is_refused_and_the_client_hears_it(serving, path):
-    client = serving(bounds=Bounds(body_bytes=1000))
+    client = serving(bounds=RequestLimits(body_bytes=1000))
     assert "1000" in error(client.post(path, content=b" " * 5_000_000, headers=JSON), 413)["message"]
     assert error(client.post(path, content=(b" " * 600 for _ in range(3)), headers=JSON), 413)
     assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
@@ -128,7 +128,7 @@ def test_bytes_that_are_not_http_do_no_harm(serving):
     "begun", [b"", b"POST /v1/completions HT", request()[:-20]], ids=["nothing", "header", "body"]
 )
 def test_who_sends_too_slowly_is_hung_up_on_and_holds_up_nobody(serving, begun):
-    client = serving(bounds=Bounds(idle_s=1))
+    client = serving(bounds=RequestLimits(idle_s=1))
     with connected(client) as connection:
         start = monotonic()
         connection.sendall(begun)
@@ -153,7 +153,7 @@ def trickled(connection, begun):
 
 
 def test_who_does_not_read_is_hung_up_on(serving):
-    client, asked = serving(bounds=Bounds(idle_s=1)), 40
+    client, asked = serving(bounds=RequestLimits(idle_s=1)), 40
     state = client.server.listener.server_state
     client.server.bound.setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDBUF, 4096
@@ -170,7 +170,7 @@ def test_who_does_not_read_is_hung_up_on(serving):
 
 
 def test_a_kept_connection_serves_again_and_again(serving):
-    client = serving(bounds=Bounds(idle_s=1))
+    client = serving(bounds=RequestLimits(idle_s=1))
     with connected(client) as connection:
         for _ in range(4):
             connection.sendall(request("/v1/check", {"claim": "1 + 1 = 2"}))
@@ -208,7 +208,7 @@ def test_while_draining_no_work_is_taken(serving, engine):
 
 
 def test_what_does_not_end_is_ended_after_a_while_and_told_of(serving):
-    client = serving(bounds=Bounds(drain_s=0))
+    client = serving(bounds=RequestLimits(drain_s=0))
     seeds = (WORK | {"max_tokens": 256, "temperature": 1, "seed": seed} for seed in range(100))
     long = next(body for body in seeds if _cut(client, body))
     with ThreadPoolExecutor() as threads:
@@ -260,28 +260,28 @@ def test_a_client_of_openai_meets_its_own_error_for_a_wrong_key(serving):
 def test_keys_are_read_from_a_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text("# ours\n\n  one  \ntwo\n")
-    keys = Keys.from_file(path)
+    keys = ApiKeys.from_file(path)
     assert keys.hold(b"Bearer one") and keys.hold(b"bearer two")
     assert not keys.hold(b"Bearer # ours") and not keys.hold(b"Bearer") and not keys.hold(b"")
     for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8")):
         path.write_bytes(content)
         with pytest.raises(RequestError, match=reason):
-            Keys.from_file(path)
+            ApiKeys.from_file(path)
     with pytest.raises(RequestError, match="No such file"):
-        Keys.from_file(tmp_path / "missing")
+        ApiKeys.from_file(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_other_machines_need_a_key_or_a_word(host):
     with pytest.raises(RequestError, match="--api-key-file"):
-        Doorway(host, 1)
-    assert Doorway(host, 1, insecure=True).hosts is None
-    assert Doorway(host, 1, keys=Keys(["k"])).hosts is None
+        ListenConfig(host, 1)
+    assert ListenConfig(host, 1, insecure=True).hosts is None
+    assert ListenConfig(host, 1, keys=ApiKeys(["k"])).hosts is None
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.8.8.8"])
 def test_this_machine_needs_none(host):
-    assert host in Doorway(host, 1).hosts
+    assert host in ListenConfig(host, 1).hosts
 
 
 def test_a_page_that_calls_this_machine_by_its_own_name_is_refused(serving):

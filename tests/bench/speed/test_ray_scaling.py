@@ -6,13 +6,13 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
-from thirteen.bench.speed import ray_batch
+from thirteen.bench.speed import ray_scaling
 from thirteen.errors import RequestError
 
 
 def test_every_way_has_its_figures_and_gives_the_same_answers(tiny):
     ticks = []
-    report = ray_batch.run(
+    report = ray_scaling.run_ray_scaling(
         tiny,
         "local",
         (2,),
@@ -32,10 +32,10 @@ def test_every_way_has_its_figures_and_gives_the_same_answers(tiny):
     assert ticks == [(done, 180) for done in range(1, 181)]
     assert json.loads(json.dumps(asdict(report), allow_nan=False))["threads"] == 1
     console = Console(width=140, file=StringIO())
-    console.print(ray_batch.table(report))
+    console.print(ray_scaling.ray_scaling_table(report))
     assert "the answers are the same" in console.file.getvalue()
 
 
 def test_numbers_out_of_bounds_are_refused(tiny):
     with pytest.raises(RequestError, match="bench: questions must be a whole number from 1"):
-        ray_batch.run(tiny, "local", (1,), questions=0)
+        ray_scaling.run_ray_scaling(tiny, "local", (1,), questions=0)

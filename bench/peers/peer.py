@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...runtime.request import check_whole
+from ...runtime.request import check_integer
 
 KINDS = ("prefill", "decode", "together")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class PeerWorkload:
     """The work of a round.
 
     Attributes:
@@ -30,7 +30,7 @@ class Work:
 
     def __post_init__(self) -> None:
         for name in self.__slots__:
-            check_whole(f"bench: {name}", getattr(self, name), 1)
+            check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
     def together(self) -> int:

@@ -10,11 +10,16 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ...runtime.batch.reproducible_batches import Ask, Job, Terms, waves_of
-from ...runtime.cluster.ray_batch import Crew
-from ...runtime.request import check_whole
+from ...runtime.batch.reproducible_batches import (
+    AnswerBatches,
+    BatchJob,
+    GenerationSettings,
+    split_into_batches,
+)
+from ...runtime.cluster.ray_batch import RayWorkers
+from ...runtime.request import check_integer
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, Ticker, silent, to_and_fro
+from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
 from ..stats.paired_ratio import Interval, paired_ratio
 
 ROUNDS = 3
@@ -24,7 +29,7 @@ _HERE = "here, one engine"
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class RunMode:
     """One way of having the questions answered.
 
     Attributes:
@@ -44,7 +49,7 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterReport:
+class RayScalingReport:
     """What was measured; dataclasses.asdict makes it JSON.
 
     Attributes:
@@ -66,11 +71,11 @@ class ClusterReport:
     questions: int
     max_tokens: int
     threads: int
-    ways: tuple[Way, ...]
+    ways: tuple[RunMode, ...]
     same: bool
 
 
-def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_ray_scaling(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     model: Path,
     address: str,
     workers: Sequence[int],
@@ -79,8 +84,8 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     max_tokens: int = MAX_TOKENS,
     threads: int = 1,
     rounds: int = ROUNDS,
-    progress: Progress = silent,
-) -> ClusterReport:
+    progress: Progress = no_progress,
+) -> RayScalingReport:
     """Have the same questions answered here and by the cluster, round by round.
 
     Args:
@@ -99,20 +104,20 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     """
     numbers = {"questions": questions, "threads": threads, "rounds": rounds}
     for name, value in [*numbers.items(), *(("workers", count) for count in workers)]:
-        check_whole(f"bench: {name}", value, 1)
-    job = Job(model, None, Terms(max_tokens=max_tokens), threads)
-    asks: list[Ask] = [Job.ask, *(Crew(address, count).ask for count in workers)]
-    tick = Ticker(progress, len(asks) * questions * rounds)
+        check_integer(f"bench: {name}", value, 1)
+    job = BatchJob(model, None, GenerationSettings(max_tokens=max_tokens), threads)
+    asks: list[AnswerBatches] = [BatchJob.ask, *(RayWorkers(address, count).ask for count in workers)]
+    tick = ProgressCounter(progress, len(asks) * questions * rounds)
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     seconds: list[list[float]] = [[] for _ in asks]
     said = set()
     for number in range(rounds):
-        for way in to_and_fro(len(asks), number):
+        for way in alternating_order(len(asks), number):
             took, texts = _turn(asks[way], job, questions, tick)
             seconds[way].append(took)
             said.add(texts)
     names = [(_HERE, None), *((f"{n} worker{'s' * (n > 1)}", n) for n in workers)]
-    return ClusterReport(
+    return RayScalingReport(
         date=date,
         machine=machine,
         build=this_build(),
@@ -121,7 +126,7 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
         max_tokens=max_tokens,
         threads=threads,
         ways=tuple(
-            Way(
+            RunMode(
                 name=name,
                 workers=count,
                 seconds=tuple(took),
@@ -134,17 +139,19 @@ def run(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     )
 
 
-def _turn(ask: Ask, job: Job, questions: int, tick: Ticker) -> tuple[float, tuple[str, ...]]:
+def _turn(
+    ask: AnswerBatches, job: BatchJob, questions: int, tick: ProgressCounter
+) -> tuple[float, tuple[str, ...]]:
     """Seconds until all questions were answered, and what was said."""
     texts = [f"Tom has {n + 2} boxes of {n % 9 + 3} eggs. How many eggs are that?" for n in range(questions)]
     began, said = perf_counter(), [""] * questions
-    for asked in ask(job, waves_of(dict(enumerate(texts)), job.terms.wave)):
+    for asked in ask(job, split_into_batches(dict(enumerate(texts)), job.terms.wave)):
         said[asked.number] = asked.taken.text if asked.taken else str(asked.error)
         tick()
     return perf_counter() - began, tuple(said)
 
 
-def table(report: ClusterReport) -> Table:
+def ray_scaling_table(report: RayScalingReport) -> Table:
     """A row for each way."""
     out = Table(
         title=Text(f"{report.questions} questions, at most {report.max_tokens} tokens each"),

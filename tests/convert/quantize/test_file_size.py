@@ -1,5 +1,5 @@
 import pytest
-from thirteen.convert.quantize.size import parse_size
+from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.errors import OutputError
 
 
@@ -14,7 +14,7 @@ from thirteen.errors import OutputError
     ],
 )
 def test_a_size_is_bytes_or_bits_a_weight(text, expected):
-    assert parse_size(text).file_bytes(8_000_000) == expected
+    assert parse_file_size(text).file_bytes(8_000_000) == expected
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ def test_a_size_is_bytes_or_bits_a_weight(text, expected):
 )
 def test_what_is_no_size_is_one_clear_line(text):
     with pytest.raises(OutputError, match=r"--size '.*': "):
-        parse_size(text)
+        parse_file_size(text)

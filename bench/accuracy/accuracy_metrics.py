@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..stats.bootstrap import by_passage, interval
+from ..stats.bootstrap import bootstrap_interval, sum_by_passage
 from ..stats.mcnemar import mcnemar
 from ..stats.paired_ratio import Array, Interval
-from ..stats.wilson import proportion
-from .eval_log import Outcome, Record
+from ..stats.wilson import wilson_interval
+from .eval_log import Outcome, QuestionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedScores:
     """Two models' answers to the same questions, without those that ended in an error on either side.
 
     Attributes:
@@ -67,7 +67,7 @@ class Paired:
     p_value: float
 
 
-def score(records: Sequence[Record], groups: Sequence[str]) -> Scores:
+def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
     """Count what became of the questions.
 
     Args:
@@ -86,21 +86,23 @@ def score(records: Sequence[Record], groups: Sequence[str]) -> Scores:
         truncated=counts[Outcome.TRUNCATED],
         unparsed=counts[Outcome.UNPARSED],
         errors=counts[Outcome.ERROR],
-        accuracy=proportion(counts[Outcome.CORRECT], len(known)) if alone else _mean(right, groups),
+        accuracy=wilson_interval(counts[Outcome.CORRECT], len(known)) if alone else _mean(right, groups),
         single=_single(known, groups),
         tokens=float(np.mean([sample.tokens for record in known for sample in record.samples])),
         first_error=next((record.error for record in records if record.error is not None), None),
     )
 
 
-def _single(known: Sequence[Record], groups: Sequence[str]) -> Interval | None:
+def _single(known: Sequence[QuestionRecord], groups: Sequence[str]) -> Interval | None:
     if all(len(record.samples) == 1 for record in known):
         return None
     shares = [np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in known]
     return _mean(np.array(shares, np.float64), groups)
 
 
-def pair(base: Sequence[Record], adapted: Sequence[Record], groups: Sequence[str]) -> Paired | None:
+def pair_scores(
+    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
+) -> PairedScores | None:
     """Set two runs of the same questions side by side; None if every one ended in an error on either side."""
     pairs = [
         (one, other)
@@ -113,7 +115,7 @@ def pair(base: Sequence[Record], adapted: Sequence[Record], groups: Sequence[str
     gained, lost = int((~right[:, 0] & right[:, 1]).sum()), int((right[:, 0] & ~right[:, 1]).sum())
     changes = right[:, 1].astype(np.float64) - right[:, 0]  # (pairs,)
     of_pairs = [groups[one.number] for one, _ in pairs]
-    return Paired(
+    return PairedScores(
         questions=len(pairs),
         groups=len(set(of_pairs)),
         both=int(right.all(1).sum()),
@@ -128,5 +130,7 @@ def pair(base: Sequence[Record], adapted: Sequence[Record], groups: Sequence[str
 def _mean(values: Array, groups: Sequence[str]) -> Interval:
     """The mean over questions, and its interval over groups; values are (questions,)."""
     _, numbers = np.unique(groups, return_inverse=True)
-    sums = by_passage(np.stack([values, np.ones_like(values)], 1), numbers.astype(np.int64))  # (groups, 2)
-    return interval(sums, lambda summed: summed[:, 0] / summed[:, 1])
+    sums = sum_by_passage(
+        np.stack([values, np.ones_like(values)], 1), numbers.astype(np.int64)
+    )  # (groups, 2)
+    return bootstrap_interval(sums, lambda summed: summed[:, 0] / summed[:, 1])

@@ -39,13 +39,13 @@ class _Isolated:
         await self._app(scope, receive, sent)
 
 
-def app(folder: Path) -> Starlette:
+def isolated_app(folder: Path) -> Starlette:
     """The folder as an application."""
     files = Mount("/", StaticFiles(directory=folder, html=True))
     return Starlette(routes=[files], middleware=[Middleware(_Isolated)])
 
 
-def serve(folder: Path, port: int, listening: Callable[[str], None]) -> None:
+def serve_folder(folder: Path, port: int, listening: Callable[[str], None]) -> None:
     """Serve a folder on this machine, for this machine, until a signal ends it.
 
     Args:
@@ -62,4 +62,4 @@ def serve(folder: Path, port: int, listening: Callable[[str], None]) -> None:
         raise RequestError(f"cannot listen at {_HOST}:{port}: {error.strerror or error}") from None
     with listener:
         listening(f"http://{_HOST}:{listener.getsockname()[1]}/")
-        uvicorn.Server(uvicorn.Config(app(folder), log_level="warning")).run(sockets=[listener])
+        uvicorn.Server(uvicorn.Config(isolated_app(folder), log_level="warning")).run(sockets=[listener])

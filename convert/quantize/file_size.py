@@ -14,7 +14,7 @@ _LIKE = "write it like 600MB, 572MiB, 0.6GB or 3.9bpw"
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class FileSize:
     """A size of a whole file, metadata included.
 
     Attributes:
@@ -32,7 +32,7 @@ class Size:
         return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
 
 
-def parse_size(text: str) -> Size:
+def parse_file_size(text: str) -> FileSize:
     """Read a size.
 
     Raises:
@@ -47,4 +47,4 @@ def parse_size(text: str) -> Size:
         raise OutputError(f"--size {text!r}: must be more than nothing; {_LIKE}")
     if unit == _BITS and amount > _BITS_MAX:
         raise OutputError(f"--size {text!r}: no type has more than {_BITS_MAX} bits a weight")
-    return Size(text.strip(), amount, _UNITS.get(unit))
+    return FileSize(text.strip(), amount, _UNITS.get(unit))
