@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The tensors of a GGUF to be written: names, shapes, ggml types, sizes and alignment."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

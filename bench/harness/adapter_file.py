@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""A run-time adapter file as reports name it: path, size and hash."""
 
 from dataclasses import dataclass
 from pathlib import Path

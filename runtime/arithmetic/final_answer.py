@@ -1,4 +1,9 @@
-"""TODO docstring."""
+r"""Final answers: the exact number that a model's text gives as its result.
+
+The text is first rewritten in plain notation: `\frac{3}{4}` becomes 3/4, a minus sign becomes a hyphen, and
+the numbers of steps and lists go. Then the ways of stating an answer are tried, the most explicit first, each
+from the end of the text.
+"""
 
 import re
 from collections.abc import Iterator

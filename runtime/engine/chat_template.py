@@ -1,4 +1,4 @@
-"""Text around the tokens: a chat template's prompt on the way in, whole characters on the way out."""
+"""Chat templates: conversations to prompt tokens, rendered in a sandbox."""
 
 import json
 import re

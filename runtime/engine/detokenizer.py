@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Token bytes to text: whole characters only, ending before a stop string."""
 
 import codecs
 from collections.abc import Sequence

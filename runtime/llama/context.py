@@ -1,7 +1,7 @@
-"""The only file that runs models through llama.cpp: it owns every native handle and checks every return code.
+"""A llama.cpp context: the KV cache of some sequences, and the batches that extend it.
 
-What would end the process inside the library (GGML_ASSERT) is refused before the call: see model_file.py for
-files, and Context.decode for batches.
+GGML_ASSERT inside the library ends the process. Everything that would trigger one is refused before the call:
+see gguf_checks.py for files and Context.decode for batches.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The loaded llama.cpp library: its log, and the ownership of native handles."""
 
 import ctypes
 from collections import deque

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Models and run-time LoRA adapters as llama.cpp loads them, and the vocabulary."""
 
 import ctypes
 import math

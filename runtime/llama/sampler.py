@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Sampling: the next token from a row of logits, optionally constrained by a grammar."""
 
 import ctypes
 import math

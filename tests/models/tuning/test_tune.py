@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
-        from thirteen.models.journal import Journal
+        from thirteen.models.tuning.tuning_journal import TuningJournal
         from thirteen.models.tuning.tune import run_search
         from tests_tune import DATA, Planted, SETTINGS, replace, told
 
