@@ -9,16 +9,7 @@ from typing import Annotated
 import typer
 
 from ..errors import RequestError
-from .console import (
-    err,
-    facts_table,
-    printable,
-    progress_bar,
-    score_bar,
-    show_file,
-    show_result,
-    stage_bars,
-)
+from .console import err, facts_table, printable, progress_bar, score_bar, show_file, show_result, stage_bars
 from .options import (
     AdapterOption,
     BaseArgument,

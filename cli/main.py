@@ -17,15 +17,7 @@ from ..errors import RequestError, ThirteenError
 from .adapter import adapter_app
 from .batch import batch_app
 from .bench import bench_app
-from .console import (
-    err,
-    facts_table,
-    json_text,
-    out,
-    printable,
-    progress_bar,
-    show_result,
-)
+from .console import err, facts_table, json_text, out, printable, progress_bar, show_result
 from .convert import convert_app
 from .options import BaseArgument, Json, Revision, Threads, with_ray_address
 from .serve import serve_app
@@ -138,10 +130,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show the types, sizes and provenance of a GGUF file, and the memory that it will need."""
-    from ..workflows.inspect_gguf import (
-        inspect_gguf,
-        memory_profiles,
-    )
+    from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
     found = inspect_gguf(file, memory_profiles(profile, context, kv))
 

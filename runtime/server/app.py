@@ -18,8 +18,13 @@ from ..answer import Answer
 from ..engine.engine import Options
 from ..engine.handle import Handle
 from ..engine.majority_vote import MajorityVote
-from . import answer_api, openai_api, static_files
+from . import static_files
 from .access_middleware import AccessMiddleware
+from .api import answer_api
+from .api import openai_api
+from .api.openai_api import CompletionFormatter, ResponseFormatter
+from .api.openapi_document import Operation, document, operations
+from .api.request_body import read_body
 from .api_keys import ApiKeys
 from .engine_service import (
     Disconnected,
@@ -32,9 +37,6 @@ from .engine_service import (
 )
 from .http_errors import KINDS, HttpError, http_error
 from .metrics import TEXT_TYPE
-from .openai_api import CompletionFormatter, ResponseFormatter
-from .openapi_document import Operation, document, operations
-from .request_body import read_body
 from .request_limits import RequestLimits
 from .sse import DONE, EventStream, event
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from thirteen.runtime.server.answer_api import check_claim
+from thirteen.runtime.server.api.answer_api import check_claim
 from thirteen.tests.runtime.arithmetic import test_calculator as sums
 from thirteen.tests.runtime.arithmetic import test_final_answer as answers
 

@@ -11,7 +11,7 @@ from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_gbnf, from_schema
 from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
-from thirteen.runtime.llama.library import _log
+from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Constraint, Sampler
 from thirteen.runtime.request import Request, Sampling, StopReason
@@ -275,7 +275,7 @@ def test_a_saved_sequence_that_is_cut_short_is_refused_and_leaves_the_slot_empty
         assert not context.restore(1, blob[:cut], len(WORDS)) and context.used(1) == 0
         assert context.restore(1, blob, len(WORDS)), "the slot is as good as before"
         assert np.array_equal(context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])), computed)
-    assert "no reason" in _log.reason(), "the next error would be told with this one's words"
+    assert "no reason" in LOG.reason(), "the next error would be told with this one's words"
 
 
 def test_a_saved_sequence_is_refused_where_it_is_too_short_or_of_another_kind(model):

@@ -20,7 +20,7 @@ from thirteen.runtime.arithmetic.calculator import steps, verified
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
-from thirteen.runtime.server.answer_api import answer_events
+from thirteen.runtime.server.api.answer_api import answer_events
 from thirteen.runtime.server.sse import event
 from thirteen.runtime.server.static_files import routes
 

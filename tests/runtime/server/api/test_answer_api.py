@@ -76,7 +76,7 @@ def test_a_step_comes_before_the_text_goes_on():
     from thirteen.runtime.arithmetic.calculator import steps
     from thirteen.runtime.engine.handle import Piece
     from thirteen.runtime.request import StopReason, Timings, Usage
-    from thirteen.runtime.server.answer_api import answer_events
+    from thirteen.runtime.server.api.answer_api import answer_events
 
     parts = ["12 * 13", " = 1", "56", ", then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
     text = "".join(parts)

@@ -8,7 +8,7 @@ from time import monotonic, sleep
 import openai
 import pytest
 
-from .serving import Served, opened, served
+from ..serving import Served, opened, served
 
 ASKED = [{"role": "user", "content": "List the days of the week."}]
 TRAVELLER = {

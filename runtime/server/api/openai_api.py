@@ -8,12 +8,12 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from ..answer import Answer
-from ..engine.chat_template import Message
-from ..engine.handle import Piece
-from ..grammar.grammar import Grammar, from_schema
-from ..request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
-from .http_errors import HttpError
+from ...answer import Answer
+from ...engine.chat_template import Message
+from ...engine.handle import Piece
+from ...grammar.grammar import Grammar, from_schema
+from ...request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
+from ..http_errors import HttpError
 
 Fields = Mapping[str, Any]
 Json = dict[str, Any]

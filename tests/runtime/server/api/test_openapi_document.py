@@ -3,8 +3,8 @@
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from thirteen.runtime.server.api.openapi_document import operations
 from thirteen.runtime.server.app import Server
-from thirteen.runtime.server.openapi_document import operations
 from thirteen.runtime.server.request_limits import RequestLimits
 
 EXAMPLES = 25  # of each operation; that many come to some seconds

@@ -5,9 +5,9 @@ Of request bodies, the keywords are those that body.py reads: what stands here i
 
 from typing import Any
 
-from ..request import LOGPROBS_MAX, SEED_MAX, Sampling
+from ...request import LOGPROBS_MAX, SEED_MAX, Sampling
+from ..request_limits import RequestLimits
 from .request_body import Schema
-from .request_limits import RequestLimits
 
 MAX_TOKENS = 512  # of an answer whose request does not say
 CLAIM_MAX = 4096  # characters of a claim of arithmetic

@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
-from ..answer import Answer
-from ..arithmetic.calculator import Step, steps, verified
-from ..arithmetic.final_answer import final_answer, format_number
-from ..engine.handle import Piece
+from ...answer import Answer
+from ...arithmetic.calculator import Step, steps, verified
+from ...arithmetic.final_answer import final_answer, format_number
+from ...engine.handle import Piece
 
 # Behind such a place, the number before it goes no further, and so neither does its equation.
 _SETTLED = re.compile(r"[.!?,;]\s|\n")

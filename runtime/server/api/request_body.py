@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from .http_errors import HttpError
+from ..http_errors import HttpError
 
 Schema = Mapping[str, Any]
 JSON_TYPE = "application/json"

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
+from ..http_errors import KINDS
+from ..metrics import TEXT_TYPE
+from ..request_limits import RequestLimits
+from ..sse import EVENTS_TYPE
 from . import schemas
-from .http_errors import KINDS
-from .metrics import TEXT_TYPE
 from .request_body import JSON_TYPE, Schema
-from .request_limits import RequestLimits
-from .sse import EVENTS_TYPE
 
 _BODIED = (400, 413, 415, 422)  # what any request with a body can meet
 _ANSWERED = (*_BODIED, 404, 429, 500, 503)  # and one that the engine is to answer
