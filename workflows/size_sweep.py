@@ -12,8 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
-from ..bench.size import kl_curve
-from ..bench.size import plot
+from ..bench.size import kl_curve, plot
 from ..bench.size.kl_curve import CurveEntry, CurveReport
 from ..bench.size.size_matched import Kind
 from ..convert.merged_view import AdapterSource, WeightsSource

@@ -5,8 +5,7 @@ import os
 from pathlib import Path
 
 from ...errors import OutputError
-from . import literature
-from . import sections
+from . import literature, sections
 from .chart import render_svg
 from .collect import ReportData
 from .document import Document, Figure, Section

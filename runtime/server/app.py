@@ -20,8 +20,7 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import MajorityVote
 from . import static_files
 from .access_middleware import AccessMiddleware
-from .api import answer_api
-from .api import openai_api
+from .api import answer_api, openai_api
 from .api.openai_api import CompletionFormatter, ResponseFormatter
 from .api.openapi_document import Operation, document, operations
 from .api.request_body import read_body

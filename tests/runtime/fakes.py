@@ -167,7 +167,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
 
     for room, name, fake in (
         (engine_module, "Model", Model),
-        (engine_module, "Adapter", lora),
+        (engine_module, "LoraAdapter", lora),
         (intake_module, "Sampler", Echo),
         (engine_module, "Context", Context),
     ):

@@ -18,7 +18,7 @@ QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 GROWTH = """
 import re, sys
 from pathlib import Path
-from thirteen.runtime.engine import Engine
+from thirteen.runtime.engine.engine import Engine
 
 def own():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10

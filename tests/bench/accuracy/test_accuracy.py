@@ -69,13 +69,12 @@ def test_a_sitting_interrupted_three_times_has_the_records_of_one_that_was_not(t
 ASK = """
 import sys
 from pathlib import Path
-from thirteen.bench.accuracy import run
-from thirteen.bench.sitting import Sitting
-from thirteen.bench.tasks import load_set
-from thirteen.bench.terms import Terms
+from thirteen.bench.accuracy.accuracy import run_accuracy
+from thirteen.bench.accuracy.prompt_settings import PromptSettings
 model, data, folder = sys.argv[1:]
 tell = lambda label, done, total: print(done, flush=True)
-run(Path(model), data, PromptSettings(threads=1, max_tokens=12), folder=Path(folder), progress=tell)
+settings = PromptSettings(threads=1, max_tokens=12)
+run_accuracy(Path(model), data, settings, folder=Path(folder), progress=tell)
 """
 
 

@@ -112,11 +112,11 @@ def test_asdiv_answers_count_if_they_are_one_number(answer, value):
 
 LOAD = """
 import json, sys
-from thirteen.bench.tasks import load_set
+from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.errors import ThirteenError
 for name in sys.argv[1:]:
     try:
-        found = load_set(name)
+        found = load_question_set(name)
         rows = [[question.text, question.answer, question.group] for question in found.questions]
         print(json.dumps([found.source, found.left_out, rows]))
     except ThirteenError as error:

@@ -70,11 +70,12 @@ def test_keys_and_values_are_as_large_as_llama_cpp_says(kv, context, slots):
     script = f"""
 import ctypes, llama_cpp
 from pathlib import Path
-from thirteen.runtime.llama import Context, Model, Room
+from thirteen.runtime.llama.context import Context, ContextParams
+from thirteen.runtime.llama.model import Model
 keep = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
 with Model(Path({str(embedded())!r}), repack=False) as model:
-    Context(model, Room({context}, {slots}, 64, 1, {slots}, kv={kv!r})).close()
+    Context(model, ContextParams({context}, {slots}, 64, 1, {slots}, kv={kv!r})).close()
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     mebibytes = float(re.search(r"KV buffer size = +([0-9.]+) MiB", said)[1])

@@ -61,12 +61,12 @@ def test_a_cap_that_is_refused_the_second_time_is_raised(tiny, monkeypatch):
     asked = []
 
     def under(model, cap, trial, *, fill):
-        asked.append((memory_limit, fill))
-        if memory_limit < 50_000_000 or (fill and sum(again for _, again in asked) < 3):
+        asked.append((cap, fill))
+        if cap < 50_000_000 or (fill and sum(again for _, again in asked) < 3):
             raise NoRoomError("too little")
-        return LimitOutcome(trial.context, 4, fill, 40_000_000, memory_limit)
+        return LimitOutcome(trial.context, 4, fill, 40_000_000, cap)
 
-    monkeypatch.setattr(memory_limit, "under", under)
+    monkeypatch.setattr(memory_limit, "answer_under_limit", under)
     report = run_memory_limit(tiny, CAP, SMALL)
     filled = [size for size, fill in asked if fill]
     assert len(filled) == 3

@@ -277,7 +277,7 @@ def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatc
     data = tmp_path / "two.jsonl"
     data.write_text('{"question": "1 + 1?", "answer": "2"}\n{"question": "2 + 3?", "answer": "5"}\n')
     wanted = ReportRequest(str(data), PromptSettings(threads=1, max_tokens=4), 1, tiny, tiny, PeerPrograms())
-    monkeypatch.setattr("thirteen.bench.report.collect.Work", lambda threads: WORK)
+    monkeypatch.setattr("thirteen.bench.report.collect.PeerWorkload", lambda threads: WORK)
     stages = []
 
     def stage(name):

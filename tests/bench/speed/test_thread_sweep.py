@@ -19,7 +19,7 @@ from thirteen.runtime.threads import ThreadCounts, default_threads, save_threads
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    monkeypatch.setattr(threads, "processors", lambda: 8)
+    monkeypatch.setattr(threads, "usable_processors", lambda: 8)
     monkeypatch.setattr(threads, "physical_cores", lambda: 4)
 
 

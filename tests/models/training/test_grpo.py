@@ -81,7 +81,7 @@ def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_p
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(grpo, "save", raise_killed)
+        patch.setattr(grpo, "save_adapter", raise_killed)
         run(tmp_path / "parts")
     resumed = run(tmp_path / "parts")
     assert resumed.rewards == whole.rewards and resumed.real_run_hours is None

@@ -23,7 +23,7 @@ from ...commands import Commands
 from .ray_cluster import kill, processes, two_nodes
 
 COUNT = 500
-WORKER = "ray::MapWorker(FlatMap(Worker))"
+WORKER = "ray::MapWorker(FlatMap(RayWorker))"
 
 
 @pytest.fixture(scope="module")

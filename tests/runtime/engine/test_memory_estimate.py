@@ -19,9 +19,9 @@ from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
 SAID = """
 import ctypes, llama_cpp, sys
 from pathlib import Path
-from thirteen.runtime.engine import Engine
+from thirteen.runtime.engine.engine import Engine
 keep = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
-from thirteen.runtime import llama
+from thirteen.runtime.llama import library
 llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
 Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1).close()
 """
