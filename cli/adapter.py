@@ -94,8 +94,8 @@ def adapter_basis(
     from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
     from ..convert.adapter.short_code import base_mark, check_name
     from ..convert.source.checkpoint import open_checkpoint
-    from ..convert.write import check_target
     from ..files.hashing import file_sha256
+    from ..files.output import check_target
     from ..models.fetch import fetch
     from ..workflows.adapter_resolver import base_file, catalogue_name
 

@@ -521,7 +521,7 @@ def bench_types(
 ) -> None:
     """Measure what a weight of each type costs on this machine; three to six minutes."""
     from ..bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
-    from ..convert.write import check_target
+    from ..files.output import check_target
 
     if output:
         check_target(output)

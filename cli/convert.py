@@ -66,7 +66,7 @@ def convert(
 ) -> None:
     """Merge an adapter into a base, write one quantized GGUF of a type or a size, and tell what it kept."""
     from ..convert.pipeline import convert as run
-    from ..convert.write import check_target
+    from ..files.output import check_target
 
     if report and report.absolute() == output.absolute():
         raise typer.BadParameter(f"--report and --output are both {output}")
@@ -184,7 +184,7 @@ def importance(
 
     The file is in llama.cpp's importance-matrix format: llama-quantize takes it, and convert takes its.
     """
-    from ..convert.write import check_target
+    from ..files.output import check_target
     from ..workflows.importance_cache import measure_importance
 
     base_path, adapter_path = _fetch(base, adapter, revision)

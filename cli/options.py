@@ -78,7 +78,7 @@ Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or co
 
 def size_target(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
     """The `SizeTarget` of --size, --target, --prefer, --costs and --together; errors name the option."""
-    from ..convert.quantize.costs import costs_for, read_costs, this_target
+    from ..convert.quantize.costs import costs_for, read_costs, host_target
     from ..convert.quantize.file_size import parse_file_size
     from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 
@@ -86,7 +86,7 @@ def size_target(size: str, target: str | None, prefer: str, costs: Path | None, 
         raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
     if costs and target:
         raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
-    table = read_costs(costs) if costs else costs_for(target or this_target())
+    table = read_costs(costs) if costs else costs_for(target or host_target())
     return SizeTarget(parse_file_size(size), prefer, table.together() if together else table)
 
 

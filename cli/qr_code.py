@@ -4,8 +4,8 @@ from pathlib import Path
 
 import segno
 
-from ..convert.write import check_target
 from ..errors import OutputError
+from ..files.output import check_target, output_errors
 
 _KINDS = (".svg", ".png")
 _LEVEL = "m"  # up to 15 % of it may be unreadable
@@ -43,7 +43,5 @@ def write_qr(code: str, path: Path) -> None:
         OutputError: it cannot be written.
     """
     check_qr_file(path)
-    try:
+    with output_errors(path):
         _made(code).save(str(path), scale=8)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write: {error.strerror or error}") from None

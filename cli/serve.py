@@ -73,8 +73,7 @@ def serve(
     from ..runtime.server.api_keys import ApiKeys
     from ..runtime.server.engine_service import EngineService
     from ..runtime.server.request_limits import RequestLimits
-    from ..runtime.server.serve import ListenConfig, model_names
-    from ..runtime.server.serve import serve as run
+    from ..runtime.server.serve import ListenConfig, run_server, served_models
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
 
@@ -89,7 +88,7 @@ def serve(
         adapters = {
             own: resolve_runtime_lora(source, model, progress=progress) for own, source in named.items()
         }
-    models = model_names(name or model.stem, adapters)
+    models = served_models(name or model.stem, adapters)
     limits = {} if max_tokens is None else {"max_tokens": max_tokens}
     bounds = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **limits)
     options: dict[str, Any] = {
@@ -99,7 +98,7 @@ def serve(
         "threads": threads,
         "queue": queue,
     }
-    fleet = ReplicaConfig(models, options, bounds, keys, doorway.hosts, doorway.origins, log_prompts)
+    fleet = ReplicaConfig(models, options, bounds, keys, doorway.allowed_hosts, doorway.origins, log_prompts)
 
     def listening(address: str) -> None:
         err.print(f"serving {printable(', '.join(models))} at {address}", markup=False, soft_wrap=True)
@@ -107,7 +106,7 @@ def serve(
     if ray is None:
         with Engine(model, adapters=adapters, **options) as engine:
             desk = EngineService(engine, models, log_prompts=log_prompts)
-            ended_by = run(desk, doorway, bounds, listening)
+            ended_by = run_server(desk, doorway, bounds, listening)
     else:
         size = ClusterSize.of(fleet, replicas or 1, max_replicas)
         ended_by = deploy(ray, model, adapters, fleet=fleet, size=size, doorway=doorway, listening=listening)

@@ -127,7 +127,7 @@ def _base_of(base: str, recipe: "Recipe") -> tuple[str, "Basis | None"]:
 
 
 def _facts(result: "TrainResult") -> dict[str, Any]:
-    held, (low, high) = result.held_out, result.held_out.interval()
+    held, difference = result.held_out, result.held_out.difference
     return {
         "output": str(result.folder),
         "trained_numbers": result.trained_numbers,
@@ -137,7 +137,7 @@ def _facts(result: "TrainResult") -> dict[str, Any]:
         "validation": list(result.validation),
         "loss_before": held.loss_before,
         "loss_after": held.loss_after,
-        "difference": {"low": low, "value": held.loss_after - held.loss_before, "high": high},
+        "difference": {"low": difference.low, "value": difference.estimate, "high": difference.high},
     }
 
 
@@ -146,13 +146,13 @@ def _table(results: dict[int, "TrainResult"]) -> Table:
         "rank", "trained numbers", "loss before", "after", "difference, 95 %", "minutes", "adapter", box=None
     )
     for rank, result in results.items():
-        held, (low, high) = result.held_out, result.held_out.interval()
+        held, difference = result.held_out, result.held_out.difference
         table.add_row(
             str(rank),
             f"{result.trained_numbers:,}",
             f"{held.loss_before:.4f}",
             f"{held.loss_after:.4f}",
-            f"{low:+.4f} to {high:+.4f}",
+            f"{difference.low:+.4f} to {difference.high:+.4f}",
             f"{result.train_s / 60:.1f}",
             str(result.folder),
         )

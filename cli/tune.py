@@ -31,8 +31,9 @@ def sums(
     as_json: Json = False,
 ) -> None:
     """Draw one-step sums in words, as JSON lines of question, solution and answer."""
-    from ..convert.write import check_target
-    from ..models.tuning.synthetic_sums import draw_sums as draw
+    from ..files.atomic_write import atomic_write
+    from ..files.output import check_target
+    from ..models.tuning.synthetic_sums import draw_sums
 
     files = {}
     for path, count, part in (
@@ -40,8 +41,9 @@ def sums(
         (output.with_name(f"{output.name}-held-out.jsonl"), held_out, True),
     ):
         check_target(path)
-        drawn = draw(count, seed, held_out=part)
-        path.write_text("".join(json.dumps(vars(row)) + "\n" for row in drawn), encoding="utf-8")
+        drawn = draw_sums(count, seed, held_out=part)
+        with atomic_write(path) as file:
+            file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
         files[str(path)] = len(drawn)
     show_result(
         as_json, files, lambda: facts_table({path: f"{count:,} rows" for path, count in files.items()})
@@ -198,9 +200,9 @@ def _cells(progress: "TuneProgress") -> tuple[str, ...]:
     search, last = progress.search, progress.last
     checked = interval = ""
     if last.check:
-        low, high = last.check.interval
+        accuracy = last.check.accuracy
         checked = f"{last.check.score:.1%} (at first {progress.start.score:.1%})"
-        interval = f"{low:.1%} to {high:.1%}"
+        interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
     return (
         str(search.generation),
         str(search.restart),
@@ -215,12 +217,12 @@ def _cells(progress: "TuneProgress") -> tuple[str, ...]:
 
 def _show(result: "TuneResult", output: Path, as_json: bool) -> None:
     before, after = result.held_out.accuracy
-    low, high = result.held_out.interval()
+    difference = result.held_out.difference
     facts = {
         "output": str(output),
         "numbers": [float(number) for number in result.best.numbers],
         "held_out": {"rows": len(result.held_out.before), "before": before, "after": after},
-        "difference": {"low": low, "value": after - before, "high": high},
+        "difference": {"low": difference.low, "value": difference.estimate, "high": difference.high},
         "gained": result.held_out.gained,
         "lost": result.held_out.lost,
         "generations": result.generations,
@@ -236,7 +238,7 @@ def _show(result: "TuneResult", output: Path, as_json: bool) -> None:
         "adapter": str(output),
         "right before": f"{before:.1%} of {len(result.held_out.before)} held-out rows",
         "right after": f"{after:.1%} ({result.held_out.gained} gained, {result.held_out.lost} lost)",
-        "difference": f"{after - before:+.1%} (95 %: {low:+.1%} to {high:+.1%})",
+        "difference": f"{after - before:+.1%} (95 %: {difference.low:+.1%} to {difference.high:+.1%})",
         "generations": f"{result.generations}, {result.restarts} restarts, {result.seconds / 60:.1f} minutes",
         "time in the model": f"{result.model_share:.3f}",
     }

@@ -14,9 +14,10 @@ from tempfile import mkdtemp
 from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
+from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
 from .merged_view import AdapterSource, MergedView, WeightsSource
-from .pipeline import BLOCK_WEIGHTS, Progress
+from .pipeline import BLOCK_WEIGHTS
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
 
@@ -49,7 +50,7 @@ def merge_checkpoint(  # noqa: PLR0913 - what a merge can be told, each with its
     base_id: str = "",
     adapter_id: str = "",
     shard_bytes: int = SHARD_BYTES,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> MergeReport:
     """Merge `adapter` into `base` and write the folder `output`.
 

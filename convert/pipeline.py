@@ -1,9 +1,8 @@
 """The conversion: rows are read, merged in float32, quantized once and written, block by block."""
 
-import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -17,10 +16,12 @@ from threadpoolctl import threadpool_limits
 
 from ..errors import OutputError
 from ..files.gguf_header import Field, read_header
+from ..files.output import check_target
+from ..files.processors import usable_processors
+from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
 from . import tensors
 from .merged_view import AdapterSource, MergedView, WeightsSource
-from .quantize import plan
 from .quantize.ggml import quantize_rows
 from .quantize.importance import read_importance
 from .quantize.rounding import RowQuantizer
@@ -28,7 +29,7 @@ from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, pl
 from .source import architecture as arch
 from .source.checkpoint import ROPE_FACTORS, Checkpoint, open_checkpoint
 from .tensors import ALIGNMENT, TensorPlan, TensorSpec
-from .write import check_target, header_size, write_gguf
+from .write import header_size, write_gguf
 
 # Fixed, so that neither the threads' number nor the memory's size can change a single bit of the file.
 BLOCK_WEIGHTS = 1 << 22
@@ -36,7 +37,6 @@ WINDOW = 16  # blocks, of about two megabytes when done, so that no thread waits
 
 DEFAULT_TYPE = "Q4_K"
 
-Progress = Callable[[int, int], None]  # weights done, weights in all
 _TEXT = GGUFValueType.STRING
 
 
@@ -75,7 +75,7 @@ def plan_conversion(  # noqa: PLR0913 - what a plan can be told
     *,
     adapter: Path | None = None,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> ConversionPlan:
     """Plan a file of a size; see convert() for what goes in.
 
@@ -83,7 +83,7 @@ def plan_conversion(  # noqa: PLR0913 - what a plan can be told
         ThirteenError: one of its kinds, for whatever is wrong with an input.
     """
     model = _Model(open_checkpoint(base), adapter, "", importance)
-    with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
+    with _pool(threads or usable_processors()) as pool, threadpool_limits(1):
         plans, prediction = _plan_for_size(model, wish, _fields(model, DEFAULT_TYPE), pool, progress)
     return ConversionPlan(plans, _counted(plans), prediction, model.warnings)
 
@@ -100,7 +100,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     base_id: str = "",
     adapter_id: str = "",
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> ConversionReport:
     """Merge `adapter` into `base`, quantize it and write `output`, an ordinary GGUF.
 
@@ -131,7 +131,7 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     model = _Model(checkpoint, adapter, adapter_id, importance)
     prediction = None
     # Each block's arithmetic stays on its own thread: BLAS threads would only compete with the pool's.
-    with _pool(threads or usable_threads()) as pool, threadpool_limits(1):
+    with _pool(threads or usable_processors()) as pool, threadpool_limits(1):
         hashed = pool.submit(checkpoint.sha256)
         if wish is None:
             plans = _plans(checkpoint, tensors.plan_uniform(checkpoint.specs.values(), ggml_type))
@@ -160,18 +160,13 @@ def convert(  # noqa: PLR0913 - what a conversion can be told, each with its def
     )
 
 
-def usable_threads() -> int:
-    """How many threads this process may run at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 class _Model(MergedView):
     """The base with the adapter merged into it, and how its rows are rounded."""
 
     def __init__(self, base: Checkpoint, folder: Path | None, id_: str, importance: Path | None) -> None:
         self.importance = read_importance(importance) if importance else None
         if self.importance:
-            self.importance.fit(base.specs.values())
+            self.importance.check_fits(base.specs.values())
         self.rounding = RowQuantizer(self.importance)
         super().__init__(base, folder, id_)
 
@@ -193,7 +188,7 @@ def _plans(base: Checkpoint, plans: list[TensorPlan]) -> list[TensorPlan]:
 def _plans_like(like: Path, plans: list[TensorPlan]) -> tuple[list[TensorPlan], str]:
     """The plans with a file's types, and the type or size that was asked for when it was made."""
     header = read_header(like)
-    return plan.types_of_model(plans, header), str(header.metadata.get("thirteen.type", f"like {like.name}"))
+    return tensors.plan_like(plans, header), str(header.metadata.get("thirteen.type", f"like {like.name}"))
 
 
 def _plan_for_size(
@@ -286,7 +281,7 @@ def _block(p: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
 
     rows, delta = model.base.rows(p.source, start, stop), model.deltas.get(p.source)
     merged = None if delta is None else ordered(delta.merge(rows.copy(), start))
-    return model.rounding.bytes_of(p, ordered(rows), merged, None if delta is None else delta.a)
+    return model.rounding.quantize(p, ordered(rows), merged, None if delta is None else delta.a)
 
 
 def _fields(model: "_Model", asked: str) -> dict[str, Field]:

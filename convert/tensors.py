@@ -1,13 +1,13 @@
 """The tensors of a GGUF to be written: names, shapes, ggml types, sizes and alignment."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
-from ..errors import OutputError
-from ..files.gguf_header import row_bytes
+from ..errors import ModelFileError, OutputError
+from ..files.gguf_header import Header, row_bytes
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,31 @@ def plan_tensor(spec: TensorSpec, type_: GGMLQuantizationType) -> TensorPlan:
     """The plan of one tensor in one type that fits its rows."""
     nbytes = prod(spec.shape[:-1]) * row_bytes(spec.shape[-1], type_)
     return TensorPlan(spec.source, spec.target, spec.shape, type_, nbytes)
+
+
+def plan_like(plans: Sequence[TensorPlan], model: Header) -> list[TensorPlan]:
+    """The same tensors in the types that they have in `model`, a GGUF of the same model or one adapted from it.
+
+    Raises:
+        ModelFileError: `model` has other tensors or shapes, or a type that cannot be converted to.
+    """
+    if unpaired := model.tensors.keys() ^ {plan.target for plan in plans}:
+        raise ModelFileError(f"{model.path}: is of another model: only one of the two has {min(unpaired)!r}")
+    return [_like(plan, model) for plan in plans]
+
+
+def _like(plan: TensorPlan, model: Header) -> TensorPlan:
+    tensor = model.tensors[plan.target]
+    if tensor.shape != plan.shape:
+        raise ModelFileError(
+            f"{model.path}: is of another model: {plan.target!r} has the shape {tensor.shape} there, "
+            f"{plan.shape} here"
+        )
+    if tensor.type.name not in TYPES or (len(plan.shape) == 1 and tensor.type is not Type.F32):
+        raise ModelFileError(
+            f"{model.path}: {plan.target!r} is {tensor.type.name}, which nothing is converted to"
+        )
+    return replace(plan, type=tensor.type, nbytes=tensor.nbytes)
 
 
 def _fitting(spec: TensorSpec, type_: GGMLQuantizationType) -> GGMLQuantizationType:

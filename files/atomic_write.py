@@ -1,26 +1,84 @@
-"""A file that appears whole or not at all, whatever ends its writing."""
+"""Atomic writes: a file appears under its name when it is complete and on disk, or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from ..errors import OutputError
+from .output import output_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows, where two exclusive writers of one target do not exclude each other
+    fcntl = None  # type: ignore[assignment]
+
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file beside `path`, which takes its name once the block has ended well and all of it is on disk.
+def atomic_write(
+    target: Path, *, exclusive: bool = False, nbytes: int = 0, mode: int = 0o666, sync: bool = True
+) -> Iterator[BinaryIO]:
+    """Open a part file beside `target` that takes its name when the block ends without an error.
+
+    Args:
+        target: the file to write or replace.
+        exclusive: refuse a second writer at the same time. The part file then has one name for all processes,
+            so a part that a killed process left is reused; otherwise its name holds the process id.
+        nbytes: size of the file, if known. The disk must have this much space.
+        mode: permissions of the file, before the umask.
+        sync: flush the file to disk before it is renamed. False is for caches that check what they read.
+
+    Yields:
+        The part file, open for reading and writing, empty. Its path is its `name`.
 
     Raises:
-        OSError: it cannot be written.
+        OutputError: the file cannot be written, or another process is writing it.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    infix = "" if exclusive else f"{os.getpid()}."
+    part = target.with_name(f".{target.name}.{infix}part")
+    with output_errors(target):
+        with open(part, "ab+", opener=lambda path, flags: os.open(path, flags, mode)) as file:
+            if exclusive:
+                _lock(file, part, target)
+            try:
+                file.truncate(0)
+                _check_space(target, nbytes)
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+                part.replace(target)
+            finally:
+                with suppress(OSError):  # it is gone once it has taken the target's name
+                    part.unlink()
+        if sync:
+            _sync_folder(target.absolute().parent)
+
+
+def _lock(file: BinaryIO, part: Path, target: Path) -> None:
+    if fcntl is None:
+        return
     try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with suppress(OSError):  # gone when it has taken the file's name
-            part.unlink()
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(f"{target}: another process is writing it") from None
+    # A writer that finished between our opening and locking has renamed this very file to the target.
+    if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
+        raise OutputError(f"{target}: another process has just written it")
+
+
+def _check_space(target: Path, nbytes: int) -> None:
+    free = shutil.disk_usage(target.absolute().parent).free
+    if free < nbytes:
+        raise OutputError(f"{target}: needs {nbytes:,} bytes, but {free:,} are free on its disk")
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

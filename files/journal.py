@@ -1,56 +1,51 @@
-"""A file that a run appends a line to as each of its parts ends, to go on with after a break.
+"""Append-only files, from which an interrupted run resumes.
 
-The first line tells which run it is: all that its results depend on. No other run goes on with it.
+An entry is on disk when `append()` returns. A last line without a newline was torn by a kill or a full disk
+and does not count.
 """
 
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
 from ..errors import OutputError, RequestError
+from .output import make_folder, output_errors
 
 try:
     import fcntl
-except ImportError:  # on Windows
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 1
-_SHOWN = 60  # characters of a value that is not what it should be
+_SHOWN = 60  # characters of a value quoted in an error
 
 Entry = dict[str, Any]
 
 
-class Journal:
-    """The entries of one run, and where more of them go.
+class AppendOnlyFile:
+    """A file of lines that grows by whole lines.
 
     Attributes:
         path: the file.
-        entries: those that were found, in the order in which they were written.
+        lines: the complete lines that were found, without their newlines.
     """
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], run: str) -> None:
-        """Read what there is; nothing is written before the first new entry.
-
-        Args:
-            path: the file, which need not exist.
-            identity: all that the entries depend on, as JSON has it.
-            run: the word for a run, in the file and in errors.
+    def __init__(self, path: Path) -> None:
+        """Read the lines; nothing is written before the first `append()`.
 
         Raises:
-            RequestError: the file cannot be read, holds something else, or is of another run.
+            RequestError: the file exists and cannot be read.
         """
-        self.path, self._identity, self._run = path, dict(identity), run
+        self.path = path
         self._file: BinaryIO | None = None
         data = _read(path)
-        self._found = len(data)  # bytes
-        self._lines = data[: data.rfind(b"\n") + 1].splitlines(keepends=True)  # without one that was torn
-        if self._lines:
-            self._check_identity()
-        self.entries = [self._entry(line, number) for number, line in enumerate(self._lines[1:], 2)]
-        self._kept = len(self._lines)
+        self.lines = data.split(b"\n")[:-1]
+        self._found_bytes = len(data)
+        self._kept_bytes = data.rfind(b"\n") + 1
 
     def __enter__(self) -> Self:
         return self
@@ -61,55 +56,92 @@ class Journal:
         if self._file:
             self._file.close()
 
-    def keep(self, count: int) -> None:
-        """Drop all entries found but the first ones: the next that is appended takes their place."""
-        self.entries = self.entries[:count]
-        self._kept = 1 + count if self._lines else 0
-
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Write an entry, so that it is there whatever happens next.
+    def append(self, line: str) -> None:
+        """Write a line to disk, or nothing of it.
 
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        try:
+        with output_errors(self.path):
             if self._file is None:
                 self._file = self._open()
-            self._file.write(_line(entry))
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise OutputError(f"{self.path}: {error.strerror or error}") from error
+            start = self._file.tell()
+            try:
+                self._file.write(f"{line}\n".encode())
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            except OSError:
+                with suppress(OSError):  # a full disk keeps half a line
+                    self._file.truncate(start)
+                raise
 
     def _open(self) -> BinaryIO:
-        """The file without what a break left at its end, begun if it is new."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        """Open the file for this process alone, and cut off what is not kept."""
         file = self.path.open("ab")
         try:
             _lock(file, self.path)
-            if os.fstat(file.fileno()).st_size != self._found:
+            if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
-        except OutputError:
+            file.truncate(self._kept_bytes)
+        except BaseException:
             file.close()
             raise
-        file.truncate(sum(map(len, self._lines[: self._kept])))
-        if not self._kept:
-            file.write(_line({"format": FORMAT, self._run: self._identity}))
         return file
+
+
+class Journal(AppendOnlyFile):
+    """The JSON entries of one run.
+
+    The first line holds the run's identity: all that its results depend on. No run resumes another's file.
+
+    Attributes:
+        entries: the entries that were found, in the order in which they were written.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], run: str) -> None:
+        """Read the entries.
+
+        Args:
+            path: the file, which need not exist.
+            identity: all that the entries depend on, as JSON values.
+            run: what a run is called in the file and in errors.
+
+        Raises:
+            RequestError: the file cannot be read, is not a journal, or belongs to another run.
+        """
+        super().__init__(path)
+        self._identity, self._run = dict(identity), run
+        if self.lines:
+            self._check_identity()
+        self.entries = [self._entry(line, number) for number, line in enumerate(self.lines[1:], 2)]
+
+    def keep(self, count: int) -> None:
+        """Drop all entries found after the first `count`; the next one appended replaces them."""
+        self.entries = self.entries[:count]
+        self._kept_bytes = sum(len(line) + 1 for line in self.lines[: 1 + count])
+
+    def record(self, entry: Mapping[str, Any]) -> None:
+        """Append an entry.
+
+        Raises:
+            OutputError: it cannot be written, or another process is writing.
+        """
+        if self._file is None and not self._kept_bytes:
+            make_folder(self.path.parent)
+            self.append(json.dumps({"format": FORMAT, self._run: self._identity}))
+        self.append(json.dumps(entry))
 
     def _check_identity(self) -> None:
         try:
-            header = json.loads(self._lines[0])
-            told, form = dict(header[self._run]), header["format"]
+            header = json.loads(self.lines[0])
+            found, format_ = dict(header[self._run]), header["format"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise RequestError(
-                f"{self.path}: not a file of records: its first line does not tell of a {self._run}"
-            ) from None
-        if form != FORMAT:
-            raise RequestError(f"{self.path}: records of format {form!r:.{_SHOWN}}, not {FORMAT}")
-        for key in [*self._identity, *told]:
-            if told.get(key) != self._identity.get(key):
-                there, here = (f"{side.get(key)!r:.{_SHOWN}}" for side in (told, self._identity))
+            raise RequestError(f"{self.path}: not the journal of a {self._run}: bad first line") from None
+        if format_ != FORMAT:
+            raise RequestError(f"{self.path}: records of format {format_!r:.{_SHOWN}}, not {FORMAT}")
+        for key in [*self._identity, *found]:
+            if found.get(key) != self._identity.get(key):
+                there, here = (f"{side.get(key)!r:.{_SHOWN}}" for side in (found, self._identity))
                 raise RequestError(
                     f"{self.path}: records of another {self._run}: {key} is {there} there and {here} here"
                 )
@@ -125,16 +157,11 @@ class Journal:
 
 
 def _lock(file: BinaryIO, path: Path) -> None:
-    """Keep other processes from writing the same entries, until the file is closed."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise OutputError(f"{path}: another process is writing these records") from None
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value).encode() + b"\n"
 
 
 def _read(path: Path) -> bytes:

@@ -1,24 +1,51 @@
-"""JSON files from strangers, read within bounds."""
+"""JSON from untrusted files: bounded in size, with errors that name the file."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ThirteenError
+from ..errors import CheckpointError, RequestError, ThirteenError
 
-MAX_BYTES = 100_000_000  # the largest published tokenizer.json is a third of it
+MAX_BYTES = 100_000_000  # the largest published tokenizer.json is a third of this
 
 
 def read_json(path: Path, error: type[ThirteenError] = CheckpointError) -> dict[str, Any]:
-    """The JSON object in the file at `path`; whatever is wrong with it is raised as `error`."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise error(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} are read")
-        value = json.loads(path.read_text("utf-8"))
-    except OSError as failure:
-        raise error(f"{path}: {failure.strerror or failure}") from None
-    except (ValueError, RecursionError) as failure:
-        raise error(f"{path}: not JSON: {failure}") from None
+    """Read a file that holds one JSON object.
+
+    Raises:
+        ThirteenError: of the type `error`: it cannot be read, is larger than MAX_BYTES, or is not an object.
+    """
+    value = parse_json(read_bounded(path, MAX_BYTES, error), str(path), error)
     if not isinstance(value, dict):
         raise error(f"{path}: not a JSON object")
     return value
+
+
+def read_bounded(path: Path, max_bytes: int, error: type[ThirteenError] = RequestError) -> bytes:
+    """Read a whole file of at most `max_bytes` bytes.
+
+    Raises:
+        ThirteenError: of the type `error`: it cannot be read, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as failure:
+        raise error(f"{path}: {failure.strerror or failure}") from None
+    if len(data) > max_bytes:
+        raise error(f"{path}: more than {max_bytes:,} bytes, the largest file that is read")
+    return data
+
+
+def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> Any:
+    """Parse JSON in UTF-8.
+
+    Raises:
+        ThirteenError: of the type `error`: it is not JSON. The message begins with `where`.
+    """
+    try:
+        return json.loads(data.decode())
+    except UnicodeDecodeError as failure:
+        raise error(f"{where}: not UTF-8: {failure.reason} at byte {failure.start + 1}") from None
+    except (ValueError, RecursionError) as failure:
+        raise error(f"{where}: not JSON: {failure}") from None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AdapterError, CheckpointError, OutputError
+from ..errors import AdapterError, CheckpointError
 from .atomic_write import atomic_write
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
@@ -171,13 +171,9 @@ def write_blocks(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    try:
-        with atomic_write(path) as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for block in blocks:
-                file.write(block)
-    except OSError as failure:
-        raise OutputError(f"{path}: cannot write: {failure.strerror or failure}") from None
+    with atomic_write(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.writelines(blocks)
 
 
 def _begin(item: tuple[str, Any]) -> tuple[int, int]:

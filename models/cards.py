@@ -8,7 +8,7 @@ import numpy as np
 
 from ..convert.adapter.basis import TARGETS, Basis
 from ..convert.adapter.short_code import ShortCode, base_mark, encode_short_code
-from .output import output_errors
+from ..files.output import output_errors
 from .training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def head(base_id: str, *tags: str) -> str:
 
 def tune_card(name: str, result: "TuneResult", basis: Basis, facts: RunFacts) -> str:
     """The card of an adapter that was tuned by forward passes."""
-    held, (low, high) = result.held_out, result.held_out.interval()
+    held, change = result.held_out, result.held_out.difference
+    low, high = 100 * change.low, 100 * change.high  # percentage points
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
     code = encode_short_code(ShortCode(basis.origin.name, base_mark(basis.id), numbers))
@@ -76,13 +77,13 @@ On {len(held.before)} held-out questions, which nothing was chosen on, answered 
 | after | {after:.1%} ({sum(held.after)}) |
 | gained, lost | {held.gained}, {held.lost} |
 | difference | {100 * (after - before):+.1f} points |
-| its 95 % interval, by paired bootstrap over questions | {100 * low:+.1f} to {100 * high:+.1f} points |
+| its 95 % interval, by paired bootstrap over questions | {low:+.1f} to {high:+.1f} points |
 """
 
 
 def train_card(name: str, result: "TrainResult", recipe: Recipe, facts: RunFacts, base_sha256: str) -> str:
     """The card of an adapter that was trained on solutions."""
-    held, (low, high) = result.held_out, result.held_out.interval()
+    held, change = result.held_out, result.held_out.difference
     table = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
     validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
     return f"""{head(facts.base_id, recipe.kind)}# {name}
@@ -113,7 +114,7 @@ On {len(held.tokens)} rows that it was never trained on ({sum(held.tokens):,} an
 | before | {held.loss_before:.4f} |
 | after | {held.loss_after:.4f} |
 | after - before | {held.loss_after - held.loss_before:+.4f} |
-| its 95 % interval, by paired bootstrap over rows | {low:+.4f} to {high:+.4f} |
+| its 95 % interval, by paired bootstrap over rows | {change.low:+.4f} to {change.high:+.4f} |
 | after each epoch, on the first of these rows | {validation} |
 """
 

@@ -6,7 +6,6 @@ one that the hub publishes; a small record beside the snapshot then says which f
 
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,7 +13,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from ..errors import DownloadError
+from ..errors import DownloadError, OutputError
+from ..files.atomic_write import atomic_write
 from ..files.hashing import file_sha256
 from .catalogue import catalogue
 
@@ -218,11 +218,10 @@ def _read(record: Path) -> object:
 
 
 def _write(record: Path, stamps: dict[str, list[int]]) -> None:
-    with suppress(OSError):  # in a read-only cache, files are hashed at each use
+    with suppress(OSError, OutputError):  # in a read-only cache, files are hashed at each use
         record.parent.mkdir(exist_ok=True)
-        temporary = record.with_suffix(f".{os.getpid()}")
-        temporary.write_text(json.dumps(stamps), encoding="utf-8")
-        temporary.replace(record)
+        with atomic_write(record) as file:
+            file.write(json.dumps(stamps).encode())
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:

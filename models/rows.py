@@ -1,12 +1,13 @@
 """Questions to learn from: JSON lines with a question and its solution, its final answer, or both."""
 
-import json
 import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ThirteenError
+from ..files.json_lines import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -33,24 +34,13 @@ def read_rows(path: Path, needs: Collection[str] = ("solution",)) -> list[Traini
     Raises:
         ThirteenError: The file cannot be read, has no rows, or a row is not such an object; names the line.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ThirteenError(f"{path}: cannot read the data: {reason}") from None
-    rows = [_row(line, needs, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    rows = [_row(entry, needs, where) for where, entry in read_json_lines(path)]
     if not rows:
         raise ThirteenError(f"{path}: holds no rows to train on")
     return rows
 
 
-def _row(line: str, needs: Collection[str], where: str) -> TrainingRow:
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ThirteenError(f"{where}: not JSON ({error})") from None
-    if not isinstance(entry, dict):
-        raise ThirteenError(f"{where}: a JSON object is wanted, not {type(entry).__name__}")
+def _row(entry: dict[str, Any], needs: Collection[str], where: str) -> TrainingRow:
     answer = entry.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise ThirteenError(f"{where}: 'answer' must be a text or a number, not {answer!r:.60}")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..files.cache_folder import cache_dir
+from ..files.output import output_errors
+from ..files.processors import usable_processors
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
 
@@ -21,11 +23,6 @@ class ThreadCounts:
 
     decode: int
     prefill: int
-
-
-def usable_processors() -> int:
-    """Processors that this process may run on; each hardware thread is one."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_threads() -> ThreadCounts:
@@ -48,10 +45,8 @@ def save_threads(threads: ThreadCounts) -> Path:
         OutputError: it cannot be written.
     """
     path = _tuned()
-    try:
+    with output_errors(path):
         path.write_text(json.dumps({"processors": usable_processors()} | asdict(threads)) + "\n", "utf-8")
-    except OSError as failure:
-        raise OutputError(f"{path}: {failure.strerror or failure}") from None
     return path
 
 

@@ -7,7 +7,7 @@ they can be kept for ever.
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
@@ -15,17 +15,18 @@ from pathlib import Path
 from ..errors import ModelFileError, OutputError
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
+from ..files.progress import Progress, no_progress
 from ..runtime.engine.memory_estimate import estimate_memory
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.profile import PROFILES
 from ..runtime.request import check_integer
-from ..runtime.server.static_files import FILES as PAGE
+from ..runtime.server.static_files import PAGE_FILES as PAGE
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
-FILE_MAX = (1 << 31) - 1  # wllama's seek takes no more
+FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek takes no more
 _NOT_SENT = ("load.html", "load.css", "sw.js")  # parts of other files
-POLICY = {
+CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self' 'wasm-unsafe-eval' blob:",
     "worker-src": "'self' blob:",
@@ -36,8 +37,6 @@ POLICY = {
     "base-uri": "'none'",
     "form-action": "'none'",
 }
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ def write_site(  # noqa: PLR0913 - all that is said of a page
     *,
     name: str | None = None,
     context: int = 2048,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Site:
     """Write the page of a model.
 
@@ -85,8 +84,8 @@ def write_site(  # noqa: PLR0913 - all that is said of a page
     """
     header = read_header(model)
     check_model(header)
-    if header.file_bytes > FILE_MAX:
-        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser takes at most {FILE_MAX}")
+    if header.file_bytes > FILE_BYTES_MAX:
+        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser takes at most {FILE_BYTES_MAX}")
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     check_integer("context", context, 1)
     context = min(context, trained)
@@ -148,7 +147,7 @@ def _shell(wllama: dict[str, bytes]) -> dict[str, bytes]:
 
 def _index(page: str) -> str:
     """The server's page with what comes before it, and with what is true here."""
-    policy = "; ".join(f"{kind} {source}" for kind, source in POLICY.items())
+    policy = "; ".join(f"{kind} {source}" for kind, source in CONTENT_SECURITY_POLICY.items())
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '  <meta name="theme-color" content="#0b6b4b">\n'

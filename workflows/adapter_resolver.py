@@ -27,12 +27,12 @@ from ..convert.adapter.short_code import (
     looks_like_code,
 )
 from ..convert.adapter.tinylora_folder import numbers_of, write_folder
-from ..convert.pipeline import Progress
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
+from ..files.progress import Progress
 from ..models.catalogue import catalogue
 from ..models.fetch import embedded, fetch
 

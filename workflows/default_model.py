@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from ..convert.adapter.adapter import folder_sha256
-from ..convert.pipeline import Progress, convert
+from ..convert.pipeline import convert
 from ..files.cache_folder import cache_dir
+from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
 from ..models.fetch import embedded
 
@@ -14,7 +15,7 @@ ADAPTER = "smollm2-135m-sums-13"
 TYPE = "Q8_0"
 
 
-def default_model(*, adapted: bool = True, progress: Progress = lambda done, total: None) -> Path:
+def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> Path:
     """The default model as a GGUF, plain or with the shipped adapter merged; converted if not there yet.
 
     Raises:

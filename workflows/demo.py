@@ -7,14 +7,14 @@ from rich.console import Group
 from rich.table import Table
 
 from ..bench.speed import latency
-from ..bench.stats.paired_ratio import ROUNDS_MIN
 from ..convert.adapter.adapter import load_adapter
-from ..convert.pipeline import Progress
+from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
 from ..models.tuning.objective import is_right
 from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
+from ..stats.paired_ratio import ROUNDS_MIN
 from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
@@ -45,7 +45,7 @@ class DemoReport:
     bench: latency.LatencyReport
 
 
-def run_demo(progress: Progress = lambda done, total: None) -> DemoReport:
+def run_demo(progress: Progress = no_progress) -> DemoReport:
     """Convert the plain base and the base with the shipped adapter, ask both, and measure them by turns.
 
     Raises:

@@ -17,7 +17,8 @@ from ..convert.pipeline import ConversionReport, convert
 from ..errors import AdapterError, OutputError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
-from .importance_cache import PRECISION, Stage
+from ..files.progress import Stage, no_progress
+from .importance_cache import PRECISION
 
 POSITIONS = 1024  # of about ten texts: with fewer, the intervals would be too narrow
 
@@ -42,7 +43,7 @@ def check_fidelity(  # noqa: PLR0913 - what a conversion can be told
     adapter: Path | None = None,
     importance: Path | None = None,
     threads: int | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = lambda name: no_progress,
 ) -> FidelityCheck:
     """Measure what a conversion's file kept of the model and of the adapter, merged and at run time.
 

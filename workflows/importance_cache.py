@@ -2,17 +2,17 @@
 
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from ..convert.adapter.adapter import folder_sha256
 from ..convert.pipeline import convert
-from ..convert.quantize.covariance import Covariance, no_sketch
-from ..convert.quantize.importance import write_importance
+from ..convert.quantize.covariance import Covariance, empty_low_rank
+from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import open_checkpoint
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
+from ..files.progress import Stage, no_progress
 from ..models.texts import calibration_texts as built_in
 from ..runtime.calibration.activation_stats import collect_activation_stats
 from ..runtime.calibration.corpus import read_passages
@@ -23,9 +23,6 @@ PRECISION = "F16"
 _METHOD = "3"  # changes when what is measured does, so that no old file is taken for a new one
 _CHUNK = 512
 
-Progress = Callable[[int, int], None]
-Stage = Callable[[str], Progress]  # the progress of a stage by its name
-
 
 def cached_importance(
     base: Path,
@@ -33,7 +30,7 @@ def cached_importance(
     *,
     calibration: Path | None = None,
     threads: int | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = lambda name: no_progress,
 ) -> Path:
     """The importance of a base with its adapter, measured unless it lies in the cache.
 
@@ -69,7 +66,7 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
     *,
     calibration: Path | None = None,
     threads: int | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = lambda name: no_progress,
 ) -> str:
     """Measure the importance of a base with its adapter and write it; see cached_importance().
 
@@ -89,18 +86,18 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
             model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
         )
         sensitive = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
-    return write_importance(
-        output,
-        statistics.sums,
-        statistics.counts,
-        chunk=statistics.chunk,
-        chunks=statistics.chunks,
+    stats = ImportanceStats(
+        sums=statistics.sums,
+        counts=statistics.counts,
+        chunk_size=statistics.chunk,
+        chunk_count=statistics.chunks,
         datasets=[texts.name],
         sensitivity=sensitive.products,
-        look_up_sensitivity=sensitive.look_up,
-        look_ups=statistics.tokens,
+        lookup_sensitivity=sensitive.look_up,
+        lookup_counts=statistics.tokens,
         covariances={
-            name: Covariance(blocks, statistics.sketches.get(name, no_sketch(blocks)))
+            name: Covariance(blocks, statistics.sketches.get(name, empty_low_rank(blocks)))
             for name, blocks in statistics.covariances.items()
         },
     )
+    return write_importance(output, stats)

@@ -1,7 +1,6 @@
 """The best files that sizes allow: planned ones, made and measured beside those of llama.cpp itself."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,11 +18,12 @@ from ..convert.merged_view import AdapterSource, WeightsSource
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
-from ..errors import OutputError
 from ..files.cache_folder import cache_dir
+from ..files.output import check_folder, make_folder, output_errors
+from ..files.progress import Progress, Stage, no_progress
 from ..models.texts import held_out_texts
 from ..runtime.calibration.corpus import read_passages
-from .importance_cache import Progress, Stage, cached_importance
+from .importance_cache import cached_importance
 
 STOCK = (*UNIFORM, *MIXES)
 _F32_MOST = 1_000_000_000  # weights: a larger model's reference is F16, half of the disk and of the time
@@ -71,7 +71,7 @@ def run_size_sweep(  # noqa: PLR0913 - what the files can be made with, each wit
     tokens: int = 4096,
     threads: int | None = None,
     keep: Path | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = lambda name: no_progress,
 ) -> SizeSweepReport:
     """Make a planned file of each size and llama.cpp's files, and measure them all beside full precision.
 
@@ -214,18 +214,14 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         with TemporaryDirectory(prefix="curve-", dir=cache_dir()) as folder:
             yield Path(folder)
         return
-    _make_folder(keep)
+    make_folder(keep)
     yield keep
 
 
 def check_results(folder: Path) -> None:
     """Raise OutputError if results cannot be drawn, or written there: before the work, not after."""
     plot.check_plot()
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise OutputError(f"{folder}: {there} is a file, not a folder")
-    if not os.access(there, os.W_OK):
-        raise OutputError(f"{folder}: the folder {there} cannot be written to")
+    check_folder(folder)
 
 
 def write_results(report: SizeSweepReport, folder: Path) -> list[Path]:
@@ -244,18 +240,9 @@ def write_results(report: SizeSweepReport, folder: Path) -> list[Path]:
         ".svg": plot.draw_curve(report.curve, title, "svg"),
         ".png": plot.draw_curve(report.curve, title, "png"),
     }
-    _make_folder(folder)
+    make_folder(folder)
     files = {folder / f"curve-{_slug(report.model)}{ending}": data for ending, data in contents.items()}
-    try:
-        for path, data in files.items():
+    for path, data in files.items():
+        with output_errors(path):
             path.write_bytes(data)
-    except OSError as failure:
-        raise OutputError(f"{failure.filename or folder}: {failure.strerror or failure}") from None
     return list(files)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise OutputError(f"{folder}: cannot make the folder: {failure.strerror or failure}") from None

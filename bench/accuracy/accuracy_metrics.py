@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..stats.bootstrap import bootstrap_interval, sum_by_passage
-from ..stats.mcnemar import mcnemar
-from ..stats.paired_ratio import Array, Interval
-from ..stats.wilson import wilson_interval
+from ...stats.bootstrap import ratio_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
+from ...stats.mcnemar import mcnemar
+from ...stats.wilson import wilson_interval
 from .eval_log import Outcome, QuestionRecord
 
 
@@ -127,10 +127,10 @@ def pair_scores(
     )
 
 
-def _mean(values: Array, groups: Sequence[str]) -> Interval:
+def _mean(values: FloatArray, groups: Sequence[str]) -> Interval:
     """The mean over questions, and its interval over groups; values are (questions,)."""
     _, numbers = np.unique(groups, return_inverse=True)
     sums = sum_by_passage(
         np.stack([values, np.ones_like(values)], 1), numbers.astype(np.int64)
     )  # (groups, 2)
-    return bootstrap_interval(sums, lambda summed: summed[:, 0] / summed[:, 1])
+    return ratio_interval(sums)

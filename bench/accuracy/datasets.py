@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...files.json_lines import parse_json, read_bounded, read_json_lines
+from ...files.json_file import parse_json, read_bounded
+from ...files.json_lines import MAX_BYTES, read_json_lines
 from ...models.hub import download_file
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.request import check_integer
@@ -131,7 +132,10 @@ def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
     if path.suffix == ".jsonl":
         yield from read_json_lines(path)
         return
-    rows = _parquet(path, origin) if path.suffix == ".parquet" else parse_json(read_bounded(path), origin)
+    if path.suffix == ".parquet":
+        rows = _parquet(path, origin)
+    else:
+        rows = parse_json(read_bounded(path, MAX_BYTES), origin)
     if not isinstance(rows, list):
         raise RequestError(f"{origin}: not a list of rows")
     for number, row in enumerate(rows, 1):

@@ -85,10 +85,10 @@ class EvalLog:
             RequestError: the file cannot be read, holds something else, or is of another sitting.
         """
         self.path = path
-        self._ledger = Journal(path, identity, "sitting")
-        found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._ledger.entries, 2)]
+        self._journal = Journal(path, identity, "sitting")
+        found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
         kept = _whole_waves(found, total, wave, path)
-        self._ledger.keep(kept)
+        self._journal.keep(kept)
         self._records = {record.number: record for record in found[:kept]}
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class EvalLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ledger.__exit__(kind, error, trace)
+        self._journal.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         return len(self._records)
@@ -116,7 +116,7 @@ class EvalLog:
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        self._ledger.append(asdict(record))
+        self._journal.record(asdict(record))
         self._records[record.number] = record
 
 

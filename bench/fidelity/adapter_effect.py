@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.llama.library import Array as Logits
-from ..stats.bootstrap import bootstrap_interval, sum_by_passage
-from ..stats.paired_ratio import Array, Interval
+from ...runtime.llama.library import Logits
+from ...stats.bootstrap import bootstrap_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +39,21 @@ class InnerProducts(NamedTuple):
     full_full: float
 
 
-def logit_effect(adapted: Logits, base: Logits) -> Array:
+def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
     """What an adapter adds to one position's logits, (vocab,), without a shift common to all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
     added -= added.mean()
     return added
 
 
-def inner_products(shown: Array, full: Array) -> InnerProducts:
+def inner_products(shown: FloatArray, full: FloatArray) -> InnerProducts:
     """The inner products of two effects at one position."""
     pairs = (shown, full), (shown, shown), (full, full)
     # Not by BLAS: its threads and the model's would hinder each other, which costs thirty times as much.
     return InnerProducts(*(float(np.sum(one * other)) for one, other in pairs))
 
 
-def summarize_effect(values: Array, passages: NDArray[np.int64]) -> AdapterEffect | None:
+def summarize_effect(values: FloatArray, passages: NDArray[np.int64]) -> AdapterEffect | None:
     """The figures of all positions; None if the adapter has no effect at all in full precision.
 
     Args:
@@ -70,7 +70,7 @@ def summarize_effect(values: Array, passages: NDArray[np.int64]) -> AdapterEffec
     )
 
 
-def error_difference(values: Array, passages: NDArray[np.int64]) -> Interval:
+def error_difference(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
     """By how much the first of two shown effects has the larger relative error, paired by passage.
 
     Args:
@@ -83,12 +83,12 @@ def error_difference(values: Array, passages: NDArray[np.int64]) -> Interval:
     )
 
 
-def _slope(sums: Array) -> Array:
+def _slope(sums: FloatArray) -> FloatArray:
     shown_full, _, full_full = np.moveaxis(sums, -1, 0)
     return np.asarray(shown_full / full_full)
 
 
-def _cosine(sums: Array) -> Array:
+def _cosine(sums: FloatArray) -> FloatArray:
     shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
     norms = np.sqrt(shown_shown * full_full)
     return np.asarray(
@@ -96,6 +96,6 @@ def _cosine(sums: Array) -> Array:
     )  # 0: it is gone
 
 
-def _relative_error(sums: Array) -> Array:
+def _relative_error(sums: FloatArray) -> FloatArray:
     shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
     return np.asarray(np.sqrt(np.maximum(0, shown_shown - 2 * shown_full + full_full) / full_full))

@@ -15,13 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.hashing import file_sha256
+from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Array as Logits
+from ...runtime.llama.library import Logits
 from ...runtime.request import check_integer
+from ...stats.interval import FloatArray
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, ProgressCounter, no_progress
-from ..stats.paired_ratio import Array
+from ..harness.schedule import ProgressCounter
 from .adapter_effect import InnerProducts, inner_products, logit_effect
 from .kl_divergence import log_probabilities, position_divergence
 from .merge_or_runtime import Fidelity, Recommendation, advice, compare_merge_and_runtime, verdict
@@ -135,7 +136,7 @@ def _warnings(texts: int, adapted: bool, merged: Fidelity) -> Iterator[str]:
     yield from few_texts_warning(texts)
 
 
-def _measure(engines: ModelRoles[Engine], piece: Window, tick: ProgressCounter) -> Array:
+def _measure(engines: ModelRoles[Engine], piece: Window, tick: ProgressCounter) -> FloatArray:
     """Difference and Products at each position that counts, merged and at run time, (positions, ways, 7)."""
 
     def compute(engine: Engine) -> Logits:

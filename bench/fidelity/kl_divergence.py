@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.llama.library import Array as Logits
-from ..stats.bootstrap import bootstrap_interval, sum_by_passage
-from ..stats.paired_ratio import Array, Interval
+from ...runtime.llama.library import Logits
+from ...stats.bootstrap import ratio_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
 
 _TAIL = 0.99
 
@@ -45,7 +45,7 @@ class PositionDivergence(NamedTuple):
     reference_surprise: float
 
 
-def log_probabilities(logits: Logits) -> Array:
+def log_probabilities(logits: Logits) -> FloatArray:
     """The log-softmax of one position's logits, (vocab,), computed in float64."""
     shifted = logits.astype(np.float64)  # (vocab,)
     shifted -= shifted.max()
@@ -53,7 +53,7 @@ def log_probabilities(logits: Logits) -> Array:
     return shifted
 
 
-def position_divergence(reference: Array, model: Array, following: int) -> PositionDivergence:
+def position_divergence(reference: FloatArray, model: FloatArray, following: int) -> PositionDivergence:
     """Compare two predictions of the token `following`, both as log_probabilities()."""
     return PositionDivergence(
         kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
@@ -63,7 +63,7 @@ def position_divergence(reference: Array, model: Array, following: int) -> Posit
     )
 
 
-def summarize_divergence(differences: Array, passages: NDArray[np.int64]) -> Divergence:
+def summarize_divergence(differences: FloatArray, passages: NDArray[np.int64]) -> Divergence:
     """The figures of all positions.
 
     Args:
@@ -82,11 +82,11 @@ def summarize_divergence(differences: Array, passages: NDArray[np.int64]) -> Div
     )
 
 
-def _exp_mean(values: Array, passages: NDArray[np.int64]) -> Interval:
+def _exp_mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
     mean = _mean(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
 
 
-def _mean(values: Array, passages: NDArray[np.int64]) -> Interval:
+def _mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
     counted = np.stack((values, np.ones_like(values)), axis=1)  # (positions, 2)
-    return bootstrap_interval(sum_by_passage(counted, passages), lambda sums: sums[..., 0] / sums[..., 1])
+    return ratio_interval(sum_by_passage(counted, passages))

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..stats.paired_ratio import Array, Interval
+from ...stats.interval import FloatArray, Interval
 from . import adapter_effect, kl_divergence
 from .adapter_effect import AdapterEffect
 from .kl_divergence import Divergence, PositionDivergence
@@ -40,7 +40,7 @@ class Recommendation:
 
 
 def compare_merge_and_runtime(
-    values: Array, passages: NDArray[np.int64]
+    values: FloatArray, passages: NDArray[np.int64]
 ) -> tuple[Fidelity, Fidelity | None, Recommendation | None]:
     """What merging keeps, what the adapter at run time keeps, and the two compared, as far as measured.
 
@@ -62,7 +62,7 @@ def compare_merge_and_runtime(
     return merged, run_time[0], None if merged.effect is None else _choose(products, passages)
 
 
-def _choose(products: Array, passages: NDArray[np.int64]) -> Recommendation:
+def _choose(products: FloatArray, passages: NDArray[np.int64]) -> Recommendation:
     margin = adapter_effect.error_difference(products, passages)
     return Recommendation("run-time" if margin.low > WORTH else "merged", margin)
 

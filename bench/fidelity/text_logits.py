@@ -11,8 +11,8 @@ from ...files.gguf_header import Header
 from ...runtime.calibration.corpus import passage_tokens, read_passages
 from ...runtime.engine.chat_template import PromptEncoder, read_chat_template
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Array as Logits
-from ..stats.bootstrap import PASSAGES_MIN
+from ...runtime.llama.library import Logits
+from ...stats.bootstrap import PASSAGES_MIN
 from .windows import Window, cut_windows
 
 WINDOW_TOKENS = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model

@@ -1,6 +1,5 @@
 """A report out of its JSON: what dataclasses.asdict() made of a dataclass, as one again."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ...errors import RequestError
+from ...files.json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report: one has a few hundred thousand
 _SHOWN = 60  # characters of a value that is not what it should be
@@ -26,17 +26,7 @@ def read_report(path: Path, type_: type[T]) -> T:
     Raises:
         RequestError: the file cannot be read, is not JSON, or not of that report.
     """
-    try:
-        with path.open("rb") as file:
-            text = file.read(_BYTES_MAX + 1)
-        if len(text) > _BYTES_MAX:
-            raise RequestError(f"{path}: more than {_BYTES_MAX:,} bytes, which no report has")
-        said = json.loads(text)
-    except OSError as failure:
-        raise RequestError(f"{path}: {failure.strerror or failure}") from None
-    except (ValueError, RecursionError):
-        raise RequestError(f"{path}: is not JSON") from None
-    return from_json(type_, said, str(path))
+    return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
 
 
 def from_json(type_: type[T], said: Any, where: str) -> T:

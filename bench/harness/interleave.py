@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 
 from ...runtime.engine.engine import Engine
-from ..stats.paired_ratio import Array, Interval, paired_ratio
+from ...stats.interval import FloatArray, Interval
+from ...stats.paired_ratio import paired_ratio
 from .schedule import alternating_order
 
 SECONDS = "s"
@@ -96,17 +97,17 @@ def count_iterations(sides: int, works: int, rounds: int) -> int:
     return sides * rounds * (1 + ITERATIONS * works) if works else 0
 
 
-def tokens_per_second(tokens: int, seconds: Array) -> PairedMeasurement:
+def tokens_per_second(tokens: int, seconds: FloatArray) -> PairedMeasurement:
     """Tokens a second, from how long so many took in each turn, (2, rounds * TURNS)."""
     return _measure("tokens/s", tokens / seconds)
 
 
-def duration(seconds: Array) -> PairedMeasurement:
+def duration(seconds: FloatArray) -> PairedMeasurement:
     """Seconds, from those of each turn, (2, rounds * TURNS)."""
     return _measure(SECONDS, seconds)
 
 
-def _measure(unit: str, values: Array) -> PairedMeasurement:
+def _measure(unit: str, values: FloatArray) -> PairedMeasurement:
     best = values.reshape(2, -1, ITERATIONS)  # (2, rounds, TURNS)
     best = best.min(axis=2) if unit == SECONDS else best.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()

@@ -1,13 +1,8 @@
 """The rounds of a measurement: in which order the sides take their turns, and how far it has come."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-Progress = Callable[[int, int], None]  # what is done, what there is in all
-Stage = Callable[[str], Progress]  # the progress of a stage by its name
-
-
-def no_progress(done: int, total: int) -> None:
-    """Progress that nobody watches."""
+from ...files.progress import Progress
 
 
 class ProgressCounter:

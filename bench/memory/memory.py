@@ -21,10 +21,10 @@ from ...runtime.engine.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
 from ...runtime.threads import physical_cores
 from ..harness import isolated
+from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
 from ..harness.workload import Workload, load_engine
-from ..stats.format import NOT_AVAILABLE, megabytes, seconds
 from . import energy
 from .energy import Energy
 from .os_page_cache import drop_from_page_cache

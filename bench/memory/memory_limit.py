@@ -11,12 +11,12 @@ from rich.text import Text
 
 from ...errors import ModelFileError, NoRoomError, RequestError
 from ...files.gguf_header import read_header
+from ...files.progress import Progress, no_progress
 from ...runtime.engine.memory_estimate import MemoryEstimate, estimate_memory
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.profile import PROFILES
 from ..harness import isolated
 from ..harness.from_json import from_json
-from ..harness.schedule import Progress, no_progress
 from .memory_limit_worker import LimitOutcome, LimitSettings
 
 _GRAIN = 1_000_000  # bytes between the smallest cap that works and one that does not

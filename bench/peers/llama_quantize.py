@@ -9,8 +9,6 @@ import argparse
 import ctypes
 import os
 import sys
-from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +17,12 @@ import llama_cpp
 from gguf import LlamaFileType
 
 from ...convert.quantize.importance import Importance, read_importance
-from ...convert.write import check_target
 from ...errors import OutputError
+from ...files.atomic_write import atomic_write
 from ...files.gguf_header import read_header
+from ...files.output import check_target
 from ...runtime.llama.gguf_checks import check_model
+from ...runtime.llama.library import LOG
 from ...runtime.threads import physical_cores
 from ..harness import isolated
 
@@ -92,61 +92,29 @@ def quantize_stock(
         OutputError: there is no such type or mix, the target cannot be written, or llama.cpp refuses: it does
             where the importance is for another model, or lacks what a type needs.
     """
-    arguments = [f"--kind={stock.kind}", f"--name={stock.name}", f"--threads={threads or physical_cores()}"]
-    arguments += [] if importance is None else [f"--importance={importance}"]
-    try:
-        isolated.run_isolated(
-            __name__,
-            [*arguments, "--", str(source), str(target)],
-            lambda status, said: OutputError(
-                f"{target}: llama.cpp's quantizer ended with status {status} over {stock.name}: {said}"
-            ),
-        )
-    except BaseException:
-        _part(target).unlink(missing_ok=True)  # the process may have had no time to
-        raise
-
-
-def _part(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
-
-
-def _quantize_here(
-    source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
-) -> None:
     if stock not in _KNOWN:
         names = ", ".join(known.name for known in _KNOWN if known.kind == stock.kind)
         raise OutputError(f"{stock.name!r}: llama.cpp makes no such {stock.kind} file; there are {names}")
     check_model(read_header(source))
     check_target(target, source)
-    given = None if importance is None else read_importance(importance)
-    params, log, part = _params(stock, given, threads), _Log(), _part(target)
-    try:
-        if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(part), ctypes.byref(params)):
-            raise OutputError(f"{target}: llama.cpp did not quantize to {stock.name}: {log.reason}")
-        part.replace(target)
-    finally:
-        with suppress(FileNotFoundError):  # gone when it has taken the target's name
-            part.unlink()
+    arguments = [f"--kind={stock.kind}", f"--name={stock.name}", f"--threads={threads or physical_cores()}"]
+    arguments += [] if importance is None else [f"--importance={importance}"]
+    with atomic_write(target, exclusive=True) as part:
+        isolated.run_isolated(
+            __name__,
+            [*arguments, "--", str(source), part.name],
+            lambda status, output: OutputError(
+                f"{target}: llama.cpp's quantizer ended with status {status} over {stock.name}: {output}"
+            ),
+        )
 
 
-class _Log:
-    """The library's messages: the last errors are kept, nothing is printed."""
-
-    def __init__(self) -> None:
-        self._errors: deque[str] = deque(maxlen=8)
-        self._callback = llama_cpp.llama_log_callback(self._receive)  # the library keeps only a pointer
-        llama_cpp.llama_log_set(self._callback, ctypes.c_void_p(0))
-
-    def _receive(self, level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        if level == _ERROR:
-            self._errors.append(text.decode("utf-8", "replace").strip())
-
-    @property
-    def reason(self) -> str:
-        """What the last error says, without the names of C++ functions."""
-        last = self._errors[-1] if self._errors else "it gives no reason"
-        return last.rpartition("failed to quantize: ")[2]
+def _quantize_here(
+    source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
+) -> None:
+    params = _params(stock, read_importance(importance) if importance else None, threads)
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
+        raise OutputError(f"{source}: llama.cpp did not quantize it to {stock.name}: {LOG.reason()}")
 
 
 def _params(stock: StockFormat, importance: Importance | None, threads: int) -> Any:
@@ -162,9 +130,9 @@ def _params(stock: StockFormat, importance: Importance | None, threads: int) -> 
 
 def _entries(importance: Importance) -> Any:
     """The mean squares of each matrix' inputs, as `llama-quantize` passes them; an empty entry ends them."""
-    entries = (llama_cpp.llama_model_imatrix_data * (len(importance.means) + 1))()
+    entries = (llama_cpp.llama_model_imatrix_data * (len(importance.mean_squares) + 1))()
     pointer = ctypes.POINTER(ctypes.c_float)
-    for entry, (name, means) in zip(entries, importance.means.items(), strict=False):
+    for entry, (name, means) in zip(entries, importance.mean_squares.items(), strict=False):
         entry.name, entry.size = name.encode("utf-8", "surrogateescape"), means.size
         entry.data = means.ctypes.data_as(pointer)
     return entries
@@ -175,8 +143,8 @@ def _overrides(importance: Importance) -> Any:
     facts: dict[str, str | int] = {
         "file": str(importance.path),
         "dataset": importance.datasets[0] if importance.datasets else "",
-        "entries_count": len(importance.means),
-        "chunks_count": importance.chunks,
+        "entries_count": len(importance.mean_squares),
+        "chunks_count": importance.chunk_count,
     }
     told = {key: value for key, value in facts.items() if value}
     overrides = (llama_cpp.llama_model_kv_override * (len(told) + 1))()

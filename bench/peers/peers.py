@@ -20,13 +20,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.gguf_header import Header, read_header
+from ...files.progress import Progress, no_progress
 from ...runtime.request import Request, check_integer
 from ...runtime.threads import physical_cores
+from ...stats.interval import FloatArray, Interval
+from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.environment import Build, Machine, this_build, this_machine
 from ..harness.iteration import random_prompt, time_prefill_and_decode
-from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
+from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.workload import Workload, load_engine
-from ..stats.paired_ratio import RATIO_LEVEL, Array, Interval, paired_ratio
 from .llama_bench import LlamaBench
 from .llama_cpp_python import LlamaCppPython
 from .peer import KINDS, Peer, PeerWorkload
@@ -196,7 +198,7 @@ def _absent(programs: PeerPrograms) -> Iterator[str]:
         yield f"transformers: not measured: {why}"
 
 
-def _row(peer: Peer, ours: Array, theirs: Array) -> PeerRow:
+def _row(peer: Peer, ours: FloatArray, theirs: FloatArray) -> PeerRow:
     """Of speeds (rounds, kinds) of this engine and of a peer."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}

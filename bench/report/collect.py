@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.gguf_header import read_header
+from ...files.progress import Stage, no_progress
 from ...runtime.threads import default_threads, physical_cores
 from ..accuracy import accuracy
 from ..accuracy.accuracy import AccuracyReport
@@ -16,7 +17,6 @@ from ..accuracy.prompt_settings import PromptSettings
 from ..fidelity import fidelity
 from ..fidelity.fidelity import FidelityReport
 from ..harness.from_json import read_report
-from ..harness.schedule import Stage, no_progress
 from ..peers import peers
 from ..peers.peer import PeerWorkload
 from ..peers.peers import PeerPrograms, PeersReport

@@ -1,10 +1,9 @@
 """One report of all that was measured of a base and its adapted model: page, Markdown, charts, raw JSON."""
 
 import json
-import os
 from pathlib import Path
 
-from ...errors import OutputError
+from ...files.output import check_folder, make_folder, output_errors
 from . import literature, sections
 from .chart import render_svg
 from .collect import ReportData
@@ -52,12 +51,8 @@ def _title(measured: ReportData) -> str:
 
 def check_report_folder(folder: Path) -> None:
     """Raise OutputError if a report cannot be written to a folder: before the work, not after."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as failure:
-        raise OutputError(f"{folder}: {failure.strerror or failure}") from None
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{folder}: the folder cannot be written to")
+    make_folder(folder)
+    check_folder(folder)
 
 
 def write_report(measured: ReportData, folder: Path) -> Path:
@@ -80,12 +75,10 @@ def write_report(measured: ReportData, folder: Path) -> Path:
         _PAGE: render_html(document),
     }
     check_report_folder(folder)
-    try:
+    with output_errors(folder):
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, "utf-8", "surrogateescape")
-    except OSError as failure:
-        raise OutputError(f"{folder}: {failure.strerror or failure}") from None
     return folder / _PAGE
 
 

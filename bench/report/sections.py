@@ -3,9 +3,12 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ...stats.interval import Interval
+from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, ModelResult
 from ..fidelity.fidelity import FidelityReport
 from ..fidelity.merge_or_runtime import Fidelity
+from ..harness.format import NOT_AVAILABLE, megabytes
 from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.memory import MemoryUse, memory_rows
 from ..memory.subject import Subject
@@ -14,8 +17,6 @@ from ..peers.peers import PeerRow, PeersReport, Thirteen
 from ..size.size import SizeReport, stock_near
 from ..speed.latency import LatencyReport
 from ..speed.length_sweep import LengthSpeeds
-from ..stats.format import NOT_AVAILABLE, megabytes
-from ..stats.paired_ratio import RATIO_LEVEL, Interval
 from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
 from .document import Block, Card, Cards, Figure, Notes, Paragraph, Section, Table
 from .literature import NOT_MEASURED

@@ -20,9 +20,10 @@ from rich.text import Text
 
 from ...files.gguf_header import Header
 from ...files.hashing import file_sha256
+from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Array as Logits
+from ...runtime.llama.library import Logits
 from ...runtime.request import check_integer
 from ..fidelity.kl_divergence import (
     PositionDivergence,
@@ -41,7 +42,7 @@ from ..fidelity.text_logits import (
 )
 from ..fidelity.windows import Window
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, ProgressCounter, Stage
+from ..harness.schedule import ProgressCounter
 from .size_matched import EQUAL, STOCK, Comparison, CurvePoint, Kind, MeasuredFile, compare_at_equal_size
 
 GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
@@ -105,7 +106,7 @@ def run_curve(  # noqa: PLR0913 - what a measurement can be told, each with its 
     tokens: int = 4096,
     threads: int | None = None,
     scratch: Path | None = None,
-    stage: Stage = lambda name: lambda done, total: None,
+    stage: Stage = lambda name: no_progress,
 ) -> CurveReport:
     """Measure files beside one reference, one after the other, over texts that they were not made from.
 

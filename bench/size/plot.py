@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from ...errors import OutputError
-from ..stats.paired_ratio import Array
+from ...stats.interval import FloatArray
 from .kl_curve import CurveReport
 from .size_matched import CurvePoint, Kind, envelope
 
@@ -160,7 +160,7 @@ def _label(axes: "Axes", points: Sequence[CurvePoint]) -> None:
             label.remove()
 
 
-def _obstacles(axes: "Axes", markers: Array) -> Iterator["Bbox"]:
+def _obstacles(axes: "Axes", markers: FloatArray) -> Iterator["Bbox"]:
     """What a label should not cover, in dots: legend, markers, and lines as rows of small boxes."""
     from matplotlib.transforms import Bbox  # noqa: PLC0415
 
@@ -197,10 +197,10 @@ def _overlap(label: "Bbox", taken: Sequence["Bbox"], inside: "Bbox") -> float:
     return covered + label.width * label.height - _area(label, inside)
 
 
-def _mistakable(label: "Bbox", own: Array, markers: Array) -> float:
+def _mistakable(label: "Bbox", own: FloatArray, markers: FloatArray) -> float:
     """A label's area, if it lies nearer to another file's marker than to its own, else nothing."""
 
-    def distance(to: Array) -> float:
+    def distance(to: FloatArray) -> float:
         x, y = np.clip(to, label.min, label.max)  # of the label, what is nearest
         return float(np.hypot(to[0] - x, to[1] - y))
 

@@ -16,9 +16,9 @@ from ...convert.tensors import ALIGNMENT
 from ...errors import OutputError
 from ...files.gguf_header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
+from ..harness.format import megabytes
 from ..peers.llama_quantize import Kind
 from ..peers.llama_quantize_sizes import StockSizes, stock_sizes
-from ..stats.format import megabytes
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _ASKED = "thirteen.type"  # the provenance's key for the type or the size that was asked for

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.bootstrap import bootstrap_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
 from ..fidelity.kl_divergence import Divergence
 from ..peers.llama_quantize import Kind as StockKind
-from ..stats.bootstrap import bootstrap_interval, sum_by_passage
-from ..stats.paired_ratio import Array, Interval
 
 Kind = Literal["planned"] | StockKind
 
@@ -52,7 +52,7 @@ class MeasuredFile:
     """A file with its KL divergence at every position, (positions,), in nats."""
 
     point: CurvePoint
-    kl: Array
+    kl: FloatArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | No
     return float(np.exp(np.interp(file_bytes, sizes, np.log(np.maximum(divergences, _LEAST)))))
 
 
-def _ratio(ours: Array, theirs: Array, passages: NDArray[np.int64]) -> Interval:
+def _ratio(ours: FloatArray, theirs: FloatArray, passages: NDArray[np.int64]) -> Interval:
     both = sum_by_passage(np.stack((ours, theirs), axis=1), passages)  # (passages, 2)
     return bootstrap_interval(
         both, lambda sums: np.maximum(sums[..., 0], _LEAST) / np.maximum(sums[..., 1], _LEAST)

@@ -17,14 +17,16 @@ from rich.text import Text
 from ...errors import RequestError
 from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
+from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine
 from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...stats.interval import Interval
+from ...stats.paired_ratio import ROUNDS_MIN
 from ..harness.environment import Build, Machine, this_build, this_commit, this_machine
 from ..harness.interleave import ITERATIONS, PairedMeasurement, count_iterations
-from ..harness.schedule import Progress, ProgressCounter, no_progress
+from ..harness.schedule import ProgressCounter
 from ..harness.workload import Workload, load_engine
-from ..stats.paired_ratio import ROUNDS_MIN, Interval
 from .ab_speed import ABSpeeds, compare_speeds
 from .slowed_engine import SlowedEngine
 

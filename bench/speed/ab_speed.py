@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
+from ...stats.interval import FloatArray
 from ..harness.interleave import LoadEngine, PairedMeasurement, duration, interleave, tokens_per_second
 from ..harness.iteration import Iteration, run_iteration
 from ..harness.workload import Workload
-from ..stats.paired_ratio import Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,5 +49,5 @@ def compare_speeds(
     )
 
 
-def _seconds(turns: Sequence[Sequence[Iteration]], name: str) -> Array:
+def _seconds(turns: Sequence[Sequence[Iteration]], name: str) -> FloatArray:
     return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)

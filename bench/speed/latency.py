@@ -14,16 +14,17 @@ from rich.table import Table
 from rich.text import Text
 
 from ...files.gguf_header import read_header
+from ...files.progress import Progress, no_progress
 from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
 from ..harness.environment import Build, Machine, this_build, this_commit, this_machine
+from ..harness.format import NOT_AVAILABLE
 from ..harness.interleave import ITERATIONS, PairedMeasurement, count_iterations
-from ..harness.schedule import Progress, ProgressCounter, no_progress
+from ..harness.schedule import ProgressCounter
+from ..harness.wording import describe_difference, describe_noise, more_rounds, too_noisy
 from ..harness.workload import Workload, load_engine
 from ..memory.subject import Subject, describe_subject
-from ..stats.format import NOT_AVAILABLE
-from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
-from ..stats.wording import describe_difference, describe_noise, more_rounds, too_noisy
 from .ab_speed import ABSpeeds, compare_speeds
 from .length_sweep import DECODE_TOKENS, LengthSpeeds, check_lengths, measure_lengths
 from .length_sweep import ROUNDS as ROUNDS_AT

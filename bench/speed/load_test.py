@@ -15,9 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import RequestError
+from ...files.progress import Progress, no_progress
 from ...runtime.request import check_integer
-from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
-from ..stats.paired_ratio import RATIO_LEVEL, Interval, paired_ratio
+from ...stats.interval import Interval
+from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 _TIMEOUT_S = 600.0

@@ -10,6 +10,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ...files.progress import Progress, no_progress
 from ...runtime.batch.reproducible_batches import (
     AnswerBatches,
     BatchJob,
@@ -18,9 +19,10 @@ from ...runtime.batch.reproducible_batches import (
 )
 from ...runtime.cluster.ray_batch import RayWorkers
 from ...runtime.request import check_integer
+from ...stats.interval import Interval
+from ...stats.paired_ratio import paired_ratio
 from ..harness.environment import Build, Machine, this_build, this_machine
-from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
-from ..stats.paired_ratio import Interval, paired_ratio
+from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 3
 QUESTIONS = 200

@@ -9,13 +9,16 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ...files.processors import usable_processors
+from ...files.progress import Progress, no_progress
 from ...runtime.llama.context import Context, ContextParams, Span
 from ...runtime.llama.model import Model
 from ...runtime.request import check_integer
-from ...runtime.threads import ThreadCounts, physical_cores, usable_processors
+from ...runtime.threads import ThreadCounts, physical_cores
+from ...stats.interval import FloatArray, Interval
+from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.iteration import random_prompt
-from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
-from ..stats.paired_ratio import RATIO_LEVEL, Array, Interval, paired_ratio
+from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 PROMPT = 128
@@ -106,7 +109,7 @@ def _turn(context: Context, prompt: tuple[int, ...]) -> tuple[float, float]:
     return read - began, wrote - read
 
 
-def _speeds(numbers: Sequence[int], seconds: Array) -> tuple[ThreadSpeed, ...]:
+def _speeds(numbers: Sequence[int], seconds: FloatArray) -> tuple[ThreadSpeed, ...]:
     """From seconds (rounds, numbers, kinds)."""
     per_second = np.array([PROMPT, TOKENS]) / seconds
     usual = numbers.index(physical_cores())

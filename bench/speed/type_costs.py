@@ -21,19 +21,21 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from rich.table import Table
 from rich.text import Text
 
-from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, this_target
+from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, host_target
 from ...convert.source.architecture import Architecture
 from ...convert.tensors import parse_type
-from ...errors import OutputError
+from ...files.output import output_errors
+from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine
 from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...stats.interval import FloatArray, Interval
+from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
 from ..harness.environment import Build, Machine, this_build, this_machine
 from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
-from ..harness.schedule import Progress, ProgressCounter, alternating_order, no_progress
+from ..harness.schedule import ProgressCounter, alternating_order
+from ..harness.wording import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
-from ..stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, Array, Interval, paired_ratio
-from ..stats.wording import NOISE_MAX, too_noisy
 from ..synthetic.random_model import matrix_weights, write_uniform_model
 
 TYPES = (
@@ -244,7 +246,7 @@ def _write(folder: Path, sizes: CostModelShape, types: Sequence[GGMLQuantization
         yield path
 
 
-def _round(engines: Sequence[Engine], number: int, settings: Workload, tick: ProgressCounter) -> Array:
+def _round(engines: Sequence[Engine], number: int, settings: Workload, tick: ProgressCounter) -> FloatArray:
     """One turn of each: seconds for a prompt, for tokens after the first, and for several sequences at once.
 
     Returns:
@@ -262,7 +264,7 @@ def _round(engines: Sequence[Engine], number: int, settings: Workload, tick: Pro
 
 
 def _costs(
-    sizes: CostModelShape, types: Sequence[GGMLQuantizationType], per_token: Array
+    sizes: CostModelShape, types: Sequence[GGMLQuantizationType], per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
     """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
     hollow = np.median(per_token[:, 0], axis=0)  # (3,)
@@ -292,7 +294,7 @@ def _costs(
     )
 
 
-def _ratio(ns: Array, index: int) -> Interval:
+def _ratio(ns: FloatArray, index: int) -> Interval:
     """Of one type to the reference, from (rounds, types)."""
     return paired_ratio(ns[:, 0], ns[:, index])
 
@@ -309,10 +311,8 @@ def write_costs(report: TypesReport, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     text = json.dumps(_cost_file(report), indent=1, allow_nan=False) + "\n"
-    try:
+    with output_errors(path):
         path.write_text(text, "utf-8")
-    except OSError as failure:
-        raise OutputError(f"{path}: {failure.strerror or failure}") from None
 
 
 def _cost_file(report: TypesReport) -> dict[str, Any]:
@@ -320,7 +320,7 @@ def _cost_file(report: TypesReport) -> dict[str, Any]:
         return {cost.type: float(f"{getattr(cost, place).ns_per_weight:.4g}") for cost in report.costs}
 
     return {
-        "target": this_target(),
+        "target": host_target(),
         "cpu": report.machine.cpu,
         "date": report.date,
         "build": report.build.llama_cpp_python,

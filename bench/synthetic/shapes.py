@@ -1,22 +1,20 @@
 """A base's exact shapes with random weights: to measure speed and memory before a model is downloaded."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from gguf import GGML_QUANT_SIZES
 
-from ...convert.quantize.plan import types_of_model
 from ...convert.source.architecture import Architecture, from_config, tensor_specs
-from ...convert.tensors import TYPES, TensorPlan, TensorSpec, parse_type, plan_tensor, plan_uniform
-from ...convert.write import check_target
+from ...convert.tensors import TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
 from ...errors import OutputError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import MAGIC, read_header
 from ...files.hashing import file_sha256
+from ...files.json_file import read_json
+from ...files.output import check_target
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
 from ..peers.llama_quantize_sizes import mix_types
@@ -90,7 +88,7 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     if begin == MAGIC:
         header = read_header(path)
         header.tensors.pop("rope_freqs.weight", None)  # written by the shape's own rule
-        return types_of_model(plan_uniform(specs, parse_type("F32")), header)
+        return plan_like(plan_uniform(specs, parse_type("F32")), header)
     return _planned(specs, path)
 
 
@@ -119,12 +117,10 @@ def _planned(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:
 
 def _read_plan(path: Path) -> dict[str, str]:
     """Types by tensor."""
-    with path.open("rb") as file:
-        text = file.read(_PLAN_MAX)
     try:
-        tensors: list[dict[str, Any]] = json.loads(text)["tensors"]
+        tensors = read_json(path, OutputError)["tensors"]
         return {str(tensor["target"]): str(tensor["type"]) for tensor in tensors}
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OutputError, KeyError, TypeError):
         raise OutputError(f"{path}: neither a GGUF nor a plan, as thirteen plan --json prints it") from None
 
 

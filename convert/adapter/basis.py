@@ -6,7 +6,7 @@ In PEFT's terms (see tinylora.py) these are `tinylora_A`, `tinylora_B` and `tiny
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import AdapterError
+from ...files.progress import Progress, no_progress
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
@@ -128,7 +129,7 @@ def make_basis(
     origin: BasisOrigin,
     *,
     decompose: Decompose | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Basis:
     """Decompose the base's matrices.
 

@@ -12,11 +12,12 @@ from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError
 from ...files.gguf_header import Field
+from ...files.output import check_target
 from ...files.safetensors import Rows
 from ..source.architecture import permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
 from ..tensors import TensorPlan, TensorSpec, plan_tensor
-from ..write import check_target, write_gguf
+from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
 _TEXT = GGUFValueType.STRING

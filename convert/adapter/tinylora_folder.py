@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...errors import AdapterError, OutputError
+from ...errors import AdapterError
+from ...files.output import make_folder, output_errors
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from .adapter import WEIGHTS, load_adapter, read_config
 from .basis import TARGETS, Basis
@@ -40,11 +41,9 @@ def write_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> Non
         "u": origin.numbers,
         "weight_tying": 1.0,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    with output_errors(folder):
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write: {error.strerror or error}") from None
     write_safetensors(folder / WEIGHTS, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
 
 

@@ -1,1 +1,1 @@
-"""Types for a file of a given size, and rounding to them."""
+"""Quantization: rounding to ggml types, and the choice of types for a file of a given size."""

@@ -1,15 +1,15 @@
-"""What a weight of each type costs in decode, so that a plan can be quick as well as small.
+"""Cost tables: decode time of a weight in each type, so that a plan can trade size for speed.
 
-Costs are for one token: of a sequence that is decoded alone and, where that was measured, of one of several
-at once, which share the reading of a weight but not the multiplication. A table has two of each for a type:
-in the matrices of the layers, and in the output matrix that is tied to the token embedding, which is far
-longer. llama.cpp may lay out both anew for the processor ("repacking").
+Costs are per token: of one sequence decoded alone, and, where measured, of one of several sequences in a batch,
+which share the reading of a weight but not the multiplication. A table has both for the matrices of the layers
+and for the output matrix that is tied to the token embedding, which is far longer. llama.cpp may repack either
+for the processor.
 
-`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
-`arm.json` was not measured but derived: it has the types that llama.cpp repacks on Arm with the dot product
-instructions (`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each
-at its bytes per weight, since decode waits for memory. The K-quants below 4 bits and IQ4_XS, which it does
-not repack, are at half as much again.
+`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`. `arm.json` was
+derived, not measured: it has the types that llama.cpp repacks on Arm with the dot product instructions
+(`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per
+weight, since decode is bound by memory bandwidth. The K-quants below 4 bits and IQ4_XS, which are not repacked,
+cost 1.5 times their bytes.
 """
 
 import platform
@@ -27,31 +27,31 @@ from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
 TARGETS = ("x86", "x86-avx512", "arm", "any")
-SEQUENCES = 8  # that are decoded at once, where several are
+SEQUENCES = 8  # decoded at once, for the costs of several
 PARTS = ("layer", "output", "layer_together", "output_together")
-REFERENCE = "Q4_K"  # in every table, and what costs are compared with
+REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
-_COST_MAX = 1e6  # nanoseconds: a thousand times what the slowest type takes on a slow machine
+_COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
 _TABLES = Path(__file__).parent / "cost_tables"
 _MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}
 
 
 @dataclass(frozen=True, slots=True)
 class CostTable:
-    """Costs by type name. A type that is absent is not to be used for the target.
+    """Costs by type name. A type that is absent must not be used for the target.
 
-    Only ratios within a table mean anything: the unit is a nanosecond per weight and decoded token where it
-    was measured, the same at 1 GB/s where it was derived, and Q4_K in a layer for "any".
+    Only ratios within a table are meaningful. The unit is nanoseconds per weight and decoded token where
+    measured, the same at 1 GB/s where derived, and Q4_K in a layer for "any".
 
     Attributes:
         target: one of TARGETS.
         layer: cost of a weight in a layer's matrix.
         output: cost of a weight in a tied output matrix.
-        layer_together: the same where SEQUENCES are decoded at once; empty where that is not known.
-        output_together: likewise.
-        cpu: the processor that it was measured on, or that it was derived.
-        date: when, in ISO 8601.
-        build: the version of llama-cpp-python.
+        cpu: the processor measured on, or "derived".
+        date: date of the measurement, in ISO 8601.
+        build: version of llama-cpp-python.
+        layer_together: as `layer`, with SEQUENCES decoded at once; empty where unknown.
+        output_together: as `output`, with SEQUENCES decoded at once; empty where unknown.
     """
 
     target: str
@@ -63,17 +63,17 @@ class CostTable:
     layer_together: Mapping[str, float] = field(default_factory=dict)
     output_together: Mapping[str, float] = field(default_factory=dict)
 
-    def of(self, name: str, *, tied: bool) -> Mapping[str, float]:
-        """The costs of a weight in a matrix of that name, in a model whose embeddings are tied or not."""
+    def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
+        """Cost of a weight in the matrix `name` by type, in a model with or without tied embeddings."""
         if name != EMBEDDING:
             return self.layer
-        return self.output if tied else dict.fromkeys(self.layer, 0.0)  # one row of it is read for a token
+        return self.output if tied else dict.fromkeys(self.layer, 0.0)  # a token reads only one row
 
     def together(self) -> "CostTable":
-        """The table for SEQUENCES at once.
+        """The table for SEQUENCES decoded at once.
 
         Raises:
-            OutputError: that is not known.
+            OutputError: the table has no such costs.
         """
         if not self.layer_together or not self.output_together:
             raise OutputError(
@@ -83,40 +83,42 @@ class CostTable:
 
 
 def read_costs(path: Path) -> CostTable:
-    """The table in a file that `thirteen bench types --output` wrote.
+    """Read a cost table that `thirteen bench types --output` wrote.
 
     Raises:
-        OutputError: there is no such file, it is no JSON, or a field is missing or out of range.
+        OutputError: the file is missing or not JSON, or a field is missing or out of range.
     """
-    found = read_json(path, OutputError)
-    layer, output = (_costs(found.get(part), f"{path}: {part}") for part in PARTS[:2])
-    together = [_costs(found[part], f"{path}: {part}") if part in found else {} for part in PARTS[2:]]
-    cpu, date, build = (_text(found.get(name), f"{path}: {name}") for name in ("cpu", "date", "build"))
-    target = _target(found.get("target"), f"{path}: target")
+    content = read_json(path, OutputError)
+    layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
+    together = [
+        _parse_costs(content[part], f"{path}: {part}") if part in content else {} for part in PARTS[2:]
+    ]
+    cpu, date, build = (_parse_text(content.get(key), f"{path}: {key}") for key in ("cpu", "date", "build"))
+    target = _parse_target(content.get("target"), f"{path}: target")
     return CostTable(target, layer, output, cpu, date, build, *together)
 
 
 @cache
 def costs_for(target: str) -> CostTable:
-    """The table that ships for a target.
+    """The table for a target that ships with the package.
 
     Raises:
-        OutputError: no such target.
+        OutputError: there is no such target.
     """
-    if _target(target, "--target") == "any":
-        return reduce(_any, (costs_for(one) for one in TARGETS if one != "any"))
+    if _parse_target(target, "--target") == "any":
+        return reduce(_worse_of, (costs_for(one) for one in TARGETS if one != "any"))
     return read_costs(_TABLES / f"{target}.json")
 
 
-def this_target() -> str:
-    """The target that this machine, with this build, is; "any" if no table is for its processor."""
+def host_target() -> str:
+    """The target of this machine and this build of llama.cpp; "any" if no table is for its processor."""
     target = _MACHINES.get(platform.machine().lower(), "any")
-    wide = b"AVX512 = 1" in llama_cpp.llama_print_system_info()
-    return f"{target}-avx512" if target == "x86" and wide else target
+    has_avx512 = b"AVX512 = 1" in llama_cpp.llama_print_system_info()
+    return f"{target}-avx512" if target == "x86" and has_avx512 else target
 
 
-def _any(one: CostTable, other: CostTable) -> CostTable:
-    """The types that both have, each at the higher of its costs relative to Q4_K in a layer."""
+def _worse_of(one: CostTable, other: CostTable) -> CostTable:
+    """The types that both tables have, each at the higher of its costs relative to Q4_K in a layer."""
 
     def higher(part: str) -> dict[str, float]:
         costs = [
@@ -135,32 +137,32 @@ def _any(one: CostTable, other: CostTable) -> CostTable:
     )
 
 
-def _target(value: Any, where: str) -> str:
+def _parse_target(value: Any, where: str) -> str:
     if value not in TARGETS:
-        raise OutputError(f"{where}: {_short(value)} is no target; there are {', '.join(TARGETS)}")
+        raise OutputError(f"{where}: {_shortened(value)} is no target; there are {', '.join(TARGETS)}")
     return str(value)
 
 
-def _text(value: Any, where: str) -> str:
+def _parse_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise OutputError(f"{where}: {_short(value)} is no text")
+        raise OutputError(f"{where}: {_shortened(value)} is not a string")
     return value
 
 
-def _costs(value: Any, where: str) -> dict[str, float]:
+def _parse_costs(value: Any, where: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise OutputError(f"{where}: {_short(value)} is no object of costs by type")
+        raise OutputError(f"{where}: {_shortened(value)} is not an object of costs by type")
     for name, cost in value.items():
         if name not in GGMLQuantizationType.__members__:
-            raise OutputError(f"{where}: {_short(name)} is no type of ggml")
+            raise OutputError(f"{where}: {_shortened(name)} is not a ggml type")
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
             raise OutputError(
-                f"{where}: {name} costs {_short(cost)}; it must be a number above 0 and below {_COST_MAX:g}"
+                f"{where}: the cost of {name} is {_shortened(cost)}, not a number above 0 and below {_COST_MAX:g}"
             )
     if REFERENCE not in value:
-        raise OutputError(f"{where}: {REFERENCE} is missing, which the others are compared with")
+        raise OutputError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")
     return {name: float(cost) for name, cost in value.items()}
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     return text if len(text := repr(value)) < 100 else f"{text[:80]}…"

@@ -1,7 +1,6 @@
-"""How the inputs of a matrix vary together: in full within blocks of neighbouring columns, else by low rank.
+"""Covariance of a matrix's inputs: full within blocks of neighbouring columns, low-rank between them.
 
-With D the blocks on the diagonal and L of few columns, the covariance is L L' everywhere but in the blocks,
-where it is D.
+With diagonal blocks D and a matrix L of few columns, the covariance is D within the blocks and L L' elsewhere.
 """
 
 from dataclasses import dataclass
@@ -14,47 +13,54 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Covariance:
-    """Of the inputs of one matrix, over tokens whose inputs have length 1.
+    """Covariance of the inputs of one matrix, over tokens whose inputs are normalized to length 1.
 
     Attributes:
-        blocks: (blocks, width, width); their traces together are 1.
-        low: (columns, rank); rank 0 where nothing is known of how the blocks go together.
+        blocks: D, (blocks, width, width); the traces sum to 1.
+        low_rank: L, (columns, rank); rank 0 where the coupling between blocks is unknown.
     """
 
     blocks: Floats
-    low: Floats
+    low_rank: Floats
 
     @property
     def variances(self) -> Floats:
-        """Of each input, (columns,)."""
+        """Variance of each input, (columns,)."""
         return np.diagonal(self.blocks, axis1=1, axis2=2).ravel()
 
-    def times(self, vectors: Floats) -> Floats:
+    def multiply(self, vectors: Floats) -> Floats:
         """The covariance times `vectors`, (columns, n)."""
         count, width, _ = self.blocks.shape
-        low = self.low.reshape(count, width, -1)
+        low_rank = self.low_rank.reshape(count, width, -1)
         parts = vectors.reshape(count, width, -1)
-        coupled = low.transpose(0, 2, 1) @ parts  # (blocks, rank, n)
-        out: Floats = (self.blocks @ parts + low @ (coupled.sum(0) - coupled)).reshape(vectors.shape)
-        return out
+        coupled = low_rank.transpose(0, 2, 1) @ parts  # (blocks, rank, n)
+        product: Floats = self.blocks @ parts + low_rank @ (coupled.sum(0) - coupled)
+        return product.reshape(vectors.shape)
 
-    def stressing(self, directions: Floats, weight: float) -> "Covariance":
-        """As if errors of the outputs that inputs cause along `directions`, (r, columns), counted more.
+    def emphasized(self, directions: Floats, weight: float) -> "Covariance":
+        """The covariance with a larger weight on errors that correlate with inputs along `directions`.
 
-        What is added is `weight` times the energy of the part of the error that, over the tokens, goes with
-        the inputs' components along the directions: of an adapter's A, the part that looks like its effect.
+        The added term is `weight` times the energy of the part of the output error that, over the tokens,
+        correlates with the inputs' components along the directions. With an adapter's A as directions, that is
+        the part of the error that resembles the adapter's effect.
+
+        Args:
+            directions: rows that span the subspace, (r, columns).
+            weight: factor of the added term.
         """
-        seen = self.times(np.ascontiguousarray(directions.T))  # (columns, r)
-        values, vectors = np.linalg.eigh(directions.astype(np.float64) @ seen)  # of the components' energy
-        kept = values > 1e-6 * values.max(initial=0)
-        root = np.sqrt(weight) * (seen @ vectors[:, kept]) / np.sqrt(values[kept])  # (columns, at most r)
+        projected = self.multiply(np.ascontiguousarray(directions.T))  # (columns, r)
+        energies, vectors = np.linalg.eigh(directions.astype(np.float64) @ projected)
+        nonzero = energies > 1e-6 * energies.max(initial=0)
+        root = (
+            np.sqrt(weight) * (projected @ vectors[:, nonzero]) / np.sqrt(energies[nonzero])
+        )  # (columns, ≤ r)
         added = root.astype(np.float32).reshape(*self.blocks.shape[:2], -1)
         return Covariance(
             self.blocks + added @ added.transpose(0, 2, 1),
-            np.concatenate([self.low, root.astype(np.float32)], axis=1),
+            np.concatenate([self.low_rank, root.astype(np.float32)], axis=1),
         )
 
 
-def no_sketch(blocks: Floats) -> Floats:
-    """The part of low rank where nothing is known of it, or one block has all: (columns, 0)."""
+def empty_low_rank(blocks: Floats) -> Floats:
+    """The low-rank part where it is unknown, or where one block covers all columns: (columns, 0)."""
     return np.zeros((blocks.shape[0] * blocks.shape[1], 0), np.float32)

@@ -1,4 +1,4 @@
-"""The size that a user asks for: `600MB`, `572MiB`, `0.6GB`, or bits a weight as in `3.9bpw`."""
+"""File sizes as users write them: `600MB`, `572MiB`, `0.6GB`, or bits per weight as in `3.9bpw`."""
 
 import math
 import re
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from ...errors import OutputError
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
-_BITS = "BPW"
+_BITS_PER_WEIGHT = "BPW"
 _BITS_MAX = 32  # F32
 _PATTERN = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-z]+)", re.IGNORECASE | re.ASCII)
-_LIKE = "write it like 600MB, 572MiB, 0.6GB or 3.9bpw"
+_USAGE = "write it like 600MB, 572MiB, 0.6GB or 3.9bpw"
 
 
 @dataclass(frozen=True, slots=True)
 class FileSize:
-    """A size of a whole file, metadata included.
+    """Size of a whole file, metadata included.
 
     Attributes:
-        text: as the user wrote it.
-        amount: how many of `unit`.
-        unit: bytes for one, or none where the amount is bits a weight.
+        text: the size as the user wrote it.
+        amount: number of units.
+        unit: bytes per unit; None for bits per weight.
     """
 
     text: str
@@ -28,23 +28,23 @@ class FileSize:
     unit: int | None
 
     def file_bytes(self, weights: int) -> int:
-        """The most bytes that a file of a model of so many weights may have."""
+        """The size in bytes of a model with this number of weights, rounded down."""
         return math.floor(self.amount * (weights / 8 if self.unit is None else self.unit))
 
 
 def parse_file_size(text: str) -> FileSize:
-    """Read a size.
+    """Parse a size.
 
     Raises:
-        OutputError: it has no unit, is not a positive number, or says more than any type needs.
+        OutputError: the text has no unit, is not a positive number, or exceeds 32 bits per weight.
     """
     found = _PATTERN.fullmatch(text.strip())
     unit = found[2].upper() if found else ""
-    if not found or (unit not in _UNITS and unit != _BITS):
-        raise OutputError(f"--size {text!r}: {_LIKE}")
+    if not found or (unit not in _UNITS and unit != _BITS_PER_WEIGHT):
+        raise OutputError(f"--size {text!r}: {_USAGE}")
     amount = float(found[1])
     if not 0 < amount < math.inf:
-        raise OutputError(f"--size {text!r}: must be more than nothing; {_LIKE}")
-    if unit == _BITS and amount > _BITS_MAX:
-        raise OutputError(f"--size {text!r}: no type has more than {_BITS_MAX} bits a weight")
+        raise OutputError(f"--size {text!r}: must be a positive number; {_USAGE}")
+    if unit == _BITS_PER_WEIGHT and amount > _BITS_MAX:
+        raise OutputError(f"--size {text!r}: no type has more than {_BITS_MAX} bits per weight")
     return FileSize(text.strip(), amount, _UNITS.get(unit))

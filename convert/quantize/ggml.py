@@ -1,6 +1,6 @@
-"""float32 rows to a ggml type's bytes, by ggml's own code in the library that llama-cpp-python ships.
+"""Quantization of float32 rows by ggml itself, through the library that llama-cpp-python ships.
 
-`ggml_quantize_chunk` releases the GIL while it works, so threads run side by side.
+`ggml_quantize_chunk` releases the GIL, so several threads can quantize at once.
 """
 
 import ctypes
@@ -16,10 +16,10 @@ from ...errors import CheckpointError, OutputError
 from ...files.gguf_header import row_bytes
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
-MAX_HALF = 65504.0  # the largest finite F16
-MAX_BRAIN = 3.3895314e38  # and BF16
-_LEAST = 1e-6  # of the mean importance
-# As in llama.cpp's `tensor_requires_imatrix`: the first three ggml would do without, badly and slowly.
+F16_MAX = 65504.0  # the largest finite value
+BF16_MAX = 3.3895314e38
+_IMPORTANCE_MIN = 1e-6  # relative to the mean importance
+# As in llama.cpp's `tensor_requires_imatrix`. ggml accepts the first three without one: slow, and with poor results.
 _NEED_IMPORTANCE = {
     GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
 }
@@ -31,20 +31,24 @@ def quantize_rows(
     where: str,
     importance: NDArray[np.float32] | None = None,
 ) -> bytes:
-    """`rows`, (n, columns) or (n,), as `type_`; `where` names the tensor in an error.
+    """Quantize rows.
 
-    `importance` is how much each column's error weighs, (columns,), not all of it zero.
+    Args:
+        rows: (n, columns) or (n,).
+        type_: the type to quantize to.
+        where: names the tensor in error messages.
+        importance: weight of each column's error, (columns,), not all zero.
 
     Raises:
-        CheckpointError: a value that is not finite, or too large for the type.
-        OutputError: a type that only works with an importance matrix.
+        CheckpointError: a value is not finite, or too large for the type.
+        OutputError: the type needs an importance matrix.
     """
     check_values(rows, type_, where)
     if type_ is GGMLQuantizationType.F32:
         return rows.astype("<f4", copy=False).tobytes()
     if type_ in _NEED_IMPORTANCE and importance is None:
         raise OutputError(
-            f"{where}: {type_.name} needs an importance matrix; take IQ3_S, Q2_K or a larger type"
+            f"{where}: {type_.name} needs an importance matrix; use IQ3_S, Q2_K or a larger type without one"
         )
     rows = np.ascontiguousarray(rows)
     count, columns = rows.shape
@@ -60,32 +64,32 @@ def quantize_rows(
 
 
 def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: str) -> None:
-    """Raise CheckpointError unless all values are finite, and none is too large for the type."""
-    peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity show in it, at the cost of one pass
+    """Raise CheckpointError if a value is not finite, or too large for the type."""
+    peak = float(np.abs(rows).max(initial=0.0))  # NaN and infinity propagate, so one pass is enough
     if not np.isfinite(peak):
         raise CheckpointError(f"{where}: holds a value that is not finite")
     if type_ is GGMLQuantizationType.F32:
         return
-    # All other types but BF16 scale their blocks by a 16-bit float: ggml would write infinity, or abort.
-    if type_ is not GGMLQuantizationType.BF16 and peak > MAX_HALF:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {MAX_HALF:g}; use BF16 or F32")
-    if peak > MAX_BRAIN:
-        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {MAX_BRAIN:g}; use F32")
+    # All other types but BF16 scale their blocks by a float16: ggml would write infinity, or abort.
+    if type_ is not GGMLQuantizationType.BF16 and peak > F16_MAX:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {F16_MAX:g}; use BF16 or F32")
+    if peak > BF16_MAX:
+        raise CheckpointError(f"{where}: holds {peak:g}, more than BF16's {BF16_MAX:g}; use F32")
 
 
 def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The same, none of it nothing: a block of columns that no token needed would have no scale."""
-    return np.maximum(importance, np.float32(_LEAST * importance.mean()))
+    """The importance with a positive floor: a block of columns with importance 0 would get no scale."""
+    return np.maximum(importance, np.float32(_IMPORTANCE_MIN * importance.mean()))
 
 
 @cache
 def _ggml() -> ctypes.CDLL:
-    """The base library of ggml, without the rest of llama-cpp-python."""
+    """ggml's base library, loaded without the rest of llama-cpp-python."""
     spec = importlib.util.find_spec("llama_cpp")
     folder = Path(spec.origin).parent / "lib" if spec and spec.origin else Path()
     path = next((folder / name for name in _LIBRARIES if (folder / name).exists()), None)
     if path is None:
-        raise OutputError(f"{folder}: none of {', '.join(_LIBRARIES)} is there; reinstall llama-cpp-python")
+        raise OutputError(f"{folder}: {' or '.join(_LIBRARIES)} is missing; reinstall llama-cpp-python")
     library = ctypes.CDLL(str(path))
     library.ggml_quantize_chunk.argtypes = [
         ctypes.c_int,  # type
@@ -94,7 +98,7 @@ def _ggml() -> ctypes.CDLL:
         ctypes.c_int64,  # first element
         ctypes.c_int64,  # rows
         ctypes.c_int64,  # columns
-        ctypes.c_void_p,  # importance of each column, or none
+        ctypes.c_void_p,  # importance of each column, or null
     ]
     library.ggml_quantize_chunk.restype = ctypes.c_size_t
     return library

@@ -1,10 +1,12 @@
-"""Rounding with error feedback: each column's rounding error is made good by the columns after it.
+"""GPTQ (arXiv 2210.17323): rounding with error feedback from each column to the columns after it.
 
-The method is GPTQ's (arXiv 2210.17323), which is optimal brain quantization (arXiv 2208.11580) for all rows
-at once, beginning with the scales and offsets that ggml chose: what is minimized is the error of the layer's
-output on the calibration text, by the inputs' covariance, and not that of each weight. Since a covariance is
-kept in full only within blocks of columns, errors go from block to block by its part of low rank: a sum of
-few numbers for each row, which every block takes up as far as the blocks after it cannot do better.
+GPTQ is optimal brain quantization (arXiv 2208.11580) for all rows at once. It minimizes the error of the
+layer's output on the calibration text, by the covariance of the inputs, instead of the error of each weight.
+Here it starts from given scales and offsets.
+
+The covariance is full only within blocks of columns. Between blocks, the error propagates through the low-rank
+part of the covariance: a few numbers per row, of which each block corrects what later blocks cannot correct
+better.
 """
 
 import threading
@@ -15,245 +17,266 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError
-from .block_codec import BlockLayout, block_layout
+from .block_codec import BlockLayout, Bytes, Floats, block_layout
 from .covariance import Covariance
 from .importance import Importance
 
-Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Bytes = NDArray[np.uint8]
 
-# Of what looks like the adapter's effect, beside other errors. On SmolLM2-135M, its own adapter riding on
-# IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and 0.82 with 100.
-STRESS = 10.0
-RANK_MAX = (
-    64  # of adapters whose directions are stressed: with more, nothing would be left to make up for them
-)
-_KEPT = 8  # tensors come one after the other: more than those of a layer need not be kept
-DAMPING = 0.01  # of the mean variance, added to each: what is not in the calibration text also counts
-_RIDGE = 1e-5  # of the mean energy of a block's part, where a row's blocks can stand in for each other
-_SMALL = 32  # columns of a triangle that is inverted whole
-_STRIP = 32  # columns rounded one after the other before their errors go on to the others in one product
+# Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its own
+# adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and 0.82 with 100.
+DIRECTION_WEIGHT = 10.0
+DIRECTIONS_MAX = 64  # with more emphasized directions, too few would be left to compensate errors in
+DAMPING = 0.01  # of the mean variance, added to each: inputs outside the calibration text count too
+_CACHE_SIZE = 8  # tensors come one after the other: more than those of a layer need not be cached
+_RIDGE = 1e-5  # of the mean diagonal of the Gram matrix, where the blocks of a row are collinear
+_INVERSE_WIDTH = 32  # triangular matrices up to this width are inverted as full ones
+_LAZY_COLUMNS = 32  # columns per lazy batch update: their errors reach the columns after them in one product
 
 
 @dataclass(frozen=True)
 class ErrorFeedback:
-    """How errors are passed on.
+    """Coefficients of the error feedback between columns.
 
     Attributes:
-        order: of the columns within each block, (blocks, width).
-        upper: within a block, from the row's column to those after it in that order, (blocks, width, width).
-        taken: by how much a block's columns make up for the sum of earlier blocks' errors, (blocks, rank,
-            width).
-        low: what each column's error adds to that sum, (blocks, width, rank).
-        metric: how errors within a block add up, (blocks, width, width).
-        left: of each input's variance, what the columns after it cannot make up for, (columns,).
+        permutation: order in which the columns of a block are rounded (act-order), (blocks, width).
+        inverse_cholesky: upper Cholesky factor of a block's inverse Hessian in that order, each row divided by
+            its diagonal: from the row's column to the columns after it, (blocks, width, width).
+        compensation: correction of a block's target per unit of the accumulated error of earlier blocks,
+            (blocks, rank, width).
+        low_rank: contribution of each column's error to the accumulated error, (blocks, width, rank).
+        hessian: quadratic form of the errors within a block, (blocks, width, width).
+        conditional_variances: variance of each input that the columns after it leave unexplained, (columns,).
     """
 
-    order: NDArray[np.intp]
-    upper: Floats
-    taken: Floats
-    low: Floats
-    metric: Floats
-    left: Floats
+    permutation: NDArray[np.intp]
+    inverse_cholesky: Floats
+    compensation: Floats
+    low_rank: Floats
+    hessian: Floats
+    conditional_variances: Floats
 
 
 def error_feedback(covariance: Covariance) -> ErrorFeedback:
-    """How errors are passed on where the inputs have this covariance.
+    """Compute the error feedback for inputs with this covariance.
 
-    With e the error of a row, e_b its part in block b and s the sum of e_b L_b over the blocks done, what
-    later blocks leave of s at best is s M s', M = (1 + sum of L' D^-1 L over them)^-1 and D the blocks less
-    L L'. So a block is rounded by the covariance G = D + L M L', with s M L' G^-1 taken off its target.
+    With e the error of a row, e_b its part in block b and s the sum of e_b L_b over finished blocks, the later
+    blocks can reduce the cost of s to s M s' at best, with M = (1 + sum of L' D^-1 L over them)^-1 and D the
+    diagonal blocks less L L'. So each block is rounded with the Hessian G = D + L M L', and s M L' G^-1 is
+    subtracted from its target.
 
     Raises:
-        ModelFileError: it is no covariance: some combination of inputs would have a negative variance.
+        ModelFileError: the matrix is no covariance: some combination of inputs has a negative variance.
     """
     count, width, _ = covariance.blocks.shape
-    low = covariance.low.astype(np.float64).reshape(count, width, -1)
-    own = covariance.blocks - low @ low.transpose(0, 2, 1)
+    low_rank = covariance.low_rank.astype(np.float64).reshape(count, width, -1)
+    rank = low_rank.shape[2]
     variances = covariance.variances.reshape(count, width)
     damping = DAMPING * variances.mean(1)
-    own += np.where(damping > 0, damping, 1.0)[:, None, None] * np.eye(width)
-    rank = low.shape[2]
-    upper, metric = np.zeros_like(own), np.empty_like(own)
-    taken, left = np.empty((count, rank, width)), np.empty((count, width))
-    order = np.argsort(-variances, axis=1, kind="stable")
-    relief = np.eye(rank)  # the inverse of M
+    residual = covariance.blocks - low_rank @ low_rank.transpose(0, 2, 1)  # D
+    residual += np.where(damping > 0, damping, 1.0)[:, None, None] * np.eye(width)
+    inverse_cholesky, hessian = np.zeros_like(residual), np.empty_like(residual)
+    compensation, conditional = np.empty((count, rank, width)), np.empty((count, width))
+    permutation = np.argsort(-variances, axis=1, kind="stable")
+    inverse_m = np.eye(rank)
     for block in reversed(range(count)):
-        beyond = np.linalg.inv(relief) @ low[block].T  # M L', (rank, width)
-        metric[block] = own[block] + low[block] @ beyond
-        at = order[block]
-        root = _inverse_root(metric[block][np.ix_(at, at)])
-        diagonal = np.diagonal(root)
-        upper[block] = root / diagonal[:, None]
-        taken[block][:, at] = beyond[:, at] @ root.T @ root
-        left[block][at] = 1 / diagonal**2
+        coupling = np.linalg.inv(inverse_m) @ low_rank[block].T  # M L', (rank, width)
+        hessian[block] = residual[block] + low_rank[block] @ coupling
+        order = permutation[block]
+        factor = _inverse_cholesky(hessian[block][np.ix_(order, order)])
+        diagonal = np.diagonal(factor)
+        inverse_cholesky[block] = factor / diagonal[:, None]
+        compensation[block][:, order] = coupling[:, order] @ factor.T @ factor
+        conditional[block][order] = 1 / diagonal**2
         if block:
-            relief += low[block].T @ np.linalg.solve(own[block], low[block])
-    return ErrorFeedback(order, *(of.astype(np.float32) for of in (upper, taken, low, metric, left.ravel())))
+            inverse_m += low_rank[block].T @ np.linalg.solve(residual[block], low_rank[block])
+    arrays = (inverse_cholesky, compensation, low_rank, hessian, conditional.ravel())
+    return ErrorFeedback(permutation, *(array.astype(np.float32) for array in arrays))
 
 
-def _inverse_root(matrix: Doubles) -> Doubles:
-    """The upper triangle R with R'R the inverse."""
+def _inverse_cholesky(matrix: Doubles) -> Doubles:
+    """The upper triangular R with R'R the inverse of `matrix`."""
     try:
         lower = np.linalg.cholesky(matrix[::-1, ::-1]).astype(np.float64)
     except np.linalg.LinAlgError:
-        raise ModelFileError("the importance's covariances are none: they have negative variances") from None
+        raise ModelFileError("the importance file's covariances have negative variances") from None
     return _inverse_of_lower(lower)[::-1, ::-1]
 
 
 def _inverse_of_lower(matrix: Doubles) -> Doubles:
-    """The inverse of a lower triangle, by halves: numpy has none but that of a full matrix."""
+    """The inverse of a lower triangular matrix by recursive halving; NumPy only inverts full matrices."""
     half = len(matrix) // 2
-    if half < _SMALL:
+    if half < _INVERSE_WIDTH:
         return np.linalg.inv(matrix).astype(np.float64)
-    out: Doubles = np.zeros_like(matrix)
+    inverse: Doubles = np.zeros_like(matrix)
     first, last = _inverse_of_lower(matrix[:half, :half]), _inverse_of_lower(matrix[half:, half:])
-    out[:half, :half], out[half:, half:] = first, last
-    out[half:, :half] = -last @ (matrix[half:, :half] @ first)
-    return out
+    inverse[:half, :half], inverse[half:, half:] = first, last
+    inverse[half:, :half] = -last @ (matrix[half:, :half] @ first)
+    return inverse
 
 
 def gptq_round(
-    wanted: Floats,
+    target: Floats,
     blocks: Bytes,
     type_: GGMLQuantizationType,
-    passed_on: ErrorFeedback,
+    feedback: ErrorFeedback,
     *,
-    fitting: bool = False,
+    refit_scales: bool = False,
 ) -> Bytes:
-    """Choose the codes of `blocks` anew, so that their scales and offsets come closest to `wanted`.
+    """Choose the codes of `blocks` so that the dequantized rows come closest to `target`.
 
     Args:
-        wanted: what the rows should be, (n, columns).
-        blocks: the rows with their scales and offsets, (n, bytes of a row).
-        type_: their type, one of those that block_layout() knows.
-        passed_on: from error_feedback(), for as many columns.
-        fitting: also fit scales and offsets to the codes that are there, and again to those chosen. It takes
-            as long again; of a rounded row that is to change a little, it makes most of the change.
+        target: rows to approximate, (n, columns).
+        blocks: quantized rows whose scales and offsets are used, (n, row bytes).
+        type_: their type, one that block_layout() knows.
+        feedback: coefficients from error_feedback() for these columns.
+        refit_scales: also fit scales and offsets, to the given codes before and to the chosen codes after. It
+            doubles the time; where a rounded row is to change a little, it contributes most of the change.
 
     Returns:
-        The rows rounded better, (n, bytes of a row).
+        The rounded rows, (n, row bytes).
     """
-    kept = block_layout(type_)
-    assert kept is not None, type_
-    count, width = passed_on.order.shape
-    parts = blocks.reshape(len(wanted), count, -1, GGML_QUANT_SIZES[type_][1]).copy()
-    # What the blocks so far have added up to.
-    owed = np.zeros((len(wanted), passed_on.low.shape[2]), np.float32)
+    layout = block_layout(type_)
+    assert layout is not None, type_
+    count, width = feedback.permutation.shape
+    rounded = blocks.reshape(len(target), count, -1, GGML_QUANT_SIZES[type_][1]).copy()
+    accumulated = np.zeros((len(target), feedback.low_rank.shape[2]), np.float32)  # error of finished blocks
     for block in range(count):
-        here, goal = parts[:, block], wanted[:, block * width : (block + 1) * width]
-        target = goal - owed @ passed_on.taken[block]  # (n, width)
-        if fitting:
-            _fit(kept, here, target, passed_on.metric[block])
-        found = _choose(kept, here, target, passed_on.order[block], passed_on.upper[block])
-        if fitting:
-            _fit(kept, here, target, passed_on.metric[block])
-            found = np.add(*kept.parts(here)).reshape(goal.shape)
-        owed += (found - goal) @ passed_on.low[block]
-    return parts.reshape(blocks.shape)
+        here, wanted = rounded[:, block], target[:, block * width : (block + 1) * width]
+        compensated = wanted - accumulated @ feedback.compensation[block]  # (n, width)
+        if refit_scales:
+            _refit_scales(layout, here, compensated, feedback.hessian[block])
+        order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
+        weights = _choose_codes(layout, here, compensated, order, inverse_cholesky)
+        if refit_scales:
+            _refit_scales(layout, here, compensated, feedback.hessian[block])
+            weights = np.add(*layout.dequantized_terms(here)).reshape(wanted.shape)
+        accumulated += (weights - wanted) @ feedback.low_rank[block]
+    return rounded.reshape(blocks.shape)
 
 
-def _fit(kept: BlockLayout, blocks: Bytes, target: Floats, metric: Floats) -> None:
-    """Multiply the factors of `blocks`, (n, count, bytes), to come closest to `target`, (n, width).
+def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: Floats) -> None:
+    """Multiply the super-scales of `blocks`, (n, count, bytes), to come closest to `target`, (n, width).
 
-    It is a least squares problem for each row, in the metric of its errors.
+    This solves one least squares problem per row, with the Hessian as the metric of its errors.
     """
-    if not kept.factors:
+    if not layout.super_scales:
         return
-    parts = np.stack(kept.parts(blocks)[: len(kept.factors)], 1)  # (n, factors, count, block)
-    rows, factors, count, size = parts.shape
-    seen = parts.transpose(2, 0, 1, 3).reshape(count, -1, size) @ metric.reshape(count, size, -1)
-    seen = seen.reshape(count, rows, factors, count, size)
-    missing = (target - parts.sum(1).reshape(target.shape)).reshape(rows, count, size)
-    gram = np.einsum("pnfqs,ngqs->npfqg", seen, parts).reshape(rows, count * factors, -1)
-    pull = np.einsum("pnfqs,nqs->npf", seen, missing).reshape(rows, -1)
+    terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.super_scales)], 1)
+    rows, factors, count, size = terms.shape  # (n, super-scales, count, block_size)
+    weighted = terms.transpose(2, 0, 1, 3).reshape(count, -1, size) @ hessian.reshape(count, size, -1)
+    weighted = weighted.reshape(count, rows, factors, count, size)
+    missing = (target - terms.sum(1).reshape(target.shape)).reshape(rows, count, size)
+    gram = np.einsum("pnfqs,ngqs->npfqg", weighted, terms).reshape(rows, count * factors, -1)
+    gradient = np.einsum("pnfqs,nqs->npf", weighted, missing).reshape(rows, -1)
     ridge = _RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + np.finfo(np.float32).tiny
-    change = np.linalg.solve(gram + ridge[:, None, None] * np.eye(gram.shape[1]), pull[..., None])
-    kept.multiply(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
+    change = np.linalg.solve(gram + ridge[:, None, None] * np.eye(gram.shape[1]), gradient[..., None])
+    layout.multiply_super_scales(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
 
 
-def _choose(
-    kept: BlockLayout, blocks: Bytes, target: Floats, order: NDArray[np.intp], upper: Floats
+def _choose_codes(
+    layout: BlockLayout,
+    blocks: Bytes,
+    target: Floats,
+    order: NDArray[np.intp],
+    inverse_cholesky: Floats,
 ) -> Floats:
-    """Choose the codes of `blocks`, (n, count, bytes), by their scales and offsets; returns their weights."""
-    rows, group = len(target), order // kept.group
-    scales, offsets = (np.ascontiguousarray(of.reshape(rows, -1).T) for of in kept.scales(blocks))
+    """Choose the codes of `blocks`, (n, count, bytes), for their scales and offsets.
+
+    Returns:
+        The dequantized weights, (n, width).
+    """
+    rows, group = len(target), order // layout.group_size
+    scales, offsets = (np.ascontiguousarray(of.reshape(rows, -1).T) for of in layout.read_scales(blocks))
     wanted = np.ascontiguousarray(target.T)  # (width, n)
-    if kept.zero == 0:
+    if layout.has_offsets:
         wanted.reshape(len(scales), -1, rows)[:] -= offsets[:, None]
     levels = np.empty_like(wanted)
-    levels[order] = _rounded(kept, wanted[order], scales, group, upper)
-    kept.put(blocks, kept.coded(levels.T).reshape(rows, -1, kept.block))
+    levels[order] = _round_columns(layout, wanted[order], scales, group, inverse_cholesky)
+    layout.pack_codes(blocks, layout.encode_levels(levels.T).reshape(rows, -1, layout.block_size))
     levels.reshape(len(scales), -1, rows)[:] *= scales[:, None]
-    if kept.zero == 0:
+    if layout.has_offsets:
         levels.reshape(len(scales), -1, rows)[:] += offsets[:, None]
     return levels.T
 
 
-def _rounded(
-    kept: BlockLayout, left: Floats, scales: Floats, group: NDArray[np.intp], upper: Floats
+def _round_columns(
+    layout: BlockLayout,
+    target: Floats,
+    scales: Floats,
+    group: NDArray[np.intp],
+    inverse_cholesky: Floats,
 ) -> Floats:
-    """The levels, (width, n), of columns in order that come to `left`, (width, n), which is used up.
+    """Round columns one after the other, each error fed back to the columns after it.
 
-    Column i has the scales, (groups, n), of group[i].
+    Args:
+        layout: the blocks' layout.
+        target: columns in rounding order, offsets subtracted, (width, n); overwritten.
+        scales: scale of each group, (groups, n).
+        group: group of each column, (width,).
+        inverse_cholesky: see ErrorFeedback, (width, width).
+
+    Returns:
+        The levels, (width, n).
     """
-    width, rows = left.shape
-    inverse = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
-    levels, value = np.empty_like(left), np.empty_like(left[0])
-    for start in range(0, width, _STRIP):
-        stop = min(start + _STRIP, width)
+    width, rows = target.shape
+    inverse_scales = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    levels, weights = np.empty_like(target), np.empty_like(target[0])
+    for start in range(0, width, _LAZY_COLUMNS):
+        stop = min(start + _LAZY_COLUMNS, width)
         errors = np.empty((stop - start, rows), np.float32)
         for column in range(start, stop):
-            # Python's overhead counts here: few operations, none of which makes a new array.
-            here, level = left[column], levels[column]
-            here -= upper[start:column, column] @ errors[: column - start]
-            np.multiply(here, inverse[group[column]], out=level)
-            kept.snap(level)
-            np.multiply(level, scales[group[column]], out=value)
-            np.subtract(here, value, out=errors[column - start])
-        left[stop:] -= upper[start:stop, stop:].T @ errors
+            # Python's overhead matters here: few operations, and none allocates an array.
+            wanted, level = target[column], levels[column]
+            wanted -= inverse_cholesky[start:column, column] @ errors[: column - start]
+            np.multiply(wanted, inverse_scales[group[column]], out=level)
+            layout.round_to_levels(level)
+            np.multiply(level, scales[group[column]], out=weights)
+            np.subtract(wanted, weights, out=errors[column - start])
+        target[stop:] -= inverse_cholesky[start:stop, stop:].T @ errors
     return levels
 
 
 class FeedbackCache:
-    """The feedback of each matrix of a model, computed when it is first asked for, from any thread."""
+    """Thread-safe cache of the error feedback of a model's matrices, computed on first use."""
 
     def __init__(self, importance: Importance) -> None:
         self._importance = importance
-        self._entries: dict[tuple[str, int], _Entry] = {}
+        self._entries: dict[tuple[str, int], _CachedFeedback] = {}
         self._lock = threading.Lock()
 
-    def of(self, name: str, directions: Floats | None = None) -> ErrorFeedback | None:
-        """That of a matrix; None where the importance does not tell how its inputs vary together.
+    def get(self, name: str, directions: Floats | None = None) -> ErrorFeedback | None:
+        """The error feedback of a matrix; None where the importance has no covariance of its inputs.
 
         Args:
-            name: of the matrix in the GGUF.
-            directions: of an adapter, its A, (r, columns), along which errors count more.
+            name: name of the matrix in the GGUF.
+            directions: an adapter's A, (r, columns): errors along its rows get a larger weight.
         """
-        if directions is not None and len(directions) > RANK_MAX:
+        if directions is not None and len(directions) > DIRECTIONS_MAX:
             directions = None
-        # The matrices that are given the same share it, but not where each has directions of its own.
-        key = (self._importance.given(name), 0) if directions is None else (name, id(directions))
+        # Matrices with the same input share an entry, unless each has directions of its own.
+        key = (self._importance.input_of(name), 0) if directions is None else (name, id(directions))
         with self._lock:
-            entry = self._entries.pop(key, None) or _Entry()
+            entry = self._entries.pop(key, None) or _CachedFeedback()
             self._entries[key] = entry
-            for old in list(self._entries)[:-_KEPT]:
-                del self._entries[old]
+            for oldest in list(self._entries)[:-_CACHE_SIZE]:
+                del self._entries[oldest]
         with entry.lock:  # one thread computes it, the others wait for it
             if not entry.done:
-                entry.feedback, entry.done = self._computed(name, directions), True
+                entry.feedback, entry.done = self._compute(name, directions), True
         return entry.feedback
 
-    def _computed(self, name: str, directions: Floats | None) -> ErrorFeedback | None:
+    def _compute(self, name: str, directions: Floats | None) -> ErrorFeedback | None:
         covariance = self._importance.covariance(name)
         if covariance is None:
             return None
-        return error_feedback(covariance if directions is None else covariance.stressing(directions, STRESS))
+        if directions is not None:
+            covariance = covariance.emphasized(directions, DIRECTION_WEIGHT)
+        return error_feedback(covariance)
 
 
 @dataclass
-class _Entry:
+class _CachedFeedback:
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: bool = False
     feedback: ErrorFeedback | None = None

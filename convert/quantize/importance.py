@@ -1,9 +1,9 @@
-"""How much each column of each matrix matters: files in the GGUF format of llama.cpp's llama-imatrix.
+"""Importance matrix files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, how many those were. Ours also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, and of
-the token embedding `NAME.look_ups`, how often each row was looked up, and `NAME.look_up_sensitivity`. All of
-these llama.cpp passes over.
+`NAME.counts`, the number of tokens. Our files also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, and
+for the token embedding `NAME.look_ups`, how often each row was looked up, and `NAME.look_up_sensitivity`.
+llama.cpp ignores these.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,80 +22,77 @@ from ...files.hashing import file_sha256
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import TensorPlan, TensorSpec
 from ..write import write_gguf
-from .covariance import Covariance, no_sketch
+from .covariance import Covariance, empty_low_rank
 
 Vector = NDArray[np.float32]
 
-SUMS, COUNTS, SENSITIVITY, COVARIANCE, LOW = ".in_sum2", ".counts", ".sensitivity", ".in_cov", ".in_low"
-LOOK_UPS, LOOK_UP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
+_SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
+_COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
+_LOOKUPS, _LOOKUP_SENSITIVITY = ".look_ups", ".look_up_sensitivity"
+_DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
-DATASETS, CHUNK, CHUNKS = "imatrix.datasets", "imatrix.chunk_size", "imatrix.chunk_count"
-OPTIONAL = (EMBEDDING, OUTPUT)  # which llama-imatrix leaves out
+_OPTIONAL = (EMBEDDING, OUTPUT)  # llama-imatrix leaves them out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
 _F32 = GGMLQuantizationType.F32
 
 
 @dataclass(frozen=True)
 class Importance:
-    """What a model's matrices were given, by their names in its GGUF.
+    """Statistics of the inputs of a model's matrices; mappings are keyed by tensor name in the GGUF.
 
     Attributes:
         path: the file.
         sha256: its hash.
-        means: of each matrix, the mean square of every input, (columns,); all ones where it met no token.
-        counts: of each matrix, how many tokens it met.
-        datasets: what the model read.
-        chunk: tokens that it read together.
-        chunks: how many times.
-        sensitivity: of each matrix, nats of KL divergence for a unit of output error energy where the input
-            has length 1; empty where that was not measured.
-        look_up_sensitivity: nats for a unit of error energy in the rows of the token embedding, where they
-            have length 1 and a token's row is what its computation begins with; None likewise.
-        look_ups: how often each row of the token embedding was looked up, (vocabulary,); None likewise.
-        blocks: where the covariances of the inputs lie in the file; empty where there are none.
-        low: where their parts of low rank lie; likewise.
+        mean_squares: mean square of each input of a matrix, (columns,); all ones where it saw no token.
+        token_counts: number of tokens that each matrix saw.
+        datasets: names of the calibration texts.
+        chunk_size: tokens per evaluated chunk.
+        chunk_count: number of chunks.
+        sensitivity: nats of KL divergence per unit of a matrix's output error energy, with inputs of length 1;
+            empty where it was not measured.
+        lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of length
+            1, where a row is the start of a token's computation; None where it was not measured.
+        lookup_counts: how often each row of the token embedding was looked up, (vocabulary,); None where it was
+            not counted.
+        covariance_blocks: location of the covariances' diagonal blocks in the file; may be empty.
+        covariance_low_rank: location of their low-rank parts; may be empty.
     """
 
     path: Path
     sha256: str
-    means: dict[str, Vector]
-    counts: dict[str, int]
+    mean_squares: dict[str, Vector]
+    token_counts: dict[str, int]
     datasets: tuple[str, ...]
-    chunk: int
-    chunks: int
+    chunk_size: int
+    chunk_count: int
     sensitivity: dict[str, float]
-    look_up_sensitivity: float | None = None
-    look_ups: Vector | None = None
-    blocks: dict[str, TensorInfo] = field(default_factory=dict)
-    low: dict[str, TensorInfo] = field(default_factory=dict)
+    lookup_sensitivity: float | None = None
+    lookup_counts: Vector | None = None
+    covariance_blocks: dict[str, TensorInfo] = field(default_factory=dict)
+    covariance_low_rank: dict[str, TensorInfo] = field(default_factory=dict)
 
     def covariance(self, name: str) -> Covariance | None:
-        """How a matrix' inputs vary together where they have length 1; None where the file does not tell."""
-        given = self.given(name)
-        if given not in self.blocks:
+        """Covariance of a matrix's inputs, normalized to length 1; None where the file has none."""
+        source = self.input_of(name)
+        if source not in self.covariance_blocks:
             return None
-        blocks = self._array(self.blocks[given])
-        return Covariance(blocks, self._array(self.low[given]) if given in self.low else no_sketch(blocks))
+        blocks = self._array(self.covariance_blocks[source])
+        low_rank = self.covariance_low_rank.get(source)
+        return Covariance(blocks, self._array(low_rank) if low_rank else empty_low_rank(blocks))
 
-    def given(self, name: str) -> str:
-        """The first of the matrices that are given the same as this one."""
+    def input_of(self, name: str) -> str:
+        """The matrix that stands for all those with the same input as this one."""
         for role, first in _SAME_INPUT.items():
             name = name.replace(f".{role}.", f".{first}.")
         return name
 
-    def _array(self, tensor: TensorInfo) -> Vector:
-        values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
-        if not np.isfinite(values).all():
-            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds what is not finite")
-        return values.reshape(tensor.shape).astype(np.float32, copy=False)
+    def energy_shares(self, name: str, columns: int) -> Vector:
+        """Share of each input of a matrix in the energy of all, (columns,).
 
-    def shares(self, name: str, columns: int) -> Vector:
-        """What each input of a matrix has of the energy of all, (columns,).
-
-        That is over tokens whose inputs have length 1, or, where the file does not tell that, over inputs as
-        they are; where it tells nothing, inputs are all alike.
+        It is taken over inputs normalized to length 1, or, where the file has no covariance, over the inputs as
+        they are; without any statistics all inputs have the same share.
         """
-        covariance, means = self.covariance(name), self.means.get(name)
+        covariance, means = self.covariance(name), self.mean_squares.get(name)
         if covariance is not None:
             return covariance.variances
         if means is not None and means.any():
@@ -103,99 +100,111 @@ class Importance:
             return shares
         return np.full(columns, 1 / columns, np.float32)
 
-    def fit(self, specs: Iterable[TensorSpec]) -> None:
+    def check_fits(self, specs: Iterable[TensorSpec]) -> None:
         """Check that this is the importance of the model with these tensors.
 
         Raises:
-            ModelFileError: it names what the model has not, has other columns, or lacks a matrix.
+            ModelFileError: it names a tensor that the model lacks, has other shapes, or lacks a matrix.
         """
         shapes = {spec.target: spec.shape for spec in specs if len(spec.shape) == 2}
         columns = {name: shape[1] for name, shape in shapes.items()}
-        for name in (*self.means, *self.sensitivity):
+        for name in (*self.mean_squares, *self.sensitivity):
             if name not in columns:
-                raise self._foreign(f"it has {name!r}, which this model has not")
-        if self.look_ups is not None and len(self.look_ups) != shapes[EMBEDDING][0]:
-            raise self._foreign(
-                f"it counts {len(self.look_ups)} tokens, but this model has {shapes[EMBEDDING][0]}"
+                raise self._mismatch(f"it has {name!r}, which this model lacks")
+        if self.lookup_counts is not None and len(self.lookup_counts) != shapes[EMBEDDING][0]:
+            raise self._mismatch(
+                f"it counts {len(self.lookup_counts)} tokens, but this model has {shapes[EMBEDDING][0]}"
             )
-        for name, means in self.means.items():
+        for name, means in self.mean_squares.items():
             if len(means) != columns[name]:
-                raise self._foreign(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
-        for name, block in self.blocks.items():
-            if len(block.shape) != 3 or block.shape[1] != block.shape[2]:
-                raise ModelFileError(f"{self.path}: tensor {block.name!r} has the shape {block.shape}")
-            if block.type is not _F32 or columns.get(name) != block.shape[0] * block.shape[1]:
-                raise self._foreign(f"the covariance of {name!r} has the shape {block.shape}")
-        for name, low in self.low.items():
-            if name not in self.blocks or len(low.shape) != 2 or low.type is not _F32:
-                raise ModelFileError(f"{self.path}: tensor {low.name!r} has the shape {low.shape}")
-            if columns.get(name) != low.shape[0]:
-                raise self._foreign(f"the covariance of {name!r} has the shape {low.shape}")
-        missing = [name for name in columns if name not in self.means and name not in OPTIONAL]
+                raise self._mismatch(f"{name!r} has {len(means)} columns there, but {columns[name]} here")
+        self._check_covariances(columns)
+        missing = [name for name in columns if name not in self.mean_squares and name not in _OPTIONAL]
         if missing:
-            raise self._foreign(
+            raise self._mismatch(
                 f"it lacks {len(missing)} of this model's {len(columns)} matrices, such as {missing[0]!r}"
             )
 
-    def _foreign(self, reason: str) -> ModelFileError:
+    def _check_covariances(self, columns: Mapping[str, int]) -> None:
+        for name, blocks in self.covariance_blocks.items():
+            if len(blocks.shape) != 3 or blocks.shape[1] != blocks.shape[2]:
+                raise ModelFileError(f"{self.path}: tensor {blocks.name!r} has the shape {blocks.shape}")
+            if blocks.type is not _F32 or columns.get(name) != blocks.shape[0] * blocks.shape[1]:
+                raise self._mismatch(f"the covariance of {name!r} has the shape {blocks.shape}")
+        for name, low_rank in self.covariance_low_rank.items():
+            if name not in self.covariance_blocks or len(low_rank.shape) != 2 or low_rank.type is not _F32:
+                raise ModelFileError(f"{self.path}: tensor {low_rank.name!r} has the shape {low_rank.shape}")
+            if columns.get(name) != low_rank.shape[0]:
+                raise self._mismatch(f"the covariance of {name!r} has the shape {low_rank.shape}")
+
+    def _array(self, tensor: TensorInfo) -> Vector:
+        values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
+        if not np.isfinite(values).all():
+            raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds a value that is not finite")
+        return values.reshape(tensor.shape).astype(np.float32, copy=False)
+
+    def _mismatch(self, reason: str) -> ModelFileError:
         return ModelFileError(f"{self.path}: the importance is for another model: {reason}")
+
+
+@dataclass(frozen=True)
+class ImportanceStats:
+    """The content of an importance file to be written; see Importance for fields without a description.
+
+    Attributes:
+        sums: sum of the squares of each input of a matrix, (columns,).
+        counts: number of tokens in each sum.
+        chunk_size: see Importance.
+        chunk_count: see Importance.
+        datasets: names of the calibration texts, at least one: llama-quantize refuses a file without.
+        sensitivity: see Importance.
+        lookup_sensitivity: see Importance.
+        lookup_counts: see Importance.
+        covariances: keyed by the matrix that Importance.input_of() gives.
+    """
+
+    sums: Mapping[str, Vector]
+    counts: Mapping[str, int]
+    chunk_size: int
+    chunk_count: int
+    datasets: Sequence[str]
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    lookup_sensitivity: float | None = None
+    lookup_counts: NDArray[np.int64] | None = None
+    covariances: Mapping[str, Covariance] = field(default_factory=dict)
 
 
 def read_importance(path: Path) -> Importance:
     """Read an importance file.
 
     Raises:
-        ModelFileError: it is missing, damaged, of the older format, or not the importance of a dense model.
+        ModelFileError: the file is missing, damaged, in the older format, or not of a dense model.
     """
-    header = _header(path)
-    sums, tokens = _vectors(header, SUMS, least=0), _numbers(header, COUNTS, least=0)
-    if odd := sums.keys() ^ tokens.keys():
-        raise ModelFileError(f"{path}: {min(odd)!r} has not both {SUMS!r} and {COUNTS!r}")
+    header = _importance_header(path)
+    sums, counts = _vectors(header, _SUMS), _scalars(header, _COUNTS)
+    if unpaired := sums.keys() ^ counts.keys():
+        raise ModelFileError(f"{path}: {min(unpaired)!r} needs both {_SUMS!r} and {_COUNTS!r}")
     if not sums:
-        raise ModelFileError(f"{path}: it holds no tensor {SUMS!r}")
-    counts = {name: round(tokens[name]) for name in sums}
+        raise ModelFileError(f"{path}: no tensor ends in {_SUMS!r}")
+    token_counts = {name: round(counts[name]) for name in sums}
     return Importance(
         path=path,
         sha256=file_sha256(path),
-        means={name: _means(sums[name], count) for name, count in counts.items()},
-        counts=counts,
-        datasets=tuple(_value(header, DATASETS, _ARRAY, _TEXT)),
-        chunk=_value(header, CHUNK, _U32),
-        chunks=_value(header, CHUNKS, _U32),
-        sensitivity=_numbers(header, SENSITIVITY, least=0),
-        look_up_sensitivity=_numbers(header, LOOK_UP_SENSITIVITY, least=0).get(EMBEDDING),
-        look_ups=_vectors(header, LOOK_UPS, least=0).get(EMBEDDING),
-        blocks=_ending(header, COVARIANCE),
-        low=_ending(header, LOW),
+        mean_squares={name: _means(sums[name], count) for name, count in token_counts.items()},
+        token_counts=token_counts,
+        datasets=tuple(_metadata(header, _DATASETS, _ARRAY, _TEXT)),
+        chunk_size=_metadata(header, _CHUNK_SIZE, _U32),
+        chunk_count=_metadata(header, _CHUNK_COUNT, _U32),
+        sensitivity=_scalars(header, _SENSITIVITY),
+        lookup_sensitivity=_scalars(header, _LOOKUP_SENSITIVITY).get(EMBEDDING),
+        lookup_counts=_vectors(header, _LOOKUPS).get(EMBEDDING),
+        covariance_blocks=_with_suffix(header, _COVARIANCE),
+        covariance_low_rank=_with_suffix(header, _LOW_RANK),
     )
 
 
-def write_importance(  # noqa: PLR0913 - what there is to be said of an importance
-    target: Path,
-    sums: Mapping[str, Vector],
-    counts: Mapping[str, int],
-    *,
-    chunk: int,
-    chunks: int,
-    datasets: Sequence[str],
-    sensitivity: Mapping[str, float] | None = None,
-    look_up_sensitivity: float | None = None,
-    look_ups: NDArray[np.int64] | None = None,
-    covariances: Mapping[str, Covariance] | None = None,
-) -> str:
-    """Write an importance file, which appears whole or not at all.
-
-    Args:
-        target: the file.
-        sums: of each matrix, the sum of the squares of every input, (columns,).
-        counts: of each matrix, over how many tokens.
-        chunk: tokens that the model read together.
-        chunks: how many times.
-        datasets: names of what it read, at least one: llama-quantize refuses a file without.
-        sensitivity: see Importance.
-        look_up_sensitivity: likewise.
-        look_ups: likewise.
-        covariances: by the first of the matrices with the same input, see Importance.covariance().
+def write_importance(target: Path, stats: ImportanceStats) -> str:
+    """Write an importance file atomically.
 
     Returns:
         The file's SHA-256.
@@ -203,39 +212,44 @@ def write_importance(  # noqa: PLR0913 - what there is to be said of an importan
     Raises:
         OutputError: the target cannot be written, or the disk is full. Nothing is left behind then.
     """
-    assert datasets and sums.keys() == counts.keys(), (datasets, sums.keys() ^ counts.keys())
+    assert stats.datasets and stats.sums.keys() == stats.counts.keys(), (stats.datasets, stats.counts.keys())
     fields = {
         "general.type": Field("imatrix", _TEXT),
-        DATASETS: Field(list(datasets), _ARRAY, _TEXT),
-        CHUNKS: Field(chunks, _U32),
-        CHUNK: Field(chunk, _U32),
+        _DATASETS: Field(list(stats.datasets), _ARRAY, _TEXT),
+        _CHUNK_COUNT: Field(stats.chunk_count, _U32),
+        _CHUNK_SIZE: Field(stats.chunk_size, _U32),
     }
-    vectors: dict[str, Any] = {}
-    for name in sorted(sums):
-        vectors |= {name + SUMS: sums[name], name + COUNTS: [counts[name]]}
-    vectors |= {name + SENSITIVITY: [value] for name, value in sorted((sensitivity or {}).items())}
-    if look_up_sensitivity is not None:
-        vectors[EMBEDDING + LOOK_UP_SENSITIVITY] = [look_up_sensitivity]
-    if look_ups is not None:
-        vectors[EMBEDDING + LOOK_UPS] = look_ups
-    arrays = {name: np.asarray(values, "<f4") for name, values in vectors.items()}  # (columns,) or (1,)
-    for name, of in sorted((covariances or {}).items()):
-        arrays[name + COVARIANCE] = np.asarray(of.blocks, "<f4")
-        if of.low.size:  # the format has no empty tensors
-            arrays[name + LOW] = np.asarray(of.low, "<f4")
+    arrays = {name: np.asarray(values, "<f4") for name, values in _tensors(stats).items()}
     plans = [TensorPlan(name, name, array.shape, _F32, array.nbytes) for name, array in arrays.items()]
-    # An empty architecture is left out: the file is no model.
+    # An empty architecture writes no general.architecture: the file is not a model.
     return write_gguf(target, "", fields, plans, (array.tobytes() for array in arrays.values()))
 
 
-def _header(path: Path) -> Header:
+def _tensors(stats: ImportanceStats) -> dict[str, Any]:
+    """The file's tensors by name, in its order."""
+    tensors: dict[str, Any] = {}
+    for name in sorted(stats.sums):
+        tensors |= {name + _SUMS: stats.sums[name], name + _COUNTS: [stats.counts[name]]}
+    tensors |= {name + _SENSITIVITY: [value] for name, value in sorted(stats.sensitivity.items())}
+    if stats.lookup_sensitivity is not None:
+        tensors[EMBEDDING + _LOOKUP_SENSITIVITY] = [stats.lookup_sensitivity]
+    if stats.lookup_counts is not None:
+        tensors[EMBEDDING + _LOOKUPS] = stats.lookup_counts
+    for name, covariance in sorted(stats.covariances.items()):
+        tensors[name + _COVARIANCE] = covariance.blocks
+        if covariance.low_rank.size:  # the format has no empty tensors
+            tensors[name + _LOW_RANK] = covariance.low_rank
+    return tensors
+
+
+def _importance_header(path: Path) -> Header:
     try:
         header = read_header(path)
     except ModelFileError:
-        if not _begins_otherwise(path):
+        if not _lacks_magic(path):
             raise
         raise ModelFileError(
-            f"{path}: not a GGUF file; if it is llama-imatrix's older format, this makes it one: "
+            f"{path}: not a GGUF file; llama-imatrix converts a file in its older format: "
             f"llama-imatrix --model MODEL --in-file {path} --output-format gguf -o importance.gguf"
         ) from None
     kind = header.metadata.get("general.type", "model")
@@ -246,7 +260,7 @@ def _header(path: Path) -> Header:
     return header
 
 
-def _begins_otherwise(path: Path) -> bool:
+def _lacks_magic(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(len(MAGIC)) != MAGIC
@@ -254,53 +268,51 @@ def _begins_otherwise(path: Path) -> bool:
         return False
 
 
-def _value(header: Header, key: str, type_: GGUFValueType, element: GGUFValueType | None = None) -> Any:
-    field = header.fields.get(key)
-    if field is None:
+def _metadata(header: Header, key: str, type_: GGUFValueType, element: GGUFValueType | None = None) -> Any:
+    entry = header.fields.get(key)
+    if entry is None:
         raise ModelFileError(f"{header.path}: metadata key {key!r} is missing")
-    if (field.type, field.element) != (type_, element):
-        raise ModelFileError(f"{header.path}: metadata key {key!r} is {field.value!r:.80}, of another type")
-    return field.value
+    if (entry.type, entry.element) != (type_, element):
+        raise ModelFileError(f"{header.path}: metadata key {key!r} is {entry.value!r:.80}, of the wrong type")
+    return entry.value
 
 
-def _numbers(header: Header, suffix: str, least: float = -np.inf) -> dict[str, float]:
-    """The tensors of one number with names that end so, by the rest of their names."""
-    vectors = _vectors(header, suffix, least)
+def _scalars(header: Header, suffix: str) -> dict[str, float]:
+    """The values of the one-element tensors whose names end in `suffix`, by the rest of their names."""
+    vectors = _vectors(header, suffix)
     for name, values in vectors.items():
         if len(values) != 1:
-            raise ModelFileError(
-                f"{header.path}: tensor {name + suffix!r} has {len(values)} numbers, not one"
-            )
+            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} has {len(values)} values, not one")
     return {name: float(values[0]) for name, values in vectors.items()}
 
 
-def _vectors(header: Header, suffix: str, least: float = -np.inf) -> dict[str, Vector]:
-    """The tensors whose names end so, by the rest of their names; all finite, and at least `least`."""
-    vectors = {name: _vector(header.path, tensor) for name, tensor in _ending(header, suffix).items()}
+def _vectors(header: Header, suffix: str) -> dict[str, Vector]:
+    """The vectors whose names end in `suffix`, by the rest of their names; finite and not negative."""
+    vectors = {name: _vector(header.path, tensor) for name, tensor in _with_suffix(header, suffix).items()}
     for name, values in vectors.items():
-        wrong = values[~(np.isfinite(values) & (values >= least))]
-        if wrong.size:
-            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} holds {wrong[0]}")
+        invalid = values[~(np.isfinite(values) & (values >= 0))]
+        if invalid.size:
+            raise ModelFileError(f"{header.path}: tensor {name + suffix!r} holds {invalid[0]}")
     return vectors
 
 
-def _ending(header: Header, suffix: str) -> dict[str, TensorInfo]:
-    """The tensors whose names end so, by the rest of their names."""
+def _with_suffix(header: Header, suffix: str) -> dict[str, TensorInfo]:
+    """The tensors whose names end in `suffix`, by the rest of their names."""
     return {name.removesuffix(suffix): t for name, t in header.tensors.items() if name.endswith(suffix)}
 
 
 def _vector(path: Path, tensor: TensorInfo) -> Vector:
     if tensor.type is not _F32:
         raise ModelFileError(f"{path}: tensor {tensor.name!r} is {tensor.type.name}, not F32")
-    rows = prod(tensor.shape[:-1])
-    if rows != 1:
+    experts = prod(tensor.shape[:-1])
+    if experts != 1:
         raise ModelFileError(
-            f"{path}: tensor {tensor.name!r} is of {rows} experts; only dense models are supported"
+            f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
         )
     values = np.fromfile(path, "<f4", tensor.shape[-1], offset=tensor.offset)  # (columns,)
     return values.astype(np.float32, copy=False)
 
 
 def _means(sums: Vector, count: int) -> Vector:
-    """The mean squares, (columns,); all ones where there was nothing, as llama-quantize has them."""
+    """The mean squares, (columns,); all ones without tokens, as in llama-quantize."""
     return sums / np.float32(count) if count else np.ones_like(sums)

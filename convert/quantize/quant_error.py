@@ -1,4 +1,4 @@
-"""What each type would do to each matrix: its error, measured on the matrix' rows, by how much it matters."""
+"""Predicted loss of each type for each matrix: its quantization error, weighted by the matrix's sensitivity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,50 +17,48 @@ from .costs import CostTable
 from .ggml import quantize_rows
 from .gptq import ErrorFeedback, FeedbackCache
 from .importance import Importance
-from .plan import TypeOption
+from .knapsack import TypeOption
 
-SAMPLE = 1 << 15  # weights of each matrix that are quantized to every type
-# What rounding with feedback makes of the loss in look-ups. SmolLM2-135M's KL divergence, with by without, is
-# 1.14 to 1.31 (Q4_0, IQ4_NL, Q5_0): the plain squared error grows 1.7 times, but where it matters less.
-LOOK_UP_FEEDBACK = 1.2
-# Of a matrix' own energy: the runtime rounds activations to 8 bits, and less than that error does not show.
-FLOOR = 2e-5
+_SAMPLE_WEIGHTS = 1 << 15  # weights of each matrix that are quantized to every type
+# Factor of GPTQ on the loss of embedding lookups. With GPTQ, SmolLM2-135M's KL divergence is 1.14 to 1.31 times
+# that without (Q4_0, IQ4_NL, Q5_0): the plain squared error grows 1.7 times, but where it matters less.
+_GPTQ_LOOKUP_LOSS = 1.2
+# Relative to a matrix's own energy: the runtime rounds activations to 8 bits, and a smaller error has no effect.
+_ERROR_FLOOR = 2e-5
 # IQ2_S takes 3 s to quantize a million weights, and Q2_K is as small.
-_LEFT_OUT = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
+_EXCLUDED = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
 
 
 class RowSource(Protocol):
-    """What there is to quantize: rows of the base, the adapter merged in."""
+    """The weights to quantize: rows of the base with the adapter merged in."""
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
-        """Rows `start` to `stop` of a tensor."""
+        """Rows `start` to `stop` of a tensor, (n, columns)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
-    """One use of a matrix, and how much errors matter to it.
-
-    The loss is sensitivity * sum_j weight_j * (W - W')_ij**2, as the mean over rows i.
+class _LossModel:
+    """Loss of one use of a matrix: sensitivity * sum_j weight_j * (W - W')_ij**2, as the mean over rows i.
 
     Attributes:
-        sensitivity: nats for each unit of error.
-        weights: of each column, (columns,).
-        fed_back: likewise where rounding is with feedback.
-        floor: the error below which less does not show.
+        sensitivity: nats per unit of error.
+        weights: weight of each column, (columns,).
+        gptq_weights: weight of each column where GPTQ rounds, (columns,).
+        floor: smallest error that has an effect.
     """
 
     sensitivity: float
     weights: Rows
-    fed_back: Rows
+    gptq_weights: Rows
     floor: float
 
-    def loss(self, squares: Rows, *, fed_back: bool) -> float:
-        """Of rows with these squared errors, (n, columns), in nats."""
-        error = float((squares @ (self.fed_back if fed_back else self.weights)).mean())
+    def loss(self, squared_errors: Rows, *, gptq: bool) -> float:
+        """Loss in nats of rows with these squared errors, (n, columns)."""
+        error = float((squared_errors @ (self.gptq_weights if gptq else self.weights)).mean())
         return self.sensitivity * max(error, self.floor)
 
 
-def measure_types(  # noqa: PLR0913 - what it takes to measure
+def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     spec: TensorSpec,
     weights: RowSource,
     importance: Importance,
@@ -69,81 +67,83 @@ def measure_types(  # noqa: PLR0913 - what it takes to measure
     *,
     tied: bool,
 ) -> list[TypeOption]:
-    """The types that one matrix may have, with their predicted loss in nats of KL divergence.
+    """Predict the loss of one matrix in each type it may have, in nats of KL divergence.
 
-    The loss in a product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over some of the matrix' rows, W'
-    being W as ggml rounds it with the importance. The weight is what input j has of the energy of all; where
-    rounding is with feedback, what it has besides what the columns after it can make up for, so that this is
-    the error which is left if roundings are independent (found within a tenth on SmolLM2-135M). The loss in a
-    look-up is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has both. Where the
-    sensitivity was not measured, errors count relative to the product or row itself.
+    The loss of a matrix product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over a sample of the matrix's
+    rows, with W' rounded by ggml with the importance. The weight is the input's share of the energy of all
+    inputs; with GPTQ, it is the share that the columns after it cannot compensate, so that the sum is the error
+    that remains if roundings are independent (within a tenth of the true one on SmolLM2-135M). The loss of an
+    embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has both. Without
+    a measured sensitivity, errors count relative to the product or the row.
     """
-    rows = _sample(spec, weights, importance)  # (n, columns)
-    passed_on = feedbacks.of(spec.target)
-    looked_up = spec.target == EMBEDDING
-    uses = [_look_up(rows, importance)] if looked_up else []
-    if tied or not looked_up:
-        uses.append(_product(spec, rows, importance, passed_on))
-    prices = costs.of(spec.target, tied=tied)
+    rows = _sample_rows(spec, weights, importance)  # (n, columns)
+    feedback = feedbacks.get(spec.target)
+    is_embedding = spec.target == EMBEDDING
+    models = [_lookup_loss(rows, importance)] if is_embedding else []
+    if tied or not is_embedding:
+        models.append(_product_loss(spec, rows, importance, feedback))
+    weight_costs = costs.weight_costs(spec.target, tied=tied)
     options = []
-    for type_ in _candidates(spec, prices):
-        squares = _squares(rows, type_, importance.means.get(spec.target), spec)
-        fed_back = passed_on is not None and block_layout(type_) is not None
-        loss = sum(use.loss(squares, fed_back=fed_back) for use in uses)
+    for type_ in _candidates(spec, weight_costs):
+        errors = _squared_errors(rows, type_, importance.mean_squares.get(spec.target), spec)
+        gptq = feedback is not None and block_layout(type_) is not None
+        loss = sum(model.loss(errors, gptq=gptq) for model in models)
         nbytes = -(-plan_tensor(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
-        options.append(TypeOption(type_, nbytes, loss, prices[type_.name] * prod(spec.shape)))
+        options.append(TypeOption(type_, nbytes, loss, weight_costs[type_.name] * prod(spec.shape)))
     return options
 
 
-def _product(spec: TensorSpec, rows: Rows, importance: Importance, passed_on: ErrorFeedback | None) -> _Use:
+def _product_loss(
+    spec: TensorSpec, rows: Rows, importance: Importance, feedback: ErrorFeedback | None
+) -> _LossModel:
     count = np.float32(spec.shape[0])
-    weights = count * importance.shares(spec.target, rows.shape[1])
-    fed_back = weights if passed_on is None else count * passed_on.left
+    weights = count * importance.energy_shares(spec.target, rows.shape[1])
+    gptq_weights = weights if feedback is None else count * feedback.conditional_variances
     energy = float((rows**2 @ weights).mean())
     sensitivity = importance.sensitivity.get(spec.target, 1 / max(energy, 1e-30))
-    return _Use(sensitivity, weights, fed_back, FLOOR * energy)
+    return _LossModel(sensitivity, weights, gptq_weights, _ERROR_FLOOR * energy)
 
 
-def _look_up(rows: Rows, importance: Importance) -> _Use:
+def _lookup_loss(rows: Rows, importance: Importance) -> _LossModel:
     energy = float((rows**2).sum(1).mean())
-    relative = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
-    sensitivity = importance.look_up_sensitivity
-    return _Use(1.0 if sensitivity is None else sensitivity, relative, LOOK_UP_FEEDBACK * relative, 0.0)
+    weights = np.full(rows.shape[1], 1 / max(energy, 1e-30), np.float32)
+    sensitivity = 1.0 if importance.lookup_sensitivity is None else importance.lookup_sensitivity
+    return _LossModel(sensitivity, weights, _GPTQ_LOOKUP_LOSS * weights, 0.0)
 
 
-def _candidates(spec: TensorSpec, prices: Iterable[str]) -> list[GGMLQuantizationType]:
-    types = (TYPES[name] for name in prices if name in TYPES and name not in _LEFT_OUT)
+def _candidates(spec: TensorSpec, names: Iterable[str]) -> list[GGMLQuantizationType]:
+    types = (TYPES[name] for name in names if name in TYPES and name not in _EXCLUDED)
     return [type_ for type_ in types if spec.shape[-1] % GGML_QUANT_SIZES[type_][0] == 0]
 
 
-def _squares(rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec) -> Rows:
+def _squared_errors(
+    rows: Rows, type_: GGMLQuantizationType, importance: Rows | None, spec: TensorSpec
+) -> Rows:
     """The squared error of each weight, (n, columns)."""
     data = np.frombuffer(quantize_rows(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
     rounded = dequantize(data.reshape(len(rows), -1), type_)
-    squares: Rows = np.square(rows - rounded)
-    return squares
+    errors: Rows = np.square(rows - rounded)
+    return errors
 
 
-def _sample(spec: TensorSpec, weights: RowSource, importance: Importance) -> Rows:
-    """Some rows of a matrix, (n, columns), always the same.
+def _sample_rows(spec: TensorSpec, weights: RowSource, importance: Importance) -> Rows:
+    """A deterministic sample of a matrix's rows, (n, columns).
 
-    They are from all over it, and read in whole heads; but where each is a token's, as many as the text has
-    of the token. Rare tokens' rows are the longer ones in embeddings, and most of the vocabulary is rare.
+    Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn by
+    the token's frequency in the calibration text: most of the vocabulary is rare, and the rows of rare tokens
+    are longer in embeddings.
     """
     count, columns = spec.shape
-    step = count // spec.heads if spec.heads else 1
-    wanted = max(16, SAMPLE // columns)
-    often = importance.look_ups
-    if spec.target in (EMBEDDING, OUTPUT) and often is not None and often.any():
-        so_far = np.cumsum(often, dtype=np.float64)
-        drawn = np.searchsorted(so_far, so_far[-1] * (np.arange(wanted) + 0.5) / wanted)
+    head_rows = count // spec.heads if spec.heads else 1
+    wanted = max(16, _SAMPLE_WEIGHTS // columns)
+    frequencies = importance.lookup_counts
+    if spec.target in (EMBEDDING, OUTPUT) and frequencies is not None and frequencies.any():
+        cumulative = np.cumsum(frequencies, dtype=np.float64)
+        drawn = np.searchsorted(cumulative, cumulative[-1] * (np.arange(wanted) + 0.5) / wanted)
         return np.concatenate([weights.rows(spec.source, row, row + 1).copy() for row in drawn.tolist()])
-    spans = np.unique(
-        np.linspace(0, count // step - 1, max(1, min(8, wanted // step or 1) if step > 1 else wanted)).astype(
-            int
-        )
-    )
+    parts = max(1, min(8, wanted // head_rows or 1) if head_rows > 1 else wanted)
+    heads = np.unique(np.linspace(0, count // head_rows - 1, parts).astype(int)).tolist()
     read = np.concatenate(
-        [weights.rows(spec.source, s * step, (s + 1) * step).copy() for s in spans.tolist()]
+        [weights.rows(spec.source, head * head_rows, (head + 1) * head_rows).copy() for head in heads]
     )
     return read[:: max(1, len(read) // wanted)]

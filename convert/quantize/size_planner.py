@@ -1,7 +1,7 @@
-"""A file of a given size: which type each tensor gets, and what that is predicted to come to."""
+"""Plan of a file of a given size: the type of each tensor, and the predicted loss and speed."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from math import prod
@@ -9,29 +9,29 @@ from math import prod
 from gguf import GGMLQuantizationType
 
 from ...errors import OutputError
+from ...files.progress import Progress
 from ..source.architecture import OUTPUT
 from ..tensors import ALIGNMENT, TensorPlan, TensorSpec, plan_tensor
 from .costs import REFERENCE, CostTable
 from .file_size import FileSize
 from .gptq import FeedbackCache
 from .importance import Importance
-from .plan import TypeOptions, allocate_types
+from .knapsack import TypeOptions, allocate_types
 from .quant_error import RowSource, measure_types
 
-PREFERENCES = {"quality": 0.0, "balanced": 2.0, "speed": 8.0}  # percent of loss for a percent of decode time
-FILL = 0.985  # of the size asked for, which a file uses at least where its types allow it
-
-Progress = Callable[[int, int], None]
+# Percent of loss that one percent of decode time is worth.
+PREFERENCES = {"quality": 0.0, "balanced": 2.0, "speed": 8.0}
+_FILL_MIN = 0.985  # share of the requested size that a file uses, if its types allow it
 
 
 @dataclass(frozen=True)
 class SizeTarget:
-    """What the file shall be.
+    """What a plan aims for.
 
     Attributes:
-        size: at most.
+        size: the maximum file size.
         prefer: one of PREFERENCES.
-        costs: which types are to be used, and what they cost in decode.
+        costs: the types that may be used, and their decode costs.
     """
 
     size: FileSize
@@ -41,15 +41,15 @@ class SizeTarget:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a plan is predicted to come to.
+    """Predicted properties of a planned file.
 
     Attributes:
-        budget_bytes: the size asked for.
-        file_bytes: the file's size, metadata included; it will be exactly that.
-        divergence: KL divergence from the unquantized model in nats; None where no sensitivity was measured.
-        decode_speed: beside the same model with all matrices in Q4_K, by the cost table.
+        budget_bytes: the requested size.
+        file_bytes: the exact size of the file, metadata included.
+        divergence: KL divergence from the unquantized model in nats; None without measured sensitivities.
+        decode_speed: relative to the same model with all matrices in Q4_K, by the cost table.
         target: the kind of processor that the costs are for.
-        prefer: what was preferred.
+        prefer: see SizeTarget.
     """
 
     budget_bytes: int
@@ -60,7 +60,7 @@ class Prediction:
     prefer: str
 
 
-def measure_all_types(  # noqa: PLR0913, PLR0917 - what it takes to measure
+def measure_all_types(  # noqa: PLR0913, PLR0917 - the model, its statistics and the costs
     specs: Mapping[str, TensorSpec],
     weights: RowSource,
     importance: Importance,
@@ -68,37 +68,45 @@ def measure_all_types(  # noqa: PLR0913, PLR0917 - what it takes to measure
     pool: Executor,
     progress: Progress,
 ) -> TypeOptions:
-    """The options of every matrix, by its name in the checkpoint; see loss.measure()."""
+    """Predict the loss of every matrix in each type it may have, by its name in the checkpoint.
+
+    See quant_error.measure_types().
+    """
     matrices = [spec for spec in specs.values() if len(spec.shape) == 2]
     tied, feedbacks = _tied(specs), FeedbackCache(importance)
-    found = {}
+    futures = {}
     for spec, following in zip(matrices, [*matrices[1:], None], strict=True):
-        if following:  # while another thread measures this one
-            pool.submit(feedbacks.of, following.target)
-        found[spec.source] = pool.submit(
+        if following:  # its feedback is computed while another thread measures this matrix
+            pool.submit(feedbacks.get, following.target)
+        futures[spec.source] = pool.submit(
             measure_types, spec, weights, importance, feedbacks, costs, tied=tied
         )
     options = {}
-    for done, (source, of) in enumerate(found.items(), 1):
-        options[source] = of.result()
+    for done, (source, future) in enumerate(futures.items(), 1):
+        options[source] = future.result()
         progress(done, len(matrices))
     return options
 
 
 def plan_for_size(
-    specs: Mapping[str, TensorSpec], options: TypeOptions, wish: SizeTarget, overhead: int, *, measured: bool
+    specs: Mapping[str, TensorSpec],
+    options: TypeOptions,
+    target: SizeTarget,
+    overhead: int,
+    *,
+    measured: bool,
 ) -> tuple[list[TensorPlan], Prediction]:
-    """Choose the types.
+    """Choose the type of every tensor.
 
     Args:
         specs: the model's tensors.
-        options: of each matrix.
-        wish: what is asked for.
+        options: the options of each matrix.
+        target: what the plan aims for.
         overhead: bytes of the file besides the tensors in `specs`.
-        measured: whether losses are in nats.
+        measured: whether the losses are in nats.
 
     Raises:
-        OutputError: no choice is that small, or that large; the message names the smallest and the largest.
+        OutputError: no choice is that small, or that large; the message gives the smallest and the largest size.
     """
     vectors = {
         spec.source: plan_tensor(spec, GGMLQuantizationType.F32)
@@ -106,36 +114,48 @@ def plan_for_size(
         if len(spec.shape) == 1
     }
     fixed = overhead + sum(-(-plan.nbytes // ALIGNMENT) * ALIGNMENT for plan in vectors.values())
-    weights = sum(prod(spec.shape) for spec in specs.values())
-    budget = wish.size.file_bytes(weights)
-    least, most = (fixed + sum(pick(o.nbytes for o in of) for of in options.values()) for pick in (min, max))
-    if budget < least or FILL * budget > most:
-        raise OutputError(
-            f"--size {wish.size.text}: {budget:,} bytes cannot be met with {wish.costs.target} types: "
-            f"the smallest file possible has {least:,} bytes ({8 * least / weights:.2f} bits a weight), "
-            f"the largest {most:,} ({8 * most / weights:.2f})"
-        )
-    eagerness = PREFERENCES[wish.prefer]
-    chosen = allocate_types(options, budget - fixed, math.ceil(FILL * budget) - fixed, eagerness)
+    budget = target.size.file_bytes(_weights(specs))
+    _check_reachable(target, budget, fixed, _weights(specs), options)
+    least, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
+    chosen = allocate_types(options, budget - fixed, least, speed_weight)
     plans = [
         vectors[name] if name in vectors else plan_tensor(spec, chosen[name].type)
         for name, spec in specs.items()
     ]
-    reference = sum(
-        wish.costs.of(spec.target, tied=_tied(specs))[REFERENCE] * prod(spec.shape)
-        for spec in specs.values()
-        if len(spec.shape) == 2
-    )
     return plans, Prediction(
         budget_bytes=budget,
         file_bytes=fixed + sum(option.nbytes for option in chosen.values()),
         divergence=sum(option.loss for option in chosen.values()) if measured else None,
-        decode_speed=reference / sum(option.cost for option in chosen.values()),
-        target=wish.costs.target,
-        prefer=wish.prefer,
+        decode_speed=_reference_cost(specs, target.costs) / sum(option.cost for option in chosen.values()),
+        target=target.costs.target,
+        prefer=target.prefer,
     )
 
 
+def _check_reachable(target: SizeTarget, budget: int, fixed: int, weights: int, options: TypeOptions) -> None:
+    least, most = (fixed + sum(pick(o.nbytes for o in of) for of in options.values()) for pick in (min, max))
+    if budget < least or _FILL_MIN * budget > most:
+        raise OutputError(
+            f"--size {target.size.text}: {budget:,} bytes cannot be met with {target.costs.target} types: "
+            f"the smallest file possible has {least:,} bytes ({8 * least / weights:.2f} bits per weight), "
+            f"the largest {most:,} ({8 * most / weights:.2f})"
+        )
+
+
+def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:
+    """Decode cost with all matrices in the reference type."""
+    tied = _tied(specs)
+    return sum(
+        costs.weight_costs(spec.target, tied=tied)[REFERENCE] * prod(spec.shape)
+        for spec in specs.values()
+        if len(spec.shape) == 2
+    )
+
+
+def _weights(specs: Mapping[str, TensorSpec]) -> int:
+    return sum(prod(spec.shape) for spec in specs.values())
+
+
 def _tied(specs: Mapping[str, TensorSpec]) -> bool:
-    """Whether the token embedding is the output matrix as well."""
+    """Whether the token embedding is also the output matrix."""
     return all(spec.target != OUTPUT for spec in specs.values())

@@ -6,14 +6,15 @@ Every answer is on record as it comes, kept or not, so that an interrupted run a
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
 from ...errors import DownloadError, ThirteenError
-from ...files.appended_lines import append_line, whole_lines
+from ...files.journal import AppendOnlyFile
+from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
 from ..rows import TrainingRow
 
@@ -99,7 +100,7 @@ def distill(
     rows: Sequence[TrainingRow],
     teacher: Teacher,
     out: Path,
-    moved: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Distilled:
     """Have a teacher solve questions, and keep the solutions whose final answer is right.
 
@@ -108,42 +109,37 @@ def distill(
         teacher: who is asked.
         out: JSON lines of question, solution, answer and teacher; what was wrong is beside it, in
             `….wrong.jsonl`. A run goes on after what is in them.
-        moved: called with the questions done and in all.
+        progress: called with the questions done and in all.
 
     Raises:
         DownloadError: the teacher cannot be reached, or sends what is no answer; what there is stays.
         OutputError: a file cannot be written.
         ThirteenError: a file there is not one of a run like this.
     """
-    files = {True: out, False: out.with_name(f"{out.name}.wrong.jsonl")}
-    counts = {}
-    done: set[str] = set()
-    for right, path in files.items():
-        asked = list(_on_record(path))
-        counts[right] = len(asked)
-        done.update(asked)
-    resumed = len(done)
-    for number, row in enumerate(rows, 1):
-        if row.question not in done:
-            solution = teacher.solve(row.question).strip()
-            right = bool(solution) and final_answer(solution) == parse_number(row.answer)
-            entry = {
-                "question": row.question,
-                "solution": solution,
-                "answer": row.answer,
-                "teacher": teacher.model,
-            }
-            append_line(files[right], json.dumps(entry, ensure_ascii=False))
-            counts[right] += 1
-            done.add(row.question)
-        moved(number, len(rows))
-    return Distilled(counts[True], counts[False], resumed)
+    with AppendOnlyFile(out) as kept, AppendOnlyFile(out.with_name(f"{out.name}.wrong.jsonl")) as wrong:
+        solved = {True: list(_questions(kept)), False: list(_questions(wrong))}
+        done = {*solved[True], *solved[False]}
+        resumed = len(done)
+        for number, row in enumerate(rows, 1):
+            if row.question not in done:
+                entry = _solution(teacher, row)
+                solution = entry["solution"]
+                right = bool(solution) and final_answer(solution) == parse_number(row.answer)
+                (kept if right else wrong).append(json.dumps(entry, ensure_ascii=False))
+                solved[right].append(row.question)
+                done.add(row.question)
+            progress(number, len(rows))
+    return Distilled(len(solved[True]), len(solved[False]), resumed)
 
 
-def _on_record(path: Path) -> Iterator[str]:
-    """The questions in a file."""
-    for number, line in enumerate(whole_lines(path), 1):
+def _solution(teacher: Teacher, row: TrainingRow) -> dict[str, str]:
+    solution = teacher.solve(row.question).strip()
+    return {"question": row.question, "solution": solution, "answer": row.answer, "teacher": teacher.model}
+
+
+def _questions(file: AppendOnlyFile) -> Iterator[str]:
+    for number, line in enumerate(file.lines, 1):
         try:
             yield str(json.loads(line)["question"])
         except (ValueError, RecursionError, KeyError, TypeError):
-            raise ThirteenError(f"{path}, line {number}: not a row of questions and solutions") from None
+            raise ThirteenError(f"{file.path}, line {number}: not a row of questions and solutions") from None

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...files.progress import Progress, no_progress
 from ..rows import TrainingRow
 
 if TYPE_CHECKING:
     import torch
-
-Moved = Callable[[int, int], None]  # rows done, and in all
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def held_out_losses(
     model: Any,
     examples: Sequence[Example],
     batch_rows: int = 8,
-    moved: Moved = lambda done, total: None,
+    moved: Progress = no_progress,
 ) -> list[float]:
     """The loss of each example, as `row_losses`, in the order of `examples`; `moved` hears of progress."""
     import torch

@@ -17,12 +17,12 @@ from typing import Any
 
 from ...convert.adapter.basis import Basis
 from ...errors import ThirteenError
+from ...files.output import make_folder, output_errors
+from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
-from ..output import make_folder, output_errors
 from ..rows import TrainingRow
 from .attach import attach_adapter, trained_numbers
 from .base_model import load_base_model
-from .examples import Moved
 from .recipe import Recipe
 from .resume import check_run, run_id
 from .train import base_sha256, save_adapter
@@ -90,7 +90,7 @@ def reinforce(  # noqa: PLR0913 - each is a thing of its own
     rollouts: Rollouts,
     basis: Basis | None = None,
     base_id: str = "",
-    moved: Moved = lambda done, total: None,
+    moved: Progress = no_progress,
 ) -> GrpoResult:
     """Train an adapter over `base` by rewards, and save it as a PEFT folder at `out`.
 
@@ -205,7 +205,7 @@ def _config(kept: Path, recipe: Recipe, rollouts: Rollouts) -> Any:
     )
 
 
-def _told(moved: Moved) -> Any:
+def _told(moved: Progress) -> Any:
     from transformers import TrainerCallback
 
     class Told(TrainerCallback):  # type: ignore[misc]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import OutputError, ThirteenError
-from ..output import make_folder, output_errors
+from ...errors import ThirteenError
+from ...files.atomic_write import atomic_write
+from ...files.output import make_folder, output_errors
 
 
 def run_id(*told: object) -> str:
@@ -68,14 +69,8 @@ class TrainCheckpoint:
         """
         import torch
 
-        part = self.path.with_name(f"{self.path.name}.part")
-        try:
-            torch.save({"run": self.run, **vars(standing)}, part)
-            part.replace(self.path)
-        except (OSError, RuntimeError) as error:  # torch's writer raises the latter on a full disk
-            part.unlink(missing_ok=True)
-            reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-            raise OutputError(f"{self.path}: cannot write: {reason}") from None
+        with output_errors(self.path, RuntimeError), atomic_write(self.path) as file:
+            torch.save({"run": self.run, **vars(standing)}, file)  # raises RuntimeError on a full disk
 
     def load(self) -> TrainState | None:
         """What was saved last; None if nothing was.

@@ -19,11 +19,13 @@ from typing import Any
 from ...convert.adapter.basis import Basis
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
-from ..output import make_folder, output_errors
+from ...files.output import make_folder, output_errors
+from ...files.progress import Progress, Stage, no_progress
+from ...stats.interval import Interval
 from ..rows import TrainingRow
 from .attach import attach_adapter, trained_numbers
 from .base_model import load_base_model
-from .examples import Example, Moved, batches, encode_example, held_out_losses, row_losses
+from .examples import Example, batches, encode_example, held_out_losses, row_losses
 from .recipe import Recipe
 from .resume import TrainCheckpoint, TrainState, run_id
 
@@ -32,10 +34,8 @@ _VALIDATED = 64  # held-out rows that the loss is measured on after each epoch
 _EVERY = 10  # steps between two checkpoints
 _CHECKPOINT = ".checkpoint.pt"
 
-Stage = Callable[[str], Moved]
 
-
-def _quiet(name: str) -> Moved:
+def _quiet(name: str) -> Progress:
     return lambda done, total: None
 
 
@@ -57,14 +57,14 @@ class HeldOut:
         """Nats a token, with the adapter."""
         return sum(self.after) / sum(self.tokens)
 
-    def interval(self, seed: int = 13) -> tuple[float, float]:
-        """The 95 % interval of `loss_after - loss_before`, by a paired bootstrap over rows."""
+    @property
+    def difference(self) -> Interval:
+        """The change in loss, in nats per token, with its paired bootstrap interval over rows."""
         import numpy as np
 
-        drawn = np.random.default_rng(seed).integers(len(self.tokens), size=(_BOOTSTRAPS, len(self.tokens)))
-        difference = np.subtract(self.after, self.before)[drawn].sum(axis=1)  # (bootstraps,)
-        low, high = np.quantile(difference / np.asarray(self.tokens)[drawn].sum(axis=1), (0.025, 0.975))
-        return float(low), float(high)
+        from ...stats.bootstrap import mean_interval
+
+        return mean_interval(np.subtract(self.after, self.before), np.asarray(self.tokens, float))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def fit_adapter(  # noqa: PLR0913 - what a run is made of
     *,
     validate: Callable[[], float] | None = None,
     checkpoints: TrainCheckpoint | None = None,
-    moved: Moved = lambda done, total: None,
+    moved: Progress = no_progress,
 ) -> TrainState:
     """Train what requires a gradient: Adam, a short warm-up, then a cosine down to zero.
 

@@ -4,7 +4,6 @@ What a search does next depends on its settings and on the scores it was told, n
 the scores is its whole state: whoever tells them again has the same search.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ThirteenError
+from ...stats.interval import Interval
+from ...stats.wilson import wilson_interval
 
 Numbers = NDArray[np.float64]
 
@@ -61,13 +62,9 @@ class CheckScore:
     rows: int
 
     @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the part that is right."""
-        z, share = 1.96, self.right / self.rows
-        middle = (share + z * z / (2 * self.rows)) / (1 + z * z / self.rows)
-        reach = z * math.sqrt(share * (1 - share) / self.rows + (z / (2 * self.rows)) ** 2)
-        reach /= 1 + z * z / self.rows
-        return max(middle - reach, 0.0), min(middle + reach, 1.0)
+    def accuracy(self) -> Interval:
+        """The share of right answers, with Wilson's interval."""
+        return wilson_interval(self.right, self.rows)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...files.appended_lines import append_line, whole_lines
+from ...files.journal import AppendOnlyFile
 from ..rows import TrainingRow
 from .cma_search import Numbers
 
@@ -17,14 +17,13 @@ _ROWS = 64  # of one entry
 Judged = Callable[[Numbers, Sequence[TrainingRow]], list[bool]]
 
 
-class HeldOutCache:
+class HeldOutCache(AppendOnlyFile):
     """The record in a folder of which rows were answered rightly, with which numbers."""
 
     def __init__(self, folder: Path) -> None:
-        """Open it, or begin it."""
-        self._path = folder / FILE
+        super().__init__(folder / FILE)
         self._known: dict[str, list[bool]] = {}
-        for line in whole_lines(self._path):
+        for line in self.lines:
             try:
                 entry = json.loads(line)
                 self._known[str(entry["of"])] = [bool(one) for one in entry["right"]]
@@ -43,7 +42,7 @@ class HeldOutCache:
             key = _key(numbers, part)
             if key not in self._known:
                 self._known[key] = judged(numbers, part)
-                append_line(self._path, json.dumps({"of": key, "right": list(map(int, self._known[key]))}))
+                self.append(json.dumps({"of": key, "right": list(map(int, self._known[key]))}))
             found += self._known[key]
         return found
 

@@ -1,11 +1,11 @@
 """Two sides that were asked the same questions: how many each got right, and whether they differ."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-_BOOTSTRAPS = 10_000
+from ...stats.bootstrap import mean_interval
+from ...stats.interval import Interval
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,7 @@ class PairedAccuracy:
         """How many were right only before."""
         return sum(then and not now for then, now in zip(self.before, self.after, strict=True))
 
-    def interval(self, seed: int = 13) -> tuple[float, float]:
-        """The 95 % interval of the difference in accuracy, by a bootstrap over questions."""
-        difference = np.subtract(self.after, self.before, dtype=float)  # (questions,)
-        return bootstrapped(difference, seed)
-
-
-def bootstrapped(values: Sequence[float] | np.ndarray, seed: int = 13) -> tuple[float, float]:
-    """The 95 % interval of the mean of some values."""
-    array = np.asarray(values, float)
-    drawn = np.random.default_rng(seed).integers(len(array), size=(_BOOTSTRAPS, len(array)))
-    low, high = np.quantile(array[drawn].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
+    @property
+    def difference(self) -> Interval:
+        """The difference in accuracy, with its bootstrap interval over questions."""
+        return mean_interval(np.subtract(self.after, self.before, dtype=float))

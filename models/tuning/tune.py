@@ -21,9 +21,9 @@ from ...convert.adapter.tinylora_folder import write_folder
 from ...convert.source.checkpoint import open_checkpoint
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
+from ...files.output import make_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
-from ..output import make_folder
 from ..rows import TrainingRow
 from .cma_search import Best, CheckScore, CmaSearch, Numbers, SearchSettings
 from .heldout_cache import HeldOutCache
@@ -154,7 +154,7 @@ def run_search(  # noqa: PLR0913 - each is a thing of its own
         began, before = perf_counter(), judge.spent.model_s
         check = _checked(judge, start, data)
         seconds, model_s = perf_counter() - began, judge.spent.model_s - before
-        journal.record(GenerationRecord((), check, seconds, model_s, settings.sigma))
+        journal.add(GenerationRecord((), check, seconds, model_s, settings.sigma))
     first = journal.generations[0].check
     if first is None:
         raise ThirteenError(f"{journal.path}: the check of the start is missing")
@@ -164,7 +164,7 @@ def run_search(  # noqa: PLR0913 - each is a thing of its own
         told(TuneProgress(search, generation, first, resumed=True))
     while not search.done:
         generation = _run(judge, search, data)
-        journal.record(generation)
+        journal.add(generation)
         told(TuneProgress(search, generation, first, resumed=False))
     return search
 
@@ -234,6 +234,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
     make_folder(out)
     with (
         TuningJournal(out, _told(model, basis, data, asking, chosen)) as journal,
+        HeldOutCache(out) as heldout,
         Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,
         CandidateLora(basis, open_checkpoint(model), out_part) as file,
     ):
@@ -247,9 +248,8 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
             settings = replace(settings, sigma=float(f"{sigma:.2g}"))
         search = run_search(judge, data, settings, journal, told, start=start)
         best = _rounded(search.best)
-        outcomes = HeldOutCache(out)
-        before = outcomes.right(judge.right, np.zeros(settings.numbers), data.held_out)
-        after = outcomes.right(judge.right, best.numbers, data.held_out)
+        before = heldout.right(judge.right, np.zeros(settings.numbers), data.held_out)
+        after = heldout.right(judge.right, best.numbers, data.held_out)
     write_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
     return TuneResult(
         best=best,

@@ -52,13 +52,13 @@ class TuningJournal(Journal):
         super().__init__(folder / FILE, json.loads(json.dumps(told)), "search")
         self.generations = [self._generation(entry, number) for number, entry in enumerate(self.entries, 2)]
 
-    def record(self, generation: GenerationRecord) -> None:
-        """Put a generation on record: from here on it is on disk.
+    def add(self, generation: GenerationRecord) -> None:
+        """Record a generation on disk.
 
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        self.append(asdict(generation))
+        self.record(asdict(generation))
         self.generations.append(generation)
 
     def _generation(self, entry: Mapping[str, Any], number: int) -> GenerationRecord:

@@ -1,1 +1,1 @@
-"""Arithmetic in prose, read exactly: final answers, calculator, units."""
+"""Exact arithmetic in prose: final answers, pending results and checks of written equations."""

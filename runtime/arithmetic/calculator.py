@@ -1,4 +1,4 @@
-"""Sums that come out right: the result due while a model writes, and a check of every equation it wrote."""
+"""Calculator for generated text: the results of pending sums, and checks of the equations it contains."""
 
 import re
 from collections.abc import Sequence
@@ -6,33 +6,33 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
 
-from .expression import DIGITS, Expression, read_after, read_before
+from .expression import DIGITS_MAX, Expression, parse_left_side, parse_right_side
 from .final_answer import format_number
 from .lexer import blank_markup
-from .units import MONEY
+from .units import CURRENCIES
 
-_REACH = 300  # characters before and after a sign that are looked at
-_PLACES = 6  # after the point, of a result that is written
-_CENTS = 2  # of money
+_WINDOW = 300  # characters before and after a relation sign that are parsed
+_RESULT_PLACES_MAX = 6
+_MONEY_PLACES = 2
 
-_EXACT = ("=", "is")
-_ROUNDING = ("\u2248", r"\approx")
-_SIGN = re.compile(r"[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|\bis\b")
-_ABOUT = re.compile(r"\s*(?:about|approximately|roughly)\b", re.IGNORECASE)
-_ENDING = " \t\n\\&"  # before a sign that begins a line
-_ANNOTATED = re.compile(r"(?<==)\s?<<[^<>\n]*>>")  # GSM8K's "3 * 4 = <<3*4=12>>12"
+_EQUALITIES = ("=", "is")
+_APPROXIMATIONS = ("\u2248", r"\approx")
+_RELATION = re.compile(r"[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|\bis\b")
+_ROUNDING_WORD = re.compile(r"\s*(?:about|approximately|roughly)\b", re.IGNORECASE)
+_LINE_MARKUP = " \t\n\\&"  # before a relation sign that begins a line
+_ANNOTATION = re.compile(r"(?<==)\s?<<[^<>\n]*>>")  # GSM8K's "3 * 4 = <<3*4=12>>12"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """An equation that a text holds.
+    """An equation in a text.
 
     Attributes:
-        expression: its left side, as it stands there.
-        claimed: the value of its right side, as format_number() writes it.
-        computed: the value of its left side, likewise, in percent where the right side is.
-        ok: both are the same, or what is claimed is what was computed, rounded: to decimal places, or to
-            a whole number where the text says that it rounds.
+        expression: the left side as written.
+        claimed: value of the right side, as format_number() writes it.
+        computed: value of the left side, as format_number() writes it; in percent if the right side is.
+        ok: whether the values are equal, or the claimed value is the computed one rounded: to its decimal
+            places, or to a whole number if the text says that it rounds.
     """
 
     expression: str
@@ -42,110 +42,108 @@ class Step:
 
 
 def pending_result(text: str) -> str | None:
-    """The result with which a text goes on that ends in a sum and "=", or in "20% of 85 is".
+    """Compute the result with which a text continues that ends in a sum and "=", or in "20% of 85 is".
 
     Returns:
-        The characters to append, in the form that the sum has: with its symbol of a currency, its separators
-        of thousands. None where nothing is due, the result is no decimal of few places, or what the sum is
-        may be doubted.
+        The characters to append, in the sum's notation, with its currency symbol and thousands separators.
+        None if no result is pending, the result is not a decimal with few places, or the sum is ambiguous.
     """
     if not text.endswith(("=", "= ", "is", "is ")):
         return None
-    cut = len(text) > _REACH
-    window = text[-_REACH - 1 :] if cut else text  # with the character before, for what looks behind
+    cut = len(text) > _WINDOW
+    window = text[-_WINDOW - 1 :] if cut else text  # one more character, for the patterns that look behind
     plain = blank_markup(window)
-    signs = list(_SIGN.finditer(plain))
-    if not signs or signs[-1][0] not in _EXACT or len(plain) - signs[-1].end() > 1:
+    signs = list(_RELATION.finditer(plain))
+    if not signs or signs[-1][0] not in _EQUALITIES or len(plain) - signs[-1].end() > 1:
         return None
     sign, start = signs[-1], signs[-2].end() if signs[1:] else int(cut)
-    left = _left(plain, start, sign, whole=bool(signs[1:]) or not cut)
-    result = _written(left) if left else None
+    left = _left_side(plain, start, sign, bounded=bool(signs[1:]) or not cut)
+    result = _format_result(left) if left else None
     if result is None or sign.end() < len(plain):
         return result
     return f" {result}" if sign[0] == "is" or window[: sign.start()][-1:].isspace() else result
 
 
-def steps(text: str) -> tuple[Step, ...]:
-    """Every equation of a text whose sides are understood, in order."""
-    plain = _ANNOTATED.sub(lambda found: " " * len(found[0]), blank_markup(text))
-    signs = list(_SIGN.finditer(plain))
+def check_steps(text: str) -> tuple[Step, ...]:
+    """Check every equation of a text whose two sides can be parsed, in order."""
+    plain = _ANNOTATION.sub(lambda match: " " * len(match[0]), blank_markup(text))
+    signs = list(_RELATION.finditer(plain))
     starts = [0, *(sign.end() for sign in signs)]
     ends = [*(sign.start() for sign in signs[1:]), len(plain)]
-    found = (
-        _step(text, plain, start, sign, end) for start, sign, end in zip(starts, signs, ends, strict=False)
-    )
-    return tuple(step for step in found if step)
+    steps = (_check_step(text, plain, *span) for span in zip(starts, signs, ends, strict=False))
+    return tuple(step for step in steps if step)
 
 
-def verified(steps: Sequence[Step], value: str | None) -> bool:
-    """Whether a text's equations hold and its final answer, as format_number() writes it, is one's result."""
+def is_verified(steps: Sequence[Step], value: str | None) -> bool:
+    """Return whether all steps hold and one results in the final answer, as format_number() writes it."""
     return all(step.ok for step in steps) and any(value in (step.claimed, step.computed) for step in steps)
 
 
-def _left(plain: str, start: int, sign: re.Match[str], whole: bool) -> Expression | None:
-    """The sum before an equals sign, or before "is" where it is a share."""
+def _left_side(plain: str, start: int, sign: re.Match[str], bounded: bool) -> Expression | None:
+    """Parse the sum before "=", or the share ("20% of 85") before "is"."""
     end = start + len(plain[start : sign.start()].rstrip())  # the sign may begin a line
-    left = read_before(plain, start, end, whole)
+    left = parse_left_side(plain, start, end, bounded)
     if left is None or not left.operators:
         return None
-    share = left.operators == ("of",) and left.first("percent")
-    return left if share or sign[0] != "is" else None
+    is_share = left.operators == ("of",) and left.first("percent")
+    return left if is_share or sign[0] != "is" else None
 
 
-def _right(plain: str, start: int, end: int) -> Expression | None:
-    near = min(end, start + _REACH)
-    right = read_after(plain, start, near)
-    return right if right and (near == end or right.lexemes[-1].end < near) else None
+def _right_side(plain: str, start: int, end: int) -> Expression | None:
+    window_end = min(end, start + _WINDOW)
+    right = parse_right_side(plain, start, window_end)
+    return right if right and (window_end == end or right.lexemes[-1].end < window_end) else None
 
 
-def _written(left: Expression) -> str | None:
+def _format_result(left: Expression) -> str | None:
     quantity = left.quantity
-    money = left.first("currency") if not quantity.over.isdisjoint(MONEY) else ""
+    currency = left.first("currency") if not quantity.units.isdisjoint(CURRENCIES) else ""
     percent = left.first("percent").replace("percent", " percent")
     number = format_number(abs(quantity.value))
-    whole, _, part = number.partition(".")
-    if "/" in number or len(whole + part) > DIGITS or len(part) > (_CENTS if money else _PLACES):
+    whole, _, decimals = number.partition(".")
+    places_max = _MONEY_PLACES if currency else _RESULT_PLACES_MAX
+    if "/" in number or len(whole + decimals) > DIGITS_MAX or len(decimals) > places_max:
         return None
-    if percent and not quantity.percent and whole == "0" and not money and "of" not in left.operators:
+    if percent and not quantity.percent and whole == "0" and not currency and "of" not in left.operators:
         return None  # "2 * 20%": 0.4, or 40%?
-    if any("," in piece.text for piece in left.lexemes):
+    if any("," in lexeme.text for lexeme in left.lexemes):
         whole = f"{int(whole):,}"
-    if part and money:
-        part = part.ljust(_CENTS, "0")
+    if decimals and currency:
+        decimals = decimals.ljust(_MONEY_PLACES, "0")
     sign = "-" * (quantity.value < 0)
-    return sign + money + whole + "." * bool(part) + part + percent * quantity.percent
+    return sign + currency + whole + "." * bool(decimals) + decimals + percent * quantity.percent
 
 
-def _step(text: str, plain: str, start: int, sign: re.Match[str], end: int) -> Step | None:
-    """The equation around a sign, of which nothing stands before `start` or behind `end`."""
-    if sign[0] not in (*_EXACT, *_ROUNDING):
+def _check_step(text: str, plain: str, start: int, sign: re.Match[str], end: int) -> Step | None:
+    """Check the equation at a relation sign, whose sides are between `start` and `end`."""
+    if sign[0] not in (*_EQUALITIES, *_APPROXIMATIONS):
         return None
-    near = max(start, sign.start() - _REACH)
-    about = _ABOUT.match(plain, sign.end(), end)
-    left = _left(plain, near, sign, whole=near == start)
-    right = _right(plain, about.end() if about else sign.end(), end) if left else None
+    window_start = max(start, sign.start() - _WINDOW)
+    rounding_word = _ROUNDING_WORD.match(plain, sign.end(), end)
+    left = _left_side(plain, window_start, sign, bounded=window_start == start)
+    right = _right_side(plain, rounding_word.end() if rounding_word else sign.end(), end) if left else None
     if not left or not right:
         return None
-    rounding = bool(about or sign[0] in _ROUNDING)
-    cut = plain.startswith(("..", "\u2026"), right.lexemes[-1].end)  # "0.66..."
+    rounds = bool(rounding_word or sign[0] in _APPROXIMATIONS)
+    truncates = plain.startswith(("..", "\u2026"), right.lexemes[-1].end)  # "0.66..."
     values = [left.quantity.value]
     if left.quantity.percent != right.quantity.percent:
         values.append(values[0] / 100 if left.quantity.percent else values[0] * 100)
-    agreeing = [value for value in values if _agrees(value, right, rounding, cut)]
+    matching = [value for value in values if _matches(value, right, rounds, truncates)]
     return Step(
-        expression=text[left.lexemes[0].start : sign.start()].rstrip(_ENDING),
+        expression=text[left.lexemes[0].start : sign.start()].rstrip(_LINE_MARKUP),
         claimed=format_number(right.quantity.value),
-        computed=format_number((agreeing or values)[-1]),
-        ok=bool(agreeing),
+        computed=format_number((matching or values)[-1]),
+        ok=bool(matching),
     )
 
 
-def _agrees(value: Fraction, right: Expression, rounding: bool, cut: bool) -> bool:
-    """Whether a right side is a value, or that rounded half up or half to even, or cut after its places."""
+def _matches(value: Fraction, right: Expression, rounds: bool, truncates: bool) -> bool:
+    """Return whether a right side is a value: exactly, rounded half up or half to even, or truncated."""
     claimed = right.quantity.value
     places = 0 if right.operators else len(right.first("number").partition(".")[2])
-    if claimed == value or not (rounding or places) or claimed * value < 0:
+    if claimed == value or not (rounds or places) or claimed * value < 0:
         return claimed == value
-    size = abs(value) * 10**places
-    rounded = {round(size), floor(size + Fraction(1, 2)), floor(size) if cut else round(size)}
+    scaled = abs(value) * 10**places
+    rounded = {round(scaled), floor(scaled + Fraction(1, 2)), floor(scaled) if truncates else round(scaled)}
     return abs(claimed) * 10**places in rounded

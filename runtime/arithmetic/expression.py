@@ -1,7 +1,7 @@
-r"""Arithmetic as models write it in prose, read exactly: "3 apples * $1.50/apple", "\frac{3}{4} \times 8".
+r"""Parser for arithmetic expressions in prose: "3 apples * $1.50/apple", "\frac{3}{4} \times 8".
 
-An expression that may be a part of a larger one, or may mean something else, is not read at all: whoever
-computes its value would be wrong with confidence.
+An expression that may be part of a larger one, or may mean something else, is not parsed at all: its result
+would be wrong with confidence.
 """
 
 import re
@@ -10,41 +10,41 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import takewhile
 
-from .final_answer import VULGAR
-from .lexer import ENDS, Lexeme, lexemes
-from .units import NUMBERING, TELLING, Quantity, UnclearError, parse_units
+from .final_answer import VULGAR_FRACTIONS
+from .lexer import OPERAND_ENDS, Lexeme, lex
+from .units import CONNECTIVE, NUMBER_WORD, AmbiguityError, Quantity, parse_units
 
-DIGITS = 18  # of the longest number read
-_DEPTH = 20  # of parentheses within parentheses
-_POWER = 64  # the largest exponent
+DIGITS_MAX = 18  # of a number
+_NESTING_MAX = 20  # parentheses
+_EXPONENT_MAX = 64
 
-_OPERANDS = ("number", "currency", "open", "fraction")  # what begins an expression
+_OPERAND_STARTS = ("number", "currency", "open", "fraction")
 _CLOSING = {"(": ("close", ")"), "[": ("close", "]"), "{": ("brace", "}")}
-_APART = ("end", "break", "open", "close", "brace", "word")  # what does not go on with one
+_FOLLOWERS = ("end", "break", "open", "close", "brace", "word")  # kinds that do not continue an expression
 
-# Words before a number: some make it another one, some join it to what stands before, some it merely names.
-_CHANGING = re.compile(
+# Words before a number: some change it, some join it to the text before, some only label it.
+_MODIFIER = re.compile(
     "hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?|tenths?|twice|double|triple|thrice|squared?|cubed?"
     "|root|sqrt|log|ln|sin|cos|tan|negative|dozen|hundred|thousand|(?:m|b|tr)illion|percent|than"
 )
-_JOINING = re.compile("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per")
-_NAMING = re.compile(
+_OPERATOR_WORD = re.compile("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per")
+_LABEL = re.compile(
     "(?:step|day|week|month|year|question|problem|part|number|equation|example|case|option|method|page|chapter"
     "|room|phase|level|round|grade|item|group|team|line|row|box|bag|player|person|student|set|trip|lap)s?"
 )
-_ARTICLES = ("of", "the", "a", "as", "by")
+_FUNCTION_WORDS = ("of", "the", "a", "as", "by")
 _VARIABLE = re.compile(r"[^\Wi]|.*[\d_].*")
-_CLOCK = re.compile(r"0\d")  # 0930, 007
+_LEADING_ZERO = re.compile(r"0\d")  # 0930, 007
 
 
 @dataclass(frozen=True, slots=True)
 class Expression:
-    """What was read.
+    """A parsed expression.
 
     Attributes:
         quantity: its value.
-        operators: what joins its numbers, in order; none where it is a single number.
-        lexemes: what it is made of.
+        operators: operators in order; empty for a single number.
+        lexemes: all of its lexemes.
     """
 
     quantity: Quantity
@@ -52,249 +52,254 @@ class Expression:
     lexemes: Sequence[Lexeme]
 
     def first(self, kind: str) -> str:
-        """The text of the first lexeme of a kind; empty where there is none."""
+        """The text of the first lexeme of a kind; empty if there is none."""
         return next((lexeme.text for lexeme in self.lexemes if lexeme.kind == kind), "")
 
 
-def read_before(text: str, start: int, end: int, whole: bool) -> Expression | None:
-    """Read the expression that ends at a place.
+def parse_left_side(text: str, start: int, end: int, bounded: bool) -> Expression | None:
+    """Parse the expression that ends at a position.
 
     Args:
-        text: as blanked() returns it.
-        start: where to look from.
-        end: where the expression ends.
-        whole: nothing that belongs to it stands before `start`.
+        text: result of blank_markup().
+        start: position of the first character to read.
+        end: position after the expression.
+        bounded: whether the expression cannot begin before `start`.
 
     Returns:
-        The expression; None where it may be a part of something larger or mean something else.
+        The expression; None if it may be part of a larger one or mean something else.
     """
-    pieces = list(lexemes(text, start, end, whole))
-    first = _beginning(pieces)
-    if first is None or not _free(pieces, first):
+    lexemes = list(lex(text, start, end, bounded))
+    first = _expression_start(lexemes)
+    if first is None or not _is_independent(lexemes, first):
         return None
-    found = _read(pieces[first:])
-    return found if found and len(found.lexemes) == len(pieces) - first - 1 else None
+    expression = _parse(lexemes[first:])
+    return expression if expression and len(expression.lexemes) == len(lexemes) - first - 1 else None
 
 
-def read_after(text: str, start: int, end: int) -> Expression | None:
-    """Read the expression that begins at a place and ends by another, wherever it ends.
+def parse_right_side(text: str, start: int, end: int) -> Expression | None:
+    """Parse the expression that begins at a position and ends at or before another.
 
     Returns:
-        The expression; None where it may go on with what follows it.
+        The expression; None if it may continue in the text after it.
     """
-    _, *pieces = lexemes(text, start, end)
-    found = _read(pieces, apart=True)
-    if found is None:
+    _, *lexemes = lex(text, start, end)
+    expression = _parse(lexemes, before_prose=True)
+    if expression is None:
         return None
-    after = pieces[len(found.lexemes)].kind
-    counted = found.lexemes[-1].kind == "word"  # then a number that follows is another
-    return found if after in _APART or (counted and after in _OPERANDS) else None
+    after = lexemes[len(expression.lexemes)].kind
+    has_unit = expression.lexemes[-1].kind == "word"  # a number after it is another expression
+    return expression if after in _FOLLOWERS or (has_unit and after in _OPERAND_STARTS) else None
 
 
-def _beginning(pieces: Sequence[Lexeme]) -> int | None:
-    """Where the last expression begins: at the last operand that follows a word, or the end of a phrase."""
-    for place in range(len(pieces) - 2, 0, -1):
-        kind, before = pieces[place].kind, pieces[place - 1].kind
-        if before == "break":
-            negated = pieces[place].text == "-" and pieces[place + 1].tight
-            return place if kind in _OPERANDS or negated else None
-        if before in ("word", "compound") and kind in _OPERANDS:
-            return place
+def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
+    """Find the last operand that follows a word, or what follows the last break if that begins an operand."""
+    for index in range(len(lexemes) - 2, 0, -1):
+        kind, previous = lexemes[index].kind, lexemes[index - 1].kind
+        if previous == "break":
+            negated = lexemes[index].text == "-" and lexemes[index + 1].tight
+            return index if kind in _OPERAND_STARTS or negated else None
+        if previous in ("word", "compound") and kind in _OPERAND_STARTS:
+            return index
     return None
 
 
-def _free(pieces: Sequence[Lexeme], first: int) -> bool:
-    """Whether nothing before an expression belongs to it."""
-    place = first
-    while pieces[place - 1].kind in ("word", "compound"):
-        place -= 1
-    words, before = [piece.text.lower() for piece in pieces[place:first]], pieces[place - 1]
-    if pieces[first].kind == "open" and words and (pieces[first].tight or before.kind in ENDS):
+def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
+    """Return whether nothing before an expression belongs to it."""
+    index = first
+    while lexemes[index - 1].kind in ("word", "compound"):
+        index -= 1
+    words, previous = [lexeme.text.lower() for lexeme in lexemes[index:first]], lexemes[index - 1]
+    if lexemes[first].kind == "open" and words and (lexemes[first].tight or previous.kind in OPERAND_ENDS):
         return False  # "f(3) + 1", "5 apples (3 red) + 2"
-    last = next((word for word in reversed(words) if word not in _ARTICLES), "")
-    if before.kind in ENDS and (_JOINING.fullmatch(last) or _pairs(words, pieces[first:])):
+    last = next((word for word in reversed(words) if word not in _FUNCTION_WORDS), "")
+    if previous.kind in OPERAND_ENDS and (_OPERATOR_WORD.fullmatch(last) or _joins(words, lexemes[first:])):
         return False
-    if any(meaning.fullmatch(last.rpartition("-")[2]) for meaning in (_CHANGING, _NAMING, _VARIABLE)):
+    if any(pattern.fullmatch(last.rpartition("-")[2]) for pattern in (_MODIFIER, _LABEL, _VARIABLE)):
         return False
-    if before.kind == "break":
-        return not _continued(pieces[:place], pieces[first])
-    return before.kind not in ("open", "operator") or (before.text == "/" and before.tight)
+    if previous.kind == "break":
+        return not _continues(lexemes[:index], lexemes[first])
+    return previous.kind not in ("open", "operator") or (previous.text == "/" and previous.tight)
 
 
-def _pairs(words: Sequence[str], pieces: Sequence[Lexeme]) -> bool:
-    """Whether the words between two numbers make them one: "3 boxes of 12", "2 hours 30 minutes"."""
-    joined = words[-1] == "and" or (len(words) == 1 and not TELLING.fullmatch(words[0]))
-    counted = any(piece.kind == "word" for piece in pieces)
-    return len(words) <= 3 and ("of" in words[-2:] or (joined and counted))
+def _joins(words: Sequence[str], lexemes: Sequence[Lexeme]) -> bool:
+    """Return whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes"."""
+    adjacent = words[-1] == "and" or (len(words) == 1 and not CONNECTIVE.fullmatch(words[0]))
+    has_unit = any(lexeme.kind == "word" for lexeme in lexemes)
+    return len(words) <= 3 and ("of" in words[-2:] or (adjacent and has_unit))
 
 
-def _continued(pieces: Sequence[Lexeme], first: Lexeme) -> bool:
-    """Whether an expression goes on with what stands before the break at the pieces' end."""
-    line = list(takewhile(lambda piece: piece.kind != "break", reversed(pieces[:-1])))
-    last = next((piece for piece in reversed(pieces) if piece.kind != "break"), None)
+def _continues(lexemes: Sequence[Lexeme], first: Lexeme) -> bool:
+    """Return whether an expression continues the text before the break that ends the lexemes."""
+    line = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(lexemes[:-1])))
+    last = next((lexeme for lexeme in reversed(lexemes) if lexeme.kind != "break"), None)
     if last and last.kind in ("operator", "open"):
         return True
-    mark = pieces[-1].text.strip()[-1:]
+    mark = lexemes[-1].text.strip()[-1:]
     if mark == "," and line[1:] and line[0].kind == "number":
         return len(line[0].text) <= 3 == len(first.text)  # "in 14, 400 / 80"
-    column = any(piece.kind == "operator" for piece in line)
-    return column and mark in ("-", "\u2013", "*")  # of which the mark is the operator
+    has_operator = any(lexeme.kind == "operator" for lexeme in line)
+    return has_operator and mark in ("-", "\u2013", "*")  # the mark is an operator, not a bullet
 
 
-def _read(pieces: Sequence[Lexeme], apart: bool = False) -> Expression | None:
-    reader = _Reader(pieces, apart)
+def _parse(lexemes: Sequence[Lexeme], before_prose: bool = False) -> Expression | None:
+    parser = _ExpressionParser(lexemes, before_prose)
     try:
-        quantity = reader.sum()
-    except (UnclearError, ZeroDivisionError):
+        quantity = parser.sum()
+    except (AmbiguityError, ZeroDivisionError):
         return None
-    return Expression(quantity, tuple(reader.operators), pieces[: reader.place])
+    return Expression(quantity, tuple(parser.operators), lexemes[: parser.position])
 
 
-class _Reader:
-    """A parser by recursive descent: a method for each level of precedence, which reads from `place` on."""
+class _ExpressionParser:
+    """Recursive-descent parser with one method per level of precedence.
 
-    def __init__(self, pieces: Sequence[Lexeme], apart: bool) -> None:
-        """Read pieces, the last an "end"; with `apart`, words that no operator follows need not be a unit."""
-        self.pieces, self.apart = pieces, apart
-        self.place = self.depth = 0
+    Attributes:
+        lexemes: the last has the kind "end".
+        before_prose: whether prose may follow; then words without an operator after them need not be a unit.
+        position: index of the next lexeme.
+        operators: the operators so far, in order.
+    """
+
+    def __init__(self, lexemes: Sequence[Lexeme], before_prose: bool) -> None:
+        self.lexemes, self.before_prose = lexemes, before_prose
+        self.position = self._nesting = 0
         self.operators: list[str] = []
-        self.spaced = any(piece.kind == "operator" and not piece.tight for piece in pieces)
+        self._spaced = any(lexeme.kind == "operator" and not lexeme.tight for lexeme in lexemes)
 
     @property
-    def next(self) -> Lexeme:
-        return self.pieces[self.place]
+    def _next(self) -> Lexeme:
+        return self.lexemes[self.position]
 
     @property
-    def ahead(self) -> Lexeme:
-        """The one after the next."""
-        return self.pieces[min(self.place + 1, len(self.pieces) - 1)]
+    def _second(self) -> Lexeme:
+        return self.lexemes[min(self.position + 1, len(self.lexemes) - 1)]
 
-    def take(self, kind: str, *texts: str) -> Lexeme | None:
-        """The next lexeme, passed, where it is of a kind and, if any are given, has one of the texts."""
-        piece = self.next
-        if piece.kind != kind or (texts and piece.text not in texts):
+    def _accept(self, kind: str, *texts: str) -> Lexeme | None:
+        """Consume the next lexeme if it has this kind and, if texts are given, one of them."""
+        lexeme = self._next
+        if lexeme.kind != kind or (texts and lexeme.text not in texts):
             return None
-        self.place += 1
-        return piece
+        self.position += 1
+        return lexeme
 
-    def operator(self, *texts: str) -> Lexeme | None:
-        piece = self.take("operator", *texts)
-        if piece:
-            self.operators.append(piece.text)
-        return piece
+    def _operator(self, *texts: str) -> Lexeme | None:
+        lexeme = self._accept("operator", *texts)
+        if lexeme:
+            self.operators.append(lexeme.text)
+        return lexeme
 
     def sum(self) -> Quantity:
-        total = self.product()
-        while operator := self.operator("+", "-"):
-            term = self.product()
-            if operator.text == "-" and operator.tight and self.spaced and total.value < term.value:
-                raise UnclearError  # a range: "2-3 * 5"
+        total = self._product()
+        while operator := self._operator("+", "-"):
+            term = self._product()
+            if operator.text == "-" and operator.tight and self._spaced and total.value < term.value:
+                raise AmbiguityError  # a range: "2-3 * 5"
             total += term if operator.text == "+" else -term
         return total
 
-    def product(self) -> Quantity:
-        value, last = self.signed(), None
-        while operator := self.operator("*", "/", "of") or self.juxtaposed():
-            part = value.percent or (0 < value.value < 1 and not value.over)
-            if _clash(last, operator) or (operator.text == "of" and not part):
-                raise UnclearError  # "2 of 3"
-            factor, last = self.signed(), operator
+    def _product(self) -> Quantity:
+        value, last = self._signed(), None
+        while operator := self._operator("*", "/", "of") or self._implicit_product():
+            is_share = value.percent or (0 < value.value < 1 and not value.units)
+            if _is_ambiguous(last, operator) or (operator.text == "of" and not is_share):
+                raise AmbiguityError  # "2 of 3"
+            factor, last = self._signed(), operator
             value = value / factor if operator.text == "/" else value * factor
-            if operator.text == "of" and self.next.text in ("+", "-"):
-                raise UnclearError  # "20% of 85 + 15"
+            if operator.text == "of" and self._next.text in ("+", "-"):
+                raise AmbiguityError  # "20% of 85 + 15"
         return value
 
-    def juxtaposed(self) -> Lexeme | None:
-        """The parenthesis of "2(3 + 4)", not passed."""
-        if self.next.kind != "open" or not self.next.tight:
+    def _implicit_product(self) -> Lexeme | None:
+        """Return the parenthesis of "2(3 + 4)" without consuming it."""
+        if self._next.kind != "open" or not self._next.tight:
             return None
-        if self.pieces[self.place - 1].kind not in ("number", "close"):
+        if self.lexemes[self.position - 1].kind not in ("number", "close"):
             return None
         self.operators.append("*")
-        return self.next
+        return self._next
 
-    def signed(self) -> Quantity:
-        if self.next.kind == "operator" and self.next.text == "-" and self.ahead.tight:
-            self.place += 1
-            return -self.operand()
-        return self.operand()
+    def _signed(self) -> Quantity:
+        if self._next.kind == "operator" and self._next.text == "-" and self._second.tight:
+            self.position += 1
+            return -self._operand()
+        return self._operand()
 
-    def operand(self) -> Quantity:
-        symbol = self.take("currency")
-        value = self.primary()
-        if self.operator("^"):
-            value **= self.exponent()
-        if self.take("percent"):
+    def _operand(self) -> Quantity:
+        currency = self._accept("currency")
+        value = self._primary()
+        if self._operator("^"):
+            value **= self._exponent()
+        if self._accept("percent"):
             value = replace(value, percent=True)
-        symbol = symbol or self.take("currency")
-        if value.over and (symbol or value.percent):
-            raise UnclearError
-        over, under = self.units(bool(symbol or value.over))
-        money = {symbol.text[-1]} if symbol else set()
-        return replace(value, over=value.over | over | money, under=value.under | under)
+        currency = currency or self._accept("currency")
+        if value.units and (currency or value.percent):
+            raise AmbiguityError
+        units, per = self._units(bool(currency or value.units))
+        symbol = {currency.text[-1]} if currency else set()
+        return replace(value, units=value.units | units | symbol, per=value.per | per)
 
-    def primary(self) -> Quantity:
-        if number := self.take("number"):
-            return Quantity(_number(number.text))
-        if self.take("fraction"):
-            over = self.enclosed("brace")
+    def _primary(self) -> Quantity:
+        if number := self._accept("number"):
+            return Quantity(_parse_mixed_number(number.text))
+        if self._accept("fraction"):
+            numerator = self._group("brace")
             self.operators.append("/")
-            return over / self.enclosed("brace")
-        return self.enclosed("open")
+            return numerator / self._group("brace")
+        return self._group("open")
 
-    def enclosed(self, kind: str) -> Quantity:
-        opening = self.take(kind)
-        self.depth += 1
-        if not opening or opening.text not in _CLOSING or self.depth > _DEPTH:
-            raise UnclearError
+    def _group(self, kind: str) -> Quantity:
+        opening = self._accept(kind)
+        self._nesting += 1
+        if not opening or opening.text not in _CLOSING or self._nesting > _NESTING_MAX:
+            raise AmbiguityError
         value = self.sum()
-        if not self.take(*_CLOSING[opening.text]):
-            raise UnclearError
-        self.depth -= 1
+        if not self._accept(*_CLOSING[opening.text]):
+            raise AmbiguityError
+        self._nesting -= 1
         return value
 
-    def exponent(self) -> int:
-        braced = self.take("brace", "{")
-        number = self.take("number")
-        if not number or not number.text.isdecimal() or int(number.text) > _POWER:
-            raise UnclearError
-        if braced and not self.take("brace", "}"):
-            raise UnclearError
+    def _exponent(self) -> int:
+        braced = self._accept("brace", "{")
+        number = self._accept("number")
+        if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
+            raise AmbiguityError
+        if braced and not self._accept("brace", "}"):
+            raise AmbiguityError
         return int(number.text)
 
-    def units(self, counted: bool) -> tuple[frozenset[str], frozenset[str]]:
-        """What stands behind a number: "red apples", "miles/hour"; "/hour" where it counts something."""
-        glued = self.next.kind == "word" and self.next.tight
-        words = self.words()
-        counted |= self.apart and len(self.ahead.text) > 1
-        while (words or counted) and self.next.text == "/" and self.ahead.kind == "word":
-            self.place += 1
-            words += ["per", *self.words()]
-        if self.apart and self.next.kind != "operator":
+    def _units(self, has_unit: bool) -> tuple[frozenset[str], frozenset[str]]:
+        """Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit."""
+        abbreviated = self._next.kind == "word" and self._next.tight
+        words = self._words()
+        has_unit |= self.before_prose and len(self._second.text) > 1
+        while (words or has_unit) and self._next.text == "/" and self._second.kind == "word":
+            self.position += 1
+            words += ["per", *self._words()]
+        if self.before_prose and self._next.kind != "operator":
             near = words[1:3] if words[:1] == ["and"] else words[:1]  # "3 and a half"
-            if not glued and not any(map(NUMBERING.fullmatch, near)) and "remainder" not in words:
+            if not abbreviated and not any(map(NUMBER_WORD.fullmatch, near)) and "remainder" not in words:
                 words = []
-        return parse_units(words, glued)
+        return parse_units(words, abbreviated)
 
-    def words(self) -> list[str]:
+    def _words(self) -> list[str]:
         words = []
-        while word := self.take("word"):
+        while word := self._accept("word"):
             words.append(word.text.lower())
         return words
 
 
-def _clash(last: Lexeme | None, operator: Lexeme) -> bool:
-    """Whether the second of two operators may be meant to bind first: "8 / 1/2", "6/2(1 + 2)"."""
+def _is_ambiguous(last: Lexeme | None, operator: Lexeme) -> bool:
+    """Return whether an operator after a division may be meant to bind first: "8 / 1/2", "6/2(1 + 2)"."""
     if last is None or last.text != "/" or not operator.tight:
         return False
     return operator.kind == "open" or not last.tight
 
 
-def _number(text: str) -> Fraction:
-    """The value of a number; a mixed one's parts stand apart: "2 1/2", "2 and 1/2", "2½"."""
-    parts = text.replace(",", "").replace("and", " ").translate(VULGAR).split()
+def _parse_mixed_number(text: str) -> Fraction:
+    """Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½"."""
+    parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
     values = [Fraction(part) for part in parts]
     digits = max(len(part.replace(".", "")) for part in parts)
-    if digits > DIGITS or _CLOCK.match(text) or not all(0 < part < 1 for part in values[1:]):
-        raise UnclearError
+    if digits > DIGITS_MAX or _LEADING_ZERO.match(text) or not all(0 < part < 1 for part in values[1:]):
+        raise AmbiguityError
     return sum(values, Fraction())

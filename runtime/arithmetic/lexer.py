@@ -1,51 +1,51 @@
-"""How sums are written in prose, Markdown and LaTeX: markup to pass over, and the lexemes of what remains."""
+"""Lexer for arithmetic in prose, Markdown and LaTeX: blanks out markup and splits the rest into lexemes."""
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .final_answer import DECIMAL, VULGAR
-from .units import MONEY
+from .final_answer import DECIMAL, VULGAR_FRACTIONS
+from .units import CURRENCIES
 
 # All patterns take linear time; the tests measure it.
 _MARKUP = re.compile(
-    r"""\\\\  |  \\(?:text|math|boxed|operatorname)[a-z]*\s?\{(?P<inside>[^{}]*)\}
+    r"""\\\\  |  \\(?:text|math|boxed|operatorname)[a-z]*\s?\{(?P<content>[^{}]*)\}
     | \\(?:(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad)(?![a-zA-Z])|[()\[\],;:!\ ])
     | (?<![\w)])\*\*(?=\S) | (?<=\S)\*\*(?![\w(-]) | (?<=[.:!?])\*(?=\s) | (?<=[^\W\d_])\*(?=[ \t]*\n)
     | \$\$ | [`&]""",
     re.VERBOSE,
 )
 
-# What begins a list's line, where it is no operator.
-_MARKER = r"(?:[-*\u2022\u2013]|\(?(?:\d{1,2}|[a-zA-Z])[.)](?![ \t]+[-+*/]))[ \t]+"
-_MARKERS = rf"(?:\A|\n)(?:[ \t>]|\#+[ \t])*(?:{_MARKER})*"
-_VULGAR = "".join(map(chr, VULGAR))
+# A bullet or number that begins a list item, where it is no operator.
+_LIST_MARKER = r"(?:[-*\u2022\u2013]|\(?(?:\d{1,2}|[a-zA-Z])[.)](?![ \t]+[-+*/]))[ \t]+"
+_LINE_START = rf"(?:\A|\n)(?:[ \t>]|\#+[ \t])*(?:{_LIST_MARKER})*"
+_VULGAR = "".join(map(chr, VULGAR_FRACTIONS))
 _LETTER = rf"[^\W\d_{_VULGAR}]"
 _TIMES = "\u00d7\u00b7\u22c5\u2217\u2219"
 _MINUS = "\u2212\u2010\u2011\u2013"
 _OVER = "\u00f7\u2044"
-_KINDS = {
-    "break": rf"""{_MARKERS} | [.!?]+(?!\S) | \.{{2,}} | \u2026 | ,(?!\S) | [;|"\u201c\u201d\u2192]
+_PATTERNS = {
+    "break": rf"""{_LINE_START} | [.!?]+(?!\S) | \.{{2,}} | \u2026 | ,(?!\S) | [;|"\u201c\u201d\u2192]
         | -{{1,2}}> | -{{3,}} | \*{{3,}} | << | >> | (?<![\d\s]):|(?<=\d):(?=\s)|(?<=[^\d\s]\s):""",
     "date": r"(?<!\d)(?:\d{1,2}/\d{1,2}/(?:19|20)\d\d | (?:19|20)\d\d-[01]\d-[0-3]\d)(?!\d)",
     "compound": rf"\d+(?:\.\d+)?-{_LETTER}[\w-]*",
     "number": rf"(?a:\d+(?:[ ]and)?[ ]\d+/\d+(?![\d./]) | \d*[ ]?[{_VULGAR}] | {DECIMAL})",
     "percent": r"\\?% | percent\b",
-    "currency": rf"\\?\$ | [{MONEY}]",
+    "currency": rf"\\?\$ | [{CURRENCIES}]",
     "fraction": r"\\[dt]?frac(?![a-zA-Z])",
     "operator": rf"""[-+*/^{_TIMES}{_MINUS}{_OVER}] | \\(?:times|cdot|div)(?![a-zA-Z])
-        | (?<=[\d)])(?<!\b0)[xX](?=\s?[\d{MONEY}]) | (?<=\s)[xX](?=\s+[\d{MONEY}{_VULGAR}(.\\])
-        | \bof(?=\s+\\?[\d{MONEY}(.])""",
+        | (?<=[\d)])(?<!\b0)[xX](?=\s?[\d{CURRENCIES}]) | (?<=\s)[xX](?=\s+[\d{CURRENCIES}{_VULGAR}(.\\])
+        | \bof(?=\s+\\?[\d{CURRENCIES}(.])""",
     "word": rf"{_LETTER}\w*(?:['\u2019-]{_LETTER}\w*)*",
     "open": r"[(\[]",
     "close": r"[)\]]",
     "brace": r"[{}]",
     "unknown": r"\\[a-zA-Z]+ | \S",
 }
-ENDS = ("number", "percent", "currency", "close", "brace")  # what may end an operand, beside words
-_LEXEMES = re.compile("|".join(f"(?P<{kind}>{form})" for kind, form in _KINDS.items()), re.VERBOSE)
-_LATEX = re.compile(r"\\(?:times|cdot|div|[dt]?frac)")
-_SIGNS = {
+OPERAND_ENDS = ("number", "percent", "currency", "close", "brace")  # kinds that end an operand, besides words
+_LEXEME = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items()), re.VERBOSE)
+_LATEX_OPERATOR = re.compile(r"\\(?:times|cdot|div|[dt]?frac)")
+_OPERATORS = {
     **dict.fromkeys((*_TIMES, "x", "X", r"\times", r"\cdot"), "*"),
     **dict.fromkeys(_MINUS, "-"),
     **dict.fromkeys((*_OVER, r"\div"), "/"),
@@ -53,14 +53,14 @@ _SIGNS = {
 
 
 class Lexeme(NamedTuple):
-    """A piece of a text.
+    """A lexeme of a text.
 
     Attributes:
-        kind: a name in the table above, or "end".
-        text: what stands there; of an operator, the one sign for all that mean it.
-        start: where it stands.
-        end: where it ends.
-        tight: it follows the one before without a space and, if it is an operator, is so followed too.
+        kind: a key of the table of patterns, or "end".
+        text: the characters; an operator has one canonical spelling.
+        start: position of the first character.
+        end: position after the last character.
+        tight: whether no space separates it from the lexeme before and, for an operator, from the one after.
     """
 
     kind: str
@@ -71,38 +71,39 @@ class Lexeme(NamedTuple):
 
 
 def blank_markup(text: str) -> str:
-    """The text with spaces for its markup, each character in its place; a LaTeX line break becomes one."""
+    """Replace markup with spaces, which keeps all positions; a LaTeX line break becomes a newline."""
     return _MARKUP.sub(_blank, text)
 
 
-def lexemes(text: str, start: int, end: int, whole: bool = True) -> Iterator[Lexeme]:
-    """The lexemes between two places, between one for what stands before them and an "end".
+def lex(text: str, start: int, end: int, bounded: bool = True) -> Iterator[Lexeme]:
+    """Yield the lexemes between two positions, framed by one for the text before them and an "end".
 
     Args:
-        text: as blank_markup() returns it.
-        start: where to begin.
-        end: where to end.
-        whole: nothing that belongs to them stands before; then the first is a "break", else "unknown".
+        text: result of blank_markup().
+        start: position of the first character.
+        end: position after the last character.
+        bounded: whether no expression can begin before `start`. The first lexeme is then a "break", else
+            "unknown".
     """
-    yield Lexeme("break" if whole else "unknown", "", start, start, False)
-    latex, last, before = _LATEX.search(text, start, end), start, ""
-    for found in _LEXEMES.finditer(text, start, end):
-        kind, piece = found.lastgroup or "", found[0]
-        if piece == "$" and latex:
-            continue  # a delimiter: there, money is \$
-        tight = found.start() == last
+    yield Lexeme("break" if bounded else "unknown", "", start, start, False)
+    in_latex, last, previous = _LATEX_OPERATOR.search(text, start, end), start, ""
+    for match in _LEXEME.finditer(text, start, end):
+        kind, lexeme = match.lastgroup or "", match[0]
+        if lexeme == "$" and in_latex:
+            continue  # a math delimiter; LaTeX writes money as \$
+        tight = match.start() == last
         if kind == "operator":
-            piece = _SIGNS.get(piece, piece)
-            tight &= not text[found.end() : found.end() + 1].isspace()
-        if piece == "of" and before not in ENDS:
+            lexeme = _OPERATORS.get(lexeme, lexeme)
+            tight &= not text[match.end() : match.end() + 1].isspace()
+        if lexeme == "of" and previous not in OPERAND_ENDS:
             kind = "word"
-        yield Lexeme(kind, piece, found.start(), found.end(), tight)
-        last, before = found.end(), kind
+        yield Lexeme(kind, lexeme, match.start(), match.end(), tight)
+        last, previous = match.end(), kind
     yield Lexeme("end", "", end, end, False)
 
 
-def _blank(found: re.Match[str]) -> str:
-    if found[0] == r"\\":
+def _blank(match: re.Match[str]) -> str:
+    if match[0] == r"\\":
         return "\n "
-    inside = found["inside"] or ""
-    return inside.rjust(len(found[0]) - bool(inside)).ljust(len(found[0]))
+    content = match["content"] or ""
+    return content.rjust(len(match[0]) - bool(content)).ljust(len(match[0]))

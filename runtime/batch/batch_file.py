@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,10 +13,12 @@ from typing import Any
 from ...errors import ModelFileError, OutputError, RequestError
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
-from ...files.json_lines import json_object, numbered_lines, read_bounded
+from ...files.json_file import read_bounded
+from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
+from ...files.progress import Progress, no_progress
 from .reproducible_batches import AnswerBatches, BatchJob, BatchResult, split_into_batches
 
-_RUN = "batch"  # the word for a run in the ledger
+_RUN = "batch"  # the word for a run in the journal
 _SHOWN = 60  # characters of a value that is not what it should be
 
 
@@ -74,7 +76,7 @@ def answer_file(  # noqa: PLR0913 - the files of a batch, each by its name
     *,
     skip_bad: bool = False,
     ask: AnswerBatches = BatchJob.ask,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> BatchReport:
     """Answer a file of questions.
 
@@ -97,18 +99,18 @@ def answer_file(  # noqa: PLR0913 - the files of a batch, each by its name
     """
     began = perf_counter()
     _check_output(output)
-    data = read_bounded(questions)
+    data = read_bounded(questions, MAX_BYTES)
     rows = _read(questions, data, skip_bad)
     part = output.with_name(f"{output.name}.part")
-    with Journal(part, _identity(data, job), _RUN) as ledger:
-        known = _known(ledger, len(rows))
+    with Journal(part, _identity(data, job), _RUN) as journal:
+        known = _known(journal, len(rows))
         earlier, tokens = sum("error" not in record for record in known.values()), 0
         progress(len(known), len(rows))
         with closing(_missing(rows, known, job, ask)) as missing:
             for number, record in missing:
                 if not skip_bad and "error" in record:
                     raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
-                ledger.append({"number": number, **record})
+                journal.record({"number": number, **record})
                 known[number] = record
                 tokens += record.get("usage", {}).get("completion_tokens", 0)
                 progress(len(known), len(rows))
@@ -169,13 +171,13 @@ def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
     }
 
 
-def _known(ledger: Journal, rows: int) -> dict[int, dict[str, Any]]:
+def _known(journal: Journal, rows: int) -> dict[int, dict[str, Any]]:
     """The records that there are, by the numbers of their rows."""
     known = {}
-    for line, entry in enumerate(ledger.entries, 2):
+    for line, entry in enumerate(journal.entries, 2):
         number = entry.pop("number", None)
         if type(number) is not int or not 0 <= number < rows or number in known:
-            raise RequestError(f"{ledger.path}: line {line}: not the record of a row, or its second")
+            raise RequestError(f"{journal.path}: line {line}: not the record of a row, or its second")
         known[number] = entry
     return known
 
@@ -221,11 +223,8 @@ def _result(asked: BatchResult) -> dict[str, Any]:
 def _write(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write the answers; the file appears whole or not at all."""
     lines = (json.dumps(record, ensure_ascii=False, default=str) for record in records)
-    try:
-        with atomic_write(output) as file:
-            file.writelines(f"{line}\n".encode() for line in lines)
-    except OSError as error:
-        raise OutputError(f"{output}: {error.strerror or error}") from None
+    with atomic_write(output) as file:
+        file.writelines(f"{line}\n".encode() for line in lines)
 
 
 def _report(  # noqa: PLR0913, PLR0917 - what a run counted

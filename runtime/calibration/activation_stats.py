@@ -4,7 +4,7 @@ The passages' tokens are run as llama-imatrix runs a text's: end to end, cut int
 each other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from ...errors import ModelFileError, RequestError
+from ...files.progress import Progress, no_progress
 from ..engine.chat_template import PromptEncoder, read_chat_template
 from ..llama.context import Context, ContextParams, Span
 from ..llama.eval_callback import MatMul, MatMulTap
@@ -23,7 +24,6 @@ from .corpus import Passage, passage_tokens
 
 BATCH = 512  # tokens computed at once; the logits of all take a vocabulary's width each in memory
 
-Progress = Callable[[int, int], None]  # chunks done, chunks in all
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def collect_activation_stats(
     *,
     chunk: int = 512,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> ActivationStats:
     """Run a model over passages and gather its statistics.
 
@@ -123,7 +123,7 @@ def run_chunks(
     tap: MatMulTap,
     *,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> None:
     """Compute every chunk from an empty context, logits and all, and show the tap each product."""
     longest = max(map(len, chunks))

@@ -9,13 +9,14 @@ The rows of the token embedding are also what every computation begins with. Noi
 token's always the same, gives how much their errors matter there.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...files.progress import Progress, no_progress
 from ..llama.context import Context, ContextParams, Span
 from ..llama.eval_callback import EmbeddingLookup, MatMul
 from ..llama.model import Model
@@ -29,7 +30,6 @@ GROUPS = 10  # of layers, for each role
 LEVEL = 0.1  # the noise beside the output itself, about as much as 4 bits a weight make
 _SEED = 13
 
-Progress = Callable[[int, int], None]  # measurements done, measurements in all
 Logs = NDArray[np.float32]
 
 
@@ -53,7 +53,7 @@ def sensitivities(
     passages: Sequence[Passage],
     *,
     threads: int | None = None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> Sensitivities:
     """Measure the sensitivity of every matrix.
 

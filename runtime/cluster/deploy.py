@@ -14,7 +14,7 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import read_header
 from ..profile import profile_named
 from ..server.request_limits import CLOSING_S
-from ..server.serve import ListenConfig, url
+from ..server.serve import ListenConfig, base_url
 from ..threads import default_threads
 from .ray_session import LOCAL, SharedFiles, connected, error_line, worker_capacity
 from .replica import Replica, ReplicaConfig
@@ -126,7 +126,7 @@ def deploy(  # noqa: PLR0913 - what, how much of it, and where
                 owner.begin()
                 serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
                 owner.take()
-                listening(url(doorway.host, doorway.port))
+                listening(base_url(doorway.host, doorway.port))
                 while owner.mine():
                     time.sleep(_TICK_S)
             except (RuntimeError, ray.exceptions.RayError) as error:

@@ -8,7 +8,7 @@ from typing import Any
 from ...errors import ModelFileError
 from ..engine.engine import Engine
 from ..server.api_keys import ApiKeys
-from ..server.app import application
+from ..server.app import create_app
 from ..server.engine_service import EngineService
 from ..server.request_limits import RequestLimits
 from .ray_session import SharedFiles
@@ -60,9 +60,9 @@ class Replica:
         model, *loras = files.unpack()
         self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **fleet.engine)
         self._desk = EngineService(self._engine, fleet.models, log_prompts=fleet.log_prompts)
-        bounds = fleet.bounds.within(self._engine.context)
-        self._application = application(
-            self._desk, bounds, keys=fleet.keys, hosts=fleet.hosts, origins=fleet.origins
+        bounds = fleet.bounds.for_context(self._engine.context)
+        self._application = create_app(
+            self._desk, bounds, keys=fleet.keys, allowed_hosts=fleet.hosts, origins=fleet.origins
         )
         self._known_for = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_same)
 

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from ...errors import BusyError
 from ..request import BASE
 from ..server.access_middleware import check_access
-from ..server.http_errors import HttpError, http_error
+from ..server.http_errors import HttpError, to_http_error
 from .ray_session import import_ray
 from .replica import ReplicaConfig
 
@@ -55,7 +55,7 @@ class Router:
                 if attempt == _ATTEMPTS:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
-                return http_error(BusyError(str(error))).response()
+                return to_http_error(BusyError(str(error))).response()
         raise AssertionError("the last attempt returns or raises")
 
 

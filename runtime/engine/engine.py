@@ -22,7 +22,7 @@ from ..answer import Answer
 from ..grammar.grammar import Grammar
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.context import CONTEXT_MAX, Context, ContextParams, Span
-from ..llama.library import Array
+from ..llama.library import Logits
 from ..llama.model import LoraAdapter, Model
 from ..profile import Profile, profile_named
 from ..request import BASE, Request, Sampling, check_integer
@@ -396,7 +396,7 @@ class Engine:
             raise RequestError(f"adapter: {name!r} is not one of {', '.join(self.adapters)}")
         return name
 
-    def logits(self, tokens: Sequence[int]) -> Array:
+    def logits(self, tokens: Sequence[int]) -> Logits:
         """The logits after each of `tokens`, computed exactly and apart from the requests that are running.
 
         Returns:

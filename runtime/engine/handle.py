@@ -9,7 +9,7 @@ from threading import Condition
 from typing import Any
 
 from ..answer import Answer
-from ..arithmetic.calculator import steps, verified
+from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
 from ..request import SequenceEnd, TokenLogprob
 from .loop_waker import LoopWaker, waker_of
@@ -161,7 +161,7 @@ class Handle:
     def _answer(self) -> Answer:
         """The whole answer, once it has ended."""
         end, text = self.wait(0), "".join(self._text)
-        number, equations = final_answer(text), steps(text)
+        number, equations = final_answer(text), check_steps(text)
         value = None if number is None else format_number(number)
         return Answer(
             value=value,
@@ -170,5 +170,5 @@ class Handle:
             usage=end.usage,
             timings=end.timings,
             steps=equations,
-            verified=verified(equations, value),
+            verified=is_verified(equations, value),
         )

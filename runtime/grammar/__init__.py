@@ -1,4 +1,4 @@
-"""Constrained output: GBNF grammars and JSON schemas."""
+"""Constrained decoding: GBNF grammars and JSON schemas."""
 
 from .grammar import Grammar, from_gbnf, from_schema
 

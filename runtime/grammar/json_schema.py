@@ -1,12 +1,12 @@
-"""A JSON schema as GBNF. A schema with something that cannot be enforced is refused, never followed in part.
+"""Compiler from JSON Schema to GBNF. A schema that cannot be enforced completely is refused.
 
-Every text of the grammar is valid by the schema, but not every valid text is of the grammar:
+Every text that the grammar allows is valid for the schema, but the grammar does not allow every valid text:
 
-- Properties stand in the schema's order; an object that has `properties` has no others.
-- Where JSON may have white space there is a space at most, or a newline and up to 20 spaces or tabs.
+- Properties come in the schema's order, and an object with `properties` has no others.
+- White space is at most one space, or a newline and up to 20 spaces or tabs.
 - Numbers without bounds have up to 18 digits, 20 after the point and two in the exponent.
-- Keywords of one type imply it. What `enum` and `const` give has no white space.
-- Years are from 1000 on.
+- A keyword of one type implies that type. Values of `enum` and `const` contain no white space.
+- Years start at 1000.
 """
 
 import json
@@ -17,15 +17,15 @@ from typing import Any, Never
 from urllib.parse import unquote
 
 from ...errors import RequestError
-from .branches import exclude, most_readings, part, written
-from .gbnf import REPEATS_MAX
-from .pattern import pattern_gbnf
-from .terms import BOUND_MAX, choice, integers, literal, numbers, times
+from .gbnf_parser import REPEATS_MAX
+from .gbnf_writer import BOUND_MAX, integer_range, literal, number_range, repetition, string_choice
+from .pattern import pattern_to_gbnf
+from .union_overlap import are_disjoint, compact_json, differ_early, max_parses
 
-NESTING_MAX = 64  # keywords and names on the way to a part of the schema
+NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
-READINGS_MAX = 64  # ways to understand the same text, which the library follows all at once
-INTEGER_MAX = 10**18 - 1  # where no bound is given
+PARSES_MAX = 64  # parses of the same text, all of which llama.cpp follows at once
+INTEGER_MAX = 10**18 - 1  # for a bound that is not given
 
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
@@ -69,280 +69,277 @@ uuid ::= hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}
 _FORMATS = ("date", "time", "date-time", "uuid")
 
 
-def to_gbnf(schema: object) -> str:
-    """The grammar of a schema.
+def schema_to_gbnf(schema: object) -> str:
+    """Compile a schema to a grammar with the root rule `root`.
 
     Args:
-        schema: what json.loads() gives, with whole numbers as int.
+        schema: the result of json.loads(), with whole numbers as int.
 
     Raises:
-        RequestError: the schema is wrong, or says what cannot be enforced; with a JSON pointer to the place.
+        RequestError: the schema is malformed or cannot be enforced. The message has the JSON pointer of the
+            subschema.
     """
-    return _Writer(schema).text()
+    return _SchemaCompiler(schema).compile()
 
 
-def _fail(at: str, message: str) -> Never:
-    raise RequestError(f"schema at {json.dumps(at)[1:-1][:160]}: {message}")
+def _fail(path: str, message: str) -> Never:
+    raise RequestError(f"schema at {json.dumps(path)[1:-1][:160]}: {message}")
 
 
-def _shown(value: object) -> str:
+def _excerpt(value: object) -> str:
     return json.dumps(value)[:40]
 
 
-class _Writer:
-    """Writes the rules of a schema and of those that it refers to."""
+class _SchemaCompiler:
+    """Writes one rule for each subschema. A `path` is the JSON pointer of a subschema."""
 
     def __init__(self, schema: object) -> None:
         self._schema = schema
         self._rules: dict[str, str] = {}
-        self._names: dict[tuple[str, str], str] = {}  # of rules, by text and keyword
-        self._parts: dict[str, Sequence[str]] = {}  # the rules of the schemas in one, by its rule
-        self._referred: dict[str, str] = {}  # names of rules by pointer
-        self._pending: list[str] = []  # pointers
-        self._unions: list[tuple[str, str, str, list[Any]]] = []
+        self._names: dict[tuple[str, str], str] = {}  # rule by text and keyword
+        self._children: dict[str, Sequence[str]] = {}  # rules of the subschemas, by rule
+        self._ref_rules: dict[str, str] = {}  # rule by the pointer of a $ref
+        self._pending_refs: list[str] = []
+        self._unions: list[tuple[str, str, str, list[Any]]] = []  # rule, path, keyword, branches
 
-    def text(self) -> str:
-        """The whole grammar."""
-        root = self._value(self._schema, "#")
-        while self._pending:
-            pointer = self._pending.pop()
-            name, target = self._referred[pointer], self._value(self._target(pointer, pointer), pointer)
-            self._rules[name], self._parts[name] = target, [target]
+    def compile(self) -> str:
+        root = self._visit(self._schema, "#")
+        while self._pending_refs:
+            pointer = self._pending_refs.pop()
+            name, target = self._ref_rules[pointer], self._visit(self._lookup(pointer, pointer), pointer)
+            self._rules[name], self._children[name] = target, [target]
         self._check_unions()
         rules = "".join(f"{name} ::= {text}\n" for name, text in self._rules.items())
         return f"root ::= {root}\n{rules}{_COMMON}"
 
-    def _name(self, at: str) -> str:
-        """A new name, after the place in the schema."""
-        slug = re.sub("[^A-Za-z0-9]+", "-", at.rsplit("/", 1)[-1])[:24].strip("-")
+    def _new_name(self, path: str) -> str:
+        slug = re.sub("[^A-Za-z0-9]+", "-", path.rsplit("/", 1)[-1])[:24].strip("-")
         return f"{slug or 'whole'}-{len(self._rules)}"
 
-    def _rule(self, text: str, at: str, parts: Sequence[str] = (), keyword: str = "") -> str:
-        """The name of the rule with this text."""
-        name = self._names.setdefault((text, keyword), self._name(at))
-        self._rules[name], self._parts[name] = text, parts
+    def _add_rule(self, text: str, path: str, children: Sequence[str] = (), keyword: str = "") -> str:
+        """Return the name of the rule with this text, which is added if there is none."""
+        name = self._names.setdefault((text, keyword), self._new_name(path))
+        self._rules[name], self._children[name] = text, children
         return name
 
-    def _value(self, schema: object, at: str) -> str:
-        """The name of the rule of a schema."""
-        if at.count("/") > NESTING_MAX:
-            _fail(at[:80], f"it is more than {NESTING_MAX} keywords and names deep")
+    def _visit(self, schema: object, path: str) -> str:
+        """Return the name of the rule of a schema."""
+        if path.count("/") > NESTING_MAX:
+            _fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
         if schema is True:
             return "value"
         if not isinstance(schema, dict):
-            _fail(at, f"a schema that something fits is expected, not {_shown(schema)}")
+            _fail(path, f"must be an object or true, not {_excerpt(schema)}")
         keys = schema.keys() - ANNOTATIONS
-        if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and at != "#"):
-            _fail(at, f"{_shown(unknown[0])} cannot be enforced")
-        for key, write in _WHOLE.items():
+        if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and path != "#"):
+            _fail(path, f"{_excerpt(unknown[0])} cannot be enforced")
+        for key, visit in _EXCLUSIVE_KEYWORDS.items():
             if key in keys:
                 if others := sorted(keys - {key} - ({"type"} if key in ("enum", "const") else set())):
-                    _fail(at, f'"{others[0]}" cannot be enforced beside "{key}"')
-                return write(self, schema, at)
-        return self._typed(schema, keys, at) if keys else "value"
+                    _fail(path, f'"{others[0]}" cannot be enforced together with "{key}"')
+                return visit(self, schema, path)
+        return self._typed(schema, keys, path) if keys else "value"
 
-    def _typed(self, schema: dict[str, Any], keys: set[str], at: str) -> str:
-        types = _types(schema, at)
+    def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> str:
+        types = _types(schema, path)
         for key in sorted(keys - {"type"}):
             if not any(key in KEYWORDS[type_] for type_ in types):
-                _fail(at, f'"{key}" cannot be enforced for {" or ".join(types)}')
-        names = [_TYPED[type_](self, schema, at) for type_ in types]
-        return names[0] if len(names) == 1 else self._rule(" | ".join(names), at, names)
+                _fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
+        names = [_TYPE_VISITORS[type_](self, schema, path) for type_ in types]
+        return names[0] if len(names) == 1 else self._add_rule(" | ".join(names), path, names)
 
-    def _reference(self, schema: dict[str, Any], at: str) -> str:
+    def _reference(self, schema: dict[str, Any], path: str) -> str:
         pointer = schema["$ref"]
         if pointer == "#" and isinstance(self._schema, bool):
             return "value"
-        self._target(pointer, at)
-        if pointer not in self._referred:
-            self._referred[pointer] = name = self._name(pointer)
-            self._rules[name] = ""  # its text comes when the schema has been read
-            self._pending.append(pointer)
-        return self._referred[pointer]
+        self._lookup(pointer, path)
+        if pointer not in self._ref_rules:
+            self._ref_rules[pointer] = name = self._new_name(pointer)
+            self._rules[name] = ""  # reserves the name until the target is visited
+            self._pending_refs.append(pointer)
+        return self._ref_rules[pointer]
 
-    def _target(self, pointer: object, at: str) -> Any:
-        """What a JSON pointer within the schema leads to."""
+    def _lookup(self, pointer: object, path: str) -> Any:
+        """Return the subschema at a JSON pointer."""
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
-            _fail(at, f'"$ref" is followed to # and #/… only, not to {_shown(pointer)}')
-        found: Any = self._schema
+            _fail(path, f'"$ref" must be # or begin with #/, not {_excerpt(pointer)}')
+        target: Any = self._schema
         for step in pointer.split("/")[1:]:
             key = unquote(step).replace("~1", "/").replace("~0", "~")
-            if isinstance(found, list) and re.fullmatch("[0-9]{1,4}", key) and int(key) < len(found):
-                found = found[int(key)]
-            elif isinstance(found, dict) and key in found:
-                found = found[key]
+            if isinstance(target, list) and re.fullmatch("[0-9]{1,4}", key) and int(key) < len(target):
+                target = target[int(key)]
+            elif isinstance(target, dict) and key in target:
+                target = target[key]
             else:
-                _fail(at, f'"$ref" leads nowhere: {_shown(pointer)}')
-        return found
+                _fail(path, f'"$ref" does not resolve: {_excerpt(pointer)}')
+        return target
 
-    def _follow(self, schema: object) -> object:
-        """The schema itself, or what it refers to; if that does not end, one that stands for any value."""
+    def _resolve(self, schema: object) -> object:
+        """Follow the references of a schema; a chain that does not end resolves to True, any value."""
         for _ in range(NESTING_MAX):
             if not (isinstance(schema, dict) and "$ref" in schema):
                 return schema
-            schema = self._target(schema["$ref"], "#")
+            schema = self._lookup(schema["$ref"], "#")
         return True
 
-    def _union(self, schema: dict[str, Any], at: str) -> str:
+    def _union(self, schema: dict[str, Any], path: str) -> str:
         key = next(key for key in ("anyOf", "oneOf", "allOf") if key in schema)
         branches = schema[key]
         most = 1 if key == "allOf" else BRANCHES_MAX
         if not isinstance(branches, list) or not 1 <= len(branches) <= most:
-            _fail(at, f'"{key}" cannot be enforced unless it is a list of 1 to {most} schemas')
-        places = [f"{at}/{key}/{index}" for index in range(len(branches))]
-        names = [self._value(branch, place) for branch, place in zip(branches, places, strict=True)]
-        name = self._rule(" | ".join(names), at, names, key)
-        self._unions.append((name, at, key, branches))
+            _fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {most} schemas')
+        names = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
+        name = self._add_rule(" | ".join(names), path, names, key)
+        self._unions.append((name, path, key, branches))
         return name
 
     def _check_unions(self) -> None:
-        """See that branches of oneOf exclude each other, and bound how many of any are followed at once."""
-        together = set()
-        for name, at, key, branches in self._unions:
-            for (i, one), (j, other) in combinations(enumerate(branches), 2):
-                if key == "oneOf" and not exclude(one, other, self._follow):
-                    _fail(
-                        at, f'"oneOf" cannot be enforced: something may be valid by both branch {i} and {j}'
-                    )
-                if not part(one, other, self._follow):
-                    together.add(name)
-        if most_readings(self._parts, together, READINGS_MAX) > READINGS_MAX:
-            _fail("#", f"the same text could be of more than {READINGS_MAX} branches of unions in unions")
+        """Check that branches of oneOf are disjoint, and limit how many branches llama.cpp follows at once."""
+        overlapping = set()
+        for name, path, key, branches in self._unions:
+            for (i, left), (j, right) in combinations(enumerate(branches), 2):
+                if key == "oneOf" and not are_disjoint(left, right, self._resolve):
+                    _fail(path, f'"oneOf" cannot be enforced: a value may match both branch {i} and {j}')
+                if not differ_early(left, right, self._resolve):
+                    overlapping.add(name)
+        if max_parses(self._children, overlapping, PARSES_MAX) > PARSES_MAX:
+            _fail("#", f"a text may match more than {PARSES_MAX} branches of nested unions at once")
 
-    def _enum(self, schema: dict[str, Any], at: str) -> str:
+    def _enum(self, schema: dict[str, Any], path: str) -> str:
         values = [schema["const"]] if "const" in schema else schema["enum"]
         if not isinstance(values, list):
-            _fail(at, '"enum" must be a list')
-        types = _types(schema, at)
-        texts = dict.fromkeys(written(value) for value in values if any(_is(value, type_) for type_ in types))
+            _fail(path, '"enum" must be a list')
+        types = _types(schema, path)
+        texts = [compact_json(value) for value in values if any(_has_type(value, type_) for type_ in types)]
         if not texts:
-            _fail(at, f"no value given is {' or '.join(types)}")
-        return self._rule(choice([*texts]), at)
+            _fail(path, f"no listed value is {' or '.join(types)}")
+        return self._add_rule(string_choice([*dict.fromkeys(texts)]), path)
 
-    def _object(self, schema: dict[str, Any], at: str) -> str:
+    def _object(self, schema: dict[str, Any], path: str) -> str:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        others = schema.get("additionalProperties", "properties" not in schema)
+        additional = schema.get("additionalProperties", "properties" not in schema)
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            _fail(at, '"required" must be a list of names')
+            _fail(path, '"required" must be a list of names')
         if not isinstance(properties, dict):
-            _fail(at, '"properties" must be an object')
+            _fail(path, '"properties" must be an object')
         if unknown := [name for name in required if name not in properties]:
-            _fail(at, f'"required" cannot be enforced for {_shown(unknown[0])}, which is not in "properties"')
+            _fail(path, f'"required" cannot be enforced for {_excerpt(unknown[0])}, which "properties" lacks')
         if "properties" not in schema:
-            return self._map(others, at)
-        if others is not False:
-            _fail(at, '"additionalProperties" cannot be enforced beside "properties" unless it is false')
-        places = [f"{at}/properties/{name.replace('~', '~0').replace('/', '~1')}" for name in properties]
-        values = [self._value(value, place) for value, place in zip(properties.values(), places, strict=True)]
+            return self._map(additional, path)
+        if additional is not False:
+            _fail(path, '"additionalProperties" cannot be enforced with "properties" unless it is false')
+        paths = [f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}" for name in properties]
+        values = [self._visit(value, path) for value, path in zip(properties.values(), paths, strict=True)]
         members = [
-            (self._rule(f'{literal(written(name))} ":" space {value}', place), name in required)
-            for name, value, place in zip(properties, values, places, strict=True)
+            (self._add_rule(f'{literal(compact_json(name))} ":" space {value}', path), name in required)
+            for name, value, path in zip(properties, values, paths, strict=True)
         ]
-        return self._rule(self._members(members, at), at, values)
+        return self._add_rule(self._members(members, path), path, values)
 
-    def _members(self, members: list[tuple[str, bool]], at: str) -> str:
-        """An object of members in this order, each with whether it must be there."""
-        first = next((index for index, (_, needed) in enumerate(members) if needed), len(members) - 1)
-        following = [f'"," space {name}' if needed else f'("," space {name})?' for name, needed in members]
-        rest = " ".join(following[first + 1 :])
-        begins = [f"{name} {rest}" for name, _ in members[first : first + 1]]
+    def _members(self, members: list[tuple[str, bool]], path: str) -> str:
+        """Write an object with members in this order; each is a rule and whether it is required."""
+        first = next((index for index, (_, required) in enumerate(members) if required), len(members) - 1)
+        tail = [f'"," space {name}' if required else f'("," space {name})?' for name, required in members]
+        rest = " ".join(tail[first + 1 :])
+        alternatives = [f"{name} {rest}" for name, _ in members[first : first + 1]]
         for index in reversed(range(first)):
-            rest = self._rule(f"{following[index + 1]} {rest}", f"{at}-rest")
-            begins.append(f"{members[index][0]} {rest}")
-        optional = "" if any(needed for _, needed in members) else "?"
-        inside = f"(({' | '.join(begins[::-1])}) space){optional}" if begins else ""
+            rest = self._add_rule(f"{tail[index + 1]} {rest}", f"{path}-rest")
+            alternatives.append(f"{members[index][0]} {rest}")
+        optional = "" if any(required for _, required in members) else "?"
+        inside = f"(({' | '.join(alternatives[::-1])}) space){optional}" if alternatives else ""
         return f'"{{" space {inside} "}}"'
 
-    def _map(self, others: object, at: str) -> str:
-        """An object with any names."""
-        if others is False:
-            return self._rule('"{" space "}"', at)
-        value = self._value(others, f"{at}/additionalProperties")
-        member = self._rule(f'string ":" space {value}', at)
-        return self._rule(f'"{{" space ({member} ("," space {member})* space)? "}}"', at, [value])
+    def _map(self, additional: object, path: str) -> str:
+        """Write an object with arbitrary names."""
+        if additional is False:
+            return self._add_rule('"{" space "}"', path)
+        value = self._visit(additional, f"{path}/additionalProperties")
+        member = self._add_rule(f'string ":" space {value}', path)
+        return self._add_rule(f'"{{" space ({member} ("," space {member})* space)? "}}"', path, [value])
 
-    def _array(self, schema: dict[str, Any], at: str) -> str:
-        least, most = _range(schema, "minItems", "maxItems", at)
+    def _array(self, schema: dict[str, Any], path: str) -> str:
+        low, high = _length_bounds(schema, "minItems", "maxItems", path)
         items, prefix = schema.get("items", True), schema.get("prefixItems", [])
         if not isinstance(prefix, list):
-            _fail(at, '"prefixItems" must be a list')
-        names = [self._value(item, f"{at}/prefixItems/{index}") for index, item in enumerate(prefix)]
+            _fail(path, '"prefixItems" must be a list')
+        names = [self._visit(item, f"{path}/prefixItems/{index}") for index, item in enumerate(prefix)]
         if items is False:
-            most = len(names) if most is None else min(most, len(names))
-        if most is not None and least > most:
-            _fail(at, f"there are from {least} to {most} items")
-        item = None if items is False else self._value(items, f"{at}/items")
-        return self._rule(self._items(names, item, least, most), at, [*names, *([item] if item else [])])
+            high = len(names) if high is None else min(high, len(names))
+        if high is not None and low > high:
+            _fail(path, f"no array has from {low} to {high} items")
+        item = None if items is False else self._visit(items, f"{path}/items")
+        return self._add_rule(self._items(names, item, low, high), path, [*names, *([item] if item else [])])
 
-    def _items(self, names: list[str], item: str | None, least: int, most: int | None) -> str:
-        """An array of some first items, and of others that are alike if there are any."""
-        names = names[:most] if names or item is None else [item][:most]
+    def _items(self, prefix: list[str], item: str | None, low: int, high: int | None) -> str:
+        """Write an array: the prefix items, then any number of `item` within the bounds."""
+        prefix = prefix[:high] if prefix or item is None else [item][:high]
         inside = ""
-        if item is not None and most != len(names):
-            more = self._rule(f'"," space {item}', "#/more")
-            left = None if most is None else most - len(names)
-            inside = times(more, max(least - len(names), 0), left)
-        for index in reversed(range(len(names))):
-            inside = f'"," space {names[index]} {inside}' if index else f"{names[index]} {inside} space"
-            inside = f"({inside})?" if index >= least else inside
+        if item is not None and high != len(prefix):
+            more = self._add_rule(f'"," space {item}', "#/more")
+            most = None if high is None else high - len(prefix)
+            inside = repetition(more, max(low - len(prefix), 0), most)
+        for index in reversed(range(len(prefix))):
+            inside = f'"," space {prefix[index]} {inside}' if index else f"{prefix[index]} {inside} space"
+            inside = f"({inside})?" if index >= low else inside
         return f'"[" space {inside} "]"'
 
-    def _string(self, schema: dict[str, Any], at: str) -> str:
+    def _string(self, schema: dict[str, Any], path: str) -> str:
         keys = [key for key in KEYWORDS["string"] if key in schema]
-        if alone := [key for key in ("pattern", "format") if key in keys and len(keys) > 1]:
-            _fail(
-                at, f'"{alone[0]}" cannot be enforced beside "{next(key for key in keys if key != alone[0])}"'
-            )
+        for key in ("pattern", "format"):
+            if key in keys and len(keys) > 1:
+                other = next(other for other in keys if other != key)
+                _fail(path, f'"{key}" cannot be enforced together with "{other}"')
         if "format" in schema:
             if schema["format"] not in _FORMATS:
-                _fail(at, f'"format" cannot be enforced but for {", ".join(_FORMATS)}')
-            return self._rule(rf'"\"" {schema["format"]} "\""', at)
+                _fail(path, f'"format" can only be enforced for {", ".join(_FORMATS)}')
+            return self._add_rule(rf'"\"" {schema["format"]} "\""', path)
         if "pattern" in schema:
-            return self._rule(rf'"\"" {_pattern(schema["pattern"], at)} "\""', at)
-        least, most = _range(schema, "minLength", "maxLength", at)
-        return self._rule(rf'"\"" {times("char", least, most)} "\""', at) if keys else "string"
+            return self._add_rule(rf'"\"" {_pattern(schema["pattern"], path)} "\""', path)
+        low, high = _length_bounds(schema, "minLength", "maxLength", path)
+        return self._add_rule(rf'"\"" {repetition("char", low, high)} "\""', path) if keys else "string"
 
-    def _number(self, schema: dict[str, Any], at: str) -> str:
-        low, high = _bound(schema, "minimum", at), _bound(schema, "maximum", at)
+    def _number(self, schema: dict[str, Any], path: str) -> str:
+        low, high = _bound(schema, "minimum", path), _bound(schema, "maximum", path)
         if (low, high) == (None, None):
             return "number"
         if low is not None and high is not None and low > high:
-            _fail(at, f"there is no number from {low} to {high}")
-        return self._rule(numbers(low, high), at)
+            _fail(path, f"there is no number from {low} to {high}")
+        return self._add_rule(number_range(low, high), path)
 
-    def _integer(self, schema: dict[str, Any], at: str) -> str:
-        above, below = _bound(schema, "exclusiveMinimum", at), _bound(schema, "exclusiveMaximum", at)
-        lows = [_bound(schema, "minimum", at), None if above is None else above + 1]
-        highs = [_bound(schema, "maximum", at), None if below is None else below - 1]
+    def _integer(self, schema: dict[str, Any], path: str) -> str:
+        above, below = _bound(schema, "exclusiveMinimum", path), _bound(schema, "exclusiveMaximum", path)
+        lows = [_bound(schema, "minimum", path), None if above is None else above + 1]
+        highs = [_bound(schema, "maximum", path), None if below is None else below - 1]
         low = max((bound for bound in lows if bound is not None), default=None)
         high = min((bound for bound in highs if bound is not None), default=None)
         if (low, high) == (None, None):
             return "integer"
-        least, most = -INTEGER_MAX if low is None else low, INTEGER_MAX if high is None else high
-        if least > most:
-            _fail(at, f"there is no integer from {least} to {most}")
-        return self._rule(integers(least, most), at)
+        low, high = -INTEGER_MAX if low is None else low, INTEGER_MAX if high is None else high
+        if low > high:
+            _fail(path, f"there is no integer from {low} to {high}")
+        return self._add_rule(integer_range(low, high), path)
 
 
-_WHOLE = {
-    "$ref": _Writer._reference,
-    "anyOf": _Writer._union,
-    "oneOf": _Writer._union,
-    "allOf": _Writer._union,
-    "const": _Writer._enum,
-    "enum": _Writer._enum,
+# Keywords that stand alone: next to one of them only annotations are allowed, and `type` with enum and const.
+_EXCLUSIVE_KEYWORDS = {
+    "$ref": _SchemaCompiler._reference,
+    "anyOf": _SchemaCompiler._union,
+    "oneOf": _SchemaCompiler._union,
+    "allOf": _SchemaCompiler._union,
+    "const": _SchemaCompiler._enum,
+    "enum": _SchemaCompiler._enum,
 }
-_TYPED = {
-    "object": _Writer._object,
-    "array": _Writer._array,
-    "string": _Writer._string,
-    "number": _Writer._number,
-    "integer": _Writer._integer,
+_TYPE_VISITORS = {
+    "object": _SchemaCompiler._object,
+    "array": _SchemaCompiler._array,
+    "string": _SchemaCompiler._string,
+    "number": _SchemaCompiler._number,
+    "integer": _SchemaCompiler._integer,
     "boolean": lambda *_: "boolean",
     "null": lambda *_: "null",
 }
-_ENFORCED = {"type", *_WHOLE, *(key for keys in KEYWORDS.values() for key in keys)}
-_CLASSES = {
+_ENFORCED = {"type", *_EXCLUSIVE_KEYWORDS, *(key for keys in KEYWORDS.values() for key in keys)}
+_PYTHON_TYPES = {
     "object": dict,
     "array": list,
     "string": str,
@@ -353,52 +350,44 @@ _CLASSES = {
 }
 
 
-def _is(value: object, type_: str) -> bool:
-    return isinstance(value, _CLASSES[type_]) and (type_ == "boolean" or not isinstance(value, bool))
+def _has_type(value: object, type_: str) -> bool:
+    return isinstance(value, _PYTHON_TYPES[type_]) and (type_ == "boolean" or not isinstance(value, bool))
 
 
-def _types(schema: dict[str, Any], at: str) -> list[str]:
-    """The types that a schema names, or else those that its keywords are for, or else all."""
-    given = schema.get(
-        "type", [type_ for type_, keys in KEYWORDS.items() if not schema.keys().isdisjoint(keys)]
-    )
+def _types(schema: dict[str, Any], path: str) -> list[str]:
+    """The types that the schema names, else those that its keywords apply to, else all."""
+    implied = [type_ for type_, keys in KEYWORDS.items() if not schema.keys().isdisjoint(keys)]
+    given = schema.get("type", implied)
     types = [given] if isinstance(given, str) else given
-    if not isinstance(types, list) or not all(
-        isinstance(type_, str) and type_ in KEYWORDS for type_ in types
-    ):
-        _fail(at, f'"type" must be of {", ".join(KEYWORDS)}, not {_shown(given)}')
+    if not isinstance(types, list) or not all(isinstance(name, str) and name in KEYWORDS for name in types):
+        _fail(path, f'"type" must be one of {", ".join(KEYWORDS)}, not {_excerpt(given)}')
     if "type" in schema and (not types or len({*types}) < len(types)):
-        _fail(at, '"type" must name types, each once')
+        _fail(path, '"type" must list distinct types')
     types = types or [*KEYWORDS]
     return [type_ for type_ in types if type_ != "integer" or "number" not in types]
 
 
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _length_bounds(schema: dict[str, Any], low_key: str, high_key: str, path: str) -> tuple[int, int | None]:
+    for key in (low_key, high_key):
+        if key in schema and not (_has_type(schema[key], "integer") and 0 <= schema[key] <= REPEATS_MAX):
+            _fail(path, f'"{key}" must be an integer from 0 to {REPEATS_MAX}, not {_excerpt(schema[key])}')
+    low, high = schema.get(low_key, 0), schema.get(high_key)
+    if high is not None and low > high:
+        _fail(path, f'"{low_key}" is {low}, but "{high_key}" is {high}')
+    return low, high
 
 
-def _range(schema: dict[str, Any], low: str, high: str, at: str) -> tuple[int, int | None]:
-    """The bounds of a length."""
-    for key in (low, high):
-        if key in schema and not (_whole(schema[key]) and 0 <= schema[key] <= REPEATS_MAX):
-            _fail(at, f'"{key}" must be a whole number from 0 to {REPEATS_MAX}, not {_shown(schema[key])}')
-    least, most = schema.get(low, 0), schema.get(high)
-    if most is not None and least > most:
-        _fail(at, f'"{low}" is {least}, but "{high}" is {most}')
-    return least, most
-
-
-def _bound(schema: dict[str, Any], key: str, at: str) -> int | None:
+def _bound(schema: dict[str, Any], key: str, path: str) -> int | None:
     if key not in schema:
         return None
     value: int = schema[key]
-    if not (_whole(value) and abs(value) <= BOUND_MAX):
-        _fail(at, f'"{key}" must be a whole number up to {BOUND_MAX}, not {_shown(value)}')
+    if not (_has_type(value, "integer") and abs(value) <= BOUND_MAX):
+        _fail(path, f'"{key}" must be an integer from -{BOUND_MAX} to {BOUND_MAX}, not {_excerpt(value)}')
     return value
 
 
-def _pattern(pattern: object, at: str) -> str:
+def _pattern(pattern: object, path: str) -> str:
     try:
-        return pattern_gbnf(pattern if isinstance(pattern, str) else "")
+        return pattern_to_gbnf(pattern if isinstance(pattern, str) else "")
     except ValueError as error:
-        _fail(at, f'"pattern" cannot be enforced: {error}')
+        _fail(path, f'"pattern" cannot be enforced: {error}')

@@ -19,7 +19,7 @@ from ..profile import KV_TYPES
 from ..request import TokenLogprob
 from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .eval_callback import EmbeddingTap, EvalCallback, MatMulTap
-from .library import LOG, Array, NativeHandle, byte_pointer, logits_address
+from .library import LOG, Logits, NativeHandle, byte_pointer, logits_address
 from .model import LoraAdapter, Model
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
@@ -180,7 +180,7 @@ class Context(NativeHandle):
         self._handles.callback(COMPUTE_THREAD.detach, resting)
         self._batch = _Batch(room.batch)
         self._row: Any = ctypes.c_float * model.vocabulary_size
-        self._views: dict[int, Array] = {}  # by address: the library has its rows mostly where it had them
+        self._views: dict[int, Logits] = {}  # by address: the library has its rows mostly where it had them
         self._adapter: LoraAdapter | None = None
         self.apply(adapter)
 
@@ -253,7 +253,7 @@ class Context(NativeHandle):
         if not 0 <= slot < self.room.slots:
             raise RequestError(f"slot must be from 0 to {self.room.slots - 1}, not {slot}")
 
-    def logits_row(self, row: int) -> Array:
+    def logits_row(self, row: int) -> Logits:
         """The logits at a batch index that decode() gave, (vocab,): a view until the next decode()."""
         address = logits_address(self.handle, row)
         assert address, "the index is one that decode() returned"

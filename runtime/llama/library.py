@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...errors import RequestError
 
-Array = NDArray[np.float32]
+Logits = NDArray[np.float32]
 
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level

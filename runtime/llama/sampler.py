@@ -14,7 +14,7 @@ from ...errors import ModelFileError, RequestError
 from ..grammar.grammar import Grammar
 from ..request import Sampling
 from .context import Context
-from .library import LOG, Array, NativeHandle
+from .library import LOG, Logits, NativeHandle
 from .model import Model
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
@@ -101,7 +101,7 @@ class Constraint(NativeHandle):
         llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
         return token not in self._control and bool(one["logit"][0] == 0)
 
-    def choose(self, chain: Any, logits: Array) -> int:
+    def choose(self, chain: Any, logits: Logits) -> int:
         """Choose, by a chain of samplers, among the tokens that may come next.
 
         Args:

@@ -1,1 +1,1 @@
-"""The engine behind HTTP."""
+"""HTTP server in front of an engine."""

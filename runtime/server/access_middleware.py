@@ -1,4 +1,4 @@
-"""The gate that every request passes: whether it may come in, and what is counted of it."""
+"""ASGI middleware for access control: Host header check, API keys, response counting."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -11,74 +11,80 @@ from .api_keys import ApiKeys
 from .http_errors import HttpError
 from .metrics import Metrics
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_GUARDED = ("/v1/", "/metrics")  # what needs a key where there are keys; the rest tells nothing of anyone
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
+_PROTECTED_PATHS = ("/v1/", "/metrics")  # need a key if the server has keys; other paths are public
 
 
 class AccessMiddleware:
-    """Middleware that lets in who has a key, or came by a name of this machine."""
+    """Rejects requests with a foreign Host header or without a valid API key, and counts all responses."""
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, keys: ApiKeys | None, hosts: Collection[str] | None
+        self,
+        app: ASGIApp,
+        *,
+        metrics: Metrics,
+        keys: ApiKeys | None,
+        allowed_hosts: Collection[str] | None,
     ) -> None:
-        """Put a gate before an application.
+        """Wrap an application.
 
         Args:
-            app: what is behind it.
-            metrics: where responses are counted.
-            keys: of those who may come in; None lets in everyone.
-            hosts: the names by which the server may be asked for; None takes any. A page from elsewhere can
-                have its own name point to this machine, and reaches a server that answers to every name.
+            app: the application to protect.
+            metrics: counters for the responses.
+            keys: accepted API keys; None disables authentication.
+            allowed_hosts: accepted names in the Host header; None accepts any. The check prevents DNS
+                rebinding, where a foreign web page points its own domain name at this machine.
         """
-        self._app, self._metrics, self._keys, self._hosts = app, metrics, keys, hosts
+        self._app, self._metrics, self._keys, self._allowed_hosts = app, metrics, keys, allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or refuse it."""
+        """Forward the request to the application, or respond with an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
 
-        async def counted(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._metrics.count(_route(scope), message["status"])
+                self._metrics.count_response(_route_path(scope), message["status"])
                 MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         try:
-            check_access(scope, self._keys, self._hosts)
-        except HttpError as refusal:
-            await refusal.response()(scope, receive, counted)
+            check_access(scope, self._keys, self._allowed_hosts)
+        except HttpError as error:
+            await error.response()(scope, receive, send_counted)
         else:
-            await self._app(scope, receive, counted)
+            await self._app(scope, receive, send_counted)
 
 
-def check_access(scope: Scope, keys: ApiKeys | None, hosts: Collection[str] | None) -> None:
-    """Check whether a request may come in; see Gate.
+def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> None:
+    """Check the Host header and the API key of a request; see AccessMiddleware for the arguments.
 
     Raises:
-        RefusalError: it may not.
+        HttpError: 403 the host is not allowed, 401 the key is missing or wrong.
     """
     headers = dict(scope["headers"])
-    if hosts is not None and (host := _name(headers.get(b"host", b""))) not in hosts:
+    if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
         raise HttpError(
             403,
-            f"the host {host[:100]!r} is not a name of this server, which without an API key answers to "
-            f"{', '.join(hosts)} only",
+            f"host {host[:100]!r} is not allowed: a server without API keys accepts only "
+            f"{', '.join(allowed_hosts)}",
         )
-    if keys and scope["path"].startswith(_GUARDED) and not keys.hold(headers.get(b"authorization", b"")):
+    protected = scope["path"].startswith(_PROTECTED_PATHS)
+    if keys and protected and not keys.accepts(headers.get(b"authorization", b"")):
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
 
 
-def _route(scope: Scope) -> str:
-    """The path of the route that took a request, "other" if none did; starlette tells it since 1.7 only."""
-    taken = scope.get("endpoint")
+def _route_path(scope: Scope) -> str:
+    """Path pattern of the matched route, or "other"; starlette provides it in the scope only since 1.7."""
+    endpoint = scope.get("endpoint")
     routes = (route for route in scope["app"].routes if isinstance(route, Route))
-    return next((route.path for route in routes if route.endpoint == taken), "other")
+    return next((route.path for route in routes if route.endpoint == endpoint), "other")
 
 
-def _name(host: bytes) -> str:
-    """The name in a Host header, without its port."""
+def _hostname(host_header: bytes) -> str:
+    """Host name of a Host header, without the port."""
     try:
-        return (urlsplit(f"//{host.decode('latin-1')}").hostname or "").lower()
+        return (urlsplit(f"//{host_header.decode('latin-1')}").hostname or "").lower()
     except ValueError:
         return ""

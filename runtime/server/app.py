@@ -1,4 +1,4 @@
-"""The HTTP server's routes. They are thin: the engine does the work, the desk hands it in."""
+"""Starlette application: routes that parse a request, submit it to the engine and format the response."""
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,78 +18,77 @@ from ..answer import Answer
 from ..engine.engine import Options
 from ..engine.handle import Handle
 from ..engine.majority_vote import MajorityVote
-from . import static_files
 from .access_middleware import AccessMiddleware
 from .api import answer_api, openai_api
 from .api.openai_api import CompletionFormatter, ResponseFormatter
-from .api.openapi_document import Operation, document, operations
+from .api.openapi_document import Operation, openapi_document, operations
 from .api.request_body import read_body
 from .api_keys import ApiKeys
 from .engine_service import (
-    Disconnected,
     EngineService,
-    finished,
-    merged_pieces,
-    pieces,
-    voted_answer,
-    whole_answers,
+    collect_answers,
+    collect_vote,
+    ensure_completed,
+    merge_streams,
+    stream_pieces,
 )
-from .http_errors import KINDS, HttpError, http_error
-from .metrics import TEXT_TYPE
+from .http_errors import ERROR_TYPES, HttpError, to_http_error
+from .metrics import PROMETHEUS_TYPE
 from .request_limits import RequestLimits
-from .sse import DONE, EventStream, event
+from .sse import DONE_EVENT, EventStream, format_event
+from .static_files import page_routes
 
-_CLIENT_LEFT = 499  # nobody reads it; it is for the metrics
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only the metrics show it
 
 
 @dataclass
 class Server:
-    """The routes and what they have in common.
+    """Endpoints and their shared state.
 
     Attributes:
-        desk: where requests are handed in.
-        bounds: of requests.
-        created: when it began, in seconds of the epoch.
+        service: submits requests to the engine.
+        limits: limits of a request.
+        created: start time in Unix seconds, the `created` field of the models.
     """
 
-    desk: EngineService
-    bounds: RequestLimits
+    service: EngineService
+    limits: RequestLimits
     created: int = field(default_factory=lambda: int(time()))
 
     @cached_property
     def operations(self) -> dict[str, Operation]:
-        """What is served, by path."""
-        return {operation.path: operation for operation in operations(self.bounds)}
+        """API operations by path."""
+        return {operation.path: operation for operation in operations(self.limits)}
 
     async def chat(self, request: Request) -> Response:
-        """/v1/chat/completions."""
-        fields = await self._fields(request)
-        name, adapter = self.desk.model(fields["model"])
-        said, engine = openai_api.messages(fields), self.desk.engine
-        requests = await self.desk.prepare(
-            lambda: openai_api.chat_requests(fields, engine.conversation(said), adapter)
+        """POST /v1/chat/completions."""
+        fields = await self._read_fields(request)
+        name, adapter = self.service.resolve_model(fields["model"])
+        messages, engine = openai_api.chat_messages(fields), self.service.engine
+        requests = await self.service.run_in_thread(
+            lambda: openai_api.chat_requests(fields, engine.conversation(messages), adapter)
         )
-        form = ResponseFormatter(name, engine.model.piece, fields["n"])
-        return await self._generated(request, fields, form, self.desk.submit(requests))
+        formatter = ResponseFormatter(name, engine.model.piece, fields["n"])
+        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
 
     async def completion(self, request: Request) -> Response:
-        """/v1/completions."""
-        fields = await self._fields(request)
-        name, adapter = self.desk.model(fields["model"])
-        engine = self.desk.engine
+        """POST /v1/completions."""
+        fields = await self._read_fields(request)
+        name, adapter = self.service.resolve_model(fields["model"])
+        engine = self.service.engine
         prompts = [fields["prompt"]] if isinstance(fields["prompt"], str) else fields["prompt"]
-        if len(prompts) * fields["n"] > self.bounds.votes:
-            raise HttpError(400, f"prompts times n: at most {self.bounds.votes} answers at once", param="n")
-        requests = await self.desk.prepare(
+        if (count := len(prompts) * fields["n"]) > self.limits.votes:
+            raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
+        requests = await self.service.run_in_thread(
             lambda: openai_api.completion_requests(fields, [engine.plain(text) for text in prompts], adapter)
         )
-        form = CompletionFormatter(name, engine.model.piece, fields["n"])
-        return await self._generated(request, fields, form, self.desk.submit(requests))
+        formatter = CompletionFormatter(name, engine.model.piece, fields["n"])
+        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
 
     async def answer(self, request: Request) -> Response:
-        """/v1/answer."""
-        fields = await self._fields(request)
-        name, adapter = self.desk.model(fields["model"])
+        """POST /v1/answer."""
+        fields = await self._read_fields(request)
+        name, adapter = self.service.resolve_model(fields["model"])
         options = Options(
             system=fields["system"],
             max_tokens=fields["max_tokens"],
@@ -97,133 +96,133 @@ class Server:
             adapter=adapter,
         )
         if fields["votes"] > 1:
-            return await self._polled(request, fields, name, options)
-        asked = await self.desk.prepare(partial(self.desk.engine.request, fields["question"], **options))
-        handles = self.desk.submit([asked])
+            return await self._vote_response(request, fields, name, options)
+        prepare = partial(self.service.engine.request, fields["question"], **options)
+        handles = self.service.submit([await self.service.run_in_thread(prepare)])
         if fields["stream"]:
             return EventStream(self._answer_events(fields, handles[0], name), handles, "error")
-        ended = await whole_answers(request, handles)
-        if isinstance(ended, Disconnected) or ended[0].answer is None:
-            return Response(status_code=_CLIENT_LEFT)
-        self.desk.note(fields["question"], [ended[0].answer])
-        return JSONResponse(answer_api.answer_json(name, ended[0].answer))
+        await collect_answers(request, handles)
+        return self._answer_response(fields, handles[0].answer(), name)
 
     async def check(self, request: Request) -> Response:
-        """/v1/check."""
-        fields = await self._fields(request)
+        """POST /v1/check."""
+        fields = await self._read_fields(request)
         return JSONResponse(answer_api.check_claim(fields["claim"]))
 
     async def models(self, _: Request) -> Response:
-        """/v1/models."""
-        return JSONResponse(openai_api.model_list(self.desk.models, self.created))
+        """GET /v1/models."""
+        return JSONResponse(openai_api.model_list(self.service.models, self.created))
 
     async def model(self, request: Request) -> Response:
-        """/v1/models/NAME."""
-        name, _ = self.desk.model(request.path_params["model"])
+        """GET /v1/models/{model}."""
+        name, _ = self.service.resolve_model(request.path_params["model"])
         return JSONResponse(openai_api.model_entry(name, self.created))
 
     async def health(self, _: Request) -> Response:
-        """/health: whether the process is of use at all."""
-        return _state("failed" if self.desk.engine.closed else "ok", ok=not self.desk.engine.closed)
+        """GET /health: liveness."""
+        failed = self.service.engine.closed
+        return _status_response("failed" if failed else "ok", ok=not failed)
 
     async def ready(self, _: Request) -> Response:
-        """/ready: whether it takes work."""
-        return _state("ready" if self.desk.ready else "not ready", ok=self.desk.ready)
+        """GET /ready: readiness."""
+        return _status_response("ready" if self.service.ready else "not ready", ok=self.service.ready)
 
     async def metrics(self, _: Request) -> Response:
-        """/metrics."""
-        return Response(self.desk.metrics.text(), media_type=TEXT_TYPE)
+        """GET /metrics."""
+        return Response(self.service.metrics.render(), media_type=PROMETHEUS_TYPE)
 
     async def openapi(self, _: Request) -> Response:
-        """/openapi.json."""
-        return JSONResponse(document(self.operations.values()))
+        """GET /openapi.json."""
+        return JSONResponse(openapi_document(self.operations.values()))
 
-    async def _fields(self, request: Request) -> openai_api.Fields:
-        """The fields of a request's body, as its route has them."""
-        body = self.operations[request.scope["path"]].body
-        assert body is not None, "only routes with a body ask for its fields"
-        return await read_body(request, body, self.bounds.body_bytes)
+    async def _read_fields(self, request: Request) -> openai_api.Fields:
+        """Fields of the request body, validated against the schema of the route."""
+        schema = self.operations[request.scope["path"]].body
+        assert schema is not None, "the route has no body"
+        return await read_body(request, schema, self.limits.body_bytes)
 
-    async def _generated(
-        self, request: Request, fields: openai_api.Fields, form: ResponseFormatter, handles: Sequence[Handle]
+    async def _completion_response(
+        self,
+        request: Request,
+        fields: openai_api.Fields,
+        formatter: ResponseFormatter,
+        handles: Sequence[Handle],
     ) -> Response:
-        """The response of chats and completions, at once or as it comes."""
+        """Response of both OpenAI endpoints, whole or streamed."""
         prompt = fields.get("messages") or fields.get("prompt")
         if fields["stream"]:
-            with_usage = bool((fields["stream_options"] or {}).get("include_usage"))
-            return EventStream(self._chunks(prompt, form, handles, with_usage), handles)
-        ended = await whole_answers(request, handles)
-        if isinstance(ended, Disconnected):
-            return Response(status_code=_CLIENT_LEFT)
-        self.desk.note(prompt, [piece.answer for piece in ended if piece.answer])
-        return JSONResponse(form.whole(ended))
+            include_usage = bool((fields["stream_options"] or {}).get("include_usage"))
+            return EventStream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
+        pieces = await collect_answers(request, handles)
+        self.service.log_answers(prompt, [piece.answer for piece in pieces if piece.answer])
+        return JSONResponse(formatter.response(pieces))
 
-    async def _chunks(
-        self, prompt: object, form: ResponseFormatter, handles: Sequence[Handle], with_usage: bool
+    async def _chunk_events(
+        self, prompt: object, formatter: ResponseFormatter, handles: Sequence[Handle], include_usage: bool
     ) -> AsyncIterator[str]:
         answers: dict[int, Answer] = {}
-        begun: set[int] = set()
-        more = {"usage": None} if with_usage else {}
-        async for number, piece in merged_pieces(handles):
+        started: set[int] = set()
+        usage = {"usage": None} if include_usage else {}
+        async for index, piece in merge_streams(handles):
             if piece.answer:
-                answers[number] = piece.answer
-            yield event({**form.chunk(number, piece, first=number not in begun), **more})
-            begun.add(number)
-        ended = [answers[number] for number in sorted(answers)]
-        if with_usage:
-            yield event(form.last(ended))
-        yield DONE
-        self.desk.note(prompt, ended)
+                answers[index] = piece.answer
+            yield format_event({**formatter.chunk(index, piece, first=index not in started), **usage})
+            started.add(index)
+        ordered = [answers[index] for index in sorted(answers)]
+        if include_usage:
+            yield format_event(formatter.usage_chunk(ordered))
+        yield DONE_EVENT
+        self.service.log_answers(prompt, ordered)
 
-    async def _polled(
+    async def _vote_response(
         self, request: Request, fields: openai_api.Fields, model: str, options: Options
     ) -> Response:
-        """The response to a question that has several answers, of which one wins."""
-        ask = partial(self.desk.engine.poll, fields["question"], fields["votes"], **options)
-        poll = await self.desk.prepare(ask)
-        self.desk.watch(poll.handles)
+        """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
+        poll = partial(self.service.engine.poll, fields["question"], fields["votes"], **options)
+        vote = await self.service.run_in_thread(poll)
+        self.service.track(vote.handles)
         if fields["stream"]:
-            return EventStream(self._poll_events(fields, poll, model), poll.handles, "error")
-        answer = await voted_answer(request, poll)
-        if isinstance(answer, Disconnected):
-            return Response(status_code=_CLIENT_LEFT)
-        self.desk.note(fields["question"], [answer])
+            return EventStream(self._vote_events(fields, vote, model), vote.handles, "error")
+        return self._answer_response(fields, await collect_vote(request, vote), model)
+
+    def _answer_response(self, fields: openai_api.Fields, answer: Answer, model: str) -> Response:
+        self.service.log_answers(fields["question"], [answer])
         return JSONResponse(answer_api.answer_json(model, answer))
 
     async def _answer_events(
         self, fields: openai_api.Fields, handle: Handle, model: str
     ) -> AsyncIterator[str]:
-        async for name, data in answer_api.answer_events(pieces(handle), model):
-            yield event(data, name)
-        self.desk.note(fields["question"], [handle.answer()])
+        async for name, data in answer_api.answer_events(stream_pieces(handle), model):
+            yield format_event(data, name)
+        self.service.log_answers(fields["question"], [handle.answer()])
 
-    async def _poll_events(
-        self, fields: openai_api.Fields, poll: MajorityVote, model: str
+    async def _vote_events(
+        self, fields: openai_api.Fields, vote: MajorityVote, model: str
     ) -> AsyncIterator[str]:
-        answer = finished(await poll)
-        yield event(answer_api.answer_json(model, answer), "answer")
-        self.desk.note(fields["question"], [answer])
+        answer = ensure_completed(await vote)
+        yield format_event(answer_api.answer_json(model, answer), "answer")
+        self.service.log_answers(fields["question"], [answer])
 
 
-def application(
-    desk: EngineService,
-    bounds: RequestLimits,
+def create_app(
+    service: EngineService,
+    limits: RequestLimits,
     *,
     keys: ApiKeys | None = None,
-    hosts: Collection[str] | None = None,
+    allowed_hosts: Collection[str] | None = None,
     origins: Sequence[str] = (),
 ) -> Starlette:
-    """The whole application.
+    """Create the application: API routes, web page, middleware and error handlers.
 
     Args:
-        desk: where requests are handed in.
-        bounds: of requests.
-        keys: those that open it; None lets in everyone.
-        hosts: the names by which it may be asked for; None takes any.
-        origins: whose pages may use it, as "https://example.org"; "*" is all.
+        service: submits requests to the engine.
+        limits: limits of a request.
+        keys: accepted API keys; None disables authentication.
+        allowed_hosts: accepted names in the Host header; None accepts any.
+        origins: origins allowed by CORS, for example "https://example.org"; "*" allows all.
     """
-    server = Server(desk, bounds)
-    gate = Middleware(AccessMiddleware, metrics=desk.metrics, keys=keys, hosts=hosts)
+    server = Server(service, limits)
+    access = Middleware(AccessMiddleware, metrics=service.metrics, keys=keys, allowed_hosts=allowed_hosts)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
@@ -231,38 +230,37 @@ def application(
         allow_headers=["Authorization", "Content-Type"],
         expose_headers=["Retry-After"],
     )
-    routes = [
-        Route(served.route, getattr(server, served.name), methods=[served.method])
-        for served in server.operations.values()
+    api_routes = [
+        Route(operation.route, getattr(server, operation.name), methods=[operation.method])
+        for operation in server.operations.values()
     ]
-    application = Starlette(
-        routes=[*routes, *static_files.routes()],
-        middleware=[cors, gate] if origins else [gate],
+    app = Starlette(
+        routes=[*api_routes, *page_routes()],
+        middleware=[cors, access] if origins else [access],
         exception_handlers={
-            ThirteenError: _refused,
-            HTTPException: _not_routed,
-            ClientDisconnect: _left,
-            Exception: _refused,
+            HTTPException: _handle_http_exception,
+            ClientDisconnect: _handle_disconnect,
+            ThirteenError: _handle_error,
+            Exception: _handle_error,
         },
     )
-    application.router.redirect_slashes = False  # a path that is not served is not, with a slash or without
-    return application
+    app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
+    return app
 
 
-async def _refused(_: Request, error: Exception) -> Response:
-    return http_error(error).response()
+async def _handle_error(_: Request, error: Exception) -> Response:
+    return to_http_error(error).response()
 
 
-async def _not_routed(request: Request, error: Exception) -> Response:
+async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = error.status_code if error.status_code in KINDS else 400
-    told = HttpError(status, f"{request.method} {request.url.path}: {error.detail}")
-    return told.response(error.headers)
+    status = error.status_code if error.status_code in ERROR_TYPES else 400
+    return HttpError(status, f"{request.method} {request.url.path}: {error.detail}").response(error.headers)
 
 
-async def _left(_: Request, __: Exception) -> Response:
-    return Response(status_code=_CLIENT_LEFT)
+async def _handle_disconnect(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_CLOSED_REQUEST)
 
 
-def _state(status: str, *, ok: bool) -> Response:
+def _status_response(status: str, *, ok: bool) -> Response:
     return JSONResponse({"status": status}, 200 if ok else 503)

@@ -1,10 +1,8 @@
-"""The process that listens: a socket, its end by a signal, and what is still running then."""
+"""uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected."""
 
-import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from time import monotonic
 from types import FrameType
 
@@ -16,52 +14,53 @@ from .engine_service import EngineService
 from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .timeout_protocol import TimeoutProtocol
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-
-def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address; nobody can connect before something listens.
+def bind_socket(host: str, port: int) -> socket.socket:
+    """Bind a TCP socket; it accepts no connections until it listens.
 
     Raises:
-        RequestError: it is not an address of this machine, or taken.
+        RequestError: the address is not local or already in use.
     """
-    with ExitStack() as undo:
+    with ExitStack() as on_error:
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
                 host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
-            # With its protocol named, asyncio knows it for TCP, and sends what is there without delay.
-            bound = undo.enter_context(socket.socket(family, kind, protocol))
+            # asyncio sets TCP_NODELAY only on sockets created with an explicit protocol.
+            bound = on_error.enter_context(socket.socket(family, kind, protocol))
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             bound.bind(address)
         except (OSError, UnicodeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise RequestError(f"{host} port {port}: {reason}") from None
-        undo.pop_all()
+        on_error.pop_all()
     return bound
 
 
 class DrainServer(uvicorn.Server):
-    """uvicorn, which on a signal still listens, refusing work, until what runs has ended or its time is up.
+    """uvicorn server with graceful drain.
+
+    After the first signal it still listens, but rejects new requests with 503. It exits when all running
+    requests have finished or after `limits.drain_s`. A second signal aborts them at once.
 
     Attributes:
-        ended_by: the first signal.
+        exit_signal: the first signal received, or None.
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        desk: EngineService,
-        bounds: RequestLimits,
-        listening: Callable[[], None] | None = None,
+        service: EngineService,
+        limits: RequestLimits,
+        on_listening: Callable[[], None] | None = None,
     ) -> None:
-        """Prepare to listen.
+        """Configure the server.
 
         Args:
-            app: what answers.
-            desk: where requests are handed in.
-            bounds: of connections.
-            listening: called when connections and signals are taken in.
+            app: the application to serve.
+            service: tracks the running requests.
+            limits: limits of connections.
+            on_listening: called when the server accepts connections and handles signals.
         """
         super().__init__(
             uvicorn.Config(
@@ -76,52 +75,39 @@ class DrainServer(uvicorn.Server):
                 proxy_headers=False,
                 limit_concurrency=CONNECTIONS_MAX,
                 h11_max_incomplete_event_size=HEADER_BYTES_MAX,
-                timeout_keep_alive=bounds.idle_s,
+                timeout_keep_alive=limits.idle_s,
                 timeout_graceful_shutdown=CLOSING_S,
             )
         )
-        self._desk, self._drain_s = desk, bounds.drain_s
-        self._listening = listening
+        self._service, self._drain_s = service, limits.drain_s
+        self._on_listening = on_listening
         self._deadline = 0.0
-        self.ended_by: int | None = None
+        self.exit_signal: int | None = None
 
     def drain(self) -> None:
-        """Take no more work, and end when what runs has ended or its time is up."""
+        """Reject new requests and exit when the running ones have finished or their time is up."""
         self._deadline = monotonic() + self._drain_s
-        self._desk.draining = True
+        self._service.draining = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start listening."""
         await super().startup(sockets)
-        if self._listening:
-            self._listening()
+        if self._on_listening:
+            self._on_listening()
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end now; uvicorn asks ten times a second."""
-        if self._desk.draining and not self.should_exit:
-            late = monotonic() >= self._deadline
-            if late:
-                self._desk.abort()
-            self.should_exit = late or self._desk.idle
+        """Whether to exit now; uvicorn calls this ten times per second."""
+        if self._service.draining and not self.should_exit:
+            timed_out = monotonic() >= self._deadline
+            if timed_out:
+                self._service.abort_all()
+            self.should_exit = timed_out or self._service.idle
         return await super().on_tick(counter)
 
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Drain on a signal, and end at once on a second one."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self.handle_exit) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Take in a signal."""
-        if self.ended_by is None:
-            self.ended_by = sig
+        """Drain on the first signal, abort on the second."""
+        if self.exit_signal is None:
+            self.exit_signal = sig
             self.drain()
         else:
             self._deadline = 0.0

@@ -1,13 +1,13 @@
-"""The desk between HTTP and the engine: which model is meant, whether work is taken, what has been taken."""
+"""Service between the HTTP routes and the engine: model names, submission, tracking, drain and abort."""
 
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
 from ..answer import Answer
@@ -22,19 +22,14 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """The client has hung up."""
-
-
 class EngineService:
-    """Where requests are handed in.
+    """Submits requests to an engine and tracks them until they finish.
 
     Attributes:
-        engine: what answers.
-        models: the engine's adapters by the names that clients have for the models; the first is the default.
-        metrics: what is counted.
-        draining: whether no more work is taken.
+        engine: the engine that runs the requests.
+        models: engine adapter of each served model name; the first model is the default.
+        metrics: Prometheus counters.
+        draining: whether the server is shutting down and rejects new requests.
     """
 
     def __init__(self, engine: Engine, models: Mapping[str, str], *, log_prompts: bool = False) -> None:
@@ -44,30 +39,30 @@ class EngineService:
         if log_prompts and not _log.handlers:
             _log.addHandler(logging.StreamHandler())
             _log.setLevel(logging.INFO)
-        self._open: set[Handle] = set()
-        # A template is run by one thread, so that it does not hold up the loop; its bounds are the process's.
-        self._thread = CapacityLimiter(1)
+        self._unfinished: set[Handle] = set()
+        # Chat templates run off the event loop, one at a time: their memory limit is process-wide.
+        self._prompt_thread = CapacityLimiter(1)
 
     @property
     def ready(self) -> bool:
-        """Whether work is taken."""
+        """Whether new requests are accepted."""
         return not self.draining and not self.engine.closed
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being answered."""
-        return not self._open
+        """Whether all submitted requests have finished."""
+        return not self._unfinished
 
-    def abort(self) -> None:
-        """End all that is being answered."""
-        for handle in list(self._open):
+    def abort_all(self) -> None:
+        """Abort all unfinished requests."""
+        for handle in list(self._unfinished):
             handle.abort()
 
-    def model(self, name: str | None) -> tuple[str, str]:
-        """A model's name, that of the default if None is given, and the adapter that it stands for.
+    def resolve_model(self, name: str | None) -> tuple[str, str]:
+        """Name and engine adapter of a model; None is the default model.
 
         Raises:
-            RefusalError: there is none of this name.
+            HttpError: 404 there is no such model.
         """
         if name is None:
             name = next(iter(self.models))
@@ -77,140 +72,132 @@ class EngineService:
             )
         return name, self.models[name]
 
-    async def prepare(self, work: Callable[[], T]) -> T:
-        """Have prompts made by a thread, one after the other.
+    async def run_in_thread(self, prepare: Callable[[], T]) -> T:
+        """Run blocking prompt preparation (chat template, tokenizer) in a worker thread, one call at a time.
 
         Raises:
-            RefusalError: no work is taken.
+            HttpError: 503 the server accepts no new requests.
         """
         if not self.ready:
-            raise HttpError(503, "the server is ending" if self.draining else "the engine has failed")
-        return await to_thread.run_sync(work, limiter=self._thread)
+            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
+        return await to_thread.run_sync(prepare, limiter=self._prompt_thread)
 
     def submit(self, requests: Sequence[Request]) -> list[Handle]:
-        """Hand in some requests: all, or none.
+        """Submit requests to the engine: all of them, or none if it raises.
 
         Raises:
-            RequestError: one cannot be run.
-            BusyError: there is no place for them.
+            RequestError: a request is invalid for this engine.
+            BusyError: the queue is full.
         """
         handles = self.engine.submit_all(requests)
-        self.watch(handles)
+        self.track(handles)
         return handles
 
-    def watch(self, handles: Sequence[Handle]) -> None:
-        """Count some answers when they end, and know of them until then."""
+    def track(self, handles: Sequence[Handle]) -> None:
+        """Include requests in `idle`, `abort_all()` and the metrics."""
         for handle in handles:
-            self._open.add(handle)
-            handle.when_done(self._ended)
+            self._unfinished.add(handle)
+            handle.when_done(self._on_done)
 
-    def note(self, prompt: object, answers: Sequence[Answer]) -> None:
-        """Log what was asked and answered, if that is wanted."""
+    def log_answers(self, prompt: object, answers: Sequence[Answer]) -> None:
+        """Log a prompt and its answers if the service was created with `log_prompts`."""
         if self._log_prompts:
             _log.info(json.dumps({"prompt": prompt, "answers": [answer.text for answer in answers]}))
 
-    def _ended(self, handle: Handle) -> None:
-        self._open.discard(handle)
+    def _on_done(self, handle: Handle) -> None:
+        self._unfinished.discard(handle)
         self.metrics.count_answer(handle)
 
 
-def finished(answer: Answer) -> Answer:
-    """An answer that has come to its end.
+def ensure_completed(answer: Answer) -> Answer:
+    """Return the answer unless a shutdown aborted it.
 
     Raises:
-        RefusalError: it was ended because the server ends.
+        HttpError: 503 the answer was aborted.
     """
     if answer.stop_reason is StopReason.ABORTED:
-        raise HttpError(503, "the server is ending")
+        raise HttpError(503, "the server is shutting down")
     return answer
 
 
-async def pieces(handle: Handle) -> AsyncIterator[Piece]:
-    """The pieces of an answer.
+async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
+    """Pieces of an answer as they are generated.
 
     Raises:
-        RefusalError: it was ended because the server ends.
+        HttpError: 503 the answer was aborted.
     """
     async for piece in handle:
         if piece.answer:
-            finished(piece.answer)
+            ensure_completed(piece.answer)
         yield piece
 
 
-async def merged_pieces(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
-    """The pieces of several answers as they come, each with the number of its answer."""
-    if len(handles) == 1:  # as mostly: no task and no queue between the engine and the client
-        async for piece in pieces(handles[0]):
+async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
+    """Pieces of several answers in order of arrival, each with the index of its answer."""
+    if len(handles) == 1:  # the common case needs no task and no queue
+        async for piece in stream_pieces(handles[0]):
             yield 0, piece
         return
-    news: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
-    async def follow(number: int, handle: Handle) -> None:
+    async def forward(index: int, handle: Handle) -> None:
         try:
-            async for piece in pieces(handle):
-                news.put_nowait((number, piece))
-        except Exception as failure:
-            news.put_nowait(failure)
+            async for piece in stream_pieces(handle):
+                queue.put_nowait((index, piece))
+        except Exception as error:
+            queue.put_nowait(error)
 
-    tasks = [asyncio.create_task(follow(*numbered)) for numbered in enumerate(handles)]
+    tasks = [asyncio.create_task(forward(index, handle)) for index, handle in enumerate(handles)]
     try:
-        left = len(tasks)
-        while left:
-            came = await news.get()
-            if isinstance(came, Exception):
-                raise came
-            left -= came[1].answer is not None
-            yield came
+        unfinished = len(tasks)
+        while unfinished:
+            item = await queue.get()
+            if isinstance(item, Exception):
+                raise item
+            unfinished -= item[1].answer is not None
+            yield item
     finally:
         for task in tasks:
             task.cancel()
 
 
-async def whole_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece] | Disconnected:
-    """All answers, each as one piece, unless the client hangs up before, or the server ends them.
+async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
+    """Wait for all answers; each is returned as one piece.
 
     Raises:
-        RefusalError: the answers were ended because the server ends.
+        ClientDisconnect: the client disconnected first.
+        HttpError: 503 an answer was aborted.
     """
-    ends = await unless_disconnected(request, asyncio.gather(*handles), handles)
-    if isinstance(ends, Disconnected):
-        return ends
-    for answer in ends:
-        finished(answer)
-    return [await _all_of(handle) for handle in handles]
+    for answer in await abort_on_disconnect(request, asyncio.gather(*handles), handles):
+        ensure_completed(answer)
+    return [await anext(aiter(handle)) for handle in handles]  # all are done: the first piece is everything
 
 
-async def voted_answer(request: HttpRequest, poll: MajorityVote) -> Answer | Disconnected:
-    """The answer that wins; see whole_answers()."""
-    answer = await unless_disconnected(request, asyncio.ensure_future(_waited(poll)), poll.handles)
-    return answer if isinstance(answer, Disconnected) else finished(answer)
+async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
+    """Wait for the winning answer; raises as collect_answers() does."""
+    return ensure_completed(await abort_on_disconnect(request, vote, vote.handles))
 
 
-async def unless_disconnected(
-    request: HttpRequest, work: "asyncio.Future[T]", handles: Sequence[Handle]
-) -> T | Disconnected:
-    """Wait for some work, or end it when the client hangs up."""
-    gone = asyncio.ensure_future(_left(request))
+async def abort_on_disconnect(request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]) -> T:
+    """Wait for a result, and abort the requests when the client disconnects first.
+
+    Raises:
+        ClientDisconnect: the client disconnected.
+    """
+    finished = asyncio.ensure_future(result)
+    disconnected = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        return work.result() if work.done() else Disconnected()
+        await asyncio.wait((finished, disconnected), return_when=asyncio.FIRST_COMPLETED)
+        if not finished.done():
+            raise ClientDisconnect
+        return finished.result()
     finally:
-        gone.cancel()
-        work.cancel()
+        disconnected.cancel()
+        finished.cancel()
         for handle in handles:
             handle.abort()
 
 
-async def _left(request: HttpRequest) -> None:
+async def _wait_for_disconnect(request: HttpRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-async def _waited(poll: MajorityVote) -> Answer:
-    return await poll
-
-
-async def _all_of(handle: Handle) -> Piece:
-    async for piece in handle:
-        return piece  # everything is there, so the first piece is the last
-    raise AssertionError("an answer has a piece")

@@ -1,4 +1,4 @@
-"""What the server will not do for a client, told in OpenAI's shape of an error."""
+"""HTTP error responses in the format of the OpenAI API."""
 
 import logging
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from starlette.responses import JSONResponse
 
 from ...errors import BusyError, PromptLengthError, RequestError, ThirteenError
 
-MESSAGE_MAX = 600  # characters; a client's own words come back in it
-RETRY_S = 1  # after which a client that found no place may ask again: some answer has ended by then
+MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
+RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
 
 _log = logging.getLogger(__name__)
 
-# The type and code of each status, as OpenAI's clients know them; a refusal may have a more telling code.
-KINDS = {
+# Error type and default code of each status, as OpenAI's clients expect them.
+ERROR_TYPES = {
     400: ("invalid_request_error", "invalid_request"),
     401: ("invalid_request_error", "invalid_api_key"),
     403: ("invalid_request_error", "forbidden"),
@@ -28,49 +28,50 @@ KINDS = {
 }
 _HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
-    **{code: {"Retry-After": str(RETRY_S)} for code in (429, 503)},
+    **{status: {"Retry-After": str(RETRY_AFTER_S)} for status in (429, 503)},
 }
 
 
 class HttpError(ThirteenError):
-    """A request over HTTP that is not carried out.
+    """An error that is sent to the client as an HTTP response.
 
     Attributes:
-        status: of the response.
-        message: what is wrong and where.
-        code: a word for it that a program can compare.
-        param: the field that is meant, if it is one.
+        status: HTTP status code.
+        code: machine-readable error code; by default that of the status.
+        param: name of the invalid field, if any.
     """
 
     def __init__(self, status: int, message: str, *, code: str = "", param: str | None = None) -> None:
         super().__init__(message)
         self.status = status
-        self.param = None if param is None else _readable(param)
-        self.code = code or KINDS[status][1]
+        self.param = None if param is None else _replace_surrogates(param)
+        self.code = code or ERROR_TYPES[status][1]
 
     @property
     def message(self) -> str:
-        """In one line, and of characters that every client can read."""
-        line = " ".join(_readable(str(self)).split())
-        return line if len(line) <= MESSAGE_MAX else f"{line[:MESSAGE_MAX]}…"
+        """The message as one line of valid UTF-8, truncated to MESSAGE_CHARS_MAX."""
+        line = " ".join(_replace_surrogates(str(self)).split())
+        return line if len(line) <= MESSAGE_CHARS_MAX else f"{line[:MESSAGE_CHARS_MAX]}…"
 
     @property
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The error, as JSON has it."""
-        kind, _ = KINDS[self.status]
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        """JSON body of the response."""
+        error_type, _ = ERROR_TYPES[self.status]
+        return {
+            "error": {"message": self.message, "type": error_type, "param": self.param, "code": self.code}
+        }
 
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """The response that tells of it."""
+        """HTTP response with these headers and those of the status."""
         return JSONResponse(self.body, self.status, {**_HEADERS.get(self.status, {}), **(headers or {})})
 
 
-def _readable(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def http_error(error: BaseException) -> HttpError:
-    """What to tell a client of an error: all of what it can mend, and of others only that they happened."""
+def to_http_error(error: BaseException) -> HttpError:
+    """Convert an exception for the client; the details of an internal error go only to the log."""
     if isinstance(error, HttpError):
         return error
     if isinstance(error, BusyError):
@@ -80,4 +81,4 @@ def http_error(error: BaseException) -> HttpError:
     if isinstance(error, RequestError):
         return HttpError(400, str(error))
     _log.error("failed: %s", error, exc_info=None if isinstance(error, ThirteenError) else error)
-    return HttpError(500, "the server failed at this; its log tells more")
+    return HttpError(500, "internal server error; see the server's log")

@@ -1,26 +1,26 @@
-"""What one client may ask of the server at most, so that there is always something left for the others."""
+"""Limits of a single client's use of the server."""
 
 from dataclasses import dataclass, replace
 from typing import Self
 
 from ..request import check_integer
 
-CONNECTIONS_MAX = 512  # open at once; each is a file, of which a process commonly has 1,024
-HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand
-CLOSING_S = 5  # for what has been answered to reach its clients, once the server ends
+CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
+HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand bytes
+CLOSING_S = 5  # time to send finished responses during shutdown
 
 
 @dataclass(frozen=True, slots=True)
 class RequestLimits:
-    """The bounds of requests and connections.
+    """Limits of requests and connections.
 
     Attributes:
-        body_bytes: of a request's body.
-        max_tokens: of one answer; see within().
-        votes: the most votes, or choices, of one request.
-        idle_s: seconds in which a request must have come whole, a client must have read what was sent to it,
-            and after which a connection without either is closed.
-        drain_s: seconds that running answers have to finish when the server is told to end.
+        body_bytes: maximum size of a request body.
+        max_tokens: maximum completion tokens of one answer; see for_context().
+        votes: maximum answers of one request: votes, choices, or prompts times choices.
+        idle_s: maximum time in seconds to receive a whole request, to send any part of a response, and to
+            keep an idle connection open.
+        drain_s: time in seconds for running answers to finish when the server shuts down.
     """
 
     body_bytes: int = 1 << 20
@@ -30,15 +30,10 @@ class RequestLimits:
     drain_s: int = 30
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("max_tokens", 1),
-            ("body_bytes", 1),
-            ("votes", 1),
-            ("idle_s", 1),
-            ("drain_s", 0),
-        ):
-            check_integer(name, getattr(self, name), least)
+        for name in ("max_tokens", "body_bytes", "votes", "idle_s"):
+            check_integer(name, getattr(self, name), 1)
+        check_integer("drain_s", self.drain_s, 0)
 
-    def within(self, context: int) -> Self:
-        """The same, with no more tokens than a context holds."""
+    def for_context(self, context: int) -> Self:
+        """The limits with max_tokens capped at the context length."""
         return replace(self, max_tokens=min(self.max_tokens, context))

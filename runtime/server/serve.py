@@ -1,4 +1,4 @@
-"""`thirteen serve`: a model behind HTTP, from its file to the end of the process."""
+"""Runs the HTTP server for `thirteen serve`: listen address, served models, and the server loop."""
 
 import ipaddress
 from collections.abc import Callable, Mapping, Sequence
@@ -8,27 +8,27 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ..request import BASE
-from .access_middleware import LOOPBACK
+from .access_middleware import LOOPBACK_HOSTS
 from .api_keys import ApiKeys
-from .app import application
-from .drain_server import DrainServer, bind
+from .app import create_app
+from .drain_server import DrainServer, bind_socket
 from .engine_service import EngineService
 from .request_limits import RequestLimits
 
 
 @dataclass(frozen=True, slots=True)
 class ListenConfig:
-    """Where a server listens, and to whom.
+    """Listen address and access rules.
 
     Attributes:
-        host: an address or name of this machine.
-        port: 0 takes a free one.
-        keys: of those who may ask; None is everyone.
-        insecure: whether everyone may ask from other machines too.
-        origins: the web origins whose pages may ask.
+        host: local address or host name.
+        port: TCP port; 0 picks a free one.
+        keys: accepted API keys; None disables authentication.
+        insecure: whether other machines may connect without a key.
+        origins: origins allowed by CORS.
 
     Raises:
-        RequestError: other machines could ask without a key.
+        RequestError: other machines could connect without a key.
     """
 
     host: str
@@ -40,61 +40,63 @@ class ListenConfig:
     def __post_init__(self) -> None:
         if not (self.loopback or self.keys or self.insecure):
             raise RequestError(
-                f"{self.host} is reached from other machines: give --api-key-file, or --insecure to let "
-                "everyone ask"
+                f"{self.host} accepts connections from other machines: give --api-key-file, or --insecure to "
+                "serve without keys"
             )
 
     @property
     def loopback(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can connect."""
         try:
             return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
 
     @property
-    def hosts(self) -> tuple[str, ...] | None:
-        """The names by which it may be asked for; None where a key, or nothing, protects it."""
-        return tuple(dict.fromkeys((*LOOPBACK, self.host))) if self.loopback and not self.keys else None
+    def allowed_hosts(self) -> tuple[str, ...] | None:
+        """Accepted names in the Host header; None accepts any, because keys or nothing protect the server."""
+        return tuple(dict.fromkeys((*LOOPBACK_HOSTS, self.host))) if self.loopback and not self.keys else None
 
 
-def url(host: str, port: int) -> str:
-    """Where a server at an address is."""
+def base_url(host: str, port: int) -> str:
+    """URL of a server; an IPv6 address is put in brackets."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def model_names(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
-    """The engine's adapters by the names of the models that clients see; the base comes first.
+def served_models(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
+    """Engine adapter of each served model name: the base model first, then one model per adapter.
 
     Raises:
-        RequestError: two have the same name.
+        RequestError: an adapter has the name of the base model.
     """
     if name in adapters:
-        raise RequestError(f"--adapter {name}: the model itself has this name (see --name)")
+        raise RequestError(f"--adapter {name}: the base model already has this name; see --name")
     return {name: BASE, **{adapter: adapter for adapter in adapters}}
 
 
-def serve(
-    desk: EngineService, doorway: ListenConfig, bounds: RequestLimits, listening: Callable[[str], None]
+def run_server(
+    service: EngineService, listen: ListenConfig, limits: RequestLimits, on_listening: Callable[[str], None]
 ) -> int | None:
-    """Serve until a signal comes, and then until what runs has ended or its time is up.
+    """Serve until a signal arrives, then drain.
 
     Args:
-        desk: what answers.
-        doorway: where to listen.
-        bounds: of requests.
-        listening: called with the address once it can be connected to.
+        service: submits requests to the engine.
+        listen: listen address and access rules.
+        limits: limits of requests and connections.
+        on_listening: called with the server's URL when it accepts connections.
 
     Returns:
-        The signal.
+        The signal that ended the server.
 
     Raises:
-        RequestError: the address is not one of this machine, or taken.
+        RequestError: the address is not local or already in use.
     """
-    bounds = bounds.within(desk.engine.context)
-    app = application(desk, bounds, keys=doorway.keys, hosts=doorway.hosts, origins=doorway.origins)
-    with bind(doorway.host, doorway.port) as bound:
-        address = url(*bound.getsockname()[:2])
-        listener = DrainServer(app, desk, bounds, partial(listening, address))
-        listener.run([bound])
-    return listener.ended_by
+    limits = limits.for_context(service.engine.context)
+    app = create_app(
+        service, limits, keys=listen.keys, allowed_hosts=listen.allowed_hosts, origins=listen.origins
+    )
+    with bind_socket(listen.host, listen.port) as bound:
+        url = base_url(*bound.getsockname()[:2])
+        server = DrainServer(app, service, limits, partial(on_listening, url))
+        server.run([bound])
+    return server.exit_signal

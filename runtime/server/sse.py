@@ -1,4 +1,4 @@
-"""Server-sent events: answers as they come."""
+"""Server-sent events (SSE)."""
 
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -8,32 +8,31 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.handle import Handle
-from .http_errors import http_error
+from .http_errors import to_http_error
 
-EVENTS_TYPE = "text/event-stream"
-DONE = "data: [DONE]\n\n"
+EVENT_STREAM_TYPE = "text/event-stream"
+DONE_EVENT = "data: [DONE]\n\n"
 
 
-def event(data: Any, name: str = "") -> str:
-    """An event with some JSON, under a name if there is one."""
+def format_event(data: Any, name: str = "") -> str:
+    """Format JSON data as an event, with an optional event name."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return f"event: {name}\ndata: {text}\n\n" if name else f"data: {text}\n\n"
 
 
 class EventStream(StreamingResponse):
-    """A response that sends events; however it ends, the answers that it tells of end with it."""
+    """SSE response that aborts its requests when it ends, also when the client disconnects."""
 
-    def __init__(self, events: AsyncIterator[str], handles: Sequence[Handle], error: str = "") -> None:
-        """Prepare to send.
+    def __init__(self, events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> None:
+        """Create the response.
 
         Args:
-            events: each as event() gives it; a failure becomes one more, and the last.
-            handles: of the answers.
-            error: the name of the event of a failure, if that has one.
+            events: formatted events; an exception is sent as the last event.
+            handles: requests to abort at the end.
+            error_name: event name of an error, if any.
         """
-        # A proxy in between is not to hold events back.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(_with_failure(events, error), headers=headers, media_type=EVENTS_TYPE)
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
+        super().__init__(_with_error_event(events, error_name), headers=headers, media_type=EVENT_STREAM_TYPE)
         self._handles = handles
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,9 +44,9 @@ class EventStream(StreamingResponse):
                 handle.abort()
 
 
-async def _with_failure(events: AsyncIterator[str], name: str) -> AsyncIterator[str]:
+async def _with_error_event(events: AsyncIterator[str], name: str) -> AsyncIterator[str]:
     try:
-        async for told in events:
-            yield told
-    except Exception as failure:
-        yield event(http_error(failure).body, name)
+        async for event in events:
+            yield event
+    except Exception as error:
+        yield format_event(to_http_error(error).body, name)

@@ -1,4 +1,4 @@
-"""The page at `/`: the files of the folder `page`, and the headers under which a browser shows them."""
+"""Routes of the web page at `/`: the files of the folder `page`, with security headers."""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -10,16 +10,16 @@ from starlette.routing import Route
 
 _FOLDER = Path(__file__).with_name("page")
 _INDEX = "index.html"
-_TYPES = {
+_MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-FILES = tuple(sorted(file for file in _FOLDER.iterdir() if file.suffix in _TYPES))
+PAGE_FILES = tuple(sorted(file for file in _FOLDER.iterdir() if file.suffix in _MEDIA_TYPES))
 
-# Nothing from elsewhere, nothing inline, no frames: even if a text became markup, it could do nothing.
-_POLICY = {
+# Only same-origin files, no inline code, no frames: defence in depth in case model output became markup.
+_CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
@@ -30,32 +30,34 @@ _POLICY = {
     "frame-ancestors": "'none'",
 }
 _HEADERS = {
-    "Content-Security-Policy": "; ".join(f"{kind} {source}" for kind, source in _POLICY.items()),
+    "Content-Security-Policy": "; ".join(
+        f"{directive} {source}" for directive, source in _CONTENT_SECURITY_POLICY.items()
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # kept, but its ETag is asked for each time: there may be a new version
+    "Cache-Control": "no-cache",  # browsers cache the file and revalidate its ETag on each use
 }
 
 
-def routes() -> list[Route]:
-    """The routes of the page and of all that it loads: `/`, `/page.css`, `/page.js`, … None needs a key."""
+def page_routes() -> list[Route]:
+    """Routes of the page and its files: `/`, `/page.css`, `/page.js` and so on. None needs an API key."""
     return [
-        Route("/" if file.name == _INDEX else f"/{file.name}", _sender(file), include_in_schema=False)
-        for file in FILES
+        Route("/" if file.name == _INDEX else f"/{file.name}", _file_endpoint(file), include_in_schema=False)
+        for file in PAGE_FILES
     ]
 
 
-def _sender(file: Path) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint that sends a file, read once, or 304 to a browser that has it."""
+def _file_endpoint(file: Path) -> Callable[[Request], Awaitable[Response]]:
+    """Endpoint that serves a file from memory, or 304 if the browser's copy is current."""
     content = file.read_bytes()
-    tag = f'"{sha256(content).hexdigest()[:32]}"'
-    headers = _HEADERS | {"ETag": tag}
+    etag = f'"{sha256(content).hexdigest()[:32]}"'
+    headers = _HEADERS | {"ETag": etag}
 
-    async def send(request: Request) -> Response:
-        if tag in request.headers.get("If-None-Match", ""):
+    async def serve_file(request: Request) -> Response:
+        if etag in request.headers.get("If-None-Match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(content, headers=headers, media_type=_TYPES[file.suffix])
+        return Response(content, headers=headers, media_type=_MEDIA_TYPES[file.suffix])
 
-    return send
+    return serve_file

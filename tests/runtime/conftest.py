@@ -12,7 +12,7 @@ from thirteen.runtime.engine.engine import Engine
 
 from .fakes import fakes
 from .server import serving
-from .server.serving import Served, served
+from .server.serving import RunningServer, serve_engine
 
 LAYERS, EMBEDDING, FEED_FORWARD, HEADS, KEY_HEADS, HEAD, CONTEXT = 2, 64, 96, 4, 2, 16, 256
 CONTROL = ("<|bos|>", "<|im_start|>", "<|im_end|>")
@@ -126,16 +126,16 @@ def smollm2() -> Path:
 
 
 @pytest.fixture(scope="module")
-def smollm2_server(smollm2: Path) -> Iterator[Served]:
+def smollm2_server(smollm2: Path) -> Iterator[RunningServer]:
     """SmolLM2 behind HTTP, by the name "smollm2"."""
-    with serving.opened(smollm2) as engine, served(engine, name="smollm2") as server:
+    with serving.open_engine(smollm2) as engine, serve_engine(engine, name="smollm2") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def tiny_server(tiny: Path) -> Iterator[Served]:
+def tiny_server(tiny: Path) -> Iterator[RunningServer]:
     """The tiny random model behind HTTP, by the name "tiny"."""
-    with serving.opened(tiny, context=256) as engine, served(engine, name="tiny") as server:
+    with serving.open_engine(tiny, context=256) as engine, serve_engine(engine, name="tiny") as server:
         yield server
 
 

@@ -17,7 +17,7 @@ from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 from ..runtime.conftest import tensors
-from ..runtime.server.page_server import served
+from ..runtime.server.page_server import serve_app
 from ..runtime.server.test_page import PALE
 from .arithmetic_vectors import FILE, vectors
 
@@ -90,7 +90,7 @@ def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[s
 @pytest.fixture
 def server(small: Path) -> Iterator[Server]:
     faulty = Faulty(small)
-    with served(faulty) as address:
+    with serve_app(faulty) as address:
         yield address, faulty
 
 
@@ -139,7 +139,7 @@ def test_the_model_answers_online_then_offline_and_nothing_leaves_the_device(
     folder = tmp_path / "site"
     write_site(smollm2, folder, wllama, name="smollm2")
     faulty = Faulty(folder)
-    with served(faulty) as address:
+    with serve_app(faulty) as address:
         page = ready(visit(address))
         assert page.evaluate("crossOriginIsolated")
         expect(page.locator("#stored")).to_contain_text("works without a network")
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_run_is_a_sentence(
     part.write_bytes(b"GGUF" + bytes(100))
     page_model["parts"][0]["sha256"] = sha256(part.read_bytes()).hexdigest()
     (folder / "model.json").write_text(json.dumps(page_model))
-    with served(isolated_app(folder)) as address:
+    with serve_app(isolated_app(folder)) as address:
         expect(visit(address).get_by_role("alert")).to_contain_text(
             "could not be loaded", timeout=PATIENCE_MS
         )

@@ -13,7 +13,7 @@ from thirteen.web.site import PART_BYTES, write_site
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
-from ..runtime.server.page_server import served
+from ..runtime.server.page_server import serve_app
 
 ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
 
@@ -74,7 +74,7 @@ def test_bad_input_is_an_error(tmp_path, tiny, not_a_model, monkeypatch):
         write_site(not_a_model, tmp_path / "site", ENGINE)
     with pytest.raises(RequestError, match="context"):
         write_site(tiny, tmp_path / "site", ENGINE, context=0)
-    monkeypatch.setattr("thirteen.web.site.FILE_MAX", 1000)
+    monkeypatch.setattr("thirteen.web.site.FILE_BYTES_MAX", 1000)
     with pytest.raises(ModelFileError, match="at most 1000"):
         write_site(tiny, tmp_path / "site", ENGINE)
     assert not (tmp_path / "site").exists()
@@ -94,7 +94,7 @@ def test_only_the_pinned_archive_is_taken(tmp_path, monkeypatch):
 
 
 def test_the_folder_is_served_with_the_headers_that_threads_need(site):
-    with served(isolated_app(site)) as address:
+    with serve_app(isolated_app(site)) as address:
         page = httpx.get(f"{address}/")
         assert page.status_code == 200
         assert page.headers["cross-origin-opener-policy"] == "same-origin"

@@ -1,1 +1,1 @@
-"""The formats of the HTTP API: request bodies, response shapes, and the OpenAPI document made of them."""
+"""Formats of the HTTP API: request bodies, responses and the OpenAPI document."""

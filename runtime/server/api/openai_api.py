@@ -1,4 +1,4 @@
-"""OpenAI's chats and completions: from the fields of a body to requests, from answers to its shapes."""
+"""OpenAI chat and text completions: engine requests from body fields, responses from answers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,65 +17,71 @@ from ..http_errors import HttpError
 
 Fields = Mapping[str, Any]
 Json = dict[str, Any]
-TokenBytes = Callable[[int], bytes]  # the bytes of a token
 
-_LEAST_LOGPROB = -9999.0  # OpenAI's word for what is all but impossible; JSON has no infinity
-_FINISH = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
+_FINGERPRINT = f"thirteen-{version('thirteen')}"
+_LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
+_FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
 
-def messages(fields: Fields) -> list[Message]:
-    """The conversation in a chat's body; what developers say is what templates call system."""
+def chat_messages(fields: Fields) -> list[Message]:
+    """Messages of a chat request; the role "developer" is "system" in chat templates."""
     return [
-        Message("system" if said["role"] == "developer" else said["role"], _said(said["content"]))
-        for said in fields["messages"]
+        Message(
+            "system" if message["role"] == "developer" else message["role"],
+            _content_text(message["content"]),
+        )
+        for message in fields["messages"]
     ]
 
 
-def _said(content: str | Sequence[Fields]) -> str:
+def _content_text(content: str | Sequence[Fields]) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def grammar(fields: Fields) -> Grammar | None:
-    """What a chat's response_format wants the answer to follow.
+def response_grammar(fields: Fields) -> Grammar | None:
+    """Grammar for the `response_format` of a chat request.
 
     Raises:
-        RequestError: its schema is wrong, or cannot be enforced.
-        RefusalError: the schema is missing, or has nothing to do with the type.
+        RequestError: the schema is invalid or cannot be enforced.
+        HttpError: 400 the schema is missing, or the type takes no schema.
     """
-    wish = fields["response_format"]
-    if wish is None:
+    response_format = fields["response_format"]
+    if response_format is None:
         return None
-    if (wish["json_schema"] is None) == (wish["type"] == "json_schema"):
+    if (response_format["json_schema"] is None) == (response_format["type"] == "json_schema"):
         raise HttpError(
             400,
-            "response_format: json_schema is for the type json_schema, which needs it",
+            "response_format: json_schema is required for the type json_schema and not allowed otherwise",
             param="response_format.json_schema",
         )
-    if wish["type"] == "text":
+    if response_format["type"] == "text":
         return None
-    return from_schema({"type": "object"} if wish["type"] == "json_object" else wish["json_schema"]["schema"])
+    if response_format["type"] == "json_object":
+        return from_schema({"type": "object"})
+    return from_schema(response_format["json_schema"]["schema"])
 
 
 def chat_requests(fields: Fields, prompt: tuple[int, ...], adapter: str) -> list[Request]:
-    """The requests of a chat's body: as many as it wants answers.
+    """Engine requests of a chat request: `n` for its prompt.
 
     Raises:
-        RequestError: what it wants cannot be done; see grammar().
+        RequestError: a field is invalid for the engine.
+        HttpError: 400 fields contradict each other; see also response_grammar().
     """
     if fields["top_logprobs"] is not None and not fields["logprobs"]:
-        raise HttpError(400, "top_logprobs is for logprobs: true", param="top_logprobs")
-    most = fields["max_completion_tokens"]
+        raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
+    max_tokens = fields["max_completion_tokens"]
     return _requests(
-        fields if most is None else {**fields, "max_tokens": most},
+        fields if max_tokens is None else {**fields, "max_tokens": max_tokens},
         [prompt],
         adapter,
         logprobs=(fields["top_logprobs"] or 0) if fields["logprobs"] else None,
-        grammar=grammar(fields),
+        grammar=response_grammar(fields),
     )
 
 
 def completion_requests(fields: Fields, prompts: Sequence[tuple[int, ...]], adapter: str) -> list[Request]:
-    """The requests of a completion's body: for each of its prompts, as many as it wants answers."""
+    """Engine requests of a text completion request: `n` for each prompt; raises as chat_requests() does."""
     return _requests(fields, prompts, adapter, logprobs=fields["logprobs"], grammar=None)
 
 
@@ -88,7 +94,7 @@ def _requests(
     grammar: Grammar | None,
 ) -> list[Request]:
     if fields["stream_options"] is not None and not fields["stream"]:
-        raise HttpError(400, "stream_options is for stream: true", param="stream_options")
+        raise HttpError(400, "stream_options requires stream: true", param="stream_options")
     return [
         Request(
             prompt,
@@ -106,7 +112,7 @@ def _requests(
 
 
 def _samplings(fields: Fields) -> list[Sampling]:
-    """One for each answer, with a seed of its own."""
+    """Sampling of each of the `n` answers; they differ in the seed."""
     sampling = Sampling(
         fields["temperature"] or 0.0,
         fields["top_k"],
@@ -121,108 +127,115 @@ def _samplings(fields: Fields) -> list[Sampling]:
 
 @dataclass(frozen=True)
 class ResponseFormatter:
-    """The shape that answers come in: that of chats, or below that of completions.
+    """Formats chat completions; CompletionFormatter formats text completions.
 
     Attributes:
-        model: its name.
-        spell: gives the bytes of a token.
-        choices: how many answers each prompt has.
+        model: model name.
+        token_bytes: returns the bytes of a token id.
+        choices: answers per prompt.
+        id: id of the response.
+        created: Unix time of the response.
     """
 
     model: str
-    spell: TokenBytes
+    token_bytes: Callable[[int], bytes]
     choices: int
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time()))
-    whole_kind = "chat.completion"
-    chunk_kind = "chat.completion.chunk"
+    response_type = "chat.completion"
+    chunk_type = "chat.completion.chunk"
 
-    def whole(self, pieces: Sequence[Piece]) -> Json:
-        """The object that has all answers; each is one piece."""
+    def response(self, pieces: Sequence[Piece]) -> Json:
+        """Response with all answers, each given as one piece."""
         answers = [piece.answer for piece in pieces if piece.answer]
         return {
-            **self._head(self.whole_kind),
+            **self._header(self.response_type),
             "choices": [self._choice(index, piece) for index, piece in enumerate(pieces)],
-            "usage": usage(answers, self.choices),
+            "usage": usage_json(answers, self.choices),
         }
 
     def chunk(self, index: int, piece: Piece, *, first: bool) -> Json:
-        """The object that has one more piece of an answer."""
-        return {**self._head(self.chunk_kind), "choices": [self._part(index, piece, first=first)]}
+        """Stream chunk with one piece of an answer."""
+        return {**self._header(self.chunk_type), "choices": [self._chunk_choice(index, piece, first=first)]}
 
-    def last(self, answers: Sequence[Answer]) -> Json:
-        """The object that ends a stream, with the usage."""
-        return {**self._head(self.chunk_kind), "choices": [], "usage": usage(answers, self.choices)}
+    def usage_chunk(self, answers: Sequence[Answer]) -> Json:
+        """Last chunk of a stream, with the usage and no choices."""
+        return {**self._header(self.chunk_type), "choices": [], "usage": usage_json(answers, self.choices)}
 
-    def _head(self, kind: str) -> Json:
+    def _header(self, object_type: str) -> Json:
         return {
             "id": self.id,
-            "object": kind,
+            "object": object_type,
             "created": self.created,
             "model": self.model,
             "system_fingerprint": _FINGERPRINT,
         }
 
     def _choice(self, index: int, piece: Piece) -> Json:
-        said = {"role": "assistant", "content": piece.text, "refusal": None}
-        return {"index": index, "message": said, **self._about(piece)}
+        message = {"role": "assistant", "content": piece.text, "refusal": None}
+        return {"index": index, "message": message, **self._finish(piece)}
 
-    def _part(self, index: int, piece: Piece, *, first: bool) -> Json:
-        said = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
-        return {"index": index, "delta": said, **self._about(piece)}
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
+        return {"index": index, "delta": delta, **self._finish(piece)}
 
-    def _about(self, piece: Piece) -> Json:
-        finish = _FINISH[piece.answer.stop_reason] if piece.answer else None
-        return {"logprobs": self._logprobs(piece.logprobs), "finish_reason": finish}
+    def _finish(self, piece: Piece) -> Json:
+        reason = _FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
+        logprobs = self._logprobs(piece.logprobs) if piece.logprobs else None
+        return {"logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json | None:
-        if not logprobs:
-            return None
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
         content = [
             {
-                **self._token(of.token, of.logprob),
-                "top_logprobs": [self._token(*other) for other in of.top],
+                **self._token_logprob(entry.token, entry.logprob),
+                "top_logprobs": [self._token_logprob(*top) for top in entry.top],
             }
-            for of in logprobs
+            for entry in logprobs
         ]
         return {"content": content, "refusal": None}
 
-    def _token(self, token: int, logprob: float) -> Json:
-        spelt = self.spell(token)
-        return {"token": _text(spelt), "logprob": max(logprob, _LEAST_LOGPROB), "bytes": list(spelt)}
+    def _token_logprob(self, token: int, logprob: float) -> Json:
+        data = self.token_bytes(token)
+        return {"token": _token_text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
 
 
 @dataclass(frozen=True)
 class CompletionFormatter(ResponseFormatter):
-    """The shape of completions."""
+    """Formats text completions."""
 
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
-    whole_kind = "text_completion"
-    chunk_kind = "text_completion"
+    response_type = "text_completion"
+    chunk_type = "text_completion"
 
     def _choice(self, index: int, piece: Piece) -> Json:
-        return {"index": index, "text": piece.text, **self._about(piece)}
+        return {"index": index, "text": piece.text, **self._finish(piece)}
 
-    def _part(self, index: int, piece: Piece, *, first: bool) -> Json:
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         return self._choice(index, piece)
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json | None:
-        if not logprobs:
-            return None
-        tokens = [_text(self.spell(of.token)) for of in logprobs]
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+        tokens = [_token_text(self.token_bytes(entry.token)) for entry in logprobs]
         return {
             "tokens": tokens,
-            "token_logprobs": [max(of.logprob, _LEAST_LOGPROB) for of in logprobs],
+            "token_logprobs": [max(entry.logprob, _LOGPROB_MIN) for entry in logprobs],
             "top_logprobs": [
-                {_text(self.spell(token)): max(value, _LEAST_LOGPROB) for token, value in of.top}
-                for of in logprobs
+                {
+                    _token_text(self.token_bytes(token)): max(logprob, _LOGPROB_MIN)
+                    for token, logprob in entry.top
+                }
+                for entry in logprobs
             ],
-            "text_offset": [sum(map(len, tokens[:at])) for at in range(len(tokens))],
+            "text_offset": [sum(map(len, tokens[:index])) for index in range(len(tokens))],
         }
 
 
-def usage(answers: Sequence[Answer], choices: int) -> Json:
-    """The tokens of some answers, of which so many in a row have their prompt in common."""
+def _token_text(data: bytes) -> str:
+    """Text of a token; an incomplete UTF-8 sequence becomes U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+def usage_json(answers: Sequence[Answer], choices: int) -> Json:
+    """Usage of a response: the prompt counts once for its `choices` consecutive answers."""
     prompt = sum(answer.usage.prompt_tokens for answer in answers[::choices])
     completion = sum(answer.usage.completion_tokens for answer in answers)
     cached = sum(answer.usage.cached_tokens for answer in answers[::choices])
@@ -235,18 +248,10 @@ def usage(answers: Sequence[Answer], choices: int) -> Json:
 
 
 def model_list(names: Iterable[str], created: int) -> Json:
-    """The list of models."""
+    """Response of /v1/models."""
     return {"object": "list", "data": [model_entry(name, created) for name in names]}
 
 
 def model_entry(name: str, created: int) -> Json:
-    """One model of that list."""
+    """Response of /v1/models/{model}."""
     return {"id": name, "object": "model", "created": created, "owned_by": "thirteen"}
-
-
-def _text(spelt: bytes) -> str:
-    """A token's text; where it is part of a character, the bytes say what it is."""
-    return spelt.decode("utf-8", "replace")
-
-
-_FINGERPRINT = f"thirteen-{version('thirteen')}"

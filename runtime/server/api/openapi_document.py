@@ -1,132 +1,122 @@
-"""What the server serves, as a table; the routes and the OpenAPI document are made of it."""
+"""Table of API operations, from which the routes and the OpenAPI document are built."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from ..http_errors import KINDS
-from ..metrics import TEXT_TYPE
+from ..http_errors import ERROR_TYPES
+from ..metrics import PROMETHEUS_TYPE
 from ..request_limits import RequestLimits
-from ..sse import EVENTS_TYPE
+from ..sse import EVENT_STREAM_TYPE
 from . import schemas
 from .request_body import JSON_TYPE, Schema
 
-_BODIED = (400, 413, 415, 422)  # what any request with a body can meet
-_ANSWERED = (*_BODIED, 404, 429, 500, 503)  # and one that the engine is to answer
+_BODY_ERRORS = (400, 413, 415, 422)
+_ENGINE_ERRORS = (*_BODY_ERRORS, 404, 429, 500, 503)
 
-_MEANINGS = {
-    400: "The body is not JSON, or what it asks for cannot be done.",
+_ERROR_DESCRIPTIONS = {
+    400: "The body is not JSON, or the request cannot be carried out.",
     401: "The API key is missing or wrong.",
-    403: "The Host header has a name that is not the server's.",
+    403: "The Host header does not name this server.",
     404: "There is no such model or path.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    422: "A field is not supported, missing, or not what it must be.",
-    429: "There is no place for another request; Retry-After says when to ask again.",
-    500: "The server has failed at this.",
-    503: "The server is ending.",
+    415: "The content type is not JSON.",
+    422: "A field is unsupported, missing or invalid.",
+    429: "The queue is full; Retry-After gives the seconds to wait.",
+    500: "Internal server error.",
+    503: "The server is shutting down.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A path that is served.
+    """An operation of the API.
 
     Attributes:
         method: GET or POST.
-        path: as OpenAPI writes it.
-        name: of what serves it, in server.py.
-        summary: what it does.
-        answer: what a success carries, None if it is text.
-        refusals: with what statuses it may refuse, beside those of the gate.
-        body: what a request carries, {} if nothing.
-        streams: whether it can answer by events.
-        guarded: whether it needs a key where there are keys.
+        path: path in OpenAPI syntax.
+        name: operationId, and the name of the endpoint method of app.Server.
+        summary: one sentence for the document.
+        response: schema of the successful response; None is Prometheus text.
+        errors: error statuses, apart from those of the access middleware.
+        body: schema of the request body, if any.
+        streams: whether the response can be an event stream.
+        requires_key: whether it needs an API key if the server has keys.
     """
 
     method: str
     path: str
     name: str
     summary: str
-    answer: Schema | None
-    refusals: tuple[int, ...] = ()
+    response: Schema | None
+    errors: tuple[int, ...] = ()
     body: Schema | None = None
     streams: bool = False
-    guarded: bool = True
+    requires_key: bool = True
 
     @property
     def route(self) -> str:
-        """The path as Starlette writes it: names of models may have slashes."""
+        """Path in Starlette syntax; model names may contain slashes."""
         return self.path.replace("{model}", "{model:path}")
 
 
-def operations(bounds: RequestLimits) -> tuple[Operation, ...]:
-    """All that is served."""
-    chat, completion, question = schemas.chat(bounds), schemas.completion(bounds), schemas.question(bounds)
+_get = partial(Operation, "GET")
+_post = partial(Operation, "POST")
+_generate = partial(_post, errors=_ENGINE_ERRORS, streams=True)
+
+
+def operations(limits: RequestLimits) -> tuple[Operation, ...]:
+    """All operations; the limits are part of the request schemas."""
     return (
-        Operation(
-            "POST",
+        _generate(
             "/v1/chat/completions",
             "chat",
             "Answer a conversation.",
             schemas.CHAT_COMPLETION,
-            _ANSWERED,
-            chat,
-            streams=True,
+            body=schemas.chat_request(limits),
         ),
-        Operation(
-            "POST",
+        _generate(
             "/v1/completions",
             "completion",
-            "Go on with a text.",
+            "Complete a text.",
             schemas.COMPLETION,
-            _ANSWERED,
-            completion,
-            streams=True,
+            body=schemas.completion_request(limits),
         ),
-        Operation(
-            "POST",
+        _generate(
             "/v1/answer",
             "answer",
-            "Answer a question, with its value and its equations checked.",
+            "Answer a question, with its final value and its equations checked.",
             schemas.ANSWER,
-            _ANSWERED,
-            question,
-            streams=True,
+            body=schemas.answer_request(limits),
         ),
-        Operation(
-            "POST",
+        _post(
             "/v1/check",
             "check",
-            "Check a claim of arithmetic, with no model.",
-            schemas.CHECKED,
-            _BODIED,
-            schemas.CLAIM,
+            "Check an arithmetic claim, without a model.",
+            schemas.CHECK_RESULT,
+            _BODY_ERRORS,
+            schemas.CHECK_REQUEST,
         ),
-        Operation("GET", "/v1/models", "models", "List the models.", schemas.MODELS),
-        Operation("GET", "/v1/models/{model}", "model", "Tell of one.", schemas.MODEL, (404,)),
-        Operation(
-            "GET",
-            "/health",
-            "health",
-            "Whether the server is of use at all.",
-            schemas.STATE,
-            (503,),
-            guarded=False,
-        ),
-        Operation("GET", "/ready", "ready", "Whether it takes work.", schemas.STATE, (503,), guarded=False),
-        Operation("GET", "/metrics", "metrics", "Counters for Prometheus.", None),
-        Operation("GET", "/openapi.json", "openapi", "This document.", {"type": "object"}, guarded=False),
+        _get("/v1/models", "models", "List the models.", schemas.MODELS),
+        _get("/v1/models/{model}", "model", "Describe a model.", schemas.MODEL, (404,)),
+        _get("/health", "health", "Check liveness.", schemas.STATUS, (503,), requires_key=False),
+        _get("/ready", "ready", "Check readiness.", schemas.STATUS, (503,), requires_key=False),
+        _get("/metrics", "metrics", "Prometheus metrics.", None),
+        _get("/openapi.json", "openapi", "This document.", {"type": "object"}, requires_key=False),
     )
 
 
-def document(operations: Iterable[Operation]) -> dict[str, Any]:
-    """The OpenAPI document of some operations."""
+def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
+    """OpenAPI 3.1 document of the operations."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Thirteen", "version": version("thirteen")},
-        "paths": {of.path: {of.method.lower(): _described(of)} for of in operations},
+        "paths": {
+            operation.path: {operation.method.lower(): _operation_object(operation)}
+            for operation in operations
+        },
         "components": {
             "schemas": {"Error": schemas.ERROR},
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -134,35 +124,38 @@ def document(operations: Iterable[Operation]) -> dict[str, Any]:
     }
 
 
-def _described(operation: Operation) -> dict[str, Any]:
-    gate = (403, 401) if operation.guarded else (403,)
-    told: dict[str, Any] = {
+def _operation_object(operation: Operation) -> dict[str, Any]:
+    access_errors = (403, 401) if operation.requires_key else (403,)
+    statuses = sorted({*access_errors, *operation.errors})
+    result: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "responses": {
-            "200": {"description": "Done.", "content": _content(operation)},
-            **{str(status): _refusal(status, operation) for status in sorted({*gate, *operation.refusals})},
+            "200": {"description": "Success.", "content": _success_content(operation)},
+            **{str(status): _error_response(status, operation) for status in statuses},
         },
     }
-    if operation.guarded:
-        told["security"] = [{"key": []}, {}]  # a server without keys lets in everyone
+    if operation.requires_key:
+        result["security"] = [{"key": []}, {}]  # {}: a server without keys needs none
     if operation.body is not None:
-        told["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": operation.body}}}
+        result["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": operation.body}}}
     if "{model}" in operation.path:
-        told["parameters"] = [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]
-    return told
+        result["parameters"] = [
+            {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
+    return result
 
 
-def _content(operation: Operation) -> dict[str, Any]:
-    if operation.answer is None:
-        return {TEXT_TYPE: {"schema": {"type": "string"}}}
-    events = {EVENTS_TYPE: {"schema": schemas.EVENT}} if operation.streams else {}
-    return {JSON_TYPE: {"schema": operation.answer}, **events}
+def _success_content(operation: Operation) -> dict[str, Any]:
+    if operation.response is None:
+        return {PROMETHEUS_TYPE: {"schema": {"type": "string"}}}
+    events = {EVENT_STREAM_TYPE: {"schema": schemas.EVENT}} if operation.streams else {}
+    return {JSON_TYPE: {"schema": operation.response}, **events}
 
 
-def _refusal(status: int, operation: Operation) -> dict[str, Any]:
-    assert status in KINDS
+def _error_response(status: int, operation: Operation) -> dict[str, Any]:
+    assert status in ERROR_TYPES
     schema: Schema = {"$ref": "#/components/schemas/Error"}
-    if operation.answer is schemas.STATE and status == 503:
-        schema = {"anyOf": [schemas.STATE, schema]}
-    return {"description": _MEANINGS[status], "content": {JSON_TYPE: {"schema": schema}}}
+    if operation.response is schemas.STATUS and status == 503:
+        schema = {"anyOf": [schemas.STATUS, schema]}
+    return {"description": _ERROR_DESCRIPTIONS[status], "content": {JSON_TYPE: {"schema": schema}}}

@@ -1,4 +1,4 @@
-"""A request's body: of a bounded size, JSON, and what a schema says, each field checked by name."""
+"""Reading of JSON request bodies: size limit, parsing, and validation against a JSON schema."""
 
 import json
 import math
@@ -11,9 +11,9 @@ from ..http_errors import HttpError
 
 Schema = Mapping[str, Any]
 JSON_TYPE = "application/json"
-_DISCARDED_MAX = 1 << 26  # bytes of a body that is too large, read so that the client hears why it is refused
+_DISCARDED_BYTES_MAX = 1 << 26  # an oversized body is read up to here, so that the client receives the 413
 
-_KINDS: dict[type, str] = {
+_JSON_TYPES: dict[type, str] = {
     bool: "boolean",
     dict: "object",
     float: "number",
@@ -23,145 +23,150 @@ _KINDS: dict[type, str] = {
     type(None): "null",
 }
 
-# For each keyword that bounds a value: whether one holds, and how to say what should be.
-_RULES: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+# JSON Schema keywords that constrain a value: the check, and the start of its error message.
+_CONSTRAINTS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "enum": (lambda value, allowed: value in allowed, "be one of"),
-    "minimum": (lambda value, bound: value >= bound, "be at least"),
-    "maximum": (lambda value, bound: value <= bound, "be at most"),
-    "exclusiveMinimum": (lambda value, bound: value > bound, "be above"),
-    "exclusiveMaximum": (lambda value, bound: value < bound, "be below"),
-    "minLength": (lambda value, bound: len(value) >= bound, "have a length of at least"),
-    "maxLength": (lambda value, bound: len(value) <= bound, "have a length of at most"),
-    "minItems": (lambda value, bound: len(value) >= bound, "have a length of at least"),
-    "maxItems": (lambda value, bound: len(value) <= bound, "have a length of at most"),
+    "minimum": (lambda value, limit: value >= limit, "be at least"),
+    "maximum": (lambda value, limit: value <= limit, "be at most"),
+    "exclusiveMinimum": (lambda value, limit: value > limit, "be above"),
+    "exclusiveMaximum": (lambda value, limit: value < limit, "be below"),
+    "minLength": (lambda value, limit: len(value) >= limit, "have a length of at least"),
+    "maxLength": (lambda value, limit: len(value) <= limit, "have a length of at most"),
+    "minItems": (lambda value, limit: len(value) >= limit, "have a length of at least"),
+    "maxItems": (lambda value, limit: len(value) <= limit, "have a length of at most"),
 }
 
 
-async def read_body(request: Request, schema: Schema, bound: int) -> dict[str, Any]:
-    """Read the JSON object that a request carries.
+async def read_body(request: Request, schema: Schema, max_bytes: int) -> dict[str, Any]:
+    """Read and validate the JSON object in a request body.
 
     Args:
-        request: whose body has not been read.
-        schema: of an object; see check_schema().
-        bound: the most bytes.
+        request: a request whose body has not been read.
+        schema: schema of the object; see validate().
+        max_bytes: maximum size of the body.
 
     Returns:
-        Its fields, those that were left out with their defaults.
+        The fields of the object, with defaults for missing ones.
 
     Raises:
-        RefusalError: 415 it is not said to be JSON, 413 it is too large, 400 it is not JSON, 422 it is not
-            what the schema says.
+        HttpError: 415 the content type is not JSON, 413 the body is too large, 400 the body is not JSON,
+            422 the object does not match the schema.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != JSON_TYPE or "content-encoding" in request.headers:
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != JSON_TYPE or "content-encoding" in request.headers:
         raise HttpError(415, f"the body must be {JSON_TYPE}, with no content encoding")
-    fields: dict[str, Any] = check_schema(_parsed(await _bytes(request, bound)), schema)
+    fields: dict[str, Any] = validate(_parse_json(await _read_bytes(request, max_bytes)), schema)
     return fields
 
 
-async def _bytes(request: Request, bound: int) -> bytes:
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
     data, length = bytearray(), 0
-    async for part in request.stream():
-        length += len(part)
-        if length <= bound:
-            data += part
-        elif length > _DISCARDED_MAX:
+    async for chunk in request.stream():
+        length += len(chunk)
+        if length <= max_bytes:
+            data += chunk
+        elif length > _DISCARDED_BYTES_MAX:
             break
-    if length > bound:
-        raise HttpError(413, f"the body has more than {bound} bytes")
+    if length > max_bytes:
+        raise HttpError(413, f"the body has more than {max_bytes} bytes")
     return bytes(data)
 
 
-def _parsed(data: bytes) -> Any:
+def _parse_json(data: bytes) -> Any:
     try:
-        return json.loads(data.decode(), parse_constant=_no_number)
+        return json.loads(data.decode(), parse_constant=_reject_constant)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno} column {error.colno}"
-        raise HttpError(400, f"the body is not JSON at {where}: {error.msg}") from None
+        position = f"line {error.lineno} column {error.colno}"
+        raise HttpError(400, f"the body is not JSON at {position}: {error.msg}") from None
     except (ValueError, RecursionError) as error:
         raise HttpError(400, f"the body is not JSON: {error}") from None
 
 
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+def _reject_constant(text: str) -> float:
+    """Reject NaN and Infinity, which Python's parser accepts."""
+    raise ValueError(f"{text} is not a number")
 
 
-def check_schema(value: Any, schema: Schema, where: str = "") -> Any:
-    """Check a value by a JSON schema, of which the keywords in shapes.py are understood.
+def validate(value: Any, schema: Schema, path: str = "") -> Any:
+    """Validate a value against a JSON schema that uses only the keywords in schemas.py.
+
+    Args:
+        value: parsed JSON.
+        schema: the schema.
+        path: path of the value in the body, for error messages; "" is the body itself.
 
     Returns:
-        The value; in objects, fields that were left out or are null have their defaults, None if there are
-        none.
+        The value. Object fields that are missing or null have their default, or None without a default.
 
     Raises:
-        RefusalError: 422, naming the field at odds.
+        HttpError: 422, with the path of the invalid field.
     """
     if "anyOf" in schema:
-        return _any_of(value, schema["anyOf"], where)
-    kinds = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    value = _typed(value, kinds, where)
+        return _validate_any_of(value, schema["anyOf"], path)
+    types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    value = _check_type(value, types, path)
     if value is None:
         return schema.get("default")
-    for keyword, (holds, what) in _RULES.items():
-        if keyword in schema and not holds(value, schema[keyword]):
-            raise _unfit(where, f"must {what} {_listed(schema[keyword])}")
+    for keyword, (satisfied, requirement) in _CONSTRAINTS.items():
+        if keyword in schema and not satisfied(value, schema[keyword]):
+            raise _invalid(path, f"must {requirement} {_format_limit(schema[keyword])}")
     if isinstance(value, list):
-        return [check_schema(item, schema["items"], f"{where}[{at}]") for at, item in enumerate(value)]
+        return [validate(item, schema["items"], f"{path}[{index}]") for index, item in enumerate(value)]
     if isinstance(value, dict) and "properties" in schema:
-        return _fields(value, schema, where)
+        return _validate_properties(value, schema, path)
     return value
 
 
-def _typed(value: Any, kinds: Sequence[str], where: str) -> Any:
-    """The value, if it is of one of some types; 1.0 is an integer too, as JSON Schema has it."""
-    kind = _KINDS[type(value)]
-    if kind == "number" and "number" not in kinds and math.isfinite(value) and value.is_integer():
-        kind, value = "integer", int(value)
-    if kind not in kinds and not (kind == "integer" and "number" in kinds):
-        raise _unfit(where, f"must be of type {' or '.join(kinds)}, not {kind}")
+def _check_type(value: Any, types: Sequence[str], path: str) -> Any:
+    """The value if it has one of the types; 1.0 also counts as an integer, as in JSON Schema."""
+    actual = _JSON_TYPES[type(value)]
+    if actual == "number" and "number" not in types and math.isfinite(value) and value.is_integer():
+        actual, value = "integer", int(value)
+    if actual not in types and not (actual == "integer" and "number" in types):
+        raise _invalid(path, f"must be of type {' or '.join(types)}, not {actual}")
     if isinstance(value, str):
-        _check_text(value, where)
+        _check_unicode(value, path)
     return value
 
 
-def _check_text(text: str, where: str) -> None:
+def _check_unicode(text: str, path: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise _unfit(where, f"has half of a surrogate pair at character {error.start}") from None
+        raise _invalid(path, f"has half of a surrogate pair at character {error.start}") from None
 
 
-def _any_of(value: Any, schemas: Sequence[Schema], where: str) -> Any:
-    """The reading by the first schema that fits; else what kept the one from fitting that came furthest."""
-    refusals = []
+def _validate_any_of(value: Any, schemas: Sequence[Schema], path: str) -> Any:
+    """Validate against the first schema that matches; if none does, raise the error deepest in the value."""
+    errors = []
     for schema in schemas:
         try:
-            return check_schema(value, schema, where)
-        except HttpError as refusal:
-            refusals.append(refusal)
-    raise max(refusals, key=lambda refusal: len(refusal.param or ""))
+            return validate(value, schema, path)
+        except HttpError as error:
+            errors.append(error)
+    raise max(errors, key=lambda error: len(error.param or ""))
 
 
-def _fields(value: dict[str, Any], schema: Schema, where: str) -> dict[str, Any]:
-    known: Mapping[str, Schema] = schema["properties"]
-    prefix = f"{where}." if where else ""
+def _validate_properties(value: dict[str, Any], schema: Schema, path: str) -> dict[str, Any]:
+    properties: Mapping[str, Schema] = schema["properties"]
+    prefix = f"{path}." if path else ""
     for name in value:
-        if name not in known:
+        if name not in properties:
             raise HttpError(
                 422, f"{prefix}{name} is not supported", code="unsupported_parameter", param=prefix + name
             )
     for name in schema.get("required", ()):
         if name not in value:
-            raise _unfit(prefix + name, "is missing")
+            raise _invalid(prefix + name, "is missing")
     return {
-        name: check_schema(value[name], of, prefix + name) if name in value else of.get("default")
-        for name, of in known.items()
+        name: validate(value[name], field, prefix + name) if name in value else field.get("default")
+        for name, field in properties.items()
     }
 
 
-def _unfit(where: str, what: str) -> HttpError:
-    return HttpError(422, f"{where or 'the body'} {what}", param=where or None)
+def _invalid(path: str, problem: str) -> HttpError:
+    return HttpError(422, f"{path or 'the body'} {problem}", param=path or None)
 
 
-def _listed(bound: Any) -> str:
-    return ", ".join(map(repr, bound)) if isinstance(bound, list) else str(bound)
+def _format_limit(limit: Any) -> str:
+    return ", ".join(map(repr, limit)) if isinstance(limit, list) else str(limit)

@@ -1,6 +1,6 @@
-"""What goes over HTTP, as JSON schemas: bodies are checked by them, the OpenAPI document is made of them.
+"""JSON schemas of request and response bodies, for validation and for the OpenAPI document.
 
-Of request bodies, the keywords are those that body.py reads: what stands here is enforced.
+Request schemas use only the keywords that request_body.validate() enforces.
 """
 
 from typing import Any
@@ -9,15 +9,13 @@ from ...request import LOGPROBS_MAX, SEED_MAX, Sampling
 from ..request_limits import RequestLimits
 from .request_body import Schema
 
-MAX_TOKENS = 512  # of an answer whose request does not say
-CLAIM_MAX = 4096  # characters of a claim of arithmetic
+MAX_TOKENS_DEFAULT = 512
+CLAIM_CHARS_MAX = 4096
 _MESSAGES_MAX = 1024
 _PROMPTS_MAX = 16
-_STOPS_MAX, _STOP_MAX = (
-    16,
-    256,
-)  # stop strings, and the characters of one: all are looked for in each new text
-_COMPLETION_LOGPROBS_MAX = 5  # as OpenAI has it
+_STOPS_MAX = 16  # each new piece of text is searched for all stop strings
+_STOP_CHARS_MAX = 256
+_COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
 _DEFAULT = Sampling()
 
 
@@ -30,99 +28,93 @@ def _object(required: str, **properties: Schema) -> dict[str, Any]:
     }
 
 
-def _list(items: Schema, **rules: int) -> dict[str, Any]:
-    return {"type": "array", "items": items, **rules}
+def _record(**properties: Schema) -> dict[str, Any]:
+    """An object whose properties are all required."""
+    return _object(" ".join(properties), **properties)
 
 
-def _optional(kind: str, description: str = "", **rules: Any) -> dict[str, Any]:
-    told = {"description": description} if description else {}
-    return {"type": [kind, "null"], **rules, **told}
+def _list(items: Schema, **constraints: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, **constraints}
+
+
+def _enum(*values: str) -> dict[str, Any]:
+    return {"type": "string", "enum": list(values)}
+
+
+def _optional(json_type: str, description: str = "", **keywords: Any) -> dict[str, Any]:
+    described = {"description": description} if description else {}
+    return {"type": [json_type, "null"], **keywords, **described}
+
+
+def _nullable(schema: Schema, **keywords: Any) -> dict[str, Any]:
+    return {**schema, "type": [schema["type"], "null"], **keywords}
 
 
 _TEXT: Schema = {"type": "string"}
 _NUMBER: Schema = {"type": "number"}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
 _FLAG: Schema = {"type": "boolean"}
-_NOTHING: Schema = {"type": "null"}
+_NULL: Schema = {"type": "null"}
 
-_MODEL = _optional("string", "A name that /v1/models lists; by default the first.")
+_MODEL = _optional("string", "A model name from /v1/models; by default the first.")
 _ONLY_0 = _optional("number", "Only 0 is supported.", minimum=0, maximum=0)
+_STOP_TEXT: Schema = {"type": "string", "minLength": 1, "maxLength": _STOP_CHARS_MAX}
 _STOP: Schema = {
-    "anyOf": [
-        _NOTHING,
-        {"type": "string", "minLength": 1, "maxLength": _STOP_MAX},
-        _list({"type": "string", "minLength": 1, "maxLength": _STOP_MAX}, maxItems=_STOPS_MAX),
-    ],
-    "description": "Texts that end the answer and are not part of it.",
+    "anyOf": [_NULL, _STOP_TEXT, _list(_STOP_TEXT, maxItems=_STOPS_MAX)],
+    "description": "Strings that end the answer; they are not included in it.",
 }
-_CONTENT: Schema = {
-    "anyOf": [
-        _TEXT,
-        _list(
-            _object("type text", type={"type": "string", "enum": ["text"]}, text=_TEXT),
-            maxItems=_MESSAGES_MAX,
-        ),
-    ]
-}
+_CONTENT: Schema = {"anyOf": [_TEXT, _list(_record(type=_enum("text"), text=_TEXT), maxItems=_MESSAGES_MAX)]}
 _MESSAGE = _object(
     "role content",
-    role={"type": "string", "enum": ["system", "developer", "user", "assistant"]},
+    role=_enum("system", "developer", "user", "assistant"),
     content=_CONTENT,
-    refusal=_NOTHING,  # as answers have it, which clients send back
+    refusal=_NULL,  # part of our answers, which clients send back
 )
-_RESPONSE_FORMAT: Schema = {
-    **_object(
-        "type",
-        type={"type": "string", "enum": ["text", "json_object", "json_schema"]},
-        json_schema={
-            **_object(
-                "name schema",
-                name={"type": "string", "minLength": 1, "maxLength": 64},
-                description=_optional("string"),
-                schema={"type": "object"},
-                strict=_optional("boolean", "A schema is always kept to."),
-            ),
-            "type": ["object", "null"],
-        },
-    ),
-    "type": ["object", "null"],
-    "description": "What the answer must follow; a schema that cannot be enforced is refused.",
-}
+_JSON_SCHEMA = _object(
+    "name schema",
+    name={"type": "string", "minLength": 1, "maxLength": 64},
+    description=_optional("string"),
+    schema={"type": "object"},
+    strict=_optional("boolean", "The schema is always enforced."),
+)
+_RESPONSE_FORMAT = _nullable(
+    _object("type", type=_enum("text", "json_object", "json_schema"), json_schema=_nullable(_JSON_SCHEMA)),
+    description="Format of the answer; a schema that cannot be enforced is an error.",
+)
 
 
-def _max_tokens(bounds: RequestLimits) -> Schema:
-    most = bounds.max_tokens
-    return _optional("integer", minimum=1, maximum=most, default=min(MAX_TOKENS, most))
+def _max_tokens(limits: RequestLimits) -> Schema:
+    maximum = limits.max_tokens
+    return _optional("integer", minimum=1, maximum=maximum, default=min(MAX_TOKENS_DEFAULT, maximum))
 
 
-def _generation(bounds: RequestLimits) -> dict[str, Schema]:
-    """The fields that chats and completions have in common."""
+def _sampling_fields(limits: RequestLimits) -> dict[str, Schema]:
+    """Fields shared by both OpenAI endpoints."""
     return {
         "model": _MODEL,
-        "max_tokens": _max_tokens(bounds),
-        "n": _optional("integer", "How many answers.", minimum=1, maximum=bounds.votes, default=1),
+        "max_tokens": _max_tokens(limits),
+        "n": _optional("integer", "Number of answers.", minimum=1, maximum=limits.votes, default=1),
         "stop": _STOP,
         "temperature": _optional(
-            "number", "0, the default, takes the likeliest; with n above 1 it is 0.7.", minimum=0, maximum=2
+            "number", "By default 0 (greedy), or 0.7 if n is above 1.", minimum=0, maximum=2
         ),
         "top_p": _optional("number", exclusiveMinimum=0, maximum=1, default=_DEFAULT.top_p),
-        "top_k": _optional("integer", "0 keeps all.", minimum=0, maximum=2**31 - 1, default=_DEFAULT.top_k),
+        "top_k": _optional(
+            "integer", "0 disables top-k.", minimum=0, maximum=2**31 - 1, default=_DEFAULT.top_k
+        ),
         "min_p": _optional("number", minimum=0, exclusiveMaximum=1, default=_DEFAULT.min_p),
-        "seed": _optional("integer", "By default another each time.", minimum=0, maximum=SEED_MAX),
-        "calculator": _optional("boolean", "Whether sums get their exact results.", default=True),
+        "seed": _optional("integer", "By default random.", minimum=0, maximum=SEED_MAX),
+        "calculator": _optional("boolean", "Complete arithmetic with exact results.", default=True),
         "stream": _optional("boolean", default=False),
-        "stream_options": {
-            **_object("", include_usage=_optional("boolean", default=False)),
-            "type": ["object", "null"],
-        },
+        "stream_options": _nullable(_object("", include_usage=_optional("boolean", default=False))),
         "presence_penalty": _ONLY_0,
         "frequency_penalty": _ONLY_0,
     }
 
 
-def chat(bounds: RequestLimits) -> Schema:
-    """The body of /v1/chat/completions."""
-    common = _generation(bounds)
+def chat_request(limits: RequestLimits) -> Schema:
+    """Request body of /v1/chat/completions."""
+    common = _sampling_fields(limits)
     return _object(
         "messages",
         messages=_list(_MESSAGE, minItems=1, maxItems=_MESSAGES_MAX),
@@ -130,139 +122,89 @@ def chat(bounds: RequestLimits) -> Schema:
         max_completion_tokens={**common["max_tokens"], "default": None},
         response_format=_RESPONSE_FORMAT,
         logprobs=_optional("boolean", default=False),
-        top_logprobs=_optional("integer", "With logprobs.", minimum=0, maximum=LOGPROBS_MAX),
+        top_logprobs=_optional("integer", "Requires logprobs.", minimum=0, maximum=LOGPROBS_MAX),
     )
 
 
-def completion(bounds: RequestLimits) -> Schema:
-    """The body of /v1/completions."""
-    prompts = _list(_TEXT, minItems=1, maxItems=min(_PROMPTS_MAX, bounds.votes))
+def completion_request(limits: RequestLimits) -> Schema:
+    """Request body of /v1/completions."""
+    prompts = _list(_TEXT, minItems=1, maxItems=min(_PROMPTS_MAX, limits.votes))
     return _object(
         "prompt",
         prompt={"anyOf": [_TEXT, prompts]},
-        **_generation(bounds),
+        **_sampling_fields(limits),
         logprobs=_optional("integer", minimum=0, maximum=_COMPLETION_LOGPROBS_MAX),
     )
 
 
-def question(bounds: RequestLimits) -> Schema:
-    """The body of /v1/answer."""
+def answer_request(limits: RequestLimits) -> Schema:
+    """Request body of /v1/answer."""
     return _object(
         "question",
         question={"type": "string", "minLength": 1},
         system=_optional("string"),
         model=_MODEL,
-        votes=_optional("integer", minimum=1, maximum=bounds.votes, default=1),
+        votes=_optional("integer", minimum=1, maximum=limits.votes, default=1),
         calculator=_optional("boolean", default=True),
-        max_tokens=_max_tokens(bounds),
+        max_tokens=_max_tokens(limits),
         stream=_optional("boolean", default=False),
     )
 
 
-CLAIM = _object("claim", claim={"type": "string", "maxLength": CLAIM_MAX})
+CHECK_REQUEST = _record(claim={"type": "string", "maxLength": CLAIM_CHARS_MAX})
 
-STEP = _object("expression claimed computed ok", expression=_TEXT, claimed=_TEXT, computed=_TEXT, ok=_FLAG)
-CHECKED = _object(
-    "steps verified value", steps=_list(STEP), verified=_FLAG, value={"type": ["string", "null"]}
-)
-ANSWER = _object(
-    "model value verified steps text stop_reason usage timings tally",
+STEP = _record(expression=_TEXT, claimed=_TEXT, computed=_TEXT, ok=_FLAG)
+CHECK_RESULT = _record(steps=_list(STEP), verified=_FLAG, value=_optional("string"))
+ANSWER = _record(
     model=_TEXT,
-    value={"type": ["string", "null"]},
+    value=_optional("string"),
     verified=_FLAG,
     steps=_list(STEP),
     text=_TEXT,
-    stop_reason={"type": "string", "enum": ["end", "stop", "length"]},
-    usage=_object(
-        "prompt_tokens completion_tokens cached_tokens sampled_tokens",
-        prompt_tokens=_COUNT,
-        completion_tokens=_COUNT,
-        cached_tokens=_COUNT,
-        sampled_tokens=_COUNT,
+    stop_reason=_enum("end", "stop", "length"),
+    usage=_record(
+        prompt_tokens=_COUNT, completion_tokens=_COUNT, cached_tokens=_COUNT, sampled_tokens=_COUNT
     ),
-    timings=_object(
-        "prefill_s first_token_s decode_s prefill_tokens_per_s decode_tokens_per_s",
+    timings=_record(
         prefill_s=_NUMBER,
         first_token_s=_NUMBER,
         decode_s=_NUMBER,
         prefill_tokens_per_s=_NUMBER,
         decode_tokens_per_s=_NUMBER,
     ),
-    tally={
-        **_object(
-            "asked ended votes",
-            asked=_COUNT,
-            ended=_COUNT,
-            votes={"type": "object", "additionalProperties": _COUNT},
-        ),
-        "type": ["object", "null"],
-    },
+    tally=_nullable(
+        _record(asked=_COUNT, ended=_COUNT, votes={"type": "object", "additionalProperties": _COUNT})
+    ),
 )
-USAGE = _object(
-    "prompt_tokens completion_tokens total_tokens prompt_tokens_details",
+USAGE = _record(
     prompt_tokens=_COUNT,
     completion_tokens=_COUNT,
     total_tokens=_COUNT,
-    prompt_tokens_details=_object("cached_tokens", cached_tokens=_COUNT),
+    prompt_tokens_details=_record(cached_tokens=_COUNT),
 )
-_FINISH: Schema = {"type": "string", "enum": ["stop", "length"]}
-_LOGPROBS: Schema = {"type": ["object", "null"]}
-CHAT_COMPLETION = _object(
-    "id object created model system_fingerprint choices usage",
-    id=_TEXT,
-    object={"type": "string", "enum": ["chat.completion"]},
-    created=_COUNT,
-    model=_TEXT,
-    system_fingerprint=_TEXT,
-    choices=_list(
-        _object(
-            "index message logprobs finish_reason",
-            index=_COUNT,
-            message=_object("role content refusal", role=_TEXT, content=_TEXT, refusal=_NOTHING),
-            logprobs=_LOGPROBS,
-            finish_reason=_FINISH,
-        )
-    ),
-    usage=USAGE,
-)
-COMPLETION = _object(
-    "id object created model system_fingerprint choices usage",
-    id=_TEXT,
-    object={"type": "string", "enum": ["text_completion"]},
-    created=_COUNT,
-    model=_TEXT,
-    system_fingerprint=_TEXT,
-    choices=_list(
-        _object(
-            "index text logprobs finish_reason",
-            index=_COUNT,
-            text=_TEXT,
-            logprobs=_LOGPROBS,
-            finish_reason=_FINISH,
-        )
-    ),
-    usage=USAGE,
-)
-MODEL = _object(
-    "id object created owned_by",
-    id=_TEXT,
-    object={"type": "string", "enum": ["model"]},
-    created=_COUNT,
-    owned_by=_TEXT,
-)
-MODELS = _object("object data", object={"type": "string", "enum": ["list"]}, data=_list(MODEL))
+
+
+def _completion(object_type: str, **content: Schema) -> dict[str, Any]:
+    """Response of an OpenAI endpoint; the content is the text or the message of a choice."""
+    finish = {"logprobs": _optional("object"), "finish_reason": _enum("stop", "length")}
+    return _record(
+        id=_TEXT,
+        object=_enum(object_type),
+        created=_COUNT,
+        model=_TEXT,
+        system_fingerprint=_TEXT,
+        choices=_list(_record(index=_COUNT, **content, **finish)),
+        usage=USAGE,
+    )
+
+
+CHAT_COMPLETION = _completion("chat.completion", message=_record(role=_TEXT, content=_TEXT, refusal=_NULL))
+COMPLETION = _completion("text_completion", text=_TEXT)
+MODEL = _record(id=_TEXT, object=_enum("model"), created=_COUNT, owned_by=_TEXT)
+MODELS = _record(object=_enum("list"), data=_list(MODEL))
 EVENT = {
     **_object("data", event=_TEXT, data=_TEXT),
-    "description": "Each event of the stream; its data is JSON.",
+    "description": "One event of the stream; its data is JSON.",
 }
-STATE = _object("status", status=_TEXT)
-ERROR = _object(
-    "error",
-    error=_object(
-        "message type param code",
-        message=_TEXT,
-        type=_TEXT,
-        param={"type": ["string", "null"]},
-        code=_TEXT,
-    ),
-)
+STATUS = _record(status=_TEXT)
+ERROR = _record(error=_record(message=_TEXT, type=_TEXT, param=_optional("string"), code=_TEXT))

@@ -1,112 +1,112 @@
-// An answer on the page: its text as it grows, with every checked step marked; its value, votes and figures.
+// View of an answer: streamed text with marked equations, final value, votes and statistics.
 
 import { element } from "./element.js";
-import { pieces } from "./steps.js";
+import { splitSteps } from "./steps.js";
 
-const LONG = 12; // characters of a value from which on it is set smaller
+const LONG_VALUE_CHARS = 12; // longer values are shown in a smaller font
 
 export class AnswerView {
-  #drawn = []; // the pieces of text on the page
+  #segments = []; // shown in the text element, one node each
   #steps = [];
   #text = "";
 
-  /** @param {Object<string, HTMLElement>} parts box, asked, result, text, tally, figures. */
-  constructor(parts) {
-    this.parts = parts;
+  /** @param {Object<string, HTMLElement>} ui elements: box, prompt, result, text, tally, stats. */
+  constructor(ui) {
+    this.ui = ui;
   }
 
-  /** Begin with the question and nothing else. */
-  begin(question, votes) {
-    const { box, asked, result, tally, figures } = this.parts;
+  /** Show the question and a progress indicator. */
+  start(question, votes) {
+    const { box, prompt, result, tally, stats } = this.ui;
     box.hidden = false;
-    asked.textContent = question;
+    prompt.textContent = question;
     tally.replaceChildren();
-    figures.textContent = "";
-    const words = votes > 1 ? `Working it out ${votes} times` : "Working it out";
-    const dots = element("span", { class: "dots", "aria-hidden": "true" }, ...dotted());
-    result.replaceChildren(dots, element("span", { class: "small" }, words));
+    stats.textContent = "";
+    const message = votes > 1 ? `Working it out ${votes} times` : "Working it out";
+    const dots = element("span", { class: "dots", "aria-hidden": "true" }, ...threeDots());
+    result.replaceChildren(dots, element("span", { class: "small" }, message));
     [this.#text, this.#steps] = ["", []];
     this.#draw();
   }
 
-  /** Take in more of its text. */
-  add({ text }) {
+  /** Append text. */
+  addText({ text }) {
     this.#text += text;
     this.#draw();
   }
 
-  /** Take in that an equation of the text has been checked. */
-  check(step) {
+  /** Mark a checked equation in the text. */
+  addStep(step) {
     this.#steps.push(step);
     this.#draw();
   }
 
-  /** Take in the whole of it. */
+  /** Show the complete answer. */
   finish(answer) {
     [this.#text, this.#steps] = [answer.text, answer.steps];
     this.#draw();
-    this.parts.result.replaceChildren(...valued(answer));
-    this.parts.tally.replaceChildren(...voted(answer.tally));
-    this.parts.figures.textContent = figures(answer);
+    this.ui.result.replaceChildren(...resultNodes(answer));
+    this.ui.tally.replaceChildren(...tallyItems(answer.tally));
+    this.ui.stats.textContent = formatStats(answer);
   }
 
-  /** Leave it as far as it came. */
-  stop(why) {
-    this.parts.result.replaceChildren(element("span", { class: "small" }, why));
+  /** Show a message instead of the result; the text received so far stays. */
+  stop(message) {
+    this.ui.result.replaceChildren(element("span", { class: "small" }, message));
   }
 
-  /** Draw what has changed; what stands before it is left alone, so that it can be selected. */
+  /** Replace the segments from the first changed one on; earlier nodes stay, so that a selection survives. */
   #draw() {
-    const now = pieces(this.#text, this.#steps);
-    const same = now.findIndex((piece, place) => !equal(piece, this.#drawn[place]));
-    const kept = same < 0 ? now.length : same;
-    while (this.parts.text.childNodes.length > kept) this.parts.text.lastChild.remove();
-    this.parts.text.append(...now.slice(kept).map(node));
-    this.#drawn = now;
+    const segments = splitSteps(this.#text, this.#steps);
+    const changed = segments.findIndex((segment, index) => !isSame(segment, this.#segments[index]));
+    const unchanged = changed < 0 ? segments.length : changed;
+    while (this.ui.text.childNodes.length > unchanged) this.ui.text.lastChild.remove();
+    this.ui.text.append(...segments.slice(unchanged).map(segmentNode));
+    this.#segments = segments;
   }
 }
 
-function equal(piece, other) {
-  const written = ({ text, claim, step }) => JSON.stringify([text, claim, step?.ok, step?.computed]);
-  return other !== undefined && written(piece) === written(other);
+function isSame(segment, other) {
+  const key = ({ text, claim, step }) => JSON.stringify([text, claim, step?.ok, step?.computed]);
+  return other !== undefined && key(segment) === key(other);
 }
 
-function node({ text, claim, step }) {
+function segmentNode({ text, claim, step }) {
   if (!step) return document.createTextNode(text);
   if (step.ok) return element("span", { class: "step ok" }, text, claim, mark("✓", "correct"));
-  const right = element("ins", {}, step.computed);
-  const wrong = mark("✗", `wrong, it is ${step.computed}`);
-  return element("span", { class: "step wrong" }, text, element("del", {}, claim), " ", right, wrong);
+  const computed = element("ins", {}, step.computed);
+  const cross = mark("✗", `wrong, the result is ${step.computed}`);
+  return element("span", { class: "step wrong" }, text, element("del", {}, claim), " ", computed, cross);
 }
 
-function mark(sign, words) {
-  return element("span", { class: "mark", role: "img", "aria-label": words }, sign);
+function mark(sign, label) {
+  return element("span", { class: "mark", role: "img", "aria-label": label }, sign);
 }
 
-function dotted() {
+function threeDots() {
   return [1, 2, 3].map(() => element("span", {}));
 }
 
-function valued({ value, verified, steps }) {
-  const size = value?.length > LONG ? "value long" : "value";
+function resultNodes({ value, verified, steps }) {
+  const size = value?.length > LONG_VALUE_CHARS ? "value long" : "value";
   const none = element("span", { class: "none" }, "No final number");
   const shown = value === null ? none : element("strong", { class: size }, value);
-  const [look, words] = verified ? ["badge ok", "✓ verified"] : ["badge", "not verified"];
-  const why = element("span", { class: "small" }, reason(value, verified, steps));
-  return [shown, element("span", { class: look }, words), why];
+  const [style, label] = verified ? ["badge ok", "✓ verified"] : ["badge", "not verified"];
+  const reason = element("span", { class: "small" }, verificationReason(value, verified, steps));
+  return [shown, element("span", { class: style }, label), reason];
 }
 
-function reason(value, verified, steps) {
-  const sums = steps.length === 1 ? "1 sum" : `${steps.length} sums`;
+function verificationReason(value, verified, steps) {
+  const equations = steps.length === 1 ? "1 equation" : `${steps.length} equations`;
   const wrong = steps.filter((step) => !step.ok).length;
-  if (!steps.length) return "no sum to check";
-  if (wrong) return `${wrong} of ${sums} wrong`;
-  return verified || value === null ? `${sums} checked` : `${sums} checked, none gives this number`;
+  if (!steps.length) return "no equation to check";
+  if (wrong) return `${wrong} of ${equations} wrong`;
+  return verified || value === null ? `${equations} checked` : `${equations} checked, none gives this number`;
 }
 
-/** The values voted for, the most votes first: JavaScript has an order of its own for keys that are numbers. */
-function voted(tally) {
-  const votes = Object.entries(tally?.votes ?? {}).sort(([, one], [, other]) => other - one);
+/** Values by descending votes; the object itself is unordered, since JavaScript sorts integer keys. */
+function tallyItems(tally) {
+  const votes = Object.entries(tally?.votes ?? {}).sort(([, a], [, b]) => b - a);
   return votes.map(([value, count]) => {
     const candidate = element("span", { class: "candidate" }, value);
     const bar = element("progress", { max: tally.ended, value: count, "aria-hidden": "true" });
@@ -115,16 +115,16 @@ function voted(tally) {
   });
 }
 
-function figures({ usage, timings, stop_reason, model }) {
-  const results = usage.completion_tokens - usage.sampled_tokens;
+function formatStats({ usage, timings, stop_reason, model }) {
+  const calculated = usage.completion_tokens - usage.sampled_tokens;
   const cached = usage.cached_tokens ? ` (${usage.cached_tokens} cached)` : "";
-  const parts = [
-    `${usage.completion_tokens} tokens${results ? ` (${results} by the calculator)` : ""}`,
+  const stats = [
+    `${usage.completion_tokens} tokens${calculated ? ` (${calculated} by the calculator)` : ""}`,
     `${timings.decode_tokens_per_s.toFixed(1)} tokens/s`,
-    `first after ${timings.first_token_s.toFixed(2)} s`,
-    `${usage.prompt_tokens} tokens of prompt${cached}`,
+    `first token after ${timings.first_token_s.toFixed(2)} s`,
+    `${usage.prompt_tokens} prompt tokens${cached}`,
     model,
   ];
-  if (stop_reason === "length") parts.push("cut off: no tokens left");
-  return parts.map((said) => said.replaceAll(" ", "\u00a0")).join("\u00a0· "); // lines end between them only
+  if (stop_reason === "length") stats.push("cut off at the token limit");
+  return stats.map((stat) => stat.replaceAll(" ", "\u00a0")).join("\u00a0· "); // lines break only between stats
 }

@@ -1,16 +1,16 @@
-// The server as the page sees it: its key, its models, and an answer as a stream of events.
+// Client of the server's API: API key, models, and answers as a stream of events.
 
 import { load, save } from "./store.js";
 
-const KEY = "thirteen.key";
-const BROKEN = "The answer broke off: the connection was lost.";
-let key = load("sessionStorage", KEY);
+const KEY_NAME = "thirteen.key";
+const CONNECTION_LOST = "The connection was lost before the answer was complete.";
+let apiKey = load("sessionStorage", KEY_NAME);
 
-/** What the server, or the way to it, could not do; the message is one line. */
+/** A request that failed; the message is one line for the user. */
 export class ServerError extends Error {
   /**
    * @param {string} message
-   * @param {number} [status] of HTTP, where there was an answer at all.
+   * @param {number} [status] HTTP status, if there was a response.
    */
   constructor(message, status) {
     super(message);
@@ -18,80 +18,80 @@ export class ServerError extends Error {
   }
 }
 
-/** Show this key with every request until the tab is closed. */
-export function unlock(given) {
-  key = given;
-  save("sessionStorage", KEY, key);
+/** Send this API key with every request, until the tab is closed. */
+export function setApiKey(key) {
+  apiKey = key;
+  save("sessionStorage", KEY_NAME, key);
 }
 
-/** @returns {Promise<string[]>} the models' names, the server's default first. */
-export async function models() {
+/** @returns {Promise<string[]>} model names, the default first. */
+export async function listModels() {
   const response = await send("v1/models");
   return (await response.json()).data.map((model) => model.id);
 }
 
 /**
- * Ask, and hear the answer as it comes.
+ * Ask a question and stream the answer.
  *
- * @param {{question: string, model?: string, votes: number}} asked
- * @param {AbortSignal} signal ends it.
- * @yields {{event: string, data: object}} "text", "step", and "answer" as the last.
- * @throws {ServerError} refused, failed, or broken off.
+ * @param {{question: string, model?: string, votes: number}} request
+ * @param {AbortSignal} signal aborts the request.
+ * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
+ * @throws {ServerError} the request was rejected, failed, or lost its connection.
  */
-export async function* answer(asked, signal) {
+export async function* streamAnswer(request, signal) {
   const response = await send("v1/answer", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...asked, stream: true }),
+    body: JSON.stringify({ ...request, stream: true }),
     signal,
   });
-  let whole = false;
-  for await (const { event, data } of events(response.body)) {
+  let complete = false;
+  for await (const { event, data } of readEvents(response.body)) {
     if (event === "error") throw new ServerError(data.error.message);
     yield { event, data };
-    whole ||= event === "answer";
+    complete ||= event === "answer";
   }
-  if (!whole) throw new ServerError(BROKEN);
+  if (!complete) throw new ServerError(CONNECTION_LOST);
 }
 
 async function send(path, options = {}) {
-  const headers = { ...options.headers, ...(key && { Authorization: `Bearer ${key}` }) };
-  const response = await reached(fetch(path, { ...options, headers }), "The server cannot be reached.");
-  if (!response.ok) throw await refusal(response);
+  const headers = { ...options.headers, ...(apiKey && { Authorization: `Bearer ${apiKey}` }) };
+  const response = await withMessage(fetch(path, { ...options, headers }), "The server cannot be reached.");
+  if (!response.ok) throw await responseError(response);
   return response;
 }
 
-/** What a promise of the network gives; its failure in words. */
-function reached(promise, words) {
-  return promise.catch(() => Promise.reject(new ServerError(words)));
+/** The promise, with a network error replaced by a ServerError. */
+function withMessage(promise, message) {
+  return promise.catch(() => Promise.reject(new ServerError(message)));
 }
 
-async function refusal(response) {
-  const told = await response.json().catch(() => null);
-  const message = told?.error?.message ?? `The server refuses: status ${response.status}.`;
+async function responseError(response) {
+  const body = await response.json().catch(() => null);
+  const message = body?.error?.message ?? `The server responded with status ${response.status}.`;
   const seconds = Number(response.headers.get("Retry-After"));
-  const later = seconds > 0 ? ` (try again in ${seconds} s)` : "";
-  return new ServerError(message + later, response.status);
+  const retry = seconds > 0 ? ` (try again in ${seconds} s)` : "";
+  return new ServerError(message + retry, response.status);
 }
 
-/** The events of a text/event-stream; https://html.spec.whatwg.org/multipage/server-sent-events.html */
-async function* events(body) {
+/** Events of a text/event-stream; https://html.spec.whatwg.org/multipage/server-sent-events.html */
+async function* readEvents(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  let unread = "";
+  let buffer = "";
   try {
     for (;;) {
-      const { done, value } = await reached(reader.read(), BROKEN);
+      const { done, value } = await withMessage(reader.read(), CONNECTION_LOST);
       if (done) return;
-      const blocks = (unread + value).split(/\r?\n\r?\n/);
-      unread = blocks.pop();
-      yield* blocks.map(parsed).filter(Boolean);
+      const blocks = (buffer + value).split(/\r?\n\r?\n/);
+      buffer = blocks.pop();
+      yield* blocks.map(parseEvent).filter(Boolean);
     }
   } finally {
-    reader.cancel().catch(() => {}); // it may have failed before
+    reader.cancel().catch(() => {}); // rejects if the stream has failed
   }
 }
 
-function parsed(block) {
+function parseEvent(block) {
   const fields = block.split(/\r?\n/).map((line) => /^([^:]*):? ?(.*)$/.exec(line).slice(1));
   const data = fields.filter(([name]) => name === "data").map(([, value]) => value);
   const event = fields.findLast(([name]) => name === "event")?.[1] ?? "message";

@@ -1,14 +1,14 @@
-// Elements made of text and of other elements, never of markup: what a model writes stays text.
+// Creates elements from text and other elements, never from markup: model output cannot become HTML.
 
 /**
- * @param {string} name of the tag.
+ * @param {string} name tag name.
  * @param {Object<string, string|number>} attributes
  * @param {...(string|Node)} children strings become text nodes.
  * @returns {HTMLElement}
  */
 export function element(name, attributes, ...children) {
-  const made = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  made.append(...children);
-  return made;
+  const created = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) created.setAttribute(attribute, value);
+  created.append(...children);
+  return created;
 }

@@ -1,128 +1,128 @@
-// The page: a question is asked, its answer heard, stopped or refused.
+// The page: asks a question, streams its answer, and handles stop, errors and the API key.
 
 import { AnswerView } from "./answer.js";
-import { answer, models, ServerError, unlock } from "./client.js";
+import { listModels, ServerError, setApiKey, streamAnswer } from "./client.js";
 import { element } from "./element.js";
-import { Questions } from "./questions.js";
+import { QuestionHistory } from "./history.js";
 
-const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
-const view = new AnswerView({ ...part, box: part.answer });
-const questions = new Questions(part.history, part.questions, write);
-let running = null; // the AbortController of the answer that is coming
-let waiting = false; // a question was refused for want of a key
+const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
+const view = new AnswerView({ ...ui, box: ui.answer });
+const history = new QuestionHistory(ui.history, ui.questions, editQuestion);
+let running = null; // AbortController of the current answer
+let waitingForKey = false; // the last question failed for lack of an API key
 
-function write(question) {
-  part.question.value = question;
-  part.question.focus();
+function editQuestion(question) {
+  ui.question.value = question;
+  ui.question.focus();
 }
 
-/** Do something with the server; say in a line what goes wrong, and ask for a key if one is missing. */
+/** Run an action; show its error, or ask for the API key if the server requires one. */
 async function attempt(action) {
-  part.error.textContent = "";
+  ui.error.textContent = "";
   try {
     await action();
-  } catch (failure) {
-    const first = failure.status === 401 && !part.key.value;
-    part.error.textContent = first ? "" : failure.message;
-    if (failure.status === 401) lock();
-    else if (!(failure instanceof ServerError)) throw failure; // for the browser's console
+  } catch (error) {
+    const keyNotEntered = error.status === 401 && !ui.key.value;
+    ui.error.textContent = keyNotEntered ? "" : error.message;
+    if (error.status === 401) showKeyForm();
+    else if (!(error instanceof ServerError)) throw error; // a bug: report it on the console
   }
 }
 
-function lock() {
-  part.unlock.hidden = false;
-  part.key.focus();
+function showKeyForm() {
+  ui.unlock.hidden = false;
+  ui.key.focus();
 }
 
-async function offerModels() {
-  const names = await models();
-  part.model.replaceChildren(...names.map((name) => element("option", {}, name)));
-  part.model.disabled = names.length < 2;
+async function showModels() {
+  const names = await listModels();
+  ui.model.replaceChildren(...names.map((name) => element("option", {}, name)));
+  ui.model.disabled = names.length < 2;
 }
 
 async function ask() {
-  const question = part.question.value.trim();
-  const votes = Number(part.votes.value);
-  const model = part.model.value || undefined;
-  begin(question, votes);
+  const question = ui.question.value.trim();
+  const votes = Number(ui.votes.value);
+  const model = ui.model.value || undefined;
+  start(question, votes);
   try {
-    for await (const heard of answer({ question, model, votes }, running.signal)) take(question, heard);
-  } catch (failure) {
+    for await (const event of streamAnswer({ question, model, votes }, running.signal)) show(question, event);
+  } catch (error) {
     const stopped = running.signal.aborted;
     view.stop(stopped ? "Stopped" : "No answer");
-    waiting = failure.status === 401;
-    if (!stopped) throw failure;
+    waitingForKey = error.status === 401;
+    if (!stopped) throw error;
   } finally {
     end();
   }
 }
 
-/** Go on with a key. */
+/** Continue with a new API key. */
 async function resume() {
-  await offerModels();
-  if (waiting) await ask();
+  await showModels();
+  if (waitingForKey) await ask();
 }
 
-function begin(question, votes) {
-  waiting = false;
+function start(question, votes) {
+  waitingForKey = false;
   running = new AbortController();
-  questions.put({ question, value: null, verified: false });
-  view.begin(question, votes);
-  swap(part.send, part.stop);
+  history.put({ question, value: null, verified: false });
+  view.start(question, votes);
+  swap(ui.send, ui.stop);
 }
 
-function take(question, { event, data }) {
-  if (event === "text") view.add(data);
-  if (event === "step") view.check(data);
+function show(question, { event, data }) {
+  if (event === "text") view.addText(data);
+  if (event === "step") view.addStep(data);
   if (event === "answer") {
     view.finish(data);
-    questions.put({ question, value: data.value, verified: data.verified });
+    history.put({ question, value: data.value, verified: data.verified });
   }
 }
 
 function end() {
   running = null;
-  swap(part.stop, part.send);
+  swap(ui.stop, ui.send);
 }
 
-/** Put one button in another's place, with the focus if it was there. */
-function swap(shown, other) {
+/** Replace a button by another, which takes over the focus. */
+function swap(shown, hidden) {
   const focused = document.activeElement === shown;
-  other.hidden = false;
-  if (focused) other.focus();
+  hidden.hidden = false;
+  if (focused) hidden.focus();
   shown.hidden = true;
 }
 
-part.ask.addEventListener("submit", (event) => {
+ui.ask.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!running && part.question.value.trim()) attempt(ask);
+  if (!running && ui.question.value.trim()) attempt(ask);
 });
 
-part.unlock.addEventListener("submit", async (event) => {
+ui.unlock.addEventListener("submit", async (event) => {
   event.preventDefault();
-  unlock(part.key.value.trim());
-  part.unlock.hidden = true;
-  part.question.focus();
+  setApiKey(ui.key.value.trim());
+  ui.unlock.hidden = true;
+  ui.question.focus();
   await attempt(resume);
-  part.key.value = "";
+  ui.key.value = "";
 });
 
-part.question.addEventListener("keydown", (event) => {
-  const meant = event.ctrlKey || event.metaKey;
-  if (event.key === "Enter" && meant && !event.isComposing) part.ask.requestSubmit();
+ui.question.addEventListener("keydown", (event) => {
+  const modifier = event.ctrlKey || event.metaKey;
+  if (event.key === "Enter" && modifier && !event.isComposing) ui.ask.requestSubmit();
 });
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") running?.abort();
 });
 
-part.stop.addEventListener("click", (event) => {
-  if (event.detail < 2) running?.abort(); // a double click was meant for the button that stood here before
+ui.stop.addEventListener("click", (event) => {
+  if (event.detail < 2) running?.abort(); // the second click of a double click on Ask must not stop
 });
 
-part.clear.addEventListener("click", () => {
-  questions.clear();
-  part.question.focus();
+ui.clear.addEventListener("click", () => {
+  history.clear();
+  ui.question.focus();
 });
 
-attempt(offerModels);
+attempt(showModels);

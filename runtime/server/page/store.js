@@ -1,19 +1,19 @@
-// Small values that the browser keeps. Where it keeps none (private windows), the page works without.
+// JSON values in the browser's storage. Where storage is unavailable (private windows), nothing is stored.
 
-/** @returns what was saved under the name in "localStorage" or "sessionStorage"; null if nothing was. */
-export function load(place, name) {
+/** @returns the value stored under a name in "localStorage" or "sessionStorage"; null if there is none. */
+export function load(storage, name) {
   try {
-    return JSON.parse(window[place].getItem(name));
+    return JSON.parse(window[storage].getItem(name));
   } catch {
     return null;
   }
 }
 
-/** Keep a value under the name. */
-export function save(place, name, value) {
+/** Store a value under a name. */
+export function save(storage, name, value) {
   try {
-    window[place].setItem(name, JSON.stringify(value));
+    window[storage].setItem(name, JSON.stringify(value));
   } catch {
-    // nothing is kept
+    // unavailable or full
   }
 }

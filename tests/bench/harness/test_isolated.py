@@ -23,4 +23,4 @@ def test_a_process_that_ends_without_an_answer_is_the_callers_error_with_its_las
 
 def test_a_process_that_says_nothing_at_all_is_an_error_too():
     with pytest.raises(OutputError, match="it died with 0: it said nothing"):
-        run_isolated("thirteen.bench.stats.paired_ratio", [], died)
+        run_isolated("thirteen.stats.paired_ratio", [], died)

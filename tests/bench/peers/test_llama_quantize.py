@@ -10,7 +10,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from thirteen.bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
 from thirteen.convert.pipeline import convert
-from thirteen.convert.quantize.importance import write_importance
+from thirteen.convert.quantize.importance import ImportanceStats, write_importance
 from thirteen.errors import ModelFileError, OutputError, ThirteenError
 from thirteen.files.gguf_header import read_header
 
@@ -36,7 +36,7 @@ class Made:
         sums = {tensor: random.gamma(2, 9, width).astype(np.float32) for tensor, width in columns.items()}
         counts = {tensor: 100 + at for at, tensor in enumerate(sums)}
         path = self.folder / f"{name}-importance.gguf"
-        write_importance(path, sums, counts, chunk=64, chunks=3, datasets=["some.txt", "more.txt"])
+        write_importance(path, ImportanceStats(sums, counts, 64, 3, ["some.txt", "more.txt"]))
         return path
 
 

@@ -34,9 +34,9 @@ from thirteen.bench.report.markdown import render_markdown
 from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.size import size
 from thirteen.bench.speed import latency
-from thirteen.bench.stats.paired_ratio import Interval
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.models.claims import claims
+from thirteen.stats.interval import Interval
 
 from ...runtime.conftest import tensors, write_gguf
 

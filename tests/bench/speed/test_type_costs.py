@@ -17,7 +17,7 @@ from thirteen.bench.speed.type_costs import (
     write_costs,
 )
 from thirteen.bench.synthetic.random_model import matrix_weights, write_uniform_model
-from thirteen.convert.quantize.costs import PARTS, read_costs, this_target
+from thirteen.convert.quantize.costs import PARTS, read_costs, host_target
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
@@ -67,7 +67,7 @@ def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
     path = tmp_path / "costs.json"
     write_costs(report, path)
     read = read_costs(path)
-    assert read.target == this_target()
+    assert read.target == host_target()
     assert (read.cpu, read.date, read.build) == (
         report.machine.cpu,
         report.date,

@@ -1,4 +1,4 @@
-"""Codes taken apart are what gguf's own dequantization reads, and come together to the same bytes."""
+"""Decoded blocks match gguf's own dequantization, and encode back to the same bytes."""
 
 import numpy as np
 import pytest
@@ -13,24 +13,24 @@ SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 
 
 @pytest.mark.parametrize("name", SCALAR)
-def test_a_block_is_scale_times_level_plus_offset_and_takes_other_codes(name):
+def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     type_, random = Type[name], np.random.default_rng(13)
     rows = random.standard_normal((8, 512)).astype(np.float32)
     data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(8, -1)
     blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
-    kept = block_layout(type_)
-    scales, offsets = (np.repeat(of, kept.group, -1) for of in kept.scales(blocks))
-    codes = kept.codes(blocks)
-    assert np.array_equal((kept.levels[codes] * scales + offsets).reshape(8, -1), dequantize(data, type_))
-    other = random.integers(0, len(kept.levels), codes.shape).astype(np.uint8)
-    kept.put(blocks, other)
-    assert np.array_equal(kept.codes(blocks), other)
-    assert np.array_equal(
-        (kept.levels[other] * scales + offsets).reshape(8, -1), dequantize(blocks.reshape(8, -1), type_)
-    )
-    kept.put(blocks, codes)
+    layout = block_layout(type_)
+    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.read_scales(blocks))
+    codes = layout.unpack_codes(blocks)
+    weights = (layout.levels[codes] * scales + offsets).reshape(8, -1)
+    assert np.array_equal(weights, dequantize(data, type_))
+    other = random.integers(0, len(layout.levels), codes.shape).astype(np.uint8)
+    layout.pack_codes(blocks, other)
+    assert np.array_equal(layout.unpack_codes(blocks), other)
+    weights = (layout.levels[other] * scales + offsets).reshape(8, -1)
+    assert np.array_equal(weights, dequantize(blocks.reshape(8, -1), type_))
+    layout.pack_codes(blocks, codes)
     assert np.array_equal(blocks.reshape(8, -1), data)
 
 
-def test_types_with_a_codebook_have_no_layout():
+def test_codebook_types_have_no_layout():
     assert block_layout(Type.IQ3_S) is None

@@ -1,4 +1,4 @@
-"""Cost tables: those that ship, and what a file may not say."""
+"""The shipped cost tables are complete, and an invalid file is refused."""
 
 import json
 import platform
@@ -7,7 +7,7 @@ from dataclasses import replace
 import llama_cpp
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from thirteen.convert.quantize.costs import TARGETS, costs_for, read_costs, this_target
+from thirteen.convert.quantize.costs import TARGETS, costs_for, read_costs, host_target
 from thirteen.errors import OutputError
 
 GOOD = {
@@ -21,7 +21,7 @@ GOOD = {
 
 
 @pytest.fixture
-def written(tmp_path):
+def cost_file(tmp_path):
     def write(value):
         path = tmp_path / "costs.json"
         path.write_text(value if isinstance(value, str) else json.dumps(value), "utf-8")
@@ -31,7 +31,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_table_that_ships_is_whole_and_says_where_it_comes_from(target):
+def test_every_shipped_table_is_complete_and_names_its_source(target):
     table = costs_for(target)
     assert table.target == target
     assert table.cpu and table.date.startswith("20") and table.build
@@ -40,24 +40,24 @@ def test_every_table_that_ships_is_whole_and_says_where_it_comes_from(target):
         assert all(cost > 0 for cost in costs.values())
 
 
-def test_arm_is_priced_by_bytes_and_half_as_much_again_without_repacked_kernels():
+def test_arm_costs_are_bytes_per_weight_and_half_more_without_repacking():
     table = costs_for("arm")
     assert table.cpu == "derived"
-    plain = {"Q2_K", "Q3_K", "IQ4_XS"}
-    assert set(table.layer) == {"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"} | plain
+    not_repacked = {"Q2_K", "Q3_K", "IQ4_XS"}
+    assert set(table.layer) == {"Q4_0", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "IQ4_NL", "MXFP4"} | not_repacked
     for name, cost in (*table.layer.items(), *table.output.items()):
         block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
-        assert cost == pytest.approx((1.5 if name in plain else 1) * block_bytes / block, rel=1e-5)
+        assert cost == pytest.approx((1.5 if name in not_repacked else 1) * block_bytes / block, rel=1e-5)
 
 
-def test_x86_has_what_arm_has_and_the_types_that_are_slow_there_cost_more():
-    """Q3_K and IQ3_S are smaller than Q4_K, and no quicker without repacked kernels."""
+def test_x86_has_the_types_of_arm_and_its_slow_types_cost_more():
+    """Q3_K and IQ3_S are smaller than Q4_K, but not faster without repacked kernels."""
     table = costs_for("x86")
     assert set(costs_for("arm").layer) < set(table.layer)
     assert min(table.layer["IQ3_S"], table.layer["Q6_K"], table.layer["F16"]) > table.layer["Q4_K"]
 
 
-def test_any_has_the_types_of_all_each_at_the_higher_relative_cost():
+def test_any_has_the_common_types_at_the_highest_relative_cost():
     both = costs_for("any")
     tables = [costs_for(target) for target in TARGETS if target != "any"]
     assert both.layer["Q4_K"] == 1
@@ -69,8 +69,8 @@ def test_any_has_the_types_of_all_each_at_the_higher_relative_cost():
             assert cost == pytest.approx(max(relative))
 
 
-def test_a_table_is_read_as_it_was_written(written):
-    table = read_costs(written(GOOD | {"measured": {"rounds": 20}}))
+def test_a_table_is_read_from_a_file(cost_file):
+    table = read_costs(cost_file(GOOD | {"measured": {"rounds": 20}}))
     assert table.layer == GOOD["layer"] and table.output == GOOD["output"]
     assert (table.target, table.cpu, table.date, table.build) == (
         "x86",
@@ -78,35 +78,35 @@ def test_a_table_is_read_as_it_was_written(written):
         "2025-11-24",
         "0.3.36",
     )
-    assert replace(table, target="arm") == read_costs(written(GOOD | {"target": "arm"}))
+    assert replace(table, target="arm") == read_costs(cost_file(GOOD | {"target": "arm"}))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("content", "message"),
     [
         ("{", "not JSON"),
         ("[]", "not a JSON object"),
-        ({}, "layer: None is no object"),
-        (GOOD | {"layer": {"Q4_X": 1}}, "layer: 'Q4_X' is no type of ggml"),
+        ({}, "layer: None is not an object"),
+        (GOOD | {"layer": {"Q4_X": 1}}, "layer: 'Q4_X' is not a ggml type"),
         (GOOD | {"layer": {"Q6_K": 1}}, "layer: Q4_K is missing"),
         (GOOD | {"output": {"Q6_K": 1}}, "output: Q4_K is missing"),
-        (GOOD | {"output": [1]}, r"output: \[1\] is no object"),
-        (GOOD | {"layer": {"Q4_K": 0}}, "Q4_K costs 0; it must be a number above 0 and below 1e"),
-        (GOOD | {"layer": {"Q4_K": -1.5}}, "Q4_K costs -1.5"),
-        (GOOD | {"layer": {"Q4_K": float("nan")}}, "Q4_K costs nan"),
-        (GOOD | {"layer": {"Q4_K": float("inf")}}, "Q4_K costs inf"),
-        (GOOD | {"layer": {"Q4_K": True}}, "Q4_K costs True"),
-        (GOOD | {"layer": {"Q4_K": "1" * 200}}, "Q4_K costs '1111"),
-        (GOOD | {"layer": {"Q4_K": 10**400}}, "Q4_K costs 1000"),
+        (GOOD | {"output": [1]}, r"output: \[1\] is not an object"),
+        (GOOD | {"layer": {"Q4_K": 0}}, "the cost of Q4_K is 0, not a number above 0 and below 1e"),
+        (GOOD | {"layer": {"Q4_K": -1.5}}, "cost of Q4_K is -1.5"),
+        (GOOD | {"layer": {"Q4_K": float("nan")}}, "cost of Q4_K is nan"),
+        (GOOD | {"layer": {"Q4_K": float("inf")}}, "cost of Q4_K is inf"),
+        (GOOD | {"layer": {"Q4_K": True}}, "cost of Q4_K is True"),
+        (GOOD | {"layer": {"Q4_K": "1" * 200}}, "cost of Q4_K is '1111"),
+        (GOOD | {"layer": {"Q4_K": 10**400}}, "cost of Q4_K is 1000"),
         (GOOD | {"target": "riscv"}, "target: 'riscv' is no target; there are x86, x86-avx512, arm, any"),
         (GOOD | {"target": ["x86"]}, "target"),
-        (GOOD | {"cpu": None}, "cpu: None is no text"),
-        (GOOD | {"date": 2025}, "date: 2025 is no text"),
+        (GOOD | {"cpu": None}, "cpu: None is not a string"),
+        (GOOD | {"date": 2025}, "date: 2025 is not a string"),
     ],
 )
-def test_a_bad_file_is_one_clear_line(written, wrong, said):
-    path = written(wrong)
-    with pytest.raises(OutputError, match=said) as caught:
+def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
+    path = cost_file(content)
+    with pytest.raises(OutputError, match=message) as caught:
         read_costs(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300 + len(str(path))
@@ -119,14 +119,14 @@ def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
         costs_for("gpu")
 
 
-def test_costs_for_several_sequences_take_the_place_of_those_for_one(written):
+def test_a_table_for_several_sequences_replaces_the_costs(cost_file):
     both = GOOD | {"layer_together": {"Q4_K": 0.01}, "output_together": {"Q4_K": 0.02, "Q4_0": 0.01}}
-    table = read_costs(written(both)).together()
+    table = read_costs(cost_file(both)).together()
     assert (table.layer, table.output) == (both["layer_together"], both["output_together"])
     with pytest.raises(OutputError, match="the costs for x86 are for one sequence at a time, not for 8"):
-        read_costs(written(GOOD)).together()
+        read_costs(cost_file(GOOD)).together()
     with pytest.raises(OutputError, match="output_together: Q4_K is missing"):
-        read_costs(written(both | {"output_together": {"Q4_0": 1.0}}))
+        read_costs(cost_file(both | {"output_together": {"Q4_0": 1.0}}))
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_costs_for_several_sequences_take_the_place_of_those_for_one(written):
         ("riscv64", "", "any"),
     ],
 )
-def test_this_machine_has_a_target(monkeypatch, machine, build, target):
+def test_the_host_has_a_target(monkeypatch, machine, build, target):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(llama_cpp, "llama_print_system_info", build.encode)
-    assert this_target() == target
+    assert host_target() == target

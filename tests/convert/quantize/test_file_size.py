@@ -1,3 +1,5 @@
+"""File sizes are parsed, and anything else is refused with a usage hint."""
+
 import pytest
 from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.errors import OutputError
@@ -13,13 +15,13 @@ from thirteen.errors import OutputError
         ("3.9bpw", 3_900_000),
     ],
 )
-def test_a_size_is_bytes_or_bits_a_weight(text, expected):
+def test_a_size_is_bytes_or_bits_per_weight(text, expected):
     assert parse_file_size(text).file_bytes(8_000_000) == expected
 
 
 @pytest.mark.parametrize(
     "text", ["600", "-1MB", "", "MB", "0MB", "nanMB", "infMB", "1e3MB", "33bpw", "6OOMB"]
 )
-def test_what_is_no_size_is_one_clear_line(text):
+def test_an_invalid_size_is_refused(text):
     with pytest.raises(OutputError, match=r"--size '.*': "):
         parse_file_size(text)

@@ -1,4 +1,4 @@
-"""Quantized bytes are ggml's own, near the original, and never made of what a type cannot hold."""
+"""Quantized bytes are ggml's own and near the original; values out of range are refused."""
 
 import ctypes
 from pathlib import Path
@@ -13,7 +13,7 @@ from thirteen.convert.tensors import TYPES
 from thirteen.errors import CheckpointError, OutputError
 
 NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
-# The largest relative error on normally distributed weights; some room above what ggml reaches.
+# Upper bounds of the relative error on normally distributed weights, with a margin above ggml's.
 ERRORS = {
     "F32": 0, "F16": 3e-4, "BF16": 2e-3, "Q8_0": 0.007, "Q6_K": 0.02, "Q5_K": 0.04, "Q5_1": 0.042,
     "Q5_0": 0.05, "Q4_K": 0.08, "Q4_1": 0.09, "Q4_0": 0.1, "MXFP4": 0.13, "IQ4_NL": 0.085, "IQ4_XS": 0.085,
@@ -26,8 +26,8 @@ def weights(rows: int = 24, columns: int = 512) -> np.ndarray:
     return np.random.default_rng(13).normal(0, 0.02, (rows, columns)).astype(np.float32)
 
 
-def whole(rows: np.ndarray, type_: Type) -> bytes:
-    """One direct call of ggml on the whole tensor."""
+def quantized_at_once(rows: np.ndarray, type_: Type) -> bytes:
+    """The result of a single call of ggml for all rows."""
     (path,) = (Path(llama_cpp.__file__).parent / "lib").glob("*ggml-base.so")
     ggml = ctypes.CDLL(str(path))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
@@ -42,16 +42,16 @@ def whole(rows: np.ndarray, type_: Type) -> bytes:
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
-def test_blocks_of_rows_are_the_bytes_of_one_call_and_near_the_original(name: str) -> None:
+def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name: str) -> None:
     rows, type_ = weights(), TYPES[name]
     made = b"".join(quantize_rows(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
-    assert made == whole(rows, type_)
+    assert made == quantized_at_once(rows, type_)
     back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
     assert np.linalg.norm(back - rows) <= ERRORS[name] * np.linalg.norm(rows)
 
 
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
-def test_a_type_that_needs_an_importance_matrix_is_refused_by_name(name: str) -> None:
+def test_a_type_that_needs_an_importance_matrix_is_refused_without(name: str) -> None:
     with pytest.raises(OutputError, match=rf"w: {name} needs an importance matrix"):
         quantize_rows(weights(), TYPES[name], "w")
 
@@ -66,8 +66,8 @@ def test_a_value_that_is_not_finite_is_refused(name: str, value: float) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
-def test_a_value_that_the_type_cannot_hold_is_refused_and_no_other_becomes_infinite(name: str) -> None:
-    """Most types scale their blocks by a 16-bit float, which overflows to infinity in silence."""
+def test_values_out_of_range_are_refused_and_others_stay_finite(name: str) -> None:
+    """Most types scale their blocks by a float16, which overflows to infinity silently."""
     for value in (6e4, 1e30):
         rows = weights(2)
         rows[1, 300] = value
@@ -81,10 +81,10 @@ def test_a_value_that_the_type_cannot_hold_is_refused_and_no_other_becomes_infin
             assert np.isfinite(back).all()
 
 
-def test_vectors_and_rows_that_do_not_lie_in_order_are_written_in_order() -> None:
+def test_vectors_and_non_contiguous_rows_are_quantized() -> None:
     rows = weights()
     assert quantize_rows(rows[0], Type.F32, "w") == rows[0].tobytes()
-    turned = np.ascontiguousarray(rows.T).T
-    assert not turned.flags.c_contiguous
+    transposed = np.ascontiguousarray(rows.T).T
+    assert not transposed.flags.c_contiguous
     for type_ in (Type.F32, Type.Q8_0):
-        assert quantize_rows(turned, type_, "w") == quantize_rows(rows, type_, "w")
+        assert quantize_rows(transposed, type_, "w") == quantize_rows(rows, type_, "w")

@@ -1,4 +1,4 @@
-"""Rounding with feedback lowers the error of the layer's output, which is what it is for."""
+"""GPTQ lowers the error of the layer's output."""
 
 import numpy as np
 import pytest
@@ -15,109 +15,107 @@ SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q3_K", "Q2_K", "Q6_K", "IQ4
 
 
 def correlated(columns, seed=1):
-    """The covariance of inputs that vary together, (columns, columns)."""
+    """The covariance of correlated inputs, (columns, columns)."""
     random = np.random.default_rng(seed)
     mixed = random.standard_normal((4000, 12)) @ random.standard_normal((12, columns))
     inputs = (mixed + 0.3 * random.standard_normal((4000, columns))).astype(np.float32)
     return inputs.T @ inputs / len(inputs)
 
 
-def in_blocks(whole, width, rank):
-    """The same as it is kept: full in blocks, by its largest eigenvectors between them."""
-    blocks = [whole[at : at + width, at : at + width] for at in range(0, len(whole), width)]
-    values, vectors = np.linalg.eigh(whole)
-    low = vectors[:, ::-1][:, :rank] * np.sqrt(np.maximum(values[::-1][:rank], 0))
-    return Covariance(np.stack(blocks), low.astype(np.float32))
+def in_blocks(full, width, rank):
+    """A full covariance as diagonal blocks and its largest eigenvectors."""
+    blocks = [full[at : at + width, at : at + width] for at in range(0, len(full), width)]
+    values, vectors = np.linalg.eigh(full)
+    low_rank = vectors[:, ::-1][:, :rank] * np.sqrt(np.maximum(values[::-1][:rank], 0))
+    return Covariance(np.stack(blocks), low_rank.astype(np.float32))
 
 
-def rounded(rows, type_):
+def quantized(rows, type_):
     return np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(len(rows), -1)
 
 
-def error(whole, rows, data, type_):
-    wrong = dequantize(data, type_) - rows
-    return float(((wrong @ whole) * wrong).sum())
+def output_error(full, rows, data, type_):
+    error = dequantize(data, type_) - rows
+    return float(((error @ full) * error).sum())
 
 
 @pytest.mark.parametrize("name", SCALAR)
-def test_the_outputs_error_falls(name):
-    whole = correlated(512)
+def test_gptq_lowers_the_output_error(name):
+    full = correlated(512)
     rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
-    blocks = rounded(rows, Type[name])
-    better = gptq_round(rows, blocks, Type[name], error_feedback(in_blocks(whole, 256, 12)))
-    assert error(whole, rows, better, Type[name]) < 0.8 * error(whole, rows, blocks, Type[name])
+    blocks = quantized(rows, Type[name])
+    rounded = gptq_round(rows, blocks, Type[name], error_feedback(in_blocks(full, 256, 12)))
+    assert output_error(full, rows, rounded, Type[name]) < 0.8 * output_error(full, rows, blocks, Type[name])
 
 
-def test_what_couples_the_blocks_helps_as_much_as_one_block_would():
-    whole = correlated(512)
+def test_low_rank_coupling_recovers_most_of_a_full_covariance():
+    full = correlated(512)
     rows = np.random.default_rng(2).standard_normal((64, 512)).astype(np.float32)
-    blocks = rounded(rows, Type.Q4_0)
+    blocks = quantized(rows, Type.Q4_0)
 
-    def after(covariance):
-        better = gptq_round(rows, blocks, Type.Q4_0, error_feedback(covariance))
-        return error(whole, rows, better, Type.Q4_0)
+    def error_with(covariance):
+        rounded = gptq_round(rows, blocks, Type.Q4_0, error_feedback(covariance))
+        return output_error(full, rows, rounded, Type.Q4_0)
 
-    apart, coupled, one = (after(in_blocks(whole, *of)) for of in ((64, 0), (64, 12), (512, 0)))
-    assert coupled < 0.7 * apart
+    uncoupled, coupled, one = (error_with(in_blocks(full, *of)) for of in ((64, 0), (64, 12), (512, 0)))
+    assert coupled < 0.7 * uncoupled
     assert coupled < 1.3 * one
 
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 4), rank=st.integers(0, 6))
-def test_what_the_later_blocks_leave_is_what_is_counted(seed, count, rank):
-    """The metric of a block is the Schur complement of the blocks after it, computed here in full."""
+def test_the_hessian_of_a_block_is_the_schur_complement_of_the_later_blocks(seed, count, rank):
     random = np.random.default_rng(seed)
-    low = random.standard_normal((8 * count, rank)).astype(np.float32)
+    low_rank = random.standard_normal((8 * count, rank)).astype(np.float32)
     own = np.eye(8, dtype=np.float32) * random.uniform(0.5, 2, (count, 1, 1)).astype(np.float32)
-    parts = low.reshape(count, 8, rank)
-    covariance = Covariance(own + parts @ parts.transpose(0, 2, 1), low)
-    found = error_feedback(covariance)
-    whole = (low @ low.T).astype(np.float64)
+    parts = low_rank.reshape(count, 8, rank)
+    covariance = Covariance(own + parts @ parts.transpose(0, 2, 1), low_rank)
+    feedback = error_feedback(covariance)
+    full = (low_rank @ low_rank.T).astype(np.float64)
     for block in range(count):
         span = slice(8 * block, 8 * block + 8)
-        whole[span, span] += own[block] + DAMPING * covariance.variances[span].mean() * np.eye(8)
+        full[span, span] += own[block] + DAMPING * covariance.variances[span].mean() * np.eye(8)
     for block in range(count):
         now, later = slice(8 * block, 8 * block + 8), slice(8 * block + 8, None)
-        beyond = whole[now, later] @ np.linalg.solve(whole[later, later], whole[later, now])
-        assert np.allclose(found.metric[block], whole[now, now] - beyond, rtol=1e-3, atol=1e-3)
+        explained = full[now, later] @ np.linalg.solve(full[later, later], full[later, now])
+        assert np.allclose(feedback.hessian[block], full[now, now] - explained, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["Q4_0", "Q4_K", "MXFP4"])
-def test_a_small_delta_along_a_direction_comes_through_where_it_is_stressed(name):
-    """Unstressed, most of it would fall below half a step and be lost."""
-    random, whole = np.random.default_rng(3), correlated(256)
-    base = dequantize(rounded(random.standard_normal((64, 256)).astype(np.float32), Type[name]), Type[name])
-    data = rounded(base, Type[name])
+def test_a_small_delta_survives_rounding_along_emphasized_directions(name):
+    """Otherwise most of it falls below half a quantization step and is lost."""
+    random, full = np.random.default_rng(3), correlated(256)
+    base = dequantize(quantized(random.standard_normal((64, 256)).astype(np.float32), Type[name]), Type[name])
+    data = quantized(base, Type[name])
     base = dequantize(data, Type[name])
     a = random.standard_normal((2, 256)).astype(np.float32)
     delta = (0.01 * random.standard_normal((64, 2)) @ a).astype(np.float32)
 
     def slope(covariance):
-        shown = (
-            dequantize(gptq_round(base + delta, data, Type[name], error_feedback(covariance)), Type[name])
-            - base
-        )
-        return float(((shown @ whole) * delta).sum() / ((delta @ whole) * delta).sum())
+        rounded = gptq_round(base + delta, data, Type[name], error_feedback(covariance))
+        change = dequantize(rounded, Type[name]) - base
+        return float(((change @ full) * delta).sum() / ((delta @ full) * delta).sum())
 
-    covariance = in_blocks(whole, 256, 0)
-    assert abs(1 - slope(covariance.stressing(a, 100))) < 0.05
-    assert abs(1 - slope(covariance.stressing(a, 100))) < abs(1 - slope(covariance))
+    covariance = in_blocks(full, 256, 0)
+    assert abs(1 - slope(covariance.emphasized(a, 100))) < 0.05
+    assert abs(1 - slope(covariance.emphasized(a, 100))) < abs(1 - slope(covariance))
 
 
-def test_a_covariance_times_vectors_is_that_of_the_whole():
+def test_a_covariance_multiplies_like_the_full_matrix():
     random = np.random.default_rng(4)
-    low = random.standard_normal((96, 5)).astype(np.float32)
-    whole = low @ low.T + np.kron(np.eye(3), np.ones((32, 32)))
-    blocks = np.stack([whole[at : at + 32, at : at + 32] for at in (0, 32, 64)]).astype(np.float32)
+    low_rank = random.standard_normal((96, 5)).astype(np.float32)
+    full = low_rank @ low_rank.T + np.kron(np.eye(3), np.ones((32, 32)))
+    blocks = np.stack([full[at : at + 32, at : at + 32] for at in (0, 32, 64)]).astype(np.float32)
     vectors = random.standard_normal((96, 2)).astype(np.float32)
-    assert np.allclose(Covariance(blocks, low).times(vectors), whole @ vectors, rtol=1e-4, atol=1e-3)
+    product = Covariance(blocks, low_rank).multiply(vectors)
+    assert np.allclose(product, full @ vectors, rtol=1e-4, atol=1e-3)
 
 
-def test_without_correlation_nothing_is_passed_on():
-    found = error_feedback(Covariance(np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
-    assert np.array_equal(found.upper, np.eye(32)[None])
+def test_uncorrelated_inputs_get_no_feedback():
+    feedback = error_feedback(Covariance(np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
+    assert np.array_equal(feedback.inverse_cholesky, np.eye(32)[None])
 
 
-def test_what_is_no_covariance_is_refused():
+def test_negative_variances_are_refused():
     with pytest.raises(ModelFileError, match="negative variances"):
         error_feedback(Covariance(-np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))

@@ -1,4 +1,4 @@
-"""Importance files are llama.cpp's own, byte for byte, and whatever else comes along is one clear error."""
+"""Importance files match llama-imatrix byte for byte; any other file is refused in one line."""
 
 import shutil
 from collections.abc import Callable
@@ -13,26 +13,34 @@ import pytest
 from gguf import GGUFValueType as Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.convert.quantize.importance import Importance, read_importance, write_importance
+from thirteen.convert.quantize.importance import (
+    Importance,
+    ImportanceStats,
+    read_importance,
+    write_importance,
+)
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import ModelFileError, OutputError
 
-TINY = Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"  # by llama-imatrix; see runtime/test_trace.py
+TINY = (
+    Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
+)  # by llama-imatrix; see tests/runtime/calibration/test_activation_stats.py
 Arrays = dict[str, np.ndarray]
 
 names = st.sampled_from([f"blk.{n}.{kind}.weight" for n in (0, 1, 10) for kind in ("attn_q", "ffn_down")])
 squares = st.lists(st.floats(0, 2.0**100, width=32), min_size=1, max_size=40)
 entries = st.dictionaries(names, st.tuples(squares, st.integers(0, 1 << 24)), min_size=1)
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
+STATS = ImportanceStats({"a.weight": np.ones(4, np.float32)}, {"a.weight": 1}, 1, 1, ["a"])
 
 
-def held(path: Path) -> Arrays:
-    """The file's tensors, by the gguf package."""
+def tensors_of(path: Path) -> Arrays:
+    """The file's tensors as the gguf package reads them."""
     return {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
 
 
 def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None) -> Path:
-    """Write a file by the gguf package: whole keys, but for those that are None, and any arrays."""
+    """Write a file with the gguf package: the usual keys, updated by `keys` (None drops one), and any arrays."""
     usual = {
         "general.type": ("imatrix", Kind.STRING, None),
         "imatrix.datasets": (["a.txt"], Kind.ARRAY, Kind.STRING),
@@ -53,29 +61,18 @@ def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None
 
 
 def importance(**arrays: int) -> Importance:
-    """The importance of matrices by their names' last parts, of layer 0, with so many columns."""
+    """The importance of matrices of layer 0, given the number of columns by role."""
     means = {f"blk.0.{name}.weight": np.ones(columns, np.float32) for name, columns in arrays.items()}
     return Importance(Path("importance.gguf"), "", means, dict.fromkeys(means, 1), ("a",), 64, 1, {})
 
 
-def test_a_file_written_again_is_llama_imatrixs_byte_for_byte(tmp_path: Path) -> None:
-    read, raw = read_importance(TINY), held(TINY)
-    assert (read.datasets, read.chunk, read.chunks, read.sensitivity) == (
-        ("tests/data/imatrix.txt",),
-        32,
-        35,
-        {},
-    )
-    assert read.look_up_sensitivity is read.look_ups is None
-    sums = {name: raw[f"{name}.in_sum2"] for name in read.means}
-    sha256 = write_importance(
-        tmp_path / "again.gguf",
-        sums,
-        read.counts,
-        chunk=read.chunk,
-        chunks=read.chunks,
-        datasets=read.datasets,
-    )
+def test_a_rewritten_file_matches_llama_imatrix_byte_for_byte(tmp_path: Path) -> None:
+    read, raw = read_importance(TINY), tensors_of(TINY)
+    assert (read.datasets, read.chunk_size, read.chunk_count) == (("tests/data/imatrix.txt",), 32, 35)
+    assert (read.sensitivity, read.lookup_sensitivity, read.lookup_counts) == ({}, None, None)
+    sums = {name: raw[f"{name}.in_sum2"] for name in read.mean_squares}
+    stats = ImportanceStats(sums, read.token_counts, read.chunk_size, read.chunk_count, read.datasets)
+    sha256 = write_importance(tmp_path / "again.gguf", stats)
     assert (tmp_path / "again.gguf").read_bytes() == TINY.read_bytes()
     assert sha256 == read.sha256
 
@@ -88,61 +85,53 @@ def test_a_file_written_again_is_llama_imatrixs_byte_for_byte(tmp_path: Path) ->
     st.integers(0, 1 << 31),
     st.dictionaries(names, numbers.map(abs)),
 )
-def test_what_was_written_is_read_back(
-    entry: dict[str, Any], datasets: list[str], chunk: int, chunks: int, sensitivity: dict[str, float]
+def test_a_written_file_is_read_back(
+    entry: dict[str, Any], datasets: list[str], size: int, count: int, sensitivity: dict[str, float]
 ) -> None:
     sums = {name: np.array(values, np.float32) for name, (values, _) in entry.items()}
-    counts = {name: count for name, (_, count) in entry.items()}
+    counts = {name: tokens for name, (_, tokens) in entry.items()}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.gguf"
-        sha256 = write_importance(
-            path, sums, counts, chunk=chunk, chunks=chunks, datasets=datasets, sensitivity=sensitivity
-        )
+        sha256 = write_importance(path, ImportanceStats(sums, counts, size, count, datasets, sensitivity))
         read = read_importance(path)
     assert (read.path, read.sha256) == (path, sha256)
-    assert (read.datasets, read.chunk, read.chunks) == (tuple(datasets), chunk, chunks)
-    assert (read.counts, read.sensitivity) == (counts, sensitivity)
-    for name, count in counts.items():
-        expected = sums[name] / np.float32(count) if count else np.ones_like(sums[name])
-        assert np.array_equal(read.means[name], expected)
-        assert read.means[name].dtype == np.float32
+    assert (read.datasets, read.chunk_size, read.chunk_count) == (tuple(datasets), size, count)
+    assert (read.token_counts, read.sensitivity) == (counts, sensitivity)
+    for name, tokens in counts.items():
+        expected = sums[name] / np.float32(tokens) if tokens else np.ones_like(sums[name])
+        assert np.array_equal(read.mean_squares[name], expected)
+        assert read.mean_squares[name].dtype == np.float32
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.none() | numbers.map(abs), st.none() | st.lists(st.integers(0, 1 << 24), min_size=1))
-def test_what_was_written_of_look_ups_is_read_back(
-    sensitivity: float | None, look_ups: list[int] | None
+def test_written_lookup_statistics_are_read_back(
+    sensitivity: float | None, lookups: list[int] | None
 ) -> None:
-    counts = None if look_ups is None else np.array(look_ups)
-    sums = {"a.weight": np.ones(4, np.float32)}
-    how = {"chunk": 1, "chunks": 1, "datasets": ["a"]}
+    counts = None if lookups is None else np.array(lookups)
+    stats = replace(STATS, lookup_sensitivity=sensitivity, lookup_counts=counts)
     with TemporaryDirectory() as folder:
         path = Path(folder) / "a.gguf"
-        write_importance(path, sums, {"a.weight": 1}, look_up_sensitivity=sensitivity, look_ups=counts, **how)
+        write_importance(path, stats)
         read = read_importance(path)
-    assert read.look_up_sensitivity == sensitivity
-    assert (None if read.look_ups is None else read.look_ups.tolist()) == look_ups
+    assert read.lookup_sensitivity == sensitivity
+    assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
     assert read.sensitivity == {}
 
 
-def test_nothing_is_left_where_a_file_cannot_be_written(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="does not exist"):
-        write_importance(
-            tmp_path / "none" / "a.gguf",
-            {"a.weight": np.ones(4, np.float32)},
-            {"a.weight": 1},
-            chunk=1,
-            chunks=1,
-            datasets=["a"],
-        )
+        write_importance(tmp_path / "none" / "a.gguf", STATS)
     assert not list(tmp_path.iterdir())
 
 
-def test_tensors_that_it_does_not_know_are_passed_over_as_in_llama_cpp(tmp_path: Path) -> None:
-    arrays = held(TINY) | {"output.weight.in_sum": np.ones(64, np.float32), "extra": np.ones(3, np.int8)}
-    assert (
-        read_importance(write(tmp_path / "a.gguf", arrays)).means.keys() == read_importance(TINY).means.keys()
-    )
+def test_unknown_tensors_are_ignored_as_in_llama_cpp(tmp_path: Path) -> None:
+    arrays = tensors_of(TINY) | {
+        "output.weight.in_sum": np.ones(64, np.float32),
+        "extra": np.ones(3, np.int8),
+    }
+    read = read_importance(write(tmp_path / "a.gguf", arrays))
+    assert read.mean_squares.keys() == read_importance(TINY).mean_squares.keys()
 
 
 Q = "blk.0.attn_q.weight"
@@ -154,7 +143,7 @@ def changed(arrays: Arrays | None = None, **keys: Any) -> Callable[[Path], Any]:
     wanted = {key.replace("__", "."): entry for key, entry in keys.items()}
 
     def damage(path: Path) -> None:
-        every = held(TINY) | (arrays or {})
+        every = tensors_of(TINY) | (arrays or {})
         write(path, {name: array for name, array in every.items() if array is not None}, wanted)
 
     return damage
@@ -188,25 +177,25 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an infinite count": (changed({f"{Q}.counts": ONE * np.inf}), f"'{Q}.counts' holds inf"),
     "several experts": (
         changed({f"{Q}.in_sum2": np.ones((4, 64), np.float32), f"{Q}.counts": np.ones((4, 1), np.float32)}),
-        f"tensor '{Q}.in_sum2' is of 4 experts; only dense models are supported",
+        f"tensor '{Q}.in_sum2' has 4 experts; only dense models are supported",
     ),
     "counts of several experts": (
         changed({f"{Q}.counts": np.ones((4, 1), np.float32)}),
-        f"tensor '{Q}.counts' is of 4 experts",
+        f"tensor '{Q}.counts' has 4 experts",
     ),
-    "several counts": (changed({f"{Q}.counts": np.ones(4, np.float32)}), "has 4 numbers, not one"),
+    "several counts": (changed({f"{Q}.counts": np.ones(4, np.float32)}), "has 4 values, not one"),
     "sums in half precision": (changed({f"{Q}.in_sum2": np.ones(64, np.float16)}), "is F16, not F32"),
     "counts that are integers": (changed({f"{Q}.counts": np.ones(1, np.int32)}), "is I32, not F32"),
     "a sensitivity that is not a number": (
         changed({f"{Q}.sensitivity": ONE * np.nan}),
         f"'{Q}.sensitivity' holds nan",
     ),
-    "two sensitivities": (changed({f"{Q}.sensitivity": np.ones(2, np.float32)}), "has 2 numbers, not one"),
-    "a negative sensitivity of look-ups": (
+    "two sensitivities": (changed({f"{Q}.sensitivity": np.ones(2, np.float32)}), "has 2 values, not one"),
+    "a negative lookup sensitivity": (
         changed({"token_embd.weight.look_up_sensitivity": -ONE}),
         "'token_embd.weight.look_up_sensitivity' holds -1.0",
     ),
-    "look-ups that are not counted": (
+    "lookup counts that are not numbers": (
         changed({"token_embd.weight.look_ups": ONE * np.nan}),
         "'token_embd.weight.look_ups' holds nan",
     ),
@@ -214,17 +203,17 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no datasets": (changed(imatrix__datasets=None), "metadata key 'imatrix.datasets' is missing"),
     "datasets that are numbers": (
         changed(imatrix__datasets=([1, 2], Kind.ARRAY, Kind.INT32)),
-        "metadata key 'imatrix.datasets' is [1, 2], of another type",
+        "metadata key 'imatrix.datasets' is [1, 2], of the wrong type",
     ),
     "a chunk count that is a text": (
         changed(imatrix__chunk_count=("many", Kind.STRING, None)),
-        "metadata key 'imatrix.chunk_count' is 'many', of another type",
+        "metadata key 'imatrix.chunk_count' is 'many', of the wrong type",
     ),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, what: str) -> None:
+def test_an_invalid_file_is_refused_in_one_line_that_names_it(tmp_path: Path, what: str) -> None:
     damage, says = BAD[what]
     path = tmp_path / "importance.gguf"
     shutil.copy(TINY, path)
@@ -240,9 +229,7 @@ def test_a_bad_file_is_one_line_that_names_it(tmp_path: Path, what: str) -> None
 @given(
     st.integers(0, TINY.stat().st_size), st.lists(st.tuples(st.integers(0), st.integers(0, 255)), max_size=4)
 )
-def test_a_file_cut_or_changed_anywhere_is_read_or_refused(
-    length: int, changes: list[tuple[int, int]]
-) -> None:
+def test_a_truncated_or_changed_file_is_read_or_refused(length: int, changes: list[tuple[int, int]]) -> None:
     data = bytearray(TINY.read_bytes())
     for at, value in changes:
         data[at % len(data)] = value
@@ -254,8 +241,8 @@ def test_a_file_cut_or_changed_anywhere_is_read_or_refused(
         except ModelFileError as error:
             assert str(error).startswith(f"{path}: ")
             return
-    assert read.means.keys() == read.counts.keys()
-    assert all(np.isfinite(means).all() and (means >= 0).all() for means in read.means.values())
+    assert read.mean_squares.keys() == read.token_counts.keys()
+    assert all(np.isfinite(means).all() and (means >= 0).all() for means in read.mean_squares.values())
 
 
 SPECS = [
@@ -269,17 +256,17 @@ SPECS = [
 
 def test_importance_fits_the_model_it_came_from() -> None:
     fitting = importance(attn_q=64, ffn_down=96)
-    fitting.fit(SPECS)
-    fitting.means["token_embd.weight"] = np.ones(64, np.float32)
+    fitting.check_fits(SPECS)
+    fitting.mean_squares["token_embd.weight"] = np.ones(64, np.float32)
     fitting.sensitivity["output.weight"] = 0.5
-    fitting.fit(iter(SPECS))
+    fitting.check_fits(iter(SPECS))
 
 
-def test_look_ups_in_another_vocabulary_are_refused() -> None:
+def test_lookup_counts_of_another_vocabulary_are_refused() -> None:
     fitting = importance(attn_q=64, ffn_down=96)
-    replace(fitting, look_ups=np.ones(99, np.float32)).fit(SPECS)
+    replace(fitting, lookup_counts=np.ones(99, np.float32)).check_fits(SPECS)
     with pytest.raises(ModelFileError, match="it counts 98 tokens, but this model has 99"):
-        replace(fitting, look_ups=np.ones(98, np.float32)).fit(SPECS)
+        replace(fitting, lookup_counts=np.ones(98, np.float32)).check_fits(SPECS)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +276,7 @@ def test_look_ups_in_another_vocabulary_are_refused() -> None:
         (
             {"attn_q": 64, "ffn_down": 96, "attn_k": 64},
             "",
-            "it has 'blk.0.attn_k.weight', which this model has not",
+            "it has 'blk.0.attn_k.weight', which this model lacks",
         ),
         ({"attn_q": 64, "ffn_down": 96, "attn_norm": 64}, "", "it has 'blk.0.attn_norm.weight', which"),
         ({"attn_q": 64}, "", "it lacks 1 of this model's 4 matrices, such as 'blk.0.ffn_down.weight'"),
@@ -301,6 +288,6 @@ def test_importance_of_another_model_is_refused(arrays: dict[str, int], sensitiv
     if sensitive:
         other.sensitivity[sensitive] = 1.0
     with pytest.raises(ModelFileError) as error:
-        other.fit(SPECS)
+        other.check_fits(SPECS)
     assert str(error.value).startswith("importance.gguf: the importance is for another model: ")
     assert says in str(error.value)

@@ -1,4 +1,4 @@
-"""An embedding loses by what it is for: tokens are looked up in it, outputs made by it, or both."""
+"""The loss of an embedding covers its uses: token lookup, the output product, or both."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,27 +19,27 @@ from thirteen.convert.quantize.size_planner import measure_all_types
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
 
-ROWS, COLUMNS = 512, 64  # as many as are drawn
-PRICES = {"Q4_K": 1.0, "Q4_0": 0.9, "IQ4_NL": 0.9, "Q5_0": 1.2, "Q8_0": 2.0, "F16": 4.0}
-COSTS = CostTable("x86", PRICES, PRICES, "none", "2026-11-24", "0")
+ROWS, COLUMNS = 512, 64  # all rows are in the sample
+TYPE_COSTS = {"Q4_K": 1.0, "Q4_0": 0.9, "IQ4_NL": 0.9, "Q5_0": 1.2, "Q8_0": 2.0, "F16": 4.0}
+COSTS = CostTable("x86", TYPE_COSTS, TYPE_COSTS, "none", "2026-11-24", "0")
 IMPORTANCE = Importance(
     path=Path("importance.gguf"),
     sha256="",
-    means={EMBEDDING: np.ones(COLUMNS, np.float32), OUTPUT: np.ones(COLUMNS, np.float32)},
-    counts={EMBEDDING: 9, OUTPUT: 9},
+    mean_squares={EMBEDDING: np.ones(COLUMNS, np.float32), OUTPUT: np.ones(COLUMNS, np.float32)},
+    token_counts={EMBEDDING: 9, OUTPUT: 9},
     datasets=("a",),
-    chunk=64,
-    chunks=1,
+    chunk_size=64,
+    chunk_count=1,
     sensitivity={EMBEDDING: 0.5, OUTPUT: 0.5},
-    look_up_sensitivity=2.0,
-    look_ups=np.ones(ROWS, np.float32),
+    lookup_sensitivity=2.0,
+    lookup_counts=np.ones(ROWS, np.float32),
 )
 sensitivities = st.floats(0, 1000)
 some = settings(max_examples=20, deadline=None)
 
 
 class Matrix:
-    """Weights of one matrix: random, but for its even rows, whose values Q8_0 holds exactly."""
+    """Random weights, with values in the even rows that Q8_0 represents exactly."""
 
     def __init__(self) -> None:
         self.values = np.random.default_rng(1).normal(0, 1, (ROWS, COLUMNS)).astype(np.float32)
@@ -61,58 +61,62 @@ def losses(importance: Importance, name: str = EMBEDDING, *, tied: bool = True) 
 
 
 def relative_error(type_: Type, rows: np.ndarray) -> float:
-    """By ggml, with all inputs alike."""
-    alike = np.ones(COLUMNS, np.float32)
-    data = np.frombuffer(quantize_rows(rows, type_, "test", alike), np.uint8).reshape(len(rows), -1)
+    """The error of ggml's rounding with equal importance for all inputs."""
+    equal = np.ones(COLUMNS, np.float32)
+    data = np.frombuffer(quantize_rows(rows, type_, "test", equal), np.uint8).reshape(len(rows), -1)
     return float(np.square(dequantize(data, type_) - rows).sum() / np.square(rows).sum())
 
 
 @some
 @given(sensitivities, sensitivities)
-def test_a_tied_embeddings_loss_rises_with_the_look_ups_sensitivity(one: float, other: float) -> None:
-    """By as much as the embedding alone would lose, and as the sensitivity rises."""
-    of = [losses(replace(IMPORTANCE, look_up_sensitivity=value)) for value in (0.0, one, other)]
-    for type_, base in of[0].items():
-        rises = [(found[type_] - base) for found in of[1:]]
+def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one: float, other: float) -> None:
+    """It rises by the loss of the embedding alone, in proportion to the sensitivity."""
+    found = [losses(replace(IMPORTANCE, lookup_sensitivity=value)) for value in (0.0, one, other)]
+    for type_, base in found[0].items():
+        rises = [of[type_] - base for of in found[1:]]
         error = relative_error(type_, MATRIX.values)
         assert rises == pytest.approx([one * error, other * error], rel=1e-3, abs=1e-9)
 
 
 @some
 @given(sensitivities, sensitivities)
-def test_untied_each_matrix_has_its_own_loss(product: float, look_up: float) -> None:
+def test_untied_matrices_have_separate_losses(product: float, lookup: float) -> None:
     importance = replace(
-        IMPORTANCE, sensitivity={EMBEDDING: 77.0, OUTPUT: product}, look_up_sensitivity=look_up
+        IMPORTANCE, sensitivity={EMBEDDING: 77.0, OUTPUT: product}, lookup_sensitivity=lookup
     )
     both = losses(replace(importance, sensitivity={EMBEDDING: product}))
     embedding, output = (losses(importance, name, tied=False) for name in (EMBEDDING, OUTPUT))
     assert {type_: embedding[type_] + output[type_] for type_ in both} == pytest.approx(both)
-    assert embedding[Type.Q4_0] == pytest.approx(look_up * relative_error(Type.Q4_0, MATRIX.values), rel=1e-3)
+    assert embedding[Type.Q4_0] == pytest.approx(lookup * relative_error(Type.Q4_0, MATRIX.values), rel=1e-3)
 
 
-def test_where_it_was_not_measured_errors_count_relative_to_the_row() -> None:
-    old = replace(IMPORTANCE, sensitivity={}, look_up_sensitivity=None, look_ups=None)
-    assert losses(old, tied=False) == pytest.approx(losses(replace(old, look_up_sensitivity=1.0), tied=False))
-    assert losses(old, tied=False)[Type.Q4_0] > 0
+def test_without_a_measured_sensitivity_errors_are_relative_to_the_row() -> None:
+    unmeasured = replace(IMPORTANCE, sensitivity={}, lookup_sensitivity=None, lookup_counts=None)
+    assert losses(unmeasured, tied=False) == pytest.approx(
+        losses(replace(unmeasured, lookup_sensitivity=1.0), tied=False)
+    )
+    assert losses(unmeasured, tied=False)[Type.Q4_0] > 0
 
 
-def test_rows_count_as_often_as_the_text_has_their_token() -> None:
-    often = np.zeros((3, ROWS), np.float32)
-    often[0, [4, 10, 338]] = 100, 3, 50  # rows that Q8_0 holds exactly
-    often[1, 7] = often[2, [7, 8]] = 5
-    exact, odd, half = (losses(replace(IMPORTANCE, look_ups=of), tied=False)[Type.Q8_0] for of in often)
+def test_rows_are_weighted_by_token_frequency() -> None:
+    frequencies = np.zeros((3, ROWS), np.float32)
+    frequencies[0, [4, 10, 338]] = 100, 3, 50  # rows that Q8_0 represents exactly
+    frequencies[1, 7] = frequencies[2, [7, 8]] = 5
+    exact, odd, half = (
+        losses(replace(IMPORTANCE, lookup_counts=of), tied=False)[Type.Q8_0] for of in frequencies
+    )
     assert exact == 0
     assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX.values[7:8]), rel=1e-3)
     assert 0 < half < odd
 
 
-def test_rows_of_no_token_are_drawn_where_none_was_counted() -> None:
-    nothing = replace(IMPORTANCE, look_ups=np.zeros(ROWS, np.float32))
-    assert losses(nothing) == losses(replace(IMPORTANCE, look_ups=None))
+def test_zero_counts_are_the_same_as_no_counts() -> None:
+    zero = replace(IMPORTANCE, lookup_counts=np.zeros(ROWS, np.float32))
+    assert losses(zero) == losses(replace(IMPORTANCE, lookup_counts=None))
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_is_tied_that_has_no_output_matrix_and_look_ups_cost_no_time(tied: bool) -> None:
+def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bool) -> None:
     names = [EMBEDDING] if tied else [EMBEDDING, OUTPUT]
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:

@@ -1,4 +1,4 @@
-"""Scales found quickly are as good as ggml's, once codes are chosen with feedback."""
+"""The fast scale search is as good as ggml's, once GPTQ chooses the codes."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,18 @@ from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.quantize.gptq import error_feedback, gptq_round
 from thirteen.convert.quantize.scales import fit_scales
 
-QUICK = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
+FITTED = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
 
 
 def nearest(rows, blocks, type_):
-    """The rows rounded by the scales of blocks, each code by itself."""
-    apart = Covariance(
-        np.eye(rows.shape[1], dtype=np.float32)[None], np.zeros((rows.shape[1], 0), np.float32)
-    )
-    return dequantize(gptq_round(rows, blocks, type_, error_feedback(apart)), type_)
+    """The rows rounded with the scales of `blocks`, each weight on its own."""
+    columns = rows.shape[1]
+    uncorrelated = Covariance(np.eye(columns, dtype=np.float32)[None], np.zeros((columns, 0), np.float32))
+    return dequantize(gptq_round(rows, blocks, type_, error_feedback(uncorrelated)), type_)
 
 
-@pytest.mark.parametrize("name", QUICK)
-def test_they_round_as_well_as_ggmls(name):
+@pytest.mark.parametrize("name", FITTED)
+def test_fitted_scales_round_as_well_as_ggmls(name):
     random = np.random.default_rng(1)
     rows = random.standard_t(5, (64, 512)).astype(np.float32)
     importance = random.gamma(1, size=512).astype(np.float32)
@@ -36,21 +35,21 @@ def test_they_round_as_well_as_ggmls(name):
     assert ours < 1.05 * theirs
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", FITTED)
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 99), scale=st.sampled_from([0, 1e-30, 1e-8, 1e-3, 1, 3e4]), sign=st.booleans())
-def test_any_weights_have_scales(name, seed, scale, sign):
-    """All alike, all of one sign, tiny, or zero: no scale that is not finite, nothing far off."""
+def test_degenerate_weights_get_finite_scales(name, seed, scale, sign):
+    """Weights that are equal, of one sign, tiny or zero round to finite values near them."""
     rows = np.random.default_rng(seed).standard_normal((4, 256)).astype(np.float32)
     rows = np.clip((np.abs(rows) if sign else rows) * np.float32(scale), -6e4, 6e4)
     rows[1] = scale
-    found = nearest(rows, fit_scales(rows, Type[name], np.ones(256, np.float32)), Type[name])
-    assert np.isfinite(found).all()
-    assert np.abs(found - rows).max() <= 0.5 * np.abs(rows).max() + 1e-6
+    rounded = nearest(rows, fit_scales(rows, Type[name], np.ones(256, np.float32)), Type[name])
+    assert np.isfinite(rounded).all()
+    assert np.abs(rounded - rows).max() <= 0.5 * np.abs(rows).max() + 1e-6
 
 
-def test_the_types_that_ggml_searches_quickly_are_left_to_it():
+def test_types_that_ggml_searches_quickly_are_left_to_it():
     rows, importance = np.ones((1, 256), np.float32), np.ones(256, np.float32)
     for name in ("Q4_0", "Q3_K", "Q6_K", "IQ3_S"):
         assert fit_scales(rows, Type[name], importance) is None
-    assert all(block_layout(Type[name]) for name in QUICK)
+    assert all(block_layout(Type[name]) for name in FITTED)

@@ -249,9 +249,10 @@ def test_the_interval_is_paired():
     """Rows differ far more among themselves than each from before to after."""
     before = tuple(float(n) for n in range(10, 210))
     held = HeldOut((10,) * 200, before, tuple(loss - 0.1 - 0.001 * (n % 3) for n, loss in enumerate(before)))
-    low, high = held.interval()
-    assert low <= held.loss_after - held.loss_before <= high < -0.0100
-    assert high - low < 1e-4
+    difference = held.difference
+    assert difference.estimate == pytest.approx(held.loss_after - held.loss_before)
+    assert difference.low <= difference.estimate <= difference.high < -0.0100
+    assert difference.high - difference.low < 1e-4
 
 
 def test_split_and_batches_keep_every_row_once():
@@ -283,7 +284,7 @@ def test_the_final_line_is_what_the_answer_parser_reads_first():
         ('{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
         ("\nnot json", "line 2: not JSON"),
         ("[" * 100_000, "line 1: not JSON"),
-        ("[1]", "line 1: a JSON object is wanted, not list"),
+        ("[1]", "line 1: not a JSON object"),
         (b"\xff\xfe", "not UTF-8"),
         (None, "No such file"),
     ],

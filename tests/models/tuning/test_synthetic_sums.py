@@ -8,7 +8,7 @@ import pytest
 from thirteen.errors import ThirteenError
 from thirteen.models.rows import read_rows
 from thirteen.models.tuning.synthetic_sums import draw_sums
-from thirteen.runtime.arithmetic.calculator import steps
+from thirteen.runtime.arithmetic.calculator import check_steps
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
 from ...commands import Commands
@@ -24,7 +24,7 @@ def sign(row):
 
 def test_solutions_are_right_and_questions_hold_their_numbers():
     for row in draw_sums(500, 1):
-        (step,) = steps(row.solution)
+        (step,) = check_steps(row.solution)
         assert step.ok and final_answer(row.solution) == Fraction(row.answer) >= 1
         assert set(numbers(row)) == set(map(int, re.findall(r"\d+", row.question)))
 

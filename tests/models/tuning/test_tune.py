@@ -15,7 +15,7 @@ from thirteen.models.rows import TrainingRow
 from thirteen.models.tuning.cma_search import CheckScore, CmaSearch, SearchSettings
 from thirteen.models.tuning.heldout_cache import HeldOutCache
 from thirteen.models.tuning.objective import Cost
-from thirteen.models.tuning.paired_accuracy import PairedAccuracy, bootstrapped
+from thirteen.models.tuning.paired_accuracy import PairedAccuracy
 from thirteen.models.tuning.tune import TuneData, run_search
 from thirteen.models.tuning.tuning_journal import FILE, TuningJournal
 
@@ -217,7 +217,7 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
     with TuningJournal(tmp_path, told(settings)) as journal:
         run_search(Planted(), DATA, settings, journal, lambda progress: None)
         with pytest.raises(OutputError, match="another process is writing"):
-            TuningJournal(tmp_path, told(settings)).record(journal.generations[0])
+            TuningJournal(tmp_path, told(settings)).add(journal.generations[0])
 
 
 @pytest.mark.parametrize(
@@ -244,15 +244,13 @@ def test_too_few_rows_are_refused():
 def test_paired_outcomes_are_told_apart():
     pair = PairedAccuracy((True, True, False, False) * 25, (True, False, True, True) * 25)
     assert (pair.accuracy, pair.gained, pair.lost) == ((0.5, 0.75), 50, 25)
-    low, high = pair.interval()
-    assert 0.05 < low < 0.25 < high < 0.45
-    assert bootstrapped([1.0] * 10) == (1.0, 1.0)
+    assert 0.05 < pair.difference.low < pair.difference.estimate == 0.25 < pair.difference.high < 0.45
 
 
 def test_a_checks_interval_is_wilsons():
-    low, high = CheckScore(0.2, 20, 100).interval
-    assert (low, high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
-    assert CheckScore(0.0, 0, 10).interval[0] == 0.0
+    share = CheckScore(0.2, 20, 100).accuracy
+    assert (share.low, share.high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
+    assert CheckScore(0.0, 0, 10).accuracy.low == pytest.approx(0.0)
 
 
 def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):

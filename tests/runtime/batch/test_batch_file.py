@@ -107,9 +107,9 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
         "1",
     ]
     code = (
-        "import sys, thirteen.files.journal as l; old = l.Journal.append\n"
+        "import sys, thirteen.files.journal as l; old = l.Journal.record\n"
         "def tell(self, entry): old(self, entry); print('written', flush=True)\n"
-        "l.Journal.append = tell\n"
+        "l.Journal.record = tell\n"
         "from thirteen.cli.main import main; main()"
     )
     with subprocess.Popen(

@@ -47,9 +47,9 @@ def spelt(text):
 
 def check(statistics, oracle):
     """Every tensor's mean squares are the oracle's but for rounding, which differs between processors."""
-    assert (statistics.chunk, statistics.chunks) == (oracle.chunk, oracle.chunks)
-    for name, expected in oracle.means.items():
-        assert statistics.counts[name] == oracle.counts[name]
+    assert (statistics.chunk, statistics.chunks) == (oracle.chunk_size, oracle.chunk_count)
+    for name, expected in oracle.mean_squares.items():
+        assert statistics.counts[name] == oracle.token_counts[name]
         means = statistics.sums[name] / statistics.counts[name]
         assert np.linalg.norm(means - expected) < 0.01 * np.linalg.norm(expected), name
 
@@ -60,13 +60,13 @@ def test_all_are_llama_imatrixs_where_a_text_begins_with_a_token_of_its_own(unti
         read_importance(DATA / "imatrix-tiny.gguf"),
     )
     check(statistics, oracle)
-    assert statistics.sums.keys() == oracle.means.keys()
+    assert statistics.sums.keys() == oracle.mean_squares.keys()
 
 
 def test_the_real_models_are_llama_imatrixs(smollm2):
     oracle = read_importance(DATA / "imatrix-smollm2.gguf")
     check(collect_activation_stats(smollm2, [TEXT], chunk=64, threads=1), oracle)
-    assert len(oracle.means) == 21
+    assert len(oracle.mean_squares) == 21
 
 
 def test_the_model_decides_whether_a_chunk_begins_with_its_token(tiny):

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar.grammar import Grammar, from_gbnf, from_schema
-from thirteen.runtime.grammar.terms import integers
+from thirteen.runtime.grammar.gbnf_writer import integers
 from thirteen.runtime.llama.model import Model
 
 from .grammar_walk import Native

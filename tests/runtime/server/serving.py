@@ -1,4 +1,4 @@
-"""The real server on a real socket, in a thread of the tests."""
+"""The real server on a real socket, in a thread."""
 
 import socket
 import threading
@@ -12,8 +12,8 @@ from openai import OpenAI
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import BASE
 from thirteen.runtime.server.api_keys import ApiKeys
-from thirteen.runtime.server.app import application
-from thirteen.runtime.server.drain_server import DrainServer, bind
+from thirteen.runtime.server.app import create_app
+from thirteen.runtime.server.drain_server import DrainServer, bind_socket
 from thirteen.runtime.server.engine_service import EngineService
 from thirteen.runtime.server.request_limits import RequestLimits
 
@@ -21,16 +21,16 @@ TIMEOUT_S = 60
 
 
 @dataclass(frozen=True)
-class Served:
-    """A server that is running."""
+class RunningServer:
+    """A running server and its parts."""
 
-    desk: EngineService
-    listener: DrainServer
-    bound: socket.socket
+    service: EngineService
+    server: DrainServer
+    socket: socket.socket
 
     @property
     def port(self) -> int:
-        return self.bound.getsockname()[1]
+        return self.socket.getsockname()[1]
 
     @property
     def url(self) -> str:
@@ -46,26 +46,35 @@ class Served:
 
 
 @contextmanager
-def served(
-    engine: Engine, *, name="model", bounds=None, keys=None, hosts=None, origins=(), log_prompts=False
-) -> Iterator[Served]:
-    """Serve an engine; every adapter of it is a model by its own name."""
-    names = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
-    desk = EngineService(engine, names, log_prompts=log_prompts)
-    bounds = (bounds or RequestLimits()).within(engine.context)
-    app = application(desk, bounds, keys=keys and ApiKeys(keys), hosts=hosts, origins=origins)
-    listener = DrainServer(app, desk, bounds)
-    with bind("127.0.0.1", 0) as bound:
+def serve_engine(
+    engine: Engine,
+    *,
+    name="model",
+    limits=None,
+    keys=None,
+    allowed_hosts=None,
+    origins=(),
+    log_prompts=False,
+) -> Iterator[RunningServer]:
+    """Serve an engine; each of its adapters is a model of the same name."""
+    models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
+    service = EngineService(engine, models, log_prompts=log_prompts)
+    limits = (limits or RequestLimits()).for_context(engine.context)
+    app = create_app(
+        service, limits, keys=keys and ApiKeys(keys), allowed_hosts=allowed_hosts, origins=origins
+    )
+    server = DrainServer(app, service, limits)
+    with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()
-        thread = threading.Thread(target=listener.run, args=([bound],))
+        thread = threading.Thread(target=server.run, args=([bound],))
         thread.start()
         try:
-            yield Served(desk, listener, bound)
+            yield RunningServer(service, server, bound)
         finally:
-            listener.drain()
+            server.drain()
             thread.join(TIMEOUT_S)
-            assert not thread.is_alive(), "the server does not end"
+            assert not thread.is_alive(), "the server does not exit"
 
 
-def opened(path: Path, **options) -> Engine:
+def open_engine(path: Path, **options) -> Engine:
     return Engine(path, **{"slots": 4, "threads": 1, "context": 512} | options)

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
-from thirteen.runtime.arithmetic.calculator import steps
+from thirteen.runtime.arithmetic.calculator import check_steps
 
 from . import serving
-from .page_server import Script, Scripted, served
+from .page_server import Script, ScriptedServer, serve_app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip(
@@ -82,7 +82,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Script]]:
     script = Script(ANSWERS)
-    with served(Scripted(script).app) as address:
+    with serve_app(ScriptedServer(script).app) as address:
         yield address, script
 
 
@@ -231,7 +231,7 @@ def test_a_server_that_is_gone_is_told_in_a_line(page: Page) -> None:
 
 
 def test_a_key_is_asked_for_and_kept_for_the_tab(visit: Callable[..., Page]) -> None:
-    with served(Scripted(Script(ANSWERS, key="thirteen-26")).app) as address:
+    with serve_app(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
         page = visit(address)
         key = page.get_by_label("This server asks for an API key")
         expect(key).to_be_focused()
@@ -290,7 +290,9 @@ def test_every_text_stands_out_from_its_ground(
 
 
 def test_what_looks_like_markup_stays_text(page: Page, visit: Callable[..., Page]) -> None:
-    with served(Scripted(Script({HOSTILE: ANSWERS["hostile"]}, models=(HOSTILE, "other"))).app) as address:
+    with serve_app(
+        ScriptedServer(Script({HOSTILE: ANSWERS["hostile"]}, models=(HOSTILE, "other"))).app
+    ) as address:
         page = visit(address)
         ask(page, HOSTILE)
         expect(result(page)).to_contain_text("7")
@@ -365,7 +367,7 @@ def test_events_may_come_in_crumbs(page: Page) -> None:
 def test_every_step_is_found_where_it_stands(page: Page) -> None:
     """Only an expression and two values come with a step: which characters they are, the page finds out."""
     for text, claims in CLAIMS:
-        checked = [asdict(step) for step in steps(text)]
+        checked = [asdict(step) for step in check_steps(text)]
         found = page.evaluate(PIECES, [text, checked])
         assert "".join(piece["text"] + piece["claim"] for piece in found) == text
         assert [piece["claim"] for piece in found if piece["step"]] == claims
@@ -396,7 +398,7 @@ def test_the_files_are_sent_with_their_headers(server: tuple[str, Script]) -> No
 def test_the_real_server_answers_the_page(visit: Callable[..., Page], smollm2: Path) -> None:
     """What the scripted server says might be another language than the real one's."""
     question = "If I have 3 apples and buy 4 more, how many apples do I have?"
-    with serving.opened(smollm2) as engine, serving.served(engine, name="smollm2") as real:
+    with serving.open_engine(smollm2) as engine, serving.serve_engine(engine, name="smollm2") as real:
         page = visit(real.url)
         expect(page.get_by_label("Model")).to_have_value("smollm2")
         ask(page, question)

@@ -1,4 +1,4 @@
-"""The server as a process: how it begins, how it ends, and the README's examples as they are printed."""
+"""`thirteen serve` as a process: startup, shutdown, bad options, and the examples of the README."""
 
 import json
 import re
@@ -26,64 +26,75 @@ LONG = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1, "n": 16, 
 
 
 @dataclass(frozen=True)
-class Running:
+class ServeProcess:
     process: subprocess.Popen[str]
     line: str
     url: str
 
-    def ended(self, number: int) -> int:
+    def stop(self, number: int) -> int:
         self.process.send_signal(number)
         return self.process.wait(TIMEOUT_S)
 
 
 @contextmanager
-def running(model: Path, *options: object) -> Iterator[Running]:
-    """The command `thirteen serve` at a free port."""
-    words = [sys.executable, "-m", "thirteen", "serve", str(model), "--port", "0", "--threads", "1", *options]
-    with subprocess.Popen(list(map(str, words)), stderr=subprocess.PIPE, text=True) as process:
+def running(model: Path, *options: object) -> Iterator[ServeProcess]:
+    """Run `thirteen serve` on a free port."""
+    command = [
+        sys.executable,
+        "-m",
+        "thirteen",
+        "serve",
+        str(model),
+        "--port",
+        "0",
+        "--threads",
+        "1",
+        *options,
+    ]
+    with subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True) as process:
         try:
             line = process.stderr.readline()
-            yield Running(process, line, line.split()[-1])
+            yield ServeProcess(process, line, line.split()[-1])
         finally:
             process.kill()
 
 
-def test_it_says_where_it_serves_what(tiny):
+def test_startup_prints_model_and_url(tiny):
     with running(tiny, "--name", "mine") as server:
         assert re.fullmatch(r"serving mine at http://127\.0\.0\.1:\d+\n", server.line)
         listed = httpx.get(f"{server.url}/v1/models").json()
         assert [model["id"] for model in listed["data"]] == ["mine"]
-        refused = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"})
-        assert refused.status_code == 403, "on this machine without a key, only its own names are answered"
-        assert server.ended(signal.SIGTERM) == 0
+        foreign = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"})
+        assert foreign.status_code == 403, "without a key, only loopback host names are accepted"
+        assert server.stop(signal.SIGTERM) == 0
         assert server.process.stderr.read() == ""
 
 
-def test_when_it_is_ended_what_runs_is_finished_and_no_more_is_taken(tiny):
+def test_sigterm_finishes_running_requests_and_rejects_new_ones(tiny):
     with running(tiny, "--context", 256) as server, ThreadPoolExecutor() as threads:
-        stream = threads.submit(_streamed, server.url)
-        _until(lambda: _metric(server.url, "thirteen_slots_used") > 0)
+        stream = threads.submit(_stream_chunks, server.url)
+        _wait_until(lambda: _metric(server.url, "thirteen_slots_used") > 0)
         server.process.send_signal(signal.SIGTERM)
         sleep(0.02)
-        refused = httpx.post(f"{server.url}/v1/completions", json=LONG)
-        assert (refused.status_code, httpx.get(f"{server.url}/ready").status_code) == (503, 503)
-        assert not stream.done(), "it shows nothing if all had ended before"
-        ends = [chunk["choices"][0]["finish_reason"] for chunk in stream.result()]
-        assert len([end for end in ends if end]) == LONG["n"]
+        rejected = httpx.post(f"{server.url}/v1/completions", json=LONG)
+        assert (rejected.status_code, httpx.get(f"{server.url}/ready").status_code) == (503, 503)
+        assert not stream.done(), "the stream ended before the test could check it"
+        reasons = [chunk["choices"][0]["finish_reason"] for chunk in stream.result()]
+        assert len([reason for reason in reasons if reason]) == LONG["n"]
         assert server.process.wait(TIMEOUT_S) == 0
 
 
-def test_interrupted_it_ends_as_every_command_does(tiny):
+def test_sigint_exits_with_130(tiny):
     with running(tiny) as server:
-        assert server.ended(signal.SIGINT) == 130
+        assert server.stop(signal.SIGINT) == 130
         assert server.process.stderr.read() == "interrupted\n"
 
 
-def _streamed(url):
-    """The chunks of a stream that ends as it should."""
+def _stream_chunks(url):
+    """Chunks of a stream, which must end with [DONE]."""
     with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=TIMEOUT_S) as response:
-        *chunks, done, nothing = "".join(response.iter_text()).split("\n\n")
-    assert (done, nothing) == ("data: [DONE]", "")
+        *chunks, done, rest = "".join(response.iter_text()).split("\n\n")
+    assert (done, rest) == ("data: [DONE]", "")
     return [json.loads(chunk.removeprefix("data: ")) for chunk in chunks]
 
 
@@ -92,20 +103,20 @@ def _metric(url, name):
     return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
-def _until(holds):
-    while not holds():
+def _wait_until(condition):
+    while not condition():
         sleep(0.005)
 
 
-def test_what_cannot_be_served_is_one_line(tiny, tmp_path):
-    with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as taken:
+def test_bad_option_is_a_one_line_error(tiny, tmp_path):
+    with Commands() as thirteen, socket.create_server(("127.0.0.1", 0)) as listener:
         for options, reason in (
-            (["--host", "0.0.0.0"], "0.0.0.0 is reached from other machines"),
+            (["--host", "0.0.0.0"], "0.0.0.0 accepts connections from other machines"),
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
-            (["--port", taken.getsockname()[1]], "in use"),
+            (["--port", listener.getsockname()[1]], "in use"),
             (["--host", "256.1.1.1", "--insecure"], "256.1.1.1 port 8080"),
             (["--adapter", "file.gguf"], "give NAME=ADAPTER"),
-            (["--adapter", "tiny=file.gguf"], "the model itself has this name"),
+            (["--adapter", "tiny=file.gguf"], "the base model already has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
             (["--profile", "toaster"], "'toaster' is not one of"),
             (["--drain-seconds", "-1"], "drain"),
@@ -117,13 +128,13 @@ def test_what_cannot_be_served_is_one_line(tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def examples():
-    """The code of the README's section on serving and of the page for app builders, by its language."""
+    """Language and code of the examples in the README's section on serving and in docs/apps.md."""
     section = README.read_text("utf-8").split("\n### Serve it\n")[1].split("\n### ")[0]
     return re.findall(r"```(\w+)\n(.*?)```", section + APPS.read_text("utf-8"), re.DOTALL)
 
 
-def test_the_example_in_python_works_as_printed(examples, smollm2, tmp_path):
-    (code,) = [code for kind, code in examples if kind == "python"]
+def test_python_example_works(examples, smollm2, tmp_path):
+    (code,) = [code for language, code in examples if language == "python"]
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -140,16 +151,16 @@ def test_the_example_in_python_works_as_printed(examples, smollm2, tmp_path):
 @pytest.mark.parametrize(
     ("language", "program"), [("sh", ["bash", "-e"]), ("js", ["node", "--input-type=module"])]
 )
-def test_the_readmes_examples_work_as_printed(examples, smollm2, language, program):
+def test_client_examples_work(examples, smollm2, language, program):
     if not shutil.which(program[0]):
-        pytest.skip(f"there is no {program[0]}")
-    found = [code for kind, code in examples if kind == language and "127.0.0.1:8080/" in code]
-    assert found
+        pytest.skip(f"{program[0]} is not installed")
+    codes = [code for lang, code in examples if lang == language and "127.0.0.1:8080/" in code]
+    assert codes
     with running(smollm2) as server:
-        for code in found:
-            here = code.replace("http://127.0.0.1:8080", server.url)
+        for code in codes:
+            local = code.replace("http://127.0.0.1:8080", server.url)
             done = subprocess.run(
-                program, check=False, input=here, capture_output=True, text=True, timeout=TIMEOUT_S
+                program, check=False, input=local, capture_output=True, text=True, timeout=TIMEOUT_S
             )
             assert done.returncode == 0, done.stderr
             assert "156" in done.stdout, done.stdout

@@ -1,11 +1,18 @@
-"""Questions, whose answers carry a value and checked equations, and claims of arithmetic, over HTTP."""
+"""/v1/answer and /v1/check over HTTP: values, checked equations, streams and votes."""
 
+import asyncio
 import json
 from time import monotonic, sleep
 
+import httpx
 import pytest
+from thirteen.runtime.answer import Answer
+from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.engine.handle import Piece
+from thirteen.runtime.request import StopReason, Timings, Usage
+from thirteen.runtime.server.api.answer_api import answer_events
 
-SUM = "Repeat exactly: 1234 * 5678 ="
+PRODUCT = "Repeat exactly: 1234 * 5678 ="
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +28,7 @@ def answer(http, **body):
 
 
 def events(http, **body):
-    """The names and data of a stream's events."""
+    """Names and data of the events of a stream."""
     with http.stream("POST", "/v1/answer", json=body | {"stream": True}) as response:
         assert response.headers["content-type"].startswith("text/event-stream")
         blocks = "".join(response.iter_text()).split("\n\n")
@@ -30,96 +37,91 @@ def events(http, **body):
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in pairs]
 
 
-def test_an_answer_is_the_engines(http, smollm2_server):
-    told, own = answer(http, question=SUM), smollm2_server.desk.engine.answer(SUM)
-    assert (told["text"], told["value"], told["verified"]) == (own.text, own.value, own.verified)
-    assert told["steps"] == [
+def test_answer_is_the_engines(http, smollm2_server):
+    served, direct = answer(http, question=PRODUCT), smollm2_server.service.engine.answer(PRODUCT)
+    assert (served["text"], served["value"], served["verified"]) == (
+        direct.text,
+        direct.value,
+        direct.verified,
+    )
+    assert served["steps"] == [
         {"expression": "1234 * 5678", "claimed": "7006652", "computed": "7006652", "ok": True}
     ]
-    assert (told["model"], told["value"], told["verified"]) == ("smollm2", "7006652", True)
-    assert (told["stop_reason"], told["tally"]) == ("end", None)
-    assert told["usage"]["sampled_tokens"] < told["usage"]["completion_tokens"]
-    assert told["timings"]["decode_tokens_per_s"] > 0 < told["timings"]["first_token_s"]
+    assert (served["model"], served["value"], served["verified"]) == ("smollm2", "7006652", True)
+    assert (served["stop_reason"], served["tally"]) == ("end", None)
+    assert served["usage"]["sampled_tokens"] < served["usage"]["completion_tokens"]
+    assert served["timings"]["decode_tokens_per_s"] > 0 < served["timings"]["first_token_s"]
 
 
-def test_without_the_calculator_the_model_is_on_its_own(http):
-    assert answer(http, question=SUM, calculator=False)["verified"] is False
+def test_calculator_can_be_disabled(http):
+    assert answer(http, question=PRODUCT, calculator=False)["verified"] is False
 
 
-def test_a_system_text_and_a_limit_are_heeded(http, smollm2_server):
-    told = answer(http, question="Hi", system="Speak of pirates only.", max_tokens=5)
-    own = smollm2_server.desk.engine.answer("Hi", system="Speak of pirates only.", max_tokens=5)
-    assert (told["text"], told["stop_reason"]) == (own.text, "length")
+def test_system_prompt_and_max_tokens(http, smollm2_server):
+    options = {"system": "Speak of pirates only.", "max_tokens": 5}
+    served, direct = (
+        answer(http, question="Hi", **options),
+        smollm2_server.service.engine.answer("Hi", **options),
+    )
+    assert (served["text"], served["stop_reason"]) == (direct.text, "length")
 
 
 @pytest.mark.parametrize("votes", [1, 3])
-def test_a_question_longer_than_the_context_says_so_by_its_code(http, votes):
+def test_question_longer_than_the_context_has_its_error_code(http, votes):
     response = http.post("/v1/answer", json={"question": "one two " * 3000, "votes": votes})
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
 
 
-def test_a_stream_has_the_text_each_step_and_the_answer(http):
-    told = events(http, question=SUM)
-    whole = answer(http, question=SUM)
-    assert "".join(data["text"] for name, data in told if name == "text") == whole["text"]
-    assert [data for name, data in told if name == "step"] == whole["steps"]
-    name, last = told[-1]
-    same = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
-    assert name == "answer" and all(last[key] == whole[key] for key in same)
+def test_stream_has_text_steps_and_answer(http):
+    streamed = events(http, question=PRODUCT)
+    whole = answer(http, question=PRODUCT)
+    assert "".join(data["text"] for name, data in streamed if name == "text") == whole["text"]
+    assert [data for name, data in streamed if name == "step"] == whole["steps"]
+    name, last = streamed[-1]
+    equal = ("model", "value", "verified", "steps", "text", "stop_reason", "tally")
+    assert name == "answer" and all(last[key] == whole[key] for key in equal)
 
 
-def test_a_step_comes_before_the_text_goes_on():
-    """Told at the end only, a reader could not see sums being verified; told at once, "= 1" would be one."""
-    import asyncio
-
-    from thirteen.runtime.answer import Answer
-    from thirteen.runtime.arithmetic.calculator import steps
-    from thirteen.runtime.engine.handle import Piece
-    from thirteen.runtime.request import StopReason, Timings, Usage
-    from thirteen.runtime.server.api.answer_api import answer_events
-
+def test_step_event_follows_the_complete_equation():
+    """Sent only at the end, steps would not appear during the stream; sent too early, "= 1" would be one."""
     parts = ["12 * 13", " = 1", "56", ", then", " 1 + 1 = 3", " and so 5 + 5 = 10"]
     text = "".join(parts)
 
     async def pieces():
         for part in parts:
             yield Piece(part)
-        whole = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), steps(text), verified=False)
-        yield Piece("", answer=whole)
+        last = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), check_steps(text), verified=False)
+        yield Piece("", answer=last)
 
-    async def told():
+    async def collect():
         return [event async for event in answer_events(pieces(), "m")]
 
-    events = asyncio.run(told())
-    names = [name for name, _ in events]
+    collected = asyncio.run(collect())
+    names = [name for name, _ in collected]
     assert names == ["text"] * 4 + ["step"] + ["text"] * 2 + ["step"] * 2 + ["answer"]
-    assert [data["claimed"] for name, data in events if name == "step"] == ["156", "3", "10"]
+    assert [data["claimed"] for name, data in collected if name == "step"] == ["156", "3", "10"]
 
 
-def test_votes_are_counted(http):
-    told = answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)
-    assert told["tally"]["asked"] == 3 and 1 <= told["tally"]["ended"] <= 3
-    assert answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)["text"] == told["text"], (
-        "no chance in it"
-    )
+def test_vote_has_a_tally_and_is_reproducible(http):
+    first = answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)
+    assert first["tally"]["asked"] == 3 and 1 <= first["tally"]["ended"] <= 3
+    assert answer(http, question="What is 2 + 2?", votes=3, max_tokens=16)["text"] == first["text"]
 
 
-def test_votes_stream_nothing_but_the_answer(http):
+def test_vote_streams_only_the_answer(http):
     ((name, data),) = events(http, question="What is 2 + 2?", votes=2, max_tokens=8)
     assert name == "answer" and data["tally"]["asked"] == 2
 
 
-def test_who_hangs_up_on_a_vote_frees_all_slots(http, smollm2_server):
-    import httpx
-
+def test_disconnect_during_a_vote_frees_all_slots(http, smollm2_server):
     with pytest.raises(httpx.ReadTimeout):
         http.post(
             "/v1/answer", json={"question": "Tell a long story.", "votes": 4, "max_tokens": 400}, timeout=0.4
         )
     end = monotonic() + 1
-    while not smollm2_server.desk.idle and monotonic() < end:
+    while not smollm2_server.service.idle and monotonic() < end:
         sleep(0.01)
-    assert smollm2_server.desk.idle and smollm2_server.desk.engine.load.running == 0
+    assert smollm2_server.service.idle and smollm2_server.service.engine.load.running == 0
 
 
 @pytest.mark.parametrize(
@@ -131,10 +133,10 @@ def test_who_hangs_up_on_a_vote_frees_all_slots(http, smollm2_server):
         ("", None, False),
     ],
 )
-def test_a_claim_is_checked(http, claim, value, verified):
-    told = http.post("/v1/check", json={"claim": claim}).json()
-    assert (told["value"], told["verified"]) == (value, verified)
-    assert [step["computed"] for step in told["steps"]] == ["156"] * claim.startswith("12")
+def test_check_claim(http, claim, value, verified):
+    checked = http.post("/v1/check", json={"claim": claim}).json()
+    assert (checked["value"], checked["verified"]) == (value, verified)
+    assert [step["computed"] for step in checked["steps"]] == ["156"] * claim.startswith("12")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +156,7 @@ def test_a_claim_is_checked(http, claim, value, verified):
         ("check", {"claim": 1}, 422, "claim"),
     ],
 )
-def test_what_is_wrong_is_named(http, path, body, status, param):
+def test_error_names_the_invalid_field(http, path, body, status, param):
     content = json.dumps(body).encode()
     response = http.post(f"/v1/{path}", content=content, headers={"Content-Type": "application/json"})
     assert response.status_code == status

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.models.output import make_folder, output_errors
+from thirteen.files.output import make_folder, output_errors
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -28,7 +28,7 @@ def test_tune_writes_without_what_only_train_installs(tmp_path):
     script = (
         "import sys; from pathlib import Path\n"
         "sys.modules.update(dict.fromkeys(('safetensors', 'torch', 'transformers', 'peft')))\n"
-        "from thirteen.models.cards import write_card; from thirteen.models.output import make_folder\n"
+        "from thirteen.models.cards import write_card; from thirteen.files.output import make_folder\n"
         "import thirteen.models.tuning.tune\n"
         "out = Path(sys.argv[1]); make_folder(out); write_card(out, 'card')"
     )

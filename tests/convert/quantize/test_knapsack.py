@@ -1,4 +1,4 @@
-"""The planner: a budget is kept, more bytes never cost more loss, whatever the order of tensors."""
+"""The allocation meets its budget and is optimal; more bytes never cost more loss."""
 
 from itertools import product
 
@@ -6,7 +6,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.convert.quantize.plan import TypeOption, allocate_types
+from thirteen.convert.quantize.knapsack import TypeOption, allocate_types
 from thirteen.errors import OutputError
 
 TYPES = (Type.Q2_K, Type.Q4_K, Type.Q8_0)
@@ -19,7 +19,7 @@ option = st.builds(
     number,
 )
 models = st.lists(st.lists(option, min_size=1, max_size=4), min_size=1, max_size=5).map(
-    lambda of: {f"blk.{i}": options for i, options in enumerate(of)}
+    lambda tensors: {f"blk.{i}": options for i, options in enumerate(tensors)}
 )
 
 
@@ -28,7 +28,7 @@ def totals(chosen):
 
 
 @given(models, st.integers(0, 300))
-def test_it_is_the_best_of_all_choices_within_the_budget(options, units):
+def test_the_allocation_is_the_best_within_the_budget(options, units):
     budget = 32 * units
     fitting = [c for c in product(*options.values()) if sum(o.nbytes for o in c) <= budget]
     if not fitting:
@@ -41,30 +41,30 @@ def test_it_is_the_best_of_all_choices_within_the_budget(options, units):
 
 
 @given(models, st.integers(250, 300), st.integers(0, 50))
-def test_more_bytes_are_never_more_loss(options, units, more):
+def test_more_bytes_never_cost_more_loss(options, units, more):
     small, large = (totals(allocate_types(options, 32 * n))[1] for n in (units, units + more))
     assert large <= small + 1e-9
 
 
 @given(models, st.randoms(use_true_random=False), st.sampled_from([0.0, 2.0]))
-def test_the_order_of_tensors_does_not_matter(options, random, eagerness):
+def test_the_order_of_tensors_does_not_matter(options, random, speed_weight):
     names = list(options)
     random.shuffle(names)
     shuffled = {name: options[name] for name in names}
-    assert allocate_types(options, 8000, eagerness=eagerness) == allocate_types(
-        shuffled, 8000, eagerness=eagerness
+    assert allocate_types(options, 8000, speed_weight=speed_weight) == allocate_types(
+        shuffled, 8000, speed_weight=speed_weight
     )
 
 
 @given(models)
-def test_at_least_the_bytes_asked_for_are_used_where_that_can_be(options):
+def test_the_minimum_size_is_reached_where_possible(options):
     most = sum(max(o.nbytes for o in of) for of in options.values())
-    kept = totals(allocate_types(options, most, least=32))
-    assert 32 <= kept[0] <= most
+    nbytes, _ = totals(allocate_types(options, most, least=32))
+    assert 32 <= nbytes <= most
 
 
-def test_eagerness_for_speed_takes_the_quicker_type():
-    quick, exact = TypeOption(Type.Q4_0, 320, 1.1, 1.0), TypeOption(Type.Q4_K, 320, 1.0, 2.0)
-    options = {f"blk.{i}": [quick, exact] for i in range(8)}
+def test_a_speed_weight_selects_the_faster_type():
+    fast, exact = TypeOption(Type.Q4_0, 320, 1.1, 1.0), TypeOption(Type.Q4_K, 320, 1.0, 2.0)
+    options = {f"blk.{i}": [fast, exact] for i in range(8)}
     assert set(allocate_types(options, 9000).values()) == {exact}
-    assert set(allocate_types(options, 9000, eagerness=2.0).values()) == {quick}
+    assert set(allocate_types(options, 9000, speed_weight=2.0).values()) == {fast}

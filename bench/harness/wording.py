@@ -2,7 +2,8 @@
 
 from math import ceil
 
-from .paired_ratio import RATIO_LEVEL, Interval
+from ...stats.interval import Interval
+from ...stats.paired_ratio import RATIO_LEVEL
 
 NOISE_MAX = 0.05  # an interval that reaches further than this to each side settles nothing
 

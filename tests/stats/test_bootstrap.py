@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from thirteen.bench.stats import bootstrap
-from thirteen.bench.stats.bootstrap import bootstrap_interval, sum_by_passage
+from thirteen.stats import bootstrap
+from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
 
 
 def mean(sums):
@@ -58,3 +58,8 @@ def test_sums_may_have_any_shape():
     sums = np.random.default_rng(10).random((6, 2, 3))
     each = bootstrap_interval(sums, lambda both: both[..., 0, 0] / both[..., 1, 2])
     assert each.estimate == pytest.approx(sums[:, 0, 0].sum() / sums[:, 1, 2].sum())
+
+
+def test_the_mean_of_equal_values_has_no_width():
+    interval = bootstrap.mean_interval(np.ones(10))
+    assert (interval.low, interval.estimate, interval.high) == (1.0, 1.0, 1.0)

@@ -4,8 +4,8 @@ from fractions import Fraction
 from math import comb, isclose, sqrt
 
 import pytest
-from thirteen.bench.stats.mcnemar import mcnemar
-from thirteen.bench.stats.wilson import wilson_interval
+from thirteen.stats.mcnemar import mcnemar
+from thirteen.stats.wilson import wilson_interval
 
 
 def naive(gained, lost):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.bench.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio
+from thirteen.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio
 
 RUNS = 1000
 

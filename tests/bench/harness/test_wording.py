@@ -1,8 +1,8 @@
 """Intervals in words."""
 
 import pytest
-from thirteen.bench.stats.paired_ratio import Interval
-from thirteen.bench.stats.wording import describe_difference, describe_noise, more_rounds, too_noisy
+from thirteen.bench.harness.wording import describe_difference, describe_noise, more_rounds, too_noisy
+from thirteen.stats.interval import Interval
 
 
 @pytest.mark.parametrize(

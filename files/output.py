@@ -1,0 +1,63 @@
+"""Checks and errors for the files and folders that a command writes."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import OutputError
+
+
+@contextmanager
+def output_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
+    """Raise OSError, or one of `others`, from the block as an OutputError that names `path`."""
+    errors: tuple[type[Exception], ...] = (OSError, *others)
+    try:
+        yield
+    except errors as error:
+        raise OutputError(f"{path}: cannot write: {_reason(error)}") from None
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents unless they exist.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError if files cannot be written to `folder`, which may not exist yet."""
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise OutputError(f"{folder}: {existing} is a file, not a folder")
+    if not os.access(existing, os.W_OK):
+        raise OutputError(f"{folder}: the folder {existing} cannot be written to")
+
+
+def check_target(target: Path, *sources: Path) -> None:
+    """Raise OutputError if `target` cannot be written, or is one of the `sources` that are read.
+
+    Commands call it before their work. A folder among `sources` may receive a new file or replace a GGUF, but
+    keeps its own files.
+    """
+    folder = target.absolute().parent
+    if target.is_dir():
+        raise OutputError(f"{target}: is a folder, not a file")
+    if target.exists():
+        if not target.is_file():
+            raise OutputError(f"{target}: is a device, not a file")
+        for source in sources:
+            own = source.is_dir() and target.suffix != ".gguf" and folder.samefile(source)
+            if own or (source.is_file() and target.samefile(source)):
+                raise OutputError(f"{target}: is an input of this command: choose another name")
+    if not folder.is_dir():
+        raise OutputError(f"{target}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise OutputError(f"{target}: the folder {folder} cannot be written to")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)

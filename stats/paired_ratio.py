@@ -1,0 +1,46 @@
+"""The ratio of two measures, paired by round, with its confidence interval."""
+
+from functools import cache
+
+import numpy as np
+
+from .interval import FloatArray, Interval
+
+# A report has several ratios, and of two equal sides hardly one should exclude 1.00.
+RATIO_CONFIDENCE = 0.99
+RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
+ROUNDS_MIN = 8  # fewer cannot reach it: all rounds err to the same side in more than 1 of 100 runs
+
+
+def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
+    """The ratio adapted/base with its interval at RATIO_CONFIDENCE, from one measure of each side per round.
+
+    Both measures of a round are close together in time, so what slows the machine for seconds slows both and
+    cancels. The estimate is that of J. Hodges and E. Lehmann (Estimates of location based on rank tests,
+    1963): the median of the means of all pairs of rounds, as logarithms. A few disturbed rounds do not move
+    it. The interval holds the ratios that F. Wilcoxon's signed-rank test does not reject. It assumes only
+    that a round errs to either side alike, which is so where equal sides take turns, and it is exact for few
+    rounds. (The percentile bootstrap of the median is not: in simulations its 95 % interval contained the
+    true ratio in 88 to 95 of 100 runs.)
+
+    Args:
+        base: positive measures, (rounds,). With fewer than ROUNDS_MIN the interval is as wide as they allow,
+            and still contains the true ratio less often than RATIO_CONFIDENCE.
+        adapted: as many, in the same unit.
+    """
+    assert base.shape == adapted.shape, "each round measures both sides"
+    logs = np.log(adapted) - np.log(base)  # (rounds,)
+    means = np.sort((logs[:, None] + logs)[np.triu_indices(len(logs))] / 2)  # (pairs,)
+    outside = _outside(len(logs))
+    bounds = np.exp([means[outside], np.median(means), means[-1 - outside]])
+    return Interval(*bounds.tolist())
+
+
+@cache
+def _outside(rounds: int) -> int:
+    """How many of the sorted means of pairs are outside the interval, at each end."""
+    chances = np.ones(1)  # of each sum of the ranks of the rounds that err to one side
+    for rank in range(1, rounds + 1):
+        chances = (np.pad(chances, (0, rank)) + np.pad(chances, (rank, 0))) / 2
+    tail = (1 - RATIO_CONFIDENCE) / 2
+    return max(0, int(np.searchsorted(np.cumsum(chances), tail, side="right")) - 1)
