@@ -1,0 +1,145 @@
+"""The keys of `--json` are an interface: those of every command are the recorded ones.
+
+Commands that print a report are checked by the report's type, the others by running them on a tiny model.
+After a wanted change, `RECORD_JSON_KEYS=1 pytest tests/cli/test_json_keys.py` writes the record again.
+"""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import numpy as np
+import pytest
+from thirteen.convert.adapter.basis import read_basis
+from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.runtime.arithmetic.calculator import Step
+
+from ..commands import Commands
+
+RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
+REPORTS = {
+    "bench accuracy": "bench.accuracy.accuracy.AccuracyReport",
+    "bench clients": "bench.speed.load_test.LoadTestReport",
+    "bench cluster": "bench.speed.ray_scaling.RayScalingReport",
+    "bench curve": "workflows.size_sweep.SizeSweepReport",
+    "bench fidelity": "bench.fidelity.fidelity.FidelityReport",
+    "bench latency": "bench.speed.latency.LatencyReport",
+    "bench memory": "bench.memory.memory.MemoryUse",
+    "bench memory --cap": "bench.memory.memory_limit.MemoryLimitReport",
+    "bench peers": "bench.peers.peers.PeersReport",
+    "bench size": "bench.size.size.SizeReport",
+    "bench trust": "bench.speed.aa_test.AATestReport",
+    "bench tune-threads": "bench.speed.thread_sweep.ThreadsReport",
+    "bench types": "bench.speed.type_costs.TypesReport",
+    "demo": "workflows.demo.DemoReport",
+    "inspect": "workflows.inspect_gguf.Inspection",
+    "web": "web.site.Site",
+}
+BY_DATA = {"types", "norm_by_layer", "tally.votes"}  # objects whose keys are names out of the data
+ROWS = [
+    {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}
+    for n in range(2, 32)
+]
+
+
+def keys_of_type(type_: Any, prefix: str = "") -> Iterator[str]:
+    origin = get_origin(type_) or type_
+    if is_dataclass(origin):
+        hints = get_type_hints(origin, localns={"Step": Step})  # imported for types only where it is named
+        parameters = dict(zip(getattr(origin, "__parameters__", ()), get_args(type_), strict=False))
+        for field in fields(origin):
+            yield f"{prefix}{field.name}"
+            hint = hints[field.name]
+            of = [parameters.get(one, one) for one in get_args(hint)] or [parameters.get(hint, hint)]
+            within = "*." if get_origin(hint) in (dict, Mapping) else ""
+            for one in of if get_origin(hint) else [parameters.get(hint, hint)]:
+                yield from keys_of_type(one, f"{prefix}{field.name}.{within}")
+    else:
+        for one in get_args(type_):
+            yield from keys_of_type(one, prefix)
+
+
+def keys_of_value(value: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            name = "*" if prefix.rstrip(".") in BY_DATA else Path(key).name  # sums names files by their paths
+            yield f"{prefix}{name}"
+            yield from keys_of_value(item, f"{prefix}{name}.")
+    if isinstance(value, list):
+        for item in value:
+            yield from keys_of_value(item, prefix)
+
+
+def recorded(command: str, keys: Iterator[str]) -> None:
+    found = sorted(set(keys))
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    if os.environ.get("RECORD_JSON_KEYS"):
+        RECORD.write_text(json.dumps(record | {command: found}, indent=1, sort_keys=True) + "\n")
+        return
+    assert found == record[command]
+
+
+@pytest.mark.parametrize("command", REPORTS)
+def test_a_report_has_the_recorded_keys(command: str) -> None:
+    module, _, name = REPORTS[command].rpartition(".")
+    recorded(command, keys_of_type(getattr(import_module(f"thirteen.{module}"), name)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("json")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "texts.jsonl").write_text(json.dumps({"text": "Three pens cost $3.60. " * 30}) + "\n")
+    return folder
+
+
+ADAPTER = "smollm2-135m-gsm8k-13"
+TRAIN = shlex.split("--epochs 1 --batch-rows 8 --share 1 --max-tokens 64 --held-out 4 --threads 1")
+TUNE = shlex.split(
+    "--questions 4 --checks 4 --held-out 4 --population 4 --generations 1 --max-tokens 4 --context 128 "
+    "--slots 4 --check-every 1 --sigma 0.5 --threads 1"
+)
+
+
+def test_what_commands_print_has_the_recorded_keys(
+    base: Any, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(place / "cache"))
+    tiny = base("llama")
+    model, importance, basis = place / "model.gguf", place / "importance.gguf", place / "basis.safetensors"
+    texts, rows = place / "texts.jsonl", place / "rows.jsonl"
+    lines: dict[str, tuple[object, ...]] = {
+        "convert": ("convert", tiny, "--type", "F16", "-o", model),
+        "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
+        "plan": ("plan", tiny, "--size", "6.5bpw", "--importance", importance, "--threads", 1),
+        "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
+        "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
+        "batch": ("batch", rows, model, "--out", place / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
+        "sums": ("sums", "-o", place / "sums", "--rows", 4, "--held-out", 4),
+        "train": ("train", tiny, "--data", rows, "-o", place / "trained", *TRAIN),
+        "merge": ("merge", tiny, "--adapter", place / "trained", "--out", place / "merged"),
+        "adapter show": ("adapter", "show", ADAPTER),
+        "adapter export": ("adapter", "export", place / "trained", "--base", tiny, "-o", place / "lora.gguf"),
+        "adapter basis": ("adapter", "basis", model, "--name", "tiny", "-o", basis),
+        "tune": ("tune", model, "--data", rows, "-o", place / "tuned", "--base", tiny, *TUNE),
+        "adapter encode": ("adapter", "encode", place / "numbers", "--basis", basis),
+        "bench shape": ("bench", "shape", "smollm2-135m", "-o", place / "shape.gguf", "--types", "Q4_0"),
+    }
+    with Commands() as thirteen:
+        for command, words in lines.items():
+            if command == "adapter encode":
+                write_folder(
+                    read_basis(basis), np.arange(13, dtype=np.float32) / 8, place / "numbers", "tiny"
+                )
+            done = thirteen(*words, "--json")
+            assert done.status == 0, (command, done.stderr)
+            printed = json.loads(done.stdout)
+            recorded(command, keys_of_value(printed))
+            if command == "adapter encode":
+                done = thirteen("adapter", "decode", printed["code"], "--json")
+                recorded("adapter decode", keys_of_value(json.loads(done.stdout)))
