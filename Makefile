@@ -1,58 +1,68 @@
-# `make demo` and `make test` set up all they need in .venv; a C++ compiler and Python 3.11 or newer are there.
+# `make demo` and `make test` install all they need into .venv. They need Python 3.11 or newer and a C++ compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Two workers. Tests of one module, and those that start servers or Ray, share a worker.
+PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: demo test check format soak interop arm screenshot screenshot-web clean
+.PHONY: demo test quick check format soak interop arm screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
 
 test: $(VENV)/test
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
-check: $(VENV)/test
+# The inner loop: no torch, no Ray, no browser, nothing slow.
+quick: $(VENV)/test
+	$(BIN)/pytest $(PARALLEL) -m 'not (slow or ray or browser or torch or interop or arm)'
+
+lint: $(VENV)/test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
-	$(BIN)/pytest
+
+check: lint test
 
 format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Five minutes of clients that behave badly, against a real server.
+# A real server under clients that misbehave, for five minutes.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py 300
 
-# Our files in loaders of others: node-llama-cpp of npm, xllamacpp of PyPI, gguf. They are fetched once.
+# GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. Both are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
 
 # llama.cpp for Arm under an emulator: apt-get install g++-aarch64-linux-gnu qemu-user cmake ninja-build.
-# It is compiled once, half an hour on two cores, into the cache.
+# It is compiled once into the cache, half an hour on two cores.
 arm: $(VENV)/test
 	$(BIN)/pytest -m arm -s tests/arm
 
-# The picture of the page that runs in a browser, at a phone's size.
-screenshot-web: $(VENV)/test
-	$(BIN)/python tests/screenshot_web.py bench/results/web.png
-
-# The README's picture of the page; needs Chromium (apt-get install chromium).
+# The pictures in the documentation. They need Chromium (apt-get install chromium).
 screenshot: $(VENV)/test
 	$(BIN)/python tests/screenshot.py bench/results/page.png
 
-# Each is remade when the dependencies change. llama-cpp-python is compiled here once, some minutes on two cores.
+screenshot-web: $(VENV)/test
+	$(BIN)/python tests/screenshot_web.py bench/results/web.png
+
+# Both are made again when the dependencies change.
 $(VENV)/run: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=…")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable .
-	touch $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	@echo "Creating $(VENV) and installing thirteen."
+	@echo "Compiling llama.cpp, once, takes about 4 minutes on 2 cores; later it comes from the cache of pip."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@touch $@
 
 $(VENV)/test: $(VENV)/run
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # under which name mypy finds the package
-	touch $@
+	@echo "Installing what the tests need: PyTorch, transformers, Ray and others; some minutes of downloads."
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
+	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
+	@touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
