@@ -10,7 +10,7 @@ from rich.table import Table
 from .console import facts_table, out, progress_bar, show_facts, show_file, show_result, warn
 from .options import AdapterArgument, BaseArgument, Json, Output, Revision, shown_name
 
-adapter_app = typer.Typer(
+app = typer.Typer(
     help="Look at an adapter, write it for use at run time, or pass it on as a short code.",
     epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13",
     no_args_is_help=True,
@@ -20,7 +20,7 @@ BasisOption = Annotated[
 ]
 
 
-@adapter_app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
+@app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
 def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
     """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
     from ..convert.adapter.adapter import load_adapter, norms_by_layer
@@ -48,7 +48,7 @@ def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
     show_result(as_json, result, table)
 
 
-@adapter_app.command(
+@app.command(
     "export", epilog="Example: thirteen adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf"
 )
 def adapter_export(
@@ -75,9 +75,7 @@ def adapter_export(
     show_file(output, sha256, as_json)
 
 
-@adapter_app.command(
-    "basis", epilog="Example: thirteen adapter basis smollm2-135m --output smollm2-135m.safetensors"
-)
+@app.command("basis", epilog="Example: thirteen adapter basis smollm2-135m --output smollm2-135m.safetensors")
 def adapter_basis(
     base: BaseArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
@@ -92,7 +90,7 @@ def adapter_basis(
 ) -> None:
     """Write what a TinyLoRA's numbers are multiplied with: the same file for everyone who has the base."""
     from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
-    from ..convert.adapter.short_code import base_mark, check_name
+    from ..convert.adapter.short_code import basis_fingerprint, check_base_name
     from ..convert.source.checkpoint import open_checkpoint
     from ..files.hashing import file_sha256
     from ..files.output import check_target
@@ -100,19 +98,19 @@ def adapter_basis(
     from ..workflows.adapter_resolver import base_file, catalogue_name
 
     own = name or catalogue_name(base) or shown_name(base).lower()
-    check_name(own)
+    check_base_name(own)
     path = base_file(base) if base == own and not revision else fetch(base, revision=revision, what="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
     origin = BasisOrigin(own, checkpoint.sha256(), rank, numbers, projection_seed)
     with progress_bar("basis") as progress:
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
-    facts = asdict(origin) | {"id": origin.id, "mark": base_mark(origin.id), "output": str(output)}
+    facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}
     facts |= {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)}
     show_facts(as_json, facts)
 
 
-@adapter_app.command("encode", epilog="Example: thirteen adapter encode smollm2-135m-sums-13 --qr")
+@app.command("encode", epilog="Example: thirteen adapter encode smollm2-135m-sums-13 --qr")
 def adapter_encode(
     adapter: AdapterArgument,
     basis: Annotated[
@@ -147,9 +145,7 @@ def adapter_encode(
         out.print(qr_text(code), markup=False)
 
 
-@adapter_app.command(
-    "decode", epilog="Example: thirteen adapter decode t13:smollm2-135m:… --output my-adapter"
-)
+@app.command("decode", epilog="Example: thirteen adapter decode t13:smollm2-135m:… --output my-adapter")
 def adapter_decode(
     code: Annotated[str, typer.Argument(help="As encode prints it.")],
     output: Annotated[
@@ -160,7 +156,7 @@ def adapter_decode(
 ) -> None:
     """Check a code and show its numbers, or write the PEFT adapter that it stands for."""
     from ..convert.adapter.short_code import decode_short_code
-    from ..convert.adapter.tinylora_folder import write_folder
+    from ..convert.adapter.tinylora_folder import write_tinylora_folder
     from ..workflows.adapter_resolver import basis_for_code, hub_id_of
 
     read = decode_short_code(code)
@@ -168,7 +164,7 @@ def adapter_decode(
         with progress_bar("basis") as progress:
             found = basis_for_code(read, basis, progress=progress)
         if output:
-            write_folder(found, read.numbers, output, hub_id_of(read.name))
+            write_tinylora_folder(found, read.numbers, output, hub_id_of(read.name))
     facts = {
         "base": read.name,
         "basis": read.mark,

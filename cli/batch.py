@@ -20,10 +20,10 @@ from .options import (
     answer_with,
 )
 
-batch_app = typer.Typer()
+app = typer.Typer()
 
 
-@batch_app.command(
+@app.command(
     epilog="Example: thirteen batch questions.jsonl my-model.gguf --out answers.jsonl "
     "or, on a cluster: … --ray head:6379 --threads 4"
 )

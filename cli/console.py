@@ -7,14 +7,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBars
 from rich.table import Table
 from rich.text import Text
 
-_STAGES_SHOWN = 4  # of a long run, the last ones
+from ..files.progress import Progress, Stage
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+_STAGES_SHOWN = 4  # the last ones of a long run
+_LINE_EVERY_S = 10
 
 
 class _Output(Console):
@@ -56,6 +66,11 @@ def show_result(as_json: bool, result: dict[str, Any], table: Callable[[], Rende
         out.print(table())
 
 
+def show_report(as_json: bool, report: T, table: Callable[[T], RenderableType]) -> None:
+    """Print a report dataclass: its fields as one JSON object, or the table made of it."""
+    show_result(as_json, asdict(report), lambda: table(report))
+
+
 def show_facts(as_json: bool, facts: dict[str, Any]) -> None:
     """Print a result that is names and values, which a table has as they are."""
     show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
@@ -85,9 +100,9 @@ def json_text(value: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(finite(value), indent=indent, default=str, allow_nan=False)
 
 
-def _progress(speed_estimate_period: float = 30) -> Progress:
+def _bars(speed_estimate_period: float = 30) -> ProgressBars:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(
+    return ProgressBars(
         *columns,
         console=err,
         transient=True,
@@ -96,39 +111,57 @@ def _progress(speed_estimate_period: float = 30) -> Progress:
     )
 
 
+class _Lines:
+    """Progress as plain lines, one every ten seconds, for a standard error that is not a terminal."""
+
+    def __init__(self) -> None:
+        self._last_s = monotonic()
+
+    def show(self, title: str, done: int, total: int) -> None:
+        if not err.is_terminal and monotonic() - self._last_s >= _LINE_EVERY_S:
+            self._last_s = monotonic()
+            err.print(f"{title}: {done:,} of {total:,}", markup=False, soft_wrap=True)
+
+
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error, where that is a terminal; yields what moves it."""
-    with _progress() as progress:
-        task = progress.add_task(title, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+def progress_bar(title: str) -> Iterator[Progress]:
+    """Show progress on standard error; yields the callback that moves it."""
+    with stage_bars() as start:
+        yield start(title)
 
 
 @contextmanager
 def score_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar with a label that changes, and the time left by the pace of minutes, not of seconds."""
-    with _progress(speed_estimate_period=600) as progress:
-        task = progress.add_task("", total=None)
+    """Show progress under a changing label, with the time left estimated over minutes, not seconds."""
+    with _bars(speed_estimate_period=600) as bars:
+        task, lines = bars.add_task("", total=None), _Lines()
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal task
-            if done < progress.tasks[-1].completed:  # the next side begins: its pace is another
-                progress.remove_task(task)
-                task = progress.add_task(label, total=total)
-            progress.update(task, description=label, completed=done, total=total)
+            if done < bars.tasks[-1].completed:  # the next model starts, at a pace of its own
+                bars.remove_task(task)
+                task = bars.add_task(label, total=total)
+            bars.update(task, description=label, completed=done, total=total)
+            lines.show(label, done, total)
 
         yield show
 
 
 @contextmanager
-def stage_bars() -> Iterator[Callable[[str], Callable[[int, int], None]]]:
-    """Progress bars of several stages, one below the other; yields what starts one by its name."""
-    with _progress() as progress:
+def stage_bars() -> Iterator[Stage]:
+    """Show the progress of several stages, one below the other; yields what starts a stage by its name."""
+    with _bars() as bars:
+        lines = _Lines()
 
-        def start(name: str) -> Callable[[int, int], None]:
-            for old in progress.task_ids[: 1 - _STAGES_SHOWN]:
-                progress.remove_task(old)
-            task = progress.add_task(name, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
+        def start(name: str) -> Progress:
+            for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
+                bars.remove_task(old)
+            task = bars.add_task(name, total=None)
+
+            def show(done: int, total: int) -> None:
+                bars.update(task, completed=done, total=total)
+                lines.show(name, done, total)
+
+            return show
 
         yield start

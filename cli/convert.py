@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from ..convert.pipeline import ConversionReport
     from ..workflows.fidelity_check import FidelityCheck
 
-convert_app = typer.Typer()
+app = typer.Typer()
 
 
-@convert_app.command(
+@app.command(
     epilog="Example: thirteen convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf"
 )
 def convert(
@@ -97,7 +97,7 @@ def convert(
     _show_conversion(done, proof, report, as_json)
 
 
-@convert_app.command(epilog="Example: thirteen merge llama-3.2-1b --adapter ./my-lora --out merged")
+@app.command(epilog="Example: thirteen merge llama-3.2-1b --adapter ./my-lora --out merged")
 def merge(
     base: BaseArgument,
     adapter: Annotated[str, typer.Option(help="A PEFT folder, a hub id, a catalogue name, or a code.")],
@@ -133,7 +133,7 @@ def merge(
     show_result(as_json, asdict(done), lambda: facts_table(rows))
 
 
-@convert_app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")
+@app.command(epilog="Example: thirteen plan smollm2-135m --size 4.5bpw --prefer quality")
 def plan(
     base: BaseArgument,
     size: Annotated[str, typer.Option(help="As in convert.")],
@@ -170,7 +170,7 @@ def plan(
     )
 
 
-@convert_app.command(epilog="Example: thirteen importance smollm2-135m --output importance.gguf")
+@app.command(epilog="Example: thirteen importance smollm2-135m --output importance.gguf")
 def importance(
     base: BaseArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The importance file to write.")],

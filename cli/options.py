@@ -78,7 +78,7 @@ Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or co
 
 def size_target(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
     """The `SizeTarget` of --size, --target, --prefer, --costs and --together; errors name the option."""
-    from ..convert.quantize.costs import costs_for, read_costs, host_target
+    from ..convert.quantize.costs import costs_for, host_target, read_costs
     from ..convert.quantize.file_size import parse_file_size
     from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 

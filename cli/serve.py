@@ -10,10 +10,10 @@ import typer
 from .console import err, printable, progress_bar
 from .options import RayOption, Threads
 
-serve_app = typer.Typer()
+app = typer.Typer()
 
 
-@serve_app.command(
+@app.command(
     epilog="Example: thirteen serve my-model.gguf --adapter math=math-lora.gguf --port 8080 "
     "or, on a cluster: … --ray head:6379 --replicas 4"
 )

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ..models.training.recipe import Recipe
     from ..models.training.train import TrainResult
 
-train_app = typer.Typer()
+app = typer.Typer()
 METHODS = ("sft", "grpo")
 
 
-@train_app.command(
+@app.command(
     epilog="Example: thirteen train smollm2-135m --data gsm8k-train.jsonl --output my-lora "
     "or: … --kind tinylora, or: … --rank 1,2,3,4"
 )
@@ -185,7 +185,7 @@ def _grpo(
     }
 
 
-@train_app.command(
+@app.command(
     epilog="Example: thirteen distill questions.jsonl --endpoint http://127.0.0.1:8080/v1 --model my-teacher "
     "--output solutions.jsonl"
 )

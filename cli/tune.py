@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from ..models.tuning.objective import AnswerSettings
     from ..models.tuning.tune import TuneData, TuneProgress, TuneResult
 
-tune_app = typer.Typer()
+app = typer.Typer()
 
 
-@tune_app.command(epilog="Example: thirteen sums --rows 3000 --held-out 1000 --output sums")
+@app.command(epilog="Example: thirteen sums --rows 3000 --held-out 1000 --output sums")
 def sums(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The files' name: OUTPUT.jsonl and OUTPUT-held-out.jsonl.")
@@ -50,7 +50,7 @@ def sums(
     )
 
 
-@tune_app.command(
+@app.command(
     epilog="Example: thirteen tune my-model.gguf --base smollm2-135m --data sums.jsonl "
     "--held-out-data sums-held-out.jsonl --output my-adapter"
 )
@@ -101,7 +101,7 @@ def tune(
     as_json: Json = False,
 ) -> None:
     """Learn 13 numbers on the quantized model itself, by forward passes only: no gradients."""
-    from ..convert.adapter.tinylora_folder import numbers_of
+    from ..convert.adapter.tinylora_folder import read_tinylora_numbers
     from ..models.cards import RunFacts, tune_card, write_card
     from ..models.fetch import fetch
     from ..models.tuning.cma_search import SearchSettings
@@ -137,7 +137,7 @@ def tune(
             asking=asking,
             machine=EngineSettings(threads, slots, context),
             step=sigma is None,
-            start=numbers_of(resolve_adapter_folder(start), made).astype(float) if start else None,
+            start=read_tinylora_numbers(resolve_adapter_folder(start), made).astype(float) if start else None,
             base_id=hub_id_of(made.origin.name),
             told=told,
         )

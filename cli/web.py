@@ -10,10 +10,10 @@ import typer
 from .console import err, progress_bar, show_facts
 from .options import Json
 
-web_app = typer.Typer()
+app = typer.Typer()
 
 
-@web_app.command(
+@app.command(
     "web",
     epilog="Example: thirteen web my-model.gguf --out site or: thirteen web my-model.gguf --serve",
 )

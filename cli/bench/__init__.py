@@ -1,0 +1,1 @@
+"""The commands `thirteen bench …`, by what they measure."""

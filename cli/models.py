@@ -1,0 +1,35 @@
+"""The commands `thirteen models` and `thirteen models fetch`."""
+
+import typer
+from rich.table import Table
+
+from .console import out
+from .options import BaseArgument, Revision
+
+app = typer.Typer(help="The models and adapters known by name.", invoke_without_command=True)
+
+
+@app.callback(epilog="Example: thirteen models fetch smollm2-135m")
+def models(context: typer.Context) -> None:
+    """List the models and adapters known by name."""
+    if context.invoked_subcommand:
+        return
+    from ..models.catalogue import catalogue
+
+    table = Table("name", "what", "parameters", "licence", box=None, pad_edge=False)
+    table.add_row("embedded", f"{catalogue().embedded.base}, no download", "", "")
+    for base in catalogue().bases.values():
+        copy = f"; a public copy: {base.public_copy}" if base.public_copy else ""
+        what = base.hub_id + (f" (gated{copy})" if base.gated else "")
+        table.add_row(base.name, what, f"{base.parameters:,}", base.licence)
+    for adapter in catalogue().adapters.values():
+        table.add_row(adapter.name, f"adapter for {adapter.base}", "", "")
+    out.print(table)
+
+
+@app.command("fetch", epilog="Example: thirteen models fetch smollm2-135m")
+def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
+    """Download a base and check its hashes; prints where it lies."""
+    from ..models.fetch import fetch
+
+    print(fetch(name, revision=revision, what="base"))
