@@ -34,7 +34,7 @@ def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
         "adapter": loaded.id,
         "kind": loaded.kind,
         "rank": loaded.rank,
-        "trained numbers": loaded.trained,
+        "trained numbers": loaded.trained_parameters,
         "trained on": loaded.trained_on,
         "tensors": len(loaded.deltas),
         "sha256": loaded.sha256,
@@ -167,7 +167,7 @@ def adapter_decode(
             write_tinylora_folder(found, read.numbers, output, hub_id_of(read.name))
     facts = {
         "base": read.name,
-        "basis": read.mark,
+        "basis": read.fingerprint,
         "type": "float32" if read.exact else "bfloat16",
         "numbers": [float(number) for number in read.numbers],
         "output": str(output) if output else None,

@@ -76,7 +76,7 @@ def batch(
         lora = resolve_runtime_lora(adapter, model, progress=progress) if adapter else None
     job = BatchJob(model, lora, terms, threads or default_threads().decode)
     with progress_bar("batch") as progress:
-        report = run(questions, job, output, skip_bad=skip_bad, ask=ask, progress=progress)
+        report = run(questions, job, output, skip_bad=skip_bad, executor=ask, progress=progress)
     warn(report.bad)
     facts = {
         "output": report.output,

@@ -105,7 +105,7 @@ def answer_with(ray: str | None, workers: int | None) -> Any:
 
     if ray is None and workers is not None:
         raise typer.BadParameter("--workers goes with --ray")
-    return BatchJob.ask if ray is None else RayWorkers(ray, workers).ask
+    return BatchJob.run if ray is None else RayWorkers(ray, workers).run
 
 
 def shown_name(source: str) -> str:

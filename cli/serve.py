@@ -67,7 +67,7 @@ def serve(
     With --ray, replicas on a Ray cluster serve it. Where such a fleet is running already, it is replaced
     replica by replica, without a failed request.
     """
-    from ..runtime.cluster.deploy import ClusterSize, deploy
+    from ..runtime.cluster.deploy import ClusterSize, Deployment, deploy
     from ..runtime.cluster.replica import ReplicaConfig
     from ..runtime.engine.engine import Engine
     from ..runtime.server.api_keys import ApiKeys
@@ -108,8 +108,8 @@ def serve(
             desk = EngineService(engine, models, log_prompts=log_prompts)
             ended_by = run_server(desk, doorway, bounds, listening)
     else:
-        size = ClusterSize.of(fleet, replicas or 1, max_replicas)
-        ended_by = deploy(ray, model, adapters, fleet=fleet, size=size, doorway=doorway, listening=listening)
+        size = ClusterSize.from_config(fleet, replicas or 1, max_replicas)
+        ended_by = deploy(ray, Deployment(model, adapters, fleet, size, doorway), listening)
     if ended_by == signal.SIGINT:
         raise KeyboardInterrupt
 

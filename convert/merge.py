@@ -1,11 +1,12 @@
-"""The merged model as an ordinary Hugging Face checkpoint, for whatever else loads those.
+"""Merge of an adapter into a Hugging Face checkpoint, for vLLM, transformers and other loaders.
 
-Merged in float32, tensor by tensor, and rounded once to the type that the base keeps each tensor in.
+Tensors are merged in float32 and rounded once, to the type that each has in the base.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
@@ -14,81 +15,84 @@ from tempfile import mkdtemp
 from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
+from ..files.output import output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
-from .merged_view import AdapterSource, MergedView, WeightsSource
+from .merged_view import DEFAULT_IDS, AdapterSource, MergedView, SourceIds, WeightsSource
 from .pipeline import BLOCK_WEIGHTS
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
 
-SHARD_BYTES = 5_000_000_000  # as transformers has it
-# What a checkpoint has beside its weights, and a merge does not change.
-_BESIDE = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
+SHARD_BYTES = 5_000_000_000  # the default of transformers
+# Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
+_COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
 
-Shapes = dict[str, tuple[str, tuple[int, ...]]]  # type and shape of tensors by name
+_Tensors = dict[str, tuple[str, tuple[int, ...]]]  # type and shape of each tensor, by name
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge wrote, of what, and what is to be known about it."""
+    """Result of a merge.
+
+    Attributes:
+        output: path of the folder.
+        files: names of the weight files.
+        total_bytes: size of all tensors.
+        types: number of tensors by type.
+        base: origin of the base.
+        adapter: origin of the adapter.
+        warnings: problems for the user to know.
+    """
 
     output: str
-    files: list[str]  # of weights
+    files: list[str]
     total_bytes: int
-    types: dict[str, int]  # tensors by type
+    types: dict[str, int]
     base: WeightsSource
     adapter: AdapterSource
     warnings: list[str]
 
 
-def merge_checkpoint(  # noqa: PLR0913 - what a merge can be told, each with its default
+def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its default
     base: Path,
     adapter: Path,
     output: Path,
     *,
-    base_id: str = "",
-    adapter_id: str = "",
+    ids: SourceIds = DEFAULT_IDS,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = no_progress,
 ) -> MergeReport:
-    """Merge `adapter` into `base` and write the folder `output`.
+    """Merge an adapter into a base and write the result as a folder of safetensors.
 
     Args:
         base: a folder of safetensors.
         adapter: a PEFT folder.
-        output: a folder that does not exist yet, or is empty; it appears whole or not at all.
-        base_id: the base's name in the provenance; its folder's name unless given.
-        adapter_id: likewise the adapter's.
-        shard_bytes: the most bytes of a file of weights; a tensor is never divided.
+        output: a folder that does not exist or is empty; it is written atomically.
+        ids: names of base and adapter in the provenance.
+        shard_bytes: maximum size of a weight file, unless a single tensor is larger.
         progress: called with the weights done and in all.
 
     Raises:
-        ThirteenError: one of its kinds, for whatever is wrong with an input or the output.
+        ThirteenError: an input is invalid, or the output cannot be written.
     """
     _check_output(output, base, adapter)
-    checkpoint = open_checkpoint(base, base_id)
+    checkpoint = open_checkpoint(base, ids.base)
     if not isinstance(checkpoint, FolderCheckpoint):
-        raise CheckpointError(f"{base}: a merge to a checkpoint takes a folder of safetensors, not a GGUF")
+        raise CheckpointError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
-    model = MergedView(checkpoint, adapter, adapter_id)
+    model = MergedView(checkpoint, adapter, ids.adapter)
     assert model.source is not None, "an adapter was given"
-    shapes = {name: (checkpoint.dtype(name), tuple(spec.shape)) for name, spec in checkpoint.specs.items()}
+    tensors = {name: (checkpoint.dtype(name), tuple(spec.shape)) for name, spec in checkpoint.specs.items()}
     metadata = {"format": "pt"} | _provenance(source, model.source)
-    part = _part_folder(output)
-    try:
-        _copy_beside(base, part)
-        files = _write(model, _shards(shapes, shard_bytes), part, metadata, progress)
-        part.replace(output)
-    except OSError as failure:
-        raise OutputError(f"{output}: cannot write: {failure.strerror or failure}") from None
-    finally:
-        shutil.rmtree(part, ignore_errors=True)  # gone when it has taken the output's name
-    types = [dtype for dtype, _ in shapes.values()]
+    with _atomic_folder(output) as part:
+        _copy_other_files(base, part)
+        files = _write_shards(part, model, _shards(tensors, shard_bytes), metadata, progress)
+    types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(
         output=str(output),
         files=files,
-        total_bytes=_bytes(shapes),
+        total_bytes=_nbytes(tensors),
         types={dtype: types.count(dtype) for dtype in sorted(set(types))},
         base=source,
         adapter=model.source,
@@ -103,76 +107,77 @@ def _check_output(output: Path, base: Path, adapter: Path) -> None:
         raise OutputError(f"{output}: the folder is not empty: choose another")
     for source in (base, adapter):
         if output.absolute() == source.absolute():
-            raise OutputError(f"{output}: is read here: choose another name")
+            raise OutputError(f"{output}: is an input of this command: choose another name")
 
 
-def _part_folder(output: Path) -> Path:
-    try:
-        return Path(mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
-    except OSError as failure:
-        raise OutputError(f"{output}: cannot write: {failure.strerror or failure}") from None
+@contextmanager
+def _atomic_folder(output: Path) -> Iterator[Path]:
+    """Open a temporary folder that takes the name `output` when the block ends without an error."""
+    with output_errors(output):
+        part = Path(mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+        try:
+            part.chmod(0o755)  # mkdtemp permits only the owner
+            yield part
+            part.replace(output)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)  # it is gone once it has taken the output's name
 
 
-def _copy_beside(base: Path, folder: Path) -> None:
-    """Copy configuration, tokenizer and licence."""
-    folder.chmod(0o755)  # a temporary folder is its owner's alone
-    for pattern in _BESIDE:
+def _copy_other_files(base: Path, folder: Path) -> None:
+    for pattern in _COPIED:
         for file in base.glob(pattern):
             if file.is_file() and not file.name.endswith(".index.json"):
                 shutil.copyfile(file, folder / file.name)
 
 
-def _shards(shapes: Shapes, most: int) -> list[Shapes]:
-    """The tensors in their order, in as few parts of at most so many bytes."""
-    shards: list[Shapes] = [{}]
-    for name, shape in shapes.items():
-        if shards[-1] and _bytes(shards[-1] | {name: shape}) > most:
+def _shards(tensors: _Tensors, max_bytes: int) -> list[_Tensors]:
+    """Divide the tensors, in order, into shards of at most `max_bytes`."""
+    shards: list[_Tensors] = [{}]
+    for name, tensor in tensors.items():
+        if shards[-1] and _nbytes(shards[-1] | {name: tensor}) > max_bytes:
             shards.append({})
-        shards[-1][name] = shape
+        shards[-1][name] = tensor
     return shards
 
 
-def _bytes(shapes: Shapes) -> int:
-    return sum(_ITEM_BYTES[dtype] * prod(shape) for dtype, shape in shapes.values())
+def _nbytes(tensors: _Tensors) -> int:
+    return sum(_ITEM_BYTES[dtype] * prod(shape) for dtype, shape in tensors.values())
 
 
-def _write(
-    model: MergedView, shards: list[Shapes], folder: Path, metadata: Mapping[str, str], progress: Progress
+def _write_shards(
+    folder: Path, model: MergedView, shards: list[_Tensors], metadata: Mapping[str, str], progress: Progress
 ) -> list[str]:
-    """Write all shards, and their index if there are several; returns their names."""
+    """Write all shards, and their index if there are several; return the names of the weight files."""
     total = sum(prod(shape) for shard in shards for _, shape in shard.values())
     done = 0
 
-    def tell(weights: int) -> None:
+    def advance(weights: int) -> None:
         nonlocal done
         progress(done := done + weights, total)
 
-    of = len(shards)
-    names = (
-        [f"model-{n:05}-of-{of:05}.safetensors" for n in range(1, of + 1)]
-        if of > 1
-        else ["model.safetensors"]
-    )
+    count = len(shards)
+    names = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+    if count == 1:
+        names = ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
-        write_blocks(folder / name, shard, metadata, _blocks(model, shard, tell))
-    if of > 1:
-        where = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        index = {"metadata": {"total_size": sum(map(_bytes, shards))}, "weight_map": where}
+        write_blocks(folder / name, shard, metadata, _blocks(model, shard, advance))
+    if count > 1:
+        weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        index = {"metadata": {"total_size": sum(map(_nbytes, shards))}, "weight_map": weight_map}
         (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True), encoding="utf-8")
     return names
 
 
-def _blocks(model: MergedView, shapes: Shapes, tell: Callable[[int], None]) -> Iterator[bytes]:
-    for name, (dtype, shape) in shapes.items():
+def _blocks(model: MergedView, tensors: _Tensors, advance: Callable[[int], None]) -> Iterator[bytes]:
+    for name, (dtype, shape) in tensors.items():
         step = max(1, BLOCK_WEIGHTS // prod(shape[1:]))
         for start in range(0, shape[0], step):
             rows = model.rows(name, start, min(start + step, shape[0]))
             yield quantize_rows(rows.reshape(len(rows), -1), GGMLQuantizationType[dtype], f"tensor {name!r}")
-            tell(rows.size)
+            advance(rows.size)
 
 
 def _provenance(base: WeightsSource, adapter: AdapterSource) -> dict[str, str]:
-    told = {f"thirteen.base.{key}": str(value) for key, value in asdict(base).items()}
-    return told | {
-        f"thirteen.adapter.{key}": str(value) for key, value in asdict(adapter).items() if value is not None
-    }
+    values = {f"base.{key}": value for key, value in asdict(base).items()}
+    values |= {f"adapter.{key}": value for key, value in asdict(adapter).items()}
+    return {f"thirteen.{key}": str(value) for key, value in values.items() if value is not None}

@@ -4,14 +4,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.safetensors import Rows
-from .adapter.adapter import folder_sha256, foreign_reason, load_adapter, read_config
+from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
 from .source.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
+class SourceIds:
+    """Names of the inputs in the provenance of a file.
+
+    Attributes:
+        base: name of the base; by default that of its folder or file.
+        adapter: name of the adapter; by default that of its folder.
+    """
+
+    base: str = ""
+    adapter: str = ""
+
+
+DEFAULT_IDS = SourceIds()
+
+
+@dataclass(frozen=True)
 class WeightsSource:
-    """Where weights came from: the name that the user gave, and the hash of the bytes."""
+    """Origin of weights: their name in the provenance and the hash of their bytes."""
 
     id: str
     sha256: str
@@ -19,7 +35,14 @@ class WeightsSource:
 
 @dataclass(frozen=True)
 class AdapterSource(WeightsSource):
-    """The adapter, and who merged it: `thirteen` block by block, or `peft` in memory."""
+    """Origin of an adapter.
+
+    Attributes:
+        kind: such as lora, dora or tinylora.
+        rank: the largest LoRA rank; None if PEFT merged it.
+        trained: number of trained parameters; None if PEFT merged it.
+        merged_by: `thirteen`, row by row, or `peft`, with the whole model in memory.
+    """
 
     kind: str
     rank: int | None
@@ -28,52 +51,52 @@ class AdapterSource(WeightsSource):
 
 
 class MergedView:
-    """A base, merged with an adapter if there is one.
+    """A base with an optional adapter; rows are merged when they are read.
 
     Attributes:
-        base: the base; where PEFT merges the adapter, what PEFT made of it.
-        deltas: what the adapter does to each tensor, by name; none where PEFT merges it.
-        source: the adapter, if there is one.
-        warnings: what is to be known about it.
+        base: the base; if PEFT merges the adapter, the merged model.
+        deltas: the adapter's change to each tensor, by name; empty if PEFT merges it.
+        source: the adapter's origin; None without an adapter.
+        warnings: problems for the user to know.
     """
 
-    def __init__(self, base: Checkpoint, folder: Path | None, id_: str) -> None:
-        """Read the adapter in `folder`, which `id_` names in the provenance.
+    def __init__(self, base: Checkpoint, folder: Path | None, adapter_id: str) -> None:
+        """Read the adapter in `folder`, if any.
 
         Raises:
-            AdapterError: it is damaged, cannot be merged, or is not one for this base.
+            AdapterError: it is damaged, cannot be merged, or is for another base.
         """
         self.base = base
         self.deltas: dict[str, Delta] = {}
         self.source: AdapterSource | None = None
         self.warnings: list[str] = []
         if base.quantized:
-            held = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
+            types = ", ".join(f"{count} {name}" for name, count in base.quantized.items())
             self.warnings.append(
-                f"the base was already quantized ({held}): rounding it again adds to that loss"
+                f"the base is already quantized ({types}): quantizing it again adds to its error"
             )
         if folder is not None:
-            self._adopt(folder, id_ or folder.resolve().name)
+            self._load(folder, adapter_id or folder.resolve().name)
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
-        """Rows `start` to `stop` of a tensor, merged."""
+        """Read rows `start` to `stop` of a tensor, merged."""
         rows = self.base.rows(name, start, stop)
         return self.deltas[name].merge(rows, start) if name in self.deltas else rows
 
-    def _adopt(self, folder: Path, id_: str) -> None:
-        reason = foreign_reason(read_config(folder))
+    def _load(self, folder: Path, adapter_id: str) -> None:
+        reason = peft_only_reason(read_adapter_config(folder))
         if reason:
-            from .adapter.peft_merge import PeftMerge  # noqa: PLC0415 - torch, only for those who need it
+            from .adapter.peft_merge import PeftMerge  # noqa: PLC0415 - imports torch
 
             self.base = merged = PeftMerge(self.base, folder)
-            self.source = AdapterSource(id_, folder_sha256(folder), merged.kind, None, None, "peft")
-            self.warnings.append(f"{id_} was merged by PEFT, with the whole model in memory: {reason}")
+            self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
+            self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")
             return
-        adapter = load_adapter(folder, id_)
-        adapter.fit(self.base)
+        adapter = load_adapter(folder, adapter_id)
+        adapter.check_fits(self.base)
         self.deltas = adapter.deltas
         self.source = AdapterSource(
-            id_, adapter.sha256, adapter.kind, adapter.rank, adapter.trained, "thirteen"
+            adapter_id, adapter.sha256, adapter.kind, adapter.rank, adapter.trained_parameters, "thirteen"
         )
-        if adapter.zeros:
-            self.warnings.append(f"{len(adapter.zeros)} of {len(adapter.deltas)} deltas are zero")
+        if adapter.zero_deltas:
+            self.warnings.append(f"{len(adapter.zero_deltas)} of {len(adapter.deltas)} deltas are zero")

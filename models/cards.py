@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..convert.adapter.basis import TARGETS, Basis
-from ..convert.adapter.short_code import ShortCode, base_mark, encode_short_code
+from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from ..files.output import output_errors
 from .training.recipe import Recipe
 
@@ -44,10 +44,10 @@ def tune_card(name: str, result: "TuneResult", basis: Basis, facts: RunFacts) ->
     low, high = 100 * change.low, 100 * change.high  # percentage points
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
-    code = encode_short_code(ShortCode(basis.origin.name, base_mark(basis.id), numbers))
+    code = encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers))
     return f"""{head(facts.base_id, "tinylora")}# {name}
 A TinyLoRA adapter of {len(numbers)} numbers over {facts.base_id}.
-All modules of {", ".join(TARGETS)} share them.
+All modules of {", ".join(TARGET_MODULES)} share them.
 As a code, exact: `{code}`
 
 ## How it was made
@@ -66,7 +66,7 @@ candidate a run-time adapter.
 | first step | {result.sigma:.2g} |
 | chosen after generation | {result.best.generation} |
 
-Basis: {basis.id}, of weights with SHA-256 {basis.origin.base_sha256}.
+Basis: {basis.origin.id}, of weights with SHA-256 {basis.origin.base_sha256}.
 
 ## What it changed
 On {len(held.before)} held-out questions, which nothing was chosen on, answered by the same quantized model:
@@ -88,7 +88,7 @@ def train_card(name: str, result: "TrainResult", recipe: Recipe, facts: RunFacts
     validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
     return f"""{head(facts.base_id, recipe.kind)}# {name}
 A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {facts.base_id}.
-Its weights stay frozen; adapted are {", ".join(TARGETS)} of every layer.
+Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
 
 ## How it was made
 Supervised, in float32 on a CPU: the loss on the answer's tokens only, after the chat template with its own

@@ -1,4 +1,4 @@
-"""An answer: text, final value, checked equations, usage and timings."""
+"""Answer to a question: text, final value, checked equations, usage, timings and vote tally."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class VoteTally:
-    """How a vote went.
+    """Tally of a majority vote.
 
     Attributes:
-        asked: how many answers were wanted.
-        ended: how many there were when it was decided.
-        votes: for each value, how many of these had it, the most first.
+        asked: requested answers.
+        ended: finished answers when the vote was decided.
+        votes: number of finished answers with each value, in descending order.
     """
 
     asked: int
@@ -27,17 +27,17 @@ class VoteTally:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a question got.
+    """Answer to a question.
 
     Attributes:
-        value: the final answer, as format_number() writes it; None where the text gives none.
-        text: all that the model wrote.
-        stop_reason: why it stopped there.
-        usage: tokens in and out.
-        timings: where the time went.
-        steps: every equation of the text that is understood, and whether it holds.
+        value: final answer as format_number() writes it; None if the text has none.
+        text: full text.
+        stop_reason: why the text ended.
+        usage: token counts.
+        timings: latencies.
+        steps: equations found in the text, each with whether it holds.
         verified: whether all steps hold and the final answer is the result of one of them.
-        tally: what other answers to the question were, if there was a vote.
+        tally: tally of the majority vote that selected this answer; None without a vote.
     """
 
     value: str | None

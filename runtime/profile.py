@@ -1,4 +1,4 @@
-"""How much a machine is asked for: memory, and requests at once."""
+"""Profiles: default memory and concurrency of an engine for a class of machine."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,21 @@ from gguf import GGMLQuantizationType as Type
 
 from ..errors import RequestError
 
-KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}  # by the names that users have for them
+KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What an engine sets aside.
+    """What an engine allocates.
 
     Attributes:
-        context: the most tokens of a request, prompt and answer together.
-        slots: how many requests run at once.
-        batch: the most tokens computed in one step.
-        kv: the type of keys and values, one of KV_TYPES; q8_0 takes about half the memory of f16.
-        repack: whether weights are laid out anew for this processor: quicker, and a copy of them in memory.
-        prefix_bytes: bytes of memory for beginnings of prompts, see prefix.py; 0 keeps none.
-        lookup: the most tokens of a draft by prompt lookup, see lookup.py; 0 makes none.
+        context: maximum tokens of a request, prompt and answer together.
+        slots: requests that run at once.
+        batch: maximum tokens of a step.
+        kv: type of the KV cache, one of KV_TYPES; q8_0 takes about half the memory of f16.
+        repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
+        prefix_bytes: memory of the prefix cache; 0 turns it off.
+        lookup: maximum tokens of a prompt lookup draft; 0 turns drafts off.
     """
 
     context: int
@@ -40,10 +40,10 @@ PROFILES = {
 
 
 def profile_named(name: str) -> Profile:
-    """The profile of a name.
+    """Look up a profile.
 
     Raises:
-        RequestError: there is none.
+        RequestError: there is no profile of this name.
     """
     if name not in PROFILES:
         raise RequestError(f"profile: {name!r} is not one of {', '.join(PROFILES)}")

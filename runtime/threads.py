@@ -1,7 +1,7 @@
-"""How many threads a computation bound by memory and vector units can use: one for each physical core.
+"""Thread counts: one thread per physical core, or the counts that `thirteen bench tune-threads` measured.
 
-Where cores are of two kinds, or share too little memory bandwidth, fewer can be quicker: `thirteen bench
-tune-threads` measures that, and engines take what it found.
+Inference is bound by memory bandwidth and vector units, which hardware threads of a core share. Fewer threads
+can be faster where cores are of two kinds or share too little memory bandwidth.
 """
 
 import json
@@ -19,45 +19,48 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
 
 @dataclass(frozen=True, slots=True)
 class ThreadCounts:
-    """How many compute: tokens one after the other, and prompts."""
+    """Threads of decode and of prefill."""
 
     decode: int
     prefill: int
 
 
 def default_threads() -> ThreadCounts:
-    """What was measured on as many processors as there are now; else one for each physical core."""
+    """Return the saved thread counts, if measured with the same number of processors, or one per core."""
     try:
-        found = json.loads(_tuned().read_bytes())
+        found = json.loads(_tuning_file().read_bytes())
         if found["processors"] == usable_processors():
             threads = ThreadCounts(int(found["decode"]), int(found["prefill"]))
-            if 1 <= min(asdict(threads).values()) <= max(asdict(threads).values()) <= usable_processors():
+            if all(1 <= count <= usable_processors() for count in asdict(threads).values()):
                 return threads
     except (OSError, OutputError, ValueError, TypeError, KeyError):
-        pass  # nothing was measured, or it was written by something else
+        pass  # nothing was measured, or the file is not ours
     return ThreadCounts(physical_cores(), physical_cores())
 
 
 def save_threads(threads: ThreadCounts) -> Path:
-    """Have default_threads() give these from now on; returns the file that says so.
+    """Save thread counts for default_threads().
+
+    Returns:
+        The file.
 
     Raises:
         OutputError: it cannot be written.
     """
-    path = _tuned()
+    path = _tuning_file()
     with output_errors(path):
         path.write_text(json.dumps({"processors": usable_processors()} | asdict(threads)) + "\n", "utf-8")
     return path
 
 
-def _tuned() -> Path:
+def _tuning_file() -> Path:
     return cache_dir() / "threads.json"
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may run on; hardware threads of one core count once.
+    """Return the number of physical cores in this process's affinity mask.
 
-    Where the system does not tell (anywhere but Linux) every processor counts.
+    Only Linux reports which processors share a core; elsewhere every processor counts.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
@@ -69,4 +72,4 @@ def _core(cpu: int) -> tuple[str, ...]:
     try:
         return tuple((topology / name).read_text() for name in ("physical_package_id", "core_id"))
     except OSError:
-        return (str(cpu),)  # a container without /sys: every processor counts
+        return (str(cpu),)  # no /sys, as in some containers: every processor counts

@@ -1,4 +1,4 @@
-"""The README's picture of the page that runs in a browser: the embedded model at a phone's size, offline."""
+"""Takes the README's screenshot of the static site: the embedded model, offline, on a phone's screen."""
 
 import shutil
 import sys
@@ -7,29 +7,29 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 from thirteen.models.fetch import embedded
-from thirteen.tests.runtime.server.page_server import served
+from thirteen.tests.runtime.server.page_server import serve_app
 from thirteen.web.site import write_site
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 PHONE = {"viewport": {"width": 390, "height": 760}, "device_scale_factor": 2, "is_mobile": True}
-PATIENCE_MS = 120_000
+TIMEOUT_MS = 120_000
 
 
 def screenshot(target: Path) -> None:
-    """Visit, go offline, ask, and write what is seen then."""
+    """Load the site, stop its server, ask the question and write a screenshot."""
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         write_site(embedded(), Path(name) / "site", wllama_files(), name="smollm2-135m")
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(**PHONE).new_page()
-        with served(isolated_app(Path(name) / "site")) as address:
-            page.goto(address)
-            page.locator("html[data-ready] #ask").wait_for(timeout=PATIENCE_MS)
+        with serve_app(isolated_app(Path(name) / "site")) as url:
+            page.goto(url)
+            page.locator("html[data-ready] #ask").wait_for(timeout=TIMEOUT_MS)
         page.get_by_label("Ask a math question").fill(QUESTION)
         page.get_by_role("button", name="Ask").click()
-        page.locator("#figures:not(:empty)").wait_for(timeout=PATIENCE_MS)
-        print(page.locator("#figures").inner_text())
+        page.locator("#stats:not(:empty)").wait_for(timeout=TIMEOUT_MS)
+        print(page.locator("#stats").inner_text())
         page.get_by_label("Ask a math question").blur()
         page.screenshot(path=target)
         chromium.close()

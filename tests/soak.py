@@ -1,8 +1,8 @@
-"""A server under clients that behave badly, for as long as you like: `make soak`, `python tests/soak.py 300`.
+"""Soak test: a server under misbehaving clients. Run `make soak`, or `python tests/soak.py SECONDS`.
 
-64 clients ask, hang up, read slowly, send too much, nonsense, or wrong keys. What must hold: no answer but
-those that such a client is due, every well-formed request answered, no slot held at the end, and memory that
-does not grow once the caches are full.
+64 clients send requests, disconnect, read slowly, send oversized or malformed bodies, or use wrong keys. The
+test passes if every client receives an expected response, every well-formed request is answered, no slot is
+in use at the end, and memory stops growing once the caches are full.
 """
 
 import asyncio
@@ -22,146 +22,131 @@ import httpx
 
 CLIENTS = 64
 KEY = "the-right-key"
-GROWTH_MAX = 0.02
+MEMORY_GROWTH_MAX = 0.02
 _BUSY = (429, 503)
 _GAUGES = ("thirteen_slots_used", "thirteen_queue", "process_resident_memory_bytes")
 
 Behaviour = Callable[[httpx.AsyncClient], Awaitable[str]]
 
 
-def question() -> dict[str, object]:
-    """A chat that is another each time, so that the prefix cache has work too."""
+def chat_body() -> dict[str, object]:
+    """A chat request with a random question, so that the prefix cache also has to evict."""
     text = f"What is {random.randrange(1000)} * {random.randrange(1000)}?"
     return {"messages": [{"role": "user", "content": text}], "max_tokens": random.randrange(1, 48)}
 
 
-async def ask(http: httpx.AsyncClient) -> str:
-    """Ask, again while there is no place, until there is an answer."""
-    body = question()
+async def chat(http: httpx.AsyncClient) -> str:
+    """Send a request, and retry while the server is busy."""
+    body = chat_body()
     while (response := await http.post("/v1/chat/completions", json=body)).status_code in _BUSY:
         await asyncio.sleep(float(response.headers["retry-after"]) * random.random())
-    return f"asked: {response.status_code}"
+    return f"chat: {response.status_code}"
 
 
-async def stream(http: httpx.AsyncClient, read: float = 1.0, pause_s: float = 0.0) -> str:
-    """Ask for a stream, and read some of it, or all."""
-    async with http.stream("POST", "/v1/chat/completions", json=question() | {"stream": True}) as response:
+async def stream(http: httpx.AsyncClient, continue_probability: float = 1.0, delay_s: float = 0.0) -> str:
+    """Read a stream, slowly if there is a delay; may disconnect after each line."""
+    async with http.stream("POST", "/v1/chat/completions", json=chat_body() | {"stream": True}) as response:
         if response.status_code in _BUSY:
-            return "streamed: busy"
+            return "stream: busy"
         last = ""
         async for line in response.aiter_lines():
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(delay_s)
             last = line or last
-            if random.random() > read:
-                return "hung up: in a stream"
-    return (
-        f"streamed: {response.status_code} to the end"
-        if last == "data: [DONE]"
-        else f"streamed: cut at {last}"
-    )
+            if random.random() > continue_probability:
+                return "disconnected: in a stream"
+    complete = last == "data: [DONE]"
+    return f"stream: {response.status_code} complete" if complete else f"stream: cut off at {last}"
 
 
-async def hang_up(http: httpx.AsyncClient) -> str:
-    """Ask, and leave before there is an answer."""
+async def disconnect(http: httpx.AsyncClient) -> str:
+    """Disconnect before the answer is complete."""
     with suppress(httpx.TimeoutException):
         await http.post("/v1/answer", json={"question": "Tell a story.", "votes": 2}, timeout=random.random())
-    return "hung up: before the answer"
+    return "disconnected: before the answer"
 
 
-async def refused(http: httpx.AsyncClient, status: int, **request: object) -> str:
-    """Ask for what is refused."""
+async def invalid(http: httpx.AsyncClient, status: int, **request: object) -> str:
+    """Send an invalid request and compare the status."""
     response = await http.post("/v1/chat/completions", **request)
-    return (
-        f"refused: {response.status_code}" if response.status_code == status else f"not refused by {status}"
-    )
+    matches = response.status_code == status
+    return f"rejected: {status}" if matches else f"{response.status_code} instead of {status}"
 
 
 JSON = {"Content-Type": "application/json"}
 BEHAVIOURS: tuple[Behaviour, ...] = (
-    ask,
-    ask,
+    chat,
+    chat,
     stream,
-    lambda http: stream(http, read=0.9),
-    lambda http: stream(http, pause_s=0.05),
-    hang_up,
-    lambda http: refused(http, 413, content=b" " * (1 << 21), headers=JSON),
-    lambda http: refused(http, 401, json=question(), headers={"Authorization": "Bearer wrong"}),
-    lambda http: refused(http, 400, content=random.randbytes(200), headers=JSON),
-    lambda http: refused(http, 422, json=question() | {"tools": []}),
-    lambda http: refused(http, 415, content=b"{}"),
+    lambda http: stream(http, continue_probability=0.9),
+    lambda http: stream(http, delay_s=0.05),
+    disconnect,
+    lambda http: invalid(http, 413, content=b" " * (1 << 21), headers=JSON),
+    lambda http: invalid(http, 401, json=chat_body(), headers={"Authorization": "Bearer wrong"}),
+    lambda http: invalid(http, 400, content=random.randbytes(200), headers=JSON),
+    lambda http: invalid(http, 422, json=chat_body() | {"tools": []}),
+    lambda http: invalid(http, 415, content=b"{}"),
 )
-DUE = re.compile(r"(asked: 200|streamed: (busy|200 to the end)|hung up: .*|refused: 4\d\d)")
+EXPECTED = re.compile(r"(chat: 200|stream: (busy|200 complete)|disconnected: .*|rejected: 4\d\d)")
 
 
-async def misbehave(url: str, until: float, seen: Counter[str]) -> None:
-    """One client after the other, each with a connection of its own."""
-    while monotonic() < until:
+async def run_client(url: str, end: float, outcomes: Counter[str]) -> None:
+    """Run random behaviours, each with a new connection."""
+    while monotonic() < end:
         headers = {"Authorization": f"Bearer {KEY}"}
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120) as http:
-            seen[await random.choice(BEHAVIOURS)(http)] += 1
+            outcomes[await random.choice(BEHAVIOURS)(http)] += 1
 
 
-async def gauges(url: str) -> dict[str, float]:
-    """What the server says of itself."""
+async def read_gauges(url: str) -> dict[str, float]:
+    """Load and memory from the server's metrics."""
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
         lines = (await http.get(f"{url}/metrics")).text.splitlines()
     pairs = (line.split() for line in lines if line.startswith(_GAUGES))
     return {name: float(value) for name, value in pairs}
 
 
-async def run(url: str, seconds: float) -> dict[str, object]:
-    """Let them all loose, and look at the memory meanwhile."""
-    seen: Counter[str] = Counter()
-    until, memory = monotonic() + seconds, []
-    clients = asyncio.gather(*(misbehave(url, until, seen) for _ in range(CLIENTS)))
+async def soak(url: str, seconds: float) -> dict[str, object]:
+    """Run all clients and sample the server's memory."""
+    outcomes: Counter[str] = Counter()
+    end, memory = monotonic() + seconds, []
+    clients = asyncio.gather(*(run_client(url, end, outcomes) for _ in range(CLIENTS)))
     while not clients.done():
         await asyncio.wait({clients}, timeout=seconds / 60)
-        memory.append((await gauges(url))["process_resident_memory_bytes"])
+        memory.append((await read_gauges(url))["process_resident_memory_bytes"])
     await clients
     await asyncio.sleep(1)
-    left = await gauges(url)
+    gauges = await read_gauges(url)
     quarter = len(memory) // 4
     growth = mean(memory[-quarter:]) / mean(memory[quarter : 2 * quarter]) - 1
-    undue = sorted(what for what in seen if not DUE.fullmatch(what))
-    idle = left["thirteen_slots_used"] == left["thirteen_queue"] == 0
+    unexpected = sorted(outcome for outcome in outcomes if not EXPECTED.fullmatch(outcome))
+    idle = gauges["thirteen_slots_used"] == gauges["thirteen_queue"] == 0
     return {
-        "seen": dict(sorted(seen.items())),
-        "undue": undue,
+        "outcomes": dict(sorted(outcomes.items())),
+        "unexpected": unexpected,
         "idle": idle,
         "memory_bytes": max(memory),
         "memory_growth": growth,
-        "ok": not undue and idle and growth <= GROWTH_MAX,
+        "ok": not unexpected and idle and growth <= MEMORY_GROWTH_MAX,
     }
 
 
 def main() -> int:
-    """Start a server, soak it, print what was seen as JSON; the status is 0 if all held."""
+    """Start a server, soak it, and print the result as JSON; the exit status is 0 if the test passes."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300
     with NamedTemporaryFile("w", suffix=".keys") as keys:
         keys.write(KEY)
         keys.flush()
-        options = [
-            "--port",
-            "0",
-            "--profile",
-            "phone",
-            "--slots",
-            "4",
-            "--queue",
-            "16",
-            "--api-key-file",
-            keys.name,
-        ]
-        command = [sys.executable, "-m", "thirteen", "serve", *options]
+        options = ["--port", "0", "--profile", "phone", "--slots", "4", "--queue", "16", "--api-key-file"]
+        command = [sys.executable, "-m", "thirteen", "serve", *options, keys.name]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
             assert server.stderr
             url = server.stderr.readline().split()[-1]
-            told = asyncio.run(run(url, seconds))
+            result = asyncio.run(soak(url, seconds))
             server.terminate()
-            told["exit_status"] = server.wait(60)
-            told["stderr"] = server.stderr.read()
-    print(json.dumps(told, indent=2))
-    return 0 if told["ok"] and told["exit_status"] == 0 and not told["stderr"] else 1
+            result["exit_status"] = server.wait(60)
+            result["stderr"] = server.stderr.read()
+    print(json.dumps(result, indent=2))
+    return 0 if result["ok"] and result["exit_status"] == 0 and not result["stderr"] else 1
 
 
 if __name__ == "__main__":

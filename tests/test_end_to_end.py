@@ -28,7 +28,7 @@ def log_probabilities(logits: object) -> torch.Tensor:
 
 def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
     source = embedded()
-    convert(source, tmp_path / "f32.gguf", type_="F32")
+    convert(source, tmp_path / "f32.gguf", quantization="F32")
     how = {"gguf_file": source.name}
     tokenizer = AutoTokenizer.from_pretrained(source.parent, **how)
     model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **how)
@@ -56,8 +56,8 @@ def test_merged_and_at_run_time_an_adapter_is_the_same(
 ) -> None:
     adapter = train(base(name), config, tmp_path / "adapter")
     plain, merged, lora_file = (tmp_path / f"{part}.gguf" for part in ("plain", "merged", "lora"))
-    convert(base(name), plain, type_="F32")
-    convert(base(name), merged, type_="F32", adapter=adapter)
+    convert(base(name), plain, quantization="F32")
+    convert(base(name), merged, quantization="F32", adapter=adapter)
     export_adapter(adapter, base(name), lora_file)
     tokens = list(range(5, 25))
     with Engine(plain) as without, Engine(plain, adapter=lora_file) as beside, Engine(merged) as inside:

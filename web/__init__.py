@@ -1,1 +1,1 @@
-"""A page that runs a model in a visitor's own browser."""
+"""Static site that runs a model in the browser (wllama)."""

@@ -1,8 +1,8 @@
-"""The static folder: the server's page with a client that runs the model, the model in parts, a manifest.
+"""Writes a static site that runs a model in the browser: the server's page, the app, wllama and the model.
 
-A part is a piece of the file as it is, of at most 24 MiB, so that every host of static files takes it and a
-broken download goes on where it was; the browser puts them together. Their names have their hashes, so that
-they can be kept for ever.
+The model is split into parts of 24 MiB, because hosts of static files limit the size of a file and because an
+interrupted download resumes at the first missing part. The browser joins the parts. Each part is named by its
+hash, so it can be cached forever.
 """
 
 import json
@@ -13,19 +13,19 @@ from hashlib import sha256, sha384
 from pathlib import Path
 
 from ..errors import ModelFileError, OutputError
-from ..files.gguf_header import read_header
+from ..files.gguf_header import Header, read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
-from ..runtime.engine.memory_estimate import estimate_memory
 from ..runtime.llama.gguf_checks import check_model
+from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
 from ..runtime.request import check_integer
-from ..runtime.server.static_files import PAGE_FILES as PAGE
+from ..runtime.server.static_files import PAGE_FILES
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
-FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek takes no more
-_NOT_SENT = ("load.html", "load.css", "sw.js")  # parts of other files
+FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek offset is a signed 32-bit integer
+_EMBEDDED_FILES = ("load.html", "load.css", "sw.js")  # become parts of other files
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self' 'wasm-unsafe-eval' blob:",
@@ -41,14 +41,14 @@ CONTENT_SECURITY_POLICY = {
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What was written.
+    """Result of write_site().
 
     Attributes:
-        folder: where.
-        files: how many, and how many of them are parts of the model.
-        parts: likewise.
-        nbytes: of all of them.
-        needed_bytes: of memory in the browser, by the model's header.
+        folder: the folder that was written.
+        files: number of files, including the parts.
+        parts: number of parts of the model.
+        nbytes: total size of the files.
+        needed_bytes: memory that the model needs in the browser, estimated from its header.
     """
 
     folder: Path
@@ -58,7 +58,7 @@ class Site:
     needed_bytes: int
 
 
-def write_site(  # noqa: PLR0913 - all that is said of a page
+def write_site(  # noqa: PLR0913
     model: Path,
     folder: Path,
     wllama: dict[str, bytes],
@@ -67,34 +67,30 @@ def write_site(  # noqa: PLR0913 - all that is said of a page
     context: int = 2048,
     progress: Progress = no_progress,
 ) -> Site:
-    """Write the page of a model.
+    """Write a static site that runs a model in the browser.
 
     Args:
-        model: a GGUF.
-        folder: a new or empty one, or one that an earlier call wrote.
-        wllama: the engine's files, see wllama.py.
-        name: of the model, for its reader; by default that of its file.
-        context: tokens of question and answer, as far as the model was trained for so many.
-        progress: called with bytes done and in all.
+        model: a GGUF file.
+        folder: a new or empty folder, or one that this function has written before.
+        wllama: files of wllama by name; see wllama.wllama_files().
+        name: model name shown on the page; by default the file name without its suffix.
+        context: context length, capped at the length the model was trained for.
+        progress: called with the bytes of the model written so far and in total.
 
     Raises:
-        ModelFileError: it is no model that this project runs, or too large for a browser.
-        RequestError: the context is out of bounds.
-        OutputError: the folder holds something else, or cannot be written.
+        ModelFileError: the file is not a supported model, or too large for a browser.
+        RequestError: the context length is not positive.
+        OutputError: the folder contains other files, or cannot be written.
     """
-    header = read_header(model)
-    check_model(header)
-    if header.file_bytes > FILE_BYTES_MAX:
-        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser takes at most {FILE_BYTES_MAX}")
-    trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
+    header = _read_checked_header(model)
     check_integer("context", context, 1)
+    trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     context = min(context, trained)
-    wanted = estimate_memory(header, replace(PROFILES["phone"], context=context, kv="f16", prefix_bytes=0))
-    needed = wanted.total_bytes - wanted.program_bytes
+    needed = _needed_bytes(header, context)
     try:
         _check_folder(folder)
         parts = list(_write_parts(model, folder, progress))
-        described = {
+        description = {
             "name": name or model.stem,
             "sha256": file_sha256(model),
             "file_bytes": header.file_bytes,
@@ -102,24 +98,38 @@ def write_site(  # noqa: PLR0913 - all that is said of a page
             "context": context,
             "parts": parts,
         }
-        files = _shell(wllama) | {"model.json": json.dumps(described, indent=1).encode()}
-        files |= {"sw.js": _worker(files)}
+        files = _site_files(wllama, description)
         for path, content in files.items():
-            _write(folder / path, content)
+            _write_file(folder / path, content)
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: {error.strerror or error}") from None
     nbytes = header.file_bytes + sum(map(len, files.values()))
     return Site(folder, len(files) + len(parts), len(parts), nbytes, needed)
 
 
+def _read_checked_header(model: Path) -> Header:
+    header = read_header(model)
+    check_model(header)
+    if header.file_bytes > FILE_BYTES_MAX:
+        raise ModelFileError(f"{model}: {header.file_bytes} bytes; a browser loads at most {FILE_BYTES_MAX}")
+    return header
+
+
+def _needed_bytes(header: Header, context: int) -> int:
+    """Memory of the model in wllama: that of the native engine, without Python and the prefix cache."""
+    profile = replace(PROFILES["phone"], context=context, kv="f16", prefix_bytes=0)
+    estimate = estimate_memory(header, profile)
+    return estimate.total_bytes - estimate.program_bytes
+
+
 def _check_folder(folder: Path) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
-        raise OutputError(f"{folder}: holds files that are no page of a model; give a new folder")
+        raise OutputError(f"{folder}: contains files of something else; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict[str, object]]:
-    """Write the parts anew, those of an earlier model gone."""
+    """Write the parts of the model, delete those of an earlier model, and yield each part's description."""
     for old in folder.glob("parts/*.bin"):
         old.unlink()
     total, done = model.stat().st_size, 0
@@ -127,46 +137,50 @@ def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict
         while content := file.read(PART_BYTES):
             digest = sha256(content).hexdigest()
             name = f"parts/{digest[:16]}.bin"
-            _write(folder / name, content)
+            _write_file(folder / name, content)
             done += len(content)
             progress(done, total)
             yield {"name": name, "bytes": len(content), "sha256": digest}
 
 
-def _shell(wllama: dict[str, bytes]) -> dict[str, bytes]:
-    """All but the model: the page's files, ours in the place of the server's client, wllama's."""
-    page = {file.name: file.read_bytes() for file in PAGE}
-    app = {file.name: file.read_bytes() for file in sorted(APP.iterdir()) if file.name not in _NOT_SENT}
-    changed = {
-        "index.html": _index(page["index.html"].decode()).encode(),
+def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dict[str, bytes]:
+    """Content of all files but the parts, by path; the app's client replaces that of the server's page."""
+    page = {file.name: file.read_bytes() for file in PAGE_FILES}
+    app = {file.name: file.read_bytes() for file in sorted(APP.iterdir()) if file.name not in _EMBEDDED_FILES}
+    adapted = {
+        "index.html": _adapt_index(page["index.html"].decode()).encode(),
         "page.css": page["page.css"] + (APP / "load.css").read_bytes(),
         "manifest.webmanifest": _manifest(),
     }
-    return page | app | changed | {f"wllama/{name}": content for name, content in wllama.items()}
+    engine = {f"wllama/{name}": content for name, content in wllama.items()}
+    files = page | app | adapted | engine | {"model.json": json.dumps(description, indent=1).encode()}
+    return files | {"sw.js": _service_worker(files)}
 
 
-def _index(page: str) -> str:
-    """The server's page with what comes before it, and with what is true here."""
-    policy = "; ".join(f"{kind} {source}" for kind, source in CONTENT_SECURITY_POLICY.items())
+def _adapt_index(page: str) -> str:
+    """The server's page with a content security policy, the loading section and the wording for a device."""
+    policy = "; ".join(f"{directive} {source}" for directive, source in CONTENT_SECURITY_POLICY.items())
     head = (
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '  <meta name="theme-color" content="#0b6b4b">\n'
         '  <link rel="manifest" href="manifest.webmanifest">\n  <title>'
     )
-    changes = {
+    storage = '<span id="storage"></span>'
+    replacements = {
         "<title>": head,
         '<script type="module" src="page.js">': '<script type="module" src="start.js">',
         "<main>\n": "<main>\n" + (APP / "load.html").read_text("utf-8") + "\n",
-        "Questions go to this server only.": 'Questions stay on this device. <span id="stored"></span>',
+        "Questions are sent to this server only.": f"Questions stay on this device. {storage}",
         "This page needs JavaScript; the server's API does not.": "This page needs JavaScript.",
     }
-    for old, new in changes.items():
-        assert page.count(old) == 1, f"the page has {old!r} once"
+    for old, new in replacements.items():
+        assert page.count(old) == 1, f"index.html must contain {old!r} exactly once"
         page = page.replace(old, new)
     return page
 
 
 def _manifest() -> bytes:
+    """Web app manifest, with which the page can be installed."""
     manifest = {
         "name": "Thirteen",
         "short_name": "Thirteen",
@@ -180,16 +194,16 @@ def _manifest() -> bytes:
     return json.dumps(manifest, indent=1).encode()
 
 
-def _worker(files: dict[str, bytes]) -> bytes:
-    """The service worker, which knows every file by its hash; so it changes when one of them does."""
+def _service_worker(files: dict[str, bytes]) -> bytes:
+    """The service worker with the hash of every file; it changes with any of them."""
     hashes = {
         path: f"sha384-{b64encode(sha384(content).digest()).decode()}" for path, content in files.items()
     }
     version = sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()[:16]
-    known = f"const VERSION = {json.dumps(version)};\nconst SHELL = {json.dumps(hashes, indent=1)};\n\n"
-    return known.encode() + (APP / "sw.js").read_bytes()
+    constants = f"const VERSION = {json.dumps(version)};\nconst SHELL = {json.dumps(hashes, indent=1)};\n\n"
+    return constants.encode() + (APP / "sw.js").read_bytes()
 
 
-def _write(path: Path, content: bytes) -> None:
+def _write_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

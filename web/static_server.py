@@ -1,4 +1,4 @@
-"""The folder on loopback, with the headers under which a browser gives a page threads."""
+"""Local server for a static site, with the headers that WebAssembly threads require."""
 
 import socket
 from collections.abc import Callable
@@ -24,42 +24,42 @@ _HEADERS = {
 }
 
 
-class _Isolated:
-    """Adds the headers to every response."""
+class _IsolationMiddleware:
+    """Adds cross-origin isolation headers to every response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def sent(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_HEADERS.items()]
             await send(message)
 
-        await self._app(scope, receive, sent)
+        await self._app(scope, receive, send_with_headers)
 
 
 def isolated_app(folder: Path) -> Starlette:
-    """The folder as an application."""
+    """Application that serves a folder, cross-origin isolated."""
     files = Mount("/", StaticFiles(directory=folder, html=True))
-    return Starlette(routes=[files], middleware=[Middleware(_Isolated)])
+    return Starlette(routes=[files], middleware=[Middleware(_IsolationMiddleware)])
 
 
-def serve_folder(folder: Path, port: int, listening: Callable[[str], None]) -> None:
-    """Serve a folder on this machine, for this machine, until a signal ends it.
+def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -> None:
+    """Serve a folder on the loopback address until a signal arrives.
 
     Args:
-        folder: what write_site() wrote.
-        port: 0 takes a free one.
-        listening: called with the address.
+        folder: a folder from write_site().
+        port: TCP port; 0 picks a free one.
+        on_listening: called with the URL.
 
     Raises:
-        RequestError: the port is taken, or not this user's to take.
+        RequestError: the port is in use or not permitted.
     """
     try:
         listener = socket.create_server((_HOST, port))
     except OSError as error:
-        raise RequestError(f"cannot listen at {_HOST}:{port}: {error.strerror or error}") from None
+        raise RequestError(f"cannot listen on {_HOST}:{port}: {error.strerror or error}") from None
     with listener:
-        listening(f"http://{_HOST}:{listener.getsockname()[1]}/")
+        on_listening(f"http://{_HOST}:{listener.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(isolated_app(folder), log_level="warning")).run(sockets=[listener])

@@ -1,7 +1,7 @@
-"""wllama, llama.cpp for browsers, as its authors publish it on npm: fetched once, and only if it is that.
+"""wllama (llama.cpp for browsers): download from npm, hash check, extraction.
 
-It is not part of this package: ten megabytes of somebody else's build, which few who install it will need.
-npm fetches it, since npm knows its user's mirror and proxy; an archive can also be given by hand.
+wllama is not bundled: it is a 10 MB build of another project, and few users of this package need it. It is
+downloaded with `npm pack`, because npm knows the user's registry mirror and proxy.
 """
 
 import io
@@ -17,9 +17,9 @@ from ..errors import DownloadError
 from ..files.cache_folder import cache_dir
 
 VERSION = "3.13.0"
-_NAME = f"wllama-{VERSION}.tgz"
+_ARCHIVE_NAME = f"wllama-{VERSION}.tgz"
 _SHA512 = "ZvoRdQAn+E+18EvQ9qS036gudiI9rbZRBJgG/qNICPPwrA0Y6SMMdbziz/j7K/0WxcbJlhaRraVIYsnEy732NA=="
-_FILES = {  # in the archive, and in the page's folder
+_FILES = {  # path in the archive: name on the site
     "package/esm/index.min.js": "index.min.js",
     "package/esm/wasm/wllama.wasm": "wllama.wasm",
     "package/LICENCE": "LICENCE",
@@ -27,50 +27,50 @@ _FILES = {  # in the archive, and in the page's folder
 
 
 def wllama_files(archive: Path | None = None) -> dict[str, bytes]:
-    """The files that the page needs, by name.
+    """Files of wllama that a site needs, by name.
 
     Args:
-        archive: the npm package's .tgz; by default the cached one, or else npm's.
+        archive: the .tgz of the npm package; by default it is downloaded once and cached.
 
     Raises:
-        DownloadError: it is not the one that is pinned here, or npm cannot fetch it.
+        DownloadError: the archive is unreadable, has the wrong hash, or cannot be downloaded.
     """
-    content = _checked(archive or _cached())
+    content = _read_verified(archive or _cached_archive())
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
-        members = {name: tar.extractfile(name) for name in _FILES}
-        return {_FILES[name]: file.read() for name, file in members.items() if file}
+        members = {path: tar.extractfile(path) for path in _FILES}
+        return {_FILES[path]: file.read() for path, file in members.items() if file}
 
 
-def _checked(archive: Path) -> bytes:
+def _read_verified(archive: Path) -> bytes:
     try:
         content = archive.read_bytes()
     except OSError as error:
         raise DownloadError(f"{archive}: {error.strerror or error}") from None
-    found = b64encode(sha512(content).digest()).decode()
-    if found != _SHA512:
-        raise DownloadError(f"{archive}: its sha512 is {found}, not {_SHA512} as wllama {VERSION}'s")
+    digest = b64encode(sha512(content).digest()).decode()
+    if digest != _SHA512:
+        raise DownloadError(f"{archive}: sha512 {digest}, expected {_SHA512} of wllama {VERSION}")
     return content
 
 
-def _cached() -> Path:
-    kept = cache_dir() / _NAME
-    if not kept.exists():
+def _cached_archive() -> Path:
+    cached = cache_dir() / _ARCHIVE_NAME
+    if not cached.exists():
         with TemporaryDirectory(dir=cache_dir()) as folder:
-            fetched = _fetched(Path(folder))
-            _checked(fetched)
-            fetched.replace(kept)
-    return kept
+            downloaded = _download(Path(folder))
+            _read_verified(downloaded)
+            downloaded.replace(cached)
+    return cached
 
 
-def _fetched(folder: Path) -> Path:
+def _download(folder: Path) -> Path:
     npm = shutil.which("npm")
-    wanted = f"@wllama/wllama@{VERSION}"
+    package = f"@wllama/wllama@{VERSION}"
     if npm is None:
-        raise DownloadError(f"{wanted}: npm is not installed; give the package's archive with --wllama FILE")
-    command = [npm, "pack", "--silent", "--pack-destination", str(folder), wanted]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - ours
-    found = next(folder.glob("*.tgz"), None)
-    if done.returncode or found is None:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise DownloadError(f"{wanted}: npm could not fetch it: {last}")
-    return found
+        raise DownloadError(f"{package}: npm is not installed; give the package's archive with --wllama FILE")
+    command = [npm, "pack", "--silent", "--pack-destination", str(folder), package]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
+    archive = next(folder.glob("*.tgz"), None)
+    if result.returncode or archive is None:
+        reason = (result.stderr.strip().splitlines() or ["no error message"])[-1]
+        raise DownloadError(f"{package}: npm pack failed: {reason}")
+    return archive

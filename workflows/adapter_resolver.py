@@ -3,30 +3,30 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..convert.adapter.adapter import read_config
+from ..convert.adapter.adapter import read_adapter_config
 from ..convert.adapter.basis import (
     NAME_MAX,
     Basis,
     BasisOrigin,
     make_basis,
-    origin_of,
     read_basis,
     write_basis,
 )
 from ..convert.adapter.export import export_adapter
 from ..convert.adapter.short_code import (
     ShortCode,
-    as_bfloat16,
-    base_mark,
-    check_name,
+    basis_fingerprint,
+    check_base_name,
     decode_short_code,
     encode_short_code,
     looks_like_code,
+    round_to_bfloat16,
 )
-from ..convert.adapter.tinylora_folder import numbers_of, write_folder
+from ..convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir
@@ -63,7 +63,9 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
         _check_base(code, catalogue_name(base), base)
     folder = cache_dir() / f"code-{hashlib.sha256(source.strip().lower().encode()).hexdigest()[:16]}"
     if not (folder / "adapter_model.safetensors").is_file():
-        write_folder(basis_for_code(code, progress=progress), code.numbers, folder, hub_id_of(code.name))
+        write_tinylora_folder(
+            basis_for_code(code, progress=progress), code.numbers, folder, hub_id_of(code.name)
+        )
     return folder
 
 
@@ -109,10 +111,12 @@ def adapter_code(
     """
     folder = resolve_adapter_folder(source, progress=progress)
     basis = read_basis(basis_file) if basis_file else _basis_for(folder, progress)
-    numbers = numbers_of(folder, basis)
-    kept = numbers if exact else as_bfloat16(numbers)
+    numbers = read_tinylora_numbers(folder, basis)
+    kept = numbers if exact else round_to_bfloat16(numbers)
     lost = float(np.max(np.abs(kept - numbers) / np.where(numbers, np.abs(numbers), 1)))
-    return encode_short_code(ShortCode(basis.origin.name, base_mark(basis.id), numbers, exact)), lost
+    return encode_short_code(
+        ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers, exact)
+    ), lost
 
 
 def resolve_basis(
@@ -142,24 +146,24 @@ def resolve_basis(
     path = base_file(name) if name else fetch(base, what="base")
     checkpoint = open_checkpoint(path)
     own = name or path.stem.lower()[:NAME_MAX]
-    check_name(own)
+    check_base_name(own)
     return _kept(BasisOrigin(own, checkpoint.sha256(), **(terms or {})), checkpoint, progress)
 
 
 def _basis_for(folder: Path, progress: Progress) -> Basis:
-    config = read_config(folder)
+    config = read_adapter_config(folder)
     name = catalogue_name(str(config.get("base_model_name_or_path")))
     if name is None:
         raise AdapterError(f"{folder}: its base is not one of the catalogue: give its --basis")
     checkpoint = open_checkpoint(base_file(name))
-    terms = {key: config.get(own) for key, own in _TERMS.items()}
-    origin = origin_of({"name": name, "base_sha256": checkpoint.sha256(), **terms})
+    terms: dict[str, Any] = {key: config.get(own) for key, own in _TERMS.items()}
+    origin = BasisOrigin(name, checkpoint.sha256(), **terms)
     return _kept(origin, checkpoint, progress)
 
 
 def _kept(origin: BasisOrigin, base: Checkpoint, progress: Progress) -> Basis:
     """A basis out of the cache, put there first if need be."""
-    cached = cache_dir() / f"basis-{base_mark(origin.id)}.safetensors"
+    cached = cache_dir() / f"basis-{basis_fingerprint(origin.id)}.safetensors"
     if not cached.is_file():
         write_basis(make_basis(base, origin, progress=progress), cached)
     return read_basis(cached)
@@ -186,7 +190,7 @@ def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progr
         basis = read_basis(file)
         _check_basis(code, basis.origin, str(file))
         return basis
-    cached = cache_dir() / f"basis-{code.mark}.safetensors"
+    cached = cache_dir() / f"basis-{code.fingerprint}.safetensors"
     if cached.is_file():
         basis = read_basis(cached)
         _check_basis(code, basis.origin, str(cached))
@@ -244,8 +248,8 @@ def _check_base(code: ShortCode, name: str | None, base: str) -> None:
 def _check_basis(code: ShortCode, origin: BasisOrigin, where: str) -> None:
     if origin.name != code.name:
         raise AdapterError(f"the code is for {code.name}, and the basis of {where} is for {origin.name}")
-    if base_mark(origin.id) != code.mark or origin.numbers != len(code.numbers):
+    if basis_fingerprint(origin.id) != code.fingerprint or origin.numbers != len(code.numbers):
         raise AdapterError(
-            f"the code was made with the basis {code.mark} of {code.name}, and that of {where} is "
-            f"{base_mark(origin.id)}: decode it with the --basis that it was made with"
+            f"the code was made with the basis {code.fingerprint} of {code.name}, and that of {where} is "
+            f"{basis_fingerprint(origin.id)}: decode it with the --basis that it was made with"
         )

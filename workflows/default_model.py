@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..convert.adapter.adapter import folder_sha256
+from ..convert.adapter.adapter import adapter_sha256
 from ..convert.pipeline import convert
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
@@ -24,13 +24,13 @@ def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> 
     name = ADAPTER if adapted else NAME
     adapter = adapter_folder(ADAPTER) if adapted else None
     # The name tells what it was made of, so that a new adapter is not served from an old file.
-    stamp = f"-{folder_sha256(adapter)[:8]}" if adapter else ""
+    stamp = f"-{adapter_sha256(adapter)[:8]}" if adapter else ""
     output = cache_dir() / f"{name}{stamp}-{TYPE}.gguf"
     if not output.exists():
         convert(
             embedded(),
             output,
-            type_=TYPE,
+            quantization=TYPE,
             adapter=adapter,
             base_id=NAME,
             adapter_id=ADAPTER,

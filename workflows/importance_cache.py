@@ -4,7 +4,7 @@ import hashlib
 import tempfile
 from pathlib import Path
 
-from ..convert.adapter.adapter import folder_sha256
+from ..convert.adapter.adapter import adapter_sha256
 from ..convert.pipeline import convert
 from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
@@ -16,7 +16,7 @@ from ..files.progress import Stage, no_progress
 from ..models.texts import calibration_texts as built_in
 from ..runtime.calibration.activation_stats import collect_activation_stats
 from ..runtime.calibration.corpus import read_passages
-from ..runtime.calibration.sensitivity import sensitivities
+from ..runtime.calibration.sensitivity import measure_sensitivities
 
 # In bfloat16 a small adapter would be lost in the rounding; float16 has three bits more.
 PRECISION = "F16"
@@ -49,7 +49,7 @@ def cached_importance(
     parts = [
         _METHOD,
         open_checkpoint(base).sha256(),
-        folder_sha256(adapter) if adapter else "",
+        adapter_sha256(adapter) if adapter else "",
         file_sha256(texts),
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -78,23 +78,23 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
     with tempfile.TemporaryDirectory(prefix="importance-", dir=cache_dir()) as folder:
         model = Path(folder) / "model.gguf"
         convert(
-            base, model, type_=PRECISION, adapter=adapter, threads=threads, progress=stage("high precision")
+            base, model, quantization=PRECISION, adapter=adapter, threads=threads, progress=stage("high precision")
         )
         metadata = read_header(model).metadata
         trained = metadata[f"{metadata['general.architecture']}.context_length"]
         statistics = collect_activation_stats(
-            model, passages, chunk=min(_CHUNK, trained), threads=threads, progress=stage("activations")
+            model, passages, chunk_size=min(_CHUNK, trained), threads=threads, progress=stage("activations")
         )
-        sensitive = sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
+        sensitive = measure_sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
     stats = ImportanceStats(
         sums=statistics.sums,
         counts=statistics.counts,
-        chunk_size=statistics.chunk,
-        chunk_count=statistics.chunks,
+        chunk_size=statistics.chunk_size,
+        chunk_count=statistics.chunk_count,
         datasets=[texts.name],
-        sensitivity=sensitive.products,
-        lookup_sensitivity=sensitive.look_up,
-        lookup_counts=statistics.tokens,
+        sensitivity=sensitive.matmul,
+        lookup_sensitivity=sensitive.lookup,
+        lookup_counts=statistics.token_counts,
         covariances={
             name: Covariance(blocks, statistics.sketches.get(name, empty_low_rank(blocks)))
             for name, blocks in statistics.covariances.items()

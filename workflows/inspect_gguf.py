@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import ModelFileError, RequestError
 from ..files.gguf_header import Header, read_header
-from ..runtime.engine.memory_estimate import MemoryEstimate, estimate_memory
+from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.profile import KV_TYPES, PROFILES, Profile
 

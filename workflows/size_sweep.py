@@ -11,9 +11,10 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
-from ..bench.size import kl_curve, plot
+from ..bench.size import kl_curve
+from ..bench.size import plot
 from ..bench.size.kl_curve import CurveEntry, CurveReport
-from ..bench.size.size_matched import Kind
+from ..bench.size.size_matched import FileKind
 from ..convert.merged_view import AdapterSource, WeightsSource
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.quantize.size_planner import SizeTarget
@@ -135,7 +136,7 @@ def run_size_sweep(  # noqa: PLR0913 - what the files can be made with, each wit
 class _FileOrder(NamedTuple):
     """A file to make: `make` writes it and returns the KL divergence that it predicts, if any."""
 
-    kind: Kind
+    kind: FileKind
     name: str
     make: Callable[[Path, Progress], float | None]
 
@@ -158,8 +159,8 @@ class _SweepInputs:
         return convert(
             self.base,
             path,
-            type_=type_,
-            wish=wish,
+            quantization=type_,
+            quantization=wish,
             importance=self.importance,
             adapter=self.adapter,
             base_id=self.base_id,

@@ -11,7 +11,7 @@ from rich.text import Text
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import read_header
-from ...runtime.batch.reproducible_batches import AnswerBatches, BatchJob
+from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ..harness.environment import Build, Machine, this_build, this_machine
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
 from .datasets import load_question_set
@@ -90,7 +90,7 @@ def run_accuracy(  # noqa: PLR0913 - the files of a comparison, each by its name
     adapter: Path | None = None,
     limit: int | None = None,
     folder: Path | None = None,
-    answer: AnswerBatches = BatchJob.ask,
+    answer: BatchExecutor = BatchJob.run,
     progress: EvalProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
     """Ask a model the questions of a set, and its base the same; what is on record is not asked again.
@@ -147,12 +147,12 @@ def run_accuracy(  # noqa: PLR0913 - the files of a comparison, each by its name
 
 
 def _side(
-    name: str, sitting: RunConfig, folder: Path, answer: AnswerBatches, progress: EvalProgress
+    name: str, sitting: RunConfig, folder: Path, answer: BatchExecutor, progress: EvalProgress
 ) -> tuple[ModelResult, Sequence[QuestionRecord]]:
     """Have one model's answers, from the records or by asking."""
     questions, this = sitting.asked.questions, sitting.identity
     path = folder / sitting.file_name
-    with EvalLog(path, this, len(questions), sitting.terms.wave) as records:
+    with EvalLog(path, this, len(questions), sitting.terms.batch_size) as records:
 
         def tell(*_: QuestionRecord) -> None:
             progress(f"{name}{_so_far(list(records))}", len(records), len(questions))

@@ -33,8 +33,8 @@ class PromptSettings(reproducible_batches.GenerationSettings):
         """See wave.Terms."""
         return self.worded.stop
 
-    def prompt_of(self, engine: Engine, question: str) -> tuple[int, ...]:
+    def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
         """See wave.Terms."""
         if "tokenizer.chat_template" in engine.model.header.metadata:
             return engine.conversation(self.worded.messages(question))
-        return engine.plain(self.worded.text(question))
+        return engine.encode_text(self.worded.text(question))

@@ -18,13 +18,13 @@ from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Logits
+from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.request import check_integer
 from ...stats.interval import FloatArray
 from ..harness.environment import Build, Machine, this_build, this_machine
 from ..harness.schedule import ProgressCounter
 from .adapter_effect import InnerProducts, inner_products, logit_effect
-from .kl_divergence import log_probabilities, position_divergence
+from .kl_divergence import position_divergence
 from .merge_or_runtime import Fidelity, Recommendation, advice, compare_merge_and_runtime, verdict
 from .model_roles import ModelFile, ModelRoles, describe_model, load_models, model_sources
 from .text_logits import few_texts_warning, passages_of, read_windows, window_logits
@@ -151,12 +151,12 @@ def _measure(engines: ModelRoles[Engine], piece: Window, tick: ProgressCounter) 
 def _compare(logits: ModelRoles[Logits], at: int, following: int) -> Iterator[tuple[float, ...]]:
     """Both ways at one position, before the token `following`; logits are (n, vocab)."""
     row = logits.map(lambda rows: rows[at])  # (vocab,) each
-    expected, base, shipped_base = log_probabilities(row.reference), row.base, row.shipped_base
+    expected, base, shipped_base = log_softmax(row.reference, np.float64), row.base, row.shipped_base
     full = None if base is None else logit_effect(row.reference, base)
     for way in row.ways:
         shown = None if shipped_base is None else logit_effect(way, shipped_base)
         found = _NOTHING if full is None or shown is None else inner_products(shown, full)
-        yield (*position_divergence(expected, log_probabilities(way), following), *found)
+        yield (*position_divergence(expected, log_softmax(way, np.float64), following), *found)
 
 
 def fidelity_table(report: FidelityReport) -> Table:

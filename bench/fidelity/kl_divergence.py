@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...runtime.llama.library import Logits
 from ...stats.bootstrap import ratio_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
 
@@ -45,16 +44,8 @@ class PositionDivergence(NamedTuple):
     reference_surprise: float
 
 
-def log_probabilities(logits: Logits) -> FloatArray:
-    """The log-softmax of one position's logits, (vocab,), computed in float64."""
-    shifted = logits.astype(np.float64)  # (vocab,)
-    shifted -= shifted.max()
-    shifted -= np.log(np.exp(shifted).sum())
-    return shifted
-
-
 def position_divergence(reference: FloatArray, model: FloatArray, following: int) -> PositionDivergence:
-    """Compare two predictions of the token `following`, both as log_probabilities()."""
+    """Compare two predictions of the token `following`, both as log-probabilities, (vocab,)."""
     return PositionDivergence(
         kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
         same_top=float(reference.argmax() == model.argmax()),

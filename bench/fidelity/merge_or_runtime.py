@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...stats.interval import FloatArray, Interval
-from . import adapter_effect, kl_divergence
+from . import adapter_effect
+from . import kl_divergence
 from .adapter_effect import AdapterEffect
 from .kl_divergence import Divergence, PositionDivergence
 

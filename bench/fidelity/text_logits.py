@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import Header
 from ...runtime.calibration.corpus import passage_tokens, read_passages
-from ...runtime.engine.chat_template import PromptEncoder, read_chat_template
+from ...runtime.engine.chat_template import read_chat_template
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Logits
+from ...runtime.engine.prompt_encoder import PromptEncoder
+from ...runtime.llama.logits import Logits
 from ...stats.bootstrap import PASSAGES_MIN
 from .windows import Window, cut_windows
 

@@ -1,1 +1,1 @@
-"""How every benchmark measures: workload, iterations, interleaved rounds, environment, isolated processes."""
+"""What the benchmarks share: workload, iterations, interleaved rounds, environment, isolated processes."""

@@ -1,10 +1,11 @@
-"""The machine and the build that a measurement was made with: without them its figures cannot be compared."""
+"""The machine and the build of a benchmark run: figures are only comparable where both agree."""
 
 import os
 import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import llama_cpp
 from ...runtime.threads import physical_cores
 
 _PACKAGE = Path(__file__).parents[2]
-# The instruction sets for which ggml has kernels of their own, as Linux names them.
+# Instruction sets for which ggml has kernels, by their names in Linux.
 _FEATURES = (
     *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_vbmi", "avx512_bf16"),
     *("amx_int8", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
@@ -22,18 +23,17 @@ _FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where a measurement was made.
+    """The machine of a benchmark run.
 
     Attributes:
-        cpu: the processor's name, as the system has it.
-        architecture: its instruction set, such as x86_64.
-        features: of the instruction sets that ggml has kernels for, those that the processor has; known on
-            Linux only, and empty elsewhere.
+        cpu: model name of the processor.
+        architecture: instruction set architecture, such as x86_64.
+        features: the processor's instruction sets for which ggml has kernels; read on Linux, empty elsewhere.
         cores: physical cores that this process may use.
-        memory_bytes: of the whole machine; None where the system does not tell.
-        load_average: processes that were running or ready to, over the minute before; None likewise.
-        system: the operating system.
-        python: the version of Python.
+        memory_bytes: memory of the machine; None if unknown.
+        load_average: mean number of running or runnable processes over the last minute; None if unknown.
+        system: operating system.
+        python: version of Python.
     """
 
     cpu: str
@@ -48,16 +48,47 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """What computed: the versions, and what llama.cpp says it was compiled for."""
+    """Versions of the software, and the features for which llama.cpp was compiled."""
 
     thirteen: str
     llama_cpp_python: str
     llama_cpp_system: str
 
 
+@dataclass(frozen=True, slots=True)
+class BenchReport:
+    """The head of a benchmark's report.
+
+    Attributes:
+        date: start of the run in UTC, ISO 8601.
+        machine: the machine of the run.
+        build: the versions of the run.
+    """
+
+    date: str
+    machine: Machine
+    build: Build
+
+    def environment(self, threads: int) -> str:
+        """Describe threads, load, processor and build in two lines, for the caption of a table."""
+        machine = self.machine
+        return (
+            f"threads: {threads}, cores: {machine.cores}, load: {machine.load_average}\n"
+            f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {self.build.llama_cpp_python}"
+        )
+
+
+ReportHead = tuple[str, Machine, Build]
+
+
+def report_head() -> ReportHead:
+    """The fields of BenchReport; called before a measurement, whose own load would count as `load_average`."""
+    return datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), this_build()
+
+
 def this_machine() -> Machine:
-    """The machine that this process runs on, now."""
-    cpu, features = _cpu(_cpuinfo())
+    """Describe the machine of this process."""
+    cpu, features = _parse_cpuinfo(_cpuinfo())
     return Machine(
         cpu=cpu or platform.processor() or "unknown",
         architecture=platform.machine(),
@@ -71,16 +102,16 @@ def this_machine() -> Machine:
 
 
 def this_build() -> Build:
-    """The versions of this installation."""
+    """Describe this installation."""
     system = llama_cpp.llama_print_system_info().decode("utf-8", "replace")
     return Build(version("thirteen"), version("llama-cpp-python"), system.strip(" |\n"))
 
 
 def this_commit() -> str | None:
-    """The commit of the checkout that this package runs from, with "-dirty" where files are changed.
+    """The git commit of this package's checkout, with "-dirty" if files differ from it.
 
     Returns:
-        None where it is installed from a package, or git is not.
+        None if the package is not a checkout, or git is not installed.
     """
     git = shutil.which("git")
     if git is None or not (_PACKAGE / ".git").exists():
@@ -97,12 +128,12 @@ def _cpuinfo() -> str:
         return ""
 
 
-def _cpu(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
-    """Name and features, from Linux's description of the processors; boards with Arm name the board."""
+def _parse_cpuinfo(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
+    """Name and features of the processor; on Arm, Linux gives the name of the board instead."""
     pairs = (line.partition(":") for line in cpuinfo.splitlines())
-    said = {key.strip().lower(): value.strip() for key, _, value in pairs}
-    flags = set(said.get("flags", said.get("features", "")).split())
-    return said.get("model name", said.get("model", "")), tuple(name for name in _FEATURES if name in flags)
+    fields = {key.strip().lower(): value.strip() for key, _, value in pairs}
+    flags = set(fields.get("flags", fields.get("features", "")).split())
+    return fields.get("model name", fields.get("model", "")), tuple(name for name in _FEATURES if name in flags)
 
 
 def _memory_bytes() -> int | None:

@@ -1,13 +1,13 @@
-"""Units in tables and reports."""
+"""Formatting of quantities in tables and reports."""
 
 NOT_AVAILABLE = "not available"
 
 
 def megabytes(nbytes: float | None) -> str:
-    """Bytes as millions of bytes."""
+    """Format bytes in units of 10^6 bytes, with one decimal."""
     return NOT_AVAILABLE if nbytes is None else f"{nbytes / 1e6:.1f}"
 
 
 def seconds(duration_s: float | None) -> str:
-    """Seconds, to the hundredth."""
+    """Format seconds with two decimals."""
     return NOT_AVAILABLE if duration_s is None else f"{duration_s:.2f}"

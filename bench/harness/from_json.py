@@ -1,4 +1,4 @@
-"""A report out of its JSON: what dataclasses.asdict() made of a dataclass, as one again."""
+"""Restore report dataclasses from JSON, the inverse of dataclasses.asdict()."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -9,92 +9,89 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from ...errors import RequestError
 from ...files.json_file import parse_json, read_bounded
 
-_BYTES_MAX = 1 << 26  # of a report: one has a few hundred thousand
-_SHOWN = 60  # characters of a value that is not what it should be
-_PLAIN = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+_BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
+_SHOWN = 60  # characters of a value quoted in an error
+_NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
 
 T = TypeVar("T")
 
 
 def read_report(path: Path, type_: type[T]) -> T:
-    """Read the JSON that a command printed with --json.
+    """Read a file that holds the `--json` output of a command.
 
     Args:
         path: the file.
-        type_: of the report, a dataclass. What it has no field for is passed over.
+        type_: dataclass of the report. Unknown fields in the file are ignored.
 
     Raises:
-        RequestError: the file cannot be read, is not JSON, or not of that report.
+        RequestError: the file cannot be read, is not JSON, or does not hold that report.
     """
     return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
 
 
-def from_json(type_: type[T], said: Any, where: str) -> T:
-    """Make a dataclass of what asdict() made of one.
+def from_json(type_: type[T], value: Any, where: str) -> T:
+    """Restore a dataclass from what asdict() made of one.
 
     Args:
         type_: the dataclass.
-        said: of JSON's kinds of values.
-        where: what to call it in an error.
+        value: parsed JSON.
+        where: what errors call the value.
 
     Raises:
-        RequestError: a field is missing, or is not of its type.
+        RequestError: a field is missing, or has the wrong type.
     """
-    made: T = _value(type_, said, where)
-    return made
+    restored: T = _restore(type_, value, where)
+    return restored
 
 
-def _value(type_: Any, said: Any, where: str) -> Any:
-    origin, of = get_origin(type_), get_args(type_)
+def _restore(type_: Any, value: Any, where: str) -> Any:
+    origin, arguments = get_origin(type_), get_args(type_)
     if is_dataclass(type_) or is_dataclass(origin):
-        return _dataclass(type_, said, where)
+        return _restore_dataclass(type_, value, where)
     if origin in (Union, UnionType):
-        return _optional(of, said, where)
+        (some,) = (one for one in arguments if one is not NoneType)
+        return None if value is None else _restore(some, value, where)
     if origin is tuple:
-        return _tuple(of, said, where)
+        return _restore_tuple(arguments, value, where)
     if origin is Mapping:
-        _check(isinstance(said, dict), "an object", said, where)
-        return {key: _value(of[1], value, f"{where}: {key}") for key, value in said.items()}
+        _check(isinstance(value, dict), "an object", value, where)
+        return {key: _restore(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
     if origin is Literal:
-        _check(said in of, f"one of {', '.join(map(str, of))}", said, where)
-        return said
+        _check(value in arguments, f"one of {', '.join(map(str, arguments))}", value, where)
+        return value
     allowed = (int, float) if type_ is float else type_
-    of_kind = isinstance(said, allowed) and (type_ is bool or not isinstance(said, bool))
-    _check(of_kind, _PLAIN[type_], said, where)
-    return said
+    matches = isinstance(value, allowed) and (type_ is bool or not isinstance(value, bool))
+    _check(matches, _NAMES[type_], value, where)
+    return value
 
 
-def _dataclass(type_: Any, said: Any, where: str) -> Any:
-    _check(isinstance(said, dict), "an object", said, where)
-    made, of = get_origin(type_) or type_, get_args(type_)
-    hints = get_type_hints(made)
+def _restore_dataclass(type_: Any, value: Any, where: str) -> Any:
+    _check(isinstance(value, dict), "an object", value, where)
+    class_, arguments = get_origin(type_) or type_, get_args(type_)
+    hints = get_type_hints(class_)
 
     def field(name: str) -> Any:
-        if name not in said:
-            raise RequestError(f"{where}: {name!r} is missing: it is not of the report that is expected here")
+        if name not in value:
+            raise RequestError(f"{where}: {name!r} is missing: not the report that is expected here")
         hint = hints[name]
         if isinstance(hint, TypeVar):
-            hint = of[0]
+            hint = arguments[0]
         elif getattr(hint, "__parameters__", ()):
-            hint = hint[of]
-        return _value(hint, said[name], f"{where}: {name}")
+            hint = hint[arguments]
+        return _restore(hint, value[name], f"{where}: {name}")
 
-    return made(**{one.name: field(one.name) for one in fields(made)})
-
-
-def _optional(of: tuple[Any, ...], said: Any, where: str) -> Any:
-    (some,) = (one for one in of if one is not NoneType)
-    return None if said is None else _value(some, said, where)
+    return class_(**{one.name: field(one.name) for one in fields(class_)})
 
 
-def _tuple(of: tuple[Any, ...], said: Any, where: str) -> tuple[Any, ...]:
-    _check(isinstance(said, list | tuple), "a list", said, where)
-    kinds = [of[0]] * len(said) if of[1:] == (...,) else of
-    _check(len(kinds) == len(said), f"a list of {len(kinds)}", said, where)
-    pairs = zip(kinds, said, strict=True)
-    return tuple(_value(kind, value, f"{where}[{at}]") for at, (kind, value) in enumerate(pairs))
+def _restore_tuple(types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    _check(isinstance(value, list | tuple), "a list", value, where)
+    if types[1:] == (...,):
+        types = (types[0],) * len(value)
+    _check(len(types) == len(value), f"a list of {len(types)}", value, where)
+    pairs = zip(types, value, strict=True)
+    return tuple(_restore(type_, item, f"{where}[{n}]") for n, (type_, item) in enumerate(pairs))
 
 
-def _check(holds: bool, what: str, said: Any, where: str) -> None:
-    if not holds:
-        raise RequestError(f"{where}: is {repr(said)[:_SHOWN]}, not {what}")
+def _check(matches: bool, expected: str, value: Any, where: str) -> None:
+    if not matches:
+        raise RequestError(f"{where}: {repr(value)[:_SHOWN]} is not {expected}")

@@ -1,4 +1,4 @@
-"""One quantity of two models that took turns, and the ratio between them."""
+"""Measure two models in alternation, and the ratio between them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,28 +13,28 @@ from ...stats.paired_ratio import paired_ratio
 from .schedule import alternating_order
 
 SECONDS = "s"
-ITERATIONS = 2  # of each model in a round
+ITERATIONS_PER_ROUND = 2  # of each model
 PERCENTILES = (5, 25, 75, 95)
 
-LoadEngine = Callable[[], Engine]
+EngineLoader = Callable[[], Engine]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class PairedMeasurement:
-    """One quantity of both sides.
+    """One quantity of two models.
 
     Attributes:
-        unit: "tokens/s", where more is better, or "s", where less is.
-        base: every turn's value, in the order of time.
-        adapted: likewise.
-        base_median: over the turns.
-        adapted_median: likewise.
-        base_percentiles: the values that PERCENTILES of the turns do not exceed.
-        adapted_percentiles: likewise.
-        ratio: adapted/base, of each side's quickest turn in a round, paired by round. What disturbs a turn
-            only ever makes it longer, so the quickest tells most of the model. It need not be the
-            ratio of the medians.
+        unit: "tokens/s" or "s".
+        base: value of each iteration, in order of time.
+        adapted: the same of the adapted model.
+        base_median: median over the iterations.
+        adapted_median: the same of the adapted model.
+        base_percentiles: PERCENTILES of the values.
+        adapted_percentiles: the same of the adapted model.
+        ratio: adapted/base, of each model's fastest iteration in a round, paired by round. Disturbances only
+            ever slow an iteration down, so the fastest one is closest to the model's own speed. The ratio can
+            differ from that of the medians.
     """
 
     unit: str
@@ -47,69 +47,69 @@ class PairedMeasurement:
     ratio: Interval
 
     @property
-    def more_is_better(self) -> bool:
-        """Whether the larger value is the quicker one."""
+    def higher_is_better(self) -> bool:
+        """Whether the higher value is the faster one."""
         return self.unit != SECONDS
 
 
 def interleave(
-    sides: Sequence[LoadEngine],
-    works: Sequence[Callable[[Engine, int], T]],
+    loaders: Sequence[EngineLoader],
+    tasks: Sequence[Callable[[Engine, int], T]],
     rounds: int,
-    tick: Callable[[], None] = lambda: None,
+    advance: Callable[[], None] = lambda: None,
 ) -> list[list[list[T]]]:
-    """Have two models take turns at each work, A B B A in every round, with the same numbers.
+    """Run tasks on models in alternation, A B B A in each round, with the same iteration numbers.
 
-    So each follows itself in one turn of two, where what it left in the caches makes it quicker. Of three in
-    such an order the middle one never would: a base's equal there measured 1.5 % slower in prefill.
+    In this order each model follows itself in half of its iterations, so warm caches favour neither. With
+    three models the middle one never would: an equal of the base in that place measured 1.5 % slower in
+    prefill.
 
-    They are loaded anew for each round: where a model comes to lie in memory makes it slower or quicker by a
-    percent for as long as it is loaded, which no number of turns with the same ones would show.
+    Each round loads the models again. Their placement in memory alone changes speed by about 1 % for as long
+    as they are loaded, which no number of iterations would average out.
 
     Args:
-        sides: what loads each model.
-        works: each done with an idle engine and a turn's number.
-        rounds: how many.
-        tick: called after each turn; the first of a model just loaded does not count.
+        loaders: load the models.
+        tasks: called with an idle engine and the number of the iteration.
+        rounds: number of rounds.
+        advance: called after each iteration, including a warm-up of each model that was loaded.
 
     Returns:
-        What each work gave, for each side, TURNS for every round.
+        The results by task, by model and by iteration: ITERATIONS_PER_ROUND of each round.
     """
-    taken: list[list[list[T]]] = [[[] for _ in sides] for _ in works]
+    results: list[list[list[T]]] = [[[] for _ in loaders] for _ in tasks]
     for number in range(rounds):
         with ExitStack() as loaded:
-            engines = {
-                side: loaded.enter_context(sides[side]()) for side in alternating_order(len(sides), number)
-            }
+            order = alternating_order(len(loaders), number)
+            engines = {model: loaded.enter_context(loaders[model]()) for model in order}
             for engine in engines.values():
-                works[0](engine, ITERATIONS * rounds)  # a number that no turn that counts has
-                tick()
-            for work, of in zip(works, taken, strict=True):
-                for turn in range(ITERATIONS * number, ITERATIONS * (number + 1)):
-                    for side in alternating_order(len(sides), turn):
-                        of[side].append(work(engines[side], turn))
-                        tick()
-    return taken
+                tasks[0](engine, ITERATIONS_PER_ROUND * rounds)  # warm-up, with a number of its own
+                advance()
+            for task, of_models in zip(tasks, results, strict=True):
+                for iteration in range(ITERATIONS_PER_ROUND * number, ITERATIONS_PER_ROUND * (number + 1)):
+                    for model in alternating_order(len(loaders), iteration):
+                        of_models[model].append(task(engines[model], iteration))
+                        advance()
+    return results
 
 
-def count_iterations(sides: int, works: int, rounds: int) -> int:
-    """How many turns interleave() has taken."""
-    return sides * rounds * (1 + ITERATIONS * works) if works else 0
+def count_iterations(models: int, tasks: int, rounds: int) -> int:
+    """Number of iterations that interleave() runs, warm-up included."""
+    return models * rounds * (1 + ITERATIONS_PER_ROUND * tasks) if tasks else 0
 
 
-def tokens_per_second(tokens: int, seconds: FloatArray) -> PairedMeasurement:
-    """Tokens a second, from how long so many took in each turn, (2, rounds * TURNS)."""
-    return _measure("tokens/s", tokens / seconds)
+def throughput(tokens: int, seconds: FloatArray) -> PairedMeasurement:
+    """Tokens per second, from the seconds for `tokens` in each iteration, (2, iterations)."""
+    return _paired("tokens/s", tokens / seconds)
 
 
 def duration(seconds: FloatArray) -> PairedMeasurement:
-    """Seconds, from those of each turn, (2, rounds * TURNS)."""
-    return _measure(SECONDS, seconds)
+    """Seconds, from those of each iteration, (2, iterations)."""
+    return _paired(SECONDS, seconds)
 
 
-def _measure(unit: str, values: FloatArray) -> PairedMeasurement:
-    best = values.reshape(2, -1, ITERATIONS)  # (2, rounds, TURNS)
-    best = best.min(axis=2) if unit == SECONDS else best.max(axis=2)  # (2, rounds)
+def _paired(unit: str, values: FloatArray) -> PairedMeasurement:
+    by_round = values.reshape(2, -1, ITERATIONS_PER_ROUND)  # (2, rounds, iterations)
+    fastest = by_round.min(axis=2) if unit == SECONDS else by_round.max(axis=2)  # (2, rounds)
     base_median, adapted_median = np.median(values, axis=1).tolist()
     return PairedMeasurement(
         unit=unit,
@@ -119,5 +119,5 @@ def _measure(unit: str, values: FloatArray) -> PairedMeasurement:
         adapted_median=adapted_median,
         base_percentiles=tuple(np.percentile(values[0], PERCENTILES).tolist()),
         adapted_percentiles=tuple(np.percentile(values[1], PERCENTILES).tolist()),
-        ratio=paired_ratio(*best),
+        ratio=paired_ratio(*fastest),
     )

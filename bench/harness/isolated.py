@@ -1,4 +1,4 @@
-"""Work in a Python process of its own: what it raises is raised here, and its death is one more error."""
+"""Run one of this package's modules in a separate Python process, which survives its errors and crashes."""
 
 import json
 import os
@@ -11,49 +11,49 @@ from typing import Any
 from ... import errors
 from ...errors import ThirteenError
 
-_NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 def run_isolated(
     module: str,
     arguments: Sequence[str],
-    died: Callable[[int, str], ThirteenError],
-    environment: Mapping[str, str] = _NOTHING,
+    crash_error: Callable[[int, str], ThirteenError],
+    environment: Mapping[str, str] = _NO_VARIABLES,
 ) -> dict[str, Any]:
-    """Run a module of ours whose main() ends with print_outcome().
+    """Run a module whose main() ends with print_outcome().
 
     Args:
-        module: its full name.
-        arguments: of its command line.
-        died: the error for a process that ended without an answer, from its status (a negative one is the
-            signal that ended it) and the last line that it printed.
-        environment: variables that it has beside ours.
+        module: full name of the module.
+        arguments: its command line arguments.
+        crash_error: makes the error for a process that ended without a result, from its exit status (negative
+            for a signal) and the last line of its standard error.
+        environment: additional environment variables.
 
     Returns:
-        What it answered.
+        The JSON object that the process printed.
 
     Raises:
-        ThirteenError: what the module raised.
+        ThirteenError: the error that the module raised, or that of `crash_error`.
     """
-    # -P: a folder of the caller's must not stand in for a package of ours.
+    # -P: a folder in the caller's working directory must not shadow a package.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    # Without the last, ggml's abort() waits for a debugger.
-    quick = {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=quick)  # noqa: S603 - ours
+    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger.
+    variables = {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)  # noqa: S603 - own
     try:
-        said: dict[str, Any] = json.loads(done.stdout)
+        outcome: dict[str, Any] = json.loads(done.stdout)
     except json.JSONDecodeError:
-        raise died(done.returncode, _last_line(done.stderr)) from None
-    if "error" in said:
-        raise getattr(errors, said["error"])(said["message"])
-    return said
+        raise crash_error(done.returncode, _last_line(done.stderr)) from None
+    if "error" in outcome:
+        raise getattr(errors, outcome["error"])(outcome["message"])
+    return outcome
 
 
 def print_outcome(work: Callable[[], dict[str, Any]]) -> int:
-    """Do the work and print what it returns or raises, as one JSON object.
+    """Call `work` and print what it returns or raises as one JSON object.
 
     Returns:
-        The status to end with: 2 after an error, which then stands on standard error as well.
+        The exit status: 0, or 2 after an error, which is also printed to standard error.
     """
     try:
         print(json.dumps(work()))
@@ -65,4 +65,4 @@ def print_outcome(work: Callable[[], dict[str, Any]]) -> int:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return (text.strip().splitlines() or ["no output"])[-1]

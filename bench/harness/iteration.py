@@ -1,4 +1,4 @@
-"""One turn of a model in a benchmark: the same work each time, and how long each part of it took."""
+"""One iteration of a benchmark: the same work each time, with the wall time of each part."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +18,14 @@ _SEED = 13
 
 @dataclass(frozen=True, slots=True)
 class Iteration:
-    """Wall times in seconds, as a caller of the engine has them.
+    """Wall times as a caller of the engine sees them.
 
     Attributes:
-        prefill_s: from handing over a prompt in tokens to holding the token after it: queueing, the batches
-            that compute the prompt, the choice of that token.
-        decode_s: from there to holding the last token: each goes through the model, is sampled and handed
-            over.
+        prefill_s: from submitting a prompt in tokens to the first token: queueing, prefill and sampling.
+        decode_s: from the first token to the last: each is decoded, sampled and delivered.
         first_token_s: from a question in text to the first text of its answer: chat template, tokenizer,
-            prompt and one token.
-        question_tokens: how many tokens that question was, template included.
+            prefill and one token.
+        question_tokens: tokens of that question, chat template included.
     """
 
     prefill_s: float
@@ -36,21 +34,20 @@ class Iteration:
     question_tokens: int
 
 
-def run_iteration(engine: Engine, number: int, settings: Workload) -> Iteration:
-    """Have an idle engine read a prompt, write tokens, and answer a question with one token.
+def run_iteration(engine: Engine, number: int, workload: Workload) -> Iteration:
+    """Time prefill and decode of a random prompt, then the first token of a question.
 
-    The engine is idle again afterwards, with no keys and values left. Every turn number has a prompt and a
-    question of its own, so that no cache of earlier ones can answer; they are the same for any engine of that
-    vocabulary.
+    Afterwards the engine is idle again, with an empty KV cache. Prompt and question depend on `number`, so no
+    cache of an earlier iteration can answer them, and are the same for all engines of one vocabulary.
     """
-    prompt = random_prompt(engine.model, number, settings.prompt_tokens)
-    prefill_s, decode_s = time_prefill_and_decode(engine, prompt, settings.decode_tokens)
-    first_token_s, question_tokens = _first_token(engine, f"What is {100 + number} times 13?")
+    prompt = random_prompt(engine.model, number, workload.prompt_tokens)
+    prefill_s, decode_s = time_prefill_and_decode(engine, prompt, workload.decode_tokens)
+    first_token_s, question_tokens = _time_first_token(engine, f"What is {100 + number} times 13?")
     return Iteration(prefill_s, decode_s, first_token_s, question_tokens)
 
 
 def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
-    """Tokens of ordinary text in random order, never control tokens; the same number gives the same tokens.
+    """Draw `count` tokens of ordinary text, never control tokens, with `number` as the seed.
 
     Raises:
         ModelFileError: the vocabulary has no ordinary tokens.
@@ -58,7 +55,7 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
     types = np.array(model.header.metadata["tokenizer.ggml.token_type"])  # (vocab,)
     ordinary = np.setdiff1d(np.flatnonzero(types == TokenType.NORMAL), list(model.control_tokens.values()))
     if not len(ordinary):
-        raise ModelFileError(f"{model.header.path}: none of {len(types)} tokens is ordinary text")
+        raise ModelFileError(f"{model.header.path}: none of its {len(types)} tokens is ordinary text")
     drawn = np.random.default_rng((_SEED, number)).choice(ordinary, count)
     return tuple(drawn.tolist())
 
@@ -66,30 +63,30 @@ def random_prompt(model: Model, number: int, count: int) -> tuple[int, ...]:
 def time_prefill_and_decode(
     engine: Engine, prompt: tuple[int, ...], decode_tokens: int
 ) -> tuple[float, float]:
-    """Seconds to the first token, and from there over `decode_tokens` more.
+    """Seconds to the first token, and from there for `decode_tokens` more.
 
-    The whole is measured here, the first token where it is chosen: to be woken for it would disturb the rest.
+    The engine itself records the time of the first token: waking this thread for it would disturb the decode.
     """
-    began = perf_counter()
+    start = perf_counter()
     end = engine.submit(Request(prompt, max_tokens=1 + decode_tokens, ignore_end=True)).wait()
-    took = perf_counter() - began
+    total_s = perf_counter() - start
     assert end.usage.completion_tokens == 1 + decode_tokens, "the context has room for all of them"
-    return end.timings.first_token_s, took - end.timings.first_token_s
+    return end.timings.first_token_s, total_s - end.timings.first_token_s
 
 
-def time_batched_decode(engine: Engine, beginnings: Sequence[int], decode_tokens: int) -> float:
-    """Seconds for several sequences at once, each from a token on: these, and so many more of each."""
-    requests = [Request((token,), max_tokens=1 + decode_tokens, ignore_end=True) for token in beginnings]
-    began = perf_counter()
+def time_batched_decode(engine: Engine, first_tokens: Sequence[int], decode_tokens: int) -> float:
+    """Seconds to decode 1 + `decode_tokens` tokens of several sequences at once, with one-token prompts."""
+    requests = [Request((token,), max_tokens=1 + decode_tokens, ignore_end=True) for token in first_tokens]
+    start = perf_counter()
     for handle in engine.submit_all(requests):
         handle.wait()
-    return perf_counter() - began
+    return perf_counter() - start
 
 
-def _first_token(engine: Engine, question: str) -> tuple[float, int]:
-    """Seconds to the first text, and how many tokens the question was."""
-    began = perf_counter()
+def _time_first_token(engine: Engine, question: str) -> tuple[float, int]:
+    """Seconds to the first text of the answer, and the tokens of the question."""
+    start = perf_counter()
     (piece,) = engine.stream(question, max_tokens=1)
-    took = perf_counter() - began
+    took_s = perf_counter() - start
     assert piece.answer is not None, "one token is the whole answer"
-    return took, piece.answer.usage.prompt_tokens
+    return took_s, piece.answer.usage.prompt_tokens

@@ -1,4 +1,4 @@
-"""The rounds of a measurement: in which order the sides take their turns, and how far it has come."""
+"""Order of the participants in the rounds of a benchmark, and its progress."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ from ...files.progress import Progress
 
 
 class ProgressCounter:
-    """Counts what is done, turn by turn, and tells of it."""
+    """Counts completed steps and reports each of them to a progress callback."""
 
     def __init__(self, progress: Progress, total: int) -> None:
-        """Begin with nothing done of `total`."""
+        """Start at 0 of `total` steps."""
         self._progress, self._total, self._done = progress, total, 0
 
-    def __call__(self, done: int = 1) -> None:
-        """So much more is done."""
-        self._done += done
+    def __call__(self, steps: int = 1) -> None:
+        """Count more completed steps."""
+        self._done += steps
         self._progress(self._done, self._total)
 
 
-def alternating_order(sides: int, number: int) -> Sequence[int]:
-    """The order of a round's turns: reversed every other round, so that a drift meets all sides alike."""
-    return range(sides)[:: -1 if number % 2 else 1]
+def alternating_order(participants: int, number: int) -> Sequence[int]:
+    """The order within a round: reversed in every other one, so that drift of the machine meets all alike."""
+    return range(participants)[:: -1 if number % 2 else 1]

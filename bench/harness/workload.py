@@ -1,84 +1,83 @@
-"""What a measurement is of: the room that a model is given and the work that it is put to."""
+"""Workload of a benchmark, and engines with a context for it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
 from ...runtime.request import check_integer
+from ...runtime.threads import physical_cores
 
 _BATCH = 512
-_QUESTION_ROOM = 256  # tokens that the question of a turn has at least, template included
+_CONTEXT_MIN = 256  # tokens, enough for an iteration's question with its chat template
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """How much work, and with what.
+    """The work of one iteration, and the threads and batch size for it.
 
     Attributes:
-        prompt_tokens: tokens read in the prefill of each turn.
-        decode_tokens: tokens written after the first one.
-        threads: that compute.
+        prompt_tokens: tokens of the prefill.
+        decode_tokens: tokens decoded after the first one.
+        threads: threads that compute; by default one per physical core.
         batch: the most tokens computed at once.
-        longest: tokens that have to fit beside that, of another measurement with the same engine.
+        longest: tokens of the longest text of another measurement with the same engine; 0 without one.
     """
 
-    prompt_tokens: int
-    decode_tokens: int
-    threads: int
+    prompt_tokens: int = 128
+    decode_tokens: int = 64
+    threads: int = field(default_factory=physical_cores)
     batch: int = _BATCH
     longest: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "decode_tokens"):  # the others are checked where the engine is made
+        for name in ("prompt_tokens", "decode_tokens"):  # the engine checks the others
             check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
     def context(self) -> int:
-        """Tokens that a turn needs room for."""
-        return max(self.prompt_tokens + self.decode_tokens, self.longest, _QUESTION_ROOM)
+        """Context in tokens that an engine needs."""
+        return max(self.prompt_tokens + self.decode_tokens, self.longest, _CONTEXT_MIN)
 
 
 def load_engine(
     model: Path,
     adapter: Path | None,
-    settings: Workload,
+    workload: Workload,
     *,
     slots: int = 1,
     make: Callable[..., Engine] = Engine,
 ) -> Engine:
-    """An engine with room for a turn, or for so many at once.
+    """Load an engine for a workload, without a prefix cache.
 
     Args:
         model: a GGUF file.
-        adapter: a LoRA in a GGUF file that it gets at run time.
-        settings: the work.
-        slots: turns at once.
-        make: the kind of engine, called as Engine is.
+        adapter: a LoRA in a GGUF file, applied at run time; None for none.
+        workload: the work of an iteration.
+        slots: iterations that can run at once.
+        make: class of the engine, called as Engine is.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter is not one for this model.
-        RequestError: a turn is longer than what the model was trained for.
+        AdapterError: the adapter does not fit the model.
+        RequestError: the workload is longer than the context that the model was trained for.
     """
     engine = make(
         model,
         adapter=adapter,
-        context=settings.context,
+        context=workload.context,
         slots=slots,
-        threads=settings.threads,
-        batch=settings.batch,
+        threads=workload.threads,
+        batch=workload.batch,
         prefix_bytes=0,
     )
-    works = {
-        f"{settings.prompt_tokens} prompt and {settings.decode_tokens} decode tokens do": (
-            settings.prompt_tokens + settings.decode_tokens
-        ),
-        f"a text of {settings.longest} tokens does": settings.longest,
-    }
-    for work, needed in works.items():
-        if needed > engine.context:
+    prompt_tokens, decode_tokens, longest = workload.prompt_tokens, workload.decode_tokens, workload.longest
+    for what, tokens in {
+        f"{prompt_tokens} prompt and {decode_tokens} decode tokens do": prompt_tokens + decode_tokens,
+        f"a text of {longest} tokens does": longest,
+    }.items():
+        if tokens > engine.context:
             engine.close()
-            raise RequestError(f"{model}: {work} not fit the {engine.context} that it was trained for")
+            raise RequestError(f"{model}: {what} not fit the {engine.context} tokens of its context")
     return engine

@@ -1,1 +1,1 @@
-"""Load time, resident memory, energy, and the smallest memory limit that a model runs in."""
+"""Load time, resident memory and energy of a model, and the smallest memory limit that it runs in."""

@@ -1,6 +1,6 @@
-"""The energy that some work takes, as far as the machine meters it: by the processor, or by a battery.
+"""Energy per decoded token, from the processor's energy counters (RAPL) or a discharging battery.
 
-A meter counts all that the processor or the device does, not this process alone.
+A meter counts everything that the processor or the device does, not this process alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ _SAMPLE_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Energy:
-    """What decoding took.
+    """Energy of decoding.
 
     Attributes:
-        source: what metered: "RAPL package-0", or "battery BAT0".
-        joules_per_token: over all of `tokens`.
-        watts: on average.
-        tokens: that were decoded.
-        seconds: that they took.
+        source: the meter, for example "RAPL package-0" or "battery BAT0".
+        joules_per_token: mean over `tokens`.
+        watts: mean power.
+        tokens: decoded tokens.
+        seconds: wall time of decoding.
     """
 
     source: str
@@ -35,45 +35,45 @@ class Energy:
 
 
 class EnergyMeter(Protocol):
-    """Something that meters energy.
+    """An energy meter.
 
     Attributes:
-        source: its name.
-        least_s: how long work has to be for the meter to see it.
+        source: name of the meter.
+        min_duration_s: shortest work that the meter resolves.
     """
 
     source: str
-    least_s: float
+    min_duration_s: float
 
     def joules(self, work: Callable[[], None]) -> float:
-        """Do the work, and tell what it took."""
+        """Run `work` and return the energy used meanwhile."""
 
 
 class Rapl:
-    """The energy counters of processor packages: in microjoules, beginning again at their range."""
+    """Energy counters of the processor packages: microjoules, which wrap at the counter's range."""
 
-    least_s = 1.0
+    min_duration_s = 1.0
 
     def __init__(self, zones: Sequence[Path]) -> None:
         self._zones = zones
-        self._ranges = [_number(zone / "max_energy_range_uj") for zone in zones]
+        self._ranges = [_read_int(zone / "max_energy_range_uj") for zone in zones]
         self.source = f"RAPL {', '.join((zone / 'name').read_text().strip() for zone in zones)}"
 
     def joules(self, work: Callable[[], None]) -> float:
-        """See Meter. A counter must not go round twice: its range is minutes, at least."""
-        before = self._read()
+        """Run `work` and return its energy. A counter may wrap once; its range lasts at least minutes."""
+        before = self._counters()
         work()
-        grown = zip(self._read(), before, self._ranges, strict=True)
-        return sum((after - start) % (most + 1) for after, start, most in grown) / 1e6
+        counters = zip(self._counters(), before, self._ranges, strict=True)
+        return sum((end - start) % (largest + 1) for end, start, largest in counters) / 1e6
 
-    def _read(self) -> list[int]:
-        return [_number(zone / "energy_uj") for zone in self._zones]
+    def _counters(self) -> list[int]:
+        return [_read_int(zone / "energy_uj") for zone in self._zones]
 
 
 class Battery:
-    """A discharging battery's power, sampled while the work is done."""
+    """Power drawn from a discharging battery, sampled while the work runs."""
 
-    least_s = 10.0  # their gauges are refreshed every second or few
+    min_duration_s = 10.0  # battery gauges update every second or every few seconds
 
     def __init__(self, supply: Path) -> None:
         self._supply = supply
@@ -81,78 +81,76 @@ class Battery:
         self.watts()
 
     def joules(self, work: Callable[[], None]) -> float:
-        """See Meter."""
-        samples, over = [self.watts()], Event()
+        """Run `work` and return mean power times duration."""
+        samples, finished = [self.watts()], Event()
 
         def sample() -> None:
-            while not over.wait(_SAMPLE_S):
-                with suppress(OSError, ValueError):  # a gauge may be busy
+            while not finished.wait(_SAMPLE_S):
+                with suppress(OSError, ValueError):  # a gauge can be busy
                     samples.append(self.watts())
 
-        sampler, began = Thread(target=sample), monotonic()
+        sampler, start = Thread(target=sample), monotonic()
         sampler.start()
         try:
             work()
         finally:
-            over.set()
+            finished.set()
             sampler.join()
-        return sum(samples) / len(samples) * (monotonic() - began)
+        return sum(samples) / len(samples) * (monotonic() - start)
 
     def watts(self) -> float:
-        """What is drawn now: from microwatts, or from microamperes and microvolts."""
+        """Current power: from microwatts, or from microamperes and microvolts."""
         if (power := self._supply / "power_now").exists():
-            return abs(_number(power)) / 1e6
-        return abs(_number(self._supply / "current_now")) * _number(self._supply / "voltage_now") / 1e12
+            return abs(_read_int(power)) / 1e6
+        return abs(_read_int(self._supply / "current_now")) * _read_int(self._supply / "voltage_now") / 1e12
 
 
-def find_meter(sys: Path = _SYS) -> EnergyMeter | None:
-    """The best meter that there is and that may be read; None where there is none.
+def find_energy_meter(sys: Path = _SYS) -> EnergyMeter | None:
+    """Find a readable meter: RAPL first, then a discharging battery; None without either.
 
-    Most systems let only root read the counters of a processor.
+    Most systems let only root read the RAPL counters.
     """
-    for make in (_rapl, _battery):
+    for find in (_find_rapl, _find_battery):
         with suppress(OSError, ValueError):
-            if meter := make(sys):
+            if meter := find(sys):
                 return meter
     return None
 
 
 def measure_energy(meter: EnergyMeter, decode: Callable[[], int]) -> Energy:
-    """Meter decoding, repeated until the meter sees it.
+    """Meter decoding, repeated until it lasts as long as the meter needs.
 
     Args:
-        meter: what meters.
-        decode: writes tokens, and returns how many.
+        meter: the meter.
+        decode: decodes some tokens and returns their number.
     """
-    tokens, began = 0, monotonic()
+    tokens, start = 0, monotonic()
 
     def work() -> None:
         nonlocal tokens
-        while not tokens or monotonic() - began < meter.least_s:
+        while not tokens or monotonic() - start < meter.min_duration_s:
             tokens += decode()
 
     joules = meter.joules(work)
-    seconds = monotonic() - began
+    seconds = monotonic() - start
     return Energy(meter.source, joules / tokens, joules / seconds, tokens, seconds)
 
 
-def _rapl(sys: Path) -> Rapl | None:
+def _find_rapl(sys: Path) -> Rapl | None:
     zones = sorted((sys / "class/powercap").glob("*rapl*:*"))
     packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
     for zone in packages:
-        _number(zone / "energy_uj")  # it may not be readable
+        _read_int(zone / "energy_uj")  # raises where only root may read it
     return Rapl(packages) if packages else None
 
 
-def _battery(sys: Path) -> Battery | None:
+def _find_battery(sys: Path) -> Battery | None:
     for supply in sorted((sys / "class/power_supply").glob("*")):
-        states = [
-            (supply / name).read_text().strip() for name in ("type", "status") if (supply / name).exists()
-        ]
-        if states == ["Battery", "Discharging"]:
+        files = [supply / name for name in ("type", "status")]
+        if [file.read_text().strip() for file in files if file.exists()] == ["Battery", "Discharging"]:
             return Battery(supply)
     return None
 
 
-def _number(file: Path) -> int:
+def _read_int(file: Path) -> int:
     return int(file.read_text())

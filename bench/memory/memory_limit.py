@@ -1,4 +1,4 @@
-"""Whether a model answers within a cap of memory, what the smallest cap is, and how good the estimate was."""
+"""The smallest memory limit under which a model answers, and the error of the memory estimate."""
 
 import sys
 from collections.abc import Callable
@@ -12,40 +12,41 @@ from rich.text import Text
 from ...errors import ModelFileError, NoRoomError, RequestError
 from ...files.gguf_header import read_header
 from ...files.progress import Progress, no_progress
-from ...runtime.engine.memory_estimate import MemoryEstimate, estimate_memory
 from ...runtime.llama.gguf_checks import check_model
+from ...runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ...runtime.profile import PROFILES
-from ..harness import isolated
 from ..harness.from_json import from_json
+from ..harness.isolated import run_isolated
 from .memory_limit_worker import LimitOutcome, LimitSettings
 
-_GRAIN = 1_000_000  # bytes between the smallest cap that works and one that does not
-# One heap for all threads, and no threads of the linear algebra that the engine does not use: else they
-# reserve address space that is never filled.
-_LEAN = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
-NEED = {
+_RESOLUTION = 1_000_000  # bytes between the smallest limit that works and one that fails
+# One malloc arena and no BLAS threads: both reserve address space that is never used.
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1", "OPENBLAS_NUM_THREADS": "1"}
+# Row titles by field of MemoryEstimate.
+ESTIMATE_LABELS = {
     "program_bytes": "  Python and libraries, MB",
     "weights_bytes": "  weights, MB",
-    "copied_bytes": "  weights laid out anew, MB",
+    "copied_bytes": "  repacked weights, MB",
     "vocabulary_bytes": "  vocabulary, MB",
-    "kv_bytes": "  keys and values, MB",
+    "kv_bytes": "  KV cache, MB",
     "buffer_bytes": "  buffers, MB",
-    "prefix_bytes": "  kept beginnings of prompts, at most, MB",
+    "prefix_bytes": "  prefix cache, at most, MB",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryLimitReport:
-    """What a model did under a cap.
+    """Result of a search for the smallest memory limit.
 
     Attributes:
-        cap_bytes: of address space.
-        profile: the room that it was given.
-        need: the estimate, from the file's header.
-        answered: what it did under the smallest cap; None where it refused this one.
-        refusal: what it said then.
-        smallest_bytes: the smallest cap under which it answered, to a megabyte; None where it refused.
-        error: the estimate against the peak that was resident: 0.03 is 3 % too much. None likewise.
+        cap_bytes: the largest limit on address space.
+        profile: name of the engine's profile.
+        need: memory estimate from the file's header.
+        answered: outcome under the smallest limit; None if the model was refused under `cap_bytes`.
+        refusal: the error message then; None if it answered.
+        smallest_bytes: smallest limit under which the model answers, to a megabyte; None if it was refused.
+        error: relative error of the estimate against peak RSS: 0.03 is an estimate 3 % too high. None if it
+            was refused.
     """
 
     cap_bytes: int
@@ -58,90 +59,89 @@ class MemoryLimitReport:
 
 
 def run_memory_limit(
-    model: Path, cap_bytes: int, trial: LimitSettings, progress: Progress = no_progress
+    model: Path, cap_bytes: int, settings: LimitSettings, progress: Progress = no_progress
 ) -> MemoryLimitReport:
-    """Look for the smallest cap that will do, up to one; under that, answer questions and fill the context.
+    """Find the smallest memory limit up to `cap_bytes`, then answer all questions and fill the context in it.
 
     Raises:
-        ModelFileError: the file is no model, or the process died under a cap instead of refusing it.
-        RequestError: no such profile, or the system has no limits of address space.
+        ModelFileError: the file is not a model, or the process died under a limit instead of refusing.
+        RequestError: the profile does not exist, or the system is not Linux.
     """
     if sys.platform != "linux":
-        raise RequestError("bench memory --cap: needs Linux, whose limits of address space it uses")
-    if trial.profile not in PROFILES:
-        raise RequestError(f"profile: {trial.profile!r} is not one of {', '.join(PROFILES)}")
+        raise RequestError("bench memory --cap: needs Linux, whose address space limits it uses")
+    if settings.profile not in PROFILES:
+        raise RequestError(f"profile: {settings.profile!r} is not one of {', '.join(PROFILES)}")
     header = read_header(model)
     check_model(header)
-    told = estimate_memory(header, replace(PROFILES[trial.profile], context=trial.context))
-    probe = partial(answer_under_limit, model, trial=trial, fill=False)
+    estimate = estimate_memory(header, replace(PROFILES[settings.profile], context=settings.context))
+    answer = partial(run_under_limit, model, settings=settings, fill=False)
     try:
-        probe(cap_bytes)
+        answer(cap_bytes)
     except NoRoomError as refusal:
-        return MemoryLimitReport(cap_bytes, trial.profile, told, None, str(refusal), None, None)
-    smallest = _smallest(probe, (header.file_bytes, cap_bytes), progress)
+        return MemoryLimitReport(cap_bytes, settings.profile, estimate, None, str(refusal), None, None)
+    smallest = _smallest_limit(answer, header.file_bytes, cap_bytes, progress)
     while True:
         try:
-            answered = answer_under_limit(model, smallest, trial, fill=True)
+            outcome = run_under_limit(model, smallest, settings, fill=True)
             break
-        except NoRoomError:  # a process' own address space is not the same to the page from run to run
-            smallest += _GRAIN
-    error = told.total_bytes / answered.peak_rss_bytes - 1
-    return MemoryLimitReport(cap_bytes, trial.profile, told, answered, None, smallest, error)
+        except NoRoomError:  # address space varies by a few pages from run to run
+            smallest += _RESOLUTION
+    error = estimate.total_bytes / outcome.peak_rss_bytes - 1
+    return MemoryLimitReport(cap_bytes, settings.profile, estimate, outcome, None, smallest, error)
 
 
-def answer_under_limit(model: Path, cap: int, trial: LimitSettings, *, fill: bool) -> LimitOutcome:
-    """Have a model answer under a cap, in a process of its own; see capped.py.
+def run_under_limit(model: Path, limit: int, settings: LimitSettings, *, fill: bool) -> LimitOutcome:
+    """Run memory_limit_worker under a limit of `limit` bytes.
 
     Raises:
-        NoRoomError: it refused.
-        ModelFileError: the file is no model, or the process died.
+        NoRoomError: the engine refused to load.
+        ModelFileError: the file is not a model, or the process died.
     """
-    arguments = [f"--{name}={value}" for name, value in asdict(trial).items()]
-    arguments += [f"--cap={cap}", *(["--fill"] if fill else [])]
-
-    def died(status: int, last: str) -> ModelFileError:
-        return ModelFileError(f"{model}: under a cap of {cap / 1e6:,.0f} MB it died ({status}): {last}")
-
-    said = isolated.run_isolated(
-        "thirteen.bench.memory.memory_limit_worker", [*arguments, "--", str(model)], died, _LEAN
+    arguments = [f"--{name}={value}" for name, value in asdict(settings).items()]
+    arguments += [f"--cap={limit}", *(["--fill"] if fill else []), "--", str(model)]
+    where = f"{model}: under a limit of {limit / 1e6:,.0f} MB"
+    outcome = run_isolated(
+        "thirteen.bench.memory.memory_limit_worker",
+        arguments,
+        lambda status, last: ModelFileError(f"{where} the process died with exit status {status}: {last}"),
+        _ENVIRONMENT,
     )
-    return from_json(LimitOutcome, said, f"{model}: under a cap")
+    return from_json(LimitOutcome, outcome, where)
 
 
-def _smallest(answers: Callable[[int], object], between: tuple[int, int], progress: Progress) -> int:
-    """Halve what lies between a cap that is refused and one that works, until they are neighbours."""
-    refused, works = between
-    steps = ((works - refused) // _GRAIN).bit_length()
+def _smallest_limit(answer: Callable[[int], object], too_small: int, enough: int, progress: Progress) -> int:
+    """Bisect between a limit that is too small and one that is enough."""
+    steps = ((enough - too_small) // _RESOLUTION).bit_length()
     for step in range(steps):
-        middle = (refused + works) // 2
+        middle = (too_small + enough) // 2
         progress(step, steps)
         try:
-            answers(middle)
-            works = middle
+            answer(middle)
+            enough = middle
         except NoRoomError:
-            refused = middle
-    return works
+            too_small = middle
+    return enough
 
 
 def memory_limit_table(report: MemoryLimitReport, model: Path) -> Table:
-    """The figures, a row each."""
-    out = Table("", title=Text(f"{model.name}, {report.profile}"), title_justify="left", min_width=60)
-    out.add_column("", justify="right")
-    out.add_row("cap of address space, MB", _mb(report.cap_bytes))
+    """Table of limits, peaks and the memory estimate."""
+    table = Table("", title=Text(f"{model.name}, {report.profile}"), title_justify="left", min_width=60)
+    table.add_column("", justify="right")
+    table.add_row("address space limit, MB", _mb(report.cap_bytes))
     if report.smallest_bytes is not None:
-        out.add_row("smallest cap that works, MB", _mb(report.smallest_bytes))
-    if report.answered:
-        done = report.answered
-        out.add_row("answered under that", f"{done.answers} questions, context of {done.context} filled")
-        out.add_row("peak resident, MB", _mb(done.peak_rss_bytes))
-        out.add_row("peak address space, MB", _mb(done.peak_address_bytes))
+        table.add_row("smallest limit that works, MB", _mb(report.smallest_bytes))
+    if outcome := report.answered:
+        filled = f"{outcome.answers} questions, context of {outcome.context} filled"
+        table.add_row("answered under that limit", filled)
+        table.add_row("peak resident, MB", _mb(outcome.peak_rss_bytes))
+        table.add_row("peak address space, MB", _mb(outcome.peak_address_bytes))
     else:
-        out.add_row("refused before loading", Text(report.refusal or ""))
-    told = "" if report.error is None else f" ({report.error:+.1%})"
-    out.add_row("estimate, MB", _mb(report.need.total_bytes) + told)
+        table.add_row("refused before loading", Text(report.refusal or ""))
+    error = "" if report.error is None else f" ({report.error:+.1%})"
+    table.add_row("estimate, MB", _mb(report.need.total_bytes) + error)
     for field in fields(report.need):
-        out.add_row(NEED[field.name], _mb(getattr(report.need, field.name)))
-    return out
+        table.add_row(ESTIMATE_LABELS[field.name], _mb(getattr(report.need, field.name)))
+    return table
 
 
 def _mb(nbytes: int) -> str:

@@ -1,4 +1,4 @@
-"""Whether a file is in the system's cache, and how to have it leave: for loads that read the disk."""
+"""The operating system's page cache: how much of a file it holds, and dropping a file for a cold start."""
 
 import ctypes
 import mmap
@@ -7,26 +7,26 @@ from pathlib import Path
 
 import numpy as np
 
-_COLD = 0.05  # of a file, that may still be there: the header is read to find out
+_COLD_FRACTION_MAX = 0.05  # of a file: checking reads its header into the cache
 
 
 def drop_from_page_cache(path: Path) -> bool:
-    """Ask the system to let go of a file's pages.
+    """Ask the system to drop a file's pages.
 
     Returns:
-        Whether it did. It need not: not for files that another process has mapped, nor where the disk is
-        memory, nor on systems that cannot be asked.
+        Whether it did. It may refuse: for a file that another process has mapped, for a file system in
+        memory, or on a system without posix_fadvise.
     """
     if not hasattr(os, "posix_fadvise"):
         return False
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    part = cached_fraction(path)
-    return part is not None and part <= _COLD
+    fraction = cached_fraction(path)
+    return fraction is not None and fraction <= _COLD_FRACTION_MAX
 
 
 def cached_fraction(path: Path) -> float | None:
-    """The part of a file's pages that are in memory, from 0 to 1; None where the system does not tell."""
+    """The fraction of a file's pages in the page cache, 0 to 1; None on systems without mincore."""
     try:
         mincore = ctypes.CDLL(None, use_errno=True).mincore
     except (AttributeError, OSError, TypeError):
@@ -36,5 +36,5 @@ def cached_fraction(path: Path) -> float | None:
         view = np.frombuffer(data, np.uint8)
         pages = np.zeros(-(-view.size // mmap.PAGESIZE), np.uint8)
         failed = mincore(view.ctypes.data, view.size, pages.ctypes.data)
-        del view  # else the mapping could not be closed
+        del view  # a mapping with a live view cannot be closed
     return None if failed else float(np.mean(pages & 1))

@@ -1,4 +1,4 @@
-"""What of a process' memory is resident, and what it is for, as Linux tells in /proc/self."""
+"""Resident memory of this process and what it is used for, from Linux's /proc/self."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ _PROC = Path("/proc/self")
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
-    """What of a process is in memory now.
+class ResidentMemory:
+    """Resident memory of a process at one time.
 
     Attributes:
-        rss_bytes: all of its pages that are.
-        pss_bytes: the proportional set size: pages that several processes share count in parts.
-        anonymous_bytes: its own pages, which are no file's.
+        rss_bytes: resident set size: all resident pages.
+        pss_bytes: proportional set size: a page shared by n processes counts 1/n.
+        anonymous_bytes: pages that belong to no file.
     """
 
     rss_bytes: int
@@ -24,18 +24,18 @@ class Resident:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What a loaded model holds after some work; the five parts come to rss_bytes.
+    """Resident memory of a loaded model after an iteration; the last five fields sum to `rss_bytes`.
 
     Attributes:
-        rss_bytes: see Resident.
-        pss_bytes: likewise.
+        rss_bytes: resident set size.
+        pss_bytes: proportional set size.
         program_bytes: resident before the load: Python, NumPy, llama.cpp.
-        mapped_bytes: pages of the model's file that were touched. The system can drop and read them again.
-        copied_bytes: by how much loading the model alone made the process' own pages grow: weights laid out
-            anew for this processor, and the vocabulary.
-        kv_bytes: keys and values, from the model's shapes and the room that was set aside.
-        other_bytes: the rest: buffers of the computation, adapters, what Python keeps. Below zero where the
-            system took back pages of the program.
+        mapped_bytes: touched pages of the model file. The system can drop them and read them again.
+        copied_bytes: growth of anonymous memory when only the model is loaded: weights repacked for this
+            processor, and the vocabulary.
+        kv_bytes: the KV cache, computed from the model's shapes and the profile.
+        other_bytes: the rest: compute buffers, adapters, Python objects. Negative where the system reclaimed
+            pages of the program.
     """
 
     rss_bytes: int
@@ -47,37 +47,46 @@ class Footprint:
     other_bytes: int
 
 
-def resident(proc: Path = _PROC) -> Resident | None:
-    """What is resident now; None where the system does not tell."""
+def read_resident_memory(proc: Path = _PROC) -> ResidentMemory | None:
+    """Read the current resident memory; None where the system does not report it."""
     try:
-        kib = dict(_sizes((proc / "smaps_rollup").read_text("utf-8")))
-        return Resident(*(kib[name] << 10 for name in ("Rss", "Pss", "Anonymous")))
+        kib = dict(_kib_fields((proc / "smaps_rollup").read_text("utf-8")))
+        return ResidentMemory(*(kib[name] << 10 for name in ("Rss", "Pss", "Anonymous")))
     except (OSError, KeyError):
         return None
 
 
-def mapped_bytes(path: Path, proc: Path = _PROC) -> int:
-    """How much of a file is resident in the mappings of this process."""
-    found, inside = 0, False
+def resident_file_bytes(path: Path, proc: Path = _PROC) -> int:
+    """Count the resident bytes of a file in the mappings of this process."""
+    total, in_file = 0, False
     for line in (proc / "smaps").read_text("utf-8", "surrogateescape").splitlines():
         if line.split(" ", 1)[0].endswith(":"):
-            found += int(line.split()[1]) << 10 if inside and line.startswith("Rss:") else 0
+            total += int(line.split()[1]) << 10 if in_file and line.startswith("Rss:") else 0
         else:  # "7f00-7f01 r--p 0000 08:01 42    /the/file"
-            inside = line.partition("/")[1:] == ("/", str(path.resolve())[1:])
-    return found
+            in_file = line.partition("/")[1:] == ("/", str(path.resolve())[1:])
+    return total
 
 
-def _sizes(text: str) -> Iterator[tuple[str, int]]:
-    """The lines that are a name and KiB."""
+def status_bytes(name: str, proc: Path = _PROC) -> int | None:
+    """Read a size from /proc/self/status, such as VmHWM, the peak RSS; None where it is missing."""
+    try:
+        kib = dict(_kib_fields((proc / "status").read_text("utf-8"))).get(name)
+    except OSError:
+        return None
+    return None if kib is None else kib << 10
+
+
+def _kib_fields(text: str) -> Iterator[tuple[str, int]]:
     for line in text.splitlines():
         match line.split():
             case [name, number, "kB"]:
                 yield name.removesuffix(":"), int(number)
 
 
-def footprint(before: Resident, after: Resident, mapped: int, copied: int, kv: int) -> Footprint:
-    """Split what is resident after the work, given what was before the load."""
-    known = before.rss_bytes + mapped + copied + kv
+def split_footprint(
+    before: ResidentMemory, after: ResidentMemory, mapped: int, copied: int, kv: int
+) -> Footprint:
+    """Split the resident memory after an iteration; `before` was read before the load."""
     return Footprint(
         rss_bytes=after.rss_bytes,
         pss_bytes=after.pss_bytes,
@@ -85,5 +94,5 @@ def footprint(before: Resident, after: Resident, mapped: int, copied: int, kv: i
         mapped_bytes=mapped,
         copied_bytes=copied,
         kv_bytes=kv,
-        other_bytes=after.rss_bytes - known,
+        other_bytes=after.rss_bytes - (before.rss_bytes + mapped + copied + kv),
     )

@@ -26,7 +26,7 @@ from ...runtime.llama.library import LOG
 from ...runtime.threads import physical_cores
 from ..harness import isolated
 
-Kind = Literal["uniform", "mix"]
+StockKind = Literal["uniform", "mix"]
 
 # The mix whose ground type this is, where it has another name than the type.
 _MIX_OF = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
@@ -43,7 +43,7 @@ class StockFormat:
         name: of the type, or of the mix as `llama-quantize` has it.
     """
 
-    kind: Kind
+    kind: StockKind
     name: str
 
     @property
@@ -114,7 +114,7 @@ def _quantize_here(
 ) -> None:
     params = _params(stock, read_importance(importance) if importance else None, threads)
     if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
-        raise OutputError(f"{source}: llama.cpp did not quantize it to {stock.name}: {LOG.reason()}")
+        raise OutputError(f"{source}: llama.cpp did not quantize it to {stock.name}: {LOG.take_errors()}")
 
 
 def _params(stock: StockFormat, importance: Importance | None, threads: int) -> Any:

@@ -23,14 +23,14 @@ from ...errors import ModelFileError
 from ...files.gguf_header import Header, read_header, row_bytes
 from ...runtime.llama.gguf_checks import check_model
 from ..harness import isolated
-from .llama_quantize import MIXES, UNIFORM, Kind, StockFormat
+from .llama_quantize import MIXES, UNIFORM, StockKind, StockFormat
 
 # "[   3/ 290]  blk.0.attn_k.weight - [ 576, 192, 1, 1], type = f16, size = 0.211 MiB -> 0.056 MiB (q4_K)"
 _LINE = re.compile(r"\[ *\d+/ *\d+\] +(\S+) +- \[[^]]*\], type = +\S+, size = [^()]*?(?:\((\w+)\))?$")
 
 
 @dataclass(frozen=True, slots=True)
-class StockSizes:
+class StockTensorSizes:
     """The tensors of one stock file.
 
     Attributes:
@@ -39,12 +39,12 @@ class StockSizes:
         nbytes: of each tensor, by its name.
     """
 
-    kind: Kind
+    kind: StockKind
     name: str
     nbytes: Mapping[str, int]
 
 
-def stock_sizes(model: Path) -> tuple[StockSizes, ...]:
+def stock_tensor_sizes(model: Path) -> tuple[StockTensorSizes, ...]:
     """The tensors of all stock files of a model, as llama.cpp makes them with an importance matrix.
 
     Args:
@@ -53,10 +53,10 @@ def stock_sizes(model: Path) -> tuple[StockSizes, ...]:
     Raises:
         ModelFileError: it is not a GGUF, is damaged, or not a model that this build can run.
     """
-    return tuple(StockSizes(**one) for one in _call(model)["stock"])
+    return tuple(StockTensorSizes(**one) for one in _call(model)["stock"])
 
 
-def mix_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
+def mix_tensor_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
     """The type of each tensor in one of llama.cpp's mixes, by the tensor's name.
 
     Args:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ...runtime.request import check_integer
 
-KINDS = ("prefill", "decode", "together")
+SPEED_KINDS = ("prefill", "decode", "together")
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.workload import Workload, load_engine
 from .llama_bench import LlamaBench
 from .llama_cpp_python import LlamaCppPython
-from .peer import KINDS, Peer, PeerWorkload
+from .peer import SPEED_KINDS, Peer, PeerWorkload
 from .transformers import Transformers, missing_packages
 
 ROUNDS = 8
@@ -167,7 +167,7 @@ def run_peers(
     with ExitStack() as loaded:
         peers = [*_peers(header, work, programs, loaded)]
         tick = ProgressCounter(progress, (1 + rounds) * len(peers))
-        measured = np.full((rounds, len(peers), len(KINDS)), np.nan)
+        measured = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
         for peer in peers:  # a warm-up, with a number that no round has
             peer.speeds(rounds)
             tick()
@@ -202,7 +202,7 @@ def _row(peer: Peer, ours: FloatArray, theirs: FloatArray) -> PeerRow:
     """Of speeds (rounds, kinds) of this engine and of a peer."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
-    for kind, name in enumerate(KINDS):
+    for kind, name in enumerate(SPEED_KINDS):
         missing = bool(np.isnan(theirs[:, kind]).any())
         speeds[name] = None if missing else float(np.median(theirs[:, kind]))
         ratios[name] = None if missing else paired_ratio(theirs[:, kind], ours[:, kind])
@@ -231,7 +231,7 @@ def peers_table(report: PeersReport) -> Table:
 
 
 def _cells(row: PeerRow) -> Iterator[str]:
-    for kind in KINDS:
+    for kind in SPEED_KINDS:
         speed, ratio = row.speeds[kind], row.ratios[kind]
         yield "none" if speed is None else f"{speed:.1f}"
         yield "" if ratio is None or row.name == Thirteen.name else ratio.text(3)

@@ -91,7 +91,7 @@ _REPORTS: dict[str, type] = {
 }
 
 
-def collect(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def collect_measurements(  # noqa: PLR0913 - the knobs of a measurement, each with its default
     files: ReportInputs,
     models: tuple[Path, Path] | None = None,
     *,
@@ -138,7 +138,7 @@ def collect(  # noqa: PLR0913 - the knobs of a measurement, each with its defaul
 
 @dataclass(frozen=True, slots=True)
 class _Measurements:
-    """The measurements, as collect() was told."""
+    """The measurements, as collect_measurements() was told."""
 
     base: Path
     adapted: Path

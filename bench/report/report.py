@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from ...files.output import check_folder, make_folder, output_errors
-from . import literature, sections
+from . import literature
+from . import sections
 from .chart import render_svg
 from .collect import ReportData
 from .document import Document, Figure, Section

@@ -11,10 +11,10 @@ from ..fidelity.merge_or_runtime import Fidelity
 from ..harness.format import NOT_AVAILABLE, megabytes
 from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.memory import MemoryUse, memory_rows
-from ..memory.subject import Subject
-from ..peers.peer import KINDS
+from ..memory.measured_model import MeasuredModel
+from ..peers.peer import SPEED_KINDS
 from ..peers.peers import PeerRow, PeersReport, Thirteen
-from ..size.size import SizeReport, stock_near
+from ..size.size import SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
 from ..speed.length_sweep import LengthSpeeds
 from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
@@ -202,7 +202,7 @@ def size_section(report: SizeReport | None) -> Section:
         for group in report.groups
     )
     chart = BarChart(f"{Path(report.path).name} by kind of tensor and type", "MB", bars)
-    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock_near(report))
+    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock_of_similar_size(report))
     blocks: list[Block] = [Figure("size", chart), Paragraph(_size_text(report))]
     if rows:
         title = "llama.cpp's own files of these tensors, about that size"
@@ -283,7 +283,7 @@ def peers_section(report: PeersReport | None) -> Section:
     )
     header = ("tokens/s, and this engine's over theirs", *kinds)
     rows = tuple(
-        (f"{row.name} {row.version}", *(_peer_cell(row, kind) for kind in KINDS)) for row in report.rows
+        (f"{row.name} {row.version}", *(_peer_cell(row, kind) for kind in SPEED_KINDS)) for row in report.rows
     )
     table = Table(f"{Path(report.model).name}, medians of {report.rounds} rounds", header, rows)
     return Section(title, (table, *([Notes(report.absent)] if report.absent else [])))
@@ -350,7 +350,7 @@ def _work(latency: LatencyReport) -> str:
     )
 
 
-def _file(side: Subject) -> str:
+def _file(side: MeasuredModel) -> str:
     adapter = (
         f"; adapter {Path(side.adapter.path).name}, sha256 {side.adapter.sha256}" if side.adapter else ""
     )

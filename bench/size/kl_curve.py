@@ -23,11 +23,10 @@ from ...files.hashing import file_sha256
 from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.library import Logits
+from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.request import check_integer
 from ..fidelity.kl_divergence import (
     PositionDivergence,
-    log_probabilities,
     position_divergence,
     summarize_divergence,
 )
@@ -43,9 +42,9 @@ from ..fidelity.text_logits import (
 from ..fidelity.windows import Window
 from ..harness.environment import Build, Machine, this_build, this_machine
 from ..harness.schedule import ProgressCounter
-from .size_matched import EQUAL, STOCK, Comparison, CurvePoint, Kind, MeasuredFile, compare_at_equal_size
+from .size_matched import SIZE_TOLERANCE, STOCK_KINDS, StockComparison, CurvePoint, FileKind, MeasuredFile, compare_at_equal_size
 
-GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
+KL_RATIO_GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class CurveEntry:
         predicted_kl: KL divergence that it was planned to have, in nats; None where nothing was predicted.
     """
 
-    kind: Kind
+    kind: FileKind
     name: str
     path: Path
     predicted_kl: float | None = None
@@ -94,7 +93,7 @@ class CurveReport:
     passages: int
     positions: int
     points: tuple[CurvePoint, ...]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[StockComparison, ...]
     verdict: tuple[str, ...]
 
 
@@ -143,7 +142,7 @@ def run_curve(  # noqa: PLR0913 - what a measurement can be told, each with its 
         compare_at_equal_size(one, measured, kind, expected.passages)
         for one in measured
         if one.point.kind == "planned"
-        for kind in STOCK
+        for kind in STOCK_KINDS
     )
     texts = len(np.unique(expected.passages))
     return CurveReport(
@@ -209,7 +208,9 @@ def _measure(entry: CurveEntry, expected: _Expected, threads: int | None, progre
         rows = iter(expected.logits)
         found = [
             position_divergence(
-                log_probabilities(next(rows)), log_probabilities(logits[at]), piece.tokens[at + 1]
+                log_softmax(next(rows), np.float64),
+                log_softmax(logits[at], np.float64),
+                piece.tokens[at + 1],
             )
             for piece, logits in _predictions(model, expected.pieces, progress)
             for at in piece.counted
@@ -227,17 +228,17 @@ def _measure(entry: CurveEntry, expected: _Expected, threads: int | None, progre
     return MeasuredFile(point, differences[:, PositionDivergence._fields.index("kl")])
 
 
-def _verdict(comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
     sizes = [tuple(of) for _, of in groupby(comparisons, key=lambda one: one.planned)]
     for of in sizes:
         yield f"{of[0].planned}: KL divergence " + ", ".join(map(_beside, of))
     if sizes:
         ratios = [[one.ratio.estimate for one in of if one.ratio] for of in sizes]
-        reached = sum(max(of) <= GOAL for of in ratios if of)
-        yield f"at most {GOAL} of the best stock files' of their size: {reached} of {len(sizes)} planned"
+        reached = sum(max(of) <= KL_RATIO_GOAL for of in ratios if of)
+        yield f"at most {KL_RATIO_GOAL} of the best stock files' of their size: {reached} of {len(sizes)} planned"
 
 
-def _beside(one: Comparison) -> str:
+def _beside(one: StockComparison) -> str:
     if one.ratio is None:
         return f"beside no {one.kind} file, as none is so small"
     return f"{one.ratio.text(2)} of {one.kind} {one.best}'s"
@@ -275,7 +276,7 @@ def _comparisons(report: CurveReport) -> Table:
         caption_justify="left",
     )
     out.add_column("planned")
-    for kind in STOCK:
+    for kind in STOCK_KINDS:
         for name in (f"best {kind} file", "of its (95 %)", f"of the {kind} curve's"):
             out.add_column(name, justify="right")
     for planned, of in groupby(report.comparisons, key=lambda one: one.planned):
@@ -283,7 +284,7 @@ def _comparisons(report: CurveReport) -> Table:
     return out
 
 
-def _cells(one: Comparison) -> tuple[str, str, str]:
+def _cells(one: StockComparison) -> tuple[str, str, str]:
     return (
         "none"
         if one.best is None or one.best_bytes is None
@@ -300,7 +301,7 @@ def _caption(report: CurveReport) -> str:
             *report.verdict,
             f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}; "
             f"reference: {reference.bits_per_weight:.2f} bits a weight",
-            f"best file: of at most {EQUAL} times the bytes; curve: through the best files, at these bytes",
+            f"best file: of at most {SIZE_TOLERANCE} times the bytes; curve: through the best files, at these bytes",
             f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
         )
     )

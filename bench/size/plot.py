@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import OutputError
 from ...stats.interval import FloatArray
 from .kl_curve import CurveReport
-from .size_matched import CurvePoint, Kind, envelope
+from .size_matched import CurvePoint, FileKind, pareto_front
 
 if TYPE_CHECKING:  # an extra: imported when it is called for
     from matplotlib.artist import Artist
@@ -41,7 +41,7 @@ class _Style(NamedTuple):
     marker: str
 
 
-_STYLES: dict[Kind, _Style] = {
+_STYLES: dict[FileKind, _Style] = {
     "planned": _Style("planned by Thirteen, 95 % interval", "#0072B2", "o"),
     "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s"),
     "mix": _Style("llama.cpp's own mixes", "#009E73", "^"),
@@ -115,7 +115,7 @@ def _shown(points: Sequence[CurvePoint]) -> list[CurvePoint]:
     return [point for point in points if least <= point.file_bytes <= most]
 
 
-def _series(axes: "Axes", shown: Sequence[CurvePoint], kind: Kind) -> "Artist | Container | None":
+def _series(axes: "Axes", shown: Sequence[CurvePoint], kind: FileKind) -> "Artist | Container | None":
     """The points of a kind, and a line: through the planned ones, or the best stock files of their size.
 
     Returns:
@@ -133,7 +133,7 @@ def _series(axes: "Axes", shown: Sequence[CurvePoint], kind: Kind) -> "Artist | 
         return axes.errorbar(
             sizes, kls, (below, over), fmt=look, color=style.colour, capsize=3, label=style.label, zorder=3
         )
-    best = envelope(list(zip(sizes, kls, strict=True)))
+    best = pareto_front(list(zip(sizes, kls, strict=True)))
     axes.plot(*zip(*best, strict=True), ":", color=style.colour, linewidth=1)
     (markers,) = axes.plot(sizes, kls, style.marker, color=style.colour, markersize=5, label=style.label)
     return markers

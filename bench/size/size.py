@@ -12,13 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ...convert.quantize.file_size import parse_file_size
-from ...convert.tensors import ALIGNMENT
+from ...convert.tensors import padded
 from ...errors import OutputError
 from ...files.gguf_header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..harness.format import megabytes
-from ..peers.llama_quantize import Kind
-from ..peers.llama_quantize_sizes import StockSizes, stock_sizes
+from ..peers.llama_quantize import StockKind
+from ..peers.llama_quantize_sizes import StockTensorSizes, stock_tensor_sizes
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _ASKED = "thirteen.type"  # the provenance's key for the type or the size that was asked for
@@ -74,7 +74,7 @@ class StockSize:
         ratio: the measured file's size over it.
     """
 
-    kind: Kind
+    kind: StockKind
     name: str
     file_bytes: int
     ratio: float
@@ -152,7 +152,7 @@ def run_size(model: Path) -> SizeReport:
         tensors=tensors,
         groups=_groups(tensors),
         types=_by_type(tensors),
-        stock=_stock(header, stock_sizes(model)),
+        stock=_stock(header, stock_tensor_sizes(model)),
         budget=_budget(header),
     )
 
@@ -192,18 +192,14 @@ def _by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
     return dict(nbytes.most_common())
 
 
-def _stock(header: Header, stock: Iterable[StockSizes]) -> tuple[StockSize, ...]:
-    rest = header.file_bytes - sum(map(_padded, (tensor.nbytes for tensor in header.tensors.values())))
+def _stock(header: Header, stock: Iterable[StockTensorSizes]) -> tuple[StockSize, ...]:
+    rest = header.file_bytes - sum(map(padded, (tensor.nbytes for tensor in header.tensors.values())))
 
-    def size(one: StockSizes) -> StockSize:
-        file_bytes = rest + sum(map(_padded, one.nbytes.values()))
+    def size(one: StockTensorSizes) -> StockSize:
+        file_bytes = rest + sum(map(padded, one.nbytes.values()))
         return StockSize(one.kind, one.name, file_bytes, header.file_bytes / file_bytes)
 
     return tuple(sorted(map(size, stock), key=lambda one: one.file_bytes))
-
-
-def _padded(nbytes: int) -> int:
-    return nbytes + -nbytes % ALIGNMENT
 
 
 def _budget(header: Header) -> SizeBudget | None:
@@ -251,11 +247,11 @@ def _stock_table(report: SizeReport) -> Table:
     out = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
     for column in ("made as", "MB", "this file / it"):
         out.add_column(column, justify="left" if column == "made as" else "right")
-    for one in stock_near(report) or report.stock:
+    for one in stock_of_similar_size(report) or report.stock:
         out.add_row(one.made_as, megabytes(one.file_bytes), f"{one.ratio:.3f}")
     return out
 
 
-def stock_near(report: SizeReport) -> tuple[StockSize, ...]:
+def stock_of_similar_size(report: SizeReport) -> tuple[StockSize, ...]:
     """The stock files of about the size of the measured one."""
     return tuple(one for one in report.stock if abs(1 - one.ratio) <= _BESIDE)

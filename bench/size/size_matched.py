@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
 from ..fidelity.kl_divergence import Divergence
-from ..peers.llama_quantize import Kind as StockKind
+from ..peers.llama_quantize import StockKind
 
-Kind = Literal["planned"] | StockKind
+FileKind = Literal["planned"] | StockKind
 
-STOCK: tuple[StockKind, ...] = ("uniform", "mix")
-EQUAL = 1.005  # times a file's bytes: what is no larger counts as no larger, since metadata differ
+STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
+SIZE_TOLERANCE = 1.005  # times a file's bytes: what is no larger counts as no larger, since metadata differ
 _LEAST = 1e-30  # nats: what diverges in nothing has a logarithm still, and can be divided by
 
 
@@ -33,7 +33,7 @@ class CurvePoint:
         predicted_kl: KL divergence that it was planned to have, in nats; None where nothing was predicted.
     """
 
-    kind: Kind
+    kind: FileKind
     name: str
     file_bytes: int
     bits_per_weight: float
@@ -56,7 +56,7 @@ class MeasuredFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class StockComparison:
     """A planned file beside the stock files of one kind, at equal bytes.
 
     Attributes:
@@ -66,7 +66,7 @@ class Comparison:
         best_bytes: the size of that; None likewise.
         ratio: KL divergence of the planned file / of the best one, paired by position; None likewise.
         curve_kl: KL divergence of the curve through the stock files at exactly the planned file's bytes, see
-            at_size(); None if it is smaller than they all.
+            kl_at_size(); None if it is smaller than they all.
         curve_ratio: KL divergence of the planned file / of the curve; None likewise.
     """
 
@@ -81,7 +81,7 @@ class Comparison:
 
 def compare_at_equal_size(
     planned: MeasuredFile, stock: Sequence[MeasuredFile], kind: StockKind, passages: NDArray[np.int64]
-) -> Comparison:
+) -> StockComparison:
     """Set a planned file against the stock files of a kind.
 
     Args:
@@ -92,10 +92,10 @@ def compare_at_equal_size(
     """
     ours = planned.point
     rivals = [one for one in stock if one.point.kind == kind]
-    fitting = [one for one in rivals if one.point.file_bytes <= EQUAL * ours.file_bytes]
+    fitting = [one for one in rivals if one.point.file_bytes <= SIZE_TOLERANCE * ours.file_bytes]
     best = min(fitting, key=lambda one: one.point.kl, default=None)
-    curve = at_size(ours.file_bytes, [(one.point.file_bytes, one.point.kl) for one in rivals])
-    return Comparison(
+    curve = kl_at_size(ours.file_bytes, [(one.point.file_bytes, one.point.kl) for one in rivals])
+    return StockComparison(
         planned=ours.name,
         kind=kind,
         best=best.point.name if best else None,
@@ -106,7 +106,7 @@ def compare_at_equal_size(
     )
 
 
-def envelope(files: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def pareto_front(files: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Of files by size and KL divergence, those that none of at most their size equals; smallest first."""
     kept: list[tuple[float, float]] = []
     for size, kl in sorted(files):
@@ -115,7 +115,7 @@ def envelope(files: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return kept
 
 
-def at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | None:
+def kl_at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | None:
     """The KL divergence of the curve through the best files, at a size.
 
     Between neighbours on the envelope the logarithm of KL divergence goes in a straight line over bytes, and
@@ -128,7 +128,7 @@ def at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | No
     Returns:
         Nats; None if the size is smaller than all files.
     """
-    kept = envelope(files)
+    kept = pareto_front(files)
     if not kept or file_bytes < kept[0][0]:
         return None
     sizes, divergences = np.array(kept, np.float64).T  # (files,) each

@@ -1,1 +1,1 @@
-"""Latency, throughput and scaling of one model or two."""
+"""Latency, throughput and scaling of one model or of two."""

@@ -1,4 +1,4 @@
-"""The speeds of two models that take turns: prompt, first token, and the tokens after it."""
+"""A/B comparison of two models' speeds: prefill, first token and decode."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -7,20 +7,20 @@ from functools import partial
 import numpy as np
 
 from ...stats.interval import FloatArray
-from ..harness.interleave import LoadEngine, PairedMeasurement, duration, interleave, tokens_per_second
+from ..harness.interleave import EngineLoader, PairedMeasurement, duration, interleave, throughput
 from ..harness.iteration import Iteration, run_iteration
 from ..harness.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
 class ABSpeeds:
-    """Both sides, in turns.
+    """Speeds of base and adapted model, measured in alternation.
 
     Attributes:
-        prefill: prompt tokens a second up to the first token; see Iteration.prefill_s.
+        prefill: prompt tokens per second; see Iteration.prefill_s.
         first_token: seconds from a question in text to the first text; see Iteration.first_token_s.
-        decode: tokens a second after the first; see Iteration.decode_s.
-        question_tokens: what the question of the first turn came to, for base and adapted.
+        decode: tokens per second after the first; see Iteration.decode_s.
+        question_tokens: tokens of the first iteration's question, for base and adapted.
     """
 
     prefill: PairedMeasurement
@@ -29,25 +29,25 @@ class ABSpeeds:
     question_tokens: tuple[int, int]
 
     @property
-    def named(self) -> Iterator[tuple[str, PairedMeasurement]]:
-        """The measures with their names in words, that of most interest first."""
+    def by_name(self) -> Iterator[tuple[str, PairedMeasurement]]:
+        """Measurements with their names in words, decode first."""
         yield "decode", self.decode
         yield "first token", self.first_token
         yield "prefill", self.prefill
 
 
 def compare_speeds(
-    base: LoadEngine, adapted: LoadEngine, settings: Workload, rounds: int, tick: Callable[[], None]
+    base: EngineLoader, adapted: EngineLoader, workload: Workload, rounds: int, advance: Callable[[], None]
 ) -> ABSpeeds:
-    """Have two models go through rounds; see interleave()."""
-    (turns,) = interleave((base, adapted), (partial(run_iteration, settings=settings),), rounds, tick)
+    """Measure two models in rounds; see interleave()."""
+    (results,) = interleave((base, adapted), (partial(run_iteration, workload=workload),), rounds, advance)
     return ABSpeeds(
-        prefill=tokens_per_second(settings.prompt_tokens, _seconds(turns, "prefill_s")),
-        first_token=duration(_seconds(turns, "first_token_s")),
-        decode=tokens_per_second(settings.decode_tokens, _seconds(turns, "decode_s")),
-        question_tokens=(turns[0][0].question_tokens, turns[1][0].question_tokens),
+        prefill=throughput(workload.prompt_tokens, _seconds(results, "prefill_s")),
+        first_token=duration(_seconds(results, "first_token_s")),
+        decode=throughput(workload.decode_tokens, _seconds(results, "decode_s")),
+        question_tokens=(results[0][0].question_tokens, results[1][0].question_tokens),
     )
 
 
-def _seconds(turns: Sequence[Sequence[Iteration]], name: str) -> FloatArray:
-    return np.array([[getattr(turn, name) for turn in side] for side in turns])  # (2, rounds * TURNS)
+def _seconds(results: Sequence[Sequence[Iteration]], name: str) -> FloatArray:
+    return np.array([[getattr(iteration, name) for iteration in model] for model in results])  # (2, iterations)

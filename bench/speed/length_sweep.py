@@ -1,4 +1,4 @@
-"""How speed falls as texts grow: prompts of several lengths, and tokens decoded after each of them."""
+"""Speed against text length: prompts of several lengths, and tokens decoded after each of them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ import numpy as np
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
 from ...runtime.request import check_integer
-from ..harness.interleave import LoadEngine, PairedMeasurement, duration, interleave, tokens_per_second
+from ..harness.interleave import EngineLoader, PairedMeasurement, duration, interleave, throughput
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 
-ROUNDS = 8
-DECODE_TOKENS = 16  # after each prompt: so few that the depth stays about the prompt's length
+LENGTH_ROUNDS = 8
+DECODE_TOKENS = 16  # after each prompt: few, so that the depth stays close to the prompt's length
 LENGTHS_MAX = 16
 
 
 @dataclass(frozen=True, slots=True)
 class LengthSpeeds:
-    """Both sides at one length.
+    """Speeds of base and adapted model at one length.
 
     Attributes:
-        tokens: of the prompt.
-        prefill: prompt tokens a second.
-        first_token: seconds from handing over the prompt's tokens to holding the one after it.
-        decode: tokens a second after that, so at a depth of about `tokens`.
+        tokens: length of the prompt.
+        prefill: prompt tokens per second.
+        first_token: seconds from submitting the prompt's tokens to the first token.
+        decode: tokens per second after that, at a depth of about `tokens`.
     """
 
     tokens: int
@@ -35,10 +35,10 @@ class LengthSpeeds:
 
 
 def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
-    """The lengths in order.
+    """Sort the lengths and remove duplicates.
 
     Raises:
-        RequestError: one is no length of a prompt, or there are too many.
+        RequestError: a length is not a positive integer, or there are more than LENGTHS_MAX.
     """
     if len(lengths) > LENGTHS_MAX:
         raise RequestError(f"bench: lengths: {len(lengths)} of them; at most {LENGTHS_MAX} are measured")
@@ -47,21 +47,26 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(lengths)))
 
 
+def longest_text(lengths: Sequence[int]) -> int:
+    """Tokens of the longest text that measure_lengths() computes; 0 without lengths."""
+    return max(lengths) + 1 + DECODE_TOKENS if lengths else 0
+
+
 def measure_lengths(
-    base: LoadEngine, adapted: LoadEngine, lengths: Sequence[int], tick: Callable[[], None]
+    base: EngineLoader, adapted: EngineLoader, lengths: Sequence[int], advance: Callable[[], None]
 ) -> tuple[LengthSpeeds, ...]:
-    """Have two models take turns at each length; see interleave()."""
-    works = [partial(_turn, tokens) for tokens in lengths]
-    taken = interleave((base, adapted), works, ROUNDS, tick) if works else []
-    return tuple(_length(tokens, turns) for tokens, turns in zip(lengths, taken, strict=True))
+    """Measure two models at each length; see interleave()."""
+    tasks = [partial(_run_iteration, tokens) for tokens in lengths]
+    results = interleave((base, adapted), tasks, LENGTH_ROUNDS, advance) if tasks else []
+    return tuple(_speeds(tokens, of_models) for tokens, of_models in zip(lengths, results, strict=True))
 
 
-def _turn(tokens: int, engine: Engine, number: int) -> tuple[float, float]:
+def _run_iteration(tokens: int, engine: Engine, number: int) -> tuple[float, float]:
     return time_prefill_and_decode(engine, random_prompt(engine.model, number, tokens), DECODE_TOKENS)
 
 
-def _length(tokens: int, turns: Sequence[Sequence[tuple[float, float]]]) -> LengthSpeeds:
-    read_s, wrote_s = np.moveaxis(np.array(turns), 2, 0)  # (2, ROUNDS * TURNS) each
+def _speeds(tokens: int, results: Sequence[Sequence[tuple[float, float]]]) -> LengthSpeeds:
+    prefill_s, decode_s = np.moveaxis(np.array(results), 2, 0)  # (2, iterations) each
     return LengthSpeeds(
-        tokens, tokens_per_second(tokens, read_s), duration(read_s), tokens_per_second(DECODE_TOKENS, wrote_s)
+        tokens, throughput(tokens, prefill_s), duration(prefill_s), throughput(DECODE_TOKENS, decode_s)
     )

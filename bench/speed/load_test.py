@@ -1,4 +1,4 @@
-"""Servers that speak OpenAI's chat completions, under as many clients at once, in turns."""
+"""Load test of running servers with OpenAI's chat completions API, several of them in alternation."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,17 +23,17 @@ from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
 _TIMEOUT_S = 600.0
-_LINE_MAX = 1 << 20
+_LINE_MAX = 1 << 20  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ClientLoad:
-    """What the clients do in a round.
+    """Load on a server in one round.
 
     Attributes:
-        clients: at once.
-        questions: of each, one after the other.
-        max_tokens: of an answer.
+        clients: concurrent clients.
+        questions: questions of each client, one after the other.
+        max_tokens: the most tokens of an answer.
     """
 
     clients: int = 8
@@ -47,7 +47,7 @@ class ClientLoad:
 
 @dataclass(frozen=True, slots=True)
 class StreamedAnswer:
-    """One streamed answer: seconds to its first text, and its tokens; its pieces where it does not tell."""
+    """Seconds to the first text of a streamed answer, and its tokens (its chunks if no usage is reported)."""
 
     first_s: float
     tokens: int
@@ -55,14 +55,14 @@ class StreamedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ServerResult:
-    """One server.
+    """Result of one server.
 
     Attributes:
-        url: where it is.
-        tokens_per_s: of all clients together, the median over the rounds.
-        first_s: the 95th percentile of the seconds to the first text.
-        tokens_ratio: of the first server's tokens a second to its own, paired by round.
-        first_ratio: of the first server's 95th percentile to its own, likewise.
+        url: address of the server.
+        tokens_per_s: tokens per second of all clients together, median over the rounds.
+        first_s: 95th percentile of the seconds to the first text, median over the rounds.
+        tokens_ratio: the first server's tokens per second over this one's, paired by round.
+        first_ratio: the first server's 95th percentile over this one's, paired by round.
     """
 
     url: str
@@ -74,7 +74,7 @@ class ServerResult:
 
 @dataclass(frozen=True, slots=True)
 class LoadTestReport:
-    """All that was measured; dataclasses.asdict makes it JSON."""
+    """Comparison of servers under one load."""
 
     load: ClientLoad
     rounds: int
@@ -88,53 +88,55 @@ def run_load_test(
     rounds: int = ROUNDS,
     progress: Progress = no_progress,
 ) -> LoadTestReport:
-    """Measure servers that are running already.
+    """Measure running servers in alternation, after a warm-up of each.
 
     Args:
-        urls: of each, as http://127.0.0.1:8080; the first is compared with the others.
-        load: of a round.
-        rounds: in each, every server has a turn, in reverse order every other round, after one warm-up.
-        progress: called with what is done and how much there is in all.
+        urls: addresses such as http://127.0.0.1:8080; the first server is compared with the others.
+        load: load of a round.
+        rounds: number of rounds; every other one has the reverse order.
+        progress: called with the server rounds done and in all.
 
     Raises:
-        RequestError: a number is out of bounds, a server cannot be reached, or does not stream as it should.
+        RequestError: a number is out of range, or a server cannot be reached or does not stream completions.
     """
     check_integer("bench: rounds", rounds, 1)
     load = load or ClientLoad()
     rates, firsts = np.empty((2, rounds, len(urls)))
-    models = [_model(url) for url in urls]
+    models = [_first_model(url) for url in urls]
     for url, model in zip(urls, models, strict=True):
-        _round(url, model, load, rounds)  # a warm-up, with questions that no round has
-    tick = ProgressCounter(progress, rounds * len(urls))
+        _run_round(url, model, load, rounds)  # warm-up, with questions of its own
+    advance = ProgressCounter(progress, rounds * len(urls))
     for number in range(rounds):
-        for place in alternating_order(len(urls), number):
-            rates[number, place], firsts[number, place] = _round(urls[place], models[place], load, number)
-            tick()
+        for server in alternating_order(len(urls), number):
+            rate, first_s = _run_round(urls[server], models[server], load, number)
+            rates[number, server], firsts[number, server] = rate, first_s
+            advance()
     servers = tuple(
         ServerResult(
             url,
-            float(np.median(rates[:, place])),
-            float(np.median(firsts[:, place])),
-            paired_ratio(rates[:, place], rates[:, 0]),
-            paired_ratio(firsts[:, place], firsts[:, 0]),
+            float(np.median(rates[:, server])),
+            float(np.median(firsts[:, server])),
+            paired_ratio(rates[:, server], rates[:, 0]),
+            paired_ratio(firsts[:, server], firsts[:, 0]),
         )
-        for place, url in enumerate(urls)
+        for server, url in enumerate(urls)
     )
     return LoadTestReport(load, rounds, servers)
 
 
-def _round(url: str, model: str, load: ClientLoad, number: int) -> tuple[float, float]:
-    """All clients once: tokens a second, and the 95th percentile of the seconds to the first text."""
+def _run_round(url: str, model: str, load: ClientLoad, number: int) -> tuple[float, float]:
+    """Tokens per second of all clients, and the 95th percentile of the seconds to the first text."""
 
-    def client(place: int) -> list[StreamedAnswer]:
-        first = (number * load.clients + place) * load.questions
+    def run_client(client: int) -> list[StreamedAnswer]:
+        first = (number * load.clients + client) * load.questions
         return [_ask(url, model, f"What is {100 + first + n} times 13?", load) for n in range(load.questions)]
 
-    began = perf_counter()
-    with ThreadPoolExecutor(load.clients) as clients:
-        said = [answer for answers in clients.map(client, range(load.clients)) for answer in answers]
-    took = perf_counter() - began
-    return sum(answer.tokens for answer in said) / took, float(np.quantile([a.first_s for a in said], 0.95))
+    start = perf_counter()
+    with ThreadPoolExecutor(load.clients) as pool:
+        answers = [answer for answers in pool.map(run_client, range(load.clients)) for answer in answers]
+    took_s = perf_counter() - start
+    tokens = sum(answer.tokens for answer in answers)
+    return tokens / took_s, float(np.quantile([answer.first_s for answer in answers], 0.95))
 
 
 def _ask(url: str, model: str, question: str, load: ClientLoad) -> StreamedAnswer:
@@ -146,82 +148,81 @@ def _ask(url: str, model: str, question: str, load: ClientLoad) -> StreamedAnswe
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    began, first_s, told, pieces = perf_counter(), None, None, 0
-    for text, usage in _chunks(url, json.dumps(body)):
-        if text and first_s is None:
-            first_s = perf_counter() - began
-        pieces += text
-        told = usage or told
+    start, first_s, reported, chunks = perf_counter(), None, None, 0
+    for has_text, tokens in _stream(url, json.dumps(body)):
+        if has_text and first_s is None:
+            first_s = perf_counter() - start
+        chunks += has_text
+        reported = tokens or reported
     if first_s is None:
         raise RequestError(f"{url}: its stream had no text")
-    return StreamedAnswer(first_s, told or pieces)
+    return StreamedAnswer(first_s, reported or chunks)
 
 
-def _model(url: str) -> str:
-    """The name of the first model of a server."""
-    with _understood(url), closing(_connection(url)) as connection:
-        response = _asked(url, connection, "GET", "/v1/models", None)
+def _first_model(url: str) -> str:
+    with _server_errors(url), closing(_connection(url)) as connection:
+        response = _request(url, connection, "GET", "/v1/models", None)
         return str(json.loads(response.read(_LINE_MAX))["data"][0]["id"])
 
 
-def _chunks(url: str, body: str) -> Iterator[tuple[bool, int | None]]:
-    """Of each event of a streamed completion: whether it has text, and the tokens of all if it tells them."""
-    with _understood(url), closing(_connection(url)) as connection:
-        response = _asked(url, connection, "POST", "/v1/chat/completions", body)
+def _stream(url: str, body: str) -> Iterator[tuple[bool, int | None]]:
+    """Whether each event of a completion has text, and the completion's tokens if the event reports them."""
+    with _server_errors(url), closing(_connection(url)) as connection:
+        response = _request(url, connection, "POST", "/v1/chat/completions", body)
         while line := response.readline(_LINE_MAX):
             data = line.removeprefix(b"data: ").strip()
             if data and data != line.strip() and data != b"[DONE]":
                 chunk = json.loads(data)
-                text = any(choice["delta"].get("content") for choice in chunk["choices"])
-                yield text, (chunk.get("usage") or {}).get("completion_tokens")
+                has_text = any(choice["delta"].get("content") for choice in chunk["choices"])
+                yield has_text, (chunk.get("usage") or {}).get("completion_tokens")
 
 
 def _connection(url: str) -> HTTPConnection:
-    place = urlsplit(url)
-    if place.scheme != "http" or not place.hostname:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
         raise RequestError(f"{url!r}: not of the form http://host:port")
-    return HTTPConnection(place.hostname, place.port or 80, timeout=_TIMEOUT_S)
+    return HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
 
 
-def _asked(url: str, connection: HTTPConnection, method: str, path: str, body: str | None) -> HTTPResponse:
+def _request(url: str, connection: HTTPConnection, method: str, path: str, body: str | None) -> HTTPResponse:
     connection.request(method, path, body, {"Content-Type": "application/json"})
     response = connection.getresponse()
     if response.status != HTTPStatus.OK:
-        said = response.read(300).decode("utf-8", "replace")
-        raise RequestError(f"{url}{path}: status {response.status}: {' '.join(said.split())}")
+        text = response.read(300).decode("utf-8", "replace")
+        raise RequestError(f"{url}{path}: status {response.status}: {' '.join(text.split())}")
     return response
 
 
 @contextmanager
-def _understood(url: str) -> Iterator[None]:
-    """Turn what goes wrong on the way, or in what a server says, into one error that names it."""
+def _server_errors(url: str) -> Iterator[None]:
+    """Turn connection failures and malformed responses into a RequestError that names the server."""
     try:
         yield
     except (OSError, HTTPException) as failure:
         raise RequestError(f"{url}: {failure or type(failure).__name__}") from None
     except (ValueError, KeyError, IndexError, TypeError):
-        raise RequestError(f"{url}: it does not answer as OpenAI's servers do") from None
+        raise RequestError(f"{url}: its response is not that of OpenAI's chat completions API") from None
 
 
 def load_test_table(report: LoadTestReport) -> Table:
-    """A row for each server."""
+    """Tabulate the servers."""
     load = report.load
-    out = Table(
+    table = Table(
         title=f"{load.clients} clients, {load.questions} questions each, up to {load.max_tokens} tokens",
         caption=Text(
-            f"medians of {report.rounds} rounds; ratios: the first server's over its ({RATIO_LEVEL})"
+            f"medians of {report.rounds} rounds; ratios: the first server over this one ({RATIO_LEVEL})"
         ),
         caption_justify="left",
     )
-    out.add_column("")
-    for title in ("tokens/s", "ratio", "95 % of first texts within, s", "ratio"):
-        out.add_column(title, justify="right")
+    table.add_column("")
+    for title in ("tokens/s", "ratio", "first text, 95th percentile, s", "ratio"):
+        table.add_column(title, justify="right")
     for server in report.servers:
-        out.add_row(
+        table.add_row(
             Text(server.url),
             f"{server.tokens_per_s:.1f}",
             server.tokens_ratio.text(3),
             f"{server.first_s:.3f}",
             server.first_ratio.text(3),
         )
-    return out
+    return table

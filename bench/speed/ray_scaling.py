@@ -1,8 +1,7 @@
-"""A batch of questions by one engine here, and by the workers of a Ray cluster, in turns."""
+"""Throughput of a batch of questions on one local engine and on the workers of a Ray cluster, in alternation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 
@@ -12,7 +11,7 @@ from rich.text import Text
 
 from ...files.progress import Progress, no_progress
 from ...runtime.batch.reproducible_batches import (
-    AnswerBatches,
+    BatchExecutor,
     BatchJob,
     GenerationSettings,
     split_into_batches,
@@ -21,26 +20,25 @@ from ...runtime.cluster.ray_batch import RayWorkers
 from ...runtime.request import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
-from ..harness.environment import Build, Machine, this_build, this_machine
+from ..harness.environment import BenchReport, report_head
 from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 3
 QUESTIONS = 200
 MAX_TOKENS = 64
-_HERE = "here, one engine"
 
 
 @dataclass(frozen=True, slots=True)
 class RunMode:
-    """One way of having the questions answered.
+    """One way to run the batch.
 
     Attributes:
-        name: in words.
-        workers: of the cluster; None is here.
-        seconds: of each round, from the start to the last answer, so with loading, and with the cluster's
-            start if it is begun for it.
-        questions_an_hour: the median.
-        ratio: questions an hour beside one engine here, paired by round.
+        name: name in words.
+        workers: workers of the cluster; None for the local engine.
+        seconds: time of each round from the start to the last answer, including loading the model, and
+            starting the cluster if it is started for the run.
+        questions_an_hour: median over the rounds.
+        ratio: questions per hour over those of the local engine, paired by round.
     """
 
     name: str
@@ -51,24 +49,18 @@ class RunMode:
 
 
 @dataclass(frozen=True, slots=True)
-class RayScalingReport:
-    """What was measured; dataclasses.asdict makes it JSON.
+class RayScalingReport(BenchReport):
+    """Comparison of a local engine with a cluster.
 
     Attributes:
-        date: when it began, in UTC.
-        machine: where the command ran.
-        build: with which versions.
-        model: the file.
-        questions: of each round.
-        max_tokens: of an answer.
-        threads: of each engine.
-        ways: one engine here, and so many workers.
-        same: whether all ways gave the same answers in all rounds.
+        model: the model file.
+        questions: questions of each round.
+        max_tokens: the most tokens of an answer.
+        threads: threads of each engine.
+        ways: the local engine, then each number of workers.
+        same: whether all modes gave the same answers in all rounds.
     """
 
-    date: str
-    machine: Machine
-    build: Build
     model: str
     questions: int
     max_tokens: int
@@ -77,7 +69,7 @@ class RayScalingReport:
     same: bool
 
 
-def run_ray_scaling(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_ray_scaling(  # noqa: PLR0913 - options of a measurement, each with its default
     model: Path,
     address: str,
     workers: Sequence[int],
@@ -88,87 +80,75 @@ def run_ray_scaling(  # noqa: PLR0913 - the knobs of a measurement, each with it
     rounds: int = ROUNDS,
     progress: Progress = no_progress,
 ) -> RayScalingReport:
-    """Have the same questions answered here and by the cluster, round by round.
+    """Answer the same questions on a local engine and on a cluster, round by round.
 
     Args:
         model: a GGUF file.
-        address: of the cluster; see cluster.connected().
-        workers: how many, one way for each number.
-        questions: of each round.
-        max_tokens: of an answer.
-        threads: of each engine.
-        rounds: in each, every way has a turn.
-        progress: called with the questions that are answered and how many there are in all.
+        address: address of the cluster; see ray_session().
+        workers: numbers of workers to compare.
+        questions: questions of each round.
+        max_tokens: the most tokens of an answer.
+        threads: threads of each engine.
+        rounds: number of rounds; each runs every mode once.
+        progress: called with questions answered and in all.
 
     Raises:
-        RequestError: a number is out of bounds, or the cluster cannot be reached.
-        ThirteenError: whatever is wrong with the model.
+        RequestError: a number is out of range, or the cluster cannot be reached.
+        ThirteenError: the model cannot be loaded.
     """
     numbers = {"questions": questions, "threads": threads, "rounds": rounds}
     for name, value in [*numbers.items(), *(("workers", count) for count in workers)]:
         check_integer(f"bench: {name}", value, 1)
     job = BatchJob(model, None, GenerationSettings(max_tokens=max_tokens), threads)
-    asks: list[AnswerBatches] = [BatchJob.ask, *(RayWorkers(address, count).ask for count in workers)]
-    tick = ProgressCounter(progress, len(asks) * questions * rounds)
-    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    seconds: list[list[float]] = [[] for _ in asks]
-    said = set()
+    executors: list[BatchExecutor] = [BatchJob.run, *(RayWorkers(address, count).run for count in workers)]
+    advance = ProgressCounter(progress, len(executors) * questions * rounds)
+    head = report_head()
+    seconds, answers = np.empty((rounds, len(executors))), set()
     for number in range(rounds):
-        for way in alternating_order(len(asks), number):
-            took, texts = _turn(asks[way], job, questions, tick)
-            seconds[way].append(took)
-            said.add(texts)
-    names = [(_HERE, None), *((f"{n} worker{'s' * (n > 1)}", n) for n in workers)]
-    return RayScalingReport(
-        date=date,
-        machine=machine,
-        build=this_build(),
-        model=str(model),
-        questions=questions,
-        max_tokens=max_tokens,
-        threads=threads,
-        ways=tuple(
-            RunMode(
-                name=name,
-                workers=count,
-                seconds=tuple(took),
-                questions_an_hour=float(3600 * questions / np.median(took)),
-                ratio=paired_ratio(np.array(took), np.array(seconds[0])),
-            )
-            for (name, count), took in zip(names, seconds, strict=True)
-        ),
-        same=len(said) == 1,
+        for mode in alternating_order(len(executors), number):
+            seconds[number, mode], texts = _run_batch(executors[mode], job, questions, advance)
+            answers.add(texts)
+    modes = tuple(
+        RunMode(
+            name="one local engine" if count is None else f"{count} worker{'s' * (count > 1)}",
+            workers=count,
+            seconds=tuple(took.tolist()),
+            questions_an_hour=float(3600 * questions / np.median(took)),
+            ratio=paired_ratio(took, seconds[:, 0]),
+        )
+        for count, took in zip((None, *workers), seconds.T, strict=True)
     )
+    return RayScalingReport(*head, str(model), questions, max_tokens, threads, modes, len(answers) == 1)
 
 
-def _turn(
-    ask: AnswerBatches, job: BatchJob, questions: int, tick: ProgressCounter
+def _run_batch(
+    execute: BatchExecutor, job: BatchJob, questions: int, advance: ProgressCounter
 ) -> tuple[float, tuple[str, ...]]:
-    """Seconds until all questions were answered, and what was said."""
+    """Seconds until all questions are answered, and the answers."""
     texts = [f"Tom has {n + 2} boxes of {n % 9 + 3} eggs. How many eggs are that?" for n in range(questions)]
-    began, said = perf_counter(), [""] * questions
-    for asked in ask(job, split_into_batches(dict(enumerate(texts)), job.terms.wave)):
-        said[asked.number] = asked.taken.text if asked.taken else str(asked.error)
-        tick()
-    return perf_counter() - began, tuple(said)
+    start, answers = perf_counter(), [""] * questions
+    for result in execute(job, split_into_batches(dict(enumerate(texts)), job.settings.batch_size)):
+        answers[result.number] = result.answer.text if result.answer else str(result.error)
+        advance()
+    return perf_counter() - start, tuple(answers)
 
 
 def ray_scaling_table(report: RayScalingReport) -> Table:
-    """A row for each way."""
-    out = Table(
+    """Tabulate the modes."""
+    table = Table(
         title=Text(f"{report.questions} questions, at most {report.max_tokens} tokens each"),
         caption=Text(
-            f"{Path(report.model).name}, {len(report.ways[0].seconds)} rounds, threads of an engine: "
+            f"{Path(report.model).name}, {len(report.ways[0].seconds)} rounds, threads per engine: "
             f"{report.threads}, the answers are {'the same' if report.same else 'NOT the same'}\n"
             f"{report.machine.cpu}, cores: {report.machine.cores}, "
             f"llama-cpp-python {report.build.llama_cpp_python}"
         ),
         caption_justify="left",
     )
-    out.add_column("by")
-    for title in ("seconds", "questions an hour", "beside here"):
-        out.add_column(title, justify="right")
-    for way in report.ways:
-        seconds = f"{np.median(way.seconds):.1f}"
-        out.add_row(way.name, seconds, f"{way.questions_an_hour:.0f}", way.ratio.text(3))
-    return out
+    table.add_column("mode")
+    for title in ("seconds", "questions per hour", "/ local engine"):
+        table.add_column(title, justify="right")
+    for mode in report.ways:
+        seconds = f"{np.median(mode.seconds):.1f}"
+        table.add_row(mode.name, seconds, f"{mode.questions_an_hour:.0f}", mode.ratio.text(3))
+    return table

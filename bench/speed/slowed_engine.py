@@ -1,4 +1,4 @@
-"""An engine that is made slower by as much as it is told: to see whether a benchmark finds it."""
+"""An engine that is slowed down on purpose, to test whether a benchmark detects it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,37 +10,37 @@ from ...runtime.llama.context import Context, Span
 
 
 class SlowedContext(Context):
-    """A context where every batch takes so many times as long, and what the engine did before it as well."""
+    """A context in which each batch, with the engine's work before it, takes `slowdown` times as long."""
 
     slowdown = 1.0
-    _ended: float | None = None  # when the last batch did, of a sequence that goes on
+    _last_end: float | None = None  # of the last batch, while its sequence continues
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
-        """See Context. It waits computing: a sleep would not be as exact as these times are short."""
-        began = self._ended or perf_counter()
+        """Compute the batch, then busy-wait: a sleep is not exact enough for times this short."""
+        start = self._last_end or perf_counter()
         rows = super().decode(spans)
-        until = began + self.slowdown * (perf_counter() - began)
+        until = start + self.slowdown * (perf_counter() - start)
         while (now := perf_counter()) < until:
             pass
-        self._ended = now
+        self._last_end = now
         return rows
 
     def clear(self, slot: int, start: int = 0) -> None:
-        """See Context. Until the next batch, nobody waits for this one."""
+        """Clear the slot; the time until the next batch is no part of the engine's work."""
         super().clear(slot, start)
-        self._ended = None
+        self._last_end = None
 
 
 class SlowedEngine(Engine):
-    """An engine that computes in such a context; all else is as with any other."""
+    """An engine that computes in a SlowedContext."""
 
     def __init__(self, path: str | Path, *, slowdown: float, **options: Any) -> None:
         """Load a model.
 
         Args:
             path: a GGUF file.
-            slowdown: how many times as long each batch is to take, from 1.
-            options: as of Engine.
+            slowdown: factor on the time of each batch, at least 1.
+            options: options of Engine.
 
         Raises:
             ThirteenError: as Engine does.
@@ -48,7 +48,7 @@ class SlowedEngine(Engine):
         self._slowdown = slowdown
         super().__init__(path, **options)
 
-    def _context(self) -> Context:
-        context = SlowedContext(self.model, self._room)
+    def _make_context(self) -> Context:
+        context = SlowedContext(self.model, self._params)
         context.slowdown = self._slowdown
         return context

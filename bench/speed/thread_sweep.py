@@ -1,4 +1,4 @@
-"""How many threads are quickest here, for tokens one after the other and for prompts."""
+"""Find the fastest number of threads on this machine, for decode and for prefill."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,21 +21,21 @@ from ..harness.iteration import random_prompt
 from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
-PROMPT = 128
-TOKENS = 16
-_KINDS = ("prefill", "decode")
+PROMPT_TOKENS = 128
+DECODE_TOKENS = 16
+_PREFILL, _DECODE = range(2)  # indices of the last axis of the times
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadSpeed:
-    """One number of threads.
+    """Speed with one number of threads.
 
     Attributes:
-        threads: how many.
-        prefill: median tokens a second of a prompt.
-        decode: of tokens one after the other.
-        prefill_ratio: to the speed with one thread for each physical core, paired by round.
-        decode_ratio: likewise.
+        threads: number of threads.
+        prefill: median prompt tokens per second.
+        decode: median decoded tokens per second.
+        prefill_ratio: over the speed with one thread per physical core, paired by round.
+        decode_ratio: the same of decode.
     """
 
     threads: int
@@ -47,13 +47,13 @@ class ThreadSpeed:
 
 @dataclass(frozen=True, slots=True)
 class ThreadsReport:
-    """What was measured; dataclasses.asdict makes it JSON.
+    """Result of a thread sweep.
 
     Attributes:
-        model: the file.
-        rounds: in each, every number of threads had a turn.
-        speeds: of each number.
-        best: what is quickest, if it is so beyond doubt; else one for each physical core.
+        model: the model file.
+        rounds: number of rounds; each measures every number of threads once.
+        speeds: speed with each number of threads.
+        best: fastest numbers of threads, where significant; otherwise one per physical core.
     """
 
     model: str
@@ -63,94 +63,91 @@ class ThreadsReport:
 
 
 def run_thread_sweep(model: Path, *, rounds: int = ROUNDS, progress: Progress = no_progress) -> ThreadsReport:
-    """Measure a model with every number of threads that may be of use.
+    """Measure a model with each number of threads of thread_counts().
 
     Args:
-        model: a GGUF file, best of the size that will be used.
-        rounds: in each, every number has a turn, in reverse order every other round.
-        progress: called with what is done and how much there is in all.
+        model: a GGUF file, preferably of the size that will be used.
+        rounds: number of rounds; every other one has the reverse order.
+        progress: called with measurements done and in all.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        RequestError: `rounds` is out of bounds.
+        RequestError: `rounds` is out of range.
     """
     check_integer("bench: rounds", rounds, 1)
-    numbers = thread_counts(physical_cores(), usable_processors())
-    room = ContextParams(PROMPT + TOKENS, 1, PROMPT, max(numbers), outputs=1)
-    seconds = np.empty((rounds, len(numbers), len(_KINDS)))
-    tick = ProgressCounter(progress, rounds * len(numbers))
-    with Model(model) as loaded, Context(loaded, room) as context:
-        _turn(context, random_prompt(loaded, rounds, PROMPT))
+    counts = thread_counts(physical_cores(), usable_processors())
+    params = ContextParams(PROMPT_TOKENS + DECODE_TOKENS, 1, PROMPT_TOKENS, max(counts), outputs=1)
+    seconds = np.empty((rounds, len(counts), 2))
+    advance = ProgressCounter(progress, rounds * len(counts))
+    with Model(model) as loaded, Context(loaded, params) as context:
+        _time_prefill_and_decode(context, random_prompt(loaded, rounds, PROMPT_TOKENS))  # warm-up
         for number in range(rounds):
-            prompt = random_prompt(loaded, number, PROMPT)
-            for place in alternating_order(len(numbers), number):
-                context.use(numbers[place])
-                seconds[number, place] = _turn(context, prompt)
-                tick()
-    speeds = _speeds(numbers, seconds)
+            prompt = random_prompt(loaded, number, PROMPT_TOKENS)
+            for place in alternating_order(len(counts), number):
+                context.set_threads(counts[place])
+                seconds[number, place] = _time_prefill_and_decode(context, prompt)
+                advance()
+    speeds = _speeds(counts, seconds)
     return ThreadsReport(str(model), rounds, speeds, _best(speeds))
 
 
 def thread_counts(cores: int, processors: int) -> tuple[int, ...]:
-    """The numbers that may be of use: a few up to the cores, these, and the processors."""
+    """Numbers of threads to try: up to seven from 1 to the physical cores, and all processors."""
     spread = np.linspace(1, cores, min(cores, 7)).round().astype(int).tolist()
     return tuple(sorted({*spread, cores, processors}))
 
 
-def _turn(context: Context, prompt: tuple[int, ...]) -> tuple[float, float]:
-    """Seconds for the prompt, and for the tokens after it."""
-    began = perf_counter()
+def _time_prefill_and_decode(context: Context, prompt: tuple[int, ...]) -> tuple[float, float]:
+    start = perf_counter()
     context.decode([Span(0, 0, prompt, rows=1)])
-    read = perf_counter()
-    for step in range(TOKENS):
+    prefilled = perf_counter()
+    for step in range(DECODE_TOKENS):
         context.decode([Span(0, len(prompt) + step, (prompt[step],), rows=1)])
-    wrote = perf_counter()
+    decoded = perf_counter()
     context.clear(0)
-    return read - began, wrote - read
+    return prefilled - start, decoded - prefilled
 
 
-def _speeds(numbers: Sequence[int], seconds: FloatArray) -> tuple[ThreadSpeed, ...]:
-    """From seconds (rounds, numbers, kinds)."""
-    per_second = np.array([PROMPT, TOKENS]) / seconds
-    usual = numbers.index(physical_cores())
+def _speeds(counts: Sequence[int], seconds: FloatArray) -> tuple[ThreadSpeed, ...]:
+    """Summarize seconds, (rounds, counts, 2)."""
+    tokens_per_s = np.array([PROMPT_TOKENS, DECODE_TOKENS]) / seconds
+    usual = counts.index(physical_cores())
 
-    def ratio(place: int, kind: int) -> Interval:
-        return paired_ratio(per_second[:, usual, kind], per_second[:, place, kind])
+    def ratio(place: int, phase: int) -> Interval:
+        return paired_ratio(tokens_per_s[:, usual, phase], tokens_per_s[:, place, phase])
 
-    medians = np.median(per_second, axis=0)  # (numbers, kinds)
+    medians = np.median(tokens_per_s, axis=0)  # (counts, 2)
     return tuple(
-        ThreadSpeed(
-            number, float(medians[place, 0]), float(medians[place, 1]), ratio(place, 0), ratio(place, 1)
-        )
-        for place, number in enumerate(numbers)
+        ThreadSpeed(count, *medians[place].tolist(), ratio(place, _PREFILL), ratio(place, _DECODE))
+        for place, count in enumerate(counts)
     )
 
 
 def _best(speeds: Sequence[ThreadSpeed]) -> ThreadCounts:
-    def quickest(kind: str) -> int:
-        better = [speed for speed in speeds if getattr(speed, f"{kind}_ratio").low > 1]
-        best = max(better, key=lambda speed: float(getattr(speed, kind)), default=None)
+    def fastest(phase: str) -> int:
+        faster = [speed for speed in speeds if getattr(speed, f"{phase}_ratio").low > 1]
+        best = max(faster, key=lambda speed: float(getattr(speed, phase)), default=None)
         return best.threads if best else physical_cores()
 
-    return ThreadCounts(decode=quickest("decode"), prefill=quickest("prefill"))
+    return ThreadCounts(decode=fastest("decode"), prefill=fastest("prefill"))
 
 
 def thread_sweep_table(report: ThreadsReport) -> Table:
-    """A row for each number of threads, and what is best."""
+    """Tabulate each number of threads, with the best below."""
     best = report.best
-    out = Table(
-        title=f"{Path(report.model).name}: tokens/s, and over those with one for each core ({RATIO_LEVEL})",
+    table = Table(
+        title=f"{Path(report.model).name}: tokens/s, and ratio to one thread per core ({RATIO_LEVEL})",
         caption=Text(f"best: {best.decode} for decode, {best.prefill} for prefill; {report.rounds} rounds"),
         caption_justify="left",
     )
-    for title in ("threads", f"prefill {PROMPT}", "ratio", f"decode {TOKENS}", "ratio"):
-        out.add_column(title, justify="right")
+    for title in ("threads", f"prefill {PROMPT_TOKENS}", "ratio", f"decode {DECODE_TOKENS}", "ratio"):
+        table.add_column(title, justify="right")
     for speed in report.speeds:
-        out.add_row(
+        table.add_row(
             str(speed.threads),
             f"{speed.prefill:.1f}",
             speed.prefill_ratio.text(3),
             f"{speed.decode:.1f}",
             speed.decode_ratio.text(3),
         )
-    return out
+    return table

@@ -36,7 +36,7 @@ from ..harness.iteration import random_prompt, time_batched_decode, time_prefill
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.wording import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
-from ..synthetic.random_model import matrix_weights, write_uniform_model
+from ..synthetic.random_model import count_matrix_weights, write_uniform_model
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
@@ -269,8 +269,8 @@ def _costs(
     """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
     hollow = np.median(per_token[:, 0], axis=0)  # (3,)
     net = np.maximum(per_token[:, 1:] - hollow, _NET_MIN * per_token[:, 1:])
-    base = matrix_weights(sizes.hollow)
-    weights = [matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]  # by place
+    base = count_matrix_weights(sizes.hollow)
+    weights = [count_matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]  # by place
     ns = (
         1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]
     )  # (rounds, types, place, kind)

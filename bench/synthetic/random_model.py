@@ -21,7 +21,7 @@ _TILE = (64, 1024)  # weights that are quantized; a matrix repeats their bytes
 _SCALE = 0.02  # standard deviation, as Llama is initialised: nothing overflows
 
 
-def matrix_weights(architecture: Architecture) -> int:
+def count_matrix_weights(architecture: Architecture) -> int:
     """How many weights the matrices have, all together."""
     shapes = (spec.shape for spec in tensor_specs(architecture).values())
     return sum(prod(shape) for shape in shapes if len(shape) > 1)

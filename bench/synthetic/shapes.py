@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from gguf import GGML_QUANT_SIZES
 
 from ...convert.source.architecture import Architecture, from_config, tensor_specs
-from ...convert.tensors import TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
+from ...convert.tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
 from ...errors import OutputError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import MAGIC, read_header
@@ -17,11 +17,11 @@ from ...files.json_file import read_json
 from ...files.output import check_target
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
-from ..peers.llama_quantize_sizes import mix_types
+from ..peers.llama_quantize_sizes import mix_tensor_types
 from .random_model import write_planned_model
 
 # A name that is a type's as well is that type throughout, as everywhere else.
-_MIXES = {stock.name for stock in MIXES} - TYPES.keys()
+_MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()
 _PLAN_MAX = 1 << 24  # bytes of a plan that are read; one of a 3B model has less than a hundredth
 
 
@@ -30,11 +30,11 @@ def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Pa
     """Models of a base's shapes that are there for a while, in a folder of the cache.
 
     Args:
-        name: see write_shape().
+        name: see write_shape_model().
         types: likewise, of each model; what is named twice is one file.
 
     Raises:
-        ThirteenError: as write_shape() does.
+        ThirteenError: as write_shape_model() does.
     """
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         files = {
@@ -42,11 +42,11 @@ def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Pa
             for number, of in enumerate(dict.fromkeys(types))
         }
         for of, path in files.items():
-            write_shape(name, of, path)
+            write_shape_model(name, of, path)
         yield tuple(files[of] for of in types)
 
 
-def write_shape(name: str, types: str, output: Path) -> str:
+def write_shape_model(name: str, types: str, output: Path) -> str:
     """Write a model of a base's shapes.
 
     Args:
@@ -88,7 +88,7 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     if begin == MAGIC:
         header = read_header(path)
         header.tensors.pop("rope_freqs.weight", None)  # written by the shape's own rule
-        return plan_like(plan_uniform(specs, parse_type("F32")), header)
+        return plan_like(specs, header)
     return _planned(specs, path)
 
 
@@ -97,7 +97,7 @@ def _mixed(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) ->
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         model = Path(folder) / "model.gguf"
         write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
-        types = mix_types(model, mix)
+        types = mix_tensor_types(model, mix)
     return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 

@@ -1,7 +1,7 @@
-"""A trained PEFT adapter as low-rank factors: B (out, r) and A (r, in) in float32 for each base tensor.
+"""Loads a trained PEFT adapter as low-rank factors: B (out, r) and A (r, in) in float32 for each base tensor.
 
-lora.py and tinylora.py read the factors of their kinds. Kinds without such factors are merged by PEFT itself:
-see peft_merge.py.
+lora.py and tinylora.py read the factors of their kinds. PEFT itself merges kinds without such factors: see
+peft_merge.py.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
-from .delta import CONFIG, Delta, Parts, Vectors
+from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors
 from .lora import read_lora
 from .tinylora import read_tinylora
 
-WEIGHTS = "adapter_model.safetensors"
+WEIGHTS_FILE = "adapter_model.safetensors"
 
 _MODULE = re.compile(
     r"base_model\.model\.(?P<module>.+?)\."
@@ -33,8 +33,8 @@ _MODULE = re.compile(
 )
 _VECTOR = re.compile(r"base_model\.tinylora_v\.(0|[1-9][0-9]{0,5})")
 
-# What makes an adapter one that no merge into a single set of weights can honour.
-_NEVER = {
+# Settings that no single set of merged weights can represent.
+_UNMERGEABLE_SETTINGS = {
     "modules_to_save": "it replaces whole modules",
     "trainable_token_indices": "it retrains single tokens",
     "target_parameters": "it adapts bare parameters",
@@ -42,8 +42,8 @@ _NEVER = {
     "alora_invocation_tokens": "it only acts after certain tokens",
     "arrow_config": "it routes between adapters",
 }
-# LoRA settings that change the delta, or the base under it, in ways only PEFT knows.
-_FOREIGN = (
+# LoRA settings that change the delta, or the base under it, in ways that only PEFT implements.
+_PEFT_ONLY_SETTINGS = (
     "kasa_config",
     "monteclora_config",
     "use_bdlora",
@@ -52,21 +52,32 @@ _FOREIGN = (
     "lora_bias",
     "fan_in_fan_out",
 )
-_FOREIGN_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")  # these also change the base
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A trained adapter, ready to merge."""
+    """A trained adapter, ready to merge.
 
-    id: str  # the adapter as the user named it
-    kind: str  # lora, rslora, dora or tinylora
-    trained: int  # how many numbers training moved
-    trained_on: str | None  # the base, as the adapter's own config names it
+    Attributes:
+        id: the adapter as the user named it.
+        kind: lora, rslora, dora or tinylora.
+        trained_parameters: number of trained parameters.
+        trained_on: the base as the adapter's own config names it.
+        sha256: see adapter_sha256().
+        deltas: the change of each base tensor, by the tensor's name.
+        base_copies: base tensors that PEFT saved with the adapter.
+        target_modules: name suffixes of the adapted modules; empty if unknown.
+    """
+
+    id: str
+    kind: str
+    trained_parameters: int
+    trained_on: str | None
     sha256: str
-    deltas: dict[str, Delta]  # by the name of the base tensor
-    copies: dict[str, Rows]  # base tensors that PEFT saved along with the adapter
-    targets: tuple[str, ...]  # what the names of its modules end with; empty = not known
+    deltas: dict[str, Delta]
+    base_copies: dict[str, Rows]
+    target_modules: tuple[str, ...]
 
     @property
     def rank(self) -> int:
@@ -74,62 +85,60 @@ class PeftAdapter:
         return max(delta.rank for delta in self.deltas.values())
 
     @property
-    def zeros(self) -> list[str]:
-        """Tensors that are named but not changed."""
+    def zero_deltas(self) -> list[str]:
+        """Names of the tensors whose delta changes nothing."""
         return [name for name, delta in self.deltas.items() if delta.norm == 0 and delta.magnitude is None]
 
-    def fit(self, base: Checkpoint) -> None:
+    def check_fits(self, base: Checkpoint) -> None:
         """Check that every delta has a tensor of its shape in `base`, and every targeted tensor a delta.
 
         Raises:
-            AdapterError: a tensor that the base lacks, shares (tied embeddings) or has in another shape; a
-                delta that is missing; or none that changes anything.
+            AdapterError: the base lacks a tensor, shares it (tied embeddings) or has it in another shape; a
+                delta is missing; or no delta changes anything.
         """
         for name, delta in self.deltas.items():
-            shape = _target(base, self.id, name).shape
+            shape = _base_spec(base, self.id, name).shape
             out, columns = len(delta.b), delta.a.shape[1]
             if shape != (out, columns):
                 raise AdapterError(
                     f"{self.id}: the delta of {name!r} is ({out}, {columns}), the base's tensor {shape}: "
                     "it was trained on another model"
                 )
-        for name, rows in self.copies.items():
-            shape = _target(base, self.id, name).shape
+        for name, rows in self.base_copies.items():
+            shape = _base_spec(base, self.id, name).shape
             if rows.shape != shape or not np.array_equal(rows, base.rows(name, 0, shape[0])):
-                raise AdapterError(f"{self.id}: it carries a copy of {name!r} that differs from the base's")
-        ends = tuple(f".{target}.weight" for target in self.targets)
-        missing = [name for name in base.specs if f".{name}".endswith(ends) and name not in self.deltas]
+                raise AdapterError(f"{self.id}: its copy of {name!r} differs from the base's")
+        suffixes = tuple(f".{module}.weight" for module in self.target_modules)
+        missing = [name for name in base.specs if f".{name}".endswith(suffixes) and name not in self.deltas]
         if missing:
-            raise AdapterError(
-                f"{self.id}: its target_modules take in {missing[0]!r}, but that delta is missing"
-            )
+            raise AdapterError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
             raise AdapterError(f"{self.id}: every delta is zero: it changes nothing")
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The adapter's adapter_config.json, checked for what no merge can honour.
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """Read an adapter's adapter_config.json and refuse settings that cannot be merged.
 
     Raises:
         AdapterError: not a PEFT folder, weights only as a pickle, or settings that cannot be merged.
     """
-    if not (folder / CONFIG).is_file():
-        raise AdapterError(f"{folder}: not a PEFT adapter: {CONFIG} is missing")
-    config = read_json(folder / CONFIG, AdapterError)
-    if not (folder / WEIGHTS).is_file():
+    if not (folder / CONFIG_FILE).is_file():
+        raise AdapterError(f"{folder}: not a PEFT adapter: {CONFIG_FILE} is missing")
+    config = read_json(folder / CONFIG_FILE, AdapterError)
+    if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "adapter_model.bin").exists()
         hint = (
             "; adapter_model.bin is a pickle, which can run code: save it as safetensors" if pickled else ""
         )
-        raise AdapterError(f"{folder}: {WEIGHTS} is missing{hint}")
-    for key, why in _NEVER.items():
+        raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint}")
+    for key, reason in _UNMERGEABLE_SETTINGS.items():
         if config.get(key):
-            raise AdapterError(f"{folder / CONFIG}: {key} is set: {why}, which cannot be merged")
+            raise AdapterError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")
     return config
 
 
-def foreign_reason(config: Mapping[str, Any]) -> str | None:
-    """Why this adapter's merge is PEFT's own to do, or None where the factors say all."""
+def peft_only_reason(config: Mapping[str, Any]) -> str | None:
+    """Why only PEFT can merge this adapter; None if its low-rank factors suffice."""
     kind = config.get("peft_type")
     if kind not in ("LORA", "TINYLORA"):
         return f"its kind is {kind}"
@@ -137,61 +146,61 @@ def foreign_reason(config: Mapping[str, Any]) -> str | None:
         return f"bias is {config['bias']!r}"
     if kind == "TINYLORA":
         return None
-    start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(_FOREIGN_STARTS):
-        return f"init_lora_weights is {start!r}, which changes the base"
-    return next((f"{key} is set" for key in _FOREIGN if config.get(key)), None)
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
+        return f"init_lora_weights is {init!r}, which changes the base"
+    return next((f"{key} is set" for key in _PEFT_ONLY_SETTINGS if config.get(key)), None)
 
 
-def load_adapter(folder: Path, id_: str = "") -> PeftAdapter:
-    """The adapter in a PEFT `folder`, its scale folded into B; `id_` is how the user named it.
+def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
+    """Load the adapter in a PEFT folder, its scale folded into B.
+
+    Args:
+        folder: the PEFT folder.
+        adapter_id: the adapter as the user named it; the folder's name by default.
 
     Raises:
-        AdapterError: damaged, incomplete, not finite, all zero, or of a kind without low-rank factors.
+        AdapterError: the adapter is damaged, incomplete, not finite, all zero, or without low-rank factors.
     """
-    config = read_config(folder)
-    if reason := foreign_reason(config):
-        raise AdapterError(
-            f"{folder}: {reason}: no low-rank factors to read; only a merge by PEFT is possible"
-        )
-    file = SafetensorsFile(folder / WEIGHTS, AdapterError)
-    parts, vectors = _sort_keys(file)
-    copies = {
-        f"{module}.weight": found.pop("base_layer")
-        for module, found in parts.items()
-        if "base_layer" in found
+    config = read_adapter_config(folder)
+    if reason := peft_only_reason(config):
+        raise AdapterError(f"{folder}: it has no low-rank factors, and only PEFT can merge it: {reason}")
+    tensors, vectors = _group_tensors(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError))
+    base_copies = {
+        f"{module}.weight": parts.pop("base_layer")
+        for module, parts in tensors.items()
+        if "base_layer" in parts
     }
-    parts = {module: found for module, found in parts.items() if found}
-    if not parts:
-        raise AdapterError(f"{folder / WEIGHTS}: no adapter weights in it")
-    with np.errstate(all="ignore"):  # what overflows here is found by its norm
-        if config["peft_type"] == "TINYLORA":
-            deltas, kind = read_tinylora(folder, config, parts, vectors), "tinylora"
-        else:
-            deltas, kind = read_lora(folder, config, parts)
-        for module, delta in deltas.items():
-            if not delta.norm < np.finfo(np.float32).max:
-                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
-    trained = sum(vector.size for vector in vectors.values()) or sum(
-        part.size for found in parts.values() for part in found.values()
-    )
+    tensors = {module: parts for module, parts in tensors.items() if parts}
+    if not tensors:
+        raise AdapterError(f"{folder / WEIGHTS_FILE}: no adapter weights in it")
+    deltas, kind = _read_deltas(folder, config, tensors, vectors)
+    trained = vectors.values() or [part for parts in tensors.values() for part in parts.values()]
     adapter = PeftAdapter(
-        id=id_ or folder.resolve().name,
+        id=adapter_id or folder.resolve().name,
         kind=kind,
-        trained=trained,
+        trained_parameters=sum(tensor.size for tensor in trained),
         trained_on=config.get("base_model_name_or_path"),
-        sha256=folder_sha256(folder),
+        sha256=adapter_sha256(folder),
         deltas={f"{module}.weight": delta for module, delta in deltas.items()},
-        copies=copies,
-        targets=_targets(config),
+        base_copies=base_copies,
+        target_modules=_target_modules(config),
     )
-    if len(adapter.zeros) == len(adapter.deltas):
+    if len(adapter.zero_deltas) == len(adapter.deltas):
         raise AdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
 
 
+def adapter_sha256(folder: Path) -> str:
+    """Hash of an adapter's config and weights: a changed alpha changes it like a changed weight."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()
+
+
 def norms_by_layer(adapter: PeftAdapter) -> dict[str, float]:
-    """The Frobenius norm of everything an adapter adds, by layer (`layer 0`, …) or module outside them."""
+    """Frobenius norm of all deltas of a layer (`layer 0`, …) or of a module outside the layers."""
     squares: dict[str, float] = {}
     for name, delta in adapter.deltas.items():
         layer = re.match(r"model\.layers\.(\d+)\.", name)
@@ -203,10 +212,10 @@ def norms_by_layer(adapter: PeftAdapter) -> dict[str, float]:
     return {place: math.sqrt(squares[place]) for place in ordered}
 
 
-def _sort_keys(file: SafetensorsFile) -> tuple[Parts, Vectors]:
-    """The parts by module, in the order of the base's modules, and TinyLoRA's vectors."""
-    parts: Parts = {}
-    vectors: Vectors = {}
+def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors]:
+    """The tensors by module, in the order of the base's modules, and TinyLoRA's trained vectors."""
+    tensors: ModuleTensors = {}
+    vectors: TrainedVectors = {}
     orders = {}
     for key in file.entries:
         rows = file.rows(key)
@@ -216,33 +225,40 @@ def _sort_keys(file: SafetensorsFile) -> tuple[Parts, Vectors]:
             vectors[int(vector[1])] = rows
         elif (found := _MODULE.fullmatch(key)) and (order := module_order(found["module"])):
             orders[found["module"]] = order
-            if parts.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
-                raise AdapterError(f"{file.path}: {key!r} stands twice, with and without '.weight'")
+            if tensors.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
+                raise AdapterError(f"{file.path}: {key!r} occurs twice, with and without '.weight'")
         else:
-            raise AdapterError(
-                f"{file.path}: the key {key!r} cannot be honoured: no supported model has such a part"
-            )
-    return {module: parts[module] for module in sorted(parts, key=lambda module: orders[module])}, vectors
+            raise AdapterError(f"{file.path}: unknown key {key!r}: no supported model has such a part")
+    return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
 
 
-def _targets(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names that PEFT looks for in all layers; none where the config has a pattern or leaves some out."""
+def _read_deltas(
+    folder: Path, config: Mapping[str, Any], tensors: ModuleTensors, vectors: TrainedVectors
+) -> tuple[dict[str, Delta], str]:
+    """The deltas by module, and the adapter's kind."""
+    with np.errstate(all="ignore"):  # the norm shows an overflow
+        if config["peft_type"] == "TINYLORA":
+            deltas, kind = read_tinylora(folder, config, tensors, vectors), "tinylora"
+        else:
+            deltas, kind = read_lora(folder, config, tensors)
+        for module, delta in deltas.items():
+            if not delta.norm < np.finfo(np.float32).max:
+                raise AdapterError(f"{folder}: the delta of {module!r} is not finite")
+    return deltas, kind
+
+
+def _target_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The suffixes that PEFT adapts in all layers; none if the config has a pattern or excludes some."""
     names = config.get("target_modules")
     limited = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
     return tuple(map(str, names)) if isinstance(names, list) and not limited else ()
 
 
-def _target(base: Checkpoint, id_: str, name: str) -> TensorSpec:
+def _base_spec(base: Checkpoint, adapter_id: str, name: str) -> TensorSpec:
     if base.architecture.tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
-        raise AdapterError(f"{id_}: a delta of {name!r}, but this base ties its embedding and its output")
+        raise AdapterError(
+            f"{adapter_id}: a delta of {name!r}, but this base ties its embedding and its output"
+        )
     if name not in base.specs:
-        raise AdapterError(f"{id_}: the base has no tensor {name!r}")
+        raise AdapterError(f"{adapter_id}: the base has no tensor {name!r}")
     return base.specs[name]
-
-
-def folder_sha256(folder: Path) -> str:
-    """One hash of an adapter's two files, so that a changed alpha shows as much as a changed weight."""
-    both = hashlib.sha256()
-    for name in (CONFIG, WEIGHTS):
-        both.update(hashlib.sha256((folder / name).read_bytes()).digest())
-    return both.hexdigest()

@@ -1,4 +1,4 @@
-"""What an adapter does to one tensor, as low-rank factors, and the checks that all kinds share."""
+"""Low-rank change of one tensor by an adapter, and the checks that all kinds of adapters share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,22 +11,22 @@ import numpy as np
 from ...errors import AdapterError
 from ...files.safetensors import Rows
 
-CONFIG = "adapter_config.json"
+CONFIG_FILE = "adapter_config.json"
 
-Parts = dict[str, dict[str, Rows]]  # by module, then by the part's name
-Vectors = dict[int, Rows]  # TinyLoRA's trained vectors by group
+ModuleTensors = dict[str, dict[str, Rows]]  # by module, then by the part's name
+TrainedVectors = dict[int, Rows]  # TinyLoRA's vectors by group
 
 
 @dataclass(frozen=True)
 class Delta:
-    """What the adapter does to one tensor: W + B·A, scaled into B; with DoRA, rows scaled to `magnitude`."""
+    """The change of one tensor: W + B·A with the scale folded into B; DoRA scales rows to `magnitude`."""
 
     b: Rows  # (out, r)
     a: Rows  # (r, in)
     magnitude: Rows | None = None  # (out,)
 
     def merge(self, rows: Rows, start: int) -> Rows:
-        """Add the delta in place to rows `start`… of the base tensor, (n, in)."""
+        """Merge the delta in place into rows `start`… of the base tensor, (n, in)."""
         part = slice(start, start + len(rows))
         rows += self.b[part] @ self.a
         if self.magnitude is not None:
@@ -41,22 +41,22 @@ class Delta:
 
     @cached_property
     def norm(self) -> float:
-        """The Frobenius norm of B·A, by the r x r Gram matrices; DoRA's rescaling is left out."""
+        """Frobenius norm of B·A, from the r x r Gram matrices; it ignores DoRA's rescaling."""
         b, a = self.b.astype(np.float64), self.a.astype(np.float64)
         return float(np.sqrt(max(float(np.sum((b.T @ b) * (a @ a.T))), 0.0)))
 
     def rescales(self, rows: Rows) -> bool:
-        """Whether DoRA's magnitudes are other than the norms of the base tensor's `rows`, (out, in)."""
+        """Whether DoRA's magnitudes differ from the norms of the base tensor's `rows`, (out, in)."""
         return self.magnitude is not None and not np.allclose(self.magnitude, np.linalg.norm(rows, axis=1))
 
 
-def take_factors(folder: Path, module: str, found: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
-    """A module's parts in the order of `names`; AdapterError if it has others, or not all."""
-    if set(found) != set(names):
+def take_factors(folder: Path, module: str, parts: Mapping[str, Rows], names: tuple[str, ...]) -> list[Rows]:
+    """A module's tensors in the order of `names`; AdapterError if it has others, or not all."""
+    if set(parts) != set(names):
         raise AdapterError(
-            f"{folder}: {module!r} has {', '.join(sorted(found))}; expected {', '.join(names)}"
+            f"{folder}: {module!r} has {', '.join(sorted(parts))}; expected {', '.join(names)}"
         )
-    return [found[name] for name in names]
+    return [parts[name] for name in names]
 
 
 def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
@@ -66,6 +66,6 @@ def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
 
 
 def check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
-    """Raise AdapterError unless the factors have the rank that the config tells."""
+    """Raise AdapterError unless the factors have the rank that the config gives."""
     if rank != expected:
-        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG} says {expected!r}")
+        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {expected!r}")

@@ -1,4 +1,4 @@
-"""An adapter as a run-time LoRA in a GGUF file, which llama.cpp applies beside the frozen weights.
+"""Exports an adapter as a GGUF LoRA, which llama.cpp applies at run time beside the frozen weights.
 
 The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and `lora_b` (out, r) for each
 tensor, and one alpha for all, with a scale of alpha / r.
@@ -14,9 +14,9 @@ from ...errors import AdapterError
 from ...files.gguf_header import Field
 from ...files.output import check_target
 from ...files.safetensors import Rows
-from ..source.architecture import permute
+from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
-from ..tensors import TensorPlan, TensorSpec, plan_tensor
+from ..tensors import TensorSpec, plan_tensor
 from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
@@ -32,15 +32,15 @@ def export_adapter(
         The file's SHA-256.
 
     Raises:
-        AdapterError: it does not fit the base, or no run-time LoRA can say what it does.
+        AdapterError: the adapter does not fit the base, or cannot be a run-time LoRA.
         CheckpointError: the base cannot be read.
         OutputError: `output` cannot be written.
     """
     check_target(output, base, adapter)
     checkpoint = open_checkpoint(base, base_id)
     loaded = load_adapter(adapter, adapter_id)
-    loaded.fit(checkpoint)
-    factors = _factors(loaded, checkpoint)
+    loaded.check_fits(checkpoint)
+    tensors = _adapter_tensors(loaded, checkpoint)
     fields = {
         "general.name": Field(loaded.id, _TEXT),
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
@@ -48,7 +48,7 @@ def export_adapter(
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         "thirteen.adapter.sha256": Field(loaded.sha256, _TEXT),
     }
-    return write_lora(output, checkpoint.architecture.name, fields, loaded.rank, factors)
+    return write_lora(output, checkpoint.architecture.name, fields, loaded.rank, tensors)
 
 
 def write_lora(
@@ -56,9 +56,9 @@ def write_lora(
     architecture: str,
     fields: Mapping[str, Field],
     rank: int,
-    factors: Sequence[tuple[str, Rows]],
+    tensors: Sequence[tuple[str, Rows]],
 ) -> str:
-    """Write factors under their GGUF names, `….lora_a` (rank, in) and `….lora_b` (out, rank) by turns.
+    """Write a GGUF LoRA with the tensors of lora_tensors(), all of rank `rank`.
 
     Returns:
         The file's SHA-256.
@@ -71,31 +71,35 @@ def write_lora(
         "adapter.type": Field("lora", _TEXT),
         "adapter.lora.alpha": Field(float(rank), GGUFValueType.FLOAT32),  # B holds the scale already
     }
-    plans = [_plan(name, rows) for name, rows in factors]
-    return write_gguf(
-        output, architecture, {**kind, **fields}, plans, (rows.tobytes() for _, rows in factors)
-    )
+    plans = [
+        plan_tensor(TensorSpec(name, name, rows.shape), GGMLQuantizationType.F32) for name, rows in tensors
+    ]
+    blocks = (rows.tobytes() for _, rows in tensors)
+    return write_gguf(output, architecture, {**kind, **fields}, plans, blocks)
 
 
-def _factors(adapter: PeftAdapter, base: Checkpoint) -> list[tuple[str, Rows]]:
-    """Each tensor's factors under their GGUF names, all padded to one rank, since one alpha serves all."""
-    factors = []
+def lora_tensors(name: str, a: Rows, b: Rows, rank: int) -> list[tuple[str, Rows]]:
+    """The named factors of the GGUF tensor `name`, padded with zeros: A to (rank, in), B to (out, rank)."""
+    padding = rank - len(a)
+    return [
+        (f"{name}.lora_a", np.pad(a, ((0, padding), (0, 0)))),
+        (f"{name}.lora_b", np.pad(b, ((0, 0), (0, padding)))),
+    ]
+
+
+def _adapter_tensors(adapter: PeftAdapter, base: Checkpoint) -> list[tuple[str, Rows]]:
+    """The factors of all tensors, padded to one rank, since they share one alpha."""
+    tensors = []
     for name, delta in adapter.deltas.items():
         spec = base.specs[name]
         if delta.magnitude is not None:
             raise AdapterError(
                 f"{adapter.id}: DoRA rescales the base's rows, which no run-time LoRA can: merge it"
             )
-        if spec.target == "token_embd.weight":
+        if spec.target == EMBEDDING:
             raise AdapterError(
                 f"{adapter.id}: a delta of the embedding cannot be applied at run time: merge it"
             )
         b = permute(delta.b, spec.heads) if spec.heads else delta.b
-        extra = adapter.rank - delta.rank
-        factors.append((f"{spec.target}.lora_a", np.pad(delta.a, ((0, extra), (0, 0)))))  # (rank, in)
-        factors.append((f"{spec.target}.lora_b", np.pad(b, ((0, 0), (0, extra)))))  # (out, rank)
-    return factors
-
-
-def _plan(name: str, rows: Rows) -> TensorPlan:
-    return plan_tensor(TensorSpec(name, name, rows.shape), GGMLQuantizationType.F32)
+        tensors += lora_tensors(spec.target, delta.a, b, adapter.rank)
+    return tensors

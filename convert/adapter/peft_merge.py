@@ -1,4 +1,4 @@
-"""Adapters without low-rank factors, merged by PEFT itself with the whole model in memory in float32."""
+"""Merges adapters without low-rank factors by PEFT itself, with the whole model in memory in float32."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -12,10 +12,10 @@ from ...errors import AdapterError, CheckpointError
 from ...files.gguf_header import Field
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
-from .adapter import WEIGHTS, read_config
-from .delta import CONFIG
+from .adapter import WEIGHTS_FILE, read_adapter_config
+from .delta import CONFIG_FILE
 
-# Kinds that steer the model by prompts, extra layers or routing: no set of weights says the same.
+# Kinds that work by prompts, extra layers or routing: no merged weights can represent them.
 _UNMERGEABLE = {
     "ADAPTION_PROMPT", "CARTRIDGE", "CPT", "MULTITASK_PROMPT_TUNING", "POLY", "PREFIX_TUNING",
     "PROMPT_TUNING", "P_TUNING", "TRAINABLE_TOKENS", "XLORA",
@@ -23,19 +23,19 @@ _UNMERGEABLE = {
 
 
 class PeftMerge:
-    """A base (see Checkpoint) whose tensors are those of PEFT's `merge_and_unload`."""
+    """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`."""
 
     def __init__(self, base: Checkpoint, folder: Path) -> None:
-        """Load `base` by transformers and the adapter in `folder` by PEFT, and merge them.
+        """Load `base` with transformers and the adapter in `folder` with PEFT, and merge them.
 
         Raises:
-            AdapterError: PEFT is not installed, does not know the kind, or cannot merge it.
+            AdapterError: PEFT is not installed, does not know the adapter's kind, or cannot merge it.
         """
         self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
         self.quantized = base.quantized
         self.kind = _mergeable_kind(folder)
         self._base = base
-        self._weights = _merged(base.path, folder, self.kind)
+        self._weights = _merged_weights(base.path, folder, self.kind)
         if not any(self._differs(name, name) for name in self.specs):
             raise AdapterError(f"{folder}: its merge changes nothing")
         embedding = "model.embed_tokens.weight"
@@ -61,24 +61,24 @@ class PeftMerge:
         return self._base.tokenizer
 
     def sha256(self) -> str:
-        """See Checkpoint: the hash of the base before the merge."""
+        """The hash of the base before the merge."""
         return self._base.sha256()
 
-    def _differs(self, name: str, before: str) -> bool:
-        rows = self.specs[before].shape[0]
-        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(before, 0, rows))
+    def _differs(self, name: str, original: str) -> bool:
+        rows = self.specs[original].shape[0]
+        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(original, 0, rows))
 
 
 def _mergeable_kind(folder: Path) -> str:
-    kind = read_config(folder).get("peft_type")
+    kind = read_adapter_config(folder).get("peft_type")
     if not isinstance(kind, str):
-        raise AdapterError(f"{folder / CONFIG}: peft_type is {kind!r}")
+        raise AdapterError(f"{folder / CONFIG_FILE}: peft_type is {kind!r}")
     if kind in _UNMERGEABLE:
-        raise AdapterError(f"{folder / CONFIG}: an adapter of kind {kind} cannot be merged into weights")
+        raise AdapterError(f"{folder / CONFIG_FILE}: an adapter of kind {kind} cannot be merged into weights")
     return kind
 
 
-def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
+def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     """PEFT's merged weights in float32, by name."""
     try:
         import torch  # noqa: PLC0415 - all three come with an extra
@@ -91,17 +91,19 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
             "pip install 'thirteen[peft]'"
         ) from None
     if kind not in PeftType.__members__:
-        raise AdapterError(f"{folder / CONFIG}: the adapter kind {kind!r} is unknown to the installed PEFT")
-    where, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: the adapter kind {kind!r} is unknown to the installed PEFT"
+        )
+    model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
     try:
-        with _quiet():
+        with _silenced():
             model = AutoModelForCausalLM.from_pretrained(
-                where, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
+                model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
             )
     except Exception as failure:
         raise CheckpointError(f"{base}: transformers cannot load it: {_one_line(failure)}") from failure
     try:
-        with _quiet():
+        with _silenced():
             adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
             _check_keys(folder, get_peft_model_state_dict(adapted, save_embedding_layers=False))
             weights: dict[str, Any] = adapted.merge_and_unload(safe_merge=True).state_dict()
@@ -113,11 +115,11 @@ def _merged(base: Path, folder: Path, kind: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the libraries' progress bars and warnings: what is wrong is raised, or checked here."""
+def _silenced() -> Iterator[None]:
+    """Suppress the libraries' progress bars and warnings; errors are raised or checked here."""
     from transformers.utils import logging  # noqa: PLC0415
 
-    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    enabled, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
@@ -125,18 +127,19 @@ def _quiet() -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(level)
-        if shown:
+        logging.set_verbosity(verbosity)
+        if enabled:
             logging.enable_progress_bar()
 
 
-def _check_keys(folder: Path, wanted: Iterable[str]) -> None:
-    """Raise AdapterError if the file lacks a tensor that PEFT wants, or has one that PEFT would pass over."""
-    odd = set(wanted) ^ set(SafetensorsFile(folder / WEIGHTS, AdapterError).entries)
-    odd = {key for key in odd if not key.endswith(".base_layer.weight")}  # copies of the base's own
-    if odd:
+def _check_keys(folder: Path, expected: Iterable[str]) -> None:
+    """Raise AdapterError if the file lacks a tensor that PEFT expects, or has one that PEFT would ignore."""
+    unpaired = set(expected) ^ set(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError).entries)
+    unpaired = {key for key in unpaired if not key.endswith(".base_layer.weight")}  # copies of the base's own
+    if unpaired:
         raise AdapterError(
-            f"{folder / WEIGHTS}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
+            f"{folder / WEIGHTS_FILE}: {len(unpaired)} tensors are missing or left over, "
+            f"such as {min(unpaired)!r}"
         )
 
 

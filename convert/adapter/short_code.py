@@ -1,7 +1,7 @@
-"""An adapter of a few numbers as a short text: `t13:smollm2-135m:…`, to paste, to send or to print.
+"""Short codes: a TinyLoRA's trained vector as text to paste, send or print, `t13:smollm2-135m:…`.
 
-After the base's name come, in Bech32's alphabet of 32: the kind of numbers, 30 bits of the basis' hash, the
-numbers, and a checksum over all of it.
+After the base's name follow, in Bech32's alphabet: the number format, 30 bits of the basis' hash, the
+numbers, and a checksum of everything before it.
 """
 
 import re
@@ -12,104 +12,105 @@ import numpy as np
 from ...errors import AdapterError
 from ...files.safetensors import Rows
 from .basis import NAME_MAX
-from .bech32 import ALPHABET, CHECKSUM, bech32m_checksum, checksum_holds, to_bytes, to_symbols
+from .bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum, to_bytes, to_symbols, verify_checksum
 
 PREFIX = "t13:"
 _NAME = re.compile(rf"[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}")
-_MARK = 6  # symbols of the basis' hash
-_BYTES = (2, 4)  # of a number, by the kind: bfloat16, float32
-_LONGEST = 8192  # characters that are read
+_FINGERPRINT_SYMBOLS = 6
+_NUMBER_BYTES = (2, 4)  # by format: bfloat16, float32
+_LENGTH_MAX = 8192  # characters of a code that is decoded
 
 
 @dataclass(frozen=True)
 class ShortCode:
-    """What a code says.
+    """The content of a code.
 
     Attributes:
-        name: the base's.
-        mark: the beginning of the basis' hash, as the code has it; see base_mark().
-        numbers: what was trained, (numbers,).
-        exact: whether they are float32 and not bfloat16.
+        name: name of the base.
+        fingerprint: start of the basis' hash, from basis_fingerprint().
+        numbers: the trained vector, (u,).
+        exact: whether the numbers are float32 instead of bfloat16.
     """
 
     name: str
-    mark: str
+    fingerprint: str
     numbers: Rows
     exact: bool = False
 
 
 def looks_like_code(text: str) -> bool:
-    """Whether a text is meant as a code, whatever state it is in."""
+    """Whether a text starts like a code, valid or not."""
     return text[: len(PREFIX)].lower() == PREFIX
 
 
-def base_mark(basis_id: str) -> str:
-    """What a code has of a basis' hash, which is given in hexadecimal."""
-    return _text([int(basis_id[:8], 16) >> 2 + 5 * (_MARK - 1 - place) & 31 for place in range(_MARK)])
+def basis_fingerprint(basis_id: str) -> str:
+    """The first 30 bits of a basis' hash, given in hexadecimal, as six symbols."""
+    bits = int(basis_id[:8], 16) >> 2
+    return _encode([bits >> 5 * (_FINGERPRINT_SYMBOLS - 1 - i) & 31 for i in range(_FINGERPRINT_SYMBOLS)])
 
 
-def as_bfloat16(numbers: Rows) -> Rows:
-    """The nearest numbers of bfloat16, ties to even."""
+def round_to_bfloat16(numbers: Rows) -> Rows:
+    """The nearest bfloat16 numbers, ties to even, as float32."""
     bits = numbers.astype("<f4").view("<u4").astype(np.uint64)
     rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
     return rounded.astype("<u4").view("<f4").astype(np.float32)
 
 
-def check_name(name: str) -> None:
-    """Raise AdapterError if a base cannot have this name in a code."""
+def check_base_name(name: str) -> None:
+    """Raise AdapterError if a code cannot contain this name of a base."""
     if not _NAME.fullmatch(name):
-        raise AdapterError(f"the name {name!r}: a code takes up to {NAME_MAX} of a-z, 0-9, . and -")
+        raise AdapterError(
+            f"the name {name!r} does not fit a code, which takes up to {NAME_MAX} of a-z, 0-9, . and -"
+        )
 
 
 def encode_short_code(code: ShortCode) -> str:
-    """Write a code; what is not `exact` is rounded to bfloat16.
+    """Encode a code; numbers are rounded to bfloat16 unless it is `exact`.
 
     Raises:
-        AdapterError: the name cannot be in a code, or a number is not finite.
+        AdapterError: the name does not fit a code, or a number is not finite.
     """
-    check_name(code.name)
-    numbers = code.numbers if code.exact else as_bfloat16(code.numbers)
+    check_base_name(code.name)
+    numbers = code.numbers if code.exact else round_to_bfloat16(code.numbers)
     if not np.isfinite(numbers).all():
         raise AdapterError(f"a code for {code.name}: a number is not finite")
-    raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, -_BYTES[code.exact] :]
-    symbols = [int(code.exact), *map(ALPHABET.index, code.mark), *to_symbols(raw.tobytes())]
-    label = PREFIX + code.name
-    return f"{label}:{_text([*symbols, *bech32m_checksum(label, symbols)])}"
+    raw = numbers.astype("<f4").view("u1").reshape(-1, 4)[:, -_NUMBER_BYTES[code.exact] :]
+    symbols = [int(code.exact), *map(CHARSET.index, code.fingerprint), *to_symbols(raw.tobytes())]
+    prefix = PREFIX + code.name
+    return f"{prefix}:{_encode([*symbols, *bech32m_checksum(prefix, symbols)])}"
 
 
 def decode_short_code(text: str) -> ShortCode:
-    """Read a code, in lower case or, as a QR code has it, in upper case.
+    """Decode a code in lower case or, as in a QR code, in upper case.
 
     Raises:
-        AdapterError: it is not one, or not as it was written.
+        AdapterError: the text is not a code, or a damaged one.
     """
     text = text.strip()
     shown = text if len(text) <= 100 else f"{text[:100]}…"
-    if len(text) > _LONGEST or not text.isascii() or text not in (text.lower(), text.upper()):
+    if len(text) > _LENGTH_MAX or not text.isascii() or text not in (text.lower(), text.upper()):
         raise AdapterError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
-    label, colon, rest = text.lower().rpartition(":")
-    if not (colon and label.startswith(PREFIX) and _NAME.fullmatch(label.removeprefix(PREFIX))):
-        raise AdapterError(
-            f"{shown!r} is no code: it would be {PREFIX}NAME:…, as thirteen adapter encode writes it"
-        )
-    if wrong := next((one for one in rest if one not in ALPHABET), None):
-        raise AdapterError(f"the code {shown!r} is damaged: no code has the character {wrong!r}")
-    symbols = [ALPHABET.index(one) for one in rest]
-    if len(symbols) <= 1 + _MARK + CHECKSUM or not checksum_holds(label, symbols):
-        raise AdapterError(f"the code {shown!r} is damaged: its checksum does not hold")
-    kind, data = symbols[0], to_bytes(symbols[1 + _MARK : -CHECKSUM])
-    if kind >= len(_BYTES) or not data or len(data) % _BYTES[kind]:
-        raise AdapterError(f"the code {shown!r} is of a kind that this version does not know")
-    return ShortCode(
-        label.removeprefix(PREFIX), rest[1 : 1 + _MARK], _numbers(data, _BYTES[kind]), bool(kind)
-    )
+    prefix, colon, body = text.lower().rpartition(":")
+    if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):
+        raise AdapterError(f"{shown!r} is not a code: thirteen adapter encode writes one as {PREFIX}NAME:…")
+    if invalid := next((character for character in body if character not in CHARSET), None):
+        raise AdapterError(f"the code {shown!r} is damaged: no code has the character {invalid!r}")
+    symbols = [CHARSET.index(character) for character in body]
+    if len(symbols) <= 1 + _FINGERPRINT_SYMBOLS + CHECKSUM_SYMBOLS or not verify_checksum(prefix, symbols):
+        raise AdapterError(f"the code {shown!r} is damaged: its checksum does not match")
+    fingerprint, data = body[1 : 1 + _FINGERPRINT_SYMBOLS], symbols[1 + _FINGERPRINT_SYMBOLS :]
+    format_, raw = symbols[0], to_bytes(data[:-CHECKSUM_SYMBOLS])
+    if format_ >= len(_NUMBER_BYTES) or not raw or len(raw) % _NUMBER_BYTES[format_]:
+        raise AdapterError(f"the code {shown!r} has a format that this version does not support")
+    numbers = _decode_numbers(raw, _NUMBER_BYTES[format_])
+    return ShortCode(prefix.removeprefix(PREFIX), fingerprint, numbers, exact=bool(format_))
 
 
-def _numbers(data: bytes, width: int) -> Rows:
+def _decode_numbers(data: bytes, width: int) -> Rows:
     raw = np.zeros((len(data) // width, 4), np.uint8)
     raw[:, -width:] = np.frombuffer(data, np.uint8).reshape(-1, width)
     return raw.view("<f4").reshape(-1).astype(np.float32)
 
 
-def _text(symbols: list[int]) -> str:
-    return "".join(ALPHABET[symbol] for symbol in symbols)
+def _encode(symbols: list[int]) -> str:
+    return "".join(CHARSET[symbol] for symbol in symbols)

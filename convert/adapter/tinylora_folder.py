@@ -1,4 +1,4 @@
-"""A basis and some numbers as the PEFT TinyLoRA folder that training would save; and back to the numbers."""
+"""Converts between a trained vector over a basis and the PEFT TinyLoRA folder that training would save."""
 
 import json
 from pathlib import Path
@@ -8,20 +8,26 @@ import numpy as np
 from ...errors import AdapterError
 from ...files.output import make_folder, output_errors
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
-from .adapter import WEIGHTS, load_adapter, read_config
-from .basis import TARGETS, Basis
-from .delta import CONFIG, Delta
+from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
+from .basis import TARGET_MODULES, Basis
+from .delta import CONFIG_FILE, Delta
 
 _VECTOR = "base_model.tinylora_v.0"
-_TOLERANCE = 2.0**-8  # a step of bfloat16
+_TOLERANCE = 2.0**-8  # bfloat16's precision
 
 
-def write_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> None:
-    """Write the adapter of `numbers`, (numbers,), made for the base that is called `base_id`.
+def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> None:
+    """Write an adapter as a PEFT folder.
+
+    Args:
+        basis: the adapter's basis.
+        numbers: the trained vector, (u,).
+        folder: the folder to write.
+        base_id: the base's name in the adapter's config.
 
     Raises:
-        AdapterError: there are not as many as the basis takes.
-        OutputError: it cannot be written.
+        AdapterError: the vector has another length than the basis needs.
+        OutputError: the folder cannot be written.
     """
     origin = basis.origin
     if len(numbers) != origin.numbers:
@@ -35,7 +41,7 @@ def write_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> Non
         "projection_seed": origin.seed,
         "r": origin.rank,
         "save_projection": True,
-        "target_modules": list(TARGETS),
+        "target_modules": list(TARGET_MODULES),
         "task_type": "CAUSAL_LM",
         "tinylora_dropout": 0.0,
         "u": origin.numbers,
@@ -43,43 +49,43 @@ def write_folder(basis: Basis, numbers: Rows, folder: Path, base_id: str) -> Non
     }
     make_folder(folder)
     with output_errors(folder):
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    write_safetensors(folder / WEIGHTS, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
+        content = json.dumps(config, indent=2, sort_keys=True) + "\n"
+        (folder / CONFIG_FILE).write_text(content, encoding="utf-8")
+    write_safetensors(folder / WEIGHTS_FILE, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
 
 
-def numbers_of(folder: Path, basis: Basis) -> Rows:
-    """The numbers of an adapter over `basis`, (numbers,).
+def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
+    """Read the trained vector of an adapter over `basis`, (u,).
 
     Raises:
-        AdapterError: it is damaged, no TinyLoRA of one vector, or made over other factors.
+        AdapterError: the adapter is damaged, not a TinyLoRA with one vector, or made with other factors.
     """
-    kind = read_config(folder).get("peft_type")
-    file = SafetensorsFile(folder / WEIGHTS, AdapterError)
+    kind = read_adapter_config(folder).get("peft_type")
+    file = SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
     vectors = [name for name in file.entries if name.startswith("base_model.tinylora_v.")]
     if kind != "TINYLORA" or vectors != [_VECTOR]:
         raise AdapterError(
             f"{folder}: a code holds a TinyLoRA of one vector; this is {kind} with {len(vectors)} vectors"
         )
     numbers = file.rows(_VECTOR)
-    found = load_adapter(folder).deltas
-    if numbers.shape != (basis.origin.numbers,) or set(found) != {
-        f"{module}.weight" for module in basis.factors
-    }:
+    saved = load_adapter(folder).deltas
+    names = {f"{module}.weight" for module in basis.factors}
+    if numbers.shape != (basis.origin.numbers,) or set(saved) != names:
         raise AdapterError(
-            f"{folder}: {numbers.size} numbers over {len(found)} modules do not fit the basis of "
+            f"{folder}: {numbers.size} numbers over {len(saved)} modules do not fit the basis of "
             f"{basis.origin.name}"
         )
-    for module, made in basis.deltas(numbers).items():
-        _check_alike(folder, module, found[f"{module}.weight"], made)
+    for module, delta in basis.deltas(numbers).items():
+        _check_same_delta(folder, module, saved[f"{module}.weight"], delta)
     return numbers
 
 
-def _check_alike(folder: Path, module: str, found: Delta, made: Delta) -> None:
-    fits = found.a.shape == made.a.shape and len(found.b) == len(made.b)
+def _check_same_delta(folder: Path, module: str, saved: Delta, expected: Delta) -> None:
+    fits = saved.a.shape == expected.a.shape and len(saved.b) == len(expected.b)
     if fits:
-        difference = Delta(np.hstack([found.b, -made.b]), np.vstack([found.a, made.a])).norm
-    if not fits or difference > _TOLERANCE * made.norm:
+        difference = Delta(np.hstack([saved.b, -expected.b]), np.vstack([saved.a, expected.a])).norm
+    if not fits or difference > _TOLERANCE * expected.norm:
         raise AdapterError(
-            f"{folder}: the factors of {module!r} are not the basis' own: its numbers mean "
-            "something else there"
+            f"{folder}: the factors of {module!r} are not those of the basis, so its numbers have another "
+            "meaning"
         )

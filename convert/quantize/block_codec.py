@@ -1,7 +1,7 @@
 """Codec for blocks of ggml's scalar quantization types: scales, offsets (minimums) and codes.
 
-A weight is `levels[code] * scale + offset`. Bit positions follow ggml-quants.c. The codebook types (IQ1 to IQ3)
-encode several weights with one code and are not covered.
+A weight is `levels[code] * scale + offset`. Bit positions follow ggml-quants.c. The codebook types (IQ1 to
+IQ3) encode several weights with one code and are not covered.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,6 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ..tensors import Type
 from .ggml import F16_MAX
 
 Bytes = NDArray[np.uint8]
@@ -54,10 +53,11 @@ class BlockLayout:
         block_size: weights per block.
         group_size: consecutive weights that share a scale and an offset.
         levels: value of each code before scale and offset, (2**bits,).
-        read_scales: maps blocks (..., block bytes) to scales and offsets, (..., block_size / group_size) each.
+        read_scales: maps blocks (..., block bytes) to scales and offsets, (..., block_size / group_size)
+            each.
         bit_fields: positions of the codes' bits.
-        super_scales: byte positions of the float16 factors of all scales and of all offsets in a block (ggml's
-            `d`, and `m` or `dmin`); the second, or both, may be missing.
+        super_scales: byte positions of the float16 factors of all scales and of all offsets in a block
+            (ggml's `d`, and `m` or `dmin`); the second, or both, may be missing.
     """
 
     block_size: int
@@ -148,7 +148,7 @@ class BlockLayout:
 
 def block_layout(type_: GGMLQuantizationType) -> BlockLayout | None:
     """The layout of a type's blocks; None for a type whose codes cannot be chosen one by one."""
-    return _LAYOUTS.get(type_)
+    return _LAYOUTS.get(type_.name)
 
 
 def _float16(blocks: Bytes, at: int) -> Floats:
@@ -213,7 +213,7 @@ def _integer_levels(bits: int, zero_code: int = 0) -> Floats:
     return np.arange(1 << bits, dtype=np.float32) - zero_code
 
 
-def _block_layouts() -> dict[GGMLQuantizationType, BlockLayout]:
+def _block_layouts() -> dict[str, BlockLayout]:
     """The types with blocks of 32 weights."""
     k = np.arange(32)
 
@@ -227,17 +227,17 @@ def _block_layouts() -> dict[GGMLQuantizationType, BlockLayout]:
     iq4_nl, e2m1 = np.array(_IQ4_NL_LEVELS, np.float32), np.array(_E2M1_LEVELS, np.float32)
     levels = _integer_levels
     return {
-        Type.Q4_0: BlockLayout(32, 32, levels(4, 8), _scale_at(0), (nibbles(2),), (0,)),
-        Type.Q4_1: BlockLayout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
-        Type.Q5_0: BlockLayout(32, 32, levels(5, 16), _scale_at(0), (nibbles(6), fifth_bits(2)), (0,)),
-        Type.Q5_1: BlockLayout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth_bits(4)), (0, 2)),
-        Type.Q8_0: BlockLayout(32, 32, int8, _scale_at(0), (_bit_field(32, 2 + k, 0, 8),), (0,)),
-        Type.IQ4_NL: BlockLayout(32, 32, iq4_nl, _scale_at(0), (nibbles(2),), (0,)),
-        Type.MXFP4: BlockLayout(32, 32, e2m1, _e8m0_scale, (nibbles(1),), ()),
+        "Q4_0": BlockLayout(32, 32, levels(4, 8), _scale_at(0), (nibbles(2),), (0,)),
+        "Q4_1": BlockLayout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
+        "Q5_0": BlockLayout(32, 32, levels(5, 16), _scale_at(0), (nibbles(6), fifth_bits(2)), (0,)),
+        "Q5_1": BlockLayout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth_bits(4)), (0, 2)),
+        "Q8_0": BlockLayout(32, 32, int8, _scale_at(0), (_bit_field(32, 2 + k, 0, 8),), (0,)),
+        "IQ4_NL": BlockLayout(32, 32, iq4_nl, _scale_at(0), (nibbles(2),), (0,)),
+        "MXFP4": BlockLayout(32, 32, e2m1, _e8m0_scale, (nibbles(1),), ()),
     }
 
 
-def _super_block_layouts() -> dict[GGMLQuantizationType, BlockLayout]:
+def _super_block_layouts() -> dict[str, BlockLayout]:
     """The types with super-blocks of 256 weights."""
     k = np.arange(256)
     half, quarter, lane = k // 128, k % 128 // 32, k % 32
@@ -255,14 +255,16 @@ def _super_block_layouts() -> dict[GGMLQuantizationType, BlockLayout]:
     iq4_xs_nibbles = _bit_field(256, 8 + 16 * (k // 32) + k % 16, 4 * (k % 32 // 16), 4)
     iq4_nl, levels = np.array(_IQ4_NL_LEVELS, np.float32), _integer_levels
     return {
-        Type.Q2_K: BlockLayout(256, 16, levels(2), _q2_k_scales, (pairs(16),), (80, 82)),
-        Type.Q3_K: BlockLayout(256, 16, levels(3, 4), _q3_k_scales, (pairs(32), high_bits(0, 2)), (108,)),
-        Type.Q4_K: BlockLayout(256, 32, levels(4), _q4_k_scales, (nibbles(16),), (0, 2)),
-        Type.Q5_K: BlockLayout(256, 32, levels(5), _q4_k_scales, (nibbles(48), high_bits(16, 4)), (0, 2)),
-        Type.Q6_K: BlockLayout(256, 16, levels(6, 32), _q6_k_scales, (q6_k_nibbles, pairs(128, 4)), (208,)),
-        Type.IQ4_XS: BlockLayout(256, 32, iq4_nl, _iq4_xs_scales, (iq4_xs_nibbles,), (0,)),
+        "Q2_K": BlockLayout(256, 16, levels(2), _q2_k_scales, (pairs(16),), (80, 82)),
+        "Q3_K": BlockLayout(256, 16, levels(3, 4), _q3_k_scales, (pairs(32), high_bits(0, 2)), (108,)),
+        "Q4_K": BlockLayout(256, 32, levels(4), _q4_k_scales, (nibbles(16),), (0, 2)),
+        "Q5_K": BlockLayout(256, 32, levels(5), _q4_k_scales, (nibbles(48), high_bits(16, 4)), (0, 2)),
+        "Q6_K": BlockLayout(256, 16, levels(6, 32), _q6_k_scales, (q6_k_nibbles, pairs(128, 4)), (208,)),
+        "IQ4_XS": BlockLayout(256, 32, iq4_nl, _iq4_xs_scales, (iq4_xs_nibbles,), (0,)),
     }
 
 
 _LAYOUTS = _block_layouts() | _super_block_layouts()
-assert all(GGML_QUANT_SIZES[type_][0] == layout.block_size for type_, layout in _LAYOUTS.items())
+assert all(
+    GGML_QUANT_SIZES[GGMLQuantizationType[name]][0] == layout.block_size for name, layout in _LAYOUTS.items()
+)

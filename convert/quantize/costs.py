@@ -1,15 +1,15 @@
 """Cost tables: decode time of a weight in each type, so that a plan can trade size for speed.
 
-Costs are per token: of one sequence decoded alone, and, where measured, of one of several sequences in a batch,
-which share the reading of a weight but not the multiplication. A table has both for the matrices of the layers
-and for the output matrix that is tied to the token embedding, which is far longer. llama.cpp may repack either
-for the processor.
+Costs are per token: of one sequence decoded alone, and, where measured, of one of several sequences in a
+batch, which share the reading of a weight but not the multiplication. A table has both for the matrices of
+the layers and for the output matrix that is tied to the token embedding, which is far longer. llama.cpp may
+repack either for the processor.
 
-`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`. `arm.json` was
-derived, not measured: it has the types that llama.cpp repacks on Arm with the dot product instructions
-(`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each at its bytes per
-weight, since decode is bound by memory bandwidth. The K-quants below 4 bits and IQ4_XS, which are not repacked,
-cost 1.5 times their bytes.
+`x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
+`arm.json` was derived, not measured: it has the types that llama.cpp repacks on Arm with the dot product
+instructions (`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each
+at its bytes per weight, since decode is bound by memory bandwidth. The K-quants below 4 bits and IQ4_XS,
+which are not repacked, cost 1.5 times their bytes.
 """
 
 import platform
@@ -157,7 +157,8 @@ def _parse_costs(value: Any, where: str) -> dict[str, float]:
             raise OutputError(f"{where}: {_shortened(name)} is not a ggml type")
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
             raise OutputError(
-                f"{where}: the cost of {name} is {_shortened(cost)}, not a number above 0 and below {_COST_MAX:g}"
+                f"{where}: the cost of {name} is {_shortened(cost)}, not a number above 0 and below "
+                f"{_COST_MAX:g}"
             )
     if REFERENCE not in value:
         raise OutputError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")

@@ -1,6 +1,7 @@
 """Covariance of a matrix's inputs: full within blocks of neighbouring columns, low-rank between them.
 
-With diagonal blocks D and a matrix L of few columns, the covariance is D within the blocks and L L' elsewhere.
+With diagonal blocks D and a matrix L of few columns, the covariance is D within the blocks and L L'
+elsewhere.
 """
 
 from dataclasses import dataclass
@@ -41,8 +42,8 @@ class Covariance:
         """The covariance with a larger weight on errors that correlate with inputs along `directions`.
 
         The added term is `weight` times the energy of the part of the output error that, over the tokens,
-        correlates with the inputs' components along the directions. With an adapter's A as directions, that is
-        the part of the error that resembles the adapter's effect.
+        correlates with the inputs' components along the directions. With an adapter's A as directions, that
+        is the part of the error that resembles the adapter's effect.
 
         Args:
             directions: rows that span the subspace, (r, columns).

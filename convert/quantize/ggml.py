@@ -19,7 +19,8 @@ _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 F16_MAX = 65504.0  # the largest finite value
 BF16_MAX = 3.3895314e38
 _IMPORTANCE_MIN = 1e-6  # relative to the mean importance
-# As in llama.cpp's `tensor_requires_imatrix`. ggml accepts the first three without one: slow, and with poor results.
+# As in llama.cpp's `tensor_requires_imatrix`. ggml accepts the first three without one: slow, and with poor
+# results.
 _NEED_IMPORTANCE = {
     GGMLQuantizationType[name] for name in ("IQ3_XXS", "IQ2_S", "IQ1_M", "IQ2_XS", "IQ2_XXS", "IQ1_S")
 }
@@ -84,7 +85,7 @@ def floored_importance(importance: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @cache
 def _ggml() -> ctypes.CDLL:
-    """ggml's base library, loaded without the rest of llama-cpp-python."""
+    """The base library of ggml, loaded without the rest of llama-cpp-python."""
     spec = importlib.util.find_spec("llama_cpp")
     folder = Path(spec.origin).parent / "lib" if spec and spec.origin else Path()
     path = next((folder / name for name in _LIBRARIES if (folder / name).exists()), None)

@@ -4,9 +4,9 @@ GPTQ is optimal brain quantization (arXiv 2208.11580) for all rows at once. It m
 layer's output on the calibration text, by the covariance of the inputs, instead of the error of each weight.
 Here it starts from given scales and offsets.
 
-The covariance is full only within blocks of columns. Between blocks, the error propagates through the low-rank
-part of the covariance: a few numbers per row, of which each block corrects what later blocks cannot correct
-better.
+The covariance is full only within blocks of columns. Between blocks, the error propagates through the
+low-rank part of the covariance: a few numbers per row, of which each block corrects what later blocks cannot
+correct better.
 """
 
 import threading
@@ -23,8 +23,9 @@ from .importance import Importance
 
 Doubles = NDArray[np.float64]
 
-# Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its own
-# adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and 0.82 with 100.
+# Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its
+# own adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and
+# 0.82 with 100.
 DIRECTION_WEIGHT = 10.0
 DIRECTIONS_MAX = 64  # with more emphasized directions, too few would be left to compensate errors in
 DAMPING = 0.01  # of the mean variance, added to each: inputs outside the calibration text count too
@@ -40,8 +41,8 @@ class ErrorFeedback:
 
     Attributes:
         permutation: order in which the columns of a block are rounded (act-order), (blocks, width).
-        inverse_cholesky: upper Cholesky factor of a block's inverse Hessian in that order, each row divided by
-            its diagonal: from the row's column to the columns after it, (blocks, width, width).
+        inverse_cholesky: upper Cholesky factor of a block's inverse Hessian in that order, each row divided
+            by its diagonal: from the row's column to the columns after it, (blocks, width, width).
         compensation: correction of a block's target per unit of the accumulated error of earlier blocks,
             (blocks, rank, width).
         low_rank: contribution of each column's error to the accumulated error, (blocks, width, rank).
@@ -60,10 +61,10 @@ class ErrorFeedback:
 def error_feedback(covariance: Covariance) -> ErrorFeedback:
     """Compute the error feedback for inputs with this covariance.
 
-    With e the error of a row, e_b its part in block b and s the sum of e_b L_b over finished blocks, the later
-    blocks can reduce the cost of s to s M s' at best, with M = (1 + sum of L' D^-1 L over them)^-1 and D the
-    diagonal blocks less L L'. So each block is rounded with the Hessian G = D + L M L', and s M L' G^-1 is
-    subtracted from its target.
+    With e the error of a row, e_b its part in block b and s the sum of e_b L_b over finished blocks, the
+    later blocks can reduce the cost of s to s M s' at best, with M = (1 + sum of L' D^-1 L over them)^-1 and
+    D the diagonal blocks less L L'. So each block is rounded with the Hessian G = D + L M L', and s M L' G^-1
+    is subtracted from its target.
 
     Raises:
         ModelFileError: the matrix is no covariance: some combination of inputs has a negative variance.

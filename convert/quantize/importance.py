@@ -1,8 +1,8 @@
 """Importance matrix files in the GGUF format of llama.cpp's llama-imatrix.
 
 For each matrix a file holds `NAME.in_sum2`, the sums of the squares of its inputs over many tokens, and
-`NAME.counts`, the number of tokens. Our files also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`, and
-for the token embedding `NAME.look_ups`, how often each row was looked up, and `NAME.look_up_sensitivity`.
+`NAME.counts`, the number of tokens. Our files also hold `NAME.sensitivity`, `NAME.in_cov` and `NAME.in_low`,
+and for the token embedding `NAME.look_ups`, how often each row was looked up, and `NAME.look_up_sensitivity`.
 llama.cpp ignores these.
 """
 
@@ -48,12 +48,12 @@ class Importance:
         datasets: names of the calibration texts.
         chunk_size: tokens per evaluated chunk.
         chunk_count: number of chunks.
-        sensitivity: nats of KL divergence per unit of a matrix's output error energy, with inputs of length 1;
-            empty where it was not measured.
-        lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of length
-            1, where a row is the start of a token's computation; None where it was not measured.
-        lookup_counts: how often each row of the token embedding was looked up, (vocabulary,); None where it was
-            not counted.
+        sensitivity: nats of KL divergence per unit of a matrix's output error energy, with inputs of length
+            1; empty where it was not measured.
+        lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of
+            length 1, where a row is the start of a token's computation; None where it was not measured.
+        lookup_counts: how often each row of the token embedding was looked up, (vocabulary,); None where it
+            was not counted.
         covariance_blocks: location of the covariances' diagonal blocks in the file; may be empty.
         covariance_low_rank: location of their low-rank parts; may be empty.
     """
@@ -89,8 +89,8 @@ class Importance:
     def energy_shares(self, name: str, columns: int) -> Vector:
         """Share of each input of a matrix in the energy of all, (columns,).
 
-        It is taken over inputs normalized to length 1, or, where the file has no covariance, over the inputs as
-        they are; without any statistics all inputs have the same share.
+        It is taken over inputs normalized to length 1, or, where the file has no covariance, over the inputs
+        as they are; without any statistics all inputs have the same share.
         """
         covariance, means = self.covariance(name), self.mean_squares.get(name)
         if covariance is not None:

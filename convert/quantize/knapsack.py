@@ -72,7 +72,7 @@ def allocate_types(
 
 
 def _undominated(options: Sequence[TypeOption], timed: bool) -> list[TypeOption]:
-    """The options by size, without those that another one matches or beats in size, loss and, if timed, cost."""
+    """The options by size, without those that another matches or beats in size, loss and, if timed, cost."""
     useful: list[TypeOption] = []
     for option in sorted(options, key=lambda o: (o.nbytes, o.loss, o.cost)):
         if not any(

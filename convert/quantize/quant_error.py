@@ -1,4 +1,4 @@
-"""Predicted loss of each type for each matrix: its quantization error, weighted by the matrix's sensitivity."""
+"""Predicted loss of each matrix in each type: quantization error times measured sensitivity."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gguf.quants import dequantize
 
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT
-from ..tensors import ALIGNMENT, TYPES, TensorSpec, plan_tensor
+from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
 from .costs import CostTable
 from .ggml import quantize_rows
@@ -20,10 +20,11 @@ from .importance import Importance
 from .knapsack import TypeOption
 
 _SAMPLE_WEIGHTS = 1 << 15  # weights of each matrix that are quantized to every type
-# Factor of GPTQ on the loss of embedding lookups. With GPTQ, SmolLM2-135M's KL divergence is 1.14 to 1.31 times
-# that without (Q4_0, IQ4_NL, Q5_0): the plain squared error grows 1.7 times, but where it matters less.
+# Factor of GPTQ on the loss of embedding lookups. With GPTQ, SmolLM2-135M's KL divergence is 1.14 to 1.31
+# times that without (Q4_0, IQ4_NL, Q5_0): the plain squared error grows 1.7 times, but where it matters less.
 _GPTQ_LOOKUP_LOSS = 1.2
-# Relative to a matrix's own energy: the runtime rounds activations to 8 bits, and a smaller error has no effect.
+# Relative to a matrix's own energy: the runtime rounds activations to 8 bits, and a smaller error has no
+# effect.
 _ERROR_FLOOR = 2e-5
 # IQ2_S takes 3 s to quantize a million weights, and Q2_K is as small.
 _EXCLUDED = {"IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S", "IQ1_M"}
@@ -69,12 +70,12 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
 ) -> list[TypeOption]:
     """Predict the loss of one matrix in each type it may have, in nats of KL divergence.
 
-    The loss of a matrix product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over a sample of the matrix's
-    rows, with W' rounded by ggml with the importance. The weight is the input's share of the energy of all
-    inputs; with GPTQ, it is the share that the columns after it cannot compensate, so that the sum is the error
-    that remains if roundings are independent (within a tenth of the true one on SmolLM2-135M). The loss of an
-    embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has both. Without
-    a measured sensitivity, errors count relative to the product or the row.
+    The loss of a matrix product is sensitivity * sum_ij weight_j * (W - W')_ij**2 over a sample of the
+    matrix's rows, with W' rounded by ggml with the importance. The weight is the input's share of the energy
+    of all inputs; with GPTQ, it is the share that the columns after it cannot compensate, so that the sum is
+    the error that remains if roundings are independent (within a tenth of the true one on SmolLM2-135M). The
+    loss of an embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has
+    both. Without a measured sensitivity, errors count relative to the product or the row.
     """
     rows = _sample_rows(spec, weights, importance)  # (n, columns)
     feedback = feedbacks.get(spec.target)
@@ -88,7 +89,7 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
         errors = _squared_errors(rows, type_, importance.mean_squares.get(spec.target), spec)
         gptq = feedback is not None and block_layout(type_) is not None
         loss = sum(model.loss(errors, gptq=gptq) for model in models)
-        nbytes = -(-plan_tensor(spec, type_).nbytes // ALIGNMENT) * ALIGNMENT
+        nbytes = padded(plan_tensor(spec, type_).nbytes)
         options.append(TypeOption(type_, nbytes, loss, weight_costs[type_.name] * prod(spec.shape)))
     return options
 
@@ -112,7 +113,7 @@ def _lookup_loss(rows: Rows, importance: Importance) -> _LossModel:
 
 
 def _candidates(spec: TensorSpec, names: Iterable[str]) -> list[GGMLQuantizationType]:
-    types = (TYPES[name] for name in names if name in TYPES and name not in _EXCLUDED)
+    types = (GGML_TYPES[name] for name in names if name in GGML_TYPES and name not in _EXCLUDED)
     return [type_ for type_ in types if spec.shape[-1] % GGML_QUANT_SIZES[type_][0] == 0]
 
 
@@ -129,9 +130,9 @@ def _squared_errors(
 def _sample_rows(spec: TensorSpec, weights: RowSource, importance: Importance) -> Rows:
     """A deterministic sample of a matrix's rows, (n, columns).
 
-    Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn by
-    the token's frequency in the calibration text: most of the vocabulary is rare, and the rows of rare tokens
-    are longer in embeddings.
+    Rows are spread over the matrix and read in whole heads. Where each row belongs to a token, they are drawn
+    by the token's frequency in the calibration text: most of the vocabulary is rare, and the rows of rare
+    tokens are longer in embeddings.
     """
     count, columns = spec.shape
     head_rows = count // spec.heads if spec.heads else 1

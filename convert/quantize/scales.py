@@ -13,7 +13,6 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ..tensors import Type
 from .block_codec import BlockLayout, Bytes, Floats, block_layout
 from .ggml import F16_MAX
 
@@ -35,7 +34,7 @@ def fit_scales(rows: Floats, type_: GGMLQuantizationType, importance: Floats) ->
     Returns:
         Blocks with scales and offsets, (n, row bytes); None for a type that ggml searches as quickly.
     """
-    pack, layout = _PACKERS.get(type_), block_layout(type_)
+    pack, layout = _PACKERS.get(type_.name), block_layout(type_)
     if pack is None or layout is None:
         return None
     count, columns = rows.shape
@@ -129,7 +128,7 @@ def _quantized(values: Floats, top: int) -> tuple[Floats, Bytes]:
 def _quantized_with_minimums(
     scale: Floats, offset: Floats, level: Floats, top: int
 ) -> tuple[Floats, Bytes, Floats, Bytes]:
-    """Scales and minimums quantized; the minimums correct the shift of the mean that rounding a scale causes."""
+    """Quantized scales and minimums; minimums correct the shift of the mean caused by rounding a scale."""
     d, codes = _quantized(scale, top)
     return d, codes, *_quantized(np.maximum(0, (d[:, None] * codes - scale) * level - offset), top)
 
@@ -162,7 +161,9 @@ def _pack_q4_k(type_: GGMLQuantizationType) -> _Packer:
 
 def _pack_q2_k(scale: Floats, offset: Floats, level: Floats) -> Bytes:
     d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 15)
-    return _assembled(Type.Q2_K, (0, (s | m << 4).astype(np.uint8)), (80, _float16_bytes(d, dmin)))
+    return _assembled(
+        GGMLQuantizationType.Q2_K, (0, (s | m << 4).astype(np.uint8)), (80, _float16_bytes(d, dmin))
+    )
 
 
 def _pack_iq4_xs(scale: Floats) -> Bytes:
@@ -172,15 +173,17 @@ def _pack_iq4_xs(scale: Floats) -> Bytes:
     s = (np.clip(codes, -32, 31) + 32).astype(np.uint8)
     low = (s[:, ::2] & 15 | s[:, 1::2] << 4).astype(np.uint8)
     high = (s.astype(np.uint16) >> 4 << np.arange(0, 16, 2)).sum(1).astype("<u2")
-    return _assembled(Type.IQ4_XS, (0, _float16_bytes(d[:, 0])), (2, high[:, None].view(np.uint8)), (4, low))
+    return _assembled(
+        GGMLQuantizationType.IQ4_XS, (0, _float16_bytes(d[:, 0])), (2, high[:, None].view(np.uint8)), (4, low)
+    )
 
 
-_PACKERS: dict[GGMLQuantizationType, _Packer] = {
-    Type.IQ4_NL: _pack_scale(Type.IQ4_NL),
-    Type.Q4_1: _pack_scale_and_offset(Type.Q4_1),
-    Type.Q5_1: _pack_scale_and_offset(Type.Q5_1),
-    Type.Q4_K: _pack_q4_k(Type.Q4_K),
-    Type.Q5_K: _pack_q4_k(Type.Q5_K),
-    Type.Q2_K: _pack_q2_k,
-    Type.IQ4_XS: _pack_iq4_xs,
+_PACKERS: dict[str, _Packer] = {
+    "IQ4_NL": _pack_scale(GGMLQuantizationType.IQ4_NL),
+    "Q4_1": _pack_scale_and_offset(GGMLQuantizationType.Q4_1),
+    "Q5_1": _pack_scale_and_offset(GGMLQuantizationType.Q5_1),
+    "Q4_K": _pack_q4_k(GGMLQuantizationType.Q4_K),
+    "Q5_K": _pack_q4_k(GGMLQuantizationType.Q5_K),
+    "Q2_K": _pack_q2_k,
+    "IQ4_XS": _pack_iq4_xs,
 }

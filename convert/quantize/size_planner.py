@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from ...errors import OutputError
 from ...files.progress import Progress
 from ..source.architecture import OUTPUT
-from ..tensors import ALIGNMENT, TensorPlan, TensorSpec, plan_tensor
+from ..tensors import TensorPlan, TensorSpec, padded, plan_tensor
 from .costs import REFERENCE, CostTable
 from .file_size import FileSize
 from .gptq import FeedbackCache
@@ -106,14 +106,15 @@ def plan_for_size(
         measured: whether the losses are in nats.
 
     Raises:
-        OutputError: no choice is that small, or that large; the message gives the smallest and the largest size.
+        OutputError: no choice is that small, or that large; the message gives the smallest and the largest
+            size.
     """
     vectors = {
         spec.source: plan_tensor(spec, GGMLQuantizationType.F32)
         for spec in specs.values()
         if len(spec.shape) == 1
     }
-    fixed = overhead + sum(-(-plan.nbytes // ALIGNMENT) * ALIGNMENT for plan in vectors.values())
+    fixed = overhead + sum(padded(plan.nbytes) for plan in vectors.values())
     budget = target.size.file_bytes(_weights(specs))
     _check_reachable(target, budget, fixed, _weights(specs), options)
     least, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]

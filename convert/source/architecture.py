@@ -1,12 +1,12 @@
-"""What is known of each architecture: its shapes, and its names in a checkpoint and in a GGUF.
+"""Supported architectures: sizes, tensor names and RoPE of a checkpoint, and their counterparts in a GGUF.
 
-The names and keys are llama.cpp's; the checkpoint side is Hugging Face transformers'.
+Names and configuration keys are those of Hugging Face transformers on one side and llama.cpp on the other.
 """
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,15 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from ...files.gguf_header import Field
+from ...files.gguf_header import Field, Header
+from ...files.model_shape import ModelShape, read_model_shape
 from ..tensors import TensorSpec
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
-EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the latter only where they are not tied
-MAX_LAYERS = 512  # llama.cpp's own bound
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"  # the output only if it is not tied
+ROPE_FACTORS = "rope_freqs.weight"
 
-# Module names in transformers' own order of modules, to which PEFT's TinyLoRA ties its seeds.
+# Modules in the order of transformers, which determines the seeds of PEFT's TinyLoRA.
 _BEFORE = {"model.embed_tokens": "token_embd"}
 _LAYER = {
     "self_attn.q_proj": "attn_q",
@@ -40,7 +41,7 @@ _BIASED = ("attn_q", "attn_k", "attn_v")  # in Qwen2
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3's rope scaling: long wavelengths are stretched by `factor`, short ones are kept."""
+    """RoPE scaling of Llama 3: long wavelengths are stretched by `factor`, short ones are unchanged."""
 
     factor: float
     low_freq_factor: float
@@ -49,18 +50,18 @@ class Llama3Scaling:
 
 
 @dataclass(frozen=True)
-class Architecture:
-    """The shapes and constants of one model."""
+class Architecture(ModelShape):
+    """Sizes and constants of a model.
 
-    name: str  # as in ARCHITECTURES' values
-    layers: int
-    hidden: int
-    ffn: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-    context: int
+    Attributes:
+        name: one of the values of ARCHITECTURES.
+        rms_eps: epsilon of RMSNorm.
+        rope_theta: base of the RoPE frequencies.
+        scaling: scaling of the RoPE frequencies; None for a GGUF, which stores their factors as a tensor.
+        tied: whether the token embedding is also the output matrix.
+    """
+
+    name: str
     rms_eps: float
     rope_theta: float
     scaling: Llama3Scaling | None
@@ -68,15 +69,15 @@ class Architecture:
 
     @property
     def permuted(self) -> bool:
-        """Whether q and k rows lie in another order in a GGUF: Llama's rotary layout does, Qwen2's not."""
+        """Whether a GGUF has the rows of q and k in another order; it depends on the RoPE layout."""
         return self.name == "llama"
 
 
 def from_config(config: Mapping[str, Any], where: str) -> Architecture:
-    """The architecture that a checkpoint's config.json describes.
+    """Read the architecture from a checkpoint's config.json; `where` names it in errors.
 
     Raises:
-        CheckpointError: an unsupported architecture, or a value that is missing or out of range.
+        CheckpointError: the architecture is not supported, or a value is missing or out of range.
     """
     name = _supported(config, where)
     rope = _rope(config, where)
@@ -85,28 +86,32 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
         raise CheckpointError(f"{where}: tie_word_embeddings is {tied!r}, neither true nor false")
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
-    return _checked(
-        Architecture(
-            name=name,
-            layers=_count(config, "num_hidden_layers", where),
-            hidden=hidden,
-            ffn=_count(config, "intermediate_size", where),
-            heads=heads,
-            kv_heads=_count(config, "num_key_value_heads", where, heads),
-            head_dim=_count(config, "head_dim", where, hidden // heads),
-            vocab=_count(config, "vocab_size", where),
-            context=_count(config, "max_position_embeddings", where),
-            rms_eps=_number(config, "rms_norm_eps", where),
-            rope_theta=_number({**config, **rope}, "rope_theta", where, 10000.0),
-            scaling=_scaling(rope, where),
-            tied=tied,
-        ),
-        where,
+    architecture = Architecture(
+        layers=_count(config, "num_hidden_layers", where),
+        hidden=hidden,
+        ffn=_count(config, "intermediate_size", where),
+        heads=heads,
+        kv_heads=_count(config, "num_key_value_heads", where, heads),
+        head_dim=_count(config, "head_dim", where, hidden // heads),
+        vocab=_count(config, "vocab_size", where),
+        context=_count(config, "max_position_embeddings", where),
+        name=name,
+        rms_eps=_number(config, "rms_norm_eps", where),
+        rope_theta=_number({**config, **rope}, "rope_theta", where, 10000.0),
+        scaling=_scaling(rope, where),
+        tied=tied,
     )
+    architecture.check(where, CheckpointError)
+    return architecture
 
 
-def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, where: str) -> Architecture:
-    """The architecture that a GGUF's metadata describes; its rope factors, if any, stay a tensor."""
+def from_header(header: Header) -> Architecture:
+    """Read the architecture that a GGUF's metadata describes; its rope factors, if any, stay a tensor.
+
+    Raises:
+        CheckpointError: an unsupported architecture, or a value that is missing or out of range.
+    """
+    where, metadata = str(header.path), header.metadata
     name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
     if kind != "model":
         raise CheckpointError(f"{where}: general.type is {kind!r}, not 'model'")
@@ -118,51 +123,23 @@ def from_metadata(metadata: Mapping[str, Any], tied: bool, stretched: bool, wher
             raise CheckpointError(
                 f"{where}: {key} is {_short(value)}: rope scaling of that kind is not supported"
             )
-    if stretched and "rope.freq_base" not in values:
-        raise CheckpointError(f"{where}: rope_freqs.weight without {name}.rope.freq_base")
-    heads, hidden = _count(values, "attention.head_count", where), _count(values, "embedding_length", where)
-    tokens = metadata.get("tokenizer.ggml.tokens", [])
-    if not isinstance(tokens, list):
-        raise CheckpointError(f"{where}: tokenizer.ggml.tokens is {tokens!r}, not a list")
-    head_dim = _count(values, "attention.key_length", where, hidden // heads)
-    for key in ("attention.value_length", "rope.dimension_count"):
-        if values.get(key, head_dim) != head_dim:
-            raise CheckpointError(f"{where}: {key} is {values[key]!r}, but the head dimension {head_dim}")
-    return _checked(
-        Architecture(
-            name=name,
-            layers=_count(values, "block_count", where),
-            hidden=hidden,
-            ffn=_count(values, "feed_forward_length", where),
-            heads=heads,
-            kv_heads=_count(values, "attention.head_count_kv", where, heads),
-            head_dim=head_dim,
-            vocab=len(tokens),
-            context=_count(values, "context_length", where),
-            rms_eps=_number(values, "attention.layer_norm_rms_epsilon", where),
-            rope_theta=_number(values, "rope.freq_base", where, 10000.0),
-            scaling=None,
-            tied=tied,
-        ),
-        where,
+    if ROPE_FACTORS in header.tensors and "rope.freq_base" not in values:
+        raise CheckpointError(f"{where}: {ROPE_FACTORS} without {name}.rope.freq_base")
+    return Architecture(
+        **asdict(read_model_shape(header, CheckpointError)),
+        name=name,
+        rms_eps=_number(values, "attention.layer_norm_rms_epsilon", where),
+        rope_theta=_number(values, "rope.freq_base", where, 10000.0),
+        scaling=None,
+        tied=OUTPUT not in header.tensors,
     )
 
 
 def tensor_specs(architecture: Architecture) -> dict[str, TensorSpec]:
-    """Every tensor that the model must have, by its name in a checkpoint, in transformers' order."""
+    """List the tensors of a model by their names in a checkpoint, in transformers' order."""
     a = architecture
-    q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
-    shapes = {
-        "token_embd": (a.vocab, a.hidden),
-        "output": (a.vocab, a.hidden),
-        "attn_q": (q, a.hidden),
-        "attn_k": (kv, a.hidden),
-        "attn_v": (kv, a.hidden),
-        "attn_output": (a.hidden, q),
-        "ffn_gate": (a.ffn, a.hidden),
-        "ffn_up": (a.ffn, a.hidden),
-        "ffn_down": (a.hidden, a.ffn),
-    }
+    embedding = (a.vocab, a.hidden)
+    shapes = {"token_embd": embedding, "output": embedding, **a.layer_matrices}
     permuted = {"attn_q": a.heads, "attn_k": a.kv_heads} if a.permuted else {}
 
     def spec(module: str, target: str, kind: str, part: str) -> TensorSpec:
@@ -185,7 +162,7 @@ def tensor_specs(architecture: Architecture) -> dict[str, TensorSpec]:
 
 
 def module_order(module: str) -> tuple[int, int] | None:
-    """Where a module comes in transformers' order of modules, or None if no supported model has it."""
+    """Sort key of a module in transformers' order; None if no supported model has it."""
     layer = re.fullmatch(r"model\.layers\.(\d{1,6})\.(.+)", module)
     if layer:
         return (int(layer[1]), list(_LAYER).index(layer[2])) if layer[2] in _LAYER else None
@@ -193,35 +170,35 @@ def module_order(module: str) -> tuple[int, int] | None:
 
 
 def rope_factors(architecture: Architecture) -> NDArray[np.float32] | None:
-    """How far each rotary frequency is stretched, (head_dim / 2,), or None where none is.
+    """Compute the divisor of each RoPE frequency, (head_dim / 2,); None without scaling.
 
-    Llama 3.1's rule, as in transformers' `_compute_llama3_parameters`.
+    The rule is that of Llama 3.1, `_compute_llama3_parameters` in transformers.
     """
     scaling = architecture.scaling
     if scaling is None:
         return None
     exponents = np.arange(0, architecture.head_dim, 2, dtype=np.float32) / architecture.head_dim
     wavelengths = 2 * math.pi * np.float32(architecture.rope_theta) ** exponents
-    turns = scaling.original_context / wavelengths  # whole rotations within the original context
+    rotations = scaling.original_context / wavelengths  # within the original context
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = np.clip((turns - low) / (high - low), 0, 1)
-    return np.asarray(1 / ((1 - kept) / scaling.factor + kept), dtype=np.float32)
+    smooth = np.clip((rotations - low) / (high - low), 0, 1)
+    return np.asarray(1 / ((1 - smooth) / scaling.factor + smooth), dtype=np.float32)
 
 
 def permute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """Rows of q or k, (heads * head_dim, …), from transformers' half-split order to GGUF's pairs."""
+    """Reorder rows of q or k, (heads * head_dim, …), from transformers' halves to GGUF's pairs."""
     halves = rows.reshape(heads, 2, rows.shape[0] // heads // 2, *rows.shape[1:])
     return halves.swapaxes(1, 2).reshape(rows.shape)
 
 
 def unpermute(rows: NDArray[Any], heads: int) -> NDArray[Any]:
-    """The inverse of `permute`."""
+    """Invert permute()."""
     pairs = rows.reshape(heads, rows.shape[0] // heads // 2, 2, *rows.shape[1:])
     return pairs.swapaxes(1, 2).reshape(rows.shape)
 
 
 def metadata_fields(architecture: Architecture) -> dict[str, Field]:
-    """The GGUF metadata that a loader needs to build this model."""
+    """GGUF metadata from which a loader builds the model."""
     a, u32, f32 = architecture, GGUFValueType.UINT32, GGUFValueType.FLOAT32
     values = {
         "context_length": Field(a.context, u32),
@@ -251,7 +228,7 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     if config.get("hidden_act", "silu") != "silu":
         raise CheckpointError(f"{where}: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
     if "quantization_config" in config:
-        raise CheckpointError(f"{where}: the checkpoint is quantized; give its bf16, f16 or f32 original")
+        raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
 
 
@@ -266,14 +243,14 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: float | No
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise CheckpointError(f"{where}: {key} is {_short(value)}, not a positive number")
     if not 1e-37 < value < 1e38:
-        raise CheckpointError(f"{where}: {key} is {_short(value)}, which no float32 holds")
+        raise CheckpointError(f"{where}: {key} is {_short(value)}, which is outside the range of float32")
     return value
 
 
 def _count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = _number(values, key, where, default)
     if not isinstance(value, int) or value > 1 << 24:
-        raise CheckpointError(f"{where}: {key} is {value!r}, not a count up to {1 << 24}")
+        raise CheckpointError(f"{where}: {key} is {value!r}, not an integer up to {1 << 24}")
     return value
 
 
@@ -282,7 +259,7 @@ def _short(value: Any) -> str:
 
 
 def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
-    """The settings of the rotary embedding, under the newer name or the older."""
+    """Find the RoPE settings, which transformers 5 calls `rope_parameters`."""
     for key in ("rope_parameters", "rope_scaling"):
         value = config.get(key) or {}
         if not isinstance(value, Mapping):
@@ -294,7 +271,7 @@ def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
 
 def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
     if _number(rope, "partial_rotary_factor", where, 1.0) != 1:
-        raise CheckpointError(f"{where}: partial_rotary_factor is not 1, which is not supported")
+        raise CheckpointError(f"{where}: only a partial_rotary_factor of 1 is supported")
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
@@ -312,14 +289,3 @@ def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
             f"is not above low_freq_factor {scaling.low_freq_factor}"
         )
     return scaling
-
-
-def _checked(architecture: Architecture, where: str) -> Architecture:
-    a = architecture
-    if a.layers > MAX_LAYERS:
-        raise CheckpointError(f"{where}: {a.layers} layers; at most {MAX_LAYERS} are supported")
-    if a.heads % a.kv_heads:
-        raise CheckpointError(f"{where}: {a.heads} heads do not divide among {a.kv_heads} key-value heads")
-    if a.head_dim % 2:
-        raise CheckpointError(f"{where}: the head dimension {a.head_dim} is odd")
-    return architecture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...convert.adapter.basis import TARGETS, Basis
+from ...convert.adapter.basis import TARGET_MODULES, Basis
 from .recipe import Recipe
 
 
@@ -23,7 +23,7 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
     """
     from peft import LoraConfig, TinyLoraConfig, get_peft_model
 
-    shared = {"task_type": "CAUSAL_LM", "target_modules": list(TARGETS), "r": recipe.rank}
+    shared = {"task_type": "CAUSAL_LM", "target_modules": list(TARGET_MODULES), "r": recipe.rank}
     if recipe.kind == "lora":
         return get_peft_model(model, LoraConfig(lora_alpha=recipe.alpha, bias="none", **shared))
     config = TinyLoraConfig(

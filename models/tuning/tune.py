@@ -16,8 +16,8 @@ import numpy as np
 
 from ...convert.adapter.basis import Basis
 from ...convert.adapter.candidate_lora import CandidateLora
-from ...convert.adapter.short_code import as_bfloat16
-from ...convert.adapter.tinylora_folder import write_folder
+from ...convert.adapter.short_code import round_to_bfloat16
+from ...convert.adapter.tinylora_folder import write_tinylora_folder
 from ...convert.source.checkpoint import open_checkpoint
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
@@ -250,7 +250,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
         best = _rounded(search.best)
         before = heldout.right(judge.right, np.zeros(settings.numbers), data.held_out)
         after = heldout.right(judge.right, best.numbers, data.held_out)
-    write_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
+    write_tinylora_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
     return TuneResult(
         best=best,
         sigma=settings.sigma,
@@ -265,7 +265,7 @@ def tune(  # noqa: PLR0913 - each is a thing of its own
 
 
 def _rounded(best: Best) -> Best:
-    return replace(best, numbers=as_bfloat16(best.numbers.astype(np.float32)).astype(np.float64))
+    return replace(best, numbers=round_to_bfloat16(best.numbers.astype(np.float32)).astype(np.float64))
 
 
 def _told(
@@ -276,7 +276,7 @@ def _told(
     digest = hashlib.sha256(repr(rows).encode()).hexdigest()
     return {
         "model": file_sha256(model),
-        "basis": basis.id,
+        "basis": basis.origin.id,
         "rows": digest,
         "questions": data.questions,
         **{key: value for key, value in settings.items() if key != "generations"},  # it may be made longer

@@ -1,1 +1,1 @@
-"""Files of questions answered in batches whose results are reproducible."""
+"""Batch inference over a file of questions, with reproducible answers."""

@@ -1,4 +1,4 @@
-"""A file of questions, and the file of their answers: in the same order, whatever breaks off in between."""
+"""Batch inference: a JSON lines file of questions to a file of answers in the same order, resumable."""
 
 import hashlib
 import json
@@ -15,11 +15,14 @@ from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
+from ...files.output import check_target
 from ...files.progress import Progress, no_progress
-from .reproducible_batches import AnswerBatches, BatchJob, BatchResult, split_into_batches
+from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
 
-_RUN = "batch"  # the word for a run in the journal
-_SHOWN = 60  # characters of a value that is not what it should be
+_RUN = "batch"  # what the journal calls a run
+_SHOWN = 60  # characters of a value quoted in an error
+
+Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +30,10 @@ class BatchQuestion:
     """A line of the file of questions.
 
     Attributes:
-        line: its number, from 1.
-        question: what is asked; empty where the line is bad.
-        id: what its owner calls it; None if nothing.
-        error: what is wrong with the line; None if nothing is.
+        line: line number, from 1.
+        question: the question; empty if the line is invalid.
+        id: the caller's identifier, returned with the answer.
+        error: why the line is invalid; None if it is valid.
     """
 
     line: int
@@ -41,17 +44,17 @@ class BatchQuestion:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What a batch came to.
+    """Report of a run.
 
     Attributes:
-        output: the file of answers.
-        rows: its lines.
-        answered: rows that have an answer.
-        without_value: of these, those in whose answer no number was found.
-        bad: what is wrong with the other rows, each as "FILE: line N: what".
-        earlier: rows that an earlier run had answered before it was broken off.
-        tokens: written now.
-        seconds: this run took.
+        output: file of answers.
+        rows: lines of the output.
+        answered: rows with an answer.
+        without_value: answered rows in whose answer no number was found.
+        bad: errors of the other rows, each as "FILE: line N: reason".
+        earlier: rows that earlier, interrupted runs had answered.
+        tokens: completion tokens of this run.
+        seconds: wall time of this run.
     """
 
     output: str
@@ -65,176 +68,165 @@ class BatchReport:
 
     @property
     def questions_an_hour(self) -> float:
-        """How many this run answered, by its own time."""
+        """Throughput of this run."""
         return 3600 * (self.answered - self.earlier) / self.seconds
 
 
-def answer_file(  # noqa: PLR0913 - the files of a batch, each by its name
+def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     questions: Path,
     job: BatchJob,
     output: Path,
     *,
     skip_bad: bool = False,
-    ask: AnswerBatches = BatchJob.ask,
+    executor: BatchExecutor = BatchJob.run,
     progress: Progress = no_progress,
 ) -> BatchReport:
     """Answer a file of questions.
 
-    Each answer is appended to a file beside the output as it ends, so that a run that was broken off goes on
-    where it was. When all are there, the output is written, in the order of the questions.
+    Each answer is appended to OUTPUT.part when it is finished, from which an interrupted run resumes. The
+    output is written when all rows are done.
 
     Args:
-        questions: JSON lines, each with `question` and, if its owner wants it back, `id`.
-        job: who is asked, and how.
-        output: the file of answers, which is not there yet.
-        skip_bad: whether a line that is no question, or one that cannot be asked, is only told of.
-        ask: what has a job's waves of questions answered; by default this machine.
-        progress: called with the rows that are done and how many there are.
+        questions: JSON lines with `question` and an optional `id`.
+        job: model and settings.
+        output: file of answers, which must not exist.
+        skip_bad: whether invalid lines, and questions that cannot be asked, are reported instead of raised.
+        executor: runs the batches; by default on this machine.
+        progress: called with the rows done and all rows.
 
     Raises:
-        RequestError: the file cannot be read, or holds no question; a bad line, unless they are skipped; or
-            the file beside the output is of another batch.
-        OutputError: the output is there already, or cannot be written.
-        ThirteenError: whatever is wrong with the model or its adapter, or the computation failed.
+        RequestError: the file cannot be read or has no question, a line is invalid and `skip_bad` is off, or
+            OUTPUT.part belongs to another batch.
+        OutputError: the output exists or cannot be written.
+        ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
     began = perf_counter()
     _check_output(output)
     data = read_bounded(questions, MAX_BYTES)
-    rows = _read(questions, data, skip_bad)
+    rows = _parse_questions(questions, data, skip_bad)
     part = output.with_name(f"{output.name}.part")
     with Journal(part, _identity(data, job), _RUN) as journal:
-        known = _known(journal, len(rows))
-        earlier, tokens = sum("error" not in record for record in known.values()), 0
-        progress(len(known), len(rows))
-        with closing(_missing(rows, known, job, ask)) as missing:
-            for number, record in missing:
+        saved, new = _saved_records(journal, len(rows)), dict[int, Record]()
+        progress(len(saved), len(rows))
+        with closing(_new_records(rows, saved, job, executor)) as records:
+            for number, record in records:
                 if not skip_bad and "error" in record:
                     raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
                 journal.record({"number": number, **record})
-                known[number] = record
-                tokens += record.get("usage", {}).get("completion_tokens", 0)
-                progress(len(known), len(rows))
-        records = [known[number] for number in range(len(rows))]
-        _write(output, records)
+                new[number] = record
+                progress(len(saved) + len(new), len(rows))
+        _write(output, saved | new)
         with suppress(OSError):
             part.unlink()
-    return _report(questions, output, records, earlier, tokens, perf_counter() - began)
+    return _report(questions, output, saved, new, perf_counter() - began)
 
 
 def _check_output(output: Path) -> None:
     if output.exists():
-        raise OutputError(f"{output}: is there already: remove it, or choose another name")
-    if not output.absolute().parent.is_dir():
-        raise OutputError(f"{output}: the folder {output.absolute().parent} does not exist")
+        raise OutputError(f"{output}: already exists: remove it or choose another name")
+    check_target(output)
 
 
-def _read(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
+def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
     rows = []
     for number, line in numbered_lines(data):
+        where = f"{path}: line {number}"
         try:
-            rows.append(_row(number, line, f"{path}: line {number}"))
+            rows.append(_parse_question(number, line, where))
         except RequestError as error:
             if not skip_bad:
                 raise
-            rows.append(
-                BatchQuestion(number, error=str(error).removeprefix(f"{path}: line {number}").lstrip(": "))
-            )
+            rows.append(BatchQuestion(number, error=str(error).removeprefix(where).lstrip(": ")))
     if all(row.error for row in rows):
-        raise RequestError(f"{path}: holds no question" + (f": {rows[0].error}" if rows else ""))
+        raise RequestError(f"{path}: has no question" + (f": {rows[0].error}" if rows else ""))
     return rows
 
 
-def _row(number: int, line: bytes, where: str) -> BatchQuestion:
+def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
     value = json_object(line, where)
-    question, own = value.get("question"), value.get("id")
+    question, id_ = value.get("question"), value.get("id")
     if not isinstance(question, str) or not question.strip():
-        raise RequestError(
-            f"{where}: 'question' must be a text that is not empty, not {question!r:.{_SHOWN}}"
-        )
-    if own is not None and (isinstance(own, bool) or not isinstance(own, str | int)):
-        raise RequestError(f"{where}: 'id' must be a text or a whole number, not {own!r:.{_SHOWN}}")
+        raise RequestError(f"{where}: 'question' must be a non-empty string, not {question!r:.{_SHOWN}}")
+    if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
+        raise RequestError(f"{where}: 'id' must be a string or an integer, not {id_!r:.{_SHOWN}}")
     try:
-        f"{question}{own}".encode()
+        f"{question}{id_}".encode()
     except UnicodeEncodeError:
-        raise RequestError(f"{where}: half of a surrogate pair, which is no character") from None
-    return BatchQuestion(number, question, own)
+        raise RequestError(f"{where}: has a lone surrogate, which is not a character") from None
+    return BatchQuestion(number, question, id_)
 
 
 def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
-    """All that the answers depend on."""
+    """Return everything that the answers depend on."""
     return {
         "questions_sha256": hashlib.sha256(data).hexdigest(),
-        "system": job.terms.system,
+        "system": job.settings.system,
         **job.identity,
         "thirteen": version("thirteen"),
         "llama_cpp_python": version("llama-cpp-python"),
     }
 
 
-def _known(journal: Journal, rows: int) -> dict[int, dict[str, Any]]:
-    """The records that there are, by the numbers of their rows."""
-    known = {}
+def _saved_records(journal: Journal, rows: int) -> dict[int, Record]:
+    """Return the journal's records by row number."""
+    saved = {}
     for line, entry in enumerate(journal.entries, 2):
         number = entry.pop("number", None)
-        if type(number) is not int or not 0 <= number < rows or number in known:
-            raise RequestError(f"{journal.path}: line {line}: not the record of a row, or its second")
-        known[number] = entry
-    return known
+        if type(number) is not int or not 0 <= number < rows or number in saved:
+            raise RequestError(f"{journal.path}: line {line}: unknown or repeated row {number!r:.{_SHOWN}}")
+        saved[number] = entry
+    return saved
 
 
-def _missing(
-    rows: Sequence[BatchQuestion], known: Mapping[int, Any], job: BatchJob, ask: AnswerBatches
-) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """The records of the rows that have none, with the rows' numbers.
+def _new_records(
+    rows: Sequence[BatchQuestion], saved: Mapping[int, Record], job: BatchJob, executor: BatchExecutor
+) -> Generator[tuple[int, Record], None, None]:
+    """Answer the rows without a saved record.
 
-    Of a wave that was broken off all is asked, so that its company is the same; what is known stays.
+    A batch that was interrupted runs again as a whole, because its answers depend on each other's company.
+    Its saved records stay.
+
+    Yields:
+        Row number and record.
     """
-    have = set(known)
-    asked_for = []
     for number, row in enumerate(rows):
-        if row.error is None:
-            asked_for.append(number)
-        elif number not in have:
-            yield number, {**_told(row), "error": row.error}
-    waves = split_into_batches({number: rows[number].question for number in asked_for}, job.terms.wave)
-    with closing(ask(job, (wave for wave in waves if not have.issuperset(wave)))) as answers:
-        for asked in answers:
-            if asked.failed:
-                raise ModelFileError(f"{job.model}: {asked.error}")
-            if asked.number not in have:
-                yield asked.number, {**_told(rows[asked.number]), **_result(asked)}
+        if row.error is not None and number not in saved:
+            yield number, {**_row_fields(row), "error": row.error}
+    questions = {number: row.question for number, row in enumerate(rows) if row.error is None}
+    batches = split_into_batches(questions, job.settings.batch_size)
+    with closing(executor(job, (batch for batch in batches if not saved.keys() >= batch.keys()))) as results:
+        for result in results:
+            if result.failed:
+                raise ModelFileError(f"{job.model}: {result.error}")
+            if result.number not in saved:
+                yield result.number, {**_row_fields(rows[result.number]), **_result_fields(result)}
 
 
-def _told(row: BatchQuestion) -> dict[str, Any]:
-    """What a record says of its row."""
-    own = {} if row.id is None else {"id": row.id}
-    return {"line": row.line, **own, **({"question": row.question} if row.question else {})}
+def _row_fields(row: BatchQuestion) -> Record:
+    fields = {"line": row.line, "id": row.id, "question": row.question or None}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _result(asked: BatchResult) -> dict[str, Any]:
-    """What a record says of its answer; the time it took is left out, since it is never the same."""
-    if asked.taken is None:
-        return {"error": asked.error}
-    answer = asdict(asked.taken)
-    del answer["timings"]
-    return answer
+def _result_fields(result: BatchResult) -> Record:
+    """Return a result's fields, without timings: they would differ in every run."""
+    if result.answer is None:
+        return {"error": result.error}
+    fields = asdict(result.answer)
+    del fields["timings"]
+    return fields
 
 
-def _write(output: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Write the answers; the file appears whole or not at all."""
-    lines = (json.dumps(record, ensure_ascii=False, default=str) for record in records)
+def _write(output: Path, records: Mapping[int, Record]) -> None:
+    """Write the records in the order of the rows."""
     with atomic_write(output) as file:
-        file.writelines(f"{line}\n".encode() for line in lines)
+        for _, record in sorted(records.items()):
+            file.write(f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode())
 
 
-def _report(  # noqa: PLR0913, PLR0917 - what a run counted
-    questions: Path,
-    output: Path,
-    records: Sequence[Mapping[str, Any]],
-    earlier: int,
-    tokens: int,
-    seconds: float,
+def _report(
+    questions: Path, output: Path, saved: Mapping[int, Record], new: Mapping[int, Record], seconds: float
 ) -> BatchReport:
+    records = [record for _, record in sorted({**saved, **new}.items())]
     bad = tuple(f"{questions}: line {r['line']}: {r['error']}" for r in records if "error" in r)
     return BatchReport(
         output=str(output),
@@ -242,7 +234,7 @@ def _report(  # noqa: PLR0913, PLR0917 - what a run counted
         answered=len(records) - len(bad),
         without_value=sum("error" not in record and record["value"] is None for record in records),
         bad=bad,
-        earlier=earlier,
-        tokens=tokens,
+        earlier=sum("error" not in record for record in saved.values()),
+        tokens=sum(record["usage"]["completion_tokens"] for record in new.values() if "error" not in record),
         seconds=seconds,
     )

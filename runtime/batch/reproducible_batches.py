@@ -1,8 +1,8 @@
-"""Questions asked together, in waves whose answers do not depend on what was computed before.
+"""Batches of questions whose answers do not depend on what the engine computed before.
 
-What is computed together shows in the last bits of all of it, and those can decide a token. So questions are
-asked in waves of an agreed size, each begun when the last one has ended, with the same in the engine: then a
-run that was broken off, or spread over many engines, has the answers of one that was not.
+Rounding depends on which tokens are computed together, and the last bits can decide a token. So questions are
+answered in batches of fixed size. Each starts when the previous one has ended, with the same prefix cache. A
+run that was interrupted or spread over several engines then gives the same answers as any other.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -18,29 +18,29 @@ from ...files.hashing import file_sha256
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle
-from ..engine.majority_vote import check_votes, mean_logprob, winner
-from ..engine.prefix_cache import LENGTH_MIN, common_length
+from ..engine.majority_vote import check_votes, mean_logprob, select_winner
+from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..profile import PROFILES
 from ..request import Request, Sampling, check_integer
 
 PROFILE = "server"
-_TOGETHER = 40  # requests of a wave: five times what runs at once, so that few slots are idle at its end
-_PROBES = ("1", "A")  # questions that have nothing in common, so that what their prompts share is no question
+_BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
+_PROBES = ("1", "A")  # questions without a common prefix: their prompts share only the template's tokens
 
 
-QuestionBatch = Mapping[int, str]  # questions by their numbers
+QuestionBatch = Mapping[int, str]  # question number -> question
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """How questions are put: what is the same for all of a run.
+    """Settings of all questions of a run.
 
     Attributes:
-        system: what to tell the model beforehand.
-        votes: answers to each question; of several, the value that most give is taken.
-        sampling: how tokens are chosen; several answers are never greedy, but at a temperature of 0.7.
-        calculator: whether sums in answers get their exact results.
-        max_tokens: the most tokens of an answer.
+        system: system prompt.
+        votes: answers per question; the majority vote selects one of several.
+        sampling: sampling parameters. With several votes, greedy ones become temperature 0.7.
+        calculator: whether arithmetic in answers is completed with its exact result.
+        max_tokens: maximum tokens of an answer.
     """
 
     system: str | None = None
@@ -53,196 +53,194 @@ class GenerationSettings:
         check_integer("max_tokens", self.max_tokens, 1)
         check_votes(self.votes)
         if self.votes > 1:
-            object.__setattr__(self, "sampling", self.sampling.varied)
+            object.__setattr__(self, "sampling", self.sampling.stochastic)
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Texts that end an answer."""
+        """Stop strings."""
         return ()
 
     @property
-    def wave(self) -> int:
-        """How many questions are asked together."""
-        return max(_TOGETHER // self.votes, 1)
+    def batch_size(self) -> int:
+        """Questions per batch."""
+        return max(_BATCH_REQUESTS // self.votes, 1)
 
-    def prompt_of(self, engine: Engine, question: str) -> tuple[int, ...]:
-        """The tokens that ask a question.
+    def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
+        """Encode the prompt of a question.
 
         Raises:
-            RequestError: it is empty, or the template does not take it.
+            RequestError: the question is empty, or the chat template rejects it.
         """
         return engine.request(question, system=self.system).tokens
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a question.
+    """Result of one question.
 
     Attributes:
-        number: the question's.
-        answers: all that were given, in the order of their seeds; none after an error.
-        taken: the only one of them, or the one of the value that most give.
-        error: what went wrong; None if nothing did.
-        failed: whether that was the computation, and not the question.
+        number: number of the question.
+        samples: all answers, in the order of their seeds; empty after an error.
+        answer: the only sample, or the one that the majority vote selects; None after an error.
+        error: what went wrong; None without an error.
+        failed: whether the computation failed; otherwise an error is the question's.
     """
 
     number: int
-    answers: tuple[Answer, ...] = ()
-    taken: Answer | None = None
+    samples: tuple[Answer, ...] = ()
+    answer: Answer | None = None
     error: str | None = None
     failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """Who is asked, and how.
+    """Model and settings of a run.
 
     Attributes:
         model: a GGUF file.
-        adapter: a LoRA in a GGUF file, applied at run time; None if nothing is.
-        terms: how questions are put.
-        threads: that compute.
+        adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
+        settings: generation settings.
+        threads: compute threads.
     """
 
     model: Path
     adapter: Path | None
-    terms: GenerationSettings
+    settings: GenerationSettings
     threads: int
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The model, and its adapter if there is one."""
+        """The model, and the adapter if there is one."""
         return (self.model,) if self.adapter is None else (self.model, self.adapter)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that the answers depend on, one value of JSON a key: the files are hashed for it."""
-        profile = PROFILES[PROFILE]
+        """Everything that the answers depend on, as JSON values. Hashes the files."""
+        profile, settings = PROFILES[PROFILE], self.settings
         return {
             "model_sha256": file_sha256(self.model),
             "adapter_sha256": None if self.adapter is None else file_sha256(self.adapter),
-            "votes": self.terms.votes,
-            **asdict(self.terms.sampling),
-            "calculator": self.terms.calculator,
-            "max_tokens": self.terms.max_tokens,
+            "votes": settings.votes,
+            **asdict(settings.sampling),
+            "calculator": settings.calculator,
+            "max_tokens": settings.max_tokens,
             "threads": self.threads,
             **{
                 name: getattr(profile, name)
                 for name in ("context", "slots", "batch", "kv", "repack", "lookup")
             },
-            "wave": self.terms.wave,
+            "wave": settings.batch_size,
         }
 
-    def ask(self, waves: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
-        """Ask on this machine.
+    def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
+        """Answer batches with one engine on this machine, which is not loaded if there are none.
 
         Yields:
-            What became of each question, as they end.
+            The result of each question as it finishes.
 
         Raises:
-            ThirteenError: as Engine does; nothing is loaded where there are no waves.
+            ThirteenError: as Engine() does.
         """
-        waves = iter(waves)
-        for first in waves:
-            with self.engine() as engine:
-                asker = BatchRunner(engine, self.terms)
-                for wave in chain([first], waves):
-                    yield from asker.ask(wave)
+        batches = iter(batches)
+        for first in batches:
+            with self.load_engine() as engine:
+                runner = BatchRunner(engine, self.settings)
+                for batch in chain([first], batches):
+                    yield from runner.run(batch)
 
-    def engine(self) -> Engine:
-        """Load an engine that takes such waves; see Engine.
+    def load_engine(self) -> Engine:
+        """Load an engine whose queue takes a whole batch.
 
         Raises:
-            ThirteenError: as Engine does.
+            ThirteenError: as Engine() does.
         """
-        queue = self.terms.wave * self.terms.votes
+        queue = self.settings.batch_size * self.settings.votes
         return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
 
 
-AnswerBatches = Callable[
-    [BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]
-]  # what has waves answered: BatchJob.ask, or Crew.ask
+# Answers the batches of a job: BatchJob.run, or RayWorkers.run.
+BatchExecutor = Callable[[BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]]
 
 
 def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[QuestionBatch]:
-    """Some questions in waves of a size, in their order."""
-    numbered = iter(questions.items())
-    while wave := dict(islice(numbered, size)):
-        yield wave
+    """Split questions into batches of `size`, in their order."""
+    remaining = iter(questions.items())
+    while batch := dict(islice(remaining, size)):
+        yield batch
 
 
 class BatchRunner:
-    """One engine's answers, wave by wave."""
+    """Answers batches with one engine."""
 
-    def __init__(self, engine: Engine, terms: GenerationSettings) -> None:
-        """Read what the prompts of all questions share: once, alone, and before the first wave.
+    def __init__(self, engine: Engine, settings: GenerationSettings) -> None:
+        """Prefill the prefix that all prompts share: once, alone, and before the first batch.
 
         Args:
-            engine: of `BatchJob.engine()`.
-            terms: how the questions are put.
+            engine: from BatchJob.load_engine().
+            settings: generation settings.
         """
-        self._engine, self._terms = engine, terms
-        one, other = (terms.prompt_of(engine, probe) for probe in _PROBES)
-        shared = one[: min(common_length(one, other), engine.context)]
-        self._shared = shared if len(shared) > LENGTH_MIN else ()
-        if self._shared:
-            engine.submit(Request(shared, max_tokens=1)).wait()
+        self._engine, self._settings = engine, settings
+        one, other = (settings.prompt_tokens(engine, probe) for probe in _PROBES)
+        prefix = one[: min(common_length(one, other), engine.context)]
+        self._prefix = prefix if len(prefix) > PREFIX_TOKENS_MIN else ()
+        if self._prefix:
+            engine.submit(Request(prefix, max_tokens=1)).wait()
 
-    def ask(self, wave: QuestionBatch) -> Iterator[BatchResult]:
-        """Ask the questions of a wave, by their numbers.
+    def run(self, batch: QuestionBatch) -> Iterator[BatchResult]:
+        """Answer a batch.
 
         Yields:
-            What became of each, as they end.
+            The result of each question as it finishes.
         """
-        self._engine.forget(but=self._shared)
+        self._engine.clear_prefix_cache(keep=self._prefix)
         requests: dict[int, list[Request]] = {}
-        for number, question in wave.items():
+        for number, question in batch.items():
             try:
-                requests[number] = self._requests(question)
+                requests[number] = self._sample_requests(question)
             except RequestError as error:
                 yield BatchResult(number, error=str(error))
-        handles = iter(self._engine.submit_all([r for some in requests.values() for r in some], wait=True))
-        asked = {number: [next(handles) for _ in some] for number, some in requests.items()}
-        ended: SimpleQueue[int] = SimpleQueue()
-        for number, some in asked.items():
-            for handle in some:
-                handle.when_done(partial(_put, ended, number))
-        missing = {number: len(some) for number, some in asked.items()}
-        while missing:
-            missing[number := ended.get()] -= 1
-            if not missing[number]:
-                del missing[number]
-                yield _asked(number, asked[number])
+        submitted = iter(self._engine.submit_all(list(chain.from_iterable(requests.values())), wait=True))
+        handles = {number: list(islice(submitted, len(samples))) for number, samples in requests.items()}
+        finished: SimpleQueue[int] = SimpleQueue()
+        for number, samples in handles.items():
+            for handle in samples:
+                handle.add_done_callback(partial(_put, finished, number))
+        unfinished = {number: len(samples) for number, samples in handles.items()}
+        while unfinished:
+            unfinished[number := finished.get()] -= 1
+            if not unfinished[number]:
+                del unfinished[number]
+                yield _result(number, handles[number])
 
-    def _requests(self, question: str) -> list[Request]:
-        terms = self._terms
-        tokens = terms.prompt_of(self._engine, question)
+    def _sample_requests(self, question: str) -> list[Request]:
+        settings = self._settings
+        tokens = settings.prompt_tokens(self._engine, question)
         requests = [
             Request(
                 tokens,
-                terms.max_tokens,
+                settings.max_tokens,
                 sampling,
-                stop=terms.stop,
-                calculator=terms.calculator,
-                logprobs=None if terms.votes == 1 else 0,
+                stop=settings.stop,
+                calculator=settings.calculator,
+                logprobs=None if settings.votes == 1 else 0,
             )
-            for sampling in terms.sampling.seeded(terms.votes)
+            for sampling in settings.sampling.with_seeds(settings.votes)
         ]
-        self._engine.check(requests[0])  # the others differ in their seeds
+        self._engine.check_request(requests[0])  # the others differ in their seeds only
         return requests
 
 
-def _put(ended: SimpleQueue[int], number: int, _: Handle) -> None:
-    ended.put(number)
+def _put(finished: SimpleQueue[int], number: int, _: Handle) -> None:
+    finished.put(number)
 
 
-def _asked(number: int, handles: Sequence[Handle]) -> BatchResult:
+def _result(number: int, handles: Sequence[Handle]) -> BatchResult:
     try:
-        answers = tuple(handle.answer() for handle in handles)
+        samples = tuple(handle.answer() for handle in handles)
     except ModelFileError as error:
         return BatchResult(number, error=str(error), failed=True)
-    if len(answers) == 1:
-        return BatchResult(number, answers, answers[0])
-    return BatchResult(
-        number, answers, winner([(handle.answer(), mean_logprob(handle)) for handle in handles], len(answers))
-    )
+    if len(samples) == 1:
+        return BatchResult(number, samples, samples[0])
+    scored = list(zip(samples, map(mean_logprob, handles), strict=True))
+    return BatchResult(number, samples, select_winner(scored, len(samples)))

@@ -1,1 +1,1 @@
-"""Activation statistics and sensitivities, from which the importance matrix is made."""
+"""Calibration: activation statistics and sensitivities for the importance matrix."""

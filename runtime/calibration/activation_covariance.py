@@ -1,8 +1,8 @@
-"""How the inputs of each weight matrix vary together: in full among neighbours, by a sketch over all columns.
+"""Covariance of each weight matrix's inputs: exact blocks of neighbouring columns, and a low-rank sketch.
 
-All of it would take 268 MB for each of Llama 3.2 1B's widest matrices. So the covariance is kept in blocks of
-neighbouring columns, and what couples the blocks as a matrix of low rank: a Nyström approximation from one
-pass over the tokens (Tropp, Yurtsever, Udell, Cevher 2017, arXiv 1706.05736, algorithm 3).
+The full covariance would take 268 MB for each of the widest matrices of Llama 3.2 1B. So blocks on its
+diagonal are stored in full. A Nyström approximation of low rank, made in one pass over the tokens, covers all
+columns (Tropp, Yurtsever, Udell, Cevher 2017, arXiv 1706.05736, algorithm 3).
 """
 
 from functools import cache
@@ -14,21 +14,21 @@ from ..llama.eval_callback import MatMul
 
 Array = NDArray[np.float32]
 
-WIDTH = 640  # the widest block of columns whose covariance is kept in full
-RANK = 64  # of the sketch that is kept
-PROBES = 96  # random vectors that it is made from; some more than it has columns, for accuracy
+WIDTH_MAX = 640  # columns of a block
+RANK = 64  # of the sketch
+PROBES = 96  # random vectors; more than RANK, for accuracy
 _SEED = 13
-_GIVEN_THE_SAME = (".attn_k.weight", ".attn_v.weight", ".ffn_up.weight")  # as attn_q and ffn_gate
+_SHARED_INPUTS = (".attn_k.weight", ".attn_v.weight", ".ffn_up.weight")  # those of attn_q and ffn_gate
 
 
 class CovarianceTap:
-    """A tap that sums up the products of inputs, over all tokens, of each layer.
+    """MatMulTap that sums x xᵀ over the input vectors x of each weight, normalized to length 1.
 
-    Every token counts alike: its inputs are divided by their length. Else a few tokens, such as the first of
-    a text, whose activations are hundreds of times larger, would be all that is seen.
+    Without the normalization a few tokens would dominate, such as the first of a text, whose activations are
+    hundreds of times larger.
 
     Attributes:
-        counts: by weight, the tokens so far.
+        counts: weight name -> tokens so far.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,10 @@ class CovarianceTap:
         self._blocks: dict[str, Array] = {}  # (blocks, width, width)
         self._probed: dict[str, Array] = {}  # (columns, PROBES)
 
-    def __call__(self, product: MatMul) -> None:
-        """Add a product's, unless another weight was given the same."""
-        name, inputs = product.weight, product.inputs  # (tokens, columns)
-        if name.endswith(_GIVEN_THE_SAME):
+    def __call__(self, matmul: MatMul) -> None:
+        """Add the inputs of a product, unless another weight has the same inputs."""
+        name, inputs = matmul.weight, matmul.inputs  # (tokens, columns)
+        if name.endswith(_SHARED_INPUTS):
             return
         columns = inputs.shape[1]
         width, probes = block_width(columns), _probes(columns)
@@ -51,7 +51,7 @@ class CovarianceTap:
         length = np.linalg.norm(inputs, axis=1, keepdims=True)
         unit = np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
         for block in range(columns // width):
-            # A contiguous block at a time: only so does numpy hand the product to BLAS.
+            # numpy calls BLAS for contiguous arrays only.
             part = np.ascontiguousarray(unit[:, block * width : (block + 1) * width])
             self._blocks[name][block] += part.T @ part
         if name in self._probed:
@@ -59,40 +59,47 @@ class CovarianceTap:
         self.counts[name] += len(inputs)
 
     def blocks(self) -> dict[str, Array]:
-        """The means over the tokens, (blocks, width, width) by weight; all blocks' traces together are 1."""
+        """Return the mean blocks, weight name -> (blocks, width, width); their traces sum to 1."""
         return {name: sums / np.float32(self.counts[name]) for name, sums in self._blocks.items()}
 
     def sketches(self) -> dict[str, Array]:
-        """By weight L, (columns, rank): L @ L.T is the mean over the tokens, as nearly as its rank allows.
+        """Return low-rank factors of the covariance, weight name -> L (columns, rank); see nystrom_factor().
 
-        There is none where one block has all columns.
+        A weight whose columns fit in one block has none.
         """
-        return {name: nystrom(sums / np.float32(self.counts[name])) for name, sums in self._probed.items()}
+        means = {name: sums / np.float32(self.counts[name]) for name, sums in self._probed.items()}
+        return {name: nystrom_factor(probed) for name, probed in means.items()}
 
 
-def nystrom(probed: Array) -> Array:
-    """A square root of a covariance, from its product with `_probes`, (columns, probes).
+def nystrom_factor(probed: Array) -> Array:
+    """Factor the Nyström approximation of a covariance.
+
+    Args:
+        probed: product of the covariance and `_probes`, (columns, probes).
 
     Returns:
-        L, (columns, rank), rank at most RANK: L @ L.T is never more than the covariance in any direction.
+        L (columns, rank), rank at most RANK. L @ L.T exceeds the covariance in no direction.
     """
     probes, probed = _probes(len(probed)).astype(np.float64), probed.astype(np.float64)
-    shift = np.finfo(np.float32).eps * np.linalg.norm(probed)  # so that the core is surely positive
+    shift = np.finfo(np.float32).eps * np.linalg.norm(probed)  # makes the core positive definite
     shifted = probed + shift * probes
     core = probes.T @ shifted
     values, vectors = np.linalg.eigh((core + core.T) / 2)
     inverse_root = vectors / np.sqrt(np.maximum(values, shift * np.finfo(np.float64).eps))
     left, singular, _ = np.linalg.svd(shifted @ inverse_root, full_matrices=False)
     root = np.sqrt(np.maximum(singular**2 - shift, 0))[:RANK]
-    low: Array = (left[:, : len(root)] * root).astype(np.float32)
-    return low
+    factor: Array = (left[:, : len(root)] * root).astype(np.float32)
+    return factor
 
 
 def block_width(columns: int) -> int:
-    """The widest block, at most WIDTH, that divides `columns`; if it can be, of whole blocks of any type."""
+    """Return the largest divisor of `columns` up to WIDTH_MAX that quantization blocks divide.
+
+    It is a multiple of 256 if `columns` is, else of 32 if `columns` is.
+    """
     for unit in (256, 32, 1):
         if columns % unit == 0:
-            return max(width for width in range(unit, WIDTH + 1, unit) if columns % width == 0)
+            return max(width for width in range(unit, WIDTH_MAX + 1, unit) if columns % width == 0)
     raise AssertionError(columns)
 
 

@@ -1,4 +1,4 @@
-"""Texts to run a model over, as JSON lines: plain ones, and questions with their solutions."""
+"""Calibration and evaluation text from JSON lines: plain passages, and questions with solutions."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,47 +6,48 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.json_lines import read_json_lines
-from ..engine.chat_template import PromptEncoder
+from ..engine.prompt_encoder import PromptEncoder
 from ..llama.model import Model
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text; with a question, the solution that is to follow it."""
+    """A text, or a question with its solution as the text."""
 
     text: str
     question: str | None = None
 
 
 def read_passages(path: Path) -> list[Passage]:
-    """Read a file of one JSON object a line: {"text": …}, or {"question": …, "solution" or "answer": …}.
+    """Read one JSON object per line: {"text": …}, or {"question": …, "solution" or "answer": …}.
 
     Returns:
-        At least one passage; those without text are left out.
+        At least one passage. Passages with blank text are left out.
 
     Raises:
-        RequestError: the file cannot be read, is too large or holds no text, or a line is something else.
+        RequestError: the file cannot be read, is too large or has no text, or a line is invalid.
     """
     passages = [
         passage for where, value in read_json_lines(path) if (passage := _passage(value, where)).text.strip()
     ]
     if not passages:
-        raise RequestError(f"{path}: holds no passage with any text")
+        raise RequestError(f"{path}: no passage has any text")
     return passages
 
 
-def passage_tokens(model: Model, prompter: PromptEncoder, passage: Passage) -> list[int]:
-    """The tokens of a passage: begun as the model begins a text, or asked and answered as in a chat.
+def passage_tokens(model: Model, encoder: PromptEncoder, passage: Passage) -> list[int]:
+    """Tokenize a passage, as a text or as a chat turn with its solution.
 
     Raises:
-        RequestError: the question is empty, or the chat template does not take it.
+        RequestError: the question is empty, or the chat template rejects it.
     """
     if passage.question is None:
         return model.tokenize(passage.text, special=False, bos=True)
-    if not prompter.templated:
+    if not encoder.has_template:
         return model.tokenize(f"{passage.question}\n{passage.text}", special=False, bos=True)
+    prompt = encoder.encode_question(passage.question)
     solution = model.tokenize(passage.text, special=False, bos=False)
-    return [*prompter.tokens(passage.question), *solution, *([] if model.eos is None else [model.eos])]
+    return [*prompt, *solution, *([] if model.eos is None else [model.eos])]
 
 
 def _passage(value: dict[str, Any], where: str) -> Passage:
@@ -55,10 +56,10 @@ def _passage(value: dict[str, Any], where: str) -> Passage:
     elif "question" in value:
         keys = ["solution" if "solution" in value else "answer", "question"]
     else:
-        raise RequestError(f"{where}: neither 'text' nor 'question' is there")
+        raise RequestError(f"{where}: has neither 'text' nor 'question'")
     for key in keys:
         if not isinstance(value.get(key), str):
-            raise RequestError(f"{where}: {key!r} is " + ("not a text" if key in value else "missing"))
+            raise RequestError(f"{where}: {key!r} is " + ("not a string" if key in value else "missing"))
     passage = Passage(*(value[key] for key in keys))
     if passage.question is not None and not passage.question.strip():
         raise RequestError(f"{where}: 'question' is empty")

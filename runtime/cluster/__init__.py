@@ -1,1 +1,1 @@
-"""Batches and serving on a Ray cluster."""
+"""Batch inference and serving on a Ray cluster."""

@@ -1,4 +1,4 @@
-"""`thirteen serve --ray`: a fleet on a cluster, by Ray Serve, from its files to the end of the command."""
+"""`thirteen serve --ray`: deploy a model with Ray Serve, and take it down when the command ends."""
 
 import logging
 import signal
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
@@ -16,255 +15,214 @@ from ..profile import profile_named
 from ..server.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
 from ..threads import default_threads
-from .ray_session import LOCAL, SharedFiles, connected, error_line, worker_capacity
+from .deployment_owner import Ownership
+from .ray_session import LOCAL, SharedFiles, error_line, ray_session, worker_capacity
 from .replica import Replica, ReplicaConfig
 from .router import Router
 
 APPLICATION = "thirteen"
-_OWNER = "owner"
-_TICK_S = 1.0
-_LOOK_S = 0.2  # between two looks at whether what is to end has ended
-_HEALTH_S = 5.0  # between two looks at a replica's health
-_ONGOING_MAX = 10_000  # requests that a door hands on at once
+_OWNER_POLL_S = 1.0
+_SHUTDOWN_POLL_S = 0.2
+_HEALTH_CHECK_S = 5.0
+_ROUTER_REQUESTS_MAX = 10_000  # requests that a router forwards at once
 _QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterSize:
-    """How large a fleet is.
+    """Number and size of the replicas.
 
     Attributes:
-        replicas: at least.
-        most: replicas, where the load decides; None always has the same.
-        threads: of each.
-        slots: of each: so many answers run at once.
-        queue: requests that may wait for a place.
+        replicas: number of replicas, or the minimum with autoscaling.
+        max_replicas: maximum with autoscaling; None turns it off.
+        threads: threads of a replica.
+        slots: slots of a replica, the answers that run at once.
+        queue: requests that may wait for a replica.
     """
 
     replicas: int
-    most: int | None
+    max_replicas: int | None
     threads: int
     slots: int
     queue: int
 
     @classmethod
-    def of(cls, fleet: ReplicaConfig, replicas: int, most: int | None) -> "ClusterSize":
-        """That of so many replicas of a fleet.
+    def from_config(cls, config: ReplicaConfig, replicas: int, max_replicas: int | None) -> "ClusterSize":
+        """Derive the size from the replicas' engine options.
 
         Raises:
-            RequestError: `most` is less than `replicas`.
+            RequestError: `max_replicas` is less than `replicas`.
         """
-        if most is not None and most < replicas:
-            raise RequestError(f"--max-replicas {most}: fewer than --replicas {replicas}")
-        options = fleet.engine
+        if max_replicas is not None and max_replicas < replicas:
+            raise RequestError(f"--max-replicas {max_replicas}: fewer than --replicas {replicas}")
+        options = config.engine
         slots = options["slots"] or profile_named(options["profile"]).slots
-        return cls(replicas, most, options["threads"] or default_threads().decode, slots, options["queue"])
+        threads = options["threads"] or default_threads().decode
+        return cls(replicas, max_replicas, threads, slots, options["queue"])
 
-    def options(self, room: int) -> dict[str, Any]:
-        """As Ray Serve has them, on a cluster with room for so many replicas."""
+    def serve_options(self, capacity: int) -> dict[str, Any]:
+        """Return Ray Serve's options, on a cluster with room for `capacity` replicas."""
+        has_room_for_both = capacity >= 2 * self.replicas  # then new replicas start before old ones stop
         options: dict[str, Any] = {
             "ray_actor_options": {"num_cpus": self.threads},
-            "max_ongoing_requests": self.slots,  # others wait where they can still go to another replica
+            "max_ongoing_requests": self.slots,  # the others wait where they can still change the replica
             "max_queued_requests": max(self.queue, 1),
-            "max_surge_percent": 100
-            if room >= 2 * self.replicas
-            else 0,  # if it can be, the next are tried first
+            "max_surge_percent": 100 if has_room_for_both else 0,
         }
-        if self.most is None:
+        if self.max_replicas is None:
             return options | {"num_replicas": self.replicas}
-        bounds = {"min_replicas": self.replicas, "max_replicas": self.most}
-        return options | {"autoscaling_config": bounds | {"target_ongoing_requests": self.slots}}
+        return options | {
+            "autoscaling_config": {
+                "min_replicas": self.replicas,
+                "max_replicas": self.max_replicas,
+                "target_ongoing_requests": self.slots,
+            }
+        }
 
 
-def deploy(  # noqa: PLR0913 - what, how much of it, and where
-    address: str,
-    model: Path,
-    adapters: Mapping[str, Path],
-    *,
-    fleet: ReplicaConfig,
-    size: ClusterSize,
-    doorway: ListenConfig,
-    listening: Callable[[str], None],
-) -> int | None:
-    """Serve a model on a cluster until a signal comes, or another command deploys its own there.
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A model to serve on a cluster.
 
-    Where a fleet is there already, its replicas are replaced one after the other, each once it has answered
-    what it had begun. If that fails, or is broken off, what is left of it stays with the command that had it.
+    Attributes:
+        model: a GGUF file.
+        adapters: engine adapter name -> LoRA in a GGUF file.
+        config: configuration of the replicas.
+        size: number and size of the replicas.
+        listen: listen address and access rules.
+
+    Raises:
+        RequestError: the port is 0.
+    """
+
+    model: Path
+    adapters: Mapping[str, Path]
+    config: ReplicaConfig
+    size: ClusterSize
+    listen: ListenConfig
+
+    def __post_init__(self) -> None:
+        if not self.listen.port:
+            raise RequestError("--port 0: a cluster deployment needs a fixed port")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The model and its adapters."""
+        return (self.model, *self.adapters.values())
+
+    def application(self, ray: Any, serve: Any, capacity: int) -> Any:
+        """Build the Ray Serve application: routers in front of the replicas."""
+        drain_s = self.config.limits.drain_s + CLOSING_S
+        replicas = serve.deployment(
+            Replica,
+            health_check_period_s=_HEALTH_CHECK_S,
+            max_constructor_retry_count=1,
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_POLL_S,
+            graceful_shutdown_timeout_s=drain_s,
+            **self.size.serve_options(capacity),
+        )
+        routers = serve.deployment(
+            Router,
+            num_replicas=1 if self.listen.loopback else sum(node["Alive"] for node in ray.nodes()),
+            ray_actor_options={"num_cpus": 0},
+            max_ongoing_requests=_ROUTER_REQUESTS_MAX,
+            max_surge_percent=100,  # a new router starts before the old one stops
+            graceful_shutdown_wait_loop_s=_SHUTDOWN_POLL_S,
+            graceful_shutdown_timeout_s=drain_s + CLOSING_S,
+        )
+        files = SharedFiles(ray, *self.files)
+        return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
+
+
+def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
+    """Serve a model on a cluster until a signal arrives or another command deploys there.
+
+    An existing deployment is updated: its replicas are replaced one after the other, each when it has
+    finished its requests. If the update fails or is interrupted, what is left belongs to the earlier command.
 
     Args:
-        address: of the cluster; see cluster.connected().
-        model: a GGUF file.
-        adapters: LoRAs in GGUF files, by the engine's names for them.
-        fleet: what the replicas are.
-        size: how many there are, and how large.
-        doorway: where to listen, and to whom.
-        listening: called with the address once the replicas are ready.
+        address: address of the cluster; see ray_session().
+        deployment: what to serve.
+        on_listening: called with the server's URL when the replicas are ready.
 
     Returns:
         The signal; None if another command took over.
 
     Raises:
-        RequestError: the cluster cannot be reached, has no room, or listens elsewhere already.
-        ModelFileError: no replica could be begun.
+        RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
+        ModelFileError: a file is invalid, or no replica could be started.
     """
-    if not doorway.port:
-        raise RequestError("--port 0: a fleet has to be told its port")
-    for path in (model, *adapters.values()):
-        read_header(path)  # a bad file is known before anything begins
-    with connected(address) as ray:
-        from ray import serve  # noqa: PLC0415
+    for path in deployment.files:
+        read_header(path)  # an invalid file fails before anything starts
+    with ray_session(address) as ray:
+        from ray import serve  # noqa: PLC0415 - an extra
 
-        room = worker_capacity(ray, size.threads, size.replicas)
-        owner = _Ownership(ray)
-        with _signals() as ended:
+        capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)
+        ownership = Ownership(ray)
+        with _signals_raised() as ignore_signals:
             try:
-                _start(serve, doorway)
-                files = SharedFiles(ray, model, *adapters.values())
-                doors = 1 if doorway.loopback else sum(node["Alive"] for node in ray.nodes())
-                application = _application(serve, fleet, files, tuple(adapters), size.options(room), doors)
-                owner.begin()
-                serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-                owner.take()
-                listening(base_url(doorway.host, doorway.port))
-                while owner.mine():
-                    time.sleep(_TICK_S)
+                _start_serve(serve, deployment.listen)
+                application = deployment.application(ray, serve, capacity)
+                _run_application(serve, application, ownership)
+                on_listening(base_url(deployment.listen.host, deployment.listen.port))
+                while ownership.held:
+                    time.sleep(_OWNER_POLL_S)
             except (RuntimeError, ray.exceptions.RayError) as error:
-                raise ModelFileError(f"--ray {address}: {_failure(serve, error)}") from None
-            except _EndedError as end:
-                return end.number
+                raise ModelFileError(f"--ray {address}: {_failure_line(serve, error)}") from None
+            except _SignalError as received:
+                return received.number
             finally:
-                ended()  # one more signal is not to break this off
-                _clear(serve, fleet=owner.leave(), everything=address == LOCAL)
+                ignore_signals()  # a second signal must not interrupt the shutdown
+                _shut_down(serve, delete=ownership.release(), stop_serve=address == LOCAL)
     return None
 
 
-def _start(serve: Any, doorway: ListenConfig) -> None:
-    """Begin Ray Serve, if it is not there; what is there has to listen where this is to.
+def _start_serve(serve: Any, listen: ListenConfig) -> None:
+    """Start Ray Serve unless it runs.
 
     Raises:
-        RequestError: it listens elsewhere.
+        RequestError: it runs, and listens at another address.
     """
-    from ray.serve.context import _get_global_client  # noqa: PLC0415 - nothing public tells
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - no public API tells the address
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
-    options = {"host": doorway.host, "port": doorway.port}
-    where = "HeadOnly" if doorway.loopback else "EveryNode"
-    serve.start(proxy_location=where, http_options=options, logging_config=_QUIET)
-    there = _get_global_client().http_config
-    if (there.host, there.port) != (doorway.host, doorway.port):
+    serve.start(
+        proxy_location="HeadOnly" if listen.loopback else "EveryNode",
+        http_options={"host": listen.host, "port": listen.port},
+        logging_config=_QUIET,
+    )
+    running = _get_global_client().http_config
+    if (running.host, running.port) != (listen.host, listen.port):
         raise RequestError(
-            f"--host {doorway.host} --port {doorway.port}: on this cluster, Ray Serve listens at "
-            f"{there.host}:{there.port} already: give that, or end it (serve shutdown)"
+            f"--host {listen.host} --port {listen.port}: Ray Serve already listens at "
+            f"{running.host}:{running.port} on this cluster: use that address, or stop it (serve shutdown)"
         )
 
 
-def _application(  # noqa: PLR0913, PLR0917 - what makes it
-    serve: Any,
-    fleet: ReplicaConfig,
-    files: SharedFiles,
-    adapters: tuple[str, ...],
-    options: dict[str, Any],
-    doors: int,
-) -> Any:
-    """So many doors before replicas of these options."""
-    drain_s = fleet.bounds.drain_s + CLOSING_S
-    replicas = serve.deployment(
-        Replica,
-        health_check_period_s=_HEALTH_S,
-        max_constructor_retry_count=1,
-        graceful_shutdown_wait_loop_s=_LOOK_S,
-        graceful_shutdown_timeout_s=drain_s,
-        **options,
-    )
-    door = serve.deployment(
-        Router,
-        num_replicas=doors,
-        ray_actor_options={"num_cpus": 0},
-        max_ongoing_requests=_ONGOING_MAX,
-        max_surge_percent=100,  # the next one is there before this one goes
-        graceful_shutdown_wait_loop_s=_LOOK_S,
-        graceful_shutdown_timeout_s=drain_s + CLOSING_S,
-    )
-    return door.bind(replicas.bind(fleet, files, adapters), fleet)
+def _run_application(serve: Any, application: Any, ownership: Ownership) -> None:
+    ownership.prepare()
+    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+    ownership.commit()
 
 
-def _clear(serve: Any, *, fleet: bool, everything: bool) -> None:
-    """End the fleet, once its running answers have ended, if it is to; and Ray Serve, if nothing is on it."""
-    if fleet:
+def _shut_down(serve: Any, *, delete: bool, stop_serve: bool) -> None:
+    """Delete the deployment after its running requests; stop Ray Serve if it has no other application."""
+    if delete:
         serve.delete(APPLICATION)
-    if everything or not serve.status().applications:
+    if stop_serve or not serve.status().applications:
         serve.shutdown()
 
 
-def _failure(serve: Any, error: Exception) -> str:
-    """Why a deployment failed, in a line: what a replica raised, if it told."""
-    found = serve.status().applications.get(APPLICATION)
-    told = [found.message, *(d.message for d in found.deployments.values())] if found else []
-    return error_line(RuntimeError("\n".join((str(error), *told))))
+def _failure_line(serve: Any, error: Exception) -> str:
+    """Return why a deployment failed, in one line: what a replica raised, if Ray Serve reports it."""
+    status = serve.status().applications.get(APPLICATION)
+    messages = [status.message, *(d.message for d in status.deployments.values())] if status else []
+    return error_line(RuntimeError("\n".join((str(error), *messages))))
 
 
-class Owner:
-    """An actor of the cluster that knows which command has deployed last, and which is about to."""
-
-    def __init__(self) -> None:
-        self._last, self._next = "", ""
-
-    def begin(self, token: str) -> None:
-        """This command is about to deploy."""
-        self._next = token
-
-    def take(self, token: str) -> None:
-        """It has deployed."""
-        self._last, self._next = token, ""
-
-    def leave(self, token: str) -> bool:
-        """It ends; whether the fleet is its own, or nobody's, so that it ends as well."""
-        if self._next == token:
-            self._next = ""
-            return not self._last
-        if self._last != token:
-            return False
-        self._last = ""
-        return not self._next
-
-    def last(self) -> str:
-        """The command that has deployed last; "" if none did since this actor began."""
-        return self._last
-
-
-class _Ownership:
-    """This command's part in it; a lost actor changes nothing."""
-
-    def __init__(self, ray: Any) -> None:
-        options = {"name": _OWNER, "get_if_exists": True, "lifetime": "detached", "max_restarts": -1}
-        self._owner = ray.remote(num_cpus=0)(Owner).options(**options).remote()
-        self._ray, self._token, self._begun = ray, token_hex(), False
-
-    def begin(self) -> None:
-        self._begun = True
-        self._ray.get(self._owner.begin.remote(self._token))
-
-    def take(self) -> None:
-        self._ray.get(self._owner.take.remote(self._token))
-
-    def mine(self) -> bool:
-        """Whether no other command has deployed."""
-        try:
-            return self._ray.get(self._owner.last.remote()) in {"", self._token}
-        except self._ray.exceptions.RayError:
-            return True
-
-    def leave(self) -> bool:
-        """End this command's part in it; whether the fleet is to end with it."""
-        try:
-            return self._begun and bool(self._ray.get(self._owner.leave.remote(self._token)))
-        except self._ray.exceptions.RayError:
-            return True
-
-
-class _EndedError(BaseException):
-    """A signal has come."""
+class _SignalError(BaseException):
+    """A signal was received."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -272,19 +230,19 @@ class _EndedError(BaseException):
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], None]]:
-    """Have signals raise _EndedError; yields what has them ignored from then on."""
+def _signals_raised() -> Iterator[Callable[[], None]]:
+    """Raise _SignalError on signals in the block; yields a function that ignores them from then on."""
 
-    def end(number: int, _: object) -> None:
-        raise _EndedError(number)
+    def raise_signal(number: int, _: object) -> None:
+        raise _SignalError(number)
 
     def ignore() -> None:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
+    handlers = {number: signal.signal(number, raise_signal) for number in _SIGNALS}
     try:
         yield ignore
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

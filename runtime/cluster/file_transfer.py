@@ -1,4 +1,4 @@
-"""A file that other machines need: told by its hash, fetched once a machine, and kept in its cache."""
+"""Files that other machines need: identified by hash, fetched once per machine, and cached."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,23 +12,23 @@ from ...files.hashing import file_sha256
 
 try:
     import fcntl
-except ImportError:  # on Windows
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CHUNK_BYTES = 16 << 20
 _FOLDER = "fetched"
 
-Read = Callable[[str, int], bytes]  # a parcel's hash, and an offset: at most CHUNK_BYTES from there
+ReadChunk = Callable[[str, int], bytes]  # (SHA-256, offset) -> at most CHUNK_BYTES from there
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFile:
-    """A file as its sender has it.
+    """A file on its sender's machine.
 
     Attributes:
-        path: where it lies there.
-        nbytes: its size.
-        sha256: its hash, in hexadecimal.
+        path: path on that machine.
+        nbytes: size in bytes.
+        sha256: SHA-256 in hexadecimal.
     """
 
     path: str
@@ -36,57 +36,52 @@ class RemoteFile:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path) -> "RemoteFile":
-        """That of a file here."""
+    def from_path(cls, path: Path) -> "RemoteFile":
+        """Describe a file on this machine, the sender's."""
         return cls(str(path.absolute()), path.stat().st_size, file_sha256(path))
 
-    def unpack(self, read: Read) -> Path:
-        """The file on this machine: where its sender has it, in the cache, or fetched into that now.
+    def fetch(self, read: ReadChunk) -> Path:
+        """Return the file on this machine: at its own path, in the cache, or downloaded to the cache.
 
         Args:
-            read: what fetches a chunk of it.
+            read: downloads a chunk.
 
         Raises:
-            ModelFileError: what is fetched is not it, or it cannot be written here.
+            ModelFileError: the download does not match the hash, or cannot be written.
         """
-        here = Path(self.path)
-        if self._is(here):
-            return here
+        if self._matches(Path(self.path)):
+            return Path(self.path)
         folder = cache_dir() / _FOLDER
-        kept = folder / f"{self.sha256}.gguf"
+        cached = folder / f"{self.sha256}.gguf"
         try:
             folder.mkdir(exist_ok=True)
             with (folder / f"{self.sha256}.lock").open("ab") as lock:
                 if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)  # the first worker of a machine fetches, others wait
-                if not self._is(kept):
-                    self._fetch(kept, read)
+                    fcntl.flock(lock, fcntl.LOCK_EX)  # one worker per machine downloads, the others wait
+                if not self._matches(cached):
+                    self._download(cached, read)
         except OSError as error:
-            raise ModelFileError(f"{kept}: cannot be fetched: {error.strerror or error}") from None
-        return kept
+            raise ModelFileError(f"{cached}: cannot fetch: {error.strerror or error}") from None
+        return cached
 
-    def _is(self, path: Path) -> bool:
-        """Whether a file is it, as far as it can be read."""
+    def _matches(self, path: Path) -> bool:
         try:
             return path.stat().st_size == self.nbytes and file_sha256(path) == self.sha256
         except OSError:
             return False
 
-    def _fetch(self, target: Path, read: Read) -> None:
+    def _download(self, target: Path, read: ReadChunk) -> None:
         digest = hashlib.sha256()
         with atomic_write(target) as file:
-            while file.tell() < self.nbytes:
-                chunk = read(self.sha256, file.tell())
-                if not chunk:
-                    break
+            while file.tell() < self.nbytes and (chunk := read(self.sha256, file.tell())):
                 digest.update(chunk)
                 file.write(chunk)
             if digest.hexdigest() != self.sha256:
-                raise ModelFileError(f"{self.path}: what came of it has another hash: the file has changed")
+                raise ModelFileError(f"{self.path}: the download has another SHA-256: the file has changed")
 
 
 def read_chunk(path: str, offset: int) -> bytes:
-    """Some bytes of a file, at most CHUNK_BYTES; none at its end."""
+    """Read up to CHUNK_BYTES of a file; empty at its end."""
     with Path(path).open("rb") as file:
         file.seek(offset)
         return file.read(CHUNK_BYTES)

@@ -1,4 +1,4 @@
-"""Waves of questions spread over a Ray cluster by Ray Data: an engine for each worker."""
+"""Batch inference on a Ray cluster: Ray Data distributes the batches to workers with an engine each."""
 
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, replace
@@ -7,9 +7,9 @@ from typing import Any
 from ...errors import ModelFileError, ThirteenError
 from ...files.gguf_header import read_header
 from ..batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
-from .ray_session import SharedFiles, connected, error_line, worker_capacity
+from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
-_AHEAD = 2  # waves that a worker has: the one that it answers, and the next
+_IN_FLIGHT = 2  # batches per worker: the one that it answers, and the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,66 +17,65 @@ class RayWorkers:
     """Workers of a cluster.
 
     Attributes:
-        address: of the cluster; see cluster.connected().
-        workers: how many; None is as many as it has room for.
+        address: address of the cluster; see ray_session().
+        workers: number of workers; None for as many as fit.
     """
 
     address: str
     workers: int | None = None
 
-    def ask(self, job: BatchJob, waves: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
-        """Ask there: a worker, or a node, that is lost costs the waves that it had.
+    def run(self, job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
+        """Answer the batches of a job. If a worker or a node dies, its unfinished batches run again.
 
         Yields:
-            What became of each question, once its wave has ended.
+            The result of each question when its batch is finished.
 
         Raises:
-            RequestError: the cluster cannot be reached, or has no room.
-            ThirteenError: whatever a worker finds wrong with the model or its adapter.
+            RequestError: the cluster cannot be reached or has too few processors.
+            ThirteenError: a worker found the model or its adapter invalid.
         """
-        rows = [{"numbers": list(wave), "texts": list(wave.values())} for wave in waves]
+        rows = [{"numbers": list(batch), "questions": list(batch.values())} for batch in batches]
         if not rows:
             return
         for path in job.files:
-            read_header(path)  # a bad file is known before anything begins
-        with connected(self.address) as ray:
-            room = worker_capacity(ray, job.threads, self.workers)
+            read_header(path)  # an invalid file fails before anything starts
+        with ray_session(self.address) as ray:
+            capacity = worker_capacity(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
-            files = SharedFiles(ray, *job.files)
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
                 RayWorker,
-                fn_constructor_args=(job, files),
+                fn_constructor_args=(job, SharedFiles(ray, *job.files)),
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(self.workers or room, len(rows)), max_tasks_in_flight_per_actor=_AHEAD
+                    size=min(self.workers or capacity, len(rows)), max_tasks_in_flight_per_actor=_IN_FLIGHT
                 ),
                 num_cpus=job.threads,
             )
             try:
                 for block in answered.iter_batches(batch_size=None, prefetch_batches=0):
-                    for failure, asked in zip(block["failure"], block["asked"], strict=True):
+                    for failure, result in zip(block["failure"], block["result"], strict=True):
                         if failure:
                             raise ModelFileError(f"--ray {self.address}: {failure}")
-                        yield asked
+                        yield result
             except ray.exceptions.RayError as error:
                 raise ModelFileError(f"--ray {self.address}: {error_line(error)}") from None
 
 
 class RayWorker:
-    """What a worker does: it answers waves by an engine of its own."""
+    """Ray Data worker that answers batches with its own engine."""
 
     def __init__(self, job: BatchJob, files: SharedFiles) -> None:
-        """Have the files, and load the engine. What is wrong with it is told of with the first wave."""
+        """Fetch the files and load the engine. A failure is returned for the first batch."""
         self._failure = ""
         try:
-            model, *adapters = files.unpack()
+            model, *adapters = files.fetch()
             job = replace(job, model=model, adapter=adapters[0] if adapters else None)
-            self._waves = BatchRunner(job.engine(), job.terms)
+            self._runner = BatchRunner(job.load_engine(), job.settings)
         except ThirteenError as error:
             self._failure = str(error)
 
     def __call__(self, row: dict[str, Any]) -> list[dict[str, Any]]:
-        """Answer the wave that is in a row."""
+        """Answer the batch in a row of the data set."""
         if self._failure:
-            return [{"failure": self._failure, "asked": None}]
-        wave = {int(number): str(text) for number, text in zip(row["numbers"], row["texts"], strict=True)}
-        return [{"failure": "", "asked": asked} for asked in self._waves.ask(wave)]
+            return [{"failure": self._failure, "result": None}]
+        batch = {int(n): str(question) for n, question in zip(row["numbers"], row["questions"], strict=True)}
+        return [{"failure": "", "result": result} for result in self._runner.run(batch)]

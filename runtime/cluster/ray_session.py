@@ -1,6 +1,6 @@
-"""A Ray cluster: how to reach it, what is on it, and its files.
+"""Connection to a Ray cluster (https://docs.ray.io), its capacity, and the files that its workers fetch.
 
-Ray (https://docs.ray.io) is what schedules; it is imported only where a cluster is asked for.
+Ray is imported only when a cluster is used.
 """
 
 import logging
@@ -15,21 +15,21 @@ from typing import Any
 from ...errors import ModelFileError, RequestError
 from .file_transfer import RemoteFile, read_chunk
 
-LOCAL = "local"  # the address of a cluster that is begun on this machine, and ends with the command
-AUTO = "auto"  # of the one that this machine is part of
+LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command
+AUTO = "auto"  # address of the cluster that this machine is part of
 _NAMESPACE = "thirteen"
 _RAISED = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
-_ANSWER_S = 5.0  # how long an address may take to answer
+_CONNECT_TIMEOUT_S = 5.0
 
 
 def import_ray() -> Any:
-    """The module ray.
+    """Import Ray.
 
     Raises:
         RequestError: it is not installed.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to Ray's makers
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns at every start
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no telemetry to Ray's makers
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns at every start
     try:
         import ray  # noqa: PLC0415 - an extra
         import ray.data  # noqa: PLC0415
@@ -39,26 +39,29 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
-    """Be part of a cluster; yields the module ray.
+def ray_session(address: str) -> Iterator[Any]:
+    """Connect to a cluster for the duration of the block.
 
     Args:
-        address: LOCAL, AUTO, or HOST:PORT of the cluster's head.
+        address: LOCAL, AUTO, or HOST:PORT of the head node.
+
+    Yields:
+        The module ray.
 
     Raises:
-        RequestError: Ray is not installed, nobody answers there, or who does has another version.
+        RequestError: Ray is not installed, cannot connect, or the cluster has another version.
     """
     ray = import_ray()
     if address not in {LOCAL, AUTO}:
-        _check_answers(address)
-    alone = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # Ray trusts whoever reaches it
+        _check_reachable(address)
+    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # Ray trusts all who can connect
     try:
         ray.init(
             address=address,
             namespace=_NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(alone if address == LOCAL else {}),
+            **(local if address == LOCAL else {}),
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RequestError(f"--ray {address}: {error_line(error)}") from None
@@ -69,85 +72,84 @@ def connected(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
+def _check_reachable(address: str) -> None:
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdigit()) or "/" in host:
-        raise RequestError(f"--ray {address}: give {AUTO}, or HOST:PORT of the cluster's head")
+        raise RequestError(f"--ray {address}: must be {AUTO} or HOST:PORT of the head node")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
-        raise RequestError(
-            f"--ray {address}: nobody answers there: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"--ray {address}: cannot connect: {reason}") from None
 
 
 def error_line(error: Exception) -> str:
-    """What went wrong, in a line: of a remote traceback, what was raised there; else all that is said."""
+    """Return an error in one line: the exception at the end of a remote traceback, or the whole message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     raised = [line for line in lines if _RAISED.match(line)]
     return raised[-1] if raised else " ".join(lines) or type(error).__name__
 
 
-def worker_capacity(ray: Any, cpus: int, wanted: int | None = None) -> int:
-    """How many workers of so many processors the cluster's nodes have, whoever uses them now.
+def worker_capacity(ray: Any, cpus: int, required: int | None = None) -> int:
+    """Return how many workers fit on the cluster's nodes, not counting what others use now.
 
     Args:
         ray: the module.
-        cpus: of a worker.
-        wanted: the least number.
+        cpus: processors of a worker.
+        required: minimum number of workers.
 
     Raises:
-        RequestError: they have none, or less than is wanted.
+        RequestError: none fit, or fewer than required.
     """
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
-    workers = sum(has // cpus for has in nodes)
-    if not workers:
+    capacity = sum(node_cpus // cpus for node_cpus in nodes)
+    if not capacity:
         raise RequestError(
-            f"--ray: no node has the {cpus} processors that a worker of so many threads takes (they have "
-            f"{', '.join(map(str, nodes))}): give fewer --threads"
+            f"--ray: no node has the {cpus} processors of a worker (they have {', '.join(map(str, nodes))}): "
+            "reduce --threads"
         )
-    if wanted is not None and wanted > workers:
-        raise RequestError(f"--ray: {wanted} are wanted, but the nodes have processors for {workers}")
-    return workers
+    if required is not None and required > capacity:
+        raise RequestError(f"--ray: {required} workers requested, but the nodes have room for {capacity}")
+    return capacity
 
 
 class FileActor:
-    """An actor beside the command that has files to give away."""
+    """Ray actor on the command's node that serves its files to the workers."""
 
-    def __init__(self, parcels: Mapping[str, RemoteFile]) -> None:
-        """Have these, by their hashes."""
-        self._parcels = dict(parcels)
+    def __init__(self, files: Mapping[str, RemoteFile]) -> None:
+        """Serve files, by their SHA-256."""
+        self._files = dict(files)
 
     def read(self, sha256: str, offset: int) -> bytes:
-        """Some bytes of one of them; see parcel.read_chunk()."""
-        return read_chunk(self._parcels[sha256].path, offset)
+        """Read a chunk of a file; see read_chunk()."""
+        return read_chunk(self._files[sha256].path, offset)
 
 
 class SharedFiles:
-    """Files that workers of a cluster can have, wherever they run."""
+    """Files of the command that workers on any node can fetch."""
 
     def __init__(self, ray: Any, *paths: Path) -> None:
-        """Put files at the workers' disposal, for as long as the command is connected."""
-        self.parcels = [RemoteFile.of(path) for path in paths]
-        here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        """Share files until the command disconnects."""
+        self._files = [RemoteFile.from_path(path) for path in paths]
+        this_node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        actor = ray.remote(num_cpus=0, scheduling_strategy=here)(FileActor)
-        self._shelf = actor.remote({parcel.sha256: parcel for parcel in self.parcels})
+        actor = ray.remote(num_cpus=0, scheduling_strategy=this_node)(FileActor)
+        self._actor = actor.remote({file.sha256: file for file in self._files})
 
-    def unpack(self) -> list[Path]:
-        """The files on the machine where this is called; see RemoteFile.unpack().
+    def fetch(self) -> list[Path]:
+        """Return the files on the machine of the caller; see RemoteFile.fetch().
 
         Raises:
-            ModelFileError: one cannot be had.
+            ModelFileError: a file cannot be fetched.
         """
-        return [parcel.unpack(self._read) for parcel in self.parcels]
+        return [file.fetch(self._read) for file in self._files]
 
     def _read(self, sha256: str, offset: int) -> bytes:
         ray = import_ray()
         try:
-            chunk = ray.get(self._shelf.read.remote(sha256, offset))
+            chunk = ray.get(self._actor.read.remote(sha256, offset))
         except ray.exceptions.RayError as error:
-            raise ModelFileError(f"the model cannot be fetched: {error_line(error)}") from None
-        assert isinstance(chunk, bytes), "a shelf gives bytes"
+            raise ModelFileError(f"cannot fetch the model: {error_line(error)}") from None
+        assert isinstance(chunk, bytes), "read() returns bytes"
         return chunk

@@ -1,4 +1,4 @@
-"""The replicas of a model that a cluster serves: in each an engine, behind the application of `serve`."""
+"""Ray Serve replica: an engine behind the HTTP application of `thirteen serve`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
@@ -13,110 +13,114 @@ from ..server.engine_service import EngineService
 from ..server.request_limits import RequestLimits
 from .ray_session import SharedFiles
 
-ROUTING_KEYS_MAX = 512  # conversations and adapters that a replica is known for
+ROUTING_KEYS_MAX = 512  # routing keys that a replica is known for
 
 Message = MutableMapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ReplicaConfig:
-    """What all replicas are.
+    """Configuration of all replicas of a deployment.
 
     Attributes:
-        models: the engine's adapters by the names that clients have for the models; the first is the default.
-        engine: the engine's options, but for its files.
-        bounds: of requests.
-        keys: of those who may ask; None is everyone.
-        hosts: the names by which the server may be asked for; None takes any.
-        origins: the web origins whose pages may ask.
-        log_prompts: whether questions and answers are logged.
+        models: served model name -> engine adapter; the first model is the default.
+        engine: keyword arguments of Engine(), without its files.
+        limits: limits of requests.
+        keys: accepted API keys; None disables authentication.
+        allowed_hosts: accepted names in the Host header; None accepts any.
+        origins: origins allowed by CORS.
+        log_prompts: whether prompts and answers are logged.
     """
 
     models: Mapping[str, str]
     engine: Mapping[str, Any] = field(default_factory=dict)
-    bounds: RequestLimits = field(default_factory=RequestLimits)
+    limits: RequestLimits = field(default_factory=RequestLimits)
     keys: ApiKeys | None = None
-    hosts: Sequence[str] | None = None
+    allowed_hosts: Sequence[str] | None = None
     origins: Sequence[str] = ()
     log_prompts: bool = False
 
 
 class Replica:
-    """One engine, and the application before it."""
+    """One engine and its HTTP application."""
 
-    def __init__(self, fleet: ReplicaConfig, files: SharedFiles, adapters: Sequence[str]) -> None:
-        """Fetch the files if need be, and load the engine.
+    def __init__(self, config: ReplicaConfig, files: SharedFiles, adapters: Sequence[str]) -> None:
+        """Fetch the files and load the engine.
 
         Args:
-            fleet: what it is.
-            files: the model, and its adapters.
-            adapters: their names, in the order of the files.
+            config: configuration of the replica.
+            files: the model and its adapters.
+            adapters: engine names of the adapters, in the order of the files.
 
         Raises:
-            ThirteenError: a file cannot be had, or not be run.
+            ThirteenError: a file cannot be fetched, or the engine cannot run it.
         """
-        from ray import serve  # noqa: PLC0415 - a replica runs where Ray is
+        from ray import serve  # noqa: PLC0415 - an extra
 
-        model, *loras = files.unpack()
-        self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **fleet.engine)
-        self._desk = EngineService(self._engine, fleet.models, log_prompts=fleet.log_prompts)
-        bounds = fleet.bounds.for_context(self._engine.context)
+        model, *loras = files.fetch()
+        self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **config.engine)
+        service = EngineService(self._engine, config.models, log_prompts=config.log_prompts)
         self._application = create_app(
-            self._desk, bounds, keys=fleet.keys, allowed_hosts=fleet.hosts, origins=fleet.origins
+            service,
+            config.limits.for_context(self._engine.context),
+            keys=config.keys,
+            allowed_hosts=config.allowed_hosts,
+            origins=config.origins,
         )
-        self._known_for = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_same)
+        # Ray Serve routes by the models that a replica has loaded. Our "models" are routing keys.
+        self._load_key = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_load_key)
 
     async def respond(
-        self, scope: dict[str, Any], body: bytes, warm: Sequence[str]
+        self, scope: dict[str, Any], body: bytes, routing_keys: Sequence[str]
     ) -> AsyncIterator[list[Message]]:
-        """The application's response to a request.
+        """Respond to a request.
 
         Args:
-            scope: ASGI's description of it.
-            body: all of its body.
-            warm: what this replica has warm once it has answered.
+            scope: ASGI scope.
+            body: request body.
+            routing_keys: keys that this replica is known for from now on.
 
         Yields:
-            ASGI's messages as they come, those together that are there.
+            ASGI messages of the response, all that are ready at a time.
         """
-        for key in warm:
-            await self._known_for(key)
+        for key in routing_keys:
+            await self._load_key(key)
         messages: asyncio.Queue[Message | None] = asyncio.Queue()
-        gone = asyncio.Event()
-        parts = [{"type": "http.request", "body": body, "more_body": False}]
+        disconnected = asyncio.Event()
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive() -> Message:
-            if parts:
-                return parts.pop()
-            await gone.wait()
+            if unread:
+                return unread.pop()
+            await disconnected.wait()
             return {"type": "http.disconnect"}
 
-        async def work() -> None:
+        async def run_application() -> None:
             try:
                 await self._application(scope, receive, messages.put)
             finally:
                 messages.put_nowait(None)
 
-        working = asyncio.create_task(work())
+        task = asyncio.create_task(run_application())
         try:
             ended = False
             while not ended:
-                came = [await messages.get()]
+                ready = [await messages.get()]
                 while not messages.empty():
-                    came.append(messages.get_nowait())
-                ended = came[-1] is None
-                if told := [message for message in came if message is not None]:
-                    yield told
-            await working
+                    ready.append(messages.get_nowait())
+                ended = ready[-1] is None
+                if response := [message for message in ready if message is not None]:
+                    yield response
+            await task
         finally:
-            gone.set()
-            working.cancel()
+            disconnected.set()
+            task.cancel()
 
     def check_health(self) -> None:
-        """Raise ModelFileError if the engine has failed; Ray Serve then begins another replica."""
+        """Raise ModelFileError if the engine has failed; Ray Serve then replaces the replica."""
         if self._engine.closed:
             raise ModelFileError("the engine has failed")
 
 
-async def _same(key: str) -> str:
+async def _load_key(key: str) -> str:
     return key

@@ -1,7 +1,8 @@
-"""The door of a fleet: each request goes on to the replica that has most of it warm.
+"""Router of a deployment: forwards each request to a replica that has its prefix or adapter cached.
 
-What decides that stands in a request's body: a conversation goes on where its prefix is cached, and the
-requests of an adapter go where that is at work, both by Ray Serve's model multiplexing.
+The routing key comes from the request's body. A conversation returns to the replica that has its prefix
+cached; requests for an adapter go where that adapter is in use. Ray Serve's model multiplexing finds the
+replica.
 """
 
 import hashlib
@@ -20,37 +21,48 @@ from ..server.http_errors import HttpError, to_http_error
 from .ray_session import import_ray
 from .replica import ReplicaConfig
 
-_ATTEMPTS = 2  # of a request whose replica is lost before it has said anything
-_TOLD = ("type", "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers")
+_ATTEMPTS = 2  # if the replica dies before it responds
+_SCOPE_KEYS = (
+    "type",
+    "http_version",
+    "method",
+    "scheme",
+    "path",
+    "raw_path",
+    "query_string",
+    "headers",
+    "client",
+    "server",
+)
 
 
 class Router:
-    """Where requests come in: each goes on to the replica that has most of it warm."""
+    """Ray Serve ingress: checks access and forwards requests to replicas."""
 
-    def __init__(self, replicas: Any, fleet: ReplicaConfig) -> None:
-        """Stand before the replicas of a fleet, by Ray Serve's handle of them."""
-        self._replicas, self._fleet = replicas, fleet
+    def __init__(self, replicas: Any, config: ReplicaConfig) -> None:
+        """Create a router.
+
+        Args:
+            replicas: Ray Serve's deployment handle.
+            config: configuration of the replicas.
+        """
+        self._replicas, self._config = replicas, config
 
     async def __call__(self, request: Request) -> Response:
-        """Have a request answered."""
-        fleet = self._fleet
+        """Forward a request."""
+        config = self._config
         try:
-            check_access(request.scope, fleet.keys, fleet.hosts)
+            check_access(request.scope, config.keys, config.allowed_hosts)
         except HttpError as refused:
             return refused.response()
-        body = await _body(request, fleet.bounds.body_bytes)
-        scope = {name: request.scope.get(name) for name in _TOLD} | {
-            "client": request.scope.get("client"),
-            "server": request.scope.get("server"),
-        }
-        warm = RoutingKey.of(body, fleet.models)
+        body = await _read_body(request, config.limits.body_bytes)
+        scope = {key: request.scope.get(key) for key in _SCOPE_KEYS}
+        routing = RoutingKey.from_body(body, config.models)
+        replicas = self._replicas.options(stream=True, multiplexed_model_id=routing.route)
         ray = import_ray()
         for attempt in range(1, _ATTEMPTS + 1):
-            answering = self._replicas.options(stream=True, multiplexed_model_id=warm.route).respond.remote(
-                scope, body, warm.keys
-            )
             try:
-                return await _begun(answering)
+                return await _streaming_response(replicas.respond.remote(scope, body, routing.keys))
             except ray.exceptions.RayActorError:
                 if attempt == _ATTEMPTS:
                     raise
@@ -59,52 +71,52 @@ class Router:
         raise AssertionError("the last attempt returns or raises")
 
 
-async def _body(request: Request, most: int) -> bytes:
-    """A request's body; of one that is too large, as much as shows it."""
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body until it exceeds `max_bytes`, which makes the replica reject it."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most:
+        if len(body) > max_bytes:
             break
     return bytes(body)
 
 
-async def _begun(answering: Any) -> Response:
-    """The response that a replica has begun, whose rest is to come."""
-    messages = aiter(answering)
-    first, *others = await anext(messages)
+async def _streaming_response(stream: Any) -> Response:
+    """Convert a replica's stream of ASGI messages, once it has started, to a response."""
+    batches = aiter(stream)
+    start, *others = await anext(batches)
 
-    async def rest() -> AsyncIterator[bytes]:
+    async def body() -> AsyncIterator[bytes]:
         try:
             for message in others:
                 yield message.get("body", b"")
-            async for came in messages:
-                for message in came:
+            async for batch in batches:
+                for message in batch:
                     yield message.get("body", b"")
         finally:
-            answering.cancel()  # of use where the client has left
+            stream.cancel()  # stops the replica if the client has disconnected
 
-    response = StreamingResponse(rest(), first["status"])
-    response.raw_headers = list(first["headers"])
+    response = StreamingResponse(body(), start["status"])
+    response.raw_headers = list(start["headers"])
     return response
 
 
 @dataclass(frozen=True, slots=True)
 class RoutingKey:
-    """What of a request a replica can have warm.
+    """What a replica may have cached for a request.
 
     Attributes:
-        route: what decides where it goes: the conversation if that has gone on before, else the adapter; ""
-            leaves it to the load.
-        keys: what the replica is known for afterwards.
+        route: key that selects the replica: the conversation after its first turn, else the adapter. With ""
+            the load decides.
+        keys: keys that the replica is known for afterwards.
     """
 
     route: str
     keys: tuple[str, ...]
 
     @classmethod
-    def of(cls, body: bytes, models: Mapping[str, str]) -> "RoutingKey":
-        """That of a request's body; of one that is not understood, nothing: its replica refuses it."""
+    def from_body(cls, body: bytes, models: Mapping[str, str]) -> "RoutingKey":
+        """Derive the key from a request's body; an invalid one has no key, and the replica rejects it."""
         try:
             fields = json.loads(body)
         except (ValueError, RecursionError):
@@ -113,22 +125,20 @@ class RoutingKey:
             return cls("", ())
         name = fields.get("model")
         adapter = models.get(name if isinstance(name, str) else next(iter(models)), BASE)
-        own = () if adapter == BASE else (f"adapter {adapter}",)
-        opening, turns = _opening(fields.get("messages"))
-        if not turns:
-            return cls(own[0] if own else "", own)
-        conversation = _digest([adapter, opening])
-        begins = own[0] if own else ""
-        return cls(conversation if turns > 1 else begins, (*own, conversation))
+        adapter_key = "" if adapter == BASE else f"adapter {adapter}"
+        prefix, turns = _first_turn(fields.get("messages"))
+        conversation_key = _digest([adapter, prefix]) if turns else ""
+        keys = tuple(key for key in (adapter_key, conversation_key) if key)
+        return cls(conversation_key if turns > 1 else adapter_key, keys)
 
 
-def _opening(messages: object) -> tuple[list[Any], int]:
-    """A conversation's messages up to the user's first, which stay as they are; and the user's number."""
+def _first_turn(messages: object) -> tuple[list[Any], int]:
+    """Return the messages up to the first of the user, which later turns repeat, and the number of turns."""
     if not isinstance(messages, list):
         return [], 0
     users = [
-        number
-        for number, message in enumerate(messages)
+        index
+        for index, message in enumerate(messages)
         if isinstance(message, dict) and message.get("role") == "user"
     ]
     return (messages[: users[0] + 1], len(users)) if users else ([], 0)

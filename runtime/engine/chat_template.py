@@ -1,11 +1,9 @@
-"""Chat templates: conversations to prompt tokens, rendered in a sandbox."""
+"""Chat template of a model: untrusted Jinja code, rendered in a sandbox."""
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Sequence, Sized
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import TemplateError, nodes
 from jinja2.exceptions import SecurityError
@@ -18,26 +16,14 @@ from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import Header
 from .sandbox import limited, limited_memory
 
-PROMPT_CHARACTERS_MAX = 1 << 22  # of a rendered prompt, and of any text that a template multiplies
+PROMPT_CHARACTERS_MAX = 1 << 22  # of a rendered prompt, and of the product of a string and a number
 POWER_MAX = 1 << 10
-MARKS = range(0xF0000, 0x10FFFE)  # characters for private use, of which no tokenizer or template knows any
-
-
-class Vocabulary(Protocol):
-    """What is asked of a model to turn text into tokens."""
-
-    @property
-    def control_tokens(self) -> dict[str, int]:
-        """The control tokens by name."""
-
-    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
-        """The tokens of a text; see llama.Model."""
 
 
 class _Generation(Extension):
-    """The tag `{% generation %}`, which marks what to train on; here its body is simply part of the text."""
+    """The tag `{% generation %}`, which marks text to train on; its body is rendered like any other."""
 
-    tags = {"generation"}  # noqa: RUF012 - Jinja's own way of saying it
+    tags = {"generation"}  # noqa: RUF012 - Jinja's interface
 
     def parse(self, parser: Parser) -> nodes.Node:
         line = next(parser.stream).lineno
@@ -45,7 +31,7 @@ class _Generation(Extension):
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox, which also refuses products that would fill the memory."""
+    """Jinja's sandbox, which also refuses products and powers that would fill the memory."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -55,25 +41,25 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         else:
             size, most = _repeated(left, right) or _repeated(right, left), PROMPT_CHARACTERS_MAX
         if size > most:
-            raise SecurityError(f"{operator} makes more than a prompt needs")
+            raise SecurityError(f"{operator} gives more than the {most} that a prompt may need")
         return super().call_binop(context, operator, left, right)
 
 
-def _repeated(what: Any, times: Any) -> int:
-    return len(what) * times if isinstance(what, Sized) and isinstance(times, int) else 0
+def _repeated(sequence: Any, times: Any) -> int:
+    return len(sequence) * times if isinstance(sequence, Sized) and isinstance(times, int) else 0
 
 
 class ChatTemplate:
-    """A model's own template for prompts: code from strangers, run in a sandbox.
+    """A compiled chat template.
 
-    It renders as `transformers` does: the same extensions, filters and variables.
+    It renders as `transformers` does, with the same extensions, filters and variables.
     """
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
-        """Compile the template; `bos` and `eos` are the names of the tokens it may write.
+        """Compile the template; `bos` and `eos` are the names of the tokens that it may write.
 
         Raises:
-            ModelFileError: it is not a Jinja template.
+            ModelFileError: the source is not a Jinja template.
         """
         self.source = source
         environment = _Sandbox(
@@ -81,19 +67,19 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
         self._variables = {"bos_token": bos, "eos_token": eos, "tools": None, "documents": None}
         try:
-            with limited_memory():  # constant expressions are computed here
+            with limited_memory():  # Jinja evaluates constant expressions here
                 self._template = environment.from_string(source)
-        except Exception as error:  # Jinja's own, and those of the Python that it becomes
+        except Exception as error:  # from Jinja, or from the Python code that it generates
             raise ModelFileError(f"the chat template cannot be compiled: {_one_line(error)}") from None
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """The prompt of a conversation, up to where the model's answer begins.
+        """Render a conversation as a prompt for the model's next message.
 
         Raises:
-            RequestError: the template refuses the conversation, fails, or does what a template may not.
+            RequestError: the template rejects the conversation, fails, or exceeds a limit.
         """
         parts, length = [], 0
         variables = {"messages": messages, "add_generation_prompt": True, **self._variables}
@@ -104,22 +90,22 @@ class ChatTemplate:
                     length += len(part)
                     if length > PROMPT_CHARACTERS_MAX:
                         _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
-        except Exception as error:  # whatever a stranger's code raises
+        except Exception as error:  # untrusted code raises anything
             raise RequestError(f"the chat template failed: {_one_line(error)}") from None
         return "".join(parts)
 
 
 def read_chat_template(header: Header, bos: int | None, eos: int | None) -> ChatTemplate | None:
-    """The template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
+    """Compile the template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
 
     Raises:
-        ModelFileError: it is not a text, or not a Jinja template.
+        ModelFileError: it is not a string, or not a Jinja template.
     """
     source = header.metadata.get("tokenizer.chat_template")
     if source is None:
         return None
     if not isinstance(source, str):
-        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a text")
+        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     tokens = header.metadata["tokenizer.ggml.tokens"]
     try:
         return ChatTemplate(source, *("" if token is None else tokens[token] for token in (bos, eos)))
@@ -137,98 +123,3 @@ def _raise(message: str) -> None:
 
 def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What someone said in a conversation; `role` is the template's word for who: system, user, assistant."""
-
-    role: str
-    content: str
-
-
-class PromptEncoder:
-    """Questions to tokens, by a model's chat template or, where it has none, as they are.
-
-    A text from outside never becomes a control token. In it, every name of one is broken by a mark, a
-    character that stands nowhere else; so after rendering, only names that the template wrote are whole. What
-    lies between them is cleared of marks and tokenized as plain text. A text without such names reaches the
-    template unchanged.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, template: ChatTemplate | None) -> None:
-        self._vocabulary, self._template = vocabulary, template
-        names = sorted(
-            vocabulary.control_tokens, key=len, reverse=True
-        )  # the longest that fits, as tokenizers do
-        self._names = "|".join(map(re.escape, names)) or r"(?!)"
-
-    @property
-    def templated(self) -> bool:
-        """Whether there is a chat template."""
-        return self._template is not None
-
-    def tokens(self, question: str, system: str | None = None) -> tuple[int, ...]:
-        """The prompt of a question.
-
-        Raises:
-            RequestError: the question is empty, or the template does not take it.
-        """
-        if not question.strip():
-            raise RequestError("the question is empty")
-        asked = Message("user", question)
-        return self.conversation([Message("system", system), asked] if system else [asked])
-
-    def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The prompt of a conversation, up to where the model's next answer begins.
-
-        Raises:
-            RequestError: nothing is said in it, or the template does not take it.
-        """
-        if not any(message.content.strip() for message in messages):
-            raise RequestError("the conversation is empty")
-        texts = [text for message in messages for text in (message.role, message.content)]
-        _check_length(sum(len(message.content) for message in messages))
-        if self._template is None:
-            return self.plain("\n\n".join(message.content for message in messages))
-        mark = _mark_for(self._template.source, *texts)
-        broken = [
-            {"role": self._broken(said.role, mark), "content": self._broken(said.content, mark)}
-            for said in messages
-        ]
-        return self._with_bos(self._encoded(self._template.render(broken), mark))
-
-    def plain(self, text: str) -> tuple[int, ...]:
-        """The prompt that is a text and nothing around it but what the model's tokenizer begins with."""
-        _check_length(len(text))
-        return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
-
-    def _broken(self, text: str, mark: str) -> str:
-        return re.sub(self._names, lambda name: name[0][0] + mark + name[0][1:], text)
-
-    def _encoded(self, prompt: str, mark: str) -> Iterator[int]:
-        parts = re.split(f"({self._names})(?!{mark})", prompt)  # text, name, text, name, …, text
-        for text, name in zip(parts[::2], [*parts[1::2], None], strict=True):
-            yield from self._vocabulary.tokenize(text.replace(mark, ""), special=False, bos=False)
-            if name is not None:
-                yield self._vocabulary.control_tokens[name]
-
-    def _with_bos(self, tokens: Iterable[int]) -> tuple[int, ...]:
-        """The tokens, begun as the model's tokenizer begins a text, unless the template did that already."""
-        begin, tokens = tuple(self._vocabulary.tokenize("", special=False, bos=True)), tuple(tokens)
-        return tokens if tokens[: len(begin)] == begin else begin + tokens
-
-
-def _check_length(characters: int) -> None:
-    if characters > PROMPT_CHARACTERS_MAX:
-        raise RequestError(
-            f"the question has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are read"
-        )
-
-
-def _mark_for(*texts: str) -> str:
-    used = set().union(*texts)
-    mark = next((chr(code) for code in MARKS if chr(code) not in used), None)
-    if mark is None:
-        raise RequestError("the question uses every character that Unicode has for private use")
-    return mark

@@ -1,4 +1,4 @@
-"""Token bytes to text: whole characters only, ending before a stop string."""
+"""Incremental detokenizer: token bytes to text, in whole characters, ending before a stop string."""
 
 import codecs
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from ...errors import RequestError
 
 
 class Detokenizer:
-    """Bytes to text, as it becomes certain: whole characters, and nothing that may begin a stop string.
+    """Decodes bytes to text as it becomes final: whole characters that cannot begin a stop string.
 
     Attributes:
-        stopped: whether a stop string has been reached; it and what follows are left out.
+        stopped: whether a stop string was found; it and what follows are dropped.
     """
 
     def __init__(self, stop: Sequence[str] = ()) -> None:
@@ -18,35 +18,35 @@ class Detokenizer:
         if not all(self._stop):
             raise RequestError("a stop string is empty")
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
+        self._pending = ""
         self.stopped = False
 
     def feed(self, piece: bytes) -> str:
-        """Take in the bytes of a token, and give out what is certain."""
-        self._take(piece)
-        return self._give(len(self._held) - self._undecided())
+        """Append the bytes of a token and return the text that became final."""
+        self._append(piece)
+        return self._release(len(self._pending) - self._undecided())
 
     def finish(self) -> str:
-        """Give out the rest; a character that was never completed shows as U+FFFD."""
-        self._take(b"", final=True)
-        return self._give(len(self._held))
+        """Return the rest; an incomplete character becomes U+FFFD."""
+        self._append(b"", final=True)
+        return self._release(len(self._pending))
 
-    def _take(self, piece: bytes, *, final: bool = False) -> None:
+    def _append(self, piece: bytes, *, final: bool = False) -> None:
         if self.stopped:
             return
-        self._held += self._decoder.decode(piece, final)
-        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
-        if found:  # the one complete first, so that it does not matter how the text was cut into pieces
-            self._held = self._held[: min(found)[1]]
+        self._pending += self._decoder.decode(piece, final)
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._pending.find(stop)) >= 0]
+        if found:  # the one that ends first wins, however the text was split into tokens
+            self._pending = self._pending[: min(found)[1]]
             self.stopped = True
 
     def _undecided(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Length of the longest suffix that may begin a stop string."""
         if self.stopped:
             return 0
-        lengths = (n for stop in self._stop for n in range(1, len(stop)) if self._held.endswith(stop[:n]))
+        lengths = (n for stop in self._stop for n in range(1, len(stop)) if self._pending.endswith(stop[:n]))
         return max(lengths, default=0)
 
-    def _give(self, length: int) -> str:
-        given, self._held = self._held[:length], self._held[length:]
-        return given
+    def _release(self, length: int) -> str:
+        text, self._pending = self._pending[:length], self._pending[length:]
+        return text

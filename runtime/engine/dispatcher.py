@@ -1,7 +1,7 @@
-"""The way in: requests of any thread go to the one that computes, and what comes of them to their handles.
+"""Dispatcher: passes requests from any thread to the compute thread, and its updates to their handles.
 
-The driver's thread runs the steps of a Runner. What callers want of it, a new request or the end of one,
-waits until the step is over; so nothing in the runner needs a lock, and a request is gone within one step.
+The compute thread runs the steps of a Runner. New requests and aborts wait until a step is over. So nothing
+in the runner needs a lock, and an aborted request ends within one step.
 """
 
 from collections import deque
@@ -12,10 +12,10 @@ from functools import partial
 from threading import BoundedSemaphore, Condition
 
 from ...errors import BusyError, RequestError
-from .. import request as state
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
+from ..request import Request, SequenceState
 from .handle import Handle
 from .output_stream import OutputStream
 from .runner import Runner
@@ -30,49 +30,49 @@ class EngineLoad:
 
 
 class Dispatcher:
-    """Where requests are taken in, as many at once as run and may wait.
+    """Accepts requests, as many as have a slot or a place in the queue.
 
     Attributes:
-        slots: how many run.
-        queue: how many may wait.
+        slots: how many requests run at once.
+        queue: how many requests may wait.
     """
 
     def __init__(self, model: Model, runner: Runner, *, slots: int, queue: int) -> None:
-        """Begin with none; the model and the runner are to be there until this is closed."""
+        """Start without requests; model and runner must outlive close()."""
         self.slots, self.queue = slots, queue
         self._model, self._runner = model, runner
         self._places = BoundedSemaphore(slots + queue)
-        self._handles: dict[state.SequenceState, Handle] = {}
-        self._lock = Condition()  # of whether it is closed, who uses the model, and the driver steps it
+        self._handles: dict[SequenceState, Handle] = {}
+        self._lock = Condition()  # guards the flags and counts below
         self._closed = self._closing = self._attached = self._broken = False
         self._users = 0
 
     @property
     def load(self) -> EngineLoad:
-        """How many requests there are now."""
+        """How many requests run and wait now."""
         running = self._runner.running
         return EngineLoad(running, max(len(self._handles) - running, 0))
 
     @property
     def closed(self) -> bool:
-        """Whether it takes no more: it was closed, or an error that nobody foresaw has ended it."""
+        """Whether no more requests are accepted, after close() or an unexpected error."""
         return self._closed
 
     def close(self) -> bool:
-        """End what is running, once nobody uses the model any more; False if somebody did so before."""
+        """Abort all requests, once nobody uses the model any more; False if it was closed before."""
         with self._lock:
             if self._closing:
                 return False
             self._closing = self._closed = True
             self._lock.wait_for(lambda: not self._users)
         if self._attached:
-            COMPUTE_THREAD.call(self._finish)
+            COMPUTE_THREAD.call(self._abort_all)
             COMPUTE_THREAD.detach(self)
         return True
 
     @contextmanager
-    def using(self) -> Iterator[None]:
-        """Keep the model while a caller's thread uses it.
+    def in_use(self) -> Iterator[None]:
+        """Keep the model open while the caller's thread uses it.
 
         Raises:
             RequestError: the engine is closed.
@@ -87,14 +87,14 @@ class Dispatcher:
                 self._users -= 1
                 self._lock.notify_all()
 
-    def submit(self, sequences: Sequence[state.SequenceState], *, wait: bool) -> list[Handle]:
-        """Take in sequences, or none of them; see Engine.submit_all()."""
-        left = deque(sequences)
+    def submit(self, sequences: Sequence[SequenceState], *, wait: bool) -> list[Handle]:
+        """Accept all sequences or none; see Engine.submit_all()."""
+        remaining = deque(sequences)
         handles: list[Handle] = []
         try:
-            while left:
-                places = self._reserve(len(left), wait)
-                handles += self._take_in([left.popleft() for _ in range(places)])
+            while remaining:
+                places = self._reserve(len(remaining), wait)
+                handles += self._accept([remaining.popleft() for _ in range(places)])
         except BaseException:
             for handle in handles:
                 handle.abort()
@@ -103,50 +103,49 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to compute; for the driver, as the next."""
+        """Whether there is nothing to compute."""
         return self._broken or self._runner.idle
 
     def step(self) -> None:
-        """Compute one batch, and tell the handles."""
-        self._guarded(self._step)
+        """Compute one batch and update the handles."""
+        self._guard(self._step)
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RequestError("engine: it is closed")
+            raise RequestError("the engine is closed")
 
     def _reserve(self, wanted: int, wait: bool) -> int:
-        """Take up to so many places, and at least one."""
+        """Reserve from 1 to `wanted` places."""
         if not self._places.acquire(blocking=wait):
-            raise BusyError(f"{self.slots} requests run and {self.queue} wait: no place for another")
-        taken = 1
-        while taken < wanted and self._places.acquire(blocking=False):
-            taken += 1
-        return taken
+            raise BusyError(f"{self.slots} requests run and {self.queue} wait: the queue is full")
+        reserved = 1
+        while reserved < wanted and self._places.acquire(blocking=False):
+            reserved += 1
+        return reserved
 
-    def _take_in(self, sequences: Sequence[state.SequenceState]) -> list[Handle]:
-        """Give sequences, for which places are taken, to the thread."""
+    def _accept(self, sequences: Sequence[SequenceState]) -> list[Handle]:
+        """Hand sequences over to the compute thread; their places are reserved."""
         with ExitStack() as undo:
-            undo.callback(self._places_back, len(sequences))
-            with self.using(), ExitStack() as made:
-                samplers = [made.enter_context(_sampler(self._model, one.request)) for one in sequences]
+            undo.callback(self._release, len(sequences))
+            with self.in_use(), ExitStack() as owned:
+                samplers = [owned.enter_context(_sampler(self._model, one.request)) for one in sequences]
                 handles = self._hand_over(sequences, samplers)
-                made.pop_all()
+                owned.pop_all()
             undo.pop_all()
         return handles
 
-    def _places_back(self, count: int) -> None:
-        for _ in range(count):
+    def _release(self, places: int) -> None:
+        for _ in range(places):
             self._places.release()
 
-    def _hand_over(
-        self, sequences: Sequence[state.SequenceState], samplers: Sequence[Sampler]
-    ) -> list[Handle]:
-        def add() -> None:
-            for sequence, sampler, reply in zip(sequences, samplers, replies, strict=True):
-                self._runner.add(sequence, sampler, reply)
-
-        replies = [_reply(self._model, sequence.request) for sequence in sequences]
+    def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
+        streams = [_output_stream(self._model, sequence.request) for sequence in sequences]
         handles = {sequence: Handle(partial(self._abort, sequence)) for sequence in sequences}
+
+        def add() -> None:
+            for sequence, sampler, stream in zip(sequences, samplers, streams, strict=True):
+                self._runner.add(sequence, sampler, stream)
+
         with self._lock:
             self._check_open()
             if not self._attached:
@@ -156,14 +155,14 @@ class Dispatcher:
             self._post(add)
         return list(handles.values())
 
-    def _abort(self, sequence: state.SequenceState) -> None:
+    def _abort(self, sequence: SequenceState) -> None:
         self._post(partial(self._runner.abort, sequence))
 
     def _post(self, action: Callable[[], None]) -> None:
-        COMPUTE_THREAD.post(partial(self._guarded, action))
+        COMPUTE_THREAD.post(partial(self._guard, action))
 
-    def _guarded(self, action: Callable[[], None]) -> None:
-        """Do something in the driver's thread; an error that nobody foresaw ends the engine."""
+    def _guard(self, action: Callable[[], None]) -> None:
+        """Run an action in the compute thread; an unexpected error fails all requests and closes it."""
         try:
             action()
         except Exception as failure:
@@ -182,18 +181,17 @@ class Dispatcher:
             self._places.release()
             handle.fail(update.failure) if update.failure else handle.put(update)
         if self._runner.idle:
-            self._runner.flush()
+            self._runner.flush_prefixes()
 
-    def _finish(self) -> None:
-        """End all requests."""
+    def _abort_all(self) -> None:
         for sequence in list(self._handles):
-            self._guarded(partial(self._runner.abort, sequence))
+            self._guard(partial(self._runner.abort, sequence))
         self.step()
 
 
-def _sampler(model: Model, request: state.Request) -> Sampler:
+def _sampler(model: Model, request: Request) -> Sampler:
     return Sampler(model, request.sampling, request.grammar)
 
 
-def _reply(model: Model, request: state.Request) -> OutputStream:
+def _output_stream(model: Model, request: Request) -> OutputStream:
     return OutputStream(model, request.stop, calculator=request.calculator and not request.grammar)

@@ -1,4 +1,4 @@
-"""What a caller has of a request: its pieces as they come, its answer at the end, and the way to end it."""
+"""Handle of a submitted request: its pieces as they come, its answer at the end, and abort."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
@@ -18,12 +18,12 @@ from .runner import SequenceUpdate
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some of an answer; the last piece also carries the whole.
+    """New text of an answer; the last piece also carries the whole answer.
 
     Attributes:
-        text: what is certain since the last piece.
-        tokens: those since the last piece; their text may still be coming.
-        logprobs: of each of these tokens, if the request wants them.
+        text: characters that became final since the last piece.
+        tokens: since the last piece; their text may follow in a later one.
+        logprobs: one for each of these tokens, if the request asks for them.
         answer: the whole answer, None while there may be more.
     """
 
@@ -34,58 +34,58 @@ class Piece:
 
 
 class Handle:
-    """A request that the engine has taken in. Any thread may use it, and any event loop.
+    """A submitted request, for any thread and any event loop.
 
-    Iterating, with `for` or `async for`, gives the pieces as they come; each goes to one taker. Leaving the
-    loop early aborts the request. `answer()` and `await` wait for the whole.
+    Iterating with `for` or `async for` yields the pieces as they come; several iterators share them. Leaving
+    the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
     def __init__(self, abort: Callable[[], None]) -> None:
         self._abort = abort
         self._changed = Condition()
-        self._news: list[SequenceUpdate] = []
+        self._updates: list[SequenceUpdate] = []  # not yet taken by an iterator
         self._text: list[str] = []
-        self._listening: list[tuple[LoopWaker, asyncio.Event]] = []
+        self._listeners: list[tuple[LoopWaker, asyncio.Event]] = []
         self._end: Future[SequenceEnd] = Future()
 
     @property
     def done(self) -> bool:
-        """Whether it has ended."""
+        """Whether the request has ended."""
         return self._end.done()
 
     @property
     def failed(self) -> bool:
-        """Whether it has ended because the computation failed."""
+        """Whether the request has ended because the computation failed."""
         return self.done and self._end.exception() is not None
 
     def abort(self) -> None:
-        """End it within a step; nothing happens if it has ended already."""
+        """End the request within one step; does nothing if it has ended."""
         if not self.done:
             self._abort()
 
-    def when_done(self, call: Callable[["Handle"], None]) -> None:
-        """Have something called with this at its end, by the engine's thread, or now if it has ended."""
-        self._end.add_done_callback(lambda _: call(self))
+    def add_done_callback(self, callback: Callable[["Handle"], None]) -> None:
+        """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended."""
+        self._end.add_done_callback(lambda _: callback(self))
 
     def put(self, update: SequenceUpdate) -> None:
-        """Take in news; only for the engine."""
+        """Receive an update from the engine."""
         with self._changed:
-            self._news.append(update)
+            self._updates.append(update)
             self._text.append(update.text)
             if update.end:
                 self._end.set_result(update.end)
-            self._wake()
+            self._notify()
 
     def fail(self, failure: Exception) -> None:
-        """Take in that there will be no answer; only for the engine."""
+        """Receive the failure of the request from the engine."""
         with self._changed:
             self._end.set_exception(failure)
-            self._wake()
+            self._notify()
 
-    def _wake(self) -> None:
+    def _notify(self) -> None:
         self._changed.notify_all()
-        for bell, came in self._listening:
-            bell.ring(came)
+        for waker, event in self._listeners:
+            waker.set_soon(event)
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
         """Wait for the end.
@@ -94,7 +94,7 @@ class Handle:
             timeout: seconds.
 
         Raises:
-            TimeoutError: it has not ended within the time; it goes on.
+            TimeoutError: the request has not ended in time; it continues.
             ModelFileError: the computation failed.
         """
         return self._end.result(timeout)
@@ -119,47 +119,46 @@ class Handle:
             last = False
             while not last:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._news or self.done)
-                    news = self._take()
-                yield (piece := self._piece(news))
+                    self._changed.wait_for(lambda: self._updates or self.done)
+                    updates = self._take_updates()
+                yield (piece := self._piece(updates))
                 last = piece.answer is not None
         finally:
             self.abort()
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
-        listening = (waker_of(asyncio.get_running_loop()), came := asyncio.Event())
+        listener = (waker_of(asyncio.get_running_loop()), event := asyncio.Event())
         with self._changed:
-            self._listening.append(listening)
+            self._listeners.append(listener)
         try:
             last = False
             while not last:
-                came.clear()
+                event.clear()
                 with self._changed:
-                    news, done = self._take(), self.done
-                if not news and not done:
-                    await came.wait()
+                    updates, done = self._take_updates(), self.done
+                if not updates and not done:
+                    await event.wait()
                     continue
-                yield (piece := self._piece(news))
+                yield (piece := self._piece(updates))
                 last = piece.answer is not None
         finally:
             with self._changed:
-                self._listening.remove(listening)
+                self._listeners.remove(listener)
             self.abort()
 
-    def _take(self) -> list[SequenceUpdate]:
-        news, self._news = self._news, []
-        return news
+    def _take_updates(self) -> list[SequenceUpdate]:
+        updates, self._updates = self._updates, []
+        return updates
 
-    def _piece(self, news: list[SequenceUpdate]) -> Piece:
-        tokens = tuple(token for update in news for token in update.tokens)
-        logprobs = tuple(logprob for update in news for logprob in update.logprobs)
-        ended = not news or news[-1].end is not None
+    def _piece(self, updates: list[SequenceUpdate]) -> Piece:
+        tokens = tuple(token for update in updates for token in update.tokens)
+        logprobs = tuple(logprob for update in updates for logprob in update.logprobs)
+        ended = not updates or updates[-1].end is not None
         answer = self.answer() if ended else None
-        return Piece("".join(update.text for update in news), tokens, logprobs, answer)
+        return Piece("".join(update.text for update in updates), tokens, logprobs, answer)
 
     @cached_property
     def _answer(self) -> Answer:
-        """The whole answer, once it has ended."""
         end, text = self.wait(0), "".join(self._text)
         number, equations = final_answer(text), check_steps(text)
         value = None if number is None else format_number(number)

@@ -1,4 +1,4 @@
-"""Wakes tasks of an event loop from another thread, once for all that happened since the loop last woke."""
+"""Sets asyncio events from another thread; several of them wake the loop once."""
 
 import asyncio
 from contextlib import suppress
@@ -7,34 +7,34 @@ from weakref import WeakKeyDictionary, ref
 
 
 class LoopWaker:
-    """One of a loop. Each waking costs the loop a turn, which it takes from a thread that computes."""
+    """Wakes one event loop. Each wake-up costs the loop an iteration, taken from the thread that computes."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = ref(loop)
-        self._lock = Lock()  # of what is due
-        self._due: list[asyncio.Event] = []
+        self._lock = Lock()  # guards _events
+        self._events: list[asyncio.Event] = []
 
-    def ring(self, event: asyncio.Event) -> None:
-        """Set an event of the loop soon, from any thread; nothing happens if the loop is closed."""
+    def set_soon(self, event: asyncio.Event) -> None:
+        """Set an event of the loop soon, from any thread; does nothing if the loop is closed."""
         with self._lock:
-            self._due.append(event)
-            first = len(self._due) == 1
+            self._events.append(event)
+            first = len(self._events) == 1
         if first and (loop := self._loop()):
-            with suppress(RuntimeError):  # it is closed
-                loop.call_soon_threadsafe(self._set)
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._set_events)
 
-    def _set(self) -> None:
+    def _set_events(self) -> None:
         with self._lock:
-            due, self._due = self._due, []
-        for event in due:
+            events, self._events = self._events, []
+        for event in events:
             event.set()
 
 
-_bells: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] = WeakKeyDictionary()
-_lock = Lock()  # of these
+_wakers: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaker] = WeakKeyDictionary()
+_lock = Lock()  # guards _wakers
 
 
 def waker_of(loop: asyncio.AbstractEventLoop) -> LoopWaker:
-    """The bell of a loop."""
+    """Return the one waker of a loop."""
     with _lock:
-        return _bells.setdefault(loop, LoopWaker(loop))
+        return _wakers.setdefault(loop, LoopWaker(loop))

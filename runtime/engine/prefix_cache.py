@@ -1,174 +1,193 @@
-"""The prefix cache: keys and values of beginnings of prompts, so that each is computed once.
+"""Prefix cache: KV cache of prompt prefixes, so that each is computed once.
 
-In memory it keeps the latest used within a number of bytes; in folders, if there are any, they outlast the
-process. Keys and values belong to a model, an adapter, a type and a build: an engine has one cache, in which
-the adapters are kept apart, and each such combination has a folder of its own. A file is named by the hash of
-all its bytes and is read when a prompt begins as it does; one that is not what was written is dropped with a
-warning.
+In memory it holds the most recently used entries within a number of bytes; in folders, if there are any, they
+outlive the process. A KV cache belongs to a model, an adapter, a KV type and a build. An engine has one
+prefix cache, which separates the adapters, and each such combination has a folder of its own. A file is named
+by the hash of its bytes and is read when a prompt starts with its tokens. A file whose bytes do not match its
+name is deleted with a warning.
 """
 
 import json
 import logging
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import mkstemp
 
 import numpy as np
 from numpy.typing import NDArray
 
-LENGTH_MIN = 16  # tokens: a shorter beginning is not worth waiting for, or keeping
+from ...files.hashing import file_sha256
+from ..request import BASE
 
-Blob = NDArray[np.uint8]
+PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
+
+KvState = NDArray[np.uint8]  # serialized KV cache of one sequence, from Context.save()
 _log = logging.getLogger(__name__)
-_HEADER_MAX = 1 << 24  # bytes of the line that tells the tokens
+_HEADER_MAX = 1 << 24  # bytes of a file's first line, which lists the tokens
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens two texts have in common, from the first on."""
+    """Return how many tokens two sequences share, counted from the first."""
     pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (mine, yours) in pairs if mine != yours), min(len(one), len(other)))
+    return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
+
+
+def cache_folders(
+    parent: Path, model: Path, adapters: Mapping[str, Path], kv: str, slots: int
+) -> dict[str, Path]:
+    """Return a folder for each adapter and for none, named by everything that the KV cache depends on.
+
+    The number of slots is part of the name: llama.cpp restores a state only beside as many slots.
+    """
+    build = (version("llama-cpp-python"), platform.machine(), kv, slots, file_sha256(model))
+    hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
+    return {
+        name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()
+        for name, adapter in hashes.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixMatch:
-    """What the cache has for a prompt.
+    """The longest cached prefix of a prompt.
 
     Attributes:
-        length: the tokens that they have in common, from the first on.
-        blob: keys and values of these, and perhaps of more.
+        length: tokens of the prefix.
+        state: KV cache of these tokens, and perhaps of more.
     """
 
     length: int
-    blob: Blob
+    state: KvState
 
 
 @dataclass(slots=True, eq=False)
-class _Entry:
-    """The keys and values of some tokens under an adapter: in memory, in a file, or both."""
+class _CachedPrefix:
+    """KV cache of some tokens under an adapter: in memory, in a file, or both."""
 
     adapter: str
     tokens: tuple[int, ...]
-    blob: Blob | None
+    state: KvState | None
     file: Path | None
 
-    def common(self, adapter: str, tokens: tuple[int, ...]) -> int:
-        """How many tokens it has in common with others, from the first on; 0 if too few to be of use."""
-        if self.adapter != adapter or self.tokens[:LENGTH_MIN] != tokens[:LENGTH_MIN]:
+    def match(self, adapter: str, tokens: tuple[int, ...]) -> int:
+        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful."""
+        if self.adapter != adapter or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
             return 0
         return common_length(self.tokens, tokens)
 
 
 class PrefixCache:
-    """Beginnings of prompts under one model, type of keys and values, and build.
+    """Prompt prefixes of one model, KV type and build.
 
     Attributes:
-        nbytes: of what is in memory.
+        nbytes: size of the entries in memory.
     """
 
-    def __init__(self, bound: int, folders: Mapping[str, Path] | None = None) -> None:
-        """Begin with what is in the folders.
+    def __init__(self, capacity: int, folders: Mapping[str, Path] | None = None) -> None:
+        """Start with the entries in the folders.
 
         Args:
-            bound: the most bytes of memory, and as many of each folder.
-            folders: by adapter; where its entries outlast the process. They are made when there is something
-                to put there.
+            capacity: the most bytes in memory, and in each folder.
+            folders: by adapter; entries there outlive the process. They are created when first needed.
         """
-        self._bound, self._folders = bound, folders or {}
+        self._capacity, self._folders = capacity, folders or {}
         self.nbytes = 0
-        self._entries: list[_Entry] = []  # the latest used last
+        self._entries: list[_CachedPrefix] = []  # most recently used last
         for adapter, folder in self._folders.items():
-            self._entries += [_Entry(adapter, tokens, None, file) for tokens, file in _listed(folder)]
+            self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in _list(folder)]
 
     def find(self, adapter: str, prompt: tuple[int, ...]) -> PrefixMatch | None:
-        """The longest beginning of a prompt that is kept, if it is long enough to be of use.
+        """Find the longest useful prefix of a prompt.
 
-        The prompt's last token is never part of it, since its logits are wanted.
+        It never includes the prompt's last token, whose logits are needed.
         """
         while self._entries:
             length, best = max(
-                ((entry.common(adapter, prompt[:-1]), entry) for entry in self._entries),
+                ((entry.match(adapter, prompt[:-1]), entry) for entry in self._entries),
                 key=lambda found: found[0],
             )
-            if length < LENGTH_MIN:
+            if length < PREFIX_TOKENS_MIN:
                 break
             self._entries.remove(best)
-            if (blob := self._blob(best)) is not None:
+            if (state := self._load(best)) is not None:
                 self._entries.append(best)
-                self._shrink()
-                return PrefixMatch(length, blob)
+                self._evict()
+                return PrefixMatch(length, state)
         return None
 
-    def takes(self, nbytes: int) -> bool:
-        """Whether keys and values of this size can be kept at all."""
-        return nbytes <= self._bound
+    def fits(self, nbytes: int) -> bool:
+        """Whether a state of this size can be cached at all."""
+        return nbytes <= self._capacity
 
-    def keep(self, adapter: str, prompt: tuple[int, ...], blob: Blob) -> None:
-        """Take in the keys and values of a prompt, instead of those of its beginnings."""
-        if not self.takes(blob.nbytes):
+    def add(self, adapter: str, prompt: tuple[int, ...], state: KvState) -> None:
+        """Add the KV cache of a prompt, which replaces those of its prefixes."""
+        if not self.fits(state.nbytes):
             return
         for entry in list(self._entries):
             if entry.adapter == adapter and entry.tokens == prompt[: len(entry.tokens)]:
-                self._forget(entry)
+                self._unload(entry)
                 self._entries.remove(entry)
-        self._entries.append(_Entry(adapter, prompt, blob, None))
-        self.nbytes += blob.nbytes
-        self._shrink()
+        self._entries.append(_CachedPrefix(adapter, prompt, state, None))
+        self.nbytes += state.nbytes
+        self._evict()
 
-    def forget(self, adapter: str, but: tuple[int, ...]) -> None:
-        """Forget all that is in memory, but for one beginning as far as it is there; files stay."""
-        here = [entry for entry in self._entries if entry.blob is not None]
-        best = max(here, key=lambda entry: entry.common(adapter, but), default=None)
-        length = best.common(adapter, but) if best else 0
-        kept = _Entry(adapter, but[:length], best.blob, None) if best and length else None
-        for entry in here:
-            self._forget(entry)
+    def clear(self, adapter: str, keep: tuple[int, ...]) -> None:
+        """Remove everything from memory but the prefix `keep`, as far as it is there; files stay."""
+        loaded = [entry for entry in self._entries if entry.state is not None]
+        best = max(loaded, key=lambda entry: entry.match(adapter, keep), default=None)
+        length = best.match(adapter, keep) if best else 0
+        kept = _CachedPrefix(adapter, keep[:length], best.state, None) if best and length else None
+        for entry in loaded:
+            self._unload(entry)
         self._entries = [entry for entry in self._entries if entry.file is not None]
-        if kept is not None and kept.blob is not None:
+        if kept is not None and kept.state is not None:
             self._entries.append(kept)
-            self.nbytes += kept.blob.nbytes
+            self.nbytes += kept.state.nbytes
 
     def flush(self) -> None:
-        """Write to the folders what is in memory only, and take out of them what was used longest ago.
+        """Write new entries to their folders, and delete the least recently used files beyond the capacity.
 
-        A folder that cannot be written costs a warning: the answers do not depend on it.
+        A folder that cannot be written only costs a warning: no answer depends on it.
         """
         for adapter, folder in self._folders.items():
-            fresh = [e for e in self._entries if e.adapter == adapter and e.blob is not None and not e.file]
+            fresh = [e for e in self._entries if e.adapter == adapter and e.state is not None and not e.file]
             try:
                 for entry in fresh:
                     entry.file = _write(folder, entry)
                 if fresh:
-                    _trim(folder, self._bound)
+                    _trim(folder, self._capacity)
             except OSError as failure:
                 _log.warning("prefix cache %s: %s", folder, failure.strerror or failure)
 
-    def _blob(self, entry: _Entry) -> Blob | None:
-        if entry.blob is None and entry.file is not None:
-            entry.blob = _read(entry.file)
-            self.nbytes += 0 if entry.blob is None else entry.blob.nbytes
-        return entry.blob
+    def _load(self, entry: _CachedPrefix) -> KvState | None:
+        if entry.state is None and entry.file is not None:
+            entry.state = _read(entry.file)
+            self.nbytes += 0 if entry.state is None else entry.state.nbytes
+        return entry.state
 
-    def _shrink(self) -> None:
-        """Forget what was used longest ago, until the rest is within the bound; files stay."""
+    def _evict(self) -> None:
+        """Remove the least recently used entries from memory until the rest fits; files stay."""
         for entry in list(self._entries):
-            if self.nbytes <= self._bound:
+            if self.nbytes <= self._capacity:
                 break
-            self._forget(entry)
+            self._unload(entry)
             if entry.file is None:
                 self._entries.remove(entry)
 
-    def _forget(self, entry: _Entry) -> None:
-        if entry.blob is not None:
-            self.nbytes -= entry.blob.nbytes
-            entry.blob = None
+    def _unload(self, entry: _CachedPrefix) -> None:
+        if entry.state is not None:
+            self.nbytes -= entry.state.nbytes
+            entry.state = None
 
 
-def _listed(folder: Path) -> Iterator[tuple[tuple[int, ...], Path]]:
-    """The tokens and the path of each file, the latest used last."""
+def _list(folder: Path) -> Iterator[tuple[tuple[int, ...], Path]]:
+    """Yield the tokens and the path of each file, most recently used last."""
     for path in sorted(_files(folder), key=_used_at):
         tokens: object = None
         with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
@@ -176,7 +195,7 @@ def _listed(folder: Path) -> Iterator[tuple[tuple[int, ...], Path]]:
         if isinstance(tokens, list) and all(type(token) is int for token in tokens):
             yield tuple(tokens), path
         else:
-            _drop(path)
+            _delete(path)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -184,37 +203,37 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _used_at(path: Path) -> float:
-    with suppress(FileNotFoundError):  # another engine took it out just now
+    with suppress(FileNotFoundError):  # another engine has just deleted it
         return path.stat().st_mtime
     return 0.0
 
 
-def _read(path: Path) -> Blob | None:
-    """The keys and values in a file; None if it is gone, or is not what was written."""
+def _read(path: Path) -> KvState | None:
+    """Read the KV cache in a file; None if the file is gone or damaged."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:  # this engine or another took it out, to keep the folder within its bound
+    except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
     except OSError:
         data = b""
-    with suppress(OSError):  # a folder can be for reading only
+    with suppress(OSError):  # the folder may be read-only
         os.utime(path)
     start = data.find(b"\n") + 1
     if not start or sha256(data).hexdigest() != path.stem:
-        _drop(path)
+        _delete(path)
         return None
     return np.frombuffer(data, np.uint8, offset=start)
 
 
-def _drop(path: Path) -> None:
-    _log.warning("prefix cache: %s is not what was written there: dropped", path)
+def _delete(path: Path) -> None:
+    _log.warning("prefix cache: %s is damaged: deleted", path)
     with suppress(OSError):
         path.unlink()
 
 
-def _write(folder: Path, entry: _Entry) -> Path:
-    assert entry.blob is not None, "there is something to write"
-    header, data = json.dumps(entry.tokens).encode() + b"\n", entry.blob.data
+def _write(folder: Path, entry: _CachedPrefix) -> Path:
+    assert entry.state is not None, "only entries in memory are written"
+    header, data = json.dumps(entry.tokens).encode() + b"\n", entry.state.data
     digest = sha256(header)
     digest.update(data)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -232,12 +251,12 @@ def _write(folder: Path, entry: _Entry) -> Path:
     return path
 
 
-def _trim(folder: Path, bound: int) -> None:
-    """Take the files used longest ago out of a folder, until the rest is within a number of bytes."""
+def _trim(folder: Path, capacity: int) -> None:
+    """Delete the least recently used files of a folder until the rest fits."""
     files = sorted(((path.stat(), path) for path in _files(folder)), key=lambda found: found[0].st_mtime)
     total = sum(stat.st_size for stat, _ in files)
     for stat, path in files:
-        if total <= bound:
+        if total <= capacity:
             break
         path.unlink(missing_ok=True)
         total -= stat.st_size

@@ -1,33 +1,33 @@
-"""Prompt lookup: a draft of what may come next, without a second model (Saxena, 2023).
+"""Prompt lookup decoding: drafts without a draft model (Saxena, 2023).
 
-An answer often repeats what stands in its question or in its own beginning. Where its last tokens have stood
-before, those that followed there are put into the next batch behind them. The model then says which of them
-it would have chosen too; these cost less together than one after the other, and the rest is thrown away. So
-the output is what it is without.
+An answer often repeats parts of its prompt or of itself. Where the last tokens have occurred before, the
+tokens that followed them there become a draft, which joins the next batch. The model then accepts the tokens
+that it would have chosen itself; computing them together costs less than one after the other. The rest of the
+draft is dropped, so the output does not change.
 """
 
 from collections.abc import Iterable
 
-NGRAM = 3  # tokens that must have stood before
+NGRAM = 3  # tokens that must have occurred before
 
 
 class PromptLookup:
-    """Which tokens followed which, in one sequence."""
+    """Index of the n-grams of one sequence."""
 
     def __init__(self, tokens: Iterable[int]) -> None:
-        """Begin with the prompt."""
+        """Index the prompt."""
         self._tokens: list[int] = []
-        self._after: dict[tuple[int, ...], int] = {}  # where the latest run of NGRAM tokens ended
+        self._after: dict[tuple[int, ...], int] = {}  # n-gram -> position after its latest occurrence
         for token in tokens:
             self.feed(token)
 
     def feed(self, token: int) -> None:
-        """Take in the next token."""
+        """Append a token."""
         if len(self._tokens) >= NGRAM:
             self._after[tuple(self._tokens[-NGRAM:])] = len(self._tokens)
         self._tokens.append(token)
 
     def draft(self, most: int) -> tuple[int, ...]:
-        """Up to so many tokens that followed where the last ones stood before; mostly there are none."""
+        """Return up to `most` tokens that followed the last n-gram before; usually none."""
         at = self._after.get(tuple(self._tokens[-NGRAM:]))
         return () if at is None else tuple(self._tokens[at : at + most])

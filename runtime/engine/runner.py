@@ -1,4 +1,4 @@
-"""The engine's loop body, for one thread: `step()` schedules, decodes, samples, and tells what came of it."""
+"""Runner: the loop body of the engine. step() schedules, decodes, samples and reports updates."""
 
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
@@ -6,31 +6,30 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from ...errors import ModelFileError, RequestError
-from .. import request as state
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
-from ..request import SequenceEnd, StopReason, TokenLogprob
+from ..request import SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .output_stream import OutputStream
-from .prefix_cache import LENGTH_MIN, PrefixCache
+from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler
 
 
 @dataclass(frozen=True, slots=True)
 class SequenceUpdate:
-    """What became of one sequence in a step.
+    """Progress of one sequence since its last update.
 
     Attributes:
-        sequence: which.
-        text: what is certain of it since the last update.
-        tokens: those since the last update, of results of sums too.
-        logprobs: of each of them, if the request wants them.
+        sequence: the sequence.
+        text: that became final.
+        tokens: new tokens, including inserted results of the calculator.
+        logprobs: one for each token, if the request asks for them.
         end: None while more may follow.
-        failure: why it was aborted, if the computation failed.
+        failure: of the computation, if that ended the sequence.
     """
 
-    sequence: state.SequenceState
+    sequence: SequenceState
     text: str
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
@@ -40,42 +39,44 @@ class SequenceUpdate:
 
 @dataclass(slots=True)
 class SequenceOutput:
-    """How a sequence chooses its tokens and says them."""
+    """What turns the logits of one sequence into tokens and text."""
 
     sampler: Sampler
-    reply: OutputStream
+    stream: OutputStream
     lookup: PromptLookup | None
-    tokens: list[int] = field(default_factory=list)  # not told of yet
-    logprobs: list[TokenLogprob] = field(default_factory=list)  # nor these
+    tokens: list[int] = field(default_factory=list)  # since the last update, as are the log-probabilities
+    logprobs: list[TokenLogprob] = field(default_factory=list)
 
 
 class Runner:
-    """The sequences of one model, and one step of them after the other."""
+    """Runs the sequences of one model step by step, in one thread."""
 
     def __init__(
         self,
-        native: Context,
+        context: Context,
         adapters: MutableMapping[str, LoraAdapter | None],
         prefixes: PrefixCache | None = None,
-        drafted: int = 0,
+        draft_tokens: int = 0,
     ) -> None:
-        """Begin with no sequences.
+        """Start without sequences.
 
         Args:
-            native: what computes, with room for so many sequences; close() frees it.
-            adapters: by the names that sequences have for them.
-            prefixes: where beginnings of prompts are kept; nowhere if there is none.
-            drafted: the most tokens of a draft by prompt lookup; the room has to have outputs for them.
+            context: freed by close().
+            adapters: by name.
+            prefixes: the prefix cache, if there is one.
+            draft_tokens: the most tokens of a draft by prompt lookup; the context needs outputs for them.
         """
-        self._model, self._adapters, self._prefixes, self._drafted = native.model, adapters, prefixes, drafted
-        self._native = native
-        self._scheduler = Scheduler(native.room.slots, native.room.batch, sharing=prefixes is not None)
-        self._voices: dict[state.SequenceState, SequenceOutput] = {}
+        self._context, self._model = context, context.model
+        self._adapters, self._prefixes, self._draft_tokens = adapters, prefixes, draft_tokens
+        self._scheduler = Scheduler(
+            context.params.slots, context.params.batch, prefix_caching=prefixes is not None
+        )
+        self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
 
     @property
     def idle(self) -> bool:
-        """Whether step() has nothing to compute and nothing to tell."""
+        """Whether step() has nothing to compute and nothing to report."""
         return self._scheduler.idle and not self._updates
 
     @property
@@ -83,190 +84,187 @@ class Runner:
         """How many sequences have a slot."""
         return len(self._scheduler.running)
 
-    def add(self, sequence: state.SequenceState, sampler: Sampler, reply: OutputStream) -> None:
-        """Queue a sequence, with what chooses its tokens (which is closed at its end) and what says them."""
-        lookup = PromptLookup(sequence.request.tokens) if self._drafted else None
-        self._voices[sequence] = SequenceOutput(sampler, reply, lookup)
+    def add(self, sequence: SequenceState, sampler: Sampler, stream: OutputStream) -> None:
+        """Queue a sequence with its sampler, which is closed at the end, and its output stream."""
+        lookup = PromptLookup(sequence.request.tokens) if self._draft_tokens else None
+        self._outputs[sequence] = SequenceOutput(sampler, stream, lookup)
         self._scheduler.add(sequence)
 
-    def abort(self, sequence: state.SequenceState) -> None:
-        """End a sequence now and free its slot; nothing happens if it has ended already."""
+    def abort(self, sequence: SequenceState) -> None:
+        """End a sequence now and free its slot; does nothing if it has ended."""
         self._end(sequence, StopReason.ABORTED)
 
-    def flush(self) -> None:
-        """Write the prefix cache to its folders, if it has any."""
+    def flush_prefixes(self) -> None:
+        """Write the prefix cache to its folders, if there are any."""
         if self._prefixes:
             self._prefixes.flush()
 
-    def forget(self, adapter: str, but: tuple[int, ...]) -> None:
-        """Take everything but one beginning out of the prefix cache."""
+    def clear_prefixes(self, adapter: str, keep: tuple[int, ...]) -> None:
+        """Remove all prefixes but one from memory."""
         if self._prefixes:
-            self._prefixes.forget(adapter, but)
+            self._prefixes.clear(adapter, keep)
 
-    def swap(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
-        """Put an adapter under a name.
+    def swap_adapter(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
+        """Register an adapter under a name.
 
         Returns:
-            The one that had it, which nothing refers to any more.
+            The adapter that had the name; nothing uses it any more.
 
         Raises:
             RequestError: there are sequences.
         """
-        if self._voices:
-            raise RequestError(f"swap: {len(self._voices)} requests are running or waiting")
-        self._native.apply(None)
+        if self._outputs:
+            raise RequestError(f"swap: {len(self._outputs)} requests are running or waiting")
+        self._context.set_adapter(None)
         old = self._adapters.get(name)
         self._adapters[name] = adapter
         return old
 
     def close(self) -> None:
-        """Free the room, and what there still is of sequences."""
-        for voice in self._voices.values():
-            voice.sampler.close()
-        self._native.close()
+        """Free the context, and the samplers of sequences that have not ended."""
+        for output in self._outputs.values():
+            output.sampler.close()
+        self._context.close()
 
     def step(self) -> list[SequenceUpdate]:
         """Compute one batch.
 
         Returns:
-            What became of the sequences that there is news of since the last step. Those of a computation
-            that failed have ended, each with the reason.
+            Updates since the last step. If the computation failed, its sequences have ended with the failure.
         """
         for sequence in self._scheduler.admit():
-            self._restore(sequence)
-        if self._drafted:
+            self._restore_prefix(sequence)
+        if self._draft_tokens:
             for sequence in self._scheduler.running:
                 sequence.draft = self._draft(sequence)
         chunks = self._scheduler.plan()
         try:
             if chunks:
                 self._compute(chunks)
-        except ModelFileError as failure:  # what their slots hold is not known any more
+        except ModelFileError as failure:  # the contents of their slots are unknown now
             for chunk in chunks:
                 self._end(chunk.sequence, StopReason.ABORTED, failure)
         for chunk in chunks:
             if chunk.sequence.stop_reason is None:
-                self._tell(chunk.sequence)
+                self._report(chunk.sequence)
         updates, self._updates = self._updates, []
         return updates
 
     def _compute(self, chunks: Sequence[Chunk]) -> None:
-        self._native.apply(self._adapters[chunks[0].sequence.adapter])
+        self._context.set_adapter(self._adapters[chunks[0].sequence.adapter])
         now = perf_counter()
         for chunk in chunks:
             chunk.sequence.started_at = chunk.sequence.started_at or now
-        rows = iter(self._native.decode([_span(chunk) for chunk in chunks]))
+        rows = iter(self._context.decode([_span(chunk) for chunk in chunks]))
         for chunk in chunks:
             sequence = chunk.sequence
             sequence.computed += len(chunk.tokens) - max(chunk.rows - 1, 0)
-            if chunk.rows and not sequence.decoding and self._scheduler.awaited(sequence):
-                self._keep(sequence)
-            self._follow(sequence, [next(rows) for _ in range(chunk.rows)])
+            if chunk.rows and not sequence.decoding and self._scheduler.has_waiter(sequence):
+                self._save_prefix(sequence)
+            self._verify_draft(sequence, [next(rows) for _ in range(chunk.rows)])
 
-    def _follow(self, sequence: state.SequenceState, rows: Sequence[int]) -> None:
-        """Give a sequence its next token, and one more for each token of its draft that was right."""
+    def _verify_draft(self, sequence: SequenceState, rows: Sequence[int]) -> None:
+        """Sample the next token, and another one after each token of the draft that was right."""
         draft, sequence.draft = sequence.draft, ()
         for place, row in enumerate(rows):
-            self._advance(sequence, row)
+            self._sample(sequence, row)
             if sequence.stop_reason is not None or place + 1 == len(rows):
                 return
             if sequence.pending > 1 or sequence.output[-1] != draft[place]:
-                self._native.clear(_slot(sequence), sequence.computed)
+                self._context.clear(_slot(sequence), sequence.computed)
                 return
             sequence.computed += 1
 
-    def _advance(self, sequence: state.SequenceState, row: int) -> None:
-        """Give a sequence its next token, and end it if that was the last."""
-        voice = self._voices[sequence]
-        token = voice.sampler.sample(self._native, row, no_digit=voice.reply.no_digit)
+    def _sample(self, sequence: SequenceState, row: int) -> None:
+        """Sample the next token, and end the sequence if that was its last."""
+        output = self._outputs[sequence]
+        token = output.sampler.sample(self._context, row, no_digit=output.stream.no_digit)
         sequence.last_token_at = perf_counter()
         sequence.first_token_at = sequence.first_token_at or sequence.last_token_at
         sequence.sampled += 1
         if (top := sequence.request.logprobs) is None:
             logprob = TokenLogprob(token, 0.0)
         else:
-            logprob = self._native.logprob(row, token, top)
+            logprob = self._context.logprob(row, token, top)
         sequence.log_likelihood += logprob.logprob
-        if self._model.ends(token) and not sequence.request.ignore_end:
+        if self._model.is_eog(token) and not sequence.request.ignore_end:
             self._end(sequence, StopReason.END)
             return
-        self._say(sequence, logprob)
-        # A result goes in as one batch with the token before it, as a prompt does.
-        for due in voice.reply.due() if sequence.stop_reason is None else ():
+        self._append(sequence, logprob)
+        # The tokens of a result go into one batch with the token before them, as a prompt does.
+        for result_token in output.stream.result_tokens() if sequence.stop_reason is None else ():
             if sequence.stop_reason is None:
-                self._say(sequence, TokenLogprob(due, 0.0))
+                self._append(sequence, TokenLogprob(result_token, 0.0))
 
-    def _say(self, sequence: state.SequenceState, logprob: TokenLogprob) -> None:
-        voice, token = self._voices[sequence], logprob.token
+    def _append(self, sequence: SequenceState, logprob: TokenLogprob) -> None:
+        output, token = self._outputs[sequence], logprob.token
         if sequence.request.logprobs is not None:
-            voice.logprobs.append(logprob)
+            output.logprobs.append(logprob)
         sequence.output.append(token)
-        voice.tokens.append(token)
-        if voice.lookup:
-            voice.lookup.feed(token)
-        voice.reply.feed(token)
-        if voice.reply.stopped:
+        output.tokens.append(token)
+        if output.lookup:
+            output.lookup.feed(token)
+        output.stream.feed(token)
+        if output.stream.stopped:
             self._end(sequence, StopReason.STOP)
-        elif sequence.full:
+        elif sequence.length_capped:
             self._end(sequence, StopReason.LENGTH)
 
     def _end(
-        self, sequence: state.SequenceState, reason: StopReason, failure: ModelFileError | None = None
+        self, sequence: SequenceState, reason: StopReason, failure: ModelFileError | None = None
     ) -> None:
         if sequence.stop_reason is not None:
             return
         if failure is None:
-            self._keep(sequence)
+            self._save_prefix(sequence)
         slot = self._scheduler.retire(sequence, reason)
         if slot is not None:
-            self._native.clear(slot)
-        voice = self._voices[sequence]
-        voice.sampler.close()
-        voice.reply.finish()
-        self._tell(sequence, sequence.end, failure)
-        del self._voices[sequence]
+            self._context.clear(slot)
+        output = self._outputs[sequence]
+        output.sampler.close()
+        output.stream.finish()
+        self._report(sequence, sequence.end, failure)
+        del self._outputs[sequence]
 
-    def _tell(
-        self,
-        sequence: state.SequenceState,
-        end: SequenceEnd | None = None,
-        failure: ModelFileError | None = None,
+    def _report(
+        self, sequence: SequenceState, end: SequenceEnd | None = None, failure: ModelFileError | None = None
     ) -> None:
-        voice = self._voices[sequence]
-        if voice.tokens or end:
-            tokens, voice.tokens = tuple(voice.tokens), []
-            logprobs, voice.logprobs = tuple(voice.logprobs), []
-            self._updates.append(SequenceUpdate(sequence, voice.reply.read(), tokens, logprobs, end, failure))
+        output = self._outputs[sequence]
+        if output.tokens or end:
+            tokens, output.tokens = tuple(output.tokens), []
+            logprobs, output.logprobs = tuple(output.logprobs), []
+            text = output.stream.read()
+            self._updates.append(SequenceUpdate(sequence, text, tokens, logprobs, end, failure))
 
-    def _draft(self, sequence: state.SequenceState) -> tuple[int, ...]:
-        """What may follow a sequence that is answering, as far as more may follow it at all."""
-        lookup = self._voices[sequence].lookup
-        most = min(self._drafted, sequence.remaining - 1)
+    def _draft(self, sequence: SequenceState) -> tuple[int, ...]:
+        """Draft the next tokens of a sequence in decode, no more than may follow."""
+        lookup = self._outputs[sequence].lookup
+        most = min(self._draft_tokens, sequence.remaining - 1)
         return lookup.draft(most) if lookup and sequence.decoding and most > 0 else ()
 
-    def _restore(self, sequence: state.SequenceState) -> None:
-        """Fill a new slot with as much of its prompt as the prefix cache has."""
+    def _restore_prefix(self, sequence: SequenceState) -> None:
+        """Fill a new slot with the longest cached prefix of its prompt."""
         prompt = sequence.request.tokens
         found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
-        if found and self._native.restore(_slot(sequence), found.blob, found.length):
-            sequence.restored = sequence.computed = found.length
+        if found and self._context.restore(_slot(sequence), found.state, found.length):
+            sequence.cached = sequence.computed = found.length
 
-    def _keep(self, sequence: state.SequenceState) -> None:
-        """Put the prompt of a running sequence into the prefix cache, if it has been read and is news."""
+    def _save_prefix(self, sequence: SequenceState) -> None:
+        """Add a computed prompt to the prefix cache, unless most of it came from there."""
         prompt = sequence.request.tokens
-        read = sequence.computed >= len(prompt) and len(prompt) - sequence.restored > LENGTH_MIN
-        if self._prefixes and read:
+        new = sequence.computed >= len(prompt) and len(prompt) - sequence.cached > PREFIX_TOKENS_MIN
+        if self._prefixes and new:
             slot = _slot(sequence)
-            self._native.clear(slot, len(prompt))
-            if self._prefixes.takes(self._native.nbytes(slot)):  # before there is a copy in memory
-                with suppress(MemoryError):  # then it is not kept
-                    self._prefixes.keep(sequence.adapter, prompt, self._native.save(slot))
+            self._context.clear(slot, len(prompt))
+            if self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
+                with suppress(MemoryError):  # then it is not cached
+                    self._prefixes.add(sequence.adapter, prompt, self._context.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:
     return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=chunk.rows)
 
 
-def _slot(sequence: state.SequenceState) -> int:
-    assert sequence.slot is not None, "what is planned is running"
+def _slot(sequence: SequenceState) -> int:
+    assert sequence.slot is not None, "a planned sequence runs"
     return sequence.slot

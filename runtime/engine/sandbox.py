@@ -1,4 +1,4 @@
-"""Bounds for code from strangers that runs in this process: on its steps, its time and its memory."""
+"""Limits for untrusted code that runs in this process: on its steps, its time and its memory."""
 
 import sys
 from collections.abc import Iterator
@@ -11,28 +11,28 @@ from typing import Any
 
 try:
     import resource
-except ImportError:  # Windows: there, memory is not bounded
+except ImportError:  # Windows: memory is not limited there
     resource = None  # type: ignore[assignment]
 
-STEPS_MAX = 1 << 20  # lines of Python; a long conversation takes some ten thousand
+STEPS_MAX = 1 << 20  # lines of Python; a long conversation takes about ten thousand
 SECONDS_MAX = 10.0
-_turn = RLock()
 BYTES_MAX = 1 << 28  # of address space beyond what is in use
+_memory_lock = RLock()
 
 
 class LimitError(Exception):
-    """The code has used up its bounds."""
+    """The code has exceeded a limit."""
 
 
 @contextmanager
 def limited() -> Iterator[None]:
-    """Bound what runs inside, on this thread.
+    """Limit the code inside, on this thread.
 
     Raises:
-        LimitError: it has run too many lines or too long, whatever it was doing.
-        MemoryError: it asked for too much memory (on Linux).
+        LimitError: too many lines or too much time, whatever the code was doing.
+        MemoryError: too much memory (on Linux).
     """
-    steps, deadline, before = 0, 0.0, sys.gettrace()
+    steps, deadline, previous = 0, 0.0, sys.gettrace()
 
     def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
         nonlocal steps
@@ -42,33 +42,33 @@ def limited() -> Iterator[None]:
         return trace
 
     with limited_memory():
-        deadline = perf_counter() + SECONDS_MAX  # the wait for its turn is not its own time
+        deadline = perf_counter() + SECONDS_MAX  # waiting for the lock does not count
         sys.settrace(trace)
         try:
             yield
         finally:
-            sys.settrace(before)
+            sys.settrace(previous)
 
 
 @contextmanager
 def limited_memory() -> Iterator[None]:
-    """Bound the memory that what runs inside may ask for, on Linux; beyond, it meets a MemoryError.
+    """Limit the memory that the code inside may allocate, on Linux; beyond it gets a MemoryError.
 
-    The bound is the whole process's, so threads take turns here: each leaves what it found.
+    The limit is the whole process's: threads take turns here, and each restores what it found.
     """
     if resource is None or sys.platform != "linux":
         yield
         return
-    with _turn:
-        yield from _bounded()
+    with _memory_lock:
+        yield from _limited_address_space()
 
 
-def _bounded() -> Iterator[None]:
+def _limited_address_space() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
-    bound = pages * resource.getpagesize() + BYTES_MAX
-    given = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
-    resource.setrlimit(resource.RLIMIT_AS, (min([bound, *given]), hard))
+    limit = pages * resource.getpagesize() + BYTES_MAX
+    present = [old for old in (soft, hard) if old != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([limit, *present]), hard))
     try:
         yield
     finally:

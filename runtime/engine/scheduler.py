@@ -1,10 +1,10 @@
-"""Which tokens go into the next batch. It holds no tensors, so that its rules are tested without weights.
+"""Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
-Requests are taken in the order they came and keep their slot until they end; only one that begins as another
-whose prompt is being read waits for that to be in the prefix cache. A batch is of one adapter, and of those
-that have work the one served longest ago has its turn. In every batch the sequences that are answering come
-first, with their next token each; what is left of the budget goes to the prompts, oldest first, in pieces,
-and beside answers in small ones, so that a long prompt never halts the answers of others.
+Requests are admitted first come, first served, and keep their slot until they end. A request whose prompt
+shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one adapter:
+of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come first,
+with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; beside decode
+these chunks are small, so that a long prompt never stalls the answers of others.
 """
 
 from collections import deque
@@ -13,23 +13,23 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from ..request import SequenceState, StopReason
-from .prefix_cache import LENGTH_MIN
+from .prefix_cache import PREFIX_TOKENS_MIN
 
-# Tokens of prompts in a batch beside answers, which wait for it. On a CPU prompts take hardly longer in such
-# pieces: a 1B reads 128 tokens at once as quickly as 512.
-READING = 128
+# Prefill tokens in a batch that also decodes. On a CPU, such chunks hardly slow down prefill: a 1B model
+# computes 128 tokens at once as fast as 512.
+PREFILL_CHUNK = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive tokens of one sequence, to be computed in one batch.
+    """Consecutive tokens of one sequence, for one batch.
 
     Attributes:
-        sequence: whose they are.
-        start: position of the first of them.
-        tokens: the tokens, at least one.
-        rows: after how many of the last of them a new token is to be chosen: none if they do not reach the
-            end of what is known; else one, and one for each token of a draft.
+        sequence: owner of the tokens.
+        start: position of the first token.
+        tokens: at least one.
+        rows: number of tokens, counted from the last, after which a token is sampled: none if the chunk ends
+            before the last known token; else one, and one for each token of a draft.
     """
 
     sequence: SequenceState
@@ -44,23 +44,23 @@ class Scheduler:
 
     Attributes:
         slots: how many sequences run at once.
-        budget: how many tokens a batch may hold; at least one for each slot.
-        sharing: whether a prompt that has been read is in a prefix cache for the next one.
+        budget: the most tokens in a batch; at least one per slot.
+        prefix_caching: whether computed prompts are shared through a prefix cache.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
     """
 
     slots: int
     budget: int
-    sharing: bool = False
+    prefix_caching: bool = False
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free: set[int] = field(init=False)
-    _served: dict[str, int] = field(default_factory=dict)  # the last batch of each adapter
+    _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
-        assert 1 <= self.slots <= self.budget, "every running sequence must get at least a token into a batch"
+        assert 1 <= self.slots <= self.budget, "a batch must hold a token of every running sequence"
         self._free = set(range(self.slots))
 
     @property
@@ -69,52 +69,50 @@ class Scheduler:
         return not self.waiting and not self.running
 
     def add(self, sequence: SequenceState) -> None:
-        """Put a new sequence at the end of the queue."""
+        """Append a new sequence to the queue."""
         self.waiting.append(sequence)
 
     def admit(self) -> Iterator[SequenceState]:
-        """Give slots to those that wait, as far as there are any.
+        """Give free slots to waiting sequences.
 
         Yields:
-            Each once it has its slot. What the prefix cache has of it is to be restored before the next is
-            asked for: only then is it known which others have to wait for the rest of its prompt.
+            Each sequence that gets a slot. Its prefix must be restored from the cache before the next one is
+            requested: only then is it known which others must wait for the rest of its prompt.
         """
         for sequence in list(self.waiting):
             if not self._free:
                 break
-            if self.sharing and any(_is_being_read(sequence, other) for other in self.running):
+            if self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running):
                 continue
             self.waiting.remove(sequence)
-            sequence.slot = self._slot_for(sequence)
+            sequence.slot = self._choose_slot(sequence)
             self._free.remove(sequence.slot)
             self.running.append(sequence)
             yield sequence
 
-    def awaited(self, sequence: SequenceState) -> bool:
-        """Whether another waits for the prompt of this one to have been read."""
-        return self.sharing and any(_is_being_read(other, sequence) for other in self.waiting)
+    def has_waiter(self, sequence: SequenceState) -> bool:
+        """Whether another sequence waits for the prefill of this one."""
+        return self.prefix_caching and any(_shares_prefill(other, sequence) for other in self.waiting)
 
     def plan(self) -> list[Chunk]:
-        """Choose the next batch, of one adapter: at most `budget` tokens, none if nothing runs."""
-        room = self.budget
+        """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
+        budget = self.budget
         chunks: list[Chunk] = []
-        for sequence in sorted(self._group(), key=_is_reading):  # stable: oldest first within each kind
+        for sequence in sorted(self._next_group(), key=_in_prefill):  # stable: oldest first in each group
             if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
-                room = min(room, READING)
-            if not room:
+                budget = min(budget, PREFILL_CHUNK)
+            if not budget:
                 break
-            chunk = _next_chunk(sequence, room)
-            room -= len(chunk.tokens)
+            chunk = _next_chunk(sequence, budget)
+            budget -= len(chunk.tokens)
             chunks.append(chunk)
-        return sorted(
-            chunks, key=_slot
-        )  # llama.cpp takes only ascending neighbours through the weights at once
+        return sorted(chunks, key=_slot)  # llama.cpp computes only ascending neighbours together
 
     def retire(self, sequence: SequenceState, reason: StopReason) -> int | None:
-        """End a sequence, running or waiting, and free its slot.
+        """End a sequence, running or waiting.
 
         Returns:
-            The slot that became free; None if it had none yet.
+            Its slot, which is free now; None if it had none yet.
         """
         assert sequence.stop_reason is None, "a sequence ends once"
         sequence.stop_reason = reason
@@ -126,42 +124,42 @@ class Scheduler:
             self._free.add(slot)
         return slot
 
-    def _group(self) -> list[SequenceState]:
-        """The running sequences of the adapter whose turn it is."""
+    def _next_group(self) -> list[SequenceState]:
+        """Return the running sequences of the adapter that was scheduled longest ago."""
         adapters = dict.fromkeys(sequence.adapter for sequence in self.running)
         if not adapters:
             return []
-        turn = min(adapters, key=lambda adapter: self._served.get(adapter, -1))
-        self._served[turn] = next(self._batches)
-        return [sequence for sequence in self.running if sequence.adapter == turn]
+        chosen = min(adapters, key=lambda adapter: self._scheduled.get(adapter, -1))
+        self._scheduled[chosen] = next(self._batches)
+        return [sequence for sequence in self.running if sequence.adapter == chosen]
 
-    def _slot_for(self, sequence: SequenceState) -> int:
-        """The lowest free slot, beside one of the same adapter if possible: batches want neighbours."""
-        alike = {other.slot for other in self.running if other.adapter == sequence.adapter}
-        return min(self._free, key=lambda slot: (alike.isdisjoint((slot - 1, slot + 1)), slot))
+    def _choose_slot(self, sequence: SequenceState) -> int:
+        """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""
+        same = {other.slot for other in self.running if other.adapter == sequence.adapter}
+        return min(self._free, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))
 
 
-def _is_being_read(sequence: SequenceState, other: SequenceState) -> bool:
-    """Whether another is about to compute a beginning that the sequence could have from the prefix cache."""
+def _shares_prefill(sequence: SequenceState, other: SequenceState) -> bool:
+    """Whether `other` will compute a prefix that `sequence` can take from the prefix cache."""
     if other.decoding or other.adapter != sequence.adapter:
         return False
-    length = other.restored + LENGTH_MIN
-    beginning = sequence.request.tokens[:length]
-    return len(beginning) == length and beginning == other.request.tokens[:length]
+    length = other.cached + PREFIX_TOKENS_MIN
+    prefix = sequence.request.tokens[:length]
+    return len(prefix) == length and prefix == other.request.tokens[:length]
 
 
-def _is_reading(sequence: SequenceState) -> bool:
+def _in_prefill(sequence: SequenceState) -> bool:
     return not sequence.decoding
 
 
 def _slot(chunk: Chunk) -> int:
-    assert chunk.sequence.slot is not None, "what is planned is running"
+    assert chunk.sequence.slot is not None, "a planned sequence runs"
     return chunk.sequence.slot
 
 
-def _next_chunk(sequence: SequenceState, room: int) -> Chunk:
-    tokens = sequence.next_tokens(room)
+def _next_chunk(sequence: SequenceState, budget: int) -> Chunk:
+    tokens = sequence.next_tokens(budget)
     if len(tokens) < sequence.pending:
         return Chunk(sequence, sequence.computed, tokens, rows=0)
-    draft = sequence.draft[: room - len(tokens)]
+    draft = sequence.draft[: budget - len(tokens)]
     return Chunk(sequence, sequence.computed, tokens + draft, rows=1 + len(draft))

@@ -1,143 +1,162 @@
-"""How likely a model finds given continuations: many of them at once, as quickly as prompts are read."""
+"""Scoring of given tokens: log-probabilities of continuations, and exact logits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from typing import Self
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ..llama.context import Context, ContextParams, Span
-from ..llama.model import LoraAdapter, Model
-from .prefix_cache import LENGTH_MIN, common_length
+from ..llama.logits import Logits, log_softmax
+from ..llama.model import LoraAdapter
+from .prefix_cache import PREFIX_TOKENS_MIN, KvState, common_length
 
 Tokens = Sequence[int]
-_OUTPUTS = 128  # rows of logits at once, a vocabulary wide each
+_PAIRS = 8  # continuations computed at once: about as many as fill a batch
+_CONTINUATION_ROWS = 128  # rows of logits at once, each as wide as the vocabulary
+_LOGITS_ROWS = 64
+
+
+def continuation_params(params: ContextParams) -> ContextParams:
+    """Derive the parameters of a context for ContinuationScorer: at most 8 slots, more rows of logits."""
+    slots = min(params.slots, _PAIRS)
+    return replace(params, slots=slots, outputs=max(min(_CONTINUATION_ROWS, params.batch), slots))
+
+
+def exact_params(params: ContextParams) -> ContextParams:
+    """Derive the parameters of a context for compute_logits(): one slot, everything in float32."""
+    rows = min(_LOGITS_ROWS, params.context)
+    return ContextParams(params.context, 1, rows, params.threads, outputs=rows, exact=True)
 
 
 class ContinuationScorer:
-    """A room of its own in which continuations are read."""
+    """Computes log-probabilities of continuations, batched as in prefill."""
 
-    def __init__(self, model: Model, room: ContextParams) -> None:
-        """Set the room aside; as many outputs as are of use are taken of its batch.
+    def __init__(self, context: Context) -> None:
+        """Use a context, which must have nothing else in it, with continuation_params()."""
+        self._context, self._params = context, context.params
+        self._shared = 0  # tokens of the prefix that all pairs share
+        self._state: KvState | None = None  # of the shared prefix
 
-        Raises:
-            RequestError: there is not enough memory.
-        """
-        outputs = max(min(_OUTPUTS, room.batch), room.slots)
-        self._room = ContextParams(
-            room.context, room.slots, room.batch, room.threads, outputs, room.prefill_threads, room.kv
-        )
-        self._native = Context(model, self._room)
-        self._shared = 0  # tokens that all pairs begin with
-        self._blob: NDArray[np.uint8] | None = None  # their keys and values
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the room."""
-        self._native.close()
-
-    def read(
+    def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None
     ) -> list[tuple[float, ...]]:
-        """The log-probability of each token of each continuation, in nats.
+        """Compute the log-probability of each token of each continuation, in nats.
 
         Args:
-            pairs: what comes before, and the continuation; neither is empty.
-            adapter: what is applied.
+            pairs: prompt and continuation, neither empty.
+            adapter: applied to all of them.
 
         Raises:
-            RequestError: a pair is longer than the context, or has an empty part.
+            RequestError: a pair is longer than the context, or has an empty part or an unknown token.
             ModelFileError: the computation failed.
         """
-        for before, after in pairs:
-            if not before or not after or len(before) + len(after) - 1 > self._room.context:
-                raise RequestError(
-                    f"a continuation of {len(after)} tokens after {len(before)}: both are wanted, and the "
-                    f"context holds {self._room.context}"
-                )
-            self._native.model.check_tokens(after)
-        self._native.apply(adapter)
-        found: list[tuple[float, ...]] = [()] * len(pairs)
+        for prompt, continuation in pairs:
+            self._check(prompt, continuation)
+        self._context.set_adapter(adapter)
+        scores: list[tuple[float, ...]] = [()] * len(pairs)
         try:
-            self._read_shared(pairs)
+            self._compute_shared_prefix(pairs)
             for batch in self._batches(pairs):
-                for index, logprobs in self._computed([(index, *pairs[index]) for index in batch]):
-                    found[index] = logprobs
+                for index, logprobs in zip(batch, self._score_batch([pairs[i] for i in batch]), strict=True):
+                    scores[index] = logprobs
         finally:
-            self._native.apply(None)  # the adapter may be closed from here on
-        return found
+            self._context.set_adapter(None)  # the caller may now close the adapter
+        return scores
 
-    def _read_shared(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
-        """Read what all pairs begin with, once: keys and values that every slot is then given."""
+    def _check(self, prompt: Tokens, continuation: Tokens) -> None:
+        length = len(prompt) + len(continuation) - 1
+        if not prompt or not continuation or length > self._params.context:
+            raise RequestError(
+                f"a prompt of {len(prompt)} tokens and a continuation of {len(continuation)}: neither may be "
+                f"empty, and the context holds {self._params.context}"
+            )
+        self._context.model.check_tokens(continuation)
+
+    def _compute_shared_prefix(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
+        """Compute the prefix that all pairs share once; every slot then restores its KV cache."""
         first = tuple(pairs[0][0][:-1]) if len(pairs) > 1 else ()
-        shared = min((common_length(first, before[:-1]) for before, _ in pairs), default=0)
-        self._shared, self._blob = (shared, None) if shared >= LENGTH_MIN else (0, None)
+        shared = min((common_length(first, prompt[:-1]) for prompt, _ in pairs), default=0)
+        self._shared, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
         if self._shared:
-            for start in range(0, shared, self._room.batch):
-                part = first[start : min(shared, start + self._room.batch)]
-                self._native.decode([Span(0, start, part, 0)])
-            self._blob = self._native.save(0)
-            self._native.clear(0)
+            for start in range(0, shared, self._params.batch):
+                part = first[start : min(shared, start + self._params.batch)]
+                self._context.decode([Span(0, start, part, 0)])
+            self._state = self._context.save(0)
+            self._context.clear(0)
 
     def _batches(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[int]]:
-        """The pairs in batches, alike in length, since llama.cpp takes as many tokens of each at once."""
+        """Yield the indices of each batch, of similar lengths: llama.cpp computes equal numbers of tokens."""
+        params = self._params
         batch: list[int] = []
         tokens = rows = 0
         for index in sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index]))):
-            length, wanted = sum(map(len, pairs[index])) - 1 - self._shared, len(pairs[index][1])
-            full = (
-                len(batch) == self._room.slots
-                or tokens + length > self._room.batch
-                or rows + wanted > self._room.outputs
-            )
-            if batch and full:
+            length, outputs = sum(map(len, pairs[index])) - 1 - self._shared, len(pairs[index][1])
+            if batch and (
+                len(batch) == params.slots
+                or tokens + length > params.batch
+                or rows + outputs > params.outputs
+            ):
                 yield batch
                 batch, tokens, rows = [], 0, 0
             batch.append(index)
-            tokens, rows = tokens + length, rows + wanted
+            tokens, rows = tokens + length, rows + outputs
         if batch:
             yield batch
 
-    def _computed(self, batch: Sequence[tuple[int, Tokens, Tokens]]) -> list[tuple[int, tuple[float, ...]]]:
-        with ExitStack() as used:
+    def _score_batch(self, batch: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
+        with ExitStack() as slots:
             for slot in range(len(batch)):
-                used.callback(self._native.clear, slot)
-                if self._blob is not None and not self._native.restore(slot, self._blob, self._shared):
-                    raise ModelFileError("llama.cpp does not take back keys and values that it has given")
+                slots.callback(self._context.clear, slot)
+                if self._state is not None and not self._context.restore(slot, self._state, self._shared):
+                    raise ModelFileError("llama.cpp rejects the KV cache of a sequence that it saved")
             if len(batch) == 1:
-                index, before, after = batch[0]
-                return [(index, self._alone(before, after))]
+                return [self._score_one(*batch[0])]
             spans = [
-                Span(slot, self._shared, (*before, *after[:-1])[self._shared :], len(after))
-                for slot, (_, before, after) in enumerate(batch)
+                Span(slot, self._shared, (*prompt, *continuation[:-1])[self._shared :], len(continuation))
+                for slot, (prompt, continuation) in enumerate(batch)
             ]
-            rows = iter(self._native.decode(spans))
+            rows = iter(self._context.decode(spans))
             return [
-                (index, tuple(self._logprob(next(rows), token) for token in after))
-                for index, _, after in batch
+                tuple(self._logprob(next(rows), token) for token in continuation) for _, continuation in batch
             ]
 
-    def _alone(self, before: Tokens, after: Tokens) -> tuple[float, ...]:
-        """One that may be longer than a batch, or than the outputs of one."""
-        whole, first = (*before, *after[:-1]), len(before) - 1
-        found: list[float] = []
-        step = min(self._room.batch, self._room.outputs)
-        for start in range(self._shared, len(whole), step):
-            part = whole[start : start + step]
-            wanted = max(min(start + len(part) - first, len(part)), 0)
-            rows = self._native.decode([Span(0, start, part, wanted)])
-            position = start + len(part) - wanted
-            found += (self._logprob(row, after[place - first]) for place, row in enumerate(rows, position))
-        return tuple(found)
+    def _score_one(self, prompt: Tokens, continuation: Tokens) -> tuple[float, ...]:
+        """Score a pair that may be longer than a batch, or than its rows of logits."""
+        tokens, first = (*prompt, *continuation[:-1]), len(prompt) - 1
+        logprobs: list[float] = []
+        step = min(self._params.batch, self._params.outputs)
+        for start in range(self._shared, len(tokens), step):
+            part = tokens[start : start + step]
+            outputs = max(min(start + len(part) - first, len(part)), 0)
+            rows = self._context.decode([Span(0, start, part, outputs)])
+            position = start + len(part) - outputs
+            logprobs += (
+                self._logprob(row, continuation[at - first]) for at, row in enumerate(rows, position)
+            )
+        return tuple(logprobs)
 
     def _logprob(self, row: int, token: int) -> float:
-        logits = self._native.logits_row(row)  # (vocab,)
-        highest = logits.max()
-        return float(logits[token] - highest - np.log(np.exp(logits - highest).sum()))
+        return float(log_softmax(self._context.logits_row(row), np.float32)[token])
+
+
+def compute_logits(context: Context, tokens: Tokens) -> Logits:
+    """Compute the logits after each token, (tokens, vocab), in slot 0 of an empty context.
+
+    Raises:
+        RequestError: there are no tokens, more than fit the context, or unknown ones.
+        ModelFileError: the computation failed.
+    """
+    most, batch = context.params.context, context.params.batch
+    if not 1 <= len(tokens) <= most:
+        raise RequestError(f"logits: from 1 to {most} tokens fit the context, not {len(tokens)}")
+    logits = np.empty((len(tokens), context.model.vocabulary_size), np.float32)  # (tokens, vocab)
+    try:
+        for start in range(0, len(tokens), batch):
+            part = tuple(tokens[start : start + batch])
+            for position, row in enumerate(context.decode([Span(0, start, part, len(part))]), start):
+                logits[position] = context.logits_row(row)
+    finally:
+        context.clear(0)
+    return logits

@@ -61,7 +61,7 @@ def _unsigned_range(low: int, high: int | None) -> str:
 def _digits(low: int, high: int) -> str:
     """Match unsigned integers by length. Lengths that are completely in the range share an alternative."""
     alternatives = []
-    complete = len(str(high + 1)) - 1  # the longest length of which all integers are in the range
+    complete = len(str(high + 1)) - 1  # longest length whose integers are all in the range
     while low <= high:
         length = len(str(low))
         if low == 10 ** (length - 1) and length < complete:

@@ -20,11 +20,11 @@ from ...errors import RequestError
 from .gbnf_parser import REPEATS_MAX
 from .gbnf_writer import BOUND_MAX, integer_range, literal, number_range, repetition, string_choice
 from .pattern import pattern_to_gbnf
-from .union_overlap import are_disjoint, compact_json, differ_early, max_parses
+from .union_overlap import JSON_TYPES, are_disjoint, compact_json, differ_early, max_parses
 
 NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
-PARSES_MAX = 64  # parses of the same text, all of which llama.cpp follows at once
+PARSES_MAX = 64  # of one text at once; llama.cpp follows them all
 INTEGER_MAX = 10**18 - 1  # for a bound that is not given
 
 ANNOTATIONS = {
@@ -136,7 +136,7 @@ class _SchemaCompiler:
         for key, visit in _EXCLUSIVE_KEYWORDS.items():
             if key in keys:
                 if others := sorted(keys - {key} - ({"type"} if key in ("enum", "const") else set())):
-                    _fail(path, f'"{others[0]}" cannot be enforced together with "{key}"')
+                    _fail(path, f'"{others[0]}" cannot be enforced with "{key}"')
                 return visit(self, schema, path)
         return self._typed(schema, keys, path) if keys else "value"
 
@@ -194,7 +194,7 @@ class _SchemaCompiler:
         return name
 
     def _check_unions(self) -> None:
-        """Check that branches of oneOf are disjoint, and limit how many branches llama.cpp follows at once."""
+        """Check that branches of oneOf are disjoint, and limit how many branches are followed at once."""
         overlapping = set()
         for name, path, key, branches in self._unions:
             for (i, left), (j, right) in combinations(enumerate(branches), 2):
@@ -288,7 +288,7 @@ class _SchemaCompiler:
         for key in ("pattern", "format"):
             if key in keys and len(keys) > 1:
                 other = next(other for other in keys if other != key)
-                _fail(path, f'"{key}" cannot be enforced together with "{other}"')
+                _fail(path, f'"{key}" cannot be enforced with "{other}"')
         if "format" in schema:
             if schema["format"] not in _FORMATS:
                 _fail(path, f'"format" can only be enforced for {", ".join(_FORMATS)}')
@@ -339,19 +339,10 @@ _TYPE_VISITORS = {
     "null": lambda *_: "null",
 }
 _ENFORCED = {"type", *_EXCLUSIVE_KEYWORDS, *(key for keys in KEYWORDS.values() for key in keys)}
-_PYTHON_TYPES = {
-    "object": dict,
-    "array": list,
-    "string": str,
-    "number": int | float,
-    "integer": int,
-    "boolean": bool,
-    "null": type(None),
-}
 
 
 def _has_type(value: object, type_: str) -> bool:
-    return isinstance(value, _PYTHON_TYPES[type_]) and (type_ == "boolean" or not isinstance(value, bool))
+    return JSON_TYPES[type(value)] == type_ or (type_ == "integer" and type(value) is int)
 
 
 def _types(schema: dict[str, Any], path: str) -> list[str]:
@@ -382,7 +373,7 @@ def _bound(schema: dict[str, Any], key: str, path: str) -> int | None:
         return None
     value: int = schema[key]
     if not (_has_type(value, "integer") and abs(value) <= BOUND_MAX):
-        _fail(path, f'"{key}" must be an integer from -{BOUND_MAX} to {BOUND_MAX}, not {_excerpt(value)}')
+        _fail(path, f'"{key}" must be an integer up to {BOUND_MAX}, not {_excerpt(value)}')
     return value
 
 

@@ -8,7 +8,7 @@ from typing import Any
 _PROPERTY_DEPTH_MAX = 8  # nested properties that are compared
 
 Resolve = Callable[[object], object]  # follows a `$ref`; returns any other schema unchanged
-_JSON_TYPES = {
+JSON_TYPES = {  # of the results of json.loads(); an integer is a number
     dict: "object",
     list: "array",
     str: "string",
@@ -17,7 +17,7 @@ _JSON_TYPES = {
     float: "number",
     type(None): "null",
 }
-_ALL_TYPES = frozenset(_JSON_TYPES.values())
+_ALL_TYPES = frozenset(JSON_TYPES.values())
 
 
 def compact_json(value: object) -> str:
@@ -95,7 +95,7 @@ def _types(schema: object) -> frozenset[str]:
     if "integer" in types:
         types = types - {"integer"} | {"number"}
     values = _listed_values(schema)
-    return types if values is None else types & {_JSON_TYPES[type(value)] for value in values}
+    return types if values is None else types & {JSON_TYPES[type(value)] for value in values}
 
 
 def _properties(schema: object) -> dict[str, Any]:

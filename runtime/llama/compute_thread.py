@@ -1,8 +1,8 @@
-"""The one thread of a process that computes: all engines take turns in it, a step at a time.
+"""The one thread of a process that computes: all engines take turns in it, one step at a time.
 
-OpenMP gives every thread that computes workers of its own. Where two threads do, libgomp counts more workers
-than processors and has them sleep at barriers instead of waiting: on two cores that halved the speed of a
-small model, 124 tokens a second to 65, though one of the two threads was idle.
+OpenMP gives every thread that computes its own team of workers. With two such threads, libgomp counts more
+workers than processors and lets them sleep at barriers instead of spinning. On two cores this halved the
+speed of a small model, from 124 to 65 tokens per second, although one of the two threads was idle.
 """
 
 from collections.abc import Callable
@@ -22,72 +22,72 @@ class Steppable(Protocol):
         """Whether there is nothing to compute."""
 
     def step(self) -> None:
-        """Compute a little; it does not raise."""
+        """Compute one step; must not raise."""
 
 
 class KeepAlive:
-    """Keeps the thread while it is attached, without anything to step."""
+    """Keeps the thread running while attached, without computing anything."""
 
     idle = True
 
     def step(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class ComputeThread:
-    """The thread, which is there while something is attached, and what other threads want done in it."""
+    """A thread that runs while something is attached, and an inbox of calls to run in it."""
 
     def __init__(self) -> None:
-        self._lock = Lock()  # of who is attached, and of the thread
-        self._driven: tuple[Steppable, ...] = ()
+        self._lock = Lock()  # guards _attached and _thread
+        self._attached: tuple[Steppable, ...] = ()
         self._thread: Thread | None = None
         self._inbox: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
 
-    def attach(self, driven: Steppable) -> None:
-        """Step something whenever it is not idle, until it is detached."""
+    def attach(self, steppable: Steppable) -> None:
+        """Call step() whenever `steppable` is not idle, until it is detached."""
         with self._lock:
-            self._driven = (*self._driven, driven)
+            self._attached = (*self._attached, steppable)
             if self._thread is None:
                 self._thread = Thread(target=self._run, name="thirteen-engine", daemon=True)
                 self._thread.start()
 
-    def detach(self, driven: Steppable) -> None:
-        """Step it no more; the thread ends with the last that is attached."""
+    def detach(self, steppable: Steppable) -> None:
+        """Stop stepping; the thread ends when nothing is attached any more."""
         with self._lock:
-            self._driven = tuple(other for other in self._driven if other is not driven)
-            if not self._driven and self._thread is not None:
+            self._attached = tuple(other for other in self._attached if other is not steppable)
+            if not self._attached and self._thread is not None:
                 self._inbox.put(None)
                 self._thread.join()
                 self._thread = None
 
     def post(self, action: Callable[[], object]) -> None:
-        """Have something done between two steps, while something is attached; it does not raise."""
+        """Run `action` between two steps, if something is attached; it must not raise."""
         self._inbox.put(action)
 
     def call(self, function: Callable[[], T]) -> T:
-        """Have something done in the thread, between two steps, and wait for what it gives.
+        """Run `function` between two steps and return its result.
 
-        Where nothing is attached, and so nobody else computes, it is done here.
+        Runs it in the caller's thread if nothing is attached: then nothing else computes.
         """
         if self._thread is None or current_thread() is self._thread:
             return function()
         result: Future[T] = Future()
-        self.post(lambda: _carry_out(function, result))
+        self.post(lambda: _run_into(result, function))
         try:
             return result.result()
         except KeyboardInterrupt:
-            wait([result])  # what it works on may be freed from here on
+            wait([result])  # the caller may now free what the function works on
             raise
 
     def _run(self) -> None:
-        while self._listen():
-            for driven in self._driven:
-                if not driven.idle:
-                    driven.step()
+        while self._run_inbox():
+            for steppable in self._attached:
+                if not steppable.idle:
+                    steppable.step()
 
-    def _listen(self) -> bool:
-        """Do what others want, and wait for it if there is nothing to compute; False at the end."""
-        while not self._inbox.empty() or all(driven.idle for driven in self._driven):
+    def _run_inbox(self) -> bool:
+        """Run the posted actions, waiting for one if there is nothing to compute; False at the end."""
+        while not self._inbox.empty() or all(steppable.idle for steppable in self._attached):
             action = self._inbox.get()
             if action is None:
                 return False
@@ -95,7 +95,7 @@ class ComputeThread:
         return True
 
 
-def _carry_out(function: Callable[[], T], result: "Future[T]") -> None:
+def _run_into(result: "Future[T]", function: Callable[[], T]) -> None:
     try:
         result.set_result(function())
     except BaseException as failure:

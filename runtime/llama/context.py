@@ -1,7 +1,7 @@
 """A llama.cpp context: the KV cache of some sequences, and the batches that extend it.
 
-GGML_ASSERT inside the library ends the process. Everything that would trigger one is refused before the call:
-see gguf_checks.py for files and Context.decode for batches.
+GGML_ASSERT inside the library ends the process. Whatever would trigger one is refused before the call: by
+gguf_checks for files, by Context.decode for batches.
 """
 
 import ctypes
@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
 from ..profile import KV_TYPES
-from ..request import TokenLogprob
+from ..request import TokenLogprob, check_integer
 from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .eval_callback import EmbeddingTap, EvalCallback, MatMulTap
-from .library import LOG, Logits, NativeHandle, byte_pointer, logits_address
+from .library import LOG, NativeHandle, byte_pointer, logits_address
+from .logits import Logits, log_softmax
 from .model import LoraAdapter, Model
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
 CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
-# The most of each thing in a Room: bounds of the library, or far beyond use where it has none.
-_ROOM = {
+# Upper limits of ContextParams: the library's own, or far beyond use where it has none.
+_PARAMS_MAX = {
     "context": CONTEXT_MAX,
     "slots": SEQUENCES_MAX,
     "batch": 1 << 16,
@@ -36,18 +37,18 @@ _ROOM = {
 
 @dataclass(frozen=True, slots=True)
 class ContextParams:
-    """What a context sets aside, and what it computes with.
+    """What a context allocates, and how many threads compute.
 
     Attributes:
         context: tokens that each sequence can hold.
         slots: native sequences, numbered from 0.
         batch: the most tokens in one decode().
-        threads: how many compute.
-        prefill_threads: how many compute where a batch is more than a token; as many unless given.
-        outputs: the most rows of logits in one decode(), a vocabulary wide each; at least one for each slot.
-        kv: the type of keys and values, one of KV_TYPES.
-        exact: whether attention keeps and computes in float32, for measuring. On a CPU flash attention
-            rounds to float16 even where the cache does not: a KL divergence of 1e-6, where this has 1e-11.
+        threads: threads for batches of one token (decode).
+        outputs: the most rows of logits in one decode(), each as wide as the vocabulary; at least `slots`.
+        prefill_threads: threads for larger batches; None for `threads`.
+        kv: type of the KV cache, one of KV_TYPES.
+        exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
+            to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
     """
 
     context: int
@@ -62,10 +63,8 @@ class ContextParams:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
-        for name, most in _ROOM.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-                raise RequestError(f"{name} must be a whole number from 1 to {most}, not {value!r}")
+        for name, most in _PARAMS_MAX.items():
+            check_integer(name, getattr(self, name), 1, most)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"batch {self.batch} must be at least outputs {self.outputs}, and these slots {self.slots}"
@@ -80,7 +79,7 @@ class Span:
         slot: the native sequence.
         start: position of the first token.
         tokens: the tokens.
-        rows: after how many of the last of them the logits are wanted.
+        rows: number of tokens, counted from the last, whose logits are computed.
     """
 
     slot: int
@@ -92,32 +91,28 @@ class Span:
 class _Batch:
     """The native batch, filled without a loop over tokens.
 
-    The arrays are ctypes' own: those of numpy take five times as long for the few numbers of a decode, after
-    which nothing of them is left in the processor's caches.
+    The arrays are ctypes' own: numpy's take five times as long for the few numbers of a decode step, whose
+    matrices have evicted everything else from the processor's caches.
     """
 
     def __init__(self, capacity: int) -> None:
-        kinds = dict(llama_cpp.llama_batch._fields_)
+        types = dict(llama_cpp.llama_batch._fields_)
         self.native = llama_cpp.llama_batch()
-        self._arrays = {  # held here: the batch has only their addresses
-            name: (kinds[name]._type_ * capacity)()
+        self._arrays = {  # the batch itself has only their addresses
+            name: (types[name]._type_ * capacity)()
             for name in ("token", "pos", "n_seq_id", "seq_id", "logits")
         }
         self._slots = (llama_cpp.llama_seq_id * capacity)()
         for name, array in self._arrays.items():
-            setattr(self.native, name, ctypes.cast(array, kinds[name]))
+            setattr(self.native, name, ctypes.cast(array, types[name]))
         self._arrays["n_seq_id"][:] = [1] * capacity
         for index in range(capacity):
-            own = ctypes.byref(self._slots, index * ctypes.sizeof(llama_cpp.llama_seq_id))
-            self._arrays["seq_id"][index] = ctypes.cast(own, kinds["n_seq_id"])
+            slot = ctypes.byref(self._slots, index * ctypes.sizeof(llama_cpp.llama_seq_id))
+            self._arrays["seq_id"][index] = ctypes.cast(slot, types["n_seq_id"])
         self._rows: list[int] = []
 
     def fill(self, spans: Sequence[Span]) -> list[int]:
-        """Put the spans in, one after the other.
-
-        Returns:
-            The index of every row of logits asked for.
-        """
+        """Write the spans one after the other; returns the batch index of each row of logits."""
         tokens, positions, outputs = (self._arrays[name] for name in ("token", "pos", "logits"))
         for row in self._rows:
             outputs[row] = 0
@@ -137,197 +132,198 @@ class _Batch:
 
 
 class Context(NativeHandle):
-    """Keys and values of some sequences of a model, and the computation that grows them.
+    """KV cache of some sequences of a model, and the computation that extends it.
 
-    Every sequence has cells of its own: one that is full takes nothing from another.
+    Every sequence has its own cells: a full one takes none from the others.
     """
 
     def __init__(
         self,
         model: Model,
-        room: ContextParams,
+        params: ContextParams,
         adapter: LoraAdapter | None = None,
         tap: MatMulTap | None = None,
-        look_up_tap: EmbeddingTap | None = None,
+        embedding_tap: EmbeddingTap | None = None,
     ) -> None:
-        """Set the room aside.
+        """Allocate the context.
 
         Args:
-            model: what computes.
-            room: what to set aside.
-            adapter: what to apply to all sequences.
-            tap: called in decode() with each product of a weight matrix. In the last layer there are all the
-                tokens only if the logits of all are wanted: llama.cpp computes no others.
-            look_up_tap: called in decode() with the look-up of the tokens in the embedding.
+            model: the model to compute.
+            params: sizes and threads.
+            adapter: applied to all sequences.
+            tap: called in decode() with each product of a weight matrix. In the last layer it sees all tokens
+                only if the logits of all are requested: llama.cpp computes no others.
+            embedding_tap: called in decode() with the embedding lookup of the tokens.
 
         Raises:
-            RequestError: there is more context than the model was trained for, or not enough memory.
+            RequestError: the context is longer than the model was trained for, or does not fit in memory.
         """
         super().__init__()
-        self.model, self.room = model, room
-        if room.context > model.context_trained:
+        self.model, self.params = model, params
+        if params.context > model.context_trained:
             raise RequestError(
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
-                f"not {room.context}"
+                f"not {params.context}"
             )
-        self._watch = EvalCallback(tap, look_up_tap) if tap or look_up_tap else None
-        handle = llama_cpp.llama_init_from_model(model.handle, _params(room, self._watch))
+        self._callback = EvalCallback(tap, embedding_tap) if tap or embedding_tap else None
+        handle = llama_cpp.llama_init_from_model(model.handle, _native_params(params, self._callback))
         if not handle:
-            raise RequestError(f"no context of {room.slots} times {room.context} tokens: {LOG.reason()}")
+            raise RequestError(
+                f"no context of {params.slots} slots of {params.context} tokens: {LOG.take_errors()}"
+            )
         self.own(handle, llama_cpp.llama_free)
-        resting = KeepAlive()  # so that the thread's workers outlast a batch
-        COMPUTE_THREAD.attach(resting)
-        self._handles.callback(COMPUTE_THREAD.detach, resting)
-        self._batch = _Batch(room.batch)
-        self._row: Any = ctypes.c_float * model.vocabulary_size
-        self._views: dict[int, Logits] = {}  # by address: the library has its rows mostly where it had them
+        keep_alive = KeepAlive()  # so that OpenMP's workers outlive a batch
+        COMPUTE_THREAD.attach(keep_alive)
+        self._handles.callback(COMPUTE_THREAD.detach, keep_alive)
+        self._batch = _Batch(params.batch)
+        self._row_type: Any = ctypes.c_float * model.vocabulary_size
+        self._views: dict[int, Logits] = {}  # by address: the library reuses its buffer of logits
         self._adapter: LoraAdapter | None = None
-        self.apply(adapter)
+        self.set_adapter(adapter)
 
     @property
     def _memory(self) -> Any:
         return llama_cpp.llama_get_memory(self.handle)
 
-    def apply(self, adapter: LoraAdapter | None) -> None:
-        """Apply an adapter, or none, to all that is computed from here on.
+    def set_adapter(self, adapter: LoraAdapter | None) -> None:
+        """Apply an adapter, or none, to everything that is computed from now on.
 
-        Keys and values that were computed under another one stay: it is for the caller to keep them apart.
+        KV cache that was computed under another adapter stays: the caller keeps the two apart.
         """
         if adapter is self._adapter:
             return
-        chosen = () if adapter is None else (adapter,)
-        handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(chosen))(*(one.handle for one in chosen))
-        scales = (ctypes.c_float * len(chosen))(*(one.scale for one in chosen))
-        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(chosen), scales)
+        adapters = () if adapter is None else (adapter,)
+        handles = (llama_cpp.llama_adapter_lora_p_ctypes * len(adapters))(*(one.handle for one in adapters))
+        scales = (ctypes.c_float * len(adapters))(*(one.scale for one in adapters))
+        status = llama_cpp.llama_set_adapters_lora(self.handle, handles, len(adapters), scales)
         if status:
-            raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {LOG.reason()}")
+            raise AdapterError(f"adapter {adapter and adapter.path}: status {status}: {LOG.take_errors()}")
         self._adapter = adapter
 
-    def use(self, threads: int) -> None:
-        """Have so many threads compute from here on."""
+    def set_threads(self, threads: int) -> None:
+        """Set the number of threads, for decode and prefill alike."""
         llama_cpp.llama_set_n_threads(self.handle, threads, threads)
 
     def decode(self, spans: Sequence[Span]) -> list[int]:
         """Compute a batch.
 
         Args:
-            spans: neighbouring slots in ascending order go through the weights together.
+            spans: in ascending order of slots, because llama.cpp computes only ascending neighbours together.
 
         Returns:
-            The batch index of every row of logits asked for, for logits_row() and Sampler.sample().
+            The batch index of each requested row of logits, for logits_row() and Sampler.sample().
 
         Raises:
-            RequestError: a token, slot, position or number of tokens is out of bounds. Nothing was computed.
+            RequestError: a token, slot, position or number of tokens is out of range; nothing was computed.
             ModelFileError: the computation failed.
-            Exception: what the tap raised. The sequences of the batch are not to be used before clear().
+            Exception: raised by a tap. The sequences of the batch must be cleared before their next use.
         """
         self._check(spans)
         rows = self._batch.fill(spans)
         status = COMPUTE_THREAD.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
-        if self._watch is not None:
-            self._watch.raise_failure()
+        if self._callback is not None:
+            self._callback.raise_failure()
         if status:
             raise ModelFileError(
-                f"{self.model.header.path}: decoding failed (status {status}): {LOG.reason()}"
+                f"{self.model.header.path}: decoding failed (status {status}): {LOG.take_errors()}"
             )
         return rows
 
     def _check(self, spans: Sequence[Span]) -> None:
-        room = self.room
+        params = self.params
         total, rows = sum(len(span.tokens) for span in spans), sum(span.rows for span in spans)
-        if not 1 <= total <= room.batch or rows > room.outputs:
+        if not 1 <= total <= params.batch or rows > params.outputs:
             raise RequestError(
-                f"a batch has from 1 to {room.batch} tokens and up to {room.outputs} rows of logits, "
+                f"a batch has from 1 to {params.batch} tokens and up to {params.outputs} rows of logits, "
                 f"not {total} and {rows}"
             )
         for span in spans:
             self._check_slot(span.slot)
             self.model.check_tokens(span.tokens)
             end = span.start + len(span.tokens)
-            if span.start < 0 or end > room.context or not 0 <= span.rows <= len(span.tokens):
+            if span.start < 0 or end > params.context or not 0 <= span.rows <= len(span.tokens):
                 raise RequestError(
-                    f"positions {span.start} to {end} do not fit a context of {room.context} tokens"
+                    f"positions {span.start} to {end} do not fit a context of {params.context} tokens"
                 )
 
     def _check_slot(self, slot: int) -> None:
-        if not 0 <= slot < self.room.slots:
-            raise RequestError(f"slot must be from 0 to {self.room.slots - 1}, not {slot}")
+        if not 0 <= slot < self.params.slots:
+            raise RequestError(f"slot must be from 0 to {self.params.slots - 1}, not {slot}")
 
     def logits_row(self, row: int) -> Logits:
-        """The logits at a batch index that decode() gave, (vocab,): a view until the next decode()."""
+        """Return the logits at a batch index from decode(), (vocab,): a view until the next decode()."""
         address = logits_address(self.handle, row)
-        assert address, "the index is one that decode() returned"
+        assert address, "decode() returned this index"
         if address not in self._views:
-            self._views[address] = np.frombuffer(self._row.from_address(address), np.float32)  # (vocab,)
+            self._views[address] = np.frombuffer(self._row_type.from_address(address), np.float32)  # (vocab,)
         return self._views[address]
 
     def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
-        """How likely a token was at a batch index that decode() gave, and so many of the likeliest."""
+        """Return the log-probability of a token at a batch index from decode(), and the `top` likeliest."""
         logits = self.logits_row(row)  # (vocab,)
-        highest = logits.max()
-        total = highest + np.log(np.exp(logits - highest).sum())
+        logprobs = log_softmax(logits, np.float32)  # (vocab,)
         best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
         ranked = sorted(best.tolist(), key=lambda one: -logits[one])
         return TokenLogprob(
-            token, float(logits[token] - total), tuple((one, float(logits[one] - total)) for one in ranked)
+            token, float(logprobs[token]), tuple((one, float(logprobs[one])) for one in ranked)
         )
 
     def clear(self, slot: int, start: int = 0) -> None:
-        """Forget a sequence, from a position on."""
+        """Remove the KV cache of a sequence from position `start` on."""
         self._check_slot(slot)
         if not llama_cpp.llama_memory_seq_rm(self._memory, slot, start, -1):
             raise ModelFileError(
-                f"{self.model.header.path}: slot {slot} could not be cleared: {LOG.reason()}"
+                f"{self.model.header.path}: slot {slot} could not be cleared: {LOG.take_errors()}"
             )
 
-    def nbytes(self, slot: int) -> int:
-        """How large save() of a sequence is."""
+    def state_bytes(self, slot: int) -> int:
+        """Return the size of what save() returns."""
         self._check_slot(slot)
         return int(llama_cpp.llama_state_seq_get_size(self.handle, slot))
 
     def save(self, slot: int) -> NDArray[np.uint8]:
-        """A copy of the keys and values of a sequence, for restore() in a context of the same kind."""
-        blob = np.empty(self.nbytes(slot), np.uint8)
-        written = llama_cpp.llama_state_seq_get_data(self.handle, byte_pointer(blob), len(blob), slot)
-        assert written == len(blob), "the library writes what it says"
-        return blob
+        """Copy the KV cache of a sequence, for restore() in a context with the same parameters."""
+        state = np.empty(self.state_bytes(slot), np.uint8)
+        written = llama_cpp.llama_state_seq_get_data(self.handle, byte_pointer(state), len(state), slot)
+        assert written == len(state), "the library writes as many bytes as it announced"
+        return state
 
-    def restore(self, slot: int, blob: NDArray[np.uint8], length: int) -> bool:
+    def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
         """Put the first `length` tokens of a saved sequence into an empty slot.
 
-        It has to come from a context of the same model, adapter, type and number of slots.
+        The state must come from a context of the same model, adapter, KV type and number of slots.
 
         Returns:
-            Whether the library took it; if not, the slot is empty.
+            Whether the library accepted the state; if not, the slot is empty.
         """
         self._check_slot(slot)
-        read = llama_cpp.llama_state_seq_set_data(self.handle, byte_pointer(blob), len(blob), slot)
-        taken = read == len(blob) and self.used(slot) >= length
-        self.clear(slot, length if taken else 0)
-        if not taken:
-            LOG.reason()  # it is nobody's error, and not to be told with the next one
-        return taken
+        read = llama_cpp.llama_state_seq_set_data(self.handle, byte_pointer(state), len(state), slot)
+        accepted = read == len(state) and self.length(slot) >= length
+        self.clear(slot, length if accepted else 0)
+        if not accepted:
+            LOG.take_errors()  # dropped, so that the next error message does not quote them
+        return accepted
 
-    def used(self, slot: int) -> int:
-        """How many tokens a sequence holds."""
+    def length(self, slot: int) -> int:
+        """Return how many tokens a sequence holds."""
         self._check_slot(slot)
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
 
-def _params(room: ContextParams, watch: EvalCallback | None) -> Any:
-    params = llama_cpp.llama_context_default_params()
-    params.n_seq_max = room.slots
-    params.n_ctx = room.context * room.slots
-    params.n_batch = params.n_ubatch = room.batch
-    params.n_outputs_max = room.outputs
-    params.n_threads, params.n_threads_batch = room.threads, room.prefill_threads or room.threads
-    params.kv_unified = False
-    params.no_perf = True
-    params.type_k = params.type_v = KV_TYPES[room.kv]
-    if room.exact:
-        params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
-        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    if watch is not None:
-        params.cb_eval = watch.native
-        params.op_offload = False  # a tap reads what lies in the processor's own memory
-    return params
+def _native_params(params: ContextParams, callback: EvalCallback | None) -> Any:
+    native = llama_cpp.llama_context_default_params()
+    native.n_seq_max = params.slots
+    native.n_ctx = params.context * params.slots
+    native.n_batch = native.n_ubatch = params.batch
+    native.n_outputs_max = params.outputs
+    native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads or params.threads
+    native.kv_unified = False
+    native.no_perf = True
+    native.type_k = native.type_v = KV_TYPES[params.kv]
+    if params.exact:
+        native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32
+        native.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    if callback is not None:
+        native.cb_eval = callback.native
+        native.op_offload = False  # a tap reads the processor's own memory
+    return native

@@ -14,61 +14,62 @@ from ...errors import ModelFileError, RequestError
 from ..grammar.grammar import Grammar
 from ..request import Sampling
 from .context import Context
-from .library import LOG, Logits, NativeHandle
+from .library import LOG, NativeHandle
+from .logits import Logits
 from .model import Model
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 
 
 class Sampler(NativeHandle):
-    """How one sequence chooses its tokens, in native code; it remembers where its random numbers are."""
+    """llama.cpp's sampler chain of one sequence, with its random state."""
 
     def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None = None) -> None:
-        """Begin a sequence.
+        """Build the chain of one sequence.
 
         Args:
-            model: whose tokens are chosen.
-            sampling: how.
-            grammar: what they must follow.
+            model: of the sequence.
+            sampling: temperature, cut-offs and seed.
+            grammar: constrains the tokens.
 
         Raises:
-            RequestError: llama.cpp does not take the grammar.
+            RequestError: llama.cpp rejects the grammar.
         """
         super().__init__()
         self._model, self._sampling = model, sampling
         self._constraint = Constraint(model, grammar) if grammar else None
         if self._constraint:
             self._handles.callback(self._constraint.close)
-        self.own(_chain(_links(sampling)), llama_cpp.llama_sampler_free)
+        self.own(_chain(_samplers(sampling)), llama_cpp.llama_sampler_free)
 
     @cached_property
-    def _without_digits(self) -> Any:
-        chain = _chain((_bar(self._model, self._model.digit_tokens), *_links(self._sampling)))
+    def _digitless_chain(self) -> Any:
+        chain = _chain((_ban(self._model, self._model.digit_tokens), *_samplers(self._sampling)))
         self._handles.callback(llama_cpp.llama_sampler_free, chain)
         return chain
 
     def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
-        """Choose a token by the logits at a batch index that decode() returned.
+        """Choose a token by the logits at a batch index from decode().
 
         Args:
-            context: which computed them.
-            row: the index.
-            no_digit: whether no token will do that could make a number before it longer.
+            context: that computed the logits.
+            row: the batch index.
+            no_digit: exclude tokens that would make a number before them longer.
 
         Raises:
-            ModelFileError: the model computed something that is not a number.
+            ModelFileError: the logits are not finite.
         """
-        chain = self._without_digits if no_digit else self.handle
+        chain = self._digitless_chain if no_digit else self.handle
         logits = context.logits_row(row)
         if self._sampling.greedy and not no_digit:
-            token = int(logits.argmax())  # a chain would copy the vocabulary into a list of candidates first
+            token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
         else:
             token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
-        # One look, not one for each token: NaN anywhere in the computation spreads over the whole row.
+        # One check is enough: NaN anywhere in the computation spreads over the whole row.
         if not math.isfinite(logits[token]):
             raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
         if self._constraint:
-            # Mostly the choice follows the grammar, and then the whole vocabulary is not looked at.
+            # Most choices follow the grammar, which saves filtering the whole vocabulary.
             if not self._constraint.allows(token):
                 token = self._constraint.choose(chain, logits)
             self._constraint.accept(token)
@@ -76,79 +77,79 @@ class Sampler(NativeHandle):
 
 
 class Constraint(NativeHandle):
-    """A grammar, and how far one sequence has come in it."""
+    """A grammar and the position of one sequence in it."""
 
     def __init__(self, model: Model, grammar: Grammar) -> None:
         """Compile the grammar.
 
         Raises:
-            RequestError: llama.cpp does not take it.
+            RequestError: llama.cpp rejects it.
         """
         super().__init__()
         handle = llama_cpp.llama_sampler_init_grammar(
-            model._vocabulary, grammar.text.encode(), grammar.root.encode()
+            model.vocab, grammar.text.encode(), grammar.root.encode()
         )
         if not handle:
-            raise RequestError(f"grammar: not compiled: {LOG.reason()}")
+            raise RequestError(f"grammar: not compiled: {LOG.take_errors()}")
         self.own(handle, llama_cpp.llama_sampler_free)
         self._path = model.header.path
-        # The library would let them through inside strings, where they are no text.
-        self._control = [token for token in model.control_tokens.values() if not model.ends(token)]
+        # llama.cpp's grammar accepts control tokens inside strings, where they have no text.
+        self._control = [token for token in model.control_tokens.values() if not model.is_eog(token)]
 
     def allows(self, token: int) -> bool:
         """Whether a token may come next."""
-        one, native = _candidates(np.array([token]), np.zeros(1))
+        candidates, native = _candidates(np.array([token]), np.zeros(1))
         llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
-        return token not in self._control and bool(one["logit"][0] == 0)
+        return token not in self._control and bool(candidates["logit"][0] == 0)
 
     def choose(self, chain: Any, logits: Logits) -> int:
-        """Choose, by a chain of samplers, among the tokens that may come next.
+        """Choose among the tokens that may come next.
 
         Args:
-            chain: the samplers.
+            chain: the sampler chain.
             logits: of all tokens, (vocab,).
 
         Raises:
-            ModelFileError: there is none.
+            ModelFileError: no token may come next.
         """
-        every, native = _candidates(np.arange(len(logits)), logits)
-        every["logit"][self._control] = -np.inf
+        candidates, native = _candidates(np.arange(len(logits)), logits)
+        candidates["logit"][self._control] = -np.inf
         llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
-        if not np.isfinite(every["logit"]).any():
+        if not np.isfinite(candidates["logit"]).any():
             raise ModelFileError(f"{self._path}: no token of the model can follow the grammar here")
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(native))
         return int(native.data[native.selected].id)
 
     def accept(self, token: int) -> None:
-        """Go on past a token; the library would end the process over one that may not come next."""
+        """Advance past a token that may come next; the library ends the process over any other."""
         llama_cpp.llama_sampler_accept(self.handle, token)
 
 
 def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArray[Any], Any]:
-    """Tokens as the library's samplers take them: an array of ours, and the native one laid over it."""
+    """Build a candidate list for llama.cpp's samplers: a NumPy array, and the native view of it."""
     data = np.zeros(len(tokens), _CANDIDATE)
     data["id"], data["logit"] = tokens, logits
     pointer = data.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token_data))
     return data, llama_cpp.llama_token_data_array(pointer, len(data), -1, False)
 
 
-def _chain(links: Iterable[Any]) -> Any:
+def _chain(samplers: Iterable[Any]) -> Any:
     chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
     if not chain:
         raise RequestError("llama.cpp could not make a sampler")
-    for link in links:
-        llama_cpp.llama_sampler_chain_add(chain, link)  # the chain owns its links
+    for sampler in samplers:
+        llama_cpp.llama_sampler_chain_add(chain, sampler)  # the chain takes ownership
     return chain
 
 
-def _bar(model: Model, tokens: Sequence[int]) -> Any:
-    """A sampler that leaves out some tokens."""
+def _ban(model: Model, tokens: Sequence[int]) -> Any:
+    """Make a sampler that gives these tokens a logit of -inf."""
     biases = (llama_cpp.llama_logit_bias * len(tokens))(*((token, -math.inf) for token in tokens))
     return llama_cpp.llama_sampler_init_logit_bias(model.vocabulary_size, len(tokens), biases)
 
 
-def _links(sampling: Sampling) -> Iterator[Any]:
-    """The samplers of a chain, in llama.cpp's own order."""
+def _samplers(sampling: Sampling) -> Iterator[Any]:
+    """Yield the samplers in the order of llama.cpp's own chain."""
     if sampling.greedy:
         yield llama_cpp.llama_sampler_init_greedy()
         return

@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from ...errors import ThirteenError
 from ..answer import Answer
-from ..engine.engine import Options
+from ..engine.engine import RequestOptions
 from ..engine.handle import Handle
 from ..engine.majority_vote import MajorityVote
 from .access_middleware import AccessMiddleware
@@ -68,7 +68,7 @@ class Server:
         requests = await self.service.run_in_thread(
             lambda: openai_api.chat_requests(fields, engine.conversation(messages), adapter)
         )
-        formatter = ResponseFormatter(name, engine.model.piece, fields["n"])
+        formatter = ResponseFormatter(name, engine.model.token_to_piece, fields["n"])
         return await self._completion_response(request, fields, formatter, self.service.submit(requests))
 
     async def completion(self, request: Request) -> Response:
@@ -79,17 +79,16 @@ class Server:
         prompts = [fields["prompt"]] if isinstance(fields["prompt"], str) else fields["prompt"]
         if (count := len(prompts) * fields["n"]) > self.limits.votes:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
-        requests = await self.service.run_in_thread(
-            lambda: openai_api.completion_requests(fields, [engine.plain(text) for text in prompts], adapter)
-        )
-        formatter = CompletionFormatter(name, engine.model.piece, fields["n"])
+        tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in prompts])
+        requests = openai_api.completion_requests(fields, tokens, adapter)
+        formatter = CompletionFormatter(name, engine.model.token_to_piece, fields["n"])
         return await self._completion_response(request, fields, formatter, self.service.submit(requests))
 
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
         fields = await self._read_fields(request)
         name, adapter = self.service.resolve_model(fields["model"])
-        options = Options(
+        options = RequestOptions(
             system=fields["system"],
             max_tokens=fields["max_tokens"],
             calculator=fields["calculator"],
@@ -175,7 +174,7 @@ class Server:
         self.service.log_answers(prompt, ordered)
 
     async def _vote_response(
-        self, request: Request, fields: openai_api.Fields, model: str, options: Options
+        self, request: Request, fields: openai_api.Fields, model: str, options: RequestOptions
     ) -> Response:
         """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
         poll = partial(self.service.engine.poll, fields["question"], fields["votes"], **options)

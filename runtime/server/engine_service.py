@@ -97,7 +97,7 @@ class EngineService:
         """Include requests in `idle`, `abort_all()` and the metrics."""
         for handle in handles:
             self._unfinished.add(handle)
-            handle.when_done(self._on_done)
+            handle.add_done_callback(self._on_done)
 
     def log_answers(self, prompt: object, answers: Sequence[Answer]) -> None:
         """Log a prompt and its answers if the service was created with `log_prompts`."""

@@ -20,7 +20,7 @@ from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.memory_estimate import REPACKED, copied_bytes
+from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.model import Model
 
@@ -115,7 +115,7 @@ def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
         f"x86, at most {short:.2f} below the likeliest there; these layouts are {noise:.2f} apart"
     )
     assert short <= max(noise, LEAST)
-    assert repacked == pytest.approx(copied_bytes(read_header(model), REPACKED["DOTPROD"]), rel=0.01, abs=1e4)
+    assert repacked == pytest.approx(repacked_bytes(read_header(model), REPACKED_TYPES["DOTPROD"]), rel=0.01, abs=1e4)
     model.unlink()
 
 

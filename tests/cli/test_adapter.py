@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from thirteen.convert.adapter.basis import read_basis
-from thirteen.convert.adapter.short_code import ShortCode, base_mark, encode_short_code
-from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
+from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 
 from ..commands import Commands, Done
@@ -26,7 +26,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """A model, its basis in the cache under the name `tiny`, an adapter over it, and the command line."""
     folder = tmp_path_factory.mktemp("place")
     model = folder / "model.gguf"
-    convert(base("llama"), model, type_="F32", base_id="tiny")
+    convert(base("llama"), model, quantization="F32", base_id="tiny")
     previous = os.environ.get("THIRTEEN_CACHE")
     os.environ["THIRTEEN_CACHE"] = str(folder / "cache")
     (folder / "cache").mkdir()
@@ -39,7 +39,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
             )
             basis = read_basis(folder / "basis")
             (folder / "basis").rename(folder / "cache" / f"basis-{made['mark']}.safetensors")
-            write_folder(basis, NUMBERS, folder / "adapter", "tiny")
+            write_tinylora_folder(basis, NUMBERS, folder / "adapter", "tiny")
             yield SimpleNamespace(
                 folder=folder,
                 model=model,
@@ -48,7 +48,9 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
                 adapter=folder / "adapter",
                 base=base("llama"),
                 thirteen=thirteen,
-                code=encode_short_code(ShortCode("tiny", base_mark(basis.id), NUMBERS, exact=True)),
+                code=encode_short_code(
+                    ShortCode("tiny", basis_fingerprint(basis.origin.id), NUMBERS, exact=True)
+                ),
             )
     finally:
         os.environ.pop("THIRTEEN_CACHE")
@@ -144,7 +146,11 @@ def test_show_tells_of_a_code(place):
 
 
 def other(place, **changes) -> str:
-    told = {"name": "tiny", "mark": base_mark(place.basis.id), "numbers": NUMBERS} | changes
+    told = {
+        "name": "tiny",
+        "fingerprint": basis_fingerprint(place.basis.origin.id),
+        "numbers": NUMBERS,
+    } | changes
     return encode_short_code(ShortCode(**told))
 
 
@@ -156,7 +162,7 @@ def test_a_code_for_another_base_is_refused_by_name(place):
     ):
         assert "smollm2-360m" in refused(place.thirteen(*line)) or line[0] == "convert"
     model = place.folder / "provenance.gguf"
-    convert(place.base, model, type_="F32", base_id="smollm2-135m")
+    convert(place.base, model, quantization="F32", base_id="smollm2-135m")
     for line in (
         ("ask", model, "Why?", "--adapter", code),
         ("serve", model, "--adapter", f"math={code}", "--port", "0"),
@@ -169,9 +175,9 @@ def test_a_code_for_another_base_is_refused_by_name(place):
 
 
 def test_a_code_with_another_basis_is_refused(place):
-    code = other(place, mark=base_mark("00" * 32))
+    code = other(place, fingerprint=basis_fingerprint("00" * 32))
     line = refused(place.thirteen("adapter", "decode", code, "--basis", place.basis_file))
-    assert base_mark("00" * 32) in line and base_mark(place.basis.id) in line
+    assert basis_fingerprint("00" * 32) in line and basis_fingerprint(place.basis.origin.id) in line
 
 
 def test_a_damaged_code_is_refused_wherever_it_is_given(place):
@@ -183,7 +189,7 @@ def test_a_damaged_code_is_refused_wherever_it_is_given(place):
         ("adapter", "show", wrong),
         ("adapter", "decode", wrong),
     ):
-        assert "checksum does not hold" in refused(place.thirteen(*line))
+        assert "checksum does not match" in refused(place.thirteen(*line))
 
 
 def test_an_adapter_that_no_code_can_hold_is_refused(place):
@@ -204,7 +210,7 @@ def test_a_basis_is_the_same_file_every_time_and_no_other_file_is_one(place):
             "adapter", "decode", place.code, "--basis", place.adapter / "adapter_model.safetensors"
         )
     )
-    assert "a code takes up to 20" in refused(
+    assert "a code, which takes up to 20" in refused(
         place.thirteen("adapter", "basis", place.base, "--name", "A B", "-o", place.folder / "no")
     )
     assert "is a folder" in refused(

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import numpy as np
 import pytest
 from thirteen.convert.adapter.basis import read_basis
-from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.runtime.arithmetic.calculator import Step
 
 from ..commands import Commands
@@ -133,7 +133,7 @@ def test_what_commands_print_has_the_recorded_keys(
     with Commands() as thirteen:
         for command, words in lines.items():
             if command == "adapter encode":
-                write_folder(
+                write_tinylora_folder(
                     read_basis(basis), np.arange(13, dtype=np.float32) / 8, place / "numbers", "tiny"
                 )
             done = thirteen(*words, "--json")

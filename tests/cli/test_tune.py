@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from thirteen.convert.adapter.short_code import decode_short_code
-from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.workflows.adapter_resolver import resolve_basis
 
@@ -39,8 +39,8 @@ SMALL = (
 @pytest.fixture(scope="module")
 def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("place")
-    convert(base("llama"), folder / "model.gguf", type_="F32", base_id="tiny")
-    convert(base("llama"), folder / "named.gguf", type_="F32", base_id="smollm2-360m")
+    convert(base("llama"), folder / "model.gguf", quantization="F32", base_id="tiny")
+    convert(base("llama"), folder / "named.gguf", quantization="F32", base_id="smollm2-360m")
     for name, rows in (
         ("rows", ROWS),
         ("unsolved", [{**row, "solution": ""} for row in ROWS]),
@@ -88,7 +88,7 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
 
 def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
     numbers, out = np.full(13, 0.25, np.float32), place.folder / "second"
-    write_folder(resolve_basis(str(place.base)), numbers, place.folder / "first", "tiny")
+    write_tinylora_folder(resolve_basis(str(place.base)), numbers, place.folder / "first", "tiny")
     started = tune(place, out, "--json", "--start", place.folder / "first")
     told = json.loads(started.stdout)
     assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found

@@ -1,4 +1,4 @@
-"""Adapters as PEFT trains and saves them, their merge by PEFT itself, and tensors read back from a GGUF."""
+"""Test helpers: adapters saved and merged by PEFT, and tensors read back from a GGUF."""
 
 import json
 import warnings
@@ -19,7 +19,7 @@ def load(base: Path) -> Any:
 
 
 def train(base: Path, config: PeftConfig, folder: Path, step: float = 0.2) -> Path:
-    """An adapter in `folder`, its every trained number moved by a random step, so that its delta shows."""
+    """Save an adapter with a random step added to every trained parameter, so that its delta is not zero."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
         torch.manual_seed(7)
@@ -33,7 +33,7 @@ def train(base: Path, config: PeftConfig, folder: Path, step: float = 0.2) -> Pa
 
 
 def peft_merged(base: Path, folder: Path) -> Arrays:
-    """The base's tensors after PEFT's own merge, by transformers' names."""
+    """The base's tensors after PEFT's merge, by transformers' names."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         merged = PeftModel.from_pretrained(load(base), folder).merge_and_unload()
@@ -41,26 +41,26 @@ def peft_merged(base: Path, folder: Path) -> Arrays:
 
 
 def plain(base: Path) -> Arrays:
-    """The base's own tensors in float32, by transformers' names."""
+    """The base's tensors in float32, by transformers' names."""
     return {name: tensor.numpy() for name, tensor in load(base).state_dict().items()}
 
 
 def as_gguf(base: Path, arrays: Arrays) -> Arrays:
-    """What llama.cpp's converter makes of a checkpoint's tensors: its names, its order of q and k rows."""
+    """A checkpoint's tensors with llama.cpp's names and its order of q and k rows."""
     config = json.loads((base / "config.json").read_text())
     kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[config["model_type"]]
     names = gguf.get_tensor_name_map(kind, config["num_hidden_layers"])
     heads = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
-    made = {}
+    converted = {}
     for name, array in arrays.items():
         if name == "lm_head.weight" and config["tie_word_embeddings"]:
             continue
         module = name.split(".")[-2]
         permuted = kind is gguf.MODEL_ARCH.LLAMA and module in heads
-        made[names.get_name(name, (".weight", ".bias"))] = (
+        converted[names.get_name(name, (".weight", ".bias"))] = (
             _permuted(array, heads[module]) if permuted else array
         )
-    return made
+    return converted
 
 
 def _permuted(weights: np.ndarray, n_head: int) -> np.ndarray:
@@ -73,5 +73,5 @@ def _permuted(weights: np.ndarray, n_head: int) -> np.ndarray:
 
 
 def read_gguf(path: Path) -> Arrays:
-    """A GGUF's tensors as the gguf package reads them; quantized ones as rows of bytes."""
+    """A GGUF's tensors as the gguf package reads them; quantized tensors are rows of bytes."""
     return {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(path).tensors}

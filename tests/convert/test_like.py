@@ -41,9 +41,9 @@ def test_the_base_like_an_adapted_file_is_the_base_converted_to_its_type(
     name: str, type_: str, base: Base, tmp_path: Path
 ) -> None:
     plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
-    convert(base(name), plain, type_=type_)
-    convert(base(name), adapted, type_=type_, adapter=train(base(name), lora(2, 4), tmp_path / "adapter"))
-    report = convert(base(name), alike, like=adapted)
+    convert(base(name), plain, quantization=type_)
+    convert(base(name), adapted, quantization=type_, adapter=train(base(name), lora(2, 4), tmp_path / "adapter"))
+    report = convert(base(name), alike, quantization=adapted)
     assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()
     assert report.adapter is None
 
@@ -51,9 +51,9 @@ def test_the_base_like_an_adapted_file_is_the_base_converted_to_its_type(
 def test_every_tensor_gets_its_own_type(base: Base, tmp_path: Path) -> None:
     plain = [tmp_path / f"{type_}.gguf" for type_ in ("Q8_0", "Q4_0")]
     for path in plain:
-        convert(base("llama"), path, type_=path.stem)
+        convert(base("llama"), path, quantization=path.stem)
     model = mixed(*plain, tmp_path / "mixed.gguf")
-    report = convert(base("llama"), tmp_path / "alike.gguf", like=model)
+    report = convert(base("llama"), tmp_path / "alike.gguf", quantization=model)
     assert tensors(tmp_path / "alike.gguf") == tensors(model)
     assert set(report.types) == {"Q8_0", "Q4_0", "F32"}
     types = [[t.type for t in read_header(p).tensors.values()] for p in (tmp_path / "alike.gguf", model)]
@@ -69,9 +69,9 @@ def test_every_tensor_gets_its_own_type(base: Base, tmp_path: Path) -> None:
     ],
 )
 def test_a_file_of_other_tensors_is_refused(other: str, says: str, base: Base, tmp_path: Path) -> None:
-    convert(base(other), tmp_path / "other.gguf", type_="Q8_0")
+    convert(base(other), tmp_path / "other.gguf", quantization="Q8_0")
     with pytest.raises(ModelFileError, match=r"other\.gguf: is of another model: " + says):
-        convert(base("llama"), tmp_path / "alike.gguf", like=tmp_path / "other.gguf")
+        convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "other.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["other.gguf"]
 
 
@@ -79,17 +79,17 @@ def test_a_file_with_a_tensor_of_another_shape_is_refused(base: Base, tmp_path: 
     """As many layers, but fewer heads and tokens."""
     write_tiny(tmp_path / "tiny.gguf", {}, {})
     with pytest.raises(ModelFileError, match=r"has the shape \(\d+, 64\) there, \(\d+, 64\) here"):
-        convert(base("llama"), tmp_path / "alike.gguf", like=tmp_path / "tiny.gguf")
+        convert(base("llama"), tmp_path / "alike.gguf", quantization=tmp_path / "tiny.gguf")
 
 
 def test_what_is_no_model_file_is_refused(base: Base, tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"config\.json: not a GGUF file"):
-        convert(base("llama"), tmp_path / "alike.gguf", like=base("llama") / "config.json")
+        convert(base("llama"), tmp_path / "alike.gguf", quantization=base("llama") / "config.json")
 
 
 def test_only_one_thing_says_what_to_convert_to(base: Base, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "q8.gguf", type_="Q8_0")
+    convert(base("llama"), tmp_path / "q8.gguf", quantization="Q8_0")
     with pytest.raises(OutputError, match="give one of them"):
-        convert(base("llama"), tmp_path / "alike.gguf", type_="Q8_0", like=tmp_path / "q8.gguf")
+        convert(base("llama"), tmp_path / "alike.gguf", quantization="Q8_0", quantization=tmp_path / "q8.gguf")
     with pytest.raises(OutputError, match="is read here, and would be lost"):
-        convert(base("llama"), tmp_path / "q8.gguf", like=tmp_path / "q8.gguf")
+        convert(base("llama"), tmp_path / "q8.gguf", quantization=tmp_path / "q8.gguf")

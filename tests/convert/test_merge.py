@@ -113,7 +113,7 @@ def test_a_streamed_merge_is_pefts_own(kind: str, base: Base, tmp_path: Path) ->
     folder = train(
         base(name), config, tmp_path / "adapter", step=0.2 if isinstance(config, LoraConfig) else 1.0
     )
-    report = convert(base(name), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     wanted, before = (
         as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
     )
@@ -129,7 +129,7 @@ def test_what_has_no_factors_is_merged_by_peft_and_the_report_warns(
 ) -> None:
     name, config = BY_PEFT[kind]
     folder = train(base(name), config, tmp_path / "adapter")
-    report = convert(base(name), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     wanted, before = (
         as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
     )
@@ -153,9 +153,9 @@ def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
     folder = train(base(name), config, tmp_path / "adapter")
-    convert(base(name), tmp_path / "base.gguf", type_="F32", threads=1)
+    convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     reports = [
-        convert(source, tmp_path / f"{i}.gguf", type_="F32", adapter=folder, base_id="b", threads=1)
+        convert(source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, base_id="b", threads=1)
         for i, source in enumerate((base(name), tmp_path / "base.gguf"))
     ]
     first, second = (read_gguf(Path(report.output)) for report in reports)
@@ -167,8 +167,8 @@ def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
 
 
 def test_a_quantized_base_is_said_to_be_one(base: Base, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "base.gguf", type_="Q8_0", threads=1)
-    report = convert(tmp_path / "base.gguf", tmp_path / "model.gguf", type_="F16", threads=1)
+    convert(base("llama"), tmp_path / "base.gguf", quantization="Q8_0", threads=1)
+    report = convert(tmp_path / "base.gguf", tmp_path / "model.gguf", quantization="F16", threads=1)
     assert report.base_quantized == {"Q8_0": 15}
     assert "already quantized (15 Q8_0)" in report.warnings[0]
 
@@ -182,7 +182,7 @@ def test_the_file_is_the_same_bit_by_bit_for_any_thread_count_and_run(
     folder = train(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
         convert(
-            base("llama wide"), tmp_path / "model.gguf", type_=type_, adapter=folder, threads=threads
+            base("llama wide"), tmp_path / "model.gguf", quantization=type_, adapter=folder, threads=threads
         ).sha256
         for threads in (1, 2, 3, 1, 3)
     }
@@ -198,7 +198,7 @@ def test_blocks_do_not_change_what_is_merged(
     files = []
     for weights in (pipeline.BLOCK_WEIGHTS, 1000):
         monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", weights)
-        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=2)
+        convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=2)
         files.append(read_gguf(tmp_path / "model.gguf"))
     for tensor, array in files[0].items():
         np.testing.assert_allclose(array, files[1][tensor], rtol=0, atol=1e-6, err_msg=tensor)
@@ -210,7 +210,7 @@ def test_the_report_and_the_file_say_where_the_weights_came_from(base: Base, tmp
     report = convert(
         base("llama"),
         tmp_path / "model.gguf",
-        type_="Q8_0",
+        quantization="Q8_0",
         adapter=folder,
         base_id="some/base",
         adapter_id="some/adapter",

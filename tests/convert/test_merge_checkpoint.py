@@ -62,8 +62,8 @@ def test_what_is_written_is_pefts_merge_rounded_once(
 def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     merge_checkpoint(base("llama"), folder, tmp_path / "merged")
-    convert(tmp_path / "merged", tmp_path / "one.gguf", type_="F32")
-    convert(base("llama"), tmp_path / "other.gguf", type_="F32", adapter=folder)
+    convert(tmp_path / "merged", tmp_path / "one.gguf", quantization="F32")
+    convert(base("llama"), tmp_path / "other.gguf", quantization="F32", adapter=folder)
     one, other = (read_gguf(tmp_path / name) for name in ("one.gguf", "other.gguf"))
     assert one.keys() == other.keys()
     for tensor in one:
@@ -128,7 +128,7 @@ def test_the_command(base: Base, tmp_path: Path) -> None:
 
 def test_a_gguf_is_no_base_for_it(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
-    convert(base("llama"), tmp_path / "base.gguf", type_="F32")
+    convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
     with Commands() as thirteen:
         done = thirteen("merge", tmp_path / "base.gguf", "--adapter", folder, "--out", tmp_path / "merged")
     assert done.status == 2

@@ -5,7 +5,7 @@ from math import prod
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import quant_shape_to_byte_shape
-from thirteen.convert.tensors import TYPES, TensorSpec, parse_type, plan_uniform
+from thirteen.convert.tensors import GGML_TYPES, TensorSpec, parse_type, plan_uniform
 from thirteen.errors import OutputError
 
 # The right-hand sides of `tensor_type_fallback` in llama.cpp's src/llama-quant.cpp
@@ -20,7 +20,7 @@ def planned(columns: int, name: str) -> str:
     return plan.type.name
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", GGML_TYPES)
 def test_rows_that_fit_no_block_fall_back_as_in_llama_cpp(name: str) -> None:
     whole = name in ("F32", "F16", "BF16")
     assert planned(512, name) == name
@@ -28,10 +28,10 @@ def test_rows_that_fit_no_block_fall_back_as_in_llama_cpp(name: str) -> None:
     assert planned(100, name) == (name if whole else "F16")
 
 
-@pytest.mark.parametrize("name", TYPES)
+@pytest.mark.parametrize("name", GGML_TYPES)
 def test_bytes_are_those_of_the_gguf_package(name: str) -> None:
     for shape in ((5, 512), (5, 288), (5, 100), (512,)):
-        (plan,) = plan_uniform([TensorSpec("a", "b", shape)], TYPES[name])
+        (plan,) = plan_uniform([TensorSpec("a", "b", shape)], GGML_TYPES[name])
         assert plan.nbytes == (
             prod(quant_shape_to_byte_shape(shape, plan.type))
             if plan.type not in (Type.F32, Type.F16)

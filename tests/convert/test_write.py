@@ -166,7 +166,7 @@ def test_a_run_that_is_killed_leaves_nothing_at_the_target_and_the_next_succeeds
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert [path.name for path in tmp_path.iterdir()] == [part.name]
-    report = convert(base("llama"), target, type_="Q8_0", threads=1)
+    report = convert(base("llama"), target, quantization="Q8_0", threads=1)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert hashlib.sha256(target.read_bytes()).hexdigest() == report.sha256
 

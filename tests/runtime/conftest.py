@@ -1,4 +1,4 @@
-"""As files, a tiny random Llama with a byte-level vocabulary and the real SmolLM2; and engines over fakes."""
+"""Fixtures: a tiny random Llama with a byte-level vocabulary, the real SmolLM2, and engines over fakes."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,14 +23,14 @@ TEMPLATE = (
 
 
 def byte_names() -> list[str]:
-    """The 256 characters by which GPT-2's vocabularies write bytes."""
+    """The 256 characters that stand for bytes in GPT-2's vocabularies."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = (256 + n for n in range(256))
     return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]
 
 
 def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
-    """Every key of the tiny model: value, type, element type."""
+    """Metadata of the tiny model: value, type and element type of each key."""
     kinds = gguf.GGUFValueType
     u32, f32, text, array = kinds.UINT32, kinds.FLOAT32, kinds.STRING, kinds.ARRAY
     tokens = [*byte_names(), *CONTROL]
@@ -62,7 +62,7 @@ def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | 
 
 
 def tensors() -> dict[str, np.ndarray]:
-    """Every tensor of the tiny model, random but the same each time."""
+    """Tensors of the tiny model, random with a fixed seed."""
     random = np.random.default_rng(13)
     matrices = {
         "attn_q": (HEADS * HEAD, EMBEDDING),
@@ -81,7 +81,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 
 def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """Write a file; a key or a tensor that is None is left out. Bytes are taken for Q4_0."""
+    """Write the tiny model with changes: None leaves a key or a tensor out, an array of bytes is Q4_0."""
     writer = gguf.GGUFWriter(path, "llama")
     for key, entry in (metadata() | keys).items():
         if entry is not None and key != "general.architecture":
@@ -104,7 +104,7 @@ def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) 
 
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., Path]:
-    """write_tiny(path, keys={}, arrays={}): the tiny model with some things changed."""
+    """write_tiny(path, keys={}, arrays={}) writes the tiny model with changes; see write_gguf()."""
 
     def write(path: Path, keys: dict[str, Any] | None = None, arrays: dict[str, Any] | None = None) -> Path:
         return write_gguf(path, keys or {}, arrays or {})
@@ -114,33 +114,32 @@ def write_tiny() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
-    """The tiny model's file."""
+    """Path of the tiny model."""
     return write_tiny(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")
 def smollm2() -> Path:
-    """The real SmolLM2-135M-Instruct, Q4_1."""
-    path = embedded()
-    return path
+    """Path of SmolLM2-135M-Instruct, Q4_1."""
+    return embedded()
 
 
 @pytest.fixture(scope="module")
 def smollm2_server(smollm2: Path) -> Iterator[RunningServer]:
-    """SmolLM2 behind HTTP, by the name "smollm2"."""
+    """HTTP server of SmolLM2, as model "smollm2"."""
     with serving.open_engine(smollm2) as engine, serve_engine(engine, name="smollm2") as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def tiny_server(tiny: Path) -> Iterator[RunningServer]:
-    """The tiny random model behind HTTP, by the name "tiny"."""
+    """HTTP server of the tiny model, as model "tiny"."""
     with serving.open_engine(tiny, context=256) as engine, serve_engine(engine, name="tiny") as server:
         yield server
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """What opens an engine over the fakes, see fakes.py."""
+    """opened(**options) opens an engine over the fakes; see fakes.py."""
     with fakes(monkeypatch) as make:
         yield make

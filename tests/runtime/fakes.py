@@ -1,4 +1,4 @@
-"""A model that is a fake: one token for each byte, and every native part checks what the real one demands."""
+"""Fakes of the native classes: one token per byte, and each checks the preconditions of the real one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from zlib import crc32
 import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
-from thirteen.runtime.engine import dispatcher as intake_module
+from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import TokenLogprob
 
 END_OF_TURN = 256
-LORAS = {}  # by path, those that are loaded
+LORAS = {}  # loaded adapters by path
 
 
 class Native:
-    """What the fakes share: freed once, and counted while they are not."""
+    """Base of the fakes: counts those that are not closed yet."""
 
     alive = 0
 
@@ -44,17 +44,17 @@ class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
     control_tokens = {"<end>": END_OF_TURN}  # noqa: RUF012
 
-    def __init__(self, path, repack=True, admit=None):
+    def __init__(self, path, repack=True, check_header=None):
         super().__init__()
         self.header = type("Header", (), {"metadata": {}, "path": path})()
 
     def tokenize(self, text, *, special, bos):
         return list(text.encode())
 
-    def piece(self, token):
+    def token_to_piece(self, token):
         return b"" if token == END_OF_TURN else bytes((token,))
 
-    def ends(self, token):
+    def is_eog(self, token):
         return token == END_OF_TURN
 
     def check_tokens(self, tokens):
@@ -68,19 +68,19 @@ class Adapter(Native):
 
 
 class Context(Native):
-    """What has been computed of each slot: its tokens, and the adapter that they were computed under."""
+    """Holds each slot's tokens, and the adapter under which they were computed."""
 
     fail = False
-    gate = Event()  # every decode waits for it
-    seconds = 0.0  # that a decode takes
+    gate = Event()  # every decode() waits for it
+    seconds = 0.0  # duration of a decode()
 
-    def __init__(self, model, room):
+    def __init__(self, model, params):
         super().__init__()
-        self.model, self.room, self.read = model, room, 0
-        self.held, self.rows = {slot: [] for slot in range(room.slots)}, []
-        self.adapter, self.under = None, {}
+        self.model, self.params, self.computed = model, params, 0
+        self.tokens, self.rows = {slot: [] for slot in range(params.slots)}, []
+        self.adapter, self.slot_adapters = None, {}
 
-    def apply(self, adapter):
+    def set_adapter(self, adapter):
         self.adapter = adapter
 
     def decode(self, spans):
@@ -89,34 +89,34 @@ class Context(Native):
         if Context.fail:
             raise ModelFileError("decoding failed")
         assert [span.slot for span in spans] == sorted({span.slot for span in spans})
-        assert sum(len(span.tokens) for span in spans) <= self.room.batch
-        assert sum(span.rows for span in spans) <= self.room.outputs
-        self.rows = []  # for each row of logits, all the tokens before it
+        assert sum(len(span.tokens) for span in spans) <= self.params.batch
+        assert sum(span.rows for span in spans) <= self.params.outputs
+        self.rows = []  # for each row of logits, all tokens before it
         for span in spans:
-            held = self.held[span.slot]
-            assert span.start == len(held)
-            assert not held or self.under[span.slot] is self.adapter, "keys and values of another adapter"
-            self.under[span.slot] = self.adapter
-            held += span.tokens
-            assert len(held) <= self.room.context
-            self.read += len(span.tokens)
-            self.rows += [held[: len(held) - later] for later in reversed(range(span.rows))]
+            tokens = self.tokens[span.slot]
+            assert span.start == len(tokens)
+            assert not tokens or self.slot_adapters[span.slot] is self.adapter, "KV cache of another adapter"
+            self.slot_adapters[span.slot] = self.adapter
+            tokens += span.tokens
+            assert len(tokens) <= self.params.context
+            self.computed += len(span.tokens)
+            self.rows += [tokens[: len(tokens) - later] for later in reversed(range(span.rows))]
         return list(range(len(self.rows)))
 
     def clear(self, slot, start=0):
-        del self.held[slot][start:]
+        del self.tokens[slot][start:]
 
-    def nbytes(self, slot):
-        return 8 * (1 + len(self.held[slot]))
+    def state_bytes(self, slot):
+        return 8 * (1 + len(self.tokens[slot]))
 
     def save(self, slot):
-        return np.array([id(self.under[slot]), *self.held[slot]], np.int64).view(np.uint8)
+        return np.array([id(self.slot_adapters[slot]), *self.tokens[slot]], np.int64).view(np.uint8)
 
-    def restore(self, slot, blob, length):
-        assert not self.held[slot]
-        adapter, *tokens = blob.view(np.int64).tolist()
-        self.held[slot] = tokens[:length]
-        self.under[slot] = next(a for a in (None, *LORAS.values()) if id(a) == adapter)
+    def restore(self, slot, state, length):
+        assert not self.tokens[slot]
+        adapter, *tokens = state.view(np.int64).tolist()
+        self.tokens[slot] = tokens[:length]
+        self.slot_adapters[slot] = next(a for a in (None, *LORAS.values()) if id(a) == adapter)
         return True
 
     def logprob(self, row, token, top):
@@ -124,26 +124,26 @@ class Context(Native):
 
 
 class Echo(Native):
-    """Says its prompt again, then ends the turn; so drafts by what stood before are mostly right."""
+    """Repeats its prompt, then ends the turn: drafts by prompt lookup are mostly right."""
 
     def __init__(self, model, sampling, grammar):
         super().__init__()
-        self.said = None
+        self.remaining = None
 
     def sample(self, context, row, *, no_digit=False):
-        self.said = list(context.rows[row]) if self.said is None else self.said
-        while no_digit and self.said and chr(self.said[0]).isdigit():
-            self.said.pop(0)
-        return self.said.pop(0) if self.said else END_OF_TURN
+        self.remaining = list(context.rows[row]) if self.remaining is None else self.remaining
+        while no_digit and self.remaining and chr(self.remaining[0]).isdigit():
+            self.remaining.pop(0)
+        return self.remaining.pop(0) if self.remaining else END_OF_TURN
 
 
-class Babbler(Native):
-    """Says what the seed and the last four tokens decide; so drafts by the last three are often wrong.
+class HashSampler(Native):
+    """Chooses by a hash of the seed and the last four tokens: drafts by the last three are often wrong.
 
-    It is a function of all that a row has seen, as a model is: a wrong token before it shows.
+    Like a model it depends on all tokens before a row, so a wrong one among them changes its choice.
     """
 
-    behind_digits, words = b"++*==1. ", (*b"1121 a.", END_OF_TURN)
+    after_digit, words = b"++*==1. ", (*b"1121 a.", END_OF_TURN)
 
     def __init__(self, model, sampling, grammar):
         super().__init__()
@@ -151,7 +151,7 @@ class Babbler(Native):
 
     def sample(self, context, row, *, no_digit=False):
         seen = context.rows[row][-4:]
-        choice = self.behind_digits if chr(seen[-1]).isdigit() else self.words
+        choice = self.after_digit if chr(seen[-1]).isdigit() else self.words
         if no_digit:
             choice = [word for word in choice if not chr(word).isdigit()]
         return choice[crc32(repr((self.seed, seen)).encode()) % len(choice)]
@@ -159,19 +159,19 @@ class Babbler(Native):
 
 @contextmanager
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """What opens an engine over the fakes; at the end all are closed, and nothing may have leaked."""
+    """Yields a function that opens an engine over the fakes; at the end closes all and checks for leaks."""
 
     def lora(model, path):
         LORAS[path] = Adapter(model, path)
         return LORAS[path]
 
-    for room, name, fake in (
+    for module, name, fake in (
         (engine_module, "Model", Model),
         (engine_module, "LoraAdapter", lora),
-        (intake_module, "Sampler", Echo),
+        (dispatcher_module, "Sampler", Echo),
         (engine_module, "Context", Context),
     ):
-        monkeypatch.setattr(room, name, fake)
+        monkeypatch.setattr(module, name, fake)
     monkeypatch.setattr(Context, "fail", False)
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
@@ -184,12 +184,12 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
     yield make
     Context.gate.set()
     for engine in engines:
-        native = engine._runner._native
+        context = engine._runner._context
         engine.close()
-        assert not any(native.held.values()), "a slot leaks"
+        assert not any(context.tokens.values()), "a slot leaks"
         assert engine.load == EngineLoad(0, 0), "a request leaks"
-        places = engine._intake.slots + engine._intake.queue
-        assert all(engine._intake._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
+        places = engine._dispatcher.slots + engine._dispatcher.queue
+        assert all(engine._dispatcher._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
     LORAS.clear()
     assert Native.alive == 0, "a native handle leaks"
     assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]

@@ -1,4 +1,4 @@
-"""Adapters of the tiny model, as GGUF files."""
+"""Adapters of the tiny model in GGUF files."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ MATRICES = tuple(
 
 
 def write_factors(path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]]) -> Path:
-    """Write a LoRA: for each matrix its a (r, in) and b (out, r), applied as they are."""
+    """Write a LoRA from the factors of each matrix, a (r, in) and b (out, r); alpha is the rank."""
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_type("adapter")
     writer.add_string("adapter.type", "lora")
@@ -31,7 +31,7 @@ def write_factors(path: Path, factors: dict[str, tuple[np.ndarray, np.ndarray]])
 
 
 def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
-    """Write a random LoRA of every matrix, large enough to change what the tiny model says."""
+    """Write a random LoRA of every matrix, large enough to change the tiny model's tokens."""
     random, arrays = np.random.default_rng(seed), tensors()
     return write_factors(
         path,
@@ -46,7 +46,7 @@ def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
 
 
 def write_thirteen(path: Path, seed: int, numbers: int = 13, rank: int = 2) -> Path:
-    """Write an adapter of 13 numbers, which mix each W's first singular vectors (arXiv 2602.04118)."""
+    """Write an adapter of 13 parameters that mix each W's first singular vectors (arXiv 2602.04118)."""
     random, arrays = np.random.default_rng(seed), tensors()
     v = random.normal(size=numbers)
     factors = {}

@@ -39,8 +39,8 @@ def growth(path, profile):
 def test_every_profile_answers(smollm2, name):
     with Engine(smollm2, profile=name, threads=1) as engine:
         assert (engine.profile, engine.context) == (PROFILES[name], PROFILES[name].context)
-        room = engine._runner._native.room
-        assert (room.slots, room.batch, room.kv) == (
+        params = engine._runner._context.params
+        assert (params.slots, params.batch, params.kv) == (
             PROFILES[name].slots,
             PROFILES[name].batch,
             PROFILES[name].kv,

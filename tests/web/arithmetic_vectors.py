@@ -1,8 +1,8 @@
-"""Texts that hold the Python and the browser reader of answers to the same rules.
+"""Test vectors that keep the Python and the JavaScript reader of answers in agreement.
 
-`python tests/web/arithmetic_vectors.py tests/data/arithmetic.json` writes each text with what Python reads in
-it. The tests of both sides read that file. After a change of a rule on one side, change the other side and
-write the file again.
+`python tests/web/arithmetic_vectors.py tests/data/arithmetic.json` writes texts with the result of the Python
+reader. The tests of both readers use this file. After a change to one reader, change the other and write the
+file again.
 """
 
 import json
@@ -16,8 +16,8 @@ from thirteen.tests.runtime.arithmetic import test_calculator as sums
 from thirteen.tests.runtime.arithmetic import test_final_answer as answers
 
 FILE = Path(__file__).parents[1] / "data" / "arithmetic.json"
-_MUTANTS = 400
-_SCRAPS = (
+_MIXTURES = 400
+_INSERTIONS = (
     *("=", " = ", " is ", "≈", " \\approx ", "about ", "<<3*4=12>>", "...", "…", "%", "$", "€", "1,234.50"),
     *("½", "2 1/2", "\\frac{1}{2}", "\\times", "\u00d7", "\u2212", "\u00f7", " x ", " of ", "(", ")", "{"),
     *("}", "^2", "**", "\n", "\n- ", "\n1. ", "  ", "\u00a0", "step 3 ", "apples", " per ", " and ", "é"),
@@ -26,25 +26,25 @@ _SCRAPS = (
 
 
 def texts() -> list[str]:
-    """Those of the tests in Python, and mixtures of their pieces, the same each time."""
-    read = [text for text, _ in (*answers._labelled(answers.SMOLLM2), *answers._labelled(answers.QWEN))]
-    read += [text for text, _ in (*answers.BY_HAND, *sums.STEPS)]
-    due = [f"{text}{result or ' 7'} or so." for text, result in (*sums.DUE, *sums.GSM8K)]
-    read += due + [f"{text} 12 apples" for text in sums.NOT_DUE]
-    read = [text for text in read if len(text) < 2_000]
-    chance = random.Random(13)
-    return list(dict.fromkeys([*read, *(_mutant(chance, read) for _ in range(_MUTANTS))]))
+    """Texts of the Python tests, and random mixtures of them with a fixed seed."""
+    sources = [text for text, _ in (*answers.labelled(answers.SMOLLM2), *answers.labelled(answers.QWEN))]
+    sources += [text for text, _ in (*answers.BY_HAND, *sums.STEPS)]
+    completed = [f"{text}{result or ' 7'} or so." for text, result in (*sums.PENDING, *sums.GSM8K)]
+    sources += completed + [f"{text} 12 apples" for text in sums.NOT_PENDING]
+    sources = [text for text in sources if len(text) < 2_000]
+    rng = random.Random(13)
+    return list(dict.fromkeys([*sources, *(_mixture(rng, sources) for _ in range(_MIXTURES))]))
 
 
-def _mutant(chance: random.Random, read: list[str]) -> str:
-    one, other = chance.choice(read), chance.choice(read)
-    text = one[: chance.randint(0, len(one))] + other[chance.randint(0, len(other)) :]
-    at = chance.randint(0, len(text))
-    return (text[:at] + chance.choice(_SCRAPS) + text[at:])[-400:]
+def _mixture(rng: random.Random, sources: list[str]) -> str:
+    first, second = rng.choice(sources), rng.choice(sources)
+    text = first[: rng.randint(0, len(first))] + second[rng.randint(0, len(second)) :]
+    position = rng.randint(0, len(text))
+    return (text[:position] + rng.choice(_INSERTIONS) + text[position:])[-400:]
 
 
 def vectors() -> list[dict[str, Any]]:
-    """Each text, its steps, its final value, and whether that is verified."""
+    """Each text with its steps, its final value, and whether that is verified."""
     return [{"text": text, **check_claim(text)} for text in texts()]
 
 

@@ -1,4 +1,4 @@
-"""The models of the runtime's tests."""
+"""Fixtures: the models of the runtime tests, and a file that is not a model."""
 
 from pathlib import Path
 

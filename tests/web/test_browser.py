@@ -1,4 +1,4 @@
-"""The page on a visitor's device: a real Chromium of a phone's size, the real wllama, real models."""
+"""The static site in a real Chromium with a phone's screen, with the real wllama and real models."""
 
 import json
 import shutil
@@ -18,13 +18,13 @@ from thirteen.web.wllama import wllama_files
 
 from ..runtime.conftest import tensors
 from ..runtime.server.page_server import serve_app
-from ..runtime.server.test_page import PALE
+from ..runtime.server.test_page import LOW_CONTRAST
 from .arithmetic_vectors import FILE, vectors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="there is no Chromium here: apt-get install chromium"
+    CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
 )
 expect = playwright.expect
 
@@ -34,20 +34,21 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-PATIENCE_MS = 30_000
-CHECKED = "(texts) => import('./calculator.js').then(({ check }) => texts.map((text) => check(text)))"
+TIMEOUT_MS = 30_000
+CHECK_TEXTS = "(texts) => import('./calculator.js').then(({ checkClaim }) => texts.map(checkClaim))"
 
-HELD = """const real = fetch; const never = (signal) =>
-  new Promise((_, no) => signal.addEventListener('abort', () => no(new Error('aborted'))));
+# Blocks the download of parts until window.release is set.
+BLOCK_PARTS = """const original = fetch; const block = (signal) =>
+  new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted'))));
 window.fetch = (path, ...rest) =>
-  String(path).startsWith('parts/') && !window.go ? never(rest[0].signal) : real(path, ...rest);"""
+  String(path).startsWith('parts/') && !window.release ? block(rest[0].signal) : original(path, ...rest);"""
 
-Server = tuple[str, "Faulty"]
+Server = tuple[str, "FaultyApp"]
 Visit = Callable[..., Any]
 
 
-class Faulty:
-    """An application some of whose answers are changed: `faults` has a response for the end of a path."""
+class FaultyApp:
+    """A site with injected faults: `faults` maps the end of a path to the response sent instead."""
 
     def __init__(self, folder: Path) -> None:
         self._app, self.faults = isolated_app(folder), dict[str, Callable[[], Response]]()
@@ -78,9 +79,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[str, bytes]) -> Path:
-    """The folder of a tiny model, which writes nothing but ASCII: wllama fails at what is no UTF-8."""
+    """Site of a tiny model that generates only ASCII, since wllama fails on invalid UTF-8."""
     folder = tmp_path_factory.mktemp("small")
-    embedding = tensors()["token_embd.weight"]  # (vocabulary, width), of the output too
+    embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
     embedding[[not " " <= chr(token) <= "~" for token in range(len(embedding))]] = 0
     tiny = write_tiny(folder / "tiny.gguf", {}, {"token_embd.weight": embedding})
     write_site(tiny, folder / "site", wllama, name="tiny", context=256)
@@ -89,125 +90,124 @@ def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[s
 
 @pytest.fixture
 def server(small: Path) -> Iterator[Server]:
-    faulty = Faulty(small)
+    faulty = FaultyApp(small)
     with serve_app(faulty) as address:
         yield address, faulty
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """visit(address, script=""): a new visitor's page; nothing comes from elsewhere, and no script fails."""
-    contexts, complaints = [], []
+    """visit(address, script=""): open the page; fails on script errors and foreign requests."""
+    contexts, problems = [], []
 
     def visit(address: str, script: str = "") -> Any:
         context = browser.new_context(**PHONE)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(TIMEOUT_MS)
         page.add_init_script(script)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda said: said.type == "error" and complaints.append(said.text))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
         own = (address, f"blob:{address}")
-        page.on("request", lambda sent: sent.url.startswith(own) or complaints.append(sent.url))
+        page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
         page.goto(address)
         return page
 
     yield visit
     for context in contexts:
         context.close()
-    expected = "Failed to load resource"  # what the browser says of a fault that a test has made
-    assert [complaint for complaint in complaints if expected not in complaint] == []
+    expected = "Failed to load resource"  # the browser's message for an injected fault
+    assert [problem for problem in problems if expected not in problem] == []
 
 
 def ready(page: Any) -> Any:
     page.locator("html[data-ready] #ask").wait_for()
-    expect(page.locator("#model")).not_to_be_empty(timeout=PATIENCE_MS)
+    expect(page.locator("#model")).not_to_be_empty(timeout=TIMEOUT_MS)
     return page
 
 
 def ask(page: Any, question: str) -> Any:
     page.get_by_label("Ask a math question").fill(question)
     page.get_by_role("button", name="Ask").click()
-    page.locator("#figures:not(:empty)").wait_for()
+    page.locator("#stats:not(:empty)").wait_for()
     return page.locator("#text").inner_text()
 
 
-def test_the_model_answers_online_then_offline_and_nothing_leaves_the_device(
+def test_model_answers_online_and_offline_without_further_requests(
     tmp_path: Path, smollm2: Path, wllama: dict[str, bytes], visit: Visit
 ) -> None:
-    """The server is gone the second time, and from the moment the model is ready nobody is asked anything."""
+    """The second answer comes with the server stopped; once the model is ready, the page sends no request."""
     folder = tmp_path / "site"
     write_site(smollm2, folder, wllama, name="smollm2")
-    faulty = Faulty(folder)
+    faulty = FaultyApp(folder)
     with serve_app(faulty) as address:
         page = ready(visit(address))
         assert page.evaluate("crossOriginIsolated")
-        expect(page.locator("#stored")).to_contain_text("works without a network")
+        expect(page.locator("#storage")).to_contain_text("works offline")
         page.wait_for_function("navigator.serviceWorker.controller")
         sent: list[str] = []
         page.on("request", lambda request: request.url.startswith("blob:") or sent.append(request.url))
         before = len(faulty.paths)
         page.get_by_label("Ask a math question").fill("Write a long story.")
         page.keyboard.press("Control+Enter")
-        expect(page.locator("#text")).not_to_be_empty(timeout=PATIENCE_MS)
+        expect(page.locator("#text")).not_to_be_empty(timeout=TIMEOUT_MS)
         page.keyboard.press("Escape")
         expect(page.locator("output")).to_have_text("Stopped")
         assert (sent, len(faulty.paths)) == ([], before)
-        assert page.evaluate(PALE) == []
+        assert page.evaluate(LOW_CONTRAST) == []
     page.reload()
     offline = ask(ready(page), "Hi")
     with Engine(smollm2, threads=1) as engine:
         native = engine.answer("Hi", calculator=False).text
-    assert offline[:12] == native[:12]  # kernels differ in the last bits, and at some token that decides
+    assert offline[:12] == native[:12]  # later tokens differ, since the kernels differ in the last bits
 
 
-def test_a_vote_is_taken_by_keyboard_alone(server: Server, visit: Visit) -> None:
+def test_vote_by_keyboard(server: Server, visit: Visit) -> None:
     page = ready(visit(server[0]))
     page.get_by_label("Votes").select_option("3")
     page.get_by_label("Ask a math question").focus()
     page.keyboard.type("1 + 1")
     page.keyboard.press("Control+Enter")
-    page.locator("#figures:not(:empty)").wait_for()
+    page.locator("#stats:not(:empty)").wait_for()
     expect(page.get_by_role("button", name="Ask")).to_be_visible()
 
 
-def test_a_download_can_be_cancelled_and_taken_up_again(server: Server, visit: Visit) -> None:
-    page = visit(server[0], HELD)
+def test_download_can_be_cancelled_and_resumed(server: Server, visit: Visit) -> None:
+    page = visit(server[0], BLOCK_PARTS)
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#doing")).to_contain_text("Stopped")
-    page.evaluate("window.go = true")
+    expect(page.locator("#status")).to_contain_text("Stopped")
+    page.evaluate("window.release = true")
     page.get_by_role("button", name="Try again").click()
     ready(page)
 
 
 @pytest.mark.parametrize(
-    ("script", "said"),
+    ("script", "message"),
     [
         ("Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-3 })", "needs 1 MB of memory"),
-        ("WebAssembly.validate = () => false", "no SIMD"),
-        ("WebAssembly = undefined", "cannot run WebAssembly"),
+        ("WebAssembly.validate = () => false", "requires WebAssembly SIMD"),
+        ("WebAssembly = undefined", "requires WebAssembly, which"),
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "HTTPS"),
     ],
 )
-def test_what_a_device_lacks_is_a_sentence(server: Server, visit: Visit, script: str, said: str) -> None:
+def test_unsupported_device_shows_a_message(server: Server, visit: Visit, script: str, message: str) -> None:
     page = visit(server[0], script)
-    expect(page.get_by_role("alert")).to_contain_text(said)
+    expect(page.get_by_role("alert")).to_contain_text(message)
     expect(page.get_by_role("button", name="Try again")).to_be_focused()
     expect(page.locator("#ask")).to_be_hidden()
 
 
-def test_a_file_that_is_too_large_is_a_sentence(server: Server, visit: Visit) -> None:
+def test_file_too_large_shows_a_message(server: Server, visit: Visit) -> None:
     address, faulty = server
     faulty.faults["model.json"] = lambda: Response(json.dumps({"name": "x", "file_bytes": 3_000_000_000}))
-    expect(visit(address).get_by_role("alert")).to_contain_text("The model has 3.0 GB")
+    expect(visit(address).get_by_role("alert")).to_contain_text("The model file has 3.0 GB")
 
 
-def test_a_damaged_or_a_missing_part_is_a_sentence(server: Server, visit: Visit) -> None:
-    """And once it is mended, the same page goes on."""
+def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server: Server, visit: Visit) -> None:
     address, faulty = server
     faulty.faults[".bin"] = lambda: Response(b"damaged")
     page = visit(address)
-    expect(page.get_by_role("alert")).to_contain_text("is damaged where this page comes from")
+    expect(page.get_by_role("alert")).to_contain_text("is damaged on the server")
     faulty.faults[".bin"] = lambda: Response(status_code=404)
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_contain_text("status 404")
@@ -216,29 +216,29 @@ def test_a_damaged_or_a_missing_part_is_a_sentence(server: Server, visit: Visit)
     ready(page)
 
 
-def test_a_part_that_was_damaged_where_it_is_kept_is_fetched_anew(server: Server, visit: Visit) -> None:
+def test_part_damaged_in_the_cache_is_downloaded_again(server: Server, visit: Visit) -> None:
     address, faulty = server
     page = ready(visit(address))
     damage = """async () => { const name = (await caches.keys()).find((n) => n.includes('model'));
       const cache = await caches.open(name); const [key] = await cache.keys();
       await cache.put(key, new Response('damaged')); }"""
     page.evaluate(damage)
-    fetched = sum(path.endswith(".bin") for path in faulty.paths)
+    downloads = sum(path.endswith(".bin") for path in faulty.paths)
     ready(page.reload() and page)
-    assert sum(path.endswith(".bin") for path in faulty.paths) == fetched + 1
+    assert sum(path.endswith(".bin") for path in faulty.paths) == downloads + 1
 
 
-def test_where_nothing_is_kept_the_page_says_so_and_works(server: Server, visit: Visit) -> None:
+def test_page_works_without_cache_storage(server: Server, visit: Visit) -> None:
     page = ready(visit(server[0], "caches.open = () => Promise.reject(new Error('refused'))"))
-    expect(page.locator("#stored")).to_contain_text("keeps nothing of this size")
+    expect(page.locator("#storage")).to_contain_text("cannot store the model")
 
 
-def test_without_a_network_and_without_the_model_it_is_a_sentence(server: Server, visit: Visit) -> None:
+def test_offline_without_the_model_shows_a_message(server: Server, visit: Visit) -> None:
     page = visit(server[0], "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
-    expect(page.get_by_role("alert")).to_contain_text("The network cannot be reached")
+    expect(page.get_by_role("alert")).to_contain_text("The network is unreachable")
 
 
-def test_a_file_that_cannot_be_run_is_a_sentence(
+def test_unloadable_model_shows_a_message(
     tmp_path: Path, write_tiny: Callable[..., Path], wllama: dict[str, bytes], visit: Visit
 ) -> None:
     folder = tmp_path / "site"
@@ -249,18 +249,17 @@ def test_a_file_that_cannot_be_run_is_a_sentence(
     page_model["parts"][0]["sha256"] = sha256(part.read_bytes()).hexdigest()
     (folder / "model.json").write_text(json.dumps(page_model))
     with serve_app(isolated_app(folder)) as address:
-        expect(visit(address).get_by_role("alert")).to_contain_text(
-            "could not be loaded", timeout=PATIENCE_MS
-        )
+        expect(visit(address).get_by_role("alert")).to_contain_text("could not be loaded", timeout=TIMEOUT_MS)
 
 
-def test_the_browser_reads_answers_as_python_does(server: Server, visit: Visit) -> None:
-    known = json.loads(FILE.read_text("utf-8"))
-    found = visit(server[0]).evaluate(CHECKED, [vector["text"] for vector in known])
-    assert [{"text": vector["text"], **one} for vector, one in zip(known, found, strict=True)] == known
+def test_javascript_reads_answers_like_python(server: Server, visit: Visit) -> None:
+    expected = json.loads(FILE.read_text("utf-8"))
+    found = visit(server[0]).evaluate(CHECK_TEXTS, [vector["text"] for vector in expected])
+    results = [{"text": vector["text"], **result} for vector, result in zip(expected, found, strict=True)]
+    assert results == expected
 
 
-def test_the_vectors_are_what_python_reads_now() -> None:
-    """Else: python tests/vectors.py tests/data/arithmetic.json"""
+def test_arithmetic_vectors_are_current() -> None:
+    """To update them: python tests/web/arithmetic_vectors.py tests/data/arithmetic.json"""
     assert json.loads(FILE.read_text("utf-8")) == vectors()
     assert sum(len(vector["steps"]) for vector in vectors()) > 300

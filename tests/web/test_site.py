@@ -1,4 +1,4 @@
-"""What is written for the browser, and how it is served; no browser is needed here."""
+"""Files of the static site and their local server, without a browser."""
 
 import json
 import subprocess
@@ -24,21 +24,21 @@ def site(tiny, tmp_path):
     return tmp_path / "site"
 
 
-def test_the_parts_are_the_file_and_all_are_named_by_their_hashes(tmp_path, tiny):
+def test_parts_join_to_the_model_and_are_named_by_their_hashes(tmp_path, tiny):
     large = tmp_path / "large.gguf"
     large.write_bytes(tiny.read_bytes() + bytes(PART_BYTES))
-    told = write_site(large, tmp_path / "site", ENGINE)
+    result = write_site(large, tmp_path / "site", ENGINE)
     model = json.loads((tmp_path / "site/model.json").read_text())
     parts = [(tmp_path / "site" / part["name"]).read_bytes() for part in model["parts"]]
     assert b"".join(parts) == large.read_bytes()
     assert [sha256(part).hexdigest() for part in parts] == [part["sha256"] for part in model["parts"]]
     assert all(part["name"] == f"parts/{part['sha256'][:16]}.bin" for part in model["parts"])
-    assert (told.parts, model["name"], model["file_bytes"]) == (2, "large", large.stat().st_size)
+    assert (result.parts, model["name"], model["file_bytes"]) == (2, "large", large.stat().st_size)
     written = [path for path in (tmp_path / "site").rglob("*") if path.is_file()]
-    assert (told.files, told.nbytes) == (len(written), sum(path.stat().st_size for path in written))
+    assert (result.files, result.nbytes) == (len(written), sum(path.stat().st_size for path in written))
 
 
-def test_the_worker_knows_every_file_but_itself_and_the_parts_by_its_hash(site):
+def test_service_worker_contains_the_hash_of_every_other_file_but_the_parts(site):
     code = (site / "sw.js").read_text()
     shell = json.loads(code.partition("const SHELL = ")[2].partition(";\n")[0])
     others = {path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()}
@@ -48,22 +48,22 @@ def test_the_worker_knows_every_file_but_itself_and_the_parts_by_its_hash(site):
         assert integrity == f"sha384-{b64encode(digest).decode()}"
 
 
-def test_another_model_takes_the_place_of_the_first(site, smollm2):
-    (before,) = (site / "parts").iterdir()
+def test_writing_another_model_replaces_the_parts(site, smollm2):
+    (old,) = (site / "parts").iterdir()
     write_site(smollm2, site, ENGINE)
-    after = sorted(path.name for path in (site / "parts").iterdir())
-    assert before.name not in after
-    assert len(after) == -(-smollm2.stat().st_size // PART_BYTES)
+    names = sorted(path.name for path in (site / "parts").iterdir())
+    assert old.name not in names
+    assert len(names) == -(-smollm2.stat().st_size // PART_BYTES)
 
 
-def test_a_page_asks_nobody_else_and_says_where_questions_stay(site):
+def test_page_connects_to_its_own_origin_and_mentions_no_server(site):
     page = (site / "index.html").read_text()
     assert "connect-src 'self'" in page
     assert "stay on this device" in page
     assert "server" not in page.replace("unlock", "").split("<form id")[0]
 
 
-def test_bad_input_is_an_error(tmp_path, tiny, not_a_model, monkeypatch):
+def test_bad_input_raises(tmp_path, tiny, not_a_model, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/diary.txt").write_text("dear diary")
     with pytest.raises(OutputError, match="mine"):
@@ -80,7 +80,7 @@ def test_bad_input_is_an_error(tmp_path, tiny, not_a_model, monkeypatch):
     assert not (tmp_path / "site").exists()
 
 
-def test_only_the_pinned_archive_is_taken(tmp_path, monkeypatch):
+def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
     other = tmp_path / "wllama.tgz"
     other.write_bytes(b"something else")
     with pytest.raises(DownloadError, match="sha512"):
@@ -93,7 +93,7 @@ def test_only_the_pinned_archive_is_taken(tmp_path, monkeypatch):
         wllama_files()
 
 
-def test_the_folder_is_served_with_the_headers_that_threads_need(site):
+def test_local_server_sends_isolation_headers(site):
     with serve_app(isolated_app(site)) as address:
         page = httpx.get(f"{address}/")
         assert page.status_code == 200
@@ -105,16 +105,16 @@ def test_the_folder_is_served_with_the_headers_that_threads_need(site):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("options", "message"),
     [
         ((), "--out DIR"),
         (("--out", "x", "--context", "0"), "--context"),
         (("--serve", "--port", "-1"), "--port"),
     ],
 )
-def test_the_command_wants_to_know_where(tiny, words, said):
-    command = [sys.executable, "-m", "thirteen", "web", str(tiny), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.startswith("error: ")
+def test_bad_options_are_a_one_line_error(tiny, options, message):
+    command = [sys.executable, "-m", "thirteen", "web", str(tiny), *options]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: ")

@@ -95,9 +95,9 @@ def test_with_an_adapter_a_conversion_tells_what_it_kept_beside_the_right_models
         assert found[way]["effect"]["slope"]["low"] > 0
     assert found["choice"]["recommended"] in ("merged", "run-time")
     assert (files["shipped"]["path"], files["shipped"]["sha256"]) == (report["output"], report["sha256"])
-    assert files["reference"]["sha256"] == convert(base, other, type_="F16", adapter=adapter).sha256
-    assert files["base"]["sha256"] == convert(base, other, type_="F16").sha256
-    assert files["shipped_base"]["sha256"] == convert(base, other, type_="Q4_0").sha256
+    assert files["reference"]["sha256"] == convert(base, other, quantization="F16", adapter=adapter).sha256
+    assert files["base"]["sha256"] == convert(base, other, quantization="F16").sha256
+    assert files["shipped_base"]["sha256"] == convert(base, other, quantization="Q4_0").sha256
     assert files["run_time"]["sha256"] == files["shipped_base"]["sha256"]
     assert files["run_time"]["adapter"]["sha256"] == export_adapter(adapter, base, other)
     assert files["run_time"]["adapter"]["path"] == "adapter.gguf"  # without its folder, which is gone
@@ -115,8 +115,8 @@ def test_the_base_is_quantized_to_the_same_types_by_the_same_importance(
     report = converted(base, "--adapter", adapter, "--importance", importance, *size)
     assert len(report["types"]) > 2
     shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
-    assert measured == convert(base, other, like=shipped, importance=importance).sha256
-    assert measured != convert(base, other, like=shipped).sha256
+    assert measured == convert(base, other, quantization=shipped, importance=importance).sha256
+    assert measured != convert(base, other, quantization=shipped).sha256
 
 
 def test_nothing_is_measured_without_an_adapter_or_where_that_is_not_wanted(
@@ -132,14 +132,14 @@ def test_without_an_adapter_the_models_own_loss_is_measured_where_that_is_asked(
 ) -> None:
     """The base is a GGUF here, and quantized: high precision is that of what it holds."""
     source = tmp_path / "source.gguf"
-    convert(given("lora")[0], source, type_="Q8_0")
+    convert(given("lora")[0], source, quantization="Q8_0")
     coarse, fine = (
         converted(source, "--type", type_, "--fidelity")["fidelity"] for type_ in ("Q4_0", "Q8_0")
     )
     bounds = [found["merged"]["divergence"]["kl_mean"] for found in (coarse, fine)]
     assert bounds[0]["low"] > bounds[1]["high"] > 0
     assert coarse["merged"]["effect"] is coarse["run_time"] is coarse["files"]["base"] is None
-    reference = convert(source, tmp_path / "reference.gguf", type_="F16").sha256
+    reference = convert(source, tmp_path / "reference.gguf", quantization="F16").sha256
     assert coarse["files"]["reference"]["sha256"] == fine["files"]["reference"]["sha256"] == reference
 
 
@@ -201,7 +201,7 @@ def test_a_disk_without_the_room_makes_a_warning(
     (warning,) = report["warnings"]
     told = re.search(r"needs ([\d,]+) bytes for a while, but 1,000 are free", warning)
     assert told, warning
-    needed = report["file_bytes"] + 2 * convert(base, other, type_="F16", threads=1).file_bytes
+    needed = report["file_bytes"] + 2 * convert(base, other, quantization="F16", threads=1).file_bytes
     assert int(told[1].replace(",", "")) == pytest.approx(needed, rel=0.02)
 
 

@@ -47,7 +47,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def wishes(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[SizeTarget]:
     """Two sizes, the larger one first and twice, between those of the smallest types and Q8_0."""
     whole = tmp_path_factory.mktemp("whole") / "a.gguf"
-    convert(base("llama"), whole, type_="Q8_0")
+    convert(base("llama"), whole, quantization="Q8_0")
     sizes = (f"{parts * whole.stat().st_size / 1e6:.4f}KB" for parts in (950, 850, 950))
     return [SizeTarget(parse_file_size(size), "quality", costs_for("x86")) for size in sizes]
 

@@ -1,101 +1,101 @@
-// A check of every equation that a text holds: the rules of runtime/calculator.py, line by line.
+// Checks of the equations in a text, a port of runtime/arithmetic/calculator.py.
 
-import { firstOf, readAfter, readBefore } from "./expression.js";
-import { finalAnswer, formatNumber } from "./final.js";
+import { firstOf, parseLeftSide, parseRightSide } from "./expression.js";
+import { finalAnswer, formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
-import { blanked, EDGE, S } from "./notation.js";
+import { B, blankMarkup, S } from "./lexer.js";
 
-const REACH = 300; // characters before and after a sign that are looked at
-const EXACT = ["=", "is"];
-const ROUNDING = ["\u2248", "\\approx"];
-const SIGN = new RegExp(String.raw`[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|${EDGE}is${EDGE}`, "gu");
-const ABOUT = new RegExp(`[${S}]*(?:about|approximately|roughly)${EDGE}`, "iuy");
-const ANNOTATED = new RegExp(`(?<==)[${S}]?<<[^<>\\n]*>>`, "gu"); // GSM8K's "3 * 4 = <<3*4=12>>12"
+const WINDOW = 300; // characters before and after a relation sign that are parsed
+const EQUALITIES = ["=", "is"];
+const APPROXIMATIONS = ["\u2248", "\\approx"];
+const RELATION = new RegExp(String.raw`[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|${B}is${B}`, "gu");
+const ROUNDING_WORD = new RegExp(`[${S}]*(?:about|approximately|roughly)${B}`, "iuy");
+const ANNOTATION = new RegExp(`(?<==)[${S}]?<<[^<>\\n]*>>`, "gu"); // GSM8K's "3 * 4 = <<3*4=12>>12"
 const TRAILING_SPACE = new RegExp(`[${S}]+$`, "u");
 
 /**
- * Every equation of a text whose sides are understood, in order.
+ * Check every equation of a text whose two sides can be parsed, in order.
  *
  * @param {string} text
  * @returns {Array<{expression: string, claimed: string, computed: string, ok: boolean}>}
  */
-export function steps(text) {
-  const plain = blanked(text).replace(ANNOTATED, (found) => " ".repeat(found.length));
-  const signs = [...plain.matchAll(SIGN)].map((found) => ({
-    text: found[0],
-    start: found.index,
-    end: found.index + found[0].length,
+export function checkSteps(text) {
+  const plain = blankMarkup(text).replace(ANNOTATION, (match) => " ".repeat(match.length));
+  const signs = [...plain.matchAll(RELATION)].map(({ 0: sign, index }) => ({
+    text: sign,
+    start: index,
+    end: index + sign.length,
   }));
-  const found = signs.map((sign, place) => {
-    const start = place ? signs[place - 1].end : 0;
-    return step(text, plain, start, sign, signs[place + 1]?.start ?? plain.length);
+  const steps = signs.map((sign, index) => {
+    const start = index ? signs[index - 1].end : 0;
+    return checkStep(text, plain, start, sign, signs[index + 1]?.start ?? plain.length);
   });
-  return found.filter(Boolean);
+  return steps.filter(Boolean);
 }
 
-/** Whether a text's equations hold and its final answer, as formatNumber() writes it, is one's result. */
-export function verified(found, value) {
-  return found.every(({ ok }) => ok) && found.some((one) => value === one.claimed || value === one.computed);
+/** Whether all steps hold and one results in the final answer, as formatNumber() writes it. */
+export function isVerified(steps, value) {
+  return steps.every(({ ok }) => ok) && steps.some((step) => value === step.claimed || value === step.computed);
 }
 
-/** What a text comes to: its equations, its final value, and whether that is verified. */
-export function check(text) {
+/** Check a text: its steps, its final answer, and whether the steps verify it. */
+export function checkClaim(text) {
   const number = finalAnswer(text);
   const value = number === null ? null : formatNumber(number);
-  const found = steps(text);
-  return { steps: found, value, verified: verified(found, value) };
+  const steps = checkSteps(text);
+  return { steps, value, verified: isVerified(steps, value) };
 }
 
-/** The sum before an equals sign, or before "is" where it is a share. */
-function leftOf(plain, start, sign, whole) {
+/** Parse the sum before "=", or the share ("20% of 85") before "is". */
+function leftSide(plain, start, sign, bounded) {
   const end = start + plain.slice(start, sign.start).replace(TRAILING_SPACE, "").length;
-  const left = readBefore(plain, start, end, whole);
+  const left = parseLeftSide(plain, start, end, bounded);
   if (!left?.operators.length) return null;
-  const share = left.operators.length === 1 && left.operators[0] === "of" && firstOf(left, "percent");
-  return share || sign.text !== "is" ? left : null;
+  const isShare = left.operators.length === 1 && left.operators[0] === "of" && firstOf(left, "percent");
+  return isShare || sign.text !== "is" ? left : null;
 }
 
-function rightOf(plain, start, end) {
-  const near = Math.min(end, start + REACH);
-  const right = readAfter(plain, start, near);
-  return right && (near === end || right.lexemes.at(-1).end < near) ? right : null;
+function rightSide(plain, start, end) {
+  const windowEnd = Math.min(end, start + WINDOW);
+  const right = parseRightSide(plain, start, windowEnd);
+  return right && (windowEnd === end || right.lexemes.at(-1).end < windowEnd) ? right : null;
 }
 
-/** The equation around a sign, of which nothing stands before `start` or behind `end`. */
-function step(text, plain, start, sign, end) {
-  if (![...EXACT, ...ROUNDING].includes(sign.text)) return null;
-  const near = Math.max(start, sign.start - REACH);
-  ABOUT.lastIndex = sign.end;
-  const about = ABOUT.test(plain.slice(0, end)) ? ABOUT.lastIndex : null;
-  const left = leftOf(plain, near, sign, near === start);
-  const right = left && rightOf(plain, about ?? sign.end, end);
+/** Check the equation at a relation sign, whose sides are between `start` and `end`. */
+function checkStep(text, plain, start, sign, end) {
+  if (![...EQUALITIES, ...APPROXIMATIONS].includes(sign.text)) return null;
+  const windowStart = Math.max(start, sign.start - WINDOW);
+  ROUNDING_WORD.lastIndex = sign.end;
+  const wordEnd = ROUNDING_WORD.test(plain.slice(0, end)) ? ROUNDING_WORD.lastIndex : null;
+  const left = leftSide(plain, windowStart, sign, windowStart === start);
+  const right = left && rightSide(plain, wordEnd ?? sign.end, end);
   if (!right) return null;
-  const rounding = about !== null || ROUNDING.includes(sign.text);
+  const rounds = wordEnd !== null || APPROXIMATIONS.includes(sign.text);
   const after = right.lexemes.at(-1).end;
-  const cut = plain.startsWith("..", after) || plain.startsWith("\u2026", after); // "0.66..."
+  const truncates = plain.startsWith("..", after) || plain.startsWith("\u2026", after); // "0.66..."
   const values = [left.quantity.value];
   if (left.quantity.percent !== right.quantity.percent) {
-    values.push(left.quantity.percent ? values[0].by(HUNDRED) : values[0].times(HUNDRED));
+    values.push(left.quantity.percent ? values[0].dividedBy(HUNDRED) : values[0].times(HUNDRED));
   }
-  const agreeing = values.filter((value) => agrees(value, right, rounding, cut));
+  const matching = values.filter((value) => matches(value, right, rounds, truncates));
   return {
     expression: text.slice(left.lexemes[0].start, sign.start).replace(/[ \t\n\\&]+$/, ""),
     claimed: formatNumber(right.quantity.value),
-    computed: formatNumber((agreeing.length ? agreeing : values).at(-1)),
-    ok: agreeing.length > 0,
+    computed: formatNumber((matching.length ? matching : values).at(-1)),
+    ok: matching.length > 0,
   };
 }
 
-/** Whether a right side is a value, or that rounded half up or half to even, or cut after its places. */
-function agrees(value, right, rounding, cut) {
+/** Whether a right side is a value: exactly, rounded half up or half to even, or truncated. */
+function matches(value, right, rounds, truncates) {
   const claimed = right.quantity.value;
   const number = firstOf(right, "number");
   const point = number.indexOf(".");
   const places = right.operators.length || point < 0 ? 0 : number.length - point - 1;
-  const opposed = claimed.times(value).over < 0n;
-  if (claimed.equals(value) || !(rounding || places) || opposed) return claimed.equals(value);
+  const oppositeSigns = claimed.times(value).numerator < 0n;
+  if (claimed.equals(value) || !(rounds || places) || oppositeSigns) return claimed.equals(value);
   const scale = new Fraction(10n ** BigInt(places));
-  const size = value.size().times(scale);
-  const rounded = [size.round(), size.plus(HALF).floor(), cut ? size.floor() : size.round()];
-  return rounded.some((whole) => claimed.size().times(scale).equals(new Fraction(whole)));
+  const scaled = value.abs().times(scale);
+  const rounded = [scaled.round(), scaled.plus(HALF).floor(), truncates ? scaled.floor() : scaled.round()];
+  return rounded.some((integer) => claimed.abs().times(scale).equals(new Fraction(integer)));
 }

@@ -1,141 +1,142 @@
-// The model on this device, to the page what the server's client is to it: the same functions and events.
+// Client of the in-browser model, with the same functions and events as the client of the server's API.
 
-import { check, steps } from "./calculator.js";
+import { checkClaim, checkSteps } from "./calculator.js";
 import { threads } from "./device.js";
 import { Wllama } from "./wllama/index.min.js";
 
-const VOTING = 0.7; // temperature, where there are several answers
-const MOST = 512; // tokens of an answer
-// Behind such a place, the number before it goes no further, and so neither does its equation.
-const SETTLED = /[.!?,;]\s|\n/g;
-const QUIET = { debug() {}, log() {}, warn() {}, error() {} };
+const VOTE_TEMPERATURE = 0.7;
+const MAX_TOKENS = 512;
+const EQUATION_END = /[.!?,;]\s|\n/g; // a number before it cannot grow any more
+const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
 
 let engine = null;
-let name = "";
+let modelName = "";
 
-/** What the model could not do; the message is one line. */
+/** A failure of the model; the message is one line for the user. */
 export class ServerError extends Error {}
 
-/** There are no keys here. */
-export function unlock() {}
+/** The model in the browser needs no API key. */
+export function setApiKey() {}
 
 /**
- * Load the model; only then can anything be asked.
+ * Load the model; required before the first question.
  *
  * @param {Blob} blob the GGUF.
  * @param {{name: string, context: number}} model
- * @throws {ServerError} there is too little memory, or the file is none that can be run.
+ * @throws {ServerError} there is too little memory, or the file is not a supported model.
  */
-export async function load(blob, model) {
-  const made = new Wllama({ default: "wllama/wllama.wasm" }, { suppressNativeLog: true, logger: QUIET });
-  made.setCompat(null); // else it would fetch another build from elsewhere
-  const phone = { n_ctx: model.context, n_batch: 64, n_parallel: 1, n_gpu_layers: 0, n_threads: threads() };
+export async function loadModel(blob, model) {
+  const wllama = new Wllama({ default: "wllama/wllama.wasm" }, { suppressNativeLog: true, logger: NO_LOGGER });
+  wllama.setCompat(null); // otherwise wllama downloads a fallback build from another site
+  const params = { n_ctx: model.context, n_batch: 64, n_parallel: 1, n_gpu_layers: 0, n_threads: threads() };
   try {
-    await made.loadModel([blob], { ...phone, warmup: false });
-    if (!made.getLoadedContextInfo().success) throw new Error("llama.cpp refuses it");
-  } catch (failure) {
-    await made.exit().catch(() => {});
-    throw new ServerError(`The model could not be loaded: there is too little memory, or it is damaged (${failure.message}).`);
+    await wllama.loadModel([blob], { ...params, warmup: false });
+    if (!wllama.getLoadedContextInfo().success) throw new Error("llama.cpp rejects it");
+  } catch (error) {
+    await wllama.exit().catch(() => {});
+    throw new ServerError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
   }
-  engine = made;
-  name = model.name;
+  engine = wllama;
+  modelName = model.name;
 }
 
-/** @returns {Promise<string[]>} the name of the one model. */
-export async function models() {
-  return [name];
+/** @returns {Promise<string[]>} the name of the only model. */
+export async function listModels() {
+  return [modelName];
 }
 
 /**
- * Ask, and hear the answer as it comes.
+ * Ask a question and stream the answer.
  *
- * @param {{question: string, votes: number}} asked
- * @param {AbortSignal} signal ends it.
- * @yields {{event: string, data: object}} "text", "step", and "answer" as the last.
- * @throws {ServerError} the question is too long, or the model failed.
+ * @param {{question: string, votes: number}} request
+ * @param {AbortSignal} signal aborts the generation.
+ * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
+ * @throws {ServerError} the question is too long, or the generation failed.
  */
-export async function* answer({ question, votes }, signal) {
+export async function* streamAnswer({ question, votes }, signal) {
   try {
-    yield* votes > 1 ? polled(question, votes, signal) : streamed(question, signal);
-  } catch (failure) {
-    throw new ServerError(`The model could not answer: ${failure.message ?? failure}`);
+    yield* votes > 1 ? vote(question, votes, signal) : streamGreedy(question, signal);
+  } catch (error) {
+    throw new ServerError(`The model could not answer: ${error.message ?? error}`);
   }
 }
 
-async function* streamed(question, signal) {
-  let [text, told] = ["", 0];
-  for await (const heard of written(question, { temperature: 0 }, signal)) {
-    if (heard.answer) {
-      for (const data of heard.answer.steps.slice(told)) yield { event: "step", data };
-      yield { event: "answer", data: heard.answer };
+async function* streamGreedy(question, signal) {
+  let [text, sentSteps] = ["", 0];
+  for await (const piece of generate(question, { temperature: 0 }, signal)) {
+    if (piece.answer) {
+      for (const data of piece.answer.steps.slice(sentSteps)) yield { event: "step", data };
+      yield { event: "answer", data: piece.answer };
       return;
     }
-    text += heard.text;
-    yield { event: "text", data: { text: heard.text } };
-    const complete = /\s/.test(heard.text) ? steps(settled(text)).slice(told) : [];
+    text += piece.text;
+    yield { event: "text", data: { text: piece.text } };
+    const complete = /\s/.test(piece.text) ? checkSteps(completeText(text)).slice(sentSteps) : [];
     for (const data of complete) yield { event: "step", data };
-    told += complete.length;
+    sentSteps += complete.length;
   }
 }
 
-/** Several answers, of which the value that most give counts. */
-async function* polled(question, votes, signal) {
-  const [tally, answers] = [new Map(), []];
+/** Majority vote over several sampled answers (self-consistency). */
+async function* vote(question, votes, signal) {
+  const [counts, answers] = [new Map(), []];
   for (let seed = 0; seed < votes; seed++) {
-    for await (const { answer: one } of written(question, { temperature: VOTING, seed }, signal)) {
-      if (one) answers.push(one);
+    for await (const piece of generate(question, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
+      if (piece.answer) answers.push(piece.answer);
     }
     const { value } = answers.at(-1);
-    if (value !== null) tally.set(value, (tally.get(value) ?? 0) + 1);
+    if (value !== null) counts.set(value, (counts.get(value) ?? 0) + 1);
   }
-  const ranked = [...tally].sort(([, one], [, other]) => other - one);
-  const chosen = answers.find(({ value }) => value === ranked[0]?.[0]) ?? answers[0];
-  const told = { asked: votes, ended: votes, votes: Object.fromEntries(ranked) };
-  yield { event: "answer", data: { ...chosen, tally: told } };
+  const ranked = [...counts].sort(([, a], [, b]) => b - a);
+  const winner = answers.find(({ value }) => value === ranked[0]?.[0]) ?? answers[0];
+  const tally = { asked: votes, ended: votes, votes: Object.fromEntries(ranked) };
+  yield { event: "answer", data: { ...winner, tally } };
 }
 
-/** The text of an answer as it is written, and then the whole of it. */
-async function* written(question, sampling, signal) {
-  const began = performance.now();
-  let [text, first, count, reason, timings] = ["", 0, 0, "end", {}];
+/** Generate an answer: its text in pieces, then the whole answer. */
+async function* generate(question, sampling, signal) {
+  const startMs = performance.now();
+  let [text, firstTokenMs, pieces, stopReason, timings] = ["", 0, 0, "end", {}];
   const messages = [{ role: "user", content: question }];
-  const asked = { messages, ...sampling, max_tokens: MOST, stream: true, abortSignal: signal };
-  for await (const chunk of chunks(asked)) {
+  const request = { messages, ...sampling, max_tokens: MAX_TOKENS, stream: true, abortSignal: signal };
+  for await (const chunk of streamChunks(request)) {
     const [choice] = chunk.choices ?? [];
     timings = chunk.timings ?? timings;
-    if (choice?.finish_reason === "length") reason = "length";
+    if (choice?.finish_reason === "length") stopReason = "length";
     if (!choice?.delta?.content) continue;
-    first ||= performance.now();
-    count++;
+    firstTokenMs ||= performance.now();
+    pieces++;
     text += choice.delta.content;
     yield { text: choice.delta.content };
   }
-  const decode_s = (performance.now() - first) / 1000;
-  yield { answer: whole(text, reason, timings, { began, first: first || began, count, decode_s }) };
+  const decode_s = (performance.now() - firstTokenMs) / 1000;
+  const first_token_s = ((firstTokenMs || startMs) - startMs) / 1000;
+  yield { answer: buildAnswer(text, stopReason, timings, { pieces, decode_s, first_token_s }) };
 }
 
-/** What wllama tells of a chat completion. Its own iterator leaves an abort without anyone who handles it. */
-async function* chunks(asked) {
-  const news = [];
-  let [over, failure, wake] = [false, null, () => {}];
-  const onData = (chunk) => wake(news.push(chunk));
-  const done = engine.createChatCompletion({ ...asked, onData });
-  done.catch((why) => (failure = why)).finally(() => wake((over = true)));
+/** Chunks of a chat completion. wllama's own iterator leaves the rejection of an abort unhandled. */
+async function* streamChunks(request) {
+  const queue = [];
+  let [done, failure, wake] = [false, null, () => {}];
+  const onData = (chunk) => wake(queue.push(chunk));
+  const completion = engine.createChatCompletion({ ...request, onData });
+  completion.catch((error) => (failure = error)).finally(() => wake((done = true)));
   for (;;) {
-    while (news.length) yield news.shift();
+    while (queue.length) yield queue.shift();
     if (failure) throw failure;
-    if (over) return;
+    if (done) return;
     await new Promise((resolve) => (wake = resolve));
   }
 }
 
-function whole(text, stop_reason, timings, { began, first, count, decode_s }) {
-  const tokens = timings.predicted_n ?? count;
+/** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */
+function buildAnswer(text, stop_reason, timings, { pieces, decode_s, first_token_s }) {
+  const tokens = timings.predicted_n ?? pieces;
   return {
-    ...check(text),
+    ...checkClaim(text),
     text,
     stop_reason,
-    model: name,
+    model: modelName,
     tally: null,
     usage: {
       prompt_tokens: (timings.prompt_n ?? 0) + (timings.cache_n ?? 0),
@@ -144,14 +145,14 @@ function whole(text, stop_reason, timings, { began, first, count, decode_s }) {
       sampled_tokens: tokens,
     },
     timings: {
-      decode_tokens_per_s: timings.predicted_per_second ?? Math.max(0, count - 1) / decode_s,
-      first_token_s: (first - began) / 1000,
+      decode_tokens_per_s: timings.predicted_per_second ?? Math.max(0, pieces - 1) / decode_s,
+      first_token_s,
     },
   };
 }
 
-/** As much of a text as no more text can change. */
-function settled(text) {
-  const end = [...text.matchAll(SETTLED)].at(-1);
+/** The text up to the last point that further text cannot change. */
+function completeText(text) {
+  const end = [...text.matchAll(EQUATION_END)].at(-1);
   return end ? text.slice(0, end.index + end[0].length) : "";
 }

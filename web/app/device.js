@@ -1,37 +1,39 @@
-// What this device or browser lacks for the model, each in a sentence.
+// Checks whether this device and browser can run the model.
 
-const LARGEST = 2 ** 31 - 1; // bytes of one file in wllama: its seek takes no more
-const SHARE = 0.5; // of a device's memory that one page can count on
-const SIMD = Uint8Array.of(
+const FILE_BYTES_MAX = 2 ** 31 - 1; // wllama's seek offset is a signed 32-bit integer
+const USABLE_MEMORY = 0.5; // share of the device's memory that a page can use
+// A WebAssembly module with one SIMD instruction.
+const SIMD_MODULE = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253],
   ...[98, 11],
 );
 
 /**
  * @param {{file_bytes: number, needed_bytes: number}} model
- * @returns {?string} why the model cannot run here; null if nothing is known to be in the way.
+ * @returns {?string} a sentence that says why the model cannot run here; null if no reason is known.
  */
-export function lack({ file_bytes, needed_bytes }) {
-  if (!window.isSecureContext) return "This page has to come over HTTPS, or from this device itself.";
-  if (typeof WebAssembly !== "object") return "This browser cannot run WebAssembly, which the model needs.";
-  if (!WebAssembly.validate(SIMD)) {
-    return "This browser or processor has no SIMD for WebAssembly, which the model needs; a newer one has.";
+export function unsupportedReason({ file_bytes, needed_bytes }) {
+  if (!window.isSecureContext) return "This page requires HTTPS, or localhost.";
+  if (typeof WebAssembly !== "object") return "The model requires WebAssembly, which this browser does not support.";
+  if (!WebAssembly.validate(SIMD_MODULE)) {
+    return "The model requires WebAssembly SIMD, which this browser or processor does not support.";
   }
-  if (file_bytes > LARGEST) return `The model has ${gigabytes(file_bytes)}, but a browser takes at most 2 GB.`;
-  const memory = SHARE * (navigator.deviceMemory ?? Infinity) * 2 ** 30;
-  if (needed_bytes > memory) {
-    const [needed, there] = [gigabytes(needed_bytes), gigabytes(memory)];
-    return `The model needs ${needed} of memory, and a page can count on ${there} of this device's.`;
+  if (file_bytes > FILE_BYTES_MAX) {
+    return `The model file has ${formatBytes(file_bytes)}, but the maximum in a browser is 2 GB.`;
+  }
+  const usable = USABLE_MEMORY * (navigator.deviceMemory ?? Infinity) * 2 ** 30;
+  if (needed_bytes > usable) {
+    return `The model needs ${formatBytes(needed_bytes)} of memory; a page on this device can use ${formatBytes(usable)}.`;
   }
   return null;
 }
 
-/** How many threads: all of few cores, half of many, of which only some are quick. */
+/** Number of threads: up to 4 cores, all of them; above, half of them, since only some cores are fast. */
 export function threads() {
   const cores = navigator.hardwareConcurrency || 1;
   return cores <= 4 ? cores : Math.min(8, Math.floor(cores / 2));
 }
 
-export function gigabytes(bytes) {
+export function formatBytes(bytes) {
   return bytes < 1e9 ? `${Math.ceil(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }

@@ -1,163 +1,170 @@
-// Arithmetic as models write it in prose, read exactly: the rules of runtime/expression.py, line by line.
+// Parser for arithmetic expressions in prose, a port of runtime/arithmetic/expression.py.
 
-import { VULGAR } from "./final.js";
+import { VULGAR_FRACTIONS } from "./final_answer.js";
 import { Fraction, ONE, ZERO } from "./fraction.js";
-import { D, ENDS, lexemes, W } from "./notation.js";
-import { NUMBERING, Quantity, TELLING, Unclear, unclear, union, units } from "./quantity.js";
+import { D, lex, OPERAND_ENDS, W } from "./lexer.js";
+import { ambiguous, AmbiguityError, CONNECTIVE, fullMatch, NUMBER_WORD, parseUnits, Quantity, union } from "./units.js";
 
-const DIGITS = 18; // of the longest number read
-const DEPTH = 20; // of parentheses within parentheses
-const POWER = 64n; // the largest exponent
+const DIGITS_MAX = 18; // of a number
+const NESTING_MAX = 20; // parentheses
+const EXPONENT_MAX = 64n;
 
-const OPERANDS = ["number", "currency", "open", "fraction"]; // what begins an expression
+const OPERAND_STARTS = ["number", "currency", "open", "fraction"];
 const CLOSING = { "(": ["close", ")"], "[": ["close", "]"], "{": ["brace", "}"] };
-const APART = ["end", "break", "open", "close", "brace", "word"]; // what does not go on with one
+const FOLLOWERS = ["end", "break", "open", "close", "brace", "word"]; // kinds that do not continue an expression
 const WORDS = ["word", "compound"];
 
-const whole = (form) => new RegExp(`^(?:${form})$`, "u");
-const CHANGING = whole(
+const MODIFIER = fullMatch(
   "hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?|tenths?|twice|double|triple|thrice|squared?|cubed?" +
     "|root|sqrt|log|ln|sin|cos|tan|negative|dozen|hundred|thousand|(?:m|b|tr)illion|percent|than",
 );
-const JOINING = whole("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per");
-const NAMING = whole(
+const OPERATOR_WORD = fullMatch("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per");
+const LABEL = fullMatch(
   "(?:step|day|week|month|year|question|problem|part|number|equation|example|case|option|method|page|chapter" +
     "|room|phase|level|round|grade|item|group|team|line|row|box|bag|player|person|student|set|trip|lap)s?",
 );
-const ARTICLES = ["of", "the", "a", "as", "by"];
-const VARIABLE = whole(`(?!i)[${W}]|.*[${D}_].*`);
-const CLOCK = new RegExp(`^0${D}`, "u"); // 0930, 007
+const FUNCTION_WORDS = ["of", "the", "a", "as", "by"];
+const VARIABLE = fullMatch(`(?!i)[${W}]|.*[${D}_].*`);
+const LEADING_ZERO = new RegExp(`^0${D}`, "u"); // 0930, 007
 
 /**
- * Read the expression that ends at a place.
+ * Parse the expression that ends at a position.
  *
- * @param {string} text as blanked() returns it.
- * @param {boolean} isWhole nothing that belongs to it stands before `start`.
- * @returns {?{quantity: Quantity, operators: string[], lexemes: object[]}} null where it may be a part of
- *   something larger or mean something else.
+ * @param {string} text result of blankMarkup().
+ * @param {number} start
+ * @param {number} end
+ * @param {boolean} bounded whether the expression cannot begin before `start`.
+ * @returns {?{quantity: Quantity, operators: string[], lexemes: object[]}} null if it may be part of a larger
+ *   expression or mean something else.
  */
-export function readBefore(text, start, end, isWhole) {
-  const pieces = lexemes(text, start, end, isWhole);
-  const first = beginning(pieces);
-  if (first === null || !free(pieces, first)) return null;
-  const found = read(pieces.slice(first));
-  return found && found.lexemes.length === pieces.length - first - 1 ? found : null;
+export function parseLeftSide(text, start, end, bounded) {
+  const lexemes = lex(text, start, end, bounded);
+  const first = expressionStart(lexemes);
+  if (first === null || !isIndependent(lexemes, first)) return null;
+  const expression = parse(lexemes.slice(first));
+  return expression && expression.lexemes.length === lexemes.length - first - 1 ? expression : null;
 }
 
-/** Read the expression that begins at a place, wherever it ends; null where it may go on. */
-export function readAfter(text, start, end) {
-  const pieces = lexemes(text, start, end).slice(1);
-  const found = read(pieces, true);
-  if (!found) return null;
-  const after = pieces[found.lexemes.length].kind;
-  const counted = found.lexemes.at(-1).kind === "word"; // then a number that follows is another
-  return APART.includes(after) || (counted && OPERANDS.includes(after)) ? found : null;
+/** Parse the expression that begins at a position; null if it may continue in the text after it. */
+export function parseRightSide(text, start, end) {
+  const lexemes = lex(text, start, end).slice(1);
+  const expression = parse(lexemes, true);
+  if (!expression) return null;
+  const after = lexemes[expression.lexemes.length].kind;
+  const hasUnit = expression.lexemes.at(-1).kind === "word"; // a number after it is another expression
+  return FOLLOWERS.includes(after) || (hasUnit && OPERAND_STARTS.includes(after)) ? expression : null;
 }
 
-/** The text of the first lexeme of a kind; empty where there is none. */
+/** The text of the first lexeme of a kind; empty if there is none. */
 export function firstOf(expression, kind) {
   return expression.lexemes.find((lexeme) => lexeme.kind === kind)?.text ?? "";
 }
 
-/** Where the last expression begins: at the last operand that follows a word, or the end of a phrase. */
-function beginning(pieces) {
-  for (let place = pieces.length - 2; place > 0; place--) {
-    const [kind, before] = [pieces[place].kind, pieces[place - 1].kind];
-    if (before === "break") {
-      const negated = pieces[place].text === "-" && pieces[place + 1].tight;
-      return OPERANDS.includes(kind) || negated ? place : null;
+/** Find the last operand that follows a word, or what follows the last break if that begins an operand. */
+function expressionStart(lexemes) {
+  for (let index = lexemes.length - 2; index > 0; index--) {
+    const [kind, previous] = [lexemes[index].kind, lexemes[index - 1].kind];
+    if (previous === "break") {
+      const negated = lexemes[index].text === "-" && lexemes[index + 1].tight;
+      return OPERAND_STARTS.includes(kind) || negated ? index : null;
     }
-    if (WORDS.includes(before) && OPERANDS.includes(kind)) return place;
+    if (WORDS.includes(previous) && OPERAND_STARTS.includes(kind)) return index;
   }
   return null;
 }
 
 /** Whether nothing before an expression belongs to it. */
-function free(pieces, first) {
-  let place = first;
-  while (WORDS.includes(pieces[place - 1]?.kind)) place--;
-  const words = pieces.slice(place, first).map((piece) => piece.text.toLowerCase());
-  const before = pieces.at(place - 1);
-  const opens = pieces[first].kind === "open" && words.length > 0;
-  if (opens && (pieces[first].tight || ENDS.includes(before.kind))) return false; // "f(3) + 1"
-  const last = words.findLast((word) => !ARTICLES.includes(word)) ?? "";
-  if (ENDS.includes(before.kind) && (JOINING.test(last) || pairs(words, pieces.slice(first)))) return false;
-  const meaning = last.slice(last.lastIndexOf("-") + 1);
-  if ([CHANGING, NAMING, VARIABLE].some((form) => form.test(meaning))) return false;
-  if (before.kind === "break") return !continued(pieces.slice(0, place), pieces[first]);
-  return !["open", "operator"].includes(before.kind) || (before.text === "/" && before.tight);
+function isIndependent(lexemes, first) {
+  let index = first;
+  while (WORDS.includes(lexemes[index - 1]?.kind)) index--;
+  const words = lexemes.slice(index, first).map((lexeme) => lexeme.text.toLowerCase());
+  const previous = lexemes.at(index - 1);
+  const opens = lexemes[first].kind === "open" && words.length > 0;
+  if (opens && (lexemes[first].tight || OPERAND_ENDS.includes(previous.kind))) return false; // "f(3) + 1"
+  const last = words.findLast((word) => !FUNCTION_WORDS.includes(word)) ?? "";
+  const afterOperand = OPERAND_ENDS.includes(previous.kind);
+  if (afterOperand && (OPERATOR_WORD.test(last) || joins(words, lexemes.slice(first)))) return false;
+  const word = last.slice(last.lastIndexOf("-") + 1);
+  if ([MODIFIER, LABEL, VARIABLE].some((pattern) => pattern.test(word))) return false;
+  if (previous.kind === "break") return !continues(lexemes.slice(0, index), lexemes[first]);
+  return !["open", "operator"].includes(previous.kind) || (previous.text === "/" && previous.tight);
 }
 
-/** Whether the words between two numbers make them one: "3 boxes of 12", "2 hours 30 minutes". */
-function pairs(words, pieces) {
-  const joined = words.at(-1) === "and" || (words.length === 1 && !TELLING.test(words[0]));
-  const counted = pieces.some((piece) => piece.kind === "word");
-  return words.length <= 3 && (words.slice(-2).includes("of") || (joined && counted));
+/** Whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes". */
+function joins(words, lexemes) {
+  const adjacent = words.at(-1) === "and" || (words.length === 1 && !CONNECTIVE.test(words[0]));
+  const hasUnit = lexemes.some((lexeme) => lexeme.kind === "word");
+  return words.length <= 3 && (words.slice(-2).includes("of") || (adjacent && hasUnit));
 }
 
-/** Whether an expression goes on with what stands before the break at the pieces' end. */
-function continued(pieces, first) {
-  const behind = pieces.slice(0, -1).reverse();
-  const end = behind.findIndex((piece) => piece.kind === "break");
-  const line = end < 0 ? behind : behind.slice(0, end);
-  const last = pieces.findLast((piece) => piece.kind !== "break");
+/** Whether an expression continues the text before the break that ends the lexemes. */
+function continues(lexemes, first) {
+  const reversed = lexemes.slice(0, -1).reverse();
+  const end = reversed.findIndex((lexeme) => lexeme.kind === "break");
+  const line = end < 0 ? reversed : reversed.slice(0, end);
+  const last = lexemes.findLast((lexeme) => lexeme.kind !== "break");
   if (last && ["operator", "open"].includes(last.kind)) return true;
-  const mark = pieces.at(-1).text.trim().slice(-1);
+  const mark = lexemes.at(-1).text.trim().slice(-1);
   if (mark === "," && line.length > 1 && line[0].kind === "number") {
     return line[0].text.length <= 3 && first.text.length === 3; // "in 14, 400 / 80"
   }
-  const column = line.some((piece) => piece.kind === "operator");
-  return column && ["-", "\u2013", "*"].includes(mark); // of which the mark is the operator
+  const hasOperator = line.some((lexeme) => lexeme.kind === "operator");
+  return hasOperator && ["-", "\u2013", "*"].includes(mark); // the mark is an operator, not a bullet
 }
 
-function read(pieces, apart = false) {
-  const reader = new Reader(pieces, apart);
+function parse(lexemes, beforeProse = false) {
+  const parser = new ExpressionParser(lexemes, beforeProse);
   try {
-    const quantity = reader.sum();
-    return { quantity, operators: reader.operators, lexemes: pieces.slice(0, reader.place) };
+    const quantity = parser.sum();
+    return { quantity, operators: parser.operators, lexemes: lexemes.slice(0, parser.position) };
   } catch (failure) {
-    if (failure instanceof Unclear || failure instanceof RangeError) return null; // RangeError: by zero
+    if (failure instanceof AmbiguityError || failure instanceof RangeError) return null; // RangeError: by zero
     throw failure;
   }
 }
 
-/** A parser by recursive descent: a method for each level of precedence, which reads from `place` on. */
-class Reader {
-  /** @param {boolean} apart words that no operator follows need not be a unit. */
-  constructor(pieces, apart) {
-    Object.assign(this, { pieces, apart, place: 0, depth: 0, operators: [] });
-    this.spaced = pieces.some((piece) => piece.kind === "operator" && !piece.tight);
+/** Recursive-descent parser with one method per level of precedence. */
+class ExpressionParser {
+  /**
+   * @param {object[]} lexemes the last has the kind "end".
+   * @param {boolean} beforeProse whether prose may follow; then words without an operator after them need not be
+   *   a unit.
+   */
+  constructor(lexemes, beforeProse) {
+    Object.assign(this, { lexemes, beforeProse, position: 0, nesting: 0, operators: [] });
+    this.spaced = lexemes.some((lexeme) => lexeme.kind === "operator" && !lexeme.tight);
   }
 
   get next() {
-    return this.pieces[this.place];
+    return this.lexemes[this.position];
   }
 
-  get ahead() {
-    return this.pieces[Math.min(this.place + 1, this.pieces.length - 1)];
+  get second() {
+    return this.lexemes[Math.min(this.position + 1, this.lexemes.length - 1)];
   }
 
-  take(kind, ...texts) {
-    const piece = this.next;
-    if (piece.kind !== kind || (texts.length && !texts.includes(piece.text))) return null;
-    this.place++;
-    return piece;
+  /** Consume the next lexeme if it has this kind and, if texts are given, one of them. */
+  accept(kind, ...texts) {
+    const lexeme = this.next;
+    if (lexeme.kind !== kind || (texts.length && !texts.includes(lexeme.text))) return null;
+    this.position++;
+    return lexeme;
   }
 
   operator(...texts) {
-    const piece = this.take("operator", ...texts);
-    if (piece) this.operators.push(piece.text);
-    return piece;
+    const lexeme = this.accept("operator", ...texts);
+    if (lexeme) this.operators.push(lexeme.text);
+    return lexeme;
   }
 
   sum() {
     let total = this.product();
     for (let operator; (operator = this.operator("+", "-")); ) {
       const term = this.product();
-      const minus = operator.text === "-";
-      const less = total.value.against(term.value) < 0;
-      if (minus && operator.tight && this.spaced && less) unclear(); // a range: "2-3 * 5"
-      total = total.plus(minus ? term.negative() : term);
+      const isMinus = operator.text === "-";
+      const isNegative = total.value.compare(term.value) < 0;
+      if (isMinus && operator.tight && this.spaced && isNegative) ambiguous(); // a range: "2-3 * 5"
+      total = total.plus(isMinus ? term.negated() : term);
     }
     return total;
   }
@@ -165,112 +172,113 @@ class Reader {
   product() {
     let value = this.signed();
     let last = null;
-    for (let operator; (operator = this.operator("*", "/", "of") ?? this.juxtaposed()); ) {
-      const small = value.value.against(ZERO) > 0 && value.value.against(ONE) < 0;
-      const part = value.percent || (small && !value.over.size);
-      const of = operator.text === "of";
-      if (clash(last, operator) || (of && !part)) unclear(); // "2 of 3"
+    for (let operator; (operator = this.operator("*", "/", "of") ?? this.implicitProduct()); ) {
+      const isProperFraction = value.value.compare(ZERO) > 0 && value.value.compare(ONE) < 0;
+      const isShare = value.percent || (isProperFraction && !value.units.size);
+      const isOf = operator.text === "of";
+      if (isAmbiguous(last, operator) || (isOf && !isShare)) ambiguous(); // "2 of 3"
       const factor = this.signed();
       last = operator;
-      value = operator.text === "/" ? value.by(factor) : value.times(factor);
-      if (of && ["+", "-"].includes(this.next.text)) unclear(); // "20% of 85 + 15"
+      value = operator.text === "/" ? value.dividedBy(factor) : value.times(factor);
+      if (isOf && ["+", "-"].includes(this.next.text)) ambiguous(); // "20% of 85 + 15"
     }
     return value;
   }
 
-  /** The parenthesis of "2(3 + 4)", not passed. */
-  juxtaposed() {
+  /** Return the parenthesis of "2(3 + 4)" without consuming it. */
+  implicitProduct() {
     if (this.next.kind !== "open" || !this.next.tight) return null;
-    if (!["number", "close"].includes(this.pieces.at(this.place - 1).kind)) return null;
+    if (!["number", "close"].includes(this.lexemes.at(this.position - 1).kind)) return null;
     this.operators.push("*");
     return this.next;
   }
 
   signed() {
-    if (this.next.kind === "operator" && this.next.text === "-" && this.ahead.tight) {
-      this.place++;
-      return this.operand().negative();
+    if (this.next.kind === "operator" && this.next.text === "-" && this.second.tight) {
+      this.position++;
+      return this.operand().negated();
     }
     return this.operand();
   }
 
   operand() {
-    let symbol = this.take("currency");
+    let currency = this.accept("currency");
     let value = this.primary();
     if (this.operator("^")) value = value.power(this.exponent());
-    if (this.take("percent")) value = value.with({ percent: true });
-    symbol ??= this.take("currency");
-    if (value.over.size && (symbol || value.percent)) unclear();
-    const [over, under] = this.units(Boolean(symbol || value.over.size));
-    const money = new Set(symbol ? [symbol.text.at(-1)] : []);
-    return value.with({ over: union(union(value.over, over), money), under: union(value.under, under) });
+    if (this.accept("percent")) value = value.with({ percent: true });
+    currency ??= this.accept("currency");
+    if (value.units.size && (currency || value.percent)) ambiguous();
+    const [units, per] = this.units(Boolean(currency || value.units.size));
+    const symbol = new Set(currency ? [currency.text.at(-1)] : []);
+    return value.with({ units: union(union(value.units, units), symbol), per: union(value.per, per) });
   }
 
   primary() {
-    const number = this.take("number");
-    if (number) return new Quantity(numberOf(number.text));
-    if (this.take("fraction")) {
-      const over = this.enclosed("brace");
+    const number = this.accept("number");
+    if (number) return new Quantity(parseMixedNumber(number.text));
+    if (this.accept("fraction")) {
+      const numerator = this.group("brace");
       this.operators.push("/");
-      return over.by(this.enclosed("brace"));
+      return numerator.dividedBy(this.group("brace"));
     }
-    return this.enclosed("open");
+    return this.group("open");
   }
 
-  enclosed(kind) {
-    const opening = this.take(kind);
-    this.depth++;
-    if (!opening || !(opening.text in CLOSING) || this.depth > DEPTH) unclear();
+  group(kind) {
+    const opening = this.accept(kind);
+    this.nesting++;
+    if (!opening || !(opening.text in CLOSING) || this.nesting > NESTING_MAX) ambiguous();
     const value = this.sum();
-    if (!this.take(...CLOSING[opening.text])) unclear();
-    this.depth--;
+    if (!this.accept(...CLOSING[opening.text])) ambiguous();
+    this.nesting--;
     return value;
   }
 
   exponent() {
-    const braced = this.take("brace", "{");
-    const number = this.take("number");
-    if (!number || !/^\d+$/.test(number.text) || BigInt(number.text) > POWER) unclear();
-    if (braced && !this.take("brace", "}")) unclear();
+    const braced = this.accept("brace", "{");
+    const number = this.accept("number");
+    if (!number || !/^\d+$/.test(number.text) || BigInt(number.text) > EXPONENT_MAX) ambiguous();
+    if (braced && !this.accept("brace", "}")) ambiguous();
     return Number(number.text);
   }
 
-  /** What stands behind a number: "red apples", "miles/hour"; "/hour" where it counts something. */
+  /** Parse the unit after a number: "red apples", "miles/hour", or "/hour" if the number has a unit. */
   units(hasUnit) {
-    const glued = this.next.kind === "word" && this.next.tight;
+    const abbreviated = this.next.kind === "word" && this.next.tight;
     let words = this.words();
-    const counted = hasUnit || (this.apart && this.ahead.text.length > 1);
-    while ((words.length || counted) && this.next.text === "/" && this.ahead.kind === "word") {
-      this.place++;
+    const divisible = hasUnit || (this.beforeProse && this.second.text.length > 1);
+    while ((words.length || divisible) && this.next.text === "/" && this.second.kind === "word") {
+      this.position++;
       words = [...words, "per", ...this.words()];
     }
-    if (this.apart && this.next.kind !== "operator") {
+    if (this.beforeProse && this.next.kind !== "operator") {
       const near = words[0] === "and" ? words.slice(1, 3) : words.slice(0, 1); // "3 and a half"
-      if (!glued && !near.some((word) => NUMBERING.test(word)) && !words.includes("remainder")) words = [];
+      const isNumber = near.some((word) => NUMBER_WORD.test(word)) || words.includes("remainder");
+      if (!abbreviated && !isNumber) words = [];
     }
-    return units(words, glued);
+    return parseUnits(words, abbreviated);
   }
 
   words() {
     const words = [];
-    for (let word; (word = this.take("word")); ) words.push(word.text.toLowerCase());
+    for (let word; (word = this.accept("word")); ) words.push(word.text.toLowerCase());
     return words;
   }
 }
 
-/** Whether the second of two operators may be meant to bind first: "8 / 1/2", "6/2(1 + 2)". */
-function clash(last, operator) {
+/** Whether an operator after a division may be meant to bind first: "8 / 1/2", "6/2(1 + 2)". */
+function isAmbiguous(last, operator) {
   if (last === null || last.text !== "/" || !operator.tight) return false;
   return operator.kind === "open" || !last.tight;
 }
 
-/** The value of a number; a mixed one's parts stand apart: "2 1/2", "2 and 1/2", "2½". */
-function numberOf(text) {
-  const bare = text.replaceAll(",", "").replaceAll("and", " ");
-  const parts = bare.replace(/[½⅓⅔¼¾]/g, (sign) => VULGAR[sign]).trim().split(/\s+/);
+/** Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½". */
+function parseMixedNumber(text) {
+  const plain = text.replaceAll(",", "").replaceAll("and", " ");
+  const parts = plain.replace(/[½⅓⅔¼¾]/g, (sign) => VULGAR_FRACTIONS[sign]).trim().split(/\s+/);
   const digits = Math.max(...parts.map((part) => part.replaceAll(".", "").length));
-  const values = parts.map(Fraction.of);
-  const rest = values.slice(1).every((value) => value.against(ZERO) > 0 && value.against(ONE) < 0);
-  if (digits > DIGITS || CLOCK.test(text) || !rest) unclear();
+  const values = parts.map(Fraction.parse);
+  const properFractions = values.slice(1).every((value) => value.compare(ZERO) > 0 && value.compare(ONE) < 0);
+  if (digits > DIGITS_MAX || LEADING_ZERO.test(text) || !properFractions) ambiguous();
   return values.reduce((sum, value) => sum.plus(value), ZERO);
 }

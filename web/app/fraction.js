@@ -1,91 +1,93 @@
-// Exact fractions of whole numbers, always in lowest terms; like Python's fractions.Fraction.
+// Exact rational numbers in lowest terms, like Python's fractions.Fraction.
 
 export class Fraction {
   /**
-   * @param {bigint} over
-   * @param {bigint} [under]
-   * @throws {RangeError} `under` is zero.
+   * @param {bigint} numerator
+   * @param {bigint} [denominator]
+   * @throws {RangeError} the denominator is zero.
    */
-  constructor(over, under = 1n) {
-    if (under === 0n) throw new RangeError("division by zero");
-    const common = divisor(over < 0n ? -over : over, under < 0n ? -under : under) * (under < 0n ? -1n : 1n);
-    this.over = over / common;
-    this.under = under / common;
+  constructor(numerator, denominator = 1n) {
+    if (denominator === 0n) throw new RangeError("division by zero");
+    const sign = denominator < 0n ? -1n : 1n;
+    const common = gcd(numerator < 0n ? -numerator : numerator, sign * denominator) * sign;
+    this.numerator = numerator / common;
+    this.denominator = denominator / common;
     Object.freeze(this);
   }
 
   /** @param {string} text "12", "3.5", ".5" or "1/2", without a sign. */
-  static of(text) {
-    const [over, under] = text.split("/");
-    if (under !== undefined) return new Fraction(BigInt(over), BigInt(under));
-    const [whole, part = ""] = over.split(".");
-    return new Fraction(BigInt(whole + part), 10n ** BigInt(part.length));
+  static parse(text) {
+    const [number, denominator] = text.split("/");
+    if (denominator !== undefined) return new Fraction(BigInt(number), BigInt(denominator));
+    const [whole, decimals = ""] = number.split(".");
+    return new Fraction(BigInt(whole + decimals), 10n ** BigInt(decimals.length));
   }
 
   plus(other) {
-    return new Fraction(this.over * other.under + other.over * this.under, this.under * other.under);
+    const numerator = this.numerator * other.denominator + other.numerator * this.denominator;
+    return new Fraction(numerator, this.denominator * other.denominator);
   }
 
   times(other) {
-    return new Fraction(this.over * other.over, this.under * other.under);
+    return new Fraction(this.numerator * other.numerator, this.denominator * other.denominator);
   }
 
   /** @throws {RangeError} the other is zero. */
-  by(other) {
-    return new Fraction(this.over * other.under, this.under * other.over);
+  dividedBy(other) {
+    return new Fraction(this.numerator * other.denominator, this.denominator * other.numerator);
   }
 
-  /** @param {number} exponent whole, may be negative. */
+  /** @param {number} exponent an integer, which may be negative. */
   power(exponent) {
     const size = BigInt(Math.abs(exponent));
-    const raised = new Fraction(this.over ** size, this.under ** size);
-    return exponent < 0 ? ONE.by(raised) : raised;
+    const power = new Fraction(this.numerator ** size, this.denominator ** size);
+    return exponent < 0 ? ONE.dividedBy(power) : power;
   }
 
-  negative() {
-    return new Fraction(-this.over, this.under);
+  negated() {
+    return new Fraction(-this.numerator, this.denominator);
   }
 
-  size() {
-    return this.over < 0n ? this.negative() : this;
+  abs() {
+    return this.numerator < 0n ? this.negated() : this;
   }
 
-  /** -1, 0 or 1, as this is less than the other, equal or more. */
-  against(other) {
-    const difference = this.over * other.under - other.over * this.under;
+  /** -1, 0 or 1 if this is less than, equal to or greater than the other. */
+  compare(other) {
+    const difference = this.numerator * other.denominator - other.numerator * this.denominator;
     return difference < 0n ? -1 : difference > 0n ? 1 : 0;
   }
 
   equals(other) {
-    return this.against(other) === 0;
+    return this.compare(other) === 0;
   }
 
   isZero() {
-    return this.over === 0n;
+    return this.numerator === 0n;
   }
 
-  /** The largest whole number that is not more. */
+  /** The largest integer that is not greater, as a bigint. */
   floor() {
-    const whole = this.over / this.under;
-    return this.over % this.under < 0n ? whole - 1n : whole;
+    const quotient = this.numerator / this.denominator;
+    return this.numerator % this.denominator < 0n ? quotient - 1n : quotient;
   }
 
-  /** The nearest whole number, of two the even one. */
+  /** The nearest integer, half to even, as a bigint. */
   round() {
     const below = this.floor();
-    const side = this.plus(new Fraction(-below)).against(HALF);
-    return side > 0 || (side === 0 && below % 2n !== 0n) ? below + 1n : below;
+    const half = this.plus(new Fraction(-below)).compare(HALF);
+    return half > 0 || (half === 0 && below % 2n !== 0n) ? below + 1n : below;
   }
 
-  /** Whether the numerator or the denominator is so large or larger. */
+  /** Whether the absolute numerator or the denominator is at least the limit. */
   reaches(limit) {
-    return this.size().over >= limit || this.under >= limit;
+    return this.abs().numerator >= limit || this.denominator >= limit;
   }
 }
 
-function divisor(one, other) {
-  while (other) [one, other] = [other, one % other];
-  return one;
+function gcd(a, b) {
+  while (b) [a, b] = [b, a % b];
+  return a;
 }
 
 export const ZERO = new Fraction(0n);

@@ -1,19 +1,18 @@
-// How sums are written in prose, Markdown and LaTeX: the rules of runtime/notation.py, line by line.
+// Lexer for arithmetic in prose, Markdown and LaTeX, a port of runtime/arithmetic/lexer.py.
 
-import { DECIMAL, VULGAR } from "./final.js";
+import { DECIMAL, VULGAR_FRACTIONS } from "./final_answer.js";
+import { CURRENCIES } from "./units.js";
 
-export const MONEY = "$\u20ac\u00a3\u00a5\u20b9"; // dollar, euro, pound, yen, rupee
-
-// Python's classes of characters, which go by Unicode.
+// Python's Unicode character classes: \w, \d, \s and \b.
 export const W = String.raw`\p{L}\p{N}_`;
 export const D = String.raw`\p{Nd}`;
 export const S = String.raw`\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
-export const EDGE = `(?:(?<=[${W}])(?![${W}])|(?<![${W}])(?=[${W}]))`; // the edge of a word
+export const B = `(?:(?<=[${W}])(?![${W}])|(?<![${W}])(?=[${W}]))`;
 
 const MARKUP = new RegExp(
   [
     String.raw`\\\\`,
-    String.raw`\\(?:text|math|boxed|operatorname)[a-z]*[${S}]?\{(?<inside>[^{}]*)\}`,
+    String.raw`\\(?:text|math|boxed|operatorname)[a-z]*[${S}]?\{(?<content>[^{}]*)\}`,
     String.raw`\\(?:(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad)(?![a-zA-Z])|[()\[\],;:! ])`,
     String.raw`(?<![${W})])\*\*(?=[^${S}])`,
     String.raw`(?<=[^${S}])\*\*(?![${W}(\-])`,
@@ -25,15 +24,15 @@ const MARKUP = new RegExp(
   "gu",
 );
 
-const MARKER = String.raw`(?:[\-*\u2022\u2013]|\(?(?:${D}{1,2}|[a-zA-Z])[.)](?![ \t]+[\-+*\/]))[ \t]+`;
-const MARKERS = String.raw`(?:[ \t>]|#+[ \t])*(?:${MARKER})*`;
-const FRACTIONS = Object.keys(VULGAR).join("");
-const LETTER = `(?:(?![${D}_${FRACTIONS}])[${W}])`;
+const LIST_MARKER = String.raw`(?:[\-*\u2022\u2013]|\(?(?:${D}{1,2}|[a-zA-Z])[.)](?![ \t]+[\-+*\/]))[ \t]+`;
+const LINE_START = String.raw`(?:[ \t>]|#+[ \t])*(?:${LIST_MARKER})*`;
+const VULGAR = Object.keys(VULGAR_FRACTIONS).join("");
+const LETTER = `(?:(?![${D}_${VULGAR}])[${W}])`;
 const TIMES = "\u00d7\u00b7\u22c5\u2217\u2219";
 const MINUS = "\u2212\u2010\u2011\u2013";
 const OVER = "\u00f7\u2044";
 const BREAKS = [
-  String.raw`\n${MARKERS}`,
+  String.raw`\n${LINE_START}`,
   `[.!?]+(?![^${S}])`,
   String.raw`\.{2,}`,
   "\u2026",
@@ -52,16 +51,17 @@ const DATE = String.raw`(?<!${D})(?:${D}{1,2}\/${D}{1,2}\/(?:19|20)${D}{2}|(?:19
 const OPERATOR = [
   String.raw`[\-+*\/^${TIMES}${MINUS}${OVER}]`,
   String.raw`\\(?:times|cdot|div)(?![a-zA-Z])`,
-  String.raw`(?<=[${D})])(?<!${EDGE}0)[xX](?=[${S}]?[${D}${MONEY}])`,
-  String.raw`(?<=[${S}])[xX](?=[${S}]+[${D}${MONEY}${FRACTIONS}(.\\])`,
-  String.raw`${EDGE}of(?=[${S}]+\\?[${D}${MONEY}(.])`,
+  String.raw`(?<=[${D})])(?<!${B}0)[xX](?=[${S}]?[${D}${CURRENCIES}])`,
+  String.raw`(?<=[${S}])[xX](?=[${S}]+[${D}${CURRENCIES}${VULGAR}(.\\])`,
+  String.raw`${B}of(?=[${S}]+\\?[${D}${CURRENCIES}(.])`,
 ].join("|");
-const KINDS = {
+const PATTERNS = {
+  break: BREAKS,
   date: DATE,
   compound: String.raw`${D}+(?:\.${D}+)?-${LETTER}[${W}\-]*`,
-  number: String.raw`\d+(?: and)? \d+\/\d+(?![\d.\/])|\d* ?[${FRACTIONS}]|${DECIMAL}`,
-  percent: String.raw`\\?%|percent${EDGE}`,
-  currency: String.raw`\\?\$|[${MONEY}]`,
+  number: String.raw`\d+(?: and)? \d+\/\d+(?![\d.\/])|\d* ?[${VULGAR}]|${DECIMAL}`,
+  percent: String.raw`\\?%|percent${B}`,
+  currency: String.raw`\\?\$|[${CURRENCIES}]`,
   fraction: String.raw`\\[dt]?frac(?![a-zA-Z])`,
   operator: OPERATOR,
   word: `${LETTER}[${W}]*(?:['\u2019\\-]${LETTER}[${W}]*)*`,
@@ -70,73 +70,77 @@ const KINDS = {
   brace: "[{}]",
   unknown: String.raw`\\[a-zA-Z]+|[^${S}]`,
 };
-const OTHERS = Object.entries(KINDS).map(([kind, form]) => `(?<${kind}>${form})`);
-const LEXEMES = new RegExp([`(?<break>${BREAKS})`, ...OTHERS].join("|"), "gu");
-const OPENING = new RegExp(`^${MARKERS}`, "u"); // a list's marker where the text begins
-const LATEX = /\\(?:times|cdot|div|[dt]?frac)/;
-const SIGNS = Object.fromEntries([
+const NAMED_GROUPS = Object.entries(PATTERNS).map(([kind, pattern]) => `(?<${kind}>${pattern})`);
+const LEXEME = new RegExp(NAMED_GROUPS.join("|"), "gu");
+const TEXT_START = new RegExp(`^${LINE_START}`, "u");
+const LATEX_OPERATOR = /\\(?:times|cdot|div|[dt]?frac)/;
+const OPERATORS = Object.fromEntries([
   ...[...TIMES, "x", "X", "\\times", "\\cdot"].map((sign) => [sign, "*"]),
   ...[...MINUS].map((sign) => [sign, "-"]),
   ...[...OVER, "\\div"].map((sign) => [sign, "/"]),
 ]);
 
-export const ENDS = ["number", "percent", "currency", "close", "brace"]; // what may end an operand, beside words
+// Kinds that end an operand, besides words.
+export const OPERAND_ENDS = ["number", "percent", "currency", "close", "brace"];
 
-/** The text with spaces for its markup, each character in its place; a LaTeX line break becomes one. */
-export function blanked(text) {
-  return text.replace(MARKUP, (found, ...rest) => {
-    if (found === "\\\\") return "\n ";
-    const { inside = "" } = rest.at(-1);
-    return inside.padStart(found.length - (inside ? 1 : 0)).padEnd(found.length);
+/** Replace markup with spaces, which keeps all positions; a LaTeX line break becomes a newline. */
+export function blankMarkup(text) {
+  return text.replace(MARKUP, (match, ...rest) => {
+    if (match === "\\\\") return "\n ";
+    const { content = "" } = rest.at(-1);
+    return content.padStart(match.length - (content ? 1 : 0)).padEnd(match.length);
   });
 }
 
 /**
- * The lexemes between two places, between one for what stands before them and an "end".
+ * The lexemes between two positions, framed by one for the text before them and an "end".
  *
- * @param {string} text as blanked() returns it.
- * @param {boolean} [whole] nothing that belongs to them stands before; then the first is a "break".
- * @returns {Array<{kind: string, text: string, start: number, end: number, tight: boolean}>} `tight`: it follows
- *   the one before without a space and, if it is an operator, is so followed too.
+ * @param {string} text result of blankMarkup().
+ * @param {number} start
+ * @param {number} end
+ * @param {boolean} [bounded] whether no expression can begin before `start`. The first lexeme is then a "break",
+ *   else "unknown".
+ * @returns {Array<{kind: string, text: string, start: number, end: number, tight: boolean}>} `tight`: whether no
+ *   space separates it from the lexeme before and, for an operator, from the one after.
  */
-export function lexemes(text, start, end, whole = true) {
-  const all = [{ kind: whole ? "break" : "unknown", text: "", start, end: start, tight: false }];
+export function lex(text, start, end, bounded = true) {
+  const lexemes = [{ kind: bounded ? "break" : "unknown", text: "", start, end: start, tight: false }];
   const scope = text.slice(0, end);
-  const latex = LATEX.test(scope.slice(start));
-  let [last, before] = [start, ""];
-  for (const found of matches(scope, start)) {
-    let { kind, text: piece } = found;
-    if (piece === "$" && latex) continue; // a delimiter: there, money is \$
-    let tight = found.start === last;
+  const inLatex = LATEX_OPERATOR.test(scope.slice(start));
+  let [last, previous] = [start, ""];
+  for (const match of matches(scope, start)) {
+    let { kind, text: lexeme } = match;
+    if (lexeme === "$" && inLatex) continue; // a math delimiter; LaTeX writes money as \$
+    let tight = match.start === last;
     if (kind === "operator") {
-      piece = SIGNS[piece] ?? piece;
-      tight &&= !isSpace(text.slice(found.end, found.end + 1));
+      lexeme = OPERATORS[lexeme] ?? lexeme;
+      tight &&= !isSpace(text.slice(match.end, match.end + 1));
     }
-    if (piece === "of" && !ENDS.includes(before)) kind = "word";
-    all.push({ kind, text: piece, start: found.start, end: found.end, tight });
-    [last, before] = [found.end, kind];
+    if (lexeme === "of" && !OPERAND_ENDS.includes(previous)) kind = "word";
+    lexemes.push({ kind, text: lexeme, start: match.start, end: match.end, tight });
+    [last, previous] = [match.end, kind];
   }
-  all.push({ kind: "end", text: "", start: end, end, tight: false });
-  return all;
+  lexemes.push({ kind: "end", text: "", start: end, end, tight: false });
+  return lexemes;
 }
 
-/** What the forms find, from a place on; at the text's own beginning, first the markers of a list. */
+/** Yield the matches from a position on; at position 0, first the list markers of the first line. */
 function* matches(scope, start) {
   let from = start;
   if (start === 0) {
-    const [text] = OPENING.exec(scope);
+    const [text] = TEXT_START.exec(scope);
     yield { kind: "break", text, start: 0, end: text.length };
     from = text.length;
   }
-  LEXEMES.lastIndex = from;
-  for (let found; (found = LEXEMES.exec(scope)); ) {
-    const kind = Object.keys(found.groups).find((name) => found.groups[name] !== undefined);
-    const at = LEXEMES.lastIndex;
-    yield { kind, text: found[0], start: found.index, end: at };
-    LEXEMES.lastIndex = at;
+  LEXEME.lastIndex = from;
+  for (let match; (match = LEXEME.exec(scope)); ) {
+    const kind = Object.keys(match.groups).find((name) => match.groups[name] !== undefined);
+    const end = LEXEME.lastIndex;
+    yield { kind, text: match[0], start: match.index, end };
+    LEXEME.lastIndex = end;
   }
 }
 
-export function isSpace(text) {
+function isSpace(text) {
   return new RegExp(`^[${S}]+$`, "u").test(text);
 }

@@ -1,45 +1,45 @@
-// The model's parts: fetched once, kept by the browser, and checked against their hashes each time.
+// Downloads the model in parts, caches them in the browser, and verifies their hashes on every load.
 
-/** What is in the way of the model; the message is a sentence. */
-export class Trouble extends Error {}
+/** An error with a message for the user. */
+export class LoadError extends Error {}
 
-const PREFIX = "thirteen-model-";
+const CACHE_PREFIX = "thirteen-model-";
 
 /**
- * The model as one blob, from what is kept and, for the rest, from where the page came.
+ * Assemble the model from cached parts, and download the missing ones.
  *
  * @param {{sha256: string, file_bytes: number, parts: Array<{name: string, sha256: string}>}} model
- * @param {AbortSignal} signal ends it; what is whole by then is kept.
- * @param {(bytes: number, kept: boolean) => void} heard called as bytes come, and with all that are there.
- * @returns {Promise<{blob: Blob, kept: boolean}>} `kept`: it is there the next time without the network.
- * @throws {Trouble} no connection, or a part that is not what was published.
+ * @param {AbortSignal} signal aborts the download; complete parts stay cached.
+ * @param {(bytes: number) => void} onProgress called with the number of bytes available so far.
+ * @returns {Promise<{blob: Blob, cached: boolean}>} `cached`: all parts are cached for offline use.
+ * @throws {LoadError} there is no connection, or a part does not match its hash.
  */
-export async function modelBlob(model, signal, heard) {
-  const cache = await opened(model.sha256);
+export async function modelBlob(model, signal, onProgress) {
+  const cache = await openCache(model.sha256);
   const blobs = [];
-  let kept = cache !== null;
+  let cached = cache !== null;
   for (const part of model.parts) {
     signal.throwIfAborted();
-    const before = sum(blobs);
-    let blob = cache && (await keptPart(cache, part));
+    const before = totalSize(blobs);
+    let blob = cache && (await cachedPart(cache, part));
     if (!blob) {
-      blob = await fetched(part, signal, (bytes) => heard(before + bytes));
-      kept &&= await put(cache, part, blob);
+      blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes));
+      cached &&= await putPart(cache, part, blob);
     }
     blobs.push(blob);
-    heard(before + blob.size);
+    onProgress(before + blob.size);
   }
-  return { blob: new Blob(blobs), kept };
+  return { blob: new Blob(blobs), cached };
 }
 
-const sum = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
+const totalSize = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
 
-/** The place of this model's parts, those of others forgotten; null where the browser keeps nothing. */
-async function opened(sha256) {
+/** Open the cache of this model and delete those of other models; null if the browser allows no cache. */
+async function openCache(sha256) {
   try {
-    const name = PREFIX + sha256;
+    const name = CACHE_PREFIX + sha256;
     for (const other of await caches.keys()) {
-      if (other.startsWith(PREFIX) && other !== name) await caches.delete(other);
+      if (other.startsWith(CACHE_PREFIX) && other !== name) await caches.delete(other);
     }
     await navigator.storage?.persist?.();
     return await caches.open(name);
@@ -48,47 +48,47 @@ async function opened(sha256) {
   }
 }
 
-async function keptPart(cache, part) {
+async function cachedPart(cache, part) {
   const response = await cache.match(part.name);
   if (!response) return null;
   const blob = await response.blob();
   if ((await hash(blob)) === part.sha256) return blob;
-  await cache.delete(part.name); // damaged: it is fetched anew
+  await cache.delete(part.name); // damaged: download it again
   return null;
 }
 
-async function fetched(part, signal, heard) {
+async function downloadPart(part, signal, onProgress) {
   for (const cache of ["default", "reload"]) {
-    const blob = await received(part, { signal, cache }, heard);
+    const blob = await fetchPart(part, { signal, cache }, onProgress);
     if ((await hash(blob)) === part.sha256) return blob;
   }
-  throw new Trouble(`A part of the model (${part.name}) is damaged where this page comes from: try again later.`);
+  throw new LoadError(`A part of the model (${part.name}) is damaged on the server: try again later.`);
 }
 
-async function received(part, options, heard) {
+async function fetchPart(part, options, onProgress) {
   const chunks = [];
   try {
     const response = await fetch(part.name, options);
-    if (!response.ok) throw new Trouble(`A part of the model is missing: ${part.name}, status ${response.status}.`);
+    if (!response.ok) throw new LoadError(`A part of the model is missing: ${part.name}, status ${response.status}.`);
     let bytes = 0;
     for (const reader = response.body.getReader(); ; ) {
       const { done, value } = await reader.read();
       if (done) return new Blob(chunks);
       chunks.push(value);
-      heard((bytes += value.length));
+      onProgress((bytes += value.length));
     }
-  } catch (failure) {
-    if (failure instanceof Trouble || options.signal.aborted) throw failure;
-    throw new Trouble("The model is not on this device yet, and the network cannot be reached: connect and try again.");
+  } catch (error) {
+    if (error instanceof LoadError || options.signal.aborted) throw error;
+    throw new LoadError("The model is not on this device yet, and the network is unreachable: connect and try again.");
   }
 }
 
-async function put(cache, part, blob) {
+async function putPart(cache, part, blob) {
   try {
     await cache.put(part.name, new Response(blob, { headers: { "Content-Length": blob.size } }));
     return true;
   } catch {
-    return false; // no room, or not allowed
+    return false; // quota exceeded, or not allowed
   }
 }
 

@@ -1,67 +1,66 @@
-// Before the page: the model is fetched or found, checked and loaded; then the page is as the server's.
+// Entry point: downloads and loads the model, then starts the server's page on top of it.
 
-import { load } from "./client.js";
-import { gigabytes, lack } from "./device.js";
-import { modelBlob, Trouble } from "./parts.js";
+import { loadModel } from "./client.js";
+import { formatBytes, unsupportedReason } from "./device.js";
+import { LoadError, modelBlob } from "./parts.js";
 
-const part = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
-let running = null; // the AbortController of what is going on
+const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
+let loading = null; // AbortController of the current download
 
-async function begin() {
-  part.error.textContent = "";
-  running = new AbortController();
-  show("Looking for the model", false);
+async function start() {
+  ui.error.textContent = "";
+  loading = new AbortController();
+  showStatus("Looking for the model", false);
   try {
-    await readied(running.signal);
-  } catch (failure) {
-    const stopped = running.signal.aborted;
-    show(stopped ? "Stopped: what has come so far is kept." : "The model is not ready.", true);
-    if (!stopped) part.error.textContent = failure.message;
+    await prepareModel(loading.signal);
+  } catch (error) {
+    const cancelled = loading.signal.aborted;
+    showStatus(cancelled ? "Stopped: the parts downloaded so far are kept." : "The model is not ready.", true);
+    if (!cancelled) ui.error.textContent = error.message;
   } finally {
-    running = null;
+    loading = null;
   }
 }
 
-async function readied(signal) {
-  const model = await described();
-  const missing = lack(model);
-  if (missing) throw new Trouble(missing);
-  part.loading.max = model.file_bytes;
-  const { blob, kept } = await modelBlob(model, signal, (bytes) => {
-    part.loading.value = bytes;
-    part.doing.textContent = `Fetching and checking ${model.name}: ${gigabytes(bytes)} of ${gigabytes(model.file_bytes)}`;
+async function prepareModel(signal) {
+  const model = await fetchDescription();
+  const reason = unsupportedReason(model);
+  if (reason) throw new LoadError(reason);
+  ui.progress.max = model.file_bytes;
+  const { blob, cached } = await modelBlob(model, signal, (bytes) => {
+    ui.progress.value = bytes;
+    ui.status.textContent = `Fetching and verifying ${model.name}: ${formatBytes(bytes)} of ${formatBytes(model.file_bytes)}`;
   });
-  part.cancel.hidden = true;
-  part.loading.removeAttribute("value");
-  part.doing.textContent = "Loading the model into memory";
-  await load(blob, model);
-  part.stored.textContent = kept
-    ? "The model is on this device: this page works without a network."
-    : "This browser keeps nothing of this size: the model will be fetched again the next time.";
-  part.load.hidden = true;
+  ui.cancel.hidden = true;
+  ui.progress.removeAttribute("value");
+  ui.status.textContent = "Loading the model into memory";
+  await loadModel(blob, model);
+  ui.storage.textContent = cached
+    ? "The model is stored on this device: this page works offline."
+    : "This browser cannot store the model: it will be downloaded again next time.";
+  ui.load.hidden = true;
   document.documentElement.dataset.ready = "yes";
   await import("./page.js");
 }
 
-async function described() {
+async function fetchDescription() {
   try {
     return await (await fetch("model.json")).json();
   } catch {
-    throw new Trouble("The network cannot be reached, and this page was not here before: connect and try again.");
+    throw new LoadError("The network is unreachable, and this page is not on this device yet: connect and try again.");
   }
 }
 
-function show(words, ended) {
-  part.doing.textContent = words;
-  part.loading.hidden = ended;
-  part.cancel.hidden = ended;
-  part.again.hidden = !ended;
-  if (ended) part.again.focus();
+function showStatus(message, ended) {
+  ui.status.textContent = message;
+  ui.progress.hidden = ended;
+  ui.cancel.hidden = ended;
+  ui.retry.hidden = !ended;
+  if (ended) ui.retry.focus();
 }
 
-part.cancel.addEventListener("click", () => running?.abort());
-part.again.addEventListener("click", begin);
+ui.cancel.addEventListener("click", () => loading?.abort());
+ui.retry.addEventListener("click", start);
 
-// Without it the page works as long as there is a network.
-navigator.serviceWorker?.register("sw.js").catch(() => {});
-begin();
+navigator.serviceWorker?.register("sw.js").catch(() => {}); // without it, the page only works online
+start();

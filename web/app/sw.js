@@ -1,20 +1,24 @@
-// Keeps the page on the device: every file is fetched once, against its hash, and then comes from here. With
-// the headers that threads need, wherever the folder lies. Above stand SHELL, the files and their hashes, and
-// VERSION, which changes with any of them.
+// Service worker: caches all files of the page, verified by their hashes, and serves them offline, with the
+// headers that WebAssembly threads require. site.py prepends SHELL, the hash of each file, and VERSION, which
+// changes with any file.
 
-const NAME = `thirteen-page-${VERSION}`;
-const ISOLATED = { "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Embedder-Policy": "require-corp" };
+const CACHE_PREFIX = "thirteen-page-";
+const CACHE_NAME = CACHE_PREFIX + VERSION;
+const ISOLATION_HEADERS = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
 
-self.addEventListener("install", (event) => event.waitUntil(keep().then(() => self.skipWaiting())));
-self.addEventListener("activate", (event) => event.waitUntil(forget().then(() => self.clients.claim())));
+self.addEventListener("install", (event) => event.waitUntil(cacheFiles().then(() => self.skipWaiting())));
+self.addEventListener("activate", (event) => event.waitUntil(deleteOldCaches().then(() => self.clients.claim())));
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);
   const file = url.href.replace(self.registration.scope, "").split(/[?#]/)[0] || "index.html";
-  if (event.request.method === "GET" && file in SHELL) event.respondWith(kept(file));
+  if (event.request.method === "GET" && file in SHELL) event.respondWith(cachedResponse(file));
 });
 
-async function keep() {
-  const cache = await caches.open(NAME);
+async function cacheFiles() {
+  const cache = await caches.open(CACHE_NAME);
   await Promise.all(
     Object.entries(SHELL).map(async ([file, integrity]) => {
       const response = await fetch(file, { integrity, cache: "no-cache" });
@@ -24,14 +28,14 @@ async function keep() {
   );
 }
 
-async function forget() {
-  const old = (await caches.keys()).filter((name) => name.startsWith("thirteen-page-") && name !== NAME);
+async function deleteOldCaches() {
+  const old = (await caches.keys()).filter((name) => name.startsWith(CACHE_PREFIX) && name !== CACHE_NAME);
   await Promise.all(old.map((name) => caches.delete(name)));
 }
 
-async function kept(file) {
-  const found = await (await caches.open(NAME)).match(file);
-  if (!found) return fetch(file); // the browser has made room
-  const headers = new Headers([...found.headers, ...Object.entries(ISOLATED)]);
-  return new Response(found.body, { status: 200, headers });
+async function cachedResponse(file) {
+  const cached = await (await caches.open(CACHE_NAME)).match(file);
+  if (!cached) return fetch(file); // the browser has evicted it
+  const headers = new Headers([...cached.headers, ...Object.entries(ISOLATION_HEADERS)]);
+  return new Response(cached.body, { status: 200, headers });
 }

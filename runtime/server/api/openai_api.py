@@ -9,8 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 from ...answer import Answer
-from ...engine.chat_template import Message
 from ...engine.handle import Piece
+from ...engine.prompt_encoder import Message
 from ...grammar.grammar import Grammar, from_schema
 from ...request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
 from ..http_errors import HttpError
@@ -121,8 +121,8 @@ def _samplings(fields: Fields) -> list[Sampling]:
         seed=randbelow(SEED_MAX + 1) if fields["seed"] is None else fields["seed"],
     )
     if fields["n"] > 1 and fields["temperature"] is None:
-        sampling = sampling.varied
-    return sampling.seeded(fields["n"])
+        sampling = sampling.stochastic
+    return sampling.with_seeds(fields["n"])
 
 
 @dataclass(frozen=True)

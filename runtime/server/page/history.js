@@ -47,7 +47,7 @@ export class QuestionHistory {
 
   #button({ question, value, verified }) {
     const mark = verified ? [" ", element("span", { role: "img", "aria-label": "verified" }, "✓")] : [];
-    const result = element("span", { class: verified ? "past ok" : "past" }, value ?? "", ...mark);
+    const result = element("span", { class: verified ? "past-value ok" : "past-value" }, value ?? "", ...mark);
     const button = element("button", { type: "button", title: question }, element("span", {}, question), result);
     button.addEventListener("click", () => this.onSelect(question));
     return button;

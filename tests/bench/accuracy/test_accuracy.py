@@ -191,7 +191,7 @@ def test_terms_out_of_bounds_are_refused(change, says):
 
 def test_several_answers_are_never_greedy_and_each_has_a_seed():
     assert FEW.sampling.temperature == 0
-    voting = replace(FEW, votes=3).sampling.seeded(3)
+    voting = replace(FEW, votes=3).sampling.with_seeds(3)
     assert [(s.temperature, s.seed) for s in voting] == [(0.7, 0), (0.7, 1), (0.7, 2)]
 
 

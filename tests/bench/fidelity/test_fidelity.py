@@ -46,7 +46,7 @@ def made(tmp_path_factory, base):
     for type_ in ("F32", "Q8_0", "Q4_0"):
         for name, merged in ((type_, None), (f"{type_}-adapted", adapter)):
             files[name] = folder / f"{name}.gguf"
-            convert(base("llama"), files[name], type_=type_, adapter=merged)
+            convert(base("llama"), files[name], quantization=type_, adapter=merged)
     return files
 
 

@@ -1,4 +1,4 @@
-"""Memory and load time in a process of its own, with real files."""
+"""Memory and load time in a fresh process, with real files."""
 
 import json
 import re
@@ -16,57 +16,60 @@ from thirteen.bench.memory.memory import MemoryUse, measure_memory, memory_table
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
-from thirteen.runtime.engine.memory_estimate import kv_bytes
+from thirteen.runtime.llama.memory_estimate import kv_bytes
 from thirteen.runtime.profile import Profile
 
 SMALL = Workload(prompt_tokens=4, decode_tokens=1, threads=1)
 
 
 @pytest.fixture(scope="module")
-def whole():
-    """What the embedded model takes."""
+def embedded_memory():
+    """Memory use of the embedded model."""
     return measure_memory(embedded(), None, SMALL)
 
 
-def test_what_the_embedded_model_takes_is_about_its_file_and_its_buffers(whole):
+def test_peak_rss_is_about_the_file_and_its_buffers(embedded_memory):
     file_bytes = embedded().stat().st_size
-    assert 0 < whole.load_s < whole.warm_start_s
-    grown = whole.peak_rss_bytes - whole.start_rss_bytes
-    # Every weight was touched; some are there twice, mapped and laid out anew.
+    assert 0 < embedded_memory.load_s < embedded_memory.warm_start_s
+    grown = embedded_memory.peak_rss_bytes - embedded_memory.start_rss_bytes
+    # Every weight was touched; repacked weights are resident twice.
     assert 0.9 * file_bytes < grown < 3 * file_bytes + 500e6
 
 
-def test_what_is_resident_is_split_without_a_rest_that_matters(whole):
-    file_bytes, steady = embedded().stat().st_size, whole.steady
+def test_the_footprint_has_a_small_rest(embedded_memory):
+    file_bytes, steady = embedded().stat().st_size, embedded_memory.steady
     parts = (steady.program_bytes, steady.mapped_bytes, steady.copied_bytes, steady.kv_bytes)
     assert sum(parts) + steady.other_bytes == steady.rss_bytes
     assert 0.2 * file_bytes < steady.mapped_bytes <= file_bytes + 4096
     assert steady.mapped_bytes + steady.copied_bytes > 0.9 * file_bytes
-    assert 0 < steady.pss_bytes <= steady.rss_bytes <= whole.peak_rss_bytes + 8e6
+    assert 0 < steady.pss_bytes <= steady.rss_bytes <= embedded_memory.peak_rss_bytes + 8e6
     assert abs(steady.other_bytes) < 300e6
 
 
-def test_a_cold_start_takes_as_long_as_a_warm_one_or_is_not_told(whole):
-    assert whole.cold_start_s is None or (isfinite(whole.cold_start_s) and whole.cold_start_s > 0)
+def test_the_cold_start_is_a_positive_time_or_none(embedded_memory):
+    assert embedded_memory.cold_start_s is None or (
+        isfinite(embedded_memory.cold_start_s) and embedded_memory.cold_start_s > 0
+    )
 
 
-def test_it_goes_to_json_and_back(whole):
-    assert from_json(MemoryUse, json.loads(json.dumps(asdict(whole))), "whole") == whole
+def test_json_round_trip(embedded_memory):
+    plain = json.loads(json.dumps(asdict(embedded_memory)))
+    assert from_json(MemoryUse, plain, "memory") == embedded_memory
 
 
-def test_a_table_says_what_is_not_available(whole):
-    blind = replace(whole, energy=None, steady=None, cold_start_s=None)
+def test_the_table_names_missing_figures(embedded_memory):
+    missing = replace(embedded_memory, energy=None, steady=None, cold_start_s=None)
     console = Console(width=90, file=StringIO())
-    console.print(memory_table(blind, embedded()))
+    console.print(memory_table(missing, embedded()))
     rows = [line for line in console.file.getvalue().splitlines() if "not available" in line]
-    assert [word in "".join(rows) for word in ("energy", "proportional", "keys", "not in the cache")] == [
+    assert [word in "".join(rows) for word in ("energy", "proportional", "KV cache", "not cached")] == [
         True
     ] * 4
 
 
 @pytest.mark.parametrize(("kv", "context", "slots"), [("f16", 256, 1), ("f16", 300, 3), ("q8_0", 512, 2)])
-def test_keys_and_values_are_as_large_as_llama_cpp_says(kv, context, slots):
-    """Told from the shapes alone; the library writes it to its log."""
+def test_kv_bytes_equal_llama_cpps_log(kv, context, slots):
+    """The estimate uses shapes only; llama.cpp logs the size of its KV cache."""
     script = f"""
 import ctypes, llama_cpp
 from pathlib import Path
@@ -77,21 +80,21 @@ llama_cpp.llama_log_set(keep, ctypes.c_void_p(0))
 with Model(Path({str(embedded())!r}), repack=False) as model:
     Context(model, ContextParams({context}, {slots}, 64, 1, {slots}, kv={kv!r})).close()
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    mebibytes = float(re.search(r"KV buffer size = +([0-9.]+) MiB", said)[1])
-    told = kv_bytes(
+    log = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    mebibytes = float(re.search(r"KV buffer size = +([0-9.]+) MiB", log)[1])
+    estimate = kv_bytes(
         read_header(embedded()), Profile(context, slots, 64, kv, repack=False, prefix_bytes=0), context
     )
-    assert told / (1 << 20) == pytest.approx(mebibytes, abs=0.01)
+    assert estimate / (1 << 20) == pytest.approx(mebibytes, abs=0.01)
 
 
-def test_another_models_memory_in_the_caller_does_not_count(tiny):
-    """A child's peak by getrusage began with its parent's, and a tiny model seemed to take gigabytes."""
+def test_memory_of_the_parent_process_does_not_count(tiny):
+    """getrusage of a child started at its parent's peak, so a tiny model appeared to take gigabytes."""
     ballast = bytearray(b"x") * 1_000_000_000
     assert measure_memory(tiny, None, SMALL).peak_rss_bytes < len(ballast) / 2
 
 
-def test_a_file_that_is_not_a_model_is_the_same_error_as_in_this_process(not_a_model):
+def test_a_file_that_is_not_a_model_is_a_model_file_error(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf"):
         measure_memory(not_a_model, None, SMALL)
 
@@ -106,20 +109,20 @@ def test_a_model_is_not_an_adapter(tiny):
         measure_memory(tiny, tiny, SMALL)
 
 
-def test_a_turn_that_does_not_fit_the_model_is_refused(tiny):
+def test_an_iteration_longer_than_the_context_is_refused(tiny):
     with pytest.raises(RequestError, match="300 prompt and 1 decode"):
         measure_memory(tiny, None, Workload(prompt_tokens=300, decode_tokens=1, threads=1))
 
 
 def test_the_command_prints_one_json_object(tiny, not_a_model, lora):
-    def said(*arguments):
+    def run(*arguments):
         command = [sys.executable, "-m", "thirteen.bench.memory.memory", "--threads=1", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
-    done = said("--prompt-tokens=3", "--decode-tokens=1", f"--adapter={lora}", tiny)
+    done = run("--prompt-tokens=3", "--decode-tokens=1", f"--adapter={lora}", tiny)
     assert (done.returncode, done.stderr) == (0, "")
     assert set(json.loads(done.stdout)) == {field.name for field in fields(MemoryUse)}
-    failed = said(not_a_model)
+    failed = run(not_a_model)
     assert failed.returncode == 2
     assert json.loads(failed.stdout)["error"] == "ModelFileError"
     assert failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1

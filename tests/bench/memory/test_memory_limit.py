@@ -1,4 +1,4 @@
-"""Models under real limits of address space."""
+"""Models under real address space limits."""
 
 import subprocess
 import sys
@@ -11,29 +11,29 @@ from thirteen.errors import ModelFileError, NoRoomError, RequestError
 from thirteen.models.fetch import embedded
 
 SMALL = LimitSettings(context=256, threads=2)
-CAP = 400_000_000
+LIMIT = 400_000_000
 
 
 @pytest.fixture(scope="module")
 def report():
-    return run_memory_limit(embedded(), CAP, SMALL)
+    return run_memory_limit(embedded(), LIMIT, SMALL)
 
 
-def test_a_model_answers_within_a_cap_and_the_smallest_is_found(report):
+def test_the_smallest_limit_works_and_a_smaller_one_is_refused(report):
     assert report.refusal is None
-    done = report.answered
-    assert (done.answers, done.context, done.filled) == (len(QUESTIONS), 256, True)
-    assert done.peak_rss_bytes < done.peak_address_bytes <= report.smallest_bytes < CAP
+    outcome = report.answered
+    assert (outcome.answers, outcome.context, outcome.filled) == (len(QUESTIONS), 256, True)
+    assert outcome.peak_rss_bytes < outcome.peak_address_bytes <= report.smallest_bytes < LIMIT
     assert run_memory_limit(embedded(), report.smallest_bytes - 10_000_000, SMALL).answered is None
 
 
-def test_the_estimate_is_within_a_twentieth_of_what_is_resident(report):
+def test_the_estimate_is_within_5_percent_of_peak_rss(report):
     assert abs(report.error) < 0.05, report
 
 
 @pytest.mark.parametrize("size", [60_000_000, 200_000_000, 250_000_000])
-def test_a_cap_that_is_too_small_is_refused_before_loading(size):
-    """Never a process that dies: not where the file alone is too large, and not where the rest is."""
+def test_a_limit_that_is_too_small_is_refused_before_loading(size):
+    """The process never dies, whether the file alone exceeds the limit or only the file with the rest."""
     refused = run_memory_limit(embedded(), size, SMALL)
     assert refused.answered is None
     assert "SmolLM2" in refused.refusal
@@ -48,7 +48,7 @@ def test_bad_input_is_an_error(not_a_model):
 
 
 @pytest.mark.parametrize("size", ["1", "much", "3bpw", "-1GB"])
-def test_a_cap_without_a_unit_is_refused(size):
+def test_a_limit_without_a_unit_is_refused(size):
     command = [sys.executable, "-m", "thirteen", "bench", "memory", str(embedded()), f"--cap={size}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -56,19 +56,19 @@ def test_a_cap_without_a_unit_is_refused(size):
     assert "--cap" in done.stderr
 
 
-def test_a_cap_that_is_refused_the_second_time_is_raised(tiny, monkeypatch):
-    """A process' own address space is not the same to the page from run to run."""
-    asked = []
+def test_a_limit_that_is_refused_when_repeated_is_raised(tiny, monkeypatch):
+    """The address space of a process varies by a few pages from run to run."""
+    runs = []
 
-    def under(model, cap, trial, *, fill):
-        asked.append((cap, fill))
-        if cap < 50_000_000 or (fill and sum(again for _, again in asked) < 3):
+    def run(model, limit, settings, *, fill):
+        runs.append((limit, fill))
+        if limit < 50_000_000 or (fill and sum(fill for _, fill in runs) < 3):
             raise NoRoomError("too little")
-        return LimitOutcome(trial.context, 4, fill, 40_000_000, cap)
+        return LimitOutcome(settings.context, 4, fill, 40_000_000, limit)
 
-    monkeypatch.setattr(memory_limit, "answer_under_limit", under)
-    report = run_memory_limit(tiny, CAP, SMALL)
-    filled = [size for size, fill in asked if fill]
+    monkeypatch.setattr(memory_limit, "run_under_limit", run)
+    report = run_memory_limit(tiny, LIMIT, SMALL)
+    filled = [limit for limit, fill in runs if fill]
     assert len(filled) == 3
     assert filled == sorted(filled)
     assert report.smallest_bytes == filled[-1]

@@ -1,11 +1,16 @@
-"""What the kernel says of a process, read from files as it writes them."""
+"""Resident memory, read from files as the Linux kernel writes them."""
 
 import mmap
 from pathlib import Path
 
 import pytest
 from thirteen.bench.memory.os_page_cache import cached_fraction, drop_from_page_cache
-from thirteen.bench.memory.resident_memory import Resident, footprint, mapped_bytes, resident
+from thirteen.bench.memory.resident_memory import (
+    ResidentMemory,
+    read_resident_memory,
+    resident_file_bytes,
+    split_footprint,
+)
 
 ROLLUP = """5564bda31000-7ffce99ca000 ---p 00000000 00:00 0                          [rollup]
 Rss:                1852 kB
@@ -25,49 +30,48 @@ Rss:                2000 kB
 """
 
 
-def test_what_is_resident_is_what_the_kernel_sums_up(tmp_path: Path) -> None:
+def test_resident_memory_is_the_kernels_rollup(tmp_path: Path) -> None:
     (tmp_path / "smaps_rollup").write_text(ROLLUP)
-    assert resident(tmp_path) == Resident(1852 << 10, 220 << 10, 116 << 10)
+    assert read_resident_memory(tmp_path) == ResidentMemory(1852 << 10, 220 << 10, 116 << 10)
 
 
 @pytest.mark.parametrize("text", [None, "", "Rss: 1 kB\n", "nonsense\n"])
-def test_a_system_that_does_not_tell_is_none_and_no_error(tmp_path: Path, text: str | None) -> None:
+def test_resident_memory_is_none_on_other_systems(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "smaps_rollup").write_text(text)
-    assert resident(tmp_path) is None
+    assert read_resident_memory(tmp_path) is None
 
 
-def test_a_files_pages_are_those_of_its_own_mappings(tmp_path: Path) -> None:
+def test_only_mappings_of_the_file_itself_count(tmp_path: Path) -> None:
     (tmp_path / "smaps").write_text(SMAPS)
-    assert mapped_bytes(Path("/models/my model.gguf"), tmp_path) == 20 << 10
-    assert mapped_bytes(Path("/models/absent"), tmp_path) == 0
+    assert resident_file_bytes(Path("/models/my model.gguf"), tmp_path) == 20 << 10
+    assert resident_file_bytes(Path("/models/absent"), tmp_path) == 0
 
 
-def test_the_parts_come_to_the_whole_even_where_the_program_shrank() -> None:
-    before, after = Resident(100, 80, 50), Resident(450, 400, 300)
-    split = footprint(before, after, mapped=200, copied=120, kv=40)
+def test_the_parts_sum_to_the_rss_even_where_the_program_shrank() -> None:
+    before, after = ResidentMemory(100, 80, 50), ResidentMemory(450, 400, 300)
+    split = split_footprint(before, after, mapped=200, copied=120, kv=40)
     assert split.program_bytes + 200 + 120 + 40 + split.other_bytes == 450
     assert split.other_bytes == -10
 
 
-def test_pages_of_this_process_are_seen_as_they_are_touched(tmp_path: Path) -> None:
-    """The real /proc of a real mapping."""
+def test_touched_pages_of_a_real_mapping_count(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(64 * mmap.PAGESIZE))
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if not Path("/proc/self/smaps").exists():
             pytest.skip("this system has no smaps")
         assert sum(data[::4096]) == 0
-        assert mapped_bytes(path) == 64 * mmap.PAGESIZE
+        assert resident_file_bytes(path) == 64 * mmap.PAGESIZE
 
 
-def test_a_file_that_was_written_is_cached_until_it_is_dropped(tmp_path: Path) -> None:
+def test_a_written_file_is_cached_and_stays_while_it_is_mapped(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(64 * mmap.PAGESIZE))
-    there = cached_fraction(path)
-    if there is None:
+    fraction = cached_fraction(path)
+    if fraction is None:
         pytest.skip("this system has no mincore")
-    assert there == 1
+    assert fraction == 1
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        assert sum(data[::4096]) == 0  # touched, so that the system cannot let go
+        assert sum(data[::4096]) == 0  # touched pages cannot be dropped
         assert not drop_from_page_cache(path)

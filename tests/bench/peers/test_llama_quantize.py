@@ -25,7 +25,7 @@ class Made:
     def full(self, name: str) -> Path:
         path = self.folder / f"{name}.gguf"
         if not path.exists():
-            convert(self.base(name), path, type_="F32")
+            convert(self.base(name), path, quantization="F32")
         return path
 
     def importance(self, name: str) -> Path:
@@ -74,7 +74,7 @@ def test_a_file_of_one_type_has_the_bytes_of_our_own(
     given = made.importance(name) if weighed else None
     stock, ours = tmp_path / "stock.gguf", tmp_path / "ours.gguf"
     quantize_stock(made.full(name), stock, StockFormat("uniform", type_), importance=given, threads=2)
-    convert(made.base(name), ours, type_=type_, importance=given)
+    convert(made.base(name), ours, quantization=type_, importance=given)
     assert tensors(stock) == tensors(ours)
     assert type_ in types(stock).values()
 
@@ -84,7 +84,7 @@ def test_rows_that_do_not_fit_a_type_fall_back_as_ours_do(made: Made, tmp_path: 
     """Rows of 64 and 96 take no type of 256."""
     stock, given = StockFormat("uniform", type_), made.importance("llama")
     quantize_stock(made.full("llama"), tmp_path / "stock.gguf", stock, importance=given, threads=1)
-    convert(made.base("llama"), tmp_path / "ours.gguf", type_=type_, importance=given)
+    convert(made.base("llama"), tmp_path / "ours.gguf", quantization=type_, importance=given)
     assert types(tmp_path / "stock.gguf") == types(tmp_path / "ours.gguf")
 
 

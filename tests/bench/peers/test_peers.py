@@ -50,7 +50,7 @@ def test_every_peer_does_the_work_and_has_a_row(tiny, program):
 def converted(base, tmp_path_factory):
     """A small model as a checkpoint, and as a file made of it."""
     path = tmp_path_factory.mktemp("peers") / "llama.gguf"
-    convert(base("llama"), path, type_="F16")
+    convert(base("llama"), path, quantization="F16")
     return base("llama"), path
 
 

@@ -12,7 +12,6 @@ from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity as fidelity_run
 from thirteen.bench.harness.environment import this_build, this_machine
-from thirteen.bench.harness.schedule import no_progress
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerPrograms
 from thirteen.bench.report.chart import (
@@ -27,7 +26,7 @@ from thirteen.bench.report.chart import (
     _ticks,
     render_svg,
 )
-from thirteen.bench.report.collect import ReportData, ReportInputs, ReportRequest, collect
+from thirteen.bench.report.collect import ReportData, ReportInputs, ReportRequest, collect_measurements
 from thirteen.bench.report.document import Figure
 from thirteen.bench.report.html import render_html
 from thirteen.bench.report.markdown import render_markdown
@@ -35,6 +34,7 @@ from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.size import size
 from thirteen.bench.speed import latency
 from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.files.progress import no_progress
 from thirteen.models.claims import claims
 from thirteen.stats.interval import Interval
 
@@ -246,7 +246,7 @@ def test_a_report_from_json_is_the_one_of_the_measurement(measured, tmp_path):
         paths[name].write_text(json.dumps(measured.raw[name]))
     paths["accuracy"] = tmp_path / "accuracy.json"
     paths["accuracy"].write_text(json.dumps(asdict(measured.accuracy)))
-    again = collect(ReportInputs(**paths))
+    again = collect_measurements(ReportInputs(**paths))
     assert compose_report(again) == compose_report(measured)
     written = write_report(again, tmp_path / "deep" / "out")
     out = written.parent
@@ -265,7 +265,7 @@ def test_a_report_from_json_is_the_one_of_the_measurement(measured, tmp_path):
 def test_models_are_measured_where_no_json_stands_for_it(tiny, tmp_path, measured):
     path = tmp_path / "latency.json"
     path.write_text(json.dumps(measured.raw["latency"]))
-    found = collect(ReportInputs(latency=path), (tiny, tiny))
+    found = collect_measurements(ReportInputs(latency=path), (tiny, tiny))
     assert found.latency == measured.latency and found.size == measured.size
 
 
@@ -284,7 +284,7 @@ def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatc
         stages.append(name)
         return no_progress
 
-    found = collect(files, (tiny, tiny), wanted=wanted, threads=1, stage=stage)
+    found = collect_measurements(files, (tiny, tiny), wanted=wanted, threads=1, stage=stage)
     assert stages == ["peers", "fidelity", "accuracy"]
     assert found.accuracy.paired.questions == 1 and found.accuracy.data == "two"
     assert found.fidelity.merged.divergence.kl_mean.estimate == pytest.approx(0, abs=1e-6)
@@ -294,14 +294,14 @@ def test_what_is_wanted_is_measured_as_well(tiny, tmp_path, measured, monkeypatc
     assert all(line in text for line in found.peers.absent)
     path = tmp_path / "peers.json"
     path.write_text(json.dumps(found.raw["peers"]))
-    assert collect(ReportInputs(peers=path)).peers == found.peers
-    assert "tiny.gguf" in compose_report(collect(ReportInputs(peers=path))).title
+    assert collect_measurements(ReportInputs(peers=path)).peers == found.peers
+    assert "tiny.gguf" in compose_report(collect_measurements(ReportInputs(peers=path))).title
 
 
 def test_what_is_wanted_is_looked_at_before_any_work(tiny, lora, not_a_model, tmp_path):
     def refused(error, said, **how):
         with pytest.raises(error, match=said):
-            collect(ReportInputs(), (tiny, tiny), stage=pytest.fail, **how)
+            collect_measurements(ReportInputs(), (tiny, tiny), stage=pytest.fail, **how)
 
     refused(RequestError, "nowhere: no such file", wanted=ReportRequest(data="nowhere"))
     refused(RequestError, "'': no such file", wanted=ReportRequest(data=""))
@@ -309,20 +309,20 @@ def test_what_is_wanted_is_looked_at_before_any_work(tiny, lora, not_a_model, tm
     refused(ModelFileError, r"no\.gguf", wanted=ReportRequest(reference=tiny, base_reference=not_a_model))
     refused(RequestError, "an adapter at run time", wanted=ReportRequest(reference=tiny), adapter=lora)
     with pytest.raises(RequestError, match="no models to measure"):
-        collect(ReportInputs(peers=tmp_path), wanted=ReportRequest(data="svamp"))
+        collect_measurements(ReportInputs(peers=tmp_path), wanted=ReportRequest(data="svamp"))
 
 
 def test_what_cannot_be_reported_is_one_clear_line(tiny, not_a_model, tmp_path):
     with pytest.raises(RequestError, match="neither models nor"):
-        collect(ReportInputs())
+        collect_measurements(ReportInputs())
     odd = tmp_path / "odd.json"
     odd.write_text("{}")
     for name in ReportInputs.__slots__:
         with pytest.raises(RequestError, match=r"odd\.json: '\w+' is missing"):
-            collect(ReportInputs(**{name: odd}))
+            collect_measurements(ReportInputs(**{name: odd}))
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
-            collect(ReportInputs(), models, rounds=8, lengths=())
+            collect_measurements(ReportInputs(), models, rounds=8, lengths=())
 
 
 def test_a_folder_that_cannot_be_is_refused(measured, tmp_path):

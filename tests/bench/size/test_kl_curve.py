@@ -37,7 +37,7 @@ def made(tmp_path_factory, base):
     """Converted files of a small random Llama by type."""
     folder = tmp_path_factory.mktemp("made")
     for type_ in ("F32", *FILES.values()):
-        convert(base("llama"), folder / f"{type_}.gguf", type_=type_)
+        convert(base("llama"), folder / f"{type_}.gguf", quantization=type_)
     return {path.stem: path for path in folder.iterdir()}
 
 

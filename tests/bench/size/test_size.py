@@ -21,7 +21,7 @@ from ...runtime.conftest import write_gguf
 @pytest.fixture(scope="module")
 def full(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("full") / "full.gguf"
-    convert(base("llama wide"), path, type_="F32")
+    convert(base("llama wide"), path, quantization="F32")
     return path
 
 

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.bench.fidelity.kl_divergence import PositionDivergence, summarize_divergence
 from thirteen.bench.size.size_matched import (
-    EQUAL,
+    SIZE_TOLERANCE,
     CurvePoint,
-    Kind,
+    FileKind,
     MeasuredFile,
-    at_size,
+    kl_at_size,
     compare_at_equal_size,
-    envelope,
+    pareto_front,
 )
 
 PASSAGES = np.repeat(np.arange(12), 5)
@@ -23,7 +23,7 @@ divergences = st.floats(1e-6, 10)
 files = st.lists(st.tuples(sizes, divergences), min_size=1, max_size=12)
 
 
-def file(kind: Kind, name: str, file_bytes: int, kl: float | np.ndarray) -> MeasuredFile:
+def file(kind: FileKind, name: str, file_bytes: int, kl: float | np.ndarray) -> MeasuredFile:
     """A file that was measured at 60 positions."""
     values = np.broadcast_to(kl, PASSAGES.shape).astype(float)
     differences = np.array([PositionDivergence(value, 1, 2, 2) for value in values])
@@ -38,7 +38,7 @@ def beside(planned: MeasuredFile, *stock: MeasuredFile, kind: str = "uniform"):
 
 @given(files)
 def test_the_envelope_is_the_files_that_no_other_one_beats(given_: list[tuple[int, float]]) -> None:
-    kept = envelope(given_)
+    kept = pareto_front(given_)
     unbeaten = {
         (size, kl)
         for size, kl in given_
@@ -52,11 +52,11 @@ def test_the_envelope_is_the_files_that_no_other_one_beats(given_: list[tuple[in
 def test_the_curve_goes_through_the_best_files_and_never_up(
     given_: list[tuple[int, float]], one: int, other: int
 ) -> None:
-    for size, kl in envelope(given_):
-        assert at_size(size, given_) == pytest.approx(kl)
+    for size, kl in pareto_front(given_):
+        assert kl_at_size(size, given_) == pytest.approx(kl)
     for size, kl in given_:
-        assert at_size(size, given_) <= kl * (1 + 1e-9)
-    low, high = (at_size(size, given_) for size in sorted((one, other)))
+        assert kl_at_size(size, given_) <= kl * (1 + 1e-9)
+    low, high = (kl_at_size(size, given_) for size in sorted((one, other)))
     if low is None:
         assert min(one, other) < min(size for size, _ in given_)
     else:
@@ -65,11 +65,11 @@ def test_the_curve_goes_through_the_best_files_and_never_up(
 
 
 def test_between_two_files_the_logarithm_is_straight() -> None:
-    assert at_size(150, [(100, 1.0), (200, 0.01)]) == pytest.approx(0.1)
-    assert at_size(150, [(100, 1.0), (120, 2.0), (200, 0.01)]) == pytest.approx(0.1)  # one is beaten
-    assert at_size(900, [(100, 1.0), (200, 0.01)]) == pytest.approx(0.01)
-    assert at_size(99, [(100, 1.0), (200, 0.01)]) is None
-    assert at_size(99, []) is None
+    assert kl_at_size(150, [(100, 1.0), (200, 0.01)]) == pytest.approx(0.1)
+    assert kl_at_size(150, [(100, 1.0), (120, 2.0), (200, 0.01)]) == pytest.approx(0.1)  # one is beaten
+    assert kl_at_size(900, [(100, 1.0), (200, 0.01)]) == pytest.approx(0.01)
+    assert kl_at_size(99, [(100, 1.0), (200, 0.01)]) is None
+    assert kl_at_size(99, []) is None
 
 
 @settings(max_examples=50, deadline=None)
@@ -79,7 +79,7 @@ def test_a_file_is_beside_the_best_that_is_no_larger_and_all_scale_alike(
 ) -> None:
     stock = [file("uniform", str(at), *of) for at, of in enumerate(given_)]
     found = beside(file("planned", "a", size, scale), *stock)
-    fitting = [kl for nbytes, kl in given_ if nbytes <= EQUAL * size]
+    fitting = [kl for nbytes, kl in given_ if nbytes <= SIZE_TOLERANCE * size]
     if not fitting:
         assert (found.best, found.best_bytes, found.ratio) == (None, None, None)
     else:

@@ -16,7 +16,7 @@ from thirteen.bench.speed.type_costs import (
     type_costs_table,
     write_costs,
 )
-from thirteen.bench.synthetic.random_model import matrix_weights, write_uniform_model
+from thirteen.bench.synthetic.random_model import count_matrix_weights, write_uniform_model
 from thirteen.convert.quantize.costs import PARTS, read_costs, host_target
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
@@ -88,8 +88,8 @@ def test_costs_come_out_of_the_times_that_they_make():
         (Q4_K, Q8_0),
         np.array([0.25, 1.0, 0.5]),
     )  # a prefill token costs a quarter, one of several half
-    base = matrix_weights(sizes.hollow)
-    weights = [matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]
+    base = count_matrix_weights(sizes.hollow)
+    weights = [count_matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]
     costs = {Q4_K: (0.03, 0.04), Q8_0: (0.06, 0.05)}
     models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
     drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
@@ -120,7 +120,7 @@ def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, nam
     header = read_header(tmp_path / "model.gguf")
     matrices = [tensor for tensor in header.tensors.values() if len(tensor.shape) == 2]
     assert {tensor.type for tensor in matrices} == {type_}
-    assert sum(np.prod(tensor.shape) for tensor in matrices) == matrix_weights(TINY.all_layers)
+    assert sum(np.prod(tensor.shape) for tensor in matrices) == count_matrix_weights(TINY.all_layers)
     with Engine(tmp_path / "model.gguf", context=8, slots=1, threads=1, batch=8) as engine:
         logits = engine.logits((1, 2, 3))
     assert np.isfinite(logits).all() and logits.std() > 0
@@ -128,7 +128,7 @@ def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, nam
 
 def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
     sizes = CostModelShape()
-    hollow, layers, output = map(matrix_weights, (sizes.hollow, sizes.all_layers, sizes.all_output))
+    hollow, layers, output = map(count_matrix_weights, (sizes.hollow, sizes.all_layers, sizes.all_output))
     assert layers - hollow > 150e6 and output - hollow > 130e6
     assert hollow < 0.03 * min(layers, output)
 

@@ -9,7 +9,7 @@ import pytest
 from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
 from thirteen.bench.speed import latency
 from thirteen.bench.synthetic import random_model
-from thirteen.bench.synthetic.shapes import _plans, temporary_shape_models, write_shape
+from thirteen.bench.synthetic.shapes import _plans, temporary_shape_models, write_shape_model
 from thirteen.convert.source.architecture import Llama3Scaling, from_config, rope_factors
 from thirteen.errors import DownloadError, ModelFileError, OutputError
 from thirteen.files.gguf_header import read_header
@@ -22,7 +22,7 @@ BASE = "smollm2-135m"
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("shape") / "small.gguf"
-    write_shape(BASE, "Q4_0/Q8_0", path)
+    write_shape_model(BASE, "Q4_0/Q8_0", path)
     return path
 
 
@@ -56,17 +56,17 @@ def test_a_shape_can_be_run_and_measured(small):
 
 def test_types_can_be_those_of_a_plan_or_of_a_file(small, tmp_path):
     wanted = types(small) | {"blk.3.ffn_up.weight": "Q5_0"}
-    write_shape(BASE, str(plan_file(tmp_path, wanted)), tmp_path / "planned.gguf")
+    write_shape_model(BASE, str(plan_file(tmp_path, wanted)), tmp_path / "planned.gguf")
     assert types(tmp_path / "planned.gguf") == wanted
-    write_shape(BASE, str(tmp_path / "planned.gguf"), tmp_path / "like.gguf")
+    write_shape_model(BASE, str(tmp_path / "planned.gguf"), tmp_path / "like.gguf")
     assert types(tmp_path / "like.gguf") == wanted
     assert (tmp_path / "like.gguf").read_bytes() == (tmp_path / "planned.gguf").read_bytes()
 
 
 def test_types_can_be_those_of_one_of_llama_cpps_mixes(tmp_path):
     """Of the mix, the quantizer itself makes the same: of the same shape in another type."""
-    write_shape(BASE, "q4_k_m", tmp_path / "mix.gguf")
-    write_shape(BASE, "F16", tmp_path / "f16.gguf")
+    write_shape_model(BASE, "q4_k_m", tmp_path / "mix.gguf")
+    write_shape_model(BASE, "F16", tmp_path / "f16.gguf")
     quantize_stock(tmp_path / "f16.gguf", tmp_path / "stock.gguf", StockFormat("mix", "Q4_K_M"), threads=1)
     assert types(tmp_path / "mix.gguf") == types(tmp_path / "stock.gguf")
     assert len(set(types(tmp_path / "mix.gguf").values())) > 2
@@ -117,7 +117,7 @@ def test_a_stretched_base_has_its_rotary_factors(tmp_path):
 def refused(tmp_path, error, said, types_, name=BASE):
     target = tmp_path / "no.gguf"
     with pytest.raises(error, match=said) as raised:
-        write_shape(name, types_, target)
+        write_shape_model(name, types_, target)
     assert not target.exists() and "\n" not in str(raised.value)
 
 
@@ -142,4 +142,4 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(small, tmp_path, tiny):
         (tmp_path / "odd.json").write_text(text)
         refused(tmp_path, OutputError, "neither a GGUF nor a plan", str(tmp_path / "odd.json"))
     with pytest.raises(OutputError, match="is read here"):
-        write_shape(BASE, str(small), small)
+        write_shape_model(BASE, str(small), small)

@@ -1,4 +1,4 @@
-"""What an adapter asks for is honoured or refused by name, never passed over."""
+"""Every setting and tensor of an adapter is applied or refused by name, never ignored."""
 
 import json
 import shutil
@@ -34,7 +34,7 @@ GOOD = {
 }
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 UP = "base_model.model.model.layers.1.mlp.up_proj"
-INTRICATE = (
+COMPLEX_PATTERNS = (
     "(a+)+b",
     "(.*)*",
     ".*.*.*.*.*y",
@@ -48,7 +48,7 @@ INTRICATE = (
 
 @pytest.fixture(scope="module")
 def good(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Adapters of the tied Llama as PEFT saves them, by the names in GOOD."""
+    """Adapters of the tied Llama as PEFT saves them, keyed like GOOD."""
     return cache(lambda name: train(base("llama"), GOOD[name], tmp_path_factory.mktemp("adapters") / name))
 
 
@@ -104,10 +104,10 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "prompts": ("prompt", config(), "PROMPT_TUNING"),
     "an unknown kind": ("lora", config(peft_type="MEGALORA"), "MEGALORA"),
     "no kind": ("lora", config(peft_type=None), "peft_type"),
-    "a kind that is no text": ("lora", config(peft_type=["LORA"]), "peft_type"),
+    "a kind that is not text": ("lora", config(peft_type=["LORA"]), "peft_type"),
     "a rank that disagrees": ("lora", config(r=8), "rank 4"),
     "a pattern's rank that disagrees": ("lora", config(rank_pattern={"q_proj": 2}), "rank 4"),
-    "an alpha that is no number": ("lora", config(lora_alpha="8"), "lora_alpha"),
+    "an alpha that is not a number": ("lora", config(lora_alpha="8"), "lora_alpha"),
     "an alpha that is not finite": ("lora", config(lora_alpha=float("inf")), "lora_alpha"),
     "an alpha that overflows": ("lora", config(lora_alpha=1e39), "lora_alpha"),
     "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
@@ -122,7 +122,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a leftover tensor": ("lora", put(f"{Q}.lora_C.weight", [[1.0]]), "lora_C"),
     "a leftover bias": ("lora", put(f"{Q}.base_layer.bias", [1.0]), "bias"),
     "a leftover magnitude": ("lora", put(f"{Q}.lora_magnitude_vector", [1.0]), "lora_magnitude_vector"),
-    "a tensor that stands twice": ("lora", put(f"{Q}.lora_A", np.ones((4, 64))), "twice"),
+    "a tensor that occurs twice": ("lora", put(f"{Q}.lora_A", np.ones((4, 64))), "twice"),
     "a tensor without dimensions": ("lora", put(f"{Q}.lora_A.weight", 1.0), "q_proj"),
     "a tensor of many dimensions": ("lora", put(f"{Q}.lora_A.weight", np.ones([1] * 9)), "lora_A"),
     "an empty factor": ("lora", put(f"{Q}.lora_A.weight", np.ones((0, 64))), "(0, 64)"),
@@ -144,7 +144,7 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "a magnitude that is a matrix": ("dora", put(f"{Q}.lora_magnitude_vector", np.ones((1, 96))), "(1, 96)"),
     "a missing vector": ("tiny", drop("base_model.tinylora_v.1"), "1 trained vectors for 2"),
     "a vector too many": ("tiny", put("base_model.tinylora_v.2", np.ones(5)), "3 trained vectors for 2"),
-    "a vector that stands twice": ("tiny", put("base_model.tinylora_v.01", np.ones(5)), "tinylora_v.01"),
+    "a vector that occurs twice": ("tiny", put("base_model.tinylora_v.01", np.ones(5)), "tinylora_v.01"),
     "a vector of another length": ("tiny", put("base_model.tinylora_v.1", np.ones(6)), "(6,)"),
     "a vector that is a matrix": ("tiny", put("base_model.tinylora_v.1", np.ones((5, 1))), "(5, 1)"),
     "a u that disagrees": ("tiny", config(u=6), "6"),
@@ -168,11 +168,11 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "LoHa's factor that is not a number": ("loha", spoiled(f"{Q}.hada_w1_a", np.nan), "NaN"),
     "LoHa's factor of another shape": ("loha", put(f"{Q}.hada_w1_a", np.ones((5, 2))), "hada_w1_a"),
     "LoHa, nothing trained": ("loha", scaled(0, "hada_w2_a"), "changes nothing"),
-} | {f"the pattern {p}": ("lora", config(rank_pattern={p: 4}), p) for p in INTRICATE}
+} | {f"the pattern {p}": ("lora", config(rank_pattern={p: 4}), p) for p in COMPLEX_PATTERNS}
 
 
-def as_initialised(base: Path) -> Change:
-    """DoRA before its first step: no delta, and the base's own norms as magnitudes."""
+def as_initialized(base: Path) -> Change:
+    """DoRA before its first step: no delta, and the norms of the base as magnitudes."""
 
     def reset(_: Config, tensors: Tensors) -> None:
         checkpoint = open_checkpoint(base)
@@ -187,15 +187,15 @@ def as_initialised(base: Path) -> Change:
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_honoured_is_named(
+def test_an_unsupported_adapter_is_refused_by_name(
     case: str, base: Base, good: Callable[[str], Path], tmp_path: Path
 ) -> None:
     kind, how, named = REFUSED[case]
     if case == "nothing trained, with magnitudes":
-        how = as_initialised(base("llama"))
+        how = as_initialized(base("llama"))
     folder = change(good(kind), tmp_path / "adapter", how)
     with pytest.raises(AdapterError) as failure:
-        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+        convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     assert named in str(failure.value)
     assert str(tmp_path) in str(failure.value) or "adapter" in str(failure.value)
     assert "\n" not in str(failure.value)
@@ -203,15 +203,15 @@ def test_what_cannot_be_honoured_is_named(
 
 
 @pytest.mark.parametrize("kind", ["lora", "dora", "tiny", "loha"])
-def test_the_unchanged_adapters_are_accepted(
+def test_unchanged_adapters_are_accepted(
     kind: str, base: Base, good: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = change(good(kind), tmp_path / "adapter", config())
-    convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     assert (tmp_path / "model.gguf").exists()
 
 
-def test_an_intricate_pattern_does_not_hang_and_a_usual_one_is_followed(
+def test_a_complex_pattern_does_not_hang_and_a_usual_one_is_applied(
     good: Callable[[str], Path], tmp_path: Path
 ) -> None:
     usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
@@ -219,36 +219,36 @@ def test_an_intricate_pattern_does_not_hang_and_a_usual_one_is_followed(
     assert adapter.rank == 4
 
 
-def test_one_delta_of_zero_among_others_is_a_warning(
-    base: Base, good: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_some_zero_deltas_are_a_warning(base: Base, good: Callable[[str], Path], tmp_path: Path) -> None:
     folder = change(good("lora"), tmp_path / "adapter", scaled(0, f"{UP}.lora_B"))
-    report = convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder, threads=1)
+    report = convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     assert report.warnings == ["1 of 4 deltas are zero"]
 
 
-def test_a_tied_base_refuses_an_output_delta_that_peft_would_merge(base: Base, tmp_path: Path) -> None:
+def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
+    base: Base, tmp_path: Path
+) -> None:
     """PEFT writes it into the shared tensor, which changes the embedding too."""
     folder = train(base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter")
     with pytest.raises(AdapterError, match="ties"):
-        convert(base("llama"), tmp_path / "model.gguf", type_="F32", adapter=folder)
+        convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
 
 
-def test_a_copy_of_the_base_that_differs_is_refused(base: Base, tmp_path: Path) -> None:
-    """PEFT saves the base's output with a delta of it: another base's must not pass for this one's."""
+def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path) -> None:
+    """PEFT saves the base's output matrix with its delta; it must be that of this base."""
     trained = train(base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained")
     key = "base_model.model.lm_head.base_layer.weight"
-    convert(base("llama untied"), tmp_path / "model.gguf", type_="F32", adapter=trained)
+    convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=trained)
     folder = change(trained, tmp_path / "adapter", scaled(1.01, key))
     with pytest.raises(AdapterError, match="copy of 'lm_head"):
-        convert(base("llama untied"), tmp_path / "model.gguf", type_="F32", adapter=folder)
+        convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
 
 
 @pytest.mark.parametrize(
     ("missing", "named"),
     [("adapter_config.json", "adapter_config.json is missing"), ("adapter_model.safetensors", "pickle")],
 )
-def test_a_folder_without_its_parts_is_refused(
+def test_an_incomplete_folder_is_refused(
     missing: str, named: str, base: Base, good: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = change(good("lora"), tmp_path / "adapter", config())
@@ -257,25 +257,31 @@ def test_a_folder_without_its_parts_is_refused(
         convert(base("llama"), tmp_path / "model.gguf", adapter=folder)
 
 
-def test_an_adapter_tells_what_it_is(good: Callable[[str], Path], base: Base) -> None:
+def test_a_loaded_adapter_describes_itself(good: Callable[[str], Path], base: Base) -> None:
     tiny, lora = load_adapter(good("tiny"), "mine"), load_adapter(good("lora"))
-    assert (tiny.id, tiny.kind, tiny.rank, tiny.trained, len(tiny.deltas)) == ("mine", "tinylora", 2, 10, 4)
+    assert (tiny.id, tiny.kind, tiny.rank, tiny.trained_parameters, len(tiny.deltas)) == (
+        "mine",
+        "tinylora",
+        2,
+        10,
+        4,
+    )
     assert (lora.id, lora.kind, lora.rank, lora.trained_on) == ("lora", "lora", 4, str(base("llama")))
-    assert lora.trained == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
+    assert lora.trained_parameters == 2 * (4 * 64 + 96 * 4) + 2 * (4 * 64 + 96 * 4)
 
 
-def test_a_changed_scale_changes_the_hash(good: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_changed_alpha_changes_the_hash(good: Callable[[str], Path], tmp_path: Path) -> None:
     other = change(good("lora"), tmp_path / "adapter", config(lora_alpha=9))
     assert load_adapter(other).sha256 != load_adapter(good("lora")).sha256
 
 
-def test_the_norm_is_that_of_the_product() -> None:
+def test_the_norm_is_the_frobenius_norm_of_the_product() -> None:
     random = np.random.default_rng(1)
     b, a = random.normal(size=(30, 3)).astype(np.float32), random.normal(size=(3, 20)).astype(np.float32)
     assert Delta(b, a).norm == pytest.approx(np.linalg.norm(b.astype(float) @ a), rel=1e-12)
 
 
-def test_rows_merged_in_parts_are_the_rows_merged_at_once() -> None:
+def test_merging_in_parts_equals_merging_at_once() -> None:
     random = np.random.default_rng(1)
     b, a, rows = (random.normal(size=shape).astype(np.float32) for shape in ((30, 3), (3, 20), (30, 20)))
     delta = Delta(b, a, np.linspace(1, 2, 30, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""Random numbers drawn without PyTorch are the ones that PyTorch draws."""
+"""Normal numbers drawn with NumPy match PyTorch's."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,14 @@ import torch
 from thirteen.convert.adapter.torch_random import torch_normal
 
 
-# Below 16 numbers PyTorch draws one by one; above, by blocks of 16, the last of which may overlap another.
+# PyTorch draws fewer than 16 numbers one by one, and more in blocks of 16, the last of which may overlap.
 @pytest.mark.parametrize(
     "shape", [(1,), (3, 1, 1), (15,), (16,), (17,), (31,), (33,), (13, 2, 2), (64, 2, 2), (10007,)]
 )
 @pytest.mark.parametrize("seed", [0, 42, 2**32 - 1, 2**32 + 7, 2**63 - 1])
-def test_the_numbers_are_pytorchs(seed: int, shape: tuple[int, ...]) -> None:
-    made = torch_normal(seed, 0.5**0.5, shape)
-    wanted = torch.normal(0.0, 0.5**0.5, shape, generator=torch.Generator().manual_seed(seed)).numpy()
-    assert made.dtype == np.float32
-    np.testing.assert_allclose(made, wanted, rtol=0, atol=5e-7)
-    assert np.linalg.norm(made - wanted) < 1e-7 * np.linalg.norm(wanted)
+def test_the_numbers_match_pytorch(seed: int, shape: tuple[int, ...]) -> None:
+    drawn = torch_normal(seed, 0.5**0.5, shape)
+    expected = torch.normal(0.0, 0.5**0.5, shape, generator=torch.Generator().manual_seed(seed)).numpy()
+    assert drawn.dtype == np.float32
+    np.testing.assert_allclose(drawn, expected, rtol=0, atol=5e-7)
+    assert np.linalg.norm(drawn - expected) < 1e-7 * np.linalg.norm(expected)

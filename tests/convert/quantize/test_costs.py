@@ -7,7 +7,7 @@ from dataclasses import replace
 import llama_cpp
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from thirteen.convert.quantize.costs import TARGETS, costs_for, read_costs, host_target
+from thirteen.convert.quantize.costs import TARGETS, costs_for, host_target, read_costs
 from thirteen.errors import OutputError
 
 GOOD = {

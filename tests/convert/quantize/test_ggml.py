@@ -9,7 +9,7 @@ import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.tensors import TYPES
+from thirteen.convert.tensors import GGML_TYPES
 from thirteen.errors import CheckpointError, OutputError
 
 NEED_IMPORTANCE = ("IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
@@ -41,9 +41,9 @@ def quantized_at_once(rows: np.ndarray, type_: Type) -> bytes:
     return out.raw
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+@pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
 def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name: str) -> None:
-    rows, type_ = weights(), TYPES[name]
+    rows, type_ = weights(), GGML_TYPES[name]
     made = b"".join(quantize_rows(rows[i : i + 7], type_, "w") for i in range(0, len(rows), 7))
     assert made == quantized_at_once(rows, type_)
     back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
@@ -53,31 +53,31 @@ def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name:
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
 def test_a_type_that_needs_an_importance_matrix_is_refused_without(name: str) -> None:
     with pytest.raises(OutputError, match=rf"w: {name} needs an importance matrix"):
-        quantize_rows(weights(), TYPES[name], "w")
+        quantize_rows(weights(), GGML_TYPES[name], "w")
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+@pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_a_value_that_is_not_finite_is_refused(name: str, value: float) -> None:
     rows = weights(2)
     rows[1, 300] = value
     with pytest.raises(CheckpointError, match="w: holds a value that is not finite"):
-        quantize_rows(rows, TYPES[name], "w")
+        quantize_rows(rows, GGML_TYPES[name], "w")
 
 
-@pytest.mark.parametrize("name", [name for name in TYPES if name not in NEED_IMPORTANCE])
+@pytest.mark.parametrize("name", [name for name in GGML_TYPES if name not in NEED_IMPORTANCE])
 def test_values_out_of_range_are_refused_and_others_stay_finite(name: str) -> None:
     """Most types scale their blocks by a float16, which overflows to infinity silently."""
     for value in (6e4, 1e30):
         rows = weights(2)
         rows[1, 300] = value
         try:
-            made = quantize_rows(rows, TYPES[name], "w")
+            made = quantize_rows(rows, GGML_TYPES[name], "w")
         except CheckpointError as failure:
             assert value == 1e30
             assert "more than" in str(failure)
         else:
-            back = dequantize(np.frombuffer(made, np.uint8).reshape(2, -1), TYPES[name])
+            back = dequantize(np.frombuffer(made, np.uint8).reshape(2, -1), GGML_TYPES[name])
             assert np.isfinite(back).all()
 
 

@@ -40,7 +40,7 @@ def tensors_of(path: Path) -> Arrays:
 
 
 def write(path: Path, arrays: dict[str, Any], keys: dict[str, Any] | None = None) -> Path:
-    """Write a file with the gguf package: the usual keys, updated by `keys` (None drops one), and any arrays."""
+    """Write a file with the gguf package: the usual keys updated by `keys` (None drops one), and `arrays`."""
     usual = {
         "general.type": ("imatrix", Kind.STRING, None),
         "imatrix.datasets": (["a.txt"], Kind.ARRAY, Kind.STRING),
@@ -164,9 +164,9 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "an adapter": (changed(general__type=("adapter", Kind.STRING, None)), "general.type is 'adapter'"),
     "a type that is a number": (changed(general__type=(7, Kind.UINT32, None)), "general.type is 7"),
-    "no data": (lambda path: write(path, {"other": ONE}), "holds no tensor '.in_sum2'"),
-    "sums without a count": (changed({f"{Q}.counts": None}), f"{Q!r} has not both '.in_sum2' and '.counts'"),
-    "a count without sums": (changed({f"{Q}.in_sum2": None}), f"{Q!r} has not both"),
+    "no data": (lambda path: write(path, {"other": ONE}), "no tensor ends in '.in_sum2'"),
+    "sums without a count": (changed({f"{Q}.counts": None}), f"{Q!r} needs both '.in_sum2' and '.counts'"),
+    "a count without sums": (changed({f"{Q}.in_sum2": None}), f"{Q!r} needs both"),
     "a negative sum": (
         changed({f"{Q}.in_sum2": np.array([1, -2, 3], np.float32)}),
         f"tensor '{Q}.in_sum2' holds -2.0",

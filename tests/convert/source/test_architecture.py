@@ -1,19 +1,25 @@
 """Names, shapes, order and rotary factors are transformers' on one side and llama.cpp's on the other."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
 from thirteen.errors import CheckpointError
+from thirteen.files.gguf_header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from ... import checkpoints as made
 from ..peft_adapters import _permuted as as_llama_cpp
+
+U32, F32, TEXT = GGUFValueType.UINT32, GGUFValueType.FLOAT32, GGUFValueType.STRING
+ARRAY = GGUFValueType.ARRAY
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama, tied": made.llama,
@@ -50,6 +56,17 @@ LLAMA_1B = {
 
 def read(config: dict[str, Any]) -> arch.Architecture:
     return arch.from_config(config, "config.json")
+
+
+def header(architecture: arch.Architecture, changes: dict[str, Field | None] | None = None) -> Header:
+    """The header of a GGUF without tensors; a field that is None is left out."""
+    fields: dict[str, Field | None] = {
+        "general.architecture": Field("llama", TEXT),
+        "tokenizer.ggml.tokens": Field(["x"] * architecture.vocab, ARRAY, TEXT),
+        **arch.metadata_fields(architecture),
+        **(changes or {}),
+    }
+    return Header(Path("a.gguf"), 3, {k: field for k, field in fields.items() if field}, {}, 0)
 
 
 def from_transformers(config: PretrainedConfig) -> tuple[arch.Architecture, Any]:
@@ -145,9 +162,7 @@ def test_absent_values_take_transformers_defaults() -> None:
 @pytest.mark.parametrize("config", [LLAMA_1B | {"rope_scaling": None}, LLAMA_1B | {"head_dim": 128}])
 def test_what_a_gguf_says_of_a_model_is_read_back(config: dict[str, Any]) -> None:
     architecture = read(config)
-    metadata = {key: field.value for key, field in arch.metadata_fields(architecture).items()}
-    metadata |= {"general.architecture": "llama", "tokenizer.ggml.tokens": ["x"] * architecture.vocab}
-    again = arch.from_metadata(metadata, tied=True, stretched=False, where="a.gguf")
+    again = arch.from_header(header(architecture))
     assert again == arch.Architecture(**(vars(architecture) | {"scaling": None}))
 
 
@@ -174,7 +189,7 @@ def rope(**changes: Any) -> dict[str, Any]:
         ({"num_hidden_layers": 10**9}, "num_hidden_layers"),
         ({"hidden_size": "2048"}, "hidden_size"),
         ({"hidden_size": 16, "head_dim": None}, "head_dim"),
-        ({"head_dim": 63}, "odd"),
+        ({"head_dim": 63}, "even"),
         ({"num_key_value_heads": 5}, "32 heads"),
         ({"rms_norm_eps": 0}, "rms_norm_eps"),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps"),
@@ -202,21 +217,28 @@ def test_a_config_that_cannot_be_honoured_is_named(changes: dict[str, Any], name
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"general.architecture": "mamba"}, "mamba"),
-        ({"general.architecture": ["llama"]}, "supported"),
-        ({"llama.rope.scaling.type": "yarn"}, "yarn"),
-        ({"llama.rope.scaling.factor": 4.0}, "rope.scaling.factor"),  # llama.cpp takes it without a type, too
-        ({"llama.rope.scale_linear": 4.0}, "rope.scale_linear"),
-        ({"llama.rope.dimension_count": 32}, "rope.dimension_count"),
-        ({"llama.attention.head_count": [4, 4]}, "attention.head_count"),
+        ({"general.architecture": Field("mamba", TEXT)}, "mamba"),
+        ({"general.architecture": Field(["llama"], ARRAY, TEXT)}, "supported"),
+        ({"llama.rope.scaling.type": Field("yarn", TEXT)}, "yarn"),
+        # llama.cpp takes a factor without a type, too
+        ({"llama.rope.scaling.factor": Field(4.0, F32)}, "rope.scaling.factor"),
+        ({"llama.rope.scale_linear": Field(4.0, F32)}, "rope.scale_linear"),
+        ({"llama.rope.dimension_count": Field(32, U32)}, "rope.dimension_count"),
+        ({"llama.attention.value_length": Field(32, U32)}, "attention.value_length"),
+        ({"llama.attention.head_count": Field([4, 4], ARRAY, U32)}, "attention.head_count"),
+        ({"llama.attention.head_count_kv": Field(5, U32)}, "32 heads"),
+        ({"llama.attention.key_length": Field(63, U32)}, "even"),
         ({"llama.block_count": None}, "block_count"),
-        ({"llama.rope.freq_base": float("inf")}, "rope.freq_base"),
+        ({"llama.block_count": Field(513, U32)}, "block_count"),
+        ({"llama.block_count": Field(16, GGUFValueType.INT32)}, "block_count"),
+        ({"llama.context_length": Field(0, U32)}, "context_length"),
+        ({"tokenizer.ggml.tokens": Field([1], ARRAY, U32)}, "tokenizer.ggml.tokens"),
+        ({"llama.rope.freq_base": Field(float("inf"), F32)}, "rope.freq_base"),
     ],
 )
-def test_metadata_that_cannot_be_honoured_is_named(changes: dict[str, Any], named: str) -> None:
-    metadata: dict[str, Any] = {k: f.value for k, f in arch.metadata_fields(read(LLAMA_1B)).items()}
-    metadata |= {"general.architecture": "llama", "tokenizer.ggml.tokens": ["x"] * 128256}
-    arch.from_metadata(metadata, tied=True, stretched=False, where="a.gguf")
+def test_metadata_that_cannot_be_honoured_is_named(changes: dict[str, Field | None], named: str) -> None:
+    arch.from_header(header(read(LLAMA_1B)))
     with pytest.raises(CheckpointError) as failure:
-        arch.from_metadata(metadata | changes, tied=True, stretched=False, where="a.gguf")
+        arch.from_header(header(read(LLAMA_1B), changes))
     assert named in str(failure.value)
+    assert str(failure.value).startswith("a.gguf: ")

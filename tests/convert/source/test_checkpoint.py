@@ -47,7 +47,7 @@ def test_rows_are_those_that_safetensors_reads(name: str, base: Base) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_gguf_gives_the_rows_of_the_folder_it_came_from(name: str, base: Base, tmp_path: Path) -> None:
-    convert(base(name), tmp_path / "base.gguf", type_="F32", threads=1)
+    convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
     assert file.specs == folder.specs
     eps = float(np.float32(folder.architecture.rms_eps))  # a GGUF holds it in 32 bits
@@ -62,7 +62,7 @@ def test_a_gguf_gives_the_rows_of_the_folder_it_came_from(name: str, base: Base,
 
 @pytest.mark.parametrize(("type_", "near"), [("BF16", 4e-3), ("F16", 4e-4), ("Q8_0", 7e-3), ("Q4_0", 0.1)])
 def test_a_quantized_gguf_is_dequantized(type_: str, near: float, base: Base, tmp_path: Path) -> None:
-    convert(base("llama"), tmp_path / "base.gguf", type_=type_, threads=1)
+    convert(base("llama"), tmp_path / "base.gguf", quantization=type_, threads=1)
     file, wanted = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
     for tensor, array in wanted.items():
         rows = file.rows(tensor, 0, len(array))
@@ -71,7 +71,7 @@ def test_a_quantized_gguf_is_dequantized(type_: str, near: float, base: Base, tm
 
 
 def test_rope_factors_stay_with_the_gguf(base: Base, tmp_path: Path) -> None:
-    convert(base("llama long"), tmp_path / "base.gguf", type_="F32", threads=1)
+    convert(base("llama long"), tmp_path / "base.gguf", quantization="F32", threads=1)
     folder, file = open_checkpoint(base("llama long")), open_checkpoint(tmp_path / "base.gguf")
     assert folder.rope_factors is not None
     assert file.rope_factors is not None

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from gguf import TokenType
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.engine.chat_template import ChatTemplate, PromptEncoder
+from thirteen.runtime.engine.chat_template import ChatTemplate
+from thirteen.runtime.engine.prompt_encoder import PromptEncoder
 from thirteen.runtime.llama.model import Model
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -98,7 +99,7 @@ def make_pair(name: str, folder: Path) -> Pair:
     family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
     checkpoints.save_model(folder, family(**SHAPE, **published.config))
     tokenizer = published.save(folder)
-    convert(folder, folder / "model.gguf", type_="F32", threads=1)
+    convert(folder, folder / "model.gguf", quantization="F32", threads=1)
     return Pair(name, folder, tokenizer, Model(folder / "model.gguf"))
 
 
@@ -176,7 +177,7 @@ LLAMA_CPP_ENDS = {
 
 def test_the_tokens_that_the_checkpoint_names_end_an_answer(pair: Pair) -> None:
     tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
-    ends = {text for token, text in enumerate(tokens) if pair.model.ends(token)}
+    ends = {text for token, text in enumerate(tokens) if pair.model.is_eog(token)}
     assert ENDS[pair.name] <= ends <= ENDS[pair.name] | LLAMA_CPP_ENDS[pair.name]
 
 
@@ -239,7 +240,7 @@ def test_special_and_added_tokens_have_types_of_their_own(pair: Pair) -> None:
 def test_a_text_comes_back_from_its_tokens_as_the_source_tokenizer_decodes_it(pair: Pair) -> None:
     for text in tokenizer_texts.lines(200, seed=7):
         ids = pair.ids(text, special=False)
-        assert b"".join(map(pair.model.piece, ids)).decode("utf-8", "replace") == pair.source.decode(ids)
+        assert b"".join(map(pair.model.token_to_piece, ids)).decode("utf-8", "replace") == pair.source.decode(ids)
 
 
 QUESTIONS = (
@@ -296,4 +297,4 @@ def test_questions_have_the_token_ids_of_transformers(chat: Chat, system: str | 
     before = [{"role": "system", "content": system}] if system else []
     for question in (*QUESTIONS, *tokenizer_texts.PROSE):
         expected = chat.expected([*before, {"role": "user", "content": question}], tokenize=True)
-        assert prompter.tokens(question, system) == tuple(expected)
+        assert prompter.encode_question(question, system) == tuple(expected)

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 from thirteen.convert.adapter.basis import BasisOrigin, make_basis
-from thirteen.convert.adapter.tinylora_folder import numbers_of
+from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
@@ -133,7 +133,7 @@ def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
 def test_the_numbers_are_over_the_basis_so_that_a_code_can_hold_them(trained, base):
     checkpoint = open_checkpoint(base("llama"))
     basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
-    assert numbers_of(trained.folder, basis).any()
+    assert read_tinylora_numbers(trained.folder, basis).any()
 
 
 TRAIN = ("--held-out", 4, "--threads", 1, "--max-tokens", 200, "--batch-rows", 4, "--share", 1, "--json")
@@ -351,7 +351,7 @@ def test_a_base_without_a_chat_template(tmp_path, base):
 def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
     """transformers' own reading of a GGUF forgets that each digit is a token."""
     folder = save_model(tmp_path / "base", llama(), rules="smollm")
-    convert(folder, tmp_path / "base.gguf", type_="F32")
+    convert(folder, tmp_path / "base.gguf", quantization="F32")
     (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
     rows = [*ROWS, TrainingRow("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
     examples = [encode_example(tokenizer, row) for row in rows]
@@ -360,7 +360,7 @@ def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
 
 
 def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, base):
-    convert(base("llama"), tmp_path / "base.gguf", type_="F32")
+    convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
     with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
         load_base_model(tmp_path / "base.gguf")
 

@@ -5,7 +5,7 @@ import pytest
 from thirteen.convert.adapter.basis import BasisOrigin, make_basis
 from thirteen.convert.adapter.candidate_lora import CandidateLora
 from thirteen.convert.adapter.export import export_adapter
-from thirteen.convert.adapter.tinylora_folder import write_folder
+from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, RequestError, ThirteenError
@@ -26,7 +26,7 @@ ROOM = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
 def model(request, base, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / f"{request.param}.gguf"
-    convert(base(request.param), path, type_="F32")
+    convert(base(request.param), path, quantization="F32")
     return path
 
 
@@ -43,7 +43,7 @@ def engine(model):
 
 def test_a_candidate_is_the_adapter_that_its_folder_exports(model, basis, tmp_path):
     """Rows of q and k in the other order would be another adapter, and a plausible one."""
-    write_folder(basis, V.astype(np.float32), tmp_path / "folder", "tiny")
+    write_tinylora_folder(basis, V.astype(np.float32), tmp_path / "folder", "tiny")
     export_adapter(tmp_path / "folder", model, tmp_path / "exported.gguf")
     with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         file.write(np.ones(13, np.float32))

@@ -1,4 +1,4 @@
-"""Results due in what models write, by tables and by sums made at random; the check of written equations."""
+"""Pending results and checked equations, from tables and from random sums."""
 
 import random
 import time
@@ -8,16 +8,16 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from thirteen.runtime.arithmetic.calculator import Step, pending_result, check_steps, is_verified
+from thirteen.runtime.arithmetic.calculator import Step, check_steps, is_verified, pending_result
 from thirteen.runtime.arithmetic.final_answer import format_number
 
-# What ends in a sum, and what is due there.
-DUE = [
+# Texts that end in a sum, and the pending result.
+PENDING = [
     ("12*13=", "156"),
     ("so 12 * 13 =", " 156"),
     ("so 12 * 13 = ", "156"),
     ("12 * 13=", "156"),
-    # precedence, and what stands left goes first
+    # precedence, and left to right
     ("2 + 3 * 4 =", " 14"),
     ("(2 + 3) * 4 =", " 20"),
     ("[(2 + 3) * 4 - 1] / 19 =", " 1"),
@@ -109,7 +109,7 @@ DUE = [
     ("*Total:* 20 - 5 =", " 15"),
     ("`3 * 4 =", " 12"),
     ("| apples | 3 * 4 =", " 12"),
-    # what stands before
+    # text before the sum
     ("2 + 3 = 5 + 4 =", " 9"),
     ("x = 3 * 4 =", " 12"),
     ("x = 3 * 4\n  =", " 12"),
@@ -137,8 +137,8 @@ DUE = [
     ("That is 3 * 4 = 12 apples and 5 * 2 =", " 10"),
 ]
 
-# What is not a sum, no more than a part of one, or may mean something else.
-NOT_DUE = [
+# Texts that end in no sum, in part of one, or in one that may mean something else.
+NOT_PENDING = [
     *("", "=", " =", "is", "this", "12 =", "12 is", "5 is", "3 + 4", "3 + 4 =  ", "3 + 4 =\n"),
     *(
         "3 + 4 ==",
@@ -209,7 +209,7 @@ NOT_DUE = [
     ),
     *("3rd + 4 =", "5 - 3rd + 2 =", "Step 1 - 3 + 4 =", "Day 1 - 5 * 3 =", "Weeks 1-2 =", "Part A - 3 + 4 ="),
     *("3:4 + 1 =", "12 : 3 * 2 =", "2-3 * 5 =", "2-3 + 2 ="),
-    # notation that is not read, or may be read in two ways
+    # notation that is not supported or ambiguous
     *("(3 + 4 =", "3 + 4) =", "((3 + 4) =", "[3 + 4) =", "5 * (3 + 2 =", "5 (3 + 2) =", "5 6 + 2 =", "5 + ="),
     *(
         "+ 5 + 3 =",
@@ -233,12 +233,12 @@ NOT_DUE = [
     ),
     *("12 *\n13 + 2 =", "12 \\times \\\\\n 13 + 2 =", "5 * 3\n- 4 + 2 =", "5 * 3\n+ 4 - 2 =", "10^-2 * 5 ="),
     *(r"\frac{3}{x} + 2 =", r"\frac34 + 2 =", r"\frac{3}{4 + 2 =", "80 000 + 16 000 ="),
-    # no result of few places
+    # results without a short decimal
     *("10 / 3 =", "1 / 10000000 =", "$1 / 3 =", "$1 / 8 =", "5 / 0 =", "5 / (3 - 3) =", "2^65 ="),
     *("1234567890123456789 + 1 =", "999999999999 * 999999999999 ="),
 ]
 
-# From GSM8K's training split, as the solutions have them: all but the refused stand before the very result.
+# From solutions in GSM8K's training split, which continue with the same result unless it is None here.
 GSM8K = [
     ("Natalia sold 48/2 =", " 24"),
     ("Betty's grandparents gave her 15 * 2 =", " 30"),
@@ -266,30 +266,30 @@ GSM8K = [
 ]
 
 
-@pytest.mark.parametrize(("text", "result"), DUE + GSM8K)
-def test_the_result_that_is_due(text, result):
+@pytest.mark.parametrize(("text", "result"), PENDING + GSM8K)
+def test_pending_result(text, result):
     assert pending_result(text) == result
 
 
-@pytest.mark.parametrize("text", NOT_DUE)
-def test_where_none_is_due(text):
+@pytest.mark.parametrize("text", NOT_PENDING)
+def test_no_result_is_pending(text):
     assert pending_result(text) is None
 
 
-@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in DUE + GSM8K if result])
-def test_a_long_text_before_changes_nothing(text, result):
+@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in PENDING + GSM8K if result])
+def test_long_text_before_the_sum_changes_nothing(text, result):
     assert pending_result("They had 4 apples; x - 5 = 7 + 1 or so.\n" * 30 + text) == result
 
 
 @pytest.mark.parametrize("length", range(280, 320))
-def test_a_sum_longer_than_what_is_looked_at_is_not_cut(length):
-    """Cut short, it would begin with some other number, or in the middle of one."""
+def test_sum_longer_than_the_window_has_no_result(length):
+    """Cut at the window, the sum would begin at another number or inside one."""
     text = "11" + " + 11" * (length // 5) + " " * (length % 5) + "="
     result = f"{11 * (length // 5 + 1)}"
     assert pending_result(text) in ((None,) if len(text) > 300 else (result, f" {result}"))
 
 
-# Sums made at random. `value` is None where something is divided by zero.
+# Random sums. `value` is None if the sum divides by zero.
 
 LOOSE, ADDED, MULTIPLIED, CLOSED = range(4)
 
@@ -299,12 +299,12 @@ class Sum:
     text: str
     value: Fraction | None
     level: int = CLOSED
-    bare: bool = False  # a number of digits alone
+    bare: bool = False  # whether it is a number without sign and symbol
 
 
 @dataclass
-class Writer:
-    """Writes sums in one way of writing, drawn at the start."""
+class SumWriter:
+    """Writes random sums in one notation, which is drawn at the start."""
 
     random: random.Random
     latex: bool = field(init=False)
@@ -351,7 +351,7 @@ class Writer:
         return self.joined(left, self.random.choice("+-**/"), right)
 
     def counted(self, depth, leaf):
-        """A sum of which each term counts the same."""
+        """A sum in which all terms have the same unit."""
         if not depth:
             return leaf()
         operator, first = self.random.choice("+-*/"), self.counted(self.random.randint(0, depth - 1), leaf)
@@ -398,7 +398,7 @@ class Writer:
         return Sum(first + self.signs[operator] + second, value, level)
 
     def sum(self):
-        """A sum, and whether its result is money."""
+        """A sum, and whether its result is an amount of money."""
         kind = self.random.choice(("plain", "plain", "money", "things", "share"))
         depth = self.random.randint(1, 4)
         if kind == "share":
@@ -407,8 +407,8 @@ class Writer:
             return self.plain(depth), False
         return self.counted(depth, self.amount if kind == "money" else self.things), kind == "money"
 
-    def written(self):
-        """A text that ends in a sum, and what is due there."""
+    def text_and_result(self):
+        """A text that ends in a sum, and the pending result."""
         made, money = next(made for made in iter(self.sum, None) if len(made[0].text) < 250)
         prose = (
             "",
@@ -439,7 +439,7 @@ def computed(left, operator, right):
 
 
 def result_of(made, money):
-    """What is to be written, found by trying how many places there are."""
+    """The expected result, found by trying numbers of decimal places."""
     for places in range(0, 3 if money else 7, 2 if money else 1):
         if made.value is not None and (made.value * 10**places).denominator == 1:
             digits = str(abs(made.value.numerator) * 10**places // made.value.denominator).zfill(places + 1)
@@ -453,31 +453,31 @@ def result_of(made, money):
     return None
 
 
-def test_ten_thousand_sums_come_out_right():
+def test_results_of_ten_thousand_random_sums():
     draw = random.Random(13)
-    written = [Writer(draw).written() for _ in range(10_000)]
-    assert [(text, pending_result(text)) for text, _ in written] == written
-    assert sum(result is not None for _, result in written) > 6_000
+    expected = [SumWriter(draw).text_and_result() for _ in range(10_000)]
+    assert [(text, pending_result(text)) for text, _ in expected] == expected
+    assert sum(result is not None for _, result in expected) > 6_000
 
 
 @given(st.randoms(use_true_random=False))
-def test_a_sum_comes_out_right_where_its_result_can_be_written(draw):
-    text, result = Writer(draw).written()
+def test_result_of_a_random_sum(draw):
+    text, result = SumWriter(draw).text_and_result()
     assert pending_result(text) == result
 
 
 @given(
     st.randoms(use_true_random=False), st.sampled_from(("", " apples", ".", "\n", " and 3 more", r"\)", "**"))
 )
-def test_a_result_that_was_due_is_a_step_that_holds(draw, after):
-    text, _ = Writer(draw).written()
+def test_pending_result_makes_a_correct_step(draw, after):
+    text, _ = SumWriter(draw).text_and_result()
     result = pending_result(text)
     if result is not None:
         assert check_steps(text + result + after)[-1].ok
 
 
-@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in DUE + GSM8K if result])
-def test_results_of_the_tables_are_steps_that_hold(text, result):
+@pytest.mark.parametrize(("text", "result"), [(text, result) for text, result in PENDING + GSM8K if result])
+def test_pending_results_of_the_tables_make_correct_steps(text, result):
     assert check_steps(text + result)[-1].ok
 
 
@@ -564,7 +564,7 @@ def test_no_text_raises(text):
     ),
 )
 def test_time_is_linear_in_hostile_text(piece):
-    """Backtracking over 100 kB would take minutes; the bound is wide, for busy machines."""
+    """Backtracking over 100 kB would take minutes. The limit is generous for busy machines."""
     text = piece * (100_000 // len(piece))
     start_s = time.process_time()
     for end in ("=", " 1 + 1 = ", "20% of 85 is"):
@@ -574,8 +574,8 @@ def test_time_is_linear_in_hostile_text(piece):
     assert time.process_time() - start_s < 10
 
 
-def test_a_text_that_ends_otherwise_costs_nothing():
-    """It is asked after every token, with all the text so far."""
+def test_text_without_a_pending_result_costs_little():
+    """pending_result() runs after every token on all text so far."""
     text = "12 * 13 = 156 and " * 50_000
     start_s = time.process_time()
     for _ in range(1_000):
@@ -583,7 +583,7 @@ def test_a_text_that_ends_otherwise_costs_nothing():
     assert time.process_time() - start_s < 1
 
 
-# Equations that a text holds: (what is left, claimed, computed, whether it holds).
+# Texts and their steps: (expression, claimed, computed, ok).
 STEPS = [
     ("So 12 * 13 = 156.", [("12 * 13", "156", "156", True)]),
     ("So 12 * 13 = 146 apples", [("12 * 13", "146", "156", False)]),
@@ -635,7 +635,7 @@ STEPS = [
         r"18 \text{ m} + 1 = 19, 2 \text{ pens} \times 3 = 6 \text{ pens}",
         [(r"2 \text{ pens} \times 3", "6", "6", True)],
     ),
-    # sides that are not understood
+    # sides that cannot be parsed
     ("x = 5 and 2x + 3 = 13", []),
     ("2 + 3 = 5x", []),
     ("2 + 3 = 5 * x", []),
@@ -650,7 +650,7 @@ STEPS = [
     ("8:30 - 8:00 = 30", []),
     ("2 + 3 =", []),
     ("", []),
-    # units of which nothing need be understood
+    # words after the right side that need not be a unit
     ("5 * 3 = 15 m", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 km/h", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 apples in 4 boxes (all of them)", [("5 * 3", "15", "15", True)]),
@@ -658,20 +658,20 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize(("text", "found"), STEPS)
-def test_the_equations_of_a_text(text, found):
-    assert check_steps(text) == tuple(Step(*step) for step in found)
+@pytest.mark.parametrize(("text", "steps"), STEPS)
+def test_steps_of_a_text(text, steps):
+    assert check_steps(text) == tuple(Step(*step) for step in steps)
 
 
-def test_a_right_side_is_not_cut():
-    """What lies beyond the cut would belong to it, and its equation be called wrong."""
+def test_right_side_is_not_cut_at_the_window():
+    """Cut at the window, the right side would lose terms and a correct equation would fail."""
     for length in range(1, 200):
-        found = check_steps(f"{length} + 1 = {'1' + ' + 1' * length}.")
-        assert all(step.ok for step in found)
+        steps = check_steps(f"{length} + 1 = {'1' + ' + 1' * length}.")
+        assert all(step.ok for step in steps)
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "verdict"),
+    ("text", "value", "verified"),
     [
         ("3 * 4 = 12. 12 + 5 = 17", "17", True),
         ("3 * 4 = 12. 12 + 5 = 17", "12", True),
@@ -683,13 +683,13 @@ def test_a_right_side_is_not_cut():
         ("It is 12", "12", False),
     ],
 )
-def test_an_answer_is_verified_by_its_steps(text, value, verdict):
-    assert is_verified(check_steps(text), value) is verdict
+def test_is_verified(text, value, verified):
+    assert is_verified(check_steps(text), value) is verified
 
 
 @settings(max_examples=50)
 @given(st.fractions(-(10**6), 10**6, max_denominator=10**6), st.integers(1, 5))
-def test_a_rounded_result_holds_and_its_neighbours_do_not(value, places):
+def test_only_the_rounded_result_is_correct(value, places):
     rounded = Fraction(round(value * 10**places), 10**places)
     for off in (-2, 0, 2):
         claimed = rounded + Fraction(off, 10**places)
@@ -704,6 +704,6 @@ def decimal(value, places):
     return f"{'-' * (value < 0)}{digits[:-places]}.{digits[-places:]}"
 
 
-def test_a_step_is_frozen():
+def test_step_is_frozen():
     with pytest.raises(AttributeError):
         check_steps("1 + 1 = 2")[0].ok = False

@@ -1,4 +1,4 @@
-"""The parser of final answers, on what models wrote, on rarer forms made by hand and on hostile text."""
+"""The parser of final answers, on model outputs, on hand-written rare forms and on hostile text."""
 
 import re
 import time
@@ -11,9 +11,9 @@ from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number, parse_number
 from thirteen.runtime.request import StopReason, Timings, Usage
 
-# Ends of real outputs, right and wrong ones, each under the answer that a person reads in it. The questions
-# are from GSM8K's training split and SVAMP; the prompts ask for steps, a box, ####, a final line, a short
-# calculation or nothing. Those that break off were out of tokens. Long lines lost their beginning.
+# Ends of real outputs, correct and wrong, each below the answer that a person reads in it. The questions are
+# from GSM8K's training split and SVAMP; the prompts ask for steps, a box, ####, a final line, a short
+# calculation or nothing. Truncated outputs ran out of tokens. Long lines are cut at the beginning.
 
 # SmolLM2-135M-Instruct, Q4_1
 SMOLLM2 = r"""
@@ -260,7 +260,7 @@ Thus, the total cost of the wedding is \(\boxed{35000}\).
 """
 
 
-def _labelled(table):
+def labelled(table):
     _, *pieces = re.split(r"^=> (.+)\n", table, flags=re.MULTILINE)
     return [(text, label) for label, text in zip(pieces[::2], pieces[1::2], strict=True)]
 
@@ -323,7 +323,7 @@ BY_HAND = [
     ("Ten (10)", "10"),
     ("It covers 25 m^2", "25"),
     ("It covers 25 m²", "25"),
-    # numbers that are none
+    # numbers that are no answer
     ("9 in all\nStep 3: done", "9"),
     ("9 in all, says Q2", "9"),
     ("9 in all.\n1. Read it\n2. Count it", "9"),
@@ -336,8 +336,8 @@ BY_HAND = [
 ]
 
 
-@pytest.mark.parametrize(("text", "label"), _labelled(SMOLLM2) + _labelled(QWEN) + BY_HAND)
-def test_the_answer_is_the_one_that_a_person_reads(text, label):
+@pytest.mark.parametrize(("text", "label"), labelled(SMOLLM2) + labelled(QWEN) + BY_HAND)
+def test_final_answer_is_what_a_person_reads(text, label):
     found = final_answer(text)
     assert (None if found is None else format_number(found)) == (
         None if label == "None" else _canonical(label)
@@ -348,9 +348,9 @@ def _canonical(label):
     return format_number(Fraction(label))
 
 
-@pytest.mark.xfail(strict=True, reason="the last number is a last resort, and here the wrong one")
-def test_a_rate_in_the_last_sentence_is_misread():
-    """SmolLM2 wrote this; nothing but its meaning tells the 1 from the 1000."""
+@pytest.mark.xfail(strict=True, reason="falling back to the last number is wrong here")
+def test_rate_in_the_last_sentence():
+    """SmolLM2 wrote this; only the meaning distinguishes the 1 from the 1000."""
     assert final_answer("So, there are 1 cell phone per 1000 people in Delaware.") == 1
 
 
@@ -375,7 +375,7 @@ def test_a_rate_in_the_last_sentence_is_misread():
         ("007", "7"),
     ],
 )
-def test_a_number_as_people_write_it(text, value):
+def test_parse_number(text, value):
     assert parse_number(text) == Fraction(value)
 
 
@@ -383,7 +383,7 @@ def test_a_number_as_people_write_it(text, value):
     "text",
     ["", "x", "Q2", "3, 4", "1,23", "5 + 3", "x = 5", "1/0", "1.2.3", "5 km 3 m", "1" * 5000, "1e301", "nan"],
 )
-def test_what_is_not_one_number(text):
+def test_text_that_is_not_one_number(text):
     assert parse_number(text) is None
 
 
@@ -391,17 +391,17 @@ def test_what_is_not_one_number(text):
     ("value", "text"),
     [("42", "42"), ("-7/2", "-3.5"), ("1/3", "1/3"), ("-2/7", "-2/7"), ("0", "0"), ("-1/1000", "-0.001")],
 )
-def test_equal_numbers_are_written_alike(value, text):
+def test_format_number(value, text):
     assert format_number(Fraction(value)) == text
 
 
-def test_a_decimal_of_more_than_a_hundred_places_is_written_as_a_fraction():
+def test_decimal_with_more_than_a_hundred_places_is_written_as_a_fraction():
     assert format_number(Fraction(1, 2**100)).startswith("0.000")
     assert format_number(Fraction(1, 2**101)) == f"1/{2**101}"
 
 
 @given(st.fractions())
-def test_a_written_number_reads_as_itself(value):
+def test_formatted_number_parses_to_itself(value):
     assert parse_number(format_number(value)) == value
 
 
@@ -409,8 +409,8 @@ def test_a_written_number_reads_as_itself(value):
     st.fractions(),
     st.sampled_from(["{}", "So \\boxed{{{}}}", "#### {}", "The answer is {}.", "**{}**", "it = {}"]),
 )
-def test_a_stated_number_is_found(value, way):
-    assert final_answer("Step 1: 3 + 4 = 7.\n" + way.format(format_number(value))) == value
+def test_stated_number_is_found(value, template):
+    assert final_answer("Step 1: 3 + 4 = 7.\n" + template.format(format_number(value))) == value
 
 
 @given(st.text() | st.text(alphabet="0123456789.,-/$%*#=^{}\\ \nboxedfractansweri½\u2212²\u0663"))
@@ -444,7 +444,7 @@ def test_no_text_raises(text):
     ),
 )
 def test_time_is_linear_in_hostile_text(piece):
-    """Backtracking over 100 kB would take minutes; the bound is wide, for busy machines."""
+    """Backtracking over 100 kB would take minutes. The limit is generous for busy machines."""
     text = piece * (100_000 // len(piece))
     start_s = time.process_time()
     for end in ("", "x", "}"):
@@ -453,7 +453,7 @@ def test_time_is_linear_in_hostile_text(piece):
     assert time.process_time() - start_s < 10
 
 
-def test_an_answer_is_frozen():
+def test_answer_is_frozen():
     answer = Answer("42", "#### 42", StopReason.END, Usage(3, 4), Timings(0.1, 0.1, 0.2), (), False)
     with pytest.raises(AttributeError):
         answer.value = "43"

@@ -6,7 +6,8 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files import json_lines
 from thirteen.runtime.calibration.corpus import Passage, passage_tokens, read_passages
-from thirteen.runtime.engine.chat_template import PromptEncoder, read_chat_template
+from thirteen.runtime.engine.chat_template import read_chat_template
+from thirteen.runtime.engine.prompt_encoder import PromptEncoder
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import byte_names

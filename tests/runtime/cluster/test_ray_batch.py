@@ -17,7 +17,7 @@ from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSett
 from thirteen.runtime.cluster import file_transfer
 from thirteen.runtime.cluster.file_transfer import RemoteFile
 from thirteen.runtime.cluster.ray_batch import RayWorkers
-from thirteen.runtime.cluster.ray_session import connected, worker_capacity
+from thirteen.runtime.cluster.ray_session import ray_session, worker_capacity
 
 from ...commands import Commands
 from .ray_cluster import kill, processes, two_nodes
@@ -122,7 +122,7 @@ def test_what_no_worker_can_run_is_one_line(
 
 
 def test_workers_larger_than_any_node_are_refused(cluster: Any) -> None:
-    with connected(cluster.address) as ray:
+    with ray_session(cluster.address) as ray:
         assert worker_capacity(ray, 1) == 2
         with pytest.raises(RequestError, match="no node has the 2 processors"):
             worker_capacity(ray, 2)
@@ -159,7 +159,7 @@ def test_an_address_that_nobody_answers_is_one_line(questions: Path, tiny: Path,
 
 @pytest.mark.parametrize("address", ["head", "ray://head:1", ":6379", "head:port"])
 def test_an_address_that_is_none_is_one_line(address: str) -> None:
-    with pytest.raises(RequestError, match="give auto, or HOST:PORT"), connected(address):
+    with pytest.raises(RequestError, match="give auto, or HOST:PORT"), ray_session(address):
         pass
 
 
@@ -181,7 +181,7 @@ def test_a_cluster_of_another_version_is_one_line() -> None:
     ) as head:
         assert head.stdout is not None and head.stdin is not None
         address = next(line.strip() for line in head.stdout if line.startswith(("127.", "1", "2")))
-        with pytest.raises(RequestError, match=r"2\.0\.0") as error, connected(address):
+        with pytest.raises(RequestError, match=r"2\.0\.0") as error, ray_session(address):
             pass
         head.stdin.close()
     assert "\n" not in str(error.value)
@@ -230,5 +230,5 @@ def test_without_ray_its_option_says_what_to_install(
     questions: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RequestError, match=r"pip install 'thirteen\[ray\]'"), connected("auto"):
+    with pytest.raises(RequestError, match=r"pip install 'thirteen\[ray\]'"), ray_session("auto"):
         pass

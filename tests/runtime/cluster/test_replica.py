@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.cluster.deploy import ClusterSize, Owner
+from thirteen.runtime.cluster.deploy import ClusterSize, OwnerActor
 from thirteen.runtime.cluster.replica import ReplicaConfig
 from thirteen.runtime.cluster.router import RoutingKey
 from thirteen.runtime.request import BASE
@@ -286,7 +286,7 @@ def test_what_is_no_model_or_does_not_fit_is_one_line(cluster: Any, tiny: Path, 
 
 
 def test_a_fleet_ends_with_the_command_that_deployed_last_and_with_no_other() -> None:
-    owner = Owner()
+    owner = OwnerActor()
     owner.begin("a")
     owner.take("a")
     owner.begin("b")
@@ -302,7 +302,7 @@ def test_a_fleet_ends_with_the_command_that_deployed_last_and_with_no_other() ->
 
 
 def test_what_an_update_leaves_behind_ends_with_it_if_the_first_command_has_ended() -> None:
-    owner = Owner()
+    owner = OwnerActor()
     owner.take("a")
     owner.begin("b")
     assert not owner.leave("a"), "b is about to take over"

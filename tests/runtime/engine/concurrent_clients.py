@@ -1,7 +1,7 @@
-"""Fifty threads that ask, listen, give up and close at random, over one engine after the other.
+"""Fifty threads that submit, iterate, abort and close at random, on one engine after the other.
 
-A script, not a test: where it hangs or crashes it shows every thread's stack, and ends. It prints what went
-wrong, and nothing if all went well.
+A script, not a test: if it hangs or crashes, it dumps the stack of every thread and exits. It prints errors,
+and nothing if there are none.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ def request(random: Random) -> Request:
     return Request(tokens, random.randint(1, 60), Sampling(random.random(), seed=random.randint(0, 9)))
 
 
-def whole(handle: Handle, random: Random) -> None:
+def read_all(handle: Handle, random: Random) -> None:
     *pieces, last = handle
     assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text
 
 
-def part(handle: Handle, random: Random) -> None:
+def read_some(handle: Handle, random: Random) -> None:
     for _, _ in zip(handle, range(random.randint(1, 3)), strict=False):
         pass
 
 
-def patience(handle: Handle, random: Random) -> None:
+def wait_briefly(handle: Handle, random: Random) -> None:
     try:
         handle.answer(random.random() / 100)
     except TimeoutError:
@@ -44,12 +44,12 @@ def patience(handle: Handle, random: Random) -> None:
     handle.wait()
 
 
-def loop(handle: Handle, random: Random) -> None:
-    async def pieces() -> None:
+def use_event_loop(handle: Handle, random: Random) -> None:
+    async def iterate() -> None:
         *some, last = [piece async for piece in handle]
         assert "".join(piece.text for piece in (*some, last)) == last.answer.text
 
-    async def cancelled() -> None:
+    async def cancel() -> None:
         try:
             await asyncio.wait_for(wait(), random.random() / 100)
         except TimeoutError:
@@ -58,11 +58,11 @@ def loop(handle: Handle, random: Random) -> None:
     async def wait() -> None:
         await handle
 
-    asyncio.run(random.choice((pieces, cancelled, wait))())
+    asyncio.run(random.choice((iterate, cancel, wait))())
 
 
-def ask(engine: Engine, random: Random) -> None:
-    """One thing that a caller can do."""
+def act(engine: Engine, random: Random) -> None:
+    """One random action of a client."""
     if (kind := random.random()) < 0.1:
         engine.poll("12 + 1", random.randint(1, 3), max_tokens=9).answer()
     elif kind < 0.15:
@@ -71,49 +71,49 @@ def ask(engine: Engine, random: Random) -> None:
         engine.answers(["1", "2"], max_tokens=5)
     else:
         handle = engine.submit(request(random), wait=random.random() < 0.5)
-        random.choice((whole, part, patience, loop))(handle, random)
+        random.choice((read_all, read_some, wait_briefly, use_event_loop))(handle, random)
 
 
-def caller(engine: Engine, seed: int, wrong: list[str]) -> Callable[[], None]:
+def client(engine: Engine, seed: int, errors: list[str]) -> Callable[[], None]:
     def run() -> None:
         random = Random(seed)
         while True:
             try:
-                ask(engine, random)
+                act(engine, random)
             except BusyError:
                 continue
             except RequestError as error:
-                if "engine: it is closed" not in str(error):
-                    wrong.append(repr(error))
+                if "the engine is closed" not in str(error):
+                    errors.append(repr(error))
                 return
             except BaseException as error:
-                wrong.append(repr(error))
+                errors.append(repr(error))
                 return
 
     return run
 
 
-def crowd(path: str, seed: int) -> list[str]:
-    """What went wrong with one engine; two close it while it is in use."""
-    wrong: list[str] = []
+def stress(path: str, seed: int) -> list[str]:
+    """Errors of one engine, which two threads close while it is in use."""
+    errors: list[str] = []
     engine = Engine(path, context=64, slots=3, threads=1, batch=64, queue=8, lookup=2, prefix_bytes=1 << 16)
-    callers = [Thread(target=caller(engine, 100 * seed + at, wrong)) for at in range(THREADS)]
-    for thread in callers:
+    clients = [Thread(target=client(engine, 100 * seed + at, errors)) for at in range(THREADS)]
+    for thread in clients:
         thread.start()
     sleep(SECONDS)
     closers = [Thread(target=engine.close) for _ in range(2)]
-    for thread in (*closers, *callers):
+    for thread in (*closers, *clients):
         thread.start() if thread in closers else thread.join()
     for thread in closers:
         thread.join()
     if engine.load != EngineLoad(0, 0) or active_count() != 1:
-        wrong.append(f"left behind: {engine.load}, {active_count()} threads")
-    return wrong
+        errors.append(f"leaked: {engine.load}, {active_count()} threads")
+    return errors
 
 
 if __name__ == "__main__":
     faulthandler.enable()
     faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
     for number in range(ENGINES):
-        for line in crowd(sys.argv[1], number):
+        for line in stress(sys.argv[1], number):
             print(line)

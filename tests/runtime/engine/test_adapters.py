@@ -1,4 +1,4 @@
-"""Adapters by name, with the real library: those that share an engine never touch each other's answers."""
+"""Adapters by name, with the real library: those that share an engine do not affect each other's answers."""
 
 import pytest
 from thirteen.runtime.engine.engine import Engine
@@ -8,11 +8,11 @@ from ..gguf_adapters import write_lora, write_thirteen
 
 NAMES = ("a", "b", "c")
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]
-# In the order of asking each adapter's requests get neighbouring slots, as they do without the others: only
-# so do they go through the weights together, and the shape of a batch decides how it is rounded.
+# Submitted in this order, each adapter's requests get neighbouring slots, as they do without the others. Only
+# then are they computed together, and rounding depends on the shape of a batch.
 GROUPED = ("a", "a", "a", "b", "b", "b", "c", "c")
 MIXED = ("a", "b", "c", "a", "base", "b", "c", "a")
-ROOM = {"context": 128, "slots": 8, "threads": 1, "batch": 512, "prefix_bytes": 0}
+OPTIONS = {"context": 128, "slots": 8, "threads": 1, "batch": 512, "prefix_bytes": 0}
 
 
 @pytest.fixture(scope="module", params=[write_lora, write_thirteen], ids=["rank 2", "13 numbers"])
@@ -22,22 +22,22 @@ def loras(request, tmp_path_factory):
 
 
 def greedy(engine, prompts, adapters, max_tokens=24):
-    """The tokens of each request; all begin in one step."""
-    asked = zip(prompts, adapters, strict=True)
-    requests = [Request(prompt, max_tokens, adapter=adapter, ignore_end=True) for prompt, adapter in asked]
+    """The tokens of each request; all start in one step."""
+    pairs = zip(prompts, adapters, strict=True)
+    requests = [Request(prompt, max_tokens, adapter=adapter, ignore_end=True) for prompt, adapter in pairs]
     handles = engine.submit_all(requests)
     return [[token for piece in handle for token in piece.tokens] for handle in handles]
 
 
-def test_each_adapter_says_something_else(tiny, loras):
-    with Engine(tiny, adapters=loras, **ROOM) as engine:
-        said = greedy(engine, PROMPTS[:1] * 4, ("base", *NAMES))
-    assert len(set(map(tuple, said))) == 4
+def test_each_adapter_gives_other_tokens(tiny, loras):
+    with Engine(tiny, adapters=loras, **OPTIONS) as engine:
+        outputs = greedy(engine, PROMPTS[:1] * 4, ("base", *NAMES))
+    assert len(set(map(tuple, outputs))) == 4
 
 
-def test_a_group_gives_the_tokens_that_it_gives_without_the_others(tiny, loras):
-    """The same batch shapes: every batch is of one adapter, whose requests have the same places in it."""
-    with Engine(tiny, adapters=loras, **ROOM) as engine:
+def test_a_group_gives_the_same_tokens_without_the_others(tiny, loras):
+    """Batch shapes are the same: every batch has one adapter, whose requests have the same places in it."""
+    with Engine(tiny, adapters=loras, **OPTIONS) as engine:
         together = greedy(engine, PROMPTS, GROUPED)
         for name in NAMES:
             members = [at for at, adapter in enumerate(GROUPED) if adapter == name]
@@ -47,14 +47,14 @@ def test_a_group_gives_the_tokens_that_it_gives_without_the_others(tiny, loras):
 
 @pytest.mark.parametrize("adapters", [GROUPED, MIXED])
 @pytest.mark.parametrize("more", [{}, {"slots": 3}, {"lookup": 3}, {"prefix_bytes": 1 << 20}])
-def test_an_adapter_among_others_is_what_it_is_in_an_engine_of_its_own(tiny, loras, adapters, more):
-    """Whatever else runs, waits, is drafted or was kept: a random model's choices are far apart."""
-    with Engine(tiny, adapters=loras, **ROOM | more) as engine:
+def test_an_adapter_among_others_gives_the_tokens_of_its_own_engine(tiny, loras, adapters, more):
+    """Whatever else runs, waits, is drafted or was cached: a random model has no near ties."""
+    with Engine(tiny, adapters=loras, **OPTIONS | more) as engine:
         together = [greedy(engine, PROMPTS, adapters) for _ in range(2)]
     assert together[0] == together[1]
     for name in set(adapters):
         own = loras.get(name)
-        with Engine(tiny, adapter=own, **ROOM) as engine:
+        with Engine(tiny, adapter=own, **OPTIONS) as engine:
             for at, adapter in enumerate(adapters):
                 if adapter == name:
                     assert greedy(engine, [PROMPTS[at]], [None]) == [together[0][at]]

@@ -1,4 +1,4 @@
-"""Heavy traffic on the tiny model, with the real library: whoever comes and goes leaves nothing behind."""
+"""Heavy traffic on the tiny model, with the real library: requests leave nothing behind."""
 
 import subprocess
 import sys
@@ -15,10 +15,10 @@ from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..gguf_adapters import write_lora
 
-REQUESTS, CONTEXT = 3600, 64  # an hour of a request a second
+REQUESTS, CONTEXT = 3600, 64  # one hour at a request per second
 GRAMMAR = from_gbnf('root ::= [a-c]+ "." | "#" [0-9]{2}')
 ADAPTERS = ("base", "a", "b", None)
-SHARED = tuple(b"the same beginning of a prompt, ")
+SHARED = tuple(b"the same prefix of many prompts, ")
 
 
 def resident_pages():
@@ -26,14 +26,14 @@ def resident_pages():
 
 
 class Traffic:
-    """Callers of an engine, by chance; every one of them is counted, and none is kept once it has ended."""
+    """Random clients of an engine; every request is counted, and its handle is dropped at its end."""
 
     def __init__(self, engine, seed):
         self.engine, self.random = engine, Random(seed)
-        self.running, self.reasons, self.asked, self.refused = {}, Counter(), 0, Counter()
+        self.running, self.reasons, self.submitted, self.refused = {}, Counter(), 0, Counter()
 
-    def come(self):
-        """One thing happens: somebody asks, or several do, or somebody leaves."""
+    def act(self):
+        """One random action: a vote, an abort or a request."""
         chance = self.random.random()
         try:
             if chance < 0.02:
@@ -41,7 +41,7 @@ class Traffic:
             elif chance < 0.25 and self.running:
                 self.random.choice(list(self.running.values())).abort()
             else:
-                self.ask()
+                self.submit()
         except BusyError:
             self.refused["busy"] += 1
             for handle in list(self.running.values())[:1]:
@@ -50,7 +50,7 @@ class Traffic:
             assert "tokens, but the context holds" in str(error)
             self.refused["too long"] += 1
 
-    def ask(self):
+    def submit(self):
         self.count(self.engine.submit(self.request()))
 
     def vote(self):
@@ -60,8 +60,8 @@ class Traffic:
     def request(self):
         random = self.random
         length = random.choice((1, random.randint(1, 30), random.randint(30, CONTEXT + 2)))
-        beginning = SHARED[: random.choice((0, 0, 20, 32))]
-        tokens = (*beginning, *random.choices(range(256), k=max(length - len(beginning), 1)))
+        prefix = SHARED[: random.choice((0, 0, 20, 32))]
+        tokens = (*prefix, *random.choices(range(256), k=max(length - len(prefix), 1)))
         grammar = GRAMMAR if random.random() < 0.05 else None
         return Request(
             tokens,
@@ -76,38 +76,40 @@ class Traffic:
         )
 
     def count(self, handle):
-        self.asked += 1
+        self.submitted += 1
         self.running[id(handle)] = handle
-        handle.when_done(self.leave)
+        handle.add_done_callback(self.on_done)
 
-    def leave(self, handle):
+    def on_done(self, handle):
         self.reasons[handle.wait().stop_reason] += 1
         self.running.pop(id(handle), None)
 
 
 def test_thousands_of_requests_leave_nothing_behind(tiny, tmp_path):
     loras = {name: write_lora(tmp_path / f"{name}.gguf", seed) for seed, name in enumerate("ab")}
-    room = {"context": CONTEXT, "slots": 4, "threads": 1, "batch": 48, "queue": 12}
-    with Engine(tiny, adapters=loras, lookup=2, prefix_bytes=1 << 18, **room) as engine:
-        traffic, most = Traffic(engine, seed=13), [0, 0]
-        while traffic.asked < REQUESTS:
-            traffic.come()
-            if traffic.asked > REQUESTS // 10:  # by then all that is set aside has been touched
-                half = traffic.asked > REQUESTS // 2
-                most[half] = max(most[half], resident_pages())
+    options = {"context": CONTEXT, "slots": 4, "threads": 1, "batch": 48, "queue": 12}
+    with Engine(tiny, adapters=loras, lookup=2, prefix_bytes=1 << 18, **options) as engine:
+        traffic, peaks = Traffic(engine, seed=13), [0, 0]
+        while traffic.submitted < REQUESTS:
+            traffic.act()
+            if traffic.submitted > REQUESTS // 10:  # by then all allocated memory has been touched
+                half = traffic.submitted > REQUESTS // 2
+                peaks[half] = max(peaks[half], resident_pages())
         for handle in list(traffic.running.values()):
             handle.wait(10)
         assert engine.load == EngineLoad(0, 0)
-        assert not traffic.running and sum(traffic.reasons.values()) == traffic.asked
-        native = engine._runner._native
-        assert [native.used(slot) for slot in range(4)] == [0] * 4
+        assert not traffic.running and sum(traffic.reasons.values()) == traffic.submitted
+        context = engine._runner._context
+        assert [context.length(slot) for slot in range(4)] == [0] * 4
         assert engine.answer("1", max_tokens=3).usage.completion_tokens
     assert set(traffic.reasons) == set(StopReason) and set(traffic.refused) == {"busy", "too long"}
-    assert most[1] <= 1.02 * most[0], f"{most[0]} pages resident in the first half, {most[1]} in the second"
+    assert peaks[1] <= 1.02 * peaks[0], (
+        f"{peaks[0]} pages resident in the first half, {peaks[1]} in the second"
+    )
     assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]
 
 
-def test_a_crowd_of_threads_neither_hangs_nor_crashes_an_engine_that_is_closed_among_them(tiny):
+def test_many_threads_neither_hang_nor_crash_an_engine_that_is_closed_meanwhile(tiny):
     script = Path(__file__).with_name("concurrent_clients.py")
     done = subprocess.run(
         [sys.executable, script, tiny, "40"], capture_output=True, text=True, timeout=60, check=False

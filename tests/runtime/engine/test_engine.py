@@ -1,4 +1,4 @@
-"""The engine's own logic, over a model that is a fake: it says its prompt again, a token for each byte."""
+"""Logic of the engine over a fake model, which repeats its prompt, one token per byte."""
 
 import asyncio
 from threading import Thread
@@ -14,7 +14,7 @@ def request(text, max_tokens=100):
     return Request(tuple(text.encode()), max_tokens)
 
 
-def test_an_answer_ends_with_the_turn(opened):
+def test_an_answer_ends_at_the_end_of_turn_token(opened):
     answer = opened().answer("12 apples")
     assert (answer.text, answer.value, answer.stop_reason) == ("12 apples", "12", StopReason.END)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 10)
@@ -27,22 +27,22 @@ def test_a_sum_gets_its_result_and_no_digit_follows_it(opened):
     assert answer.verified and answer.value == "2"
 
 
-def test_without_the_calculator_a_wrong_sum_stands_and_is_not_verified(opened):
+def test_without_the_calculator_a_wrong_sum_stays_and_is_not_verified(opened):
     answer = opened().answer("12 * 13 = 99", calculator=False)
     assert (answer.text, answer.verified) == ("12 * 13 = 99", False)
     assert [(step.claimed, step.computed, step.ok) for step in answer.steps] == [("99", "156", False)]
 
 
-def test_a_result_goes_in_as_one_batch(opened):
+def test_a_result_is_computed_in_one_batch(opened):
     engine = opened()
-    native, batches = engine._runner._native, []
-    decode, native.decode = native.decode, lambda spans: batches.append(spans) or decode(spans)
+    context, batches = engine._runner._context, []
+    decode, context.decode = context.decode, lambda spans: batches.append(spans) or decode(spans)
     assert engine.answer("7 * 8 = ").text == "7 * 8 = 56 "
     assert max(len(span.tokens) for spans in batches for span in spans if span.start >= 8) == 4  # "= 56"
 
 
 @pytest.mark.parametrize("max_tokens", range(6, 10))
-def test_a_result_does_not_pass_the_tokens_asked_for(opened, max_tokens):
+def test_a_result_does_not_exceed_max_tokens(opened, max_tokens):
     answer = opened().answer("7 * 8 =", max_tokens=max_tokens)
     assert (answer.text, answer.stop_reason) == ("7 * 8 = 56"[:max_tokens], StopReason.LENGTH)
 
@@ -57,14 +57,14 @@ def test_more_questions_than_slots_are_all_answered_in_order(opened):
     assert [answer.text for answer in opened().answers(questions)] == questions
 
 
-def test_a_stream_gives_the_text_as_it_comes_and_then_the_answer(opened, monkeypatch):
+def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(opened, monkeypatch):
     monkeypatch.setattr(Context, "seconds", 0.02)
     *pieces, last = opened().stream("aé😀b")
     assert len(pieces) > 1 and {len(piece.text.encode()) for piece in pieces} <= {0, 1, 2, 4}
     assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
 
 
-def test_a_stop_string_ends_the_answer_and_never_shows(opened):
+def test_a_stop_string_ends_the_answer_and_is_never_shown(opened):
     pieces = list(opened().stream("one\ntwo\n\nthree", stop=("\n\n",)))
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "one\ntwo"
     assert pieces[-1].answer.stop_reason is StopReason.STOP
@@ -105,13 +105,13 @@ def test_the_context_is_clamped_to_the_trained_one(opened):
 @pytest.mark.parametrize(
     "options", [{"context": 0}, {"slots": 0}, {"slots": 5}, {"batch": 0}, {"threads": 0}]
 )
-def test_a_room_out_of_bounds_is_refused_and_nothing_leaks(opened, options):
+def test_options_out_of_range_are_refused_and_nothing_leaks(opened, options):
     with pytest.raises(RequestError):
         opened(**options)
     assert Native.alive == 0
 
 
-def test_pieces_carry_the_tokens_and_the_last_the_end(opened):
+def test_pieces_carry_the_tokens_and_the_last_one_the_answer(opened):
     pieces = list(opened().submit(request("hi")))
     assert [token for piece in pieces for token in piece.tokens] == [ord("h"), ord("i")]
     assert [piece.answer is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
@@ -128,7 +128,7 @@ def test_abort_frees_the_slot_for_the_next(opened):
     assert first.wait(5).stop_reason is StopReason.ABORTED
     assert second.wait(5).stop_reason is StopReason.END
     first.abort()
-    assert engine._runner._native.read < 50
+    assert engine._runner._context.computed < 50
 
 
 def test_leaving_a_stream_early_aborts_it(opened, monkeypatch):
@@ -139,20 +139,20 @@ def test_leaving_a_stream_early_aborts_it(opened, monkeypatch):
     assert handle.wait(5).stop_reason is StopReason.ABORTED
 
 
-def test_a_full_queue_refuses_and_a_patient_caller_waits(opened):
+def test_a_full_queue_refuses_and_wait_waits(opened):
     engine = opened(queue=1)
     Context.gate.clear()
     handles = [engine.submit(request("abc")) for _ in range(3)]
-    with pytest.raises(BusyError, match="2 requests run and 1 wait"):
+    with pytest.raises(BusyError, match="2 requests run and 1 wait: the queue is full"):
         engine.submit(request("abc"))
-    patient = Thread(target=lambda: handles.append(engine.submit(request("xyz"), wait=True)))
-    patient.start()
+    waiting = Thread(target=lambda: handles.append(engine.submit(request("xyz"), wait=True)))
+    waiting.start()
     Context.gate.set()
-    patient.join(5)
+    waiting.join(5)
     assert [handle.answer(5).text for handle in handles] == ["abc"] * 3 + ["xyz"]
 
 
-def test_many_threads_ask_at_once(opened):
+def test_many_threads_submit_at_once(opened):
     engine = opened()
     texts = {}
 
@@ -200,7 +200,7 @@ def test_a_cancelled_task_aborts_its_request(opened):
     assert [handle.wait(5).stop_reason for handle in handles] == [StopReason.ABORTED] * 2
 
 
-def test_a_wait_can_be_given_up_without_ending_the_request(opened):
+def test_a_timeout_does_not_end_the_request(opened):
     Context.gate.clear()
     handle = opened().submit(request("abc"))
     with pytest.raises(TimeoutError):
@@ -209,7 +209,7 @@ def test_a_wait_can_be_given_up_without_ending_the_request(opened):
     assert handle.answer(5).text == "abc"
 
 
-def test_a_shared_beginning_is_computed_once(opened):
+def test_a_shared_prefix_is_computed_once(opened):
     engine = opened(slots=4)
     shared = "a prompt that is long enough, "
     answers = engine.answers([shared + end for end in ("x", "y", "z")])
@@ -219,7 +219,7 @@ def test_a_shared_beginning_is_computed_once(opened):
     assert again.usage.cached_tokens == len(shared), "the last token of a prompt is always computed"
 
 
-def test_adapters_share_no_beginning(opened):
+def test_adapters_share_no_prefix(opened):
     engine = opened(adapters={"a": "a.gguf", "b": "b.gguf"}, adapter="own.gguf")
     assert engine.adapters == ("base", "a", "b", "adapter")
     question = "a prompt that is long enough"
@@ -231,23 +231,23 @@ def test_adapters_share_no_beginning(opened):
 
 
 @pytest.mark.parametrize("adapters", [{"base": "a.gguf"}, {"adapter": "a.gguf"}])
-def test_names_that_the_engine_gives_are_refused(opened, adapters):
-    with pytest.raises(RequestError, match="names that the engine gives"):
+def test_reserved_names_of_adapters_are_refused(opened, adapters):
+    with pytest.raises(RequestError, match="reserved"):
         opened(adapters=adapters)
 
 
-def test_an_adapter_that_is_not_there_is_refused_by_name(opened):
+def test_an_unknown_adapter_is_refused_by_name(opened):
     with pytest.raises(RequestError, match="'c' is not one of base, a"):
         opened(adapters={"a": "a.gguf"}).answer("x", adapter="c")
 
 
-def test_the_log_likelihood_is_summed_if_asked_for(opened):
+def test_the_log_likelihood_is_summed_if_requested(opened):
     engine = opened()
     assert engine.submit(Request((65, 66), logprobs=0)).wait(5).log_likelihood == -1.5
     assert engine.submit(Request((65, 66))).wait(5).log_likelihood == 0
 
 
-def test_pieces_carry_the_log_probabilities_of_their_tokens_if_asked_for(opened):
+def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(opened):
     engine = opened()
     text = "1 + 1 ="
     for logprobs, top in ((None, None), (0, []), (1, [-0.5])):
@@ -256,7 +256,7 @@ def test_pieces_carry_the_log_probabilities_of_their_tokens_if_asked_for(opened)
         tokens = [token for piece in pieces for token in piece.tokens]
         assert [logprob.token for logprob in found] == (tokens if logprobs is not None else [])
         assert all(logprob.logprob == -0.5 for logprob in found[: len(text)])
-        assert all(logprob.logprob == 0 for logprob in found[len(text) :]), "what is due is certain"
+        assert all(logprob.logprob == 0 for logprob in found[len(text) :]), "inserted tokens are certain"
         assert all([one for _, one in logprob.top] == top for logprob in found[: len(text)])
 
 
@@ -268,7 +268,7 @@ def test_two_streams_share_the_steps(opened):
     assert "".join(piece.text for piece in others) == others[-1].answer.text == "xyz"
 
 
-def test_a_failed_computation_ends_its_requests_and_the_engine_goes_on(opened, monkeypatch):
+def test_a_failed_computation_ends_its_requests_and_the_engine_continues(opened, monkeypatch):
     engine = opened()
     monkeypatch.setattr(Context, "fail", True)
     with pytest.raises(ModelFileError):
@@ -277,7 +277,7 @@ def test_a_failed_computation_ends_its_requests_and_the_engine_goes_on(opened, m
     assert engine.answer("abc").text == "abc"
 
 
-def test_a_closed_engine_has_ended_its_requests_and_takes_no_more(opened):
+def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(opened):
     engine = opened()
     Context.gate.clear()
     handles = [engine.submit(request("abc")) for _ in range(5)]
@@ -291,7 +291,7 @@ def test_a_closed_engine_has_ended_its_requests_and_takes_no_more(opened):
         engine.submit(request("abc"))
 
 
-def test_a_fault_in_the_engine_ends_every_request_with_it(opened, monkeypatch):
+def test_an_unexpected_error_fails_every_request(opened, monkeypatch):
     engine = opened()
     monkeypatch.setattr(engine._runner, "step", lambda: 1 / 0)
     handles = [engine.submit(request("abc")) for _ in range(1)]
@@ -303,30 +303,31 @@ def test_a_fault_in_the_engine_ends_every_request_with_it(opened, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"profile": "tablet"}, {"kv": "q4_0"}, {"queue": -1}])
-def test_an_unknown_profile_or_kind_is_refused(opened, options):
+def test_an_unknown_profile_or_kv_type_is_refused(opened, options):
     with pytest.raises(RequestError):
         opened(**options)
 
 
-def test_sampling_is_made_for_each_request(opened):
+def test_a_request_has_its_own_sampler(opened):
     assert opened().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
 
 
 @pytest.mark.parametrize("prefix_bytes", [8 * 40, 8 * 42])
-def test_no_copy_is_made_of_keys_and_values_that_would_not_be_kept(opened, prefix_bytes):
+def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(opened, prefix_bytes):
     engine, copies = opened(prefix_bytes=prefix_bytes), []
-    save, native = engine._runner._native.save, engine._runner._native
-    native.save = lambda slot: copies.append(slot) or save(slot)
+    context = engine._runner._context
+    save = context.save
+    context.save = lambda slot: copies.append(slot) or save(slot)
     engine.submit(Request(tuple(b"a" * 40))).answer()
     assert len(copies) == (prefix_bytes > 8 * 41)
 
 
-def test_prompts_whose_shared_beginning_is_in_the_cache_are_read_together(opened):
+def test_prompts_whose_shared_prefix_is_cached_are_computed_together(opened):
     engine = opened(slots=4, batch=64)
     shared = "a prompt that is long enough, "
     engine.answer(shared)
-    native, batches = engine._runner._native, []
-    decode = native.decode
-    native.decode = lambda spans: batches.append(len(spans)) or decode(spans)
+    context, batches = engine._runner._context, []
+    decode = context.decode
+    context.decode = lambda spans: batches.append(len(spans)) or decode(spans)
     engine.answers([shared + end for end in "wxyz"])
     assert batches[0] == 4

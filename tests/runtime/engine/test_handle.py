@@ -1,4 +1,4 @@
-"""Handles, fed as the engine feeds them: no news is lost, whenever it comes."""
+"""Handles, fed as the engine feeds them: no update is lost, whenever it comes."""
 
 import asyncio
 from threading import Thread
@@ -15,18 +15,18 @@ def update(text, end=None):
     return SequenceUpdate(None, text, tuple(text.encode()), (), end)
 
 
-class Late(Handle):
-    """Its last news comes from another thread while it is asked whether it has ended."""
+class LateHandle(Handle):
+    """Its last update comes from another thread while an iterator reads `done`."""
 
-    asked = 0
+    reads = 0
 
     @property
     def done(self):
-        self.asked += 1
-        if self.asked == 1:
+        self.reads += 1
+        if self.reads == 1:
             last = Thread(target=self.put, args=(update("the last", END),), daemon=True)
             last.start()
-            last.join(0.2)  # it waits if whoever asks has the handle to itself
+            last.join(0.2)  # put() blocks if the reader holds the lock
         return super().done
 
 
@@ -35,14 +35,14 @@ async def pieces_of(handle):
 
 
 @pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
-def test_the_last_news_is_told_even_if_it_comes_between_two_looks(take):
-    pieces = take(Late(lambda: None))
+def test_the_last_update_is_not_lost_between_two_reads(take):
+    pieces = take(LateHandle(lambda: None))
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "the last"
     assert bytes(token for piece in pieces for token in piece.tokens) == b"the last"
 
 
 @pytest.mark.parametrize("take", [list, lambda handle: asyncio.run(pieces_of(handle))])
-def test_news_before_a_failure_is_told_and_then_the_failure(take):
+def test_updates_before_a_failure_come_first_and_then_the_failure(take):
     handle, failure, seen = Handle(lambda: None), ValueError("broken"), []
     handle.put(update("some"))
     handle.fail(failure)
@@ -54,7 +54,7 @@ def test_news_before_a_failure_is_told_and_then_the_failure(take):
         take(handle)
 
 
-def test_each_piece_goes_to_one_taker_and_the_answer_to_all():
+def test_each_piece_goes_to_one_iterator_and_the_answer_to_all():
     handle = Handle(lambda: None)
     handle.put(update("one "))
     first = iter(handle)
@@ -65,7 +65,7 @@ def test_each_piece_goes_to_one_taker_and_the_answer_to_all():
     assert [(piece.text, piece.answer.text) for piece in first] == [("", "one two")]
 
 
-def test_a_loop_that_was_closed_while_it_waited_does_no_harm():
+def test_a_loop_closed_while_waiting_does_no_harm():
     handle = Handle(lambda: None)
     loop = asyncio.new_event_loop()
     task = loop.create_task(pieces_of(handle))

@@ -1,19 +1,19 @@
-"""A request that goes on past end-of-turn tokens, so that a benchmark's decode cannot stop early."""
+"""ignore_end: a request continues past end-of-turn tokens, so that a benchmark cannot stop early."""
 
 import numpy as np
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request, StopReason
 
-# Matrices that are silenced, so that what the output layer sees is the embedding.
+# Zeroed matrices: the output layer then sees the embedding alone.
 SHAPES = {"attn_output": (64, 64), "ffn_down": (64, 96)}
 
 
-def run(engine, **choices):
-    *pieces, last = engine.submit(Request((1, 2, 3), max_tokens=7, **choices))
+def run(engine, **options):
+    *pieces, last = engine.submit(Request((1, 2, 3), max_tokens=7, **options))
     return [token for piece in (*pieces, last) for token in piece.tokens], last.answer
 
 
-def test_a_model_that_says_only_the_end_token_still_gives_every_token_asked_for(tmp_path, write_tiny):
+def test_a_model_that_only_ends_still_gives_max_tokens(tmp_path, write_tiny):
     eos = 258
     embedding = np.zeros((259, 64), np.float32)
     embedding[:, 0] = 1.0

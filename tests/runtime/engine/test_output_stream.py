@@ -1,13 +1,13 @@
-"""Which tokens of a text a model has to choose, where the calculator puts in the results of sums."""
+"""Which tokens of a text the model samples, and which the calculator inserts."""
 
 import pytest
 from thirteen.runtime.engine.output_stream import sampled_mask
 
 
 class Bytes:
-    """A vocabulary of bytes."""
+    """One token per byte."""
 
-    def piece(self, token):
+    def token_to_piece(self, token):
         return bytes((token,))
 
     def tokenize(self, text, *, special, bos):
@@ -15,15 +15,15 @@ class Bytes:
 
 
 @pytest.mark.parametrize(
-    ("text", "given"),
+    ("text", "inserted"),
     [
         ("12 * 5 = 60", " 60"),
         ("12*5=60.", "60"),
-        ("12 * 5 = 61", ""),  # a wrong result is the text's own
+        ("12 * 5 = 61", ""),  # a wrong result is sampled
         ("first 2 + 3 = 5, then 5 * 4 = 20 in all", " 5 20"),
         ("no sum at all", ""),
     ],
 )
-def test_results_of_sums_are_given_and_all_else_is_asked(text, given):
-    found = sampled_mask(Bytes(), list(text.encode()))
-    assert "".join(one for one, own in zip(text, found, strict=True) if not own) == given
+def test_results_are_inserted_and_all_else_is_sampled(text, inserted):
+    mask = sampled_mask(Bytes(), list(text.encode()))
+    assert "".join(one for one, sampled in zip(text, mask, strict=True) if not sampled) == inserted

@@ -1,9 +1,9 @@
-"""The scheduler's rules, without weights."""
+"""The rules of the scheduler, without weights."""
 
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.runtime.engine.prefix_cache import LENGTH_MIN
-from thirteen.runtime.engine.scheduler import READING, Chunk, Scheduler
+from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN
+from thirteen.runtime.engine.scheduler import PREFILL_CHUNK, Chunk, Scheduler
 from thirteen.runtime.request import Request, SequenceState, StopReason
 
 
@@ -20,18 +20,18 @@ def plan(scheduler: Scheduler) -> list[Chunk]:
 
 
 def run(scheduler: Scheduler) -> list[SequenceState]:
-    """One step as the runner takes it, with the token 1 for every choice; gives those in the batch."""
+    """Run one step as the runner does, sampling token 1 always; returns the sequences of the batch."""
     chunks = plan(scheduler)
-    carry_out(scheduler, chunks)
+    apply(scheduler, chunks)
     return [chunk.sequence for chunk in chunks]
 
 
-def carry_out(scheduler: Scheduler, chunks: list[Chunk]) -> None:
+def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
     for chunk in chunks:
         chunk.sequence.computed += len(chunk.tokens)
         if chunk.rows:
             chunk.sequence.output.append(1)
-            if chunk.sequence.full:
+            if chunk.sequence.length_capped:
                 scheduler.retire(chunk.sequence, StopReason.LENGTH)
 
 
@@ -39,14 +39,14 @@ def test_an_idle_scheduler_plans_nothing():
     assert plan(Scheduler(slots=2, budget=8)) == []
 
 
-def test_slots_go_out_in_the_order_of_asking():
+def test_slots_are_given_in_the_order_of_submission():
     scheduler = Scheduler(slots=2, budget=8)
     waiting = [add(scheduler, prompt=1) for _ in range(3)]
     plan(scheduler)
     assert [sequence.slot for sequence in waiting] == [0, 1, None]
 
 
-def test_a_long_prompt_is_read_in_pieces_while_answers_flow():
+def test_a_long_prompt_is_computed_in_chunks_beside_decode():
     scheduler = Scheduler(slots=2, budget=8)
     first = add(scheduler, prompt=2, max_tokens=100)
     run(scheduler)
@@ -60,19 +60,19 @@ def test_a_long_prompt_is_read_in_pieces_while_answers_flow():
     assert sizes == [(7, 0), (7, 0), (6, 1)]
 
 
-def test_beside_answers_prompts_are_read_in_small_pieces():
-    """An answer waits for the whole batch that its next token is in."""
-    scheduler = Scheduler(slots=3, budget=10 * READING)
-    add(scheduler, prompt=2 * READING, max_tokens=100)
-    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [2 * READING], "nobody waits"
+def test_prefill_chunks_are_small_beside_decode():
+    """An answer waits for the whole batch that has its next token."""
+    scheduler = Scheduler(slots=3, budget=10 * PREFILL_CHUNK)
+    add(scheduler, prompt=2 * PREFILL_CHUNK, max_tokens=100)
+    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [2 * PREFILL_CHUNK], "nothing decodes"
     run(scheduler)
-    add(scheduler, prompt=READING - 1)
-    add(scheduler, prompt=READING)
-    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [1, READING - 1, 1]
+    add(scheduler, prompt=PREFILL_CHUNK - 1)
+    add(scheduler, prompt=PREFILL_CHUNK)
+    assert [len(chunk.tokens) for chunk in plan(scheduler)] == [1, PREFILL_CHUNK - 1, 1]
 
 
-def test_neighbouring_slots_stand_together_in_a_batch():
-    """llama.cpp takes only ascending neighbours through the weights at once."""
+def test_a_batch_has_its_slots_in_ascending_order():
+    """llama.cpp computes only ascending neighbours together."""
     scheduler = Scheduler(slots=3, budget=8)
     for number in range(3):
         add(scheduler, prompt=1, max_tokens=1 if number == 0 else 9)
@@ -81,7 +81,7 @@ def test_neighbouring_slots_stand_together_in_a_batch():
     assert [chunk.sequence.slot for chunk in plan(scheduler)] == [0, 1, 2]
 
 
-def test_a_slot_is_beside_one_of_the_same_adapter():
+def test_a_slot_is_next_to_one_of_the_same_adapter():
     scheduler = Scheduler(slots=6, budget=8)
     short = [add(scheduler, prompt=1, max_tokens=1) for _ in range(2)]
     for adapter in ("a", "b"):
@@ -93,37 +93,39 @@ def test_a_slot_is_beside_one_of_the_same_adapter():
     assert [sequence.slot for sequence in more] == [4, 1, 0]
 
 
-def test_a_batch_is_of_one_adapter_and_each_has_its_turn():
+def test_a_batch_has_one_adapter_and_adapters_alternate():
     scheduler = Scheduler(slots=4, budget=8)
     for adapter in ("a", "b", "a", "c"):
         add(scheduler, prompt=1, max_tokens=3, adapter=adapter)
-    turns = [{sequence.adapter for sequence in run(scheduler)} for _ in range(9)]
-    assert turns == [{"a"}, {"b"}, {"c"}] * 3
+    batches = [{sequence.adapter for sequence in run(scheduler)} for _ in range(9)]
+    assert batches == [{"a"}, {"b"}, {"c"}] * 3
     assert scheduler.idle
 
 
-def test_a_prompt_that_begins_as_one_being_read_waits_for_it():
-    scheduler = Scheduler(slots=4, budget=LENGTH_MIN, sharing=True)
-    shared = tuple(range(2 * LENGTH_MIN))
+def test_a_prompt_that_shares_a_prefix_in_prefill_waits_for_it():
+    scheduler = Scheduler(slots=4, budget=PREFIX_TOKENS_MIN, prefix_caching=True)
+    shared = tuple(range(2 * PREFIX_TOKENS_MIN))
     first = add(scheduler, (*shared, 1))
-    same, shorter, other = (add(scheduler, p) for p in ((*shared, 2), shared[: LENGTH_MIN - 1], (5, *shared)))
+    same, shorter, other = (
+        add(scheduler, p) for p in ((*shared, 2), shared[: PREFIX_TOKENS_MIN - 1], (5, *shared))
+    )
     elsewhere = add(scheduler, (*shared, 3), adapter="a")
     list(scheduler.admit())
     assert [s.slot is None for s in (first, same, shorter, other, elsewhere)] == [0, 1, 0, 0, 0]
-    assert scheduler.awaited(first) and not scheduler.awaited(other)
+    assert scheduler.has_waiter(first) and not scheduler.has_waiter(other)
     while not first.decoding:
         run(scheduler)
     list(scheduler.admit())
-    assert not scheduler.awaited(first)
+    assert not scheduler.has_waiter(first)
     assert same.slot is not None or first.stop_reason is None
 
 
-def test_a_beginning_that_came_from_the_cache_is_not_waited_for():
-    scheduler = Scheduler(slots=2, budget=8, sharing=True)
-    shared = tuple(range(2 * LENGTH_MIN))
+def test_a_prefix_restored_from_the_cache_is_not_waited_for():
+    scheduler = Scheduler(slots=2, budget=8, prefix_caching=True)
+    shared = tuple(range(2 * PREFIX_TOKENS_MIN))
     first = add(scheduler, (*shared, *[1] * 99))
     list(scheduler.admit())
-    first.restored = first.computed = len(shared)
+    first.cached = first.computed = len(shared)
     second = add(scheduler, (*shared, *[2] * 99))
     list(scheduler.admit())
     assert second.slot is not None
@@ -164,7 +166,7 @@ def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts
         answering = {s for s in scheduler.running if s.decoding and s.adapter in adapters}
         assert answering <= {chunk.sequence for chunk in chunks}
         started += [s for s in scheduler.running if s not in started]
-        carry_out(scheduler, chunks)
+        apply(scheduler, chunks)
     assert scheduler.idle
     assert all(sequence.stop_reason for sequence in sequences)
     if not sharing:

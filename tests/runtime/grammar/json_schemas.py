@@ -1,4 +1,4 @@
-"""Random JSON schemas of the kind that can be enforced, values that are valid by them, and a validator."""
+"""Hypothesis strategies for enforceable JSON schemas and their valid values, and an independent validator."""
 
 import re
 from datetime import date, datetime, time
@@ -34,10 +34,10 @@ BOUNDS = st.integers(-1200, 1200) | st.integers(-(10**17), 10**17)
 
 @st.composite
 def bounds(draw, low, high, values, extra=()):
-    some = {key: draw(values) for key in draw(st.sets(st.sampled_from([low, high, *extra])))}
-    if low in some and high in some and some[low] > some[high]:
-        some[low], some[high] = some[high], some[low]
-    return some
+    schema = {key: draw(values) for key in draw(st.sets(st.sampled_from([low, high, *extra])))}
+    if low in schema and high in schema and schema[low] > schema[high]:
+        schema[low], schema[high] = schema[high], schema[low]
+    return schema
 
 
 @st.composite
@@ -63,9 +63,9 @@ LEAVES = st.one_of(
     st.sampled_from(["null", "boolean", "string", "number", "integer"]).map(lambda name: {"type": name}),
     st.lists(VALUES, min_size=1, max_size=5).map(lambda values: {"enum": values}),
     VALUES.map(lambda value: {"const": value}),
-    bounds("minLength", "maxLength", st.integers(0, 5)).map(lambda some: {"type": "string"} | some),
-    bounds("minimum", "maximum", BOUNDS).map(lambda some: {"type": "number"} | some),
-    bounds("minimum", "maximum", BOUNDS).map(lambda some: {"type": "integer"} | some),
+    bounds("minLength", "maxLength", st.integers(0, 5)).map(lambda keywords: {"type": "string"} | keywords),
+    bounds("minimum", "maximum", BOUNDS).map(lambda keywords: {"type": "number"} | keywords),
+    bounds("minimum", "maximum", BOUNDS).map(lambda keywords: {"type": "integer"} | keywords),
     st.integers(-30, 30).map(lambda x: {"type": "integer", "exclusiveMinimum": x, "exclusiveMaximum": x + 2}),
     st.sampled_from(PATTERNS).map(lambda pattern: {"type": "string", "pattern": pattern}),
     st.sampled_from([*FORMATS]).map(lambda name: {"type": "string", "format": name}),
@@ -76,15 +76,15 @@ SCHEMAS = st.recursive(
     lambda inner: st.one_of(
         objects(inner),
         arrays(inner),
-        inner.map(lambda some: {"type": "object", "additionalProperties": some}),
-        st.lists(inner, min_size=1, max_size=3).map(lambda some: {"anyOf": some}),
+        inner.map(lambda schema: {"type": "object", "additionalProperties": schema}),
+        st.lists(inner, min_size=1, max_size=3).map(lambda schemas: {"anyOf": schemas}),
     ),
     max_leaves=8,
 )
 
 
 def valid_values(schema):
-    """Values that are valid, as far as the grammar has them: properties in order and no others."""
+    """Values that are valid and that the grammar can produce: properties in order, and no others."""
     if schema in (True, {}):
         return VALUES
     if "enum" in schema or "const" in schema:
@@ -124,11 +124,10 @@ def _numbers(schema):
 def _objects(schema):
     if "properties" not in schema:
         return st.dictionaries(TEXTS, valid_values(schema.get("additionalProperties", True)), max_size=3)
-    needed = {
-        name: valid_values(some) for name, some in schema["properties"].items() if name in schema["required"]
-    }
-    others = {name: valid_values(some) for name, some in schema["properties"].items() if name not in needed}
-    return st.fixed_dictionaries(needed, optional=others).map(
+    values = {name: valid_values(inner) for name, inner in schema["properties"].items()}
+    required = {name: values[name] for name in values if name in schema["required"]}
+    optional = {name: values[name] for name in values if name not in required}
+    return st.fixed_dictionaries(required, optional=optional).map(
         lambda value: {name: value[name] for name in schema["properties"] if name in value}
     )
 
@@ -137,8 +136,8 @@ def _objects(schema):
 def _arrays(draw, schema):
     prefix = schema.get("prefixItems", [])
     size = draw(st.integers(schema.get("minItems", 0), schema.get("maxItems", schema.get("minItems", 0) + 4)))
-    some = [prefix[i] if i < len(prefix) else schema.get("items", True) for i in range(size)]
-    return [draw(valid_values(item)) for item in some]
+    items = [prefix[i] if i < len(prefix) else schema.get("items", True) for i in range(size)]
+    return [draw(valid_values(item)) for item in items]
 
 
 TYPED = {
@@ -161,17 +160,17 @@ CLASSES = {
 }
 
 
-def same(a, b):
-    """Whether two JSON values are equal: for Python, True is also 1."""
+def json_equal(a, b):
+    """Return whether two JSON values are equal; in Python, True equals 1."""
     if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(same, a, b))
+        return len(a) == len(b) and all(map(json_equal, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+        return a.keys() == b.keys() and all(json_equal(a[key], b[key]) for key in a)
     return isinstance(a, bool) == isinstance(b, bool) and a == b
 
 
 def is_valid(value, schema):
-    """Whether a value is valid, by JSON Schema and not by what the grammar makes of it."""
+    """Return whether a value is valid by JSON Schema, independent of the grammar."""
     if isinstance(schema, bool):
         return schema
     names = schema.get("type", [*CLASSES])
@@ -181,10 +180,10 @@ def is_valid(value, schema):
             isinstance(value, CLASSES[name]) and (name == "boolean" or not isinstance(value, bool))
             for name in names
         )
-        and ("enum" not in schema or any(same(value, some) for some in schema["enum"]))
-        and ("const" not in schema or same(value, schema["const"]))
-        and ("anyOf" not in schema or any(is_valid(value, some) for some in schema["anyOf"]))
-        and ("oneOf" not in schema or sum(is_valid(value, some) for some in schema["oneOf"]) == 1)
+        and ("enum" not in schema or any(json_equal(value, listed) for listed in schema["enum"]))
+        and ("const" not in schema or json_equal(value, schema["const"]))
+        and ("anyOf" not in schema or any(is_valid(value, branch) for branch in schema["anyOf"]))
+        and ("oneOf" not in schema or sum(is_valid(value, branch) for branch in schema["oneOf"]) == 1)
         and all(CHECKS[key](value, schema) for key in schema.keys() & CHECKS.keys())
     )
 
@@ -209,7 +208,7 @@ def _has_format(value, schema):
 
 
 def _check(class_, holds):
-    """A keyword holds for what is not of its type."""
+    """Make a check that holds for values of other types."""
     return lambda value, schema: not isinstance(value, class_) or holds(value, schema)
 
 
@@ -235,14 +234,14 @@ CHECKS = {
     "properties": _check(
         dict,
         lambda value, schema: all(
-            is_valid(value[name], some) for name, some in schema["properties"].items() if name in value
+            is_valid(value[name], inner) for name, inner in schema["properties"].items() if name in value
         ),
     ),
     "additionalProperties": _check(
         dict,
         lambda value, schema: all(
-            is_valid(some, schema["additionalProperties"])
-            for name, some in value.items()
+            is_valid(inner, schema["additionalProperties"])
+            for name, inner in value.items()
             if name not in schema.get("properties", ())
         ),
     ),

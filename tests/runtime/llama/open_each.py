@@ -1,4 +1,4 @@
-"""Open every GGUF of a folder and run it a little, each in its own process, and say in JSON how that went.
+"""Opens and runs every GGUF of a folder, each in a child process, and prints the outcomes as JSON.
 
 A script, not a test: the process that forks must never have computed anything, or the native threads of its
 children would hang.
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ["GGML_NO_BACKTRACE"] = "1"  # a debugger for each abort would take seconds
+os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
 
 from thirteen.errors import ThirteenError
 from thirteen.runtime.engine.engine import Engine
@@ -27,24 +27,24 @@ def open_one(path: Path) -> str:
     return "ran"
 
 
-def in_a_child(path: Path) -> str:
+def open_in_child(path: Path) -> str:
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        said = "raised"
+        outcome = "raised"
         try:
-            said = open_one(path)
+            outcome = open_one(path)
         except BaseException as error:
-            said = f"raised {error!r}"
+            outcome = f"raised {error!r}"
         finally:
-            os.write(write, said.encode("utf-8", "replace")[:4000])
+            os.write(write, outcome.encode("utf-8", "replace")[:4000])
             os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        said = pipe.read().decode()
+        outcome = pipe.read().decode()
     _, status = os.waitpid(child, 0)
-    return f"died: signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else said
+    return f"died: signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else outcome
 
 
 if __name__ == "__main__":
     paths = sorted(Path(sys.argv[1]).glob("*.gguf"))
-    print(json.dumps({path.name: in_a_child(path) for path in paths}))
+    print(json.dumps({path.name: open_in_child(path) for path in paths}))

@@ -1,4 +1,4 @@
-"""The real library: SmolLM2 and a tiny random model, against llama-cpp-python's own way of running them."""
+"""The real library: SmolLM2 and a tiny random model, compared with llama-cpp-python's high-level API."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def engine(smollm2):
 
 @pytest.fixture(scope="module")
 def high_level(smollm2):
-    # Flash attention as here by default: without it, near ties fall otherwise on some processors.
+    # Flash attention as by default here: without it, near ties are decided differently on some processors.
     llama = llama_cpp.Llama(
         str(smollm2), n_ctx=256, n_threads=1, n_threads_batch=2, flash_attn=True, verbose=False
     )
@@ -41,7 +41,7 @@ def high_level(smollm2):
     llama.close()
 
 
-def room(**sizes):
+def params(**sizes):
     return ContextParams(**{"context": 128, "slots": 2, "batch": 64, "threads": 1, "outputs": 64} | sizes)
 
 
@@ -50,64 +50,64 @@ def run(engine, *requests):
     return [[token for piece in handle for token in piece.tokens] for handle in handles]
 
 
-def test_a_chat_prompt_has_the_ids_of_the_rendered_text(engine, high_level):
-    turns = ("system\nBe brief.", f"user\n{QUESTION}")
-    prompt = "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>assistant\n"
+def test_a_chat_prompt_has_the_tokens_of_the_rendered_text(engine, high_level):
+    messages = ("system\nBe brief.", f"user\n{QUESTION}")
+    prompt = "".join(f"<|im_start|>{message}<|im_end|>\n" for message in messages) + "<|im_start|>assistant\n"
     expected = high_level.tokenize(prompt.encode(), add_bos=False, special=True)
-    assert list(engine._prompter.tokens(QUESTION, "Be brief.")) == expected
+    assert list(engine._encoder.encode_question(QUESTION, "Be brief.")) == expected
 
 
 def test_greedy_tokens_are_those_of_llama_cpp_python(engine, high_level):
-    prompt = engine._prompter.tokens(QUESTION)
+    prompt = engine._encoder.encode_question(QUESTION)
     expected = []
     for token in high_level.generate(list(prompt), temp=0.0, repeat_penalty=1.0):
-        if len(expected) == 16 or engine.model.ends(token):
+        if len(expected) == 16 or engine.model.is_eog(token):
             break
         expected.append(token)
     assert run(engine, Request(prompt, max_tokens=16))[0] == expected
 
 
 def test_the_same_request_gives_the_same_tokens_again(engine):
-    prompt = engine._prompter.tokens("Write a poem.")
+    prompt = engine._encoder.encode_question("Write a poem.")
     for sampling in (Sampling(), Sampling(temperature=0.9, seed=5)):
         request = Request(prompt, 8, sampling)
         assert run(engine, request) == run(engine, request)
 
 
 def test_another_seed_gives_other_tokens(engine):
-    prompt = engine._prompter.tokens("Write a poem.")
+    prompt = engine._encoder.encode_question("Write a poem.")
     one, two = (run(engine, Request(prompt, 8, Sampling(temperature=1.5, min_p=0, seed=n))) for n in (1, 2))
     assert one != two
 
 
 def test_sampling_follows_llama_cpps_chain(model):
-    """Ten draws equal those of a chain put together by hand with the same seed, from the same logits."""
+    """All samples lie within the cut-offs computed here from the same logits, and likely ones prevail."""
     sampling = Sampling(temperature=0.8, top_k=30, top_p=0.9, min_p=0.02, seed=7)
-    with Context(model, room()) as context, Sampler(model, sampling) as sampler:
+    with Context(model, params()) as context, Sampler(model, sampling) as sampler:
         (row,) = context.decode([Span(0, 0, (1, 9690, 198), 1)])
         logits = context.logits_row(row).astype(np.float64)
-        drawn = [sampler.sample(context, row) for _ in range(200)]
+        samples = [sampler.sample(context, row) for _ in range(200)]
     order = np.argsort(-logits)[:30]
-    odds = np.exp(logits[order] - logits[order[0]])
-    kept = order[: 1 + np.searchsorted(np.cumsum(odds / odds.sum()), 0.9)]
-    kept = kept[np.exp(logits[kept] - logits[order[0]]) >= 0.02]
-    assert set(drawn) <= set(kept)
-    assert max(set(drawn), key=drawn.count) in order[:3]
+    probabilities = np.exp(logits[order] - logits[order[0]])
+    allowed = order[: 1 + np.searchsorted(np.cumsum(probabilities / probabilities.sum()), 0.9)]
+    allowed = allowed[np.exp(logits[allowed] - logits[order[0]]) >= 0.02]
+    assert set(samples) <= set(allowed)
+    assert max(set(samples), key=samples.count) in order[:3]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_no_digit_is_chosen_where_it_would_make_a_number_longer(model, temperature):
+def test_no_digit_excludes_tokens_that_extend_a_number(model, temperature):
     sampling = Sampling(temperature=temperature)
     tokens = tuple(model.tokenize("The year was 19", special=False, bos=False))
-    with Context(model, room()) as context, Sampler(model, sampling) as sampler:
+    with Context(model, params()) as context, Sampler(model, sampling) as sampler:
         (row,) = context.decode([Span(0, 0, tokens, 1)])
-        assert model.piece(sampler.sample(context, row)).isdigit(), "the likeliest ones are digits"
-        others = {model.piece(sampler.sample(context, row, no_digit=True)) for _ in range(20)}
+        assert model.token_to_piece(sampler.sample(context, row)).isdigit(), "the likeliest ones are digits"
+        others = {model.token_to_piece(sampler.sample(context, row, no_digit=True)) for _ in range(20)}
     assert others and not any(piece.lstrip(b".,")[:1].isdigit() for piece in others)
 
 
 def test_a_sum_in_a_real_models_answer_is_right(engine):
-    """The digits of its result are tokens that are put in, and not chosen."""
+    """The calculator inserts the digits of its result."""
     question = "Repeat this line and nothing else: 137 * 246 ="
     answer = engine.answer(question, max_tokens=40)
     assert "137 * 246 = 33702" in answer.text
@@ -125,34 +125,33 @@ def test_an_answer_follows_its_schema_to_the_end(engine, temperature):
         assert (answer.stop_reason, list(json.loads(answer.text))) == (StopReason.END, ["sum"])
 
 
-def test_a_grammar_may_demand_what_a_model_would_never_say(engine):
+def test_a_grammar_can_force_unlikely_text(engine):
     answer = engine.answer("Hello", grammar=from_gbnf('root ::= "Ω<|im_start|>≠" [x-z]{3} "\\n"'))
     assert re.fullmatch("Ω<\\|im_start\\|>≠[x-z]{3}\n", answer.text), answer.text
 
 
-def test_control_tokens_are_no_text_of_a_free_string(model):
-    """llama.cpp's grammar itself lets them through there, and what they stand for would be lost."""
-    anything = Constraint(model, from_gbnf("root ::= [^x]*"))
-    with anything:
-        allowed = [token for token in range(model.vocabulary_size) if anything.allows(token)]
+def test_control_tokens_are_not_allowed_in_a_free_string(model):
+    """llama.cpp's own grammar sampler allows them there, although they have no text."""
+    with Constraint(model, from_gbnf("root ::= [^x]*")) as constraint:
+        allowed = [token for token in range(model.vocabulary_size) if constraint.allows(token)]
     control = set(model.control_tokens.values())
-    assert {token for token in allowed if token in control} == {t for t in control if model.ends(t)}
+    assert {token for token in allowed if token in control} == {t for t in control if model.is_eog(t)}
     assert len(allowed) > model.vocabulary_size // 2
 
 
-def test_a_grammar_that_llama_cpp_does_not_take_is_refused(model, capfd):
+def test_a_grammar_that_llama_cpp_rejects_is_refused(model, capfd):
     unchecked = SimpleNamespace(text="root ::= missing", root="root")
     with pytest.raises(RequestError, match="grammar: not compiled"):
         Sampler(model, Sampling(), unchecked)
-    capfd.readouterr()  # the library's own words
+    capfd.readouterr()  # printed by the library
 
 
-def test_a_sequence_among_others_sees_nothing_of_them(model):
-    """The logits of a slot differ by rounding alone when other slots are in the batch."""
+def test_a_sequence_does_not_depend_on_the_others_in_its_batch(model):
+    """The logits of a slot differ only by rounding when other slots are in the batch."""
     prompts = [
         tuple(model.tokenize(text, special=False, bos=False)) for text in ("One two three", "Red green blue")
     ]
-    with Context(model, room()) as context:
+    with Context(model, params()) as context:
         alone = [context.logits_row(context.decode([Span(0, 0, prompts[0], 1)])[0]).copy()]
         context.clear(0)
         rows = context.decode([Span(slot, 0, prompt, 1) for slot, prompt in enumerate(prompts)])
@@ -161,10 +160,11 @@ def test_a_sequence_among_others_sees_nothing_of_them(model):
     assert alone[0].argmax() == together.argmax()
 
 
-def test_several_in_flight_give_the_tokens_that_each_gives_in_the_same_batch_shape(engine):
-    """Rounding depends on how many sequences share a batch, not on which: the others may be anything."""
+def test_concurrent_requests_repeat_their_tokens_in_the_same_batch_shape(engine):
+    """Rounding depends on how many sequences share a batch, not on which."""
     prompts = [
-        engine._prompter.tokens(text) for text in ("Name a colour.", "Name a number.", "Name an animal.")
+        engine._encoder.encode_question(text)
+        for text in ("Name a colour.", "Name a number.", "Name an animal.")
     ]
     first = [Request(prompts[0], 10), Request(prompts[1], 10)]
     second = [Request(prompts[0], 10), Request(prompts[1], 10)]
@@ -181,7 +181,7 @@ def test_a_full_context_ends_one_answer_and_no_other(smollm2):
 
 
 def test_logits_are_those_of_each_position(engine):
-    """More than one batch of them: the last row of each prefix is the row of the whole."""
+    """Over more than one batch: the last row of each prefix is that row of the whole text."""
     tokens = engine.model.tokenize("Twelve times thirteen is " * 16, special=False, bos=False)
     logits = engine.logits(tokens)
     assert logits.shape == (len(tokens), engine.model.vocabulary_size)
@@ -190,7 +190,7 @@ def test_logits_are_those_of_each_position(engine):
     assert np.array_equal(logits, engine.logits(tokens))
 
 
-def test_no_logits_of_nothing_or_of_more_than_the_context(engine):
+def test_logits_of_no_tokens_or_more_than_the_context_are_refused(engine):
     for tokens in ([], [1] * 257, [-1]):
         with pytest.raises(RequestError):
             engine.logits(tokens)
@@ -213,8 +213,8 @@ def test_no_logits_of_nothing_or_of_more_than_the_context(engine):
         [Span(0, 0, (1, 2, 3), 3), Span(1, 0, (1, 2), 2)],
     ],
 )
-def test_a_batch_that_the_library_would_die_of_is_refused(model, spans):
-    with Context(model, room(outputs=4)) as context, pytest.raises(RequestError):
+def test_a_batch_that_would_abort_the_library_is_refused(model, spans):
+    with Context(model, params(outputs=4)) as context, pytest.raises(RequestError):
         context.decode(spans)
 
 
@@ -222,8 +222,8 @@ WORDS = (1, 9690, 198, 2, 253, 1167)
 
 
 @pytest.mark.parametrize("top", [0, 1, 5, 20])
-def test_log_probabilities_are_those_of_the_logits(model, top):
-    with Context(model, room()) as context:
+def test_logprobs_are_those_of_the_logits(model, top):
+    with Context(model, params()) as context:
         (row,) = context.decode([Span(0, 0, WORDS, 1)])
         logits = context.logits_row(row).astype(np.float64)
         expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
@@ -234,8 +234,8 @@ def test_log_probabilities_are_those_of_the_logits(model, top):
             assert np.allclose([value for _, value in found.top], np.sort(expected)[::-1][:top], atol=1e-4)
 
 
-def test_the_probabilities_of_all_tokens_make_one(tiny):
-    with Model(tiny) as model, Context(model, room()) as context:
+def test_the_probabilities_of_all_tokens_sum_to_one(tiny):
+    with Model(tiny) as model, Context(model, params()) as context:
         (row,) = context.decode([Span(0, 0, (1, 2, 3), 1)])
         every = context.logprob(row, 0, model.vocabulary_size).top
     assert len({token for token, _ in every}) == model.vocabulary_size
@@ -244,72 +244,72 @@ def test_the_probabilities_of_all_tokens_make_one(tiny):
 
 @pytest.mark.parametrize("kv", KV_TYPES)
 def test_a_saved_sequence_gives_the_same_logits_in_another_slot_and_context(model, kv):
-    """To the bit: what follows was computed in the same batch shape."""
-    with Context(model, room(kv=kv)) as context, Context(model, room(kv=kv)) as other:
+    """To the bit: the next token is computed in the same batch shape."""
+    with Context(model, params(kv=kv)) as context, Context(model, params(kv=kv)) as other:
         context.decode([Span(0, 0, WORDS, 0)])
-        blob = context.save(0)
+        state = context.save(0)
         computed = context.logits_row(*context.decode([Span(0, len(WORDS), (42,), 1)])).copy()
-        assert context.restore(1, blob, len(WORDS)) and context.used(1) == len(WORDS)
-        beside = context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])).copy()
-        assert other.restore(1, blob, len(WORDS))
-        elsewhere = other.logits_row(*other.decode([Span(1, len(WORDS), (42,), 1)])).copy()
-    assert np.array_equal(beside, computed) and np.array_equal(elsewhere, computed)
+        assert context.restore(1, state, len(WORDS)) and context.length(1) == len(WORDS)
+        same = context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])).copy()
+        assert other.restore(1, state, len(WORDS))
+        another = other.logits_row(*other.decode([Span(1, len(WORDS), (42,), 1)])).copy()
+    assert np.array_equal(same, computed) and np.array_equal(another, computed)
 
 
-def test_a_beginning_of_a_saved_sequence_can_be_restored(model):
-    with Context(model, room()) as context:
+def test_a_prefix_of_a_saved_sequence_can_be_restored(model):
+    with Context(model, params()) as context:
         context.decode([Span(0, 0, WORDS, 0)])
-        blob = context.save(0)
+        state = context.save(0)
         context.clear(0, 4)
         computed = context.logits_row(*context.decode([Span(0, 4, (42,), 1)])).copy()
-        assert context.restore(1, blob, 4) and context.used(1) == 4
+        assert context.restore(1, state, 4) and context.length(1) == 4
         assert np.array_equal(context.logits_row(*context.decode([Span(1, 4, (42,), 1)])), computed)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 12, 16, 100, -100, -1])
-def test_a_saved_sequence_that_is_cut_short_is_refused_and_leaves_the_slot_empty(model, cut):
-    with Context(model, room()) as context:
+def test_a_truncated_state_is_refused_and_leaves_the_slot_empty(model, cut):
+    with Context(model, params()) as context:
         context.decode([Span(0, 0, WORDS, 0)])
-        blob = context.save(0)
+        state = context.save(0)
         computed = context.logits_row(*context.decode([Span(0, len(WORDS), (42,), 1)])).copy()
-        assert not context.restore(1, blob[:cut], len(WORDS)) and context.used(1) == 0
-        assert context.restore(1, blob, len(WORDS)), "the slot is as good as before"
+        assert not context.restore(1, state[:cut], len(WORDS)) and context.length(1) == 0
+        assert context.restore(1, state, len(WORDS)), "the slot is still usable"
         assert np.array_equal(context.logits_row(*context.decode([Span(1, len(WORDS), (42,), 1)])), computed)
-    assert "no reason" in LOG.reason(), "the next error would be told with this one's words"
+    assert "no reason" in LOG.take_errors(), "the next error would quote these messages"
 
 
-def test_a_saved_sequence_is_refused_where_it_is_too_short_or_of_another_kind(model):
-    with Context(model, room()) as context:
+def test_a_state_that_is_too_short_or_of_other_parameters_is_refused(model):
+    with Context(model, params()) as context:
         context.decode([Span(0, 0, WORDS, 0)])
-        blob = context.save(0)
-        assert not context.restore(1, blob, len(WORDS) + 1) and context.used(1) == 0
+        state = context.save(0)
+        assert not context.restore(1, state, len(WORDS) + 1) and context.length(1) == 0
         for another in ({"kv": "q8_0"}, {"slots": 3}):
-            with Context(model, room(**another)) as other:
-                assert not other.restore(0, blob, len(WORDS)) and other.used(0) == 0
+            with Context(model, params(**another)) as other:
+                assert not other.restore(0, state, len(WORDS)) and other.length(0) == 0
 
 
-def test_a_saved_sequence_that_does_not_fit_is_refused(tmp_path, write_tiny):
+def test_a_state_that_does_not_fit_is_refused(tmp_path, write_tiny):
     import gguf
 
     keys = {"llama.context_length": (1024, gguf.GGUFValueType.UINT32, None)}
     with Model(write_tiny(tmp_path / "long.gguf", keys)) as model:
-        with Context(model, room(context=1024, batch=1024)) as context:
+        with Context(model, params(context=1024, batch=1024)) as context:
             context.decode([Span(0, 0, (42,) * 600, 0)])
-            blob = context.save(0)
-        with Context(model, room(context=256)) as context:
-            assert not context.restore(0, blob, 100) and context.used(0) == 0
+            state = context.save(0)
+        with Context(model, params(context=256)) as context:
+            assert not context.restore(0, state, 100) and context.length(0) == 0
 
 
-def test_keys_and_values_of_8_bits_take_half_the_memory_and_say_the_same(model):
-    found, sizes = {}, {}
+def test_a_kv_cache_in_q8_0_takes_half_the_memory_and_agrees_with_f16(model):
+    logits, sizes = {}, {}
     for kv in KV_TYPES:
-        with Context(model, room(kv=kv)) as context:
-            found[kv] = context.logits_row(*context.decode([Span(0, 0, WORDS, 1)])).copy()
+        with Context(model, params(kv=kv)) as context:
+            logits[kv] = context.logits_row(*context.decode([Span(0, 0, WORDS, 1)])).copy()
             sizes[kv] = len(context.save(0))
     assert sizes["q8_0"] < 0.6 * sizes["f16"]
-    apart = np.abs(found["q8_0"] - found["f16"]).max()
-    assert 0 < apart < 0.5 * found["f16"].std()
-    assert found["q8_0"].argmax() == found["f16"].argmax()
+    difference = np.abs(logits["q8_0"] - logits["f16"]).max()
+    assert 0 < difference < 0.5 * logits["f16"].std()
+    assert logits["q8_0"].argmax() == logits["f16"].argmax()
 
 
 @pytest.mark.parametrize(
@@ -327,37 +327,37 @@ def test_keys_and_values_of_8_bits_take_half_the_memory_and_say_the_same(model):
         {"threads": 100_000},
     ],
 )
-def test_a_room_out_of_bounds_is_refused(sizes):
+def test_params_out_of_range_are_refused(sizes):
     with pytest.raises(RequestError):
-        room(**sizes)
+        params(**sizes)
 
 
-def test_more_context_than_was_trained_is_refused(model):
+def test_a_context_longer_than_the_trained_one_is_refused(model):
     with pytest.raises(RequestError, match=r"8192 tokens .* not 8193"):
-        Context(model, room(context=8193))
+        Context(model, params(context=8193))
 
 
-def test_what_is_closed_says_so(smollm2):
+def test_a_closed_model_is_refused(smollm2):
     model = Model(smollm2)
     model.close()
     with pytest.raises(RequestError, match="closed"):
         model.tokenize("a", special=False, bos=False)
 
 
-def test_names_of_control_tokens_are_text_unless_asked_for(model):
+def test_names_of_control_tokens_are_text_unless_special(model):
     assert model.tokenize("<|im_end|>", special=True, bos=False) == [2]
     plain = model.tokenize("<|im_end|>", special=False, bos=False)
     assert 2 not in plain
-    assert b"".join(map(model.piece, plain)) == b"<|im_end|>"
+    assert b"".join(map(model.token_to_piece, plain)) == b"<|im_end|>"
 
 
 def test_any_text_comes_back_from_its_tokens(model):
     for text in ("", "a\0b", "naïve 😀 中文\r\n\t  x", "a" * 3000, "1" * 3000, "\ud800"):
-        pieces = b"".join(map(model.piece, model.tokenize(text, special=False, bos=False)))
+        pieces = b"".join(map(model.token_to_piece, model.tokenize(text, special=False, bos=False)))
         assert pieces == text.encode("utf-8", "replace")
 
 
-def test_qwen_text_is_normalised_and_other_text_is_not(tmp_path, write_tiny):
+def test_text_is_normalized_for_qwen_only(tmp_path, write_tiny):
     import gguf
 
     for pre, expected in (("qwen2", "é".encode()), ("llama-bpe", "e\u0301".encode())):
@@ -366,7 +366,7 @@ def test_qwen_text_is_normalised_and_other_text_is_not(tmp_path, write_tiny):
         )
         with Model(path) as model:
             tokens = model.tokenize("e\u0301", special=False, bos=False)
-            assert b"".join(map(model.piece, tokens)) == expected
+            assert b"".join(map(model.token_to_piece, tokens)) == expected
 
 
 def test_nothing_is_printed(capfd, smollm2):
@@ -400,7 +400,7 @@ def lora(tmp_path):
     return write
 
 
-def test_an_adapter_acts_as_if_it_were_merged(tmp_path, tiny, write_tiny, lora):
+def test_an_adapter_gives_the_logits_of_the_merged_model(tmp_path, tiny, write_tiny, lora):
     random = np.random.default_rng(1)
     a, b = (random.normal(size=shape).astype(np.float32) for shape in ((1, 64), (64, 1)))
     with Engine(tiny, threads=1) as engine:
@@ -425,7 +425,7 @@ def base_matrix(path, name):
     [
         {"architecture": "qwen2"},
         {"kind": "model"},
-        {"kind": 7},  # llama.cpp reads it unasked as a text, and aborts
+        {"kind": 7},  # llama.cpp reads it as a string without checking, and aborts
         {"name": "blk.9.attn_q.weight"},
         {"name": "blk.0.attn_norm.weight"},
         {"name": "token_embd.weight", "b": (259, 1)},

@@ -1,4 +1,4 @@
-"""Products and look-ups are shown as computed, and what a tap writes is what the model goes on with."""
+"""Taps: they see products and lookups as computed, and the model continues with what they write."""
 
 import ctypes
 
@@ -62,16 +62,16 @@ def model(tiny):
         yield model
 
 
-def run(model, tap, tokens=TOKENS, look_up_tap=None):
-    """The logits after every token, (tokens, vocab), with taps looking on."""
-    room = ContextParams(64, 1, 32, 1, outputs=32)
-    with Context(model, room, tap=tap, look_up_tap=look_up_tap) as context:
+def run(model, tap, tokens=TOKENS, embedding_tap=None):
+    """The logits after every token, (tokens, vocab), with taps."""
+    params = ContextParams(64, 1, 32, 1, outputs=32)
+    with Context(model, params, tap=tap, embedding_tap=embedding_tap) as context:
         rows = context.decode([Span(0, 0, tokens, rows=len(tokens))])
         return np.array([context.logits_row(row) for row in rows])
 
 
-def test_the_layout_is_the_librarys_own(ggml):
-    """A tensor made by the library and read here: a llama.cpp that lays them out otherwise shows at once."""
+def test_the_tensor_layout_is_that_of_the_library(ggml):
+    """Reads tensors made by the library, so a llama.cpp with another layout fails here."""
     weight, inputs = ggml_new_tensor_2d(ggml, F32, 8, 3), ggml_new_tensor_2d(ggml, F32, 8, 5)
     ggml_set_name(weight, b"blk.1.attn_q.weight")
     address = ggml_mul_mat(ggml, weight, inputs)
@@ -90,20 +90,20 @@ def test_the_layout_is_the_librarys_own(ggml):
     )  # ggml_object, then `extra` and padding
 
 
-def test_a_look_up_is_the_librarys_own(ggml):
+def test_a_lookup_is_that_of_the_library(ggml):
     weight, tokens = ggml_new_tensor_2d(ggml, F32, 8, 30), ggml_new_tensor_1d(ggml, I32, 5)
     ggml_set_name(weight, b"token_embd.weight")
     ctypes.memmove(ggml_get_data(tokens), np.array([3, 1, 29, 0, 3], np.int32).tobytes(), 20)
     address = ggml_get_rows(ggml, weight, tokens)
-    look_up = GgmlTensor.from_address(address)
+    lookup = GgmlTensor.from_address(address)
     assert ggml_op_desc(address) == b"GET_ROWS"
-    assert (look_up.type, look_up.op, list(look_up.src)[:2]) == (F32, GET_ROWS, [weight, tokens])
-    assert list(look_up.ne) == [8, 5, 1, 1]
-    assert _weight(look_up) == "token_embd.weight"
-    assert _tokens(look_up).tolist() == [3, 1, 29, 0, 3]
+    assert (lookup.type, lookup.op, list(lookup.src)[:2]) == (F32, GET_ROWS, [weight, tokens])
+    assert list(lookup.ne) == [8, 5, 1, 1]
+    assert _weight(lookup) == "token_embd.weight"
+    assert _tokens(lookup).tolist() == [3, 1, 29, 0, 3]
 
 
-def test_rows_that_do_not_lie_close_together(ggml):
+def test_rows_need_not_be_contiguous(ggml):
     whole = ggml_new_tensor_2d(ggml, F32, 8, 5)
     _rows(GgmlTensor.from_address(whole))[:] = np.arange(40).reshape(5, 8)
     part = _rows(GgmlTensor.from_address(ggml_view_2d(ggml, whole, 3, 4, 32, 40)))
@@ -122,28 +122,28 @@ def test_rows_that_do_not_lie_close_together(ggml):
         (b"", None),
     ],
 )
-def test_weights_are_known_by_their_names(name, weight):
+def test_weights_are_recognized_by_name(name, weight):
     source = GgmlTensor(name=name)
     product = GgmlTensor(op=MUL_MAT)
     product.src[0] = ctypes.addressof(source)
     assert _weight(product) == weight
 
 
-def test_every_product_of_a_weight_is_shown_with_every_token(model):
-    arrays, shown = tensors(), []
+def test_a_tap_sees_every_product_of_a_weight_with_every_token(model):
+    arrays, seen = tensors(), []
 
     def tap(product):
         expected = product.inputs @ arrays[product.weight].T
         assert np.allclose(product.outputs, expected, rtol=1e-3, atol=1e-3), product.weight
         assert not product.inputs.flags.writeable
-        shown.append((product.weight, len(product.inputs)))
+        seen.append((product.weight, len(product.inputs)))
 
     run(model, tap)
     matrices = [name for name, array in arrays.items() if array.ndim == 2]
-    assert sorted(shown) == sorted((name, len(TOKENS)) for name in matrices)
+    assert sorted(seen) == sorted((name, len(TOKENS)) for name in matrices)
 
 
-def test_looking_changes_nothing(model):
+def test_a_tap_that_only_reads_changes_nothing(model):
     assert np.allclose(run(model, None), run(model, lambda product: None), rtol=1e-4, atol=1e-4)
 
 
@@ -156,71 +156,71 @@ def test_the_last_product_is_the_logits(model):
     assert np.array_equal(result, logits[0])
 
 
-def test_what_a_tap_writes_is_what_the_model_goes_on_with(model, tmp_path, write_tiny):
+def test_the_model_continues_with_what_a_tap_writes(model, tmp_path, write_tiny):
     names = [name for name in tensors() if "ffn_down" in name or "blk.1.attn_q" in name]
 
-    def silence(product):
+    def zero(product):
         if product.weight in names:
             product.outputs[:] = 0
 
-    silent = write_tiny(tmp_path / "silent.gguf", {}, {name: 0 * tensors()[name] for name in names})
-    with Model(silent) as other:
+    zeroed = write_tiny(tmp_path / "zeroed.gguf", {}, {name: 0 * tensors()[name] for name in names})
+    with Model(zeroed) as other:
         expected = run(other, None)
-    assert np.allclose(run(model, silence), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(run(model, zero), expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(run(model, None), expected, rtol=0.1, atol=0.1)
 
 
-def test_the_look_up_of_the_tokens_is_shown_alone_or_beside_the_products(model):
-    tokens, shown, products = (7, 3, 7, 200), [], []
+def test_an_embedding_tap_sees_the_lookup_with_or_without_a_matmul_tap(model):
+    tokens, seen, products = (7, 3, 7, 200), [], []
 
-    def look(look_up):
-        assert np.array_equal(look_up.outputs, tensors()["token_embd.weight"][list(tokens)])
-        assert not look_up.tokens.flags.writeable
-        shown.append((look_up.weight, look_up.tokens.tolist()))
+    def record(lookup):
+        assert np.array_equal(lookup.outputs, tensors()["token_embd.weight"][list(tokens)])
+        assert not lookup.tokens.flags.writeable
+        seen.append((lookup.weight, lookup.tokens.tolist()))
 
-    alone = run(model, None, tokens, look)
-    beside = run(model, lambda product: products.append(product.weight), tokens, look)
-    assert shown == [("token_embd.weight", list(tokens))] * 2
+    alone = run(model, None, tokens, record)
+    beside = run(model, lambda product: products.append(product.weight), tokens, record)
+    assert seen == [("token_embd.weight", list(tokens))] * 2
     assert len(products) == 15
     assert np.array_equal(alone, run(model, None, tokens))
     assert np.allclose(beside, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_tap_writes_to_a_look_up_is_what_the_model_goes_on_with(model, tmp_path, write_tiny):
+def test_the_model_continues_with_what_an_embedding_tap_writes(model, tmp_path, write_tiny):
     embedding = tensors()["token_embd.weight"]
     other = np.random.default_rng(5).normal(0, 0.3, embedding.shape).astype(np.float32)
 
-    def exchange(look_up):
-        look_up.outputs[:] = other[look_up.tokens]
+    def exchange(lookup):
+        lookup.outputs[:] = other[lookup.tokens]
 
     arrays = {"token_embd.weight": other, "output.weight": embedding}
     with Model(write_tiny(tmp_path / "other.gguf", {}, arrays)) as exchanged:
         expected = run(exchanged, None)
-    assert np.allclose(run(model, None, look_up_tap=exchange), expected, rtol=1e-4, atol=1e-4)
+    assert np.allclose(run(model, None, embedding_tap=exchange), expected, rtol=1e-4, atol=1e-4)
     assert not np.allclose(run(model, None), expected, rtol=0.1, atol=0.1)
 
 
-def test_what_a_tap_of_look_ups_raises_comes_out(model):
-    def refuse(look_up):
-        raise ValueError(look_up.weight)
+def test_an_exception_of_an_embedding_tap_is_raised(model):
+    def refuse(lookup):
+        raise ValueError(lookup.weight)
 
     with pytest.raises(ValueError, match=r"token_embd\.weight"):
-        run(model, None, look_up_tap=refuse)
+        run(model, None, embedding_tap=refuse)
 
 
 @pytest.mark.parametrize("failure", [ValueError("seven"), KeyboardInterrupt()])
-def test_what_a_tap_raises_ends_the_computation_and_comes_out(model, failure, capfd):
-    shown, broken = [], [True]
+def test_an_exception_of_a_tap_ends_the_computation_and_is_raised(model, failure, capfd):
+    seen, broken = [], [True]
 
     def tap(product):
-        shown.append(product.weight)
-        if broken[0] and len(shown) == 5:
+        seen.append(product.weight)
+        if broken[0] and len(seen) == 5:
             raise failure
 
     with Context(model, ContextParams(64, 1, 32, 1, outputs=32), tap=tap) as context:
         with pytest.raises(type(failure)):
             context.decode([Span(0, 0, TOKENS, rows=len(TOKENS))])
-        assert len(shown) == 5
+        assert len(seen) == 5
         broken[0] = False
         context.clear(0)
         rows = context.decode([Span(0, 0, TOKENS, rows=len(TOKENS))])
@@ -229,9 +229,9 @@ def test_what_a_tap_raises_ends_the_computation_and_comes_out(model, failure, ca
     assert capfd.readouterr() == ("", "")
 
 
-def test_weights_that_the_library_rearranged_for_the_processor_are_shown_by_name(tiny, tmp_path):
-    """Q4_0 is repacked when it is loaded, so that its bytes are not rows any more."""
-    convert(tiny, tmp_path / "q4.gguf", type_="Q4_0")
+def test_repacked_weights_are_recognized_by_name(tiny, tmp_path):
+    """Q4_0 is repacked when it is loaded, after which its bytes are no rows."""
+    convert(tiny, tmp_path / "q4.gguf", quantization="Q4_0")
     held = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "q4.gguf").tensors}
     errors = {}
 

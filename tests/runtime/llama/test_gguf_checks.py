@@ -1,4 +1,4 @@
-"""Files that lie: each one is refused in one line or runs, and none ends the process."""
+"""Wrong headers: each one is refused in one line or runs, and none ends the process."""
 
 import json
 import re
@@ -19,17 +19,31 @@ KINDS = gguf.GGUFValueType
 U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
 NAMES = [f"token {n}" for n in range(259)]
 ONES = np.ones((64, 64), np.float32)
+HEAD_SIZES = ("llama.attention.key_length", "llama.attention.value_length", "llama.rope.dimension_count")
 
-# What is wrong, and what the one line must name. llama.cpp aborts on those marked with its assertion.
+# Changed keys, changed tensors, a pattern of the error. Comments quote the assertions that llama.cpp fails.
 WRONG = {
     "no layers": ({"llama.block_count": (0, U32, None)}, {}, "block_count"),  # n_layer_all > 0
     "too many layers": ({"llama.block_count": (513, U32, None)}, {}, "block_count"),  # <= LLAMA_MAX_LAYERS
     "a layer more": ({"llama.block_count": (3, U32, None)}, {}, r"blk\.2"),
     "no heads": ({"llama.attention.head_count": (0, U32, None)}, {}, "head_count"),
     "no key heads": ({"llama.attention.head_count_kv": (0, U32, None)}, {}, "head_count_kv"),
-    "odd key heads": ({"llama.attention.head_count_kv": (3, U32, None)}, {}, "add up"),
-    "another head": ({"llama.attention.value_length": (8, U32, None)}, {}, "add up"),  # n_embd_head == k
-    "another rotation": ({"llama.rope.dimension_count": (8, U32, None)}, {}, "add up"),  # == n_rot
+    "heads that do not divide": (
+        {"llama.attention.head_count_kv": (3, U32, None)},
+        {},
+        "4 heads do not divide among 3 key-value heads",
+    ),
+    "an odd head": (
+        dict.fromkeys(HEAD_SIZES, (15, U32, None)),
+        {},
+        "the head dimension is 15; it must be positive and even",
+    ),
+    "another head": (
+        {"llama.attention.value_length": (8, U32, None)},
+        {},
+        "value_length",
+    ),  # n_embd_head == k
+    "another rotation": ({"llama.rope.dimension_count": (8, U32, None)}, {}, "dimension_count"),  # == n_rot
     "experts": ({"llama.expert_count": (5000, U32, None)}, {}, "expert_count"),  # <= LLAMA_MAX_EXPERTS
     "experts used": ({"llama.expert_used_count": (2, U32, None)}, {}, "expert_used"),  # used <= n_expert
     "next tokens": ({"llama.nextn_predict_layers": (9, U32, None)}, {}, "nextn"),  # <= n_layer_all
@@ -86,20 +100,22 @@ WRONG = {
 }
 
 
-def test_every_lie_is_refused_by_name_in_one_line(tmp_path, write_tiny):
+def test_every_wrong_header_is_refused_by_name_in_one_line(tmp_path, write_tiny):
     for number, (keys, arrays, _) in enumerate(WRONG.values()):
         write_tiny(tmp_path / f"{number:02}.gguf", keys, arrays)
-    said = opened(tmp_path)
-    for number, (what, (_, _, named)) in enumerate(WRONG.items()):
-        line = said[f"{number:02}.gguf"]
-        assert re.match(rf"refused: .*\.gguf: [^\n]*{named}", line), f"{what}: {line}"
+    outcomes = open_all(tmp_path)
+    for number, (name, (_, _, pattern)) in enumerate(WRONG.items()):
+        line = outcomes[f"{number:02}.gguf"]
+        assert re.match(rf"refused: .*\.gguf: [^\n]*{pattern}", line), f"{name}: {line}"
 
 
-def test_no_change_of_any_key_or_tensor_ends_the_process(tmp_path, write_tiny):
-    """Each key with extreme values and of other types; each tensor gone, of other types and not a number."""
+def test_no_mutation_of_a_key_or_tensor_ends_the_process(tmp_path, write_tiny):
+    """Each key missing, extreme and of other types; each tensor missing, of other types and NaN."""
     for number, (keys, arrays) in enumerate(mutations()):
         write_tiny(tmp_path / f"{number:04}.gguf", keys, arrays)
-    wrong = {name: line for name, line in opened(tmp_path).items() if not line.startswith(("ran", "refused"))}
+    wrong = {
+        name: line for name, line in open_all(tmp_path).items() if not line.startswith(("ran", "refused"))
+    }
     assert not wrong
 
 
@@ -121,17 +137,17 @@ def mutations():
             yield from (({}, {name: change}) for change in changes)
 
 
-def opened(folder):
-    """What open_each.py says of each file in a folder."""
+def open_all(folder):
+    """The outcome of open_each.py for each file in a folder."""
     script = Path(__file__).with_name("open_each.py")
     done = subprocess.run([sys.executable, script, folder], capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("kept", [0, 3, 4, 20, 1000, 60_000])
-def test_a_truncated_file_is_refused(tmp_path, tiny, kept):
+@pytest.mark.parametrize("nbytes", [0, 3, 4, 20, 1000, 60_000])
+def test_a_truncated_file_is_refused(tmp_path, tiny, nbytes):
     path = tmp_path / "cut.gguf"
-    path.write_bytes(tiny.read_bytes()[:kept])
+    path.write_bytes(tiny.read_bytes()[:nbytes])
     with pytest.raises(ModelFileError, match=r"cut\.gguf: "):
         Model(path)
 

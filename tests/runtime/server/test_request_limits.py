@@ -61,7 +61,7 @@ def request(path="/v1/completions", body=WORK):
 
 
 def endless(engine):
-    return Request(engine.plain("a"), 10**6, ignore_end=True)
+    return Request(engine.encode_text("a"), 10**6, ignore_end=True)
 
 
 def error(response, status):

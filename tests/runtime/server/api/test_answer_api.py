@@ -90,7 +90,9 @@ def test_step_event_follows_the_complete_equation():
     async def pieces():
         for part in parts:
             yield Piece(part)
-        last = Answer("10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), check_steps(text), verified=False)
+        last = Answer(
+            "10", text, StopReason.END, Usage(1, 1), Timings(0, 0, 0), check_steps(text), verified=False
+        )
         yield Piece("", answer=last)
 
     async def collect():

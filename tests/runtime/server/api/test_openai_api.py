@@ -293,4 +293,4 @@ def test_full_queue_is_429_and_the_client_retries(tiny):
 
 
 def _endless(engine):
-    return Request(engine.plain("a"), 10**6, ignore_end=True)
+    return Request(engine.encode_text("a"), 10**6, ignore_end=True)

@@ -1,4 +1,4 @@
-"""llama.cpp's own reading of a grammar, without a model: what it accepts, and what it can lead to."""
+"""llama.cpp's grammar sampler without a model: which texts a grammar accepts, and which it can produce."""
 
 import ctypes
 from codecs import getincrementaldecoder
@@ -6,20 +6,20 @@ from contextlib import contextmanager
 
 import llama_cpp
 
-BYTES, END = 256, 258  # of the tiny model: the bytes, and the token that ends a turn
+BYTES, END = 256, 258  # of the tiny model: number of byte tokens, and the token that ends a turn
 
 
-class Native:
-    """The library's grammar sampler over the tiny model's vocabulary, in which each byte is a token."""
+class NativeGrammar:
+    """llama.cpp's grammar sampler on the tiny model's vocabulary, in which each byte is a token."""
 
     def __init__(self, model):
         self._vocabulary = llama_cpp.llama_model_get_vocab(model.handle)
-        self._tokens = {model.piece(token): token for token in range(BYTES)}
+        self._tokens = {model.token_to_piece(token): token for token in range(BYTES)}
         self._pieces = {token: piece for piece, token in self._tokens.items()} | {END: b""}
 
     @contextmanager
-    def reading(self, grammar):
-        """The sampler of a grammar; None if the library does not take it."""
+    def sampler(self, grammar):
+        """Yield the sampler of a grammar; None if llama.cpp does not compile it."""
         text, root = grammar.text.encode(), grammar.root.encode()
         sampler = llama_cpp.llama_sampler_init_grammar(self._vocabulary, text, root)
         try:
@@ -36,8 +36,8 @@ class Native:
         return [entry.id for entry in array if entry.logit == 0.0]
 
     def accepts(self, grammar, text):
-        """Whether the whole text follows the grammar."""
-        with self.reading(grammar) as sampler:
+        """Return whether the whole text matches the grammar."""
+        with self.sampler(grammar) as sampler:
             assert sampler, grammar.text
             for byte in text.encode():
                 token = self._tokens[bytes((byte,))]
@@ -46,30 +46,30 @@ class Native:
                 llama_cpp.llama_sampler_accept(sampler, token)
             return bool(self._allowed(sampler, [END]))
 
-    def walk(self, grammar, random, most=400, closing=40):
-        """A text that the grammar allows, chosen at random; None if it has not ended after `most` bytes.
+    def sample_text(self, grammar, random, max_bytes=400, closing=40):
+        """Sample a random text that the grammar allows; None if it has not ended after `max_bytes` bytes.
 
-        It is UTF-8: the library itself also lets overlong forms through, which no model has seen.
+        The text is valid UTF-8; llama.cpp also allows overlong encodings, which no model has seen. Over the
+        first `closing` bytes it becomes certain that a string, object or array is closed when it can be.
         """
-        said = b""
-        with self.reading(grammar) as sampler:
+        output = b""
+        with self.sampler(grammar) as sampler:
             assert sampler, grammar.text
-            while len(said) < most:
+            while len(output) < max_bytes:
                 allowed = self._allowed(sampler, self._pieces)
-                tokens = [token for token in allowed if _is_utf_8(said + self._pieces[token])]
-                assert tokens, f"nothing may follow {said!r}"
-                signs = [self._tokens[sign] for sign in (b'"', b"}", b"]")] + [END]
-                ends = [token for token in tokens if token in signs]
-                token = random.choice(ends if ends and random.randrange(closing) < len(said) else tokens)
+                tokens = [token for token in allowed if _is_utf_8_prefix(output + self._pieces[token])]
+                assert tokens, f"nothing may follow {output!r}"
+                closers = [self._tokens[byte] for byte in (b'"', b"}", b"]")] + [END]
+                ends = [token for token in tokens if token in closers]
+                token = random.choice(ends if ends and random.randrange(closing) < len(output) else tokens)
                 if token == END:
-                    return said.decode()
+                    return output.decode()
                 llama_cpp.llama_sampler_accept(sampler, token)
-                said += self._pieces[token]
+                output += self._pieces[token]
         return None
 
 
-def _is_utf_8(data):
-    """Whether it is, or may become."""
+def _is_utf_8_prefix(data):
     try:
         getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:

@@ -1,0 +1,117 @@
+"""Configuration of an engine, made from the keyword arguments of Engine()."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, TypedDict, Unpack
+
+from ...errors import RequestError
+from ..llama.context import CONTEXT_MAX, ContextParams
+from ..profile import Profile, profile_named
+from ..request import BASE, check_integer
+from ..threads import default_threads
+
+QUEUE = 64
+DEFAULT_ADAPTER = "adapter"  # name of the adapter given without one
+
+
+class ProfileOptions(TypedDict, total=False):
+    """Keywords that replace a value of the profile; see EngineOptions."""
+
+    context: int | None
+    slots: int | None
+    batch: int | None
+    kv: str | None
+    prefix_bytes: int | None
+    lookup: int | None
+
+
+class EngineOptions(ProfileOptions, total=False):
+    """Keywords of Engine(), which documents them."""
+
+    profile: str | Profile
+    adapter: str | Path | None
+    adapters: Mapping[str, str | Path] | None
+    threads: int | None
+    prefix_folder: str | Path | None
+    queue: int
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """What an engine loads and allocates.
+
+    Attributes:
+        profile: with the values that the keywords replaced.
+        params: of the context, before it is clamped to the one that the model was trained for.
+        adapters: files by name.
+        prefix_folder: parent of the prefix cache's folders.
+        queue: how many requests may wait.
+    """
+
+    profile: Profile
+    params: ContextParams
+    adapters: Mapping[str, Path]
+    prefix_folder: Path | None
+    queue: int
+
+    @classmethod
+    def from_options(  # noqa: PLR0913 - the documented options of Engine()
+        cls,
+        *,
+        profile: str | Profile = "laptop",
+        adapter: str | Path | None = None,
+        adapters: Mapping[str, str | Path] | None = None,
+        threads: int | None = None,
+        prefix_folder: str | Path | None = None,
+        queue: int = QUEUE,
+        **overrides: Unpack[ProfileOptions],
+    ) -> Self:
+        """Resolve the keywords of Engine().
+
+        Raises:
+            RequestError: a number is out of range, or a name is unknown or reserved.
+        """
+        profile = _resolve_profile(profile, overrides)
+        check_integer("queue", queue, 0)
+        return cls(
+            profile=profile,
+            params=_context_params(profile, threads),
+            adapters=_adapter_files(adapter, adapters or {}),
+            prefix_folder=None if prefix_folder is None else Path(prefix_folder),
+            queue=queue,
+        )
+
+    @property
+    def default_adapter(self) -> str:
+        """Name of the adapter of requests that name none."""
+        return DEFAULT_ADAPTER if DEFAULT_ADAPTER in self.adapters else BASE
+
+
+def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profile:
+    changes: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    profile = replace(profile_named(profile) if isinstance(profile, str) else profile, **changes)
+    check_integer("context", profile.context, 1)
+    check_integer("prefix_bytes", profile.prefix_bytes, 0)
+    check_integer("lookup", profile.lookup, 0)
+    return profile
+
+
+def _context_params(profile: Profile, threads: int | None) -> ContextParams:
+    default = default_threads()
+    return ContextParams(
+        context=min(profile.context, CONTEXT_MAX),
+        slots=profile.slots,
+        batch=profile.batch,
+        threads=default.decode if threads is None else threads,
+        prefill_threads=default.prefill if threads is None else threads,
+        outputs=profile.slots * (1 + profile.lookup),
+        kv=profile.kv,
+    )
+
+
+def _adapter_files(adapter: str | Path | None, adapters: Mapping[str, str | Path]) -> dict[str, Path]:
+    if reserved := {BASE, DEFAULT_ADAPTER} & adapters.keys():
+        raise RequestError(f"adapters: the name {min(reserved)!r} is reserved")
+    named = {**adapters, DEFAULT_ADAPTER: adapter} if adapter is not None else adapters
+    return {name: Path(file) for name, file in named.items()}

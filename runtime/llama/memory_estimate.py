@@ -1,0 +1,156 @@
+"""Memory that a model needs under a profile, computed from its header alone.
+
+The parts that llama.cpp allocates are computed as it computes them, from the shapes. The parts that grow with
+use (Python, its libraries, the tables of the vocabulary) were measured on Linux with Python 3.11;
+`thirteen bench memory --cap` measures the total again on any machine.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
+from math import prod
+
+import llama_cpp
+from gguf import GGMLQuantizationType as Type
+
+from ...errors import ModelFileError, NoRoomError
+from ...files.gguf_header import Header, row_bytes
+from ...files.model_shape import ModelShape, read_model_shape
+from ..profile import KV_TYPES, Profile
+from .available_memory import available_bytes, reserved_bytes
+
+KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
+_PROGRAM_BYTES = 68_000_000  # Python, NumPy, llama.cpp, Jinja: resident after each has been used
+_TOKEN_BYTES = 450  # a token's entries in the tables of llama.cpp and of Python
+_TEXT_BYTES = 1.9  # in memory, for each byte of the header, most of which is the texts of the vocabulary
+_F32_BYTES, _F16_BYTES = 4, 2
+_REPACKED_ROWS = 8  # matrices are repacked only if their number of rows is a multiple of this
+
+# Types with interleaved kernels (ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), by processor feature.
+REPACKED_TYPES = {
+    "AVX2": {Type.Q4_0, Type.Q4_K, Type.IQ4_NL, Type.MXFP4},
+    "AVX512": {Type.Q2_K},
+    "DOTPROD": {Type.Q4_0, Type.Q4_K, Type.Q5_K, Type.Q6_K, Type.Q8_0, Type.IQ4_NL, Type.MXFP4},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes of memory, by purpose.
+
+    Attributes:
+        program_bytes: Python and its libraries.
+        weights_bytes: tensors of the file, mapped.
+        copied_bytes: repacked weights, a second copy of some of the mapped ones.
+        vocabulary_bytes: tables of tokens.
+        kv_bytes: KV cache.
+        buffer_bytes: compute buffers of llama.cpp, and the logits.
+        prefix_bytes: prefix cache when full, and one entry that is being saved.
+    """
+
+    program_bytes: int
+    weights_bytes: int
+    copied_bytes: int
+    vocabulary_bytes: int
+    kv_bytes: int
+    buffer_bytes: int
+    prefix_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of all parts."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def estimate_memory(header: Header, profile: Profile) -> MemoryEstimate:
+    """Estimate the memory that a model needs.
+
+    Args:
+        header: one that gguf_checks.check_model() accepts.
+        profile: its context is clamped to the one that the model was trained for.
+    """
+    shape = read_model_shape(header, ModelFileError)
+    profile = replace(profile, context=min(profile.context, shape.context))
+    start = min(tensor.offset for tensor in header.tensors.values())
+    kv = kv_bytes(header, profile, profile.context)
+    return MemoryEstimate(
+        program_bytes=_PROGRAM_BYTES,
+        weights_bytes=header.file_bytes - start,
+        copied_bytes=repacked_bytes(header, _repacked_types()) if profile.repack else 0,
+        vocabulary_bytes=round(_TOKEN_BYTES * shape.vocab + _TEXT_BYTES * start),
+        kv_bytes=kv,
+        buffer_bytes=_buffer_bytes(shape, profile),
+        prefix_bytes=profile.prefix_bytes + min(profile.prefix_bytes, kv // profile.slots),
+    )
+
+
+def check_memory(header: Header, profile: Profile, threads: int) -> None:
+    """Check, before anything is allocated, that the model fits in the available memory.
+
+    Raises:
+        NoRoomError: it does not fit; the message has the numbers.
+    """
+    available = available_bytes()
+    if available is None:
+        return
+    estimate = estimate_memory(header, profile)
+    # The program itself is already in memory.
+    needed = estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
+    if needed > available:
+        raise NoRoomError(
+            f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
+            f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
+            f"of {profile.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
+            "available; the phone profile or a shorter context needs less"
+        )
+
+
+def kv_bytes(header: Header, profile: Profile, context: int) -> int:
+    """Compute the bytes of an engine's KV cache.
+
+    Args:
+        header: of the model.
+        profile: its slots and type of KV cache count, not its context.
+        context: tokens of each slot.
+    """
+    shape = read_model_shape(header, ModelFileError)
+    cell_bytes = 2 * row_bytes(shape.kv_width, KV_TYPES[profile.kv])
+    return prod((shape.layers, profile.slots, _cells(context), cell_bytes))
+
+
+def _cells(context: int) -> int:
+    return context + -context % KV_CELLS
+
+
+def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
+    """Bytes of the activations where a layer is widest (in its feed-forward network), masks and logits."""
+    widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
+    mask = _cells(profile.context) * _F16_BYTES
+    logits = profile.slots * (1 + profile.lookup) * shape.vocab * _F32_BYTES
+    return profile.batch * (widest + mask) + logits
+
+
+def repacked_bytes(header: Header, types: Collection[Type]) -> int:
+    """Sum the bytes of the matrices that llama.cpp repacks, if it repacks these types.
+
+    The token embedding is repacked only where it is also the output matrix: otherwise its rows are looked up
+    and never multiplied.
+    """
+    tied = "output.weight" not in header.tensors
+    return sum(
+        tensor.nbytes
+        for name, tensor in header.tensors.items()
+        if (tied or name != "token_embd.weight")
+        and tensor.type in types
+        and len(tensor.shape) > 1
+        and not tensor.shape[0] % _REPACKED_ROWS
+    )
+
+
+def _repacked_types() -> set[Type]:
+    """Types that llama.cpp repacks on this processor."""
+    features = llama_cpp.llama_print_system_info().decode()
+    return set().union(*(types for name, types in REPACKED_TYPES.items() if f"{name} = 1" in features))
+
+
+def _mb(nbytes: int) -> str:
+    return f"{nbytes / 1e6:,.0f} MB"

@@ -1,0 +1,99 @@
+"""Memory estimates, compared with the buffer sizes that llama.cpp logs."""
+
+import re
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from thirteen.convert.pipeline import convert
+from thirteen.errors import NoRoomError, RequestError
+from thirteen.files.gguf_header import read_header
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama import memory_estimate
+from thirteen.runtime.llama.memory_estimate import estimate_memory
+from thirteen.runtime.profile import PROFILES
+from thirteen.workflows.inspect_gguf import inspect_gguf, memory_profiles
+
+SCRIPT = """
+import ctypes, llama_cpp, sys
+from pathlib import Path
+from thirteen.runtime.engine.engine import Engine
+callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
+from thirteen.runtime.llama import library
+llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1).close()
+"""
+
+
+def logged_buffers(model, profile, context):
+    command = [sys.executable, "-c", SCRIPT, str(model), profile, str(context)]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def megabytes(name):
+        return sum(map(float, re.findall(rf"{name} buffer size = +([0-9.]+) MiB", log))) * 1.048576
+
+    return megabytes
+
+
+@pytest.mark.parametrize("name", ["llama wide", "llama untied"])
+def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path, name):
+    model = tmp_path / "model.gguf"
+    convert(base(name), model, quantization="IQ4_NL")
+    header = read_header(model)
+    assert ("output.weight" in header.tensors) == (name == "llama untied")
+    assert header.tensors["token_embd.weight"].nbytes > 9_000  # more than the rounding of the log
+    repacked = estimate_memory(header, PROFILES["laptop"]).copied_bytes
+    assert repacked / 1e6 == pytest.approx(logged_buffers(model, "laptop", 256)("REPACK model"), abs=0.0055)
+
+
+@pytest.mark.parametrize(("profile", "context"), [("phone", 256), ("phone", 8192), ("laptop", 2048)])
+def test_the_estimate_is_what_llama_cpp_logs(smollm2, profile, context):
+    megabytes = logged_buffers(smollm2, profile, context)
+    estimate = estimate_memory(read_header(smollm2), replace(PROFILES[profile], context=context))
+    assert estimate.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
+    assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
+    assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.1)
+    assert estimate.buffer_bytes / 1e6 == pytest.approx(megabytes("compute") + megabytes("output"), abs=0.3)
+
+
+def test_a_context_beyond_the_trained_one_needs_no_more(smollm2):
+    header = read_header(smollm2)
+    trained, beyond = (
+        estimate_memory(header, replace(PROFILES["phone"], context=n)) for n in (8192, 1 << 20)
+    )
+    assert trained == beyond
+    assert estimate_memory(header, PROFILES["phone"]).total_bytes < trained.total_bytes
+
+
+def test_inspect_estimates_every_profile_or_the_given_options(smollm2, tmp_path):
+    found = inspect_gguf(smollm2).memory
+    assert found.keys() == PROFILES.keys()
+    assert found["phone"].total_bytes < found["laptop"].total_bytes
+    (own,) = inspect_gguf(smollm2, memory_profiles("phone", 4096, "f16")).memory.values()
+    assert (own.context, own.kv) == (4096, "f16")
+    assert (
+        own.parts.kv_bytes
+        == estimate_memory(read_header(smollm2), replace(PROFILES["phone"], context=4096, kv="f16")).kv_bytes
+    )
+    assert "4096 tokens in f16" in own.text
+
+
+@pytest.mark.parametrize("wrong", [("tablet", None, None), (None, None, "q3")])
+def test_an_unknown_profile_or_kv_type_is_refused(wrong):
+    with pytest.raises(RequestError, match=r"tablet|q3"):
+        memory_profiles(*wrong)
+
+
+def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monkeypatch):
+    """The message has the numbers; with a little more memory the model answers."""
+    estimate = estimate_memory(read_header(smollm2), replace(PROFILES["phone"], context=256))
+    enough = estimate.total_bytes - estimate.program_bytes
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough - 1_000_000)
+    with pytest.raises(
+        NoRoomError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are available"
+    ):
+        Engine(smollm2, profile="phone", context=256, threads=1)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough)
+    with Engine(smollm2, profile="phone", context=256, threads=1) as engine:
+        assert engine.answer("1 + 1 =", max_tokens=1).usage.completion_tokens == 1
