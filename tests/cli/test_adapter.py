@@ -12,6 +12,7 @@ from peft import LoraConfig
 from thirteen.convert.adapter.basis import read_basis
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
+from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 
 from ..commands import Commands, Done
@@ -26,7 +27,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
     """A model, its basis in the cache under the name `tiny`, an adapter over it, and the command line."""
     folder = tmp_path_factory.mktemp("place")
     model = folder / "model.gguf"
-    convert(base("llama"), model, quantization="F32", base_id="tiny")
+    convert(base("llama"), model, quantization="F32", ids=SourceIds("tiny"))
     previous = os.environ.get("THIRTEEN_CACHE")
     os.environ["THIRTEEN_CACHE"] = str(folder / "cache")
     (folder / "cache").mkdir()
@@ -162,7 +163,7 @@ def test_a_code_for_another_base_is_refused_by_name(place):
     ):
         assert "smollm2-360m" in refused(place.thirteen(*line)) or line[0] == "convert"
     model = place.folder / "provenance.gguf"
-    convert(place.base, model, quantization="F32", base_id="smollm2-135m")
+    convert(place.base, model, quantization="F32", ids=SourceIds("smollm2-135m"))
     for line in (
         ("ask", model, "Why?", "--adapter", code),
         ("serve", model, "--adapter", f"math={code}", "--port", "0"),

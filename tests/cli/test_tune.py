@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
+from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 from thirteen.workflows.adapter_resolver import resolve_basis
 
@@ -39,8 +40,8 @@ SMALL = (
 @pytest.fixture(scope="module")
 def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
     folder = tmp_path_factory.mktemp("place")
-    convert(base("llama"), folder / "model.gguf", quantization="F32", base_id="tiny")
-    convert(base("llama"), folder / "named.gguf", quantization="F32", base_id="smollm2-360m")
+    convert(base("llama"), folder / "model.gguf", quantization="F32", ids=SourceIds("tiny"))
+    convert(base("llama"), folder / "named.gguf", quantization="F32", ids=SourceIds("smollm2-360m"))
     for name, rows in (
         ("rows", ROWS),
         ("unsolved", [{**row, "solution": ""} for row in ROWS]),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from thirteen.convert import pipeline
+from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 from thirteen.files.gguf_header import read_header
 
@@ -155,7 +156,7 @@ def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
     folder = train(base(name), config, tmp_path / "adapter")
     convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     reports = [
-        convert(source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, base_id="b", threads=1)
+        convert(source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, ids=SourceIds("b"), threads=1)
         for i, source in enumerate((base(name), tmp_path / "base.gguf"))
     ]
     first, second = (read_gguf(Path(report.output)) for report in reports)
@@ -212,8 +213,7 @@ def test_the_report_and_the_file_say_where_the_weights_came_from(base: Base, tmp
         tmp_path / "model.gguf",
         quantization="Q8_0",
         adapter=folder,
-        base_id="some/base",
-        adapter_id="some/adapter",
+        ids=SourceIds("some/base", "some/adapter"),
         threads=1,
         progress=lambda done, total: seen.append((done, total)),
     )

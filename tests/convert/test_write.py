@@ -150,7 +150,7 @@ def slow(*args):
         time.sleep(60)
     return quantize(*args)
 rounding.quantize_rows = slow
-pipeline.convert(base, target, type_="Q8_0", threads=1)
+pipeline.convert(base, target, quantization="Q8_0", threads=1)
 """
 
 
@@ -179,7 +179,7 @@ from thirteen.errors import OutputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
 try:
-    convert(Path(sys.argv[1]), Path(sys.argv[2]), type_="F32", threads=1)
+    convert(Path(sys.argv[1]), Path(sys.argv[2]), quantization="F32", threads=1)
 except OutputError as failure:
     print(failure)
 """

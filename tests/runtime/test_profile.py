@@ -1,4 +1,4 @@
-"""Profiles, with the real library: what each sets aside is what the engine has."""
+"""Profiles with the real library: an engine allocates what its profile says."""
 
 import subprocess
 import sys
@@ -13,24 +13,24 @@ from thirteen.runtime.profile import PROFILES, Profile
 QUESTION = "Tom has 3 apples and buys 4 more. How many apples does he have?"
 
 
-# What an engine adds to the memory that is not a file's. It needs a process of its own: in one that has run
-# for long, the allocator has memory left over for the one and not for the other.
+# Prints the anonymous memory that an engine adds. Each measurement runs in a new process: in an old one, the
+# allocator may have free memory left for one engine and not for another.
 GROWTH = """
 import re, sys
 from pathlib import Path
 from thirteen.runtime.engine.engine import Engine
 
-def own():
+def anonymous_bytes():
     return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
-before = own()
+before = anonymous_bytes()
 with Engine(sys.argv[1], profile=sys.argv[2], kv="f16", context=64, slots=1, threads=1) as engine:
     engine.answer("1", max_tokens=1)
-    print(own() - before)
+    print(anonymous_bytes() - before)
 """
 
 
-def growth(path, profile):
+def added_bytes(path, profile):
     command = [sys.executable, "-c", GROWTH, path, profile]
     return int(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)
 
@@ -48,8 +48,8 @@ def test_every_profile_answers(smollm2, name):
         assert engine.answer(QUESTION, max_tokens=4).usage.completion_tokens == 4
 
 
-def test_a_phone_keeps_no_second_copy_of_the_weights(tmp_path, write_tiny):
-    """Of types that processors lay out anew, as Q4_0 is; SmolLM2's are not."""
+def test_the_phone_profile_holds_no_repacked_copy_of_the_weights(tmp_path, write_tiny):
+    """The weights are Q4_0, which processors repack; those of SmolLM2 are not repacked."""
     width = 1 << 17
     shapes = {"ffn_gate": (width, 64), "ffn_up": (width, 64), "ffn_down": (64, width)}
     weights = {
@@ -60,22 +60,22 @@ def test_a_phone_keeps_no_second_copy_of_the_weights(tmp_path, write_tiny):
     keys = {"llama.feed_forward_length": (width, gguf.GGUFValueType.UINT32, None)}
     path = write_tiny(tmp_path / "wide.gguf", keys, weights)
     copy = sum(array.nbytes for array in weights.values())
-    grown = {name: growth(path, name) for name in ("phone", "laptop")}
-    if grown["laptop"] < copy / 2:
-        pytest.skip("nothing is laid out anew for this processor")
-    assert grown["phone"] < grown["laptop"] - copy / 2
+    added = {name: added_bytes(path, name) for name in ("phone", "laptop")}
+    if added["laptop"] < copy / 2:
+        pytest.skip("this processor repacks no weights")
+    assert added["phone"] < added["laptop"] - copy / 2
 
 
-def test_what_is_told_of_a_profile_wins(smollm2):
-    own = Profile(context=64, slots=2, batch=32, kv="f16", repack=False, prefix_bytes=0)
-    with Engine(smollm2, profile=own, slots=3, kv="q8_0", threads=1) as engine:
+def test_keywords_override_the_profile(smollm2):
+    profile = Profile(context=64, slots=2, batch=32, kv="f16", repack=False, prefix_bytes=0)
+    with Engine(smollm2, profile=profile, slots=3, kv="q8_0", threads=1) as engine:
         assert (engine.profile.slots, engine.profile.kv, engine.profile.batch) == (3, "q8_0", 32)
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "invalid",
     [{"profile": "tablet"}, {"context": "many"}, {"prefix_bytes": -1}, {"lookup": -1}, {"lookup": 1.5}],
 )
-def test_what_is_out_of_bounds_is_refused(smollm2, wrong):
-    with pytest.raises(RequestError, match=next(iter(wrong))):
-        Engine(smollm2, **wrong)
+def test_invalid_values_are_rejected(smollm2, invalid):
+    with pytest.raises(RequestError, match=next(iter(invalid))):
+        Engine(smollm2, **invalid)

@@ -1,4 +1,4 @@
-"""What a request may say, and what is derived from how it went."""
+"""Validation of requests and sampling parameters, and the derived properties of a sequence."""
 
 import pytest
 from thirteen.errors import RequestError
@@ -22,42 +22,42 @@ from thirteen.runtime.request import Request, Sampling, SequenceState, StopReaso
         ("seed", 2**32 - 1),
     ],
 )
-def test_sampling_out_of_bounds_is_refused_by_field_and_value(field, value):
+def test_invalid_sampling_names_the_field_and_the_value(field, value):
     with pytest.raises(RequestError, match=f"{field} must be .* not {value!r}"):
         Sampling(**{field: value})
 
 
-def test_an_empty_prompt_is_refused():
+def test_an_empty_prompt_is_rejected():
     with pytest.raises(RequestError, match="empty"):
         Request(())
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])
-def test_max_tokens_must_be_a_count(value):
+def test_max_tokens_must_be_a_positive_integer(value):
     with pytest.raises(RequestError, match="max_tokens"):
         Request((1,), max_tokens=value)
 
 
-def test_the_next_tokens_go_from_the_prompt_into_the_output():
+def test_next_tokens_continue_from_the_prompt_into_the_output():
     sequence = SequenceState(Request((1, 2, 3)), context=9)
     assert (sequence.next_tokens(2), sequence.pending) == ((1, 2), 3)
     sequence.computed, sequence.output = 3, [4]
     assert (sequence.next_tokens(2), sequence.pending) == ((4,), 1)
 
 
-def test_a_full_context_still_gives_the_token_after_it():
+def test_a_full_context_still_yields_the_token_after_it():
     sequence = SequenceState(Request((1, 2), max_tokens=9), context=3, output=[5])
-    assert not sequence.full
+    assert not sequence.length_capped
     sequence.output.append(6)
-    assert sequence.full
+    assert sequence.length_capped
 
 
-def test_the_token_that_ends_a_turn_is_counted_but_is_no_output():
+def test_the_end_of_generation_token_counts_but_is_not_in_the_output():
     sequence = SequenceState(Request((1, 2)), context=9, output=[5], stop_reason=StopReason.END)
     assert sequence.usage == Usage(2, 2)
 
 
-def test_rates_leave_the_first_token_to_the_prefill():
+def test_decode_throughput_excludes_the_first_token():
     timings, usage = Timings(prefill_s=2.0, first_token_s=3.0, decode_s=4.0), Usage(10, 9)
     assert timings.prefill_tokens_per_s(usage) == 5
     assert timings.decode_tokens_per_s(usage) == 2

@@ -1,7 +1,6 @@
 """The static site in a real Chromium with a phone's screen, with the real wllama and real models."""
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -16,16 +15,14 @@ from thirteen.web.site import write_site
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
+from ..chromium import BROWSER_TEST, CHROMIUM
 from ..runtime.conftest import tensors
 from ..runtime.server.page_server import serve_app
 from ..runtime.server.test_page import LOW_CONTRAST
 from .arithmetic_vectors import FILE, vectors
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
-)
+pytestmark = BROWSER_TEST
 expect = playwright.expect
 
 PHONE = {

@@ -12,6 +12,7 @@ from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity as fidelity_run
 from thirteen.bench.harness.environment import this_build, this_machine
+from thirteen.bench.harness.workload import Workload
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerPrograms
 from thirteen.bench.report.chart import (
@@ -102,7 +103,7 @@ def answers(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
 def measured(tiny, lora) -> ReportData:
     """Real measurements of a tiny model, and made-up answers."""
     speeds = latency.run_latency(
-        tiny, tiny, adapter=lora, threads=1, prompt_tokens=5, decode_tokens=3, rounds=8, lengths=(8, 64)
+        tiny, tiny, Workload(5, 3, threads=1), adapter=lora, rounds=8, lengths=(8, 64)
     )
     sizes = size.run_size(tiny)
     texts = tiny.with_name("texts.jsonl")

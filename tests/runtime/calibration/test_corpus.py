@@ -1,4 +1,4 @@
-"""Passages come from JSON lines as they were written there, and become the tokens that a chat would have."""
+"""Reading passages from JSON lines, and tokenizing them as texts or chat turns."""
 
 import json
 
@@ -33,12 +33,12 @@ def file(tmp_path):
 
 def tokens(path, passage):
     with Model(path) as model:
-        prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-        return passage_tokens(model, prompter, passage)
+        encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+        return passage_tokens(model, encoder, passage)
 
 
-def spelt(text):
-    """The tiny model's tokens of plain text: one a byte."""
+def byte_tokens(text):
+    """Tokens of plain text in the tiny model: one per byte."""
     return [byte_names().index(character) for character in text.replace(" ", "Ġ").replace("\n", "Ċ")]
 
 
@@ -63,17 +63,17 @@ def test_all_kinds_of_lines_are_read_in_order(file):
 
 
 BAD = {
-    "an empty file": ([], "holds no passage with any text"),
-    "blank texts only": ([{"text": " "}], "holds no passage with any text"),
+    "an empty file": ([], "no passage has any text"),
+    "blank texts only": ([{"text": " "}], "no passage has any text"),
     "not JSON": ([{"text": "a"}, "{"], "line 2: not JSON: "),
     "not an object": (["[1]"], "line 1: not a JSON object"),
-    "another key": ([{"txt": "a"}], "line 1: neither 'text' nor 'question' is there"),
-    "a text that is a number": ([{"text": 1}], "line 1: 'text' is not a text"),
-    "a text that is null": ([{"text": None}], "line 1: 'text' is not a text"),
+    "another key": ([{"txt": "a"}], "line 1: has neither 'text' nor 'question'"),
+    "a text that is a number": ([{"text": 1}], "line 1: 'text' is not a string"),
+    "a text that is null": ([{"text": None}], "line 1: 'text' is not a string"),
     "a question without answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
-    "an answer that is a number": ([{"question": "a", "answer": 4}], "line 1: 'answer' is not a text"),
-    "a solution that is a list": ([{"question": "a", "solution": []}], "line 1: 'solution' is not a text"),
-    "a question that is a number": ([{"question": 1, "answer": "4"}], "line 1: 'question' is not a text"),
+    "an answer that is a number": ([{"question": "a", "answer": 4}], "line 1: 'answer' is not a string"),
+    "a solution that is a list": ([{"question": "a", "solution": []}], "line 1: 'solution' is not a string"),
+    "a question that is a number": ([{"question": 1, "answer": "4"}], "line 1: 'question' is not a string"),
     "an empty question": ([{"question": " ", "answer": "4"}], "line 1: 'question' is empty"),
     "not UTF-8": (
         [{"text": "a"}, "", b'{"text": "\xff"}'],
@@ -86,46 +86,46 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_file_is_one_line_that_names_it(file, what):
-    lines, says = BAD[what]
+def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, what):
+    lines, message = BAD[what]
     path = file(*lines)
     with pytest.raises(RequestError) as error:
         read_passages(path)
     assert str(error.value).startswith(str(path))
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_file_too_large_or_missing_or_a_folder_is_refused(file, tmp_path, monkeypatch):
+def test_a_file_too_large_or_missing_or_a_folder_is_rejected(file, tmp_path, monkeypatch):
     monkeypatch.setattr(json_lines, "MAX_BYTES", 20)
     assert read_passages(file('{"text": "12345678"}'))
     with pytest.raises(RequestError, match="more than 20 bytes"):
         read_passages(file('{"text": "123456789"}'))
-    for path, says in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
-        with pytest.raises(RequestError, match=says):
+    for path, message in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(RequestError, match=message):
             read_passages(path)
 
 
-def test_a_text_begins_as_the_model_begins_texts(tiny):
-    assert tokens(tiny, Passage("Hi <|im_end|>")) == [BOS, *spelt("Hi <|im_end|>")]
+def test_a_text_starts_with_the_begin_of_text_token(tiny):
+    assert tokens(tiny, Passage("Hi <|im_end|>")) == [BOS, *byte_tokens("Hi <|im_end|>")]
 
 
-def test_a_question_is_asked_and_answered_as_in_a_chat(tiny):
+def test_a_question_and_its_solution_become_a_chat_turn(tiny):
     asked = tokens(tiny, Passage("4", "2 + 2?<|im_end|>"))
-    user, assistant = spelt("user\n2 + 2?<|im_end|>"), spelt("assistant\n")
-    newline = spelt("\n")
-    assert asked == [BOS, START, *user, END, *newline, START, *assistant, *spelt("4"), END]
+    user, assistant = byte_tokens("user\n2 + 2?<|im_end|>"), byte_tokens("assistant\n")
+    newline = byte_tokens("\n")
+    assert asked == [BOS, START, *user, END, *newline, START, *assistant, *byte_tokens("4"), END]
 
 
-def test_without_a_template_question_and_solution_are_a_text(write_tiny, tmp_path):
+def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_path):
     path = write_tiny(tmp_path / "plain.gguf", {"tokenizer.chat_template": None})
-    assert tokens(path, Passage("4", "2 + 2?")) == [BOS, *spelt("2 + 2?\n4")]
+    assert tokens(path, Passage("4", "2 + 2?")) == [BOS, *byte_tokens("2 + 2?\n4")]
 
 
-def test_the_real_model_ends_a_turn_with_its_own_token(smollm2):
+def test_the_real_model_ends_a_turn_with_its_end_token(smollm2):
     with Model(smollm2) as model:
-        prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-        asked = passage_tokens(model, prompter, Passage("It is 4.", "What is 2 + 2?"))
+        encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+        asked = passage_tokens(model, encoder, Passage("It is 4.", "What is 2 + 2?"))
         text = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\nIt is 4.<|im_end|>"
         expected = model.tokenize(text, special=True, bos=False)
     assert asked[-len(expected) :] == expected

@@ -1,6 +1,5 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +10,14 @@ import httpx
 import pytest
 from thirteen.runtime.arithmetic.calculator import check_steps
 
+from ...chromium import BROWSER_TEST, CHROMIUM
 from . import serving
 from .page_server import Script, ScriptedServer, serve_app
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="Playwright is not installed: pip install '.[test]'"
 )
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"
-)
+pytestmark = BROWSER_TEST
 
 Page = playwright.Page
 expect = playwright.expect

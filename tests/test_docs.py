@@ -1,0 +1,87 @@
+"""The documents hold: links lead somewhere, modules exist, and command lines parse."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from thirteen.cli.main import UsageError, app
+from thirteen.cli.options import with_ray_address
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+PACKAGES = ("bench", "cli", "convert", "files", "models", "runtime", "stats", "web", "workflows", "tests")
+PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors that GitHub makes of the headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files_and_headings_that_exist(document: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        if link.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text("utf-8")), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_modules_and_paths_that_are_named_exist(document: Path) -> None:
+    text = re.sub(r"https?://\S+", "", document.read_text("utf-8"))
+    names = "|".join(PACKAGES)
+    for path in re.findall(rf"(?<![\w/.-])(?:{names})/[\w./*-]*[\w*]/?", text):
+        assert (ROOT / path).exists() or any(ROOT.glob(path)), path
+    for module in re.findall(
+        r"\bthirteen\.((?:runtime|convert|bench|models|files|stats|cli|web)[\w.]*)", text
+    ):
+        path = ROOT / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".py").exists(), module
+
+
+def command_lines() -> Iterator[tuple[str, str, bool]]:
+    """Document, command line, and whether it stands in a code block, and so is complete."""
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8").replace("\\\n", " ")
+        blocks = "\n".join(re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL))
+        inline = "\n".join(re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)))
+        for lines, complete in ((blocks, True), (inline, False)):
+            for line in lines.splitlines():
+                if found := re.match(r"(?:\$ |time )?(thirteen [a-z].*)", line.strip()):
+                    yield document.name, found[1], complete and "…" not in line
+
+
+def test_command_lines_are_found() -> None:
+    assert len(set(command_lines())) > 60
+
+
+@pytest.mark.parametrize(("document", "line", "complete"), sorted(set(command_lines())))
+def test_a_command_line_parses(document: str, line: str, complete: bool) -> None:
+    """Its command and options exist, and their values have the right form; nothing is run."""
+    words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+    command: Any = typer.main.get_command(app)
+    context = command.make_context("thirteen", with_ray_address(words))
+    try:
+        while rest := [*context._protected_args, *context.args]:
+            name, command, rest = command.resolve_command(context, rest)
+            context = command.make_context(name, rest, parent=context)
+            if not hasattr(command, "resolve_command"):
+                return
+    except typer.Exit:
+        assert "--help" in words
+    except UsageError as error:
+        # A sentence may name a command without its arguments, or an option without its value.
+        partial = re.search("Missing|requires an argument", error.format_message())
+        assert partial and not complete, error.format_message()

@@ -1,0 +1,77 @@
+"""The wheel holds every package and its data, and works without the checkout."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".safetensors"}
+IMPORT_ALL = """
+import importlib, pkgutil, thirteen
+names = [module.name for module in pkgutil.walk_packages(thirteen.__path__, "thirteen.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(thirteen.__file__, len(names))
+"""
+
+
+def tracked(pattern: str) -> list[Path]:
+    """The files of the working tree that belong to the project."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z", pattern]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [Path(name) for name in listed.split("\0") if name and (ROOT / name).exists()]
+
+
+def modules() -> list[Path]:
+    return [path for path in tracked("*.py") if path.parts[0] != "tests"]
+
+
+def test_every_package_is_listed() -> None:
+    """A package that is not listed would be missing from the wheel, and only from the wheel."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert listed == sorted({".".join(("thirteen", *path.parent.parts)) for path in modules()})
+    assert all((ROOT / path.parent / "__init__.py").exists() for path in modules())
+
+
+def test_the_root_and_every_package_are_small() -> None:
+    assert sorted(path.name for path in ROOT.glob("*.py")) == ["__init__.py", "__main__.py", "errors.py"]
+    folders = [path.parent for path in modules() if path.name != "__init__.py"]
+    assert max(folders.count(folder) for folder in folders) <= 16
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for path in tracked("."):
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / path, source / path)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, source], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([*pip, "--python", python, "install", "--no-deps", wheel], check=True)
+    (site,) = tmp_path.glob("venv/lib/*/site-packages")
+    # The dependencies of this environment, without its editable install of the checkout.
+    (site / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+
+    def run(*words: str | Path) -> str:
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    place, count = run(python, "-c", IMPORT_ALL).split()
+    assert Path(place) == site / "thirteen/__init__.py"
+    assert int(count) + 1 == len(modules())
+    assert "thirteen demo" in run(tmp_path / "venv/bin/thirteen", "demo", "--help")
+    assert "smollm2-135m-sums-13" in run(tmp_path / "venv/bin/thirteen", "models")
+    folders = ("models", "runtime", "convert", "web")
+    data = [path for folder in folders for path in tracked(folder) if path.suffix in DATA]
+    assert len(data) > 30
+    assert all((site / "thirteen" / path).exists() for path in data)
