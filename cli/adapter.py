@@ -67,7 +67,7 @@ def adapter_export(
         folder = resolve_adapter_folder(adapter, base, progress=progress)
     sha256 = export_adapter(
         folder,
-        fetch(base, revision=revision, what="base"),
+        fetch(base, revision=revision, kind="base"),
         output,
         adapter_id=shown_name(adapter),
         base_id=shown_name(base),
@@ -99,7 +99,7 @@ def adapter_basis(
 
     own = name or catalogue_name(base) or shown_name(base).lower()
     check_base_name(own)
-    path = base_file(base) if base == own and not revision else fetch(base, revision=revision, what="base")
+    path = base_file(base) if base == own and not revision else fetch(base, revision=revision, kind="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
     origin = BasisOrigin(own, checkpoint.sha256(), rank, numbers, projection_seed)
@@ -126,13 +126,13 @@ def adapter_encode(
     as_json: Json = False,
 ) -> None:
     """Print a TinyLoRA as a short code: what ask, serve and convert take in its place."""
-    from ..workflows.adapter_resolver import adapter_code
+    from ..workflows.adapter_resolver import encode_adapter
     from .qr_code import check_qr_file, qr_text, write_qr
 
     if qr_file:
         check_qr_file(qr_file)
     with progress_bar("basis") as progress:
-        code, lost = adapter_code(adapter, basis, exact=float32, progress=progress)
+        code, lost = encode_adapter(adapter, basis, exact=float32, progress=progress)
     if lost:
         warn([f"bfloat16 rounds its numbers, by up to {lost:.1%}; --float32 keeps them"])
     if qr_file:

@@ -65,6 +65,8 @@ def convert(
     as_json: Json = False,
 ) -> None:
     """Merge an adapter into a base, write one quantized GGUF of a type or a size, and tell what it kept."""
+    from ..convert.merged_view import SourceIds
+    from ..convert.pipeline import DEFAULT_TYPE
     from ..convert.pipeline import convert as run
     from ..files.output import check_target
 
@@ -72,7 +74,7 @@ def convert(
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size}: give one of them")
-    wish = size_target(size, target, prefer, costs, together=together) if size else None
+    file_size = size_target(size, target, prefer, costs, together=together) if size else None
     base_path, adapter_path = _fetch(base, adapter, revision)
     for file in (output, report):
         if file:
@@ -83,12 +85,10 @@ def convert(
         done = run(
             base_path,
             output,
-            type_=type_,
-            wish=wish,
+            quantization=file_size or type_ or DEFAULT_TYPE,
             importance=importance,
             adapter=adapter_path,
-            base_id=shown_name(base),
-            adapter_id=shown_name(adapter or ""),
+            ids=SourceIds(shown_name(base), shown_name(adapter or "")),
             threads=threads,
             progress=progress,
         )
@@ -108,6 +108,7 @@ def merge(
 ) -> None:
     """Merge an adapter into a base and write it as an ordinary checkpoint, which vLLM or anything loads."""
     from ..convert.merge import merge_checkpoint as run
+    from ..convert.merged_view import SourceIds
 
     most = memory_size("--shard-size", shard_size)
     base_path, adapter_path = _fetch(base, adapter, revision)
@@ -117,8 +118,7 @@ def merge(
             base_path,
             adapter_path,
             out_dir,
-            base_id=shown_name(base),
-            adapter_id=shown_name(adapter),
+            ids=SourceIds(shown_name(base), shown_name(adapter)),
             shard_bytes=most,
             progress=progress,
         )
@@ -151,13 +151,13 @@ def plan(
     """Show what a file of a size would be made of and what it is predicted to come to, without writing it."""
     from ..convert.pipeline import plan_conversion
 
-    wish = size_target(size, target, prefer, costs, together=together)
+    file_size = size_target(size, target, prefer, costs, together=together)
     base_path, adapter_path = _fetch(base, adapter, revision)
     if importance is None:
         importance = _importance(base_path, adapter_path, calibration, threads)
     with progress_bar("plan") as progress:
         done = plan_conversion(
-            base_path, wish, importance, adapter=adapter_path, threads=threads, progress=progress
+            base_path, file_size, importance, adapter=adapter_path, threads=threads, progress=progress
         )
     warn(done.warnings)
     result = asdict(done)
@@ -200,7 +200,7 @@ def _fetch(base: str, adapter: str | None, revision: str | None) -> tuple[Path, 
     from ..models.fetch import fetch
     from ..workflows.adapter_resolver import resolve_adapter_folder
 
-    found = fetch(base, revision=revision, what="base")
+    found = fetch(base, revision=revision, kind="base")
     if not adapter:
         return found, None
     with progress_bar("basis") as progress:

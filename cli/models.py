@@ -32,4 +32,4 @@ def models_fetch(name: BaseArgument, revision: Revision = None) -> None:
     """Download a base and check its hashes; prints where it lies."""
     from ..models.fetch import fetch
 
-    print(fetch(name, revision=revision, what="base"))
+    print(fetch(name, revision=revision, kind="base"))

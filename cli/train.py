@@ -73,7 +73,7 @@ def train(
     }  # fmt: skip
     recipe = replace(RECIPES[kind], **{name: value for name, value in given.items() if value is not None})
     recipes = {one: replace(recipe, rank=one) for one in (_ranks(rank) if rank else [recipe.rank])}
-    path = fetch(base, revision=revision, what="base")
+    path = fetch(base, revision=revision, kind="base")
     if method == "grpo":
         if len(recipes) > 1:
             raise typer.BadParameter(f"--rank {rank}: with --method grpo give one")
@@ -121,9 +121,9 @@ def _base_of(base: str, recipe: "Recipe") -> tuple[str, "Basis | None"]:
     base_id = hub_id_of(name) if name else shown_name(base)
     if recipe.kind != "tinylora":
         return base_id, None
-    terms = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
+    settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
     with progress_bar("basis") as progress:
-        return base_id, resolve_basis(base, terms=terms, progress=progress)
+        return base_id, resolve_basis(base, settings=settings, progress=progress)
 
 
 def _facts(result: "TrainResult") -> dict[str, Any]:

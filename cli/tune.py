@@ -113,7 +113,7 @@ def tune(
 
     asking = AnswerSettings(score, system, max_tokens, calculator)
     rows = _data(data, held_out_data, questions, (checks, held_out), seed, asking)
-    path = fetch(model, what="base") if model else default_model(adapted=False)
+    path = fetch(model, kind="base") if model else default_model(adapted=False)
     with progress_bar("basis") as progress:
         made = resolve_basis(base, basis, progress=progress)
     check_same_base(path, made)

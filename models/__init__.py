@@ -1,1 +1,1 @@
-"""Where models come from: the catalogue, downloads, training, and the adapters that ship."""
+"""Models: catalogue, downloads, published claims, training, tuning, and the shipped adapters."""

@@ -1,4 +1,4 @@
-"""What `thirteen` knows by name: bases on the hub, the embedded default, and shipped adapters."""
+"""The catalogue of named models: bases on the hub, the embedded default, and the shipped adapters."""
 
 import tomllib
 from collections.abc import Collection, Mapping
@@ -23,15 +23,15 @@ class CatalogueBase:
     revision: str
     licence: str
     gated: bool
-    architecture: str  # as GGUF names it
+    architecture: str  # as in GGUF's general.architecture
     parameters: int
-    config: Mapping[str, Any]  # what decides the shapes, by transformers' names
-    public_copy: str | None = None  # of a gated one: never used but where a user names it
+    config: Mapping[str, Any]  # the shape, with the keys of transformers' config.json
+    public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """The GGUF inside an installed Python package that serves when no model is named."""
+class EmbeddedModel:
+    """The default model: a GGUF inside an installed Python package."""
 
     base: str
     package: str
@@ -41,22 +41,22 @@ class Embedded:
 
 @dataclass(frozen=True)
 class CatalogueAdapter:
-    """An adapter that ships with this package, and the base it was trained for."""
+    """An adapter that ships with this package, and the base it was trained on."""
 
     name: str
     base: str
 
     @property
     def folder(self) -> Path:
-        """Where the adapter's PEFT folder lies."""
+        """The adapter's PEFT folder."""
         return _ADAPTERS / self.name
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """All entries, by name."""
+    """The embedded default, and all bases and adapters by name."""
 
-    embedded: Embedded
+    embedded: EmbeddedModel
     bases: Mapping[str, CatalogueBase]
     adapters: Mapping[str, CatalogueAdapter]
 
@@ -64,40 +64,41 @@ class Catalogue:
         """Look up a base.
 
         Raises:
-            DownloadError: There is none of that name; the message lists those there are.
+            DownloadError: the name is unknown; the message lists the known ones.
         """
         if name not in self.bases:
-            raise DownloadError(_unknown("base", name, ["embedded", *self.bases]))
+            raise DownloadError(_unknown_name("base", name, ["embedded", *self.bases]))
         return self.bases[name]
 
 
 @cache
 def catalogue() -> Catalogue:
-    """Read `catalogue.toml`, once."""
+    """Read `catalogue.toml`; the result is cached."""
     table = tomllib.loads((_HERE / "catalogue.toml").read_text(encoding="utf-8"))
     return Catalogue(
-        embedded=Embedded(**table["embedded"]),
+        embedded=EmbeddedModel(**table["embedded"]),
         bases={name: CatalogueBase(name, **entry) for name, entry in table["bases"].items()},
         adapters={name: CatalogueAdapter(name, **entry) for name, entry in table["adapters"].items()},
     )
 
 
 def adapter_folder(name: str) -> Path:
-    """The folder of a shipped adapter: any that lies under `models/adapters`, listed or being made.
+    """The folder of a shipped adapter: any folder under `models/adapters`, in the catalogue or not.
 
     Raises:
-        DownloadError: There is none of that name; the message lists those there are.
+        DownloadError: the name is unknown; the message lists the known ones.
     """
     shipped = {folder.name: folder for folder in sorted(_ADAPTERS.glob("*/"))}
     if name not in shipped:
-        raise DownloadError(_unknown("adapter", name, shipped))
+        raise DownloadError(_unknown_name("adapter", name, shipped))
     return shipped[name]
 
 
-def _unknown(kind: str, name: str, known: Collection[str]) -> str:
+def _unknown_name(kind: str, name: str, known: Collection[str]) -> str:
+    """The error message for a name that is not in the catalogue."""
     close = get_close_matches(name.lower(), known, n=2, cutoff=0.7)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     return (
-        f"no {kind} {name!r}: {hint}it is no file or folder here, no hub id (owner/name), "
-        f"and not one of {', '.join(known)}"
+        f"no {kind} {name!r}: {hint}it is not a local file or folder, a hub id (owner/name), "
+        f"or one of {', '.join(known)}"
     )

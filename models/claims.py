@@ -1,4 +1,4 @@
-"""What was published for this method and these models, each claim with its source."""
+"""Published figures for this method and these models, each with its source."""
 
 import tomllib
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Literal
 
 _FILE = Path(__file__).parent / "claims.toml"
 
-Kind = Literal["accuracy", "size", "latency"]
+ClaimKind = Literal["accuracy", "size", "latency"]
 Side = Literal["base", "adapted"]
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimSource:
-    """Where something was published."""
+    """The publication of a figure."""
 
     title: str
     url: str
@@ -25,18 +25,18 @@ class Claim:
     """One published figure.
 
     Attributes:
-        what: it is of, in a few words.
-        kind: of figure.
-        side: whether it is of the unadapted model or the adapted one.
-        figure: a part of 1 for an accuracy, bytes for a size; a word where no number was given.
-        source: where it stands.
-        base: the base model, by its name in the catalogue where it is there; empty for any.
-        data: the set of questions of an accuracy.
-        prompt: how its questions were put.
+        what: short description.
+        kind: quantity that the figure measures.
+        side: whether the figure is of the unadapted model or the adapted one.
+        figure: fraction of 1 for an accuracy, bytes for a size; a word where no number was published.
+        source: publication.
+        base: base model, by its catalogue name if it has one; empty for any base.
+        data: question set of an accuracy.
+        prompt: prompt format of an accuracy.
     """
 
     what: str
-    kind: Kind
+    kind: ClaimKind
     side: Side
     figure: float | str
     source: ClaimSource
@@ -46,7 +46,7 @@ class Claim:
 
     @property
     def text(self) -> str:
-        """The figure as it is read."""
+        """The figure with its unit."""
         if isinstance(self.figure, str):
             return self.figure
         return f"{100 * self.figure:.1f} %" if self.kind == "accuracy" else f"{self.figure / 1e6:.0f} MB"
@@ -54,7 +54,7 @@ class Claim:
 
 @cache
 def claims() -> tuple[Claim, ...]:
-    """Read `claims.toml`, once."""
+    """Read `claims.toml`; the result is cached."""
     table = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     sources = {name: ClaimSource(**entry) for name, entry in table["sources"].items()}
     return tuple(Claim(**entry | {"source": sources[entry["source"]]}) for entry in table["claims"])

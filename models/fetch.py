@@ -1,4 +1,4 @@
-"""From a base or adapter as a user writes it to a path on this machine, by way of the hub where need be."""
+"""Resolution of a base or an adapter as a user names it to a local path, by download if needed."""
 
 import importlib.util
 import os
@@ -7,48 +7,49 @@ from pathlib import Path
 from ..errors import DownloadError
 from ..files.hashing import file_sha256
 from .catalogue import adapter_folder, catalogue
-from .hub import What, download
+from .hub import RepositoryKind, download
 
-_FILES = (".gguf", ".safetensors")  # no repository's name ends like this
+_FILES = (".gguf", ".safetensors")  # no repository name ends in these
 
 
-def fetch(source: str, *, revision: str | None = None, what: What) -> Path:
-    """Turn a base or an adapter, as a user writes it, into a path on this machine.
+def fetch(source: str, *, revision: str | None = None, kind: RepositoryKind) -> Path:
+    """Resolve a base or an adapter to a local path, and download it if needed.
 
     Args:
-        source: A file or folder, a name of the catalogue, `embedded`, or a hub id `owner/name`. A name
-            or a hub id may end in `@revision`. What exists here, or looks like a path, never goes to the hub.
-        revision: A branch, tag or commit of the hub's repository.
-        what: Which files are needed, and which names are meant.
+        source: file or folder, catalogue name, `embedded`, or hub id `owner/name`. A name or a hub id may end
+            in `@revision`. A path that exists, or a string that looks like a path, never goes to the hub.
+        revision: branch, tag or commit of the hub repository.
+        kind: whether the source names a base or an adapter; decides which files are downloaded.
 
     Returns:
         The file or folder.
 
     Raises:
-        DownloadError: No such path or name; or the hub cannot be reached, refuses, or sends damaged files.
+        DownloadError: the path or name does not exist; or the hub cannot be reached, refuses access, or sends
+            damaged files.
     """
-    path = _local(source)
+    path = _local_path(source)
     if path is None:
         name, _, at = source.partition("@")
         if at and revision and at != revision:
-            raise DownloadError(f"two revisions for {name}: {at!r} in its name and {revision!r} beside it")
+            raise DownloadError(f"two revisions for {name}: {at!r} in the name and {revision!r} as an option")
         revision = at or revision
         if "/" in name:
-            return download(name, revision or "main", what)
-        if what == "base" and name != "embedded":
+            return download(name, revision or "main", kind)
+        if kind == "base" and name != "embedded":
             entry = catalogue().base(name)
-            return download(entry.hub_id, revision or entry.revision, what)
-        path = embedded() if what == "base" else adapter_folder(name)
+            return download(entry.hub_id, revision or entry.revision, kind)
+        path = embedded() if kind == "base" else adapter_folder(name)
     if revision:
-        raise DownloadError(f"{source} is on this machine: a revision ({revision!r}) is for the hub only")
+        raise DownloadError(f"{source} is local: the revision {revision!r} applies only to the hub")
     return path
 
 
 def embedded() -> Path:
-    """Find the embedded default's GGUF inside its package, without importing that package.
+    """Find the embedded default's GGUF in its package, without importing the package.
 
     Raises:
-        DownloadError: The package is missing, or its file is not the one this version was made for.
+        DownloadError: the package is missing, or its file has another hash than the catalogue's.
     """
     entry = catalogue().embedded
     spec = importlib.util.find_spec(entry.package)
@@ -62,17 +63,14 @@ def embedded() -> Path:
     return path
 
 
-def _local(source: str) -> Path | None:
-    """Give the path that `source` means, or None if it is a name or a hub id."""
-    # Unlike Path's, these take a stranger's ~name as it is, and a name too long as one that does not exist.
+def _local_path(source: str) -> Path | None:
+    """The path that `source` denotes, or None if it is a name or a hub id."""
+    # Unlike Path's methods, these accept an unknown ~user, and a name that is too long for the file system.
     path = Path(os.path.expanduser(source))  # noqa: PTH111
     if source and os.path.exists(path):  # noqa: PTH110
         return path
     name = source.partition("@")[0]
-    if not name or name.startswith((".", "/", "~")) or name.endswith(_FILES) or _is_deep(name):
+    is_deep = name.count("/") > 1 or "\\" in name
+    if not name or name.startswith((".", "/", "~")) or name.endswith(_FILES) or is_deep:
         raise DownloadError(f"{source!r}: no such file or folder")
     return None
-
-
-def _is_deep(name: str) -> bool:
-    return name.count("/") > 1 or "\\" in name

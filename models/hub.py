@@ -1,7 +1,7 @@
-"""One repository of the hub as a folder on this machine: only the files needed, each large one checked.
+"""Downloads from the Hugging Face hub: only the files needed, with the hashes of large files checked.
 
-Files land in the hub's own cache, shared with other tools. A large file's SHA-256 is compared once with the
-one that the hub publishes; a small record beside the snapshot then says which files were found good.
+Files go to the hub's own cache, which other tools share. The SHA-256 of a large file is compared once with the
+one that the hub publishes; a small record next to the snapshot then marks the files as verified.
 """
 
 import json
@@ -18,9 +18,9 @@ from ..files.atomic_write import atomic_write
 from ..files.hashing import file_sha256
 from .catalogue import catalogue
 
-What = Literal["base", "adapter"]
+RepositoryKind = Literal["base", "adapter"]
 
-_WANTED: Mapping[What, list[str]] = {
+_PATTERNS: Mapping[RepositoryKind, list[str]] = {
     "base": [
         "config.json",
         "generation_config.json",
@@ -34,19 +34,20 @@ _WANTED: Mapping[What, list[str]] = {
     ],
     "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
 }
-# A pattern's * also matches separators; ruling those out keeps to the repository's root, and to the cache.
-_UNWANTED = ["*/*", "*\\*", "*:*", "consolidated*"]
-_NEEDED: Mapping[What, set[str]] = {
+# The * of a pattern also matches separators. Excluding them limits downloads to the repository root, and keeps
+# files inside the cache.
+_IGNORED = ["*/*", "*\\*", "*:*", "consolidated*"]
+_REQUIRED: Mapping[RepositoryKind, set[str]] = {
     "base": {"config.json", "tokenizer.json"},
     "adapter": {"adapter_config.json", "adapter_model.safetensors"},
 }
 
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")  # two dots would climb out of the cache's folder of refs
+_REVISION = re.compile(r"(?!.*\.\.)\w[\w./-]*")  # ".." would escape from the refs folder of the cache
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 _LICENCE = "accept its licence at https://huggingface.co/{id}, then `hf auth login` or set HF_TOKEN=…"
-# The class of the library's error, to what the user can do; the first that fits.
+# Class of the library's error -> message; the first match is used.
 _ADVICE = {
     "GatedRepoError": f"{{id}} is gated: {_LICENCE}",
     "RevisionNotFoundError": "{id} has no revision {revision!r} on the hub",
@@ -56,70 +57,73 @@ _ADVICE = {
     "and HF_HUB_OFFLINE is set",
 }
 _STATUS_ADVICE = {
-    401: "the hub answers 401 for {id} (revision {revision}): there is no such repository, it is private, "
-    "or the token is not valid; `hf auth login` or set HF_TOKEN=…",
+    401: "the hub answers 401 for {id} (revision {revision}): the repository does not exist or is private, "
+    "or the token is invalid; `hf auth login` or set HF_TOKEN=…",
     403: f"the hub refuses {{id}} to this token, which may lack access to gated repositories: {_LICENCE}",
-    429: "too many requests for {id}: the hub asks to wait a few minutes",
+    429: "too many requests for {id}: wait a few minutes",
 }
-_OTHERWISE = "{id} (revision {revision}) is not complete in the cache and could not be downloaded: {reason}"
+_DEFAULT_ADVICE = "{id} (revision {revision}) is not complete in the cache and could not be downloaded: {reason}"
 
 
-def download(hub_id: str, revision: str, what: What) -> Path:
-    """Download what is missing of a repository, and check it; out of the hub's reach, its cached copy serves.
+def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:
+    """Download the missing files of a repository and verify them; offline, the cached copy is used.
 
     Args:
         hub_id: `owner/name`.
-        revision: A branch, tag or commit.
-        what: Which files are needed.
+        revision: branch, tag or commit.
+        kind: decides which files are needed.
 
     Returns:
-        The snapshot's folder, named after its commit.
+        The snapshot folder, named after its commit.
 
     Raises:
-        DownloadError: The hub cannot be reached, refuses, lacks files, or sends damaged ones.
+        DownloadError: the hub cannot be reached, refuses access, lacks files, or sends damaged ones.
     """
     if not _HUB_ID.fullmatch(hub_id) or not _REVISION.fullmatch(revision):
         raise DownloadError(f"not a hub id and revision: {hub_id!r}, {revision!r}")
     from huggingface_hub import snapshot_download  # noqa: PLC0415 (half a second)
 
-    wanted = _WANTED[what]
-    try:
-        with _quiet():
-            folder = Path(
-                snapshot_download(hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=_UNWANTED)
-            )
-        _check(folder, hub_id, what)
-    except _hub_errors() as error:
-        raise DownloadError(_explain(error, hub_id, revision)) from error
-    return folder
+    with _hub_call(hub_id, revision):
+        folder = snapshot_download(
+            hub_id, revision=revision, allow_patterns=_PATTERNS[kind], ignore_patterns=_IGNORED
+        )
+        _verify(Path(folder), hub_id, kind)
+    return Path(folder)
 
 
 def download_file(hub_id: str, revision: str, name: str, sha256: str | None = None) -> Path:
-    """Download a file of a data set, unless it is in the cache, and check it.
+    """Download a file of a data set unless it is cached, and verify its hash.
 
     Args:
         hub_id: `owner/name`.
-        revision: A commit.
-        name: The file's path in the repository.
-        sha256: Of the file, in hexadecimal, if it is known.
+        revision: commit.
+        name: path of the file in the repository.
+        sha256: expected hash in hexadecimal, if known.
 
     Raises:
-        DownloadError: The hub cannot be reached, refuses, lacks the file, or sends a damaged one.
+        DownloadError: the hub cannot be reached, refuses access, lacks the file, or sends a damaged one.
     """
     from huggingface_hub import hf_hub_download  # noqa: PLC0415
 
-    try:
-        with _quiet():
-            path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
+    with _hub_call(hub_id, revision):
+        path = Path(hf_hub_download(hub_id, name, repo_type="dataset", revision=revision))
         _check_hash(path, hub_id, sha256)
-    except _hub_errors() as error:
-        raise DownloadError(_explain(error, hub_id, revision)) from error
     return path
 
 
 @contextmanager
+def _hub_call(hub_id: str, revision: str) -> Iterator[None]:
+    """Raise what the hub's library raises in the block as one DownloadError, and silence its log."""
+    try:
+        with _quiet():
+            yield
+    except _hub_errors() as error:
+        raise DownloadError(_explain(error, hub_id, revision)) from error
+
+
+@contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the library says of every retry to itself: how the download ended is told once, by us."""
+    """Silence the library's log of retries: this module reports the outcome once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -129,78 +133,78 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(folder: Path, hub_id: str, what: What) -> None:
-    """Check that a snapshot is whole, unless this was done before and nothing has changed since."""
-    record = folder.parents[1] / "thirteen" / f"{folder.name}.{what}.json"
-    stamps = _stamps(folder, what)
-    if _read(record) == stamps:
+def _verify(folder: Path, hub_id: str, kind: RepositoryKind) -> None:
+    """Verify that a snapshot is complete and undamaged, unless it was verified before and has not changed."""
+    record = folder.parents[1] / "thirteen" / f"{folder.name}.{kind}.json"
+    stamps = _file_stamps(folder, kind)
+    if _read_record(record) == stamps:
         return
-    published = _published(folder.name, hub_id, what)
-    hashes = _blob_names(folder, stamps) if published is None else published
-    missing = (hashes.keys() | _needed(folder, what)) - stamps.keys()
+    published = _published_hashes(folder.name, hub_id, kind)
+    hashes = _blob_hashes(folder, stamps) if published is None else published
+    missing = (hashes.keys() | _required_files(folder, kind)) - stamps.keys()
     if missing:
         where = "the cached copy, and the hub cannot be reached" if published is None else "the hub"
         raise DownloadError(f"{hub_id} at {folder.name}: no {', '.join(sorted(missing))} in {where}")
     for name, expected in hashes.items():
         _check_hash(folder / name, hub_id, expected)
     if published is not None:
-        _write(record, stamps)
+        _write_record(record, stamps)
 
 
 def _check_hash(path: Path, hub_id: str, expected: str | None) -> None:
     if expected is not None and (found := file_sha256(path)) != expected:
         _delete(path)
         raise DownloadError(
-            f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, the hub says {expected}"
+            f"{hub_id}: {path.name} is damaged and was deleted: SHA-256 is {found}, expected {expected}"
         )
 
 
-def _published(commit: str, hub_id: str, what: What) -> dict[str, str | None] | None:
-    """Ask the hub for a commit's files, and the SHA-256 of the large ones; None if it does not answer."""
+def _published_hashes(commit: str, hub_id: str, kind: RepositoryKind) -> dict[str, str | None] | None:
+    """The files of a commit and the SHA-256 of the large ones; None if the hub does not answer."""
     from huggingface_hub import HfApi  # noqa: PLC0415
 
     try:
         files = HfApi().model_info(hub_id, revision=commit, files_metadata=True).siblings or []
     except _hub_errors():
         return None
-    wanted = (file for file in files if _matches(file.rfilename, what))
+    wanted = (file for file in files if _matches(file.rfilename, kind))
     return {file.rfilename: file.lfs.sha256 if file.lfs else None for file in wanted}
 
 
-def _matches(name: str, what: What) -> bool:
+def _matches(name: str, kind: RepositoryKind) -> bool:
     def is_one_of(patterns: list[str]) -> bool:
         return any(fnmatchcase(name, pattern) for pattern in patterns)
 
-    return is_one_of(_WANTED[what]) and not is_one_of(_UNWANTED)
+    return is_one_of(_PATTERNS[kind]) and not is_one_of(_IGNORED)
 
 
-def _blob_names(folder: Path, names: Mapping[str, object]) -> dict[str, str | None]:
-    """Take the hashes from the cache's links: it calls a large file's blob by the hash the hub published."""
+def _blob_hashes(folder: Path, names: Mapping[str, object]) -> dict[str, str | None]:
+    """The hashes from the cache's symlinks: the blob of a large file is named after its published hash."""
     targets = {name: path.readlink().name if (path := folder / name).is_symlink() else "" for name in names}
     return {name: target if _SHA256.fullmatch(target) else None for name, target in targets.items()}
 
 
-def _needed(folder: Path, what: What) -> set[str]:
-    """Name the files to insist on; for a base with the weights of its index, or the single weight file."""
-    if what == "adapter":
-        return _NEEDED[what]
+def _required_files(folder: Path, kind: RepositoryKind) -> set[str]:
+    """The files that must exist; for a base, including the shards of its index or the single weight file."""
+    if kind == "adapter":
+        return _REQUIRED[kind]
     try:
         index = json.loads((folder / "model.safetensors.index.json").read_bytes())
-        return _NEEDED[what] | set(map(str, index["weight_map"].values()))
+        return _REQUIRED[kind] | set(map(str, index["weight_map"].values()))
     except FileNotFoundError:
-        return _NEEDED[what] | {"model.safetensors"}
+        return _REQUIRED[kind] | {"model.safetensors"}
     except (ValueError, LookupError, TypeError, AttributeError):
-        return _NEEDED[what]  # the checkpoint's reader says what is wrong with the index
+        return _REQUIRED[kind]  # the checkpoint reader reports what is wrong with the index
 
 
-def _stamps(folder: Path, what: What) -> dict[str, list[int]]:
-    """Size and time of change of each file present, so as to notice another one in its place."""
-    files = (path for pattern in _WANTED[what] for path in folder.glob(pattern) if path.is_file())
+def _file_stamps(folder: Path, kind: RepositoryKind) -> dict[str, list[int]]:
+    """Size and modification time of each file present; they change when a file is replaced."""
+    files = (path for pattern in _PATTERNS[kind] for path in folder.glob(pattern) if path.is_file())
     return {path.name: [(stat := path.stat()).st_size, stat.st_mtime_ns] for path in files}
 
 
 def _delete(path: Path) -> None:
-    """Delete a file of the cache and what it links to, as far as that is in the cache."""
+    """Delete a file of the cache, and the link target if it is inside the cache."""
     cache = path.parents[3].resolve()  # cache / models--owner--name / snapshots / commit / file
     while path.is_symlink():
         target = path.parent / path.readlink()
@@ -210,25 +214,25 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _read(record: Path) -> object:
+def _read_record(record: Path) -> object:
     try:
         return json.loads(record.read_bytes())
     except (OSError, ValueError):
         return None
 
 
-def _write(record: Path, stamps: dict[str, list[int]]) -> None:
-    with suppress(OSError, OutputError):  # in a read-only cache, files are hashed at each use
+def _write_record(record: Path, stamps: dict[str, list[int]]) -> None:
+    with suppress(OSError, OutputError):  # in a read-only cache, files are hashed on each use
         record.parent.mkdir(exist_ok=True)
         with atomic_write(record) as file:
             file.write(json.dumps(stamps).encode())
 
 
 def _hub_errors() -> tuple[type[BaseException], ...]:
-    """Name the errors that a download can end in, whichever HTTP library is underneath.
+    """The exceptions that a download can raise, whichever HTTP library is used.
 
-    The network's errors are OSErrors or share a base with the hub's own; ValueError is for what the library
-    refuses (a file name that climbs out of the cache), RuntimeError is how its Xet client fails.
+    Network errors are OSErrors or share a base class with the hub's own errors. The library raises ValueError
+    for a file name that would escape from the cache; its Xet client raises RuntimeError.
     """
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
@@ -236,16 +240,17 @@ def _hub_errors() -> tuple[type[BaseException], ...]:
 
 
 def _explain(error: BaseException, hub_id: str, revision: str) -> str:
+    """One line on what failed and what the user can do about it."""
     chain = list(_causes(error))
     kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
     statuses = {getattr(getattr(link, "response", None), "status_code", None) for link in chain}
     advice = [text for kind, text in _ADVICE.items() if kind in kinds]
     advice += [text for status, text in _STATUS_ADVICE.items() if status in statuses]
     reason = next(filter(str.strip, str(chain[-1]).splitlines()), type(chain[-1]).__name__).strip()
-    said = [*advice, _OTHERWISE][0].format(id=hub_id, revision=revision, reason=reason)
+    message = [*advice, _DEFAULT_ADVICE][0].format(id=hub_id, revision=revision, reason=reason)
     copies = (base.public_copy for base in catalogue().bases.values() if base.hub_id == hub_id)
-    copy = next(copies, None) if _LICENCE.format(id=hub_id) in said else None
-    return said + (f"; or give its public copy {copy}, under the same licence" if copy else "")
+    copy = next(copies, None) if _LICENCE.format(id=hub_id) in message else None
+    return message + (f"; or use its public copy {copy}, under the same licence" if copy else "")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

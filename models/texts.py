@@ -1,4 +1,4 @@
-"""The texts that come along: to calibrate a quantization by, and to measure on, written for this project."""
+"""Paths of the bundled texts for calibration and for held-out measurements, written for this project."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ _FOLDER = Path(__file__).parent / "texts"
 
 
 def calibration_texts() -> Path:
-    """Passages for an importance file, about 18,000 tokens of SmolLM2's.
+    """The calibration set for importance files: about 18,000 tokens in SmolLM2's tokenizer.
 
-    Two thirds are mathematical word problems with worked solutions; the rest is prose, code and lists, some
-    of it in other languages than English. JSON lines, as runtime.passages reads them.
+    Two thirds are math word problems with worked solutions; the rest is prose, code and lists, some of it in
+    languages other than English. The format is the JSON lines that `runtime/calibration/corpus.py` reads.
     """
     return _FOLDER / "calibration.jsonl"
 
 
 def held_out_texts() -> Path:
-    """Held-out passages of the same kinds, about 5,000 tokens, none of them in calibration_texts()."""
+    """The held-out set: the same kinds of text, about 5,000 tokens, disjoint from the calibration set."""
     return _FOLDER / "held_out.jsonl"

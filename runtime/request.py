@@ -171,9 +171,7 @@ class Request:
         ):
             raise RequestError(f"request: logprobs must be from 0 to {LOGPROBS_MAX}, not {self.logprobs!r}")
         if self.ignore_end and self.grammar:
-            raise RequestError(
-                "request: ignore_end does not go with a grammar, which ends the output"
-            )
+            raise RequestError("request: ignore_end does not go with a grammar, which ends the output")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Small random Llama and Qwen2 checkpoints, written by transformers, with a tiny byte-level tokenizer."""
+"""Small random Llama and Qwen2 checkpoints, saved by transformers, with a tiny byte-level tokenizer."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-VOCAB = 272  # more than the tokenizer's 264: the rest are unused rows
+VOCAB = 272  # the tokenizer has 264 tokens; the other rows are unused
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -30,12 +30,12 @@ LLAMA3_ROPE = {
 
 
 def llama(**changes: Any) -> LlamaConfig:
-    """A tiny Llama, its heads wider than hidden / heads, its embeddings tied unless `changes` say other."""
+    """A tiny Llama with heads wider than hidden / heads, and with tied embeddings by default."""
     return LlamaConfig(**(_SHAPE | {"head_dim": 24, "tie_word_embeddings": True} | changes))
 
 
 def qwen2(**changes: Any) -> Qwen2Config:
-    """A tiny Qwen2, its embeddings untied unless `changes` say other."""
+    """A tiny Qwen2, with untied embeddings by default."""
     return Qwen2Config(**(_SHAPE | {"tie_word_embeddings": False} | changes))
 
 
@@ -59,7 +59,7 @@ def save_model(
     shard: str = "1GB",
     rules: str = "",
 ) -> Path:
-    """Save a random model of that `config`, all its biases and norms random too, in shards of that size."""
+    """Save a model with random weights, biases and norms, in shards of at most the given size."""
     with torch.random.fork_rng():
         torch.manual_seed(13)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -74,7 +74,7 @@ def save_model(
 
 
 def save_tokenizer(folder: Path, rules: str = "llama") -> Path:
-    """Save a byte-level tokenizer that splits text by the rules of `llama` (3), `smollm` or `qwen`."""
+    """Save a byte-level tokenizer with the splitting rules of `llama` (3), `smollm` or `qwen`."""
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=rules == "smollm")
     first = {
         "llama": pre_tokenizers.Split(Regex(WORDS % "{1,3}"), "isolated"),
@@ -103,7 +103,7 @@ def save_tokenizer(folder: Path, rules: str = "llama") -> Path:
 
 
 def byte_names() -> list[str]:
-    """The 256 characters by which byte-level vocabularies write bytes, in the order of the bytes."""
+    """The characters that stand for the bytes 0 to 255 in byte-level vocabularies."""
     shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = (256 + n for n in range(256))
     return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]

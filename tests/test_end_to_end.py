@@ -1,4 +1,4 @@
-"""The whole path: a converted model computes what transformers does; merged is the same as at run time."""
+"""End to end: a converted model has the logits of transformers; a merged adapter equals a run-time LoRA."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,17 +29,17 @@ def log_probabilities(logits: object) -> torch.Tensor:
 def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
     source = embedded()
     convert(source, tmp_path / "f32.gguf", quantization="F32")
-    how = {"gguf_file": source.name}
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, **how)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **how)
+    options = {"gguf_file": source.name}
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **options)
     with Engine(tmp_path / "f32.gguf", context=128, slots=1) as engine, torch.no_grad():
         for text in TEXTS:
             tokens = tokenizer(text)["input_ids"]
-            theirs = log_probabilities(model(torch.tensor([tokens])).logits[0])
-            ours = log_probabilities(engine.logits(tokens))
-            divergence = (theirs.exp() * (theirs - ours)).sum(-1)
+            expected = log_probabilities(model(torch.tensor([tokens])).logits[0])
+            actual = log_probabilities(engine.logits(tokens))
+            divergence = (expected.exp() * (expected - actual)).sum(-1)
             assert divergence.mean() < 1e-9
-            assert torch.equal(theirs.argmax(-1), ours.argmax(-1))
+            assert torch.equal(expected.argmax(-1), actual.argmax(-1))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
         ("qwen2", tiny(5, 2, 0.5, save_projection=False)),
     ],
 )
-def test_merged_and_at_run_time_an_adapter_is_the_same(
+def test_merged_adapter_equals_runtime_lora(
     name: str, config: object, base: Callable[[str], Path], tmp_path: Path
 ) -> None:
     adapter = train(base(name), config, tmp_path / "adapter")
@@ -60,16 +60,19 @@ def test_merged_and_at_run_time_an_adapter_is_the_same(
     convert(base(name), merged, quantization="F32", adapter=adapter)
     export_adapter(adapter, base(name), lora_file)
     tokens = list(range(5, 25))
-    with Engine(plain) as without, Engine(plain, adapter=lora_file) as beside, Engine(merged) as inside:
-        unadapted, at_run_time, fused = (engine.logits(tokens) for engine in (without, beside, inside))
+    with (
+        Engine(plain) as base_engine,
+        Engine(plain, adapter=lora_file) as lora_engine,
+        Engine(merged) as merge_engine,
+    ):
+        engines = (base_engine, lora_engine, merge_engine)
+        unadapted, with_lora, fused = (engine.logits(tokens) for engine in engines)
     effect = np.abs(fused - unadapted).max()
     assert effect > 1e-2
-    assert np.abs(fused - at_run_time).max() < 1e-3 * effect
+    assert np.abs(fused - with_lora).max() < 1e-3 * effect
 
 
-def test_an_exported_adapter_is_laid_out_as_llama_cpp_reads_it(
-    base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_exported_adapter_has_the_layout_of_llama_cpp(base: Callable[[str], Path], tmp_path: Path) -> None:
     adapter = train(base("llama"), lora(2, 8, targets=["q_proj"]), tmp_path / "adapter")
     export_adapter(adapter, base("llama"), tmp_path / "lora.gguf")
     reader = gguf.GGUFReader(tmp_path / "lora.gguf")
@@ -77,7 +80,7 @@ def test_an_exported_adapter_is_laid_out_as_llama_cpp_reads_it(
     assert values["general.type"] == "adapter"
     assert values["general.architecture"] == "llama"
     assert values["adapter.type"] == "lora"
-    assert values["adapter.lora.alpha"] == 2  # the rank: the scale is in B
+    assert values["adapter.lora.alpha"] == 2  # the rank, because B includes the scale
     names = {tensor.name for tensor in reader.tensors}
     assert "blk.0.attn_q.weight.lora_a" in names
     assert len(names) == 2 * len([name for name in names if name.endswith(".lora_b")])

@@ -1,8 +1,9 @@
-"""The default model: SmolLM2-135M-Instruct from its Python package, converted on first use into the cache."""
+"""The default model: SmolLM2-135M-Instruct from its Python package, converted into the cache on first use."""
 
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
+from ..convert.merged_view import SourceIds
 from ..convert.pipeline import convert
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
@@ -11,29 +12,21 @@ from ..models.fetch import embedded
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-13"
-# The package holds 4-bit weights. At 8 bits their rounding is kept all but unchanged, and so is the adapter.
+# The package has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
 TYPE = "Q8_0"
 
 
 def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> Path:
-    """The default model as a GGUF, plain or with the shipped adapter merged; converted if not there yet.
+    """Return the default model as a GGUF, with or without the shipped adapter; convert it on first use.
 
     Raises:
         ThirteenError: the package is missing or changed, or the cache cannot be written.
     """
-    name = ADAPTER if adapted else NAME
     adapter = adapter_folder(ADAPTER) if adapted else None
-    # The name tells what it was made of, so that a new adapter is not served from an old file.
-    stamp = f"-{adapter_sha256(adapter)[:8]}" if adapter else ""
-    output = cache_dir() / f"{name}{stamp}-{TYPE}.gguf"
+    # The hash in the name keeps a new adapter from being served from an older file.
+    name = f"{ADAPTER}-{adapter_sha256(adapter)[:8]}" if adapter else NAME
+    output = cache_dir() / f"{name}-{TYPE}.gguf"
     if not output.exists():
-        convert(
-            embedded(),
-            output,
-            quantization=TYPE,
-            adapter=adapter,
-            base_id=NAME,
-            adapter_id=ADAPTER,
-            progress=progress,
-        )
+        ids = SourceIds(NAME, ADAPTER)
+        convert(embedded(), output, quantization=TYPE, adapter=adapter, ids=ids, progress=progress)
     return output

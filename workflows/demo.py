@@ -1,4 +1,4 @@
-"""The whole path on the embedded default: base and adapter to two GGUFs, answers of each, their latency."""
+"""Demo of the whole path: the embedded base and its adapter as two GGUFs, their answers and latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.table import Table
 
+from ..bench.harness.workload import Workload
 from ..bench.speed import latency
 from ..convert.adapter.adapter import load_adapter
 from ..files.progress import Progress, no_progress
@@ -18,14 +19,19 @@ from ..stats.paired_ratio import ROUNDS_MIN
 from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
-MAX_TOKENS = 32  # as the adapter was tuned for
-SUMS = 48  # one-step sums in words, of those held out
+MAX_TOKENS = 32  # the limit that the adapter was tuned for
+SUMS = 48  # held-out one-step word problems
 _SEED = 1
 
 
 @dataclass(frozen=True)
 class DemoAnswers:
-    """What one model said: to the one question, and how many of the sums it had right."""
+    """Answers of one model.
+
+    Attributes:
+        answer: its answer to the question.
+        right: number of sums that it solved.
+    """
 
     answer: Answer
     right: int
@@ -33,7 +39,18 @@ class DemoAnswers:
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo made and found; `bench` holds its latency report."""
+    """Result of the demo.
+
+    Attributes:
+        question: the question that both models answered.
+        max_tokens: maximum length of an answer.
+        sums: number of sums that both models answered.
+        adapter: name of the adapter.
+        trained_numbers: its number of trained parameters.
+        base: answers of the base.
+        adapted: answers of the adapted model.
+        bench: latency of both models.
+    """
 
     question: str
     max_tokens: int
@@ -46,7 +63,7 @@ class DemoReport:
 
 
 def run_demo(progress: Progress = no_progress) -> DemoReport:
-    """Convert the plain base and the base with the shipped adapter, ask both, and measure them by turns.
+    """Convert the base with and without the shipped adapter, and compare their answers and latency.
 
     Raises:
         ThirteenError: the embedded model is missing, or the cache cannot be written.
@@ -62,32 +79,32 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
         base=ask_demo(base),
         adapted=ask_demo(adapted),
         bench=latency.run_latency(
-            base, adapted, prompt_tokens=64, decode_tokens=32, rounds=ROUNDS_MIN, progress=progress
+            base, adapted, workload=Workload(64, 32), rounds=ROUNDS_MIN, progress=progress
         ),
     )
 
 
 def demo_table(report: DemoReport) -> Group:
-    """One short table, the two answers, and where the files lie."""
+    """Render the report as a short text with a table."""
     bench = report.bench
-    sides = Table("", "base", "adapted", "adapted / base", box=None, pad_edge=False)
+    table = Table("", "base", "adapted", "adapted / base", box=None, pad_edge=False)
     for name, measure in (
         ("prefill", bench.prefill),
         ("first token", bench.first_token),
         ("decode", bench.decode),
     ):
         ratio = measure.ratio
-        sides.add_row(
+        table.add_row(
             f"{name}, {measure.unit}",
             f"{measure.base_median:.3g}",
             f"{measure.adapted_median:.3g}",
             f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
         )
-    sizes = [side.file_bytes / 1e6 for side in (bench.base, bench.adapted)]
-    sides.add_row("file, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
+    sizes = [model.file_bytes / 1e6 for model in (bench.base, bench.adapted)]
+    table.add_row("file, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
     both = (report.base, report.adapted)
-    sides.add_row(f"sums right, of {report.sums}", *(str(side.right) for side in both), "")
-    sides.add_row("answer", *(side.answer.value or "none" for side in both), "")
+    table.add_row(f"sums right, of {report.sums}", *(str(model.right) for model in both), "")
+    table.add_row("answer", *(model.answer.value or "none" for model in both), "")
     return Group(
         f"base      {NAME}, {TYPE}: {_home(bench.base.path)}",
         f"adapted   + {report.adapter}, {report.trained_numbers} trained numbers: "
@@ -95,12 +112,12 @@ def demo_table(report: DemoReport) -> Group:
         f"sums      in words, one step each, answered within {report.max_tokens} tokens",
         f"question  {report.question}",
         "",
-        sides,
+        table,
     )
 
 
 def ask_demo(model: Path) -> DemoAnswers:
-    """Put the question and the sums to a model."""
+    """Ask a model the question and the sums."""
     rows = draw_sums(SUMS, _SEED, held_out=True)
     with Engine(model, context=512, slots=8) as engine:
         answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)

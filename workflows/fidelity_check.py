@@ -1,6 +1,6 @@
-"""What a converted file kept, measured right after its conversion: its fidelity beside high precision.
+"""Fidelity of a converted file to the model in high precision, measured right after its conversion.
 
-The models that this takes besides the file are made for the while, in a folder of the cache.
+The other models of the comparison are temporary files in the cache.
 """
 
 import shutil
@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..bench.fidelity import fidelity
-from ..bench.fidelity.fidelity import FidelityReport
-from ..bench.fidelity.model_roles import ModelFile
+from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
+from ..bench.fidelity.model_roles import ModelFile, model_sources
 from ..convert.adapter.export import export_adapter
+from ..convert.merged_view import SourceIds
 from ..convert.pipeline import ConversionReport, convert
 from ..errors import AdapterError, OutputError, ThirteenError
 from ..files.cache_folder import cache_dir
@@ -20,15 +20,15 @@ from ..files.gguf_header import read_header
 from ..files.progress import Stage, no_progress
 from .importance_cache import PRECISION
 
-POSITIONS = 1024  # of about ten texts: with fewer, the intervals would be too narrow
+POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow
 
 
 @dataclass(frozen=True, slots=True)
 class FidelityCheck:
-    """What was measured of a file.
+    """Result of a fidelity check.
 
     Attributes:
-        fidelity: beside the adapted model in high precision; None if it could not be measured.
+        fidelity: comparison with the adapted model in high precision; None if it could not be measured.
         warnings: what could not be measured, and why.
     """
 
@@ -36,8 +36,8 @@ class FidelityCheck:
     warnings: list[str]
 
 
-def check_fidelity(  # noqa: PLR0913 - what a conversion can be told
-    made: ConversionReport,
+def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
+    conversion: ConversionReport,
     base: Path,
     *,
     adapter: Path | None = None,
@@ -45,78 +45,74 @@ def check_fidelity(  # noqa: PLR0913 - what a conversion can be told
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> FidelityCheck:
-    """Measure what a conversion's file kept of the model and of the adapter, merged and at run time.
+    """Measure what a converted file retains of the model and of the adapter, merged and at run time.
 
-    The file is there and good: whatever stands in the way of measuring it makes a warning, not an error.
+    The file itself is complete. A failure to measure it is a warning, not an error.
 
     Args:
-        made: the conversion's report.
-        base: what was converted; see convert.pipeline.convert().
-        adapter: what was merged into it; without one, only the model's own loss is measured.
-        importance: by which it was quantized.
-        threads: that compute.
-        stage: gives what to call with the progress of each stage.
+        conversion: report of the conversion.
+        base: the base that was converted.
+        adapter: the adapter that was merged; without one, only the model's own loss is measured.
+        importance: the importance that the file was quantized with.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
     """
-    shipped, warnings = Path(made.output), list[str]()
+    shipped, warnings = Path(conversion.output), list[str]()
+    ids = SourceIds(conversion.base.id, conversion.adapter.id if conversion.adapter else "")
     try:
-        with tempfile.TemporaryDirectory(prefix="proof-", dir=cache_dir()) as name:
+        with tempfile.TemporaryDirectory(prefix="fidelity-", dir=cache_dir()) as name:
             folder = Path(name)
-            _check_room(folder, shipped, adapted=adapter is not None)
+            _check_space(folder, shipped, adapted=adapter is not None)
 
-            def model(title: str, **how: Any) -> Path:
+            def model(title: str, **options: Any) -> Path:
                 target = folder / f"{title}.gguf"
-                how |= {"base_id": made.base.id, "adapter_id": made.adapter.id if made.adapter else ""}
-                convert(base, target, threads=threads, progress=stage(title), **how)
+                convert(base, target, ids=ids, threads=threads, progress=stage(title), **options)
                 return target
 
             others: dict[str, Path | None] = {}
-            reference = model(f"reference {PRECISION}", type_=PRECISION, adapter=adapter)
+            reference = model(f"reference {PRECISION}", quantization=PRECISION, adapter=adapter)
             if adapter is not None:
-                others["base"] = model(f"base {PRECISION}", type_=PRECISION)
-                others["shipped_base"] = model("base quantized alike", like=shipped, importance=importance)
-                others["adapter"] = _exported(adapter, base, folder / "adapter.gguf", made, warnings)
-            report = fidelity.run_fidelity(
-                reference, shipped, **others, tokens=POSITIONS, threads=threads, progress=stage("fidelity")
-            )
-            return FidelityCheck(_without(folder, report), warnings)
+                others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
+                others["shipped_base"] = model(
+                    "base quantized alike", quantization=shipped, importance=importance
+                )
+                others["adapter"] = _export(adapter, base, folder / "adapter.gguf", ids, warnings)
+            models = model_sources(reference, shipped, **others)
+            report = run_fidelity(models, tokens=POSITIONS, threads=threads, progress=stage("fidelity"))
+            return FidelityCheck(_shorten_paths(report, folder), warnings)
     except (ThirteenError, OSError) as error:
         return FidelityCheck(None, [f"fidelity was not measured: {error}"])
 
 
-def _check_room(folder: Path, shipped: Path, *, adapted: bool) -> None:
-    """Raise OutputError if the disk has not the room for the models; the adapter's few bytes do not count."""
+def _check_space(folder: Path, shipped: Path, *, adapted: bool) -> None:
+    """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
     header = read_header(shipped)
-    metadata = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
-    precise = 2 * header.weights + metadata
-    needed = 2 * precise + header.file_bytes if adapted else precise
+    metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
+    precise_bytes = 2 * header.weights + metadata_bytes  # in PRECISION
+    needed = 2 * precise_bytes + header.file_bytes if adapted else precise_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OutputError(
-            f"{folder.parent}: it needs {needed:,} bytes for a while, but {free:,} are free on its disk"
-        )
+        raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
 
 
-def _exported(
-    adapter: Path, base: Path, target: Path, made: ConversionReport, warnings: list[str]
-) -> Path | None:
-    """The adapter as a run-time LoRA; None and a warning if none can say what it does."""
-    assert made.adapter is not None
+def _export(adapter: Path, base: Path, target: Path, ids: SourceIds, warnings: list[str]) -> Path | None:
+    """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
     try:
-        export_adapter(adapter, base, target, adapter_id=made.adapter.id, base_id=made.base.id)
+        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base)
     except AdapterError as error:
         warnings.append(f"the adapter at run time was not measured: {error}")
         return None
     return target
 
 
-def _without(folder: Path, report: FidelityReport) -> FidelityReport:
-    """The report with plain names for the files of a folder, which will be gone when it is read."""
+def _shorten_paths(report: FidelityReport, folder: Path) -> FidelityReport:
+    """Replace the paths of temporary files in `folder` by their names."""
 
-    def plain(path: str) -> str:
+    def shorten(path: str) -> str:
         return Path(path).name if Path(path).parent == folder else path
 
-    def named(file: ModelFile) -> ModelFile:
-        adapter = file.adapter and replace(file.adapter, path=plain(file.adapter.path))
-        return replace(file, path=plain(file.path), adapter=adapter)
+    def shorten_file(file: ModelFile) -> ModelFile:
+        adapter = file.adapter and replace(file.adapter, path=shorten(file.adapter.path))
+        return replace(file, path=shorten(file.path), adapter=adapter)
 
-    return replace(report, files=report.files.map(named))
+    return replace(report, files=report.files.map(shorten_file))

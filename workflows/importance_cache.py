@@ -1,4 +1,4 @@
-"""Importance for a base with its adapter: the model is run over calibration text, and the result cached."""
+"""Importance files of a base with its adapter, measured over calibration text and cached."""
 
 import hashlib
 import tempfile
@@ -13,15 +13,15 @@ from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress
-from ..models.texts import calibration_texts as built_in
-from ..runtime.calibration.activation_stats import collect_activation_stats
+from ..models.texts import calibration_texts
+from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.corpus import read_passages
-from ..runtime.calibration.sensitivity import measure_sensitivities
+from ..runtime.calibration.sensitivity import Sensitivities, measure_sensitivities
 
-# In bfloat16 a small adapter would be lost in the rounding; float16 has three bits more.
+# BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
-_METHOD = "3"  # changes when what is measured does, so that no old file is taken for a new one
-_CHUNK = 512
+_METHOD = "3"  # incremented when the measurement changes, so that older files are not reused
+_CHUNK_SIZE = 512  # tokens
 
 
 def cached_importance(
@@ -32,20 +32,20 @@ def cached_importance(
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> Path:
-    """The importance of a base with its adapter, measured unless it lies in the cache.
+    """Return the importance file of a base with its adapter; measure it if the cache does not have it.
 
     Args:
-        base: see convert.pipeline.convert().
-        adapter: likewise.
-        calibration: passages as JSON lines; the built-in ones unless given.
-        threads: that compute.
-        stage: gives what to call with the progress of each stage.
+        base: a folder of safetensors, or a GGUF.
+        adapter: a PEFT folder, merged into the base before the measurement.
+        calibration: passages as JSON lines; by default the built-in ones.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
 
     Raises:
-        ThirteenError: one of its kinds, for whatever is wrong with an input.
+        ThirteenError: an input is invalid, or the cache cannot be written.
     """
-    texts = calibration or built_in()
-    read_passages(texts)  # a bad file is known before the hashing
+    texts = calibration or calibration_texts()
+    read_passages(texts)  # reports an invalid file before the weights are hashed
     parts = [
         _METHOD,
         open_checkpoint(base).sha256(),
@@ -59,7 +59,7 @@ def cached_importance(
     return path
 
 
-def measure_importance(  # noqa: PLR0913 - what a measurement can be told
+def measure_importance(  # noqa: PLR0913 - options of a measurement, each with its default
     base: Path,
     adapter: Path | None,
     output: Path,
@@ -68,36 +68,46 @@ def measure_importance(  # noqa: PLR0913 - what a measurement can be told
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> str:
-    """Measure the importance of a base with its adapter and write it; see cached_importance().
+    """Measure the importance of a base with its adapter and write it to `output`.
+
+    See cached_importance() for the other arguments.
 
     Returns:
         The file's SHA-256.
     """
-    texts = calibration or built_in()
+    texts = calibration or calibration_texts()
     passages = read_passages(texts)
     with tempfile.TemporaryDirectory(prefix="importance-", dir=cache_dir()) as folder:
         model = Path(folder) / "model.gguf"
-        convert(
-            base, model, quantization=PRECISION, adapter=adapter, threads=threads, progress=stage("high precision")
-        )
+        progress = stage("high precision")
+        convert(base, model, quantization=PRECISION, adapter=adapter, threads=threads, progress=progress)
         metadata = read_header(model).metadata
-        trained = metadata[f"{metadata['general.architecture']}.context_length"]
-        statistics = collect_activation_stats(
-            model, passages, chunk_size=min(_CHUNK, trained), threads=threads, progress=stage("activations")
+        context = metadata[f"{metadata['general.architecture']}.context_length"]
+        activations = collect_activation_stats(
+            model,
+            passages,
+            chunk_size=min(_CHUNK_SIZE, context),
+            threads=threads,
+            progress=stage("activations"),
         )
-        sensitive = measure_sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
-    stats = ImportanceStats(
-        sums=statistics.sums,
-        counts=statistics.counts,
-        chunk_size=statistics.chunk_size,
-        chunk_count=statistics.chunk_count,
-        datasets=[texts.name],
-        sensitivity=sensitive.matmul,
-        lookup_sensitivity=sensitive.lookup,
-        lookup_counts=statistics.token_counts,
+        sensitivities = measure_sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
+    return write_importance(output, _importance_stats(activations, sensitivities, texts.name))
+
+
+def _importance_stats(
+    activations: ActivationStats, sensitivities: Sensitivities, dataset: str
+) -> ImportanceStats:
+    return ImportanceStats(
+        sums=activations.sums,
+        counts=activations.counts,
+        chunk_size=activations.chunk_size,
+        chunk_count=activations.chunk_count,
+        datasets=[dataset],
+        sensitivity=sensitivities.matmul,
+        lookup_sensitivity=sensitivities.lookup,
+        lookup_counts=activations.token_counts,
         covariances={
-            name: Covariance(blocks, statistics.sketches.get(name, empty_low_rank(blocks)))
-            for name, blocks in statistics.covariances.items()
+            name: Covariance(blocks, activations.sketches.get(name, empty_low_rank(blocks)))
+            for name, blocks in activations.covariances.items()
         },
     )
-    return write_importance(output, stats)

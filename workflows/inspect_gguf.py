@@ -1,6 +1,6 @@
-"""What is in a GGUF file: sizes, types and provenance, told by its header alone."""
+"""Summary of a GGUF from its header: sizes, types, provenance and memory."""
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
@@ -8,14 +8,22 @@ from pathlib import Path
 
 from ..errors import ModelFileError, RequestError
 from ..files.gguf_header import Header, read_header
-from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.llama.gguf_checks import check_model
+from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.profile import KV_TYPES, PROFILES, Profile
+
+Scalar = str | int | float | bool
 
 
 @dataclass(frozen=True)
 class TypeShare:
-    """What one type takes of a file."""
+    """Share of a type in a file.
+
+    Attributes:
+        tensors: number of its tensors.
+        weights: number of their weights.
+        nbytes: their size.
+    """
 
     tensors: int
     weights: int
@@ -24,7 +32,14 @@ class TypeShare:
 
 @dataclass(frozen=True)
 class ProfileMemory:
-    """What an engine will need for the file, told from its header."""
+    """Estimated memory of an engine that runs the file.
+
+    Attributes:
+        context: tokens of the context.
+        kv: type of the KV cache.
+        total_bytes: sum of the parts.
+        parts: memory by purpose.
+    """
 
     context: int
     kv: str
@@ -33,11 +48,10 @@ class ProfileMemory:
 
     @property
     def text(self) -> str:
-        """In a line."""
         parts = self.parts
         sizes = (
-            *(("weights", parts.weights_bytes), ("laid out anew", parts.copied_bytes)),
-            *(("keys and values", parts.kv_bytes), ("kept prompts", parts.prefix_bytes)),
+            *(("weights", parts.weights_bytes), ("repacked", parts.copied_bytes)),
+            *(("KV cache", parts.kv_bytes), ("prefix cache", parts.prefix_bytes)),
         )
         named = ", ".join(f"{name} {nbytes / 1e6:,.0f}" for name, nbytes in sizes if nbytes)
         return f"{self.total_bytes / 1e6:,.0f} MB at {self.context} tokens in {self.kv} ({named}, the rest)"
@@ -45,7 +59,21 @@ class ProfileMemory:
 
 @dataclass(frozen=True)
 class Inspection:
-    """The summary of one GGUF file."""
+    """Summary of a GGUF.
+
+    Attributes:
+        path: the file.
+        file_bytes: its size.
+        architecture: general.architecture.
+        name: general.name.
+        weights: number of weights.
+        bits_per_weight: mean over all tensors, without metadata.
+        types: share of each type, largest first.
+        metadata: keys of the architecture.
+        tokenizer: keys of the tokenizer.
+        provenance: the `thirteen.*` keys.
+        memory: estimated memory by profile; empty for a file that this build cannot run.
+    """
 
     path: str
     file_bytes: int
@@ -53,74 +81,79 @@ class Inspection:
     name: str | None
     weights: int
     bits_per_weight: float
-    types: dict[str, TypeShare]  # the largest first
-    metadata: dict[str, str | int | float | bool]  # the model's shape: its architecture's keys
-    tokenizer: dict[str, str | int | float | bool]
-    provenance: dict[str, str]  # the `thirteen.*` keys
-    memory: dict[str, ProfileMemory]  # by profile; none for a file that this build cannot run
+    types: dict[str, TypeShare]
+    metadata: dict[str, Scalar]
+    tokenizer: dict[str, Scalar]
+    provenance: dict[str, str]
+    memory: dict[str, ProfileMemory]
 
 
 def memory_profiles(name: str | None, context: int | None, kv: str | None) -> dict[str, Profile]:
-    """The profiles, or the named one, with another context or type of keys and values.
+    """Select the profiles to estimate memory for.
+
+    Args:
+        name: one profile; None for all.
+        context: tokens of the context, instead of the profile's.
+        kv: type of the KV cache, instead of the profile's.
 
     Raises:
-        RequestError: there is no such profile or type.
+        RequestError: the profile or the type is unknown.
     """
-    for what, given, known in (("profile", name, PROFILES), ("kv", kv, KV_TYPES)):
-        if given is not None and given not in known:
-            raise RequestError(f"{what}: {given!r} is not one of {', '.join(known)}")
-    chosen = PROFILES if name is None else {name: PROFILES[name]}
+    for option, value, known in (("profile", name, PROFILES), ("kv", kv, KV_TYPES)):
+        if value is not None and value not in known:
+            raise RequestError(f"{option}: {value!r} is not one of {', '.join(known)}")
+    selected = PROFILES if name is None else {name: PROFILES[name]}
     return {
         key: replace(profile, context=context or profile.context, kv=kv or profile.kv)
-        for key, profile in chosen.items()
+        for key, profile in selected.items()
     }
 
 
 def inspect_gguf(path: Path, profiles: Mapping[str, Profile] = PROFILES) -> Inspection:
-    """Summarize the GGUF file at `path`.
+    """Summarize a GGUF.
 
     Args:
         path: the file.
-        profiles: the rooms for which to tell the memory, by name.
+        profiles: the profiles to estimate the memory for, by name.
 
     Raises:
-        ModelFileError: it is no GGUF, or a damaged one.
+        ModelFileError: the file is not a GGUF, or is damaged.
     """
     header = read_header(path)
-    tensors, metadata = header.tensors.values(), header.metadata
-    nbytes: Counter[str] = Counter()
-    for tensor in tensors:
-        nbytes[tensor.type.name] += tensor.nbytes
-    types = {
-        name: TypeShare(
-            tensors=sum(t.type.name == name for t in tensors),
-            weights=sum(prod(t.shape) for t in tensors if t.type.name == name),
-            nbytes=size,
-        )
-        for name, size in nbytes.most_common()
-    }
-
-    def under(prefix: str) -> dict[str, str | int | float | bool]:
-        return {
-            key.removeprefix(prefix): value
-            for key, value in metadata.items()
-            if key.startswith(prefix) and not isinstance(value, list)
-        }
-
-    architecture = metadata.get("general.architecture")
+    architecture = header.metadata.get("general.architecture")
     return Inspection(
         path=str(path),
         file_bytes=header.file_bytes,
         architecture=architecture,
-        name=metadata.get("general.name"),
+        name=header.metadata.get("general.name"),
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
-        types=types,
-        metadata=under(f"{architecture}."),
-        tokenizer=under("tokenizer.ggml."),
-        provenance={key: str(value) for key, value in under("thirteen.").items()},
+        types=_type_shares(header),
+        metadata=_scalars(header, f"{architecture}."),
+        tokenizer=_scalars(header, "tokenizer.ggml."),
+        provenance={key: str(value) for key, value in _scalars(header, "thirteen.").items()},
         memory=_memory(header, profiles),
     )
+
+
+def _type_shares(header: Header) -> dict[str, TypeShare]:
+    by_type = defaultdict(list)
+    for tensor in header.tensors.values():
+        by_type[tensor.type.name].append(tensor)
+    shares = {
+        name: TypeShare(len(tensors), sum(prod(t.shape) for t in tensors), sum(t.nbytes for t in tensors))
+        for name, tensors in by_type.items()
+    }
+    return dict(sorted(shares.items(), key=lambda item: -item[1].nbytes))
+
+
+def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
+    """The metadata under a prefix, without arrays."""
+    return {
+        key.removeprefix(prefix): value
+        for key, value in header.metadata.items()
+        if key.startswith(prefix) and not isinstance(value, list)
+    }
 
 
 def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, ProfileMemory]:
@@ -128,8 +161,8 @@ def _memory(header: Header, profiles: Mapping[str, Profile]) -> dict[str, Profil
         check_model(header)
     except ModelFileError:
         return {}
-    wanted = {name: (profile, estimate_memory(header, profile)) for name, profile in profiles.items()}
-    return {
-        name: ProfileMemory(profile.context, profile.kv, parts.total_bytes, parts)
-        for name, (profile, parts) in wanted.items()
-    }
+    memory = {}
+    for name, profile in profiles.items():
+        parts = estimate_memory(header, profile)
+        memory[name] = ProfileMemory(profile.context, profile.kv, parts.total_bytes, parts)
+    return memory

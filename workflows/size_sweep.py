@@ -1,21 +1,21 @@
-"""The best files that sizes allow: planned ones, made and measured beside those of llama.cpp itself."""
+"""Sweep over file sizes: planned files and llama.cpp's own, made and measured one after the other."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
-from ..bench.size import kl_curve
-from ..bench.size import plot
+from ..bench.size import kl_curve, plot
 from ..bench.size.kl_curve import CurveEntry, CurveReport
 from ..bench.size.size_matched import FileKind
-from ..convert.merged_view import AdapterSource, WeightsSource
+from ..convert.merged_view import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
@@ -27,21 +27,65 @@ from ..runtime.calibration.corpus import read_passages
 from .importance_cache import cached_importance
 
 STOCK = (*UNIFORM, *MIXES)
-_F32_MOST = 1_000_000_000  # weights: a larger model's reference is F16, half of the disk and of the time
+# The reference of a larger model is F16, which halves its size and time.
+_F32_WEIGHTS_MAX = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class SweepInputs:
+    """What all files of a sweep are made from.
+
+    Attributes:
+        base: a folder of safetensors, or a GGUF.
+        adapter: a PEFT folder, merged into all files.
+        importance: importance file; by default measured and cached.
+        calibration: passages for that measurement; by default the built-in ones.
+        ids: names of base and adapter in the provenance.
+        threads: number of threads that quantize and compute.
+    """
+
+    base: Path
+    adapter: Path | None = None
+    importance: Path | None = None
+    calibration: Path | None = None
+    ids: SourceIds = DEFAULT_IDS
+    threads: int | None = None
+
+    @cached_property
+    def weights(self) -> int:
+        """Number of the model's weights."""
+        return sum(prod(spec.shape) for spec in open_checkpoint(self.base).specs.values())
+
+    @property
+    def slug(self) -> str:
+        """Start of the file names."""
+        return _slug("+".join(filter(None, (self.ids.base or self.base.name, self.ids.adapter))))
+
+    def convert(self, output: Path, quantization: str | SizeTarget, progress: Progress) -> ConversionReport:
+        return convert(
+            self.base,
+            output,
+            quantization=quantization,
+            importance=self.importance,
+            adapter=self.adapter,
+            ids=self.ids,
+            threads=self.threads,
+            progress=progress,
+        )
 
 
 @dataclass(frozen=True)
 class SizeSweepReport:
-    """What was made, of what, and how it compares; dataclasses.asdict makes it JSON.
+    """Result of a sweep; dataclasses.asdict makes it JSON.
 
     Attributes:
-        base: the base.
-        adapter: what was merged into all files; None if nothing was.
-        importance: what all files were made with.
-        target: the kind of processor that was planned for.
-        prefer: what was preferred, see convert.budget.Wish.
-        warnings: what is to be known about it.
-        curve: what was measured.
+        base: origin of the base.
+        adapter: origin of the adapter that all files have merged; None without one.
+        importance: origin of the importance file of all files.
+        target: kind of processor that the files were planned for.
+        prefer: preference of the plans, see SizeTarget.
+        warnings: problems for the user to know.
+        curve: measurements of the files.
     """
 
     base: WeightsSource
@@ -54,163 +98,116 @@ class SizeSweepReport:
 
     @property
     def model(self) -> str:
-        """The base's name, and the adapter's."""
+        """Names of the base and the adapter."""
         return self.base.id.removesuffix(".gguf") + (f" + {self.adapter.id}" if self.adapter else "")
 
 
-def run_size_sweep(  # noqa: PLR0913 - what the files can be made with, each with its default
-    base: Path,
-    wishes: Sequence[SizeTarget],
+def run_size_sweep(  # noqa: PLR0913 - options of a sweep, each with its default
+    inputs: SweepInputs,
+    targets: Sequence[SizeTarget],
     *,
-    adapter: Path | None = None,
-    importance: Path | None = None,
-    calibration: Path | None = None,
-    base_id: str = "",
-    adapter_id: str = "",
     stock: Sequence[StockFormat] = STOCK,
     data: Path | None = None,
     tokens: int = 4096,
-    threads: int | None = None,
     keep: Path | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> SizeSweepReport:
-    """Make a planned file of each size and llama.cpp's files, and measure them all beside full precision.
+    """Make a planned file of each size and llama.cpp's files, and compare all with full precision.
 
-    There is one file at a time, besides the reference: they lie in the cache, each until it was measured.
+    Besides the reference, one file exists at a time: each is deleted once it is measured.
 
     Args:
-        base: see convert.pipeline.convert().
-        wishes: the sizes, at least one; all for one target and preference.
-        adapter: a PEFT folder.
-        importance: an importance file; measured and cached unless given.
-        calibration: the texts for that, see calibration.cached_importance().
-        base_id: the base's name.
-        adapter_id: likewise the adapter's.
-        stock: what llama.cpp is to make.
-        data: the texts to measure on, see bench.curve.run().
-        tokens: the most positions to compare.
-        threads: that quantize and compute.
-        keep: a folder where all files are to stay instead.
-        stage: gives what to call with the progress of each stage.
+        inputs: what the files are made from.
+        targets: the sizes, at least one; all for the same processor and preference.
+        stock: the files that llama.cpp makes.
+        data: texts to measure on, as JSON lines; by default the built-in held-out ones.
+        tokens: maximum number of positions to compare.
+        keep: a folder in which all files remain; by default a temporary one in the cache.
+        stage: makes the progress callback of each stage.
 
     Raises:
-        ThirteenError: one of its kinds, for whatever is wrong with an input.
+        ThirteenError: an input is invalid, a size cannot be met, or a file cannot be written.
     """
-    read_passages(data or held_out_texts())  # a bad file is known before the work
-    importance = importance or cached_importance(
-        base, adapter, calibration=calibration, threads=threads, stage=stage
+    read_passages(data or held_out_texts())  # reports an invalid file before any work
+    importance = inputs.importance or cached_importance(
+        inputs.base, inputs.adapter, calibration=inputs.calibration, threads=inputs.threads, stage=stage
     )
-    weights = sum(prod(spec.shape) for spec in open_checkpoint(base).specs.values())
-    with _folder(keep) as folder:
-        made = _SweepInputs(base, adapter, importance, base_id, adapter_id, threads)
-        prefix = folder / _slug("+".join(filter(None, (base_id or base.name, adapter_id))))
-        reference = prefix.with_name(f"{prefix.name}-full.gguf")
-        full = made.converted(
-            reference, stage("making the reference"), type_="F32" if weights <= _F32_MOST else "F16"
-        )
-        orders = [
-            *map(made.planned, _distinct(wishes, weights)),
-            *(made.stock(reference, one) for one in stock),
+    inputs = replace(inputs, importance=importance)
+    with _output_folder(keep) as folder:
+        reference = folder / f"{inputs.slug}-full.gguf"
+        precision = "F32" if inputs.weights <= _F32_WEIGHTS_MAX else "F16"
+        full = inputs.convert(reference, precision, stage("making the reference"))
+        jobs = [
+            *(_planned(inputs, target) for target in _distinct(targets, inputs.weights)),
+            *(_stock(inputs, reference, one) for one in stock),
         ]
-        measured = kl_curve.run_curve(
-            reference,
-            _entries(orders, prefix, keep=keep is not None, stage=stage),
-            data=data,
-            tokens=tokens,
-            threads=threads,
-            scratch=folder,
-            stage=stage,
+        entries = _entries(jobs, folder / inputs.slug, keep=keep is not None, stage=stage)
+        curve = kl_curve.run_curve(
+            reference, entries, data=data, tokens=tokens, threads=inputs.threads, scratch=folder, stage=stage
         )
-    assert full.importance is not None, "it was given"
-    return SizeSweepReport(
-        base=full.base,
-        adapter=full.adapter,
-        importance=full.importance,
-        target=wishes[0].costs.target,
-        prefer=wishes[0].prefer,
-        warnings=full.warnings,
-        curve=measured,
-    )
+    return _report(full, targets[0], curve)
 
 
-class _FileOrder(NamedTuple):
-    """A file to make: `make` writes it and returns the KL divergence that it predicts, if any."""
+class _Job(NamedTuple):
+    """A file to make: `make` writes it and returns its predicted KL divergence, if there is one."""
 
     kind: FileKind
     name: str
     make: Callable[[Path, Progress], float | None]
 
 
-@dataclass(frozen=True)
-class _SweepInputs:
-    """What all files are made of."""
+def _planned(inputs: SweepInputs, target: SizeTarget) -> _Job:
+    def make(path: Path, progress: Progress) -> float | None:
+        prediction = inputs.convert(path, target, progress).prediction
+        return None if prediction is None else prediction.divergence
 
-    base: Path
-    adapter: Path | None
-    importance: Path
-    base_id: str
-    adapter_id: str
-    threads: int | None
-
-    def converted(
-        self, path: Path, progress: Progress, *, type_: str | None = None, wish: SizeTarget | None = None
-    ) -> ConversionReport:
-        """A file of ours."""
-        return convert(
-            self.base,
-            path,
-            quantization=type_,
-            quantization=wish,
-            importance=self.importance,
-            adapter=self.adapter,
-            base_id=self.base_id,
-            adapter_id=self.adapter_id,
-            threads=self.threads,
-            progress=progress,
-        )
-
-    def planned(self, wish: SizeTarget) -> _FileOrder:
-        """A file of ours, of a size."""
-
-        def make(path: Path, progress: Progress) -> float | None:
-            prediction = self.converted(path, progress, wish=wish).prediction
-            return None if prediction is None else prediction.divergence
-
-        return _FileOrder("planned", wish.size.text, make)
-
-    def stock(self, reference: Path, stock: StockFormat) -> _FileOrder:
-        """A file of llama.cpp's."""
-
-        def make(path: Path, progress: Progress) -> None:
-            quantize_stock(reference, path, stock, importance=self.importance, threads=self.threads)
-            progress(1, 1)
-
-        return _FileOrder(stock.kind, stock.name, make)
+    return _Job("planned", target.size.text, make)
 
 
-def _entries(orders: Sequence[_FileOrder], prefix: Path, *, keep: bool, stage: Stage) -> Iterator[CurveEntry]:
-    """Make each file when it is asked for, and delete it when the next one is."""
-    for number, order in enumerate(orders, 1):
-        path = prefix.with_name(f"{prefix.name}-{order.kind}-{_slug(order.name)}.gguf")
-        progress = stage(f"{number} of {len(orders)}: making {order.kind} {order.name}")
-        yield CurveEntry(order.kind, order.name, path, order.make(path, progress))
+def _stock(inputs: SweepInputs, reference: Path, stock: StockFormat) -> _Job:
+    def make(path: Path, progress: Progress) -> None:
+        quantize_stock(reference, path, stock, importance=inputs.importance, threads=inputs.threads)
+        progress(1, 1)
+
+    return _Job(stock.kind, stock.name, make)
+
+
+def _entries(jobs: Sequence[_Job], prefix: Path, *, keep: bool, stage: Stage) -> Iterator[CurveEntry]:
+    """Make each file when it is requested, and delete it before the next one."""
+    for number, job in enumerate(jobs, 1):
+        path = prefix.with_name(f"{prefix.name}-{job.kind}-{_slug(job.name)}.gguf")
+        progress = stage(f"{number} of {len(jobs)}: making {job.kind} {job.name}")
+        yield CurveEntry(job.kind, job.name, path, job.make(path, progress))
         if not keep:
             path.unlink()
 
 
-def _distinct(wishes: Sequence[SizeTarget], weights: int) -> list[SizeTarget]:
-    """Each size once, the smallest first: if one cannot be had, that mostly shows at once."""
-    once = {wish.size.text: wish for wish in wishes}
-    return sorted(once.values(), key=lambda wish: wish.size.file_bytes(weights))
+def _distinct(targets: Sequence[SizeTarget], weights: int) -> list[SizeTarget]:
+    """Each size once, smallest first: a size that cannot be met is mostly the smallest, and fails early."""
+    by_size = {target.size.text: target for target in targets}
+    return sorted(by_size.values(), key=lambda target: target.size.file_bytes(weights))
+
+
+def _report(full: ConversionReport, target: SizeTarget, curve: CurveReport) -> SizeSweepReport:
+    assert full.importance is not None, "it was given"
+    return SizeSweepReport(
+        base=full.base,
+        adapter=full.adapter,
+        importance=full.importance,
+        target=target.costs.target,
+        prefer=target.prefer,
+        warnings=full.warnings,
+        curve=curve,
+    )
 
 
 def _slug(name: str) -> str:
-    """A name as a part of a file's name."""
+    """Make a name part of a file name."""
     return re.sub(r"[^\w.+-]+", "-", name.removesuffix(".gguf"))
 
 
 @contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
+def _output_folder(keep: Path | None) -> Iterator[Path]:
     if keep is None:
         with TemporaryDirectory(prefix="curve-", dir=cache_dir()) as folder:
             yield Path(folder)
@@ -220,19 +217,19 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 def check_results(folder: Path) -> None:
-    """Raise OutputError if results cannot be drawn, or written there: before the work, not after."""
+    """Raise OutputError if results cannot be plotted, or cannot be written to `folder`."""
     plot.check_plot()
     check_folder(folder)
 
 
 def write_results(report: SizeSweepReport, folder: Path) -> list[Path]:
-    """Write the figures as JSON and the plot as SVG and PNG.
+    """Write the report as JSON and its plot as SVG and PNG.
 
     Returns:
         The files, named after the model.
 
     Raises:
-        OutputError: they cannot be written, or there is nothing to draw with.
+        OutputError: a file cannot be written, or matplotlib is missing.
     """
     text = json.dumps(asdict(report), indent=1, allow_nan=False) + "\n"
     title = f"{report.model}: KL divergence against file size, planned for {report.prefer}"

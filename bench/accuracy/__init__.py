@@ -1,1 +1,1 @@
-"""Right answers of a model and its base: question sets, prompts, the evaluation, its log and metrics."""
+"""Accuracy of a model and its base: question sets, prompts, evaluation, its log, and metrics."""

@@ -1,43 +1,41 @@
-"""Base against adapted in right answers: both are asked the same, and compared question by question."""
+"""Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
-from ..harness.environment import Build, Machine, this_build, this_machine
+from ..harness.environment import BenchReport, ReportHead, report_head
+from ..harness.format import report_table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
-from .datasets import load_question_set
+from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
 from .evaluate import evaluate
 from .prompt_settings import PromptSettings
 from .run_config import RunConfig
 
 SIGNIFICANCE_LEVEL = 0.05
-_MANY = 0.05  # of answers that were cut short: a warning
-_TABLE_WIDTH = 76
+_TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
 
-EvalProgress = Callable[[str, int, int], None]
+EvalProgress = Callable[[str, int, int], None]  # model and its accuracy so far, questions done, in all
 
 
 @dataclass(frozen=True, slots=True)
 class ModelResult:
-    """One model, and what it came to.
+    """Result of one model.
 
     Attributes:
         path: the model file.
-        sha256: its hash, in hexadecimal.
-        adapter: what was applied at run time; None if nothing was.
+        sha256: its hash in hexadecimal.
+        adapter: adapter applied at run time; None for none.
         adapter_sha256: its hash.
-        records: the file with each question's answer.
-        scores: what they come to.
+        records: the log with the answer to each question.
+        scores: scores over all questions.
     """
 
     path: str
@@ -49,27 +47,21 @@ class ModelResult:
 
 
 @dataclass(frozen=True, slots=True)
-class AccuracyReport:
-    """All that was asked, and how; dataclasses.asdict makes it JSON.
+class AccuracyReport(BenchReport):
+    """Accuracy of a model and its base.
 
     Attributes:
-        date: when it began, in UTC.
-        machine: where.
-        build: with which versions.
-        terms: how the questions were put.
-        data: the name of the set.
+        terms: prompt and generation settings.
+        data: name of the question set.
         source: where it comes from.
-        data_sha256: the hash of questions and answers.
-        left_out: rows of the source whose answer is no single number.
-        adapted: the model that was asked for.
-        base: what it was compared with; None if nothing.
-        paired: both side by side; None without a base, or where no question was answered by both.
-        verdict: what it comes to in words, a line each.
+        data_sha256: hash of questions and answers.
+        left_out: rows of the source that were skipped, as their answer is not one number.
+        adapted: the model.
+        base: the model that it is compared with; None without one.
+        paired: paired comparison; None without a base, or if every question failed on one of them.
+        verdict: conclusions in words, a line each.
     """
 
-    date: str
-    machine: Machine
-    build: Build
     terms: PromptSettings
     data: str
     source: str
@@ -81,190 +73,183 @@ class AccuracyReport:
     verdict: tuple[str, ...]
 
 
-def run_accuracy(  # noqa: PLR0913 - the files of a comparison, each by its name
+_Evaluation = tuple[ModelResult, Sequence[QuestionRecord]]
+
+
+def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its default
     model: Path,
-    data: str,
-    terms: PromptSettings,
+    question_set: QuestionSet,
+    settings: PromptSettings,
     *,
     base: Path | None = None,
     adapter: Path | None = None,
-    limit: int | None = None,
     folder: Path | None = None,
-    answer: BatchExecutor = BatchJob.run,
+    executor: BatchExecutor = BatchJob.run,
     progress: EvalProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
-    """Ask a model the questions of a set, and its base the same; what is on record is not asked again.
+    """Evaluate a model, and its base on the same questions; resumes from the logs of an interrupted run.
 
     Args:
         model: a GGUF file.
-        data: the name of a set, or a file; see tasks.load_set().
-        terms: how the questions are put.
-        base: the unadapted model, another GGUF, or the same one if there is an adapter.
-        adapter: a LoRA in a GGUF file that the model gets at run time.
-        limit: the most questions, spread evenly over the set.
-        folder: of the records; by default one in the cache.
-        answer: what has waves of questions answered; by default this machine.
-        progress: called with the side and its accuracy so far, the questions that have ended, and how many
-            there are.
+        question_set: the questions; see load_question_set().
+        settings: prompt and generation settings.
+        base: the unadapted model, another GGUF file, or the same one with `adapter`.
+        adapter: a LoRA in a GGUF file, applied at run time to `model`.
+        folder: folder of the logs; by default one in the cache.
+        executor: answers batches, BatchJob.run or RayWorkers.run.
+        progress: called with the model's name and accuracy so far, and with questions done and in all.
 
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter is not one for the model.
-        DownloadError: the set cannot be had.
-        RequestError: the set is no set of questions, a number is out of bounds, no question could be asked,
-            or the records are of another sitting.
-        OutputError: the records cannot be written.
+        AdapterError: the adapter does not fit the model.
+        RequestError: all questions failed, or a log belongs to another run.
+        OutputError: a log cannot be written.
     """
-    asked = load_question_set(data).spread(limit)
-    for path in (model, *(file for file in (base, adapter) if file)):
-        read_header(path)  # a bad file is known before the first question
-    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    for path in filter(None, (model, base, adapter)):
+        read_header(path)  # a bad file fails before the first question
+    head = report_head()
     folder = cache_dir() / "accuracy" if folder is None else folder
-    sides = {"base": (base, None), "adapted" if base else "model": (model, adapter)}
-    done = [
-        _side(name, RunConfig(path, lora, asked, terms), folder, answer, progress)
-        for name, (path, lora) in sides.items()
-        if path
-    ]
-    adapted, records = done[-1]
-    groups = [question.group for question in asked.questions]
-    paired = pair_scores(done[0][1], records, groups) if base else None
-    report = AccuracyReport(
-        date=date,
-        machine=machine,
-        build=this_build(),
-        terms=terms,
-        data=asked.name,
-        source=asked.source,
-        data_sha256=asked.sha256,
-        left_out=asked.left_out,
-        adapted=adapted,
-        base=done[0][0] if base else None,
-        paired=paired,
-        verdict=(),
-    )
-    return replace(report, verdict=tuple(_verdict(report)))
+    models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else "model": (model, adapter)}
+    if base:
+        models = {"base": (base, None), **models}
+    evaluations = {
+        name: _evaluate(name, RunConfig(*files, question_set, settings), folder, executor, progress)
+        for name, files in models.items()
+    }
+    return _report(head, question_set, settings, evaluations)
 
 
-def _side(
-    name: str, sitting: RunConfig, folder: Path, answer: BatchExecutor, progress: EvalProgress
-) -> tuple[ModelResult, Sequence[QuestionRecord]]:
-    """Have one model's answers, from the records or by asking."""
-    questions, this = sitting.asked.questions, sitting.identity
-    path = folder / sitting.file_name
-    with EvalLog(path, this, len(questions), sitting.terms.batch_size) as records:
+def _evaluate(
+    name: str, config: RunConfig, folder: Path, executor: BatchExecutor, progress: EvalProgress
+) -> _Evaluation:
+    """Evaluate one model, or read its records from the log."""
+    question_set, identity = config.question_set, config.identity
+    total, path = len(question_set.questions), folder / config.file_name
+    with EvalLog(path, identity, total, config.settings.batch_size) as log:
 
-        def tell(*_: QuestionRecord) -> None:
-            progress(f"{name}{_so_far(list(records))}", len(records), len(questions))
+        def report_progress() -> None:
+            progress(f"{name}{_accuracy_so_far(list(log))}", len(log), total)
 
-        tell()
-        evaluate(sitting, records, tell, answer)
-        found = list(records)
-    if all(record.outcome is Outcome.ERROR for record in found):
+        report_progress()
+        evaluate(config, log, report_progress, executor)
+        records = list(log)
+    if all(record.outcome is Outcome.ERROR for record in records):
         raise RequestError(
-            f"{sitting.model}: no question of {sitting.asked.source} could be asked: {found[0].error}"
+            f"{config.model}: all questions of {question_set.source} failed; the first: {records[0].error}"
         )
-    side = ModelResult(
-        path=str(sitting.model),
-        sha256=this["model_sha256"],
-        adapter=None if sitting.adapter is None else str(sitting.adapter),
-        adapter_sha256=this["adapter_sha256"],
+    result = ModelResult(
+        path=str(config.model),
+        sha256=identity["model_sha256"],
+        adapter=None if config.adapter is None else str(config.adapter),
+        adapter_sha256=identity["adapter_sha256"],
         records=str(path),
-        scores=score(found, [question.group for question in questions]),
+        scores=score(records, question_set.groups),
     )
-    return side, found
+    return result, records
 
 
-def _so_far(records: Sequence[QuestionRecord]) -> str:
-    known = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
-    return f": {known.count(Outcome.CORRECT) / len(known):.1%} right".replace("%", " %") if known else ""
+def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
+    outcomes = [record.outcome for record in records if record.outcome is not Outcome.ERROR]
+    return f": {100 * outcomes.count(Outcome.CORRECT) / len(outcomes):.1f} % correct" if outcomes else ""
 
 
-def _verdict(report: AccuracyReport) -> Iterator[str]:
-    paired = report.paired
+def _report(
+    head: ReportHead,
+    question_set: QuestionSet,
+    settings: PromptSettings,
+    evaluations: Mapping[str, _Evaluation],
+) -> AccuracyReport:
+    *base, (adapted, records) = evaluations.values()
+    paired = pair_scores(base[0][1], records, question_set.groups) if base else None
+    return AccuracyReport(
+        *head,
+        terms=settings,
+        data=question_set.name,
+        source=question_set.source,
+        data_sha256=question_set.sha256,
+        left_out=question_set.left_out,
+        adapted=adapted,
+        base=base[0][0] if base else None,
+        paired=paired,
+        verdict=tuple(_verdict(paired, {name: result.scores for name, (result, _) in evaluations.items()})),
+    )
+
+
+def _verdict(paired: PairedScores | None, scores: Mapping[str, Scores]) -> Iterator[str]:
     if paired:
-        yield _difference(paired)
+        yield _describe_difference(paired)
         if paired.groups < paired.questions:
             yield (
-                f"the questions are variations of {paired.groups}: the interval allows for that, "
+                f"the questions are variations of {paired.groups}: the interval accounts for that, "
                 "McNemar's test does not"
             )
-    for name, side in {"base": report.base, "adapted": report.adapted}.items():
-        if side:
-            yield from _warnings(name if report.base else "model", side.scores)
+    for name, of_model in scores.items():
+        yield from _warnings(name, of_model)
 
 
-def _difference(paired: PairedScores) -> str:
+def _describe_difference(paired: PairedScores) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
-    counted = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
+    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
     if not paired.gained + paired.lost:
         most = 100 * min(3 / paired.questions, 1)  # the rule of three
         return (
-            f"accuracy: no question of {paired.questions} was decided otherwise; "
-            f"a difference of less than {most:.1f} points could not be seen"
+            f"accuracy: the same on each of {paired.questions} questions; "
+            f"a difference of less than {most:.1f} points cannot be excluded"
         )
     if paired.p_value >= SIGNIFICANCE_LEVEL:
-        return f"accuracy: no difference that this run could show ({low} to {high} points; {counted})"
+        return f"accuracy: no significant difference ({low} to {high} points; {counts})"
     word = "better" if points.estimate > 0 else "worse"
-    return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counted})"
+    return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counts})"
 
 
 def _warnings(name: str, scores: Scores) -> Iterator[str]:
-    if scores.truncated > _MANY * scores.questions:
-        yield f"warning: {scores.truncated} answers of {name} were cut short; allow more tokens"
+    if scores.truncated > _TRUNCATED_MAX * scores.questions:
+        yield f"warning: {scores.truncated} answers of {name} were truncated; allow more tokens"
     if scores.errors:
         yield (
-            f"warning: {scores.errors} questions were left out, which {name} could not be asked: "
+            f"warning: {scores.errors} questions failed on {name} and are excluded; the first: "
             f"{scores.first_error}"
         )
 
 
 def accuracy_table(report: AccuracyReport) -> Table:
-    """The model beside its base, the verdict and the circumstances below."""
-    out = Table(
-        "",
-        title=Text(f"{report.data}, {report.terms.prompt}"),
-        caption=Text(_caption(report)),
-        caption_justify="left",
-        min_width=_TABLE_WIDTH,
-    )
-    sides = [side for side in (report.base, report.adapted) if side]
-    for name in ("base", "adapted") if report.base else ("model",):
-        out.add_column(name, justify="right")
+    """Tabulate the models, with the verdict and the settings below."""
+    columns = ["base", "adapted"] if report.base else ["model"]
     if report.paired:
-        out.add_column("adapted - base (95 %)", justify="right")
-    for row in _rows([side.scores for side in sides], report.paired):
-        out.add_row(*row)
-    return out
+        columns.append("adapted - base (95 %)")
+    table = report_table(f"{report.data}, {report.terms.prompt}", _caption(report), "", *columns)
+    for row in _rows([result.scores for result in (report.base, report.adapted) if result], report.paired):
+        table.add_row(*row)
+    return table
 
 
-def _rows(sides: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
+def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tuple[str, ...]]:
     difference = (f"{paired.difference.text(1, 100)} points",) if paired else ()
-    yield "right, % (95 %)", *(scores.accuracy.text(1, 100) for scores in sides), *difference
-    if any(scores.single for scores in sides):
-        singles = (scores.single.text(1, 100) if scores.single else "" for scores in sides)
-        yield "of single answers, %", *singles
+    yield "accuracy, % (95 %)", *(scores.accuracy.text(1, 100) for scores in models), *difference
+    if any(scores.single for scores in models):
+        singles = (scores.single.text(1, 100) if scores.single else "" for scores in models)
+        yield "of single samples, %", *singles
     for name in ("correct", "wrong", "truncated", "unparsed", "errors"):
-        yield name, *(str(getattr(scores, name)) for scores in sides)
-    yield "tokens an answer", *(f"{scores.tokens:.0f}" for scores in sides)
+        yield name, *(str(getattr(scores, name)) for scores in models)
+    yield "tokens per answer", *(f"{scores.tokens:.0f}" for scores in models)
     if paired:
         yield "gained, lost", "", "", f"{paired.gained}, {paired.lost}"
         yield "McNemar's exact p", "", "", f"{paired.p_value:.3g}"
 
 
 def _caption(report: AccuracyReport) -> str:
-    terms = report.terms
-    votes = f"the majority of {terms.votes}, temperature {terms.sampling.temperature}"
-    left_out = f", {report.left_out} rows without a single number left out" if report.left_out else ""
+    settings = report.terms
+    votes = f"majority of {settings.votes}, temperature {settings.sampling.temperature}"
+    left_out = f", {report.left_out} rows without a single number skipped" if report.left_out else ""
     return "\n".join(
         (
             *report.verdict,
             f"{report.adapted.scores.questions} questions of {report.source}{left_out}",
-            f"{'greedy' if terms.sampling.greedy else votes}, "
-            f"calculator {'on' if terms.calculator else 'off'}, at most {terms.max_tokens} tokens",
-            f"{report.machine.cpu}, threads: {terms.threads}, "
+            f"{'greedy' if settings.sampling.greedy else votes}, "
+            f"calculator {'on' if settings.calculator else 'off'}, at most {settings.max_tokens} tokens",
+            f"{report.machine.cpu}, threads: {settings.threads}, "
             f"llama-cpp-python {report.build.llama_cpp_python}",
-            *(f"records: {side.records}" for side in (report.base, report.adapted) if side),
+            *(f"records: {result.records}" for result in (report.base, report.adapted) if result),
         )
     )

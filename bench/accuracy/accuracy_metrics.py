@@ -1,4 +1,4 @@
-"""What the records of a run come to, alone and beside those of another."""
+"""Metrics of an evaluation: scores of one model, and the paired difference of two."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,19 +15,19 @@ from .eval_log import Outcome, QuestionRecord
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """One model's answers.
+    """Scores of one model.
 
     Attributes:
-        questions: how many were asked.
-        correct: how many answers are right.
-        wrong: how many are a number that is not.
-        truncated: how many were cut short.
-        unparsed: how many have no number.
-        errors: questions that could not be asked or computed. They are in none of the figures below.
-        accuracy: part of the questions that got the right answer, with its interval.
-        single: the same for a single answer, where several were taken: the mean over all; else None.
-        tokens: mean length of an answer.
-        first_error: what went wrong first; None if nothing did.
+        questions: number of questions.
+        correct: questions with the right answer.
+        wrong: questions with another number.
+        truncated: questions whose answer was truncated.
+        unparsed: questions whose answer has no number.
+        errors: questions that failed. The figures below exclude them.
+        accuracy: share of right answers, with its interval.
+        single: mean accuracy of single samples, where several were voted on; None otherwise.
+        tokens: mean tokens of a sample.
+        first_error: error of the first question that failed; None if none did.
     """
 
     questions: int
@@ -44,17 +44,17 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class PairedScores:
-    """Two models' answers to the same questions, without those that ended in an error on either side.
+    """Two models on the same questions, without those that failed on either.
 
     Attributes:
-        questions: how many there are.
-        groups: how many of them are independent of one another.
-        both: how many both got right.
-        gained: how many only the adapted model got right.
-        lost: how many only the base got right.
-        neither: how many neither got right.
-        difference: of the accuracies, adapted - base, with the bootstrap's interval over the groups.
-        p_value: of McNemar's exact test, which takes all questions for independent.
+        questions: number of questions.
+        groups: number of independent groups of questions.
+        both: questions that both answered correctly.
+        gained: questions that only the adapted model answered correctly.
+        lost: questions that only the base answered correctly.
+        neither: questions that neither answered correctly.
+        difference: accuracy of adapted less base, with a bootstrap interval over the groups.
+        p_value: of McNemar's exact test, which takes all questions as independent.
     """
 
     questions: int
@@ -68,17 +68,17 @@ class PairedScores:
 
 
 def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
-    """Count what became of the questions.
+    """Score a model.
 
     Args:
-        records: of all questions, in order; of at least one not an error.
-        groups: each question's.
+        records: of all questions, in order; at least one is not an error.
+        groups: group of each question; see Question.
     """
     counts = Counter(record.outcome for record in records)
-    known = [record for record in records if record.outcome is not Outcome.ERROR]
-    groups = [groups[record.number] for record in known]
-    right = np.array([float(record.outcome is Outcome.CORRECT) for record in known])  # (known,)
-    alone = len(set(groups)) == len(groups)
+    answered = [record for record in records if record.outcome is not Outcome.ERROR]
+    groups = [groups[record.number] for record in answered]
+    correct = np.array([float(record.outcome is Outcome.CORRECT) for record in answered])  # (answered,)
+    independent = len(set(groups)) == len(groups)
     return Scores(
         questions=len(records),
         correct=counts[Outcome.CORRECT],
@@ -86,24 +86,30 @@ def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
         truncated=counts[Outcome.TRUNCATED],
         unparsed=counts[Outcome.UNPARSED],
         errors=counts[Outcome.ERROR],
-        accuracy=wilson_interval(counts[Outcome.CORRECT], len(known)) if alone else _mean(right, groups),
-        single=_single(known, groups),
-        tokens=float(np.mean([sample.tokens for record in known for sample in record.samples])),
+        accuracy=(
+            wilson_interval(counts[Outcome.CORRECT], len(answered))
+            if independent
+            else _group_mean(correct, groups)
+        ),
+        single=_single_accuracy(answered, groups),
+        tokens=float(np.mean([sample.tokens for record in answered for sample in record.samples])),
         first_error=next((record.error for record in records if record.error is not None), None),
     )
 
 
-def _single(known: Sequence[QuestionRecord], groups: Sequence[str]) -> Interval | None:
-    if all(len(record.samples) == 1 for record in known):
+def _single_accuracy(answered: Sequence[QuestionRecord], groups: Sequence[str]) -> Interval | None:
+    if all(len(record.samples) == 1 for record in answered):
         return None
-    shares = [np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in known]
-    return _mean(np.array(shares, np.float64), groups)
+    shares = [
+        np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in answered
+    ]
+    return _group_mean(np.array(shares, np.float64), groups)
 
 
 def pair_scores(
     base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
 ) -> PairedScores | None:
-    """Set two runs of the same questions side by side; None if every one ended in an error on either side."""
+    """Compare two models question by question; None if every question failed on one of them."""
     pairs = [
         (one, other)
         for one, other in zip(base, adapted, strict=True)
@@ -111,26 +117,26 @@ def pair_scores(
     ]
     if not pairs:
         return None
-    right = np.array([[side.outcome is Outcome.CORRECT for side in both] for both in pairs])  # (pairs, 2)
-    gained, lost = int((~right[:, 0] & right[:, 1]).sum()), int((right[:, 0] & ~right[:, 1]).sum())
-    changes = right[:, 1].astype(np.float64) - right[:, 0]  # (pairs,)
-    of_pairs = [groups[one.number] for one, _ in pairs]
+    correct = np.array(
+        [[record.outcome is Outcome.CORRECT for record in pair] for pair in pairs]
+    )  # (pairs, 2)
+    gained, lost = int((~correct[:, 0] & correct[:, 1]).sum()), int((correct[:, 0] & ~correct[:, 1]).sum())
+    changes = correct[:, 1].astype(np.float64) - correct[:, 0]  # (pairs,)
+    pair_groups = [groups[one.number] for one, _ in pairs]
     return PairedScores(
         questions=len(pairs),
-        groups=len(set(of_pairs)),
-        both=int(right.all(1).sum()),
+        groups=len(set(pair_groups)),
+        both=int(correct.all(1).sum()),
         gained=gained,
         lost=lost,
-        neither=int((~right.any(1)).sum()),
-        difference=_mean(changes, of_pairs),
+        neither=int((~correct.any(1)).sum()),
+        difference=_group_mean(changes, pair_groups),
         p_value=mcnemar(gained, lost),
     )
 
 
-def _mean(values: FloatArray, groups: Sequence[str]) -> Interval:
-    """The mean over questions, and its interval over groups; values are (questions,)."""
+def _group_mean(values: FloatArray, groups: Sequence[str]) -> Interval:
+    """Mean over the questions, with its interval over the groups; values are (questions,)."""
     _, numbers = np.unique(groups, return_inverse=True)
-    sums = sum_by_passage(
-        np.stack([values, np.ones_like(values)], 1), numbers.astype(np.int64)
-    )  # (groups, 2)
-    return ratio_interval(sums)
+    counted = np.stack([values, np.ones_like(values)], 1)  # (questions, 2)
+    return ratio_interval(sum_by_passage(counted, numbers.astype(np.int64)))

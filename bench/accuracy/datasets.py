@@ -1,6 +1,6 @@
-"""Question sets: those of the literature by their names, from the hub, and any file of questions and answers.
+"""Math question sets: benchmarks from the Hugging Face hub by name, and files of questions and answers.
 
-A set by name is one file of one commit, so that two machines ask the same.
+A named set is one file of one pinned commit, so that all machines ask the same questions.
 """
 
 import json
@@ -21,9 +21,9 @@ from ...runtime.request import check_integer
 
 QUESTIONS_MAX = 100_000
 CHARACTERS_MAX = 20_000  # of a question
-_SHOWN = 40  # characters of an answer that is no number
+_SHOWN = 40  # characters of an answer quoted in an error
 
-# ASDiv's "9 (apples)"; answers of several parts, times and words are none.
+# ASDiv's "9 (apples)", but not answers of several parts, times or words.
 _WITH_UNIT = re.compile(r"([^();:]+?)\s*(?:\([^()]*\))?")
 
 Row = Mapping[str, Any]
@@ -34,9 +34,9 @@ class Question:
     """A question and its answer.
 
     Attributes:
-        text: what is asked.
-        answer: the number that is right, as format_number() writes it.
-        group: questions of one group are variations of one another, and no independent evidence.
+        text: the question.
+        answer: the right number, as format_number() writes it.
+        group: questions of one group are variations of one template, so not statistically independent.
     """
 
     text: str
@@ -46,13 +46,13 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """Questions, in an order that stays.
+    """Questions in a fixed order.
 
     Attributes:
-        name: of the set, or of the file.
-        source: the file here, or repository, commit and file on the hub.
-        questions: at least one.
-        left_out: rows whose answer is no single number.
+        name: name of the set, or of the file.
+        source: local file, or repository, commit and file on the hub.
+        questions: at least one question.
+        left_out: rows that were skipped, as their answer is not one number.
     """
 
     name: str
@@ -62,65 +62,71 @@ class QuestionSet:
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of questions and answers, whatever file they came in."""
+        """Hash of questions and answers, independent of the file format."""
         pairs = [(question.text, question.answer) for question in self.questions]
         return sha256(json.dumps(pairs).encode()).hexdigest()
 
-    def spread(self, most: int | None) -> "QuestionSet":
-        """At most so many of the questions, spread evenly over the set, since many are in some order.
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Group of each question."""
+        return tuple(question.group for question in self.questions)
+
+    def subsample(self, limit: int | None) -> "QuestionSet":
+        """Take at most `limit` questions, evenly spaced, because many sets are sorted; None takes all.
 
         Raises:
-            RequestError: `most` is not a whole number from 1.
+            RequestError: `limit` is not a whole number from 1.
         """
-        if most is None:
+        if limit is None:
             return self
-        check_integer("bench: limit", most, 1)
+        check_integer("bench: limit", limit, 1)
         total = len(self.questions)
-        few = min(most, total)
-        return replace(self, questions=tuple(self.questions[n * total // few] for n in range(few)))
+        count = min(limit, total)
+        return replace(self, questions=tuple(self.questions[n * total // count] for n in range(count)))
 
 
 @dataclass(frozen=True, slots=True)
 class _HubSet:
-    """A set of the hub; `read` makes a question of a row, or None if its answer is no single number."""
+    """A set on the hub; `parse` turns a row into a question, or None if its answer is not one number."""
 
     hub_id: str
     revision: str
     file: str
     sha256: str | None
-    read: Callable[[Row, str], Question | None]
+    parse: Callable[[Row, str], Question | None]
 
 
 def load_question_set(source: str) -> QuestionSet:
     """Load a set by its name, or from a file of JSON lines with `question` and `answer`.
 
-    An answer is a number, a text that is one, or a solution with the number behind its last "####".
+    An answer is a number, a text that is one, or a solution with the number after its last "####".
 
     Raises:
-        RequestError: there is no such set or file, it holds no question, or a row is something else.
-        DownloadError: the hub does not give it.
+        RequestError: there is no such set or file, it has no questions, or a row is malformed.
+        DownloadError: the download failed.
     """
-    if known := SETS.get(source):
-        path = download_file(known.hub_id, known.revision, known.file, known.sha256)
-        origin = f"{known.hub_id}@{known.revision}: {known.file}"
-        return _gather(source, origin, known.read, _rows(path, origin))
+    if hub_set := HUB_SETS.get(source):
+        path = download_file(hub_set.hub_id, hub_set.revision, hub_set.file, hub_set.sha256)
+        origin = f"{hub_set.hub_id}@{hub_set.revision}: {hub_set.file}"
+        return _collect(source, origin, hub_set.parse, _rows(path, origin))
     path = Path(source)
     if not source or not path.exists():
-        raise RequestError(f"{source or repr(source)}: no such file, and none of the sets {', '.join(SETS)}")
-    return _gather(path.stem, source, _plain, read_json_lines(path))
+        names = ", ".join(HUB_SETS)
+        raise RequestError(f"{source or repr(source)}: no such file, and not one of the sets {names}")
+    return _collect(path.stem, source, _parse_plain, read_json_lines(path))
 
 
-def _gather(
-    name: str, origin: str, read: Callable[[Row, str], Question | None], rows: Iterator[tuple[str, Row]]
+def _collect(
+    name: str, origin: str, parse: Callable[[Row, str], Question | None], rows: Iterator[tuple[str, Row]]
 ) -> QuestionSet:
     questions: list[Question] = []
     left_out = 0
     for where, row in rows:
-        if (question := read(row, where)) is None:
+        if (question := parse(row, where)) is None:
             left_out += 1
             continue
         if len(questions) == QUESTIONS_MAX:
-            raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the most that are read")
+            raise RequestError(f"{where}: more than {QUESTIONS_MAX} questions, the maximum")
         questions.append(question if question.group else replace(question, group=str(len(questions))))
     if not questions:
         raise RequestError(f"{origin}: holds no question")
@@ -128,7 +134,7 @@ def _gather(
 
 
 def _rows(path: Path, origin: str) -> Iterator[tuple[str, Row]]:
-    """The rows of a file of JSON lines, of a JSON list or of Parquet, by the ending of its name."""
+    """Read the rows of a file of JSON lines, a JSON list or Parquet, by the suffix of its name."""
     if path.suffix == ".jsonl":
         yield from read_json_lines(path)
         return
@@ -156,27 +162,27 @@ def _parquet(path: Path, origin: str) -> Any:
         raise RequestError(f"{origin}: not Parquet: {error}") from None
 
 
-def _plain(row: Row, where: str) -> Question:
+def _parse_plain(row: Row, where: str) -> Question:
     return Question(_text(row, "question", where), _number(row, "answer", where), "")
 
 
-def _svamp(row: Row, where: str) -> Question:
+def _parse_svamp(row: Row, where: str) -> Question:
     body = _text(row, "Body", where).strip()
-    stop = "" if body.endswith((".", "?", "!", ",")) else "."  # many bodies lack the one before the question
+    stop = "" if body.endswith((".", "?", "!", ",")) else "."  # many bodies end without a full stop
     return Question(f"{body}{stop} {_text(row, 'Question', where)}", _number(row, "Answer", where), "")
 
 
-def _asdiv(row: Row, where: str) -> Question | None:
+def _parse_asdiv(row: Row, where: str) -> Question | None:
     text = f"{_text(row, 'body', where).strip()} {_text(row, 'question', where)}"
     found = _WITH_UNIT.fullmatch(_text(row, "answer", where))
     value = parse_number(found[1]) if found else None
     return None if value is None else Question(text, format_number(value), "")
 
 
-def _symbolic(row: Row, where: str) -> Question:
+def _parse_symbolic(row: Row, where: str) -> Question:
     if "original_id" not in row:
         raise RequestError(f"{where}: 'original_id' is missing")
-    return replace(_plain(row, where), group=str(row["original_id"]))
+    return replace(_parse_plain(row, where), group=str(row["original_id"]))
 
 
 def _text(row: Row, key: str, where: str) -> str:
@@ -202,36 +208,36 @@ def _number(row: Row, key: str, where: str) -> str:
     return format_number(number)
 
 
-# The commits are those that public evaluations pin, and agree on where there are several: GSM8K's test split
-# (1,319 questions), SVAMP's (300), and ASDiv (2,305 rows), whose files' hashes are from there too. Only one
-# was found that pins GSM-Symbolic (5,000 questions, 50 of each of 100 templates), and no hash of its file.
-SETS = {
+# Commits and hashes are those that public evaluations pin, and agree on where there are several, of the test
+# splits of GSM8K (1,319 questions) and SVAMP (300), and of ASDiv (2,305 rows). Only one evaluation was found
+# that pins GSM-Symbolic (5,000 questions, 50 of each of 100 templates), and no hash of its file.
+HUB_SETS = {
     "gsm8k": _HubSet(
         "openai/gsm8k",
         "740312add88f781978c0658806c59bc2815b9866",
         "main/test-00000-of-00001.parquet",
         "ee7b8da9e381df27b9e3f7758a159ab2bdaa4dbaa910546cbbc47e0cb44e4f59",
-        _plain,
+        _parse_plain,
     ),
     "svamp": _HubSet(
         "ChilleD/SVAMP",
         "5e0bf1e5e7c0e9c4bc39180d224f41f3f801b7ef",
         "test.json",
         "9b5590fce66ea78ecfc7d0fc4a91fb801ffe289340269f8d9d28b21acad04ae6",
-        _svamp,
+        _parse_svamp,
     ),
     "asdiv": _HubSet(
         "EleutherAI/asdiv",
         "8f95807222d87b4c688c3c22a6ba2801e1fa03e2",
         "asdiv/validation-00000-of-00001.parquet",
         "79dbad6536fe3e8cd449e67da859d7a6f5ac0d8f852efe563742ca5faee7fb75",
-        _asdiv,
+        _parse_asdiv,
     ),
     "gsm-symbolic": _HubSet(
         "apple/GSM-Symbolic",
         "93b5b3758d9d9841ffe81d6cd2ae2b030685b078",
         "main/test.jsonl",
         None,
-        _symbolic,
+        _parse_symbolic,
     ),
 }

@@ -1,9 +1,9 @@
-"""The records of a sitting: a line for each question, written as it ends, to go on with after a break.
+"""Log of an evaluation run: a line per question, written as it finishes, from which the run resumes.
 
-The first line tells what was asked of whom, and how. Records of another sitting are never gone on with.
-Questions are asked in waves, each begun when the last one has ended, since what is computed together shows in
-the last bits of all, and those can decide a token. So a wave that was broken off is asked anew as a whole:
-then the records are those of a sitting without breaks.
+The first line identifies the run; a log of another run is refused. Questions are answered in batches, each
+started when the previous one has ended, because rounding depends on what is computed together, and the last
+bits can decide a token. An interrupted batch is therefore repeated as a whole, and a resumed run has the same
+records as an uninterrupted one.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,17 +16,17 @@ from typing import Any, Self
 from ...errors import RequestError
 from ...files.journal import Journal
 
-_SHOWN = 60  # characters of a value that is not what it should be
+_SHOWN = 60  # characters of a value quoted in an error
 
 
 class Outcome(StrEnum):
-    """What became of a question."""
+    """Outcome of a question or of a sample."""
 
     CORRECT = "correct"
     WRONG = "wrong"
-    TRUNCATED = "truncated"  # the tokens ran out before the answer ended
-    UNPARSED = "unparsed"  # it ended, and no number is in it
-    ERROR = "error"  # it could not be asked or computed: nothing is known of the answer
+    TRUNCATED = "truncated"  # max_tokens were used up before the answer ended
+    UNPARSED = "unparsed"  # a complete answer without a number
+    ERROR = "error"  # the question was rejected or its computation failed: there is no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class Sample:
     """One answer to a question.
 
     Attributes:
-        value: the number that it gives; None if there is none.
-        outcome: of this answer alone.
-        verified: whether its equations hold and come to the value.
-        tokens: how many it has.
-        text: all of it.
+        value: final number; None if the text has none.
+        outcome: outcome of this answer alone.
+        verified: whether its equations hold and yield the value.
+        tokens: number of tokens.
+        text: full text.
     """
 
     value: str | None
@@ -50,15 +50,15 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class QuestionRecord:
-    """A question that has ended.
+    """Result of a question.
 
     Attributes:
-        number: its place in the set, from 0.
+        number: index in the set, from 0.
         expected: the right answer.
-        value: the answer taken: the only one, or the one that most samples give.
-        outcome: of that answer.
-        samples: all answers, in the order of their seeds; none after an error.
-        error: what went wrong; None if nothing did.
+        value: value of the only sample, or of the majority vote.
+        outcome: outcome of that value.
+        samples: all answers, in the order of their seeds; empty after an error.
+        error: what went wrong; None without an error.
     """
 
     number: int
@@ -70,26 +70,26 @@ class QuestionRecord:
 
 
 class EvalLog:
-    """The records of one sitting, and where more of them go."""
+    """The records of one run, iterated in the order of the questions."""
 
-    def __init__(self, path: Path, identity: Mapping[str, Any], total: int, wave: int) -> None:
-        """Read what there is of the sitting; nothing is written before the first new record.
+    def __init__(self, path: Path, identity: Mapping[str, Any], total: int, batch_size: int) -> None:
+        """Read the records of complete batches; nothing is written before the first new record.
 
         Args:
             path: the file, which need not exist.
-            identity: all that the answers depend on, as JSON has it.
-            total: how many questions there are.
-            wave: how many of them are asked together.
+            identity: everything that the answers depend on, as JSON values.
+            total: number of questions.
+            batch_size: questions per batch.
 
         Raises:
-            RequestError: the file cannot be read, holds something else, or is of another sitting.
+            RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
         self.path = path
         self._journal = Journal(path, identity, "sitting")
-        found = [_parsed(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
-        kept = _whole_waves(found, total, wave, path)
-        self._journal.keep(kept)
-        self._records = {record.number: record for record in found[:kept]}
+        found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
+        complete = _count_complete(found, total, batch_size, path)
+        self._journal.keep(complete)
+        self._records = {record.number: record for record in found[:complete]}
 
     def __enter__(self) -> Self:
         return self
@@ -103,15 +103,13 @@ class EvalLog:
         return len(self._records)
 
     def __iter__(self) -> Iterator[QuestionRecord]:
-        """The records, in the order of the questions."""
         return (record for _, record in sorted(self._records.items()))
 
     def __contains__(self, number: int) -> bool:
-        """Whether there is a record of this question."""
         return number in self._records
 
     def append(self, record: QuestionRecord) -> None:
-        """Write a record, so that it is there whatever happens next.
+        """Write a record to disk.
 
         Raises:
             OutputError: it cannot be written, or another process is writing.
@@ -120,24 +118,24 @@ class EvalLog:
         self._records[record.number] = record
 
 
-def _whole_waves(records: Sequence[QuestionRecord], total: int, wave: int, path: Path) -> int:
-    """How many records, from the first on, are those of whole waves, whose order does not matter."""
-    missing = {start: min(wave, total - start) for start in range(0, total, wave)}
+def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: int, path: Path) -> int:
+    """Length of the longest prefix of the records that consists of complete batches, in any order."""
+    missing = {start: min(batch_size, total - start) for start in range(0, total, batch_size)}
     seen: set[int] = set()
-    begun: set[int] = set()
-    kept = 0
+    incomplete: set[int] = set()
+    complete = 0
     for count, record in enumerate(records, 1):
-        start = record.number // wave * wave
+        start = record.number // batch_size * batch_size
         if record.number in seen or start not in missing:
-            raise RequestError(f"{path}: a record of question {record.number} is one too many")
+            raise RequestError(f"{path}: unexpected record of question {record.number}")
         seen.add(record.number)
         missing[start] -= 1
-        (begun.add if missing[start] else begun.discard)(start)
-        kept = kept if begun else count
-    return kept
+        (incomplete.add if missing[start] else incomplete.discard)(start)
+        complete = complete if incomplete else count
+    return complete
 
 
-def _parsed(value: Mapping[str, Any], where: str) -> QuestionRecord:
+def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:
     try:
         samples = tuple(
             Sample(**(sample | {"outcome": Outcome(sample["outcome"])})) for sample in value["samples"]

@@ -1,40 +1,40 @@
-"""How questions are put."""
+"""Settings of an evaluation run: prompt, generation and threads."""
 
 from dataclasses import dataclass
 
-from ...runtime.batch import reproducible_batches
+from ...runtime.batch.reproducible_batches import GenerationSettings
 from ...runtime.engine.engine import Engine
-from .prompts import Prompt, prompt_named
+from .prompts import Prompt, find_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromptSettings(reproducible_batches.GenerationSettings):
-    """What is the same for all questions of a run; see wave.Terms.
+class PromptSettings(GenerationSettings):
+    """Generation settings with a named prompt.
 
     Attributes:
-        prompt: the name of one of prompts.PROMPTS.
-        threads: that compute.
+        prompt: a name in PROMPTS.
+        threads: threads that compute.
     """
 
     threads: int
     prompt: str = "zero-shot"
 
     def __post_init__(self) -> None:
-        prompt_named(self.prompt)
+        find_prompt(self.prompt)
         super().__post_init__()
 
     @property
-    def worded(self) -> Prompt:
-        """The prompt itself."""
-        return prompt_named(self.prompt)
+    def prompt_format(self) -> Prompt:
+        """The prompt of that name."""
+        return find_prompt(self.prompt)
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """See wave.Terms."""
-        return self.worded.stop
+        """Stop strings of the prompt."""
+        return self.prompt_format.stop
 
     def prompt_tokens(self, engine: Engine, question: str) -> tuple[int, ...]:
-        """See wave.Terms."""
+        """Encode the prompt of a question, as a chat if the model has a chat template."""
         if "tokenizer.chat_template" in engine.model.header.metadata:
-            return engine.conversation(self.worded.messages(question))
-        return engine.encode_text(self.worded.text(question))
+            return engine.conversation(self.prompt_format.messages(question))
+        return engine.encode_text(self.prompt_format.text(question))

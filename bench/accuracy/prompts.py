@@ -1,4 +1,4 @@
-"""Ways of putting a question: as it is, better worded, or after eight worked examples."""
+"""Prompts for math questions: zero-shot, refined instructions, and eight worked examples."""
 
 import json
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from ...runtime.engine.prompt_encoder import Message
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What surrounds a question.
+    """Text around a question.
 
     Attributes:
-        name: by which it is chosen.
+        name: name by which it is selected.
         before: text before the question.
-        after: text after it.
-        shots: questions with answers that come first.
-        stop: texts that end an answer, since a model without turns goes on with a question of its own.
+        after: text after the question.
+        shots: examples that come first, each a question and its answer.
+        stop: stop strings, because a model without a chat template continues with another question.
     """
 
     name: str
@@ -29,40 +29,40 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        """The hash of all its texts."""
+        """Hash of all texts, in hexadecimal."""
         return sha256(json.dumps(asdict(self)).encode()).hexdigest()
 
     def messages(self, question: str) -> Sequence[Message]:
-        """The question as a chat; every example is a turn of either side."""
-        turns = [
+        """Format a question as a chat, in which each example is two messages."""
+        examples = [
             message
-            for ask, told in self.shots
-            for message in (Message("user", ask), Message("assistant", told))
+            for shot, answer in self.shots
+            for message in (Message("user", shot), Message("assistant", answer))
         ]
-        return [*turns, Message("user", self._asked(question))]
+        return [*examples, Message("user", self._wrap(question))]
 
     def text(self, question: str) -> str:
-        """The question as a text to go on with, for a model without a chat template."""
-        shots = "".join(f"Q: {ask}\nA: {told}\n\n" for ask, told in self.shots)
-        return f"{shots}Q: {self._asked(question)}\nA:"
+        """Format a question as plain text to continue, for a model without a chat template."""
+        examples = "".join(f"Q: {shot}\nA: {answer}\n\n" for shot, answer in self.shots)
+        return f"{examples}Q: {self._wrap(question)}\nA:"
 
-    def _asked(self, question: str) -> str:
+    def _wrap(self, question: str) -> str:
         return f"{self.before}{question}{self.after}"
 
 
-def prompt_named(name: str) -> Prompt:
-    """The prompt of a name.
+def find_prompt(name: str) -> Prompt:
+    """Look up a prompt by its name.
 
     Raises:
-        RequestError: there is none.
+        RequestError: no prompt has that name.
     """
     if name not in PROMPTS:
-        raise RequestError(f"prompt {name!r}: there are {', '.join(PROMPTS)}")
+        raise RequestError(f"prompt: {name!r} is not one of {', '.join(PROMPTS)}")
     return PROMPTS[name]
 
 
 # The examples of J. Wei et al., Chain-of-Thought Prompting Elicits Reasoning in Large Language Models, 2022
-# (arXiv 2201.11903), table 20: those that results on GSM8K "with 8-shot chain of thought" are usually of.
+# (arXiv 2201.11903), table 20: the usual ones for results on GSM8K "with 8-shot chain of thought".
 _WEI = (
     (
         "There are 15 trees in the grove. Grove workers will plant trees in the grove today. After they are "

@@ -1,4 +1,4 @@
-"""A sitting: one model, one set of questions, and how they are put to it."""
+"""Configuration of an evaluation run: one model, one question set, and the settings."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -15,39 +15,39 @@ from .prompt_settings import PromptSettings
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What is asked of whom, and how.
+    """Configuration of an evaluation run.
 
     Attributes:
         model: a GGUF file.
-        adapter: a LoRA in a GGUF file, applied at run time; None if nothing is.
-        asked: the questions.
-        terms: how they are put.
+        adapter: a LoRA in a GGUF file, applied at run time; None for none.
+        question_set: the questions.
+        settings: prompt and generation settings.
     """
 
     model: Path
     adapter: Path | None
-    asked: QuestionSet
-    terms: PromptSettings
+    question_set: QuestionSet
+    settings: PromptSettings
 
     @property
     def job(self) -> BatchJob:
-        """Who is asked, and how."""
-        return BatchJob(self.model, self.adapter, self.terms, self.terms.threads)
+        """The run as a job of the batch runtime."""
+        return BatchJob(self.model, self.adapter, self.settings, self.settings.threads)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that the records depend on, one value of JSON a key: the files are hashed for it."""
+        """Everything that the answers depend on, as JSON values. Hashes the files."""
         return {
-            "data_sha256": self.asked.sha256,
-            "questions": len(self.asked.questions),
-            "prompt": self.terms.prompt,
-            "prompt_sha256": self.terms.worded.sha256,
+            "data_sha256": self.question_set.sha256,
+            "questions": len(self.question_set.questions),
+            "prompt": self.settings.prompt,
+            "prompt_sha256": self.settings.prompt_format.sha256,
             **self.job.identity,
             **asdict(this_build()),
         }
 
     @property
     def file_name(self) -> str:
-        """The name for its records: readable, and another for every other sitting."""
+        """Name of the log: readable, and unique for each identity."""
         digest = sha256(json.dumps(self.identity).encode()).hexdigest()[:12]
-        return f"{self.model.stem}-{self.asked.name}-{self.terms.prompt}-{digest}.jsonl"
+        return f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}-{digest}.jsonl"

@@ -1,1 +1,1 @@
-"""What quantization keeps: KL divergence from a reference, and the adapter's effect on the logits."""
+"""What quantization preserves: KL divergence from a reference, and the adapter's effect on the logits."""

@@ -1,8 +1,8 @@
-"""How much of an adapter's effect on the logits a quantized model still shows.
+"""How much of an adapter's effect on the logits remains in a quantized model.
 
-The effect is what the adapter adds to the logits. In the quantized model it is measured against the same
-base quantized the same way, so that errors which both have in common fall out. The effects are taken as
-vectors over all positions and tokens, less what all tokens of a position share: the softmax does not see it.
+The effect is what the adapter adds to the logits. In a quantized model it is measured against the same base
+quantized in the same way, so that errors common to both cancel. Effects are vectors over all positions and
+tokens, less the mean of each position, which the softmax does not see.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ from ...stats.interval import FloatArray, Interval
 
 @dataclass(frozen=True, slots=True)
 class AdapterEffect:
-    """The effect that a model shows, beside the one in full precision.
+    """The effect in a quantized model against that in full precision, the reference effect.
 
     Attributes:
-        slope: of the shown effect on the full one, by least squares: 1 is as strong, 0 is gone.
+        slope: of the effect on the reference effect, by least squares: 1 is the same strength, 0 is none.
         cosine: between the two: 1 is the same direction.
-        relative_error: norm of their difference over the full one's norm; 0 is perfect, 1 as if it were gone.
+        relative_error: norm of their difference over the norm of the reference effect: 0 is perfect, 1 is as
+            bad as no effect.
     """
 
     slope: Interval
@@ -32,37 +33,37 @@ class AdapterEffect:
 
 
 class InnerProducts(NamedTuple):
-    """Inner products of the shown effect and the full one, at one position or summed over several."""
+    """Inner products of an effect and the reference effect, at one position or summed over several."""
 
-    shown_full: float
-    shown_shown: float
-    full_full: float
+    effect_reference: float
+    effect_effect: float
+    reference_reference: float
 
 
 def logit_effect(adapted: Logits, base: Logits) -> FloatArray:
-    """What an adapter adds to one position's logits, (vocab,), without a shift common to all tokens."""
+    """What an adapter adds to the logits of one position, (vocab,), less the mean over all tokens."""
     added = adapted.astype(np.float64) - base  # (vocab,)
     added -= added.mean()
     return added
 
 
-def inner_products(shown: FloatArray, full: FloatArray) -> InnerProducts:
-    """The inner products of two effects at one position."""
-    pairs = (shown, full), (shown, shown), (full, full)
-    # Not by BLAS: its threads and the model's would hinder each other, which costs thirty times as much.
+def inner_products(effect: FloatArray, reference: FloatArray) -> InnerProducts:
+    """Inner products of two effects at one position, (vocab,) each."""
+    pairs = (effect, reference), (effect, effect), (reference, reference)
+    # Not by BLAS: its threads and the model's would compete, which costs thirty times as much.
     return InnerProducts(*(float(np.sum(one * other)) for one, other in pairs))
 
 
-def summarize_effect(values: FloatArray, passages: NDArray[np.int64]) -> AdapterEffect | None:
-    """The figures of all positions; None if the adapter has no effect at all in full precision.
+def summarize_effect(products: FloatArray, passages: NDArray[np.int64]) -> AdapterEffect | None:
+    """Summarize all positions; None if the adapter has no effect in full precision.
 
     Args:
-        values: each position's Products, (positions, 3).
-        passages: the passage that each is from, (positions,).
+        products: InnerProducts of each position, (positions, 3).
+        passages: passage of each position, (positions,).
     """
-    if not values[:, 2].any():
+    if not products[:, 2].any():
         return None
-    sums = sum_by_passage(values, passages)
+    sums = sum_by_passage(products, passages)
     return AdapterEffect(
         bootstrap_interval(sums, _slope),
         bootstrap_interval(sums, _cosine),
@@ -70,32 +71,32 @@ def summarize_effect(values: FloatArray, passages: NDArray[np.int64]) -> Adapter
     )
 
 
-def error_difference(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
-    """By how much the first of two shown effects has the larger relative error, paired by passage.
+def error_difference(products: FloatArray, passages: NDArray[np.int64]) -> Interval:
+    """Relative error of the first of two effects less that of the second, paired by passage.
 
     Args:
-        values: each position's Products of both, (positions, 2, 3).
-        passages: the passage that each position is from, (positions,).
+        products: InnerProducts of both effects at each position, (positions, 2, 3).
+        passages: passage of each position, (positions,).
     """
     return bootstrap_interval(
-        sum_by_passage(values, passages),
+        sum_by_passage(products, passages),
         lambda sums: _relative_error(sums[..., 0, :]) - _relative_error(sums[..., 1, :]),
     )
 
 
 def _slope(sums: FloatArray) -> FloatArray:
-    shown_full, _, full_full = np.moveaxis(sums, -1, 0)
-    return np.asarray(shown_full / full_full)
+    effect_reference, _, reference_reference = np.moveaxis(sums, -1, 0)
+    return np.asarray(effect_reference / reference_reference)
 
 
 def _cosine(sums: FloatArray) -> FloatArray:
-    shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
-    norms = np.sqrt(shown_shown * full_full)
-    return np.asarray(
-        np.divide(shown_full, norms, out=np.zeros_like(norms), where=norms > 0)
-    )  # 0: it is gone
+    effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
+    norms = np.sqrt(effect_effect * reference_reference)
+    zero = np.zeros_like(norms)  # where there is no effect
+    return np.asarray(np.divide(effect_reference, norms, out=zero, where=norms > 0))
 
 
 def _relative_error(sums: FloatArray) -> FloatArray:
-    shown_full, shown_shown, full_full = np.moveaxis(sums, -1, 0)
-    return np.asarray(np.sqrt(np.maximum(0, shown_shown - 2 * shown_full + full_full) / full_full))
+    effect_reference, effect_effect, reference_reference = np.moveaxis(sums, -1, 0)
+    squared = np.maximum(0, effect_effect - 2 * effect_reference + reference_reference)
+    return np.asarray(np.sqrt(squared / reference_reference))

@@ -1,4 +1,4 @@
-"""How far a model's predictions lie from those of a reference, position by position and over all of them."""
+"""KL divergence and perplexity of a model against a reference, by position and over all positions."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,15 +14,15 @@ _TAIL = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """A model beside its reference, over all positions.
+    """A model against its reference, over all positions.
 
     Attributes:
         kl_mean: mean of the Kullback-Leibler divergence KL(reference || model), in nats.
         kl_p99: its 99th percentile.
-        kl_max: its largest value.
-        same_top: at which part of the positions both have the same likeliest token.
-        perplexity: of the text, by this model: exp of the mean surprise in nats.
-        reference_perplexity: of the same text, by the reference.
+        kl_max: its maximum.
+        same_top: share of the positions where both models have the same top token.
+        perplexity: of the text by this model: exp of the mean negative log-likelihood in nats.
+        reference_perplexity: of the same text by the reference.
         perplexity_ratio: model/reference, paired by position.
     """
 
@@ -36,40 +36,40 @@ class Divergence:
 
 
 class PositionDivergence(NamedTuple):
-    """The same at one position; a surprise is -log p of the token that follows, in nats."""
+    """A model against its reference at one position; `nll` is -log p of the next token, in nats."""
 
     kl: float
     same_top: float
-    surprise: float
-    reference_surprise: float
+    nll: float
+    reference_nll: float
 
 
-def position_divergence(reference: FloatArray, model: FloatArray, following: int) -> PositionDivergence:
-    """Compare two predictions of the token `following`, both as log-probabilities, (vocab,)."""
+def position_divergence(reference: FloatArray, model: FloatArray, next_token: int) -> PositionDivergence:
+    """Compare two predictions of `next_token`, both as log-probabilities, (vocab,)."""
     return PositionDivergence(
         kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
         same_top=float(reference.argmax() == model.argmax()),
-        surprise=-float(model[following]),
-        reference_surprise=-float(reference[following]),
+        nll=-float(model[next_token]),
+        reference_nll=-float(reference[next_token]),
     )
 
 
-def summarize_divergence(differences: FloatArray, passages: NDArray[np.int64]) -> Divergence:
-    """The figures of all positions.
+def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -> Divergence:
+    """Summarize all positions.
 
     Args:
-        differences: each position's Difference, (positions, 4).
-        passages: the passage that each is from, (positions,).
+        divergences: PositionDivergence of each position, (positions, 4).
+        passages: passage of each position, (positions,).
     """
-    kl, same_top, surprise, reference_surprise = differences.T  # (positions,) each
+    kl, same_top, nll, reference_nll = divergences.T  # (positions,) each
     return Divergence(
         kl_mean=_mean(kl, passages),
         kl_p99=float(np.quantile(kl, _TAIL)),
         kl_max=float(kl.max()),
         same_top=_mean(same_top, passages),
-        perplexity=_exp_mean(surprise, passages),
-        reference_perplexity=_exp_mean(reference_surprise, passages),
-        perplexity_ratio=_exp_mean(surprise - reference_surprise, passages),
+        perplexity=_exp_mean(nll, passages),
+        reference_perplexity=_exp_mean(reference_nll, passages),
+        perplexity_ratio=_exp_mean(nll - reference_nll, passages),
     )
 
 

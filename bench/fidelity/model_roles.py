@@ -1,4 +1,4 @@
-"""The models of a fidelity measurement: which there are, loaded together, with one vocabulary."""
+"""The models of a fidelity measurement by role, loaded together, with one vocabulary."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,8 +10,8 @@ from ...errors import RequestError
 from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
-from ..harness.adapter_file import AdapterFile
-from .text_logits import check_vocabulary, open_reader
+from ..harness.adapter_file import AdapterFile, describe_adapter
+from .text_logits import check_vocabulary, load_for_logits
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -19,14 +19,14 @@ U = TypeVar("U")
 
 @dataclass(frozen=True, slots=True)
 class ModelRoles(Generic[T]):
-    """One thing of each model; None where there is no such model.
+    """One value per model; None for a model that is not measured.
 
     Attributes:
         reference: of the adapted model in full precision.
-        shipped: of the same quantized, the adapter merged.
+        shipped: of the same model quantized, with the adapter merged.
         base: of the unadapted model in full precision.
-        shipped_base: of the unadapted model, quantized as the shipped one is.
-        run_time: of that one with the adapter at run time.
+        shipped_base: of the unadapted model, quantized like the shipped one.
+        run_time: of `shipped_base` with the adapter applied at run time.
     """
 
     reference: T
@@ -36,21 +36,21 @@ class ModelRoles(Generic[T]):
     run_time: T | None = None
 
     def map(self, function: Callable[[T], U]) -> "ModelRoles[U]":
-        """What a function makes of each."""
+        """Apply a function to each value."""
         return ModelRoles(
             function(self.reference),
             function(self.shipped),
-            *(None if thing is None else function(thing) for thing in self._optional),
+            *(None if value is None else function(value) for value in self._optional),
         )
 
     @property
     def present(self) -> tuple[T, ...]:
-        """Those that there are."""
-        return self.reference, self.shipped, *(thing for thing in self._optional if thing is not None)
+        """Values of the models that are measured."""
+        return self.reference, self.shipped, *(value for value in self._optional if value is not None)
 
     @property
-    def ways(self) -> tuple[T, ...]:
-        """Of the ways to ship the adapter: merged and, where there is that model, at run time."""
+    def variants(self) -> tuple[T, ...]:
+        """Values of the two ways to ship the adapter: merged and, if measured, applied at run time."""
         return (self.shipped,) if self.run_time is None else (self.shipped, self.run_time)
 
     @property
@@ -60,7 +60,7 @@ class ModelRoles(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """A model's file, and what is applied to it at run time."""
+    """A model file, and the adapter that is applied to it at run time."""
 
     model: Path
     adapter: Path | None = None
@@ -68,7 +68,7 @@ class ModelSource:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A model that was measured: its file, and what was applied to it at run time."""
+    """Description of a model file, and of the adapter that was applied to it at run time."""
 
     path: str
     file_bytes: int
@@ -78,17 +78,29 @@ class ModelFile:
 
 
 def model_sources(
-    reference: Path, shipped: Path, base: Path | None, shipped_base: Path | None, adapter: Path | None
+    reference: Path,
+    shipped: Path,
+    *,
+    base: Path | None = None,
+    shipped_base: Path | None = None,
+    adapter: Path | None = None,
 ) -> ModelRoles[ModelSource]:
-    """The models that these files make.
+    """Assign GGUF files to the roles of ModelRoles.
+
+    Args:
+        reference: the adapted model in full precision.
+        shipped: the same model quantized, with the adapter merged.
+        base: the unadapted model in full precision. With `shipped_base`, the adapter's effect is measured.
+        shipped_base: the unadapted model, quantized like `shipped`.
+        adapter: a LoRA for `shipped_base`, to compare merging with applying it at run time.
 
     Raises:
-        RequestError: they do not go together.
+        RequestError: a file is missing that another one needs.
     """
     if (base is None) != (shipped_base is None):
         given, missing = ("base", "shipped base") if shipped_base is None else ("shipped base", "base")
         raise RequestError(
-            f"bench fidelity: a {given} is given but no {missing}; the adapter's effect takes both"
+            f"bench fidelity: a {given} is given but no {missing}; the adapter's effect needs both"
         )
     if shipped_base is None and adapter is not None:
         raise RequestError(
@@ -104,33 +116,30 @@ def model_sources(
 
 
 def describe_model(source: ModelSource) -> ModelFile:
-    """Read the files' headers, and hash them."""
-    header, adapter = read_header(source.model), source.adapter
-    applied = (
-        AdapterFile(str(adapter), read_header(adapter).file_bytes, file_sha256(adapter)) if adapter else None
-    )
+    """Read the headers of the files and hash them."""
+    header = read_header(source.model)
     return ModelFile(
         path=str(source.model),
         file_bytes=header.file_bytes,
         bits_per_weight=header.bits_per_weight,
         sha256=file_sha256(source.model),
-        adapter=applied,
+        adapter=describe_adapter(source.adapter) if source.adapter else None,
     )
 
 
 def load_models(
     models: ModelRoles[ModelSource], threads: int | None, handles: ExitStack
 ) -> ModelRoles[Engine]:
-    """Load the models, to be closed by `handles`.
+    """Load the models; `handles` closes them.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has a vocabulary
-            other than the reference's.
-        AdapterError: the adapter is not one for its model.
-        RequestError: a number is out of bounds.
+        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has another
+            vocabulary than the reference.
+        AdapterError: the adapter does not fit its model.
+        RequestError: the number of threads is out of range.
     """
     engines = models.map(
-        lambda source: handles.enter_context(open_reader(source.model, threads, source.adapter))
+        lambda source: handles.enter_context(load_for_logits(source.model, threads, source.adapter))
     )
     for other in engines.present[1:]:
         check_vocabulary(engines.reference.model.header, other.model.header)

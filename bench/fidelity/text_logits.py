@@ -1,4 +1,4 @@
-"""Models reading the held-out texts: the same pieces for each, and what it predicts at every position."""
+"""Logits of models over the same windows of held-out texts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,23 +16,23 @@ from ...runtime.llama.logits import Logits
 from ...stats.bootstrap import PASSAGES_MIN
 from .windows import Window, cut_windows
 
-WINDOW_TOKENS = 256  # tokens of a text at once: each takes a vocabulary's width of memory for every model
+WINDOW_TOKENS = 256  # limits memory: each model's logits take the width of the vocabulary per token
 _BATCH = 64
 
 
-def open_reader(model: Path, threads: int | None, adapter: Path | None = None) -> Engine:
-    """A model that is to read pieces of at most PIECE tokens, or of its context where that is shorter.
+def load_for_logits(model: Path, threads: int | None, adapter: Path | None = None) -> Engine:
+    """Load a model for windows of at most WINDOW_TOKENS tokens, or of its context if that is shorter.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        AdapterError: the adapter is not one for this model.
-        RequestError: the number of threads is out of bounds.
+        AdapterError: the adapter does not fit the model.
+        RequestError: the number of threads is out of range.
     """
     return Engine(model, adapter=adapter, context=WINDOW_TOKENS, slots=1, threads=threads, batch=_BATCH)
 
 
 def check_vocabulary(reference: Header, other: Header) -> None:
-    """Raise ModelFileError if a model's vocabulary is not the reference's."""
+    """Raise ModelFileError if a model's vocabulary differs from the reference's."""
     key = "tokenizer.ggml.tokens"
     ours, theirs = reference.metadata[key], other.metadata[key]
     if len(ours) != len(theirs):
@@ -48,48 +48,48 @@ def check_vocabulary(reference: Header, other: Header) -> None:
 
 
 def read_windows(reference: Engine, data: Path, size: int, positions: int) -> list[Window]:
-    """The texts as this model's tokens, cut to pieces.
+    """Read texts, and tokenize and cut them.
 
     Args:
-        reference: whose tokenizer and chat template it is.
-        data: texts as JSON lines, see runtime.passages.
-        size: the most tokens of a piece.
-        positions: the most that count in all.
+        reference: model whose tokenizer and chat template apply.
+        data: texts as JSON lines; see read_passages().
+        size: the most tokens of a window.
+        positions: the most positions that are scored in all.
 
     Raises:
-        RequestError: `data` cannot be read or holds no text, or none that is long enough.
+        RequestError: `data` cannot be read, or holds no text of at least two tokens.
     """
     model = reference.model
-    prompter = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-    pieces = cut_windows(
-        (passage_tokens(model, prompter, passage) for passage in read_passages(data)),
-        begin=model.tokenize("", special=False, bos=True),
+    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    windows = cut_windows(
+        (passage_tokens(model, encoder, passage) for passage in read_passages(data)),
+        prefix=model.tokenize("", special=False, bos=True),
         size=size,
         positions=positions,
     )
-    if not pieces:
+    if not windows:
         raise RequestError(f"{data}: no passage has the two tokens that a prediction takes")
-    return pieces
+    return windows
 
 
-def passages_of(pieces: Sequence[Window]) -> NDArray[np.int64]:
-    """The passage that each position that counts is from, (positions,)."""
-    return np.repeat([piece.passage for piece in pieces], [len(piece.counted) for piece in pieces])
+def scored_passages(windows: Sequence[Window]) -> NDArray[np.int64]:
+    """The passage of each scored position, (positions,)."""
+    return np.repeat([window.passage for window in windows], [len(window.scored) for window in windows])
 
 
-def window_logits(model: Engine, piece: Window) -> Logits:
-    """What a model predicts after each token of a piece, (n, vocab).
+def window_logits(model: Engine, window: Window) -> Logits:
+    """Compute the logits after each token of a window, (n, vocab).
 
     Raises:
-        ModelFileError: what it computes is not finite.
+        ModelFileError: they are not finite.
     """
-    logits = model.logits(piece.tokens)
+    logits = model.logits(window.tokens)
     if not np.isfinite(logits).all():
         raise ModelFileError(f"{model.model.header.path}: the model's logits are not finite numbers")
     return logits
 
 
 def few_texts_warning(texts: int) -> Iterator[str]:
-    """A warning, where there are too few texts for an interval."""
+    """Warn if there are too few texts for bootstrap intervals."""
     if texts < PASSAGES_MIN:
         yield f"warning: with {texts} texts the intervals are too narrow; take {PASSAGES_MIN} or more"

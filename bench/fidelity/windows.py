@@ -1,4 +1,4 @@
-"""Passages cut to pieces that a model computes in one go, each position measured once."""
+"""Cut passages into windows that a model computes in one batch, with each position scored once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A text by itself, from a passage or a part of one.
+    """A passage or a part of one, computed on its own.
 
     Attributes:
-        passage: the number of the passage that it is from.
-        tokens: what the model reads.
-        start: the first position that counts. Each that does predicts the token after it, so the last is not
-            among them.
+        passage: number of the passage.
+        tokens: tokens that the model reads.
+        start: first position that is scored.
     """
 
     passage: int
@@ -20,41 +19,40 @@ class Window:
     start: int
 
     @property
-    def counted(self) -> range:
-        """The positions that count."""
+    def scored(self) -> range:
+        """Positions that are scored. Each predicts the token after it, so the last one is not among them."""
         return range(self.start, len(self.tokens) - 1)
 
 
 def cut_windows(
-    passages: Iterable[Sequence[int]], begin: Sequence[int], size: int, positions: int
+    passages: Iterable[Sequence[int]], prefix: Sequence[int], size: int, positions: int
 ) -> list[Window]:
-    """Cut passages to pieces, and stop when there is enough.
+    """Cut passages into windows until enough positions are scored.
 
-    What a model predicts depends on the tokens up to there and nothing else. So where pieces begin alike, as
-    all questions do in a chat, only the first one counts: the others would repeat its measurement.
+    A prediction depends only on the tokens up to its position. So where windows share a prefix, as all
+    questions of a chat do, it is scored only in the first of them.
 
     Args:
-        passages: the tokens of each; no more of them are asked for than are used.
-        begin: tokens that every text begins with; a passage that does not has them put before it, and so has
-            each of its parts.
-        size: the most tokens of a piece, more than `begin` has.
-        positions: the most that count in all.
+        passages: tokens of each passage; consumed no further than needed.
+        prefix: tokens that every text starts with, such as BOS; added to each window that lacks them.
+        size: the most tokens of a window, more than `prefix` has.
+        positions: the most positions that are scored in all.
     """
-    begin, seen, pieces = tuple(begin), set[tuple[int, ...]](), list[Window]()
+    prefix, seen, windows = tuple(prefix), set[tuple[int, ...]](), list[Window]()
     for number, passage in enumerate(passages):
-        for tokens in _parts(tuple(passage), begin, size):
+        for tokens in _parts(tuple(passage), prefix, size):
             start = next((at for at in range(len(tokens)) if tokens[: at + 1] not in seen), len(tokens))
-            piece = Window(number, tokens[: start + positions + 1], start)
-            if piece.counted:
-                pieces.append(piece)
-                positions -= len(piece.counted)
-                seen.update(tokens[: at + 1] for at in piece.counted)
+            window = Window(number, tokens[: start + positions + 1], start)
+            if window.scored:
+                windows.append(window)
+                positions -= len(window.scored)
+                seen.update(tokens[: at + 1] for at in window.scored)
             if not positions:
-                return pieces
-    return pieces
+                return windows
+    return windows
 
 
-def _parts(passage: tuple[int, ...], begin: tuple[int, ...], size: int) -> Iterable[tuple[int, ...]]:
-    body = passage[len(begin) :] if passage[: len(begin)] == begin else passage
-    step = size - len(begin)
-    return (begin + body[at : at + step] for at in range(0, len(body), step))
+def _parts(passage: tuple[int, ...], prefix: tuple[int, ...], size: int) -> Iterable[tuple[int, ...]]:
+    body = passage[len(prefix) :] if passage[: len(prefix)] == prefix else passage
+    step = size - len(prefix)
+    return (prefix + body[at : at + step] for at in range(0, len(body), step))

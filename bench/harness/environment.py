@@ -82,7 +82,7 @@ ReportHead = tuple[str, Machine, Build]
 
 
 def report_head() -> ReportHead:
-    """The fields of BenchReport; called before a measurement, whose own load would count as `load_average`."""
+    """The fields of BenchReport. Call it before measuring: the measurement itself raises the load average."""
     return datetime.now(UTC).isoformat(timespec="seconds"), this_machine(), this_build()
 
 
@@ -133,7 +133,9 @@ def _parse_cpuinfo(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
     pairs = (line.partition(":") for line in cpuinfo.splitlines())
     fields = {key.strip().lower(): value.strip() for key, _, value in pairs}
     flags = set(fields.get("flags", fields.get("features", "")).split())
-    return fields.get("model name", fields.get("model", "")), tuple(name for name in _FEATURES if name in flags)
+    return fields.get("model name", fields.get("model", "")), tuple(
+        name for name in _FEATURES if name in flags
+    )
 
 
 def _memory_bytes() -> int | None:

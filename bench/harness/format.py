@@ -1,6 +1,21 @@
-"""Formatting of quantities in tables and reports."""
+"""Tables and quantities of reports."""
+
+from rich.table import Table
+from rich.text import Text
 
 NOT_AVAILABLE = "not available"
+_TABLE_WIDTH = 76  # wide enough for most lines of a caption
+
+
+def report_table(title: str, caption: str, *columns: str) -> Table:
+    """Make a table whose columns are right-aligned but for the first, with a caption below."""
+    first, *others = columns
+    table = Table(
+        first, title=Text(title), caption=Text(caption), caption_justify="left", min_width=_TABLE_WIDTH
+    )
+    for column in others:
+        table.add_column(column, justify="right")
+    return table
 
 
 def megabytes(nbytes: float | None) -> str:

@@ -7,7 +7,7 @@ model would reuse the memory that the first one freed.
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from time import perf_counter
 
@@ -18,7 +18,6 @@ from ...errors import ModelFileError
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
-from ...runtime.threads import physical_cores
 from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_isolated
@@ -198,11 +197,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, metavar="FILE.gguf")
     parser.add_argument("--adapter", type=Path)
-    parser.add_argument("--prompt-tokens", type=int, default=128)
-    parser.add_argument("--decode-tokens", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--batch", type=int, default=512)
-    parser.add_argument("--longest", type=int, default=0)
+    for field in fields(Workload):
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     model, adapter = options.pop("model"), options.pop("adapter")
     return print_outcome(lambda: asdict(_measure_here(model, adapter, Workload(**options))))

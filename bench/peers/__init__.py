@@ -1,1 +1,1 @@
-"""The same file and work through other programs: llama-bench, llama-cpp-python, transformers."""
+"""Comparison with other programs on the same file: llama-bench, llama-cpp-python, transformers."""

@@ -1,4 +1,4 @@
-"""llama-cpp-python's own loop as a peer."""
+"""The high-level API of llama-cpp-python as a peer."""
 
 from importlib.metadata import version
 from pathlib import Path
@@ -13,19 +13,19 @@ from .peer import PeerWorkload
 
 
 class LlamaCppPython:
-    """llama-cpp-python's own loop, one request after the other."""
+    """The generate loop of llama-cpp-python, which serves one request after the other."""
 
     name = "llama-cpp-python"
 
-    def __init__(self, model: Path, work: PeerWorkload) -> None:
-        self.version, self._work = version("llama-cpp-python"), work
-        context = max(work.prompt_tokens, work.decode_tokens, work.short_prompt + work.short_answer) + 8
+    def __init__(self, model: Path, workload: PeerWorkload) -> None:
+        self.version, self._workload = version("llama-cpp-python"), workload
+        short = workload.short_prompt + workload.short_answer
         self._llama = llama_cpp.Llama(
             str(model),
-            n_ctx=context,
+            n_ctx=max(workload.prompt_tokens, workload.decode_tokens, short) + 8,
             n_batch=512,
-            n_threads=work.threads,
-            n_threads_batch=work.threads,
+            n_threads=workload.threads,
+            n_threads_batch=workload.threads,
             flash_attn=True,
             verbose=False,
         )
@@ -36,29 +36,28 @@ class LlamaCppPython:
     def __exit__(self, *_: object) -> None:
         self._llama.close()
 
-    def speeds(self, number: int) -> tuple[float, float, float]:
-        """See Peer."""
-        return COMPUTE_THREAD.call(lambda: self._speeds(number))  # where this engine computes as well
+    def speeds(self, round_number: int) -> tuple[float, float, float]:
+        """Measure a round in the thread in which the engine computes too."""
+        return COMPUTE_THREAD.call(lambda: self._speeds(round_number))
 
-    def _speeds(self, number: int) -> tuple[float, float, float]:
-        work = self._work
-        read_s, _ = self._turn(number, work.prompt_tokens, 1)
-        _, wrote_s = self._turn(number, 1, work.decode_tokens)
-        turns = (
-            self._turn(number * work.sequences + one, work.short_prompt, work.short_answer)
-            for one in range(work.sequences)
+    def _speeds(self, round_number: int) -> tuple[float, float, float]:
+        work = self._workload
+        prefill_s, _ = self._time(round_number, work.prompt_tokens, 1)
+        _, decode_s = self._time(round_number, 1, work.decode_tokens)
+        together_s = sum(
+            sum(self._time(round_number * work.sequences + sequence, work.short_prompt, work.short_answer))
+            for sequence in range(work.sequences)
         )
-        together_s = sum(map(sum, turns))
-        return work.prompt_tokens / read_s, work.decode_tokens / wrote_s, work.together / together_s
+        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
 
-    def _turn(self, number: int, prompt: int, answer: int) -> tuple[float, float]:
-        """Seconds to the first token, and from there over `answer` more."""
-        tokens = np.random.default_rng(number).integers(1, self._llama.n_vocab() // 2, prompt).tolist()
+    def _time(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        """Seconds to the first token, and from there for `decode_tokens` more."""
+        tokens = np.random.default_rng(seed).integers(1, self._llama.n_vocab() // 2, prompt_tokens).tolist()
         self._llama.reset()
-        began = perf_counter()
-        chosen = self._llama.generate(tokens, temp=0.0)
-        next(chosen)
-        read = perf_counter()
-        for _ in range(answer):
-            next(chosen)
-        return read - began, perf_counter() - read
+        start = perf_counter()
+        generated = self._llama.generate(tokens, temp=0.0)
+        next(generated)
+        first = perf_counter()
+        for _ in range(decode_tokens):
+            next(generated)
+        return first - start, perf_counter() - first

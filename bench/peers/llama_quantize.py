@@ -1,7 +1,7 @@
-"""Quantize with llama.cpp's own quantizer, to one type (`--pure`) or one of its mixes.
+"""llama.cpp's own quantizer, to one type throughout (`--pure`) or to one of its mixes.
 
 `python -m thirteen.bench.peers.llama_quantize --kind mix --name Q4_K_M FULL.gguf QUANTIZED.gguf` does what
-`llama-quantize` does. It runs in a process of its own, because the native call takes minutes and cannot be
+`llama-quantize` does. It runs in a separate process, because the native call takes minutes and cannot be
 interrupted.
 """
 
@@ -24,23 +24,23 @@ from ...files.output import check_target
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.llama.library import LOG
 from ...runtime.threads import physical_cores
-from ..harness import isolated
+from ..harness.isolated import print_outcome, run_isolated
 
 StockKind = Literal["uniform", "mix"]
 
-# The mix whose ground type this is, where it has another name than the type.
-_MIX_OF = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
-_ERROR = 4  # of ggml_log_level in ggml.h; llama_cpp/_logger.py has older numbers
-_TEXT_MAX = 127  # bytes of a text that llama.cpp takes as a metadata value
+# Types whose mix has another name.
+_MIX_OF_TYPE = {"Q3_K": "Q3_K_S", "Q4_K": "Q4_K_S", "Q5_K": "Q5_K_S", "MXFP4": "MXFP4_MOE"}
+_TEXT_BYTES_MAX = 127  # of a metadata value that llama.cpp overrides
 
 
 @dataclass(frozen=True, slots=True)
 class StockFormat:
-    """What llama.cpp is to make.
+    """A format of llama.cpp's quantizer.
 
     Attributes:
-        kind: whether all matrices have one type as far as their rows fit it (`--pure`), or llama.cpp chooses.
-        name: of the type, or of the mix as `llama-quantize` has it.
+        kind: "uniform" for one type in all matrices whose rows fit it (`--pure`), "mix" for types that
+            llama.cpp chooses.
+        name: name of the type, or of the mix as `llama-quantize` spells it.
     """
 
     kind: StockKind
@@ -48,11 +48,11 @@ class StockFormat:
 
     @property
     def file_type(self) -> int:
-        """llama.cpp's number for it."""
-        return int(LlamaFileType[f"MOSTLY_{_MIX_OF.get(self.name, self.name)}"])
+        """llama.cpp's number of the format."""
+        return int(LlamaFileType[f"MOSTLY_{_MIX_OF_TYPE.get(self.name, self.name)}"])
 
 
-# Without those below 3 bits that llama.cpp would end the process over where an importance is missing.
+# Without the types below 3 bits for which llama.cpp aborts if an importance is missing.
 UNIFORM = tuple(
     StockFormat("uniform", name)
     for name in (
@@ -67,7 +67,7 @@ MIXES = tuple(
         *("Q4_0", "Q4_K_S", "Q4_K_M", "Q4_1", "Q5_0", "Q5_K_S", "Q5_K_M", "Q5_1", "Q6_K", "Q8_0"),
     )
 )
-_KNOWN = (*UNIFORM, *MIXES)
+_FORMATS = (*UNIFORM, *MIXES)
 
 
 def quantize_stock(
@@ -78,58 +78,59 @@ def quantize_stock(
     importance: Path | None = None,
     threads: int | None = None,
 ) -> None:
-    """Make a stock file, which appears whole or not at all.
+    """Quantize a model with llama.cpp. The target is written atomically.
 
     Args:
         source: a model in F32, F16 or BF16.
         target: the GGUF to write.
         stock: one of UNIFORM or MIXES.
         importance: an importance file, as for `llama-quantize --imatrix`.
-        threads: that quantize; by default one for each physical core.
+        threads: quantizer threads; by default one per physical core.
 
     Raises:
-        ModelFileError: `source` is not a model that this build can run, or `importance` no importance file.
-        OutputError: there is no such type or mix, the target cannot be written, or llama.cpp refuses: it does
-            where the importance is for another model, or lacks what a type needs.
+        ModelFileError: `source` is not a model that this build can run, or `importance` is not an importance
+            file.
+        OutputError: the format does not exist, the target cannot be written, or llama.cpp refuses, for
+            example because the importance is for another model or lacks what a type requires.
     """
-    if stock not in _KNOWN:
-        names = ", ".join(known.name for known in _KNOWN if known.kind == stock.kind)
-        raise OutputError(f"{stock.name!r}: llama.cpp makes no such {stock.kind} file; there are {names}")
+    if stock not in _FORMATS:
+        names = ", ".join(known.name for known in _FORMATS if known.kind == stock.kind)
+        raise OutputError(f"{stock.name!r}: llama.cpp has no such {stock.kind} format; it has {names}")
     check_model(read_header(source))
     check_target(target, source)
     arguments = [f"--kind={stock.kind}", f"--name={stock.name}", f"--threads={threads or physical_cores()}"]
     arguments += [] if importance is None else [f"--importance={importance}"]
     with atomic_write(target, exclusive=True) as part:
-        isolated.run_isolated(
+        run_isolated(
             __name__,
             [*arguments, "--", str(source), part.name],
-            lambda status, output: OutputError(
-                f"{target}: llama.cpp's quantizer ended with status {status} over {stock.name}: {output}"
+            lambda status, last: OutputError(
+                f"{target}: llama.cpp's quantizer failed with exit status {status} for {stock.name}: {last}"
             ),
         )
 
 
-def _quantize_here(
-    source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
-) -> None:
-    params = _params(stock, read_importance(importance) if importance else None, threads)
-    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
-        raise OutputError(f"{source}: llama.cpp did not quantize it to {stock.name}: {LOG.take_errors()}")
-
-
-def _params(stock: StockFormat, importance: Importance | None, threads: int) -> Any:
-    """The call's parameters, which point into the importance."""
+def quantize_params(stock: StockFormat, threads: int) -> Any:
+    """Parameters of llama_model_quantize for a format."""
     params = llama_cpp.llama_model_quantize_default_params()
-    params.nthread = threads
-    params.ftype = stock.file_type
-    params.pure = stock.kind == "uniform"
-    if importance is not None:
-        params.imatrix, params.kv_overrides = _entries(importance), _overrides(importance)
+    params.nthread, params.ftype, params.pure = threads, stock.file_type, stock.kind == "uniform"
     return params
 
 
-def _entries(importance: Importance) -> Any:
-    """The mean squares of each matrix' inputs, as `llama-quantize` passes them; an empty entry ends them."""
+def _quantize_here(
+    source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
+) -> dict[str, Any]:
+    params = quantize_params(stock, threads)
+    if importance is not None:
+        statistics = read_importance(importance)  # the parameters point into its arrays
+        params.imatrix, params.kv_overrides = _imatrix(statistics), _overrides(statistics)
+    if llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(params)):
+        raise OutputError(f"{source}: llama.cpp cannot quantize it to {stock.name}: {LOG.take_errors()}")
+    return {"file_bytes": target.stat().st_size}
+
+
+def _imatrix(importance: Importance) -> Any:
+    """The mean squares of each matrix's inputs, as `llama-quantize` passes them, and an empty last entry."""
     entries = (llama_cpp.llama_model_imatrix_data * (len(importance.mean_squares) + 1))()
     pointer = ctypes.POINTER(ctypes.c_float)
     for entry, (name, means) in zip(entries, importance.mean_squares.items(), strict=False):
@@ -139,26 +140,27 @@ def _entries(importance: Importance) -> Any:
 
 
 def _overrides(importance: Importance) -> Any:
-    """What `llama-quantize` writes of the importance into the file; an empty key ends it."""
+    """The metadata that `llama-quantize` writes about the importance, and an empty last key."""
     facts: dict[str, str | int] = {
         "file": str(importance.path),
         "dataset": importance.datasets[0] if importance.datasets else "",
         "entries_count": len(importance.mean_squares),
         "chunks_count": importance.chunk_count,
     }
-    told = {key: value for key, value in facts.items() if value}
-    overrides = (llama_cpp.llama_model_kv_override * (len(told) + 1))()
-    for override, (key, value) in zip(overrides, told.items(), strict=False):
+    present = {key: value for key, value in facts.items() if value}
+    overrides = (llama_cpp.llama_model_kv_override * (len(present) + 1))()
+    for override, (key, value) in zip(overrides, present.items(), strict=False):
         override.key = f"quantize.imatrix.{key}".encode()
         if isinstance(value, int):
             override.tag, override.value.val_i64 = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT, value
         else:
             override.tag = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR
-            override.value.val_str = value.encode("utf-8", "surrogateescape")[:_TEXT_MAX]
+            override.value.val_str = value.encode("utf-8", "surrogateescape")[:_TEXT_BYTES_MAX]
     return overrides
 
 
-def _arguments() -> argparse.Namespace:
+def main() -> int:
+    """Quantize the file given on the command line; errors are JSON too, with exit status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, metavar="FULL.gguf")
     parser.add_argument("target", type=Path, metavar="QUANTIZED.gguf")
@@ -166,19 +168,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--name", required=True)
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--threads", type=int, default=physical_cores())
-    return parser.parse_args()
-
-
-def main() -> int:
-    """Make the file that the command line names; an error is JSON as well, with exit status 2."""
-    given = _arguments()
-
-    def made() -> dict[str, Any]:
-        stock = StockFormat(given.kind, given.name)
-        _quantize_here(given.source, given.target, stock, given.importance, given.threads)
-        return {"file_bytes": given.target.stat().st_size}
-
-    return isolated.print_outcome(made)
+    options = parser.parse_args()
+    stock = StockFormat(options.kind, options.name)
+    return print_outcome(
+        lambda: _quantize_here(options.source, options.target, stock, options.importance, options.threads)
+    )
 
 
 if __name__ == "__main__":

@@ -1,27 +1,28 @@
-"""What each peer of a comparison does in a round, and what it has to offer for that."""
+"""A program to compare with, and the workload of one round."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...runtime.request import check_integer
+from ...runtime.threads import physical_cores
 
 SPEED_KINDS = ("prefill", "decode", "together")
 
 
 @dataclass(frozen=True, slots=True)
 class PeerWorkload:
-    """The work of a round.
+    """The work of one round.
 
     Attributes:
-        threads: that compute.
-        prompt_tokens: read in a prefill.
-        decode_tokens: written in a decode.
-        sequences: together.
-        short_prompt: tokens of prompt of each of these.
-        short_answer: tokens that each of them writes after its first.
+        threads: compute threads; by default one per physical core.
+        prompt_tokens: tokens of the prefill.
+        decode_tokens: tokens of the decode.
+        sequences: concurrent sequences of "together".
+        short_prompt: prompt tokens of each of them.
+        short_answer: tokens decoded after the first by each of them.
     """
 
-    threads: int
+    threads: int = field(default_factory=physical_cores)
     prompt_tokens: int = 512
     decode_tokens: int = 64
     sequences: int = 8
@@ -33,16 +34,16 @@ class PeerWorkload:
             check_integer(f"bench: {name}", getattr(self, name), 1)
 
     @property
-    def together(self) -> int:
-        """All tokens of the sequences."""
+    def batched_tokens(self) -> int:
+        """Tokens of all concurrent sequences, prompts and answers."""
         return self.sequences * (self.short_prompt + self.short_answer)
 
 
 class Peer(Protocol):
-    """Something that does it."""
+    """A program that does the work of a round."""
 
     name: str
     version: str
 
-    def speeds(self, number: int) -> tuple[float | None, float | None, float | None]:
-        """Tokens a second of each of KINDS, in the round of that number; None where it has none."""
+    def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
+        """Tokens per second for each of SPEED_KINDS, None where it is not measured; the round is the seed."""

@@ -1,12 +1,12 @@
-"""The same file, threads and work through whatever else is installed, in turns with this engine.
+"""Speed of this engine and of other installed programs on the same file, threads and work, interleaved.
 
-Prefill is a prompt of random tokens, decode follows a prompt of one token, and "together" is several
-sequences at once, each with a short prompt and some tokens after it: what llama-bench and llama-batched-bench
-measure.
+"prefill" is a prompt of random tokens, "decode" follows a prompt of one token, and "together" is several
+concurrent sequences, each with a short prompt and a short answer: the measurements of llama-bench and
+llama-batched-bench.
 """
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,6 @@ from rich.text import Text
 from ...files.gguf_header import Header, read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.request import Request, check_integer
-from ...runtime.threads import physical_cores
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.environment import Build, Machine, this_build, this_machine
@@ -39,12 +38,12 @@ ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class PeerPrograms:
-    """What may be a peer beside what comes with this package; None where it is not named.
+    """Peers that do not come with this package; None where the user names none.
 
     Attributes:
-        llama_bench: llama.cpp's program; by default the one on the path, if there is one.
-        llama_batched_bench: likewise.
-        checkpoint: the folder that the file was made of, for transformers.
+        llama_bench: path of llama-bench; by default the one on PATH, if any.
+        llama_batched_bench: path of llama-batched-bench; by default the one on PATH, if any.
+        checkpoint: folder that the file was made from, for transformers.
     """
 
     llama_bench: str | None = None
@@ -53,17 +52,17 @@ class PeerPrograms:
 
 
 class Thirteen:
-    """This engine, as a caller has it."""
+    """This engine, through its public API."""
 
     name = "thirteen"
 
-    def __init__(self, model: Path, work: PeerWorkload) -> None:
-        self.version, self._work = version("thirteen"), work
-        single = Workload(work.prompt_tokens, 1 + work.decode_tokens, work.threads)
-        together = Workload(work.short_prompt, 1 + work.short_answer, work.threads)
+    def __init__(self, model: Path, workload: PeerWorkload) -> None:
+        self.version, self._workload = version("thirteen"), workload
+        single = Workload(workload.prompt_tokens, 1 + workload.decode_tokens, workload.threads)
+        batched = Workload(workload.short_prompt, 1 + workload.short_answer, workload.threads)
         with ExitStack() as engines:
             self._single = engines.enter_context(load_engine(model, None, single))
-            self._together = engines.enter_context(load_engine(model, None, together, slots=work.sequences))
+            self._batched = engines.enter_context(load_engine(model, None, batched, slots=workload.sequences))
             self._engines = engines.pop_all()
 
     def __enter__(self) -> Self:
@@ -72,39 +71,42 @@ class Thirteen:
     def __exit__(self, *_: object) -> None:
         self._engines.close()
 
-    def speeds(self, number: int) -> tuple[float, float, float]:
-        """See Peer."""
-        work, engine = self._work, self._single
-        read_s, _ = time_prefill_and_decode(
-            engine, random_prompt(engine.model, number, work.prompt_tokens), 1
-        )
-        _, wrote_s = time_prefill_and_decode(
-            engine, random_prompt(engine.model, number, 1), work.decode_tokens
-        )
+    def speeds(self, round_number: int) -> tuple[float, float, float]:
+        """Measure a round."""
+        work, engine = self._workload, self._single
+        prompt = random_prompt(engine.model, round_number, work.prompt_tokens)
+        prefill_s, _ = time_prefill_and_decode(engine, prompt, 1)
+        first_token = random_prompt(engine.model, round_number, 1)
+        _, decode_s = time_prefill_and_decode(engine, first_token, work.decode_tokens)
+        together_s = self._time_batch(round_number)
+        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+
+    def _time_batch(self, round_number: int) -> float:
+        work, model = self._workload, self._single.model
+        first = round_number * work.sequences
         requests = [
             Request(
-                random_prompt(engine.model, number * work.sequences + one, work.short_prompt),
+                random_prompt(model, number, work.short_prompt),
                 max_tokens=1 + work.short_answer,
                 ignore_end=True,
             )
-            for one in range(work.sequences)
+            for number in range(first, first + work.sequences)
         ]
-        began = perf_counter()
-        for handle in self._together.submit_all(requests):
+        start = perf_counter()
+        for handle in self._batched.submit_all(requests):
             handle.wait()
-        together_s = perf_counter() - began
-        return work.prompt_tokens / read_s, work.decode_tokens / wrote_s, work.together / together_s
+        return perf_counter() - start
 
 
 @dataclass(frozen=True, slots=True)
 class PeerRow:
-    """One peer.
+    """Result of one peer.
 
     Attributes:
-        name: of it.
-        version: of it.
-        speeds: median tokens a second, by kind; None where it has none.
-        ratios: this engine's speed over its, paired by round, by kind.
+        name: its name.
+        version: its version.
+        speeds: median tokens per second by kind; None where it was not measured.
+        ratios: speed of this engine / speed of the peer by kind, paired by round.
     """
 
     name: str
@@ -115,17 +117,17 @@ class PeerRow:
 
 @dataclass(frozen=True, slots=True)
 class PeersReport:
-    """All that was measured, and with what; dataclasses.asdict makes it JSON.
+    """Result of a comparison with other programs; dataclasses.asdict makes it JSON.
 
     Attributes:
-        date: when it began, in UTC.
-        machine: where.
-        build: with which versions.
-        model: the file.
-        work: of a round.
-        rounds: in each, every peer did the work once.
-        rows: this engine first.
-        absent: what could be a peer and is none, and why, a line each.
+        date: start of the measurement, in UTC.
+        machine: the machine.
+        build: versions of this package and llama.cpp.
+        model: the model file.
+        work: the work of one round.
+        rounds: number of rounds; every peer does the work once in each.
+        rows: results, this engine first.
+        absent: one line per peer that was not measured, with the reason.
     """
 
     date: str
@@ -141,93 +143,105 @@ class PeersReport:
 def run_peers(
     model: Path,
     *,
-    work: PeerWorkload | None = None,
+    workload: PeerWorkload | None = None,
     rounds: int = ROUNDS,
     programs: PeerPrograms | None = None,
     progress: Progress = no_progress,
 ) -> PeersReport:
-    """Measure whatever is installed.
+    """Measure this engine and every other installed program.
 
     Args:
         model: a GGUF file.
-        work: of a round; by default with a thread for each physical core.
-        rounds: in each, every peer does the work once; in reverse order every other round.
+        workload: the work of one round; by default with one thread per physical core.
+        rounds: number of rounds; the order of the peers is reversed in every other round.
         programs: further peers.
-        progress: called with what is done and how much there is in all.
+        progress: called after each peer's work.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        RequestError: a number is out of bounds, a program that was named fails, or the checkpoint is none of
-            that model.
+        RequestError: a number is out of range, a program given by the user fails, or the checkpoint is not
+            of that model.
     """
     check_integer("bench: rounds", rounds, 1)
-    header, programs = read_header(model), programs or PeerPrograms()
-    work = work or PeerWorkload(physical_cores())
+    header, programs, workload = read_header(model), programs or PeerPrograms(), workload or PeerWorkload()
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
     with ExitStack() as loaded:
-        peers = [*_peers(header, work, programs, loaded)]
-        tick = ProgressCounter(progress, (1 + rounds) * len(peers))
-        measured = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
-        for peer in peers:  # a warm-up, with a number that no round has
-            peer.speeds(rounds)
-            tick()
-        for number in range(rounds):
-            for place in alternating_order(len(peers), number):
-                measured[number, place] = [speed or np.nan for speed in peers[place].speeds(number)]
-                tick()
-    rows = tuple(_row(peer, measured[:, 0], measured[:, place]) for place, peer in enumerate(peers))
-    return PeersReport(date, machine, this_build(), str(model), work, rounds, rows, tuple(_absent(programs)))
+        peers = [*_load_peers(header, workload, programs, loaded)]
+        speeds = _measure(peers, rounds, progress)
+    rows = tuple(_row(peer, speeds[:, 0], speeds[:, index]) for index, peer in enumerate(peers))
+    absent = tuple(_absent(programs))
+    return PeersReport(date, machine, this_build(), str(model), workload, rounds, rows, absent)
 
 
-def _peers(model: Header, work: PeerWorkload, programs: PeerPrograms, loaded: ExitStack) -> Iterator[Peer]:
-    yield loaded.enter_context(Thirteen(model.path, work))
+def _load_peers(
+    model: Header, workload: PeerWorkload, programs: PeerPrograms, loaded: ExitStack
+) -> Iterator[Peer]:
+    yield loaded.enter_context(Thirteen(model.path, workload))
     if command := programs.llama_bench or shutil.which("llama-bench"):
         batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
-        yield LlamaBench(model.path, work, command, batched)
-    yield loaded.enter_context(LlamaCppPython(model.path, work))
+        yield LlamaBench(model.path, workload, command, batched)
+    yield loaded.enter_context(LlamaCppPython(model.path, workload))
     if programs.checkpoint:
-        yield Transformers(model, programs.checkpoint, work)
+        yield Transformers(model, programs.checkpoint, workload)
+
+
+def _measure(peers: Sequence[Peer], rounds: int, progress: Progress) -> FloatArray:
+    """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement."""
+    tick = ProgressCounter(progress, (1 + rounds) * len(peers))
+    speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
+    for peer in peers:
+        peer.speeds(rounds)  # warm-up, with a seed of no round
+        tick()
+    for number in range(rounds):
+        for index in alternating_order(len(peers), number):
+            speeds[number, index] = [speed or np.nan for speed in peers[index].speeds(number)]
+            tick()
+    return speeds
 
 
 def _absent(programs: PeerPrograms) -> Iterator[str]:
     if not (programs.llama_bench or shutil.which("llama-bench")):
-        yield "llama-bench: not measured: it is not on the path, and --llama-bench names none"
+        yield "llama-bench: not measured: it is not on PATH, and --llama-bench is not given"
     if not programs.checkpoint:
-        wanting = missing_packages()
-        why = f"{' and '.join(wanting)} not installed" if wanting else "--checkpoint names no folder"
-        yield f"transformers: not measured: {why}"
+        missing = missing_packages()
+        reason = f"{' and '.join(missing)} not installed" if missing else "--checkpoint is not given"
+        yield f"transformers: not measured: {reason}"
 
 
 def _row(peer: Peer, ours: FloatArray, theirs: FloatArray) -> PeerRow:
-    """Of speeds (rounds, kinds) of this engine and of a peer."""
+    """Summarize the speeds of this engine and of a peer, (rounds, kinds) each."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
-    for kind, name in enumerate(SPEED_KINDS):
-        missing = bool(np.isnan(theirs[:, kind]).any())
-        speeds[name] = None if missing else float(np.median(theirs[:, kind]))
-        ratios[name] = None if missing else paired_ratio(theirs[:, kind], ours[:, kind])
+    for index, kind in enumerate(SPEED_KINDS):
+        missing = bool(np.isnan(theirs[:, index]).any())
+        speeds[kind] = None if missing else float(np.median(theirs[:, index]))
+        ratios[kind] = None if missing else paired_ratio(theirs[:, index], ours[:, index])
     return PeerRow(peer.name, peer.version, speeds, ratios)
 
 
+def work_titles(work: PeerWorkload) -> tuple[str, ...]:
+    """Column titles by SPEED_KINDS."""
+    return (
+        f"prefill {work.prompt_tokens}",
+        f"decode {work.decode_tokens}",
+        f"{work.sequences} concurrent, {work.short_prompt} + {work.short_answer}",
+    )
+
+
 def peers_table(report: PeersReport) -> Table:
-    """A row for each peer, the circumstances below."""
-    work = report.work
-    out = Table(
-        title=f"{Path(report.model).name}: tokens/s, and thirteen's over theirs ({RATIO_LEVEL})",
+    """Table with a row per peer; peers that were not measured and the machine below."""
+    table = Table(
+        title=f"{Path(report.model).name}: tokens/s, and thirteen / peer ({RATIO_LEVEL})",
         caption=Text(_caption(report)),
         caption_justify="left",
     )
-    out.add_column("")
-    for title in (
-        f"prefill {work.prompt_tokens}",
-        f"decode {work.decode_tokens}",
-        f"{work.sequences} at once, {work.short_prompt} + {work.short_answer}",
-    ):
-        out.add_column(title, justify="right")
-        out.add_column("ratio", justify="right")
+    table.add_column("")
+    for title in work_titles(report.work):
+        table.add_column(title, justify="right")
+        table.add_column("ratio", justify="right")
     for row in report.rows:
-        out.add_row(Text(f"{row.name} {row.version}"), *_cells(row))
-    return out
+        table.add_row(Text(f"{row.name} {row.version}"), *_cells(row))
+    return table
 
 
 def _cells(row: PeerRow) -> Iterator[str]:
@@ -239,9 +253,11 @@ def _cells(row: PeerRow) -> Iterator[str]:
 
 def _caption(report: PeersReport) -> str:
     machine = report.machine
-    said = "".join(f"{line}\n" for line in report.absent)
-    return said + (
-        f"medians of {report.rounds} rounds, threads: {report.work.threads}, cores: {machine.cores}, "
-        f"load: {machine.load_average}\n"
-        f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}"
+    return "\n".join(
+        (
+            *report.absent,
+            f"medians of {report.rounds} rounds, threads: {report.work.threads}, cores: {machine.cores}, "
+            f"load: {machine.load_average}",
+            f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
+        )
     )

@@ -1,4 +1,4 @@
-"""Hugging Face's transformers on the CPU as a peer, with the checkpoint that the file was made of."""
+"""Hugging Face transformers on the CPU as a peer, with the checkpoint that the file was made from."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -13,7 +13,7 @@ from ...runtime.llama.compute_thread import COMPUTE_THREAD
 from .peer import PeerWorkload
 
 _PACKAGES = ("torch", "transformers")
-_SHAPE = {  # what the checkpoint has to have in common with the file: GGUF's key and config.json's
+_SHAPE_KEYS = {  # GGUF's key: that of config.json
     "block_count": "num_hidden_layers",
     "embedding_length": "hidden_size",
     "feed_forward_length": "intermediate_size",
@@ -22,111 +22,112 @@ _SHAPE = {  # what the checkpoint has to have in common with the file: GGUF's ke
 
 
 def missing_packages() -> tuple[str, ...]:
-    """The packages that it takes and that are not installed."""
+    """Names of the required packages that are not installed."""
     return tuple(name for name in _PACKAGES if find_spec(name) is None)
 
 
 class Transformers:
-    """The checkpoint in its own type of numbers: a file's quantized weights are nothing that it runs."""
+    """The checkpoint in its own dtype; transformers does not run the file's quantized weights."""
 
     name = "transformers"
 
-    def __init__(self, model: Header, checkpoint: Path, work: PeerWorkload) -> None:
-        """Load the checkpoint; import of torch included, that takes seconds.
+    def __init__(self, model: Header, checkpoint: Path, workload: PeerWorkload) -> None:
+        """Import torch and load the checkpoint, which takes seconds.
 
         Args:
-            model: the file that the others run.
-            checkpoint: a folder with config.json and weights.
-            work: of a round.
+            model: header of the GGUF file that the other peers run.
+            checkpoint: folder with config.json and weights.
+            workload: the work of one round.
 
         Raises:
-            RequestError: packages are missing, or the folder is no checkpoint of a model of that shape.
+            RequestError: packages are missing, or the folder is not a checkpoint with the file's shape.
         """
-        if absent := missing_packages():
-            raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(absent)}")
-        self._work, self._model = work, _load(checkpoint)
+        if missing := missing_packages():
+            raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(missing)}")
+        self._workload, self._model = workload, _load(checkpoint)
         _check_shape(model, self._model.config, checkpoint)
         dtype = str(self._model.dtype).removeprefix("torch.")
         self.version = f"{version('transformers')}, torch {version('torch')}, {dtype}"
 
-    def speeds(self, number: int) -> tuple[float, float, float]:
-        """See Peer."""
-        return COMPUTE_THREAD.call(lambda: self._speeds(number))  # where this engine computes as well
+    def speeds(self, round_number: int) -> tuple[float, float, float]:
+        """Measure a round in the thread in which the engine computes too."""
+        return COMPUTE_THREAD.call(lambda: self._speeds(round_number))
 
-    def _speeds(self, number: int) -> tuple[float, float, float]:
-        import torch  # noqa: PLC0415 - only where it is a peer
+    def _speeds(self, round_number: int) -> tuple[float, float, float]:
+        import torch  # noqa: PLC0415 - only if it is a peer
 
-        work = self._work
+        work = self._workload
         torch.set_num_threads(work.threads)
-        torch.manual_seed(number)
-        read = self.generate((1, work.prompt_tokens), 1)
-        wrote = self.generate((1, 1), 1 + work.decode_tokens)
-        both = self.generate((work.sequences, work.short_prompt), 1 + work.short_answer)
+        torch.manual_seed(round_number)
+        prefill = self.generate((1, work.prompt_tokens), 1)
+        decode = self.generate((1, 1), 1 + work.decode_tokens)
+        together = self.generate((work.sequences, work.short_prompt), 1 + work.short_answer)
         return (
-            work.prompt_tokens / read.first_s,
-            work.decode_tokens / wrote.rest_s,
-            work.together / (both.first_s + both.rest_s),
+            work.prompt_tokens / prefill.first_s,
+            work.decode_tokens / decode.rest_s,
+            work.batched_tokens / (together.first_s + together.rest_s),
         )
 
     def generate(self, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
-        """The times of so many tokens after random prompts (sequences, length)."""
-        import torch  # noqa: PLC0415 - likewise
+        """Time `tokens` tokens after random prompts of shape `prompts`, (sequences, length)."""
+        import torch  # noqa: PLC0415 - only if it is a peer
 
         ids = torch.randint(1, self._model.config.vocab_size // 2, prompts)
-        clock = StreamTimer()
+        timer = StreamTimer()
         self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            streamer=clock,
+            streamer=timer,
             do_sample=False,
             min_new_tokens=tokens,
             max_new_tokens=tokens,
         )
-        return clock
+        return timer
 
 
 class StreamTimer:
-    """Told of the prompt and then of every token, as a streamer of transformers is; notes when."""
+    """A streamer for transformers that records the time of the call, of the prompt and of each token."""
 
     def __init__(self) -> None:
         self.times = [perf_counter()]
 
     def put(self, _: Any) -> None:
-        """Something more is there."""
+        """Record the prompt or the next token."""
         self.times.append(perf_counter())
 
     def end(self) -> None:
-        """All is there."""
+        """Do nothing at the end of the stream."""
 
     @property
     def first_s(self) -> float:
-        """Seconds from the call to the first token: the times are of the call, the prompt and the tokens."""
+        """Seconds from the call to the first token."""
         return self.times[2] - self.times[0]
 
     @property
     def rest_s(self) -> float:
-        """Seconds from there to the last."""
+        """Seconds from the first token to the last."""
         return self.times[-1] - self.times[2]
 
 
 def _load(checkpoint: Path) -> Any:
-    import transformers  # noqa: PLC0415 - likewise
+    import transformers  # noqa: PLC0415 - only if it is a peer
 
     if not (checkpoint / "config.json").is_file():
-        raise RequestError(f"{checkpoint}: not the folder of a checkpoint: it has no config.json")
+        raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
     load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
     try:
         return load(checkpoint, dtype="auto", local_files_only=True).eval()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as failure:
-        said = (str(failure).strip().splitlines() or [type(failure).__name__])[0]
-        raise RequestError(f"{checkpoint}: transformers cannot load it: {said}") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RequestError(f"{checkpoint}: transformers cannot load it: {reason}") from None
 
 
 def _check_shape(model: Header, config: Any, checkpoint: Path) -> None:
     architecture = model.metadata["general.architecture"]
-    for ours, theirs in _SHAPE.items():
-        wanted, found = model.metadata.get(f"{architecture}.{ours}"), getattr(config, theirs, None)
-        if wanted != found:
+    for gguf_key, config_key in _SHAPE_KEYS.items():
+        expected = model.metadata.get(f"{architecture}.{gguf_key}")
+        actual = getattr(config, config_key, None)
+        if actual != expected:
             raise RequestError(
-                f"{checkpoint}: {theirs} is {found}, but {wanted} in {model.path}: it is another model"
+                f"{checkpoint}: {config_key} is {actual}, but {expected} in {model.path}: it is another model"
             )

@@ -16,7 +16,9 @@ from ..accuracy.datasets import load_question_set
 from ..accuracy.prompt_settings import PromptSettings
 from ..fidelity import fidelity
 from ..fidelity.fidelity import FidelityReport
+from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
+from ..harness.workload import Workload
 from ..peers import peers
 from ..peers.peer import PeerWorkload
 from ..peers.peers import PeerPrograms, PeersReport
@@ -183,10 +185,10 @@ class _Measurements:
         return latency.run_latency(
             self.base,
             self.adapted,
+            workload=Workload(threads=physical_cores() if self.threads is None else self.threads),
             adapter=self.adapter,
             rounds=self.rounds,
             lengths=self.lengths,
-            threads=self.threads,
             progress=self.stage("latency"),
         )
 
@@ -198,25 +200,18 @@ class _Measurements:
     def _fidelity(self) -> FidelityReport:
         reference, base = self.wanted.reference, self.wanted.base_reference
         assert reference, "it is wanted"
-        return fidelity.run_fidelity(
-            reference,
-            self.adapted,
-            base=base,
-            shipped_base=self.base if base else None,
-            threads=self.threads,
-            progress=self.stage("fidelity"),
-        )
+        models = model_sources(reference, self.adapted, base=base, shipped_base=self.base if base else None)
+        return fidelity.run_fidelity(models, threads=self.threads, progress=self.stage("fidelity"))
 
     def _accuracy(self) -> AccuracyReport:
         data, progress = self.wanted.data, self.stage("accuracy")
         assert data is not None, "it is wanted"
         return accuracy.run_accuracy(
             self.adapted,
-            data,
+            load_question_set(data).subsample(self.wanted.limit),
             self.wanted.terms
             or PromptSettings(threads=default_threads().decode if self.threads is None else self.threads),
             base=self.base,
             adapter=self.adapter,
-            limit=self.wanted.limit,
             progress=lambda _, done, total: progress(done, total),
         )

@@ -1,1 +1,1 @@
-"""File size by tensor and type, and KL divergence against size."""
+"""File size by tensor and type, and KL divergence against file size."""

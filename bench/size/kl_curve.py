@@ -1,7 +1,7 @@
-"""KL divergence against file size: files that were planned, beside those that llama.cpp itself makes.
+"""KL divergence against file size: planned files beside llama.cpp's own (stock) files.
 
-All read the same held-out texts and are compared with one reference, position by position; each planned file
-is then set against the stock files of its size.
+All files are measured on the same held-out texts, position by position against one reference, and each
+planned file is compared with the stock files of its size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,37 +25,41 @@ from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.request import check_integer
-from ..fidelity.kl_divergence import (
-    PositionDivergence,
-    position_divergence,
-    summarize_divergence,
-)
+from ..fidelity.kl_divergence import PositionDivergence, position_divergence, summarize_divergence
 from ..fidelity.model_roles import ModelFile, ModelSource, describe_model
 from ..fidelity.text_logits import (
     check_vocabulary,
     few_texts_warning,
-    open_reader,
-    passages_of,
+    load_for_logits,
     read_windows,
+    scored_passages,
     window_logits,
 )
 from ..fidelity.windows import Window
 from ..harness.environment import Build, Machine, this_build, this_machine
 from ..harness.schedule import ProgressCounter
-from .size_matched import SIZE_TOLERANCE, STOCK_KINDS, StockComparison, CurvePoint, FileKind, MeasuredFile, compare_at_equal_size
+from .size_matched import (
+    SIZE_TOLERANCE,
+    STOCK_KINDS,
+    CurvePoint,
+    FileKind,
+    MeasuredFile,
+    StockComparison,
+    compare_at_equal_size,
+)
 
-KL_RATIO_GOAL = 0.8  # of the best stock file's KL divergence at equal bytes: what a plan is to come to at most
+KL_RATIO_GOAL = 0.8  # KL divergence of a planned file / of the best stock file of its size, at most
 
 
 @dataclass(frozen=True, slots=True)
 class CurveEntry:
-    """A file to measure; see Point.
+    """A file to measure.
 
     Attributes:
-        kind: planned, or a stock file of one of two kinds.
-        name: the size that was asked for, or what llama.cpp calls the type or the mix.
-        path: where it lies until the next entry is asked for.
-        predicted_kl: KL divergence that it was planned to have, in nats; None where nothing was predicted.
+        kind: "planned", or the kind of the stock file.
+        name: target size of a planned file, or llama.cpp's name of the type or mix.
+        path: the file; it must exist until the next entry is requested.
+        predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
     """
 
     kind: FileKind
@@ -66,21 +70,21 @@ class CurveEntry:
 
 @dataclass(frozen=True, slots=True)
 class CurveReport:
-    """All that was measured, and with what; dataclasses.asdict makes it JSON.
+    """KL divergence against file size; dataclasses.asdict makes it JSON.
 
     Attributes:
-        date: when it began, in UTC.
-        machine: where.
-        build: with which versions.
+        date: start of the measurement, in UTC.
+        machine: the machine.
+        build: versions of this package and llama.cpp.
         reference: the model in full precision.
-        weights: how many it has.
-        data: the file of the texts.
+        weights: number of its weights.
+        data: the file of texts.
         data_sha256: its hash, in hexadecimal.
-        passages: how many texts were read.
-        positions: how many predictions of each file were compared.
-        points: the files, from the smallest to the largest.
-        comparisons: of each planned file with the stock files of each kind.
-        verdict: what it comes to in words, a line each.
+        passages: number of texts measured.
+        positions: number of predictions compared per file.
+        points: the files, in order of size.
+        comparisons: each planned file with the stock files of each kind.
+        verdict: conclusions in words, one per line.
     """
 
     date: str
@@ -97,7 +101,7 @@ class CurveReport:
     verdict: tuple[str, ...]
 
 
-def run_curve(  # noqa: PLR0913 - what a measurement can be told, each with its default
+def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     reference: Path,
     entries: Iterable[CurveEntry],
     *,
@@ -107,156 +111,169 @@ def run_curve(  # noqa: PLR0913 - what a measurement can be told, each with its 
     scratch: Path | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> CurveReport:
-    """Measure files beside one reference, one after the other, over texts that they were not made from.
+    """Measure files against one reference, one after the other, on texts that none of them was calibrated on.
 
-    One model is loaded at a time. The reference computes once; its logits are kept in a file meanwhile, four
-    bytes for each position and token of the vocabulary.
+    One model is loaded at a time. The reference's logits are computed once and stored in a temporary file,
+    four bytes per position and token of the vocabulary.
 
     Args:
         reference: the model in full precision, a GGUF file.
-        entries: the files, at least one; each is asked for when the one before it was measured, so that they
-            can be made and deleted on the way.
-        data: texts as JSON lines, see runtime.passages; by default those that come along.
+        entries: the files, at least one. Each is requested after the one before it was measured, so files can
+            be made and deleted on the way.
+        data: texts as JSON lines; by default the built-in held-out texts.
         tokens: the most positions to compare.
-        threads: that compute; by default one for each physical core.
-        scratch: the folder for the reference's logits; by default the system's for temporary files.
-        stage: gives what to call with the tokens computed and those to compute, for each file.
+        threads: compute threads; by default one per physical core.
+        scratch: folder for the temporary file; by default the system's.
+        stage: makes the progress callback of each file, in tokens.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has a vocabulary
-            other than the reference's; or what a model computes is not finite.
-        RequestError: a number is out of bounds, or `data` holds no text.
-        ThirteenError: whatever `entries` raises.
+        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, has another vocabulary
+            than the reference, or computes logits that are not finite.
+        RequestError: a number is out of range, or `data` holds no text.
+        ThirteenError: raised by `entries`.
     """
     check_integer("bench: tokens", tokens, 1)
-    data = held_out_texts() if data is None else data
+    data = data or held_out_texts()
     date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    with TemporaryFile(dir=scratch) as kept:
-        expected = _read_reference(reference, data, tokens, threads, kept, stage("reading the reference"))
+    with TemporaryFile(dir=scratch) as file:
+        with load_for_logits(reference, threads) as model:
+            windows = read_windows(model, data, model.context, tokens)
+            expected = _store_logits(model, windows, file, stage("reading the reference"))
         measured = [
             _measure(entry, expected, threads, stage(f"reading {entry.kind} {entry.name}"))
             for entry in entries
         ]
-    measured.sort(key=lambda one: one.point.file_bytes)
-    comparisons = tuple(
-        compare_at_equal_size(one, measured, kind, expected.passages)
-        for one in measured
-        if one.point.kind == "planned"
-        for kind in STOCK_KINDS
-    )
-    texts = len(np.unique(expected.passages))
-    return CurveReport(
-        date=date,
-        machine=machine,
-        build=this_build(),
-        reference=describe_model(ModelSource(reference)),
-        weights=expected.header.weights,
-        data=str(data),
-        data_sha256=file_sha256(data),
-        passages=texts,
-        positions=len(expected.passages),
-        points=tuple(one.point for one in measured),
-        comparisons=comparisons,
-        verdict=(*_verdict(comparisons), *few_texts_warning(texts)),
-    )
+    return _report(date, machine, data, expected, measured)
 
 
 @dataclass(frozen=True, slots=True)
-class _Expected:
-    """What the reference predicts.
+class _ReferenceLogits:
+    """Logits of the reference.
 
     Attributes:
-        header: of its file.
-        pieces: what was read.
-        passages: the passage that each position is from, (positions,).
-        logits: at each position that counts, (positions, vocab), read from disk as they are looked at.
+        header: header of its file.
+        windows: the windows of text.
+        passages: passage of each scored position, (positions,).
+        logits: logits at each scored position, (positions, vocab), memory-mapped.
     """
 
     header: Header
-    pieces: Sequence[Window]
+    windows: Sequence[Window]
     passages: NDArray[np.int64]
     logits: Logits
 
 
-def _read_reference(  # noqa: PLR0913, PLR0917 - as run_curve(), with the file for the logits
-    reference: Path, data: Path, tokens: int, threads: int | None, kept: IO[bytes], progress: Progress
-) -> _Expected:
-    with open_reader(reference, threads) as model:
-        pieces = read_windows(model, data, model.context, tokens)
-        for piece, logits in _predictions(model, pieces, progress):
-            kept.write(logits[piece.counted].tobytes())  # written, not mapped: a full disk is an error then
-        kept.flush()
-        passages, vocabulary = passages_of(pieces), model.model.vocabulary_size
-        logits = np.memmap(kept, np.float32, "r", shape=(len(passages), vocabulary))
-        return _Expected(model.model.header, pieces, passages, logits)
+def _store_logits(
+    model: Engine, windows: Sequence[Window], file: IO[bytes], progress: Progress
+) -> _ReferenceLogits:
+    for window, logits in _logits_by_window(model, windows, progress):
+        file.write(logits[window.scored].tobytes())  # not written through a map: a full disk raises here
+    file.flush()
+    passages = scored_passages(windows)
+    shape = (len(passages), model.model.vocabulary_size)
+    return _ReferenceLogits(
+        model.model.header, windows, passages, np.memmap(file, np.float32, "r", shape=shape)
+    )
 
 
-def _predictions(
-    model: Engine, pieces: Sequence[Window], progress: Progress
+def _logits_by_window(
+    model: Engine, windows: Sequence[Window], progress: Progress
 ) -> Iterator[tuple[Window, Logits]]:
-    """Each piece with what the model predicts after its tokens, (n, vocab)."""
-    tick = ProgressCounter(progress, sum(len(piece.tokens) for piece in pieces))
-    for piece in pieces:
-        yield piece, window_logits(model, piece)
-        tick(len(piece.tokens))
+    tick = ProgressCounter(progress, sum(len(window.tokens) for window in windows))
+    for window in windows:
+        yield window, window_logits(model, window)
+        tick(len(window.tokens))
 
 
-def _measure(entry: CurveEntry, expected: _Expected, threads: int | None, progress: Progress) -> MeasuredFile:
-    with open_reader(entry.path, threads) as model:
+def _measure(
+    entry: CurveEntry, reference: _ReferenceLogits, threads: int | None, progress: Progress
+) -> MeasuredFile:
+    with load_for_logits(entry.path, threads) as model:
         header = model.model.header
-        check_vocabulary(expected.header, header)
-        rows = iter(expected.logits)
-        found = [
-            position_divergence(
-                log_softmax(next(rows), np.float64),
-                log_softmax(logits[at], np.float64),
-                piece.tokens[at + 1],
-            )
-            for piece, logits in _predictions(model, expected.pieces, progress)
-            for at in piece.counted
-        ]
-    differences = np.array(found)  # (positions, 4)
+        check_vocabulary(reference.header, header)
+        expected = iter(reference.logits)
+        divergences = np.array(
+            [
+                position_divergence(
+                    log_softmax(next(expected), np.float64),
+                    log_softmax(logits[position], np.float64),
+                    window.tokens[position + 1],
+                )
+                for window, logits in _logits_by_window(model, reference.windows, progress)
+                for position in window.scored
+            ]
+        )  # (positions, 4)
     point = CurvePoint(
         kind=entry.kind,
         name=entry.name,
         file_bytes=header.file_bytes,
         bits_per_weight=8 * header.file_bytes / header.weights,
         sha256=file_sha256(entry.path),
-        divergence=summarize_divergence(differences, expected.passages),
+        divergence=summarize_divergence(divergences, reference.passages),
         predicted_kl=entry.predicted_kl,
     )
-    return MeasuredFile(point, differences[:, PositionDivergence._fields.index("kl")])
+    return MeasuredFile(point, divergences[:, PositionDivergence._fields.index("kl")])
+
+
+def _report(
+    date: str, machine: Machine, data: Path, reference: _ReferenceLogits, measured: Sequence[MeasuredFile]
+) -> CurveReport:
+    measured = sorted(measured, key=lambda file: file.point.file_bytes)
+    comparisons = tuple(
+        compare_at_equal_size(file, measured, kind, reference.passages)
+        for file in measured
+        if file.point.kind == "planned"
+        for kind in STOCK_KINDS
+    )
+    passages = len(np.unique(reference.passages))
+    return CurveReport(
+        date=date,
+        machine=machine,
+        build=this_build(),
+        reference=describe_model(ModelSource(reference.header.path)),
+        weights=reference.header.weights,
+        data=str(data),
+        data_sha256=file_sha256(data),
+        passages=passages,
+        positions=len(reference.passages),
+        points=tuple(file.point for file in measured),
+        comparisons=comparisons,
+        verdict=(*_verdict(comparisons), *few_texts_warning(passages)),
+    )
 
 
 def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
-    sizes = [tuple(of) for _, of in groupby(comparisons, key=lambda one: one.planned)]
-    for of in sizes:
-        yield f"{of[0].planned}: KL divergence " + ", ".join(map(_beside, of))
-    if sizes:
-        ratios = [[one.ratio.estimate for one in of if one.ratio] for of in sizes]
-        reached = sum(max(of) <= KL_RATIO_GOAL for of in ratios if of)
-        yield f"at most {KL_RATIO_GOAL} of the best stock files' of their size: {reached} of {len(sizes)} planned"
+    by_file = [tuple(group) for _, group in groupby(comparisons, key=lambda one: one.planned)]
+    for group in by_file:
+        yield f"{group[0].planned}: KL divergence {'; '.join(map(_beside, group))}"
+    if by_file:
+        ratios = [[one.ratio.estimate for one in group if one.ratio] for group in by_file]
+        reached = sum(max(of_file) <= KL_RATIO_GOAL for of_file in ratios if of_file)
+        yield (
+            f"{reached} of {len(by_file)} planned files have at most {KL_RATIO_GOAL} times the KL divergence "
+            "of the best stock files of their size"
+        )
 
 
-def _beside(one: StockComparison) -> str:
-    if one.ratio is None:
-        return f"beside no {one.kind} file, as none is so small"
-    return f"{one.ratio.text(2)} of {one.kind} {one.best}'s"
+def _beside(comparison: StockComparison) -> str:
+    if comparison.ratio is None:
+        return f"not compared with {comparison.kind} files, which are all larger"
+    return f"{comparison.ratio.text(2)} times that of {comparison.kind} {comparison.best}"
 
 
 def curve_table(report: CurveReport) -> Group:
-    """All files by size, then each planned one beside the stock files of its size; verdict below."""
-    return Group(_files(report), "", _comparisons(report))
+    """Table of all files by size, and table of planned files beside stock files; conclusions below."""
+    return Group(_files_table(report), "", _comparisons_table(report))
 
 
-def _files(report: CurveReport) -> Table:
-    out = Table(title="KL divergence from the reference by file size")
-    out.add_column("kind")
-    out.add_column("file")
-    for name in ("MB", "bits a weight", "KL, nats (95 %)", "predicted", "same likeliest token, %"):
-        out.add_column(name, justify="right")
+def _files_table(report: CurveReport) -> Table:
+    table = Table(title="KL divergence from the reference by file size")
+    table.add_column("kind")
+    table.add_column("file")
+    for title in ("MB", "bits per weight", "KL, nats (95 %)", "predicted", "same top token, %"):
+        table.add_column(title, justify="right")
     for point in report.points:
-        out.add_row(
+        table.add_row(
             point.kind,
             Text(point.name),
             f"{point.file_bytes / 1e6:.2f}",
@@ -266,42 +283,41 @@ def _files(report: CurveReport) -> Table:
             point.divergence.same_top.text(1, 100),
             style="bold" if point.kind == "planned" else None,
         )
-    return out
+    return table
 
 
-def _comparisons(report: CurveReport) -> Table:
-    out = Table(
-        title="KL divergence of planned files as a part of that of stock files at equal bytes",
+def _comparisons_table(report: CurveReport) -> Table:
+    table = Table(
+        title="KL divergence of planned files / of stock files at equal size",
         caption=Text(_caption(report)),
         caption_justify="left",
     )
-    out.add_column("planned")
+    table.add_column("planned")
     for kind in STOCK_KINDS:
-        for name in (f"best {kind} file", "of its (95 %)", f"of the {kind} curve's"):
-            out.add_column(name, justify="right")
-    for planned, of in groupby(report.comparisons, key=lambda one: one.planned):
-        out.add_row(Text(planned), *(cell for one in of for cell in _cells(one)))
-    return out
+        for title in (f"best {kind} file", "planned / it (95 %)", f"planned / {kind} curve"):
+            table.add_column(title, justify="right")
+    for planned, group in groupby(report.comparisons, key=lambda one: one.planned):
+        table.add_row(Text(planned), *(cell for one in group for cell in _cells(one)))
+    return table
 
 
-def _cells(one: StockComparison) -> tuple[str, str, str]:
+def _cells(comparison: StockComparison) -> tuple[str, str, str]:
+    best, best_bytes = comparison.best, comparison.best_bytes
     return (
-        "none"
-        if one.best is None or one.best_bytes is None
-        else f"{one.best}, {one.best_bytes / 1e6:.2f} MB",
-        "" if one.ratio is None else one.ratio.text(3),
-        "" if one.curve_ratio is None else f"{one.curve_ratio:.3f}",
+        "none" if best is None or best_bytes is None else f"{best}, {best_bytes / 1e6:.2f} MB",
+        "" if comparison.ratio is None else comparison.ratio.text(3),
+        "" if comparison.curve_ratio is None else f"{comparison.curve_ratio:.3f}",
     )
 
 
 def _caption(report: CurveReport) -> str:
-    reference = report.reference
     return "\n".join(
         (
             *report.verdict,
             f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}; "
-            f"reference: {reference.bits_per_weight:.2f} bits a weight",
-            f"best file: of at most {SIZE_TOLERANCE} times the bytes; curve: through the best files, at these bytes",
+            f"reference: {report.reference.bits_per_weight:.2f} bits per weight",
+            f"best file: of at most {SIZE_TOLERANCE} times the planned file's bytes; "
+            "curve: interpolated between the best stock files at exactly its bytes",
             f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
         )
     )

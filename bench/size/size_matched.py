@@ -1,4 +1,4 @@
-"""A planned file set against the stock files of its size: the best one, and the curve through them all."""
+"""Comparison of a planned file with the stock files of its size: the best one, and the curve through them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from ..peers.llama_quantize import StockKind
 FileKind = Literal["planned"] | StockKind
 
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
-SIZE_TOLERANCE = 1.005  # times a file's bytes: what is no larger counts as no larger, since metadata differ
-_LEAST = 1e-30  # nats: what diverges in nothing has a logarithm still, and can be divided by
+SIZE_TOLERANCE = 1.005  # times a file's bytes: metadata differ, so this still counts as equal size
+_KL_MIN = 1e-30  # nats: a KL divergence of 0 still has a logarithm and can be a divisor
 
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """A file that was measured.
+    """A measured file.
 
     Attributes:
-        kind: planned, or a stock file of one of two kinds.
-        name: the size that was asked for, or what llama.cpp calls the type or the mix.
-        file_bytes: its size.
-        bits_per_weight: 8 * file_bytes for each weight, metadata included, as a size is asked for in `bpw`.
-        sha256: of the file, in hexadecimal.
-        divergence: from the reference.
-        predicted_kl: KL divergence that it was planned to have, in nats; None where nothing was predicted.
+        kind: "planned", or the kind of the stock file.
+        name: target size of a planned file, or llama.cpp's name of the type or mix.
+        file_bytes: size of the file.
+        bits_per_weight: 8 * file_bytes / weights, metadata included, as a target size in `bpw` counts them.
+        sha256: hash of the file, in hexadecimal.
+        divergence: divergence from the reference.
+        predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
     """
 
     kind: FileKind
@@ -49,7 +49,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredFile:
-    """A file with its KL divergence at every position, (positions,), in nats."""
+    """A measured file with its KL divergence at each position in nats, (positions,)."""
 
     point: CurvePoint
     kl: FloatArray
@@ -57,17 +57,19 @@ class MeasuredFile:
 
 @dataclass(frozen=True, slots=True)
 class StockComparison:
-    """A planned file beside the stock files of one kind, at equal bytes.
+    """A planned file beside the stock files of one kind.
 
     Attributes:
-        planned: its name.
-        kind: of the stock files.
-        best: the one of least KL divergence among those of at most EQUAL times its bytes; None if none is.
-        best_bytes: the size of that; None likewise.
-        ratio: KL divergence of the planned file / of the best one, paired by position; None likewise.
+        planned: name of the planned file.
+        kind: kind of the stock files.
+        best: the stock file with the lowest KL divergence among those of at most SIZE_TOLERANCE times the
+            planned file's bytes; None if all are larger.
+        best_bytes: its size; None if all are larger.
+        ratio: KL divergence of the planned file / of the best one, paired by position; None if all are
+            larger.
         curve_kl: KL divergence of the curve through the stock files at exactly the planned file's bytes, see
-            kl_at_size(); None if it is smaller than they all.
-        curve_ratio: KL divergence of the planned file / of the curve; None likewise.
+            kl_at_size(); None if all are larger.
+        curve_ratio: KL divergence of the planned file / of the curve; None if all are larger.
     """
 
     planned: str
@@ -80,63 +82,63 @@ class StockComparison:
 
 
 def compare_at_equal_size(
-    planned: MeasuredFile, stock: Sequence[MeasuredFile], kind: StockKind, passages: NDArray[np.int64]
+    planned: MeasuredFile, files: Sequence[MeasuredFile], kind: StockKind, passages: NDArray[np.int64]
 ) -> StockComparison:
-    """Set a planned file against the stock files of a kind.
+    """Compare a planned file with the stock files of one kind.
 
     Args:
-        planned: the file.
-        stock: the stock files of all kinds.
-        kind: those that count.
-        passages: the passage that each position is from, (positions,).
+        planned: the planned file.
+        files: files of all kinds.
+        kind: kind of the stock files to compare with.
+        passages: passage of each position, (positions,).
     """
     ours = planned.point
-    rivals = [one for one in stock if one.point.kind == kind]
-    fitting = [one for one in rivals if one.point.file_bytes <= SIZE_TOLERANCE * ours.file_bytes]
-    best = min(fitting, key=lambda one: one.point.kl, default=None)
-    curve = kl_at_size(ours.file_bytes, [(one.point.file_bytes, one.point.kl) for one in rivals])
+    stock = [file for file in files if file.point.kind == kind]
+    fitting = [file for file in stock if file.point.file_bytes <= SIZE_TOLERANCE * ours.file_bytes]
+    best = min(fitting, key=lambda file: file.point.kl, default=None)
+    curve_kl = kl_at_size(ours.file_bytes, [(file.point.file_bytes, file.point.kl) for file in stock])
     return StockComparison(
         planned=ours.name,
         kind=kind,
         best=best.point.name if best else None,
         best_bytes=best.point.file_bytes if best else None,
         ratio=_ratio(planned.kl, best.kl, passages) if best else None,
-        curve_kl=curve,
-        curve_ratio=None if curve is None else max(ours.kl, _LEAST) / max(curve, _LEAST),
+        curve_kl=curve_kl,
+        curve_ratio=None if curve_kl is None else max(ours.kl, _KL_MIN) / max(curve_kl, _KL_MIN),
     )
 
 
 def pareto_front(files: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of files by size and KL divergence, those that none of at most their size equals; smallest first."""
-    kept: list[tuple[float, float]] = []
+    """Keep the (size, KL divergence) pairs that no file of at most their size matches; smallest first."""
+    front: list[tuple[float, float]] = []
     for size, kl in sorted(files):
-        if not kept or kl < kept[-1][1]:
-            kept.append((size, kl))
-    return kept
+        if not front or kl < front[-1][1]:
+            front.append((size, kl))
+    return front
 
 
 def kl_at_size(file_bytes: int, files: Sequence[tuple[float, float]]) -> float | None:
-    """The KL divergence of the curve through the best files, at a size.
+    """KL divergence at a size on the curve through the best files.
 
-    Between neighbours on the envelope the logarithm of KL divergence goes in a straight line over bytes, and
-    beyond the last one it stays. On the line there is no such file: it is what one might come to.
+    Between neighbours on the Pareto front, log KL divergence is linear in bytes; beyond the largest file it
+    is constant. No file exists on the line: it is what a file of that size could reach.
 
     Args:
         file_bytes: the size.
-        files: of each file, size and KL divergence in nats.
+        files: size and KL divergence in nats of each file.
 
     Returns:
-        Nats; None if the size is smaller than all files.
+        Nats; None if all files are larger.
     """
-    kept = pareto_front(files)
-    if not kept or file_bytes < kept[0][0]:
+    front = pareto_front(files)
+    if not front or file_bytes < front[0][0]:
         return None
-    sizes, divergences = np.array(kept, np.float64).T  # (files,) each
-    return float(np.exp(np.interp(file_bytes, sizes, np.log(np.maximum(divergences, _LEAST)))))
+    sizes, divergences = np.array(front, np.float64).T  # (files,) each
+    return float(np.exp(np.interp(file_bytes, sizes, np.log(np.maximum(divergences, _KL_MIN)))))
 
 
 def _ratio(ours: FloatArray, theirs: FloatArray, passages: NDArray[np.int64]) -> Interval:
     both = sum_by_passage(np.stack((ours, theirs), axis=1), passages)  # (passages, 2)
     return bootstrap_interval(
-        both, lambda sums: np.maximum(sums[..., 0], _LEAST) / np.maximum(sums[..., 1], _LEAST)
+        both, lambda sums: np.maximum(sums[..., 0], _KL_MIN) / np.maximum(sums[..., 1], _KL_MIN)
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from ...errors import RequestError
 from ...files.gguf_header import read_header
@@ -22,6 +21,7 @@ from ...runtime.request import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import ROUNDS_MIN
 from ..harness.environment import BenchReport, report_head, this_commit
+from ..harness.format import report_table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
 from ..harness.schedule import ProgressCounter
 from ..harness.workload import Workload, load_engine
@@ -90,8 +90,8 @@ class AATestReport(BenchReport):
 
 def run_aa_test(  # noqa: PLR0913 - options of a measurement, each with its default
     model: Path,
-    workload: Workload | None = None,
     *,
+    workload: Workload | None = None,
     runs: int = RUNS,
     slowdown: float = SLOWDOWN,
     rounds: int = ROUNDS,
@@ -121,7 +121,9 @@ def run_aa_test(  # noqa: PLR0913 - options of a measurement, each with its defa
     advance = ProgressCounter(progress, 2 * count_iterations(2, 1, rounds) * runs)
     makes = (Engine, Engine, partial(SlowedEngine, slowdown=slowdown))
     base, *others = (partial(load_engine, model, None, workload, make=make) for make in makes)
-    speeds = [[compare_speeds(base, other, workload, rounds, advance) for other in others] for _ in range(runs)]
+    speeds = [
+        [compare_speeds((base, other), workload, rounds, advance) for other in others] for _ in range(runs)
+    ]
     itself, slowed = (_coverages(of_other) for of_other in zip(*speeds, strict=True))
     return AATestReport(
         *head,
@@ -174,15 +176,9 @@ def _check(what: str, count: int, share_min: float, runs: int) -> str:
 
 def aa_test_table(report: AATestReport) -> Table:
     """Tabulate each ratio of both comparisons, with the verdict and the environment below."""
-    table = Table(
-        title=Text(f"{Path(report.model).name} vs itself, {report.runs} runs"),
-        caption=Text(_caption(report)),
-        caption_justify="left",
-        min_width=76,
-    )
-    table.add_column("other / base")
-    for title in ("median ratio", "interval", "contains 1.00", "slower"):
-        table.add_column(title, justify="right")
+    title = f"{Path(report.model).name} vs itself, {report.runs} runs"
+    columns = ("other / base", "median ratio", "interval", "contains 1.00", "slower")
+    table = report_table(title, _caption(report), *columns)
     for suffix, coverages in (("", report.itself), (f", slowed {report.slowdown:g} times", report.slowed)):
         for coverage in coverages:
             table.add_row(

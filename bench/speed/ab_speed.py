@@ -37,10 +37,10 @@ class ABSpeeds:
 
 
 def compare_speeds(
-    base: EngineLoader, adapted: EngineLoader, workload: Workload, rounds: int, advance: Callable[[], None]
+    loaders: Sequence[EngineLoader], workload: Workload, rounds: int, advance: Callable[[], None]
 ) -> ABSpeeds:
-    """Measure two models in rounds; see interleave()."""
-    (results,) = interleave((base, adapted), (partial(run_iteration, workload=workload),), rounds, advance)
+    """Measure base and adapted model in rounds; see interleave()."""
+    (results,) = interleave(loaders, [partial(run_iteration, workload=workload)], rounds, advance)
     return ABSpeeds(
         prefill=throughput(workload.prompt_tokens, _seconds(results, "prefill_s")),
         first_token=duration(_seconds(results, "first_token_s")),
@@ -50,4 +50,6 @@ def compare_speeds(
 
 
 def _seconds(results: Sequence[Sequence[Iteration]], name: str) -> FloatArray:
-    return np.array([[getattr(iteration, name) for iteration in model] for model in results])  # (2, iterations)
+    return np.array(
+        [[getattr(iteration, name) for iteration in model] for model in results]
+    )  # (2, iterations)

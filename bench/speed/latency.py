@@ -11,14 +11,13 @@ from functools import partial
 from pathlib import Path
 
 from rich.table import Table
-from rich.text import Text
 
 from ...files.gguf_header import read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.request import check_integer
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
 from ..harness.environment import BenchReport, ReportHead, report_head, this_commit
-from ..harness.format import NOT_AVAILABLE
+from ..harness.format import NOT_AVAILABLE, report_table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
 from ..harness.schedule import ProgressCounter
 from ..harness.wording import describe_difference, describe_noise, more_rounds, too_noisy
@@ -28,7 +27,6 @@ from .ab_speed import ABSpeeds, compare_speeds
 from .length_sweep import LENGTH_ROUNDS, LengthSpeeds, check_lengths, longest_text, measure_lengths
 
 ROUNDS = 20
-_TABLE_WIDTH = 76  # wide enough for most lines of the caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,8 @@ class LatencyReport(BenchReport):
 def run_latency(  # noqa: PLR0913 - options of a measurement, each with its default
     base: Path,
     adapted: Path,
-    workload: Workload | None = None,
     *,
+    workload: Workload | None = None,
     adapter: Path | None = None,
     rounds: int = ROUNDS,
     lengths: Sequence[int] = (),
@@ -109,8 +107,8 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
         advance()
     workload = replace(workload, longest=longest_text(lengths))
     loaders = [partial(load_engine, *file, workload) for file in files]
-    speeds = compare_speeds(*loaders, workload, rounds, advance)
-    by_length = measure_lengths(*loaders, lengths, advance)
+    speeds = compare_speeds(loaders, workload, rounds, advance)
+    by_length = measure_lengths(loaders, lengths, advance)
     return _report(head, workload, rounds, models, speeds, by_length)
 
 
@@ -150,16 +148,9 @@ def _verdict(speeds: ABSpeeds, rounds: int) -> Iterator[str]:
 
 def latency_table(report: LatencyReport) -> Table:
     """Tabulate both models side by side, with the verdict and the environment below."""
-    table = Table(
-        "",
-        title=Text(f"{_file_names(report.base)} vs {_file_names(report.adapted)}"),
-        caption=Text(_caption(report)),
-        caption_justify="left",
-        min_width=_TABLE_WIDTH,
-    )
-    table.add_column("base", justify="right")
-    table.add_column("adapted", justify="right")
-    table.add_column(f"adapted / base ({RATIO_LEVEL})", justify="right")
+    title = f"{_file_names(report.base)} vs {_file_names(report.adapted)}"
+    ratio = f"adapted / base ({RATIO_LEVEL})"
+    table = report_table(title, _caption(report), "", "base", "adapted", ratio)
     for row in _rows(report):
         table.add_row(*row)
     return table

@@ -53,11 +53,11 @@ def longest_text(lengths: Sequence[int]) -> int:
 
 
 def measure_lengths(
-    base: EngineLoader, adapted: EngineLoader, lengths: Sequence[int], advance: Callable[[], None]
+    loaders: Sequence[EngineLoader], lengths: Sequence[int], advance: Callable[[], None]
 ) -> tuple[LengthSpeeds, ...]:
-    """Measure two models at each length; see interleave()."""
+    """Measure base and adapted model at each length; see interleave()."""
     tasks = [partial(_run_iteration, tokens) for tokens in lengths]
-    results = interleave((base, adapted), tasks, LENGTH_ROUNDS, advance) if tasks else []
+    results = interleave(loaders, tasks, LENGTH_ROUNDS, advance) if tasks else []
     return tuple(_speeds(tokens, of_models) for tokens, of_models in zip(lengths, results, strict=True))
 
 

@@ -19,6 +19,7 @@ from ...files.progress import Progress, no_progress
 from ...runtime.request import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 8
@@ -207,16 +208,10 @@ def _server_errors(url: str) -> Iterator[None]:
 def load_test_table(report: LoadTestReport) -> Table:
     """Tabulate the servers."""
     load = report.load
-    table = Table(
-        title=f"{load.clients} clients, {load.questions} questions each, up to {load.max_tokens} tokens",
-        caption=Text(
-            f"medians of {report.rounds} rounds; ratios: the first server over this one ({RATIO_LEVEL})"
-        ),
-        caption_justify="left",
-    )
-    table.add_column("")
-    for title in ("tokens/s", "ratio", "first text, 95th percentile, s", "ratio"):
-        table.add_column(title, justify="right")
+    title = f"{load.clients} clients, {load.questions} questions each, up to {load.max_tokens} tokens"
+    caption = f"medians of {report.rounds} rounds; ratios: the first server over this one ({RATIO_LEVEL})"
+    columns = ("", "tokens/s", "ratio", "first text, 95th percentile, s", "ratio")
+    table = report_table(title, caption, *columns)
     for server in report.servers:
         table.add_row(
             Text(server.url),

@@ -1,4 +1,4 @@
-"""Throughput of a batch of questions on one local engine and on the workers of a Ray cluster, in alternation."""
+"""Throughput of a batch of questions on one local engine and on the workers of a Ray cluster."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from time import perf_counter
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from ...files.progress import Progress, no_progress
 from ...runtime.batch.reproducible_batches import (
@@ -21,6 +20,7 @@ from ...runtime.request import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
 from ..harness.environment import BenchReport, report_head
+from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter, alternating_order
 
 ROUNDS = 3
@@ -135,19 +135,13 @@ def _run_batch(
 
 def ray_scaling_table(report: RayScalingReport) -> Table:
     """Tabulate the modes."""
-    table = Table(
-        title=Text(f"{report.questions} questions, at most {report.max_tokens} tokens each"),
-        caption=Text(
-            f"{Path(report.model).name}, {len(report.ways[0].seconds)} rounds, threads per engine: "
-            f"{report.threads}, the answers are {'the same' if report.same else 'NOT the same'}\n"
-            f"{report.machine.cpu}, cores: {report.machine.cores}, "
-            f"llama-cpp-python {report.build.llama_cpp_python}"
-        ),
-        caption_justify="left",
+    title = f"{report.questions} questions, at most {report.max_tokens} tokens each"
+    caption = (
+        f"{Path(report.model).name}, {len(report.ways[0].seconds)} rounds, "
+        f"the answers are {'the same' if report.same else 'NOT the same'}, per engine "
+        f"{report.environment(report.threads)}"
     )
-    table.add_column("mode")
-    for title in ("seconds", "questions per hour", "/ local engine"):
-        table.add_column(title, justify="right")
+    table = report_table(title, caption, "mode", "seconds", "questions per hour", "/ local engine")
     for mode in report.ways:
         seconds = f"{np.median(mode.seconds):.1f}"
         table.add_row(mode.name, seconds, f"{mode.questions_an_hour:.0f}", mode.ratio.text(3))

@@ -7,7 +7,6 @@ from time import perf_counter
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from ...files.processors import usable_processors
 from ...files.progress import Progress, no_progress
@@ -17,6 +16,7 @@ from ...runtime.request import check_integer
 from ...runtime.threads import ThreadCounts, physical_cores
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ..harness.format import report_table
 from ..harness.iteration import random_prompt
 from ..harness.schedule import ProgressCounter, alternating_order
 
@@ -118,7 +118,13 @@ def _speeds(counts: Sequence[int], seconds: FloatArray) -> tuple[ThreadSpeed, ..
 
     medians = np.median(tokens_per_s, axis=0)  # (counts, 2)
     return tuple(
-        ThreadSpeed(count, *medians[place].tolist(), ratio(place, _PREFILL), ratio(place, _DECODE))
+        ThreadSpeed(
+            threads=count,
+            prefill=float(medians[place, _PREFILL]),
+            decode=float(medians[place, _DECODE]),
+            prefill_ratio=ratio(place, _PREFILL),
+            decode_ratio=ratio(place, _DECODE),
+        )
         for place, count in enumerate(counts)
     )
 
@@ -135,13 +141,10 @@ def _best(speeds: Sequence[ThreadSpeed]) -> ThreadCounts:
 def thread_sweep_table(report: ThreadsReport) -> Table:
     """Tabulate each number of threads, with the best below."""
     best = report.best
-    table = Table(
-        title=f"{Path(report.model).name}: tokens/s, and ratio to one thread per core ({RATIO_LEVEL})",
-        caption=Text(f"best: {best.decode} for decode, {best.prefill} for prefill; {report.rounds} rounds"),
-        caption_justify="left",
-    )
-    for title in ("threads", f"prefill {PROMPT_TOKENS}", "ratio", f"decode {DECODE_TOKENS}", "ratio"):
-        table.add_column(title, justify="right")
+    title = f"{Path(report.model).name}: tokens/s, and ratio to one thread per core ({RATIO_LEVEL})"
+    caption = f"best: {best.decode} for decode, {best.prefill} for prefill; {report.rounds} rounds"
+    columns = ("threads", f"prefill {PROMPT_TOKENS}", "ratio", f"decode {DECODE_TOKENS}", "ratio")
+    table = report_table(title, caption, *columns)
     for speed in report.speeds:
         table.add_row(
             str(speed.threads),

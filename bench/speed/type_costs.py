@@ -1,17 +1,16 @@
-"""What a weight of each ggml type costs on this machine, in decode and in prefill, measured end to end.
+"""Cost of a weight of each ggml type on this machine, in decode and in prefill, measured end to end.
 
-A smaller type is not always a quicker one: that depends on the kernels that the build has for this processor.
-For every type the engine decodes two random models, loaded as a real one would be: the first is all layers,
-the second all output matrix. A token's time in one, less that in a model with next to no weights, divided by
-the weights, is the cost of a weight: for one sequence, and for several at once, which share the reading of a
-weight but not the multiplication.
+A smaller type is not always faster: that depends on the kernels that the build has for the processor. The
+engine decodes two random models of each type, loaded like real ones: one is all layers, the other all output
+matrix. The time of a token, less that in a model with next to no weights, divided by the weights, is the cost
+of a weight. It is measured for one sequence, and for several in a batch, which share the reading of a weight
+but not the multiplication.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +18,8 @@ from typing import Any
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from rich.table import Table
-from rich.text import Text
 
 from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, host_target
-from ...convert.source.architecture import Architecture
 from ...convert.tensors import parse_type
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
@@ -31,91 +28,36 @@ from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
-from ..harness.environment import Build, Machine, this_build, this_machine
+from ..harness.environment import BenchReport, report_head
+from ..harness.format import report_table
 from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.wording import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
-from ..synthetic.random_model import count_matrix_weights, write_uniform_model
+from ..synthetic.random_model import count_matrix_weights
+from .cost_models import CostModelShape, write_cost_models
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
     *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS", "IQ3_S", "IQ3_XXS", "IQ2_S"),
 )
 ROUNDS = 30
-TOKENS = 4  # short turns and many: what disturbs a shared machine lasts for seconds
+DECODE_TOKENS = 4  # many short iterations: disturbances on a shared machine last for seconds
 PROMPT_TOKENS = 16
 
-_PREFILL, _DECODE, _TOGETHER = range(3)  # places on the last axis of what was measured
-_LAYER, _OUTPUT = 0, 1  # and of a type's two models
-_NET_MIN = (
-    0.01  # of a turn: what noise can make of the weights' share where they are few, so that ratios exist
-)
-_HOLLOW = GGMLQuantizationType.Q8_0  # of what is the same in all models
-
-
-@dataclass(frozen=True, slots=True)
-class CostModelShape:
-    """The shapes of the models: as wide as Llama 3.2 1B, and as large as no processor's cache.
-
-    Attributes:
-        hidden: width of the rows of most matrices, and of the output matrix.
-        ffn: width of the rest.
-        heads: of `head_dim` numbers each.
-        kv_heads: likewise.
-        head_dim: of a head.
-        layers: of the model that is all layers.
-        vocabulary: rows of the output matrix of the other.
-    """
-
-    hidden: int = 2048
-    ffn: int = 8192
-    heads: int = 32
-    kv_heads: int = 8
-    head_dim: int = 64
-    layers: int = 3
-    vocabulary: int = 1 << 16
-
-    @property
-    def hollow(self) -> Architecture:
-        """As wide, with next to no weights: its time is what a token costs beside them."""
-        return Architecture(
-            name="llama",
-            layers=1,
-            hidden=self.hidden,
-            ffn=256,
-            heads=1,
-            kv_heads=1,
-            head_dim=self.head_dim,
-            vocab=512,
-            context=4096,
-            rms_eps=1e-5,
-            rope_theta=500000.0,
-            scaling=None,
-            tied=True,
-        )
-
-    @property
-    def all_layers(self) -> Architecture:
-        """The model whose weights are in its layers."""
-        return replace(
-            self.hollow, layers=self.layers, ffn=self.ffn, heads=self.heads, kv_heads=self.kv_heads
-        )
-
-    @property
-    def all_output(self) -> Architecture:
-        """The model whose weights are in its output matrix, which is the token embedding."""
-        return replace(self.hollow, vocab=self.vocabulary)
+_PREFILL, _DECODE, _BATCHED_DECODE = range(3)  # indices of the last axis of the times
+_LAYER, _OUTPUT = range(2)  # indices of the two models of a type
+_NET_MIN = 0.01  # least share of a time that counts as the weights', so that ratios exist despite noise
 
 
 @dataclass(frozen=True, slots=True)
 class WeightCost:
-    """Of a weight of one type in one place.
+    """Cost of a weight of one type in one of the models.
 
     Attributes:
-        ns_per_weight: nanoseconds for a decoded token, the median over the rounds.
+        ns_per_weight: nanoseconds per decoded token, median over the rounds.
         gb_per_s: bytes of weights over that time.
-        ratio: to Q4_K in the same place, paired by round; less is quicker.
+        ratio: over Q4_K in the same place, paired by round; less is faster.
     """
 
     ns_per_weight: float
@@ -125,16 +67,16 @@ class WeightCost:
 
 @dataclass(frozen=True, slots=True)
 class TypeCost:
-    """One type.
+    """Costs of one type.
 
     Attributes:
-        type: its name.
-        bits_per_weight: scales included.
+        type: name of the type.
+        bits_per_weight: including the scales.
         layer: in the matrices of the layers, repacked where the build has kernels for that.
         output: in the output matrix, tied to the token embedding.
-        layer_together: in the layers, for a token of one of SEQUENCES that are decoded at once.
-        output_together: likewise in the output matrix.
-        prefill: time for a prompt in the layers, as a ratio to Q4_K; less is quicker.
+        layer_together: in the layers, per token of SEQUENCES decoded in a batch.
+        output_together: the same in the output matrix.
+        prefill: time of a prompt in the layers, as a ratio over Q4_K; less is faster.
     """
 
     type: str
@@ -147,24 +89,18 @@ class TypeCost:
 
 
 @dataclass(frozen=True, slots=True)
-class TypesReport:
-    """All that was measured, and with what; dataclasses.asdict makes it JSON.
+class TypesReport(BenchReport):
+    """Costs of the types on this machine.
 
     Attributes:
-        date: when it began, in UTC.
-        machine: where.
-        build: with which versions.
-        settings: the work of a turn.
-        sizes: of the models.
-        rounds: in each, every model took one turn.
-        overhead_ms: of a decoded token in a model with next to no weights; taken off before the costs.
-        costs: of each type.
-        noisy: the types for which the run was too noisy to settle the decode costs.
+        settings: work of an iteration.
+        sizes: shape of the models.
+        rounds: number of rounds; each measures every model once.
+        overhead_ms: time of a decoded token in a model with next to no weights, which the costs exclude.
+        costs: costs of each type.
+        noisy: types for which the run was too noisy for a conclusion on the decode costs.
     """
 
-    date: str
-    machine: Machine
-    build: Build
     settings: Workload
     sizes: CostModelShape
     rounds: int
@@ -173,60 +109,48 @@ class TypesReport:
     noisy: tuple[str, ...]
 
 
-def run_type_costs(  # noqa: PLR0913 - the knobs of a measurement, each with its default
+def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its default
     *,
-    types: Sequence[str] | None = None,
+    types: Sequence[str] = TYPES,
     rounds: int = ROUNDS,
-    tokens: int = TOKENS,
+    tokens: int = DECODE_TOKENS,
     threads: int | None = None,
-    sizes: CostModelShape | None = None,
+    shape: CostModelShape | None = None,
     progress: Progress = no_progress,
 ) -> TypesReport:
-    """Measure what a weight of each type costs.
+    """Measure the cost of a weight of each type.
 
-    The models are written to a temporary folder (4.3 GB for all types; the variable TMPDIR says where) and
-    stay loaded side by side. Then they take turns, in reverse order every other round, so that a drift of the
-    machine meets all alike.
+    The models are written to a temporary folder (4.3 GB for all types; set TMPDIR to choose where) and stay
+    loaded together.
 
     Args:
-        types: their names, by default those worth choosing from; Q4_K, the reference, is always among them.
-        rounds: in each, every model takes a turn; at least 8.
-        tokens: decoded in each turn.
-        threads: that compute; by default one for each physical core.
-        sizes: of the models; by default as wide as Llama 3.2 1B.
-        progress: called with what is done and how much there is in all: models written, and turns.
+        types: names of types; the reference Q4_K is always measured.
+        rounds: number of rounds, at least 8; every other one has the reverse order.
+        tokens: tokens decoded in an iteration.
+        threads: threads that compute; by default one per physical core.
+        shape: shape of the models; by default as wide as Llama 3.2 1B.
+        progress: called with steps done and in all: models written, and iterations.
 
     Raises:
-        OutputError: no such type, or no room for the models.
-        RequestError: a number is out of bounds.
+        OutputError: a type is unknown, or the disk has no room for the models.
+        RequestError: a number is out of range.
         ModelFileError: this build cannot run one of the types.
     """
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
-    settings = Workload(
+    workload = Workload(
         PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
     )
-    chosen = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *(TYPES if types is None else types)))))
-    sizes = sizes or CostModelShape()
-    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
-    tick = ProgressCounter(progress, (1 + 2 * len(chosen)) * (2 + rounds))
-    with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
-        engines = []
-        for path in _write(Path(folder), sizes, chosen):
-            engines.append(loaded.enter_context(load_engine(path, None, settings, slots=SEQUENCES)))
-            tick()
-        _round(engines, rounds, settings, tick)  # a warm-up, with a number that no other round has
-        seconds = np.array([_round(engines, number, settings, tick) for number in range(rounds)])
-    together = SEQUENCES * (1 + settings.decode_tokens)
-    per_token = seconds / (settings.prompt_tokens, settings.decode_tokens, together)  # (rounds, models, 3)
-    costs = _costs(sizes, chosen, per_token)
+    ggml_types = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *types))))
+    shape = shape or CostModelShape()
+    head = report_head()
+    seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 3)
+    costs = _costs(shape, ggml_types, seconds_per_token)
     return TypesReport(
-        date=date,
-        machine=machine,
-        build=this_build(),
-        settings=settings,
-        sizes=sizes,
+        *head,
+        settings=workload,
+        sizes=shape,
         rounds=rounds,
-        overhead_ms=1e3 * float(np.median(per_token[:, 0, _DECODE])),
+        overhead_ms=1e3 * float(np.median(seconds_per_token[:, 0, _DECODE])),
         costs=costs,
         noisy=tuple(
             cost.type for cost in costs if too_noisy(cost.layer.ratio) or too_noisy(cost.output.ratio)
@@ -234,49 +158,54 @@ def run_type_costs(  # noqa: PLR0913 - the knobs of a measurement, each with its
     )
 
 
-def _write(folder: Path, sizes: CostModelShape, types: Sequence[GGMLQuantizationType]) -> Iterator[Path]:
-    """The hollow model, then two of each type: all layers, all output."""
-    models = [("hollow", sizes.hollow, _HOLLOW, _HOLLOW)]
-    for type_ in types:
-        models.append((f"{type_.name}-layers", sizes.all_layers, type_, _HOLLOW))
-        models.append((f"{type_.name}-output", sizes.all_output, _HOLLOW, type_))
-    for name, architecture, layer, embedding in models:
-        path = folder / f"{name}.gguf"
-        write_uniform_model(path, architecture, layer, embedding)
-        yield path
+def _measure(
+    shape: CostModelShape,
+    types: Sequence[GGMLQuantizationType],
+    workload: Workload,
+    rounds: int,
+    progress: Progress,
+) -> FloatArray:
+    """Seconds per token in prefill, decode and batched decode, (rounds, models, 3)."""
+    advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
+    with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
+        engines = []
+        for path in write_cost_models(Path(folder), shape, types):
+            engines.append(loaded.enter_context(load_engine(path, None, workload, slots=SEQUENCES)))
+            advance()
+        _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
+        seconds = np.array([_run_round(engines, number, workload, advance) for number in range(rounds)])
+    decode_tokens = workload.decode_tokens
+    return seconds / (workload.prompt_tokens, decode_tokens, SEQUENCES * (1 + decode_tokens))
 
 
-def _round(engines: Sequence[Engine], number: int, settings: Workload, tick: ProgressCounter) -> FloatArray:
-    """One turn of each: seconds for a prompt, for tokens after the first, and for several sequences at once.
-
-    Returns:
-        An array (models, 3).
-    """
+def _run_round(
+    engines: Sequence[Engine], number: int, workload: Workload, advance: ProgressCounter
+) -> FloatArray:
+    """Seconds of each engine for prefill, decode and batched decode, (models, 3)."""
     seconds = np.empty((len(engines), 3))
-    for place in alternating_order(len(engines), number):
-        prompt = random_prompt(engines[place].model, number, settings.prompt_tokens)
-        seconds[place, :_TOGETHER] = time_prefill_and_decode(engines[place], prompt, settings.decode_tokens)
-        seconds[place, _TOGETHER] = time_batched_decode(
-            engines[place], prompt[:SEQUENCES], settings.decode_tokens
+    for model in alternating_order(len(engines), number):
+        engine, decode_tokens = engines[model], workload.decode_tokens
+        prompt = random_prompt(engine.model, number, workload.prompt_tokens)
+        seconds[model] = (
+            *time_prefill_and_decode(engine, prompt, decode_tokens),
+            time_batched_decode(engine, prompt[:SEQUENCES], decode_tokens),
         )
-        tick()
+        advance()
     return seconds
 
 
 def _costs(
-    sizes: CostModelShape, types: Sequence[GGMLQuantizationType], per_token: FloatArray
+    shape: CostModelShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
     """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
-    hollow = np.median(per_token[:, 0], axis=0)  # (3,)
-    net = np.maximum(per_token[:, 1:] - hollow, _NET_MIN * per_token[:, 1:])
-    base = count_matrix_weights(sizes.hollow)
-    weights = [count_matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]  # by place
-    ns = (
-        1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]
-    )  # (rounds, types, place, kind)
+    overhead = np.median(seconds_per_token[:, 0], axis=0)  # (3,)
+    net = np.maximum(seconds_per_token[:, 1:] - overhead, _NET_MIN * seconds_per_token[:, 1:])
+    minimal = count_matrix_weights(shape.minimal)
+    weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
+    ns = 1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]  # (rounds, types, 2, 3)
 
-    def cost(index: int, place: int, kind: int = _DECODE) -> WeightCost:
-        decode = ns[:, :, place, kind]  # (rounds, types)
+    def cost(index: int, place: int, phase: int = _DECODE) -> WeightCost:
+        decode = ns[:, :, place, phase]  # (rounds, types)
         median = float(np.median(decode[:, index]))
         return WeightCost(median, _bits(types[index]) / 8 / median, _ratio(decode, index))
 
@@ -286,8 +215,8 @@ def _costs(
             bits_per_weight=_bits(type_),
             layer=cost(index, _LAYER),
             output=cost(index, _OUTPUT),
-            layer_together=cost(index, _LAYER, _TOGETHER),
-            output_together=cost(index, _OUTPUT, _TOGETHER),
+            layer_together=cost(index, _LAYER, _BATCHED_DECODE),
+            output_together=cost(index, _OUTPUT, _BATCHED_DECODE),
             prefill=_ratio(ns[:, :, _LAYER, _PREFILL], index),
         )
         for index, type_ in enumerate(types)
@@ -295,7 +224,7 @@ def _costs(
 
 
 def _ratio(ns: FloatArray, index: int) -> Interval:
-    """Of one type to the reference, from (rounds, types)."""
+    """Ratio of one type over the reference, from (rounds, types)."""
     return paired_ratio(ns[:, 0], ns[:, index])
 
 
@@ -305,19 +234,19 @@ def _bits(type_: GGMLQuantizationType) -> float:
 
 
 def write_costs(report: TypesReport, path: Path) -> None:
-    """Write the costs as a file for convert.costs.read_costs(), with the report that they come from.
+    """Write the costs as a table for convert.quantize.costs.read_costs(), together with the report.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    text = json.dumps(_cost_file(report), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_cost_table(report), indent=1, allow_nan=False) + "\n"
     with output_errors(path):
         path.write_text(text, "utf-8")
 
 
-def _cost_file(report: TypesReport) -> dict[str, Any]:
-    def costs(place: str) -> dict[str, float]:
-        return {cost.type: float(f"{getattr(cost, place).ns_per_weight:.4g}") for cost in report.costs}
+def _cost_table(report: TypesReport) -> dict[str, Any]:
+    def costs(part: str) -> dict[str, float]:
+        return {cost.type: float(f"{getattr(cost, part).ns_per_weight:.4g}") for cost in report.costs}
 
     return {
         "target": host_target(),
@@ -330,28 +259,16 @@ def _cost_file(report: TypesReport) -> dict[str, Any]:
 
 
 def type_costs_table(report: TypesReport) -> Table:
-    """The types from the quickest in layers to the slowest, the circumstances below."""
-    out = Table(
-        title="Cost of a weight: ns in decode, its ratio to Q4_K (less is quicker), GB/s of weights",
-        caption=Text(_caption(report)),
-        caption_justify="left",
+    """Tabulate the types, from the fastest in layers to the slowest, with the environment below."""
+    title = "Cost of a weight: ns in decode, ratio to Q4_K (less is faster), GB/s of weights"
+    ratio = f"/ Q4_K ({RATIO_LEVEL})"
+    columns = (
+        *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
+        *(f"layer, batch of {SEQUENCES}", f"output, batch of {SEQUENCES}", "prefill / Q4_K"),
     )
-    out.add_column("type")
-    for name in (
-        "bits",
-        "layer",
-        f"/ Q4_K ({RATIO_LEVEL})",
-        "GB/s",
-        "output",
-        f"/ Q4_K ({RATIO_LEVEL})",
-        "GB/s",
-        f"layer, {SEQUENCES} at once",
-        f"output, {SEQUENCES} at once",
-        "prefill / Q4_K",
-    ):
-        out.add_column(name, justify="right")
+    table = report_table(title, _caption(report), *columns)
     for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight):
-        out.add_row(
+        table.add_row(
             cost.type,
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
@@ -360,7 +277,7 @@ def type_costs_table(report: TypesReport) -> Table:
             cost.output_together.ratio.text(2),
             cost.prefill.text(2),
         )
-    return out
+    return table
 
 
 def _cells(cost: WeightCost) -> tuple[str, str, str]:
@@ -368,18 +285,16 @@ def _cells(cost: WeightCost) -> tuple[str, str, str]:
 
 
 def _caption(report: TypesReport) -> str:
-    machine, settings = report.machine, report.settings
+    workload = report.settings
     lines = [
-        "both repacked where this build can; output: tied to the embedding",
-        f"medians of {report.rounds} rounds, tokens in a turn: {settings.prompt_tokens} of prompt, "
-        f"{settings.decode_tokens} decoded, threads: {settings.threads}, cores: {machine.cores}, "
-        f"load: {machine.load_average}",
-        f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
+        "both repacked where the build can; output: tied to the token embedding",
+        f"medians of {report.rounds} rounds, {workload.prompt_tokens} prompt and {workload.decode_tokens} "
+        f"decode tokens in an iteration, {report.environment(workload.threads)}",
     ]
     if report.noisy:
         lines.insert(
             0,
-            f"too noisy to settle (intervals of more than ±{NOISE_MAX:.0%}): {', '.join(report.noisy)}; "
-            "take more rounds, or stop what else is running",
+            f"too noisy (intervals of more than ±{NOISE_MAX:.0%}): {', '.join(report.noisy)}; take more "
+            "rounds, or stop other programs",
         )
     return "\n".join(lines)

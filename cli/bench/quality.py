@@ -36,19 +36,11 @@ def bench_fidelity(
 ) -> None:
     """Compare a quantized file with full precision, and tell how much of the adapter's effect survives."""
     from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
+    from ...bench.fidelity.model_roles import model_sources
 
     with progress_bar("fidelity") as progress:
-        report = run_fidelity(
-            reference,
-            shipped,
-            base=base,
-            shipped_base=shipped_base,
-            adapter=adapter,
-            data=data,
-            tokens=tokens,
-            threads=threads,
-            progress=progress,
-        )
+        models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
+        report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
     show_report(as_json, report, fidelity_table)
 
 
@@ -84,11 +76,12 @@ def bench_accuracy(
 ) -> None:
     """Count right answers, of a model and its base; a run that was interrupted goes on where it was."""
     from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
+    from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompt_settings import PromptSettings
     from ...runtime.request import Sampling
     from ...runtime.threads import default_threads
 
-    terms = PromptSettings(
+    settings = PromptSettings(
         threads=default_threads().decode if threads is None else threads,
         prompt=prompt,
         votes=votes,
@@ -99,13 +92,12 @@ def bench_accuracy(
     with score_bar() as progress:
         report = run_accuracy(
             model,
-            data,
-            terms,
+            load_question_set(data).subsample(limit),
+            settings,
             base=base,
             adapter=adapter,
-            limit=limit,
             folder=records,
-            answer=answer_with(ray, workers),
+            executor=answer_with(ray, workers),
             progress=progress,
         )
     show_report(as_json, report, accuracy_table)

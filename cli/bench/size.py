@@ -124,29 +124,20 @@ def bench_curve(
 ) -> None:
     """Plot KL divergence against size: planned files beside llama.cpp's own types and mixes."""
     from ...bench.size.kl_curve import curve_table
+    from ...convert.merged_view import SourceIds
     from ...models.fetch import fetch
     from ...workflows.adapter_resolver import resolve_adapter_folder
-    from ...workflows.size_sweep import check_results, run_size_sweep, write_results
+    from ...workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
 
     check_results(output_dir)
-    wishes = [size_target(size, target, prefer, costs, together=together) for size in sizes.split(",")]
-    base_path = fetch(base, revision=revision, what="base")
+    targets = [size_target(size, target, prefer, costs, together=together) for size in sizes.split(",")]
+    base_path = fetch(base, revision=revision, kind="base")
     adapter_path = resolve_adapter_folder(adapter, base) if adapter else None
+    base_id = shown_name(str(base_path) if base == "embedded" else base)
+    ids = SourceIds(base_id, shown_name(adapter or ""))
+    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads)
     with stage_bars() as stage:
-        report = run_size_sweep(
-            base_path,
-            wishes,
-            adapter=adapter_path,
-            importance=importance,
-            calibration=calibration,
-            base_id=shown_name(str(base_path) if base == "embedded" else base),
-            adapter_id=shown_name(adapter or ""),
-            data=data,
-            tokens=tokens,
-            threads=threads,
-            keep=keep,
-            stage=stage,
-        )
+        report = run_size_sweep(inputs, targets, data=data, tokens=tokens, keep=keep, stage=stage)
     for warning in report.warnings:
         err.print(f"warning: {printable(warning)}", markup=False)
     for path in write_results(report, output_dir):

@@ -38,8 +38,11 @@ def bench_latency(
     as_json: Json = False,
 ) -> None:
     """Compare latency, load time, memory and size, base and adapted in turns."""
+    from ...bench.harness.workload import Workload
     from ...bench.speed.latency import latency_table, run_latency
+    from ...runtime.threads import physical_cores
 
+    threads = physical_cores() if threads is None else threads
     with (
         shape_or_files(
             "latency", ("BASE", base), ("ADAPTED", adapted), shape=shape, types=(base_types, types)
@@ -48,10 +51,8 @@ def bench_latency(
     ):
         report = run_latency(
             *files,
+            workload=Workload(prompt_tokens, decode_tokens, threads),
             adapter=adapter,
-            threads=threads,
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
             rounds=rounds,
             lengths=parse_numbers("--lengths", lengths),
             progress=progress,
@@ -92,7 +93,7 @@ def bench_peers(
         shape_or_files("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,
     ):
-        report = run_peers(file, work=work, rounds=rounds, programs=programs, progress=progress)
+        report = run_peers(file, workload=work, rounds=rounds, programs=programs, progress=progress)
     show_report(as_json, report, peers_table)
 
 
@@ -114,18 +115,19 @@ def bench_trust(
     as_json: Json = False,
 ) -> None:
     """Tell whether this benchmark can be trusted here: a base beside itself, plain and slowed on purpose."""
+    from ...bench.harness.workload import Workload
     from ...bench.speed.aa_test import aa_test_table, run_aa_test
+    from ...runtime.threads import physical_cores
 
+    threads = physical_cores() if threads is None else threads
     model = model or default_base()
     with progress_bar("trust") as progress:
         report = run_aa_test(
             model,
+            workload=Workload(prompt_tokens, decode_tokens, threads),
             runs=runs,
             slowdown=slowdown,
             rounds=rounds,
-            prompt_tokens=prompt_tokens,
-            decode_tokens=decode_tokens,
-            threads=threads,
             progress=progress,
         )
     show_report(as_json, report, aa_test_table)

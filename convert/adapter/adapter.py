@@ -127,10 +127,8 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG_FILE, AdapterError)
     if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "adapter_model.bin").exists()
-        hint = (
-            "; adapter_model.bin is a pickle, which can run code: save it as safetensors" if pickled else ""
-        )
-        raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint}")
+        hint = "; adapter_model.bin is a pickle, which can run code: save it as safetensors"
+        raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint if pickled else ''}")
     for key, reason in _UNMERGEABLE_SETTINGS.items():
         if config.get(key):
             raise AdapterError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")
@@ -201,15 +199,13 @@ def adapter_sha256(folder: Path) -> str:
 
 def norms_by_layer(adapter: PeftAdapter) -> dict[str, float]:
     """Frobenius norm of all deltas of a layer (`layer 0`, …) or of a module outside the layers."""
-    squares: dict[str, float] = {}
+    squares: dict[tuple[str, int], float] = {}
     for name, delta in adapter.deltas.items():
         layer = re.match(r"model\.layers\.(\d+)\.", name)
-        place = f"layer {int(layer[1])}" if layer else name.removesuffix(".weight")
+        place = ("layer", int(layer[1])) if layer else (name.removesuffix(".weight"), 0)
         squares[place] = squares.get(place, 0.0) + delta.norm**2
-    ordered = sorted(
-        squares, key=lambda place: (place.split()[0], int(place.split()[1]) if " " in place else 0)
-    )
-    return {place: math.sqrt(squares[place]) for place in ordered}
+    names = {place: f"layer {place[1]}" if place[0] == "layer" else place[0] for place in sorted(squares)}
+    return {name: math.sqrt(squares[place]) for place, name in names.items()}
 
 
 def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors]:
@@ -256,9 +252,7 @@ def _target_modules(config: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _base_spec(base: Checkpoint, adapter_id: str, name: str) -> TensorSpec:
     if base.architecture.tied and name in ("lm_head.weight", "model.embed_tokens.weight"):
-        raise AdapterError(
-            f"{adapter_id}: a delta of {name!r}, but this base ties its embedding and its output"
-        )
+        raise AdapterError(f"{adapter_id}: a delta of {name!r}, but this base ties embedding and output")
     if name not in base.specs:
         raise AdapterError(f"{adapter_id}: the base has no tensor {name!r}")
     return base.specs[name]

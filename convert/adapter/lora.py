@@ -63,7 +63,5 @@ def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, 
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except (re.error, OverflowError) as failure:
-            raise AdapterError(
-                f"{folder / CONFIG_FILE}: the {key} {pattern!r} is not a regular expression: {failure}"
-            ) from None
+            raise AdapterError(f"{folder / CONFIG_FILE}: invalid {key} {pattern!r}: {failure}") from None
     return default

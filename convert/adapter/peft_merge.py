@@ -74,7 +74,7 @@ def _mergeable_kind(folder: Path) -> str:
     if not isinstance(kind, str):
         raise AdapterError(f"{folder / CONFIG_FILE}: peft_type is {kind!r}")
     if kind in _UNMERGEABLE:
-        raise AdapterError(f"{folder / CONFIG_FILE}: an adapter of kind {kind} cannot be merged into weights")
+        raise AdapterError(f"{folder / CONFIG_FILE}: an adapter of kind {kind} cannot be merged")
     return kind
 
 
@@ -91,9 +91,7 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
             "pip install 'thirteen[peft]'"
         ) from None
     if kind not in PeftType.__members__:
-        raise AdapterError(
-            f"{folder / CONFIG_FILE}: the adapter kind {kind!r} is unknown to the installed PEFT"
-        )
+        raise AdapterError(f"{folder / CONFIG_FILE}: the installed PEFT does not know the kind {kind!r}")
     model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
     try:
         with _silenced():
@@ -134,12 +132,11 @@ def _silenced() -> Iterator[None]:
 
 def _check_keys(folder: Path, expected: Iterable[str]) -> None:
     """Raise AdapterError if the file lacks a tensor that PEFT expects, or has one that PEFT would ignore."""
-    unpaired = set(expected) ^ set(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError).entries)
-    unpaired = {key for key in unpaired if not key.endswith(".base_layer.weight")}  # copies of the base's own
-    if unpaired:
+    odd = set(expected) ^ set(SafetensorsFile(folder / WEIGHTS_FILE, AdapterError).entries)
+    odd = {key for key in odd if not key.endswith(".base_layer.weight")}  # copies of the base's own
+    if odd:
         raise AdapterError(
-            f"{folder / WEIGHTS_FILE}: {len(unpaired)} tensors are missing or left over, "
-            f"such as {min(unpaired)!r}"
+            f"{folder / WEIGHTS_FILE}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
         )
 
 

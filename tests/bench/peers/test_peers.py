@@ -1,4 +1,4 @@
-"""The comparison with what else is installed: real peers on a tiny model, and programs that fail."""
+"""Comparison with other programs: real peers on a tiny model, and programs that fail."""
 
 import json
 import stat
@@ -12,89 +12,91 @@ from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
 
-WORK = PeerWorkload(threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
+WORKLOAD = PeerWorkload(
+    threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3
+)
 
 
 @pytest.fixture
 def program(tmp_path):
-    """A program that says what it is told to, as llama-bench and llama-batched-bench do."""
+    """Write a program with a fixed output, in place of llama-bench and llama-batched-bench."""
 
-    def write(name, said, status=0):
+    def write(name, output, status=0):
         path = tmp_path / name
-        path.write_text(f"#!/bin/sh\ncat <<'END'\n{said}\nEND\necho went wrong >&2\nexit {status}\n")
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{output}\nEND\necho went wrong >&2\nexit {status}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         return str(path)
 
     return write
 
 
-def test_every_peer_does_the_work_and_has_a_row(tiny, program):
+def test_every_peer_has_a_row(tiny, program):
     single = program("single", json.dumps([{"build_commit": "abc", "avg_ts": n} for n in (100.0, 10.0)]))
     batched = program("batched", "some words\n" + json.dumps({"speed": 50.0}))
-    seen = []
+    ticks = []
     report = run_peers(
         tiny,
-        work=WORK,
+        workload=WORKLOAD,
         rounds=2,
         programs=PeerPrograms(single, batched),
-        progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total: ticks.append((done, total)),
     )
     assert [row.name for row in report.rows] == ["thirteen", "llama-bench", "llama-cpp-python"]
     assert report.rows[1].version == "abc"
     assert list(report.rows[1].speeds.values()) == [100.0, 10.0, 50.0]
     assert all(speed > 0 for row in report.rows for speed in row.speeds.values())
-    assert seen[-1] == (9, 9) and peers_table(report).row_count == 3
+    assert ticks[-1] == (9, 9) and peers_table(report).row_count == 3
 
 
 @pytest.fixture(scope="module")
 def converted(base, tmp_path_factory):
-    """A small model as a checkpoint, and as a file made of it."""
+    """A small model as a checkpoint and as a GGUF."""
     path = tmp_path_factory.mktemp("peers") / "llama.gguf"
     convert(base("llama"), path, quantization="F16")
     return base("llama"), path
 
 
-def test_transformers_is_a_peer_with_the_checkpoint_of_the_file(converted):
+def test_transformers_runs_the_checkpoint_of_the_file(converted):
     checkpoint, model = converted
-    report = run_peers(model, work=WORK, rounds=1, programs=PeerPrograms(checkpoint=checkpoint))
+    report = run_peers(model, workload=WORKLOAD, rounds=1, programs=PeerPrograms(checkpoint=checkpoint))
     row = report.rows[-1]
     assert row.name == "transformers" and "torch" in row.version and row.version.endswith("float32")
     assert all(speed > 0 for speed in row.speeds.values())
     assert not any("transformers" in line for line in report.absent)
 
 
-def test_transformers_writes_as_many_tokens_as_it_is_told(converted):
+def test_transformers_generates_exactly_the_requested_tokens(converted):
     checkpoint, model = converted
-    peer = Transformers(read_header(model), checkpoint, WORK)
+    peer = Transformers(read_header(model), checkpoint, WORKLOAD)
     for prompts, tokens in (((1, 8), 1), ((1, 1), 5), ((2, 4), 4)):
-        clock = peer.generate(prompts, tokens)
-        assert len(clock.times) == 2 + tokens
-        assert clock.first_s > 0 and (clock.rest_s > 0 or tokens == 1)
+        timer = peer.generate(prompts, tokens)
+        assert len(timer.times) == 2 + tokens
+        assert timer.first_s > 0 and (timer.rest_s > 0 or tokens == 1)
 
 
-def test_what_is_no_peer_says_why(tiny, monkeypatch):
+def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    report = run_peers(tiny, work=WORK, rounds=1)
+    report = run_peers(tiny, workload=WORKLOAD, rounds=1)
     assert [line.partition(":")[0] for line in report.absent] == ["llama-bench", "transformers"]
-    assert "--checkpoint names no folder" in report.absent[1]
+    assert "--checkpoint is not given" in report.absent[1]
 
 
-def test_a_checkpoint_that_is_none_or_of_another_model_is_refused(converted, base, tmp_path):
+def test_an_unreadable_checkpoint_or_one_of_another_model_is_refused(converted, base, tmp_path):
     checkpoint, model = converted
     with pytest.raises(RequestError, match=r"num_hidden_layers is 1, but 2 in .*llama\.gguf: it is another"):
-        run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=base("llama wide")))
+        run_peers(model, workload=WORKLOAD, programs=PeerPrograms(checkpoint=base("llama wide")))
     with pytest.raises(RequestError, match=r"it has no config\.json"):
-        run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=tmp_path))
+        run_peers(model, workload=WORKLOAD, programs=PeerPrograms(checkpoint=tmp_path))
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
     for file, text in (("config.json", None), ("config.json", "{"), ("model.safetensors", "no weights")):
         if text is not None:
             (tmp_path / file).write_text(text)
         with pytest.raises(RequestError, match="transformers cannot load it: ") as raised:
-            run_peers(model, work=WORK, programs=PeerPrograms(checkpoint=tmp_path))
+            run_peers(model, workload=WORKLOAD, programs=PeerPrograms(checkpoint=tmp_path))
         assert "\n" not in str(raised.value)
 
 
-def test_a_ratio_is_ours_over_theirs_and_what_is_missing_has_none():
+def test_the_ratio_is_ours_over_theirs_and_missing_speeds_have_none():
     ours, theirs = np.full((3, 3), 20.0), np.full((3, 3), 10.0)
     theirs[:, 2] = np.nan
     row = _row(type("Peer", (), {"name": "p", "version": "1"}), ours, theirs)
@@ -102,19 +104,19 @@ def test_a_ratio_is_ours_over_theirs_and_what_is_missing_has_none():
     assert row.speeds["together"] is row.ratios["together"] is None
 
 
-def test_a_program_that_fails_or_is_not_there_is_named(tiny, program):
-    with pytest.raises(RequestError, match="bad ended with status 3: went wrong"):
-        run_peers(tiny, work=WORK, programs=PeerPrograms(program("bad", "", status=3)))
-    for said in ("", "[]", '{"a": 1}', "[{}, {}]"):
-        with pytest.raises(RequestError, match="odd: its output is not of the kind"):
-            run_peers(tiny, work=WORK, programs=PeerPrograms(program("odd", said)))
+def test_a_failing_or_missing_program_is_named(tiny, program):
+    with pytest.raises(RequestError, match="bad: failed with exit status 3: went wrong"):
+        run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms(program("bad", "", status=3)))
+    for output in ("", "[]", '{"a": 1}', "[{}, {}]"):
+        with pytest.raises(RequestError, match="odd: its output is not that of llama-bench"):
+            run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms(program("odd", output)))
     with pytest.raises(RequestError, match="nowhere: No such file"):
-        run_peers(tiny, work=WORK, programs=PeerPrograms("/nowhere"))
+        run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms("/nowhere"))
 
 
-def test_work_that_does_not_fit_and_files_that_are_no_models_are_refused(tiny, not_a_model):
+def test_a_workload_beyond_the_context_and_a_file_that_is_not_a_model_are_refused(tiny, not_a_model):
     with pytest.raises(RequestError, match="500 prompt and 65 decode tokens do not fit the 256"):
-        run_peers(tiny, work=PeerWorkload(threads=1, prompt_tokens=500))
+        run_peers(tiny, workload=PeerWorkload(threads=1, prompt_tokens=500))
     with pytest.raises(ModelFileError):
         run_peers(not_a_model)
     with pytest.raises(RequestError, match="sequences"):

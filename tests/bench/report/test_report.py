@@ -10,7 +10,8 @@ import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
-from thirteen.bench.fidelity.fidelity import run_fidelity as fidelity_run
+from thirteen.bench.fidelity.fidelity import run_fidelity
+from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.harness.environment import this_build, this_machine
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.peers.peer import PeerWorkload
@@ -103,7 +104,7 @@ def answers(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
 def measured(tiny, lora) -> ReportData:
     """Real measurements of a tiny model, and made-up answers."""
     speeds = latency.run_latency(
-        tiny, tiny, Workload(5, 3, threads=1), adapter=lora, rounds=8, lengths=(8, 64)
+        tiny, tiny, workload=Workload(5, 3, threads=1), adapter=lora, rounds=8, lengths=(8, 64)
     )
     sizes = size.run_size(tiny)
     texts = tiny.with_name("texts.jsonl")
@@ -113,7 +114,9 @@ def measured(tiny, lora) -> ReportData:
         {},
         {"output_norm.weight": tensors()["output_norm.weight"] * np.float32(1.2)},
     )
-    kept = fidelity_run(other, other, base=tiny, shipped_base=tiny, data=texts, tokens=60, threads=1)
+    kept = run_fidelity(
+        model_sources(other, other, base=tiny, shipped_base=tiny), data=texts, tokens=60, threads=1
+    )
     raw = {"latency": asdict(speeds), "size": asdict(sizes), "fidelity": asdict(kept)}
     return ReportData(speeds, sizes, answers(sizes.sha256), kept, raw=raw)
 

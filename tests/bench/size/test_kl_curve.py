@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from thirteen.bench.fidelity import fidelity
+from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.bench.size.kl_curve import CurveEntry, curve_table, run_curve
 from thirteen.bench.size.plot import draw_curve
 from thirteen.convert.pipeline import convert
@@ -54,9 +55,8 @@ def report(made, entries, texts):
 def test_the_divergence_is_that_of_bench_fidelity_to_the_last_bit(report, made, texts):
     assert [point.name for point in report.points] == ["Q4_0", "5bpw", "Q8_0"]
     for point in report.points:
-        alone = fidelity.run_fidelity(
-            made["F32"], made[FILES[point.kind, point.name]], data=texts, tokens=400, threads=1
-        )
+        models = model_sources(made["F32"], made[FILES[point.kind, point.name]])
+        alone = fidelity.run_fidelity(models, data=texts, tokens=400, threads=1)
         assert point.divergence == alone.merged.divergence
         assert point.sha256 == alone.files.shipped.sha256
         assert point.file_bytes == alone.files.shipped.file_bytes

@@ -1,4 +1,4 @@
-"""The comparison of servers: real sockets that speak, or do not speak, OpenAI's chat completions."""
+"""Load test of servers on real sockets that implement, or violate, OpenAI's chat completions API."""
 
 import json
 import threading

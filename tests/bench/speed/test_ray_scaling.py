@@ -1,4 +1,4 @@
-"""A batch here beside one on a cluster: the same answers, and a figure for each way."""
+"""A batch on a local engine and on a cluster: the same answers, and figures for each mode."""
 
 import json
 from dataclasses import asdict
@@ -10,7 +10,7 @@ from thirteen.bench.speed import ray_scaling
 from thirteen.errors import RequestError
 
 
-def test_every_way_has_its_figures_and_gives_the_same_answers(tiny):
+def test_every_mode_has_figures_and_gives_the_same_answers(tiny):
     ticks = []
     report = ray_scaling.run_ray_scaling(
         tiny,
@@ -22,13 +22,10 @@ def test_every_way_has_its_figures_and_gives_the_same_answers(tiny):
         progress=lambda done, total: ticks.append((done, total)),
     )
     assert report.same
-    assert [(way.name, way.workers) for way in report.ways] == [
-        ("here, one engine", None),
-        ("2 workers", 2),
-    ]
-    for way in report.ways:
-        assert way.questions_an_hour == pytest.approx(3600 * 90 / way.seconds[0])
-        assert way.ratio.estimate == pytest.approx(report.ways[0].seconds[0] / way.seconds[0])
+    assert [(mode.name, mode.workers) for mode in report.ways] == [("one local engine", None), ("2 workers", 2)]
+    for mode in report.ways:
+        assert mode.questions_an_hour == pytest.approx(3600 * 90 / mode.seconds[0])
+        assert mode.ratio.estimate == pytest.approx(report.ways[0].seconds[0] / mode.seconds[0])
     assert ticks == [(done, 180) for done in range(1, 181)]
     assert json.loads(json.dumps(asdict(report), allow_nan=False))["threads"] == 1
     console = Console(width=140, file=StringIO())
@@ -36,6 +33,6 @@ def test_every_way_has_its_figures_and_gives_the_same_answers(tiny):
     assert "the answers are the same" in console.file.getvalue()
 
 
-def test_numbers_out_of_bounds_are_refused(tiny):
+def test_numbers_out_of_range_are_refused(tiny):
     with pytest.raises(RequestError, match="bench: questions must be a whole number from 1"):
         ray_scaling.run_ray_scaling(tiny, "local", (1,), questions=0)

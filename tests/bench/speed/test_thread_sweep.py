@@ -1,4 +1,4 @@
-"""The choice of threads: what is tried, what is kept, and what is believed of what was kept."""
+"""Thread sweep: numbers tried, the best of them, and the saved default."""
 
 import json
 
@@ -24,28 +24,28 @@ def machine(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("numbers", "tried"),
+    ("counts", "tried"),
     [((1, 1), (1,)), ((2, 4), (1, 2, 4)), ((4, 8), (1, 2, 3, 4, 8)), ((64, 128), 9)],
 )
-def test_few_numbers_are_tried_and_always_the_cores_and_the_processors(numbers, tried):
-    found = thread_counts(*numbers)
+def test_few_counts_are_tried_and_always_the_cores_and_the_processors(counts, tried):
+    found = thread_counts(*counts)
     assert found == tried if isinstance(tried, tuple) else len(found) <= tried
-    assert set(numbers) <= set(found) and found[0] == 1
+    assert set(counts) <= set(found) and found[0] == 1
 
 
-def test_the_quickest_is_best_only_where_that_is_beyond_doubt(monkeypatch):
+def test_the_fastest_is_best_only_where_the_difference_is_significant(monkeypatch):
     monkeypatch.setattr("thirteen.bench.speed.thread_sweep.physical_cores", lambda: 2)
     steady = np.ones((6, 2, 2))
     assert _best(_speeds((1, 2), steady)) == ThreadCounts(2, 2)
-    quicker = steady.copy()
-    quicker[:, 0, 1] = 0.9  # seconds of one thread, in decode
-    assert _best(_speeds((1, 2), quicker)) == ThreadCounts(decode=1, prefill=2)
-    doubtful = quicker.copy()
-    doubtful[::2, 0, 1] = 1.3
-    assert _best(_speeds((1, 2), doubtful)) == ThreadCounts(2, 2)
+    faster = steady.copy()
+    faster[:, 0, 1] = 0.9  # seconds of one thread, in decode
+    assert _best(_speeds((1, 2), faster)) == ThreadCounts(decode=1, prefill=2)
+    noisy = faster.copy()
+    noisy[::2, 0, 1] = 1.3
+    assert _best(_speeds((1, 2), noisy)) == ThreadCounts(2, 2)
 
 
-def test_what_is_kept_is_the_default_from_then_on():
+def test_saved_counts_become_the_default():
     assert default_threads() == ThreadCounts(4, 4)
     save_threads(ThreadCounts(decode=3, prefill=8))
     assert default_threads() == ThreadCounts(3, 8)
@@ -60,12 +60,12 @@ def test_what_is_kept_is_the_default_from_then_on():
         json.dumps({"processors": 8, "decode": 9, "prefill": 2}),
     ],
 )
-def test_what_was_kept_elsewhere_or_by_something_else_is_not_believed(tmp_path, text):
+def test_counts_saved_on_another_machine_or_malformed_ones_are_ignored(tmp_path, text):
     (tmp_path / "threads.json").write_text(text)
     assert default_threads() == ThreadCounts(4, 4)
 
 
-def test_a_model_is_measured_with_each_number(tiny, not_a_model):
+def test_a_model_is_measured_with_each_count(tiny, not_a_model):
     seen = []
     report = run_thread_sweep(tiny, rounds=1, progress=lambda done, total: seen.append((done, total)))
     assert all(speed.prefill > 0 and speed.decode > 0 for speed in report.speeds)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
 from thirteen.bench.harness.workload import Workload
+from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
 from thirteen.bench.speed import latency
 from thirteen.bench.synthetic import random_model
 from thirteen.bench.synthetic.shapes import _plans, temporary_shape_models, write_shape_model
@@ -49,7 +49,7 @@ def test_a_shape_has_all_of_the_bases_weights_in_the_types_asked_for(small):
 
 
 def test_a_shape_can_be_run_and_measured(small):
-    report = latency.run_latency(small, small, Workload(3, 2, threads=1), rounds=8)
+    report = latency.run_latency(small, small, workload=Workload(3, 2, threads=1), rounds=8)
     assert report.decode.base_median > 0
     with Engine(small, context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()

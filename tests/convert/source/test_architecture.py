@@ -1,4 +1,4 @@
-"""Names, shapes, order and rotary factors are transformers' on one side and llama.cpp's on the other."""
+"""Names, shapes, order and RoPE factors equal those of transformers and llama.cpp."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,18 +15,18 @@ from thirteen.files.gguf_header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from ... import checkpoints as made
-from ..peft_adapters import _permuted as as_llama_cpp
+from ... import checkpoints
+from ..peft_adapters import llama_cpp_permute
 
 U32, F32, TEXT = GGUFValueType.UINT32, GGUFValueType.FLOAT32, GGUFValueType.STRING
 ARRAY = GGUFValueType.ARRAY
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
-    "llama, tied": made.llama,
-    "llama, untied": lambda: made.llama(tie_word_embeddings=False),
-    "llama, eleven layers": lambda: made.llama(num_hidden_layers=11),
-    "qwen2, untied": made.qwen2,
-    "qwen2, tied": lambda: made.qwen2(tie_word_embeddings=True),
+    "llama, tied": checkpoints.llama,
+    "llama, untied": lambda: checkpoints.llama(tie_word_embeddings=False),
+    "llama, eleven layers": lambda: checkpoints.llama(num_hidden_layers=11),
+    "qwen2, untied": checkpoints.qwen2,
+    "qwen2, tied": lambda: checkpoints.qwen2(tie_word_embeddings=True),
 }
 LLAMA_1B = {
     "architectures": ["LlamaForCausalLM"],
@@ -75,42 +75,42 @@ def from_transformers(config: PretrainedConfig) -> tuple[arch.Architecture, Any]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_tensors_have_the_names_shapes_and_order_of_both_sides(name: str) -> None:
+def test_tensors_have_the_names_shapes_and_order_of_transformers_and_llama_cpp(name: str) -> None:
     config = CONFIGS[name]()
     architecture, model = from_transformers(config)
     specs = arch.tensor_specs(architecture)
-    theirs = dict(model.named_parameters())  # tied weights once
+    parameters = dict(model.named_parameters())  # tied weights once
     assert {spec.source: spec.shape for spec in specs.values()} == {
-        n: tuple(p.shape) for n, p in theirs.items()
+        n: tuple(p.shape) for n, p in parameters.items()
     }
     kind = {"llama": gguf.MODEL_ARCH.LLAMA, "qwen2": gguf.MODEL_ARCH.QWEN2}[architecture.name]
     names = gguf.get_tensor_name_map(kind, architecture.layers)
     assert {spec.source: spec.target for spec in specs.values()} == {
-        n: names.get_name(n, (".weight", ".bias")) for n in theirs
+        n: names.get_name(n, (".weight", ".bias")) for n in parameters
     }
     modules = [n for n, m in model.named_modules() if list(m.parameters(recurse=False))]
     assert sorted(modules, key=arch.module_order) == modules
 
 
-def test_a_module_that_no_model_has_is_unknown() -> None:
+def test_unknown_module_has_no_order() -> None:
     for module in ("model.layers.0.self_attn.qkv", "model.layers.0", "h.0", "model.layers.x.mlp.up_proj", ""):
         assert arch.module_order(module) is None
 
 
 @pytest.mark.parametrize("shape", [(24, 5), (24,), (96, 3)])
-def test_rows_are_permuted_as_llama_cpp_does_and_back(shape: tuple[int, ...]) -> None:
+def test_permute_equals_llama_cpps_and_is_invertible(shape: tuple[int, ...]) -> None:
     rows = np.arange(np.prod(shape)).reshape(shape)
     for heads in (1, 2, 4):
         permuted = arch.permute(rows, heads)
-        np.testing.assert_array_equal(permuted, as_llama_cpp(rows, heads))
+        np.testing.assert_array_equal(permuted, llama_cpp_permute(rows, heads))
         np.testing.assert_array_equal(arch.unpermute(permuted, heads), rows)
     assert not np.array_equal(arch.permute(rows, 2), rows)
     half = len(rows) // 2
     np.testing.assert_array_equal(arch.permute(rows, 4)[:half], arch.permute(rows[:half], 2))
 
 
-def test_only_the_llamas_q_and_k_are_permuted() -> None:
-    for config, permuted in ((made.llama(), {"q_proj", "k_proj"}), (made.qwen2(), set())):
+def test_only_q_and_k_of_llama_are_permuted() -> None:
+    for config, permuted in ((checkpoints.llama(), {"q_proj", "k_proj"}), (checkpoints.qwen2(), set())):
         architecture, _ = from_transformers(config)
         found = {s.source.split(".")[-2] for s in arch.tensor_specs(architecture).values() if s.heads}
         assert found == permuted
@@ -122,36 +122,36 @@ def test_only_the_llamas_q_and_k_are_permuted() -> None:
     (24, 10000.0, 4.0, 64),
     (64, 1000000.0, 2.5, 4096),
 ])  # fmt: skip
-def test_rope_factors_are_transformers_own(head_dim: int, theta: float, factor: float, context: int) -> None:
-    rope = made.LLAMA3_ROPE | {
+def test_rope_factors_equal_transformers(head_dim: int, theta: float, factor: float, context: int) -> None:
+    rope = checkpoints.LLAMA3_ROPE | {
         "rope_theta": theta,
         "factor": factor,
         "original_max_position_embeddings": context,
     }
-    config = made.llama(head_dim=head_dim, rope_parameters=rope)
-    stretched, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    config = checkpoints.llama(head_dim=head_dim, rope_parameters=rope)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     plain = 1.0 / theta ** (torch.arange(0, head_dim, 2).float() / head_dim)
     architecture, _ = from_transformers(config)
     factors = arch.rope_factors(architecture)
     assert factors is not None
     assert factors.dtype == np.float32
-    np.testing.assert_allclose(factors, plain / stretched, rtol=2e-6)
+    np.testing.assert_allclose(factors, plain / scaled, rtol=2e-6)
     assert factors[0] == 1
     assert factors[-1] == pytest.approx(factor)
 
 
-def test_the_published_config_of_llama_3_2_is_read() -> None:
+def test_published_config_of_llama_3_2_is_read() -> None:
     architecture = read(LLAMA_1B)
     assert (architecture.layers, architecture.kv_heads, architecture.head_dim) == (16, 8, 64)
     assert (architecture.rope_theta, architecture.tied) == (500000.0, True)
     assert architecture.scaling == arch.Llama3Scaling(32.0, 1.0, 4.0, 8192)
-    # transformers 5 keeps theta and scaling in one object
+    # transformers 5 has theta and scaling in one object
     newer = {k: v for k, v in LLAMA_1B.items() if not k.startswith("rope")}
     newer["rope_parameters"] = LLAMA_1B["rope_scaling"] | {"rope_theta": 500000.0}
     assert read(newer) == architecture
 
 
-def test_absent_values_take_transformers_defaults() -> None:
+def test_missing_values_have_the_defaults_of_transformers() -> None:
     optional = ("head_dim", "num_key_value_heads", "rope_theta", "rope_scaling", "tie_word_embeddings")
     architecture = read({k: v for k, v in LLAMA_1B.items() if k not in optional})
     assert (architecture.head_dim, architecture.kv_heads, architecture.rope_theta) == (64, 32, 10000.0)
@@ -160,7 +160,7 @@ def test_absent_values_take_transformers_defaults() -> None:
 
 
 @pytest.mark.parametrize("config", [LLAMA_1B | {"rope_scaling": None}, LLAMA_1B | {"head_dim": 128}])
-def test_what_a_gguf_says_of_a_model_is_read_back(config: dict[str, Any]) -> None:
+def test_metadata_is_read_back(config: dict[str, Any]) -> None:
     architecture = read(config)
     again = arch.from_header(header(architecture))
     assert again == arch.Architecture(**(vars(architecture) | {"scaling": None}))
@@ -205,7 +205,7 @@ def rope(**changes: Any) -> dict[str, Any]:
         (rope(partial_rotary_factor=0.5), "partial_rotary_factor"),
     ],
 )
-def test_a_config_that_cannot_be_honoured_is_named(changes: dict[str, Any], named: str) -> None:
+def test_unsupported_config_is_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(CheckpointError) as failure:
         read(LLAMA_1B | changes)
     assert named in str(failure.value)
@@ -220,7 +220,7 @@ def test_a_config_that_cannot_be_honoured_is_named(changes: dict[str, Any], name
         ({"general.architecture": Field("mamba", TEXT)}, "mamba"),
         ({"general.architecture": Field(["llama"], ARRAY, TEXT)}, "supported"),
         ({"llama.rope.scaling.type": Field("yarn", TEXT)}, "yarn"),
-        # llama.cpp takes a factor without a type, too
+        # llama.cpp applies a factor without a type, too
         ({"llama.rope.scaling.factor": Field(4.0, F32)}, "rope.scaling.factor"),
         ({"llama.rope.scale_linear": Field(4.0, F32)}, "rope.scale_linear"),
         ({"llama.rope.dimension_count": Field(32, U32)}, "rope.dimension_count"),
@@ -236,7 +236,7 @@ def test_a_config_that_cannot_be_honoured_is_named(changes: dict[str, Any], name
         ({"llama.rope.freq_base": Field(float("inf"), F32)}, "rope.freq_base"),
     ],
 )
-def test_metadata_that_cannot_be_honoured_is_named(changes: dict[str, Field | None], named: str) -> None:
+def test_unsupported_metadata_is_named(changes: dict[str, Field | None], named: str) -> None:
     arch.from_header(header(read(LLAMA_1B)))
     with pytest.raises(CheckpointError) as failure:
         arch.from_header(header(read(LLAMA_1B), changes))

@@ -1,4 +1,4 @@
-"""A base's rows are the ones that safetensors and transformers read, wherever they lie."""
+"""Rows of a checkpoint equal those that safetensors and transformers read."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ BASES = ["llama", "llama untied", "llama bf16 in shards", "qwen2", "qwen2 f16 ti
 
 
 def stored(folder: Path) -> dict[str, np.ndarray]:
-    """A folder's tensors in float32, as safetensors itself reads them."""
+    """Tensors of a folder in float32, as read by safetensors."""
     tensors: dict[str, torch.Tensor] = {}
     for path in folder.glob("*.safetensors"):
         tensors |= load_file(path)
@@ -33,10 +33,10 @@ def stored(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_rows_are_those_that_safetensors_reads(name: str, base: Base) -> None:
-    checkpoint, wanted = open_checkpoint(base(name)), stored(base(name))
-    assert checkpoint.specs.keys() == wanted.keys()
-    for tensor, array in wanted.items():
+def test_rows_equal_those_of_safetensors(name: str, base: Base) -> None:
+    checkpoint, expected = open_checkpoint(base(name)), stored(base(name))
+    assert checkpoint.specs.keys() == expected.keys()
+    for tensor, array in expected.items():
         assert checkpoint.specs[tensor].shape == array.shape
         np.testing.assert_array_equal(checkpoint.rows(tensor, 0, len(array)), array)
         np.testing.assert_array_equal(checkpoint.rows(tensor, 3, 17), array[3:17])
@@ -46,31 +46,33 @@ def test_rows_are_those_that_safetensors_reads(name: str, base: Base) -> None:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_gguf_gives_the_rows_of_the_folder_it_came_from(name: str, base: Base, tmp_path: Path) -> None:
+def test_gguf_has_the_rows_of_its_folder(name: str, base: Base, tmp_path: Path) -> None:
     convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     folder, file = open_checkpoint(base(name)), open_checkpoint(tmp_path / "base.gguf")
     assert file.specs == folder.specs
-    eps = float(np.float32(folder.architecture.rms_eps))  # a GGUF holds it in 32 bits
+    eps = float(np.float32(folder.architecture.rms_eps))  # a float32 in a GGUF
     assert file.architecture == replace(folder.architecture, rms_eps=eps)
     assert file.tokenizer == folder.tokenizer
     for tensor, spec in folder.specs.items():
         rows = spec.shape[0]
         np.testing.assert_array_equal(file.rows(tensor, 0, rows), folder.rows(tensor, 0, rows), tensor)
-        head = rows // (spec.heads or 2)  # permuted rows come in whole heads
+        head = rows // (spec.heads or 2)  # permuted rows are read in whole heads
         np.testing.assert_array_equal(file.rows(tensor, head, rows), folder.rows(tensor, head, rows), tensor)
 
 
-@pytest.mark.parametrize(("type_", "near"), [("BF16", 4e-3), ("F16", 4e-4), ("Q8_0", 7e-3), ("Q4_0", 0.1)])
-def test_a_quantized_gguf_is_dequantized(type_: str, near: float, base: Base, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("type_", "tolerance"), [("BF16", 4e-3), ("F16", 4e-4), ("Q8_0", 7e-3), ("Q4_0", 0.1)]
+)
+def test_quantized_gguf_is_dequantized(type_: str, tolerance: float, base: Base, tmp_path: Path) -> None:
     convert(base("llama"), tmp_path / "base.gguf", quantization=type_, threads=1)
-    file, wanted = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
-    for tensor, array in wanted.items():
+    file, expected = open_checkpoint(tmp_path / "base.gguf"), stored(base("llama"))
+    for tensor, array in expected.items():
         rows = file.rows(tensor, 0, len(array))
-        assert np.linalg.norm(rows - array) < near * np.linalg.norm(array)
+        assert np.linalg.norm(rows - array) < tolerance * np.linalg.norm(array)
     assert file.quantized == ({type_: 15} if type_.startswith("Q") else {})
 
 
-def test_rope_factors_stay_with_the_gguf(base: Base, tmp_path: Path) -> None:
+def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
     convert(base("llama long"), tmp_path / "base.gguf", quantization="F32", threads=1)
     folder, file = open_checkpoint(base("llama long")), open_checkpoint(tmp_path / "base.gguf")
     assert folder.rope_factors is not None
@@ -79,16 +81,16 @@ def test_rope_factors_stay_with_the_gguf(base: Base, tmp_path: Path) -> None:
     assert file.rope_factors.max() > 1
 
 
-def test_the_hash_is_that_of_the_weights(base: Base) -> None:
+def test_hash_is_that_of_the_weight_files(base: Base) -> None:
     weights = (base("llama") / "model.safetensors").read_bytes()
     assert open_checkpoint(base("llama")).sha256() == hashlib.sha256(weights).hexdigest()
     shards = sorted(base("llama bf16 in shards").glob("*.safetensors"))
     listing = "".join(f"{hashlib.sha256(shard.read_bytes()).hexdigest()}  {shard.name}\n" for shard in shards)
-    wanted = hashlib.sha256(listing.encode()).hexdigest()
-    assert open_checkpoint(base("llama bf16 in shards")).sha256() == wanted
+    expected = hashlib.sha256(listing.encode()).hexdigest()
+    assert open_checkpoint(base("llama bf16 in shards")).sha256() == expected
 
 
-def test_a_tied_weight_that_was_saved_twice_is_accepted(base: Base, tmp_path: Path) -> None:
+def test_tied_weight_may_be_stored_twice(base: Base, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
@@ -101,21 +103,22 @@ EMBEDDING = "model.embed_tokens.weight"
 
 
 def index(**shards: Any) -> Callable[[Path], Any]:
-    """The index with another shard for some tensors; `embedding` stands for the embedding's name."""
+    """Change the shard of some tensors in the index; `embedding` is short for the embedding's name."""
 
     def change(folder: Path) -> None:
-        found = json.loads((folder / INDEX).read_text())
-        found["weight_map"] |= {{"embedding": EMBEDDING}.get(name, name): at for name, at in shards.items()}
-        (folder / INDEX).write_text(json.dumps(found))
+        content = json.loads((folder / INDEX).read_text())
+        names = {"embedding": EMBEDDING}
+        content["weight_map"] |= {names.get(name, name): shard for name, shard in shards.items()}
+        (folder / INDEX).write_text(json.dumps(content))
 
     return change
 
 
 def without(key: str) -> Callable[[Path], Any]:
     def change(folder: Path) -> None:
-        found = json.loads((folder / INDEX).read_text())
-        del (found["weight_map"] if key in found["weight_map"] else found)[key]
-        (folder / INDEX).write_text(json.dumps(found))
+        content = json.loads((folder / INDEX).read_text())
+        del (content["weight_map"] if key in content["weight_map"] else content)[key]
+        (folder / INDEX).write_text(json.dumps(content))
 
     return change
 
@@ -138,7 +141,7 @@ def without(key: str) -> Callable[[Path], Any]:
         (shutil.rmtree, "no such file or folder"),
     ],
 )  # fmt: skip
-def test_a_damaged_folder_is_one_error_that_names_it(
+def test_damaged_folder_is_named(
     change: Callable[[Path], Any], named: str, base: Base, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(base("llama bf16 in shards"), tmp_path / "base"))
@@ -161,7 +164,7 @@ def test_a_damaged_folder_is_one_error_that_names_it(
         ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "k_proj.bias"),
     ],
 )
-def test_tensors_that_the_architecture_does_not_have_are_named(
+def test_tensors_at_odds_with_the_architecture_are_named(
     name: str, change: Callable[[dict[str, torch.Tensor]], Any], named: str, base: Base, tmp_path: Path
 ) -> None:
     folder = Path(shutil.copytree(base(name), tmp_path / "base"))
@@ -208,7 +211,7 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
         (safetensors(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
     ],
 )
-def test_a_lying_safetensors_header_is_one_error(content: bytes, named: str, tmp_path: Path) -> None:
+def test_damaged_safetensors_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=named) as failure:
@@ -216,23 +219,23 @@ def test_a_lying_safetensors_header_is_one_error(content: bytes, named: str, tmp
     assert str(path) in str(failure.value)
 
 
-def test_a_type_without_a_reader_is_named(tmp_path: Path) -> None:
+def test_unsupported_safetensors_type_is_named(tmp_path: Path) -> None:
     save_numpy({"a": np.ones((2, 2), np.int8)}, tmp_path / "a.safetensors")
     with pytest.raises(CheckpointError, match="'a' is I8; supported: BF16, F16, F32"):
         SafetensorsFile(tmp_path / "a.safetensors").rows("a")
 
 
-def test_any_flipped_bit_or_cut_of_a_header_is_an_error_or_a_sound_header(tmp_path: Path) -> None:
-    """The security property: a stranger's header never makes another exception, nor a read past the end."""
+def test_fuzzed_header_is_an_error_or_valid(tmp_path: Path) -> None:
+    """An untrusted header raises no other exception and causes no read past the end."""
     path = tmp_path / "a.safetensors"
     save_numpy({"a": np.ones((3, 5), np.float32), "b": np.ones(7, np.float16)}, path, {"format": "pt"})
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
-    chance = random.Random(13)
+    rng = random.Random(13)
     damaged = [whole[:cut] for cut in range(len(whole))]
     for _ in range(1500):
-        at, bit = chance.randrange(header), 1 << chance.randrange(8)
-        damaged.append(whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :])
+        i, bit = rng.randrange(header), 1 << rng.randrange(8)
+        damaged.append(whole[:i] + bytes([whole[i] ^ bit]) + whole[i + 1 :])
     refused = 0
     for content in damaged:
         path.write_bytes(content)

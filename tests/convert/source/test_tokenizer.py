@@ -1,7 +1,7 @@
-"""A converted tokenizer gives the source tokenizer's own tokens.
+"""A converted tokenizer gives the same tokens as its source.
 
-The comparison goes the whole way: from files as transformers reads them, through `convert`, to llama.cpp as
-the runtime uses it. It is the runtime, not llama.cpp, that composes a text for Qwen2 (NFC).
+The comparison is end to end: from files for transformers, through `convert`, to llama.cpp as the runtime uses
+it. NFC normalization for Qwen2 is done by the runtime, not by llama.cpp.
 """
 
 import unicodedata
@@ -27,7 +27,7 @@ from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL
 LINES = 2000
 BYTES = checkpoints.byte_names()
 NFC = normalizers.NFC()
-# llama.cpp makes these control tokens by their names, whatever the file says of them.
+# llama.cpp makes these control tokens by their text, regardless of their type in the file.
 QWEN_CONTROL = QWEN_ADDED[2:]
 SHAPE = {
     "hidden_size": 4,
@@ -41,7 +41,7 @@ SHAPE = {
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """The same tokenizer twice: as published, and in a GGUF."""
+    """A tokenizer as published, and in a GGUF."""
 
     name: str
     folder: Path
@@ -63,12 +63,12 @@ class Pair:
         ]
 
     def excused(self, text: str) -> bool:
-        """Whether a known difference, which is not in the file, may show in this text; each is rare.
+        """Whether a known and rare difference, unrelated to the file, may affect this text.
 
-        llama3: llama.cpp's tables of Unicode lack the newest digits, which it splits off as symbols.
-        smollm2: the vocabulary lacks 21 bytes, of some control characters and of planes without characters.
-        Both leave such a byte out; then the source merges its neighbours, and llama.cpp does not.
-        qwen2: Python puts combining marks in order that came after the tables of tokenizers.
+        llama3: llama.cpp's Unicode tables lack the newest digits, so it splits them as symbols.
+        smollm2: the vocabulary lacks 21 bytes, of some control characters and of unassigned planes. Both skip
+            such a byte; then the source merges its neighbours, and llama.cpp does not.
+        qwen2: Python reorders combining marks that are newer than the tables of tokenizers.
         """
         match self.name:
             case "llama3":
@@ -82,15 +82,15 @@ class Pair:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
     """pairs(name): a published tokenizer, and a small model converted with it."""
-    made: dict[str, Pair] = {}
+    cached: dict[str, Pair] = {}
 
     def pair(name: str) -> Pair:
-        if name not in made:
-            made[name] = make_pair(name, tmp_path_factory.mktemp(name))
-        return made[name]
+        if name not in cached:
+            cached[name] = make_pair(name, tmp_path_factory.mktemp(name))
+        return cached[name]
 
     yield pair
-    for each in made.values():
+    for each in cached.values():
         each.model.close()
 
 
@@ -108,55 +108,55 @@ def pair(request: pytest.FixtureRequest, pairs: Callable[[str], Pair]) -> Pair:
     return pairs(request.param)
 
 
-def test_a_corpus_has_the_source_tokenizers_token_ids(pair: Pair) -> None:
+def test_corpus_has_the_token_ids_of_the_source(pair: Pair) -> None:
     texts = tokenizer_texts.lines(LINES)
     differing = {*pair.differing(texts, special=True), *pair.differing(texts, special=False)}
     assert [text for text in differing if not pair.excused(text)] == []
     assert len(differing) < LINES // 200
 
 
-def test_every_text_begins_as_the_source_tokenizer_begins_it(pair: Pair) -> None:
-    begin = [128000] if pair.name == "llama3" else []
+def test_bos_is_added_as_by_the_source(pair: Pair) -> None:
+    bos = [128000] if pair.name == "llama3" else []
     pair.source.encode_special_tokens = False
     for text in ("", "a", " a", "\n"):
         ids = pair.model.tokenize(text, special=True, bos=True)
-        assert ids == pair.source.encode(text).ids == begin + pair.ids(text, special=True)
+        assert ids == pair.source.encode(text).ids == bos + pair.ids(text, special=True)
 
 
-def test_every_character_is_split_off_as_in_the_source_tokenizer(pair: Pair) -> None:
-    """Guards against tables of Unicode that differ; an exhaustive run found nothing but what is excused."""
+def test_characters_are_split_as_by_the_source(pair: Pair) -> None:
+    """Guards against different Unicode tables; an exhaustive run found only the excused differences."""
     codes = {*range(0, 0x20000, 7), *range(0x20000, 0x110000, 997), *tokenizer_texts.NEW_DIGITS}
     characters = map(chr, sorted(codes - {*range(0xD800, 0xE000)}))
     texts = [f"a{c}b 7{c}1 .{c} {c}{c}\n{c}'{c} 'S" for c in characters]
     assert [text for text in pair.differing(texts, special=True) if not pair.excused(text)] == []
 
 
-@pytest.mark.parametrize(("name", "composes"), [("qwen2", True), ("llama3", False), ("smollm2", False)])
-def test_only_qwen2_composes_a_text_first(pairs: Callable[[str], Pair], name: str, composes: bool) -> None:
-    """llama.cpp has no normalizer for Qwen2: without the runtime's, decomposed text would have other ids."""
+@pytest.mark.parametrize(("name", "normalizes"), [("qwen2", True), ("llama3", False), ("smollm2", False)])
+def test_only_qwen2_normalizes_text(pairs: Callable[[str], Pair], name: str, normalizes: bool) -> None:
+    """llama.cpp has no NFC normalizer: without the runtime's, decomposed text would have other ids."""
     text = "Crème brûlée, 한국어, Ω"
     forms = [pairs(name).ids(unicodedata.normalize(form, text), special=True) for form in ("NFC", "NFD")]
-    assert (forms[0] == forms[1]) is composes
+    assert (forms[0] == forms[1]) is normalizes
 
 
 def around_names(names: list[str]) -> list[str]:
-    """Names of tokens side by side, with text before, between and after them."""
+    """Pairs of token names with text before, between and after them."""
     joints = ("", " ", "\n", "a", " é", "<|", "1")
     neighbours = zip(names, [*names[1:], names[0]], strict=True)
     return [f"{x}{first}{y}{second}{x}" for first, second in neighbours for x in joints for y in joints[:3]]
 
 
-def test_names_of_special_tokens_stand_for_them_only_where_that_is_asked_for(pair: Pair) -> None:
+def test_names_of_special_tokens_are_parsed_only_on_request(pair: Pair) -> None:
     names = [token.content for token in pair.source.get_added_tokens_decoder().values()][:40]
     assert pair.differing(around_names(names), special=True) == []
     as_text = [name for name in names if name not in QWEN_CONTROL]
     assert pair.differing(around_names(as_text), special=False) == []
 
 
-def test_added_names_are_tokens_in_a_plain_text_too_but_for_llama_cpps_own(
+def test_added_tokens_are_parsed_in_plain_text_except_llama_cpps_control_tokens(
     pairs: Callable[[str], Pair],
 ) -> None:
-    """Qwen's tokenizer takes its added names for tokens anywhere; llama.cpp holds some for control tokens."""
+    """Qwen's tokenizer parses its added tokens in any text; llama.cpp treats some as control tokens."""
     qwen = pairs("qwen2")
     assert {*qwen.differing(QWEN_ADDED, special=False)} <= {*QWEN_CONTROL}
     assert qwen.ids("<tool_call>", special=False) == [151657]
@@ -167,7 +167,7 @@ ENDS = {
     "llama3": {"<|end_of_text|>", "<|eom_id|>", "<|eot_id|>"},
     "qwen2": {"<|im_end|>", "<|endoftext|>"},
 }
-# Beside these, llama.cpp takes tokens for ends by their text alone.
+# llama.cpp recognizes these end tokens by their text, in addition.
 LLAMA_CPP_ENDS = {
     "smollm2": {"<|endoftext|>", "<reponame>"},
     "llama3": set(),
@@ -175,14 +175,14 @@ LLAMA_CPP_ENDS = {
 }
 
 
-def test_the_tokens_that_the_checkpoint_names_end_an_answer(pair: Pair) -> None:
+def test_end_tokens_of_the_checkpoint_end_an_answer(pair: Pair) -> None:
     tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
     ends = {text for token, text in enumerate(tokens) if pair.model.is_eog(token)}
     assert ENDS[pair.name] <= ends <= ENDS[pair.name] | LLAMA_CPP_ENDS[pair.name]
 
 
-def test_a_word_that_llama_cpp_takes_for_an_end_is_text_in_a_plain_text(pairs: Callable[[str], Pair]) -> None:
-    """llama.cpp's own: Qwen's vocabulary has `</s>`, to which no text leads; to llama.cpp it is an end."""
+def test_end_token_of_llama_cpp_is_text_in_plain_text(pairs: Callable[[str], Pair]) -> None:
+    """Qwen's vocabulary has `</s>`, which no text yields; llama.cpp treats it as an end token."""
     text = "<s>no longer so</s>"
     assert pairs("qwen2").ids(text, special=False) == pairs("qwen2").source_ids(text, special=False)
 
@@ -200,11 +200,11 @@ KEYS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_the_metadata_is_what_llama_cpps_own_converter_writes(pair: Pair) -> None:
-    """Written down from convert_hf_to_gguf.py on the same folders.
+def test_metadata_equals_that_of_llama_cpps_converter(pair: Pair) -> None:
+    """The expected values are those of convert_hf_to_gguf.py for the same folders.
 
-    Left out are its add_space_prefix and add_sep_token, false as they are unless said. Its lists are the same
-    but for the types of QWEN_CONTROL: USER_DEFINED, as tokenizer.json has them, there CONTROL by their looks.
+    Its add_space_prefix and add_sep_token are omitted; false is their default. Its arrays are the same except
+    for the types of QWEN_CONTROL: USER_DEFINED as in tokenizer.json here, CONTROL by their text there.
     """
     keys = {
         key.removeprefix("tokenizer.ggml."): value
@@ -215,7 +215,7 @@ def test_the_metadata_is_what_llama_cpps_own_converter_writes(pair: Pair) -> Non
     assert keys == always | KEYS[pair.name]
 
 
-def test_tokens_have_their_names_and_unused_rows_made_up_ones(pair: Pair) -> None:
+def test_unused_rows_have_placeholder_tokens(pair: Pair) -> None:
     tokens = pair.model.header.metadata["tokenizer.ggml.tokens"]
     known = pair.source.get_vocab_size()
     rows = PUBLISHED[pair.name].config["vocab_size"]
@@ -224,7 +224,7 @@ def test_tokens_have_their_names_and_unused_rows_made_up_ones(pair: Pair) -> Non
     assert not {*tokens[known:]} & pair.model.control_tokens.keys()
 
 
-def test_special_and_added_tokens_have_types_of_their_own(pair: Pair) -> None:
+def test_special_and_added_tokens_have_their_types(pair: Pair) -> None:
     metadata = pair.model.header.metadata
     by_type: dict[int, list[str]] = {type_: [] for type_ in TokenType}
     tokens, types = (metadata[f"tokenizer.ggml.{key}"] for key in ("tokens", "token_type"))
@@ -237,10 +237,11 @@ def test_special_and_added_tokens_have_types_of_their_own(pair: Pair) -> None:
     assert len(by_type[TokenType.UNUSED]) == (271 if pair.name == "qwen2" else 0)
 
 
-def test_a_text_comes_back_from_its_tokens_as_the_source_tokenizer_decodes_it(pair: Pair) -> None:
+def test_tokens_are_decoded_as_by_the_source(pair: Pair) -> None:
     for text in tokenizer_texts.lines(200, seed=7):
         ids = pair.ids(text, special=False)
-        assert b"".join(map(pair.model.token_to_piece, ids)).decode("utf-8", "replace") == pair.source.decode(ids)
+        text_bytes = b"".join(map(pair.model.token_to_piece, ids))
+        assert text_bytes.decode("utf-8", "replace") == pair.source.decode(ids)
 
 
 QUESTIONS = (
@@ -264,7 +265,7 @@ def transformers_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True, eq=False)
 class Chat:
-    """A family's chat template as the runtime has it, from the converted file, and as transformers does."""
+    """A chat template as the runtime reads it from the converted file, and as transformers applies it."""
 
     pair: Pair
     template: ChatTemplate
@@ -278,8 +279,8 @@ class Chat:
 @pytest.fixture
 def chat(pair: Pair) -> Chat:
     source = transformers_tokenizer(pair.folder)
-    carried = pair.model.header.metadata["tokenizer.chat_template"]
-    return Chat(pair, ChatTemplate(carried, source.bos_token or "", source.eos_token), source)
+    template = pair.model.header.metadata["tokenizer.chat_template"]
+    return Chat(pair, ChatTemplate(template, source.bos_token or "", source.eos_token), source)
 
 
 @pytest.mark.parametrize(
@@ -293,8 +294,8 @@ def test_conversations_are_rendered_as_by_transformers(chat: Chat, messages: lis
 
 @pytest.mark.parametrize("system", [None, SYSTEM["content"]])
 def test_questions_have_the_token_ids_of_transformers(chat: Chat, system: str | None) -> None:
-    prompter = PromptEncoder(chat.pair.model, chat.template)
+    encoder = PromptEncoder(chat.pair.model, chat.template)
     before = [{"role": "system", "content": system}] if system else []
     for question in (*QUESTIONS, *tokenizer_texts.PROSE):
         expected = chat.expected([*before, {"role": "user", "content": question}], tokenize=True)
-        assert prompter.encode_question(question, system) == tuple(expected)
+        assert encoder.encode_question(question, system) == tuple(expected)

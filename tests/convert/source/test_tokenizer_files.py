@@ -1,4 +1,4 @@
-"""What a checkpoint's files say of its tokenizer: read whole, or refused in one line that names the file."""
+"""Tokenizer files of a checkpoint are converted completely, or refused in one line that names the file."""
 
 import json
 from collections.abc import Callable
@@ -25,12 +25,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def fields_of(folder: Path, **changes: Change) -> dict[str, Any]:
-    """The tokenizer's values in a GGUF, after changes to the files of these names (.json)."""
+    """Change JSON files, given by their stems, and convert the tokenizer to GGUF metadata values."""
     for name, change in changes.items():
         path = folder / f"{name}.json"
-        whole = json.loads(path.read_text()) if path.exists() else {}
-        change(whole)
-        path.write_text(json.dumps(whole))
+        content = json.loads(path.read_text()) if path.exists() else {}
+        change(content)
+        path.write_text(json.dumps(content))
     fields: dict[str, Field] = tokenizer_fields(folder, checkpoints.VOCAB)
     return {
         key.removeprefix("tokenizer.").removeprefix("ggml."): field.value for key, field in fields.items()
@@ -38,46 +38,46 @@ def fields_of(folder: Path, **changes: Change) -> dict[str, Any]:
 
 
 def put(*keys: Any, value: Any) -> Change:
-    """A change that sets what stands under the keys."""
+    """A change that sets the value at a path of keys."""
 
-    def change(whole: Any) -> None:
+    def change(content: Any) -> None:
         *path, last = keys
         for key in path:
-            whole = whole[key]
-        whole[last] = value
+            content = content[key]
+        content[last] = value
 
     return change
 
 
 def drop(*keys: Any) -> Change:
-    """A change that leaves out what stands under the keys."""
+    """A change that deletes the value at a path of keys."""
 
-    def change(whole: Any) -> None:
+    def change(content: Any) -> None:
         *path, last = keys
         for key in path:
-            whole = whole[key]
-        del whole[last]
+            content = content[key]
+        del content[last]
 
     return change
 
 
 def add(content: Any, i: Any, **options: Any) -> Change:
     """A change that adds a token to tokenizer.json."""
-    return lambda whole: whole["added_tokens"].append(
+    return lambda content: content["added_tokens"].append(
         {"content": content, "id": i, "special": True} | options
     )
 
 
 def around(*single: str) -> Change:
-    """A change that puts special tokens around the text, here `A`."""
-    pieces = [{"Sequence": {"id": "A"}} if text == "A" else {"SpecialToken": {"id": text}} for text in single]
-    return put("post_processor", value={"type": "TemplateProcessing", "single": pieces, "pair": []})
+    """A change that adds special tokens around the text, which is `A` here."""
+    parts = [{"Sequence": {"id": "A"}} if text == "A" else {"SpecialToken": {"id": text}} for text in single]
+    return put("post_processor", value={"type": "TemplateProcessing", "single": parts, "pair": []})
 
 
 VOCAB, MERGES, STEPS = ("model", "vocab"), ("model", "merges"), ("pre_tokenizer", "pretokenizers")
-LAYOUT = "not a tokenizer's layout"
+LAYOUT = "unexpected layout"
 TOKENIZER: dict[str, tuple[Change, str]] = {
-    "an added token beyond the embedding": (add("<x>", 272), "'<x>' has the id 272; .* 272 rows"),
+    "an added token beyond the embedding": (add("<x>", 272), "'<x>' has the id 272, .* 272 rows"),
     "a token with a negative id": (put(*VOCAB, "the", value=-1), "'the' has the id -1"),
     "an id that is text": (put(*VOCAB, "the", value="7"), "'the' has the id '7'"),
     "an id that is true": (add("<x>", True), "'<x>' has the id True"),
@@ -85,11 +85,14 @@ TOKENIZER: dict[str, tuple[Change, str]] = {
     "an added token on another's id": (add("<x>", 65), "'A' and '<x>' have the same id 65"),
     "a token with two ids": (add("A", 270), "'A' has 2 ids"),
     "a token named as an unused row": (add("[PAD265]", 270), r"'\[PAD265\]' has 2 ids"),
-    "an empty token": (put(*VOCAB, "", value=270), "token 270, ''"),
-    "a zero byte in a token": (add("a\0b", 270), r"token 270, 'a\\x00b'"),
+    "an empty token": (put(*VOCAB, "", value=270), "token 270 is ''"),
+    "a zero byte in a token": (add("a\0b", 270), r"token 270 is 'a\\x00b'"),
     "half a surrogate in a token": (add("\ud83d", 270), "tokens is not Unicode text"),
     "a token that is a number": (add(7, 270), LAYOUT),
-    "an added token without an id": (lambda whole: whole["added_tokens"].append({"content": "x"}), LAYOUT),
+    "an added token without an id": (
+        lambda content: content["added_tokens"].append({"content": "x"}),
+        LAYOUT,
+    ),
     "an added token that strips spaces": (add("<x>", 270, lstrip=True), "'<x>' has lstrip True"),
     "an added token of whole words": (add("<x>", 270, single_word=True), "'<x>' has single_word True"),
     "no model": (drop("model"), f"{LAYOUT} .*'model'"),
@@ -100,11 +103,11 @@ TOKENIZER: dict[str, tuple[Change, str]] = {
     "byte fallback": (put("model", "byte_fallback", value=True), "has byte_fallback True"),
     "dropout": (put("model", "dropout", value=0.1), "has dropout 0.1"),
     "a word's suffix": (put("model", "end_of_word_suffix", value="</w>"), "has end_of_word_suffix '</w>'"),
-    "a merge of one token": (put(*MERGES, 0, value=["th"]), "merge .'th'. is not"),
-    "a merge of three tokens": (put(*MERGES, 0, value="t h e"), "merge 't h e' is not"),
-    "a merge of an unknown token": (put(*MERGES, 0, value="t zz"), "merge 't zz' is not"),
-    "a merge into an unknown token": (put(*MERGES, 0, value="x q"), "merge 'x q' is not"),
-    "a merge of numbers": (put(*MERGES, 0, value=[1, 2]), "merge .1, 2. is not"),
+    "a merge of one token": (put(*MERGES, 0, value=["th"]), "merge .'th'. does not join"),
+    "a merge of three tokens": (put(*MERGES, 0, value="t h e"), "merge 't h e' does not join"),
+    "a merge of an unknown token": (put(*MERGES, 0, value="t zz"), "merge 't zz' does not join"),
+    "a merge into an unknown token": (put(*MERGES, 0, value="x q"), "merge 'x q' does not join"),
+    "a merge of numbers": (put(*MERGES, 0, value=[1, 2]), "merge .1, 2. does not join"),
     "merges that are a number": (put(*MERGES, value=5), LAYOUT),
     "no splitting rules": (put("pre_tokenizer", value=None), "unknown splitting rules"),
     "an unknown rule": (put(*STEPS, 0, "type", value="Metaspace"), "unknown splitting rules .*Metaspace"),
@@ -125,27 +128,27 @@ CONFIGURATIONS: dict[str, tuple[str, Change, str]] = {
         put("bos_token", value={"content": "<s>"}),
         "'<s>', which",
     ),
-    "no end at all": ("tokenizer_config", drop("eos_token"), "no eos_token, nor an eos_token_id"),
+    "no end at all": ("tokenizer_config", drop("eos_token"), "neither an eos_token nor an eos_token_id"),
     "an end beyond the embedding": (
         "generation_config",
         put("eos_token_id", value=[258, 272]),
-        "272 is none",
+        "272 is not one",
     ),
     "an end that is text": (
         "config",
         put("eos_token_id", value="2"),
-        "config.json: eos_token_id '2' is none",
+        "config.json: eos_token_id '2' is not one",
     ),
     "more ends than keys": ("generation_config", put("eos_token_id", value=[65, 66, 67]), "3 end tokens"),
     "a token added elsewhere": (
         "tokenizer_config",
         put("added_tokens_decoder", value={"270": {"content": "<x>"}}),
-        r"token 270 is '<x>'; in tokenizer.json it is '\[PAD270\]'",
+        r"token 270 is '<x>', but '\[PAD270\]' in tokenizer.json",
     ),
     "a token added elsewhere, beyond": (
         "tokenizer_config",
         put("added_tokens_decoder", value={"300": {"content": "<x>"}}),
-        "token 300 is '<x>'; in tokenizer.json it is None",
+        "token 300 is '<x>', but None in tokenizer.json",
     ),
     "added tokens in a list": ("tokenizer_config", put("added_tokens_decoder", value=[1]), LAYOUT),
     "a chat template that is a number": ("tokenizer_config", put("chat_template", value=7), LAYOUT),
@@ -156,12 +159,12 @@ CONFIGURATIONS: dict[str, tuple[str, Change, str]] = {
         "not Unicode",
     ),
 }
-BROKEN = {what: ("tokenizer", *how) for what, how in TOKENIZER.items()} | CONFIGURATIONS
+UNSUPPORTED = {name: ("tokenizer", *case) for name, case in TOKENIZER.items()} | CONFIGURATIONS
 
 
-@pytest.mark.parametrize("what", BROKEN)
-def test_what_a_gguf_cannot_say_is_one_clear_error(folder: Path, what: str) -> None:
-    file, change, message = BROKEN[what]
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_tokenizer_is_one_clear_error(folder: Path, name: str) -> None:
+    file, change, message = UNSUPPORTED[name]
     with pytest.raises(CheckpointError, match=message.replace("|", r"\|")) as caught:
         fields_of(folder, **{file: change})
     assert str(folder) in str(caught.value)
@@ -170,51 +173,51 @@ def test_what_a_gguf_cannot_say_is_one_clear_error(folder: Path, what: str) -> N
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"model": ' * 2000])
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "generation_config.json"])
-def test_a_file_that_is_no_json_object_is_one_clear_error(folder: Path, name: str, content: bytes) -> None:
+def test_file_that_is_not_a_json_object_is_named(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=name):
         fields_of(folder)
 
 
-def test_a_missing_tokenizer_is_one_clear_error(folder: Path) -> None:
+def test_missing_tokenizer_is_named(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"tokenizer\.json: No such file"):
         fields_of(folder)
 
 
-def test_a_chat_template_that_is_no_text_is_one_clear_error(folder: Path) -> None:
+def test_chat_template_that_is_not_utf8_is_named(folder: Path) -> None:
     (folder / "chat_template.jinja").write_bytes(b"\xff")
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja"):
         fields_of(folder)
 
 
 @pytest.mark.parametrize(("rules", "name"), [("llama", "llama-bpe"), ("smollm", "smollm"), ("qwen", "qwen2")])
-def test_the_rules_are_recognised_whatever_the_vocabulary(tmp_path: Path, rules: str, name: str) -> None:
+def test_splitting_rules_are_recognized_with_any_vocabulary(tmp_path: Path, rules: str, name: str) -> None:
     checkpoints.save_tokenizer(tmp_path, rules)
     assert fields_of(tmp_path, tokenizer=add("<new>", 271))["pre"] == name
 
 
-def test_merges_as_pairs_and_as_texts_are_the_same(folder: Path) -> None:
-    def as_texts(whole: Any) -> None:
-        whole["model"]["merges"] = [" ".join(merge) for merge in whole["model"]["merges"]]
+def test_merges_may_be_pairs_or_strings(folder: Path) -> None:
+    def as_strings(content: Any) -> None:
+        content["model"]["merges"] = [" ".join(merge) for merge in content["model"]["merges"]]
 
     assert fields_of(folder)["merges"] == ["t h", "th e", "Ġ the", "i n", "Ġ 1"]
-    assert fields_of(folder) == fields_of(folder, tokenizer=as_texts)
+    assert fields_of(folder) == fields_of(folder, tokenizer=as_strings)
 
 
-def test_every_kind_of_token_keeps_its_type(folder: Path) -> None:
+def test_token_types(folder: Path) -> None:
     types = fields_of(folder, tokenizer=add("<x>", 270, special=False))["token_type"]
     assert types[:256] == [TokenType.NORMAL] * 256
     assert types[256:259] == [TokenType.CONTROL] * 3
     assert types[269:] == [TokenType.UNUSED, TokenType.USER_DEFINED, TokenType.UNUSED]
 
 
-def test_ends_that_llama_cpp_does_not_know_by_name_have_keys(folder: Path) -> None:
+def test_end_tokens_that_llama_cpp_does_not_recognize_have_keys(folder: Path) -> None:
     fields = fields_of(folder, generation_config=put("eos_token_id", value=[258, 256, 65, 66]))
     assert (fields["eos_token_id"], fields["eot_token_id"], fields["eom_token_id"]) == (258, 65, 66)
 
 
-def test_ends_and_begin_come_from_the_configurations_where_the_tokenizer_names_none(folder: Path) -> None:
+def test_bos_and_eos_default_to_those_of_the_configuration_files(folder: Path) -> None:
     (folder / "tokenizer_config.json").unlink()
     config = put("eos_token_id", value=256)
     assert fields_of(folder, config=config)["eos_token_id"] == 256
@@ -223,8 +226,8 @@ def test_ends_and_begin_come_from_the_configurations_where_the_tokenizer_names_n
     assert (fields["eos_token_id"], fields["bos_token_id"]) == (258, 257)
 
 
-def test_the_post_processor_says_what_stands_around_a_text(folder: Path) -> None:
-    """As in transformers, which does not ask add_bos_token where a post-processor is."""
+def test_post_processor_determines_the_tokens_around_a_text(folder: Path) -> None:
+    """As in transformers, add_bos_token is ignored if there is a post-processor."""
     no, yes = put("add_bos_token", value=False), put("add_bos_token", value=True)
     both = fields_of(folder, tokenizer=around("<|endoftext|>", "A", "<|im_end|>"), tokenizer_config=no)
     assert (both["add_bos_token"], both["add_eos_token"]) == (True, True)
@@ -232,34 +235,34 @@ def test_the_post_processor_says_what_stands_around_a_text(folder: Path) -> None
     assert (neither["add_bos_token"], neither["add_eos_token"]) == (False, False)
 
 
-def test_without_a_post_processor_add_bos_token_decides(folder: Path) -> None:
+def test_add_bos_token_applies_without_a_post_processor(folder: Path) -> None:
     assert not fields_of(folder)["add_bos_token"]
     assert fields_of(folder, tokenizer_config=put("add_bos_token", value=True))["add_bos_token"]
 
 
-def test_a_text_begins_with_the_post_processors_token_where_no_bos_is_named(folder: Path) -> None:
+def test_bos_defaults_to_the_first_token_of_the_post_processor(folder: Path) -> None:
     unnamed = put("bos_token", value=None)
     fields = fields_of(folder, tokenizer=around("<|im_start|>", "A"), tokenizer_config=unnamed)
     assert (fields["bos_token_id"], fields["add_bos_token"]) == (257, True)
 
 
-def test_a_padding_token_that_is_none_of_the_tokens_is_left_out(folder: Path) -> None:
-    """Old Llamas say -1, and fine-tunes name tokens that they never added."""
+def test_unknown_padding_token_is_ignored(folder: Path) -> None:
+    """Old Llamas have -1, and some fine-tunes name a token that they never added."""
     named = fields_of(folder, tokenizer_config=put("pad_token", value="[PAD]"))
     unnamed = put("pad_token", value=None)
     numbered = fields_of(folder, tokenizer_config=unnamed, config=put("pad_token_id", value=-1))
     assert "padding_token_id" not in named.keys() | numbered.keys()
 
 
-def test_every_chat_template_is_carried_over_exactly(folder: Path) -> None:
+def test_chat_templates_are_copied_exactly(folder: Path) -> None:
     templates = [{"name": "default", "template": "old"}, {"name": "tool-use", "template": "é\r\n "}]
     fields = fields_of(folder, tokenizer_config=put("chat_template", value=templates))
     assert (fields["chat_template"], fields["chat_template.tool_use"]) == ("old", "é\r\n ")
     assert fields["chat_templates"] == ["tool_use"]
 
 
-def test_templates_in_files_of_their_own_go_before_the_configurations(folder: Path) -> None:
-    """transformers reads these files as text, so that a line end in them is one character."""
+def test_chat_template_files_take_precedence_over_tokenizer_config(folder: Path) -> None:
+    """transformers reads these files as text, which normalizes line ends."""
     (folder / "chat_template.jinja").write_bytes("{{ new }} é\r\n".encode())
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "rag.jinja").write_bytes(b"rag\n")

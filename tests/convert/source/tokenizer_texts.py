@@ -1,9 +1,9 @@
-"""Varied text for tests of tokenizers: seeded, made on the spot, the same for every run of one Python.
+"""Seeded random text for tests of tokenizers; it depends only on the seed and the version of Python.
 
-Its raw material is hand-made pieces, Python's own library sources and the ranges of Unicode.
+It is made of handwritten samples, the sources of Python's standard library and all of Unicode.
 """
 
-# ruff: noqa: RUF001 - characters that look like others are what a tokenizer must tell apart
+# ruff: noqa: RUF001 - a tokenizer must distinguish characters that look alike
 
 import random
 import sys
@@ -71,8 +71,7 @@ NUMBERS = (
     *("-5", "½", "²", "Ⅻ", "٣", "१२", "１２３", "①", "1e-9"),
 )
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-# The digits that came with Unicode 16. llama.cpp's tables are older, so that it splits a text around them as
-# around symbols.
+# The new digits of Unicode 16. llama.cpp's tables are older, so it splits them as symbols.
 NEW_DIGITS = (
     *(*range(0x10D40, 0x10D4A), *range(0x116D0, 0x116E4), *range(0x11BF0, 0x11BFA), *range(0x16130, 0x1613A)),
     *(*range(0x16D70, 0x16D7A), *range(0x1CCF0, 0x1CCFA), *range(0x1E5F1, 0x1E5FB)),
@@ -83,14 +82,14 @@ Maker = Callable[[random.Random], str]
 
 
 def lines(count: int, seed: int = 13) -> list[str]:
-    """`count` texts, every maker in its turn; a text may hold line ends of its own."""
+    """Make `count` texts, one maker after another; a text may contain line ends."""
     rng = random.Random(seed)
     return [MAKERS[i % len(MAKERS)](rng) for i in range(count)]
 
 
 @cache
 def _source() -> tuple[str, ...]:
-    """Lines of Python's own library, in the order of their files' names."""
+    """Lines of Python's standard library, in the order of file names."""
     files = sorted(Path(sysconfig.get_path("stdlib")).glob("[a-z]*.py"))
     texts = (file.read_text("utf-8", "replace") for file in files)
     return tuple(line for text in texts for line in text.splitlines() if line.strip())
@@ -98,14 +97,14 @@ def _source() -> tuple[str, ...]:
 
 @cache
 def _assigned() -> tuple[str, ...]:
-    """Every character that this Python's Unicode knows, private use and NEW_DIGITS left out."""
-    left_out = {*_SURROGATES, *NEW_DIGITS}
-    every = (chr(code) for code in range(sys.maxunicode + 1) if code not in left_out)
+    """All assigned characters of this Python's Unicode, without private use and NEW_DIGITS."""
+    excluded = {*_SURROGATES, *NEW_DIGITS}
+    every = (chr(code) for code in range(sys.maxunicode + 1) if code not in excluded)
     return tuple(c for c in every if unicodedata.category(c) not in ("Cn", "Co"))
 
 
-def _some(rng: random.Random, pieces: Sequence[str], most: int) -> list[str]:
-    return [rng.choice(pieces) for _ in range(rng.randint(1, most))]
+def _some(rng: random.Random, parts: Sequence[str], max_count: int) -> list[str]:
+    return [rng.choice(parts) for _ in range(rng.randint(1, max_count))]
 
 
 def _prose(rng: random.Random) -> str:
@@ -113,7 +112,7 @@ def _prose(rng: random.Random) -> str:
 
 
 def _code(rng: random.Random) -> str:
-    """A few lines of source as they stand, with one kind of line end or several."""
+    """A few lines of source with one or several kinds of line ends."""
     start = rng.randrange(len(_source()) - 4)
     ends = rng.choice((("\n",), ("\r\n",), ("\n", "\r\n", "\r"), ("\n\n", "\n \n", "\t\n")))
     return "".join(line + rng.choice(ends) for line in _source()[start : start + rng.randint(1, 4)])
@@ -125,7 +124,7 @@ def _indented(rng: random.Random) -> str:
 
 
 def _contractions(rng: random.Random) -> str:
-    """Contractions in either case, with straight and curly apostrophes, mid-word and alone."""
+    """Contractions in upper and lower case, with straight and curly apostrophes, in words and alone."""
     cases = (str.lower, str.upper, str.title)
     words = [rng.choice(WORDS) + rng.choice(cases)(end) for end in _some(rng, CONTRACTIONS, 8)]
     return rng.choice((" ", "", "\n")).join(words).replace("'", rng.choice(("'", "'", "’", "''")))
@@ -147,7 +146,7 @@ def _emoji(rng: random.Random) -> str:
 
 
 def _combining(rng: random.Random) -> str:
-    """Composed, decomposed and compatibility forms, and marks on letters that have no composed form."""
+    """Composed, decomposed and compatibility forms, and marks on letters without a composed form."""
     marks = ["", "", *(chr(rng.randrange(0x300, 0x370)) * rng.randint(1, 3) for _ in range(3))]
     marked = "".join(letter + rng.choice(marks) for letter in rng.choice(PROSE[:2]))
     texts = [*_some(rng, (*COMPOSED, *PROSE[2:8]), 4), marked]
@@ -155,24 +154,24 @@ def _combining(rng: random.Random) -> str:
 
 
 def _control(rng: random.Random) -> str:
-    """Control characters, of which zero is one."""
+    """Control characters, zero included."""
     controls = [chr(code) for code in (*range(32), *range(127, 160))]
     return "".join(_some(rng, (*controls, *INVISIBLE, "ab", " 1"), 20))
 
 
 def _long_word(rng: random.Random) -> str:
-    """One word of hundreds of letters without a place to split it."""
+    """One word of hundreds of letters that no rule splits."""
     letters = rng.choice(("ab", "etaoinshrdlu", "аеиоу", "汉字中文", "é", "_", "=-", "\u0e01\u0e32"))
     return "".join(rng.choice(letters) for _ in range(rng.randint(50, 600)))
 
 
 def _anywhere(rng: random.Random) -> str:
-    """Characters from all of Unicode, alone and between others."""
+    """Characters of all of Unicode, alone and between others."""
     return "".join(c + rng.choice(("", "", " ", "a", "1", ".", "\n")) for c in _some(rng, _assigned(), 12))
 
 
 def _one_block(rng: random.Random) -> str:
-    """Characters of one script, as neighbours in Unicode are."""
+    """Characters of one script: neighbours in Unicode."""
     start = rng.randrange(len(_assigned()) - 64)
     return "".join(_some(rng, _assigned()[start : start + 64], 24))
 

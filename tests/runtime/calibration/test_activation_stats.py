@@ -1,4 +1,4 @@
-"""Activation stats equal those of llama-imatrix, over the same chunks.
+"""Activation statistics equal those of llama-imatrix, over the same chunks.
 
 The files in tests/data were made by the llama-imatrix of llama-cpp-python 0.3.36's llama.cpp:
 

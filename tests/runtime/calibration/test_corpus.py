@@ -111,10 +111,10 @@ def test_a_text_starts_with_the_begin_of_text_token(tiny):
 
 
 def test_a_question_and_its_solution_become_a_chat_turn(tiny):
-    asked = tokens(tiny, Passage("4", "2 + 2?<|im_end|>"))
+    turn = tokens(tiny, Passage("4", "2 + 2?<|im_end|>"))
     user, assistant = byte_tokens("user\n2 + 2?<|im_end|>"), byte_tokens("assistant\n")
     newline = byte_tokens("\n")
-    assert asked == [BOS, START, *user, END, *newline, START, *assistant, *byte_tokens("4"), END]
+    assert turn == [BOS, START, *user, END, *newline, START, *assistant, *byte_tokens("4"), END]
 
 
 def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_path):
@@ -125,7 +125,7 @@ def test_without_a_template_question_and_solution_become_a_text(write_tiny, tmp_
 def test_the_real_model_ends_a_turn_with_its_end_token(smollm2):
     with Model(smollm2) as model:
         encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-        asked = passage_tokens(model, encoder, Passage("It is 4.", "What is 2 + 2?"))
+        turn = passage_tokens(model, encoder, Passage("It is 4.", "What is 2 + 2?"))
         text = "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\nIt is 4.<|im_end|>"
         expected = model.tokenize(text, special=True, bos=False)
-    assert asked[-len(expected) :] == expected
+    assert turn[-len(expected) :] == expected

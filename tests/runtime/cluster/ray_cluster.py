@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, for one test module: its workers can be found and killed."""
+"""Ray cluster of two nodes on this machine, whose workers can be found and killed."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 @contextmanager
 def two_nodes() -> Iterator[Any]:
-    """The cluster; each node has one processor, and the first is the head."""
+    """Start the cluster; each node has one processor, and the first is the head."""
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
@@ -23,7 +23,7 @@ def two_nodes() -> Iterator[Any]:
 
 
 def processes(title: str) -> list[int]:
-    """The processes whose title has this in it."""
+    """Find the ids of processes by a part of their title."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
@@ -33,6 +33,6 @@ def processes(title: str) -> list[int]:
 
 
 def kill(pid: int) -> None:
-    """End a process as nothing can foresee."""
+    """Kill a process, which may have ended."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

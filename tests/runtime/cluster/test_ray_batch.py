@@ -1,4 +1,4 @@
-"""A batch on a Ray cluster has the answers of one engine, whatever dies while it runs."""
+"""Batch inference on a Ray cluster gives the answers of one engine, whichever workers die."""
 
 import json
 import random
@@ -55,31 +55,35 @@ def expected(questions: Path, job: BatchJob, tmp_path_factory: pytest.TempPathFa
 def test_two_workers_give_the_answers_of_one_engine(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
-    answer_file(questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask)
+    answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_workers_that_are_killed_cost_nothing_but_time(
+def test_killed_workers_change_no_answer(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
-    dice, killed, moments = random.Random(13), [], {60, 140, 220, 300, 380}
+    rng, killed, kill_at = random.Random(13), [], {60, 140, 220, 300, 380}
 
     def progress(done: int, _: int) -> None:
-        due = [moment for moment in moments if moment <= done]
+        due = [count for count in kill_at if count <= done]
         alive = [pid for pid in processes(WORKER) if pid not in killed]
         if due and alive:
-            moments.difference_update(due[:1])
-            killed.append(dice.choice(alive))
+            kill_at.difference_update(due[:1])
+            killed.append(rng.choice(alive))
             kill(killed[-1])
 
     answer_file(
-        questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask, progress=progress
+        questions,
+        job,
+        tmp_path / "answers.jsonl",
+        executor=RayWorkers(cluster.address).run,
+        progress=progress,
     )
     assert len(killed) == 5
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_a_batch_begun_here_is_ended_there(
+def test_a_batch_started_locally_resumes_on_the_cluster(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
     def stop(done: int, _: int) -> None:
@@ -88,12 +92,12 @@ def test_a_batch_begun_here_is_ended_there(
 
     with pytest.raises(KeyboardInterrupt):
         answer_file(questions, job, tmp_path / "answers.jsonl", progress=stop)
-    report = answer_file(questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask)
+    report = answer_file(questions, job, tmp_path / "answers.jsonl", executor=RayWorkers(cluster.address).run)
     assert report.earlier == 130
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_what_is_no_model_is_one_line(cluster: Any, questions: Path, tmp_path: Path) -> None:
+def test_an_invalid_model_gives_a_one_line_error(cluster: Any, questions: Path, tmp_path: Path) -> None:
     model = tmp_path / "no.gguf"
     model.write_bytes(b"no model, but longer than a header would be")
     with Commands() as thirteen:
@@ -106,7 +110,7 @@ def test_what_is_no_model_is_one_line(cluster: Any, questions: Path, tmp_path: P
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_what_no_worker_can_run_is_one_line(
+def test_a_worker_that_cannot_load_the_engine_gives_a_one_line_error(
     cluster: Any, questions: Path, job: BatchJob, tmp_path: Path
 ) -> None:
     with pytest.raises(ModelFileError) as error:
@@ -114,52 +118,56 @@ def test_what_no_worker_can_run_is_one_line(
             questions,
             replace(job, threads=1, adapter=job.model),
             tmp_path / "a.jsonl",
-            ask=RayWorkers(cluster.address).ask,
+            executor=RayWorkers(cluster.address).run,
         )
     assert str(error.value).startswith(f"--ray {cluster.address}: {job.model}")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "a.jsonl").exists()
 
 
-def test_workers_larger_than_any_node_are_refused(cluster: Any) -> None:
+def test_workers_that_fit_on_no_node_are_rejected(cluster: Any) -> None:
     with ray_session(cluster.address) as ray:
         assert worker_capacity(ray, 1) == 2
         with pytest.raises(RequestError, match="no node has the 2 processors"):
             worker_capacity(ray, 2)
-        with pytest.raises(RequestError, match="3 are wanted, but the nodes have processors for 2"):
+        with pytest.raises(RequestError, match="3 workers requested, but the nodes have room for 2"):
             worker_capacity(ray, 1, 3)
 
 
-def test_a_node_that_is_removed_costs_nothing_but_time(
+def test_a_removed_node_changes_no_answer(
     cluster: Any, questions: Path, job: BatchJob, expected: bytes, tmp_path: Path
 ) -> None:
-    gone = []
+    removed = []
 
     def progress(done: int, _: int) -> None:
-        if done >= 60 and not gone:
-            gone.append(cluster.list_all_nodes()[-1])
-            cluster.remove_node(gone[0], allow_graceful=False)
+        if done >= 60 and not removed:
+            removed.append(cluster.list_all_nodes()[-1])
+            cluster.remove_node(removed[0], allow_graceful=False)
 
     answer_file(
-        questions, job, tmp_path / "answers.jsonl", ask=RayWorkers(cluster.address).ask, progress=progress
+        questions,
+        job,
+        tmp_path / "answers.jsonl",
+        executor=RayWorkers(cluster.address).run,
+        progress=progress,
     )
-    assert gone
+    assert removed
     assert (tmp_path / "answers.jsonl").read_bytes() == expected
 
 
-def test_an_address_that_nobody_answers_is_one_line(questions: Path, tiny: Path, tmp_path: Path) -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # and does not listen
-        address = f"127.0.0.1:{held.getsockname()[1]}"
+def test_an_unreachable_address_gives_a_one_line_error(questions: Path, tiny: Path, tmp_path: Path) -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # but not listening
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
         with Commands() as thirteen:
             done = thirteen("batch", questions, tiny, "--out", tmp_path / "a.jsonl", "--ray", address)
     assert done.status == 2
-    assert done.stderr == f"error: --ray {address}: nobody answers there: Connection refused\n"
+    assert done.stderr == f"error: --ray {address}: cannot connect: Connection refused\n"
 
 
 @pytest.mark.parametrize("address", ["head", "ray://head:1", ":6379", "head:port"])
-def test_an_address_that_is_none_is_one_line(address: str) -> None:
-    with pytest.raises(RequestError, match="give auto, or HOST:PORT"), ray_session(address):
+def test_a_malformed_address_is_rejected(address: str) -> None:
+    with pytest.raises(RequestError, match="must be auto or HOST:PORT"), ray_session(address):
         pass
 
 
@@ -175,7 +183,7 @@ sys.stdin.read()
 """
 
 
-def test_a_cluster_of_another_version_is_one_line() -> None:
+def test_a_cluster_of_another_version_gives_a_one_line_error() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", HEAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as head:
@@ -187,34 +195,34 @@ def test_a_cluster_of_another_version_is_one_line() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_file_is_fetched_once_and_only_if_it_is_the_one(
+def test_a_file_is_fetched_once_and_checked_by_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(file_transfer, "CHUNK_BYTES", 7)
     source = tmp_path / "model.gguf"
     source.write_bytes(bytes(range(100)))
-    here = RemoteFile.of(source)
-    assert here.unpack(lambda *_: b"") == source  # it is there: nothing is fetched
-    there = RemoteFile("/nowhere/model.gguf", here.nbytes, here.sha256)
-    asked: list[int] = []
+    local = RemoteFile.from_path(source)
+    assert local.fetch(lambda *_: b"") == source  # nothing is downloaded
+    remote = RemoteFile("/nowhere/model.gguf", local.nbytes, local.sha256)
+    offsets: list[int] = []
 
     def read(sha256: str, offset: int) -> bytes:
-        assert sha256 == here.sha256
-        asked.append(offset)
+        assert sha256 == local.sha256
+        offsets.append(offset)
         return file_transfer.read_chunk(str(source), offset)
 
     for _ in range(2):
-        assert there.unpack(read).read_bytes() == source.read_bytes()
-    assert asked == list(range(0, 100, 7))
+        assert remote.fetch(read).read_bytes() == source.read_bytes()
+    assert offsets == list(range(0, 100, 7))
     source.write_bytes(bytes(100))
-    other = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
+    changed = RemoteFile("/nowhere/model.gguf", 100, "ab" * 32)
     with pytest.raises(ModelFileError, match=r"/nowhere/model\.gguf: .* has changed"):
-        other.unpack(lambda _, offset: file_transfer.read_chunk(str(source), offset))
+        changed.fetch(lambda _, offset: file_transfer.read_chunk(str(source), offset))
     with pytest.raises(ModelFileError, match="has changed"):
-        other.unpack(lambda *_: b"")
-    kept = tmp_path / "cache" / "fetched"
-    assert sorted(path.suffix for path in kept.iterdir()) == [".gguf", ".lock", ".lock"]
+        changed.fetch(lambda *_: b"")
+    folder = tmp_path / "cache" / "fetched"
+    assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]
 
 
 def test_the_base_install_does_not_import_ray() -> None:
@@ -226,7 +234,7 @@ def test_the_base_install_does_not_import_ray() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_ray_its_option_says_what_to_install(
+def test_without_ray_the_error_names_the_extra_to_install(
     questions: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)

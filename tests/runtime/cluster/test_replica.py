@@ -1,4 +1,4 @@
-"""A fleet on a Ray cluster answers as one server does, keeps what is warm, and is replaced unnoticed."""
+"""Serving on a Ray cluster: the API of one server, routing by prefix, and updates without failed requests."""
 
 import json
 import signal
@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.cluster.deploy import ClusterSize, OwnerActor
+from thirteen.runtime.cluster.deploy import ClusterSize
+from thirteen.runtime.cluster.deployment_owner import OwnerActor
 from thirteen.runtime.cluster.replica import ReplicaConfig
 from thirteen.runtime.cluster.router import RoutingKey
 from thirteen.runtime.request import BASE
@@ -36,9 +37,9 @@ REPLICA = "ray::ServeReplica:thirteen:Replica"
 class Running:
     process: subprocess.Popen[str]
     url: str
-    said: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
 
-    def ended(self, number: int) -> int:
+    def stop(self, number: int) -> int:
         self.process.send_signal(number)
         return self.process.wait(TIMEOUT_S)
 
@@ -66,10 +67,10 @@ def running(cluster: Any, port: int, model: Path, *options: object) -> Iterator[
         server = Running(process, f"http://127.0.0.1:{port}")
         try:
             for line in process.stderr:
-                server.said.append(line)
+                server.stderr.append(line)
                 if line.startswith("serving "):
                     break
-            assert server.said and server.said[-1].startswith("serving "), server.said
+            assert server.stderr and server.stderr[-1].startswith("serving "), server.stderr
             yield server
         finally:
             process.kill()
@@ -79,7 +80,7 @@ def running(cluster: Any, port: int, model: Path, *options: object) -> Iterator[
 def server(cluster: Any, port: int, tiny: Path, lora: Path) -> Iterator[Running]:
     with running(cluster, port, tiny, "--adapter", f"other={lora}", "--body-bytes", 4000) as server:
         yield server
-        assert server.ended(signal.SIGTERM) == 0
+        assert server.stop(signal.SIGTERM) == 0
 
 
 @pytest.fixture(scope="module")
@@ -100,26 +101,26 @@ def client(server: Running) -> openai.OpenAI:
 
 
 def test_the_official_client_chats_and_streams_with_every_model(server: Running) -> None:
-    said = {}
+    texts = {}
     for model in ("tiny", "other"):
-        ask: Any = {"model": model, "messages": [{"role": "user", "content": "1 + 1?"}], "max_tokens": 8}
-        whole = client(server).chat.completions.create(**ask)
-        stream = client(server).chat.completions.create(**ask, stream=True)
+        body: Any = {"model": model, "messages": [{"role": "user", "content": "1 + 1?"}], "max_tokens": 8}
+        whole = client(server).chat.completions.create(**body)
+        stream = client(server).chat.completions.create(**body, stream=True)
         text = "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
         assert text == whole.choices[0].message.content
-        said[model] = text
-    assert said["tiny"] != said["other"]
+        texts[model] = text
+    assert texts["tiny"] != texts["other"]
     assert [model.id for model in client(server).models.list()] == ["tiny", "other"]
 
 
-def test_a_conversation_goes_on_where_its_prefix_is_cached(server: Running) -> None:
-    """By chance, of eight conversations on two replicas, about four would."""
-    warm = []
+def test_a_conversation_returns_to_the_replica_with_its_prefix(server: Running) -> None:
+    """With random routing, about four of eight conversations on two replicas would."""
+    cached = []
     for number in range(8):
         messages = [{"role": "user", "content": f"Conversation {number} is about a number, {number}."}]
         for _ in range(2):
-            time.sleep(0.25)  # Ray Serve tells its routers ten times a second
-            done: Any = client(server).chat.completions.create(
+            time.sleep(0.25)  # Ray Serve updates its routers ten times a second
+            completion: Any = client(server).chat.completions.create(
                 model="tiny",
                 messages=messages,
                 max_tokens=4,
@@ -129,36 +130,39 @@ def test_a_conversation_goes_on_where_its_prefix_is_cached(server: Running) -> N
                 {"role": "assistant", "content": "So it is."},
                 {"role": "user", "content": "And then?"},
             ]
-        warm.append(done.usage.prompt_tokens_details.cached_tokens > 40)
-    assert sum(warm) >= 7
+        cached.append(completion.usage.prompt_tokens_details.cached_tokens > 40)
+    assert sum(cached) >= 7
 
 
-def test_refusals_are_those_of_the_server(server: Running) -> None:
-    unknown = httpx.post(f"{server.url}/v1/answer", json={"question": "?", "model": "no"}, timeout=TIMEOUT_S)
-    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
-    large = httpx.post(f"{server.url}/v1/answer", json={"question": "?" * 5000}, timeout=TIMEOUT_S)
-    assert large.status_code == 413
-    foreign = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"}, timeout=TIMEOUT_S)
-    assert foreign.status_code == 403
+def test_invalid_requests_get_the_errors_of_one_server(server: Running) -> None:
+    unknown_model = httpx.post(
+        f"{server.url}/v1/answer", json={"question": "?", "model": "no"}, timeout=TIMEOUT_S
+    )
+    assert (unknown_model.status_code, unknown_model.json()["error"]["code"]) == (404, "model_not_found")
+    too_large = httpx.post(f"{server.url}/v1/answer", json={"question": "?" * 5000}, timeout=TIMEOUT_S)
+    assert too_large.status_code == 413
+    foreign_host = httpx.get(f"{server.url}/v1/models", headers={"Host": "evil.example"}, timeout=TIMEOUT_S)
+    assert foreign_host.status_code == 403
     assert httpx.get(f"{server.url}/nowhere", timeout=TIMEOUT_S).status_code == 404
-    nonsense = httpx.post(f"{server.url}/v1/answer", content=b"{", timeout=TIMEOUT_S)
-    assert nonsense.status_code in {400, 415}
+    invalid_json = httpx.post(f"{server.url}/v1/answer", content=b"{", timeout=TIMEOUT_S)
+    assert invalid_json.status_code in {400, 415}
     assert httpx.get(f"{server.url}/health", timeout=TIMEOUT_S).json() == {"status": "ok"}
     assert "Thirteen" in httpx.get(f"{server.url}/", timeout=TIMEOUT_S).text
 
 
-def test_a_client_that_leaves_frees_its_slot(server: Running) -> None:
-    ask = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
+def test_a_disconnected_client_frees_its_slot(server: Running) -> None:
+    body = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
     for _ in range(4):
-        with httpx.stream("POST", f"{server.url}/v1/completions", json=ask, timeout=TIMEOUT_S) as response:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=TIMEOUT_S) as response:
             next(response.iter_lines())
     deadline = time.monotonic() + 20
-    while any(_used(server) for _ in range(6)) and time.monotonic() < deadline:
+    while any(_uses_slots(server) for _ in range(6)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    assert not any(_used(server) for _ in range(6)), "of whichever replica tells"
+    assert not any(_uses_slots(server) for _ in range(6))
 
 
-def _used(server: Running) -> bool:
+def _uses_slots(server: Running) -> bool:
+    """Whether some slot is in use, in the metrics of a random replica."""
     text = httpx.get(f"{server.url}/metrics", timeout=TIMEOUT_S).text
     return any(
         line.startswith("thirteen_slots_used") and not line.endswith(" 0.0") for line in text.splitlines()
@@ -166,13 +170,13 @@ def _used(server: Running) -> bool:
 
 
 class Load:
-    """Clients that ask without a pause, and what came of it."""
+    """Concurrent clients that send requests without a pause."""
 
     def __init__(self, server: Running, clients: int = 3) -> None:
-        self._server, self._ending = server, threading.Event()
+        self._server, self._stopping = server, threading.Event()
         self.statuses: list[int] = []
         self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(clients)]
+        self._threads = [threading.Thread(target=self._send_requests, args=(n,)) for n in range(clients)]
 
     def __enter__(self) -> "Load":
         for thread in self._threads:
@@ -180,37 +184,37 @@ class Load:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ending.set()
+        self._stopping.set()
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, number: int) -> None:
+    def _send_requests(self, number: int) -> None:
         count = 0
-        while not self._ending.is_set():
+        while not self._stopping.is_set():
             count += 1
             body = {"question": f"What is {number} + {count}?", "max_tokens": 12, "stream": count % 2 == 0}
             try:
-                done = httpx.post(f"{self._server.url}/v1/answer", json=body, timeout=TIMEOUT_S)
-                done.raise_for_status()
+                response = httpx.post(f"{self._server.url}/v1/answer", json=body, timeout=TIMEOUT_S)
+                response.raise_for_status()
                 if body["stream"]:
-                    assert "event: answer" in done.text or '"value"' in done.text, done.text
-                self.statuses.append(done.status_code)
+                    assert "event: answer" in response.text or '"value"' in response.text, response.text
+                self.statuses.append(response.status_code)
             except (httpx.HTTPError, AssertionError) as failure:
                 self.failures.append(repr(failure))
 
 
-def test_a_fleet_that_is_to_listen_elsewhere_is_refused_and_the_one_there_stays(
+def test_another_listen_address_is_rejected_and_the_deployment_stays(
     cluster: Any, port: int, server: Running, tiny: Path
 ) -> None:
     with Commands() as thirteen:
         done = thirteen("serve", tiny, "--ray", cluster.address, "--port", port + 1, "--threads", 1)
     assert done.status == 2
-    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port + 1}: on this cluster, Ray Serve")
+    assert done.stderr.startswith(f"error: --host 127.0.0.1 --port {port + 1}: Ray Serve already listens")
     assert httpx.get(f"{server.url}/health", timeout=TIMEOUT_S).status_code == 200
     assert server.process.poll() is None
 
 
-def test_a_replica_that_dies_is_replaced(server: Running) -> None:
+def test_a_dead_replica_is_replaced(server: Running) -> None:
     before = set(processes(REPLICA))
     assert len(before) == 2
     kill(min(before))
@@ -223,7 +227,7 @@ def test_a_replica_that_dies_is_replaced(server: Running) -> None:
         assert httpx.post(f"{server.url}/v1/answer", json=body, timeout=TIMEOUT_S).status_code == 200
 
 
-def test_a_rolling_update_under_load_fails_no_request_and_the_first_command_ends(
+def test_a_rolling_update_under_load_fails_no_request_and_ends_the_first_command(
     cluster: Any, port: int, server: Running, write_tiny: Any, tmp_path: Path
 ) -> None:
     import numpy as np
@@ -234,93 +238,96 @@ def test_a_rolling_update_under_load_fails_no_request_and_the_first_command_ends
     )
     old = set(processes(REPLICA))
     with Load(server) as load:
-        _answered(load, 30)
+        _wait_for_answers(load, 30)
         with running(cluster, port, new, "--name", "new") as updated:
             assert server.process.wait(TIMEOUT_S) == 0
             deadline = time.monotonic() + TIMEOUT_S
             while old & set(processes(REPLICA)) and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert not old & set(processes(REPLICA))
-            _answered(load, len(load.statuses) + 30)
+            _wait_for_answers(load, len(load.statuses) + 30)
             assert httpx.get(f"{updated.url}/v1/models").json()["data"][0]["id"] == "new"
             load.__exit__()
             assert load.failures == []
-            stream = threading.Thread(target=_stream, args=(updated, ended := []))
+            stream = threading.Thread(target=_stream, args=(updated, completed := []))
             stream.start()
             time.sleep(0.3)
-            assert updated.ended(signal.SIGINT) == 130
+            assert updated.stop(signal.SIGINT) == 130
             stream.join()
-            assert ended == [True], "what runs is finished first"
+            assert completed == [True], "running requests finish first"
 
 
-def _answered(load: Load, count: int) -> None:
+def _wait_for_answers(load: Load, count: int) -> None:
     deadline = time.monotonic() + TIMEOUT_S
     while len(load.statuses) < count and not load.failures and time.monotonic() < deadline:
         time.sleep(0.1)
     assert len(load.statuses) >= count, load.failures
 
 
-def _stream(server: Running, ended: list[bool]) -> None:
-    ask = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=ask, timeout=TIMEOUT_S) as response:
-        ended.append("data: [DONE]" in list(response.iter_lines()))
+def _stream(server: Running, completed: list[bool]) -> None:
+    body = {"prompt": "a", "max_tokens": 200, "stream": True, "n": 8, "temperature": 1}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=TIMEOUT_S) as response:
+        completed.append("data: [DONE]" in list(response.iter_lines()))
 
 
-def test_what_is_no_model_or_does_not_fit_is_one_line(cluster: Any, tiny: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_give_a_one_line_error(cluster: Any, tiny: Path, tmp_path: Path) -> None:
     model = tmp_path / "no.gguf"
     model.write_bytes(b"no model, but longer than a header would be")
-    for words, says in (
+    for words, message in (
         ((model, "--ray", cluster.address), f"error: {model}: "),
         (
             (tiny, "--ray", cluster.address, "--replicas", 3, "--threads", 1),
-            "error: --ray: 3 are wanted, but the nodes have processors for 2",
+            "error: --ray: 3 workers requested, but the nodes have room for 2",
         ),
-        ((tiny, "--ray", cluster.address, "--port", 0), "error: --port 0: a fleet has to be told its port"),
+        (
+            (tiny, "--ray", cluster.address, "--port", 0),
+            "error: --port 0: a cluster deployment needs a fixed port",
+        ),
         ((tiny, "--ray", cluster.address, "--profile", "x"), "error: profile: 'x' is not one of"),
         ((tiny, "--replicas", 2), "error: Invalid value: --replicas and --max-replicas go with --ray"),
     ):
         with Commands() as thirteen:
             done = thirteen("serve", *words)
         assert done.status == 2
-        assert done.stderr.startswith(says), done.stderr
+        assert done.stderr.startswith(message), done.stderr
 
 
-def test_a_fleet_ends_with_the_command_that_deployed_last_and_with_no_other() -> None:
+def test_a_deployment_ends_with_the_command_that_deployed_last_only() -> None:
     owner = OwnerActor()
-    owner.begin("a")
-    owner.take("a")
-    owner.begin("b")
-    assert owner.last() == "a"
-    owner.take("b")
-    assert not owner.leave("a")
-    owner.begin("c")
-    assert not owner.leave("c"), "c failed, and what is there is b's"
-    assert owner.last() == "b"
-    assert owner.leave("b")
-    owner.begin("d")
-    assert owner.leave("d"), "d failed, and there is nothing else"
+    owner.prepare("a")
+    owner.commit("a")
+    owner.prepare("b")
+    assert owner.current() == "a"
+    owner.commit("b")
+    assert not owner.release("a")
+    owner.prepare("c")
+    assert not owner.release("c"), "c failed, and the deployment is b's"
+    assert owner.current() == "b"
+    assert owner.release("b")
+    owner.prepare("d")
+    assert owner.release("d"), "d failed, and there is no other deployment"
 
 
-def test_what_an_update_leaves_behind_ends_with_it_if_the_first_command_has_ended() -> None:
+def test_a_failed_update_ends_the_deployment_if_the_first_command_has_ended() -> None:
     owner = OwnerActor()
-    owner.take("a")
-    owner.begin("b")
-    assert not owner.leave("a"), "b is about to take over"
-    assert owner.leave("b")
+    owner.commit("a")
+    owner.prepare("b")
+    assert not owner.release("a"), "b is about to take over"
+    assert owner.release("b")
 
 
-def test_a_fleet_has_bounds_that_make_sense() -> None:
-    fleet = ReplicaConfig(MODELS, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
-    few, many = (ClusterSize.of(fleet, 2, None).options(room) for room in (3, 4))
+def test_serve_options_follow_from_the_size() -> None:
+    config = ReplicaConfig(MODELS, {"profile": "server", "slots": None, "threads": 2, "queue": 64})
+    few, many = (ClusterSize.from_config(config, 2, None).serve_options(capacity) for capacity in (3, 4))
     assert (few["num_replicas"], few["ray_actor_options"]) == (2, {"num_cpus": 2})
     assert (few["max_surge_percent"], many["max_surge_percent"]) == (0, 100)
-    assert ClusterSize.of(fleet, 1, 4).options(4)["autoscaling_config"] == {
+    assert ClusterSize.from_config(config, 1, 4).serve_options(4)["autoscaling_config"] == {
         "min_replicas": 1,
         "max_replicas": 4,
         "target_ongoing_requests": 8,
     }
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
-        ClusterSize.of(fleet, 2, 1)
+        ClusterSize.from_config(config, 2, 1)
 
 
 MESSAGES = st.lists(
@@ -332,15 +339,14 @@ MESSAGES = st.lists(
 
 
 @given(messages=MESSAGES, more=MESSAGES, model=st.sampled_from([*MODELS, "unknown", None]))
-def test_the_next_turn_goes_where_the_last_one_went(messages: Any, more: Any, model: str | None) -> None:
-    first, then = (
-        RoutingKey.of(json.dumps({"messages": said, "model": model}).encode(), MODELS)
-        for said in (messages, [*messages, *more, {"role": "user", "content": "And?"}])
+def test_the_next_turn_is_routed_to_the_same_replica(messages: Any, more: Any, model: str | None) -> None:
+    first, next_ = (
+        RoutingKey.from_body(json.dumps({"messages": conversation, "model": model}).encode(), MODELS)
+        for conversation in (messages, [*messages, *more, {"role": "user", "content": "And?"}])
     )
-    asked = any(message["role"] == "user" for message in messages)
-    if asked:
-        assert then.route in first.keys
-        assert set(first.keys) == set(then.keys)
+    if any(message["role"] == "user" for message in messages):
+        assert next_.route in first.keys
+        assert set(first.keys) == set(next_.keys)
     adapter = ("adapter other",) if model == "other" else ()
     assert first.keys[: len(adapter)] == adapter
     assert first.route in ("", *first.keys)
@@ -355,14 +361,14 @@ def test_the_next_turn_goes_where_the_last_one_went(messages: Any, more: Any, mo
         ).map(lambda value: json.dumps(value).encode()),
     )
 )
-def test_a_body_of_anything_goes_somewhere(body: bytes) -> None:
-    assert isinstance(RoutingKey.of(body, MODELS), RoutingKey)
+def test_any_body_has_a_routing_key(body: bytes) -> None:
+    assert isinstance(RoutingKey.from_body(body, MODELS), RoutingKey)
 
 
-def test_conversations_are_told_apart_by_how_they_begin_and_by_their_adapter() -> None:
+def test_routes_differ_by_first_message_and_adapter() -> None:
     def route(*contents: str, model: str = "tiny") -> str:
         messages = [{"role": "user", "content": content} for content in contents]
-        return RoutingKey.of(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route
+        return RoutingKey.from_body(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route
 
     assert route("a") == ""
     assert route("a", model="other") == "adapter other"
