@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import get_ident
 from typing import BinaryIO
 
 from ..errors import OutputError
@@ -25,7 +26,7 @@ def atomic_write(
     Args:
         target: the file to write or replace.
         exclusive: refuse a second writer at the same time. The part file then has one name for all processes,
-            so a part that a killed process left is reused; otherwise its name holds the process id.
+            so a part that a killed process left is reused; otherwise its name holds process and thread.
         nbytes: size of the file, if known. The disk must have this much space.
         mode: permissions of the file, before the umask.
         sync: flush the file to disk before it is renamed. False is for caches that check what they read.
@@ -36,7 +37,7 @@ def atomic_write(
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
     """
-    infix = "" if exclusive else f"{os.getpid()}."
+    infix = "" if exclusive else f"{os.getpid()}-{get_ident()}."
     part = target.with_name(f".{target.name}.{infix}part")
     with output_errors(target):
         with open(part, "ab+", opener=lambda path, flags: os.open(path, flags, mode)) as file:

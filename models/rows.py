@@ -66,6 +66,6 @@ def split_rows(
         ThirteenError: either part would be empty.
     """
     if not 0 < held_out < len(rows):
-        raise ThirteenError(f"--held-out {held_out}: must be at least 1 and below the number of rows, {len(rows)}")
+        raise ThirteenError(f"--held-out {held_out}: must be at least 1 and less than the {len(rows)} rows")
     shuffled = random.Random(seed).sample(rows, len(rows))  # noqa: S311 - the same on every machine
     return shuffled[held_out:], shuffled[:held_out]

@@ -1,4 +1,4 @@
-"""Where a file's bytes are: by tensor, by kind of tensor and by type, beside llama.cpp's own files."""
+"""Size of a GGUF by tensor, tensor group and type, beside the sizes of llama.cpp's own files."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...convert.quantize.file_size import parse_file_size
-from ...convert.tensors import padded
+from ...convert.tensors import ALIGNMENT
 from ...errors import OutputError
 from ...files.gguf_header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
@@ -20,16 +20,17 @@ from ..harness.format import megabytes
 from ..peers.llama_quantize import StockKind
 from ..peers.llama_quantize_sizes import StockTensorSizes, stock_tensor_sizes
 
+STOCK_TITLE = "llama.cpp's own files of these tensors, of similar size"
+
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
-_ASKED = "thirteen.type"  # the provenance's key for the type or the size that was asked for
+_REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
 _TABLE_WIDTH = 76
-_BASE_ID = "thirteen.base.id"
-_BESIDE = 0.25  # of the file's size: how far away a stock file is shown
+_SIMILAR = 0.25  # relative difference in size up to which a stock file is shown
 
 
 @dataclass(frozen=True, slots=True)
 class TensorSize:
-    """One tensor: its place in the model, its type and its bytes."""
+    """Group, type and bytes of one tensor."""
 
     name: str
     group: str
@@ -40,15 +41,15 @@ class TensorSize:
 
 @dataclass(frozen=True, slots=True)
 class GroupSize:
-    """All tensors of one kind.
+    """Size of all tensors of one kind.
 
     Attributes:
-        group: "token_embd", "ffn_down" and so on: a tensor's name without its layer; "vectors" are all norms
+        group: a tensor name without its layer, such as "token_embd" or "ffn_down"; "vectors" for all norms
             and biases.
-        tensors: how many.
-        weights: numbers in them.
-        nbytes: all together.
-        types: bytes by type, the largest first.
+        tensors: number of tensors.
+        weights: number of weights.
+        nbytes: total bytes.
+        types: bytes by type, largest first.
     """
 
     group: str
@@ -65,13 +66,13 @@ class GroupSize:
 
 @dataclass(frozen=True, slots=True)
 class StockSize:
-    """The file as llama.cpp would make it, with the same metadata.
+    """Size of the file that llama.cpp would make, with the same metadata.
 
     Attributes:
         kind: "uniform" for one type throughout, "mix" for one of llama.cpp's mixes.
-        name: of the type or the mix.
-        file_bytes: its size.
-        ratio: the measured file's size over it.
+        name: name of the type or mix.
+        file_bytes: size of the file.
+        ratio: size of the measured file / size of this one.
     """
 
     kind: StockKind
@@ -80,19 +81,19 @@ class StockSize:
     ratio: float
 
     @property
-    def made_as(self) -> str:
-        """Its name and kind, in words."""
-        return f"{self.name}, {'throughout' if self.kind == 'uniform' else 'mix'}"
+    def label(self) -> str:
+        """Name and kind."""
+        return f"{self.name}, {self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class SizeBudget:
-    """What the file was planned for, as its provenance has it.
+    """Target size that the file was planned for, from its provenance.
 
     Attributes:
-        asked: the size as its maker wrote it.
-        nbytes: what that comes to.
-        used: the file's part of it.
+        asked: the target as given, for example "600MB".
+        nbytes: the target in bytes.
+        used: size of the file / target.
     """
 
     asked: str
@@ -102,21 +103,21 @@ class SizeBudget:
 
 @dataclass(frozen=True, slots=True)
 class SizeReport:
-    """Everything about one file's size; dataclasses.asdict makes it JSON.
+    """Size of a file; dataclasses.asdict makes it JSON.
 
     Attributes:
         path: the file.
         sha256: its hash, in hexadecimal.
-        base_id: what it was made of, as its provenance has it; None where it does not tell.
-        file_bytes: its size.
-        metadata_bytes: of that, all but the tensors: tokenizer, shapes, provenance, padding.
-        weights: how many numbers its tensors hold.
+        base_id: the base model from the file's provenance; None without provenance.
+        file_bytes: size of the file.
+        metadata_bytes: everything but tensors: tokenizer, hyperparameters, provenance, padding.
+        weights: number of weights.
         bits_per_weight: mean over all tensors.
-        tensors: in the file's order.
-        groups: the largest first.
-        types: bytes by type, the largest first.
-        stock: the smallest first.
-        budget: None where the file was not planned for a size.
+        tensors: sizes in the order of the file.
+        groups: sizes by group, largest first.
+        types: bytes by type, largest first.
+        stock: sizes of llama.cpp's own files, smallest first.
+        budget: the target size; None if the file was not planned for one.
     """
 
     path: str
@@ -134,13 +135,13 @@ class SizeReport:
 
 
 def run_size(model: Path) -> SizeReport:
-    """Account for every byte of a model's file.
+    """Account for every byte of a model file.
 
     Raises:
-        ModelFileError: it is not a GGUF, is damaged, or not a model that this build can run.
+        ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
     """
     header = read_header(model)
-    tensors = tuple(map(_tensor, header.tensors.values()))
+    tensors = tuple(map(_tensor_size, header.tensors.values()))
     return SizeReport(
         path=str(model),
         sha256=file_sha256(model),
@@ -150,14 +151,14 @@ def run_size(model: Path) -> SizeReport:
         weights=header.weights,
         bits_per_weight=header.bits_per_weight,
         tensors=tensors,
-        groups=_groups(tensors),
-        types=_by_type(tensors),
-        stock=_stock(header, stock_tensor_sizes(model)),
+        groups=_group_sizes(tensors),
+        types=_bytes_by_type(tensors),
+        stock=_stock_file_sizes(header, stock_tensor_sizes(model)),
         budget=_budget(header),
     )
 
 
-def _tensor(tensor: TensorInfo) -> TensorSize:
+def _tensor_size(tensor: TensorInfo) -> TensorSize:
     return TensorSize(tensor.name, _group(tensor), tensor.shape, tensor.type.name, tensor.nbytes)
 
 
@@ -168,61 +169,65 @@ def _group(tensor: TensorInfo) -> str:
     return layer[1] if layer else tensor.name.removesuffix(".weight")
 
 
-def _groups(tensors: Iterable[TensorSize]) -> tuple[GroupSize, ...]:
+def _group_sizes(tensors: Iterable[TensorSize]) -> tuple[GroupSize, ...]:
     members: dict[str, list[TensorSize]] = {}
     for tensor in tensors:
         members.setdefault(tensor.group, []).append(tensor)
     groups = (
         GroupSize(
             group=name,
-            tensors=len(of),
-            weights=sum(prod(tensor.shape) for tensor in of),
-            nbytes=sum(tensor.nbytes for tensor in of),
-            types=_by_type(of),
+            tensors=len(group),
+            weights=sum(prod(tensor.shape) for tensor in group),
+            nbytes=sum(tensor.nbytes for tensor in group),
+            types=_bytes_by_type(group),
         )
-        for name, of in members.items()
+        for name, group in members.items()
     )
     return tuple(sorted(groups, key=lambda group: -group.nbytes))
 
 
-def _by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
+def _bytes_by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
     nbytes: Counter[str] = Counter()
     for tensor in tensors:
         nbytes[tensor.type] += tensor.nbytes
     return dict(nbytes.most_common())
 
 
-def _stock(header: Header, stock: Iterable[StockTensorSizes]) -> tuple[StockSize, ...]:
-    rest = header.file_bytes - sum(map(padded, (tensor.nbytes for tensor in header.tensors.values())))
+def _stock_file_sizes(header: Header, stock: Iterable[StockTensorSizes]) -> tuple[StockSize, ...]:
+    metadata_bytes = header.file_bytes - sum(_padded(tensor.nbytes) for tensor in header.tensors.values())
 
-    def size(one: StockTensorSizes) -> StockSize:
-        file_bytes = rest + sum(map(padded, one.nbytes.values()))
-        return StockSize(one.kind, one.name, file_bytes, header.file_bytes / file_bytes)
+    def file_size(sizes: StockTensorSizes) -> StockSize:
+        file_bytes = metadata_bytes + sum(map(_padded, sizes.nbytes.values()))
+        return StockSize(sizes.kind, sizes.name, file_bytes, header.file_bytes / file_bytes)
 
-    return tuple(sorted(map(size, stock), key=lambda one: one.file_bytes))
+    return tuple(sorted(map(file_size, stock), key=lambda size: size.file_bytes))
+
+
+def _padded(nbytes: int) -> int:
+    return nbytes + -nbytes % ALIGNMENT
 
 
 def _budget(header: Header) -> SizeBudget | None:
-    asked = str(header.metadata.get(_ASKED, "")).partition(",")[0]
+    requested = str(header.metadata.get(_REQUESTED, "")).partition(",")[0]
     try:
-        nbytes = parse_file_size(asked).file_bytes(header.weights)
-    except OutputError:  # a type, or another program's file
+        nbytes = parse_file_size(requested).file_bytes(header.weights)
+    except OutputError:  # a type, or a file of another program
         return None
-    return SizeBudget(asked, nbytes, header.file_bytes / nbytes)
+    return SizeBudget(requested, nbytes, header.file_bytes / nbytes)
 
 
 def size_table(report: SizeReport) -> Group:
-    """The groups of tensors, and below them the stock files of about this size."""
-    return Group(_group_table(report), "", _stock_table(report))
+    """Table of the tensor groups, and table of the stock files of similar size."""
+    return Group(_groups_table(report), "", _stock_table(report))
 
 
-def _group_table(report: SizeReport) -> Table:
-    title = Text(f"{Path(report.path).name}: {_total(report)}")
-    out = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
-    for column in ("tensors", "number", "MB", "of the file, %", "bits a weight", "types, MB"):
-        out.add_column(column, justify="left" if column.startswith(("tensors", "types")) else "right")
+def _groups_table(report: SizeReport) -> Table:
+    title = Text(f"{Path(report.path).name}: {_summary(report)}")
+    table = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
+    for column in ("tensors", "number", "MB", "of the file, %", "bits per weight", "types, MB"):
+        table.add_column(column, justify="left" if column.startswith(("tensors", "types")) else "right")
     for group in report.groups:
-        out.add_row(
+        table.add_row(
             Text(group.group),
             str(group.tensors),
             f"{group.nbytes / 1e6:.2f}",
@@ -231,27 +236,27 @@ def _group_table(report: SizeReport) -> Table:
             ", ".join(f"{name} {nbytes / 1e6:.2f}" for name, nbytes in group.types.items()),
         )
     rest = report.metadata_bytes
-    out.add_row("metadata", "", f"{rest / 1e6:.2f}", f"{100 * rest / report.file_bytes:.1f}", "", "")
-    return out
+    table.add_row("metadata", "", f"{rest / 1e6:.2f}", f"{100 * rest / report.file_bytes:.1f}", "", "")
+    return table
 
 
-def _total(report: SizeReport) -> str:
-    said = f"{report.file_bytes:,} bytes, {report.bits_per_weight:.2f} bits a weight"
+def _summary(report: SizeReport) -> str:
+    text = f"{report.file_bytes:,} bytes, {report.bits_per_weight:.2f} bits per weight"
     if budget := report.budget:
-        said += f", {100 * budget.used:.2f} % of the {budget.nbytes:,} asked for ({budget.asked})"
-    return said
+        text += f", {100 * budget.used:.2f} % of the {budget.nbytes:,} bytes requested ({budget.asked})"
+    return text
 
 
 def _stock_table(report: SizeReport) -> Table:
-    title = "llama.cpp's own files of these tensors, about that size"
-    out = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
-    for column in ("made as", "MB", "this file / it"):
-        out.add_column(column, justify="left" if column == "made as" else "right")
-    for one in stock_of_similar_size(report) or report.stock:
-        out.add_row(one.made_as, megabytes(one.file_bytes), f"{one.ratio:.3f}")
-    return out
+    table = Table(title=STOCK_TITLE, title_justify="left", min_width=_TABLE_WIDTH)
+    table.add_column("format")
+    table.add_column("MB", justify="right")
+    table.add_column("this file / it", justify="right")
+    for stock in stock_of_similar_size(report) or report.stock:
+        table.add_row(stock.label, megabytes(stock.file_bytes), f"{stock.ratio:.3f}")
+    return table
 
 
 def stock_of_similar_size(report: SizeReport) -> tuple[StockSize, ...]:
-    """The stock files of about the size of the measured one."""
-    return tuple(one for one in report.stock if abs(1 - one.ratio) <= _BESIDE)
+    """The stock files within a quarter of the measured file's size."""
+    return tuple(stock for stock in report.stock if abs(1 - stock.ratio) <= _SIMILAR)

@@ -1,1 +1,1 @@
-"""Training of adapters with gradients, by PEFT and trl."""
+"""Gradient training of adapters with PEFT and trl: supervised fine-tuning, GRPO, distillation."""

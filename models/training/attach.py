@@ -1,4 +1,4 @@
-"""Adapters as PEFT trains them, put into a model so that they change nothing yet."""
+"""Attachment of a new PEFT adapter to a frozen model."""
 # ruff: noqa: PLC0415 - torch and peft take seconds to import and come with an extra
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from .recipe import Recipe
 
 
 def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> Any:
-    """Wrap `model` in a new adapter; nothing else of it trains.
+    """Wrap `model` in a new adapter, the only part that trains. The output is unchanged before training.
 
     Args:
-        model: as base_model.load() gives it; from here on it runs through the adapter.
-        recipe: which adapter.
-        basis: for TinyLoRA, whose factors and projections are to be the frozen ones, so that the numbers can
-            be passed on as a code; else they are PEFT's own.
+        model: transformers model; it is modified in place.
+        recipe: kind and shape of the adapter.
+        basis: for TinyLoRA, the frozen factors and projections, which allow the trained numbers to be encoded
+            as a short code; by default PEFT computes its own.
 
     Returns:
         The PEFT model.
@@ -35,22 +35,20 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
     )
     adapted = get_peft_model(model, config)
     if basis:
-        _set_frozen(adapted, basis)
+        _copy_basis(adapted, basis)
     return adapted
 
 
-def _set_frozen(adapted: Any, basis: Basis) -> None:
+def _copy_basis(adapted: Any, basis: Basis) -> None:
     import torch
 
-    modules = dict(adapted.base_model.model.named_modules())
-    for name, of in basis.factors.items():
-        parts = {"tinylora_A": of.a, "tinylora_B": of.b, "tinylora_P": of.p}
-        for part, rows in parts.items():
-            held = getattr(modules[name], part)["default"]
-            with torch.no_grad():
-                held.copy_(torch.from_numpy(rows))
+    modules = dict(adapted.named_modules())
+    with torch.no_grad():
+        for name, array in basis.tensors().items():
+            module, _, part = name.rpartition(".")
+            getattr(modules[module], part)["default"].copy_(torch.from_numpy(array))
 
 
 def trained_numbers(model: Any) -> int:
-    """How many numbers of a model train."""
+    """The number of parameters that require a gradient."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -1,6 +1,6 @@
-"""Solutions by a teacher, any endpoint that speaks OpenAI's chat completions; only the right ones are kept.
+"""Distillation: solutions from a teacher behind an OpenAI chat completions API, filtered by final answer.
 
-Every answer is on record as it comes, kept or not, so that an interrupted run asks for nothing twice.
+Every solution is saved as it arrives, right or wrong, so a resumed run repeats no request.
 """
 
 import json
@@ -18,23 +18,23 @@ from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
 from ..rows import TrainingRow
 
-_BYTES_MAX = 1 << 22  # of a teacher's reply
+_RESPONSE_BYTES_MAX = 1 << 22
 _SCHEMES = ("http://", "https://")
 PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """Who is asked.
+    """A model behind an OpenAI-compatible API.
 
     Attributes:
-        url: of the API, as in https://…/v1.
-        model: by the endpoint's name for it.
-        key: what it demands, if anything.
-        system: what it is told beforehand.
-        temperature: of its answers.
-        max_tokens: the longest of them.
-        timeout_s: how long one may take.
+        url: base URL of the API, such as https://…/v1.
+        model: model name at the endpoint.
+        key: API key, if required.
+        system: system prompt.
+        temperature: sampling temperature.
+        max_tokens: maximum tokens per solution.
+        timeout_s: timeout of one request.
     """
 
     url: str
@@ -47,13 +47,13 @@ class Teacher:
 
     def __post_init__(self) -> None:
         if not self.url.startswith(_SCHEMES):
-            raise DownloadError(f"{self.url!r}: an endpoint begins with {' or '.join(_SCHEMES)}")
+            raise DownloadError(f"{self.url!r}: an endpoint must start with {' or '.join(_SCHEMES)}")
 
     def solve(self, question: str) -> str:
-        """Ask one question.
+        """Request the solution of one question.
 
         Raises:
-            DownloadError: the endpoint cannot be reached, refuses, or sends what is no answer.
+            DownloadError: the endpoint cannot be reached, returns an error, or returns no chat completion.
         """
         body = {
             "model": self.model,
@@ -70,51 +70,48 @@ class Teacher:
         url = f"{self.url.rstrip('/')}/chat/completions"
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - checked above
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as reply:  # noqa: S310
-                return _content(json.loads(reply.read(_BYTES_MAX)))
+            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:  # noqa: S310
+                return _content(json.loads(response.read(_RESPONSE_BYTES_MAX)))
         except urllib.error.HTTPError as error:
-            raise DownloadError(f"{url}: the teacher refuses: {error.code} {error.reason}") from None
+            raise DownloadError(f"{url}: the teacher returns {error.code} {error.reason}") from None
         except (OSError, HTTPException) as error:
             raise DownloadError(f"{url}: the teacher cannot be reached: {error}") from None
         except (ValueError, RecursionError, KeyError, IndexError, TypeError):
-            raise DownloadError(f"{url}: the teacher sent no chat completion") from None
+            raise DownloadError(f"{url}: the teacher returned no chat completion") from None
 
 
-def _content(reply: Any) -> str:
-    content = reply["choices"][0]["message"]["content"]
+def _content(response: Any) -> str:
+    content = response["choices"][0]["message"]["content"]
     if not isinstance(content, str):
         raise TypeError
     return content
 
 
 @dataclass(frozen=True)
-class Distilled:
-    """How a run went: what is kept by now, what was wrong, and how much of it was on record before."""
+class DistillResult:
+    """Number of solutions kept, number of wrong ones, and how many of both an earlier run had saved."""
 
     kept: int
     wrong: int
     resumed: int
 
 
-def distill(
-    rows: Sequence[TrainingRow],
-    teacher: Teacher,
-    out: Path,
-    progress: Progress = no_progress,
-) -> Distilled:
+def distill_rows(
+    rows: Sequence[TrainingRow], teacher: Teacher, out: Path, progress: Progress = no_progress
+) -> DistillResult:
     """Have a teacher solve questions, and keep the solutions whose final answer is right.
 
     Args:
-        rows: questions and their answers.
-        teacher: who is asked.
-        out: JSON lines of question, solution, answer and teacher; what was wrong is beside it, in
-            `….wrong.jsonl`. A run goes on after what is in them.
-        progress: called with the questions done and in all.
+        rows: questions with their answers.
+        teacher: model that solves them.
+        out: JSON lines of question, solution, answer and teacher. Wrong solutions go to `OUT.wrong.jsonl`. If
+            the files exist, the run resumes.
+        progress: called with the number of questions done and of all questions.
 
     Raises:
-        DownloadError: the teacher cannot be reached, or sends what is no answer; what there is stays.
+        DownloadError: the endpoint cannot be reached, or returns no chat completion; saved solutions remain.
         OutputError: a file cannot be written.
-        ThirteenError: a file there is not one of a run like this.
+        ThirteenError: an existing file is not an output of this function.
     """
     with AppendOnlyFile(out) as kept, AppendOnlyFile(out.with_name(f"{out.name}.wrong.jsonl")) as wrong:
         solved = {True: list(_questions(kept)), False: list(_questions(wrong))}
@@ -122,24 +119,24 @@ def distill(
         resumed = len(done)
         for number, row in enumerate(rows, 1):
             if row.question not in done:
-                entry = _solution(teacher, row)
-                solution = entry["solution"]
+                solution = teacher.solve(row.question).strip()
                 right = bool(solution) and final_answer(solution) == parse_number(row.answer)
-                (kept if right else wrong).append(json.dumps(entry, ensure_ascii=False))
+                (kept if right else wrong).append(_line(row, solution, teacher.model))
                 solved[right].append(row.question)
                 done.add(row.question)
             progress(number, len(rows))
-    return Distilled(len(solved[True]), len(solved[False]), resumed)
+    return DistillResult(len(solved[True]), len(solved[False]), resumed)
 
 
-def _solution(teacher: Teacher, row: TrainingRow) -> dict[str, str]:
-    solution = teacher.solve(row.question).strip()
-    return {"question": row.question, "solution": solution, "answer": row.answer, "teacher": teacher.model}
+def _line(row: TrainingRow, solution: str, teacher: str) -> str:
+    entry = {"question": row.question, "solution": solution, "answer": row.answer, "teacher": teacher}
+    return json.dumps(entry, ensure_ascii=False)
 
 
 def _questions(file: AppendOnlyFile) -> Iterator[str]:
+    """The questions in an existing file."""
     for number, line in enumerate(file.lines, 1):
         try:
             yield str(json.loads(line)["question"])
         except (ValueError, RecursionError, KeyError, TypeError):
-            raise ThirteenError(f"{file.path}, line {number}: not a row of questions and solutions") from None
+            raise ThirteenError(f"{file.path}: line {number}: not a JSON object with a question") from None

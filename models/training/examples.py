@@ -1,4 +1,4 @@
-"""Rows as tokens, and the loss on them: of the answer only, after the chat template as at run time."""
+"""Tokenized training rows, and the loss on their answers. The prompt format is that of the runtime."""
 # ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
 from __future__ import annotations
@@ -17,28 +17,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """A row as token ids: the prompt, then the answer that the loss is taken on, end of turn included."""
+    """The token ids of a row: the prompt, then the answer and the end-of-turn token, which the loss is on."""
 
     ids: list[int]
     prompt_tokens: int
 
     @property
     def answer_tokens(self) -> int:
-        """The number of tokens that count."""
+        """The number of tokens that the loss is on."""
         return len(self.ids) - self.prompt_tokens
 
 
+def prompt_text(tokenizer: Any, question: str) -> str:
+    """Apply the chat template, with its default system prompt, to a question."""
+    chat = [{"role": "user", "content": question}]
+    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+
+
 def encode_example(tokenizer: Any, row: TrainingRow) -> Example:
-    """Tokenize a row as at run time: the chat template's own system prompt, the question, the answer."""
-    chat = [{"role": "user", "content": row.question}]
-    prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
+    """Tokenize a row as the runtime tokenizes a question and its answer."""
+    prompt_ids = tokenizer(prompt_text(tokenizer, row.question), add_special_tokens=False).input_ids
     answer_ids = tokenizer(row.target, add_special_tokens=False).input_ids
     return Example([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids))
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:
-    """Cut `examples` into batches of `rows` of similar length, in an order drawn from `seed`."""
+    """Group `examples` into batches of `rows` examples of similar length, in an order drawn from `seed`."""
     rng = random.Random(seed)  # noqa: S311
     shuffled = rng.sample(examples, len(examples))
     pools = (shuffled[i : i + 16 * rows] for i in range(0, len(shuffled), 16 * rows))
@@ -56,11 +60,10 @@ def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     import torch
     from torch.nn.functional import cross_entropy
 
+    # Causal attention never sees padding on the right: no mask is needed, and the fast kernel applies.
     longest = max(len(example.ids) for example in batch)
-    # Padded on the right, which causal attention never looks at; so no mask, and the fast kernel.
-    ids = torch.tensor(
-        [example.ids + [0] * (longest - len(example.ids)) for example in batch]
-    )  # (rows, tokens)
+    padded = [example.ids + [0] * (longest - len(example.ids)) for example in batch]
+    ids = torch.tensor(padded)  # (rows, tokens)
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # (rows, tokens, width)
     counts = torch.tensor([example.answer_tokens for example in batch])
     row = torch.repeat_interleave(torch.arange(len(batch)), counts)  # (answer tokens,)
@@ -71,21 +74,18 @@ def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
 
 
 def held_out_losses(
-    model: Any,
-    examples: Sequence[Example],
-    batch_rows: int = 8,
-    moved: Progress = no_progress,
+    model: Any, examples: Sequence[Example], batch_rows: int = 8, progress: Progress = no_progress
 ) -> list[float]:
-    """The loss of each example, as `row_losses`, in the order of `examples`; `moved` hears of progress."""
+    """The loss of each example as in `row_losses()`, in the order of `examples`."""
     import torch
 
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     losses = [0.0] * len(examples)
     with torch.inference_mode():
         for start in range(0, len(order), batch_rows):
-            chosen = order[start : start + batch_rows]
-            found = row_losses(model, [examples[i] for i in chosen]).tolist()
-            for i, loss in zip(chosen, found, strict=True):
+            indices = order[start : start + batch_rows]
+            batch = row_losses(model, [examples[i] for i in indices]).tolist()
+            for i, loss in zip(indices, batch, strict=True):
                 losses[i] = loss
-            moved(min(start + batch_rows, len(order)), len(order))
+            progress(min(start + batch_rows, len(order)), len(order))
     return losses

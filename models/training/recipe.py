@@ -1,4 +1,4 @@
-"""What decides a training run, and the recipes that were published."""
+"""Hyperparameters of a training run, and the published recipes."""
 
 import math
 from dataclasses import dataclass, fields
@@ -7,37 +7,31 @@ from ...errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
 METHODS = ("sft", "grpo")
-RANK_MAX = 64
-_LEAST = {
-    "learning_rate": 1e-9,
-    "warmup": 0,
-    "share": 1e-9,
-    "seed": 0,
-    "projection_seed": 0,
-}  # of the others, 1
+_MINIMUM = {"learning_rate": 1e-9, "warmup": 0, "share": 1e-9, "seed": 0, "projection_seed": 0}  # others: 1
+_MAXIMUM = {"share": 1, "rank": 64}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result, given the base and the rows.
+    """Everything that determines the result of a run, given the base and the rows.
 
     Attributes:
-        kind: `lora`, or `tinylora` with one vector for all modules.
-        rank: of the factors.
-        alpha: LoRA's scale is alpha / rank.
-        numbers: that TinyLoRA trains.
-        learning_rate: the highest, before the cosine.
-        warmup: the part of all steps over which it rises.
-        epochs: how often each row is taken.
-        batch_rows: of a step.
-        micro_rows: that go through the model at once; the rest of a step's is accumulated.
-        share: the part of the training rows that is taken, chosen by the seed.
-        max_tokens: longer training rows are left out; held-out rows never are.
-        max_rows: the most rows.
-        held_out: how many rows the loss before and after is measured on.
-        seed: of all that is drawn.
-        projection_seed: of TinyLoRA's projections.
-        threads: that compute.
+        kind: `lora`, or `tinylora` with one vector shared by all modules.
+        rank: rank of the factors.
+        alpha: LoRA scales its update by alpha / rank.
+        numbers: size of TinyLoRA's vector.
+        learning_rate: peak of the schedule.
+        warmup: fraction of all steps over which the learning rate rises.
+        epochs: passes over the training rows.
+        batch_rows: rows per step.
+        micro_rows: rows per forward pass; gradients are accumulated over a step.
+        share: fraction of the training rows to use, chosen by the seed.
+        max_tokens: longer training rows are dropped; held-out rows never are.
+        max_rows: maximum number of training rows.
+        held_out: rows on which the loss before and after training is measured.
+        seed: seed of the split, the order of the rows and the initial weights.
+        projection_seed: seed of TinyLoRA's projections.
+        threads: CPU threads.
     """
 
     kind: str = "lora"
@@ -59,21 +53,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ThirteenError(f"--kind {self.kind!r}: there are {' and '.join(KINDS)}")
+            raise ThirteenError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         for field in fields(self):
-            value, least = getattr(self, field.name), _LEAST.get(field.name, 1)
-            if field.name != "kind" and not least <= value < math.inf:
-                raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be at least {least}")
-        if self.share > 1 or self.rank > RANK_MAX:
-            raise ThirteenError(f"--share {self.share} is at most 1, --rank {self.rank} at most {RANK_MAX}")
-
-    @property
-    def micro_batch(self) -> int:
-        """Rows that go through the model at once."""
-        return min(self.micro_rows, self.batch_rows)
+            value, minimum = getattr(self, field.name), _MINIMUM.get(field.name, 1)
+            if field.name != "kind" and not minimum <= value < math.inf:
+                raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be at least {minimum}")
+        for name, maximum in _MAXIMUM.items():
+            if getattr(self, name) > maximum:
+                raise ThirteenError(f"--{name} {getattr(self, name)}: must be at most {maximum}")
 
 
-# LoRA as published: three epochs of a tenth of GSM8K's training set. TinyLoRA as the shipped adapter's.
+# LoRA as published: three epochs over a tenth of GSM8K's training set. TinyLoRA as for the shipped adapter.
 RECIPES = {
     "lora": Recipe(),
     "tinylora": Recipe(

@@ -1,10 +1,8 @@
-"""How far a training run has come, as a file: whoever goes on from it ends with the same weights."""
+"""Checkpoints of a training run: a resumed run ends with the same weights as an uninterrupted one."""
 # ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
 from __future__ import annotations
 
-import hashlib
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,37 +13,31 @@ from ...files.atomic_write import atomic_write
 from ...files.output import make_folder, output_errors
 
 
-def run_id(*told: object) -> str:
-    """A hash of all that decides what a run does, as JSON has it."""
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-def check_run(path: Path, run: str) -> None:
-    """Note at `path` that what lies beside it is the run's that the hash `run` stands for.
+def check_run(path: Path, run_id: str) -> None:
+    """Write `run_id` to `path`, or check that the run which wrote it there is the same.
 
     Raises:
-        ThirteenError: it is another run's.
+        ThirteenError: the file belongs to another run.
         OutputError: it cannot be written.
     """
     make_folder(path.parent)
     with output_errors(path):
         if not path.exists():
-            path.write_text(run, encoding="utf-8")
+            path.write_text(run_id, encoding="utf-8")
         found = path.read_text(encoding="utf-8", errors="replace")
-    if found != run:
-        raise _another(path.parent)
+    if found != run_id:
+        raise _another_run(path.parent)
 
 
-def _another(path: Path) -> ThirteenError:
+def _another_run(path: Path) -> ThirteenError:
     return ThirteenError(
-        f"{path}: the checkpoint of a run with another base, other rows or another recipe: "
-        "remove it, or choose another folder"
+        f"{path}: checkpoint of a run with another base, rows or recipe: delete it or choose another output"
     )
 
 
 @dataclass
 class TrainState:
-    """What a run is made of between two steps."""
+    """The state of a run between two steps."""
 
     step: int
     losses: list[float]
@@ -54,29 +46,36 @@ class TrainState:
     optimizer: dict[str, Any]
 
 
+@dataclass(frozen=True)
 class TrainCheckpoint:
-    """The file in which one run's standing is kept."""
+    """The checkpoint file of one run.
 
-    def __init__(self, path: Path, run: str, every: int) -> None:
-        """Keep it at `path`, after each `every` steps, for the run that the hash `run` stands for."""
-        self.path, self.run, self.every = path, run, every
+    Attributes:
+        path: the file.
+        run: hash of all that the run's result depends on.
+        every: steps between two checkpoints.
+    """
 
-    def save(self, standing: TrainState) -> None:
-        """Write it, so that it is there whole or as it was before.
+    path: Path
+    run: str
+    every: int = 10
+
+    def save(self, state: TrainState) -> None:
+        """Write the state atomically.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         import torch
 
         with output_errors(self.path, RuntimeError), atomic_write(self.path) as file:
-            torch.save({"run": self.run, **vars(standing)}, file)  # raises RuntimeError on a full disk
+            torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 
     def load(self) -> TrainState | None:
-        """What was saved last; None if nothing was.
+        """The last state saved, or None.
 
         Raises:
-            ThirteenError: it is damaged, or another run's.
+            ThirteenError: the file is damaged or belongs to another run.
         """
         import torch
 
@@ -84,7 +83,7 @@ class TrainCheckpoint:
             return None
         try:
             found = torch.load(self.path, weights_only=True)
-            run, standing = found.pop("run"), TrainState(**found)
+            run, state = found.pop("run"), TrainState(**found)
         except (
             OSError,
             RuntimeError,
@@ -95,11 +94,7 @@ class TrainCheckpoint:
             AttributeError,
             pickle.UnpicklingError,
         ):
-            raise ThirteenError(f"{self.path}: a damaged checkpoint: remove it to begin anew") from None
+            raise ThirteenError(f"{self.path}: damaged checkpoint: delete it to start over") from None
         if run != self.run:
-            raise _another(self.path)
-        return standing
-
-    def remove(self) -> None:
-        """Forget it, at the end of the run."""
-        self.path.unlink(missing_ok=True)
+            raise _another_run(self.path)
+        return state

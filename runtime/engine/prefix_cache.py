@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkstemp
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import OutputError
+from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
 from ..request import BASE
 
@@ -162,8 +163,8 @@ class PrefixCache:
                     entry.file = _write(folder, entry)
                 if fresh:
                     _trim(folder, self._capacity)
-            except OSError as failure:
-                _log.warning("prefix cache %s: %s", folder, failure.strerror or failure)
+            except (OSError, OutputError) as failure:
+                _log.warning("prefix cache %s: %s", folder, failure)
 
     def _load(self, entry: _CachedPrefix) -> KvState | None:
         if entry.state is None and entry.file is not None:
@@ -238,16 +239,9 @@ def _write(folder: Path, entry: _CachedPrefix) -> Path:
     digest.update(data)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{digest.hexdigest()}.prefix"
-    descriptor, name = mkstemp(dir=folder)  # for its owner only: prompts are private
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(header)
-            file.write(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
+    with atomic_write(path, mode=0o600, sync=False) as file:  # for its owner only: prompts are private
+        file.write(header)
+        file.write(data)
     return path
 
 

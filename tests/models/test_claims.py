@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 from thirteen.models.catalogue import catalogue
-from thirteen.models.claims import Kind, Side, claims
+from thirteen.models.claims import ClaimKind, Side, claims
 
 PUBLISHED = {
     ("llama-3.2-1b", "base", "gsm8k", "zero-shot", "8.6 %"),
@@ -28,7 +28,7 @@ def test_the_figures_are_those_that_were_published():
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: f"{claim.what}, {claim.base}")
 def test_a_claim_has_a_source_and_what_its_kind_needs(claim):
     assert re.fullmatch(r"https://[\w./-]+", claim.source.url) and claim.source.title
-    assert claim.kind in get_args(Kind) and claim.side in get_args(Side)
+    assert claim.kind in get_args(ClaimKind) and claim.side in get_args(Side)
     if claim.kind == "accuracy":
         assert claim.data and claim.prompt and 0 < claim.figure < 1
     else:

@@ -320,7 +320,7 @@ def test_what_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypa
 
 
 def test_two_revisions_at_odds_are_refused():
-    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in the name and 'b' as an option"):
+    with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in the name and 'b'"):
         fetch("some/base@a", revision="b", kind="base")
 
 

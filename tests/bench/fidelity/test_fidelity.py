@@ -1,4 +1,4 @@
-"""Fidelity from files to report, on small models: what must come out is known, or computed again by torch."""
+"""Fidelity from files to report, on small models: results are known, or computed again by torch or NumPy."""
 
 import json
 from dataclasses import asdict
@@ -11,6 +11,7 @@ from gguf import GGUFValueType
 from rich.console import Console
 from thirteen.bench.fidelity.fidelity import fidelity_table, run_fidelity
 from thirteen.bench.fidelity.merge_or_runtime import compare_merge_and_runtime
+from thirteen.bench.fidelity.model_roles import model_sources
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError, RequestError
@@ -50,11 +51,16 @@ def made(tmp_path_factory, base):
     return files
 
 
+def fidelity_of(reference, shipped, *, base=None, shipped_base=None, adapter=None, **options):
+    models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
+    return run_fidelity(models, **options)
+
+
 @pytest.fixture(scope="module")
 def measure(made, texts):
     def measure(reference, shipped, tokens=400, **others):
         files = {name: made[file] for name, file in others.items()}
-        return run_fidelity(made[reference], made[shipped], **files, data=texts, tokens=tokens, threads=1)
+        return fidelity_of(made[reference], made[shipped], **files, data=texts, tokens=tokens, threads=1)
 
     return measure
 
@@ -65,7 +71,7 @@ def full(measure):
 
 
 def tiny_with(path, keys=None, arrays=None):
-    """A tiny model other than those of `made`, with some things changed."""
+    """A tiny model unlike those of `made`, with some metadata and tensors changed."""
     return write_gguf(path, keys or {}, arrays or {})
 
 
@@ -79,7 +85,7 @@ def printed(report, width):
     return console.file.getvalue()
 
 
-def test_a_file_beside_itself_differs_in_nothing(measure):
+def test_a_file_does_not_diverge_from_itself(measure):
     report = measure("F32", "F32")
     same = report.merged.divergence
     assert (same.kl_p99, same.kl_max) == (0, 0)
@@ -87,10 +93,10 @@ def test_a_file_beside_itself_differs_in_nothing(measure):
     assert bounds(same.same_top) == bounds(same.perplexity_ratio) == (1, 1, 1)
     assert same.perplexity == same.reference_perplexity
     assert report.merged.effect is report.run_time is report.choice is None
-    assert "no difference" in report.verdict[0]
+    assert "no significant difference" in report.verdict[0]
 
 
-def test_the_divergence_is_that_of_torch(measure, made, texts):
+def test_the_divergence_agrees_with_torch(measure, made, texts):
     report = measure("F32", "Q4_0")
     found, losses, same = [], [], []
     seen = set()
@@ -120,7 +126,7 @@ def test_the_divergence_is_that_of_torch(measure, made, texts):
 
 
 def chat(engine, text):
-    """What the model reads, written out by hand for the template of tests/checkpoints.py."""
+    """Tokens that the model reads, composed by hand for the template of tests/checkpoints.py."""
     plain, (_, start, end) = engine.model.tokenize, (256, 257, 258)
     if "text" in text:
         return plain(text["text"], special=False, bos=True)
@@ -139,7 +145,7 @@ def test_fewer_bits_diverge_more(measure):
     assert coarse.same_top.estimate < fine.same_top.estimate
 
 
-def test_nothing_of_the_adapter_is_lost_in_full_precision_merged_or_not(measure):
+def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure):
     report = measure("F32-adapted", "F32-adapted", base="F32", shipped_base="F32", adapter="lora")
     merged, beside = report.merged.effect, report.run_time.effect
     assert bounds(merged.slope) == pytest.approx((1, 1, 1), abs=1e-12)
@@ -152,8 +158,8 @@ def test_nothing_of_the_adapter_is_lost_in_full_precision_merged_or_not(measure)
     assert "recommended: merged" in report.verdict[-2]
 
 
-def test_the_effect_is_that_of_numpy_over_all_positions_at_once(full, made):
-    kept = {name: [] for name in ("full", "merged", "run-time")}
+def test_the_effect_agrees_with_numpy_over_all_positions_at_once(full, made):
+    effects = {name: [] for name in ("full", "merged", "run-time")}
     engines = {
         "reference": Engine(made["F32-adapted"]),
         "base": Engine(made["F32"]),
@@ -173,12 +179,12 @@ def test_the_effect_is_that_of_numpy_over_all_positions_at_once(full, made):
             "run-time": ("run-time", "shipped base"),
         }.items():
             added = logits[adapted] - logits[plain]
-            kept[name].append((added - added.mean(1, keepdims=True)).ravel())
+            effects[name].append((added - added.mean(1, keepdims=True)).ravel())
     for engine in engines.values():
         engine.close()
-    true = np.concatenate(kept["full"])
+    true = np.concatenate(effects["full"])
     for way, got in (("merged", full.merged.effect), ("run-time", full.run_time.effect)):
-        shown = np.concatenate(kept[way])
+        shown = np.concatenate(effects[way])
         assert got.slope.estimate == pytest.approx(np.linalg.lstsq(true[:, None], shown, rcond=None)[0][0])
         assert got.cosine.estimate == pytest.approx(np.corrcoef(shown, true)[0, 1], rel=1e-6)
         error = np.linalg.norm(shown - true) / np.linalg.norm(true)
@@ -187,7 +193,7 @@ def test_the_effect_is_that_of_numpy_over_all_positions_at_once(full, made):
     assert full.choice.error_difference.estimate == pytest.approx(errors[0] - errors[1])
 
 
-def test_four_bits_lose_more_of_a_small_adapter_merged_than_at_run_time(full):
+def test_four_bits_lose_more_of_a_small_adapter_if_merged(full):
     assert full.merged.effect.cosine.estimate < full.run_time.effect.cosine.estimate
     assert full.merged.effect.relative_error.low > full.run_time.effect.relative_error.high
     assert full.choice.recommended == "run-time"
@@ -195,16 +201,16 @@ def test_four_bits_lose_more_of_a_small_adapter_merged_than_at_run_time(full):
     assert any(line.startswith("recommended: the adapter at run time") for line in full.verdict)
 
 
-def test_an_adapter_that_does_nothing_leaves_no_effect_to_measure(measure):
+def test_an_adapter_without_effect_is_a_warning(measure):
     report = measure("F32", "Q8_0", base="F32", shipped_base="Q8_0")
     assert report.merged.effect is None
     assert (
-        "warning: no adapter to measure: reference and base compute the same over these texts"
+        "warning: no adapter to measure: reference and base have the same logits over these texts"
         in report.verdict
     )
 
 
-def test_an_adapter_that_quantization_lost_has_slope_and_cosine_zero(measure):
+def test_a_lost_adapter_has_slope_and_cosine_zero(measure):
     report = measure("F32-adapted", "Q8_0", base="F32", shipped_base="Q8_0")
     lost = report.merged.effect
     assert bounds(lost.slope) == bounds(lost.cosine) == (0, 0, 0)
@@ -215,12 +221,12 @@ def test_an_adapter_that_quantization_lost_has_slope_and_cosine_zero(measure):
     ("merged", "recommended"),
     [(0.05, "merged"), (0.1, "merged"), (0.14, "merged"), (0.16, "run-time"), (0.5, "run-time")],
 )
-def test_run_time_is_recommended_only_where_it_keeps_enough_more(merged, recommended):
-    """Off by 0.1 at run time: up to five hundredths more are not worth what a run-time adapter costs."""
+def test_run_time_is_recommended_only_if_it_preserves_enough_more(merged, recommended):
+    """The error at run time is 0.1: saving less than 0.05 is not worth the cost of a run-time adapter."""
     sizes, passages = np.random.default_rng(3).uniform(1, 9, 100), np.repeat(np.arange(20), 5)
 
     def off_by(error):
-        """Effects off by `error`, at a right angle to the full one; the four figures before are not used."""
+        """Effects with an error at a right angle to the reference effect; the divergence is not used."""
         return np.outer(sizes, (0, 0, 0, 0, 1, 1 + error**2, 1))
 
     _, _, choice = compare_merge_and_runtime(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
@@ -235,23 +241,23 @@ def test_positions_are_counted_and_limited(measure):
     assert "warning: with 1 texts" in one.verdict[-1]
 
 
-def test_a_model_with_a_short_context_gets_shorter_pieces(tmp_path, texts):
+def test_a_model_with_a_short_context_gets_shorter_windows(tmp_path, texts):
     long, short = tmp_path / "long.gguf", tmp_path / "short.gguf"
     tiny_with(long)
     tiny_with(short, {"llama.context_length": (16, GGUFValueType.UINT32, None)})
-    report = run_fidelity(long, short, data=texts, threads=1)
+    report = fidelity_of(long, short, data=texts, threads=1)
     assert report.merged.divergence.kl_max == 0
     assert report.passages == len(TEXTS)
 
 
-def test_the_texts_that_come_along_are_the_default(made):
-    report = run_fidelity(made["F32"], made["F32"], tokens=20, threads=1)
+def test_the_held_out_texts_are_the_default(made):
+    report = fidelity_of(made["F32"], made["F32"], tokens=20, threads=1)
     assert report.data.endswith("held_out.jsonl")
 
 
-def test_progress_counts_the_tokens_of_all_models_to_its_total(made, texts):
+def test_progress_counts_the_tokens_of_all_models(made, texts):
     ticks = []
-    run_fidelity(
+    fidelity_of(
         made["F32-adapted"],
         made["F32"],
         base=made["F32"],
@@ -267,7 +273,7 @@ def test_progress_counts_the_tokens_of_all_models_to_its_total(made, texts):
     assert ticks[-1][0] in totals
 
 
-def test_a_report_goes_to_json_and_back_and_names_its_files(full, made):
+def test_the_report_survives_json_and_names_its_files(full, made):
     again = json.loads(json.dumps(asdict(full), allow_nan=False))
     assert again["merged"]["divergence"]["kl_mean"]["estimate"] == full.merged.divergence.kl_mean.estimate
     assert again["choice"]["recommended"] == "run-time"
@@ -277,11 +283,11 @@ def test_a_report_goes_to_json_and_back_and_names_its_files(full, made):
     assert len({file.sha256 for file in (full.files.shipped, full.files.shipped_base, full.files.base)}) == 3
 
 
-def test_a_table_shows_what_was_measured_and_the_verdict(full, measure):
+def test_the_table_shows_the_measurements_and_the_verdict(full, measure):
     text = printed(full, 140)
     for row in (
         "KL from the reference",
-        "same likeliest token",
+        "same top token",
         "perplexity",
         "slope",
         "cosine",
@@ -290,13 +296,13 @@ def test_a_table_shows_what_was_measured_and_the_verdict(full, measure):
         assert row in text
     for line in full.verdict:
         assert line in " ".join(text.split())
-    assert "Q4_0-adapted.gguf beside F32-adapted.gguf" in text
+    assert "Q4_0-adapted.gguf vs F32-adapted.gguf" in text
     assert max(map(len, printed(full, 70).splitlines())) <= 70
     assert "slope" not in printed(measure("F32", "Q8_0", tokens=50), 140)
 
 
 @pytest.mark.parametrize(
-    ("others", "said"),
+    ("others", "message"),
     [
         ({"base": "F32"}, "a base is given but no shipped base"),
         ({"shipped_base": "Q4_0"}, "a shipped base is given but no base"),
@@ -304,36 +310,36 @@ def test_a_table_shows_what_was_measured_and_the_verdict(full, measure):
         ({"base": "F32", "adapter": "lora"}, "a base is given but no shipped base"),
     ],
 )
-def test_files_that_do_not_go_together_are_refused(measure, others, said):
-    with pytest.raises(RequestError, match=said):
+def test_incomplete_roles_are_refused(measure, others, message):
+    with pytest.raises(RequestError, match=message):
         measure("F32", "Q4_0", **others)
 
 
 @pytest.mark.parametrize("tokens", [0, -1, 1.5, True])
-def test_a_number_of_positions_out_of_bounds_is_refused(measure, tokens):
+def test_a_number_of_positions_out_of_range_is_refused(measure, tokens):
     with pytest.raises(RequestError, match="tokens must be a whole number from 1"):
         measure("F32", "Q4_0", tokens=tokens)
 
 
-def test_models_of_different_vocabularies_are_refused(made, tmp_path, texts):
+def test_models_with_different_vocabularies_are_refused(made, tmp_path, texts):
     other = tiny_with(tmp_path / "other.gguf")
     with pytest.raises(ModelFileError, match=r"other\.gguf: its vocabulary has 259 tokens, that of .* 272"):
-        run_fidelity(made["F32"], other, data=texts)
+        fidelity_of(made["F32"], other, data=texts)
     renamed = tmp_path / "renamed.gguf"
     renamed.write_bytes(made["F32"].read_bytes().replace(b"<|im_start|>", b"<|in_start|>"))
     with pytest.raises(
         ModelFileError, match=r"renamed\.gguf: token 257 of its vocabulary is '<\|in_start\|>'"
     ):
-        run_fidelity(made["F32"], renamed, data=texts)
+        fidelity_of(made["F32"], renamed, data=texts)
     with pytest.raises(ModelFileError, match=r"renamed\.gguf: token 257"):
-        run_fidelity(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
+        fidelity_of(made["F32"], made["Q4_0"], base=made["F32"], shipped_base=renamed, data=texts)
 
 
 def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, texts):
     with pytest.raises(ModelFileError, match=r"no\.gguf"):
-        run_fidelity(made["F32"], not_a_model, data=texts)
+        fidelity_of(made["F32"], not_a_model, data=texts)
     with pytest.raises(AdapterError, match=r"Q8_0\.gguf"):
-        run_fidelity(
+        fidelity_of(
             *(made["F32-adapted"], made["Q4_0"]),
             base=made["F32"],
             shipped_base=made["Q4_0"],
@@ -341,7 +347,7 @@ def test_files_that_cannot_be_read_are_refused(made, not_a_model, tmp_path, text
             data=texts,
         )
     with pytest.raises(RequestError, match=r"missing\.jsonl"):
-        run_fidelity(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
+        fidelity_of(made["F32"], made["Q4_0"], data=tmp_path / "missing.jsonl")
 
 
 def test_texts_of_single_tokens_are_refused(tmp_path):
@@ -351,11 +357,11 @@ def test_texts_of_single_tokens_are_refused(tmp_path):
     short = tmp_path / "short.jsonl"
     short.write_text('{"text": "a"}\n')
     with pytest.raises(RequestError, match=r"short\.jsonl: no passage has the two tokens"):
-        run_fidelity(model, model, data=short)
+        fidelity_of(model, model, data=short)
 
 
-def test_a_model_that_computes_no_finite_numbers_is_refused(tmp_path, texts):
+def test_a_model_with_logits_that_are_not_finite_is_refused(tmp_path, texts):
     sound = tiny_with(tmp_path / "sound.gguf")
     broken = tiny_with(tmp_path / "broken.gguf", {}, {"output_norm.weight": np.full(64, np.nan, np.float32)})
     with pytest.raises(ModelFileError, match=r"broken\.gguf: the model's logits are not finite"):
-        run_fidelity(sound, broken, data=texts, threads=1)
+        fidelity_of(sound, broken, data=texts, threads=1)

@@ -77,7 +77,7 @@ def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"\xff\xfe\x00", "not JSON"),
+        (b"\xff\xfe\x00", "not UTF-8"),
         (b"[" * 100_000, "not JSON"),
         (b"null", "None is not an object"),
         (b"[1]", r"\[1\] is not an object"),

@@ -1,4 +1,4 @@
-"""A curve from files to report and plot, on small models: its figures are those of `bench fidelity`."""
+"""KL curves of small models, from files to report and plot; the figures equal those of `bench fidelity`."""
 
 import json
 import struct
@@ -34,28 +34,28 @@ def texts(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, base):
+def files(tmp_path_factory, base):
     """Converted files of a small random Llama by type."""
-    folder = tmp_path_factory.mktemp("made")
+    folder = tmp_path_factory.mktemp("files")
     for type_ in ("F32", *FILES.values()):
         convert(base("llama"), folder / f"{type_}.gguf", quantization=type_)
     return {path.stem: path for path in folder.iterdir()}
 
 
 @pytest.fixture(scope="module")
-def entries(made):
-    return [CurveEntry(kind, name, made[type_], predicted_kl=0.01) for (kind, name), type_ in FILES.items()]
+def entries(files):
+    return [CurveEntry(kind, name, files[type_], predicted_kl=0.01) for (kind, name), type_ in FILES.items()]
 
 
 @pytest.fixture(scope="module")
-def report(made, entries, texts):
-    return run_curve(made["F32"], entries, data=texts, tokens=400, threads=1)
+def report(files, entries, texts):
+    return run_curve(files["F32"], entries, data=texts, tokens=400, threads=1)
 
 
-def test_the_divergence_is_that_of_bench_fidelity_to_the_last_bit(report, made, texts):
+def test_the_divergence_equals_bench_fidelity_to_the_last_bit(report, files, texts):
     assert [point.name for point in report.points] == ["Q4_0", "5bpw", "Q8_0"]
     for point in report.points:
-        models = model_sources(made["F32"], made[FILES[point.kind, point.name]])
+        models = model_sources(files["F32"], files[FILES[point.kind, point.name]])
         alone = fidelity.run_fidelity(models, data=texts, tokens=400, threads=1)
         assert point.divergence == alone.merged.divergence
         assert point.sha256 == alone.files.shipped.sha256
@@ -64,26 +64,29 @@ def test_the_divergence_is_that_of_bench_fidelity_to_the_last_bit(report, made, 
     assert report.reference == alone.files.reference
 
 
-def test_bits_a_weight_are_of_the_whole_file(report):
+def test_bits_per_weight_count_the_whole_file(report):
     for point in report.points:
         assert point.bits_per_weight * report.weights / 8 == pytest.approx(point.file_bytes)
 
 
-def test_a_planned_file_is_set_beside_the_stock_files_of_its_size(report):
+def test_a_planned_file_is_compared_with_stock_files_of_its_size(report):
     q4_0, planned, _ = report.points
     uniform, mix = report.comparisons
     assert (uniform.planned, uniform.kind, uniform.best) == ("5bpw", "uniform", "Q4_0")
     assert uniform.ratio.estimate == pytest.approx(planned.kl / q4_0.kl)
     assert 0 < uniform.ratio.low <= uniform.ratio.estimate <= uniform.ratio.high < 1
     assert (mix.best, mix.ratio, mix.curve_kl) == (None, None, None)  # Q8_0 is larger
-    assert report.verdict[0].startswith("5bpw: KL divergence ") and "of uniform Q4_0's" in report.verdict[0]
-    assert "beside no mix file, as none is so small" in report.verdict[0]
-    assert report.verdict[1] == "at most 0.8 of the best stock files' of their size: 1 of 1 planned"
+    assert report.verdict[0].startswith("5bpw: KL divergence ")
+    assert "times that of uniform Q4_0" in report.verdict[0]
+    assert "not compared with mix files, which are all larger" in report.verdict[0]
+    assert report.verdict[1] == (
+        "1 of 1 planned files have at most 0.8 times the KL divergence of the best stock files of their size"
+    )
     assert report.verdict[2].startswith("warning: with 3 texts")
 
 
-def test_a_file_is_made_when_it_is_asked_for_and_may_go_when_the_next_one_is(made, entries, texts, tmp_path):
-    there = []
+def test_entries_are_requested_one_at_a_time(files, entries, texts, tmp_path):
+    leftovers = []
 
     def one_by_one() -> Iterator[CurveEntry]:
         for entry in entries:
@@ -91,81 +94,81 @@ def test_a_file_is_made_when_it_is_asked_for_and_may_go_when_the_next_one_is(mad
             path.write_bytes(entry.path.read_bytes())
             yield replace(entry, path=path)
             path.unlink()
-            there.append(len(list(tmp_path.iterdir())))
+            leftovers.append(list(tmp_path.iterdir()))
 
-    found = run_curve(made["F32"], one_by_one(), data=texts, tokens=30, threads=1, scratch=tmp_path)
+    found = run_curve(files["F32"], one_by_one(), data=texts, tokens=30, threads=1, scratch=tmp_path)
     assert len(found.points) == 3
-    assert there == [0, 0, 0] and not list(tmp_path.iterdir())  # nor do the reference's logits stay
+    assert leftovers == [[], [], []] and not list(tmp_path.iterdir())  # the logits are deleted too
 
 
-def test_the_progress_of_every_file_counts_to_its_total(made, entries, texts):
+def test_the_progress_of_each_file_reaches_its_total(files, entries, texts):
     ticks: dict[str, list[tuple[int, int]]] = {}
 
     def stage(name):
         return lambda done, total: ticks.setdefault(name, []).append((done, total))
 
-    run_curve(made["F32"], entries, data=texts, tokens=40, threads=1, stage=stage)
+    run_curve(files["F32"], entries, data=texts, tokens=40, threads=1, stage=stage)
     names = ["the reference", *(f"{entry.kind} {entry.name}" for entry in entries)]
     assert list(ticks) == [f"reading {name}" for name in names]
-    for counted in ticks.values():
-        assert counted == sorted(set(counted)) and counted[-1][0] == counted[-1][1]
+    for steps in ticks.values():
+        assert steps == sorted(set(steps)) and steps[-1][0] == steps[-1][1]
 
 
-def test_a_report_goes_to_json_and_back(report):
-    again = json.loads(json.dumps(asdict(report), allow_nan=False))
-    assert again["points"][0]["divergence"]["kl_mean"]["estimate"] == report.points[0].kl
-    assert again["comparisons"][0]["ratio"]["estimate"] == report.comparisons[0].ratio.estimate
-    assert again["comparisons"][1]["ratio"] is None
+def test_json_round_trip(report):
+    plain = json.loads(json.dumps(asdict(report), allow_nan=False))
+    assert plain["points"][0]["divergence"]["kl_mean"]["estimate"] == report.points[0].kl
+    assert plain["comparisons"][0]["ratio"]["estimate"] == report.comparisons[0].ratio.estimate
+    assert plain["comparisons"][1]["ratio"] is None
 
 
-def test_a_table_shows_the_files_and_the_comparisons(report):
+def test_the_table_shows_files_and_comparisons(report):
     console = Console(width=150, file=StringIO())
     console.print(curve_table(report))
     text = " ".join(console.file.getvalue().split())
-    for said in ("planned", "uniform", "mix", "5bpw", "Q4_0", "none", "0.0100", report.machine.cpu):
-        assert said in text
+    for expected in ("planned", "uniform", "mix", "5bpw", "Q4_0", "none", "0.0100", report.machine.cpu):
+        assert expected in text
     for line in report.verdict:
         assert line in text
 
 
-def test_the_plot_names_every_file_about_the_planned_ones_size_and_is_the_same_again(report):
+def test_the_plot_labels_files_of_similar_size_and_is_reproducible(report):
     svg = draw_curve(report, "a tiny <model>", "svg")
     assert svg == draw_curve(report, "a tiny <model>", "svg")
     text = svg.decode()
     assert text.startswith("<?xml") and text.rstrip().endswith("</svg>")
-    for said in ("a tiny &lt;model", "5bpw", "nats", "bits a weight", " positions of 3 texts"):
-        assert said in text
-    assert "Q8_0<" not in text  # it is far larger, and would make the others a blot
-    whole = draw_curve(replace(report, points=report.points[::2]), "stock alone", "svg").decode()
-    assert ">Q8_0<" in whole and ">Q4_0<" in whole
+    for expected in ("a tiny &lt;model", "5bpw", "nats", "bits per weight", " positions of 3 texts"):
+        assert expected in text
+    assert "Q8_0<" not in text  # far larger: it would squeeze the others together
+    stock_only = draw_curve(replace(report, points=report.points[::2]), "stock alone", "svg").decode()
+    assert ">Q8_0<" in stock_only and ">Q4_0<" in stock_only
 
 
-def test_the_png_is_a_picture_of_some_size(report):
+def test_the_png_has_a_reasonable_size(report):
     png = draw_curve(report, "a tiny model", "png")
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     width, height = struct.unpack(">II", png[16:24])
     assert width >= 1200 and height >= 800
 
 
-def test_a_plot_of_files_that_diverge_in_nothing_can_be_drawn(made, texts):
-    exact = CurveEntry("planned", "32bpw", made["F32"])
-    found = run_curve(made["F32"], [exact], data=texts, tokens=20, threads=1)
+def test_a_file_with_zero_divergence_can_be_plotted(files, texts):
+    exact = CurveEntry("planned", "32bpw", files["F32"])
+    found = run_curve(files["F32"], [exact], data=texts, tokens=20, threads=1)
     assert found.points[0].kl == 0
     assert b"32bpw" in draw_curve(found, "exact", "svg")
 
 
-def test_what_cannot_be_measured_is_refused(made, entries, texts, not_a_model, tmp_path):
-    def refused(error, said, reference=made["F32"], given=entries, **how):
-        with pytest.raises(error, match=said):
-            run_curve(reference, given, **({"data": texts, "tokens": 10, "threads": 1} | how))
+def test_bad_files_texts_and_numbers_are_refused(files, entries, texts, not_a_model, tmp_path):
+    def refused(error, message, reference=files["F32"], entries=entries, **options):
+        with pytest.raises(error, match=message):
+            run_curve(reference, entries, **({"data": texts, "tokens": 10, "threads": 1} | options))
 
     other = write_gguf(tmp_path / "other.gguf", {}, {})
     refused(ModelFileError, r"no\.gguf", reference=not_a_model)
-    refused(ModelFileError, r"no\.gguf", given=[CurveEntry("mix", "a", Path(not_a_model))])
+    refused(ModelFileError, r"no\.gguf", entries=[CurveEntry("mix", "a", Path(not_a_model))])
     refused(
         ModelFileError,
         r"other\.gguf: its vocabulary has 259 tokens, that of .* 272",
-        given=[CurveEntry("mix", "a", other)],
+        entries=[CurveEntry("mix", "a", other)],
     )
     refused(RequestError, r"missing\.jsonl", data=tmp_path / "missing.jsonl")
     refused(RequestError, "tokens must be a whole number from 1", tokens=0)

@@ -1,4 +1,4 @@
-"""Every byte of a file accounted for, and llama.cpp's own sizes beside it: those that its quantizer makes."""
+"""Sizes by tensor and group, and stock sizes equal to what llama.cpp's quantizer makes."""
 
 import json
 from collections.abc import Callable
@@ -37,10 +37,10 @@ def report(mixed: Path) -> SizeReport:
     return run_size(mixed)
 
 
-def planned(folder: Path, asked: str) -> Path:
-    """The tiny model with a provenance that says what was asked for."""
+def planned(folder: Path, requested: str) -> Path:
+    """The tiny model with the requested type or size in its provenance."""
     return write_gguf(
-        folder / "planned.gguf", {"thirteen.type": (asked, gguf.GGUFValueType.STRING, None)}, {}
+        folder / "planned.gguf", {"thirteen.type": (requested, gguf.GGUFValueType.STRING, None)}, {}
     )
 
 
@@ -50,7 +50,7 @@ def printed(report: SizeReport) -> str:
     return console.file.getvalue()
 
 
-def test_every_byte_of_the_file_is_in_the_account_once(report: SizeReport, mixed: Path) -> None:
+def test_every_byte_of_the_file_counts_once(report: SizeReport, mixed: Path) -> None:
     assert report.file_bytes == mixed.stat().st_size
     for parts in (
         [tensor.nbytes for tensor in report.tensors],
@@ -62,7 +62,7 @@ def test_every_byte_of_the_file_is_in_the_account_once(report: SizeReport, mixed
     assert sum(group.tensors for group in report.groups) == len(report.tensors)
 
 
-def test_tensors_and_types_are_those_that_the_gguf_package_reads(report: SizeReport, mixed: Path) -> None:
+def test_tensors_and_types_equal_those_of_the_gguf_package(report: SizeReport, mixed: Path) -> None:
     read = gguf.GGUFReader(mixed).tensors
     assert {(t.name, t.type, t.nbytes) for t in report.tensors} == {
         (tensor.name, tensor.tensor_type.name, tensor.n_bytes) for tensor in read
@@ -81,64 +81,62 @@ def test_tensors_and_types_are_those_that_the_gguf_package_reads(report: SizeRep
     ],
     ids=lambda stock: f"{stock.kind} {stock.name}",
 )
-def test_a_stock_files_size_is_what_the_quantizer_then_makes(
+def test_a_stock_size_equals_the_file_that_the_quantizer_makes(
     report: SizeReport, full: Path, tmp_path: Path, stock: StockFormat
 ) -> None:
-    """Told from the quantized file's shapes alone; the two files' metadata are alike."""
-    target = tmp_path / "made.gguf"
+    """The size follows from the quantized file's shapes alone; both files have the same metadata."""
+    target = tmp_path / "stock.gguf"
     quantize_stock(full, target, stock, threads=1)
-    (told,) = (one for one in report.stock if (one.kind, one.name) == (stock.kind, stock.name))
-    assert told.file_bytes == target.stat().st_size
-    assert told.ratio == pytest.approx(report.file_bytes / target.stat().st_size)
+    (size,) = (size for size in report.stock if (size.kind, size.name) == (stock.kind, stock.name))
+    assert size.file_bytes == target.stat().st_size
+    assert size.ratio == pytest.approx(report.file_bytes / target.stat().st_size)
 
 
-def test_stock_files_are_told_for_a_file_in_full_precision_as_for_a_quantized_one(
-    report: SizeReport, full: Path
-) -> None:
-    def tensors_of(report: SizeReport) -> dict[str, int]:
+def test_stock_sizes_do_not_depend_on_the_types_of_the_file(report: SizeReport, full: Path) -> None:
+    def stock_bytes(report: SizeReport) -> dict[str, int]:
         return {f"{one.kind} {one.name}": one.file_bytes for one in report.stock}
 
-    there, here = tensors_of(run_size(full)), tensors_of(report)
-    shift = {there[name] - here[name] for name in here}
-    assert len(shift) == 1, "only the metadata differ"
-    assert len(here) == 35
+    of_full, of_mixed = stock_bytes(run_size(full)), stock_bytes(report)
+    differences = {of_full[name] - of_mixed[name] for name in of_mixed}
+    assert len(differences) == 1, "only the metadata differ"
+    assert len(of_mixed) == 35
 
 
 @pytest.mark.parametrize(
-    ("asked", "nbytes"),
+    ("requested", "nbytes"),
     [("600KB, speed, x86", 600_000), ("572KiB, quality, arm", 572 << 10), ("32bpw, balanced, any", None)],
 )
-def test_the_budget_is_the_one_in_the_files_provenance(
-    tmp_path: Path, asked: str, nbytes: int | None
+def test_the_budget_comes_from_the_files_provenance(
+    tmp_path: Path, requested: str, nbytes: int | None
 ) -> None:
-    path = planned(tmp_path, asked)
+    path = planned(tmp_path, requested)
     budget = run_size(path).budget
     assert budget is not None
-    assert budget.asked == asked.partition(",")[0]
+    assert budget.asked == requested.partition(",")[0]
     assert budget.nbytes == (4 * read_header(path).weights if nbytes is None else nbytes)
     assert budget.used == pytest.approx(path.stat().st_size / budget.nbytes)
-    assert f"of the {budget.nbytes:,} asked for" in " ".join(printed(run_size(path)).split())
+    assert f"of the {budget.nbytes:,} bytes requested" in " ".join(printed(run_size(path)).split())
 
 
-@pytest.mark.parametrize("asked", ["Q4_K", "like other.gguf", "", "600MB\x00\n"])
-def test_a_file_that_was_not_planned_for_a_size_has_no_budget(tmp_path: Path, asked: str) -> None:
-    report = run_size(planned(tmp_path, asked))
-    assert report.budget is None or asked.startswith("600MB")
-    assert "asked for" not in printed(report) or report.budget is not None
+@pytest.mark.parametrize("requested", ["Q4_K", "like other.gguf", "", "600MB\x00\n"])
+def test_a_file_without_a_target_size_has_no_budget(tmp_path: Path, requested: str) -> None:
+    report = run_size(planned(tmp_path, requested))
+    assert report.budget is None or requested.startswith("600MB")
+    assert "bytes requested" not in printed(report) or report.budget is not None
 
 
 def test_the_tables_show_groups_types_and_stock_files(report: SizeReport) -> None:
     text = printed(report)
-    for said in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K", "Q4_K_M, mix", "1.000"):
-        assert said in text
+    for expected in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K", "Q4_K_M, mix", "1.000"):
+        assert expected in text
 
 
-def test_the_report_goes_to_json_and_back(report: SizeReport) -> None:
+def test_the_report_is_json_serializable(report: SizeReport) -> None:
     plain = asdict(report)
     assert json.loads(json.dumps(plain, allow_nan=False))["file_bytes"] == report.file_bytes
 
 
-def test_what_is_no_model_is_refused(not_a_model: Path, tmp_path: Path, lora: Path) -> None:
+def test_files_that_are_not_models_are_refused(not_a_model: Path, tmp_path: Path, lora: Path) -> None:
     for path in (not_a_model, tmp_path / "absent.gguf", lora):
         with pytest.raises(ModelFileError, match=path.name):
             run_size(path)

@@ -21,19 +21,19 @@ def stream(*chunks):
 
 
 @contextmanager
-def server(said=None, status=200, models=b'{"data": [{"id": "m"}]}'):
-    """A server that says the same to everyone; what it was asked is in `asked`."""
-    asked = []
+def server(body=None, status=200, models=b'{"data": [{"id": "m"}]}'):
+    """A server that gives every client the same response; yields its URL and the requests that it got."""
+    requests = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.say(200, models)
+            self.respond(200, models)
 
         def do_POST(self):
-            asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.say(status, stream(TEXT, USAGE) if said is None else said)
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.respond(status, stream(TEXT, USAGE) if body is None else body)
 
-        def say(self, status, data):
+        def respond(self, status, data):
             self.send_response(status)
             self.end_headers()
             self.wfile.write(data)
@@ -45,52 +45,55 @@ def server(said=None, status=200, models=b'{"data": [{"id": "m"}]}'):
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{http.server_port}", asked
+            yield f"http://127.0.0.1:{http.server_port}", requests
         finally:
             http.shutdown()
             thread.join()
 
 
-def test_servers_take_turns_with_the_same_questions():
-    seen = []
-    with server() as (one, asked), server() as (other, likewise):
+def test_servers_alternate_and_get_the_same_questions():
+    ticks = []
+    with server() as (one, requests), server() as (other, other_requests):
         report = run_load_test(
-            [one, other], load=LOAD, rounds=2, progress=lambda done, total: seen.append((done, total))
+            [one, other], load=LOAD, rounds=2, progress=lambda done, total: ticks.append((done, total))
         )
-    assert seen == [(n, 4) for n in range(1, 5)]
-    questions = [[body["messages"][0]["content"] for body in side] for side in (asked, likewise)]
+    assert ticks == [(n, 4) for n in range(1, 5)]
+    questions = [[body["messages"][0]["content"] for body in of] for of in (requests, other_requests)]
     assert sorted(questions[0]) == sorted(questions[1])
     assert len(set(questions[0])) == 3 * 3 * 2, "every question is new: no cache can answer"
-    assert {body["model"] for body in asked} == {"m"}
-    assert all(served.tokens_per_s > 0 and served.first_s > 0 for served in report.servers)
+    assert {body["model"] for body in requests} == {"m"}
+    assert all(result.tokens_per_s > 0 and result.first_s > 0 for result in report.servers)
     assert report.servers[0].tokens_ratio.estimate == 1
     assert load_test_table(report).row_count == 2
 
 
+MALFORMED = "its response is not that of OpenAI's chat completions API"
+
+
 @pytest.mark.parametrize(
-    ("how", "said"),
+    ("response", "message"),
     [
-        ({"status": 503, "said": b"too many"}, "/v1/chat/completions: status 503: too many"),
-        ({"said": b"data: {\n\n"}, "does not answer as OpenAI's servers do"),
-        ({"said": b"data: {}\n\n"}, "does not answer as OpenAI's servers do"),
-        ({"said": stream(USAGE)}, "its stream had no text"),
-        ({"models": b"[]"}, "does not answer as OpenAI's servers do"),
-        ({"models": b'{"data": []}'}, "does not answer as OpenAI's servers do"),
+        ({"status": 503, "body": b"too many"}, "/v1/chat/completions: status 503: too many"),
+        ({"body": b"data: {\n\n"}, MALFORMED),
+        ({"body": b"data: {}\n\n"}, MALFORMED),
+        ({"body": stream(USAGE)}, "its stream had no text"),
+        ({"models": b"[]"}, MALFORMED),
+        ({"models": b'{"data": []}'}, MALFORMED),
     ],
 )
-def test_a_server_that_does_not_do_is_named(how, said):
-    with server(**how) as (url, _), pytest.raises(RequestError, match=said) as caught:
+def test_an_error_names_the_server(response, message):
+    with server(**response) as (url, _), pytest.raises(RequestError, match=message) as caught:
         run_load_test([url], load=LOAD, rounds=1)
     assert url in str(caught.value)
 
 
-@pytest.mark.parametrize("said", [stream(TEXT, USAGE), stream(*[TEXT] * 5)])
-def test_tokens_are_what_a_server_tells_or_else_its_pieces(said):
-    with server(said=said) as (url, _):
+@pytest.mark.parametrize("body", [stream(TEXT, USAGE), stream(*[TEXT] * 5)])
+def test_tokens_are_the_reported_usage_or_else_the_chunks(body):
+    with server(body=body) as (url, _):
         assert _ask(url, "m", "Why?", LOAD).tokens == 5
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "https://127.0.0.1", "http://", "http://127.0.0.1:1"])
-def test_a_place_where_no_server_is_is_named(url):
+def test_an_address_without_a_server_is_named(url):
     with pytest.raises(RequestError, match="http"):
         run_load_test([url], load=LOAD, rounds=1)

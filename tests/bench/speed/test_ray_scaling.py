@@ -22,7 +22,10 @@ def test_every_mode_has_figures_and_gives_the_same_answers(tiny):
         progress=lambda done, total: ticks.append((done, total)),
     )
     assert report.same
-    assert [(mode.name, mode.workers) for mode in report.ways] == [("one local engine", None), ("2 workers", 2)]
+    assert [(mode.name, mode.workers) for mode in report.ways] == [
+        ("one local engine", None),
+        ("2 workers", 2),
+    ]
     for mode in report.ways:
         assert mode.questions_an_hour == pytest.approx(3600 * 90 / mode.seconds[0])
         assert mode.ratio.estimate == pytest.approx(report.ways[0].seconds[0] / mode.seconds[0])

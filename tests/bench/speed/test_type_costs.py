@@ -1,4 +1,4 @@
-"""The cost of a type, from random models to the table. Nothing here depends on how fast the machine is."""
+"""Cost of a type, from random models to the table. Nothing here depends on the speed of the machine."""
 
 import json
 from dataclasses import asdict
@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from rich.console import Console
+from thirteen.bench.speed.cost_models import CostModelShape
 from thirteen.bench.speed.type_costs import (
     TYPES,
-    CostModelShape,
     _costs,
     run_type_costs,
     type_costs_table,
     write_costs,
 )
 from thirteen.bench.synthetic.random_model import count_matrix_weights, write_uniform_model
-from thirteen.convert.quantize.costs import PARTS, read_costs, host_target
+from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 TINY = CostModelShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
-FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "sizes": TINY}
+FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "shape": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
 
 
@@ -37,7 +37,7 @@ def report(ticks):
     return run_type_costs(progress=lambda done, total: ticks.append((done, total)), **FEW)
 
 
-def test_a_report_has_the_reference_and_every_type_asked_for(report):
+def test_a_report_has_the_reference_and_every_requested_type(report):
     assert [cost.type for cost in report.costs] == ["Q4_K", "Q8_0", "IQ3_XXS"]
     assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
     assert report.rounds == 8 and report.overhead_ms > 0
@@ -50,20 +50,20 @@ def test_a_report_has_the_reference_and_every_type_asked_for(report):
     assert set(report.noisy) <= {"Q8_0", "IQ3_XXS"}
 
 
-def test_progress_counts_to_its_total(ticks, report):
+def test_progress_reaches_its_total(ticks, report):
     total = 7 * (1 + 1 + 8)  # models: written, warmed up, eight rounds
     assert ticks == [(done, total) for done in range(1, total + 1)]
 
 
-def test_a_table_shows_every_type_and_the_circumstances(report):
+def test_the_table_shows_every_type_and_the_environment(report):
     console = Console(width=150, file=StringIO())
     console.print(type_costs_table(report))
     text = console.file.getvalue()
-    for said in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
-        assert said in text
+    for part in ("Q4_K", "Q8_0", "IQ3_XXS", "8.50", "8 rounds", report.machine.cpu):
+        assert part in text
 
 
-def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
+def test_the_cost_table_can_be_read_again(report, tmp_path):
     path = tmp_path / "costs.json"
     write_costs(report, path)
     read = read_costs(path)
@@ -73,48 +73,45 @@ def test_the_costs_are_written_as_the_planner_reads_them(report, tmp_path):
         report.date,
         report.build.llama_cpp_python,
     )
-    for place in PARTS:
-        expected = {cost.type: getattr(cost, place).ns_per_weight for cost in report.costs}
-        assert getattr(read, place) == pytest.approx(expected, rel=1e-3)
+    for part in PARTS:
+        expected = {cost.type: getattr(cost, part).ns_per_weight for cost in report.costs}
+        assert getattr(read, part) == pytest.approx(expected, rel=1e-3)
     assert json.loads(path.read_text())["measured"] == json.loads(json.dumps(asdict(report)))
     with pytest.raises(OutputError, match="No such file"):
         write_costs(report, tmp_path / "none" / "costs.json")
 
 
-def test_costs_come_out_of_the_times_that_they_make():
-    """Times made up from known costs, with a drift from round to round that meets all alike."""
-    sizes, types, kinds = (
-        CostModelShape(),
-        (Q4_K, Q8_0),
-        np.array([0.25, 1.0, 0.5]),
-    )  # a prefill token costs a quarter, one of several half
-    base = count_matrix_weights(sizes.hollow)
-    weights = [count_matrix_weights(whole) - base for whole in (sizes.all_layers, sizes.all_output)]
+def test_costs_are_recovered_from_times_computed_from_them():
+    """The times have a drift from round to round that is the same for all models."""
+    shape, types = CostModelShape(), (Q4_K, Q8_0)
+    phases = np.array([0.25, 1.0, 0.5])  # relative cost of a token in prefill, decode and batched decode
+    minimal = count_matrix_weights(shape.minimal)
+    weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
     costs = {Q4_K: (0.03, 0.04), Q8_0: (0.06, 0.05)}
     models = [w * ns * 1e-9 for type_ in types for w, ns in zip(weights, costs[type_], strict=True)]
     drift = np.array([1.0, 1.2, 0.9, 1.1, 0.8])[:, None, None]
-    times = np.array([0.0, *models])[:, None] * kinds * drift + 1e-4  # (rounds, models, 3)
-    found = _costs(sizes, types, times)
+    times = np.array([0.0, *models])[:, None] * phases * drift + 1e-4  # (rounds, models, 3)
+    found = _costs(shape, types, times)
     for type_, cost in zip(types, found, strict=True):
         layer, output = costs[type_]
         assert cost.layer.ns_per_weight == pytest.approx(layer)
         assert cost.output.ns_per_weight == pytest.approx(output)
         assert cost.layer.ratio.estimate == pytest.approx(layer / 0.03)
-        assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift falls out
+        assert cost.layer.ratio.low == pytest.approx(cost.layer.ratio.high)  # the drift cancels
         assert cost.output.ratio.estimate == pytest.approx(output / 0.04)
         assert cost.prefill.estimate == pytest.approx(layer / 0.03)
         assert cost.layer_together.ns_per_weight == pytest.approx(layer / 2)
         assert cost.output_together.ns_per_weight == pytest.approx(output / 2)
 
 
-def test_models_that_are_no_slower_than_an_empty_one_give_numbers_still():
+def test_models_no_slower_than_the_minimal_one_still_have_finite_costs():
     times = np.full((5, 3, 3), 1e-3)
     (cost,) = _costs(TINY, (Q4_K,), times)
     assert 0 < cost.layer.ns_per_weight < 1e9 and cost.layer.ratio.estimate == 1
 
 
 @pytest.mark.parametrize("name", TYPES)
-def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, name):
+def test_a_random_model_of_each_type_loads_and_has_finite_logits(tmp_path, name):
     type_ = GGMLQuantizationType[name]
     write_uniform_model(tmp_path / "model.gguf", TINY.all_layers, type_, type_)
     header = read_header(tmp_path / "model.gguf")
@@ -126,15 +123,15 @@ def test_a_random_model_of_each_type_is_whole_and_computes_numbers(tmp_path, nam
     assert np.isfinite(logits).all() and logits.std() > 0
 
 
-def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
-    sizes = CostModelShape()
-    hollow, layers, output = map(count_matrix_weights, (sizes.hollow, sizes.all_layers, sizes.all_output))
-    assert layers - hollow > 150e6 and output - hollow > 130e6
-    assert hollow < 0.03 * min(layers, output)
+def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
+    shape = CostModelShape()
+    minimal, layers, output = map(count_matrix_weights, (shape.minimal, shape.all_layers, shape.all_output))
+    assert layers - minimal > 150e6 and output - minimal > 130e6
+    assert minimal < 0.03 * min(layers, output)
 
 
 @pytest.mark.parametrize(
-    ("change", "error", "said"),
+    ("change", "error", "message"),
     [
         ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
         ({"rounds": 7}, RequestError, "rounds must be a whole number from 8"),
@@ -142,6 +139,6 @@ def test_the_models_differ_in_the_weights_that_are_measured_and_fit_no_cache():
         ({"threads": 0}, RequestError, "threads"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(change, error, said):
-    with pytest.raises(error, match=said):
+def test_invalid_options_are_refused(change, error, message):
+    with pytest.raises(error, match=message):
         run_type_costs(**(FEW | change))

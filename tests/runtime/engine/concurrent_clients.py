@@ -28,7 +28,7 @@ def request(random: Random) -> Request:
 
 def read_all(handle: Handle, random: Random) -> None:
     *pieces, last = handle
-    assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text
+    assert last.answer and "".join(piece.text for piece in (*pieces, last)) == last.answer.text
 
 
 def read_some(handle: Handle, random: Random) -> None:
@@ -47,7 +47,7 @@ def wait_briefly(handle: Handle, random: Random) -> None:
 def use_event_loop(handle: Handle, random: Random) -> None:
     async def iterate() -> None:
         *some, last = [piece async for piece in handle]
-        assert "".join(piece.text for piece in (*some, last)) == last.answer.text
+        assert last.answer and "".join(piece.text for piece in (*some, last)) == last.answer.text
 
     async def cancel() -> None:
         try:

@@ -1,0 +1,83 @@
+"""A training job: the inputs, model set-up and output that supervised training and GRPO share."""
+# ruff: noqa: PLC0415 - torch and safetensors come with an extra
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...convert.adapter.basis import Basis
+from ...files.hashing import file_sha256
+from ...files.output import make_folder, output_errors
+from .attach import attach_adapter
+from .base_model import load_base_model
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One adapter to train.
+
+    Attributes:
+        base: folder of safetensors or a GGUF, which is dequantized to float32.
+        out: PEFT folder to write. It also holds the checkpoint from which an interrupted run resumes.
+        recipe: hyperparameters.
+        basis: for TinyLoRA, the frozen factors; by default PEFT computes its own.
+        base_id: name of the base to record in the adapter; by default its path.
+    """
+
+    base: Path
+    out: Path
+    recipe: Recipe
+    basis: Basis | None = None
+    base_id: str = ""
+
+    @cached_property
+    def base_sha256(self) -> str:
+        """SHA-256 of each weight file of the base, separated by commas."""
+        files = [self.base] if self.base.is_file() else sorted(self.base.glob("*.safetensors"))
+        return ", ".join(file_sha256(file) for file in files)
+
+    def run_id(self, *inputs: object) -> str:
+        """Hash of the base, the recipe and `inputs`: all that a run's result depends on."""
+        identity = (self.base_sha256, asdict(self.recipe), *inputs)
+        return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+    def load(self) -> tuple[Any, Any]:
+        """Load the base, attach the adapter, seed torch, and create the output folder.
+
+        Returns:
+            The PEFT model and the tokenizer.
+
+        Raises:
+            CheckpointError: the base cannot be loaded.
+            OutputError: the folder cannot be created.
+            ThirteenError: the `train` extra is not installed.
+        """
+        model, tokenizer = load_base_model(self.base)
+        make_folder(self.out)
+        import torch
+
+        torch.set_num_threads(self.recipe.threads)
+        torch.manual_seed(self.recipe.seed)
+        return attach_adapter(model, self.recipe, self.basis), tokenizer
+
+    def save(self, adapted: Any) -> None:
+        """Save the adapter of a PEFT model. The same weights give the same files.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        from safetensors import SafetensorError
+
+        with output_errors(self.out, SafetensorError):
+            adapted.peft_config["default"].base_model_name_or_path = self.base_id or str(self.base)
+            adapted.save_pretrained(self.out, save_embedding_layers=False)  # "auto" asks the hub for the base
+            path = self.out / "adapter_config.json"
+            config = json.loads(path.read_text(encoding="utf-8"))
+            config["target_modules"] = sorted(config["target_modules"])  # PEFT stores a set
+            path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
