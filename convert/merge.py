@@ -42,7 +42,7 @@ class MergeReport:
         types: number of tensors by type.
         base: origin of the base.
         adapter: origin of the adapter.
-        warnings: problems for the user to know.
+        warnings: messages for the user.
     """
 
     output: str

@@ -57,7 +57,7 @@ class MergedView:
         base: the base; if PEFT merges the adapter, the merged model.
         deltas: the adapter's change to each tensor, by name; empty if PEFT merges it.
         source: the adapter's origin; None without an adapter.
-        warnings: problems for the user to know.
+        warnings: messages for the user.
     """
 
     def __init__(self, base: Checkpoint, folder: Path | None, adapter_id: str) -> None:

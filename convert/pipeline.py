@@ -33,12 +33,12 @@ from .write import header_size, write_gguf
 
 # A constant: the file is bit-identical on any machine and with any number of threads.
 BLOCK_WEIGHTS = 1 << 22
-BLOCKS_AHEAD = 16  # of the writer, about 2 MB each once quantized, so that no thread waits for it
+BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for it; about 2 MB each
 
 DEFAULT_TYPE = "Q4_K"
 
 _TEXT = GGUFValueType.STRING
-# Members of LlamaFileType for types whose member is not named MOSTLY_ and the type.
+# ggml types whose member of LlamaFileType is not MOSTLY_<type>
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
     name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
 }
@@ -59,7 +59,7 @@ class ConversionReport:
         adapter: origin of the adapter; None without one.
         importance: origin of the importance file; None without one.
         prediction: loss and speed that were predicted for a size; None without a size.
-        warnings: problems for the user to know.
+        warnings: messages for the user.
         seconds: duration of the conversion.
     """
 
@@ -85,7 +85,7 @@ class ConversionPlan:
         tensors: the tensors in file order.
         types: number of tensors by type.
         prediction: predicted loss and speed.
-        warnings: problems for the user to know.
+        warnings: messages for the user.
     """
 
     tensors: list[TensorPlan]
@@ -309,10 +309,10 @@ def _block(plan: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
 
 
 def _metadata(model: _Model, requested: str) -> dict[str, Field]:
-    """Metadata of the file but for the base's hash; `requested` is the type or size that was requested."""
+    """Metadata without the hash of the base; `requested` is the value of thirteen.type."""
     base, importance = model.base, model.importance
     fields = {"general.type": Field("model", _TEXT), "general.name": Field(base.id, _TEXT)}
-    # A mix of types that was planned for a size has no number there. Loaders only display it.
+    # A mix planned for a size has no member there. Loaders only display the value.
     file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(requested, f"MOSTLY_{requested}"))
     if file_type is not None:
         fields["general.file_type"] = Field(int(file_type), GGUFValueType.UINT32)
@@ -339,7 +339,7 @@ def _base_hash(sha256: str) -> dict[str, Field]:
 
 
 def _provenance(values: Mapping[str, object]) -> dict[str, Field]:
-    """Fields `thirteen.*` of the values that are known."""
+    """Fields `thirteen.*`; unknown values are omitted."""
     return {
         f"thirteen.{key}": Field(str(value), _TEXT)
         for key, value in values.items()

@@ -104,7 +104,7 @@ class Journal(AppendOnlyFile):
         Args:
             path: the file, which need not exist.
             identity: all that the entries depend on, as JSON values.
-            run: what a run is called in the file and in errors.
+            run: the key of the identity in the first line.
 
         Raises:
             RequestError: the file cannot be read, is not a journal, or belongs to another run.
@@ -136,14 +136,14 @@ class Journal(AppendOnlyFile):
             header = json.loads(self.lines[0])
             found, format_ = dict(header[self._run]), header["format"]
         except (ValueError, LookupError, TypeError, RecursionError):
-            raise RequestError(f"{self.path}: not the journal of a {self._run}: bad first line") from None
+            raise RequestError(f"{self.path}: not a record of this kind of run: bad first line") from None
         if format_ != FORMAT:
             raise RequestError(f"{self.path}: records of format {format_!r:.{_SHOWN}}, not {FORMAT}")
         for key in [*self._identity, *found]:
             if found.get(key) != self._identity.get(key):
                 there, here = (f"{side.get(key)!r:.{_SHOWN}}" for side in (found, self._identity))
                 raise RequestError(
-                    f"{self.path}: records of another {self._run}: {key} is {there} there and {here} here"
+                    f"{self.path}: records of another run: {key} is {there} there and {here} here"
                 )
 
     def _entry(self, line: bytes, number: int) -> Entry:

@@ -1,36 +1,41 @@
-"""The README.md of an adapter, as the hub reads it: what it is, how it was made, what it measurably did."""
+"""Model cards: the README.md of an adapter, with its origin and its measured effect.
 
-from dataclasses import asdict, dataclass
+Each card is made of a job and its result, the command line, and the file name of the rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..convert.adapter.basis import TARGET_MODULES, Basis
+from ..convert.adapter.basis import TARGET_MODULES
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from ..files.output import output_errors
-from .training.recipe import Recipe
 
 if TYPE_CHECKING:
     from .training.grpo import GrpoResult, Rollouts
-    from .training.train import TrainResult
-    from .tuning.tune import TuneResult
+    from .training.job import TrainingJob
+    from .training.sft import SftResult
+    from .tuning.tune import TuneJob, TuneResult
 
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
 
 
-@dataclass(frozen=True)
-class RunFacts:
-    """What a card tells of a run's inputs: the command, and the names of the data's and the model's files."""
+def write_card(folder: Path, text: str) -> None:
+    """Write a card to an adapter's folder.
 
-    command: str
-    data: str
-    model: str
-    base_id: str
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = folder / "README.md"
+    with output_errors(path):
+        path.write_text(text, encoding="utf-8")
 
 
-def head(base_id: str, *tags: str) -> str:
-    """The card's front matter."""
+def _front_matter(base_id: str, *tags: str) -> str:
+    """The YAML metadata that the hub reads."""
     lines = "\n".join(f"- {tag}" for tag in (f"base_model:adapter:{base_id}", *tags))
     return (
         f"---\nbase_model: {base_id}\nlibrary_name: peft\npipeline_tag: text-generation\n"
@@ -38,35 +43,40 @@ def head(base_id: str, *tags: str) -> str:
     )
 
 
-def tune_card(name: str, result: "TuneResult", basis: Basis, facts: RunFacts) -> str:
-    """The card of an adapter that was tuned by forward passes."""
+def _table(values: Mapping[str, object]) -> str:
+    return "\n".join(f"| {key} | {value} |" for key, value in values.items())
+
+
+def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> str:
+    """The card of an adapter tuned by forward passes."""
     held, change = result.held_out, result.held_out.difference
     low, high = 100 * change.low, 100 * change.high  # percentage points
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
-    code = encode_short_code(ShortCode(basis.origin.name, basis_fingerprint(basis.origin.id), numbers))
-    return f"""{head(facts.base_id, "tinylora")}# {name}
-A TinyLoRA adapter of {len(numbers)} numbers over {facts.base_id}.
+    origin = job.basis.origin
+    code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
+    return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
+A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
 All modules of {", ".join(TARGET_MODULES)} share them.
 As a code, exact: `{code}`
 
 ## How it was made
-By forward passes of the quantized model {facts.model} only, without gradients: CMA-ES over the numbers, each
+By forward passes of the quantized model {job.model.name} only, without gradients: CMA-ES over the numbers, each
 candidate a run-time adapter.
 
 ```
-{facts.command}
+{command}
 ```
 
 | spent | |
 | --- | --- |
-| generations | {result.generations}, with {result.restarts} restarts |
-| questions put to candidates | {result.questions:,} of {facts.data} |
+| generations | {result.search.generation}, with {result.search.restarts} restarts |
+| questions put to candidates | {result.questions:,} of {data} |
 | time | {result.seconds / 60:.0f} minutes, {result.model_share:.2f} of it in the model |
-| first step | {result.sigma:.2g} |
+| first step | {result.search.settings.sigma:.2g} |
 | chosen after generation | {result.best.generation} |
 
-Basis: {basis.origin.id}, of weights with SHA-256 {basis.origin.base_sha256}.
+Basis: {origin.id}, of weights with SHA-256 {origin.base_sha256}.
 
 ## What it changed
 On {len(held.before)} held-out questions, which nothing was chosen on, answered by the same quantized model:
@@ -81,13 +91,12 @@ On {len(held.before)} held-out questions, which nothing was chosen on, answered 
 """
 
 
-def train_card(name: str, result: "TrainResult", recipe: Recipe, facts: RunFacts, base_sha256: str) -> str:
-    """The card of an adapter that was trained on solutions."""
-    held, change = result.held_out, result.held_out.difference
-    table = "\n".join(f"| {key} | {value} |" for key, value in asdict(recipe).items())
+def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -> str:
+    """The card of an adapter trained on worked solutions."""
+    recipe, held, change = job.recipe, result.held_out, result.held_out.difference
     validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
-    return f"""{head(facts.base_id, recipe.kind)}# {name}
-A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {facts.base_id}.
+    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
+A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
 
 ## How it was made
@@ -95,16 +104,16 @@ Supervised, in float32 on a CPU: the loss on the answer's tokens only, after the
 system prompt and the question as the user's turn; the answer ends in `#### number`. Adam, cosine schedule.
 
 ```
-{facts.command}
+{command}
 ```
 
-- Rows: {result.rows:,} of {facts.data}, {result.tokens:,} tokens, {result.steps} steps
+- Rows: {result.rows:,} of {data}, {result.tokens:,} tokens, {result.steps} steps
 - Time: {result.train_s / 60:.1f} minutes of training, {recipe.threads} threads
-- Base weights: SHA-256 {base_sha256}
+- Base weights: SHA-256 {job.base_sha256}
 
 | hyperparameter | value |
 | --- | --- |
-{table}
+{_table(asdict(recipe))}
 
 ## What it changed
 On {len(held.tokens)} rows that it was never trained on ({sum(held.tokens):,} answer tokens):
@@ -119,22 +128,22 @@ On {len(held.tokens)} rows that it was never trained on ({sum(held.tokens):,} an
 """
 
 
-def grpo_card(name: str, result: "GrpoResult", recipe: Recipe, rollouts: "Rollouts", facts: RunFacts) -> str:
-    """The card of an adapter that was trained by rewards."""
-    table = "\n".join(f"| {key} | {value} |" for key, value in asdict(rollouts).items())
-    return f"""{head(facts.base_id, recipe.kind)}# {name}
-A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {facts.base_id}.
+def grpo_card(job: "TrainingJob", result: "GrpoResult", rollouts: "Rollouts", command: str, data: str) -> str:
+    """The card of an adapter trained by rewards."""
+    recipe = job.recipe
+    return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
+A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 
 ## How it was made
 By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.learning_rate}.
 
 ```
-{facts.command}
+{command}
 ```
 
 | a step | |
 | --- | --- |
-{table}
+{_table(asdict(rollouts))}
 
 Time: {result.seconds / 60:.1f} minutes in the last sitting, {recipe.threads} threads.{_real_run(result)}
 
@@ -152,14 +161,3 @@ def _real_run(result: "GrpoResult") -> str:
         f" Three epochs of GSM8K, eight answers to a\nquestion, would take {hours:,.0f} hours at this pace: "
         "they are a GPU's work."
     )
-
-
-def write_card(folder: Path, text: str) -> None:
-    """Write a card into an adapter's folder.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = folder / "README.md"
-    with output_errors(path):
-        path.write_text(text, encoding="utf-8")

@@ -1,7 +1,7 @@
 """Downloads from the Hugging Face hub: only the files needed, with the hashes of large files checked.
 
-Files go to the hub's own cache, which other tools share. The SHA-256 of a large file is compared once with the
-one that the hub publishes; a small record next to the snapshot then marks the files as verified.
+Files go to the hub's own cache, which other tools share. The SHA-256 of a large file is compared once with
+the published one; a small record next to the snapshot then marks the files as verified.
 """
 
 import json
@@ -34,7 +34,7 @@ _PATTERNS: Mapping[RepositoryKind, list[str]] = {
     ],
     "adapter": ["adapter_config.json", "adapter_model.safetensors", "README.md"],
 }
-# The * of a pattern also matches separators. Excluding them limits downloads to the repository root, and keeps
+# The * of a pattern also matches separators. Excluding them limits downloads to the repository root and keeps
 # files inside the cache.
 _IGNORED = ["*/*", "*\\*", "*:*", "consolidated*"]
 _REQUIRED: Mapping[RepositoryKind, set[str]] = {
@@ -62,7 +62,9 @@ _STATUS_ADVICE = {
     403: f"the hub refuses {{id}} to this token, which may lack access to gated repositories: {_LICENCE}",
     429: "too many requests for {id}: wait a few minutes",
 }
-_DEFAULT_ADVICE = "{id} (revision {revision}) is not complete in the cache and could not be downloaded: {reason}"
+_DEFAULT_ADVICE = (
+    "{id} (revision {revision}) is not complete in the cache and could not be downloaded: {reason}"
+)
 
 
 def download(hub_id: str, revision: str, kind: RepositoryKind) -> Path:

@@ -1,6 +1,7 @@
-"""Runs command lines, each in a forked process of its own: as quick as a call, and a crash is only a status.
+"""Runs command lines, each in a forked process: as quick as a call, and a crash is only an exit status.
 
-The forking process is a script that has computed nothing: a child's native threads would hang if it had.
+The parent process is this file, run as a script. It never computes anything, or the native threads of its
+children would hang.
 """
 
 import json
@@ -8,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from contextlib import redirect_stderr, suppress
+from contextlib import ExitStack, redirect_stderr, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,8 +18,8 @@ TIME_LIMIT_S = 60
 
 
 @dataclass(frozen=True)
-class Done:
-    """How a command ended; a negative status is the signal that killed it."""
+class CommandResult:
+    """Exit status and output of a command; a negative status is the signal that killed it."""
 
     status: int
     stdout: str
@@ -26,7 +27,7 @@ class Done:
 
 
 class Commands:
-    """Command lines of `thirteen`, run one after the other."""
+    """Runs command lines of `thirteen`, one after the other."""
 
     def __enter__(self) -> Self:
         self._forker = subprocess.Popen(
@@ -37,19 +38,20 @@ class Commands:
     def __exit__(self, *_: object) -> None:
         self._forker.communicate()
 
-    def __call__(self, *argv: object, stdin: bytes = b"", file_limit: int | None = None) -> Done:
-        """Run `thirteen` with these arguments; no file that it writes can grow beyond `file_limit` bytes."""
-        order = {
-            "argv": [str(word) for word in argv],
+    def __call__(self, *argv: object, stdin: bytes = b"", file_limit: int | None = None) -> CommandResult:
+        """Run `thirteen` with these arguments; files that it writes are limited to `file_limit` bytes."""
+        job = {
+            "argv": [str(argument) for argument in argv],
             "stdin": stdin.decode("latin-1"),
             "file_limit": file_limit,
         }
-        self._forker.stdin.write(json.dumps(order) + "\n")
+        assert self._forker.stdin and self._forker.stdout
+        self._forker.stdin.write(json.dumps(job) + "\n")
         self._forker.stdin.flush()
-        return Done(**json.loads(self._forker.stdout.readline()))
+        return CommandResult(**json.loads(self._forker.stdout.readline()))
 
 
-def _child(order: dict[str, Any], streams: list[int]) -> int:
+def _run_child(job: dict[str, Any], streams: list[int]) -> int:
     import resource
     import signal
     import traceback
@@ -57,12 +59,12 @@ def _child(order: dict[str, Any], streams: list[int]) -> int:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     signal.alarm(TIME_LIMIT_S)
-    if order["file_limit"] is not None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_limit"],) * 2)
+    if job["file_limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"],) * 2)
     sys.stdin, sys.stdout, sys.stderr = (
         os.fdopen(n, "r" if n == 0 else "w", encoding="utf-8", closefd=False) for n in range(3)
     )
-    sys.argv = ["thirteen", *order["argv"]]
+    sys.argv = ["thirteen", *job["argv"]]
     status = 1
     try:
         from thirteen.cli.main import main
@@ -79,37 +81,37 @@ def _child(order: dict[str, Any], streams: list[int]) -> int:
 
 
 def _serve() -> None:
-    os.environ["GGML_NO_BACKTRACE"] = "1"  # a debugger for each abort would take seconds
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
     import thirteen.convert.pipeline
     import thirteen.models.fetch
     import thirteen.runtime.engine.engine  # noqa: F401 - loaded once for all children
     from thirteen.cli.main import main
 
     with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), suppress(SystemExit):
-        sys.argv = ["thirteen", "inspect", os.devnull]  # what the command line itself loads late
+        sys.argv = ["thirteen", "inspect", os.devnull]  # loads what the command line imports late
         main()
     for line in sys.stdin:
-        order = json.loads(line)
-        with (
-            tempfile.TemporaryFile() as given,
-            tempfile.TemporaryFile() as out,
-            tempfile.TemporaryFile() as err,
-        ):
-            given.write(order["stdin"].encode("latin-1"))
-            given.seek(0)
-            if (child := os.fork()) == 0:
-                try:
-                    os._exit(_child(order, [given.fileno(), out.fileno(), err.fileno()]))
-                finally:
-                    os._exit(1)
-            _, status = os.waitpid(child, 0)
-            for stream in (out, err):
-                stream.seek(0)
-            texts = {
-                "stdout": out.read().decode("utf-8", "replace"),
-                "stderr": err.read().decode("utf-8", "replace"),
-            }
-            print(json.dumps({"status": os.waitstatus_to_exitcode(status), **texts}), flush=True)
+        print(json.dumps(_run_forked(json.loads(line))), flush=True)
+
+
+def _run_forked(job: dict[str, Any]) -> dict[str, int | str]:
+    with ExitStack() as stack:
+        stdin, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        stdin.write(job["stdin"].encode("latin-1"))
+        stdin.seek(0)
+        if (child := os.fork()) == 0:
+            try:
+                os._exit(_run_child(job, [stdin.fileno(), stdout.fileno(), stderr.fileno()]))
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        stdout.seek(0)
+        stderr.seek(0)
+        return {
+            "status": os.waitstatus_to_exitcode(status),
+            "stdout": stdout.read().decode("utf-8", "replace"),
+            "stderr": stderr.read().decode("utf-8", "replace"),
+        }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fixtures that several packages' tests share, the markers, and the distribution over workers."""
+"""Shared fixtures, markers, and the distribution of tests over workers."""
 
 import os
 import sys
@@ -13,7 +13,7 @@ _STATUS = pytest.StashKey[int]()
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The folder of a small random checkpoint by its name, one of those below."""
+    """base(name): folder of a small random checkpoint, made at the first call."""
     import torch
     from transformers.utils import logging
 
@@ -21,34 +21,35 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    variants = {
-        "llama": (checkpoints.llama(), {}),
-        "llama untied": (checkpoints.llama(tie_word_embeddings=False), {}),
-        "llama long": (checkpoints.llama(rope_parameters=checkpoints.LLAMA3_ROPE), {}),
-        "llama bf16 in shards": (checkpoints.llama(), {"dtype": torch.bfloat16, "shard": "60KB"}),
-        "llama wide": (
-            checkpoints.llama(hidden_size=256, intermediate_size=512, num_hidden_layers=1),
-            {},
-        ),
-        "qwen2": (checkpoints.qwen2(), {}),
-        "qwen2 f16 tied": (checkpoints.qwen2(tie_word_embeddings=True), {"dtype": torch.float16}),
+    configs = {
+        "llama": checkpoints.llama(),
+        "llama untied": checkpoints.llama(tie_word_embeddings=False),
+        "llama long": checkpoints.llama(rope_parameters=checkpoints.LLAMA3_ROPE),
+        "llama bf16 in shards": checkpoints.llama(),
+        "llama wide": checkpoints.llama(hidden_size=256, intermediate_size=512, num_hidden_layers=1),
+        "qwen2": checkpoints.qwen2(),
+        "qwen2 f16 tied": checkpoints.qwen2(tie_word_embeddings=True),
     }
+    dtypes = {"llama bf16 in shards": torch.bfloat16, "qwen2 f16 tied": torch.float16}
+    shards = {"llama bf16 in shards": "60KB"}
 
     @cache
     def folder(name: str) -> Path:
-        config, options = variants[name]
         return checkpoints.save_model(
-            tmp_path_factory.mktemp("bases") / name.replace(" ", "-"), config, **options
+            tmp_path_factory.mktemp("bases") / name.replace(" ", "-"),
+            configs[name],
+            dtype=dtypes.get(name, torch.float32),
+            shard=shards.get(name, "1GB"),
         )
 
     return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need torch, and keep each module's tests on one worker.
+    """Mark the tests that need torch, and run the tests of each module on one worker.
 
-    Module-scoped fixtures are then made once. Tests of Ray share a group of their own, since two clusters on
-    one machine would take each other's processors.
+    Module-scoped fixtures are then made once. All tests of Ray run on one worker, because two clusters on one
+    machine would compete for its processors.
     """
     for item in items:
         module = getattr(item, "module", None)
@@ -65,14 +66,14 @@ def _skipped_browser_tests(config: pytest.Config) -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say in one line that browser tests did not run."""
+    """Print a line if browser tests did not run."""
     if skipped := _skipped_browser_tests(config):
         reason = "is Chromium installed (apt-get install chromium), and npm's registry reachable?"
         terminalreporter.write_line(f"{skipped} browser tests did not run: {reason}", yellow=True)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail where REQUIRE_BROWSER is set and browser tests were skipped."""
+    """Fail if REQUIRE_BROWSER is set and browser tests were skipped."""
     if os.environ.get("REQUIRE_BROWSER") and not exitstatus and _skipped_browser_tests(session.config):
         session.exitstatus = exitstatus = pytest.ExitCode.TESTS_FAILED
     session.config.stash[_STATUS] = int(exitstatus)
@@ -80,9 +81,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Skip the interpreter's shutdown where Ray was loaded.
+    """Skip the interpreter's shutdown if Ray was imported.
 
-    Ray's native threads outlive it, and one run in two ended in a segmentation fault after all tests passed.
+    Ray's native threads outlive the interpreter: one run in two ended in a segmentation fault after all tests
+    had passed.
     """
     if "ray" in sys.modules and _STATUS in config.stash:
         sys.stdout.flush()

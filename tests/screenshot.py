@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
 
 ADAPTER = "smollm2-135m-gsm8k-13"
@@ -18,7 +18,7 @@ QUESTIONS = (  # the second answer is wrong, and the page marks it
     "Ann reads 12 pages a day. How many pages does she read in 7 days?",
     "A pen costs $1.20. What do 3 pens cost?",
 )
-SIZE = {"width": 1280, "height": 600}
+SIZE: ViewportSize = {"width": 1280, "height": 600}
 TIMEOUT_MS = 120_000
 ONE_THREAD = ("--threads", "1")  # several threads busy-wait for each other, very slow on a loaded machine
 THIRTEEN = (sys.executable, "-m", "thirteen")
@@ -35,6 +35,7 @@ def serve() -> Iterator[str]:
         with subprocess.Popen(
             (*command, "--adapter", f"gsm8k-13={lora}"), stderr=subprocess.PIPE, text=True
         ) as server:
+            assert server.stderr
             try:
                 yield next(match[0] for line in server.stderr if (match := re.search(r"http://\S+", line)))
             finally:

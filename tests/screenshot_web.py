@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
 from thirteen.tests.runtime.server.page_server import serve_app
 from thirteen.web.site import write_site
@@ -13,7 +13,7 @@ from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
-PHONE = {"viewport": {"width": 390, "height": 760}, "device_scale_factor": 2, "is_mobile": True}
+PHONE: ViewportSize = {"width": 390, "height": 760}
 TIMEOUT_MS = 120_000
 
 
@@ -22,7 +22,7 @@ def screenshot(target: Path) -> None:
     with tempfile.TemporaryDirectory() as name, sync_playwright() as playwright:
         write_site(embedded(), Path(name) / "site", wllama_files(), name="smollm2-135m")
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = chromium.new_context(**PHONE).new_page()
+        page = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
         with serve_app(isolated_app(Path(name) / "site")) as url:
             page.goto(url)
             page.locator("html[data-ready] #ask").wait_for(timeout=TIMEOUT_MS)

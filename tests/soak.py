@@ -30,7 +30,7 @@ Behaviour = Callable[[httpx.AsyncClient], Awaitable[str]]
 
 
 def chat_body() -> dict[str, object]:
-    """A chat request with a random question, so that the prefix cache also has to evict."""
+    """Return a chat request with a random question, so that the prefix cache also has to evict."""
     text = f"What is {random.randrange(1000)} * {random.randrange(1000)}?"
     return {"messages": [{"role": "user", "content": text}], "max_tokens": random.randrange(1, 48)}
 
@@ -65,9 +65,16 @@ async def disconnect(http: httpx.AsyncClient) -> str:
     return "disconnected: before the answer"
 
 
-async def invalid(http: httpx.AsyncClient, status: int, **request: object) -> str:
+async def invalid(
+    http: httpx.AsyncClient,
+    status: int,
+    *,
+    body: dict[str, object] | None = None,
+    content: bytes | None = None,
+    headers: dict[str, str] | None = None,
+) -> str:
     """Send an invalid request and compare the status."""
-    response = await http.post("/v1/chat/completions", **request)
+    response = await http.post("/v1/chat/completions", json=body, content=content, headers=headers)
     matches = response.status_code == status
     return f"rejected: {status}" if matches else f"{response.status_code} instead of {status}"
 
@@ -81,9 +88,9 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     lambda http: stream(http, delay_s=0.05),
     disconnect,
     lambda http: invalid(http, 413, content=b" " * (1 << 21), headers=JSON),
-    lambda http: invalid(http, 401, json=chat_body(), headers={"Authorization": "Bearer wrong"}),
+    lambda http: invalid(http, 401, body=chat_body(), headers={"Authorization": "Bearer wrong"}),
     lambda http: invalid(http, 400, content=random.randbytes(200), headers=JSON),
-    lambda http: invalid(http, 422, json=chat_body() | {"tools": []}),
+    lambda http: invalid(http, 422, body=chat_body() | {"tools": []}),
     lambda http: invalid(http, 415, content=b"{}"),
 )
 EXPECTED = re.compile(r"(chat: 200|stream: (busy|200 complete)|disconnected: .*|rejected: 4\d\d)")
@@ -98,7 +105,7 @@ async def run_client(url: str, end: float, outcomes: Counter[str]) -> None:
 
 
 async def read_gauges(url: str) -> dict[str, float]:
-    """Load and memory from the server's metrics."""
+    """Read load and memory from the server's metrics."""
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}) as http:
         lines = (await http.get(f"{url}/metrics")).text.splitlines()
     pairs = (line.split() for line in lines if line.startswith(_GAUGES))

@@ -84,7 +84,7 @@ class SizeSweepReport:
         importance: origin of the importance file of all files.
         target: kind of processor that the files were planned for.
         prefer: preference of the plans, see SizeTarget.
-        warnings: problems for the user to know.
+        warnings: messages for the user.
         curve: measurements of the files.
     """
 

@@ -155,7 +155,7 @@ def _parquet(path: Path, origin: str) -> Any:
         from pyarrow import ArrowException  # noqa: PLC0415 - an extra
         from pyarrow.parquet import read_table  # noqa: PLC0415
     except ImportError:
-        raise RequestError(f"{origin}: reading Parquet takes pyarrow: pip install 'thirteen[data]'") from None
+        raise RequestError(f"{origin}: reading Parquet needs pyarrow: pip install 'thirteen[data]'") from None
     try:
         return read_table(path).to_pylist()
     except (ArrowException, OSError) as error:

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -24,7 +23,8 @@ from ...files.progress import Progress, no_progress
 from ...runtime.request import Request, check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
-from ..harness.environment import Build, Machine, this_build, this_machine
+from ..harness.environment import BenchReport, report_head
+from ..harness.format import report_table
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.workload import Workload, load_engine
@@ -116,13 +116,10 @@ class PeerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class PeersReport:
-    """Result of a comparison with other programs; dataclasses.asdict makes it JSON.
+class PeersReport(BenchReport):
+    """Speed of this engine and of other programs.
 
     Attributes:
-        date: start of the measurement, in UTC.
-        machine: the machine.
-        build: versions of this package and llama.cpp.
         model: the model file.
         work: the work of one round.
         rounds: number of rounds; every peer does the work once in each.
@@ -130,9 +127,6 @@ class PeersReport:
         absent: one line per peer that was not measured, with the reason.
     """
 
-    date: str
-    machine: Machine
-    build: Build
     model: str
     work: PeerWorkload
     rounds: int
@@ -164,13 +158,12 @@ def run_peers(
     """
     check_integer("bench: rounds", rounds, 1)
     header, programs, workload = read_header(model), programs or PeerPrograms(), workload or PeerWorkload()
-    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    head = report_head()
     with ExitStack() as loaded:
         peers = [*_load_peers(header, workload, programs, loaded)]
         speeds = _measure(peers, rounds, progress)
     rows = tuple(_row(peer, speeds[:, 0], speeds[:, index]) for index, peer in enumerate(peers))
-    absent = tuple(_absent(programs))
-    return PeersReport(date, machine, this_build(), str(model), workload, rounds, rows, absent)
+    return PeersReport(*head, str(model), workload, rounds, rows, tuple(_absent(programs)))
 
 
 def _load_peers(
@@ -187,15 +180,15 @@ def _load_peers(
 
 def _measure(peers: Sequence[Peer], rounds: int, progress: Progress) -> FloatArray:
     """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement."""
-    tick = ProgressCounter(progress, (1 + rounds) * len(peers))
+    advance = ProgressCounter(progress, (1 + rounds) * len(peers))
     speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
     for peer in peers:
         peer.speeds(rounds)  # warm-up, with a seed of no round
-        tick()
+        advance()
     for number in range(rounds):
         for index in alternating_order(len(peers), number):
             speeds[number, index] = [speed or np.nan for speed in peers[index].speeds(number)]
-            tick()
+            advance()
     return speeds
 
 
@@ -230,15 +223,9 @@ def work_titles(work: PeerWorkload) -> tuple[str, ...]:
 
 def peers_table(report: PeersReport) -> Table:
     """Table with a row per peer; peers that were not measured and the machine below."""
-    table = Table(
-        title=f"{Path(report.model).name}: tokens/s, and thirteen / peer ({RATIO_LEVEL})",
-        caption=Text(_caption(report)),
-        caption_justify="left",
-    )
-    table.add_column("")
-    for title in work_titles(report.work):
-        table.add_column(title, justify="right")
-        table.add_column("ratio", justify="right")
+    title = f"{Path(report.model).name}: tokens/s, and thirteen / peer ({RATIO_LEVEL})"
+    columns = (column for title in work_titles(report.work) for column in (title, "ratio"))
+    table = report_table(title, _caption(report), "", *columns)
     for row in report.rows:
         table.add_row(Text(f"{row.name} {row.version}"), *_cells(row))
     return table
@@ -252,12 +239,5 @@ def _cells(row: PeerRow) -> Iterator[str]:
 
 
 def _caption(report: PeersReport) -> str:
-    machine = report.machine
-    return "\n".join(
-        (
-            *report.absent,
-            f"medians of {report.rounds} rounds, threads: {report.work.threads}, cores: {machine.cores}, "
-            f"load: {machine.load_average}",
-            f"{machine.cpu} ({' '.join(machine.features)}), llama-cpp-python {report.build.llama_cpp_python}",
-        )
-    )
+    rounds = f"medians of {report.rounds} rounds, {report.environment(report.work.threads)}"
+    return "\n".join((*report.absent, rounds))

@@ -1,1 +1,1 @@
-"""One report of all measurements, as HTML, Markdown and JSON."""
+"""Report of all measurements, as HTML, Markdown and JSON."""

@@ -1,7 +1,6 @@
-"""Charts as SVG, drawn for a phone's width: no script, no font and no file besides, light and dark.
+"""Charts as SVG, sized for a phone, without scripts, fonts or other files, for light and dark mode.
 
-Colours are variables of the style sheet, so that a page can set them; charts that differ in colour differ in
-shape or by a label as well.
+Colours are CSS variables, so a page can set them. Series of different colours also differ in shape or label.
 """
 
 import math
@@ -13,15 +12,15 @@ from typing import TypeAlias
 _WIDTH = 360
 _LEFT, _RIGHT = 46, 14
 _TOP = 8
-_CHARACTER = 6.4  # widths of the text's characters, about
-_LINE = 18  # height of a line of text
-_PLOT = 170  # height of a line chart
-_ROW = 40  # height of a row of marks or bars
-_BOTTOM = 40  # ticks and the axis' label
+_CHARACTER_WIDTH = 6.4  # approximate
+_LINE_HEIGHT = 18
+_PLOT_HEIGHT = 170
+_ROW_HEIGHT = 40  # of an interval or a bar
+_AXIS_HEIGHT = 40  # tick labels and axis label
 _TICKS = 6
 _COLOURS = 8
-_APART = 6  # of series at the same place, so that their bars are seen
-_LOG = 8  # times that lengths must span for a logarithmic axis
+_SERIES_OFFSET = 6  # between points of two series at the same x, so that both error bars are visible
+_LOG_SPAN = 8  # ratio of the largest x to the smallest above which the axis is logarithmic
 
 _LIGHT = (
     "--ink:#1b1b1b;--dim:#555;--line:#d8d8d8;--ground:#fff;--c0:#707070;--c1:#0072b2;--c2:#d55e00;"
@@ -38,7 +37,7 @@ STYLE = (
     "svg text{font:12px system-ui,sans-serif;fill:var(--ink);"
     "paint-order:stroke;stroke:var(--ground);stroke-width:3px}"
     "svg .dim{fill:var(--dim)}svg .grid{stroke:var(--line);stroke-width:1}"
-    "svg .one{stroke:var(--ink);stroke-width:1;stroke-dasharray:4 3}"
+    "svg .reference{stroke:var(--ink);stroke-width:1;stroke-dasharray:4 3}"
     + "".join(
         f"svg .f{n}{{fill:var(--c{n})}}svg .l{n}{{stroke:var(--c{n});stroke-width:2;fill:none}}"
         for n in range(_COLOURS)
@@ -48,7 +47,7 @@ STYLE = (
 
 @dataclass(frozen=True, slots=True)
 class ChartPoint:
-    """A value at a place, and the range about it."""
+    """A value at x, and its range."""
 
     x: float
     y: float
@@ -58,7 +57,7 @@ class ChartPoint:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Points that belong together."""
+    """Points joined by a line."""
 
     name: str
     points: tuple[ChartPoint, ...]
@@ -66,7 +65,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """Series over a common axis, from zero up; places that span far stand on a logarithmic one."""
+    """Lines over a common x axis, which is logarithmic if it spans far; the y axis starts at 0."""
 
     title: str
     x_label: str
@@ -76,7 +75,7 @@ class LineChart:
 
 @dataclass(frozen=True, slots=True)
 class IntervalMark:
-    """An estimate, its interval, and its colour's number."""
+    """An estimate with its interval; `colour` is an index into the palette."""
 
     name: str
     low: float
@@ -88,7 +87,7 @@ class IntervalMark:
 
 @dataclass(frozen=True, slots=True)
 class IntervalChart:
-    """Estimates with their intervals, a row each, beside a reference where there is one."""
+    """Estimates with their intervals, one per row, and an optional reference line."""
 
     title: str
     x_label: str
@@ -98,7 +97,7 @@ class IntervalChart:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A row of segments end to end: their names and lengths; the text is beside it."""
+    """A stacked bar: (name, length) of each segment, and a text at its end."""
 
     name: str
     segments: tuple[tuple[str, float], ...]
@@ -107,7 +106,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class BarChart:
-    """Rows of segments from zero; the same name has the same colour in all."""
+    """Stacked bars from 0; segments of one name have one colour in all bars."""
 
     title: str
     x_label: str
@@ -117,180 +116,180 @@ class BarChart:
 Chart: TypeAlias = LineChart | IntervalChart | BarChart
 
 
-def render_svg(chart: Chart, *, alone: bool) -> str:
-    """Draw a chart.
+def render_svg(chart: Chart, *, standalone: bool) -> str:
+    """Render a chart.
 
     Args:
-        chart: what to draw; of at least one value.
-        alone: as a file of its own, with the style sheet in it, or as a part of a page that has it.
+        chart: a chart with at least one value.
+        standalone: whether the SVG is a file of its own, with its style sheet, or part of a page that has it.
     """
     match chart:
         case LineChart():
-            height, parts = _lines(chart)
+            height, parts = _draw_lines(chart)
         case IntervalChart():
-            height, parts = _marks(chart)
+            height, parts = _draw_intervals(chart)
         case BarChart():
-            height, parts = _bars(chart)
-    body = "".join(parts)
-    name = ' xmlns="http://www.w3.org/2000/svg"' if alone else ""
-    own = f'<style>{STYLE}</style><rect width="100%" height="100%" fill="var(--ground)"/>' if alone else ""
+            height, parts = _draw_bars(chart)
+    namespace = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
+    background = '<rect width="100%" height="100%" fill="var(--ground)"/>'
+    style = f"<style>{STYLE}</style>{background}" if standalone else ""
     return (
-        f'<svg{name} role="img" viewBox="0 0 {_WIDTH} {height:g}" aria-label="{escape(chart.title)}">'
-        f"<title>{escape(chart.title)}</title>{own}{body}</svg>"
+        f'<svg{namespace} role="img" viewBox="0 0 {_WIDTH} {height:g}" aria-label="{escape(chart.title)}">'
+        f"<title>{escape(chart.title)}</title>{style}{''.join(parts)}</svg>"
     )
 
 
-def _lines(chart: LineChart) -> tuple[float, list[str]]:
-    names = [series.name for series in chart.series]
-    legend, top = _legend(names)
+def _draw_lines(chart: LineChart) -> tuple[float, list[str]]:
+    legend, legend_bottom = _legend([series.name for series in chart.series])
     points = [point for series in chart.series for point in series.points]
-    places = sorted({point.x for point in points})
-    across = _places(places)
-    most = _nice(max(point.high for point in points))
-    ticks = _ticks(0, most)
-    top += _LINE  # the axis' label
-    bottom = top + _PLOT
+    values = sorted({point.x for point in points})
+    to_x = _x_positions(values)
+    y_max = _round_up(max(point.high for point in points))
+    bottom = legend_bottom + _LINE_HEIGHT + _PLOT_HEIGHT
 
-    def up(value: float) -> float:
-        return bottom - _PLOT * value / most
+    def to_y(value: float) -> float:
+        return bottom - _PLOT_HEIGHT * value / y_max
 
-    parts = [*legend, _text(0, top - 8, chart.y_label, "dim")]
-    for tick in ticks:
-        parts.append(_line(_LEFT, up(tick), _WIDTH - _RIGHT, up(tick), "grid"))
-        parts.append(_text(_LEFT - 6, up(tick) + 4, _short(tick), anchor="end"))
-    parts += _under(places, across, bottom)
+    parts = [*legend, _text(0, legend_bottom + _LINE_HEIGHT - 8, chart.y_label, "dim")]
+    for tick in _ticks(0, y_max):
+        parts.append(_line(_LEFT, to_y(tick), _WIDTH - _RIGHT, to_y(tick), "grid"))
+        parts.append(_text(_LEFT - 6, to_y(tick) + 4, _format(tick), anchor="end"))
+    parts += _x_labels(values, to_x, bottom)
     for number, series in enumerate(chart.series):
-        parts += _polyline(series, number, across, up)
+        parts += _draw_series(series, number, to_x, to_y)
     parts.append(_text(_LEFT, bottom + 36, chart.x_label, "dim"))
-    return bottom + _BOTTOM, parts
+    return bottom + _AXIS_HEIGHT, parts
 
 
-def _places(places: Sequence[float]) -> dict[float, float]:
-    """Where each stands across, in the picture's units."""
-    far = places[-1] / places[0] > _LOG if places[0] > 0 else False
-    scaled = [math.log(place) if far else place for place in places]
+def _x_positions(values: Sequence[float]) -> dict[float, float]:
+    """Map each of the sorted values to its x coordinate."""
+    logarithmic = values[0] > 0 and values[-1] / values[0] > _LOG_SPAN
+    scaled = [math.log(value) if logarithmic else value for value in values]
     span = scaled[-1] - scaled[0]
-    room = _WIDTH - _LEFT - _RIGHT - 24
+    width = _WIDTH - _LEFT - _RIGHT - 24
     return {
-        place: _LEFT + 12 + (room * (at - scaled[0]) / span if span else room / 2)
-        for place, at in zip(places, scaled, strict=True)
+        value: _LEFT + 12 + (width * (position - scaled[0]) / span if span else width / 2)
+        for value, position in zip(values, scaled, strict=True)
     }
 
 
-def _under(places: Sequence[float], across: dict[float, float], bottom: float) -> Iterator[str]:
-    """The places' names under the axis, where there is room beside the last one."""
-    taken = -math.inf
-    for place in places:
-        half = len(_short(place)) * _CHARACTER / 2
-        if across[place] - half > taken + 4:
-            yield _text(across[place], bottom + 16, _short(place), anchor="middle")
-            taken = across[place] + half
+def _x_labels(values: Sequence[float], to_x: dict[float, float], bottom: float) -> Iterator[str]:
+    """Label the values under the axis, except where a label would touch the last one."""
+    right = -math.inf
+    for value in values:
+        half_width = len(_format(value)) * _CHARACTER_WIDTH / 2
+        if to_x[value] - half_width > right + 4:
+            yield _text(to_x[value], bottom + 16, _format(value), anchor="middle")
+            right = to_x[value] + half_width
 
 
-def _polyline(
-    series: Series, number: int, across: dict[float, float], up: Callable[[float], float]
+def _draw_series(
+    series: Series, number: int, to_x: dict[float, float], to_y: Callable[[float], float]
 ) -> Iterator[str]:
-    places = [across[point.x] + _APART * (2 * number - 1) / 2 for point in series.points]
-    corners = " ".join(f"{x:.1f},{up(point.y):.1f}" for x, point in zip(places, series.points, strict=True))
+    xs = [to_x[point.x] + _SERIES_OFFSET * (2 * number - 1) / 2 for point in series.points]
+    corners = " ".join(f"{x:.1f},{to_y(point.y):.1f}" for x, point in zip(xs, series.points, strict=True))
     dashes = ' stroke-dasharray="6 3"' if number % 2 else ""
     yield f'<polyline class="l{number}" points="{corners}"{dashes}/>'
-    for x, point in zip(places, series.points, strict=True):
-        yield _line(x, up(point.low), x, up(point.high), f"l{number}")
-        yield _marker(x, up(point.y), number)
+    for x, point in zip(xs, series.points, strict=True):
+        yield _line(x, to_y(point.low), x, to_y(point.high), f"l{number}")
+        yield _marker(x, to_y(point.y), number)
 
 
-def _marks(chart: IntervalChart) -> tuple[float, list[str]]:
-    bounds = [bound for mark in chart.marks for bound in (mark.low, mark.estimate, mark.high)]
-    bounds += [] if chart.reference is None else [chart.reference]
-    low, high = _spread(min(bounds), max(bounds))
-    bottom = _TOP + _ROW * len(chart.marks)
+def _draw_intervals(chart: IntervalChart) -> tuple[float, list[str]]:
+    values = [value for mark in chart.marks for value in (mark.low, mark.estimate, mark.high)]
+    values += [] if chart.reference is None else [chart.reference]
+    low, high = _add_margin(min(values), max(values))
+    bottom = _TOP + _ROW_HEIGHT * len(chart.marks)
 
-    def across(value: float) -> float:
+    def to_x(value: float) -> float:
         return _RIGHT + (_WIDTH - 2 * _RIGHT) * (value - low) / (high - low)
 
-    parts = []
-    for tick in _ticks(low, high):
-        parts.append(_line(across(tick), _TOP, across(tick), bottom, "grid"))
-        parts.append(_text(across(tick), bottom + 16, _short(tick), anchor="middle"))
+    parts = _x_grid(_ticks(low, high), to_x, _TOP, bottom)
     if chart.reference is not None:
-        parts.append(_line(across(chart.reference), _TOP, across(chart.reference), bottom, "one"))
+        x = to_x(chart.reference)
+        parts.append(_line(x, _TOP, x, bottom, "reference"))
     for row, mark in enumerate(chart.marks):
-        y = _TOP + _ROW * row + 28
+        y = _TOP + _ROW_HEIGHT * row + 28
         parts.append(_text(0, y - 12, mark.name))
         parts.append(_text(_WIDTH, y - 12, mark.text, anchor="end"))
-        parts.append(_line(across(mark.low), y, across(mark.high), y, f"l{mark.colour}"))
-        parts.append(_marker(across(mark.estimate), y, mark.colour))
+        parts.append(_line(to_x(mark.low), y, to_x(mark.high), y, f"l{mark.colour}"))
+        parts.append(_marker(to_x(mark.estimate), y, mark.colour))
     parts.append(_text(0, bottom + 36, chart.x_label, "dim"))
-    return bottom + _BOTTOM, parts
+    return bottom + _AXIS_HEIGHT, parts
 
 
-def _bars(chart: BarChart) -> tuple[float, list[str]]:
+def _draw_bars(chart: BarChart) -> tuple[float, list[str]]:
     names = list(dict.fromkeys(name for bar in chart.bars for name, _ in bar.segments))
     legend, top = _legend(names, squares=True)
-    most = _nice(max(sum(length for _, length in bar.segments) for bar in chart.bars))
-    bottom, room = top + _ROW * len(chart.bars), _WIDTH - 2 * _RIGHT
-    parts = [*legend]
-    for tick in _ticks(0, most):
-        x = _RIGHT + room * tick / most
-        parts.append(_line(x, top, x, bottom, "grid"))
-        parts.append(_text(x, bottom + 16, _short(tick), anchor="middle"))
+    x_max = _round_up(max(sum(length for _, length in bar.segments) for bar in chart.bars))
+    bottom, width = top + _ROW_HEIGHT * len(chart.bars), _WIDTH - 2 * _RIGHT
+    parts = [*legend, *_x_grid(_ticks(0, x_max), lambda value: _RIGHT + width * value / x_max, top, bottom)]
     for row, bar in enumerate(chart.bars):
-        y, x = top + _ROW * row + 20, float(_RIGHT)
+        y, x = top + _ROW_HEIGHT * row + 20, float(_RIGHT)
         parts.append(_text(0, y - 4, bar.name))
         parts.append(_text(_WIDTH, y - 4, bar.text, anchor="end"))
         for name, length in bar.segments:
-            width = room * length / most
+            segment_width = width * length / x_max
             colour = names.index(name) % _COLOURS
             parts.append(
-                f'<rect class="f{colour}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="14">'
-                f"<title>{escape(f'{bar.name}, {name}: {_short(length)}')}</title></rect>"
+                f'<rect class="f{colour}" x="{x:.1f}" y="{y}" width="{segment_width:.1f}" height="14">'
+                f"<title>{escape(f'{bar.name}, {name}: {_format(length)}')}</title></rect>"
             )
-            x += width
+            x += segment_width
     parts.append(_text(0, bottom + 36, chart.x_label, "dim"))
-    return bottom + _BOTTOM, parts
+    return bottom + _AXIS_HEIGHT, parts
+
+
+def _x_grid(ticks: Sequence[float], to_x: Callable[[float], float], top: float, bottom: float) -> list[str]:
+    """Vertical grid lines with labels."""
+    parts = []
+    for tick in ticks:
+        parts.append(_line(to_x(tick), top, to_x(tick), bottom, "grid"))
+        parts.append(_text(to_x(tick), bottom + 16, _format(tick), anchor="middle"))
+    return parts
 
 
 def _legend(names: Sequence[str], *, squares: bool = False) -> tuple[list[str], float]:
-    """Names with their colours, in lines as wide as the chart, and where they end."""
+    """Names with their colours, in lines as wide as the chart, and the y coordinate of their end."""
     parts, x, y = list[str](), 0.0, float(_TOP)
     for number, name in enumerate(names):
-        width = 18 + len(name) * _CHARACTER + 14
+        width = 18 + len(name) * _CHARACTER_WIDTH + 14
         if x and x + width > _WIDTH:
-            x, y = 0.0, y + _LINE
+            x, y = 0.0, y + _LINE_HEIGHT
         colour = number % _COLOURS
         square = f'<rect class="f{colour}" x="{x:.1f}" y="{y}" width="11" height="11"/>'
         parts.append(square if squares else _marker(x + 6, y + 6, colour))
         parts.append(_text(x + 17, y + 10, name))
         x += width
-    return parts, y + _LINE + 4
+    return parts, y + _LINE_HEIGHT + 4
 
 
-def _spread(low: float, high: float) -> tuple[float, float]:
-    """A range with some room at both ends; one of nothing is widened."""
+def _add_margin(low: float, high: float) -> tuple[float, float]:
+    """Widen a range at both ends, also one of width 0."""
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     return low - margin, high + margin
 
 
-def _nice(most: float) -> float:
-    """A round number that is not below; 1 for nothing."""
-    if most <= 0:
+def _round_up(value: float) -> float:
+    """A round number that is not smaller; 1 for 0."""
+    if value <= 0:
         return 1.0
-    power: float = 10.0 ** math.floor(math.log10(most))
+    power: float = 10.0 ** math.floor(math.log10(value))
     return next(
-        step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= most * (1 - 1e-9)
+        step * power for step in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if step * power >= value * (1 - 1e-9)
     )
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers in a range, about _TICKS of them."""
-    rough = (high - low) / _TICKS
-    power: float = 10.0 ** math.floor(math.log10(rough))
-    step = next(step * power for step in (1, 2, 5, 10) if step * power >= rough * (1 - 1e-9))
+    """Round numbers within a range, about _TICKS of them."""
+    distance = (high - low) / _TICKS
+    power: float = 10.0 ** math.floor(math.log10(distance))
+    step = next(step * power for step in (1, 2, 5, 10) if step * power >= distance * (1 - 1e-9))
     first = math.ceil(low / step - 1e-9)
     return [round(n * step, 12) for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _short(value: float) -> str:
+def _format(value: float) -> str:
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
@@ -306,5 +305,5 @@ def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
 
 
 def _text(x: float, y: float, text: str, style: str = "", anchor: str = "start") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{kind}>{escape(text)}</text>'
+    style_class = f' class="{style}"' if style else ""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{style_class}>{escape(text)}</text>'

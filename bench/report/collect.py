@@ -1,4 +1,4 @@
-"""What a report is made of: earlier measurements are read, and what is missing is measured."""
+"""Measurements of a report: earlier ones are read from JSON, missing ones are run."""
 
 import json
 from collections.abc import Callable, Container, Sequence
@@ -10,29 +10,24 @@ from ...errors import RequestError
 from ...files.gguf_header import read_header
 from ...files.progress import Stage, no_progress
 from ...runtime.threads import default_threads, physical_cores
-from ..accuracy import accuracy
-from ..accuracy.accuracy import AccuracyReport
-from ..accuracy.datasets import load_question_set
+from ..accuracy.accuracy import AccuracyReport, run_accuracy
+from ..accuracy.datasets import QuestionSet, load_question_set
 from ..accuracy.prompt_settings import PromptSettings
-from ..fidelity import fidelity
-from ..fidelity.fidelity import FidelityReport
+from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
 from ..harness.workload import Workload
-from ..peers import peers
 from ..peers.peer import PeerWorkload
-from ..peers.peers import PeerPrograms, PeersReport
-from ..size import size
-from ..size.size import SizeReport
-from ..speed import latency
-from ..speed.latency import LatencyReport
+from ..peers.peers import PeerPrograms, PeersReport, run_peers
+from ..size.size import SizeReport, run_size
+from ..speed.latency import ROUNDS, LatencyReport, run_latency
 
 LENGTHS = (32, 128, 512, 1024)
 
 
 @dataclass(frozen=True, slots=True)
 class ReportInputs:
-    """Earlier measurements, each what its command printed with --json; None where there is none."""
+    """Files with the `--json` output of earlier commands; None where there is none."""
 
     latency: Path | None = None
     size: Path | None = None
@@ -43,21 +38,30 @@ class ReportInputs:
 
 @dataclass(frozen=True, slots=True)
 class ReportRequest:
-    """What is to be measured beside latency and size.
+    """Measurements to run, unless they are read from files. With models, latency and size are always run.
 
     Attributes:
-        data: the questions that both models are asked; see accuracy.run(). None leaves accuracy out.
-        terms: how they are put.
-        limit: the most of them.
-        reference: the adapted model in full precision, to which the adapted file is compared. None leaves
-            fidelity out.
-        base_reference: the unadapted model in full precision, for the adapter's effect; see fidelity.run().
-        programs: with which the adapted file is also run; see peers.run(). None leaves peers out.
+        models: base and adapted GGUF; None to run nothing.
+        adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
+        rounds: rounds of the latency measurement.
+        lengths: prompt lengths of the latency measurement.
+        threads: compute threads; by default as each measurement chooses.
+        data: question set that both models answer; None leaves accuracy out.
+        limit: the most questions of it.
+        max_tokens: the longest answer.
+        reference: the adapted model in full precision; None leaves fidelity out.
+        base_reference: the unadapted model in full precision, to measure the adapter's effect as well.
+        programs: programs to run the adapted file with; None leaves peers out.
     """
 
+    models: tuple[Path, Path] | None = None
+    adapter: Path | None = None
+    rounds: int = ROUNDS
+    lengths: Sequence[int] = LENGTHS
+    threads: int | None = None
     data: str | None = None
-    terms: PromptSettings | None = None
     limit: int | None = None
+    max_tokens: int = 512
     reference: Path | None = None
     base_reference: Path | None = None
     programs: PeerPrograms | None = None
@@ -65,15 +69,15 @@ class ReportRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
-    """What a report is made of; None for what was not measured.
+    """Measurements of a report; None where there is none.
 
     Attributes:
-        latency: base and adapted in turns, with their memory.
-        size: of the adapted file.
-        accuracy: of both to a set of questions.
-        fidelity: of the adapted file to full precision.
-        peers: the adapted file through other programs.
-        raw: the JSON of each, by its name, as it was read or measured.
+        latency: speed and memory of base and adapted model.
+        size: size of the adapted file.
+        accuracy: accuracy of both models.
+        fidelity: fidelity of the adapted file to full precision.
+        peers: speed of the adapted file in other programs.
+        raw: the JSON of each measurement by name.
     """
 
     latency: LatencyReport | None = None
@@ -93,125 +97,114 @@ _REPORTS: dict[str, type] = {
 }
 
 
-def collect_measurements(  # noqa: PLR0913 - the knobs of a measurement, each with its default
-    files: ReportInputs,
-    models: tuple[Path, Path] | None = None,
-    *,
-    adapter: Path | None = None,
-    wanted: ReportRequest | None = None,
-    rounds: int = latency.ROUNDS,
-    lengths: Sequence[int] = LENGTHS,
-    threads: int | None = None,
-    stage: Stage = lambda name: no_progress,
+def collect_measurements(
+    inputs: ReportInputs, request: ReportRequest, stage: Stage = lambda name: no_progress
 ) -> ReportData:
-    """Read what there is of earlier measurements, and measure what can be of the rest.
+    """Read earlier measurements, then run the missing ones.
 
     Args:
-        files: earlier measurements. They are read first: a bad one is known before any work.
-        models: base and adapted GGUF: latency and size are measured of them unless they are in `files`.
-        adapter: a LoRA in a GGUF file that the adapted model gets at run time.
-        wanted: what else to measure of them, unless it is in `files`.
-        rounds: see latency.run().
-        lengths: likewise.
-        threads: likewise.
-        stage: gives the progress of each measurement by its name.
+        inputs: files of earlier measurements. All are read before the first measurement starts.
+        request: measurements to run.
+        stage: makes the progress callback of each measurement.
 
     Raises:
-        RequestError: there is nothing to report, or nothing to measure what is wanted of; a file is not its
-            command's, or a number is out of bounds.
-        ThirteenError: what the measurements raise.
+        RequestError: there is neither a file nor a model, a file does not hold its report, or a number is out
+            of range.
+        ThirteenError: raised by a measurement.
     """
-    given = {name: path for name in _REPORTS if (path := getattr(files, name))}
-    if models is None and not given:
-        raise RequestError("bench report: neither models nor an earlier measurement's JSON are given")
-    if models is None and wanted not in {None, ReportRequest()}:
-        raise RequestError("bench report: there are no models to measure that of")
-    found: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in given.items()}
-    raw = {name: json.loads(path.read_bytes()) for name, path in given.items()}
-    if models:
-        measurements = _Measurements(
-            *models, adapter, wanted or ReportRequest(), rounds, lengths, threads, stage
-        )
-        for name, measure in measurements.due(found):
-            found[name] = measure()
-            raw[name] = asdict(found[name])
-    return ReportData(**found, raw=raw)
+    paths = {name: path for name in _REPORTS if (path := getattr(inputs, name))}
+    if request.models is None:
+        if not paths:
+            raise RequestError("bench report: give two models or the JSON of an earlier measurement")
+        if (request.data, request.limit, request.reference, request.programs) != (None,) * 4:
+            raise RequestError("bench report: there are no models to measure that with")
+    reports: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in paths.items()}
+    raw = {name: json.loads(path.read_bytes()) for name, path in paths.items()}
+    if request.models:
+        for name, measure in _Measurements(*request.models, request, stage).missing(reports):
+            reports[name] = measure()
+            raw[name] = asdict(reports[name])
+    return ReportData(**reports, raw=raw)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measurements:
-    """The measurements, as collect_measurements() was told."""
-
     base: Path
     adapted: Path
-    adapter: Path | None
-    wanted: ReportRequest
-    rounds: int
-    lengths: Sequence[int]
-    threads: int | None
+    request: ReportRequest
     stage: Stage
 
-    def due(self, known: Container[str]) -> list[tuple[str, Callable[[], Any]]]:
-        """The measurements to do, by name; what they are of is looked at before the first begins."""
-        wanted = self.wanted
-        offered = (
+    def missing(self, known: Container[str]) -> list[tuple[str, Callable[[], Any]]]:
+        """Requested measurements that are not known, after a check of their inputs."""
+        request = self.request
+        requested = (
             ("size", True, self._size),
             ("latency", True, self._latency),
-            ("peers", wanted.programs is not None, self._peers),
-            ("fidelity", wanted.reference is not None, self._fidelity),
-            ("accuracy", wanted.data is not None, self._accuracy),
+            ("peers", request.programs is not None, self._peers),
+            ("fidelity", request.reference is not None, self._fidelity),
+            ("accuracy", request.data is not None, self._accuracy),
         )
-        due = [(name, measure) for name, asked, measure in offered if asked and name not in known]
-        names = [name for name, _ in due]
+        missing = [(name, measure) for name, wanted, measure in requested if wanted and name not in known]
+        names = [name for name, _ in missing]
         if "fidelity" in names:
             self._check_fidelity()
-        if "accuracy" in names and wanted.data is not None:
-            load_question_set(wanted.data)
-        return due
+        if "accuracy" in names:
+            self._questions()
+        return missing
 
-    def _check_fidelity(self) -> None:
-        if self.adapter:
-            raise RequestError(
-                f"{self.adapter}: the fidelity of an adapter at run time is measured by thirteen bench "
-                "fidelity, not for a report"
-            )
-        for path in filter(None, (self.wanted.reference, self.wanted.base_reference)):
-            read_header(path)
+    @property
+    def _threads(self) -> int:
+        return physical_cores() if self.request.threads is None else self.request.threads
 
     def _size(self) -> SizeReport:
-        return size.run_size(self.adapted)
+        return run_size(self.adapted)
 
     def _latency(self) -> LatencyReport:
-        return latency.run_latency(
+        return run_latency(
             self.base,
             self.adapted,
-            workload=Workload(threads=physical_cores() if self.threads is None else self.threads),
-            adapter=self.adapter,
-            rounds=self.rounds,
-            lengths=self.lengths,
+            workload=Workload(threads=self._threads),
+            adapter=self.request.adapter,
+            rounds=self.request.rounds,
+            lengths=self.request.lengths,
             progress=self.stage("latency"),
         )
 
     def _peers(self) -> PeersReport:
-        work = PeerWorkload(physical_cores() if self.threads is None else self.threads)
-        programs, progress = self.wanted.programs, self.stage("peers")
-        return peers.run_peers(self.adapted, work=work, programs=programs, progress=progress)
+        return run_peers(
+            self.adapted,
+            workload=PeerWorkload(self._threads),
+            programs=self.request.programs,
+            progress=self.stage("peers"),
+        )
+
+    def _check_fidelity(self) -> None:
+        if self.request.adapter:
+            raise RequestError(
+                f"{self.request.adapter}: a report does not measure the fidelity of an adapter at run time: "
+                "use thirteen bench fidelity"
+            )
+        for path in filter(None, (self.request.reference, self.request.base_reference)):
+            read_header(path)
 
     def _fidelity(self) -> FidelityReport:
-        reference, base = self.wanted.reference, self.wanted.base_reference
-        assert reference, "it is wanted"
+        reference, base = self.request.reference, self.request.base_reference
+        assert reference is not None
         models = model_sources(reference, self.adapted, base=base, shipped_base=self.base if base else None)
-        return fidelity.run_fidelity(models, threads=self.threads, progress=self.stage("fidelity"))
+        return run_fidelity(models, threads=self.request.threads, progress=self.stage("fidelity"))
+
+    def _questions(self) -> QuestionSet:
+        assert self.request.data is not None
+        return load_question_set(self.request.data).subsample(self.request.limit)
 
     def _accuracy(self) -> AccuracyReport:
-        data, progress = self.wanted.data, self.stage("accuracy")
-        assert data is not None, "it is wanted"
-        return accuracy.run_accuracy(
+        threads, progress = self.request.threads, self.stage("accuracy")
+        threads = default_threads().decode if threads is None else threads
+        return run_accuracy(
             self.adapted,
-            load_question_set(data).subsample(self.wanted.limit),
-            self.wanted.terms
-            or PromptSettings(threads=default_threads().decode if self.threads is None else self.threads),
+            self._questions(),
+            PromptSettings(threads=threads, max_tokens=self.request.max_tokens),
             base=self.base,
-            adapter=self.adapter,
+            adapter=self.request.adapter,
             progress=lambda _, done, total: progress(done, total),
         )

@@ -1,4 +1,4 @@
-"""A report as what it says, apart from how it is written: HTML and Markdown are made of the same document."""
+"""The content of a report, independent of its format: HTML and Markdown render the same document."""
 
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -8,7 +8,7 @@ from .chart import Chart
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A text that leads to an address."""
+    """A text with a link."""
 
     text: str
     url: str
@@ -19,21 +19,21 @@ Cell: TypeAlias = str | Link
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """Some sentences."""
+    """A paragraph of text."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """Remarks, a line each."""
+    """A list of notes, one line each."""
 
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A figure that is read first: what it is of, the figure, and a remark."""
+    """A key figure: its name, its value and a note."""
 
     name: str
     value: str
@@ -42,19 +42,19 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class Cards:
-    """Some of them, side by side."""
+    """Key figures side by side."""
 
     cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows under a header; the first column names them, and the others are figures, or texts as well."""
+    """A table. The first column holds names; the others hold figures, or text if `is_text`."""
 
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
-    of_text: bool = False
+    is_text: bool = False
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.header) for row in self.rows), self.title
@@ -62,7 +62,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart, and the name that its file has."""
+    """A chart, and the name of its file without the ending."""
 
     name: str
     chart: Chart
@@ -73,7 +73,7 @@ Block: TypeAlias = Paragraph | Notes | Cards | Table | Figure
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Blocks under a title."""
+    """Blocks under a heading."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -81,7 +81,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """All of it."""
+    """A title, a lead and sections."""
 
     title: str
     lead: str

@@ -1,6 +1,7 @@
-"""A document as one HTML page that needs nothing besides: no script, no network, for screens and paper."""
+"""A document as one self-contained HTML page, without scripts or network access, for screens and print."""
 
 from html import escape
+from itertools import groupby
 
 from .chart import STYLE, render_svg
 from .document import Block, Card, Cards, Cell, Document, Figure, Link, Notes, Paragraph, Section, Table
@@ -32,7 +33,7 @@ _STYLE = (
 
 
 def render_html(document: Document) -> str:
-    """Write a document as HTML; whatever is text in it stays text."""
+    """Render a document as HTML; its texts are escaped."""
     title, body = escape(document.title), "".join(map(_section, document.sections))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -44,17 +45,11 @@ def render_html(document: Document) -> str:
 
 
 def _section(section: Section) -> str:
-    figures = [block for block in section.blocks if isinstance(block, Figure)]
-    shown = f'<div class="figures">{"".join(map(_figure, figures))}</div>\n' if figures else ""
-    blocks = [_block(block) for block in section.blocks if not isinstance(block, Figure)]
-    first = blocks[:1] if section.blocks and not isinstance(section.blocks[0], Figure) else []
-    rest = blocks[len(first) :]
-    return f"<section>\n<h2>{escape(section.title)}</h2>\n{''.join(first)}{shown}{''.join(rest)}</section>\n"
-
-
-def _figure(figure: Figure) -> str:
-    caption = escape(figure.chart.title)
-    return f"<figure><figcaption>{caption}</figcaption>{render_svg(figure.chart, alone=False)}</figure>"
+    body = ""
+    for are_figures, blocks in groupby(section.blocks, lambda block: isinstance(block, Figure)):
+        html = "".join(map(_block, blocks))
+        body += f'<div class="figures">{html}</div>\n' if are_figures else html
+    return f"<section>\n<h2>{escape(section.title)}</h2>\n{body}</section>\n"
 
 
 def _block(block: Block) -> str:
@@ -67,8 +62,9 @@ def _block(block: Block) -> str:
             return f'<div class="cards">{"".join(map(_card, cards))}</div>\n'
         case Table():
             return _table(block)
-        case Figure():
-            return _figure(block)
+        case Figure(_, chart):
+            svg = render_svg(chart, standalone=False)
+            return f"<figure><figcaption>{escape(chart.title)}</figcaption>{svg}</figure>"
 
 
 def _card(card: Card) -> str:
@@ -79,9 +75,9 @@ def _card(card: Card) -> str:
 def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    kind = f' class="text{" facts" if len(table.header) == 2 else ""}"' if table.of_text else ""
+    columns = f' class="text{" facts" if len(table.header) == 2 else ""}"' if table.is_text else ""
     return (
-        f'<div class="wide"><table{kind}><caption>{escape(table.title)}</caption>'
+        f'<div class="wide"><table{columns}><caption>{escape(table.title)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>\n"
     )
 

@@ -1,4 +1,4 @@
-"""What was published for the method, beside what was measured here; what was not says so."""
+"""Published figures of the method beside those measured here."""
 
 from pathlib import Path
 
@@ -8,52 +8,47 @@ from ...models.claims import Claim, claims
 from ..accuracy.accuracy import AccuracyReport
 from ..size.size import SizeReport
 from ..speed.latency import LatencyReport
+from .collect import ReportData
 from .document import Cell, Link, Table
 
 NOT_MEASURED = "not measured here"
 
 
-def literature_table(
-    latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
-) -> Table:
-    """A row for each claim.
+def literature_table(data: ReportData) -> Table:
+    """Table with a row per claim.
 
-    What was measured stands beside a claim only if it is of the same base, which the size report knows, and
-    of the same side, questions and prompt.
+    A measurement stands beside a claim only if it is of the same base, according to the size report, of the
+    same side, and on the same questions with the same prompt.
     """
-    rows = tuple(_row(claim, latency, size, answers) for claim in claims())
+    rows = tuple(_row(claim, data) for claim in claims())
     header = ("published", "figure", "measured here", "source")
-    return Table("Published figures beside those measured here", header, rows, of_text=True)
+    return Table("Published figures beside those measured here", header, rows, is_text=True)
 
 
-def _row(
-    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
-) -> tuple[Cell, ...]:
-    measured = _measured(claim, latency, size, answers) or NOT_MEASURED
+def _row(claim: Claim, data: ReportData) -> tuple[Cell, ...]:
+    measured = _measured(claim, data) or NOT_MEASURED
     source = Link(claim.source.title, claim.source.url)
     return f"{claim.what}, {claim.base or 'any model'}", claim.text, measured, source
 
 
-def _measured(
-    claim: Claim, latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
-) -> str | None:
+def _measured(claim: Claim, data: ReportData) -> str | None:
     if claim.kind == "latency":
-        return _latency(latency) if latency else None
-    if size is None or not is_base(size, claim.base):
+        return _latency(data.latency) if data.latency else None
+    if data.size is None or not is_file_of_base(data.size, claim.base):
         return None
     if claim.kind == "size":
-        return _size(size)
-    return _accuracy(claim, answers, size) if answers else None
+        return f"{data.size.file_bytes / 1e6:.1f} MB, {data.size.bits_per_weight:.2f} bits per weight"
+    return _accuracy(claim, data.accuracy, data.size) if data.accuracy else None
 
 
-def is_base(size: SizeReport, name: str) -> bool:
-    """Whether a file was made of that base of the catalogue, as far as its provenance tells."""
+def is_file_of_base(size: SizeReport, name: str) -> bool:
+    """Whether a file was made from a base of the catalogue, according to its provenance."""
     try:
         hub_id = catalogue().base(name).hub_id
-    except DownloadError:  # a claim can be of a model that is not there
+    except DownloadError:  # claims can be about a model that is not in the catalogue
         return False
     names = {name, hub_id, hub_id.rpartition("/")[2]}
-    return (size.base_id or "").partition("@")[0].lower() in {one.lower() for one in names}
+    return (size.base_id or "").partition("@")[0].lower() in {name.lower() for name in names}
 
 
 def _latency(latency: LatencyReport) -> str:
@@ -62,14 +57,10 @@ def _latency(latency: LatencyReport) -> str:
     return f"adapted / base: decode {decode.text(3)}, first token {first.text(3)}, for {name}"
 
 
-def _size(size: SizeReport) -> str:
-    return f"{size.file_bytes / 1e6:.1f} MB, {size.bits_per_weight:.2f} bits a weight"
-
-
-def _accuracy(claim: Claim, answers: AccuracyReport, size: SizeReport) -> str | None:
-    """None where that claim's questions were not asked, or not of the file whose base is known."""
-    side = answers.adapted if claim.side == "adapted" else answers.base
-    asked = (answers.data, answers.terms.prompt) == (claim.data, claim.prompt)
-    if side is None or not asked or answers.adapted.sha256 != size.sha256:
+def _accuracy(claim: Claim, accuracy: AccuracyReport, size: SizeReport) -> str | None:
+    """The accuracy for a claim; None for other questions, or if the size report is of another file."""
+    model = accuracy.adapted if claim.side == "adapted" else accuracy.base
+    same_questions = (accuracy.data, accuracy.terms.prompt) == (claim.data, claim.prompt)
+    if model is None or not same_questions or accuracy.adapted.sha256 != size.sha256:
         return None
-    return f"{side.scores.accuracy.text(1, 100)} % of {side.scores.questions} questions"
+    return f"{model.scores.accuracy.text(1, 100)} % of {model.scores.questions} questions"

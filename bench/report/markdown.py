@@ -1,20 +1,20 @@
-"""A document as Markdown, of GitHub's kind; its charts are files beside it."""
+"""A document as GitHub-flavoured Markdown, with its charts in separate files."""
 
 import re
 from collections.abc import Iterator
 
 from .document import Block, Cards, Cell, Document, Figure, Link, Notes, Paragraph, Table
 
-_MEANING = re.compile(r"([\\`*_\[\]<>|~#&!$])")  # characters that could begin markup
-_LIST = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what could begin a list, or underline a title
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~#&!$])")  # characters that can start markup
+_LINE_START = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what can start a list or underline a title
 
 
 def render_markdown(document: Document, figures: str) -> str:
-    """Write a document as Markdown; whatever is text in it stays text.
+    """Render a document as Markdown; its texts are escaped.
 
     Args:
-        document: what to write.
-        figures: the folder of the charts' files, as a relative path.
+        document: the document.
+        figures: relative path of the folder with the charts.
     """
     lines = [f"# {_plain(document.title)}", "", _plain(document.lead)]
     for section in document.sections:
@@ -57,6 +57,6 @@ def _cell(cell: Cell) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line of text without any markup in it, not even an address that would become a link."""
-    line = _MEANING.sub(r"\\\1", " ".join(text.split()))
-    return _LIST.sub(r"\1\\\2", line).replace("://", "\\://").replace("www.", "www\\.")
+    """Escape a text as one line without markup, and addresses so that they do not become links."""
+    line = _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _LINE_START.sub(r"\1\\\2", line).replace("://", "\\://").replace("www.", "www\\.")

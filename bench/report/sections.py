@@ -1,6 +1,6 @@
-"""The sections of a report, each of one measurement; what is missing says so, and how to measure it."""
+"""Sections of a report. Each covers one measurement; where it is missing, the section names the command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...stats.interval import Interval
@@ -8,31 +8,39 @@ from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, ModelResult
 from ..fidelity.fidelity import FidelityReport
 from ..fidelity.merge_or_runtime import Fidelity
+from ..harness.environment import BenchReport
 from ..harness.format import NOT_AVAILABLE, megabytes
 from ..harness.interleave import PERCENTILES, PairedMeasurement
-from ..memory.memory import MemoryUse, memory_rows
 from ..memory.measured_model import MeasuredModel
+from ..memory.memory import MemoryUse, memory_rows
 from ..peers.peer import SPEED_KINDS
-from ..peers.peers import PeerRow, PeersReport, Thirteen
-from ..size.size import SizeReport, stock_of_similar_size
+from ..peers.peers import PeerRow, PeersReport, Thirteen, work_titles
+from ..size.size import STOCK_TITLE, SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
-from ..speed.length_sweep import LengthSpeeds
 from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
+from .collect import ReportData
 from .document import Block, Card, Cards, Figure, Notes, Paragraph, Section, Table
 from .literature import NOT_MEASURED
 
-_SIDES = ("base", "adapted")
-_SPLIT = ("program_bytes", "mapped_bytes", "copied_bytes", "kv_bytes", "other_bytes")
-_SPLIT_NAMES = ("program", "weights, mapped", "weights, laid out anew", "keys and values", "buffers and rest")
+_FOOTPRINT_SEGMENTS = {
+    "program_bytes": "program",
+    "mapped_bytes": "weights, mapped",
+    "copied_bytes": "repacked weights",
+    "kv_bytes": "KV cache",
+    "other_bytes": "buffers and rest",
+}
 
 
-def headline_section(
-    latency: LatencyReport | None, size: SizeReport | None, answers: AccuracyReport | None
-) -> Section:
-    """Four figures, and what they come to in words."""
-    cards = (_speed_card(latency), _accuracy_card(answers), _size_card(latency, size), _memory_card(latency))
-    said = (*(latency.verdict if latency else ()), *(answers.verdict if answers else ()))
-    return Section("In short", (Cards(cards), *([Notes(said)] if said else [])))
+def headline_section(data: ReportData) -> Section:
+    """Four key figures and the conclusions in words."""
+    cards = (
+        _speed_card(data.latency),
+        _accuracy_card(data.accuracy),
+        _size_card(data.latency, data.size),
+        _memory_card(data.latency),
+    )
+    verdict = tuple(line for report in (data.latency, data.accuracy) if report for line in report.verdict)
+    return Section("Summary", (Cards(cards), *([Notes(verdict)] if verdict else [])))
 
 
 def _speed_card(latency: LatencyReport | None) -> Card:
@@ -45,153 +53,138 @@ def _speed_card(latency: LatencyReport | None) -> Card:
     return Card(name, f"{decode.ratio.estimate:.3f}", note)
 
 
-def _accuracy_card(answers: AccuracyReport | None) -> Card:
-    if answers is None:
+def _accuracy_card(accuracy: AccuracyReport | None) -> Card:
+    if accuracy is None:
         return Card("accuracy, adapted - base", "unknown", NOT_MEASURED)
-    found = answers.adapted.scores
-    if answers.paired is None:
-        text = f"{100 * found.accuracy.estimate:.1f} %"
-        return Card(f"accuracy, {answers.data}", text, f"of {found.questions} questions; no base beside it")
-    points = answers.paired.difference
-    note = f"95 %: {100 * points.low:+.1f} to {100 * points.high:+.1f}; {answers.paired.questions} questions"
-    return Card(f"accuracy, {answers.data}, adapted - base", f"{100 * points.estimate:+.1f} points", note)
+    if accuracy.paired is None:
+        scores = accuracy.adapted.scores
+        note = f"of {scores.questions} questions; the base was not measured"
+        return Card(f"accuracy, {accuracy.data}", f"{100 * scores.accuracy.estimate:.1f} %", note)
+    points = accuracy.paired.difference
+    note = f"95 %: {100 * points.low:+.1f} to {100 * points.high:+.1f}; {accuracy.paired.questions} questions"
+    return Card(f"accuracy, {accuracy.data}, adapted - base", f"{100 * points.estimate:+.1f} points", note)
 
 
 def _size_card(latency: LatencyReport | None, size: SizeReport | None) -> Card:
     if latency:
         ratio = latency.adapted.total_bytes / latency.base.total_bytes
-        return Card("size", _mb(latency.adapted.total_bytes), f"{ratio:.3f} of the base's")
+        return Card("size", _mb(latency.adapted.total_bytes), f"{ratio:.3f} of the base")
     if size:
-        return Card("size", _mb(size.file_bytes), f"{size.bits_per_weight:.2f} bits a weight")
+        return Card("size", _mb(size.file_bytes), f"{size.bits_per_weight:.2f} bits per weight")
     return Card("size", "unknown", NOT_MEASURED)
 
 
 def _memory_card(latency: LatencyReport | None) -> Card:
-    peaks = [side.memory.peak_rss_bytes for side in (latency.base, latency.adapted)] if latency else []
-    base, adapted = peaks or (None, None)
+    if latency is None:
+        return Card("peak memory", "unknown", NOT_MEASURED)
+    base, adapted = (model.memory.peak_rss_bytes for model in (latency.base, latency.adapted))
     if base is None or adapted is None:
-        return Card("peak memory", "unknown", NOT_AVAILABLE if latency else NOT_MEASURED)
-    return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base's")
+        return Card("peak memory", "unknown", NOT_AVAILABLE)
+    return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base")
 
 
 def speed_section(latency: LatencyReport | None) -> Section:
-    """Speeds, their ratios, and how they fall with the length of the text."""
+    """Speeds, their ratios, and their change with context length."""
     if latency is None:
         return _missing("Speed", "thirteen bench latency BASE ADAPTED --json")
     return Section("Speed", (*_speed_figures(latency), _speed_table(latency)))
 
 
-def _speed_figures(latency: LatencyReport) -> Iterator[Block]:
-    measures = {"prefill": latency.prefill, "first token": latency.first_token, "decode": latency.decode}
-    marks = tuple(
-        _mark(f"{name}{' time' if measure.unit == 's' else ' speed'}", measure.ratio, 3)
-        for name, measure in measures.items()
+def _speed_figures(latency: LatencyReport) -> Iterator[Figure]:
+    marks = (
+        _mark("prefill speed", latency.prefill.ratio, 3),
+        _mark("first token time", latency.first_token.ratio, 3),
+        _mark("decode speed", latency.decode.ratio, 3),
     )
-    yield Figure(
-        "ratios", IntervalChart("Adapted beside base", f"adapted / base, {RATIO_LEVEL} interval", marks, 1.0)
-    )
-    lengths = latency.lengths
-    if lengths:
-        yield Figure(
-            "decode",
-            LineChart(
-                "Decode speed by length of the text",
-                "tokens before; bars: 5th to 95th percentile",
-                "tokens/s",
-                _series(lengths, [length.decode for length in lengths], 1),
-            ),
-        )
-        yield Figure(
-            "first-token",
-            LineChart(
-                "Time to the first token by length of the prompt",
-                "tokens of prompt; bars: 5th to 95th percentile",
-                "milliseconds",
-                _series(lengths, [length.first_token for length in lengths], 1000),
-            ),
-        )
+    label = f"adapted / base, {RATIO_LEVEL} interval"
+    yield Figure("ratios", IntervalChart("Speed of the adapted model / the base", label, marks, 1.0))
+    decode = {length.tokens: length.decode for length in latency.lengths}
+    first_token = {length.tokens: length.first_token for length in latency.lengths}
+    if latency.lengths:
+        label = "tokens before; bars: 5th to 95th percentile"
+        chart = LineChart("Decode speed by context length", label, "tokens/s", _series(decode, 1))
+        yield Figure("decode", chart)
+        label, series = "prompt tokens; bars: 5th to 95th percentile", _series(first_token, 1000)
+        chart = LineChart("Time to first token by prompt length", label, "milliseconds", series)
+        yield Figure("first-token", chart)
 
 
-def _series(
-    lengths: Sequence[LengthSpeeds], measures: Sequence[PairedMeasurement], scale: float
-) -> tuple[Series, ...]:
-    def point(tokens: int, measure: PairedMeasurement, side: str) -> ChartPoint:
-        tail = getattr(measure, f"{side}_percentiles")
-        median = getattr(measure, f"{side}_median")
-        return ChartPoint(tokens, scale * median, scale * tail[0], scale * tail[-1])
+def _series(by_length: dict[int, PairedMeasurement], scale: float) -> tuple[Series, ...]:
+    def point(tokens: int, median: float, percentiles: tuple[float, ...]) -> ChartPoint:
+        return ChartPoint(tokens, scale * median, scale * percentiles[0], scale * percentiles[-1])
 
-    return tuple(
+    items = by_length.items()
+    return (
+        Series("base", tuple(point(n, at_n.base_median, at_n.base_percentiles) for n, at_n in items)),
         Series(
-            side,
-            tuple(point(length.tokens, of, side) for length, of in zip(lengths, measures, strict=True)),
-        )
-        for side in _SIDES
+            "adapted", tuple(point(n, at_n.adapted_median, at_n.adapted_percentiles) for n, at_n in items)
+        ),
     )
 
 
 def _speed_table(latency: LatencyReport) -> Table:
-    asked = "/".join(map(str, dict.fromkeys(latency.question_tokens)))
+    workload = latency.settings
+    question = "/".join(map(str, dict.fromkeys(latency.question_tokens)))
     rows = [
-        _speed_row(f"prefill of {latency.settings.prompt_tokens}, tokens/s", latency.prefill, 1),
-        _speed_row(f"first text after a question of {asked}, ms", latency.first_token, 1000),
-        _speed_row(f"decode of {latency.settings.decode_tokens}, tokens/s", latency.decode, 1),
+        _speed_row(f"prefill of {workload.prompt_tokens}, tokens/s", latency.prefill, 1),
+        _speed_row(f"first token of a question of {question} tokens, ms", latency.first_token, 1000),
+        _speed_row(f"decode of {workload.decode_tokens}, tokens/s", latency.decode, 1),
     ]
     for length in latency.lengths:
         rows.append(_speed_row(f"prefill of {length.tokens}, tokens/s", length.prefill, 1))
         rows.append(_speed_row(f"decode after {length.tokens}, tokens/s", length.decode, 1))
-    span = f"{PERCENTILES[0]}th to {PERCENTILES[-1]}th percentile"
-    header = ("median", "base", span, "adapted", span, f"adapted / base ({RATIO_LEVEL})")
-    return Table("Medians over all turns, and the ratios paired by round", header, tuple(rows))
+    spread = f"{PERCENTILES[0]}th to {PERCENTILES[-1]}th percentile"
+    header = ("median", "base", spread, "adapted", spread, f"adapted / base ({RATIO_LEVEL})")
+    return Table("Medians over all iterations, and ratios paired by round", header, tuple(rows))
 
 
-def _speed_row(name: str, measure: PairedMeasurement, scale: float) -> tuple[str, ...]:
+def _speed_row(name: str, measurement: PairedMeasurement, scale: float) -> tuple[str, ...]:
     def spread(percentiles: tuple[float, ...]) -> str:
         return f"{scale * percentiles[0]:.1f} to {scale * percentiles[-1]:.1f}"
 
     return (
         name,
-        f"{scale * measure.base_median:.1f}",
-        spread(measure.base_percentiles),
-        f"{scale * measure.adapted_median:.1f}",
-        spread(measure.adapted_percentiles),
-        measure.ratio.text(3),
+        f"{scale * measurement.base_median:.1f}",
+        spread(measurement.base_percentiles),
+        f"{scale * measurement.adapted_median:.1f}",
+        spread(measurement.adapted_percentiles),
+        measurement.ratio.text(3),
     )
 
 
-def accuracy_section(answers: AccuracyReport | None) -> Section:
-    """Right answers with their intervals, and what became of the others."""
-    if answers is None:
+def accuracy_section(accuracy: AccuracyReport | None) -> Section:
+    """Accuracies with their intervals, and the outcome of all questions."""
+    if accuracy is None:
         return _missing("Accuracy", "thirteen bench accuracy ADAPTED --base BASE --data SET --json")
-    sides = {"base": answers.base, "adapted": answers.adapted} if answers.base else {"model": answers.adapted}
-    present = {name: side for name, side in sides.items() if side}
+    models = {"model": accuracy.adapted}
+    if accuracy.base:
+        models = {"base": accuracy.base, "adapted": accuracy.adapted}
     marks = tuple(
-        _mark(name, side.scores.accuracy, 1, 100, colour=0 if name == "base" else 1)
-        for name, side in present.items()
+        _mark(name, model.scores.accuracy, 1, 100, colour=0 if name == "base" else 1)
+        for name, model in models.items()
     )
-    title = f"Right answers, {answers.data}, {answers.terms.prompt}"
-    blocks: list[Block] = [
-        Figure("accuracy", IntervalChart(title, "% of the questions, 95 % interval", marks))
-    ]
-    blocks.append(_answer_table(present))
-    if paired := answers.paired:
-        blocks.append(
-            Paragraph(
-                f"Of {paired.questions} questions the adapted model gained {paired.gained} and lost "
-                f"{paired.lost}; McNemar's exact test: p = {paired.p_value:.3g}."
-            )
+    title = f"Correct answers, {accuracy.data}, {accuracy.terms.prompt}"
+    chart = IntervalChart(title, "% of the questions, 95 % interval", marks)
+    blocks: list[Block] = [Figure("accuracy", chart), _outcome_table(models)]
+    if paired := accuracy.paired:
+        text = (
+            f"Of {paired.questions} questions, {paired.gained} are correct only in the adapted model and "
+            f"{paired.lost} only in the base; McNemar's exact test: p = {paired.p_value:.3g}."
         )
+        blocks.append(Paragraph(text))
     return Section("Accuracy", tuple(blocks))
 
 
-def _answer_table(sides: dict[str, ModelResult]) -> Table:
+def _outcome_table(models: dict[str, ModelResult]) -> Table:
     names = ("questions", "correct", "wrong", "truncated", "unparsed", "errors")
-    rows = tuple((name, *(str(getattr(side.scores, name)) for side in sides.values())) for name in names)
-    return Table("What became of the questions; an error is not a wrong answer", ("", *sides), rows)
+    rows = tuple((name, *(str(getattr(model.scores, name)) for model in models.values())) for name in names)
+    title = "Outcome of the questions; errors do not count as wrong answers"
+    return Table(title, ("", *models), rows)
 
 
-def size_section(report: SizeReport | None) -> Section:
-    """Bytes by kind of tensor and type, beside llama.cpp's own files."""
-    if report is None:
+def size_section(size: SizeReport | None) -> Section:
+    """Bytes by tensor group and type, beside llama.cpp's own files."""
+    if size is None:
         return _missing("Size", "thirteen bench size ADAPTED --json")
     bars = tuple(
         Bar(
@@ -199,92 +192,89 @@ def size_section(report: SizeReport | None) -> Section:
             tuple((type_, nbytes / 1e6) for type_, nbytes in group.types.items()),
             f"{group.nbytes / 1e6:.1f} MB, {group.bits_per_weight:.2f} bits",
         )
-        for group in report.groups
+        for group in size.groups
     )
-    chart = BarChart(f"{Path(report.path).name} by kind of tensor and type", "MB", bars)
-    rows = tuple((one.made_as, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock_of_similar_size(report))
-    blocks: list[Block] = [Figure("size", chart), Paragraph(_size_text(report))]
-    if rows:
-        title = "llama.cpp's own files of these tensors, about that size"
-        blocks.append(Table(title, ("made as", "size", "this file / it"), rows))
-    return Section("Size", tuple(blocks))
+    chart = BarChart(f"{Path(size.path).name} by tensor group and type", "MB", bars)
+    stock = stock_of_similar_size(size)
+    rows = tuple((one.label, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock)
+    table = Table(STOCK_TITLE, ("format", "size", "this file / it"), rows)
+    return Section("Size", (Figure("size", chart), Paragraph(_size_text(size)), *([table] if rows else [])))
 
 
-def _size_text(report: SizeReport) -> str:
-    said = (
-        f"{report.file_bytes:,} bytes, {report.metadata_bytes:,} of them metadata; "
-        f"{report.weights:,} weights of {report.bits_per_weight:.2f} bits on average."
+def _size_text(size: SizeReport) -> str:
+    text = (
+        f"{size.file_bytes:,} bytes, {size.metadata_bytes:,} of them metadata; "
+        f"{size.weights:,} weights of {size.bits_per_weight:.2f} bits on average."
     )
-    if budget := report.budget:
-        said += f" Planned for {budget.asked}: {100 * budget.used:.2f} % of {budget.nbytes:,} bytes are used."
-    return said
+    if budget := size.budget:
+        text += f" Target size {budget.asked}: {100 * budget.used:.2f} % of {budget.nbytes:,} bytes are used."
+    return text
 
 
 def memory_section(latency: LatencyReport | None) -> Section:
-    """What is resident and for what, starts, and energy."""
-    title = "Memory, start and energy"
+    """Load time, resident memory by use, and energy."""
+    title = "Memory, load time and energy"
     if latency is None:
         return _missing(title, "thirteen bench latency BASE ADAPTED --json")
-    sides = dict(zip(_SIDES, (latency.base.memory, latency.adapted.memory), strict=True))
-    bars = tuple(bar for name, of in sides.items() for bar in _memory_bar(name, of))
-    chart = (
-        [Figure("memory", BarChart("Resident after a turn, by what it is for", "MB", bars))] if bars else []
+    memory = {"base": latency.base.memory, "adapted": latency.adapted.memory}
+    bars = tuple(bar for name, use in memory.items() for bar in _memory_bar(name, use))
+    figure = Figure("memory", BarChart("Resident memory after an iteration, by use", "MB", bars))
+    return Section(title, (*([figure] if bars else []), _memory_table(memory)))
+
+
+def _memory_bar(name: str, memory: MemoryUse) -> Iterator[Bar]:
+    if footprint := memory.steady:
+        segments = tuple(
+            (label, max(0, getattr(footprint, field)) / 1e6) for field, label in _FOOTPRINT_SEGMENTS.items()
+        )
+        yield Bar(name, segments, _mb(footprint.rss_bytes))
+
+
+def _memory_table(memory: dict[str, MemoryUse]) -> Table:
+    base_rows, adapted_rows = map(memory_rows, memory.values())
+    rows = tuple(
+        (title.strip(), base, adapted)
+        for (title, base), (_, adapted) in zip(base_rows, adapted_rows, strict=True)
     )
-    return Section(title, (*chart, _memory_table(sides)))
-
-
-def _memory_bar(name: str, of: MemoryUse) -> Iterator[Bar]:
-    if of.steady:
-        parts = (max(0, getattr(of.steady, part)) / 1e6 for part in _SPLIT)
-        yield Bar(name, tuple(zip(_SPLIT_NAMES, parts, strict=True)), _mb(of.steady.rss_bytes))
-
-
-def _memory_table(sides: dict[str, MemoryUse]) -> Table:
-    figures = zip(*map(memory_rows, sides.values()), strict=True)  # each of all sides
-    rows = tuple((of_sides[0][0].strip(), *(figure for _, figure in of_sides)) for of_sides in figures)
-    return Table("Each model in a process of its own", ("", *sides), rows)
+    return Table("Each model in a fresh process", ("", *memory), rows)
 
 
 def fidelity_section(report: FidelityReport | None) -> Section:
-    """What quantizing kept of the model and of the adapter's effect."""
-    title = "Fidelity"
+    """How much of the model and of the adapter's effect quantization preserves."""
     if report is None:
-        return _missing(title, "thirteen bench fidelity REFERENCE ADAPTED --json")
-    ways = {"merged": report.merged} | ({"at run time": report.run_time} if report.run_time else {})
+        return _missing("Fidelity", "thirteen bench fidelity REFERENCE ADAPTED --json")
+    variants = {"merged": report.merged}
+    if report.run_time:
+        variants["at run time"] = report.run_time
+    divergences = [variant.divergence for variant in variants.values()]
     rows = (
-        ("KL divergence from full precision, nats", *(of.divergence.kl_mean.text(4) for of in ways.values())),
-        ("same likeliest token, %", *(of.divergence.same_top.text(1, 100) for of in ways.values())),
-        ("perplexity / full precision's", *(of.divergence.perplexity_ratio.text(4) for of in ways.values())),
+        ("KL divergence from full precision, nats", *(one.kl_mean.text(4) for one in divergences)),
+        ("same top token, %", *(one.same_top.text(1, 100) for one in divergences)),
+        ("perplexity / that of full precision", *(one.perplexity_ratio.text(4) for one in divergences)),
     )
-    marks = tuple(mark for name, of in ways.items() for mark in _effect_marks(name, of))
-    chart = IntervalChart("The adapter's effect on the logits that is left", "1 = all of it", marks, 1.0)
-    figure = [Figure("effect", chart)] if marks else []
-    table = Table(f"Over {report.positions:,} positions of held-out text", ("", *ways), rows)
-    return Section(title, (*figure, table, Notes(report.verdict)))
+    marks = tuple(mark for name, variant in variants.items() for mark in _effect_marks(name, variant))
+    title = "The adapter's effect on the logits after quantization"
+    figure = Figure("effect", IntervalChart(title, "1 = fully preserved", marks, 1.0))
+    table = Table(f"Over {report.positions:,} positions of held-out text", ("", *variants), rows)
+    return Section("Fidelity", (*([figure] if marks else []), table, Notes(report.verdict)))
 
 
-def _effect_marks(way: str, kept: Fidelity) -> Iterator[IntervalMark]:
-    if kept.effect:
-        colour = 1 if way == "merged" else 2
-        yield _mark(f"{way}: slope", kept.effect.slope, 2, colour=colour)
-        yield _mark(f"{way}: cosine", kept.effect.cosine, 2, colour=colour)
+def _effect_marks(name: str, variant: Fidelity) -> Iterator[IntervalMark]:
+    if variant.effect:
+        colour = 1 if name == "merged" else 2
+        yield _mark(f"{name}: slope", variant.effect.slope, 2, colour=colour)
+        yield _mark(f"{name}: cosine", variant.effect.cosine, 2, colour=colour)
 
 
 def peers_section(report: PeersReport | None) -> Section:
-    """The same file through other programs."""
-    title = "Beside other programs"
+    """Speed of the same file in other programs."""
+    title = "Comparison with other programs"
     if report is None:
         return _missing(title, "thirteen bench peers ADAPTED --json")
-    work = report.work
-    kinds = (
-        f"prefill of {work.prompt_tokens}",
-        f"decode of {work.decode_tokens}",
-        f"{work.sequences} at once, {work.short_prompt} + {work.short_answer}",
-    )
-    header = ("tokens/s, and this engine's over theirs", *kinds)
     rows = tuple(
         (f"{row.name} {row.version}", *(_peer_cell(row, kind) for kind in SPEED_KINDS)) for row in report.rows
     )
+    header = ("tokens/s; thirteen / peer", *work_titles(report.work))
     table = Table(f"{Path(report.model).name}, medians of {report.rounds} rounds", header, rows)
     return Section(title, (table, *([Notes(report.absent)] if report.absent else [])))
 
@@ -296,71 +286,55 @@ def _peer_cell(row: PeerRow, kind: str) -> str:
     return f"{speed:.1f}" if row.name == Thirteen.name else f"{speed:.1f}; {ratio.text(3)}"
 
 
-def environment_section(
-    latency: LatencyReport | None,
-    answers: AccuracyReport | None,
-    other: FidelityReport | PeersReport | None,
-) -> Section:
-    """Where, with what, and how."""
-    rows = [*_machine_rows(latency or other)]
-    if latency:
-        rows.append(("commit", latency.commit or "none: an installed package"))
-        rows.append(("work", _work(latency)))
+def environment_section(data: ReportData) -> Section:
+    """Method, machine, versions and files."""
+    rows = [*_machine_rows(data.latency or data.fidelity or data.peers)]
+    if latency := data.latency:
+        workload = latency.settings
         rows += [
-            (f"{name}", _file(side))
-            for name, side in zip(_SIDES, (latency.base, latency.adapted), strict=True)
+            ("commit", latency.commit or "none: an installed package"),
+            (
+                "work",
+                f"{latency.rounds} rounds, {workload.prompt_tokens} prompt tokens, "
+                f"{workload.decode_tokens} decoded tokens, {workload.threads} threads",
+            ),
+            ("base", _file(latency.base)),
+            ("adapted", _file(latency.adapted)),
         ]
-    if answers:
-        rows.append(("questions", f"{answers.data}, {answers.terms.prompt}, {answers.date}"))
+    if accuracy := data.accuracy:
+        rows.append(("questions", f"{accuracy.data}, {accuracy.terms.prompt}, {accuracy.date}"))
     text = (
-        "Both models were loaded together and took turns (A B B A …), so that a machine that drifts meets "
-        "both alike; a ratio is over rounds (Hodges and Lehmann's estimate and interval). Memory and "
-        "loads were measured in a process for each model. The raw figures are in JSON files beside this page."
+        "In each round both models were loaded anew and measured in alternation (A B B A), so that drift of "
+        "the machine affects both alike. A ratio is the Hodges-Lehmann estimate over rounds with its "
+        "interval. Memory and load time were measured in one fresh process per model. The raw figures are in "
+        "JSON files beside this page."
     )
-    return Section(
-        "How it was measured",
-        (Paragraph(text), *([Table("Circumstances", ("", ""), tuple(rows), True)] if rows else [])),
-    )
+    table = Table("Environment", ("", ""), tuple(rows), is_text=True)
+    return Section("Method and environment", (Paragraph(text), *([table] if rows else [])))
 
 
-def _machine_rows(
-    report: LatencyReport | FidelityReport | PeersReport | None,
-) -> Iterator[tuple[str, str]]:
+def _machine_rows(report: BenchReport | None) -> Iterator[tuple[str, str]]:
     if report is None:
         return
     machine, build = report.machine, report.build
+    memory, load = megabytes(machine.memory_bytes), machine.load_average
+    versions = f"thirteen {build.thirteen}, llama-cpp-python {build.llama_cpp_python}"
     yield "date", report.date
     yield "processor", f"{machine.cpu}, {machine.cores} cores, {' '.join(machine.features)}"
-    yield (
-        "system",
-        f"{machine.system}, {megabytes(machine.memory_bytes)} MB, load before: {machine.load_average}",
-    )
-    yield (
-        "build",
-        f"thirteen {build.thirteen}, llama-cpp-python {build.llama_cpp_python}, Python {machine.python}",
-    )
+    yield "system", f"{machine.system}, {memory} MB, load average before: {load}"
+    yield "build", f"{versions}, Python {machine.python}"
     yield "llama.cpp", build.llama_cpp_system
 
 
-def _work(latency: LatencyReport) -> str:
-    settings = latency.settings
-    return (
-        f"{latency.rounds} rounds, {settings.prompt_tokens} tokens of prompt, "
-        f"{settings.decode_tokens} decoded, {settings.threads} threads"
-    )
-
-
-def _file(side: MeasuredModel) -> str:
-    adapter = (
-        f"; adapter {Path(side.adapter.path).name}, sha256 {side.adapter.sha256}" if side.adapter else ""
-    )
-    return f"{Path(side.path).name}, {side.file_bytes:,} bytes, sha256 {side.sha256}{adapter}"
+def _file(model: MeasuredModel) -> str:
+    text = f"{Path(model.path).name}, {model.file_bytes:,} bytes, sha256 {model.sha256}"
+    if model.adapter:
+        text += f"; adapter {Path(model.adapter.path).name}, sha256 {model.adapter.sha256}"
+    return text
 
 
 def _missing(title: str, command: str) -> Section:
-    return Section(
-        title, (Paragraph(f"{NOT_MEASURED[0].upper()}{NOT_MEASURED[1:]}. To measure it: {command}"),)
-    )
+    return Section(title, (Paragraph(f"{NOT_MEASURED.capitalize()}. To measure it: {command}"),))
 
 
 def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: int = 1) -> IntervalMark:

@@ -6,7 +6,6 @@ planned file is compared with the stock files of its size.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -36,7 +35,8 @@ from ..fidelity.text_logits import (
     window_logits,
 )
 from ..fidelity.windows import Window
-from ..harness.environment import Build, Machine, this_build, this_machine
+from ..harness.environment import BenchReport, ReportHead, report_head
+from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter
 from .size_matched import (
     SIZE_TOLERANCE,
@@ -69,13 +69,10 @@ class CurveEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class CurveReport:
-    """KL divergence against file size; dataclasses.asdict makes it JSON.
+class CurveReport(BenchReport):
+    """KL divergence against file size.
 
     Attributes:
-        date: start of the measurement, in UTC.
-        machine: the machine.
-        build: versions of this package and llama.cpp.
         reference: the model in full precision.
         weights: number of its weights.
         data: the file of texts.
@@ -87,9 +84,6 @@ class CurveReport:
         verdict: conclusions in words, one per line.
     """
 
-    date: str
-    machine: Machine
-    build: Build
     reference: ModelFile
     weights: int
     data: str
@@ -134,7 +128,7 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     """
     check_integer("bench: tokens", tokens, 1)
     data = data or held_out_texts()
-    date, machine = datetime.now(UTC).isoformat(timespec="seconds"), this_machine()
+    head = report_head()
     with TemporaryFile(dir=scratch) as file:
         with load_for_logits(reference, threads) as model:
             windows = read_windows(model, data, model.context, tokens)
@@ -143,7 +137,7 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
             _measure(entry, expected, threads, stage(f"reading {entry.kind} {entry.name}"))
             for entry in entries
         ]
-    return _report(date, machine, data, expected, measured)
+    return _report(head, data, expected, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,10 +173,10 @@ def _store_logits(
 def _logits_by_window(
     model: Engine, windows: Sequence[Window], progress: Progress
 ) -> Iterator[tuple[Window, Logits]]:
-    tick = ProgressCounter(progress, sum(len(window.tokens) for window in windows))
+    advance = ProgressCounter(progress, sum(len(window.tokens) for window in windows))
     for window in windows:
         yield window, window_logits(model, window)
-        tick(len(window.tokens))
+        advance(len(window.tokens))
 
 
 def _measure(
@@ -216,7 +210,7 @@ def _measure(
 
 
 def _report(
-    date: str, machine: Machine, data: Path, reference: _ReferenceLogits, measured: Sequence[MeasuredFile]
+    head: ReportHead, data: Path, reference: _ReferenceLogits, measured: Sequence[MeasuredFile]
 ) -> CurveReport:
     measured = sorted(measured, key=lambda file: file.point.file_bytes)
     comparisons = tuple(
@@ -227,9 +221,7 @@ def _report(
     )
     passages = len(np.unique(reference.passages))
     return CurveReport(
-        date=date,
-        machine=machine,
-        build=this_build(),
+        *head,
         reference=describe_model(ModelSource(reference.header.path)),
         weights=reference.header.weights,
         data=str(data),
@@ -287,15 +279,13 @@ def _files_table(report: CurveReport) -> Table:
 
 
 def _comparisons_table(report: CurveReport) -> Table:
-    table = Table(
-        title="KL divergence of planned files / of stock files at equal size",
-        caption=Text(_caption(report)),
-        caption_justify="left",
+    columns = (
+        column
+        for kind in STOCK_KINDS
+        for column in (f"best {kind} file", "planned / it (95 %)", f"planned / {kind} curve")
     )
-    table.add_column("planned")
-    for kind in STOCK_KINDS:
-        for title in (f"best {kind} file", "planned / it (95 %)", f"planned / {kind} curve"):
-            table.add_column(title, justify="right")
+    title = "KL divergence of planned files / of stock files at equal size"
+    table = report_table(title, _caption(report), "planned", *columns)
     for planned, group in groupby(report.comparisons, key=lambda one: one.planned):
         table.add_row(Text(planned), *(cell for one in group for cell in _cells(one)))
     return table

@@ -36,7 +36,7 @@ class CostModelShape:
 
     @property
     def minimal(self) -> Architecture:
-        """As wide, but with next to no weights: its time per token is the overhead beside them."""
+        """As wide, but with next to no weights: its time per token is the overhead that costs exclude."""
         return Architecture(
             name="llama",
             layers=1,

@@ -1,1 +1,1 @@
-"""Models of a given shape with random weights, for measuring speed and memory."""
+"""Models of given shapes with random weights, to measure speed and memory."""

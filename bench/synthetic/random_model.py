@@ -1,4 +1,4 @@
-"""Models of random weights in any type, written as quickly as the disk takes them: to be timed, not asked."""
+"""Models with random weights in any type, written at disk speed, for timing only."""
 
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -15,14 +15,14 @@ from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
 from ...files.gguf_header import Field
 
-_ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS = "rope_freqs.weight"
 _SEED = 13
-_TILE = (64, 1024)  # weights that are quantized; a matrix repeats their bytes
-_SCALE = 0.02  # standard deviation, as Llama is initialised: nothing overflows
+_TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes
+_SCALE = 0.02  # standard deviation, that of Llama's initialization: nothing overflows
 
 
 def count_matrix_weights(architecture: Architecture) -> int:
-    """How many weights the matrices have, all together."""
+    """Count the weights of all matrices."""
     shapes = (spec.shape for spec in tensor_specs(architecture).values())
     return sum(prod(shape) for shape in shapes if len(shape) > 1)
 
@@ -30,13 +30,13 @@ def count_matrix_weights(architecture: Architecture) -> int:
 def write_uniform_model(
     path: Path, architecture: Architecture, layer: GGMLQuantizationType, embedding: GGMLQuantizationType
 ) -> None:
-    """Write a model whose layers' matrices are of one type and whose token embedding is of another.
+    """Write a model with one type for the matrices in its layers and one for the token embedding.
 
     Args:
         path: the GGUF file to write.
-        architecture: with widths that are multiples of the types' blocks, and at least 256 tokens.
-        layer: of every matrix in the layers.
-        embedding: of the token embedding, which is the output matrix too if they are tied.
+        architecture: shapes; widths are multiples of the types' block sizes, with at least 256 tokens.
+        layer: type of every matrix in the layers.
+        embedding: type of the token embedding, which is also the output matrix if they are tied.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
@@ -50,13 +50,13 @@ def write_uniform_model(
 def write_planned_model(
     path: Path, architecture: Architecture, plans: Sequence[TensorPlan], name: str = ""
 ) -> None:
-    """Write a model whose tensors are as planned.
+    """Write a model from tensor plans.
 
     Args:
         path: the GGUF file to write.
-        architecture: with at least 256 tokens.
-        plans: of all its tensors.
-        name: of the model, for its metadata.
+        architecture: shapes and hyperparameters, with at least 256 tokens.
+        plans: plans of all tensors but the RoPE factors, which are added if the architecture has them.
+        name: name of the model for its metadata.
 
     Raises:
         OutputError: the file cannot be written, or the disk is full.
@@ -66,7 +66,7 @@ def write_planned_model(
         fields["general.name"] = Field(name, GGUFValueType.STRING)
     factors = rope_factors(architecture)
     if factors is not None:
-        spec = TensorSpec(_ROPE_FACTORS, _ROPE_FACTORS, factors.shape)
+        spec = TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)
         plans = [plan_tensor(spec, GGMLQuantizationType.F32), *plans]
     write_gguf(path, architecture.name, fields, plans, _blocks(plans, factors))
 
@@ -80,34 +80,32 @@ def _type(
 
 
 def _blocks(plans: Sequence[TensorPlan], factors: NDArray[np.float32] | None) -> Iterator[bytes]:
-    """The tensors' bytes: rotary factors as they are, norms of one, matrices of repeated tiles."""
-    tiles = {plan.type: _tile(plan.type) for plan in plans if len(plan.shape) > 1}
+    """Bytes of each tensor: RoPE factors, norms of ones, and matrices of repeated tiles."""
     for plan in plans:
-        if plan.target == _ROPE_FACTORS and factors is not None:
+        if plan.target == ROPE_FACTORS and factors is not None:
             yield factors.tobytes()
-            continue
-        if len(plan.shape) == 1:
+        elif len(plan.shape) == 1:
             yield np.ones(plan.shape, np.float32).tobytes()
-            continue
-        tile = tiles[plan.type]
-        whole, rest = divmod(plan.nbytes, len(tile))
-        yield from [tile] * whole
-        if rest:
-            yield tile[:rest]
+        else:
+            tile = _tile(plan.type)
+            repeats, rest = divmod(plan.nbytes, len(tile))
+            yield from [tile] * repeats
+            if rest:
+                yield tile[:rest]
 
 
 @cache
 def _tile(type_: GGMLQuantizationType) -> bytes:
-    """Random weights as ggml quantizes them; some types want an importance of each column, here all alike."""
-    weights = np.random.default_rng(_SEED).normal(0, _SCALE, _TILE).astype(np.float32)  # (rows, columns)
-    return quantize_rows(weights, type_, "random weights", np.ones(_TILE[1], np.float32))
+    """Random weights quantized by ggml, with equal importances, which some types require."""
+    weights = np.random.default_rng(_SEED).normal(0, _SCALE, _TILE_SHAPE).astype(np.float32)
+    return quantize_rows(weights, type_, "random weights", np.ones(_TILE_SHAPE[1], np.float32))
 
 
 def _vocabulary(count: int) -> dict[str, Field]:
-    """A byte-level vocabulary of `count` ordinary tokens: the 256 bytes first, as GPT-2 writes them."""
+    """A byte-level vocabulary of `count` normal tokens: GPT-2's 256 byte tokens, then numbered ones."""
     text, array = GGUFValueType.STRING, GGUFValueType.ARRAY
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    names = [*map(chr, shown), *(chr(256 + n) for n in range(256 - len(shown)))]
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    names = [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
     names += [f"token{n}" for n in range(len(names), count)]
     return {
         "tokenizer.ggml.model": Field("gpt2", text),

@@ -1,4 +1,4 @@
-"""A base's exact shapes with random weights: to measure speed and memory before a model is downloaded."""
+"""Models with a base's exact shapes and random weights, to measure speed and memory before a download."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,15 @@ from tempfile import TemporaryDirectory
 from gguf import GGML_QUANT_SIZES
 
 from ...convert.source.architecture import Architecture, from_config, tensor_specs
-from ...convert.tensors import GGML_TYPES, TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
+from ...convert.tensors import (
+    GGML_TYPES,
+    TensorPlan,
+    TensorSpec,
+    parse_type,
+    plan_like,
+    plan_tensor,
+    plan_uniform,
+)
 from ...errors import OutputError
 from ...files.cache_folder import cache_dir
 from ...files.gguf_header import MAGIC, read_header
@@ -18,42 +26,40 @@ from ...files.output import check_target
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
 from ..peers.llama_quantize_sizes import mix_tensor_types
-from .random_model import write_planned_model
+from .random_model import ROPE_FACTORS, write_planned_model
 
-# A name that is a type's as well is that type throughout, as everywhere else.
-_MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()
-_PLAN_MAX = 1 << 24  # bytes of a plan that are read; one of a 3B model has less than a hundredth
+_MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
 
 
 @contextmanager
 def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Path, ...]]:
-    """Models of a base's shapes that are there for a while, in a folder of the cache.
+    """Write models of a base's shapes to a temporary folder, which the end of the block deletes.
 
     Args:
-        name: see write_shape_model().
-        types: likewise, of each model; what is named twice is one file.
+        name: name of the base in the catalogue.
+        types: types of each model, as for write_shape_model(); equal types share a file.
 
     Raises:
-        ThirteenError: as write_shape_model() does.
+        ThirteenError: as write_shape_model() raises.
     """
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         files = {
-            of: Path(folder) / f"{name}-{number}-{Path(of).stem}.gguf"
-            for number, of in enumerate(dict.fromkeys(types))
+            of_model: Path(folder) / f"{name}-{number}-{Path(of_model).stem}.gguf"
+            for number, of_model in enumerate(dict.fromkeys(types))
         }
-        for of, path in files.items():
-            write_shape_model(name, of, path)
-        yield tuple(files[of] for of in types)
+        for of_model, path in files.items():
+            write_shape_model(name, of_model, path)
+        yield tuple(files[of_model] for of_model in types)
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:
-    """Write a model of a base's shapes.
+    """Write a model with a base's shapes and random weights.
 
     Args:
-        name: the base's in the catalogue.
-        types: of the matrices: one type for all, as `thirteen convert --type` has it; `LAYERS/EMBEDDING`; one
-            of llama.cpp's mixes, as Q4_K_M; the path of what `thirteen plan --json` printed; or of a GGUF
-            with these tensors.
+        name: name of the base in the catalogue.
+        types: types of the matrices: a type as for `thirteen convert --type`; `LAYERS/EMBEDDING`, two types;
+            one of llama.cpp's mixes, such as Q4_K_M; the path of the output of `thirteen plan --json`; or the
+            path of a GGUF with the same tensors.
         output: the GGUF to write.
 
     Returns:
@@ -61,12 +67,11 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
 
     Raises:
         DownloadError: the catalogue has no such base.
-        OutputError: there is no such type or mix, a plan is not one or does not fit, or the file cannot be
-            written.
-        ModelFileError: the GGUF to be like is damaged, or of another shape.
+        OutputError: the type or mix does not exist, the plan is not one or does not fit the base, or the file
+            cannot be written.
+        ModelFileError: the GGUF given as `types` is damaged or has other shapes.
     """
-    base = catalogue().base(name)
-    architecture = from_config(base.config, name)
+    architecture = from_config(catalogue().base(name).config, name)
     plans = _plans(architecture, types)
     check_target(output, *([Path(types)] if Path(types).exists() else []))
     write_planned_model(output, architecture, plans, f"{name}: shapes only, weights are random")
@@ -75,25 +80,21 @@ def write_shape_model(name: str, types: str, output: Path) -> str:
 
 def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
     specs, path = list(tensor_specs(architecture).values()), Path(types)
-    if not path.is_file():
-        if types.upper() in _MIXES:
-            return _mixed(architecture, specs, types.upper())
-        layers, _, embedding = types.partition("/")
-        return [
-            *_of_type(specs, layers, inside=True),
-            *_of_type(specs, embedding or layers, inside=False),
-        ]
-    with path.open("rb") as file:
-        begin = file.read(len(MAGIC))
-    if begin == MAGIC:
-        header = read_header(path)
-        header.tensors.pop("rope_freqs.weight", None)  # written by the shape's own rule
-        return plan_like(specs, header)
-    return _planned(specs, path)
+    if path.is_file():
+        return _plans_from_file(specs, path)
+    if types.upper() in _MIXES:
+        return _plans_of_mix(architecture, specs, types.upper())
+    layers, _, embedding = types.partition("/")
+    in_layers = [spec for spec in specs if spec.target.startswith("blk.")]
+    others = [spec for spec in specs if not spec.target.startswith("blk.")]
+    return [
+        *plan_uniform(in_layers, parse_type(layers)),
+        *plan_uniform(others, parse_type(embedding or layers)),
+    ]
 
 
-def _mixed(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) -> Sequence[TensorPlan]:
-    """As llama.cpp's quantizer chooses, which wants a file to look at."""
+def _plans_of_mix(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) -> Sequence[TensorPlan]:
+    """Plan the types that llama.cpp's quantizer chooses, which needs a file to look at."""
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         model = Path(folder) / "model.gguf"
         write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
@@ -101,34 +102,35 @@ def _mixed(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) ->
     return [plan_tensor(spec, types[spec.target]) for spec in specs]
 
 
-def _of_type(specs: Sequence[TensorSpec], type_: str, *, inside: bool) -> Sequence[TensorPlan]:
-    """Those inside the layers, or those outside, in one type as far as their rows take it."""
-    return plan_uniform(
-        [spec for spec in specs if spec.target.startswith("blk.") == inside], parse_type(type_)
-    )
-
-
-def _planned(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:
-    said = _read_plan(path)
-    if odd := {spec.target for spec in specs} ^ (said.keys() - {"rope_freqs.weight"}):
-        raise OutputError(f"{path}: is a plan of another model: only one of the two has {min(odd)!r}")
-    return [_as_planned(spec, said[spec.target], path) for spec in specs]
+def _plans_from_file(specs: Sequence[TensorSpec], path: Path) -> Sequence[TensorPlan]:
+    with path.open("rb") as file:
+        is_gguf = file.read(len(MAGIC)) == MAGIC
+    if is_gguf:
+        header = read_header(path)
+        header.tensors.pop(ROPE_FACTORS, None)  # write_planned_model() adds it
+        return plan_like(specs, header)
+    types = _read_plan(path)
+    if unpaired := {spec.target for spec in specs} ^ (types.keys() - {ROPE_FACTORS}):
+        raise OutputError(f"{path}: plan of another model: only one of the two has tensor {min(unpaired)!r}")
+    return [_plan_as_read(spec, types[spec.target], path) for spec in specs]
 
 
 def _read_plan(path: Path) -> dict[str, str]:
-    """Types by tensor."""
+    """Read the type of each tensor from the output of `thirteen plan --json`."""
     try:
         tensors = read_json(path, OutputError)["tensors"]
         return {str(tensor["target"]): str(tensor["type"]) for tensor in tensors}
     except (OutputError, KeyError, TypeError):
-        raise OutputError(f"{path}: neither a GGUF nor a plan, as thirteen plan --json prints it") from None
+        raise OutputError(f"{path}: neither a GGUF nor the output of thirteen plan --json") from None
 
 
-def _as_planned(spec: TensorSpec, type_: str, path: Path) -> TensorPlan:
-    wanted = parse_type(type_)
-    block, columns = GGML_QUANT_SIZES[wanted][0], spec.shape[-1]
+def _plan_as_read(spec: TensorSpec, type_name: str, path: Path) -> TensorPlan:
+    type_ = parse_type(type_name)
+    block, columns = GGML_QUANT_SIZES[type_][0], spec.shape[-1]
     if columns % block:
-        raise OutputError(f"{path}: {spec.target!r}: rows of {columns} take no {type_}, of blocks of {block}")
-    if len(spec.shape) == 1 and type_ != "F32":
-        raise OutputError(f"{path}: {spec.target!r}: is a vector, which {type_} is not for; it stays F32")
-    return plan_tensor(spec, wanted)
+        raise OutputError(
+            f"{path}: {spec.target!r}: rows of {columns} do not fit {type_name}, which has blocks of {block}"
+        )
+    if len(spec.shape) == 1 and type_name != "F32":
+        raise OutputError(f"{path}: {spec.target!r}: is a vector, which must be F32, not {type_name}")
+    return plan_tensor(spec, type_)

@@ -56,11 +56,9 @@ def bench_report(
 
     Without models and without JSON, the embedded default is measured, with its adapter and without.
     """
-    from ...bench.accuracy.prompt_settings import PromptSettings
     from ...bench.peers.peers import PeerPrograms
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
     from ...bench.report.report import check_report_folder, write_report
-    from ...runtime.threads import default_threads
 
     files = ReportInputs(latency, size, accuracy, fidelity, peers)
     if base_reference and not reference:
@@ -73,26 +71,20 @@ def bench_report(
     models = (base, adapted) if base and adapted else None
     if models is None and files == ReportInputs():
         models = default_models()
-    wanted = ReportRequest(
+    request = ReportRequest(
+        models=models,
+        adapter=adapter,
+        rounds=rounds,
+        lengths=parse_numbers("--lengths", lengths),
+        threads=threads,
         data=data,
-        terms=PromptSettings(threads=threads or default_threads().decode, max_tokens=max_tokens)
-        if data is not None
-        else None,
         limit=limit,
+        max_tokens=max_tokens,
         reference=reference,
         base_reference=base_reference,
         programs=PeerPrograms(llama_bench, checkpoint=checkpoint) if with_peers else None,
     )
     with stage_bars() as stage:
-        measured = collect_measurements(
-            files,
-            models,
-            adapter=adapter,
-            wanted=wanted,
-            rounds=rounds,
-            lengths=parse_numbers("--lengths", lengths),
-            threads=threads,
-            stage=stage,
-        )
+        measured = collect_measurements(files, request, stage)
     path = write_report(measured, out_dir)
     show_result(as_json, {"report": str(path)}, lambda: facts_table({"report": str(path)}))

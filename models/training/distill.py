@@ -96,7 +96,7 @@ class DistillResult:
     resumed: int
 
 
-def distill_rows(
+def distill_solutions(
     rows: Sequence[TrainingRow], teacher: Teacher, out: Path, progress: Progress = no_progress
 ) -> DistillResult:
     """Have a teacher solve questions, and keep the solutions whose final answer is right.

@@ -1,7 +1,7 @@
 """Reinforcement learning of an adapter with trl's GRPO, rewarded for right answers, as in TinyLoRA's paper.
 
-It needs a GPU for a real run: nearly all of its time goes into sampling, which is slow in PyTorch on a CPU. On
-a CPU it runs as well, and extrapolates from its pace how long a real run would take.
+A real run needs a GPU: nearly all of the time goes into sampling, which is slow in PyTorch on a CPU. A run on
+a CPU extrapolates how long a real run would take.
 """
 # ruff: noqa: PLC0415 - torch, transformers and trl take seconds to import and come with an extra
 

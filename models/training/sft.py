@@ -137,7 +137,7 @@ def _loss_per_token(model: Any, examples: Sequence[Example]) -> float:
     return sum(held_out_losses(model, examples)) / sum(example.answer_tokens for example in examples)
 
 
-def fit_adapter(
+def fit_adapter(  # noqa: PLR0913 - the inputs of a run
     model: Any,
     examples: Sequence[Example],
     recipe: Recipe,

@@ -1,1 +1,1 @@
-"""Training of a few numbers by forward passes of the quantized model (CMA-ES)."""
+"""Gradient-free training of a few numbers with CMA-ES, by forward passes of the quantized model."""

@@ -1,7 +1,7 @@
-"""The search for a few numbers by forward passes only: CMA-ES, restarts, early stop, told by a journal.
+"""CMA-ES over a few numbers, with restarts and early stopping.
 
-What a search does next depends on its settings and on the scores it was told, nothing else. So a journal of
-the scores is its whole state: whoever tells them again has the same search.
+The search is deterministic: its settings and the scores determine every next step. Replaying the scores of a
+journal therefore restores its state.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ Numbers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What decides a search, given the scores.
+    """Everything that determines a search, given the scores.
 
     Attributes:
-        numbers: how many are searched for.
-        sigma: the first step's size.
-        population: candidates in a generation.
-        generations: the most of them, over all restarts.
-        check_every: after how many generations the mean is checked on rows that no generation is drawn from.
-        patience: how many checks in a row may bring nothing better before a restart, or the end.
-        restarts: how often to begin again, from the best mean there was, with the first step's size.
-        seed: of the candidates and of the rows.
+        numbers: dimension of the search space.
+        sigma: initial step size.
+        population: candidates per generation.
+        generations: maximum number of generations, over all restarts.
+        check_every: generations between two checks of the mean on separate rows.
+        patience: consecutive checks without improvement before a restart, or the end.
+        restarts: maximum number of restarts, each from the best mean with the initial step size.
+        seed: seed of the candidates and of each generation's rows.
     """
 
     numbers: int = 13
@@ -43,19 +43,18 @@ class SearchSettings:
     seed: int = 13
 
     def __post_init__(self) -> None:
-        least = {"population": 4, "restarts": 0, "seed": 0}
+        minima = {"population": 4, "restarts": 0, "seed": 0}
         for name, value in vars(self).items():
-            if name != "sigma" and (type(value) is not int or value < least.get(name, 1)):
-                raise ThirteenError(
-                    f"tune: {name} must be a whole number from {least.get(name, 1)}, not {value!r}"
-                )
+            minimum = minima.get(name, 1)
+            if name != "sigma" and (type(value) is not int or value < minimum):
+                raise ThirteenError(f"tune: {name} must be an integer of at least {minimum}, not {value!r}")
         if not 0 < self.sigma < 1e3:
-            raise ThirteenError(f"tune: sigma must be above 0 and finite, not {self.sigma!r}")
+            raise ThirteenError(f"tune: sigma must be above 0 and below 1000, not {self.sigma!r}")
 
 
 @dataclass(frozen=True)
 class CheckScore:
-    """How good some numbers are on the rows that checks are made on: higher is better."""
+    """The score of some numbers on the check rows; higher is better."""
 
     score: float
     right: int
@@ -63,13 +62,13 @@ class CheckScore:
 
     @property
     def accuracy(self) -> Interval:
-        """The share of right answers, with Wilson's interval."""
+        """The fraction of right answers, with its Wilson interval."""
         return wilson_interval(self.right, self.rows)
 
 
 @dataclass(frozen=True)
 class Best:
-    """The numbers that did best in a check, and when."""
+    """The numbers with the highest check score, and the generation they are from."""
 
     numbers: Numbers  # (numbers,)
     generation: int
@@ -77,27 +76,27 @@ class Best:
 
 
 class CmaSearch:
-    """One search, generation by generation.
+    """A search, one generation at a time.
 
     Attributes:
-        settings: what decides it.
-        generation: how many have been told of.
-        restart: how many restarts there have been.
-        best: the numbers that did best in a check; at first those that it begins with.
-        over: whether it has ended before all generations, for want of progress.
+        settings: the settings.
+        generation: generations scored so far.
+        restarts: restarts so far.
+        best: numbers with the highest check score; initially the start.
+        stopped: whether the search ended early, for lack of progress.
     """
 
     def __init__(self, settings: SearchSettings, start: Numbers, check: CheckScore) -> None:
-        """Begin at `start`, which did as well as `check` says."""
+        """Start at `start`, whose check score is `check`."""
         self.settings = settings
-        self.generation = self.restart = self._stale = 0
+        self.generation = self.restarts = self._stale_checks = 0
         self.best = Best(start, 0, check)
-        self.over = False
-        self._begin()
+        self.stopped = False
+        self._restart()
 
-    def _begin(self) -> None:
+    def _restart(self) -> None:
         settings = self.settings
-        rng = np.random.default_rng([settings.seed, self.restart])
+        rng = np.random.default_rng([settings.seed, self.restarts])
         options = {
             "popsize": settings.population,
             "seed": np.nan,  # cma would seed numpy for the whole process
@@ -109,52 +108,52 @@ class CmaSearch:
         except ImportError:
             raise ThirteenError("tune needs cma: pip install 'thirteen[tune]'") from None
         self._evolution: Any = cma.CMAEvolutionStrategy(self.best.numbers, settings.sigma, options)
-        self._asked: list[Numbers] | None = None
+        self._candidates: list[Numbers] | None = None
 
     @property
     def done(self) -> bool:
         """Whether there is no next generation."""
-        return self.over or self.generation >= self.settings.generations
+        return self.stopped or self.generation >= self.settings.generations
 
     @property
     def candidates(self) -> list[Numbers]:
-        """The next generation, the same however often it is asked for."""
-        if self._asked is None:
-            self._asked = [np.asarray(one) for one in self._evolution.ask()]
-        return self._asked
+        """The next generation; the same until its scores are told."""
+        if self._candidates is None:
+            self._candidates = [np.asarray(candidate) for candidate in self._evolution.ask()]
+        return self._candidates
 
     @property
     def mean(self) -> Numbers:
-        """Where the search is, (numbers,)."""
+        """The mean of the search distribution, (numbers,)."""
         return np.array(self._evolution.mean)
 
     @property
     def sigma(self) -> float:
-        """The size of its steps."""
+        """The current step size."""
         return float(self._evolution.sigma)
 
     @property
     def check_due(self) -> bool:
-        """Whether the mean is to be checked after the generation that was told last."""
+        """Whether the mean must be checked after the last generation."""
         return (
             self.generation % self.settings.check_every == 0 or self.generation == self.settings.generations
         )
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Take in the scores of the candidates, in their order; higher is better."""
+        """Update the search with the scores of the candidates, in order; higher is better."""
         self._evolution.tell(self.candidates, [-score for score in scores])
-        self._asked = None
+        self._candidates = None
         self.generation += 1
 
-    def checked(self, check: CheckScore) -> None:
-        """Take in the check that was due."""
+    def record_check(self, check: CheckScore) -> None:
+        """Record the check of the mean; restart or stop when patience runs out."""
         if check.score > self.best.check.score:
-            self.best, self._stale = Best(self.mean, self.generation, check), 0
+            self.best, self._stale_checks = Best(self.mean, self.generation, check), 0
             return
-        self._stale += 1
-        if self._stale >= self.settings.patience:
-            self._stale = 0
-            self.over = self.restart >= self.settings.restarts
-            if not self.over:
-                self.restart += 1
-                self._begin()
+        self._stale_checks += 1
+        if self._stale_checks >= self.settings.patience:
+            self._stale_checks = 0
+            self.stopped = self.restarts >= self.settings.restarts
+            if not self.stopped:
+                self.restarts += 1
+                self._restart()

@@ -1,4 +1,4 @@
-"""The first step of a search: as long as it takes to move what the model says, and no longer."""
+"""Initial step size of a search, measured by how far random steps move the model's distribution."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,64 +10,63 @@ from ...runtime.engine.engine import Engine
 from ...runtime.request import Request
 from ..rows import TrainingRow
 from .cma_search import Numbers
-from .objective import OWN, EngineObjective
+from .objective import FULL_DISTRIBUTION, EngineObjective, Pair, collect_output
 
-DIVERGENCE = 0.1  # nats a token
-_FIRST = 0.02
+TARGET_KL = 0.1  # nats per token
+_FIRST_SIGMA = 0.02
 _DIRECTIONS = 3
 _ROUNDS = 2
-_TOKENS = 32  # of each text that the divergence is measured on
+_TEXT_TOKENS = 32
 
 
-def initial_sigma(  # noqa: PLR0913 - what a step depends on
-    engine: Engine,
-    judge: EngineObjective,
+def initial_sigma(
+    objective: EngineObjective,
     rows: Sequence[TrainingRow],
     *,
     numbers: int,
     seed: int,
-    wanted: float = DIVERGENCE,
+    target_kl: float = TARGET_KL,
 ) -> float:
-    """The standard deviation of random numbers at which a token's distribution moves by `wanted` nats.
+    """Find the standard deviation of random numbers that moves the model by `target_kl` nats per token.
 
-    The KL divergence from the base is the mean, over texts that the base wrote by its own probabilities, of
-    how much likelier the base finds them. It grows with the square of the numbers, while they are small.
+    The KL divergence from the base is estimated on texts sampled from the base, as the mean drop in their
+    log-likelihood per token. It grows with the square of the numbers while they are small.
 
     Args:
-        engine: which the judge judges by.
-        judge: what finds texts likely or not.
-        rows: whose questions the texts answer.
-        numbers: how many there are.
-        seed: of the texts and of the directions.
-        wanted: the divergence.
+        objective: objective of the search.
+        rows: rows whose questions are the prompts of the sampled texts.
+        numbers: size of the trained vector.
+        seed: seed of the texts and of the directions.
+        target_kl: KL divergence to reach.
 
     Raises:
-        ThirteenError: the numbers do not move the model at all.
+        ThirteenError: the model computes NaN or infinity.
     """
-    pairs = _texts(engine, rows, seed)
-    tokens = sum(len(after) for _, after in pairs)
+    pairs = _sample_texts(objective.engine, rows, seed)
+    tokens = sum(len(text) for _, text in pairs)
 
-    def likelihood(one: Numbers) -> float:
-        return sum(map(sum, judge.log_likelihoods(one, pairs)))
+    def log_likelihood(candidate: Numbers) -> float:
+        return sum(map(sum, objective.log_likelihoods(candidate, pairs)))
 
-    own = likelihood(np.zeros(numbers))
+    base = log_likelihood(np.zeros(numbers))
     directions = np.random.default_rng(seed).normal(size=(_DIRECTIONS, numbers))
-    sigma = _FIRST
+    sigma = _FIRST_SIGMA
     for _ in range(_ROUNDS):
-        moved = [own - likelihood(sigma * one) for one in directions]
-        divergence = float(np.mean(moved)) / tokens
+        drops = [base - log_likelihood(sigma * direction) for direction in directions]
+        divergence = float(np.mean(drops)) / tokens
         if not np.isfinite(divergence):
-            raise ThirteenError(f"steps of {sigma:.3g} make the model compute what is no number")
-        # What is measured of a divergence next to nothing is mostly noise: no more than tenfold at a time.
-        sigma *= float(np.clip(np.sqrt(wanted / max(divergence, 1e-9)), 0.1, 10.0))
+            raise ThirteenError(f"the model computes NaN or infinity at steps of size {sigma:.3g}")
+        # A very small divergence is mostly noise, so sigma changes at most tenfold per round.
+        sigma *= float(np.clip(np.sqrt(target_kl / max(divergence, 1e-9)), 0.1, 10.0))
     return sigma
 
 
-def _texts(
-    engine: Engine, rows: Sequence[TrainingRow], seed: int
-) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+def _sample_texts(engine: Engine, rows: Sequence[TrainingRow], seed: int) -> list[Pair]:
+    """Sample a short text from the base for each question; empty ones are dropped."""
     prompts = [engine.request(row.question).tokens for row in rows]
-    sampled = [Request(prompt, _TOKENS, replace(OWN, seed=seed + n)) for n, prompt in enumerate(prompts)]
-    handles = engine.submit_all(sampled, wait=True)
-    said = [tuple(token for piece in handle for token in piece.tokens) for handle in handles]
-    return [(prompt, after) for prompt, after in zip(prompts, said, strict=True) if after]
+    requests = [
+        Request(prompt, _TEXT_TOKENS, replace(FULL_DISTRIBUTION, seed=seed + n))
+        for n, prompt in enumerate(prompts)
+    ]
+    texts = [collect_output(handle)[0] for handle in engine.submit_all(requests, wait=True)]
+    return [(prompt, text) for prompt, text in zip(prompts, texts, strict=True) if text]

@@ -1,9 +1,10 @@
-"""How good an adapter of some numbers is: what the quantized model answers with it, or holds likely."""
+"""Objective of a search: scores of candidate adapters by the quantized model's answers or log-likelihoods."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +20,35 @@ from ...runtime.request import BASE, Request, Sampling, StopReason
 from ..rows import TrainingRow
 from .cma_search import Numbers
 
-T = TypeVar("T")
 SCORES = ("reference", "own", "answer", "exact")
 _CUE = "\nThe answer is"
-_FLOOR = -8.0  # nats: how unlikely a right answer can count as, so that one question does not outweigh all
-_UNFINISHED = 1.0  # nats that an answer costs that did not end in time
-_CLIP = 0.2  # how far a ratio can count, as in PPO
-_NAME = "candidate"
-OWN = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)  # by the model's probabilities, all of them
-Pair = tuple[Sequence[int], Sequence[int]]  # tokens before, and of a continuation
+_LOG_LIKELIHOOD_MIN = -8.0  # nats, so that a single question cannot dominate
+_TRUNCATION_PENALTY = 1.0  # nats, for an answer that reached the token limit
+_RATIO_CLIP = 0.2  # as in PPO
+_ADAPTER_NAME = "candidate"
+FULL_DISTRIBUTION = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+Pair = tuple[Sequence[int], Sequence[int]]  # tokens of a prompt, and of its continuation
 
 
 class Objective(Protocol):
-    """What tells good numbers from worse ones."""
+    """What a search maximizes."""
 
     def scores(
         self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
     ) -> list[float]:
-        """The score of each candidate around `mean` on the same rows; higher is better."""
+        """The score of each candidate on the same rows; higher is better. `mean` is that of the search."""
 
-    def right(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
-        """Whether each row is answered rightly."""
+    def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
+        """Whether each row is answered right with `numbers`."""
 
     @property
-    def spent(self) -> "Cost":
-        """What all that took."""
+    def cost(self) -> "Cost":
+        """Time and tokens used so far."""
 
 
 @dataclass
 class Cost:
-    """What judging took: seconds of the model and of putting adapters in place, tokens in and out."""
+    """Seconds of computation and of adapter swaps, tokens of prompts and outputs, and number of swaps."""
 
     model_s: float = 0.0
     swap_s: float = 0.0
@@ -58,16 +58,16 @@ class Cost:
 
 @dataclass(frozen=True)
 class AnswerSettings:
-    """How questions are put.
+    """How questions are asked and scored.
 
     Attributes:
-        score: what is scored. `reference`: how likely a token of the solution is, results of sums that the
-            calculator puts in left out. `own`: how much likelier become the right ones of the answers that
-            the candidates' mean gave, and how much less so the wrong ones. `answer`: how likely the right
-            answer is after the model's own words. `exact`: the part that is right.
-        system: what the model is told beforehand, None for what its template says.
-        max_tokens: the longest answer.
-        calculator: whether sums in answers are completed.
+        score: the score to maximize. `reference`: mean log-likelihood of the solution's tokens, except those
+            that the calculator inserts. `own`: GRPO's objective on answers sampled at the search's mean.
+            `answer`: log-likelihood of the right answer after the model's own output. `exact`: fraction of
+            right answers.
+        system: system prompt; None for the chat template's default.
+        max_tokens: maximum tokens per answer.
+        calculator: whether the calculator completes equations in answers.
     """
 
     score: str = "reference"
@@ -77,174 +77,179 @@ class AnswerSettings:
 
     def __post_init__(self) -> None:
         if self.score not in SCORES:
-            raise ThirteenError(f"--score {self.score!r}: there are {', '.join(SCORES)}")
+            raise ThirteenError(f"--score {self.score!r}: must be one of {', '.join(SCORES)}")
 
 
 class EngineObjective:
-    """Judges by an engine that runs the model which will be shipped."""
+    """The objective computed by an engine that runs the model to be shipped.
 
-    def __init__(self, engine: Engine, file: CandidateLora, asking: AnswerSettings) -> None:
-        """Take an engine that keeps no beginnings of prompts, and the file that its adapter comes from."""
-        self._engine, self._file, self._asking = engine, file, asking
-        self._spent = Cost()
+    Attributes:
+        engine: the engine.
+        cost: time and tokens used so far.
+    """
 
-    @property
-    def spent(self) -> Cost:
-        """See Judge."""
-        return self._spent
+    def __init__(self, engine: Engine, lora: CandidateLora, settings: AnswerSettings) -> None:
+        """Take an engine without a prefix cache, and the LoRA file that each candidate is written to."""
+        self.engine, self.cost = engine, Cost()
+        self._lora, self._settings = lora, settings
 
     def scores(
         self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
     ) -> list[float]:
-        """See Judge."""
         requests = [self._request(row) for row in rows]
-        if self._asking.score == "own":
-            samples = self._samples(mean, requests, rows)
-            return [self._own(self._place(numbers), samples) for numbers in candidates]
-        score = {"reference": self._reference, "answer": self._answer, "exact": self._exact}[
-            self._asking.score
-        ]
-        return [score(self._place(numbers), requests, rows) for numbers in candidates]
+        if self._settings.score == "own":
+            samples = self._sample_answers(mean, requests, rows)
+            return [self._clipped_objective(self._load(numbers), samples) for numbers in candidates]
+        functions = {"reference": self._reference, "answer": self._answer, "exact": self._exact}
+        score = functions[self._settings.score]
+        return [score(self._load(numbers), requests, rows) for numbers in candidates]
 
-    def right(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
-        """See Judge."""
-        return self._right(self._place(numbers), [self._request(row) for row in rows], rows)
+    def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
+        return self._correct(self._load(numbers), [self._request(row) for row in rows], rows)
 
     def log_likelihoods(self, numbers: Numbers, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-        """The log-probabilities of continuations' tokens, as Engine.log_likelihoods()."""
-        return self._read(self._place(numbers), pairs)
+        """Engine.log_likelihoods() with the adapter of `numbers`."""
+        return self._log_likelihoods(self._load(numbers), pairs)
 
-    def _place(self, numbers: Numbers) -> str:
-        """Have the engine load the adapter of some numbers; the base itself where they are all zero."""
+    def _load(self, numbers: Numbers) -> str:
+        """Load the adapter of `numbers` into the engine and return its name; all zeros are the base."""
         if not numbers.any():
             return BASE
         start = perf_counter()
-        self._file.write(numbers.astype(np.float32))
-        self._engine.swap(_NAME, self._file.path)
-        self._spent.swap_s += perf_counter() - start
-        self._spent.swaps += 1
-        return _NAME
+        self._lora.write(numbers.astype(np.float32))
+        self.engine.swap(_ADAPTER_NAME, self._lora.path)
+        self.cost.swap_s += perf_counter() - start
+        self.cost.swaps += 1
+        return _ADAPTER_NAME
 
-    def _timed(self, compute: Callable[[], T]) -> T:
+    @contextmanager
+    def _model_time(self) -> Iterator[None]:
         start = perf_counter()
-        done = compute()
-        self._spent.model_s += perf_counter() - start
-        return done
+        yield
+        self.cost.model_s += perf_counter() - start
 
     def _request(self, row: TrainingRow) -> Request:
-        asking = self._asking
-        return self._engine.request(
-            row.question, system=asking.system, max_tokens=asking.max_tokens, calculator=asking.calculator
+        settings = self._settings
+        return self.engine.request(
+            row.question,
+            system=settings.system,
+            max_tokens=settings.max_tokens,
+            calculator=settings.calculator,
         )
+
+    def _generate(self, requests: Sequence[Request]) -> list[tuple[list[int], Answer]]:
+        """Run requests; the output tokens and the answer of each."""
+        with self._model_time():
+            outputs = [collect_output(handle) for handle in self.engine.submit_all(requests, wait=True)]
+        usages = [answer.usage for _, answer in outputs]
+        self.cost.tokens += sum(usage.prompt_tokens + usage.completion_tokens for usage in usages)
+        return outputs
 
     def _answers(self, adapter: str, requests: Sequence[Request]) -> list[Answer]:
-        def compute() -> list[Answer]:
-            chosen = [replace(request, adapter=adapter) for request in requests]
-            return [handle.answer() for handle in self._engine.submit_all(chosen, wait=True)]
+        outputs = self._generate([replace(request, adapter=adapter) for request in requests])
+        return [answer for _, answer in outputs]
 
-        answers = self._timed(compute)
-        self._spent.tokens += sum(a.usage.prompt_tokens + a.usage.completion_tokens for a in answers)
-        return answers
+    def _log_likelihoods(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
+        self.cost.tokens += sum(len(prompt) + len(continuation) for prompt, continuation in pairs)
+        with self._model_time():
+            return self.engine.log_likelihoods(pairs, adapter)
 
-    def _samples(self, mean: Numbers, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> "_Samples":
-        """An answer to each question, drawn by the probabilities that the model has with `mean`."""
-        adapter = self._place(mean)
-        drawn = [
-            replace(request, adapter=adapter, sampling=replace(OWN, seed=seed))
+    def _sample_answers(
+        self, mean: Numbers, requests: Sequence[Request], rows: Sequence[TrainingRow]
+    ) -> "_SampledAnswers":
+        """Sample one answer to each question from the model's distribution at `mean`."""
+        adapter = self._load(mean)
+        sampled = [
+            replace(request, adapter=adapter, sampling=replace(FULL_DISTRIBUTION, seed=seed))
             for seed, request in enumerate(requests)
         ]
+        pairs, correct = [], []
+        for request, row, (tokens, answer) in zip(requests, rows, self._generate(sampled), strict=True):
+            end = self._end_token if answer.stop_reason is StopReason.END else []
+            if tokens or end:
+                pairs.append((request.tokens, [*tokens, *end]))
+                correct.append(is_correct(answer, row))
+        masks = [self._sampled_mask(tokens) for _, tokens in pairs]
+        logprobs = self._log_likelihoods(adapter, pairs)
+        before = [np.array(of_tokens)[mask] for of_tokens, mask in zip(logprobs, masks, strict=True)]
+        return _SampledAnswers(pairs, masks, before, _advantages(correct))
 
-        def compute() -> list[tuple[tuple[int, ...], Answer]]:
-            return [_whole(handle) for handle in self._engine.submit_all(drawn, wait=True)]
-
-        pairs, right = [], []
-        for request, row, (tokens, answer) in zip(requests, rows, self._timed(compute), strict=True):
-            self._spent.tokens += answer.usage.prompt_tokens + answer.usage.completion_tokens
-            end = [self._engine.model.eos] if answer.stop_reason is StopReason.END else []
-            after = [*tokens, *(token for token in end if token is not None)]
-            if after:
-                pairs.append((request.tokens, after))
-                right.append(is_right(answer, row))
-        chosen = [self._chosen(after) for _, after in pairs]
-        before = [np.array(one)[of] for one, of in zip(self._read(adapter, pairs), chosen, strict=True)]
-        return _Samples(pairs, chosen, before, _advantages(right))
-
-    def _own(self, adapter: str, samples: "_Samples") -> float:
-        """GRPO's clipped objective (arXiv 2402.03300), its ratio a mean over tokens (GSPO, 2507.18071)."""
-        found = self._read(adapter, samples.pairs)
-        moved = [
-            float(np.mean(np.array(one)[of] - before))
-            for one, of, before in zip(found, samples.chosen, samples.before, strict=True)
+    def _clipped_objective(self, adapter: str, samples: "_SampledAnswers") -> float:
+        """GRPO's clipped objective (arXiv 2402.03300), with the mean ratio over tokens (GSPO, 2507.18071)."""
+        logprobs = self._log_likelihoods(adapter, samples.pairs)
+        changes = [
+            float(np.mean(np.array(of_tokens)[mask] - before))
+            for of_tokens, mask, before in zip(logprobs, samples.masks, samples.logprobs, strict=True)
         ]
-        ratio = np.exp(moved)
-        clipped = np.clip(ratio, 1 - _CLIP, 1 + _CLIP)
+        ratio = np.exp(changes)
+        clipped = np.clip(ratio, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
         return float(np.minimum(ratio * samples.advantages, clipped * samples.advantages).mean())
 
-    def _chosen(self, tokens: Sequence[int]) -> list[bool]:
-        """Which tokens the model has to choose."""
-        return sampled_mask(self._engine.model, tokens) if self._asking.calculator else [True] * len(tokens)
-
-    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
-        return float(np.mean(self._right(adapter, requests, rows)))
-
-    def _right(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> list[bool]:
-        answers = self._answers(adapter, requests)
-        return [is_right(answer, row) for answer, row in zip(answers, rows, strict=True)]
-
     def _reference(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
-        end = [token for token in (self._engine.model.eos,) if token is not None]
-        after = [[*self._tokens(row.solution), *end] for row in rows]
-        found = self._read(
-            adapter, [(asked.tokens, told) for asked, told in zip(requests, after, strict=True)]
-        )
-        own = [self._chosen(tokens) for tokens in after]
-        return float(np.mean([np.mean(np.array(one)[of]) for one, of in zip(found, own, strict=True)]))
+        solutions = [[*self._tokenize(row.solution), *self._end_token] for row in rows]
+        pairs = [(request.tokens, tokens) for request, tokens in zip(requests, solutions, strict=True)]
+        means = [
+            np.mean(np.array(of_tokens)[self._sampled_mask(tokens)])
+            for of_tokens, tokens in zip(self._log_likelihoods(adapter, pairs), solutions, strict=True)
+        ]
+        return float(np.mean(means))
 
     def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         answers = self._answers(adapter, requests)
         pairs = [
-            ((*request.tokens, *self._tokens(answer.text + _CUE)), self._tokens(f" {row.answer}"))
+            ((*request.tokens, *self._tokenize(answer.text + _CUE)), self._tokenize(f" {row.answer}"))
             for request, answer, row in zip(requests, answers, rows, strict=True)
         ]
-        found = self._read(adapter, pairs)
-        late = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
-        return float(np.mean([max(sum(one), _FLOOR) for one in found]) - _UNFINISHED * late)
+        logprobs = self._log_likelihoods(adapter, pairs)
+        truncated = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
+        likelihood = np.mean([max(sum(of_tokens), _LOG_LIKELIHOOD_MIN) for of_tokens in logprobs])
+        return float(likelihood - _TRUNCATION_PENALTY * truncated)
 
-    def _read(self, adapter: str, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
-        self._spent.tokens += sum(len(before) + len(after) for before, after in pairs)
-        return self._timed(lambda: self._engine.log_likelihoods(pairs, adapter))
+    def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
+        return float(np.mean(self._correct(adapter, requests, rows)))
 
-    def _tokens(self, text: str) -> list[int]:
-        return self._engine.model.tokenize(text, special=False, bos=False)
+    def _correct(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> list[bool]:
+        answers = self._answers(adapter, requests)
+        return [is_correct(answer, row) for answer, row in zip(answers, rows, strict=True)]
+
+    def _sampled_mask(self, tokens: Sequence[int]) -> list[bool]:
+        """Which tokens the model samples; the calculator inserts the others."""
+        return sampled_mask(self.engine.model, tokens) if self._settings.calculator else [True] * len(tokens)
+
+    def _tokenize(self, text: str) -> list[int]:
+        return self.engine.model.tokenize(text, special=False, bos=False)
+
+    @property
+    def _end_token(self) -> list[int]:
+        eos = self.engine.model.eos
+        return [] if eos is None else [eos]
 
 
 @dataclass(frozen=True)
-class _Samples:
-    """Answers, which of their tokens the model chose, how likely these were, and what each is worth."""
+class _SampledAnswers:
+    """Sampled answers: token pairs, masks of sampled tokens, the log-probabilities of these, advantages."""
 
     pairs: Sequence[Pair]
-    chosen: Sequence[Sequence[bool]]
-    before: Sequence[NDArray[np.float64]]
+    masks: Sequence[Sequence[bool]]
+    logprobs: Sequence[NDArray[np.float64]]
     advantages: NDArray[np.float64]
 
 
-def _advantages(right: Sequence[bool]) -> NDArray[np.float64]:
-    """What each answer is worth beside the mean; where all are right, or all wrong, as much as that."""
-    rewards = np.array(right, float)
+def _advantages(correct: Sequence[bool]) -> NDArray[np.float64]:
+    """GRPO's advantages of 0/1 rewards; all 1 if every answer is right, all -1 if every answer is wrong."""
+    rewards = np.array(correct, float)
     spread = rewards.std()
     return (rewards - rewards.mean()) / spread if spread else 2 * rewards - 1
 
 
-def _whole(handle: Handle) -> tuple[tuple[int, ...], Answer]:
-    """The tokens of an answer, and itself."""
-    pieces = list(handle)
-    answer = pieces[-1].answer
-    assert answer is not None, "the last piece carries the answer"
-    return tuple(token for piece in pieces for token in piece.tokens), answer
+def collect_output(handle: Handle) -> tuple[list[int], Answer]:
+    """Wait for a request; its output tokens and its answer."""
+    tokens = [token for piece in handle for token in piece.tokens]
+    return tokens, handle.answer()
 
 
-def is_right(answer: Answer, row: TrainingRow) -> bool:
-    """Whether an answer ended in time and is the row's."""
-    wanted = parse_number(row.answer)
-    done = answer.stop_reason is not StopReason.LENGTH
-    return done and wanted is not None and answer.value == format_number(wanted)
+def is_correct(answer: Answer, row: TrainingRow) -> bool:
+    """Whether an answer ended before the token limit, with the row's final answer."""
+    expected = parse_number(row.answer)
+    ended = answer.stop_reason is not StopReason.LENGTH
+    return ended and expected is not None and answer.value == format_number(expected)

@@ -1,4 +1,4 @@
-"""Two sides that were asked the same questions: how many each got right, and whether they differ."""
+"""Paired comparison of two accuracies on the same questions."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,25 @@ from ...stats.interval import Interval
 
 @dataclass(frozen=True)
 class PairedAccuracy:
-    """Right or wrong on the same questions, before and after; each tuple has one entry a question."""
+    """Correctness on the same questions before and after tuning; each tuple has one entry per question."""
 
     before: tuple[bool, ...]
     after: tuple[bool, ...]
 
     @property
     def accuracy(self) -> tuple[float, float]:
-        """The part that was right, before and after."""
+        """The fraction of right answers, before and after."""
         return sum(self.before) / len(self.before), sum(self.after) / len(self.after)
 
     @property
     def gained(self) -> int:
-        """How many are right only after."""
-        return sum(now and not then for then, now in zip(self.before, self.after, strict=True))
+        """The number of questions that are right only after."""
+        return sum(after and not before for before, after in zip(self.before, self.after, strict=True))
 
     @property
     def lost(self) -> int:
-        """How many were right only before."""
-        return sum(then and not now for then, now in zip(self.before, self.after, strict=True))
+        """The number of questions that are right only before."""
+        return sum(before and not after for before, after in zip(self.before, self.after, strict=True))
 
     @property
     def difference(self) -> Interval:

@@ -1,6 +1,6 @@
-"""One-step sums in words, drawn by a seed: questions that a small model can partly do, with worked solutions.
+"""Synthetic one-step word problems with worked solutions, which a small model can partly solve.
 
-The held-out part shares no pair of numbers with the rest, whatever the seed: to know those sums is of no use.
+The held-out part shares no pair of numbers with the rest for any seed, so memorized sums are of no use.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from ...errors import ThirteenError
 from ..rows import TrainingRow
 
 ROWS_MAX = 100_000
-_HELD_OUT = 5  # one of so many pairs of numbers is held out
+_HELD_OUT = 5  # one pair of numbers in five is held out
 _NAMES = (
     "Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jamal", "Kim", "Liam",
     "Maya", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Victor", "Wendy", "Yusuf", "Zoe",
@@ -25,35 +25,35 @@ _BOXES = ("boxes", "bags", "baskets", "shelves", "jars", "trays", "packs", "draw
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A kind of sum: its sign, result and numbers, and the ways of asking and of answering."""
+class _Operation:
+    """An operation: its sign, its result, a generator of operands, and templates of question and solution."""
 
     sign: str
     result: Callable[[int, int], int]
     draw: Callable[[random.Random], tuple[int, int]]
-    words: tuple[tuple[str, str], ...]
+    templates: tuple[tuple[str, str], ...]
 
 
-def _two(rng: random.Random) -> tuple[int, int]:
+def _addends(rng: random.Random) -> tuple[int, int]:
     return rng.randint(2, 60), rng.randint(2, 60)
 
 
-def _less(rng: random.Random) -> tuple[int, int]:
+def _smaller_second(rng: random.Random) -> tuple[int, int]:
     first = rng.randint(5, 90)
     return first, rng.randint(2, first - 2)
 
 
-def _few(rng: random.Random) -> tuple[int, int]:
+def _factors(rng: random.Random) -> tuple[int, int]:
     return rng.randint(2, 12), rng.randint(2, 12)
 
 
-def _shared(rng: random.Random) -> tuple[int, int]:
-    each, parts = _few(rng)
+def _dividend_divisor(rng: random.Random) -> tuple[int, int]:
+    each, parts = _factors(rng)
     return each * parts, parts
 
 
-_KINDS = (
-    _Kind("+", lambda a, b: a + b, _two, (
+_OPERATIONS = (
+    _Operation("+", lambda a, b: a + b, _addends, (
         ("{name} has {a} {things} and gets {b} more. How many {things} does {name} have now?",
          "{name} now has {sum} {things}."),
         ("There are {a} {things} on the table and {b} {things} on the floor. How many {things} are there?",
@@ -64,7 +64,7 @@ _KINDS = (
         ("{name} has {a} {things}. {other} has {b} {things}. How many {things} do they have together?",
          "Together they have {sum} {things}."),
     )),
-    _Kind("-", lambda a, b: a - b, _less, (
+    _Operation("-", lambda a, b: a - b, _smaller_second, (
         ("{name} had {a} {things} and gave {b} of them to {other}. How many {things} does {name} have left?",
          "{name} has {sum} {things} left."),
         ("There were {a} {things} in a shop. {b} of them were sold. How many {things} are left?",
@@ -74,7 +74,7 @@ _KINDS = (
         ("{name} has {a} {things} and {other} has {b}. How many more {things} does {name} have than {other}?",
          "{name} has {sum} more {things}."),
     )),
-    _Kind("*", lambda a, b: a * b, _few, (
+    _Operation("*", lambda a, b: a * b, _factors, (
         ("{name} has {a} {boxes} with {b} {things} in each. How many {things} does {name} have?",
          "{name} has {sum} {things}."),
         ("There are {a} {boxes}. Each of them holds {b} {things}. How many {things} are there in all?",
@@ -84,7 +84,7 @@ _KINDS = (
         ("{name} reads {b} pages every day. How many pages does {name} read in {a} days?",
          "{name} reads {sum} pages."),
     )),
-    _Kind("/", lambda a, b: a // b, _shared, (
+    _Operation("/", lambda a, b: a // b, _dividend_divisor, (
         ("{name} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
          "Each friend gets {sum} {things}."),
         ("{name} puts {a} {things} into {b} {boxes}, the same number in each. How many {things} are in each?",
@@ -98,39 +98,39 @@ _KINDS = (
 
 
 def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[TrainingRow]:
-    """Draw questions, no two alike.
+    """Draw distinct questions.
 
     Args:
-        count: how many.
-        seed: the same one gives the same questions, on every machine.
-        held_out: whether of the pairs of numbers that are held out, or of the others.
+        count: number of questions.
+        seed: the same seed gives the same questions on every machine.
+        held_out: whether to draw from the held-out pairs of numbers or from the others.
 
     Raises:
-        ThirteenError: there are to be none, or too many.
+        ThirteenError: `count` is out of range.
     """
     if not 1 <= count <= ROWS_MAX:
-        raise ThirteenError(f"{count} sums: from 1 to {ROWS_MAX} can be drawn")
+        raise ThirteenError(f"{count} sums: must be from 1 to {ROWS_MAX}")
     rows: dict[str, TrainingRow] = {}
-    for row in _drawn(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311 - it is to repeat
+    for row in _generate(random.Random(f"{seed} {held_out}"), held_out):  # noqa: S311 - it must be repeatable
         rows.setdefault(row.question, row)
         if len(rows) == count:
             break
     return list(rows.values())
 
 
-def _drawn(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
+def _generate(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
     while True:
-        kind = rng.choice(_KINDS)
-        a, b = kind.draw(rng)
+        operation = rng.choice(_OPERATIONS)
+        a, b = operation.draw(rng)
         name, other = rng.sample(_NAMES, 2)
-        question, solution = rng.choice(kind.words)
+        question, solution = rng.choice(operation.templates)
         things, boxes = rng.choice(_THINGS), rng.choice(_BOXES)
-        if _is_held_out(kind.sign, a, b) != held_out:
+        if _is_held_out(operation.sign, a, b) != held_out:
             continue
-        result = kind.result(a, b)
-        told = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
-        told["sum"] = f"{a} {kind.sign} {b} = {result}"
-        yield TrainingRow(question.format(**told), solution.format(**told), str(result))
+        result = operation.result(a, b)
+        words = {"name": name, "other": other, "things": things, "boxes": boxes, "a": a, "b": b}
+        words["sum"] = f"{a} {operation.sign} {b} = {result}"
+        yield TrainingRow(question.format(**words), solution.format(**words), str(result))
 
 
 def _is_held_out(sign: str, a: int, b: int) -> bool:

@@ -1,14 +1,14 @@
-"""Thirteen numbers learned by forward passes of the quantized model: each candidate is a run-time adapter.
+"""Gradient-free tuning of an adapter's numbers on the quantized model; each candidate is a run-time adapter.
 
-A generation of candidates is scored on the same questions, the next one on others. Every few generations
-their mean is checked on rows that none is drawn from; the best of these means is what a run gives, and what
-it is worth is told by rows that nothing was chosen on.
+All candidates of a generation are scored on the same questions; each generation draws new ones. Every few
+generations the mean of the search is checked on separate rows. The result is the mean with the best check;
+held-out rows, on which nothing was selected, measure it.
 """
 
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -33,19 +33,19 @@ from .paired_accuracy import PairedAccuracy
 from .tuning_journal import GenerationRecord, TuningJournal
 
 _BATCH = 512
-_STEP_ROWS = 16  # whose answers tell how far a step moves the model
-_WORK = ".candidate.gguf"
+_SIGMA_ROWS = 16  # questions from which the initial sigma is measured
+_CANDIDATE_FILE = ".candidate.gguf"
 
 
 @dataclass(frozen=True)
 class TuneData:
-    """The rows of a run, each in one part only.
+    """The rows of a run; the three parts are disjoint.
 
     Attributes:
-        pool: what generations draw their questions from.
-        checks: what means are checked on.
-        held_out: what the result is measured on.
-        questions: how many a generation draws.
+        pool: rows that the generations' questions are drawn from.
+        checks: rows on which means are checked.
+        held_out: rows on which the result is measured.
+        questions: questions per generation.
     """
 
     pool: Sequence[TrainingRow]
@@ -56,229 +56,244 @@ class TuneData:
     def __post_init__(self) -> None:
         if not (self.checks and self.held_out and 1 <= self.questions <= len(self.pool)):
             raise ThirteenError(
-                f"--questions {self.questions}: {len(self.pool)} rows are left to draw them from, besides "
+                f"--questions {self.questions}: {len(self.pool)} rows are left to draw from, after "
                 f"{len(self.checks)} for checks and {len(self.held_out)} held out"
             )
 
-    def drawn(self, seed: int, generation: int) -> list[TrainingRow]:
-        """The questions of a generation."""
+    def draw(self, seed: int, generation: int) -> list[TrainingRow]:
+        """Draw the questions of a generation."""
         return random.Random(f"{seed} {generation}").sample(self.pool, self.questions)  # noqa: S311
 
 
 @dataclass(frozen=True)
 class TuneProgress:
-    """How a run stands after a generation."""
-
-    search: CmaSearch
-    last: GenerationRecord
-    start: CheckScore
-    resumed: bool  # whether the generation was on record already
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What runs the model: threads, answers at once, and the most tokens of question and answer."""
-
-    threads: int | None = None
-    slots: int = 16
-    context: int = 384
-
-
-@dataclass(frozen=True)
-class TuneResult:
-    """What a run found, and what it is worth.
+    """The state of a run after a generation.
 
     Attributes:
-        best: the numbers, as bfloat16 has them.
-        sigma: the first step's size.
-        generations: that were run.
-        restarts: of the search.
-        held_out: the base and the numbers on rows that nothing was chosen on.
-        seconds: of all generations, over all sittings.
-        model_s: of these, those in which the model computed.
-        questions: that were put in all generations, each to each candidate.
-        spent: of this sitting.
+        search: the search.
+        record: record of the generation.
+        start: check of the start.
+        resumed: whether the record was read from the journal.
     """
 
-    best: Best
-    sigma: float
-    generations: int
-    restarts: int
-    held_out: PairedAccuracy
-    seconds: float
-    model_s: float
-    questions: int
-    spent: Cost
-
-    @property
-    def model_share(self) -> float:
-        """The part of the time in which the model computed."""
-        return self.model_s / self.seconds if self.seconds else 0.0
-
-    @property
-    def found(self) -> bool:
-        """Whether there are any better numbers than those of the start."""
-        return self.best.generation > 0
+    search: CmaSearch
+    record: GenerationRecord
+    start: CheckScore
+    resumed: bool
 
 
 OnProgress = Callable[[TuneProgress], None]
 
 
-def run_search(  # noqa: PLR0913 - each is a thing of its own
-    judge: Objective,
-    data: TuneData,
-    settings: SearchSettings,
-    journal: TuningJournal,
-    told: OnProgress,
-    *,
-    start: Numbers | None = None,
-) -> CmaSearch:
-    """Go through the generations, those on record first.
+@dataclass(frozen=True)
+class EngineSettings:
+    """Threads, concurrent answers, and the maximum tokens of a question and its answer."""
+
+    threads: int | None = None
+    slots: int = 16
+    context: int = 384
+
+    @property
+    def profile(self) -> Profile:
+        """The engine's profile, without a prefix cache."""
+        return Profile(self.context, self.slots, _BATCH, "f16", repack=True, prefix_bytes=0)
+
+
+@dataclass(frozen=True)
+class TuneJob:
+    """One adapter to tune.
+
+    Attributes:
+        model: GGUF that answers the questions.
+        basis: basis of the base that the model was made from.
+        data: rows of the run.
+        out: PEFT folder to write. It also holds the journal, from which an interrupted run resumes.
+        search: settings of the search.
+        answers: how questions are asked and scored.
+        engine: settings of the engine.
+        measure_sigma: measure the initial step size on the model; `search.sigma` is then ignored.
+        start: numbers to start from; by default zeros, the base itself.
+        base_id: name of the base to record in the adapter; by default that of the basis.
+    """
+
+    model: Path
+    basis: Basis
+    data: TuneData
+    out: Path
+    search: SearchSettings = field(default_factory=SearchSettings)
+    answers: AnswerSettings = field(default_factory=AnswerSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+    measure_sigma: bool = False
+    start: Numbers | None = None
+    base_id: str = ""
+
+    def identity(self) -> dict[str, object]:
+        """All that the scores in a journal depend on; a resumed run may have more generations."""
+        parts = (self.data.pool, self.data.checks)
+        rows = [[(row.question, row.solution, row.answer) for row in part] for part in parts]
+        search = asdict(self.search) | ({"sigma": "by divergence"} if self.measure_sigma else {})
+        del search["generations"]
+        return {
+            "model": file_sha256(self.model),
+            "basis": self.basis.origin.id,
+            "rows": hashlib.sha256(repr(rows).encode()).hexdigest(),
+            "questions": self.data.questions,
+            **search,
+            **({} if self.start is None else {"start": self.start.tolist()}),
+            **asdict(self.answers),
+        }
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """The outcome of a run.
+
+    Attributes:
+        search: the search at its end.
+        best: best numbers, rounded to bfloat16.
+        held_out: held-out accuracy of the base and of the best numbers.
+        seconds: duration of all generations, including those before a resume.
+        model_s: part of that time in which the model computed.
+        questions: questions answered in all generations, counted once per candidate.
+        cost: time and tokens since the last resume.
+    """
+
+    search: CmaSearch
+    best: Best
+    held_out: PairedAccuracy
+    seconds: float
+    model_s: float
+    questions: int
+    cost: Cost
+
+    @property
+    def model_share(self) -> float:
+        """The fraction of the time in which the model computed."""
+        return self.model_s / self.seconds if self.seconds else 0.0
+
+    @property
+    def found(self) -> bool:
+        """Whether a check was better than that of the start."""
+        return self.best.generation > 0
+
+
+def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) -> TuneResult:
+    """Search for the numbers of an adapter, and save the best ones as a PEFT folder.
 
     Args:
-        judge: what tells good numbers from worse ones.
-        data: the rows.
-        settings: what decides the search.
-        journal: where each generation is on record as it ends.
-        told: called after each.
-        start: where it begins; by default at zero, the base itself.
-
-    Returns:
-        The search at its end.
+        job: model, rows, settings and output folder.
+        on_progress: called after each generation.
 
     Raises:
-        ThirteenError: the journal cannot be written, or is not of this search.
+        ThirteenError: an input is invalid, or the output folder cannot be written or belongs to another run.
     """
-    start = np.zeros(settings.numbers) if start is None else start
-    if not journal.generations:
-        began, before = perf_counter(), judge.spent.model_s
-        check = _checked(judge, start, data)
-        seconds, model_s = perf_counter() - began, judge.spent.model_s - before
-        journal.add(GenerationRecord((), check, seconds, model_s, settings.sigma))
-    first = journal.generations[0].check
-    if first is None:
-        raise ThirteenError(f"{journal.path}: the check of the start is missing")
-    search = CmaSearch(settings, start, first)
-    for generation in journal.generations[1:]:
-        _advance(search, generation)
-        told(TuneProgress(search, generation, first, resumed=True))
-    while not search.done:
-        generation = _run(judge, search, data)
-        journal.add(generation)
-        told(TuneProgress(search, generation, first, resumed=False))
-    return search
-
-
-def _run(judge: Objective, search: CmaSearch, data: TuneData) -> GenerationRecord:
-    """Score a generation, tell the search, and check its mean if that is due."""
-    start, before = perf_counter(), judge.spent.model_s
-    rows = data.drawn(search.settings.seed, search.generation)
-    scores = tuple(judge.scores(search.candidates, rows, search.mean))
-    search.tell(scores)
-    check = _checked(judge, search.mean, data) if search.check_due else None
-    if check:
-        search.checked(check)
-    return GenerationRecord(scores, check, perf_counter() - start, judge.spent.model_s - before)
-
-
-def _advance(search: CmaSearch, generation: GenerationRecord) -> None:
-    """Tell the search what is on record."""
-    if search.done or len(generation.scores) != len(search.candidates):
-        raise ThirteenError("the journal has generations that this search cannot have had")
-    search.tell(generation.scores)
-    if generation.check:
-        search.checked(generation.check)
-
-
-def _checked(judge: Objective, numbers: Numbers, data: TuneData) -> CheckScore:
-    right = judge.right(numbers, data.checks)
-    return CheckScore(sum(right) / len(right), sum(right), len(right))
-
-
-def tune(  # noqa: PLR0913 - each is a thing of its own
-    model: Path,
-    basis: Basis,
-    data: TuneData,
-    out: Path,
-    *,
-    settings: SearchSettings,
-    asking: AnswerSettings,
-    machine: EngineSettings,
-    step: bool = False,
-    start: Numbers | None = None,
-    base_id: str = "",
-    told: OnProgress = lambda progress: None,
-) -> TuneResult:
-    """Search for the numbers of an adapter over `basis`, and save the best as a PEFT folder at `out`.
-
-    Args:
-        model: the GGUF that answers.
-        basis: of the base that the model was made from.
-        data: the rows.
-        out: the folder, in which an interrupted run goes on.
-        settings: what decides the search.
-        asking: how questions are put and scored.
-        machine: what runs the model.
-        step: whether the first step's size is found by how far it moves the model, whatever `settings` say.
-        start: the numbers that it begins with; by default zeros, the base itself.
-        base_id: the base's name to record in the adapter; else that of the basis.
-        told: called after each generation.
-
-    Raises:
-        ThirteenError: one of its kinds, for whatever is wrong with an input.
-    """
-    profile = Profile(machine.context, machine.slots, _BATCH, "f16", repack=True, prefix_bytes=0)
-    out_part = out / _WORK
-    chosen = asdict(settings) | ({"sigma": "by divergence"} if step else {})
-    chosen |= {} if start is None else {"start": start.tolist()}
-    make_folder(out)
+    make_folder(job.out)
     with (
-        TuningJournal(out, _told(model, basis, data, asking, chosen)) as journal,
-        HeldOutCache(out) as heldout,
-        Engine(model, profile=profile, threads=machine.threads, queue=1 << 16) as engine,
-        CandidateLora(basis, open_checkpoint(model), out_part) as file,
+        TuningJournal(job.out, job.identity()) as journal,
+        HeldOutCache(job.out) as cache,
+        Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,
+        CandidateLora(job.basis, open_checkpoint(job.model), job.out / _CANDIDATE_FILE) as lora,
     ):
-        judge = EngineObjective(engine, file, asking)
-        on_record = journal.generations[0].sigma if journal.generations else 0.0
-        if on_record:
-            settings = replace(settings, sigma=on_record)
-        elif step:
-            rows = data.drawn(settings.seed, -1)[:_STEP_ROWS]
-            sigma = initial_sigma(engine, judge, rows, numbers=settings.numbers, seed=settings.seed)
-            settings = replace(settings, sigma=float(f"{sigma:.2g}"))
-        search = run_search(judge, data, settings, journal, told, start=start)
+        objective = EngineObjective(engine, lora, job.answers)
+        settings = replace(job.search, sigma=_sigma(journal, objective, job))
+        search = run_search(objective, job.data, settings, journal, start=job.start, on_progress=on_progress)
         best = _rounded(search.best)
-        before = heldout.right(judge.right, np.zeros(settings.numbers), data.held_out)
-        after = heldout.right(judge.right, best.numbers, data.held_out)
-    write_tinylora_folder(basis, best.numbers.astype(np.float32), out, base_id or basis.origin.name)
+        before, after = (
+            tuple(cache.correct(objective.correct, numbers, job.data.held_out))
+            for numbers in (np.zeros(settings.numbers), best.numbers)
+        )
+    base_id = job.base_id or job.basis.origin.name
+    write_tinylora_folder(job.basis, best.numbers.astype(np.float32), job.out, base_id)
     return TuneResult(
+        search=search,
         best=best,
-        sigma=settings.sigma,
-        generations=search.generation,
-        restarts=search.restart,
-        held_out=PairedAccuracy(tuple(before), tuple(after)),
-        seconds=sum(generation.seconds for generation in journal.generations),
-        model_s=sum(generation.tokens_s for generation in journal.generations),
-        questions=search.generation * settings.population * data.questions,
-        spent=judge.spent,
+        held_out=PairedAccuracy(before, after),
+        seconds=sum(record.seconds for record in journal.generations),
+        model_s=sum(record.tokens_s for record in journal.generations),
+        questions=search.generation * settings.population * job.data.questions,
+        cost=objective.cost,
     )
+
+
+def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> float:
+    """The initial step size: from the journal, measured, or from the settings."""
+    if journal.generations and journal.generations[0].sigma:
+        return journal.generations[0].sigma
+    if not job.measure_sigma:
+        return job.search.sigma
+    rows = job.data.draw(job.search.seed, -1)[:_SIGMA_ROWS]
+    sigma = initial_sigma(objective, rows, numbers=job.search.numbers, seed=job.search.seed)
+    return float(f"{sigma:.2g}")
 
 
 def _rounded(best: Best) -> Best:
     return replace(best, numbers=round_to_bfloat16(best.numbers.astype(np.float32)).astype(np.float64))
 
 
-def _told(
-    model: Path, basis: Basis, data: TuneData, asking: AnswerSettings, settings: dict[str, object]
-) -> dict[str, object]:
-    """All that decides a run: with any of it changed, its journal is another's."""
-    rows = [[(row.question, row.solution, row.answer) for row in part] for part in (data.pool, data.checks)]
-    digest = hashlib.sha256(repr(rows).encode()).hexdigest()
-    return {
-        "model": file_sha256(model),
-        "basis": basis.origin.id,
-        "rows": digest,
-        "questions": data.questions,
-        **{key: value for key, value in settings.items() if key != "generations"},  # it may be made longer
-        **asdict(asking),
-    }
+def run_search(  # noqa: PLR0913 - the inputs of a search
+    objective: Objective,
+    data: TuneData,
+    settings: SearchSettings,
+    journal: TuningJournal,
+    *,
+    start: Numbers | None = None,
+    on_progress: OnProgress = lambda progress: None,
+) -> CmaSearch:
+    """Run a search to its end, after replaying the generations in the journal.
+
+    Args:
+        objective: what the search maximizes.
+        data: rows of the run.
+        settings: settings of the search.
+        journal: receives a record after each generation.
+        start: numbers to start from; by default zeros, the base itself.
+        on_progress: called after each generation.
+
+    Raises:
+        ThirteenError: the journal cannot be written, or does not match the search.
+    """
+    start = np.zeros(settings.numbers) if start is None else start
+    if not journal.generations:
+        journal.add(_record(objective, lambda: ((), _check(objective, start, data)), settings.sigma))
+    check = journal.generations[0].check
+    if check is None:
+        raise ThirteenError(f"{journal.path}: the check of the start is missing")
+    search = CmaSearch(settings, start, check)
+    for record in journal.generations[1:]:
+        if search.done or len(record.scores) != len(search.candidates):
+            raise ThirteenError(f"{journal.path}: the generations do not match this search")
+        search.tell(record.scores)
+        if record.check:
+            search.record_check(record.check)
+        on_progress(TuneProgress(search, record, check, resumed=True))
+    while not search.done:
+        record = _record(objective, lambda: _next_generation(objective, search, data))
+        journal.add(record)
+        on_progress(TuneProgress(search, record, check, resumed=False))
+    return search
+
+
+_Outcome = tuple[tuple[float, ...], CheckScore | None]
+
+
+def _next_generation(objective: Objective, search: CmaSearch, data: TuneData) -> _Outcome:
+    """Score a generation, update the search, and check its mean if due."""
+    rows = data.draw(search.settings.seed, search.generation)
+    scores = tuple(objective.scores(search.candidates, rows, search.mean))
+    search.tell(scores)
+    check = _check(objective, search.mean, data) if search.check_due else None
+    if check:
+        search.record_check(check)
+    return scores, check
+
+
+def _check(objective: Objective, numbers: Numbers, data: TuneData) -> CheckScore:
+    correct = objective.correct(numbers, data.checks)
+    return CheckScore(sum(correct) / len(correct), sum(correct), len(correct))
+
+
+def _record(objective: Objective, compute: Callable[[], _Outcome], sigma: float = 0.0) -> GenerationRecord:
+    """Compute an outcome and record it with its duration."""
+    start, model_s = perf_counter(), objective.cost.model_s
+    scores, check = compute()
+    return GenerationRecord(scores, check, perf_counter() - start, objective.cost.model_s - model_s, sigma)

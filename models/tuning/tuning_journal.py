@@ -1,4 +1,4 @@
-"""The journal of a search: a line of JSON for each generation, so that a killed run goes on where it was."""
+"""Journal of a search: one line of JSON per generation, from which an interrupted run resumes."""
 
 import json
 from collections.abc import Mapping
@@ -15,14 +15,14 @@ FILE = "generations.jsonl"
 
 @dataclass(frozen=True)
 class GenerationRecord:
-    """What one generation told the search.
+    """The outcome of one generation.
 
     Attributes:
-        scores: of its candidates.
-        check: of the mean after it, if one was due.
-        seconds: that it took.
-        tokens_s: of these, those in which the model computed.
-        sigma: the size of the search's first step; of the first entry only, which is the start's own check.
+        scores: score of each candidate.
+        check: check of the mean after the generation, if one was due.
+        seconds: duration.
+        tokens_s: part of the duration in which the model computed.
+        sigma: initial step size; only in the first record, which is the check of the start.
     """
 
     scores: tuple[float, ...]
@@ -33,30 +33,30 @@ class GenerationRecord:
 
 
 class TuningJournal(Journal):
-    """The file of a search. Its first line says what the search is, and no other goes on with it.
+    """The journal file of a search. Its first line identifies the search; no other search may resume from it.
 
     Attributes:
-        generations: those on record.
+        generations: the records; the first is the check of the start.
     """
 
-    def __init__(self, folder: Path, told: Mapping[str, Any]) -> None:
-        """Open the journal in a folder, if there is one; it begins with the first generation.
+    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Read the journal in a folder, if there is one. The first record creates it.
 
         Args:
-            folder: made if need be.
-            told: all that decides the search.
+            folder: output folder of the run; created if missing.
+            identity: all that the search depends on.
 
         Raises:
-            ThirteenError: the journal there is of another search, or damaged.
+            ThirteenError: the journal belongs to another search, or is damaged.
         """
-        super().__init__(folder / FILE, json.loads(json.dumps(told)), "search")
+        super().__init__(folder / FILE, json.loads(json.dumps(identity)), "search")
         self.generations = [self._generation(entry, number) for number, entry in enumerate(self.entries, 2)]
 
     def add(self, generation: GenerationRecord) -> None:
-        """Record a generation on disk.
+        """Append a generation.
 
         Raises:
-            OutputError: it cannot be written, or another process is writing.
+            OutputError: the file cannot be written, or another process is writing it.
         """
         self.record(asdict(generation))
         self.generations.append(generation)
@@ -74,4 +74,4 @@ class TuningJournal(Journal):
                 float(entry.get("sigma", 0.0)),
             )
         except (KeyError, TypeError, ValueError):
-            raise ThirteenError(f"{self.path}: line {number}: not a generation's scores") from None
+            raise ThirteenError(f"{self.path}: line {number}: not the record of a generation") from None

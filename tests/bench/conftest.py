@@ -10,12 +10,12 @@ from ..runtime.conftest import EMBEDDING, write_gguf
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", {}, {})
 
 
 @pytest.fixture(scope="session")
-def lora(tmp_path_factory) -> Path:
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("lora") / "lora.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_string("general.type", "adapter")
@@ -31,7 +31,7 @@ def lora(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def not_a_model(tmp_path) -> Path:
+def not_a_model(tmp_path: Path) -> Path:
     path = tmp_path / "no.gguf"
-    path.write_bytes(b"no model, but longer than a header would be")
+    path.write_bytes(b"not a model, but longer than a header")
     return path

@@ -15,7 +15,7 @@ from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 
-from ..commands import Commands, Done
+from ..commands import Commands, CommandResult
 from ..convert.peft_adapters import read_gguf, train
 
 NUMBERS = np.random.default_rng(3).normal(0, 2.0, 13).astype(np.float32)
@@ -59,12 +59,12 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
             os.environ["THIRTEEN_CACHE"] = previous
 
 
-def said(done: Done):
+def said(done: CommandResult):
     assert done.status == 0, done
     return json.loads(done.stdout)
 
 
-def refused(done: Done) -> str:
+def refused(done: CommandResult) -> str:
     assert done.status == 2 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done
     return done.stderr
 

@@ -23,7 +23,7 @@ import pytest
 from peft import LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 
-from ..commands import Commands, Done
+from ..commands import Commands, CommandResult
 from ..convert.peft_adapters import train
 from ..runtime.conftest import write_gguf
 
@@ -863,7 +863,7 @@ def out(tmp_path: Path) -> Path:
     return folder
 
 
-def check_refused(done: Done, says: str, out: Path) -> None:
+def check_refused(done: CommandResult, says: str, out: Path) -> None:
     assert done.status == 2, done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     line = done.stderr.strip()
@@ -875,7 +875,7 @@ def check_refused(done: Done, says: str, out: Path) -> None:
     assert list(out.iterdir()) == []
 
 
-def check_done(done: Done) -> None:
+def check_done(done: CommandResult) -> None:
     assert (done.status, done.stderr) == (0, ""), done
 
 

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 
-from ..commands import Commands, Done
+from ..commands import Commands, CommandResult
 from ..convert.peft_adapters import train
 from ..runtime.conftest import write_gguf
 
@@ -39,7 +39,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
 
 
-def said(done: Done) -> str:
+def said(done: CommandResult) -> str:
     assert done.status == 0, done
     return done.stdout
 

@@ -14,7 +14,7 @@ from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 from thirteen.workflows.adapter_resolver import resolve_basis
 
-from ..commands import Commands, Done
+from ..commands import Commands, CommandResult
 
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}
@@ -63,7 +63,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
 
 def tune(
     place, out: Path, *more: object, data: str = "rows", model: str = "model.gguf", **limits: int
-) -> Done:
+) -> CommandResult:
     files = (place.folder / model, "--base", place.base, "--data", place.folder / f"{data}.jsonl", "-o", out)
     return place.thirteen("tune", *files, *SHORT, *SMALL, *more, **limits)
 

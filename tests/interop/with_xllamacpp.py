@@ -1,4 +1,4 @@
-"""The same task as in node_llama_cpp.mjs, done by xllamacpp in its own environment; it prints JSON."""
+"""The task of node_llama_cpp.mjs, run by xllamacpp in its own environment; prints JSON."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import xllamacpp
 
 
 def main() -> None:
-    """Do the task that standard input holds."""
+    """Read a task from standard input and run it."""
     task = json.load(sys.stdin)
     params = xllamacpp.CommonParams()
     params.model.path = task["model"]
@@ -19,36 +19,36 @@ def main() -> None:
     if task["adapter"]:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(task["adapter"], 1.0)]
     server = xllamacpp.Server(params)
-    prompts, first = task["prompts"], task["distributions"]
-    done = {
-        "tokens": [_tokens(server, text) for text in task["texts"]],
+    prompts, distributions = task["prompts"], task["distributions"]
+    results = {
+        "tokens": [_tokenize(server, text) for text in task["texts"]],
         "answers": [_complete(server, prompt, n_predict=task["count"])["tokens"] for prompt in prompts],
-        "distributions": [_distributed(server, prompt) for prompt in prompts[:first]],
+        "distributions": [_logprobs(server, prompt) for prompt in prompts[:distributions]],
     }
-    json.dump(done, sys.stdout)
+    json.dump(results, sys.stdout)
 
 
-def _tokens(server: Any, text: str) -> list[int]:
-    asked = {"content": text, "add_special": False, "parse_special": True}
-    return list(_posted(server, "tokenize", asked)["tokens"])
+def _tokenize(server: xllamacpp.Server, text: str) -> list[int]:
+    body = {"content": text, "add_special": False, "parse_special": True}
+    return list(_post(server, "tokenize", body)["tokens"])
 
 
-def _complete(server: Any, prompt: list[int], **options: Any) -> dict[str, Any]:
-    asked = {"prompt": prompt, "temperature": 0, "return_tokens": True, "cache_prompt": False, **options}
-    return _posted(server, "completion", asked)
+def _complete(server: xllamacpp.Server, prompt: list[int], **options: int) -> dict[str, Any]:
+    body = {"prompt": prompt, "temperature": 0, "return_tokens": True, "cache_prompt": False, **options}
+    return _post(server, "completion", body)
 
 
-def _posted(server: Any, path: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """What its HTTP server, which is llama.cpp's own, answers."""
-    body, kind = json.dumps(asked).encode(), {"Content-Type": "application/json"}
-    with urlopen(Request(f"{server.listening_address}/{path}", body, kind)) as response:
+def _post(server: xllamacpp.Server, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Post to its HTTP server, which is llama.cpp's own."""
+    data, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    with urlopen(Request(f"{server.listening_address}/{path}", data, headers)) as response:
         return dict(json.load(response))
 
 
-def _distributed(server: Any, prompt: list[int]) -> list[float]:
-    """Log-probabilities of every token, in the order of their ids."""
+def _logprobs(server: xllamacpp.Server, prompt: list[int]) -> list[float]:
+    """Return the log-probability of every token, in the order of token ids."""
     (first,) = _complete(server, prompt, n_predict=1, n_probs=1_000_000)["completion_probabilities"]
-    return [one["logprob"] for one in sorted(first["top_logprobs"], key=lambda one: one["id"])]
+    return [entry["logprob"] for entry in sorted(first["top_logprobs"], key=lambda entry: entry["id"])]
 
 
 if __name__ == "__main__":

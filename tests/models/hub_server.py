@@ -1,4 +1,4 @@
-"""A stand-in of the hub on a real socket: the routes that huggingface_hub asks for, and ways to go wrong."""
+"""A fake Hugging Face hub on a real socket: the routes that huggingface_hub uses, with fault injection."""
 
 import hashlib
 import json
@@ -18,47 +18,64 @@ _ROUTES = {
 
 
 def is_large(name: str) -> bool:
-    """Whether the hub would keep a file of this name in its large-file storage."""
+    """Whether the hub stores a file of this name in LFS."""
     return name.endswith((".safetensors", ".bin", ".pth", ".onnx"))
 
 
 @dataclass
 class Repository:
-    """Commits (40 hex digits) to files (name to bytes), and branches or tags to commits."""
+    """A repository and its faults.
+
+    Attributes:
+        commits: files (name to bytes) by commit, a hash of 40 hex digits.
+        refs: commits by branch or tag.
+        status: HTTP status of downloads; 401 or 403 if the repository is gated.
+        error_code: value of X-Error-Code where `status` is not 200.
+        corrupted: bytes sent in place of the published ones, by file name.
+        break_at: number of bytes after which the first download of a file is cut off, by file name.
+    """
 
     commits: dict[str, dict[str, bytes]]
     refs: dict[str, str]
-    status: int = 200  # for downloads: 401 or 403 for a gated one, as on the hub
+    status: int = 200
     error_code: str = "GatedRepo"
-    sent_instead: dict[str, bytes] = field(
-        default_factory=dict
-    )  # what arrives in place of the published bytes
-    break_at: dict[str, int] = field(default_factory=dict)  # hang up after so many bytes, once per file
+    corrupted: dict[str, bytes] = field(default_factory=dict)
+    break_at: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
 class Hub:
-    """The stand-in's address, its repositories by id, and the requests it has seen."""
+    """A running fake hub.
+
+    Attributes:
+        url: its address.
+        repositories: repositories by id.
+        requests: method, path and Range header of each request received.
+    """
 
     url: str
     repositories: dict[str, Repository]
-    requests: list[tuple[str, str, str | None]] = field(default_factory=list)  # method, path, range
+    requests: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def downloaded(self) -> set[str]:
-        """Name the files that were asked for with GET."""
+        """Names of the files requested with GET."""
         found = (_ROUTES["resolve"].fullmatch(path) for method, path, _ in self.requests if method == "GET")
         return {match["name"] for match in found if match}
 
 
+class _HubServer(ThreadingHTTPServer):
+    hub: Hub
+
+
 @contextmanager
 def serve(repositories: dict[str, Repository]) -> Iterator[Hub]:
-    """Serve repositories on a free port of this machine while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    hub = server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories)
+    """Serve repositories on a free port of this machine."""
+    server = _HubServer(("127.0.0.1", 0), _Handler)
+    server.hub = Hub(f"http://127.0.0.1:{server.server_port}", repositories)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield hub
+        yield server.hub
     finally:
         server.shutdown()
         server.server_close()
@@ -68,15 +85,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         path = urlsplit(self.path).path
         self.hub.requests.append((self.command, unquote(path), self.headers["Range"]))
         for route, pattern in _ROUTES.items():
@@ -86,6 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @property
     def hub(self) -> Hub:
+        assert isinstance(self.server, _HubServer)
         return self.server.hub
 
     def _repository(self, route: str, id: str, revision: str = "main", name: str = "") -> None:
@@ -105,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._file(repository, commit, name, files[name])
 
     def _file(self, repository: Repository, commit: str, name: str, published: bytes) -> None:
-        data = repository.sent_instead.get(name, published)
+        data = repository.corrupted.get(name, published)
         start = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")[0])
         self.send_response(206 if start else 200)
         if start:
@@ -126,8 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
 
-    def _json(self, answer: object) -> None:
-        body = json.dumps(answer).encode()
+    def _json(self, value: object) -> None:
+        body = json.dumps(value).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -145,7 +163,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def git_sha1(data: bytes) -> str:
-    """Hash a file as git does."""
+    """Return the hash of a file as a git blob."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

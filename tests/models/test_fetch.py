@@ -170,11 +170,11 @@ def test_a_broken_connection_is_resumed_where_it_broke(child, hub, repository):
 
 
 def test_a_file_other_than_the_published_one_is_refused_and_deleted(child, repository):
-    repository.sent_instead["model.safetensors"] = WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1])
+    repository.corrupted["model.safetensors"] = WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1])
     assert "model.safetensors is damaged and was deleted: SHA-256 is" in child.error("some/base@v1")
     assert not list(child.home.rglob("model.safetensors"))
     assert all(path.stat().st_size < len(WEIGHTS) for path in child.home.rglob("blobs/*"))
-    repository.sent_instead.clear()
+    repository.corrupted.clear()
     assert _contents(child.path("some/base@v1")) == BASE
 
 

@@ -10,7 +10,7 @@ import pytest
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 
-from .fakes import fakes
+from .fakes import fake_engines
 from .server import serving
 from .server.serving import RunningServer, serve_engine
 
@@ -81,7 +81,7 @@ def tensors() -> dict[str, np.ndarray]:
 
 
 def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) -> Path:
-    """Write the tiny model with changes: None leaves a key or a tensor out, an array of bytes is Q4_0."""
+    """Write the tiny model with changes: None removes a key or a tensor, an array of bytes is Q4_0."""
     writer = gguf.GGUFWriter(path, "llama")
     for key, entry in (metadata() | keys).items():
         if entry is not None and key != "general.architecture":
@@ -104,7 +104,7 @@ def write_gguf(path: Path, keys: dict[str, Any], arrays: dict[str, np.ndarray]) 
 
 @pytest.fixture(scope="session")
 def write_tiny() -> Callable[..., Path]:
-    """write_tiny(path, keys={}, arrays={}) writes the tiny model with changes; see write_gguf()."""
+    """write_tiny(path, keys={}, arrays={}): write the tiny model with changes; see write_gguf()."""
 
     def write(path: Path, keys: dict[str, Any] | None = None, arrays: dict[str, Any] | None = None) -> Path:
         return write_gguf(path, keys or {}, arrays or {})
@@ -140,6 +140,6 @@ def tiny_server(tiny: Path) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """opened(**options) opens an engine over the fakes; see fakes.py."""
-    with fakes(monkeypatch) as make:
-        yield make
+    """opened(**options): open an engine over the fakes; see fakes.py."""
+    with fake_engines(monkeypatch) as open_engine:
+        yield open_engine

@@ -1,89 +1,103 @@
-"""Fakes of the native classes: one token per byte, and each checks the preconditions of the real one."""
+"""Fakes of the native classes: each byte is a token, and methods check the preconditions of the real ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 from threading import enumerate as enumerate_threads
 from time import sleep
+from typing import ClassVar, Self, Unpack, cast
 from zlib import crc32
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from thirteen.errors import ModelFileError
+from thirteen.files.gguf_header import Header
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
+from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.request import TokenLogprob
+from thirteen.runtime.grammar.grammar import Grammar
+from thirteen.runtime.llama.context import ContextParams, Span
+from thirteen.runtime.request import Sampling, TokenLogprob
 
 END_OF_TURN = 256
-LORAS = {}  # loaded adapters by path
 
 
 class Native:
-    """Base of the fakes: counts those that are not closed yet."""
+    """Base class of the fakes; counts the open ones."""
 
     alive = 0
 
-    def __init__(self):
+    def __init__(self) -> None:
         Native.alive += 1
         self.open = True
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         Native.alive -= self.open
         self.open = False
 
 
 class Model(Native):
     bos, eos, adds_bos, context_trained, vocabulary_size = None, END_OF_TURN, False, 100, 257
-    control_tokens = {"<end>": END_OF_TURN}  # noqa: RUF012
+    control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
 
-    def __init__(self, path, repack=True, check_header=None):
+    def __init__(
+        self, path: Path, repack: bool = True, check_header: Callable[[Header], None] | None = None
+    ) -> None:
         super().__init__()
-        self.header = type("Header", (), {"metadata": {}, "path": path})()
+        self.header = Header(path, version=3, fields={}, tensors={}, file_bytes=0)
 
-    def tokenize(self, text, *, special, bos):
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(text.encode())
 
-    def token_to_piece(self, token):
+    def token_to_piece(self, token: int) -> bytes:
         return b"" if token == END_OF_TURN else bytes((token,))
 
-    def is_eog(self, token):
+    def is_eog(self, token: int) -> bool:
         return token == END_OF_TURN
 
-    def check_tokens(self, tokens):
+    def check_tokens(self, tokens: Sequence[int]) -> None:
         assert all(0 <= token < self.vocabulary_size for token in tokens)
 
 
 class Adapter(Native):
-    def __init__(self, model, path):
+    def __init__(self, model: Model, path: Path) -> None:
         super().__init__()
         self.path = path
+        ADAPTERS[path] = self
+
+
+ADAPTERS: dict[Path, Adapter] = {}  # loaded adapters
 
 
 class Context(Native):
-    """Holds each slot's tokens, and the adapter under which they were computed."""
+    """Stores the tokens of each slot, and the adapter under which they were computed."""
 
     fail = False
     gate = Event()  # every decode() waits for it
     seconds = 0.0  # duration of a decode()
 
-    def __init__(self, model, params):
+    def __init__(self, model: Model, params: ContextParams) -> None:
         super().__init__()
         self.model, self.params, self.computed = model, params, 0
-        self.tokens, self.rows = {slot: [] for slot in range(params.slots)}, []
-        self.adapter, self.slot_adapters = None, {}
+        self.tokens: dict[int, list[int]] = {slot: [] for slot in range(params.slots)}
+        self.rows: list[list[int]] = []  # for each row of logits, all tokens before it
+        self.adapter: Adapter | None = None
+        self.slot_adapters: dict[int, Adapter | None] = {}
 
-    def set_adapter(self, adapter):
+    def set_adapter(self, adapter: Adapter | None) -> None:
         self.adapter = adapter
 
-    def decode(self, spans):
+    def decode(self, spans: Sequence[Span]) -> list[int]:
         assert Context.gate.wait(10)
         sleep(Context.seconds)
         if Context.fail:
@@ -91,7 +105,7 @@ class Context(Native):
         assert [span.slot for span in spans] == sorted({span.slot for span in spans})
         assert sum(len(span.tokens) for span in spans) <= self.params.batch
         assert sum(span.rows for span in spans) <= self.params.outputs
-        self.rows = []  # for each row of logits, all tokens before it
+        self.rows = []
         for span in spans:
             tokens = self.tokens[span.slot]
             assert span.start == len(tokens)
@@ -103,93 +117,90 @@ class Context(Native):
             self.rows += [tokens[: len(tokens) - later] for later in reversed(range(span.rows))]
         return list(range(len(self.rows)))
 
-    def clear(self, slot, start=0):
+    def clear(self, slot: int, start: int = 0) -> None:
         del self.tokens[slot][start:]
 
-    def state_bytes(self, slot):
+    def state_bytes(self, slot: int) -> int:
         return 8 * (1 + len(self.tokens[slot]))
 
-    def save(self, slot):
+    def save(self, slot: int) -> NDArray[np.uint8]:
         return np.array([id(self.slot_adapters[slot]), *self.tokens[slot]], np.int64).view(np.uint8)
 
-    def restore(self, slot, state, length):
+    def restore(self, slot: int, state: NDArray[np.uint8], length: int) -> bool:
         assert not self.tokens[slot]
         adapter, *tokens = state.view(np.int64).tolist()
         self.tokens[slot] = tokens[:length]
-        self.slot_adapters[slot] = next(a for a in (None, *LORAS.values()) if id(a) == adapter)
+        self.slot_adapters[slot] = next(a for a in (None, *ADAPTERS.values()) if id(a) == adapter)
         return True
 
-    def logprob(self, row, token, top):
+    def logprob(self, row: int, token: int, top: int) -> TokenLogprob:
         return TokenLogprob(token, -0.5, ((token, -0.5),)[:top])
 
 
-class Echo(Native):
-    """Repeats its prompt, then ends the turn: drafts by prompt lookup are mostly right."""
+class EchoSampler(Native):
+    """Repeats the prompt, then ends the turn: drafts by prompt lookup are mostly right."""
 
-    def __init__(self, model, sampling, grammar):
+    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None) -> None:
         super().__init__()
-        self.remaining = None
+        self.remaining: list[int] | None = None
 
-    def sample(self, context, row, *, no_digit=False):
-        self.remaining = list(context.rows[row]) if self.remaining is None else self.remaining
+    def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
+        if self.remaining is None:
+            self.remaining = list(context.rows[row])
         while no_digit and self.remaining and chr(self.remaining[0]).isdigit():
             self.remaining.pop(0)
         return self.remaining.pop(0) if self.remaining else END_OF_TURN
 
 
 class HashSampler(Native):
-    """Chooses by a hash of the seed and the last four tokens: drafts by the last three are often wrong.
+    """Samples by a hash of the seed and the last four tokens: drafts by the last three are often wrong.
 
-    Like a model it depends on all tokens before a row, so a wrong one among them changes its choice.
+    As with a model, a wrong token before the row changes the sample.
     """
 
-    after_digit, words = b"++*==1. ", (*b"1121 a.", END_OF_TURN)
+    after_digit, otherwise = tuple(b"++*==1. "), (*b"1121 a.", END_OF_TURN)
 
-    def __init__(self, model, sampling, grammar):
+    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None) -> None:
         super().__init__()
         self.seed = sampling.seed
 
-    def sample(self, context, row, *, no_digit=False):
-        seen = context.rows[row][-4:]
-        choice = self.after_digit if chr(seen[-1]).isdigit() else self.words
+    def sample(self, context: Context, row: int, *, no_digit: bool = False) -> int:
+        last = context.rows[row][-4:]
+        candidates = self.after_digit if chr(last[-1]).isdigit() else self.otherwise
         if no_digit:
-            choice = [word for word in choice if not chr(word).isdigit()]
-        return choice[crc32(repr((self.seed, seen)).encode()) % len(choice)]
+            candidates = tuple(token for token in candidates if not chr(token).isdigit())
+        return candidates[crc32(repr((self.seed, last)).encode()) % len(candidates)]
 
 
 @contextmanager
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """Yields a function that opens an engine over the fakes; at the end closes all and checks for leaks."""
-
-    def lora(model, path):
-        LORAS[path] = Adapter(model, path)
-        return LORAS[path]
-
+def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """Yield a function that opens an engine over the fakes; at the end, close all and check for leaks."""
     for module, name, fake in (
         (engine_module, "Model", Model),
-        (engine_module, "LoraAdapter", lora),
-        (dispatcher_module, "Sampler", Echo),
+        (engine_module, "LoraAdapter", Adapter),
+        (dispatcher_module, "Sampler", EchoSampler),
         (engine_module, "Context", Context),
     ):
         monkeypatch.setattr(module, name, fake)
     monkeypatch.setattr(Context, "fail", False)
     monkeypatch.setattr(Context, "seconds", 0.0)
     Context.gate.set()
-    engines = []
+    engines: list[Engine] = []
+    defaults: EngineOptions = {"slots": 2, "batch": 4, "threads": 1}
 
-    def make(**options):
-        engines.append(Engine("fake.gguf", **{"slots": 2, "batch": 4, "threads": 1} | options))
+    def open_engine(**options: Unpack[EngineOptions]) -> Engine:
+        engines.append(Engine("fake.gguf", **(defaults | options)))
         return engines[-1]
 
-    yield make
+    yield open_engine
     Context.gate.set()
     for engine in engines:
-        context = engine._runner._context
+        context = cast(Context, engine._runner._context)
         engine.close()
         assert not any(context.tokens.values()), "a slot leaks"
         assert engine.load == EngineLoad(0, 0), "a request leaks"
         places = engine._dispatcher.slots + engine._dispatcher.queue
         assert all(engine._dispatcher._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
-    LORAS.clear()
+    ADAPTERS.clear()
     assert Native.alive == 0, "a native handle leaks"
     assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]

@@ -1,8 +1,8 @@
-"""Test vectors that keep the Python and the JavaScript reader of answers in agreement.
+"""Test vectors that keep the Python and the JavaScript answer parser in agreement.
 
-`python tests/web/arithmetic_vectors.py tests/data/arithmetic.json` writes texts with the result of the Python
-reader. The tests of both readers use this file. After a change to one reader, change the other and write the
-file again.
+`python tests/web/arithmetic_vectors.py tests/data/arithmetic.json` writes texts with the Python parser's
+results. The tests of both parsers read this file. After a change to one parser, change the other and
+regenerate the file.
 """
 
 import json
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from thirteen.runtime.server.api.answer_api import check_claim
-from thirteen.tests.runtime.arithmetic import test_calculator as sums
-from thirteen.tests.runtime.arithmetic import test_final_answer as answers
+from thirteen.tests.runtime.arithmetic.calculator_cases import GSM8K, NOT_PENDING, PENDING, STEPS
+from thirteen.tests.runtime.arithmetic.final_answer_cases import FINAL_ANSWERS
 
 FILE = Path(__file__).parents[1] / "data" / "arithmetic.json"
 _MIXTURES = 400
@@ -26,11 +26,10 @@ _INSERTIONS = (
 
 
 def texts() -> list[str]:
-    """Texts of the Python tests, and random mixtures of them with a fixed seed."""
-    sources = [text for text, _ in (*answers.labelled(answers.SMOLLM2), *answers.labelled(answers.QWEN))]
-    sources += [text for text, _ in (*answers.BY_HAND, *sums.STEPS)]
-    completed = [f"{text}{result or ' 7'} or so." for text, result in (*sums.PENDING, *sums.GSM8K)]
-    sources += completed + [f"{text} 12 apples" for text in sums.NOT_PENDING]
+    """Return the texts of the Python tests, and random mixtures of them with a fixed seed."""
+    sources = [text for text, _ in (*FINAL_ANSWERS, *STEPS)]
+    sources += [f"{text}{result or ' 7'} or so." for text, result in (*PENDING, *GSM8K)]
+    sources += [f"{text} 12 apples" for text in NOT_PENDING]
     sources = [text for text in sources if len(text) < 2_000]
     rng = random.Random(13)
     return list(dict.fromkeys([*sources, *(_mixture(rng, sources) for _ in range(_MIXTURES))]))
@@ -44,7 +43,7 @@ def _mixture(rng: random.Random, sources: list[str]) -> str:
 
 
 def vectors() -> list[dict[str, Any]]:
-    """Each text with its steps, its final value, and whether that is verified."""
+    """Return each text with its steps, its final value, and whether the value is verified."""
     return [{"text": text, **check_claim(text)} for text in texts()]
 
 

@@ -156,9 +156,7 @@ def test_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(
     assert reason in warning
 
 
-def test_table_has_the_fidelity_and_the_recommendation(
-    thirteen: Commands, sources: Sources, tmp_path: Path
-) -> None:
+def test_table_has_fidelity_and_recommendation(thirteen: Commands, sources: Sources, tmp_path: Path) -> None:
     base, adapter = sources("lora")
     options = ("--type", "Q4_0", "--threads", "1", "-o", tmp_path / "model.gguf")
     done = thirteen("convert", base, "--adapter", adapter, *options)
@@ -229,9 +227,8 @@ def test_ctrl_c_during_the_measurement_leaves_only_the_output(
     target = tmp_path / "model.gguf"
     command = [sys.executable, "-m", "thirteen", "convert", "embedded", "--threads", "1", "-o", target]
     command += ["--adapter", "smollm2-135m-gsm8k-13", "--type", "Q4_0"]
-    reset_sigint = functools.partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # background jobs ignore it
+    # SIGINT is ignored in background jobs.
+    reset_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as running:  # noqa: PLW1509
         while not any(cache.glob(f"*/{temporary_file}")):
             assert running.poll() is None, running.stderr.read()

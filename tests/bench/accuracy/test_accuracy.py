@@ -1,4 +1,4 @@
-"""Sittings with real engines: records the same however they are interrupted, outcomes, pairs, the report."""
+"""Runs with real engines: resumption gives the same log; grading, scores, pairs and the report."""
 
 import json
 import signal
@@ -33,55 +33,56 @@ def data(tmp_path):
     path = tmp_path / "sums.jsonl"
     rows = ({"question": text, "answer": n} for n, text in enumerate(QUESTIONS))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
+    return load_question_set(str(path))
 
 
 def lines(report):
-    """The records, in the order of the questions."""
+    """Lines of the log, in the order of the questions."""
     header, *records = Path(report.adapted.records).read_text("utf-8").splitlines()
     return [header, *sorted(records, key=lambda line: json.loads(line)["number"])]
 
 
-class Stopped(Exception):
-    """What the tests interrupt a sitting by."""
+class Interrupted(Exception):
+    """Interrupts a run."""
 
 
 def stop_at(count):
     def progress(_label, done, _total):
         if done == count:
-            raise Stopped
+            raise Interrupted
 
     return progress
 
 
-@pytest.mark.parametrize("terms", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
-def test_a_sitting_interrupted_three_times_has_the_records_of_one_that_was_not(tiny, data, tmp_path, terms):
-    whole = run_accuracy(tiny, data, terms, folder=tmp_path / "whole")
+@pytest.mark.parametrize("settings", [FEW, replace(FEW, votes=3)], ids=["greedy", "votes"])
+def test_a_run_interrupted_three_times_has_the_same_log(tiny, data, tmp_path, settings):
+    whole = run_accuracy(tiny, data, settings, folder=tmp_path / "whole")
     for count in (7, 30, 45):
-        with pytest.raises(Stopped):
-            run_accuracy(tiny, data, terms, folder=tmp_path / "parts", progress=stop_at(count))
-    parts = run_accuracy(tiny, data, terms, folder=tmp_path / "parts")
+        with pytest.raises(Interrupted):
+            run_accuracy(tiny, data, settings, folder=tmp_path / "parts", progress=stop_at(count))
+    parts = run_accuracy(tiny, data, settings, folder=tmp_path / "parts")
     assert lines(parts) == lines(whole)
     assert len(lines(whole)) == 1 + len(QUESTIONS)
     assert len({line.partition("samples")[2] for line in lines(whole)[1:]}) > 25  # the answers do differ
 
 
-ASK = """
+RUN = """
 import sys
 from pathlib import Path
 from thirteen.bench.accuracy.accuracy import run_accuracy
+from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
 model, data, folder = sys.argv[1:]
-tell = lambda label, done, total: print(done, flush=True)
+progress = lambda label, done, total: print(done, flush=True)
 settings = PromptSettings(threads=1, max_tokens=12)
-run_accuracy(Path(model), data, settings, folder=Path(folder), progress=tell)
+run_accuracy(Path(model), load_question_set(data), settings, folder=Path(folder), progress=progress)
 """
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_a_process_that_is_killed_leaves_records_to_go_on_with(tiny, data, tmp_path, end):
-    words = [sys.executable, "-c", ASK, str(tiny), data, str(tmp_path / "killed")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+def test_a_killed_process_leaves_a_log_to_resume_from(tiny, data, tmp_path, end):
+    command = [sys.executable, "-c", RUN, str(tiny), data.source, str(tmp_path / "killed")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         for _ in range(43):
             process.stdout.readline()
         process.send_signal(end)
@@ -92,24 +93,23 @@ def test_a_process_that_is_killed_leaves_records_to_go_on_with(tiny, data, tmp_p
     assert lines(again) == lines(run_accuracy(tiny, data, FEW, folder=tmp_path / "whole"))
 
 
-def test_what_is_on_record_is_not_asked_again(tiny, data, tmp_path, monkeypatch):
+def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
     first = run_accuracy(tiny, data, FEW, folder=tmp_path)
-    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # there is none to ask
+    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
     ticks = []
     again = run_accuracy(tiny, data, FEW, folder=tmp_path, progress=lambda *tick: ticks.append(tick))
     assert (again.adapted, again.verdict) == (first.adapted, first.verdict)
     assert [tick[1:] for tick in ticks] == [(50, 50)]
 
 
-def test_every_sitting_has_records_of_its_own(tiny, lora, data):
-    asked = load_question_set(data)
-    sittings = [
-        RunConfig(tiny, None, asked, FEW),
-        RunConfig(lora, None, asked, FEW),
-        RunConfig(tiny, lora, asked, FEW),
-        RunConfig(tiny, None, asked.spread(3), FEW),
+def test_every_configuration_has_its_own_log(tiny, lora, data):
+    configs = [
+        RunConfig(tiny, None, data, FEW),
+        RunConfig(lora, None, data, FEW),
+        RunConfig(tiny, lora, data, FEW),
+        RunConfig(tiny, None, data.subsample(3), FEW),
         *(
-            RunConfig(tiny, None, asked, replace(FEW, **change))
+            RunConfig(tiny, None, data, replace(FEW, **change))
             for change in (
                 {"prompt": "refined"},
                 {"votes": 2},
@@ -120,11 +120,11 @@ def test_every_sitting_has_records_of_its_own(tiny, lora, data):
             )
         ),
     ]
-    assert len({sitting.file_name for sitting in sittings}) == len(sittings)
+    assert len({config.file_name for config in configs}) == len(configs)
 
 
-def test_an_adapter_at_run_time_is_set_beside_the_same_file_without(tiny, lora, data, tmp_path):
-    report = run_accuracy(tiny, data, FEW, base=tiny, adapter=lora, limit=9, folder=tmp_path)
+def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
+    report = run_accuracy(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, folder=tmp_path)
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
     assert report.base.sha256 == report.adapted.sha256
     assert report.paired.questions == 9
@@ -134,70 +134,69 @@ def test_an_adapter_at_run_time_is_set_beside_the_same_file_without(tiny, lora, 
     console = Console(width=100, file=StringIO())
     console.print(accuracy_table(report))
     for row in (
-        "right, % (95 %)",
+        "accuracy, % (95 %)",
         "truncated",
         "unparsed",
         "errors",
         "McNemar's exact p",
-        "tokens an answer",
+        "tokens per answer",
     ):
         assert row in console.file.getvalue()
 
 
-def test_a_question_that_does_not_fit_is_an_error_and_no_wrong_answer(tiny, tmp_path):
-    """The tiny model's context is 256 tokens of a byte each."""
+def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
+    """The tiny model has a context of 256 tokens, one per byte."""
     path = tmp_path / "long.jsonl"
     rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    report = run_accuracy(tiny, str(path), FEW, folder=tmp_path)
+    report = run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path)
     scores = report.adapted.scores
     assert (scores.questions, scores.errors) == (3, 1)
     assert scores.wrong + scores.correct + scores.truncated + scores.unparsed == 2
     assert "but the context holds 256" in scores.first_error
-    assert any("1 questions were left out" in line for line in report.verdict)
+    assert any("1 questions failed on model" in line for line in report.verdict)
     path.write_text(json.dumps(rows[1]) + "\n")
-    with pytest.raises(RequestError, match=r"no question of .*long\.jsonl could be asked: the prompt has"):
-        run_accuracy(tiny, str(path), FEW, folder=tmp_path)
+    with pytest.raises(
+        RequestError, match=r"all questions of .*long\.jsonl failed; the first: the prompt has"
+    ):
+        run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path)
 
 
-def test_bad_input_is_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
+def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
     folder = tmp_path / "records"
     for model, change, error in (
         (not_a_model, {}, ModelFileError),
         (tiny, {"base": not_a_model}, ModelFileError),
         (tiny, {"adapter": tiny}, AdapterError),
-        (tiny, {"limit": 0}, RequestError),
     ):
         with pytest.raises(error):
             run_accuracy(model, data, FEW, folder=folder, **change)
-    with pytest.raises(RequestError, match="no such file"):
-        run_accuracy(tiny, str(tmp_path / "none"), FEW, folder=folder)
     assert not folder.exists()
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"prompt": "9-shot"}, "'9-shot': there are zero-shot, refined, 8-shot"),
+        ({"prompt": "9-shot"}, "prompt: '9-shot' is not one of zero-shot, refined, 8-shot"),
         ({"votes": 0}, "votes must be a whole number from 1"),
         ({"votes": 65}, "votes must be at most 64, not 65"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )
-def test_terms_out_of_bounds_are_refused(change, says):
-    with pytest.raises(RequestError, match=says):
+def test_settings_out_of_range_are_refused(change, message):
+    with pytest.raises(RequestError, match=message):
         replace(FEW, **change)
 
 
-def test_several_answers_are_never_greedy_and_each_has_a_seed():
+def test_several_votes_are_sampled_with_different_seeds():
     assert FEW.sampling.temperature == 0
     voting = replace(FEW, votes=3).sampling.with_seeds(3)
     assert [(s.temperature, s.seed) for s in voting] == [(0.7, 0), (0.7, 1), (0.7, 2)]
 
 
-def test_the_eight_examples_end_in_their_right_answers():
+def test_the_eight_shots_end_with_their_answers():
     shots = PROMPTS["8-shot"].shots
-    assert [format_number(final_answer(told)) for _, told in shots] == [
+    assert [format_number(final_answer(answer)) for _, answer in shots] == [
         "6",
         "5",
         "39",
@@ -233,12 +232,12 @@ def answer(value, stop_reason=StopReason.END, tally=None):
         (answer(None, tally=VoteTally(2, 2, {})), Outcome.UNPARSED),
     ],
 )
-def test_only_a_whole_answer_with_the_number_is_right(given, outcome):
+def test_only_a_complete_answer_with_the_number_is_correct(given, outcome):
     assert grade(given, "3") is outcome
 
 
 def records(outcomes, votes=1):
-    """A record of each outcome, by its first letter."""
+    """Records with the outcomes that the letters abbreviate."""
     names = {outcome.value[0]: outcome for outcome in Outcome}
     return [
         QuestionRecord(
@@ -253,7 +252,7 @@ def records(outcomes, votes=1):
     ]
 
 
-def test_scores_count_every_outcome_and_leave_errors_out():
+def test_scores_count_every_outcome_and_exclude_errors():
     found = score(records("ccwtue"), list("012345"))
     assert (found.questions, found.correct, found.wrong, found.truncated, found.unparsed, found.errors) == (
         *(6, 2, 1, 1, 1, 1),
@@ -265,7 +264,7 @@ def test_scores_count_every_outcome_and_leave_errors_out():
     assert score(records("cwcw", votes=2), list("0123")).single.estimate == 0.5
 
 
-def test_pairs_are_counted_without_errors_of_either_side():
+def test_pairs_exclude_errors_of_either_model():
     found = pair_scores(records("ccwwtec"), records("cwcwcce"), list("0123456"))
     assert (found.questions, found.both, found.gained, found.lost, found.neither) == (5, 1, 2, 1, 1)
     assert found.difference.estimate == pytest.approx(1 / 5)
@@ -273,8 +272,8 @@ def test_pairs_are_counted_without_errors_of_either_side():
     assert pair_scores(records("e"), records("c"), ["0"]) is None
 
 
-def test_the_difference_is_found_and_its_interval_covers_it():
-    """Over 20 sets of 200 questions, where the chances differ by what the areas of the unit square say."""
+def test_the_interval_covers_the_true_difference():
+    """In 20 simulated sets of 200 questions; the true difference is one of areas in the unit square."""
     true = (0.6 - 0.2) / 0.6 - 0.5  # P(0.6 a + 0.4 b <= 0.6) - P(0.6 a + 0.4 b <= 0.5) for uniform a and b
     random, covered = np.random.default_rng(7), 0
     groups = [str(n) for n in range(200)]
@@ -290,13 +289,13 @@ def test_the_difference_is_found_and_its_interval_covers_it():
     assert covered >= 16  # 19 of 20 are expected
 
 
-def test_variations_of_a_question_are_one_piece_of_evidence():
+def test_variations_of_a_question_are_not_independent():
     base, adapted = records("w" * 40), records("cw" * 20)
     alone = pair_scores(base, adapted, [str(n) for n in range(40)])
     grouped = pair_scores(base, adapted, [str(n // 20) for n in range(40)])
     halves = pair_scores(base, records("c" * 20 + "w" * 20), [str(n // 20) for n in range(40)])
     assert alone.difference.estimate == grouped.difference.estimate == halves.difference.estimate == 0.5
-    assert grouped.difference.low == grouped.difference.high == 0.5  # both groups come to the same
+    assert grouped.difference.low == grouped.difference.high == 0.5  # both groups have the same mean
     assert (halves.difference.low, halves.difference.high) == (0, 1)
     assert 0.3 < alone.difference.low < alone.difference.high < 0.7
     assert (grouped.groups, grouped.questions) == (2, 40)

@@ -1,4 +1,4 @@
-"""Question sets from files and, by a stand-in of the hub, by their names. No network."""
+"""Question sets from files, and by name from a local stand-in for the hub. No network."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from thirteen.bench.accuracy.datasets import _WITH_UNIT, SETS, Question, _rows, load_question_set
+from thirteen.bench.accuracy.datasets import _WITH_UNIT, HUB_SETS, Question, _rows, load_question_set
 from thirteen.errors import RequestError
 from thirteen.runtime.arithmetic.final_answer import parse_number
 
@@ -23,7 +23,7 @@ def file(tmp_path):
     return write
 
 
-def test_answers_are_numbers_in_many_forms(file):
+def test_answers_are_parsed_from_many_forms(file):
     answers = [
         "72",
         "1,234",
@@ -66,33 +66,33 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", BAD)
-def test_a_bad_row_is_one_line_with_file_and_line(file, what):
-    rows, says = BAD[what]
+def test_a_bad_row_is_an_error_with_file_and_line(file, what):
+    rows, message = BAD[what]
     path = file(*rows)
     with pytest.raises(RequestError) as error:
         load_question_set(str(path))
     text = str(error.value)
-    assert text.startswith(str(path)) and says in text
+    assert text.startswith(str(path)) and message in text
     assert "\n" not in text and len(text) < len(str(path)) + 200
 
 
-def test_a_set_that_is_not_there_is_told_with_those_that_are():
-    with pytest.raises(RequestError, match="nowhere: no such file, and none of the sets gsm8k, svamp, asdiv"):
+def test_an_unknown_set_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(RequestError, match="nowhere: no such file, and not one of the sets gsm8k, svamp"):
         load_question_set("nowhere")
-    with pytest.raises(RequestError, match="'': no such file, and none of"):
+    with pytest.raises(RequestError, match="'': no such file, and not one of"):
         load_question_set("")
 
 
-def test_a_few_questions_are_spread_over_the_set_and_change_its_hash(file):
+def test_a_subsample_is_evenly_spaced_and_has_another_hash(file):
     whole = load_question_set(str(file(*({"question": str(n), "answer": n} for n in range(10)))))
-    assert [question.answer for question in whole.spread(4).questions] == ["0", "2", "5", "7"]
-    assert whole.spread(None) == whole and whole.spread(99).questions == whole.questions
-    assert whole.spread(4).sha256 != whole.sha256
+    assert [question.answer for question in whole.subsample(4).questions] == ["0", "2", "5", "7"]
+    assert whole.subsample(None) == whole and whole.subsample(99).questions == whole.questions
+    assert whole.subsample(4).sha256 != whole.sha256
     with pytest.raises(RequestError, match="limit"):
-        whole.spread(0)
+        whole.subsample(0)
 
 
-def test_the_hash_is_of_questions_and_answers_not_of_the_file(file):
+def test_the_hash_depends_on_questions_and_answers_only(file):
     one = load_question_set(str(file({"question": "a", "answer": "1.0"}))).sha256
     assert load_question_set(str(file({"answer": 1, "more": 2, "question": "a"}))).sha256 == one
     assert load_question_set(str(file({"question": "a", "answer": "2"}))).sha256 != one
@@ -105,7 +105,7 @@ def test_the_hash_is_of_questions_and_answers_not_of_the_file(file):
         *(("5; 6", None), ("1:5", None), ("8:30 (a.m.)", None), ("yes", None), ("Tom (boy)", None)),
     ],
 )
-def test_asdiv_answers_count_if_they_are_one_number(answer, value):
+def test_asdiv_answers_are_parsed_if_they_are_one_number(answer, value):
     found = _WITH_UNIT.fullmatch(answer)
     assert (parse_number(found[1]) if found else None) == value
 
@@ -131,19 +131,19 @@ SYMBOLIC = [
 ]
 
 
-def from_hub(tmp_path, published, *names, only=None):
-    """What child processes load from a hub with one file for each set: the library reads its address once."""
+def from_hub(tmp_path, published, *names):
+    """Load sets from a hub with one file each, in a child process, as the library reads the address once."""
     repositories = {}
     for name, data in published.items():
-        known = SETS[name]
-        repositories[known.hub_id] = Repository({known.revision: {known.file: data}}, {})
+        hub_set = HUB_SETS[name]
+        repositories[hub_set.hub_id] = Repository({hub_set.revision: {hub_set.file: data}}, {})
     hidden = ("HF_", "HUGGING")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(hidden)}
     with serve(repositories) as hub:
-        surroundings = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_TELEMETRY": "1"}
         done = subprocess.run(
             [sys.executable, "-c", LOAD, *names],
-            env=kept | surroundings | {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
+            env=environment | {"NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"},
             capture_output=True,
             text=True,
             check=True,
@@ -151,36 +151,36 @@ def from_hub(tmp_path, published, *names, only=None):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_sets_come_from_the_hub_at_their_commits(tmp_path):
+def test_sets_are_downloaded_at_their_commits(tmp_path):
     lines = "".join(json.dumps(row) + "\n" for row in SYMBOLIC).encode()
     published = {"gsm-symbolic": lines, "svamp": json.dumps(SVAMP).encode()}
     symbolic, svamp, asdiv = from_hub(tmp_path, published, "gsm-symbolic", "svamp", "asdiv")
-    known = SETS["gsm-symbolic"]
+    hub_set = HUB_SETS["gsm-symbolic"]
     assert symbolic == [
-        f"{known.hub_id}@{known.revision}: {known.file}",
+        f"{hub_set.hub_id}@{hub_set.revision}: {hub_set.file}",
         0,
         [["a?", "2", "0"], ["a?", "2", "0"], ["a?", "2", "1"], ["a?", "2", "1"]],
     ]
-    # What the stand-in serves as SVAMP is not the pinned file, and its ASDiv is not there.
+    # The stand-in's SVAMP is not the pinned file, and it has no ASDiv.
     assert svamp[0] == asdiv[0] == "DownloadError"
     assert "test.json is damaged and was deleted: SHA-256 is" in svamp[1]
     assert "EleutherAI/asdiv" in asdiv[1] and "\n" not in asdiv[1]
 
 
-def test_rows_of_svamp_are_joined_to_questions():
-    read = SETS["svamp"].read
-    assert read(SVAMP[0], "here") == Question("Dan had $ 4. What is left of it?", "1", "")
-    assert read(SVAMP[1], "here") == Question("He buys two. How many?", "2", "")
+def test_a_row_of_svamp_is_joined_into_a_question():
+    parse = HUB_SETS["svamp"].parse
+    assert parse(SVAMP[0], "here") == Question("Dan had $ 4. What is left of it?", "1", "")
+    assert parse(SVAMP[1], "here") == Question("He buys two. How many?", "2", "")
     with pytest.raises(RequestError, match="here: 'Body' is missing"):
-        read({"Question": "a"}, "here")
+        parse({"Question": "a"}, "here")
 
 
-def test_a_row_of_asdiv_whose_answer_is_no_single_number_is_left_out():
-    read = SETS["asdiv"].read
-    assert read({"body": "A b.", "question": "C?", "answer": "9 (apples)"}, "x") == Question(
+def test_a_row_of_asdiv_whose_answer_is_not_one_number_is_skipped():
+    parse = HUB_SETS["asdiv"].parse
+    assert parse({"body": "A b.", "question": "C?", "answer": "9 (apples)"}, "x") == Question(
         "A b. C?", "9", ""
     )
-    assert read({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
+    assert parse({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
 
 
 def test_rows_of_parquet_are_read(tmp_path):
@@ -189,7 +189,7 @@ def test_rows_of_parquet_are_read(tmp_path):
     path = tmp_path / "test.parquet"
     parquet.write_table(arrow.Table.from_pylist([{"question": "a?", "answer": "2 + 1 = 3\n#### 3"}]), path)
     ((where, row),) = _rows(path, "origin")
-    assert SETS["gsm8k"].read(row, where) == Question("a?", "3", "")
+    assert HUB_SETS["gsm8k"].parse(row, where) == Question("a?", "3", "")
     assert where == "origin: row 1"
     path.write_bytes(b"PAR1 and nothing else PAR1")
     with pytest.raises(RequestError, match="origin: not Parquet: ") as error:
@@ -197,23 +197,23 @@ def test_rows_of_parquet_are_read(tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_without_a_reader_of_parquet_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pyarrow", None)  # what Python takes for not installed
-    with pytest.raises(RequestError, match=r"origin: reading Parquet takes pyarrow: .*thirteen\[data\]"):
+def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # makes the import fail
+    with pytest.raises(RequestError, match=r"origin: reading Parquet needs pyarrow: .*thirteen\[data\]"):
         list(_rows(tmp_path / "test.parquet", "origin"))
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object"), ("[", "not JSON")]
+    ("text", "message"), [("{}", "not a list of rows"), ("[1]", "row 1 is not an object"), ("[", "not JSON")]
 )
-def test_a_json_file_that_is_no_list_of_rows_is_one_line(tmp_path, text, says):
+def test_a_json_file_without_a_list_of_rows_is_refused(tmp_path, text, message):
     path = tmp_path / "test.json"
     path.write_text(text)
-    with pytest.raises(RequestError, match=f"origin: {says}"):
+    with pytest.raises(RequestError, match=f"origin: {message}"):
         list(_rows(path, "origin"))
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", HUB_SETS)
 def test_sets_are_pinned_by_commit(name):
-    assert len(SETS[name].revision) == 40
-    assert set(SETS[name].revision) <= set("0123456789abcdef")
+    assert len(HUB_SETS[name].revision) == 40
+    assert set(HUB_SETS[name].revision) <= set("0123456789abcdef")

@@ -147,12 +147,12 @@ def test_fewer_bits_diverge_more(measure):
 
 def test_full_precision_preserves_the_adapter_merged_or_at_run_time(measure):
     report = measure("F32-adapted", "F32-adapted", base="F32", shipped_base="F32", adapter="lora")
-    merged, beside = report.merged.effect, report.run_time.effect
+    merged, run_time = report.merged.effect, report.run_time.effect
     assert bounds(merged.slope) == pytest.approx((1, 1, 1), abs=1e-12)
     assert bounds(merged.cosine) == pytest.approx((1, 1, 1), abs=1e-12)
     assert bounds(merged.relative_error) == pytest.approx((0, 0, 0), abs=1e-6)
-    assert bounds(beside.slope) == pytest.approx((1, 1, 1), abs=1e-4)
-    assert bounds(beside.cosine) == pytest.approx((1, 1, 1), abs=1e-4)
+    assert bounds(run_time.slope) == pytest.approx((1, 1, 1), abs=1e-4)
+    assert bounds(run_time.cosine) == pytest.approx((1, 1, 1), abs=1e-4)
     assert report.run_time.divergence.kl_max < 1e-6
     assert report.choice.recommended == "merged"
     assert "recommended: merged" in report.verdict[-2]
@@ -182,14 +182,15 @@ def test_the_effect_agrees_with_numpy_over_all_positions_at_once(full, made):
             effects[name].append((added - added.mean(1, keepdims=True)).ravel())
     for engine in engines.values():
         engine.close()
-    true = np.concatenate(effects["full"])
-    for way, got in (("merged", full.merged.effect), ("run-time", full.run_time.effect)):
-        shown = np.concatenate(effects[way])
-        assert got.slope.estimate == pytest.approx(np.linalg.lstsq(true[:, None], shown, rcond=None)[0][0])
-        assert got.cosine.estimate == pytest.approx(np.corrcoef(shown, true)[0, 1], rel=1e-6)
-        error = np.linalg.norm(shown - true) / np.linalg.norm(true)
+    reference = np.concatenate(effects["full"])
+    for variant, got in (("merged", full.merged.effect), ("run-time", full.run_time.effect)):
+        effect = np.concatenate(effects[variant])
+        slope = np.linalg.lstsq(reference[:, None], effect, rcond=None)[0][0]
+        assert got.slope.estimate == pytest.approx(slope)
+        assert got.cosine.estimate == pytest.approx(np.corrcoef(effect, reference)[0, 1], rel=1e-6)
+        error = np.linalg.norm(effect - reference) / np.linalg.norm(reference)
         assert got.relative_error.estimate == pytest.approx(error)
-    errors = [way.effect.relative_error.estimate for way in (full.merged, full.run_time)]
+    errors = [variant.effect.relative_error.estimate for variant in (full.merged, full.run_time)]
     assert full.choice.error_difference.estimate == pytest.approx(errors[0] - errors[1])
 
 

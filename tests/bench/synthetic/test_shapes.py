@@ -1,4 +1,4 @@
-"""Models of a base's shapes: every tensor as the base has it, in the types that were asked for."""
+"""Models with a base's shapes: every tensor of the base, in the requested types."""
 
 import json
 from math import prod
@@ -31,15 +31,15 @@ def types(path: Path) -> dict[str, str]:
     return {tensor.name: tensor.type.name for tensor in read_header(path).tensors.values()}
 
 
-def plan_file(folder: Path, of: dict[str, str], **change: str) -> Path:
-    """What thirteen plan --json prints, as far as it is read."""
+def plan_file(folder: Path, types_: dict[str, str], **changes: str) -> Path:
+    """Write the part of the output of thirteen plan --json that is read."""
     path = folder / "plan.json"
-    tensors = [{"target": name, "type": type_, "nbytes": 1} for name, type_ in (of | change).items()]
+    tensors = [{"target": name, "type": type_, "nbytes": 1} for name, type_ in (types_ | changes).items()]
     path.write_text(json.dumps({"tensors": tensors}))
     return path
 
 
-def test_a_shape_has_all_of_the_bases_weights_in_the_types_asked_for(small):
+def test_a_shape_model_has_all_weights_of_the_base_in_the_requested_types(small):
     header = read_header(small)
     assert sum(prod(tensor.shape) for tensor in header.tensors.values()) == catalogue().bases[BASE].parameters
     assert header.metadata["llama.block_count"] == 30
@@ -48,24 +48,23 @@ def test_a_shape_has_all_of_the_bases_weights_in_the_types_asked_for(small):
         assert type_ == expected, name
 
 
-def test_a_shape_can_be_run_and_measured(small):
+def test_a_shape_model_runs_and_can_be_measured(small):
     report = latency.run_latency(small, small, workload=Workload(3, 2, threads=1), rounds=8)
     assert report.decode.base_median > 0
     with Engine(small, context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()
 
 
-def test_types_can_be_those_of_a_plan_or_of_a_file(small, tmp_path):
-    wanted = types(small) | {"blk.3.ffn_up.weight": "Q5_0"}
-    write_shape_model(BASE, str(plan_file(tmp_path, wanted)), tmp_path / "planned.gguf")
-    assert types(tmp_path / "planned.gguf") == wanted
+def test_types_from_a_plan_or_a_gguf(small, tmp_path):
+    expected = types(small) | {"blk.3.ffn_up.weight": "Q5_0"}
+    write_shape_model(BASE, str(plan_file(tmp_path, expected)), tmp_path / "planned.gguf")
+    assert types(tmp_path / "planned.gguf") == expected
     write_shape_model(BASE, str(tmp_path / "planned.gguf"), tmp_path / "like.gguf")
-    assert types(tmp_path / "like.gguf") == wanted
+    assert types(tmp_path / "like.gguf") == expected
     assert (tmp_path / "like.gguf").read_bytes() == (tmp_path / "planned.gguf").read_bytes()
 
 
-def test_types_can_be_those_of_one_of_llama_cpps_mixes(tmp_path):
-    """Of the mix, the quantizer itself makes the same: of the same shape in another type."""
+def test_types_of_a_mix_equal_those_of_llama_cpps_quantizer(tmp_path):
     write_shape_model(BASE, "q4_k_m", tmp_path / "mix.gguf")
     write_shape_model(BASE, "F16", tmp_path / "f16.gguf")
     quantize_stock(tmp_path / "f16.gguf", tmp_path / "stock.gguf", StockFormat("mix", "Q4_K_M"), threads=1)
@@ -73,7 +72,7 @@ def test_types_can_be_those_of_one_of_llama_cpps_mixes(tmp_path):
     assert len(set(types(tmp_path / "mix.gguf").values())) > 2
 
 
-def test_shapes_are_there_for_a_while_and_the_same_one_is_written_once(tmp_path, monkeypatch):
+def test_temporary_shape_models_are_deleted_and_equal_types_share_a_file(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
     with temporary_shape_models(BASE, ("Q4_0", "Q4_0/Q8_0", "Q4_0")) as (one, other, again):
         assert one == again != other
@@ -85,7 +84,7 @@ def test_shapes_are_there_for_a_while_and_the_same_one_is_written_once(tmp_path,
 
 
 @pytest.mark.parametrize("name", sorted(catalogue().bases))
-def test_every_base_of_the_catalogue_has_a_shape_in_common_types(name):
+def test_every_base_of_the_catalogue_can_be_planned_in_common_types(name):
     architecture = from_config(catalogue().bases[name].config, name)
     for type_ in ("Q4_K", "Q4_0/Q6_K", "f16"):
         assert (
@@ -94,8 +93,8 @@ def test_every_base_of_the_catalogue_has_a_shape_in_common_types(name):
         )
 
 
-def test_a_stretched_base_has_its_rotary_factors(tmp_path):
-    """Without them, positions are turned as in another model; llama.cpp says nothing."""
+def test_a_base_with_scaled_rope_has_its_factors(tmp_path):
+    """Without them llama.cpp silently rotates positions as in another model."""
     from dataclasses import replace
 
     from ..speed.test_type_costs import TINY
@@ -115,23 +114,23 @@ def test_a_stretched_base_has_its_rotary_factors(tmp_path):
     assert types(again) == types(tmp_path / "long.gguf")
 
 
-def refused(tmp_path, error, said, types_, name=BASE):
+def refused(tmp_path, error, message, types_, name=BASE):
     target = tmp_path / "no.gguf"
-    with pytest.raises(error, match=said) as raised:
+    with pytest.raises(error, match=message) as raised:
         write_shape_model(name, types_, target)
     assert not target.exists() and "\n" not in str(raised.value)
 
 
-def test_what_cannot_be_is_refused_and_nothing_is_left(small, tmp_path, tiny):
+def test_bad_types_and_plans_are_refused_and_leave_no_file(small, tmp_path, tiny):
     refused(tmp_path, DownloadError, "no base 'llama'", "Q4_0", name="llama")
     refused(tmp_path, OutputError, "no such type", "Q9_X")
-    refused(tmp_path, ModelFileError, "of another model", str(tiny))
+    refused(tmp_path, ModelFileError, "a different model", str(tiny))
     plan = types(small)
     refused(tmp_path, OutputError, "'extra'", str(plan_file(tmp_path, plan, extra="Q4_0")))
     refused(
         tmp_path,
         OutputError,
-        "take no Q4_K",
+        "do not fit Q4_K",
         str(plan_file(tmp_path, plan, **{"blk.0.attn_q.weight": "Q4_K"})),
     )
     refused(
@@ -141,6 +140,6 @@ def test_what_cannot_be_is_refused_and_nothing_is_left(small, tmp_path, tiny):
     refused(tmp_path, OutputError, "'output_norm.weight'", str(plan_file(tmp_path, plan)))
     for text in ("", "{}", '{"tensors": [3]}', "[" * 100_000):
         (tmp_path / "odd.json").write_text(text)
-        refused(tmp_path, OutputError, "neither a GGUF nor a plan", str(tmp_path / "odd.json"))
-    with pytest.raises(OutputError, match="is read here"):
+        refused(tmp_path, OutputError, "neither a GGUF nor the output", str(tmp_path / "odd.json"))
+    with pytest.raises(OutputError, match="is an input of this command"):
         write_shape_model(BASE, str(small), small)

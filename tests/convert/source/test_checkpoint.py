@@ -136,7 +136,7 @@ def without(key: str) -> Callable[[Path], Any]:
         (index(embedding=None), "plain name"),
         (lambda f: index(x=min(f.glob("model-*")).name)(f), "'x' is missing"),
         (lambda f: (f / "config.json").unlink(), "config.json: No such file"),
-        (lambda f: (f / "config.json").write_bytes(b"\xff{"), "not JSON"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff{"), "not UTF-8"),
         (lambda f: (f / "config.json").write_text("[" * 100_000), "not JSON"),
         (shutil.rmtree, "no such file or folder"),
     ],

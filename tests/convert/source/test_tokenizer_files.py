@@ -63,7 +63,7 @@ def drop(*keys: Any) -> Change:
 
 def add(content: Any, i: Any, **options: Any) -> Change:
     """A change that adds a token to tokenizer.json."""
-    return lambda content: content["added_tokens"].append(
+    return lambda tokenizer: tokenizer["added_tokens"].append(
         {"content": content, "id": i, "special": True} | options
     )
 

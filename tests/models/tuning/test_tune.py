@@ -182,7 +182,7 @@ def test_a_restart_draws_other_candidates_from_the_best():
 
 def test_the_journal_of_another_run_is_refused(tmp_path):
     run(tmp_path, None, replace(SETTINGS, generations=2))
-    with pytest.raises(ThirteenError, match=r"another search: seed is 13 there and 14 here"):
+    with pytest.raises(ThirteenError, match=r"another run: seed is 13 there and 14 here"):
         run(tmp_path, None, replace(SETTINGS, seed=14, generations=2))
 
 

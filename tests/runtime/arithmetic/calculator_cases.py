@@ -1,8 +1,8 @@
-"""Texts with the arithmetic that the calculator finds in them: pending results and checked equations."""
+"""Test cases of the calculator: texts with their pending result or their checked equations."""
 
 Equation = tuple[str, str, str, bool]  # expression, claimed, computed, ok
 
-# Texts that end in a sum, and the pending result.
+# Texts that end in an expression and an equals sign, with the pending result.
 PENDING: list[tuple[str, str]] = [
     ("12*13=", "156"),
     ("so 12 * 13 =", " 156"),
@@ -128,7 +128,7 @@ PENDING: list[tuple[str, str]] = [
     ("That is 3 * 4 = 12 apples and 5 * 2 =", " 10"),
 ]
 
-# Texts that end in no sum, in part of one, or in one that may mean something else.
+# Texts without a pending result: no expression, a part of one, or an ambiguous one.
 NOT_PENDING: list[str] = [
     *("", "=", " =", "is", "this", "12 =", "12 is", "5 is", "3 + 4", "3 + 4 =  ", "3 + 4 =\n"),
     *(
@@ -229,7 +229,8 @@ NOT_PENDING: list[str] = [
     *("1234567890123456789 + 1 =", "999999999999 * 999999999999 ="),
 ]
 
-# From solutions in GSM8K's training split, which continue with the same result unless it is None here.
+# Solutions from GSM8K's training split, cut after an equals sign. Each continues with the result given here;
+# None if the calculator leaves the result to the model.
 GSM8K: list[tuple[str, str | None]] = [
     ("Natalia sold 48/2 =", " 24"),
     ("Betty's grandparents gave her 15 * 2 =", " 30"),
@@ -256,7 +257,7 @@ GSM8K: list[tuple[str, str | None]] = [
     ("because they have 12 pets - 8 cats =", None),
 ]
 
-# Texts and their equations.
+# Texts with their equations.
 STEPS: list[tuple[str, list[Equation]]] = [
     ("So 12 * 13 = 156.", [("12 * 13", "156", "156", True)]),
     ("So 12 * 13 = 146 apples", [("12 * 13", "146", "156", False)]),

@@ -1,10 +1,11 @@
-"""Texts with the final answer that a person reads in them: real model outputs and hand-written rare forms."""
+"""Test cases of the final-answer parser: real model outputs and hand-written rare forms, labelled by hand."""
 
 import re
 
-# Ends of real outputs, correct and wrong, each below the answer that a person reads in it. The questions are
-# from GSM8K's training split and SVAMP; the prompts ask for steps, a box, ####, a final line, a short
-# calculation or nothing. Truncated outputs ran out of tokens. Long lines are cut at the beginning.
+# Last lines of real outputs, correct and wrong. Each follows a line "=> LABEL" with the answer that a person
+# reads in it. The questions are from GSM8K's training split and SVAMP. The prompts ask for steps, a box,
+# ####, a final line, a short calculation, or nothing. Truncated outputs ran out of tokens. Long lines are
+# cut at the beginning.
 
 # SmolLM2-135M-Instruct, Q4_1
 _SMOLLM2 = r"""
@@ -326,5 +327,5 @@ def _parse(outputs: str) -> list[tuple[str, str]]:
     return [(text, label) for label, text in zip(parts[::2], parts[1::2], strict=True)]
 
 
-# Each text and its final answer; "None" if it has none.
+# Texts with their final answer, "None" if there is none.
 FINAL_ANSWERS = _parse(_SMOLLM2) + _parse(_QWEN) + _BY_HAND

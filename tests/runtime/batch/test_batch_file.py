@@ -153,7 +153,7 @@ def test_a_batch_with_other_settings_does_not_resume_it(
     with pytest.raises(StoppedError):
         answer_file(questions, job, output, progress=stop_at(3))
     before = (tmp_path / "answers.jsonl.part").read_bytes()
-    with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another batch: "):
+    with pytest.raises(RequestError, match=r"answers\.jsonl\.part: records of another run: "):
         answer_file(questions, change(job), output)
     assert (tmp_path / "answers.jsonl.part").read_bytes() == before
 

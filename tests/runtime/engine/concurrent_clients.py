@@ -1,4 +1,4 @@
-"""Fifty threads that submit, iterate, abort and close at random, on one engine after the other.
+"""Fifty client threads that submit, iterate, abort and close at random, on one engine after the other.
 
 A script, not a test: if it hangs or crashes, it dumps the stack of every thread and exits. It prints errors,
 and nothing if there are none.
@@ -94,10 +94,10 @@ def client(engine: Engine, seed: int, errors: list[str]) -> Callable[[], None]:
 
 
 def stress(path: str, seed: int) -> list[str]:
-    """Errors of one engine, which two threads close while it is in use."""
+    """Return the errors of one engine, which two threads close while it is in use."""
     errors: list[str] = []
     engine = Engine(path, context=64, slots=3, threads=1, batch=64, queue=8, lookup=2, prefix_bytes=1 << 16)
-    clients = [Thread(target=client(engine, 100 * seed + at, errors)) for at in range(THREADS)]
+    clients = [Thread(target=client(engine, 100 * seed + index, errors)) for index in range(THREADS)]
     for thread in clients:
         thread.start()
     sleep(SECONDS)
@@ -115,5 +115,5 @@ if __name__ == "__main__":
     faulthandler.enable()
     faulthandler.dump_traceback_later(float(sys.argv[2]), exit=True)
     for number in range(ENGINES):
-        for line in stress(sys.argv[1], number):
-            print(line)
+        for error in stress(sys.argv[1], number):
+            print(error)

@@ -1,6 +1,6 @@
-"""Compile every grammar of a file that passes our checks in llama.cpp, and print the outcomes as JSON.
+"""Compiles a file's grammars in llama.cpp, if they pass our checks, and prints the outcomes as JSON.
 
-This is a script and not a test, because a grammar that the checks should have refused may end the process.
+A script, not a test: a grammar that the checks should have refused may crash the process.
 """
 
 import json
@@ -9,13 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
-from native_grammar import NativeGrammar  # a module beside this file
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar.grammar import from_gbnf
 from thirteen.runtime.llama.model import Model
+from thirteen.tests.runtime.grammar.native_grammar import NativeGrammar
 
 
-def compile_one(native, text):
+def compile_one(native: NativeGrammar, text: str) -> str:
     try:
         grammar = from_gbnf(text)
     except RequestError as error:

@@ -1,14 +1,26 @@
 """Hypothesis strategies for enforceable JSON schemas and their valid values, and an independent validator."""
 
 import re
+from collections.abc import Callable
 from datetime import date, datetime, time
+from operator import ge, gt, le, lt
+from typing import Any, TypeGuard, TypeVar
 
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
 
-TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=6)
+T = TypeVar("T")
+Json = None | bool | float | str | list["Json"] | dict[str, "Json"]
+SchemaObject = dict[str, Any]  # keywords of a JSON schema
+Schema = bool | SchemaObject
+Check = Callable[[Json, SchemaObject], bool]
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 6)).map(lambda x: int(x) if x.is_integer() else x)
-SCALARS = st.one_of(st.none(), st.booleans(), st.integers(-(10**17), 10**17), NUMBERS, TEXTS)
-VALUES = st.recursive(
+SCALARS: SearchStrategy[Json] = st.one_of(
+    st.none(), st.booleans(), st.integers(-(10**17), 10**17), NUMBERS, TEXTS
+)
+VALUES: SearchStrategy[Json] = st.recursive(
     SCALARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
@@ -23,7 +35,7 @@ PATTERNS = [
     r'^["\\/é😀]+$',
     r"^\S\w$",
 ]
-FORMATS = {
+FORMATS: dict[str, SearchStrategy[str]] = {
     "date": st.dates(date(1000, 1, 1)).map(str),
     "time": st.times().map(lambda t: t.isoformat() + "Z"),
     "date-time": st.datetimes(datetime(1000, 1, 1)).map(lambda t: t.isoformat() + "+01:30"),
@@ -33,23 +45,23 @@ BOUNDS = st.integers(-1200, 1200) | st.integers(-(10**17), 10**17)
 
 
 @st.composite
-def bounds(draw, low, high, values, extra=()):
-    schema = {key: draw(values) for key in draw(st.sets(st.sampled_from([low, high, *extra])))}
+def bounds(draw: DrawFn, low: str, high: str, values: SearchStrategy[int]) -> dict[str, int]:
+    schema = {key: draw(values) for key in draw(st.sets(st.sampled_from([low, high])))}
     if low in schema and high in schema and schema[low] > schema[high]:
         schema[low], schema[high] = schema[high], schema[low]
     return schema
 
 
 @st.composite
-def objects(draw, inner):
+def objects(draw: DrawFn, inner: SearchStrategy[Schema]) -> SchemaObject:
     properties = draw(st.dictionaries(TEXTS, inner, max_size=4))
     required = [name for name in properties if draw(st.booleans())]
     return {"type": "object", "properties": properties, "required": required}
 
 
 @st.composite
-def arrays(draw, inner):
-    schema = {"type": "array"} | draw(bounds("minItems", "maxItems", st.integers(0, 4)))
+def arrays(draw: DrawFn, inner: SearchStrategy[Schema]) -> SchemaObject:
+    schema: SchemaObject = {"type": "array"} | draw(bounds("minItems", "maxItems", st.integers(0, 4)))
     if draw(st.booleans()):
         schema["items"] = draw(inner)
     if draw(st.booleans()):
@@ -57,7 +69,7 @@ def arrays(draw, inner):
     return schema
 
 
-LEAVES = st.one_of(
+LEAVES: SearchStrategy[Schema] = st.one_of(
     st.just({}),
     st.just(True),
     st.sampled_from(["null", "boolean", "string", "number", "integer"]).map(lambda name: {"type": name}),
@@ -71,7 +83,7 @@ LEAVES = st.one_of(
     st.sampled_from([*FORMATS]).map(lambda name: {"type": "string", "format": name}),
     st.just({"type": ["string", "null"], "maxLength": 2, "title": "t"}),
 )
-SCHEMAS = st.recursive(
+SCHEMAS: SearchStrategy[Schema] = st.recursive(
     LEAVES,
     lambda inner: st.one_of(
         objects(inner),
@@ -83,9 +95,13 @@ SCHEMAS = st.recursive(
 )
 
 
-def valid_values(schema):
-    """Values that are valid and that the grammar can produce: properties in order, and no others."""
-    if schema in (True, {}):
+def valid_values(schema: Schema) -> SearchStrategy[Json]:
+    """Return a strategy of values that are valid and that the grammar can produce.
+
+    The grammar writes the properties of an object in the order of the schema, and no others.
+    """
+    assert schema is not False, "no value is valid"
+    if schema is True or not schema:
         return VALUES
     if "enum" in schema or "const" in schema:
         return st.sampled_from(schema.get("enum", [schema.get("const")]))
@@ -95,33 +111,31 @@ def valid_values(schema):
     return st.one_of([TYPED[name](schema) for name in names])
 
 
-def _strings(schema):
+def _strings(schema: SchemaObject) -> SearchStrategy[str]:
     if "format" in schema:
         return FORMATS[schema["format"]]
     if "pattern" in schema:
-        printable = st.characters(exclude_categories=("Cc", "Cs"))
+        printable = st.characters(exclude_categories=["Cc", "Cs"])
         return st.from_regex(re.compile(schema["pattern"][:-1] + r"\Z", re.ASCII), alphabet=printable)
-    character = st.characters(exclude_categories=("Cs",))
+    character = st.characters(exclude_categories=["Cs"])
     return st.text(character, min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 8))
 
 
-def _integers(schema):
-    low, high = schema.get("minimum"), schema.get("maximum")
-    low = schema.get("exclusiveMinimum", low - 1 if low is not None else -(10**18))
-    high = schema.get("exclusiveMaximum", high + 1 if high is not None else 10**18)
+def _integers(schema: SchemaObject) -> SearchStrategy[int]:
+    low = schema.get("exclusiveMinimum", schema.get("minimum", 1 - 10**18) - 1)
+    high = schema.get("exclusiveMaximum", schema.get("maximum", 10**18 - 1) + 1)
     return st.integers(low + 1, high - 1)
 
 
-def _numbers(schema):
-    low, high = schema.get("minimum"), schema.get("maximum")
-    if (low, high) == (None, None):
+def _numbers(schema: SchemaObject) -> SearchStrategy[float]:
+    if not schema.keys() & {"minimum", "maximum"}:
         return NUMBERS
-    low, high = -(10**17) if low is None else low, 10**17 if high is None else high
+    low, high = schema.get("minimum", -(10**17)), schema.get("maximum", 10**17)
     within = st.floats(float(low), float(high)).map(lambda x: round(x, 3)).filter(lambda x: low <= x <= high)
     return st.integers(low, high) | within.filter(lambda x: "e" not in repr(x))
 
 
-def _objects(schema):
+def _objects(schema: SchemaObject) -> SearchStrategy[dict[str, Json]]:
     if "properties" not in schema:
         return st.dictionaries(TEXTS, valid_values(schema.get("additionalProperties", True)), max_size=3)
     values = {name: valid_values(inner) for name, inner in schema["properties"].items()}
@@ -133,14 +147,14 @@ def _objects(schema):
 
 
 @st.composite
-def _arrays(draw, schema):
+def _arrays(draw: DrawFn, schema: SchemaObject) -> list[Json]:
     prefix = schema.get("prefixItems", [])
     size = draw(st.integers(schema.get("minItems", 0), schema.get("maxItems", schema.get("minItems", 0) + 4)))
     items = [prefix[i] if i < len(prefix) else schema.get("items", True) for i in range(size)]
     return [draw(valid_values(item)) for item in items]
 
 
-TYPED = {
+TYPED: dict[str, Callable[[SchemaObject], SearchStrategy[Json]]] = {
     "null": lambda _: st.none(),
     "boolean": lambda _: st.booleans(),
     "string": _strings,
@@ -149,7 +163,7 @@ TYPED = {
     "object": _objects,
     "array": _arrays,
 }
-CLASSES = {
+CLASSES: dict[str, type | tuple[type, ...]] = {
     "null": type(None),
     "boolean": bool,
     "string": str,
@@ -160,7 +174,7 @@ CLASSES = {
 }
 
 
-def json_equal(a, b):
+def json_equal(a: Json, b: Json) -> bool:
     """Return whether two JSON values are equal; in Python, True equals 1."""
     if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(json_equal, a, b))
@@ -169,8 +183,8 @@ def json_equal(a, b):
     return isinstance(a, bool) == isinstance(b, bool) and a == b
 
 
-def is_valid(value, schema):
-    """Return whether a value is valid by JSON Schema, independent of the grammar."""
+def is_valid(value: Json, schema: Schema) -> bool:
+    """Return whether a value is valid for a schema, without use of the grammar."""
     if isinstance(schema, bool):
         return schema
     names = schema.get("type", [*CLASSES])
@@ -188,16 +202,20 @@ def is_valid(value, schema):
     )
 
 
-def _is_number(value):
+def _is_number(value: Json) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _matches(value, schema):
+def _matches(value: str, schema: SchemaObject) -> bool:
     return re.search(schema["pattern"][:-1] + r"\Z", value, re.ASCII) is not None
 
 
-def _has_format(value, schema):
-    parse = {"date": date.fromisoformat, "time": time.fromisoformat, "date-time": datetime.fromisoformat}
+def _has_format(value: str, schema: SchemaObject) -> bool:
+    parse: dict[str, Callable[[str], object]] = {
+        "date": date.fromisoformat,
+        "time": time.fromisoformat,
+        "date-time": datetime.fromisoformat,
+    }
     if schema["format"] == "uuid":
         return re.fullmatch("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", value) is not None
     try:
@@ -207,20 +225,24 @@ def _has_format(value, schema):
     return True
 
 
-def _check(class_, holds):
-    """Make a check that holds for values of other types."""
+def _check(class_: type[T], holds: Callable[[T, SchemaObject], bool]) -> Check:
+    """Return a check that ignores values of other types."""
     return lambda value, schema: not isinstance(value, class_) or holds(value, schema)
 
 
-CHECKS = {
+def _number_check(keyword: str, compare: Callable[[float, float], bool]) -> Check:
+    return lambda value, schema: not _is_number(value) or compare(value, schema[keyword])
+
+
+CHECKS: dict[str, Check] = {
     "minLength": _check(str, lambda value, schema: len(value) >= schema["minLength"]),
     "maxLength": _check(str, lambda value, schema: len(value) <= schema["maxLength"]),
     "pattern": _check(str, _matches),
     "format": _check(str, _has_format),
-    "minimum": lambda value, schema: not _is_number(value) or value >= schema["minimum"],
-    "maximum": lambda value, schema: not _is_number(value) or value <= schema["maximum"],
-    "exclusiveMinimum": lambda value, schema: not _is_number(value) or value > schema["exclusiveMinimum"],
-    "exclusiveMaximum": lambda value, schema: not _is_number(value) or value < schema["exclusiveMaximum"],
+    "minimum": _number_check("minimum", ge),
+    "maximum": _number_check("maximum", le),
+    "exclusiveMinimum": _number_check("exclusiveMinimum", gt),
+    "exclusiveMaximum": _number_check("exclusiveMaximum", lt),
     "minItems": _check(list, lambda value, schema: len(value) >= schema["minItems"]),
     "maxItems": _check(list, lambda value, schema: len(value) <= schema["maxItems"]),
     "prefixItems": _check(list, lambda value, schema: all(map(is_valid, value, schema["prefixItems"]))),

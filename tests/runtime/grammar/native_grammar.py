@@ -1,41 +1,46 @@
-"""llama.cpp's grammar sampler without a model: which texts a grammar accepts, and which it can produce."""
+"""llama.cpp's grammar sampler without logits: checks whether it accepts a text, samples texts it allows."""
 
 import ctypes
 from codecs import getincrementaldecoder
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from random import Random
+from typing import Any
 
 import llama_cpp
+from thirteen.runtime.grammar.grammar import Grammar
+from thirteen.runtime.llama.model import Model
 
-BYTES, END = 256, 258  # of the tiny model: number of byte tokens, and the token that ends a turn
+BYTES, END = 256, 258  # tiny model: number of byte tokens, and the end-of-turn token
 
 
 class NativeGrammar:
     """llama.cpp's grammar sampler on the tiny model's vocabulary, in which each byte is a token."""
 
-    def __init__(self, model):
-        self._vocabulary = llama_cpp.llama_model_get_vocab(model.handle)
+    def __init__(self, model: Model) -> None:
+        self._vocab = model.vocab
         self._tokens = {model.token_to_piece(token): token for token in range(BYTES)}
         self._pieces = {token: piece for piece, token in self._tokens.items()} | {END: b""}
 
     @contextmanager
-    def sampler(self, grammar):
-        """Yield the sampler of a grammar; None if llama.cpp does not compile it."""
+    def sampler(self, grammar: Grammar) -> Iterator[Any]:
+        """Yield llama.cpp's handle of the sampler; None if the grammar does not compile."""
         text, root = grammar.text.encode(), grammar.root.encode()
-        sampler = llama_cpp.llama_sampler_init_grammar(self._vocabulary, text, root)
+        sampler = llama_cpp.llama_sampler_init_grammar(self._vocab, text, root)
         try:
             yield sampler
         finally:
             if sampler:
                 llama_cpp.llama_sampler_free(sampler)
 
-    def _allowed(self, sampler, tokens):
+    def _allowed(self, sampler: Any, tokens: Iterable[int]) -> list[int]:
         data = [llama_cpp.llama_token_data(token, 0.0, 0.0) for token in tokens]
         array = (llama_cpp.llama_token_data * len(data))(*data)
         candidates = llama_cpp.llama_token_data_array(array, len(data), -1, False)
         llama_cpp.llama_sampler_apply(sampler, ctypes.byref(candidates))
         return [entry.id for entry in array if entry.logit == 0.0]
 
-    def accepts(self, grammar, text):
+    def accepts(self, grammar: Grammar, text: str) -> bool:
         """Return whether the whole text matches the grammar."""
         with self.sampler(grammar) as sampler:
             assert sampler, grammar.text
@@ -46,11 +51,17 @@ class NativeGrammar:
                 llama_cpp.llama_sampler_accept(sampler, token)
             return bool(self._allowed(sampler, [END]))
 
-    def sample_text(self, grammar, random, max_bytes=400, closing=40):
-        """Sample a random text that the grammar allows; None if it has not ended after `max_bytes` bytes.
+    def sample_text(
+        self, grammar: Grammar, random: Random, max_bytes: int = 400, closing_bytes: int = 40
+    ) -> str | None:
+        """Sample a random text that the grammar allows.
 
-        The text is valid UTF-8; llama.cpp also allows overlong encodings, which no model has seen. Over the
-        first `closing` bytes it becomes certain that a string, object or array is closed when it can be.
+        The text is valid UTF-8; llama.cpp also allows overlong encodings, which no model has seen. A string,
+        object or array that can be closed is closed with a probability that rises from 0 to 1 over the first
+        `closing_bytes` bytes.
+
+        Returns:
+            The text; None if it has not ended after `max_bytes` bytes.
         """
         output = b""
         with self.sampler(grammar) as sampler:
@@ -59,9 +70,10 @@ class NativeGrammar:
                 allowed = self._allowed(sampler, self._pieces)
                 tokens = [token for token in allowed if _is_utf_8_prefix(output + self._pieces[token])]
                 assert tokens, f"nothing may follow {output!r}"
-                closers = [self._tokens[byte] for byte in (b'"', b"}", b"]")] + [END]
-                ends = [token for token in tokens if token in closers]
-                token = random.choice(ends if ends and random.randrange(closing) < len(output) else tokens)
+                closers = [token for token in tokens if self._pieces[token] in (b'"', b"}", b"]", b"")]
+                if closers and random.randrange(closing_bytes) < len(output):
+                    tokens = closers
+                token = random.choice(tokens)
                 if token == END:
                     return output.decode()
                 llama_cpp.llama_sampler_accept(sampler, token)
@@ -69,7 +81,7 @@ class NativeGrammar:
         return None
 
 
-def _is_utf_8_prefix(data):
+def _is_utf_8_prefix(data: bytes) -> bool:
     try:
         getincrementaldecoder("utf-8")().decode(data)
     except UnicodeDecodeError:

@@ -2,13 +2,15 @@
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import httpx
 from openai import OpenAI
+from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import BASE
 from thirteen.runtime.server.api_keys import ApiKeys
@@ -30,39 +32,36 @@ class RunningServer:
 
     @property
     def port(self) -> int:
-        return self.socket.getsockname()[1]
+        return int(self.socket.getsockname()[1])
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def openai(self, key: str = "none", **options) -> OpenAI:
-        return OpenAI(
-            base_url=f"{self.url}/v1", api_key=key, **{"max_retries": 0, "timeout": TIMEOUT_S} | options
-        )
+    def openai(self, key: str = "none", *, timeout: float = TIMEOUT_S, max_retries: int = 0) -> OpenAI:
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, timeout=timeout, max_retries=max_retries)
 
-    def http(self, **options) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=TIMEOUT_S, **options)
+    def http(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=TIMEOUT_S)
 
 
 @contextmanager
 def serve_engine(
     engine: Engine,
     *,
-    name="model",
-    limits=None,
-    keys=None,
-    allowed_hosts=None,
-    origins=(),
-    log_prompts=False,
+    name: str = "model",
+    limits: RequestLimits | None = None,
+    keys: Iterable[str] | None = None,
+    allowed_hosts: Collection[str] | None = None,
+    origins: Sequence[str] = (),
+    log_prompts: bool = False,
 ) -> Iterator[RunningServer]:
-    """Serve an engine; each of its adapters is a model of the same name."""
+    """Serve an engine: the base model as `name`, and each adapter as a model under its own name."""
     models = {name: BASE} | {adapter: adapter for adapter in engine.adapters if adapter != BASE}
     service = EngineService(engine, models, log_prompts=log_prompts)
     limits = (limits or RequestLimits()).for_context(engine.context)
-    app = create_app(
-        service, limits, keys=keys and ApiKeys(keys), allowed_hosts=allowed_hosts, origins=origins
-    )
+    api_keys = None if keys is None else ApiKeys(keys)
+    app = create_app(service, limits, keys=api_keys, allowed_hosts=allowed_hosts, origins=origins)
     server = DrainServer(app, service, limits)
     with bind_socket("127.0.0.1", 0) as bound:
         bound.listen()
@@ -76,5 +75,6 @@ def serve_engine(
             assert not thread.is_alive(), "the server does not exit"
 
 
-def open_engine(path: Path, **options) -> Engine:
-    return Engine(path, **{"slots": 4, "threads": 1, "context": 512} | options)
+def open_engine(path: Path, **options: Unpack[EngineOptions]) -> Engine:
+    defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512}
+    return Engine(path, **(defaults | options))
