@@ -1,34 +1,27 @@
-"""The commands that look at an adapter and pass it on: `adapter …`."""
+"""Commands `thirteen adapter …`: show, export and encode adapters."""
 
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from .console import facts_table, out, progress_bar, show_facts, show_file, show_result, warn
-from .options import AdapterArgument, BaseArgument, Json, Output, Revision, shown_name
+from . import options
+from .console import out, progress_bar, show_facts, show_file, warn
 
 app = typer.Typer(
-    help="Look at an adapter, write it for use at run time, or pass it on as a short code.",
-    epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13",
+    help="Show, export and encode adapters.",
+    epilog=options.example("adapter show smollm2-135m-gsm8k-13"),
     no_args_is_help=True,
 )
-BasisOption = Annotated[
-    Path | None, typer.Option(help="A file of: thirteen adapter basis; by default made and cached.")
-]
 
 
-@app.command("show", epilog="Example: thirteen adapter show smollm2-135m-gsm8k-13")
-def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
-    """Show what an adapter is: its kind, rank, trained numbers, and norm by layer."""
+@app.command("show", epilog=options.example("adapter show smollm2-135m-gsm8k-13"))
+def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
+    """Show an adapter: its kind, rank, trained numbers, and norm by layer."""
     from ..convert.adapter.adapter import load_adapter, norms_by_layer
-    from ..workflows.adapter_resolver import resolve_adapter_folder
 
-    with progress_bar("basis") as progress:
-        folder = resolve_adapter_folder(adapter, progress=progress)
-    loaded = load_adapter(folder, shown_name(adapter))
+    loaded = load_adapter(options.resolve_adapter(adapter), options.shown_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,
@@ -40,55 +33,46 @@ def adapter_show(adapter: AdapterArgument, as_json: Json = False) -> None:
         "sha256": loaded.sha256,
     }
     result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
-
-    def table() -> Table:
-        rows = {key: str(value) for key, value in facts.items()}
-        return facts_table(rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
-
-    show_result(as_json, result, table)
+    rows = {key: str(value) for key, value in facts.items()}
+    show_facts(as_json, result, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
 
 
 @app.command(
-    "export", epilog="Example: thirteen adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf"
+    "export", epilog=options.example("adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf")
 )
 def adapter_export(
-    adapter: AdapterArgument,
-    base: Annotated[str, typer.Option(help="The base it is for: see convert.")],
-    output: Output,
-    revision: Revision = None,
-    as_json: Json = False,
+    adapter: options.AdapterArgument,
+    base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")],
+    output: options.Output,
+    revision: options.Revision = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Write an adapter as a GGUF LoRA, for use at run time beside the unmerged base."""
+    """Write an adapter as a GGUF LoRA, to apply to the unmerged base at run time."""
     from ..convert.adapter.export import export_adapter
     from ..models.fetch import fetch
-    from ..workflows.adapter_resolver import resolve_adapter_folder
 
-    with progress_bar("basis") as progress:
-        folder = resolve_adapter_folder(adapter, base, progress=progress)
+    folder = options.resolve_adapter(adapter, base)
+    base_path = fetch(base, revision=revision, kind="base")
     sha256 = export_adapter(
-        folder,
-        fetch(base, revision=revision, kind="base"),
-        output,
-        adapter_id=shown_name(adapter),
-        base_id=shown_name(base),
+        folder, base_path, output, adapter_id=options.shown_name(adapter), base_id=options.shown_name(base)
     )
     show_file(output, sha256, as_json)
 
 
-@app.command("basis", epilog="Example: thirteen adapter basis smollm2-135m --output smollm2-135m.safetensors")
+@app.command("basis", epilog=options.example("adapter basis smollm2-135m --output smollm2-135m.safetensors"))
 def adapter_basis(
-    base: BaseArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The safetensors file to write.")],
+    base: options.BaseArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Safetensors file to write.")],
     name: Annotated[
-        str | None, typer.Option(help="The base's name in codes; by default the catalogue's.")
+        str | None, typer.Option(help="Name of the base in codes. Default: its catalogue name.")
     ] = None,
-    rank: Annotated[int, typer.Option(min=1, max=64, help="Of the factors.")] = 2,
-    numbers: Annotated[int, typer.Option(min=1, max=4096, help="How many are trained.")] = 13,
-    projection_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="Of the projections.")] = 42,
-    revision: Revision = None,
-    as_json: Json = False,
+    rank: Annotated[int, typer.Option(min=1, max=64, help="Rank of the factors.")] = 2,
+    numbers: Annotated[int, typer.Option(min=1, max=4096, help="Size of the trained vector.")] = 13,
+    projection_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="Seed of the projections.")] = 42,
+    revision: options.Revision = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Write what a TinyLoRA's numbers are multiplied with: the same file for everyone who has the base."""
+    """Compute the frozen part of a TinyLoRA, which is the same file for everyone with the base."""
     from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
     from ..convert.adapter.short_code import basis_fingerprint, check_base_name
     from ..convert.source.checkpoint import open_checkpoint
@@ -97,12 +81,12 @@ def adapter_basis(
     from ..models.fetch import fetch
     from ..workflows.adapter_resolver import base_file, catalogue_name
 
-    own = name or catalogue_name(base) or shown_name(base).lower()
-    check_base_name(own)
-    path = base_file(base) if base == own and not revision else fetch(base, revision=revision, kind="base")
+    name = name or catalogue_name(base) or options.shown_name(base).lower()
+    check_base_name(name)
+    path = base_file(base) if base == name and not revision else fetch(base, revision=revision, kind="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
-    origin = BasisOrigin(own, checkpoint.sha256(), rank, numbers, projection_seed)
+    origin = BasisOrigin(name, checkpoint.sha256(), rank, numbers, projection_seed)
     with progress_bar("basis") as progress:
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}
@@ -110,66 +94,58 @@ def adapter_basis(
     show_facts(as_json, facts)
 
 
-@app.command("encode", epilog="Example: thirteen adapter encode smollm2-135m-sums-13 --qr")
+@app.command("encode", epilog=options.example("adapter encode smollm2-135m-sums-13 --qr"))
 def adapter_encode(
-    adapter: AdapterArgument,
-    basis: Annotated[
-        Path | None, typer.Option(help="The basis it was made with, if not its base's own.")
-    ] = None,
-    float32: Annotated[
-        bool, typer.Option("--float32", help="All of each number, not only what bfloat16 has of it.")
-    ] = False,
-    qr: Annotated[bool, typer.Option("--qr", help="Also print it as a QR code.")] = False,
-    qr_file: Annotated[
-        Path | None, typer.Option(help="Write the QR code to this file: .svg or .png.")
-    ] = None,
-    as_json: Json = False,
+    adapter: options.AdapterArgument,
+    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    float32: Annotated[bool, typer.Option("--float32", help="Encode float32 instead of bfloat16.")] = False,
+    qr: Annotated[bool, typer.Option("--qr", help="Also print a QR code.")] = False,
+    qr_file: Annotated[Path | None, typer.Option(help="Write a QR code to this .svg or .png file.")] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Print a TinyLoRA as a short code: what ask, serve and convert take in its place."""
+    """Print a TinyLoRA as a short code, which ask, serve and convert accept as an adapter."""
     from ..workflows.adapter_resolver import encode_adapter
     from .qr_code import check_qr_file, qr_text, write_qr
 
     if qr_file:
         check_qr_file(qr_file)
     with progress_bar("basis") as progress:
-        code, lost = encode_adapter(adapter, basis, exact=float32, progress=progress)
-    if lost:
-        warn([f"bfloat16 rounds its numbers, by up to {lost:.1%}; --float32 keeps them"])
+        code, error = encode_adapter(adapter, basis, exact=float32, progress=progress)
+    if error:
+        warn([f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"])
     if qr_file:
         write_qr(code, qr_file)
     if as_json:
-        show_result(True, {"code": code, "characters": len(code), "rounded_by": lost}, Table)
+        show_facts(True, {"code": code, "characters": len(code), "rounded_by": error})
         return
     print(code)
     if qr:
         out.print(qr_text(code), markup=False)
 
 
-@app.command("decode", epilog="Example: thirteen adapter decode t13:smollm2-135m:… --output my-adapter")
+@app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))
 def adapter_decode(
-    code: Annotated[str, typer.Argument(help="As encode prints it.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="A folder for the PEFT adapter.")
-    ] = None,
-    basis: BasisOption = None,
-    as_json: Json = False,
+    code: Annotated[str, typer.Argument(help="Short code, as printed by encode.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="PEFT folder to write.")] = None,
+    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Check a code and show its numbers, or write the PEFT adapter that it stands for."""
+    """Check a short code and show its numbers, or write its PEFT adapter."""
     from ..convert.adapter.short_code import decode_short_code
     from ..convert.adapter.tinylora_folder import write_tinylora_folder
     from ..workflows.adapter_resolver import basis_for_code, hub_id_of
 
-    read = decode_short_code(code)
+    decoded = decode_short_code(code)
     if output or basis:
         with progress_bar("basis") as progress:
-            found = basis_for_code(read, basis, progress=progress)
+            found = basis_for_code(decoded, basis, progress=progress)
         if output:
-            write_tinylora_folder(found, read.numbers, output, hub_id_of(read.name))
+            write_tinylora_folder(found, decoded.numbers, output, hub_id_of(decoded.name))
     facts = {
-        "base": read.name,
-        "basis": read.fingerprint,
-        "type": "float32" if read.exact else "bfloat16",
-        "numbers": [float(number) for number in read.numbers],
+        "base": decoded.name,
+        "basis": decoded.fingerprint,
+        "type": "float32" if decoded.exact else "bfloat16",
+        "numbers": [float(number) for number in decoded.numbers],
         "output": str(output) if output else None,
     }
     show_facts(as_json, facts)

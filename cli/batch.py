@@ -1,4 +1,4 @@
-"""The command `thirteen batch`: a file of questions, answered here or by a cluster."""
+"""Command `thirteen batch`."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -6,85 +6,66 @@ from typing import Annotated
 
 import typer
 
-from .console import facts_table, progress_bar, show_result, warn
-from .options import (
-    CalculatorOption,
-    Json,
-    MaxTokensOption,
-    RayOption,
-    SeedOption,
-    TemperatureOption,
-    Threads,
-    VotesOption,
-    WorkersOption,
-    answer_with,
-)
+from . import options
+from .console import progress_bar, show_facts, warn
 
 app = typer.Typer()
 
 
 @app.command(
-    epilog="Example: thirteen batch questions.jsonl my-model.gguf --out answers.jsonl "
-    "or, on a cluster: … --ray head:6379 --threads 4"
+    epilog=options.example(
+        "batch questions.jsonl my-model.gguf --out answers.jsonl",
+        "batch questions.jsonl my-model.gguf --ray head:6379 --threads 4",
+    )
 )
 def batch(
-    questions: Annotated[Path, typer.Argument(help="JSON lines: question and, to be given back, id.")],
-    model: Annotated[Path | None, typer.Argument(help="A GGUF; by default the embedded model.")] = None,
+    questions: Annotated[Path, typer.Argument(help="JSON lines with question and, optionally, id.")],
+    model: options.ModelOrDefaultArgument = None,
     output: Annotated[
-        Path, typer.Option("--out", "-o", help="The file to write: a line for each question, in their order.")
+        Path, typer.Option("--out", "-o", help="File to write: one line per question, in the same order.")
     ] = Path("answers.jsonl"),
-    adapter: Annotated[
-        str | None, typer.Option(help="An adapter at run time: a GGUF LoRA, or as in convert.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
-    votes: VotesOption = 1,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    calculator: CalculatorOption = True,
-    max_tokens: MaxTokensOption = 512,
-    skip_bad: Annotated[
-        bool,
-        typer.Option("--skip-bad", help="Tell of bad lines, and go on; by default the first one ends it."),
-    ] = False,
-    ray: RayOption = None,
-    workers: WorkersOption = None,
-    threads: Threads = None,
-    as_json: Json = False,
+    adapter: options.RuntimeAdapter = None,
+    system: options.System = None,
+    votes: options.Votes = 1,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    calculator: options.Calculator = True,
+    max_tokens: options.MaxTokens = 512,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Answer a file of questions; a run that was interrupted goes on where it was.
+    """Answer a file of questions; an interrupted run resumes.
 
-    Answers are kept in OUT.part as they end. With --ray, workers of a Ray cluster answer, each with an engine
-    of so many --threads.
+    Finished answers are saved in OUT.part. With --ray, workers of a Ray cluster answer the questions, each
+    with its own engine of --threads threads.
     """
-    from ..runtime.batch.batch_file import answer_file as run
+    from ..runtime.batch.batch_file import answer_file
     from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
     from ..runtime.request import Sampling
     from ..runtime.threads import default_threads
-    from ..workflows.adapter_resolver import resolve_runtime_lora
-    from ..workflows.default_model import default_model
 
-    terms = GenerationSettings(
+    settings = GenerationSettings(
         system=system,
         votes=votes,
         sampling=Sampling(temperature, seed=seed),
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    ask = answer_with(ray, workers)
-    with progress_bar("preparing") as progress:
-        model = model or default_model(adapted=adapter is None, progress=progress)
-        lora = resolve_runtime_lora(adapter, model, progress=progress) if adapter else None
-    job = BatchJob(model, lora, terms, threads or default_threads().decode)
+    executor = options.batch_executor(ray, workers)
+    path, loras = options.resolve_model(model, {"adapter": adapter} if adapter else {})
+    job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads().decode)
     with progress_bar("batch") as progress:
-        report = run(questions, job, output, skip_bad=skip_bad, executor=ask, progress=progress)
+        report = answer_file(questions, job, output, skip_bad=skip_bad, executor=executor, progress=progress)
     warn(report.bad)
-    facts = {
+    rows = {
         "output": report.output,
         "answered": f"{report.answered} of {report.rows}",
         "without a value": str(report.without_value),
         "answered earlier": str(report.earlier),
-        "questions an hour": f"{report.questions_an_hour:.0f}",
-        "tokens a second": f"{report.tokens / report.seconds:.1f}",
+        "questions per hour": f"{report.questions_an_hour:.0f}",
+        "tokens per second": f"{report.tokens / report.seconds:.1f}",
     }
-    result = asdict(report) | {"questions_an_hour": report.questions_an_hour}
-    show_result(as_json, result, lambda: facts_table(facts))
+    show_facts(as_json, asdict(report) | {"questions_an_hour": report.questions_an_hour}, rows)

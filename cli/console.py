@@ -1,10 +1,10 @@
-"""What all commands print with: results on standard output, progress and warnings on standard error."""
+"""Console output: results on standard output, progress and warnings on standard error."""
 
 import json
 import math
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,15 +22,17 @@ from ..files.progress import Progress, Stage
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..stats.interval import Interval
+
 T = TypeVar("T", bound="DataclassInstance")
 
-_STAGES_SHOWN = 4  # the last ones of a long run
-_LINE_EVERY_S = 10
+_STAGES_SHOWN = 4
+_LINE_INTERVAL_S = 10
 
 
 class _Output(Console):
     def on_broken_pipe(self) -> None:
-        """Leave it to main(), where rich would end the program with status 1."""
+        """Raise the error for main(); rich would exit with status 1."""
         raise BrokenPipeError
 
 
@@ -39,28 +41,33 @@ err = Console(stderr=True, highlight=False)
 
 
 def printable(text: str) -> str:
-    """Model text without control characters, which could command a terminal."""
+    """Remove control characters, with which untrusted text could command a terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
 
 
+def note(message: str) -> None:
+    """Print a line on standard error."""
+    err.print(printable(message), markup=False, soft_wrap=True)
+
+
 def warn(warnings: Iterable[str]) -> None:
-    """Print warnings, a line each."""
+    """Print each warning as a line on standard error."""
     for warning in warnings:
-        err.print(f"warning: {printable(warning)}", markup=False, soft_wrap=True)
+        note(f"warning: {warning}")
 
 
-def facts_table(rows: dict[str, str]) -> Table:
-    """A table of names and what is to be said of them."""
+def facts_table(rows: Mapping[str, str]) -> Table:
+    """A table of names and values."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in rows.items():
-        table.add_row(Text(printable(key)), Text(printable(value)))  # a file's own text is no markup
+        table.add_row(Text(printable(key)), Text(printable(value)))  # Text: values may look like rich markup
     return table
 
 
 def show_result(as_json: bool, result: dict[str, Any], table: Callable[[], RenderableType]) -> None:
-    """Print a result: one JSON object, or a table."""
+    """Print a result as one JSON object or as a table."""
     if as_json:
         print(json_text(result))
     else:
@@ -68,28 +75,33 @@ def show_result(as_json: bool, result: dict[str, Any], table: Callable[[], Rende
 
 
 def show_report(as_json: bool, report: T, table: Callable[[T], RenderableType]) -> None:
-    """Print a report dataclass: its fields as one JSON object, or the table made of it."""
+    """Print a report dataclass as one JSON object or as a table."""
     show_result(as_json, asdict(report), lambda: table(report))
 
 
-def show_facts(as_json: bool, facts: dict[str, Any]) -> None:
-    """Print a result that is names and values, which a table has as they are."""
-    show_result(as_json, facts, lambda: facts_table({key: str(value) for key, value in facts.items()}))
-
-
-def command_line() -> str:
-    """The command as it was given, for those who want to repeat it."""
-    return shlex.join(["thirteen", *sys.argv[1:]])
+def show_facts(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | None = None) -> None:
+    """Print names and values as one JSON object or as a table, whose rows may differ from the JSON."""
+    rows = {key: str(value) for key, value in facts.items()} if rows is None else rows
+    show_result(as_json, facts, lambda: facts_table(rows))
 
 
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
-    """Print what was written."""
-    facts = {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256}
-    show_facts(as_json, facts)
+    """Print the path, size and hash of a file that was written."""
+    show_facts(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
+
+
+def interval_json(interval: "Interval") -> dict[str, float]:
+    """The JSON form of a confidence interval."""
+    return {"low": interval.low, "value": interval.estimate, "high": interval.high}
+
+
+def command_line() -> str:
+    """The command line of this process, quoted for a shell."""
+    return shlex.join(["thirteen", *sys.argv[1:]])
 
 
 def json_text(value: dict[str, Any], indent: int | None = None) -> str:
-    """As JSON, which has no NaN and no infinity: they become null."""
+    """Format JSON, with NaN and infinity as null."""
 
     def finite(value: Any) -> Any:
         if isinstance(value, dict):
@@ -112,34 +124,34 @@ def _bars(speed_estimate_period: float = 30) -> ProgressBars:
     )
 
 
-class _Lines:
-    """Progress as plain lines, one every ten seconds, for a standard error that is not a terminal."""
+class _ProgressLines:
+    """Progress as lines of text, at most one every ten seconds, when standard error is not a terminal."""
 
     def __init__(self) -> None:
         self._last_s = monotonic()
 
     def show(self, title: str, done: int, total: int) -> None:
-        if not err.is_terminal and monotonic() - self._last_s >= _LINE_EVERY_S:
+        if not err.is_terminal and monotonic() - self._last_s >= _LINE_INTERVAL_S:
             self._last_s = monotonic()
-            err.print(f"{title}: {done:,} of {total:,}", markup=False, soft_wrap=True)
+            note(f"{title}: {done:,} of {total:,}")
 
 
 @contextmanager
 def progress_bar(title: str) -> Iterator[Progress]:
-    """Show progress on standard error; yields the callback that moves it."""
+    """Show a progress bar on standard error; yields its callback."""
     with stage_bars() as start:
         yield start(title)
 
 
 @contextmanager
 def score_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """Show progress under a changing label, with the time left estimated over minutes, not seconds."""
+    """Show a progress bar with a changing label; the remaining time is estimated over ten minutes."""
     with _bars(speed_estimate_period=600) as bars:
-        task, lines = bars.add_task("", total=None), _Lines()
+        task, lines = bars.add_task("", total=None), _ProgressLines()
 
         def show(label: str, done: int, total: int) -> None:
             nonlocal task
-            if done < bars.tasks[-1].completed:  # the next model starts, at a pace of its own
+            if done < bars.tasks[-1].completed:  # the next model starts, with another speed
                 bars.remove_task(task)
                 task = bars.add_task(label, total=total)
             bars.update(task, description=label, completed=done, total=total)
@@ -150,9 +162,9 @@ def score_bar() -> Iterator[Callable[[str, int, int], None]]:
 
 @contextmanager
 def stage_bars() -> Iterator[Stage]:
-    """Show the progress of several stages, one below the other; yields what starts a stage by its name."""
+    """Show one progress bar per stage, the last few of them; yields the function that starts a stage."""
     with _bars() as bars:
-        lines = _Lines()
+        lines = _ProgressLines()
 
         def start(name: str) -> Progress:
             for old in bars.task_ids[: 1 - _STAGES_SHOWN]:

@@ -1,16 +1,16 @@
-"""The command `thirteen demo`."""
+"""Command `thirteen demo`."""
 
 import typer
 
+from . import options
 from .console import progress_bar, show_report
-from .options import Json
 
 app = typer.Typer()
 
 
-@app.command(epilog="Example: thirteen demo")
-def demo(as_json: Json = False) -> None:
-    """The whole path on the embedded default: convert, ask, compare."""
+@app.command(epilog=options.example("demo"))
+def demo(as_json: options.Json = False) -> None:
+    """Convert the embedded model with and without its adapter, ask both, and compare them."""
     from ..workflows.demo import demo_table, run_demo
 
     with progress_bar("demo") as progress:

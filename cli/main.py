@@ -1,7 +1,7 @@
-"""The command `thirteen`. A subcommand imports its packages when it is called, which keeps `--help` quick.
+"""The command `thirteen`. Each subcommand imports its packages late, to keep `--help` fast.
 
-Results go to standard output, progress and logs to standard error. Exit status 0 is done, 2 bad input (one
-line `error: …`), 130 interrupted.
+Results go to standard output, progress and logs to standard error. The exit status is 0 for success, 2 for
+bad input, with one line `error: …`, and 130 for an interrupt.
 """
 
 import os
@@ -17,9 +17,9 @@ from .console import err, printable
 from .options import with_ray_address
 
 INTERRUPTED = 130
-MESSAGE_MAX = 600  # characters of an error; names out of a damaged file can be endless
+MESSAGE_MAX = 600  # characters of an error; names from a damaged file can be very long
 
-# Typer carries its own copy of click in some versions; these are click's either way.
+# click's classes, of which some versions of typer bundle a copy.
 UsageError: type[Any] = typer.BadParameter.__mro__[1]
 ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
@@ -37,12 +37,12 @@ for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.item
 
 
 def main() -> None:
-    """Run the command line, turning every error a user can mend into one line and a status."""
+    """Run the command line; errors that a user can fix become one line and an exit status."""
     try:
         status = app(with_ray_address(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         if status == INTERRUPTED:
-            raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer turn it into a status
+            raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
         sys.exit(status)
     except ThirteenError as error:
         _fail(str(error))
@@ -52,7 +52,7 @@ def main() -> None:
     except ClickError as error:
         _fail(error.format_message())
     except BrokenPipeError:
-        # The reader, such as `head`, has had enough: what is left in the buffers goes nowhere.
+        # The reader, such as `head`, closed the pipe: discard what is left in the buffers.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (KeyboardInterrupt, typer.Abort):
@@ -61,7 +61,7 @@ def main() -> None:
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except MemoryError:
-        _fail("there is not enough memory")
+        _fail("out of memory")
 
 
 def _fail(message: str) -> None:
@@ -72,8 +72,8 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"thirteen {version('thirteen')}")
@@ -86,4 +86,4 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
-    """From a trained adapter of a few numbers to an answer on your own hardware."""
+    """Convert, run and measure language models with small adapters on your own hardware."""

@@ -1,120 +1,198 @@
-"""Options that several commands share, and what is made of them."""
+"""Options that several commands share, and the conversion of their values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-BaseArgument = Annotated[
-    str, typer.Argument(help="A catalogue name, a hub id, a folder of safetensors, or a GGUF.")
-]
-AdapterArgument = Annotated[str, typer.Argument(help="A PEFT folder, a hub id, a catalogue name, or a code.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The GGUF to write.")]
+from .console import progress_bar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
-    int | None, typer.Option(min=1, max=512, help="Threads; by default all that can be of use.")
+    int | None, typer.Option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
 ]
-AdapterOption = Annotated[
-    str | None, typer.Option(help="A PEFT folder, a hub id, a catalogue name, or a code.")
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
+
+# What goes in, and out.
+BaseArgument = Annotated[str, typer.Argument(help="Catalogue name, hub id, folder of safetensors, or GGUF.")]
+AdapterArgument = Annotated[str, typer.Argument(help=_ADAPTER)]
+Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
+RequiredAdapter = Annotated[str, typer.Option(help=_ADAPTER)]
+RuntimeAdapter = Annotated[
+    str | None, typer.Option(help="Adapter to apply at run time: GGUF LoRA, or as in convert.")
 ]
-SizeOption = Annotated[
+Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
+ModelArgument = Annotated[Path, typer.Argument(help="GGUF file.")]
+ModelOrShapeArgument = Annotated[Path | None, typer.Argument(help="GGUF file, unless --shape is given.")]
+ModelOrDefaultArgument = Annotated[
+    Path | None, typer.Argument(help="GGUF file. Default: the embedded model.")
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
+AdapterOutput = Annotated[
+    Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
+]
+
+# A file of a given size.
+Size = Annotated[
     str | None,
-    typer.Option(help="The most the file may have: 600MB, 572MiB, 0.6GB, 3.9bpw; plans its types."),
+    typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
 ]
-ImportanceOption = Annotated[
-    Path | None, typer.Option(help="An importance file; with --size, measured and cached unless given.")
+Importance = Annotated[
+    Path | None, typer.Option(help="Importance file. Default with --size: measured once, then cached.")
 ]
-CalibrationOption = Annotated[
+Calibration = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
-TogetherOption = Annotated[
-    bool, typer.Option("--together", help="Price types by decoding 8 sequences at once, as a server does.")
+Target = Annotated[
+    str | None, typer.Option(help="Processor: x86, x86-avx512, arm or any. Default: this machine's.")
 ]
-TargetOption = Annotated[
-    str | None, typer.Option(help="x86, x86-avx512, arm or any; by default this machine's kind.")
+Prefer = Annotated[str, typer.Option(help="Preference: quality, balanced or speed.")]
+Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]
+Together = Annotated[
+    bool, typer.Option("--together", help="Plan for decoding 8 sequences at once, as a server does.")
 ]
-PreferOption = Annotated[str, typer.Option(help="quality, balanced or speed.")]
-CostsOption = Annotated[Path | None, typer.Option(help="What types cost here, by: thirteen bench types.")]
-ShapeOption = Annotated[
-    str | None,
-    typer.Option("--shape", help="Instead of a file: a base's catalogue name; its shapes, random weights."),
+
+# Generation.
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Context = Annotated[int, typer.Option(min=1, help="Maximum tokens of prompt and answer.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Maximum tokens of an answer.")]
+Temperature = Annotated[
+    float, typer.Option(help="Sampling temperature. 0 is greedy, or 0.7 with several votes.")
 ]
-TypesOption = Annotated[
-    str,
-    typer.Option(
-        "--types",
-        help="Of such weights: a type, LAYERS/EMBEDDING, a mix of llama.cpp's (Q4_K_M), a plan "
-        "(of thirteen plan --json), or a GGUF of that shape.",
-    ),
-]
-LengthsOption = Annotated[
-    str, typer.Option(help="Also prompts of these tokens, and decode after them: 128,512,1024.")
-]
-RoundsOption = Annotated[int, typer.Option(min=8, help="Rounds of four turns, two of each.")]
-RayOption = Annotated[
+Seed = Annotated[int, typer.Option(help="Random seed. Each further vote adds 1.")]
+Votes = Annotated[int, typer.Option(min=1, max=64, help="Answers per question, for a majority vote.")]
+Calculator = Annotated[bool, typer.Option(help="Complete equations with their exact results.")]
+Ray = Annotated[
     str | None,
     typer.Option(
         "--ray",
         metavar="[ADDRESS]",
-        help="Use a Ray cluster: HOST:PORT of its head, or auto; without an address one is begun here.",
+        help="Run on a Ray cluster: HOST:PORT of its head, or auto. Without ADDRESS, start one here.",
     ),
 ]
-WorkersOption = Annotated[
-    int | None, typer.Option(min=1, help="With --ray: how many; by default all that there is room for.")
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
 ]
-VotesOption = Annotated[
-    int, typer.Option(min=1, max=64, help="Answers to each question; what most of them give counts.")
+
+# Measurements.
+Shape = Annotated[
+    str | None, typer.Option("--shape", help="Use random weights with the shapes of this catalogue base.")
 ]
-TemperatureOption = Annotated[
-    float, typer.Option(help="0 always takes the likeliest token; with --votes, 0.7 instead.")
+Types = Annotated[
+    str,
+    typer.Option(
+        "--types",
+        help="Types of the random weights: a type, LAYERS/EMBEDDING, a llama.cpp mix such as Q4_K_M, a plan "
+        "(thirteen plan --json), or a GGUF of that shape.",
+    ),
 ]
-SeedOption = Annotated[int, typer.Option(help="Of the first answer; the next ones count up from it.")]
-CalculatorOption = Annotated[bool, typer.Option(help="Complete sums in answers by their exact results.")]
-MaxTokensOption = Annotated[int, typer.Option(min=1, help="The longest answer.")]
-Revision = Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")]
+Rounds = Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")]
+Lengths = Annotated[str, typer.Option(help="Also measure at these prompt lengths: 128,512,1024.")]
+PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens to prefill.")]
+DecodeTokens = Annotated[int, typer.Option(min=2, help="Tokens to decode.")]
+Texts = Annotated[Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")]
+Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")]
+
+
+def example(*commands: str) -> str:
+    """The epilog of a command; the backspace keeps click from wrapping the lines."""
+    return "\b\nExample: " + "\n         ".join(f"thirteen {command}" for command in commands)
+
+
+def matching_options(ctx: typer.Context, settings: "type[DataclassInstance]") -> dict[str, Any]:
+    """The values of the options that are named like a field of `settings`, without unset ones."""
+    names = {field.name for field in fields(settings)}
+    return {name: value for name, value in ctx.params.items() if name in names and value is not None}
+
+
+def resolve_adapter(adapter: str, base: str | None = None) -> Path:
+    """Resolve ADAPTER to its PEFT folder; see resolve_adapter_folder()."""
+    from ..workflows.adapter_resolver import resolve_adapter_folder
+
+    with progress_bar("basis") as progress:
+        return resolve_adapter_folder(adapter, base, progress=progress)
+
+
+def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None) -> tuple[Path, Path | None]:
+    """Resolve BASE, --revision and --adapter to the base and the adapter's PEFT folder."""
+    from ..models.fetch import fetch
+
+    path = fetch(base, revision=revision, kind="base")
+    return path, resolve_adapter(adapter, base) if adapter else None
+
+
+def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path, dict[str, Path]]:
+    """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
+
+    The embedded model has its own adapter merged, unless other adapters are given.
+    """
+    from ..workflows.adapter_resolver import resolve_runtime_lora
+    from ..workflows.default_model import default_model
+
+    with progress_bar("preparing") as progress:
+        path = model or default_model(adapted=not adapters, progress=progress)
+        loras = {
+            name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
+        }
+    return path, loras
+
+
+def default_base() -> Path:
+    """The embedded model without an adapter; it is converted on first use."""
+    from ..workflows.default_model import default_model
+
+    with progress_bar("preparing") as progress:
+        return default_model(adapted=False, progress=progress)
 
 
 def size_target(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
-    """The `SizeTarget` of --size, --target, --prefer, --costs and --together; errors name the option."""
+    """The `SizeTarget` of --size, --target, --prefer, --costs and --together."""
     from ..convert.quantize.costs import costs_for, host_target, read_costs
     from ..convert.quantize.file_size import parse_file_size
     from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 
     if prefer not in PREFERENCES:
-        raise typer.BadParameter(f"--prefer {prefer!r}: there are {', '.join(PREFERENCES)}")
+        raise typer.BadParameter(f"--prefer {prefer!r}: must be one of {', '.join(PREFERENCES)}")
     if costs and target:
-        raise typer.BadParameter(f"--costs {costs} and --target {target}: give one of them")
+        raise typer.BadParameter(f"--costs {costs} and --target {target} exclude each other")
     table = read_costs(costs) if costs else costs_for(target or host_target())
     return SizeTarget(parse_file_size(size), prefer, table.together() if together else table)
 
 
 def with_ray_address(words: Sequence[str]) -> list[str]:
-    """A command line where a --ray without an address, which the parser does not know, has one."""
+    """Give a --ray without an address its default; the parser has no options with an optional value."""
     return [
         "--ray=local" if word == "--ray" and following.startswith("-") else word
         for word, following in zip(words, [*words[1:], "-"], strict=False)
     ]
 
 
-def answer_with(ray: str | None, workers: int | None) -> Any:
-    """What has questions answered, as --ray and --workers say: this machine, or a cluster's workers."""
+def batch_executor(ray: str | None, workers: int | None) -> Any:
+    """The `BatchExecutor` of --ray and --workers: this machine, or the workers of a cluster."""
     from ..runtime.batch.reproducible_batches import BatchJob
     from ..runtime.cluster.ray_batch import RayWorkers
 
     if ray is None and workers is not None:
-        raise typer.BadParameter("--workers goes with --ray")
+        raise typer.BadParameter("--workers requires --ray")
     return BatchJob.run if ray is None else RayWorkers(ray, workers).run
 
 
 def shown_name(source: str) -> str:
-    """A source's name for the provenance: a name or hub id as it is, of a path the last part."""
+    """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
     return Path(source).resolve().name if source and Path(source).exists() else source
 
 
 def memory_size(option: str, text: str) -> int:
-    """Bytes of memory, from the text of an option: 1GB, 900MiB."""
+    """Parse a size in bytes, such as 1GB or 900MiB."""
     from ..convert.quantize.file_size import parse_file_size
     from ..errors import OutputError
 
@@ -123,5 +201,5 @@ def memory_size(option: str, text: str) -> int:
     except OutputError:
         size = None
     if size is None or size.unit is None:
-        raise typer.BadParameter(f"{option} {text!r}: write it like 1GB, 600MB or 572MiB")
+        raise typer.BadParameter(f"{option} {text!r}: must be a size such as 1GB, 600MB or 572MiB")
     return size.file_bytes(0)

@@ -1,4 +1,4 @@
-"""A short code as a QR code. It is written in upper case, for which a QR code has a denser mode."""
+"""QR codes of short codes. They are in upper case, for which QR codes have a denser mode."""
 
 from pathlib import Path
 
@@ -7,41 +7,36 @@ import segno
 from ..errors import OutputError
 from ..files.output import check_target, output_errors
 
-_KINDS = (".svg", ".png")
-_LEVEL = "m"  # up to 15 % of it may be unreadable
+_SUFFIXES = (".svg", ".png")
+_ERROR_CORRECTION = "m"  # tolerates 15 % damage
+_BLOCKS = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}  # for a dark terminal: light modules are drawn
 
 
-def _made(code: str) -> segno.QRCode:
-    return segno.make_qr(code.upper(), error=_LEVEL)
+def _qr_code(code: str) -> segno.QRCode:
+    return segno.make_qr(code.upper(), error=_ERROR_CORRECTION)
 
 
 def qr_text(code: str) -> str:
-    """The QR code of a short code in block characters, two rows to a line, dark on light."""
-    rows = [list(row) for row in _made(code).matrix_iter(border=4)]
+    """Draw a QR code with block characters, two rows of modules per line."""
+    rows = [list(row) for row in _qr_code(code).matrix_iter(border=4)]
     rows += [[0] * len(rows[0])] * (len(rows) % 2)
-    blocks = {
-        (0, 0): "█",
-        (0, 1): "▀",
-        (1, 0): "▄",
-        (1, 1): " ",
-    }  # a terminal is dark: light is what is drawn
     pairs = zip(rows[::2], rows[1::2], strict=True)
-    return "\n".join("".join(blocks[bool(a), bool(b)] for a, b in zip(*pair, strict=True)) for pair in pairs)
+    return "\n".join("".join(_BLOCKS[bool(a), bool(b)] for a, b in zip(*pair, strict=True)) for pair in pairs)
 
 
 def check_qr_file(path: Path) -> None:
-    """Raise OutputError if no QR code can be written to `path`."""
-    if path.suffix not in _KINDS:
-        raise OutputError(f"{path}: a QR code is written as {' or '.join(_KINDS)}")
+    """Raise OutputError unless a QR code can be written to `path`."""
+    if path.suffix not in _SUFFIXES:
+        raise OutputError(f"{path}: the name of a QR code must end in {' or '.join(_SUFFIXES)}")
     check_target(path)
 
 
 def write_qr(code: str, path: Path) -> None:
-    """Write the QR code of a short code as a picture.
+    """Write a QR code as an image.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     check_qr_file(path)
     with output_errors(path):
-        _made(code).save(str(path), scale=8)
+        _qr_code(code).save(str(path), scale=8)

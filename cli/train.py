@@ -1,4 +1,4 @@
-"""The commands that make an adapter by gradients, with PEFT: `train`, and `distill` to have solutions."""
+"""Commands that train an adapter with gradients, or prepare for it: `train`, `distill`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,127 +7,124 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from .console import command_line, progress_bar, show_facts, show_result, stage_bars
-from .options import BaseArgument, Json, Revision, shown_name
+from . import options
+from .console import command_line, interval_json, progress_bar, show_facts, show_result, stage_bars
 
 if TYPE_CHECKING:
-    from ..convert.adapter.basis import Basis
+    from ..models.rows import TrainingRow
     from ..models.training.grpo import Rollouts
+    from ..models.training.job import TrainingJob
     from ..models.training.recipe import Recipe
-    from ..models.training.train import TrainResult
+    from ..models.training.sft import SftResult
 
 app = typer.Typer()
-METHODS = ("sft", "grpo")
 
 
 @app.command(
-    epilog="Example: thirteen train smollm2-135m --data gsm8k-train.jsonl --output my-lora "
-    "or: … --kind tinylora, or: … --rank 1,2,3,4"
+    epilog=options.example(
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-loras --rank 1,2,3,4",
+    )
 )
 def train(
-    base: BaseArgument,
-    data: Annotated[Path, typer.Option(help="JSON lines: question, solution, answer.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The adapter's folder; a run there goes on.")
-    ],
-    kind: Annotated[str, typer.Option(help="lora or tinylora.")] = "lora",
+    ctx: typer.Context,
+    base: options.BaseArgument,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
+    output: options.AdapterOutput,
+    kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
     rank: Annotated[
-        str | None,
-        typer.Option(help="Of the factors; a list, as 1,2,3,4, trains one for each and compares them."),
+        str | None, typer.Option(help="Rank of the factors. Several, such as 1,2,4, are compared.")
     ] = None,
-    method: Annotated[str, typer.Option(help="sft on solutions, or grpo on answers.")] = "sft",
-    numbers: Annotated[int | None, typer.Option(min=1, help="How many TinyLoRA trains.")] = None,
-    alpha: Annotated[int | None, typer.Option(min=1, help="LoRA's; its scale is alpha / rank.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="The highest one.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="How often each row is taken.")] = None,
-    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows of a step.")] = None,
-    micro_rows: Annotated[int | None, typer.Option(min=1, help="Rows computed at once.")] = None,
-    share: Annotated[
-        float | None, typer.Option(help="The part of the rows that is taken, by the seed.")
-    ] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longer rows are left out.")] = None,
-    max_rows: Annotated[int | None, typer.Option(min=1, help="The most rows.")] = None,
-    held_out: Annotated[int | None, typer.Option(min=1, help="Rows to measure on.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is drawn.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="With grpo: steps.")] = 50,
-    questions: Annotated[int, typer.Option(min=1, help="With grpo: questions of a step.")] = 4,
-    completions: Annotated[int, typer.Option(min=2, help="With grpo: answers to each.")] = 8,
-    completion_tokens: Annotated[int, typer.Option(min=1, help="With grpo: the longest answer.")] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, max=512, help="Threads.")] = None,
-    revision: Revision = None,
-    as_json: Json = False,
+    method: Annotated[str, typer.Option(help="Method: sft on solutions, or grpo on answers.")] = "sft",
+    numbers: Annotated[int | None, typer.Option(min=1, help="Trained numbers of a TinyLoRA.")] = None,
+    alpha: Annotated[int | None, typer.Option(min=1, help="LoRA alpha; the scale is alpha / rank.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
+    micro_rows: Annotated[int | None, typer.Option(min=1, help="Rows per forward pass.")] = None,
+    share: Annotated[float | None, typer.Option(help="Fraction of the rows to use.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Drop rows with more tokens.")] = None,
+    max_rows: Annotated[int | None, typer.Option(min=1, help="Maximum rows to train on.")] = None,
+    held_out: Annotated[int | None, typer.Option(min=1, help="Held-out rows to measure on.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
+    questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
+    completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
+    completion_tokens: Annotated[
+        int, typer.Option(min=1, help="With grpo: maximum tokens of a completion.")
+    ] = 128,
+    threads: Annotated[int | None, typer.Option(min=1, max=512, help="CPU threads.")] = None,
+    revision: options.Revision = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Train an adapter with PEFT on a CPU; by default LoRA as it was published. Needs the extra `train`."""
-    from ..models.fetch import fetch
-    from ..models.training.grpo import Rollouts
-    from ..models.training.recipe import RECIPES
+    """Train an adapter with PEFT on a CPU, by default with the published LoRA recipe.
 
-    if kind not in RECIPES or method not in METHODS:
-        raise typer.BadParameter(
-            f"--kind {kind!r}, --method {method!r}: there are {', '.join(RECIPES)}, and {', '.join(METHODS)}"
-        )
-    given: dict[str, Any] = {
-        "numbers": numbers, "alpha": alpha, "learning_rate": learning_rate, "epochs": epochs,
-        "batch_rows": batch_rows, "micro_rows": micro_rows, "share": share, "max_tokens": max_tokens,
-        "max_rows": max_rows, "held_out": held_out, "seed": seed, "threads": threads,
-    }  # fmt: skip
-    recipe = replace(RECIPES[kind], **{name: value for name, value in given.items() if value is not None})
-    recipes = {one: replace(recipe, rank=one) for one in (_ranks(rank) if rank else [recipe.rank])}
+    Requires the extra `train`.
+    """
+    from ..models.fetch import fetch
+    from ..models.rows import read_rows, split_rows
+    from ..models.training.grpo import Rollouts
+    from ..models.training.recipe import METHODS, RECIPES, Recipe
+
+    if method not in METHODS:
+        raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
+    recipe = RECIPES.get(kind, Recipe())
+    ranks = _parse_ranks(rank) if rank else [recipe.rank]
+    recipes = [
+        replace(recipe, **options.matching_options(ctx, Recipe) | {"rank": number}) for number in ranks
+    ]
+    if method == "grpo" and len(recipes) > 1:
+        raise typer.BadParameter(f"--rank {rank}: --method grpo takes one rank")
     path = fetch(base, revision=revision, kind="base")
     if method == "grpo":
-        if len(recipes) > 1:
-            raise typer.BadParameter(f"--rank {rank}: with --method grpo give one")
-        (wanted,) = recipes.values()
-        told = _grpo(
-            base, path, data, output, wanted, Rollouts(steps, questions, completions, completion_tokens)
-        )
-        show_facts(as_json, told)
+        rows = read_rows(data, ("answer",))
+        rollouts = Rollouts(steps, questions, completions, completion_tokens)
+        show_facts(as_json, _run_grpo(_job(base, path, output, recipes[0]), rows, rollouts, data.name))
         return
-    results = {
-        one: _supervised(base, path, data, output / f"rank-{one}" if len(recipes) > 1 else output, wanted)
-        for one, wanted in recipes.items()
-    }
-    facts = {f"rank {one}": _facts(result) for one, result in results.items()}
-    show_result(as_json, facts, lambda: _table(results))
+    rows, held = split_rows(read_rows(data), recipes[0].held_out, recipes[0].seed)
+    results = {}
+    for recipe in recipes:
+        folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
+        results[recipe.rank] = _run_sft(_job(base, path, folder, recipe), rows, held, data.name)
+    facts = {f"rank {number}": _sft_facts(result) for number, result in results.items()}
+    show_result(as_json, facts, lambda: _sft_table(results))
 
 
-def _ranks(text: str) -> list[int]:
+def _parse_ranks(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words) or len(set(words)) != len(words):
-        raise typer.BadParameter(f"--rank {text!r}: one rank, or several with commas between, each once")
+        raise typer.BadParameter(
+            f"--rank {text!r}: must be an integer, or several that differ, such as 1,2,4"
+        )
     return [int(word) for word in words]
 
 
-def _supervised(base: str, path: Path, data: Path, output: Path, recipe: "Recipe") -> "TrainResult":
-    from ..models.cards import RunFacts, train_card, write_card
-    from ..models.rows import read_rows, split_rows
-    from ..models.training.train import base_sha256
-    from ..models.training.train import train as run
+def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
+    from ..models.training.job import TrainingJob
+    from ..workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
 
-    rows, held = split_rows(read_rows(data), recipe.held_out, recipe.seed)
-    base_id, basis = _base_of(base, recipe)
+    name, basis = catalogue_name(base), None
+    if recipe.kind == "tinylora":
+        settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
+        with progress_bar("basis") as progress:
+            basis = resolve_basis(base, settings=settings, progress=progress)
+    return TrainingJob(path, out, recipe, basis, hub_id_of(name) if name else options.shown_name(base))
+
+
+def _run_sft(
+    job: "TrainingJob", rows: "list[TrainingRow]", held_out: "list[TrainingRow]", data: str
+) -> "SftResult":
+    from ..models.cards import sft_card, write_card
+    from ..models.training.sft import train_sft
+
     with stage_bars() as stage:
-        result = run(path, rows, held, output, recipe=recipe, basis=basis, base_id=base_id, stage=stage)
-    facts = RunFacts(command_line(), data.name, path.name, base_id)
-    write_card(output, train_card(output.name, result, recipe, facts, base_sha256(path)))
+        result = train_sft(job, rows, held_out, stage)
+    write_card(job.out, sft_card(job, result, command_line(), data))
     return result
 
 
-def _base_of(base: str, recipe: "Recipe") -> tuple[str, "Basis | None"]:
-    """The name of the base to record, and its basis if the adapter is a TinyLoRA."""
-    from ..workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
-
-    name = catalogue_name(base)
-    base_id = hub_id_of(name) if name else shown_name(base)
-    if recipe.kind != "tinylora":
-        return base_id, None
-    settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
-    with progress_bar("basis") as progress:
-        return base_id, resolve_basis(base, settings=settings, progress=progress)
-
-
-def _facts(result: "TrainResult") -> dict[str, Any]:
-    held, difference = result.held_out, result.held_out.difference
+def _sft_facts(result: "SftResult") -> dict[str, Any]:
     return {
         "output": str(result.folder),
         "trained_numbers": result.trained_numbers,
@@ -135,13 +132,13 @@ def _facts(result: "TrainResult") -> dict[str, Any]:
         "steps": result.steps,
         "train_s": result.train_s,
         "validation": list(result.validation),
-        "loss_before": held.loss_before,
-        "loss_after": held.loss_after,
-        "difference": {"low": difference.low, "value": difference.estimate, "high": difference.high},
+        "loss_before": result.held_out.loss_before,
+        "loss_after": result.held_out.loss_after,
+        "difference": interval_json(result.held_out.difference),
     }
 
 
-def _table(results: dict[int, "TrainResult"]) -> Table:
+def _sft_table(results: "dict[int, SftResult]") -> Table:
     table = Table(
         "rank", "trained numbers", "loss before", "after", "difference, 95 %", "minutes", "adapter", box=None
     )
@@ -159,23 +156,17 @@ def _table(results: dict[int, "TrainResult"]) -> Table:
     return table
 
 
-def _grpo(
-    base: str, path: Path, data: Path, output: Path, recipe: "Recipe", rollouts: "Rollouts"
+def _run_grpo(
+    job: "TrainingJob", rows: "list[TrainingRow]", rollouts: "Rollouts", data: str
 ) -> dict[str, Any]:
-    from ..models.cards import RunFacts, grpo_card, write_card
-    from ..models.rows import read_rows
-    from ..models.training.grpo import reinforce
+    from ..models.cards import grpo_card, write_card
+    from ..models.training.grpo import train_grpo
 
-    rows = read_rows(data, ("answer",))
-    base_id, basis = _base_of(base, recipe)
     with progress_bar("grpo") as progress:
-        result = reinforce(
-            path, rows, output, recipe=recipe, rollouts=rollouts, basis=basis, base_id=base_id, moved=progress
-        )
-    facts = RunFacts(command_line(), data.name, path.name, base_id)
-    write_card(output, grpo_card(output.name, result, recipe, rollouts, facts))
+        result = train_grpo(job, rows, rollouts, progress)
+    write_card(job.out, grpo_card(job, result, rollouts, command_line(), data))
     return {
-        "output": str(output),
+        "output": str(result.folder),
         "trained_numbers": result.trained_numbers,
         "steps": len(result.rewards),
         "reward_first": result.mean(first=True),
@@ -186,31 +177,30 @@ def _grpo(
 
 
 @app.command(
-    epilog="Example: thirteen distill questions.jsonl --endpoint http://127.0.0.1:8080/v1 --model my-teacher "
-    "--output solutions.jsonl"
+    epilog=options.example(
+        "distill questions.jsonl --endpoint http://127.0.0.1:8080/v1 --model teacher --output solutions.jsonl"
+    )
 )
 def distill(
-    data: Annotated[Path, typer.Argument(help="JSON lines: question, answer.")],
-    endpoint: Annotated[str, typer.Option(help="The URL of an API like OpenAI's, up to /v1.")],
-    model: Annotated[str, typer.Option(help="The teacher, by the endpoint's name for it.")],
+    data: Annotated[Path, typer.Argument(help="Questions: JSON lines with question, answer.")],
+    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible API, up to /v1.")],
+    model: Annotated[str, typer.Option(help="Model name of the teacher at the endpoint.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The rows to train on; a run there goes on.")
+        Path, typer.Option("--output", "-o", help="Training rows to write. An interrupted run resumes there.")
     ],
-    key_file: Annotated[Path | None, typer.Option(help="A file with the API key.")] = None,
-    system: Annotated[str | None, typer.Option(help="What to tell the teacher beforehand.")] = None,
-    temperature: Annotated[float, typer.Option(min=0, help="Of its answers.")] = 0.0,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest of them.")] = 512,
-    as_json: Json = False,
+    key_file: Annotated[Path | None, typer.Option(help="File with the API key.")] = None,
+    system: options.System = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 0.0,
+    max_tokens: options.MaxTokens = 512,
+    as_json: options.Json = False,
 ) -> None:
-    """Have a teacher model solve questions; keep the solutions whose final answer is right."""
+    """Have a teacher model solve questions, and keep the solutions with the right final answer."""
     from ..models.rows import read_rows
-    from ..models.training.distill import PROMPT, Teacher
-    from ..models.training.distill import distill as run
+    from ..models.training.distill import PROMPT, Teacher, distill_solutions
 
     rows = read_rows(data, ("answer",))
     key = key_file.read_text(encoding="utf-8").strip() if key_file else None
     teacher = Teacher(endpoint, model, key, system or PROMPT, temperature, max_tokens)
     with progress_bar("distill") as progress:
-        done = run(rows, teacher, output, progress)
-    facts = {"output": str(output), "teacher": model, **vars(done)}
-    show_facts(as_json, facts)
+        result = distill_solutions(rows, teacher, output, progress)
+    show_facts(as_json, {"output": str(output), "teacher": model, **vars(result)})

@@ -1,4 +1,4 @@
-"""The commands that make an adapter by forward passes only: `tune`, and `sums` to have questions for it."""
+"""Commands that tune an adapter by forward passes only, or prepare for it: `tune`, `sums`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,236 +10,217 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from .console import command_line, err, facts_table, progress_bar, show_result, warn
-from .options import Json, Threads
+from . import options
+from .console import command_line, err, interval_json, note, progress_bar, show_facts, warn
 
 if TYPE_CHECKING:
-    from ..models.tuning.objective import AnswerSettings
     from ..models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
 
+_COLUMNS = ("generation", "restart", "best", "mean", "step", "right in checks", "95 %", "seconds")
 
-@app.command(epilog="Example: thirteen sums --rows 3000 --held-out 1000 --output sums")
+
+@app.command(epilog=options.example("sums --rows 3000 --held-out 1000 --output sums"))
 def sums(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="The files' name: OUTPUT.jsonl and OUTPUT-held-out.jsonl.")
+        Path,
+        typer.Option("--output", "-o", help="Prefix of the files OUTPUT.jsonl and OUTPUT-held-out.jsonl."),
     ],
-    rows: Annotated[int, typer.Option(min=1, help="Questions to learn from.")] = 3000,
-    held_out: Annotated[int, typer.Option(min=1, help="Questions to measure on.")] = 1000,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same questions.")] = 13,
-    as_json: Json = False,
+    rows: Annotated[int, typer.Option(min=1, help="Number of training rows.")] = 3000,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of held-out rows.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 13,
+    as_json: options.Json = False,
 ) -> None:
-    """Draw one-step sums in words, as JSON lines of question, solution and answer."""
+    """Generate one-step word problems, as JSON lines with question, solution and answer."""
     from ..files.atomic_write import atomic_write
     from ..files.output import check_target
     from ..models.tuning.synthetic_sums import draw_sums
 
     files = {}
-    for path, count, part in (
-        (output.with_name(f"{output.name}.jsonl"), rows, False),
-        (output.with_name(f"{output.name}-held-out.jsonl"), held_out, True),
-    ):
+    for suffix, count, is_held_out in ((".jsonl", rows, False), ("-held-out.jsonl", held_out, True)):
+        path = output.with_name(f"{output.name}{suffix}")
         check_target(path)
-        drawn = draw_sums(count, seed, held_out=part)
+        drawn = draw_sums(count, seed, held_out=is_held_out)
         with atomic_write(path) as file:
             file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
         files[str(path)] = len(drawn)
-    show_result(
-        as_json, files, lambda: facts_table({path: f"{count:,} rows" for path, count in files.items()})
-    )
+    show_facts(as_json, files, {path: f"{count:,} rows" for path, count in files.items()})
 
 
 @app.command(
-    epilog="Example: thirteen tune my-model.gguf --base smollm2-135m --data sums.jsonl "
-    "--held-out-data sums-held-out.jsonl --output my-adapter"
+    epilog=options.example("tune my-model.gguf --base smollm2-135m --data sums.jsonl --output my-adapter")
 )
 def tune(
-    data: Annotated[Path, typer.Option(help="JSON lines: question, answer, solution.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The adapter's folder; a run there goes on.")
-    ],
+    ctx: typer.Context,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, answer, solution.")],
+    output: options.AdapterOutput,
     model: Annotated[
-        str | None,
-        typer.Argument(help="The GGUF that answers; by default the embedded model, as ask runs it."),
+        str | None, typer.Argument(help="GGUF that answers. Default: the embedded model, as ask runs it.")
     ] = None,
-    base: Annotated[str, typer.Option(help="The base it was made from: see convert.")] = "embedded",
+    base: Annotated[str, typer.Option(help="Base that MODEL was made from, as in convert.")] = "embedded",
     held_out_data: Annotated[
-        Path | None, typer.Option(help="Rows to measure the result on; by default some of --data.")
+        Path | None, typer.Option(help="Rows to measure the result on. Default: some of --data.")
     ] = None,
-    held_out: Annotated[int, typer.Option(min=1, help="How many rows to measure the result on.")] = 400,
-    checks: Annotated[int, typer.Option(min=1, help="How many rows to choose among means by.")] = 200,
-    questions: Annotated[int, typer.Option(min=1, help="How many rows a generation is scored on.")] = 64,
+    held_out: Annotated[int, typer.Option(min=1, help="Rows to measure the result on.")] = 400,
+    checks: Annotated[int, typer.Option(min=1, help="Rows to select the best mean on.")] = 200,
+    questions: Annotated[int, typer.Option(min=1, help="Rows to score each generation on.")] = 64,
     score: Annotated[
         str,
         typer.Option(
-            help="own (likelier right answers of its own), reference (likelier solutions), "
-            "answer (a likelier answer after its own words) or exact."
+            help="Score to maximize: reference (likelihood of solutions), own (likelihood of own right "
+            "answers), answer (likelihood of the answer after own output) or exact (accuracy)."
         ),
     ] = "reference",
-    generations: Annotated[int, typer.Option(min=1, help="The most of them.")] = 60,
-    population: Annotated[int, typer.Option(min=4, help="Candidates in a generation.")] = 12,
+    generations: Annotated[int, typer.Option(min=1, help="Maximum generations.")] = 60,
+    population: Annotated[int, typer.Option(min=4, help="Candidates per generation.")] = 12,
     sigma: Annotated[
-        float | None, typer.Option(help="The first step's size; by default what moves a token by 0.1 nats.")
+        float | None,
+        typer.Option(help="Initial step size. Default: one that moves the model by 0.1 nats per token."),
     ] = None,
-    check_every: Annotated[int, typer.Option(min=1, help="Check the mean after so many generations.")] = 5,
+    check_every: Annotated[int, typer.Option(min=1, help="Generations between checks of the mean.")] = 5,
     patience: Annotated[
-        int, typer.Option(min=1, help="Checks without progress before a restart, or the end.")
+        int, typer.Option(min=1, help="Checks without improvement before a restart, or the end.")
     ] = 4,
-    restarts: Annotated[int, typer.Option(min=0, help="How often to begin again from the best.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of candidates and questions.")] = 13,
+    restarts: Annotated[int, typer.Option(min=0, help="Maximum restarts from the best mean.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 13,
     start: Annotated[
-        str | None, typer.Option(help="An adapter over the same basis, or its code, to begin with.")
+        str | None, typer.Option(help="Adapter over the same basis, or its code, to start from.")
     ] = None,
-    system: Annotated[str | None, typer.Option(help="What to tell the model beforehand.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="The longest answer.")] = 128,
-    calculator: Annotated[bool, typer.Option(help="Complete sums in answers, as ask does.")] = True,
-    slots: Annotated[int, typer.Option(min=1, max=256, help="Answers that run at once.")] = 16,
-    context: Annotated[int, typer.Option(min=1, help="The most tokens of question and answer.")] = 512,
-    basis: Annotated[Path | None, typer.Option(help="A file of: thirteen adapter basis.")] = None,
-    threads: Threads = None,
-    as_json: Json = False,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = 128,
+    calculator: options.Calculator = True,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent answers.")] = 16,
+    context: options.Context = 512,
+    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Learn 13 numbers on the quantized model itself, by forward passes only: no gradients."""
+    """Tune 13 numbers on the quantized model itself, by forward passes only, without gradients."""
     from ..convert.adapter.tinylora_folder import read_tinylora_numbers
-    from ..models.cards import RunFacts, tune_card, write_card
+    from ..models.cards import tune_card, write_card
     from ..models.fetch import fetch
     from ..models.tuning.cma_search import SearchSettings
     from ..models.tuning.objective import AnswerSettings
-    from ..models.tuning.tune import EngineSettings
-    from ..models.tuning.tune import tune as run
-    from ..workflows.adapter_resolver import check_same_base, hub_id_of, resolve_adapter_folder, resolve_basis
-    from ..workflows.default_model import default_model
+    from ..models.tuning.tune import EngineSettings, TuneJob, tune_adapter
+    from ..workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
-    asking = AnswerSettings(score, system, max_tokens, calculator)
-    rows = _data(data, held_out_data, questions, (checks, held_out), seed, asking)
-    path = fetch(model, kind="base") if model else default_model(adapted=False)
+    answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
+    required = ("answer", "solution") if score == "reference" else ("answer",)
+    rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed)
+    path = fetch(model, kind="base") if model else options.default_base()
     with progress_bar("basis") as progress:
-        made = resolve_basis(base, basis, progress=progress)
-    check_same_base(path, made)
-    settings = SearchSettings(
-        made.origin.numbers,
-        1.0 if sigma is None else sigma,
-        population,
-        generations,
-        check_every,
-        patience,
-        restarts,
-        seed,
+        resolved = resolve_basis(base, basis, progress=progress)
+    check_same_base(path, resolved)
+    search = SearchSettings(
+        **options.matching_options(ctx, SearchSettings) | {"numbers": resolved.origin.numbers}
     )
-    with _live() as told:
-        result = run(
-            path,
-            made,
-            rows,
-            output,
-            settings=settings,
-            asking=asking,
-            machine=EngineSettings(threads, slots, context),
-            step=sigma is None,
-            start=read_tinylora_numbers(resolve_adapter_folder(start), made).astype(float) if start else None,
-            base_id=hub_id_of(made.origin.name),
-            told=told,
-        )
-    facts = RunFacts(command_line(), data.name, path.name, hub_id_of(made.origin.name))
-    write_card(output, tune_card(output.name, result, made, facts))
+    job = TuneJob(
+        path,
+        resolved,
+        rows,
+        output,
+        search,
+        answers,
+        EngineSettings(**options.matching_options(ctx, EngineSettings)),
+        measure_sigma=sigma is None,
+        start=read_tinylora_numbers(options.resolve_adapter(start), resolved).astype(float)
+        if start
+        else None,
+        base_id=hub_id_of(resolved.origin.name),
+    )
+    with _live_table() as on_progress:
+        result = tune_adapter(job, on_progress)
+    write_card(output, tune_card(job, result, command_line(), data.name))
     if not result.found:
-        warn([f"no check found anything better than {start or 'the base: the numbers are all zero'}"])
-    _show(result, output, as_json)
+        warn([f"no check was better than {start or 'the base: the numbers are all zero'}"])
+    _show_result(result, output, as_json)
 
 
-def _data(
+def _split_data(
     data: Path,
     held_out_data: Path | None,
+    required: tuple[str, ...],
     questions: int,
     counts: tuple[int, int],
     seed: int,
-    asking: "AnswerSettings",
 ) -> "TuneData":
-    """The rows, dealt by the seed."""
+    """Read the rows and split off those for checks and the held-out ones."""
     from ..models.rows import read_rows, split_rows
     from ..models.tuning.tune import TuneData
 
-    needs = ("answer", "solution") if asking.score == "reference" else ("answer",)
     checks, held_out = counts
-    rows = read_rows(data, needs)
+    rows = read_rows(data, required)
     if held_out_data:
         held = read_rows(held_out_data, ("answer",))[:held_out]
     else:
         rows, held = split_rows(rows, held_out, seed)
-    pool, checked = split_rows(rows, checks, seed)
-    return TuneData(pool, checked, held, questions)
+    pool, check_rows = split_rows(rows, checks, seed)
+    return TuneData(pool, check_rows, held, questions)
 
 
 @contextmanager
-def _live() -> Iterator[Callable[["TuneProgress"], None]]:
-    """A table of generations on standard error: live on a terminal, else a line for each."""
-    table = Table(
-        "generation", "restart", "best", "mean", "step", "right in checks", "95 %", "seconds", box=None
-    )
-    with (
-        Live(table, console=err, auto_refresh=False, transient=False)
-        if err.is_terminal
-        else nullcontext() as live
-    ):
+def _live_table() -> Iterator[Callable[["TuneProgress"], None]]:
+    """Show generations on standard error: as a live table on a terminal, otherwise as lines."""
+    table = Table(*_COLUMNS, box=None)
+    live = Live(table, console=err, auto_refresh=False, transient=False) if err.is_terminal else None
+    with live or nullcontext():
 
-        def told(progress: "TuneProgress") -> None:
+        def on_progress(progress: "TuneProgress") -> None:
             cells = _cells(progress)
-            if live is None:
-                names = (column.header for column in table.columns)
-                said = (f"{name} {cell}" for name, cell in zip(names, cells, strict=True) if cell)
-                err.print(", ".join(said), markup=False, soft_wrap=True)
-                return
-            table.add_row(*cells)
-            live.refresh()
+            if live:
+                table.add_row(*cells)
+                live.refresh()
+            else:
+                note(", ".join(f"{name} {cell}" for name, cell in zip(_COLUMNS, cells, strict=True) if cell))
 
-        yield told
+        yield on_progress
 
 
 def _cells(progress: "TuneProgress") -> tuple[str, ...]:
-    search, last = progress.search, progress.last
+    search, record = progress.search, progress.record
     checked = interval = ""
-    if last.check:
-        accuracy = last.check.accuracy
-        checked = f"{last.check.score:.1%} (at first {progress.start.score:.1%})"
+    if record.check:
+        accuracy = record.check.accuracy
+        checked = f"{record.check.score:.1%} (at first {progress.start.score:.1%})"
         interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
     return (
         str(search.generation),
-        str(search.restart),
-        f"{max(last.scores):.4f}",
-        f"{sum(last.scores) / len(last.scores):.4f}",
+        str(search.restarts),
+        f"{max(record.scores):.4f}",
+        f"{sum(record.scores) / len(record.scores):.4f}",
         f"{search.sigma:.3g}",
         checked,
         interval,
-        "on record" if progress.resumed else f"{last.seconds:.1f}",
+        "on record" if progress.resumed else f"{record.seconds:.1f}",
     )
 
 
-def _show(result: "TuneResult", output: Path, as_json: bool) -> None:
-    before, after = result.held_out.accuracy
-    difference = result.held_out.difference
+def _show_result(result: "TuneResult", output: Path, as_json: bool) -> None:
+    search, held, difference = result.search, result.held_out, result.held_out.difference
+    before, after = held.accuracy
     facts = {
         "output": str(output),
         "numbers": [float(number) for number in result.best.numbers],
-        "held_out": {"rows": len(result.held_out.before), "before": before, "after": after},
-        "difference": {"low": difference.low, "value": difference.estimate, "high": difference.high},
-        "gained": result.held_out.gained,
-        "lost": result.held_out.lost,
-        "generations": result.generations,
-        "restarts": result.restarts,
-        "sigma": result.sigma,
+        "held_out": {"rows": len(held.before), "before": before, "after": after},
+        "difference": interval_json(difference),
+        "gained": held.gained,
+        "lost": held.lost,
+        "generations": search.generation,
+        "restarts": search.restarts,
+        "sigma": search.settings.sigma,
         "seconds": result.seconds,
         "questions": result.questions,
         "model_share": result.model_share,
-        "swaps": result.spent.swaps,
-        "swap_s": result.spent.swap_s,
+        "swaps": result.cost.swaps,
+        "swap_s": result.cost.swap_s,
     }
     rows = {
         "adapter": str(output),
-        "right before": f"{before:.1%} of {len(result.held_out.before)} held-out rows",
-        "right after": f"{after:.1%} ({result.held_out.gained} gained, {result.held_out.lost} lost)",
+        "right before": f"{before:.1%} of {len(held.before)} held-out rows",
+        "right after": f"{after:.1%} ({held.gained} gained, {held.lost} lost)",
         "difference": f"{after - before:+.1%} (95 %: {difference.low:+.1%} to {difference.high:+.1%})",
-        "generations": f"{result.generations}, {result.restarts} restarts, {result.seconds / 60:.1f} minutes",
+        "generations": f"{search.generation}, {search.restarts} restarts, {result.seconds / 60:.1f} minutes",
         "time in the model": f"{result.model_share:.3f}",
     }
-    show_result(as_json, facts, lambda: facts_table(rows))
+    show_facts(as_json, facts, rows)

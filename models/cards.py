@@ -53,7 +53,7 @@ def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> 
     low, high = 100 * change.low, 100 * change.high  # percentage points
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
-    origin = job.basis.origin
+    origin, model = job.basis.origin, job.model.name
     code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
     return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
 A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
@@ -61,7 +61,7 @@ All modules of {", ".join(TARGET_MODULES)} share them.
 As a code, exact: `{code}`
 
 ## How it was made
-By forward passes of the quantized model {job.model.name} only, without gradients: CMA-ES over the numbers, each
+By forward passes of the quantized model {model} only, without gradients: CMA-ES over the numbers, each
 candidate a run-time adapter.
 
 ```

@@ -83,5 +83,5 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
         assert "--help" in words
     except UsageError as error:
         # A sentence may name a command without its arguments, or an option without its value.
-        partial = re.search("Missing|requires an argument", error.format_message())
+        partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())
         assert partial and not complete, error.format_message()

@@ -11,7 +11,7 @@ from ..bench.speed import latency
 from ..convert.adapter.adapter import load_adapter
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
-from ..models.tuning.objective import is_right
+from ..models.tuning.objective import is_correct
 from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
@@ -122,7 +122,7 @@ def ask_demo(model: Path) -> DemoAnswers:
     with Engine(model, context=512, slots=8) as engine:
         answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
         answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
-    right = sum(is_right(answer, row) for answer, row in zip(answers, rows, strict=True))
+    right = sum(is_correct(answer, row) for answer, row in zip(answers, rows, strict=True))
     return DemoAnswers(answer, right)
 
 

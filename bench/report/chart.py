@@ -121,7 +121,7 @@ def render_svg(chart: Chart, *, standalone: bool) -> str:
 
     Args:
         chart: a chart with at least one value.
-        standalone: whether the SVG is a file of its own, with its style sheet, or part of a page that has it.
+        standalone: render a complete SVG file with its style sheet, instead of a part of a page that has it.
     """
     match chart:
         case LineChart():

@@ -17,8 +17,8 @@ NOT_MEASURED = "not measured here"
 def literature_table(data: ReportData) -> Table:
     """Table with a row per claim.
 
-    A measurement stands beside a claim only if it is of the same base, according to the size report, of the
-    same side, and on the same questions with the same prompt.
+    A measurement stands beside a claim only if both have the same base model (which the size report holds),
+    the same side (base or adapted), and the same questions and prompt.
     """
     rows = tuple(_row(claim, data) for claim in claims())
     header = ("published", "figure", "measured here", "source")

@@ -304,7 +304,7 @@ def environment_section(data: ReportData) -> Section:
     if accuracy := data.accuracy:
         rows.append(("questions", f"{accuracy.data}, {accuracy.terms.prompt}, {accuracy.date}"))
     text = (
-        "In each round both models were loaded anew and measured in alternation (A B B A), so that drift of "
+        "In each round both models were loaded again and measured in alternation (A B B A), so that drift of "
         "the machine affects both alike. A ratio is the Hodges-Lehmann estimate over rounds with its "
         "interval. Memory and load time were measured in one fresh process per model. The raw figures are in "
         "JSON files beside this page."

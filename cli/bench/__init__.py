@@ -1,1 +1,1 @@
-"""The commands `thirteen bench …`, by what they measure."""
+"""Commands `thirteen bench …`: one module per quantity measured."""

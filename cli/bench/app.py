@@ -1,12 +1,13 @@
-"""The commands `thirteen bench …`, by what they measure."""
+"""The group of commands `thirteen bench …`."""
 
 import typer
 
+from .. import options
 from . import quality, report, size, speed
 
 app = typer.Typer(
-    help="Measure an adapted model beside its base.",
-    epilog="Example: thirteen bench latency base.gguf adapted.gguf",
+    help="Measure speed, size, memory, fidelity and accuracy.",
+    epilog=options.example("bench latency base.gguf adapted.gguf"),
     no_args_is_help=True,
 )
 for _module in (speed, quality, size, report):

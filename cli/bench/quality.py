@@ -1,40 +1,29 @@
-"""Commands `thirteen bench …` on answers and predictions: accuracy, fidelity."""
+"""Commands `thirteen bench …` on the quality of predictions and answers: fidelity, accuracy."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .. import options
 from ..console import progress_bar, score_bar, show_report
-from ..options import (
-    CalculatorOption,
-    Json,
-    MaxTokensOption,
-    RayOption,
-    SeedOption,
-    TemperatureOption,
-    Threads,
-    VotesOption,
-    WorkersOption,
-    answer_with,
-)
 
 app = typer.Typer()
 
 
-@app.command("fidelity", epilog="Example: thirteen bench fidelity reference-F16.gguf my-model.gguf")
+@app.command("fidelity", epilog=options.example("bench fidelity reference-F16.gguf my-model.gguf"))
 def bench_fidelity(
-    reference: Annotated[Path, typer.Argument(help="The adapted model in high precision: --type F16.")],
-    shipped: Annotated[Path, typer.Argument(help="The same, quantized.")],
-    base: Annotated[Path | None, typer.Option(help="The unadapted model in high precision.")] = None,
-    shipped_base: Annotated[Path | None, typer.Option(help="The unadapted model, quantized alike.")] = None,
-    adapter: Annotated[Path | None, typer.Option(help="The adapter as a GGUF LoRA, to compare.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Texts as JSON lines, instead of those built in.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="The most positions compared.")] = 4096,
-    threads: Threads = None,
-    as_json: Json = False,
+    reference: Annotated[Path, typer.Argument(help="Adapted model in high precision, such as F16.")],
+    shipped: Annotated[Path, typer.Argument(help="Adapted model, quantized.")],
+    base: Annotated[Path | None, typer.Option(help="Unadapted model in high precision.")] = None,
+    shipped_base: Annotated[Path | None, typer.Option(help="Unadapted model, quantized.")] = None,
+    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to compare at run time.")] = None,
+    data: options.Texts = None,
+    tokens: options.Positions = 4096,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Compare a quantized file with full precision, and tell how much of the adapter's effect survives."""
+    """Measure what quantization changes: KL divergence, and how much of the adapter's effect remains."""
     from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
     from ...bench.fidelity.model_roles import model_sources
 
@@ -44,37 +33,35 @@ def bench_fidelity(
     show_report(as_json, report, fidelity_table)
 
 
-@app.command("accuracy", epilog="Example: thirteen bench accuracy adapted.gguf --base base.gguf --data gsm8k")
+@app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
 def bench_accuracy(
-    model: Annotated[Path, typer.Argument(help="A GGUF file.")],
+    model: options.ModelArgument,
     data: Annotated[
         str,
         typer.Option(
-            help="gsm8k, svamp, asdiv, gsm-symbolic, or a file of JSON lines with question and answer."
+            help="Questions: gsm8k, svamp, asdiv, gsm-symbolic, or JSON lines with question, answer."
         ),
     ],
     base: Annotated[
-        Path | None, typer.Option(help="The unadapted GGUF, which is asked the same; with --adapter, MODEL.")
+        Path | None, typer.Option(help="Unadapted GGUF to compare with; with --adapter, MODEL.")
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for MODEL: a GGUF LoRA.")] = None,
-    prompt: Annotated[str, typer.Option(help="zero-shot, refined or 8-shot.")] = "zero-shot",
-    votes: VotesOption = 1,
-    temperature: TemperatureOption = 0.0,
-    seed: SeedOption = 0,
-    calculator: CalculatorOption = True,
-    max_tokens: MaxTokensOption = 512,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most questions, spread evenly over the set.")
-    ] = None,
+    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to MODEL at run time.")] = None,
+    prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
+    votes: options.Votes = 1,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    calculator: options.Calculator = True,
+    max_tokens: options.MaxTokens = 512,
+    limit: options.Limit = None,
     records: Annotated[
-        Path | None, typer.Option(help="The folder of each question's records; by default in the cache.")
+        Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
-    ray: RayOption = None,
-    workers: WorkersOption = None,
-    threads: Threads = None,
-    as_json: Json = False,
+    ray: options.Ray = None,
+    workers: options.Workers = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Count right answers, of a model and its base; a run that was interrupted goes on where it was."""
+    """Measure the accuracy of a model and its base; an interrupted run resumes."""
     from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompt_settings import PromptSettings
@@ -97,7 +84,7 @@ def bench_accuracy(
             base=base,
             adapter=adapter,
             folder=records,
-            executor=answer_with(ray, workers),
+            executor=options.batch_executor(ray, workers),
             progress=progress,
         )
     show_report(as_json, report, accuracy_table)

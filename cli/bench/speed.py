@@ -5,53 +5,41 @@ from typing import Annotated
 
 import typer
 
-from ..console import err, progress_bar, show_report
-from ..options import (
-    Json,
-    LengthsOption,
-    RayOption,
-    RoundsOption,
-    ShapeOption,
-    Threads,
-    TypesOption,
-)
-from .options import default_base, parse_numbers, shape_or_files
+from .. import options
+from ..console import note, progress_bar, show_report
+from .inputs import parse_numbers, shape_or_files, workload
 
 app = typer.Typer()
 
 
-@app.command("latency", epilog="Example: thirteen bench latency base.gguf adapted.gguf --json")
+@app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
-    base: Annotated[Path | None, typer.Argument(help="The unadapted GGUF.")] = None,
+    base: Annotated[Path | None, typer.Argument(help="Unadapted GGUF.")] = None,
     adapted: Annotated[
-        Path | None, typer.Argument(help="The adapted GGUF, or the base again with --adapter.")
+        Path | None, typer.Argument(help="Adapted GGUF, or the unadapted one with --adapter.")
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="A run-time adapter for the adapted side.")] = None,
-    shape: ShapeOption = None,
-    types: TypesOption = "Q4_K",
-    base_types: Annotated[str, typer.Option(help="Likewise, of the base beside it.")] = "Q4_K_M",
-    rounds: RoundsOption = 20,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 128,
-    decode_tokens: Annotated[int, typer.Option(min=2, help="Tokens decoded after it.")] = 64,
-    lengths: LengthsOption = "",
-    threads: Threads = None,
-    as_json: Json = False,
+    adapter: options.Lora = None,
+    shape: options.Shape = None,
+    types: options.Types = "Q4_K",
+    base_types: Annotated[str, typer.Option(help="With --shape: types of the base.")] = "Q4_K_M",
+    rounds: options.Rounds = 20,
+    prompt_tokens: options.PromptTokens = 128,
+    decode_tokens: options.DecodeTokens = 64,
+    lengths: options.Lengths = "",
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Compare latency, load time, memory and size, base and adapted in turns."""
-    from ...bench.harness.workload import Workload
+    """Compare latency, load time, memory and size of an adapted model and its base."""
     from ...bench.speed.latency import latency_table, run_latency
-    from ...runtime.threads import physical_cores
 
-    threads = physical_cores() if threads is None else threads
+    files = (("BASE", base), ("ADAPTED", adapted))
     with (
-        shape_or_files(
-            "latency", ("BASE", base), ("ADAPTED", adapted), shape=shape, types=(base_types, types)
-        ) as files,
+        shape_or_files("latency", *files, shape=shape, types=(base_types, types)) as models,
         progress_bar("latency") as progress,
     ):
         report = run_latency(
-            *files,
-            workload=Workload(prompt_tokens, decode_tokens, threads),
+            *models,
+            workload=workload(prompt_tokens, decode_tokens, threads),
             adapter=adapter,
             rounds=rounds,
             lengths=parse_numbers("--lengths", lengths),
@@ -60,30 +48,32 @@ def bench_latency(
     show_report(as_json, report, latency_table)
 
 
-@app.command("peers", epilog="Example: thirteen bench peers model.gguf --llama-bench ./llama-bench")
+@app.command("peers", epilog=options.example("bench peers model.gguf --llama-bench ./llama-bench"))
 def bench_peers(
-    model: Annotated[Path | None, typer.Argument(help="A GGUF file.")] = None,
-    shape: ShapeOption = None,
-    types: TypesOption = "Q4_K",
-    rounds: Annotated[int, typer.Option(min=1, help="In each, everyone does the work once.")] = 8,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prefill.")] = 512,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a decode.")] = 64,
-    sequences: Annotated[int, typer.Option(min=1, max=64, help="How many at once.")] = 8,
-    llama_bench: Annotated[str | None, typer.Option(help="The program; else the one on the path.")] = None,
-    llama_batched_bench: Annotated[str | None, typer.Option(help="Likewise.")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The folder that the file was made of, for transformers.")
+    model: options.ModelOrShapeArgument = None,
+    shape: options.Shape = None,
+    types: options.Types = "Q4_K",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every program once.")] = 8,
+    prompt_tokens: options.PromptTokens = 512,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 64,
+    sequences: Annotated[int, typer.Option(min=1, max=64, help="Concurrent sequences.")] = 8,
+    llama_bench: Annotated[str | None, typer.Option(help="Path of llama-bench. Default: on PATH.")] = None,
+    llama_batched_bench: Annotated[
+        str | None, typer.Option(help="Path of llama-batched-bench. Default: on PATH.")
     ] = None,
-    threads: Threads = None,
-    as_json: Json = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder that MODEL was made from, for transformers.")
+    ] = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Measure the same file and threads through whatever else is installed, in turns with this engine."""
+    """Compare speed with the other inference programs that are installed, on the same file and threads."""
     from ...bench.peers.peer import PeerWorkload
     from ...bench.peers.peers import PeerPrograms, peers_table, run_peers
     from ...runtime.threads import physical_cores
 
-    work = PeerWorkload(
-        physical_cores() if threads is None else threads,
+    load = PeerWorkload(
+        threads or physical_cores(),
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
         sequences=sequences,
@@ -93,38 +83,31 @@ def bench_peers(
         shape_or_files("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,
     ):
-        report = run_peers(file, workload=work, rounds=rounds, programs=programs, progress=progress)
+        report = run_peers(file, workload=load, rounds=rounds, programs=programs, progress=progress)
     show_report(as_json, report, peers_table)
 
 
-@app.command("trust", epilog="Example: thirteen bench trust my-model.gguf")
+@app.command("trust", epilog=options.example("bench trust my-model.gguf"))
 def bench_trust(
-    model: Annotated[
-        Path | None, typer.Argument(help="A GGUF file; by default the embedded default.")
-    ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Each makes both comparisons.")] = 100,
+    model: options.ModelOrDefaultArgument = None,
+    runs: Annotated[int, typer.Option(min=1, help="Runs; each makes both comparisons.")] = 100,
     slowdown: Annotated[
-        float, typer.Option(help="How many times as long each batch of the slowed side takes.")
+        float, typer.Option(help="Factor on the time of each batch in the slowed copy.")
     ] = 1.05,
-    rounds: Annotated[
-        int, typer.Option(min=8, help="Of a comparison: four turns each, two of either side.")
-    ] = 24,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of prompt.")] = 16,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens decoded after it.")] = 8,
-    threads: Threads = None,
-    as_json: Json = False,
+    rounds: Annotated[int, typer.Option(min=8, help="Rounds per comparison, of two runs per model.")] = 24,
+    prompt_tokens: options.PromptTokens = 16,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 8,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Tell whether this benchmark can be trusted here: a base beside itself, plain and slowed on purpose."""
-    from ...bench.harness.workload import Workload
+    """Test the benchmark on this machine: compare a model with itself and with a slowed copy."""
     from ...bench.speed.aa_test import aa_test_table, run_aa_test
-    from ...runtime.threads import physical_cores
 
-    threads = physical_cores() if threads is None else threads
-    model = model or default_base()
+    model = model or options.default_base()
     with progress_bar("trust") as progress:
         report = run_aa_test(
             model,
-            workload=Workload(prompt_tokens, decode_tokens, threads),
+            workload=workload(prompt_tokens, decode_tokens, threads),
             runs=runs,
             slowdown=slowdown,
             rounds=rounds,
@@ -133,42 +116,39 @@ def bench_trust(
     show_report(as_json, report, aa_test_table)
 
 
-@app.command("clients", epilog="Example: thirteen bench clients http://127.0.0.1:8080 http://127.0.0.1:8081")
+@app.command("clients", epilog=options.example("bench clients http://127.0.0.1:8080 http://127.0.0.1:8081"))
 def bench_clients(
-    urls: Annotated[list[str], typer.Argument(help="Servers that are running; the first is compared.")],
-    clients: Annotated[int, typer.Option(min=1, max=256, help="At once.")] = 8,
-    questions: Annotated[int, typer.Option(min=1, help="Of each client in a round.")] = 4,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every server has a turn.")] = 8,
-    as_json: Json = False,
+    urls: Annotated[list[str], typer.Argument(help="URLs of running servers; ratios refer to the first.")],
+    clients: Annotated[int, typer.Option(min=1, max=256, help="Concurrent clients.")] = 8,
+    questions: Annotated[int, typer.Option(min=1, help="Questions per client and round.")] = 4,
+    max_tokens: options.MaxTokens = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every server once.")] = 8,
+    as_json: options.Json = False,
 ) -> None:
-    """Compare servers of OpenAI's chat completions under several clients, in turns."""
+    """Compare OpenAI-compatible servers under concurrent clients."""
     from ...bench.speed.load_test import ClientLoad, load_test_table, run_load_test
 
+    load = ClientLoad(clients, questions, max_tokens)
     with progress_bar("clients") as progress:
-        report = run_load_test(
-            urls, load=ClientLoad(clients, questions, max_tokens), rounds=rounds, progress=progress
-        )
+        report = run_load_test(urls, load=load, rounds=rounds, progress=progress)
     show_report(as_json, report, load_test_table)
 
 
-@app.command("cluster", epilog="Example: thirteen bench cluster model.gguf --workers 1,2 --threads 1")
+@app.command("cluster", epilog=options.example("bench cluster model.gguf --workers 1,2 --threads 1"))
 def bench_cluster(
-    model: Annotated[
-        Path | None, typer.Argument(help="A GGUF file; by default the embedded default.")
-    ] = None,
-    ray: RayOption = "local",
-    workers: Annotated[str, typer.Option(help="How many; several numbers are compared.")] = "1,2",
-    questions: Annotated[int, typer.Option(min=1, help="Of each round.")] = 200,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Of an answer.")] = 64,
-    threads: Annotated[int, typer.Option(min=1, help="Of each engine.")] = 1,
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every way has a turn.")] = 3,
-    as_json: Json = False,
+    model: options.ModelOrDefaultArgument = None,
+    ray: options.Ray = "local",
+    workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2",
+    questions: Annotated[int, typer.Option(min=1, help="Questions per round.")] = 200,
+    max_tokens: options.MaxTokens = 64,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each engine.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every mode once.")] = 3,
+    as_json: options.Json = False,
 ) -> None:
-    """Compare a batch by one engine here with one by the workers of a Ray cluster."""
+    """Compare a batch on a local engine with the same batch on a Ray cluster."""
     from ...bench.speed.ray_scaling import ray_scaling_table, run_ray_scaling
 
-    model = model or default_base()
+    model = model or options.default_base()
     with progress_bar("cluster") as progress:
         report = run_ray_scaling(
             model,
@@ -183,34 +163,34 @@ def bench_cluster(
     show_report(as_json, report, ray_scaling_table)
 
 
-@app.command("tune-threads", epilog="Example: thirteen bench tune-threads model.gguf")
+@app.command("tune-threads", epilog=options.example("bench tune-threads model.gguf"))
 def bench_tune_threads(
-    model: Annotated[Path, typer.Argument(help="A GGUF file of the size that will be used.")],
-    rounds: Annotated[int, typer.Option(min=1, help="In each, every number has a turn.")] = 8,
-    keep: Annotated[bool, typer.Option(help="Have engines use what is best here from now on.")] = True,
-    as_json: Json = False,
+    model: Annotated[Path, typer.Argument(help="GGUF file of the size that will be used.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,
+    keep: Annotated[bool, typer.Option(help="Save the result as the default of all engines.")] = True,
+    as_json: options.Json = False,
 ) -> None:
-    """Find how many threads are quickest on this machine, and use so many from now on."""
+    """Find the fastest number of threads on this machine, and make it the default."""
     from ...bench.speed.thread_sweep import run_thread_sweep, thread_sweep_table
     from ...runtime.threads import save_threads
 
     with progress_bar("threads") as progress:
         report = run_thread_sweep(model, rounds=rounds, progress=progress)
     if keep:
-        err.print(f"kept in {save_threads(report.best)}", markup=False)
+        note(f"saved in {save_threads(report.best)}")
     show_report(as_json, report, thread_sweep_table)
 
 
-@app.command("types", epilog="Example: thirteen bench types --output costs.json")
+@app.command("types", epilog=options.example("bench types --output costs.json"))
 def bench_types(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
     ] = None,
-    threads: Threads = None,
-    as_json: Json = False,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
 ) -> None:
-    """Measure what a weight of each type costs on this machine; three to six minutes."""
+    """Measure the cost of a weight of each type on this machine; takes three to six minutes."""
     from ...bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
     from ...files.output import check_target
 

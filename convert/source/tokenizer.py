@@ -219,7 +219,7 @@ def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str])
     unrecognized = [i for i in ends if tokens[i] not in _KNOWN_END_TOKENS]
     if len(unrecognized) > 2:
         raise CheckpointError(
-            f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2 of them"
+            f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2"
         )
     return dict(zip(("eot", "eom"), unrecognized, strict=False))
 

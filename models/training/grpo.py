@@ -20,7 +20,7 @@ from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
 from ..rows import TrainingRow
-from .attach import trained_numbers
+from .attach import attach_adapter, trained_numbers
 from .examples import prompt_text
 from .job import TrainingJob
 from .recipe import Recipe
@@ -96,14 +96,15 @@ def train_grpo(
         OutputError: the output folder cannot be written.
         ThirteenError: the `train` extra is not installed, or the checkpoints belong to another run.
     """
-    adapted, tokenizer = job.load()
+    model, tokenizer = job.load()
     folder = job.out / _CHECKPOINTS
     config = _config(folder, job.recipe, rollouts)
+    from safetensors import SafetensorError
+
+    adapted = attach_adapter(model, job.recipe, job.basis)
     check_run(folder / "run", job.run_id(asdict(rollouts), [[row.question, row.answer] for row in rows]))
     trainer = _trainer(adapted, tokenizer, rows, config, progress)
     done, checkpoint = _last_checkpoint(folder)
-    from safetensors import SafetensorError
-
     start = time.monotonic()
     with output_errors(folder, SafetensorError):
         trainer.train(resume_from_checkpoint=checkpoint)

@@ -1,4 +1,4 @@
-"""A training job: the inputs, model set-up and output that supervised training and GRPO share."""
+"""A training job: the inputs, model set-up and output of supervised training and of GRPO."""
 # ruff: noqa: PLC0415 - torch and safetensors come with an extra
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 from ...convert.adapter.basis import Basis
 from ...files.hashing import file_sha256
 from ...files.output import make_folder, output_errors
-from .attach import attach_adapter
 from .base_model import load_base_model
 from .recipe import Recipe
 
@@ -48,10 +47,10 @@ class TrainingJob:
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def load(self) -> tuple[Any, Any]:
-        """Load the base, attach the adapter, seed torch, and create the output folder.
+        """Load the base, create the output folder, and seed torch.
 
         Returns:
-            The PEFT model and the tokenizer.
+            The transformers model and its tokenizer.
 
         Raises:
             CheckpointError: the base cannot be loaded.
@@ -64,7 +63,7 @@ class TrainingJob:
 
         torch.set_num_threads(self.recipe.threads)
         torch.manual_seed(self.recipe.seed)
-        return attach_adapter(model, self.recipe, self.basis), tokenizer
+        return model, tokenizer
 
     def save(self, adapted: Any) -> None:
         """Save the adapter of a PEFT model. The same weights give the same files.

@@ -19,7 +19,7 @@ from ...errors import ThirteenError
 from ...files.progress import Progress, Stage, no_progress
 from ...stats.interval import Interval
 from ..rows import TrainingRow
-from .attach import trained_numbers
+from .attach import attach_adapter, trained_numbers
 from .examples import Example, batches, encode_example, held_out_losses, row_losses
 from .job import TrainingJob
 from .recipe import Recipe
@@ -91,10 +91,10 @@ def train_sft(
         ThirteenError: all training rows are too long, the loss is not finite, or the checkpoint belongs to
             another run.
     """
-    adapted, tokenizer = job.load()
-    model = adapted.get_base_model()
+    model, tokenizer = job.load()
     examples = _training_examples(tokenizer, training, job.recipe)
     held = [encode_example(tokenizer, row) for row in held_out]
+    adapted = attach_adapter(model, job.recipe, job.basis)
     before = held_out_losses(model, held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids))

@@ -1,5 +1,5 @@
-// Goes on from a prompt, always with the likeliest token: greedy MODEL COUNT THREADS < PROMPT
-// The prompt and the answer are token ids. What llama.cpp says of the load goes to standard error.
+// Greedy decoding of a prompt: greedy MODEL COUNT THREADS < PROMPT
+// Prompt and output are token ids. llama.cpp's log goes to standard error.
 #include "llama.h"
 
 #include <cstdio>

@@ -15,7 +15,7 @@ from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 
-from ..commands import Commands, CommandResult
+from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import read_gguf, train
 
 NUMBERS = np.random.default_rng(3).normal(0, 2.0, 13).astype(np.float32)
@@ -102,7 +102,7 @@ def test_the_qr_code_reads_as_the_code(place):
         )
     )
     assert target.read_text().startswith("<?xml")
-    assert "written as .svg or .png" in refused(
+    assert "must end in .svg or .png" in refused(
         place.thirteen("adapter", "encode", place.adapter, "--qr-file", place.folder / "code.jpg")
     )
 
@@ -199,7 +199,7 @@ def test_an_adapter_that_no_code_can_hold_is_refused(place):
     assert "LORA with 0 vectors" in refused(
         place.thirteen("adapter", "encode", folder, "--basis", place.basis_file)
     )
-    assert "give its --basis" in refused(place.thirteen("adapter", "encode", folder))
+    assert "use --basis" in refused(place.thirteen("adapter", "encode", folder))
 
 
 def test_a_basis_is_the_same_file_every_time_and_no_other_file_is_one(place):

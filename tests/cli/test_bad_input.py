@@ -23,7 +23,7 @@ import pytest
 from peft import LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 
-from ..commands import Commands, CommandResult
+from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import train
 from ..runtime.conftest import write_gguf
 
@@ -227,7 +227,7 @@ BASES = {
     "an index without a map": Bad(put(INDEX, "{}"), f"{INDEX}: no weight_map", base="llama bf16 in shards"),
     "no config.json": Bad(delete(CONFIG), "config.json: No such file or directory"),
     "a config.json that is no JSON": Bad(put(CONFIG, "{'a': 1}"), "config.json: not JSON"),
-    "a config.json that is no text": Bad(put(CONFIG, b"\xff\xfe"), "config.json: not JSON"),
+    "a config.json that is no text": Bad(put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
     "a config.json that is a list": Bad(put(CONFIG, "[]"), "config.json: not a JSON object"),
     "a config.json nested without end": Bad(put(CONFIG, DEEP), "config.json: not JSON"),
     "another architecture": Bad(
@@ -273,7 +273,7 @@ BASES = {
     ),
     "a token beyond the embedding": Bad(
         json_of(TOKENIZER, lambda value: value["model"]["vocab"].update(zz=272)),
-        "token 'zz' has the id 272; the embedding has 272 rows",
+        "token 'zz' has the id 272, but the embedding has 272 rows",
     ),
     "a token that is no text": Bad(
         json_of(TOKENIZER, lambda value: value["added_tokens"][0].update(content=13)),
@@ -378,7 +378,9 @@ ADAPTERS = {
     "a pattern of many stars": Bad(lora_config(alpha_pattern={".*" * 9 + "!": 4}), "is too complex"),
     "a pattern that is none": Bad(lora_config(rank_pattern={"(": 4}), "invalid rank_pattern '('"),
     "a pattern without end": Bad(lora_config(rank_pattern={"(" * 9999 + ")" * 9999: 4}), "is too complex"),
-    "a pattern of a huge repetition": Bad(lora_config(rank_pattern={"a{99999999999}": 4}), "invalid rank_pattern"),
+    "a pattern of a huge repetition": Bad(
+        lora_config(rank_pattern={"a{99999999999}": 4}), "invalid rank_pattern"
+    ),
     "a name without end": Bad(lora(lambda a: a.update(module("x" * 5000, 8, 8))), "unknown key"),
     "a layer of 5000 digits": Bad(
         lora(lambda a: a.update(module("model.layers." + "1" * 5000 + ".self_attn.q_proj", 96, 64))), "1111"
@@ -745,7 +747,7 @@ QUESTIONS = {
     "a seed below 0": (("Why?", "--seed=-1"), "seed must be a whole number from 0 to 4294967294, not -1"),
     "no tokens": (("Why?", "--max-tokens", "0"), "Invalid value for '--max-tokens'"),
     "an empty stop": (("Why?", "--stop", ""), "a stop string is empty"),
-    "a question without quotes": (("what", "is", "this"), "not 4 arguments: put quotes around them"),
+    "a question without quotes": (("what", "is", "this"), "not 4 arguments: quote the question"),
     "no threads": (("Why?", "--threads", "0"), "Invalid value for '--threads'"),
     "too many threads": (("Why?", "--threads", "9999"), "Invalid value for '--threads'"),
     "an unknown flag": (("Why?", "--frobnicate"), "No such option: --frobnicate"),
@@ -762,7 +764,7 @@ COMMANDS = {
     "an adapter that is a file": (("adapter", "show", "MODEL"), "not a PEFT adapter"),
     "a revision of a folder": (
         ("convert", "BASE", "-o", "OUT/x.gguf", "--revision", "v1"),
-        "a revision ('v1')",
+        "the revision 'v1' applies only to the hub",
     ),
     "a model that is not there": (("inspect", "OUT/x.gguf"), "x.gguf: No such file or directory"),
     "a model that is a folder": (("inspect", "OUT"), "Is a directory"),
@@ -803,11 +805,11 @@ COMMANDS = {
     ),
     "peers that are not wanted": (
         ("bench", "report", "MODEL", "MODEL", "--out", "OUT", "--checkpoint", "BASE"),
-        "go with --with-peers",
+        "require --with-peers",
     ),
     "a set of questions that is not there": (
         ("bench", "accuracy", "MODEL", "--data", "nothing-13", "--records", "OUT"),
-        "nothing-13: no such file, and none of the sets gsm8k, svamp, asdiv, gsm-symbolic",
+        "nothing-13: no such file, and not one of the sets gsm8k, svamp, asdiv, gsm-symbolic",
     ),
     "a set of questions that is none": (
         ("bench", "accuracy", "MODEL", "--data", "BASE/config.json", "--records", "OUT"),
@@ -816,7 +818,7 @@ COMMANDS = {
     "no set of questions": (("bench", "accuracy", "MODEL"), "Missing option '--data'"),
     "an unknown prompt": (
         ("bench", "accuracy", "MODEL", "--data", "svamp", "--prompt", "9-shot"),
-        "prompt '9-shot': there are zero-shot, refined, 8-shot",
+        "prompt: '9-shot' is not one of zero-shot, refined, 8-shot",
     ),
     "too many votes": (
         ("bench", "accuracy", "MODEL", "--data", "svamp", "--votes", "65"),
@@ -991,7 +993,7 @@ def test_an_empty_question_from_standard_input_is_refused(
 
 
 def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, out: Path) -> None:
-    check_refused(thirteen("ask", good("model"), "-", stdin=b"\xff\xfe"), "standard input is not UTF-8", out)
+    check_refused(thirteen("ask", good("model"), "-", stdin=b"\xff\xfe"), "standard input: not UTF-8", out)
 
 
 @pytest.mark.parametrize(
@@ -1001,7 +1003,7 @@ def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, o
         ("--schema", b"{", "schema: not JSON at line 1 column 2"),
         ("--schema", b"\xff", "not UTF-8 at byte 0"),
         ("--schema", b'{"type": "integer", "multipleOf": 3}', "multipleOf"),
-        ("--schema", b"[" * (1 << 21), "are more than 65536"),
+        ("--schema", b"[" * (1 << 21), "more than 65,536 bytes"),
         ("--grammar", b"", "grammar:"),
         ("--grammar", b"root ::= other", "other"),
         ("--grammar", b'root ::= root | "a"', "is left-recursive"),
@@ -1036,9 +1038,9 @@ TARGETS = {
     "that is a device": ("/dev/null", "/dev/null: is a device, not a file"),
     "that is a file of the base": (
         "BASE/model.safetensors",
-        "model.safetensors: is read here, and would be lost",
+        "model.safetensors: is an input of this command",
     ),
-    "that is a file of the adapter": ("LORA/adapter_model.safetensors", "is read here, and would be lost"),
+    "that is a file of the adapter": ("LORA/adapter_model.safetensors", "is an input of this command"),
     "that is also the report": ("OUT/report.json", "report.json"),
 }
 
@@ -1065,9 +1067,7 @@ def test_the_base_itself_is_no_target(thirteen: Commands, good: Good, tmp_path: 
     base = Path(shutil.copy(good("model"), tmp_path / "base.gguf"))
     (tmp_path / "other-name.gguf").hardlink_to(base)
     for name in ("base.gguf", "other-name.gguf", "out/../base.gguf"):
-        check_refused(
-            thirteen("convert", base, "-o", tmp_path / name), "is read here, and would be lost", out
-        )
+        check_refused(thirteen("convert", base, "-o", tmp_path / name), "is an input of this command", out)
     assert base.read_bytes() == good("model").read_bytes()
 
 
@@ -1086,7 +1086,7 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     """In the header, in the metadata and among the tensors; the error line itself fits in each limit."""
     command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16")
     done = thirteen(*command, file_limit=limit)
-    check_refused(done, "model.gguf: File too large", out)
+    check_refused(done, "model.gguf: cannot write: File too large", out)
     check_done(thirteen(*command))
     before = (out / "model.gguf").read_bytes()
     assert len(before) > 100_000

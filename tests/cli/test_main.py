@@ -13,7 +13,7 @@ from peft import LoraConfig
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 
-from ..commands import Commands, CommandResult
+from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import train
 from ..runtime.conftest import write_gguf
 

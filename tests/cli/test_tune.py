@@ -14,7 +14,7 @@ from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
 from thirteen.workflows.adapter_resolver import resolve_basis
 
-from ..commands import Commands, CommandResult
+from ..commands import CommandResult, Commands
 
 ROWS = [
     {"question": f"What is {n} and {n}?", "solution": f"{n} + {n} = {2 * n}", "answer": str(2 * n)}
@@ -79,7 +79,7 @@ def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
     assert "thirteen tune" in card and "questions put to candidates | 32 of rows.jsonl" in card
     code = decode_short_code(card.split("As a code, exact: `")[1].split("`")[0])
     assert code.numbers.tolist() == told["numbers"]
-    assert done.stderr.count("generation ") == 2 and "warning: no check found anything better" in done.stderr
+    assert done.stderr.count("generation ") == 2 and "warning: no check was better" in done.stderr
     shown = place.thirteen("adapter", "show", out)
     assert shown.status in {0, 2}  # all zero where nothing better was found, which it says
     again = tune(place, out, "--json")
@@ -93,7 +93,7 @@ def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
     started = tune(place, out, "--json", "--start", place.folder / "first")
     told = json.loads(started.stdout)
     assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found
-    assert "anything better than" in started.stderr and str(place.folder / "first") in started.stderr
+    assert "was better than" in started.stderr and str(place.folder / "first") in started.stderr
     other = tune(place, out)
     assert other.status == 2 and "start is [0.25" in other.stderr and other.stderr.count("\n") == 1, other
     missing = tune(place, out, "--start", "nowhere")
@@ -103,9 +103,9 @@ def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"data": "unsolved"}, "line 1: 'solution' must be a text that is not empty"),
+        ({"data": "unsolved"}, "line 1: 'solution' must be a non-empty string"),
         ({"data": "unanswered"}, "line 1: 'answer' is missing"),
-        ({"data": "empty"}, "holds no rows"),
+        ({"data": "empty"}, "contains no rows"),
         ({"data": "missing"}, "No such file"),
         ({"data": "few"}, "--questions 4: 1 rows are left"),
         ({"model": "missing.gguf"}, "no such file"),

@@ -143,7 +143,8 @@ def test_loss_without_an_adapter_is_measured_on_request(
 
 
 @pytest.mark.parametrize(
-    ("kind", "reason"), [("dora", "dora: DoRA rescales the base's rows"), ("biased", "only a merge by PEFT")]
+    ("kind", "reason"),
+    [("dora", "dora: DoRA rescales the base's rows"), ("biased", "only PEFT can merge it")],
 )
 def test_adapter_without_a_run_time_form_is_measured_merged_with_a_warning(
     kind: str, reason: str, converted: Converted, sources: Sources

@@ -117,7 +117,7 @@ QWEN_TEMPLATE = """{%- if tools %}
 
 @dataclass(frozen=True)
 class Published:
-    """Tokenizer of a model family, with the entries of config.json and tokenizer_config.json about it."""
+    """Tokenizer of a model family, with its entries of config.json and tokenizer_config.json."""
 
     build: Callable[[], Tokenizer]
     chat_template: Callable[[], str]
@@ -128,9 +128,9 @@ class Published:
         """Write tokenizer.json and tokenizer_config.json."""
         tokenizer = self.build()
         tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
-        settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        settings |= self.tokenizer_config | {"chat_template": self.chat_template()}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config |= self.tokenizer_config | {"chat_template": self.chat_template()}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
         return tokenizer
 
 

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from thirteen.errors import DownloadError, OutputError, ThirteenError
 from thirteen.models.rows import TrainingRow, read_rows
-from thirteen.models.training.distill import Distilled, Teacher, distill
+from thirteen.models.training.distill import DistillResult, Teacher, distill_solutions
 
 from ...commands import Commands
 
@@ -53,8 +53,8 @@ def endpoint(good=1_000, then=(200, b"")):
 def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
     out = tmp_path / "out.jsonl"
     with endpoint() as (server, url):
-        done = distill(ROWS, Teacher(url, "wise", key="secret"), out)
-    assert done == Distilled(kept=5, wrong=1, resumed=0)
+        done = distill_solutions(ROWS, Teacher(url, "wise", key="secret"), out)
+    assert done == DistillResult(kept=5, wrong=1, resumed=0)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["answer"] for line in lines] == ["4", "6", "8", "12", "14"]
     assert {line["teacher"] for line in lines} == {"wise"}
@@ -66,13 +66,13 @@ def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
 def test_an_interrupted_run_asks_for_nothing_twice(tmp_path):
     out = tmp_path / "out.jsonl"
     with endpoint(good=4, then=(500, b"")) as (server, url):
-        with pytest.raises(DownloadError, match="the teacher refuses: 500"):
-            distill(ROWS, Teacher(url, "wise"), out)
+        with pytest.raises(DownloadError, match="the teacher returns 500"):
+            distill_solutions(ROWS, Teacher(url, "wise"), out)
         with out.open("a") as file:
             file.write('{"question": "What is 6')  # what a killed run leaves
         server.good = 1_000
-        done = distill(ROWS, Teacher(url, "wise"), out)
-    assert done == Distilled(kept=5, wrong=1, resumed=4)
+        done = distill_solutions(ROWS, Teacher(url, "wise"), out)
+    assert done == DistillResult(kept=5, wrong=1, resumed=4)
     asked = [body["messages"][-1]["content"] for _, _, body in server.asked]
     assert len(asked) == 7 and len(set(asked)) == 6
 
@@ -85,23 +85,23 @@ def test_what_is_no_completion_is_said_so(tmp_path, raw):
         endpoint(good=0, then=(200, raw)) as (_, url),
         pytest.raises(DownloadError, match="no chat completion"),
     ):
-        distill(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
+        distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
 
 
 def test_a_teacher_that_is_not_there(tmp_path):
     with pytest.raises(DownloadError, match="cannot be reached"):
-        distill(ROWS, Teacher("http://127.0.0.1:9/v1", "wise"), tmp_path / "out.jsonl")
-    with pytest.raises(DownloadError, match="an endpoint begins with"):
+        distill_solutions(ROWS, Teacher("http://127.0.0.1:9/v1", "wise"), tmp_path / "out.jsonl")
+    with pytest.raises(DownloadError, match="an endpoint must start with"):
         Teacher("file:///etc/passwd", "wise")
 
 
 def test_files_that_cannot_be_gone_on_with(tmp_path):
     with endpoint() as (_, url):
         (tmp_path / "other").write_text("[1]\n")
-        with pytest.raises(ThirteenError, match="line 1: not a row"):
-            distill(ROWS, Teacher(url, "wise"), tmp_path / "other")
+        with pytest.raises(ThirteenError, match="line 1: not a JSON object with a question"):
+            distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "other")
         with pytest.raises(OutputError, match="cannot write"):
-            distill(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
+            distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
 
 
 def test_the_command(tmp_path):

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from thirteen.errors import ThirteenError
 from thirteen.models.rows import TrainingRow
-from thirteen.models.training import grpo
-from thirteen.models.training.grpo import Rollouts, reinforce, reward
+from thirteen.models.training.grpo import Rollouts, reward, train_grpo
+from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 
 
@@ -20,9 +20,8 @@ def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
-    result = reinforce(
-        base("llama"), rows, tmp_path / "out", recipe=recipe, rollouts=rollouts, base_id="tiny"
-    )
+    job = TrainingJob(base("llama"), tmp_path / "out", recipe, base_id="tiny")
+    result = train_grpo(job, rows, rollouts)
     assert len(result.rewards) == 40 and result.completions == 2_560
     assert result.mean(first=False) > result.mean(first=True) + 0.5
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
@@ -44,19 +43,18 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
     rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
 
     def run(folder, stop=0, **changed):
-        def moved(done, total):
+        def progress(done, total):
             if done == stop:
                 raise Killed
 
-        return reinforce(
-            base("llama"), rows, folder, recipe=replace(recipe, **changed), rollouts=rollouts, moved=moved
-        )
+        job = TrainingJob(base("llama"), folder, replace(recipe, **changed))
+        return train_grpo(job, rows, rollouts, progress)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted = run(whole)
     with pytest.raises(Killed):
         run(parts, 12)
-    with pytest.raises(ThirteenError, match="the checkpoint of a run with another base"):
+    with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
         run(parts, seed=4)
     cut_short = parts / ".checkpoints" / "checkpoint-12" / "trainer_state.json"
     cut_short.parent.mkdir()
@@ -77,11 +75,11 @@ def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_p
     recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
 
     def run(folder):
-        return reinforce(base("llama"), rows, folder, recipe=recipe, rollouts=rollouts)
+        return train_grpo(TrainingJob(base("llama"), folder, recipe), rows, rollouts)
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(grpo, "save_adapter", raise_killed)
+        patch.setattr(TrainingJob, "save", raise_killed)
         run(tmp_path / "parts")
     resumed = run(tmp_path / "parts")
     assert resumed.rewards == whole.rewards and resumed.real_run_hours is None

@@ -11,13 +11,14 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import CheckpointError, OutputError, ThirteenError
 from thirteen.models.rows import TrainingRow, split_rows
-from thirteen.models.training import train as training
+from thirteen.models.training import sft
 from thirteen.models.training.attach import attach_adapter, trained_numbers
 from thirteen.models.training.base_model import load_base_model
 from thirteen.models.training.examples import Example, batches, encode_example, held_out_losses
+from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 from thirteen.models.training.resume import TrainCheckpoint
-from thirteen.models.training.train import HeldOut, TrainResult
+from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
 from ...checkpoints import llama, save_model
@@ -48,14 +49,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(base, tmp_path_factory) -> TrainResult:
+def trained(base, tmp_path_factory) -> SftResult:
     """A run on a tiny random Llama."""
     rows, held = split_rows(ROWS, 4, RECIPE.seed)
     out = tmp_path_factory.mktemp("train") / "adapter"
     checkpoint = open_checkpoint(base("llama"))
     basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
-    result = training.train(base("llama"), rows, held, out, recipe=RECIPE, basis=basis, base_id="some/base")
-    return result
+    return train_sft(TrainingJob(base("llama"), out, RECIPE, basis, "some/base"), rows, held)
 
 
 def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
@@ -93,7 +93,7 @@ def test_thirteen_numbers_train_and_nothing_else_moves(base):
     attach_adapter(model, RECIPE)
     assert sum(held_out_losses(model, examples)) == pytest.approx(start, rel=1e-6)  # v starts at zero
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
-    losses = training.fit_adapter(model, examples, RECIPE).losses
+    losses = fit_adapter(model, examples, RECIPE).losses
     assert len(losses) == 18
     assert [p.numel() for p in model.parameters() if p.requires_grad] == [13]
     assert sum(held_out_losses(model, examples)) < start * 0.99
@@ -190,13 +190,11 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
         attach_adapter(model, recipe)
         examples = [encode_example(tokenizer, row) for row in ROWS]
 
-        def moved(done, total):
+        def progress(done, total):
             if done == stop:
                 raise Killed
 
-        training.fit_adapter(
-            model, examples, recipe, checkpoints=TrainCheckpoint(path, "run", 2), moved=moved
-        )
+        fit_adapter(model, examples, recipe, checkpoint=TrainCheckpoint(path, "run", 2), progress=progress)
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     whole = run(tmp_path / "whole", None)
@@ -214,7 +212,7 @@ def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
         attach_adapter(model, RECIPE)
         examples = [encode_example(tokenizer, row) for row in ROWS[:8]]
         recipe = replace(RECIPE, epochs=4, batch_rows=8, micro_rows=micro)
-        losses.append(training.fit_adapter(model, examples, recipe).losses)
+        losses.append(fit_adapter(model, examples, recipe).losses)
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2] == pytest.approx(losses[0], rel=1e-4)
     assert losses[0][-1] < losses[0][0]
@@ -226,13 +224,11 @@ def test_a_checkpoint_that_cannot_be_gone_on_with(base, tmp_path, content, says)
     model, tokenizer = load_base_model(base("llama"))
     attach_adapter(model, RECIPE)
     examples = [encode_example(tokenizer, row) for row in ROWS]
-    training.fit_adapter(
-        model, examples, replace(RECIPE, epochs=1), checkpoints=TrainCheckpoint(path, "one", 1)
-    )
+    fit_adapter(model, examples, replace(RECIPE, epochs=1), checkpoint=TrainCheckpoint(path, "one", 1))
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ThirteenError, match=says):
-        training.fit_adapter(model, examples, RECIPE, checkpoints=TrainCheckpoint(path, "other", 1))
+        fit_adapter(model, examples, RECIPE, checkpoint=TrainCheckpoint(path, "other", 1))
 
 
 def test_the_same_seed_gives_the_same_numbers(base):
@@ -241,14 +237,16 @@ def test_the_same_seed_gives_the_same_numbers(base):
         model, tokenizer = load_base_model(base("llama"))
         attach_adapter(model, RECIPE)
         examples = [encode_example(tokenizer, row) for row in ROWS[:4]]
-        runs.append(training.fit_adapter(model, examples, replace(RECIPE, epochs=2)).losses)
+        runs.append(fit_adapter(model, examples, replace(RECIPE, epochs=2)).losses)
     assert runs[0] == runs[1]
 
 
 def test_the_interval_is_paired():
     """Rows differ far more among themselves than each from before to after."""
     before = tuple(float(n) for n in range(10, 210))
-    held = HeldOut((10,) * 200, before, tuple(loss - 0.1 - 0.001 * (n % 3) for n, loss in enumerate(before)))
+    held = HeldOutLoss(
+        (10,) * 200, before, tuple(loss - 0.1 - 0.001 * (n % 3) for n, loss in enumerate(before))
+    )
     difference = held.difference
     assert difference.estimate == pytest.approx(held.loss_after - held.loss_before)
     assert difference.low <= difference.estimate <= difference.high < -0.0100
@@ -275,12 +273,12 @@ def test_the_final_line_is_what_the_answer_parser_reads_first():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no rows"),
-        ("\n\n", "holds no rows"),
-        ("{}", "line 1: 'question' must be a text that is not empty, not None"),
+        ("", "contains no rows"),
+        ("\n\n", "contains no rows"),
+        ("{}", "line 1: 'question' must be a non-empty string, not None"),
         ('{"question": "q", "solution": "s"}\n{"question": "q"}', "line 2: 'solution' must be"),
         ('{"question": "q", "solution": "  "}', "line 1: 'solution' must be"),
-        ('{"question": 3, "solution": "s"}', "line 1: 'question' must be a text that is not empty, not 3"),
+        ('{"question": 3, "solution": "s"}', "line 1: 'question' must be a non-empty string, not 3"),
         ('{"question": "q", "solution": "s", "answer": []}', "line 1: 'answer' must be"),
         ("\nnot json", "line 2: not JSON"),
         ("[" * 100_000, "line 1: not JSON"),
@@ -305,17 +303,17 @@ def test_bad_data_is_one_line_naming_file_and_line(tmp_path, thirteen, base, tex
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--held-out 12", "--held-out 12: must leave some of the 12 rows"),
+        ("--held-out 12", "--held-out 12: must be at least 1 and less than the 12 rows"),
         ("--held-out 0", "--held-out"),
         ("--learning-rate 0", "--learning-rate 0.0: must be"),
         ("--learning-rate nan", "--learning-rate nan: must be"),
-        ("--share 1.5", "--share 1.5 is at most 1"),
+        ("--share 1.5", "--share 1.5: must be at most 1"),
         ("--rank 0", "--rank 0: must be at least 1"),
         ("--rank 1,x", "--rank '1,x'"),
         ("--rank 1,1", "--rank '1,1'"),
         ("--kind dora", "--kind 'dora'"),
         ("--method dpo", "--method 'dpo'"),
-        ("--method grpo --rank 1,2", "with --method grpo give one"),
+        ("--method grpo --rank 1,2", "--method grpo takes one rank"),
         ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
     ],
 )
@@ -333,7 +331,7 @@ def test_a_base_that_is_none(tmp_path):
 def test_a_target_that_cannot_be_made(tmp_path, base):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
-        training.train(base("llama"), ROWS[:8], ROWS[8:], tmp_path / "file" / "out", recipe=RECIPE)
+        train_sft(TrainingJob(base("llama"), tmp_path / "file" / "out", RECIPE), ROWS[:8], ROWS[8:])
 
 
 def test_a_base_without_a_chat_template(tmp_path, base):
@@ -368,10 +366,10 @@ def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, bas
 def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
     import torch
 
-    monkeypatch.setattr(training, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
+    monkeypatch.setattr(sft, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
     examples = [Example([0] * 4, 2)] * 8
     with pytest.raises(ThirteenError, match=r"became nan: lower --learning-rate 0\.05"):
-        training.fit_adapter(torch.nn.Linear(2, 2), examples, RECIPE)
+        fit_adapter(torch.nn.Linear(2, 2), examples, RECIPE)
 
 
 def test_importing_the_module_is_cheap():
@@ -379,6 +377,6 @@ def test_importing_the_module_is_cheap():
     import sys
 
     heavy = "{'torch', 'transformers', 'peft'}"
-    code = f"import sys, thirteen.models.training.train; print({heavy} & set(sys.modules))"
+    code = f"import sys, thirteen.models.training.sft; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"

@@ -10,11 +10,11 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, RequestError, ThirteenError
 from thirteen.models.rows import TrainingRow
-from thirteen.models.tuning import objective as judging
+from thirteen.models.tuning import objective as objective_module
 from thirteen.models.tuning.cma_search import SearchSettings
 from thirteen.models.tuning.initial_sigma import initial_sigma
-from thirteen.models.tuning.objective import SCORES, AnswerSettings, EngineObjective, is_right
-from thirteen.models.tuning.tune import EngineSettings, TuneData, tune
+from thirteen.models.tuning.objective import SCORES, AnswerSettings, EngineObjective, is_correct
+from thirteen.models.tuning.tune import EngineSettings, TuneData, TuneJob, tune_adapter
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
 
@@ -129,7 +129,7 @@ def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
 
 
 @pytest.fixture
-def judge(engine, basis, model, tmp_path):
+def objective(engine, basis, model, tmp_path):
     def make(score):
         return EngineObjective(engine, file, AnswerSettings(score, max_tokens=8))
 
@@ -137,9 +137,9 @@ def judge(engine, basis, model, tmp_path):
         yield make
 
 
-def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engine, judge):
+def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engine, objective):
     """What the calculator puts in does not count."""
-    (score,) = judge("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
+    (score,) = objective("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
     expected = []
     for row in ROWS[:2]:
         after = [*engine.model.tokenize(row.solution, special=False, bos=False), engine.model.eos]
@@ -151,19 +151,19 @@ def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engin
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_the_same_candidate_has_the_same_score_again(judge, score):
-    made = judge(score)
+def test_the_same_candidate_has_the_same_score_again(objective, score):
+    made = objective(score)
     first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
     assert first == again
     assert score != "reference" or first != second  # a random model is never right
-    assert made.spent.swaps == 3 and made.spent.tokens > 0
+    assert made.cost.swaps == 3 and made.cost.tokens > 0
 
 
-def test_its_own_right_answers_count_for_and_its_wrong_ones_against(judge, monkeypatch):
+def test_its_own_right_answers_count_for_and_its_wrong_ones_against(objective, monkeypatch):
     """Where all are right, what makes them likelier is better, and the same is worse where all are wrong."""
-    made, scores = judge("own"), []
+    made, scores = objective("own"), []
     for right in (True, False):
-        monkeypatch.setattr(judging, "is_right", lambda answer, row, right=right: right)
+        monkeypatch.setattr(objective_module, "is_correct", lambda answer, row, right=right: right)
         zero, *others = made.scores([np.zeros(13), 0.2 * V, -0.2 * V], ROWS[:12], np.zeros(13))
         assert zero == pytest.approx(1 if right else -1)  # the mean itself: a ratio of 1 to itself
         scores.append(others)
@@ -172,22 +172,22 @@ def test_its_own_right_answers_count_for_and_its_wrong_ones_against(judge, monke
 
 
 def test_what_an_answer_is_worth_is_beside_the_others():
-    assert judging._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
-    assert judging._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
-    assert judging._advantages([False] * 3).tolist() == [-1] * 3
+    assert objective_module._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
+    assert objective_module._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
+    assert objective_module._advantages([False] * 3).tolist() == [-1] * 3
 
 
 def test_an_answer_that_was_cut_short_is_not_right(engine):
     row = TrainingRow("Say 1.", "", "1")
     answer = engine.answer(row.question, max_tokens=4)
     assert answer.stop_reason == "length"
-    assert not is_right(answer, TrainingRow("", "", answer.value or "0"))
+    assert not is_correct(answer, TrainingRow("", "", answer.value or "0"))
 
 
-def test_the_first_step_moves_the_model_as_far_as_wanted(engine, judge):
-    made = judge("reference")
+def test_the_first_step_moves_the_model_as_far_as_wanted(engine, objective):
+    made = objective("reference")
     small, large = (
-        initial_sigma(engine, made, ROWS[:8], numbers=13, seed=1, wanted=wanted) for wanted in (0.001, 0.1)
+        initial_sigma(made, ROWS[:8], numbers=13, seed=1, target_kl=target) for target in (0.001, 0.1)
     )
     assert 3 < large / small < 30  # ten times, where the divergence is a square
 
@@ -195,34 +195,30 @@ def test_the_first_step_moves_the_model_as_far_as_wanted(engine, judge):
 def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
     """The whole way on a tiny random model, whose answers are never right: the base itself is the result."""
     out = tmp_path / "out"
-    told = []
-
-    def run(folder):
-        return tune(
-            model,
-            basis,
-            TuneData(ROWS[:12], ROWS[12:16], ROWS[16:], questions=12),
-            folder,
-            settings=SearchSettings(generations=8, population=8, check_every=2, seed=3),
-            asking=AnswerSettings(max_tokens=8),
-            machine=EngineSettings(1, 4, 128),
-            step=True,
-            told=told.append,
-        )
-
-    result = run(out)
-    assert result.generations == 8 and not result.found and result.questions == 8 * 8 * 12
+    events = []
+    job = TuneJob(
+        model,
+        basis,
+        TuneData(ROWS[:12], ROWS[12:16], ROWS[16:], questions=12),
+        out,
+        SearchSettings(generations=8, population=8, check_every=2, seed=3),
+        AnswerSettings(max_tokens=8),
+        EngineSettings(1, 4, 128),
+        measure_sigma=True,
+    )
+    result = tune_adapter(job, events.append)
+    assert result.search.generation == 8 and not result.found and result.questions == 8 * 8 * 12
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
         "generations.jsonl",
         "held-out.jsonl",
     ]
-    again = run(out)
-    assert (again.generations, again.sigma) == (result.generations, result.sigma)
+    again = tune_adapter(job, events.append)
+    assert again.search.generation == 8 and again.search.settings == result.search.settings
     assert np.array_equal(again.best.numbers, result.best.numbers)
-    assert again.spent.swaps == 0  # all of it was on record, the first step too
-    first, last = (np.mean(progress.last.scores) for progress in (told[0], told[7]))
+    assert again.cost.swaps == 0  # all of it was on record, the first step too
+    first, last = (np.mean(event.record.scores) for event in (events[0], events[7]))
     assert last > first
 
 

@@ -29,7 +29,7 @@ class Planted:
     """A fake judge: the nearer to the planted one the better, and each row has its mood."""
 
     def __init__(self, planted=PLANTED, noise=0.02):
-        self.planted, self.noise, self.spent, self.asked = planted, noise, Cost(), []
+        self.planted, self.noise, self.cost, self.asked = planted, noise, Cost(), []
 
     def scores(self, candidates, rows, mean):
         self.asked.append([row.question for row in rows])
@@ -39,18 +39,18 @@ class Planted:
             for one in candidates
         ]
 
-    def right(self, numbers, rows):
+    def correct(self, numbers, rows):
         away = float(np.linalg.norm(numbers - self.planted) / np.linalg.norm(self.planted))
         return [np.random.default_rng(int(row.answer)).uniform() > away for row in rows]
 
 
-def told(settings=SETTINGS):
+def identity(settings=SETTINGS):
     return {"model": "fake", **asdict(settings)}
 
 
-def run(folder, judge=None, settings=SETTINGS, each=lambda progress: None):
-    with TuningJournal(folder, told(settings)) as journal:
-        return run_search(judge or Planted(), DATA, settings, journal, each)
+def run(folder, objective=None, settings=SETTINGS, on_progress=lambda progress: None):
+    with TuningJournal(folder, identity(settings)) as journal:
+        return run_search(objective or Planted(), DATA, settings, journal, on_progress=on_progress)
 
 
 def test_it_finds_what_was_planted(tmp_path):
@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_with_the_same_generation(tmp_path, stop):
     """State that is kept elsewhere than in the journal, such as a random number's, would show here."""
     settings = replace(SETTINGS, generations=25)
     whole = []
-    run(tmp_path / "whole", None, settings, lambda progress: whole.append(progress.last.scores))
+    run(tmp_path / "whole", None, settings, lambda progress: whole.append(progress.record.scores))
 
     def end(progress):
         if progress.search.generation == stop:
@@ -85,7 +85,7 @@ def test_an_interrupted_run_goes_on_with_the_same_generation(tmp_path, stop):
     with pytest.raises(Killed):
         run(tmp_path / "parts", None, settings, end)
     parts = []
-    run(tmp_path / "parts", None, settings, lambda progress: parts.append(progress.last.scores))
+    run(tmp_path / "parts", None, settings, lambda progress: parts.append(progress.record.scores))
     assert parts == whole
 
 
@@ -96,7 +96,7 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
         from pathlib import Path
         from thirteen.models.tuning.tuning_journal import TuningJournal
         from thirteen.models.tuning.tune import run_search
-        from tests_tune import DATA, Planted, SETTINGS, replace, told
+        from tests_tune import DATA, Planted, SETTINGS, identity, replace
 
         class Slow(Planted):
             def scores(self, candidates, rows, mean):
@@ -104,8 +104,8 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
                 return super().scores(candidates, rows, mean)
 
         settings = replace(SETTINGS, generations=30)
-        journal = TuningJournal(Path(sys.argv[1]), told(settings))
-        run_search(Slow(), DATA, settings, journal, lambda progress: None)
+        journal = TuningJournal(Path(sys.argv[1]), identity(settings))
+        run_search(Slow(), DATA, settings, journal)
     """)
     (tmp_path / "tests_tune.py").symlink_to(__file__)
     (tmp_path / "run.py").write_text(script)
@@ -136,13 +136,13 @@ def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_bet
     seen, close = [], PLANTED * 0.98
 
     class Watched(Planted):
-        def right(self, numbers, rows):
+        def correct(self, numbers, rows):
             seen.append(numbers)
-            return super().right(numbers, rows)
+            return super().correct(numbers, rows)
 
     short = replace(SETTINGS, generations=1, check_every=1, sigma=0.2)
-    with TuningJournal(tmp_path, told(short)) as journal:
-        search = run_search(Watched(), DATA, short, journal, lambda progress: None, start=close)
+    with TuningJournal(tmp_path, identity(short)) as journal:
+        search = run_search(Watched(), DATA, short, journal, start=close)
     assert seen[0] is close and seen[1] is not close
     assert np.array_equal(search.best.numbers, close) and search.best.generation == 0
     assert search.best.check == journal.generations[0].check
@@ -154,18 +154,20 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
     for settings in (short, long):
         with TuningJournal(tmp_path, {}) as journal:
             resumed.clear()
-            run_search(Planted(), DATA, settings, journal, lambda progress: resumed.append(progress.resumed))
+            run_search(
+                Planted(), DATA, settings, journal, on_progress=lambda event: resumed.append(event.resumed)
+            )
     assert resumed == [True] * 10 + [False] * 10
 
 
 def test_without_progress_it_begins_again_and_then_ends(tmp_path):
     class Hopeless(Planted):
-        def right(self, numbers, rows):
+        def correct(self, numbers, rows):
             return [not numbers.any()] * len(rows)
 
     restarts = []
-    search = run(tmp_path, Hopeless(), each=lambda progress: restarts.append(progress.search.restart))
-    assert search.over and search.restart == 1 and search.generation == 40
+    search = run(tmp_path, Hopeless(), on_progress=lambda progress: restarts.append(progress.search.restarts))
+    assert search.stopped and search.restarts == 1 and search.generation == 40
     assert search.best.generation == 0 and not search.best.numbers.any()
     assert restarts == [0] * 19 + [1] * 21
 
@@ -174,8 +176,8 @@ def test_a_restart_draws_other_candidates_from_the_best():
     search = CmaSearch(replace(SETTINGS, patience=1), np.zeros(13), CheckScore(0.5, 1, 2))
     first = np.array(search.candidates)
     search.tell([0.0] * 12)
-    search.checked(CheckScore(0.1, 0, 2))
-    assert search.restart == 1 and search.sigma == pytest.approx(SETTINGS.sigma)
+    search.record_check(CheckScore(0.1, 0, 2))
+    assert search.restarts == 1 and search.sigma == pytest.approx(SETTINGS.sigma)
     assert not np.allclose(first, search.candidates)
     assert np.allclose(search.mean, 0)
 
@@ -191,9 +193,12 @@ def test_the_journal_of_another_run_is_refused(tmp_path):
     [
         ("[1]", "line 3: not a record"),
         ("{", "line 3: not a record"),
-        ('{"scores": 1}', "line 3: not a generation"),
-        ('{"scores": ["a"], "check": null, "seconds": 0, "tokens_s": 0}', "line 3: not a generation"),
-        ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "cannot have had"),
+        ('{"scores": 1}', "line 3: not the record of a generation"),
+        (
+            '{"scores": ["a"], "check": null, "seconds": 0, "tokens_s": 0}',
+            "line 3: not the record of a generation",
+        ),
+        ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "do not match this search"),
     ],
 )
 def test_a_damaged_journal_is_refused(tmp_path, line, says):
@@ -214,10 +219,10 @@ def test_no_disk_is_one_clear_line(tmp_path):
 def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
     """Two searches that write by turns would end as neither."""
     settings = replace(SETTINGS, generations=2)
-    with TuningJournal(tmp_path, told(settings)) as journal:
-        run_search(Planted(), DATA, settings, journal, lambda progress: None)
+    with TuningJournal(tmp_path, identity(settings)) as journal:
+        run_search(Planted(), DATA, settings, journal)
         with pytest.raises(OutputError, match="another process is writing"):
-            TuningJournal(tmp_path, told(settings)).add(journal.generations[0])
+            TuningJournal(tmp_path, identity(settings)).add(journal.generations[0])
 
 
 @pytest.mark.parametrize(
@@ -263,11 +268,11 @@ def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
         return [int(row.answer) % 2 == 0 for row in rows]
 
     with pytest.raises(Killed):
-        HeldOutCache(tmp_path).right(judged, PLANTED, ROWS)
+        HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS)
     with (tmp_path / "held-out.jsonl").open("a") as file:
         file.write('{"of": "what a killed')
-    right = HeldOutCache(tmp_path).right(judged, PLANTED, ROWS)
+    right = HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS)
     assert right == [n % 2 == 0 for n in range(120)] and asked == [64, 56, 56]
-    assert HeldOutCache(tmp_path).right(judged, PLANTED, ROWS) == right and len(asked) == 3
-    HeldOutCache(tmp_path).right(judged, 2 * PLANTED, ROWS)
+    assert HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS) == right and len(asked) == 3
+    HeldOutCache(tmp_path).correct(judged, 2 * PLANTED, ROWS)
     assert len(asked) == 5  # other numbers are another matter

@@ -20,8 +20,8 @@ import pytest
 from ...commands import Commands
 
 TIMEOUT_S = 60
-README = Path(__file__).parents[3] / "README.md"
-APPS = README.parent / "docs/apps.md"
+ROOT = Path(__file__).parents[3]
+DOCUMENTS = ("README.md", "docs/serving.md", "docs/apps.md", "docs/engine.md")
 LONG = {"prompt": "a", "max_tokens": 256, "temperature": 1, "seed": 1, "n": 16, "stream": True}
 
 
@@ -128,24 +128,26 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def examples():
-    """Language and code of the examples in the README's section on serving and in docs/apps.md."""
-    section = README.read_text("utf-8").split("\n### Serve it\n")[1].split("\n### ")[0]
-    return re.findall(r"```(\w+)\n(.*?)```", section + APPS.read_text("utf-8"), re.DOTALL)
+    """Language and code of the examples in the documents."""
+    texts = [(ROOT / name).read_text("utf-8") for name in DOCUMENTS]
+    return [example for text in texts for example in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 
 
-def test_python_example_works(examples, smollm2, tmp_path):
-    (code,) = [code for language, code in examples if language == "python"]
+def test_python_examples_work(examples, smollm2, tmp_path):
+    codes = [code for language, code in examples if language == "python" and "import Engine" in code]
+    assert len(codes) == 3
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        check=False,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"\S+ (True|False)\n", done.stdout)
+    for code in codes:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            check=False,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.match(r"(None|-?[\d./]+) ", done.stdout), done.stdout
 
 
 @pytest.mark.parametrize(
