@@ -116,7 +116,7 @@ def _show_answer(answer: "Answer") -> None:
         note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or 'none'}")
     note(
         f"{usage.completion_tokens} tokens at {_throughput(answer)['decode_tokens_per_s']:.1f}/s, "
-        f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} prompt tokens), "
+        f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
         f"stop reason {answer.stop_reason}"
     )
 

@@ -115,18 +115,17 @@ def tune(
     search = SearchSettings(
         **options.matching_options(ctx, SearchSettings) | {"numbers": resolved.origin.numbers}
     )
+    numbers = read_tinylora_numbers(options.resolve_adapter(start), resolved).astype(float) if start else None
     job = TuneJob(
         path,
         resolved,
         rows,
         output,
-        search,
-        answers,
-        EngineSettings(**options.matching_options(ctx, EngineSettings)),
+        search=search,
+        answers=answers,
+        engine=EngineSettings(**options.matching_options(ctx, EngineSettings)),
         measure_sigma=sigma is None,
-        start=read_tinylora_numbers(options.resolve_adapter(start), resolved).astype(float)
-        if start
-        else None,
+        start=numbers,
         base_id=hub_id_of(resolved.origin.name),
     )
     with _live_table() as on_progress:

@@ -7,6 +7,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)  # a loaded machine is no failure
+settings.load_profile("no deadline")
+
+# Two workers share two cores. Threads that spin while they wait would take the other worker's core: a model
+# with two threads then computes ten times slower. Set before llama.cpp, torch and numpy are loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _STATUS = pytest.StashKey[int]()
 

@@ -97,12 +97,15 @@ def train_grpo(
         ThirteenError: the `train` extra is not installed, or the checkpoints belong to another run.
     """
     model, tokenizer = job.load()
-    folder = job.out / _CHECKPOINTS
-    config = _config(folder, job.recipe, rollouts)
-    from safetensors import SafetensorError
-
+    try:
+        from safetensors import SafetensorError
+        from trl import GRPOConfig
+    except ImportError as error:
+        raise ThirteenError(f"grpo needs {error.name}: pip install 'thirteen[train]'") from None
     adapted = attach_adapter(model, job.recipe, job.basis)
+    folder = job.out / _CHECKPOINTS
     check_run(folder / "run", job.run_id(asdict(rollouts), [[row.question, row.answer] for row in rows]))
+    config = GRPOConfig(str(folder), **_settings(job.recipe, rollouts))
     trainer = _trainer(adapted, tokenizer, rows, config, progress)
     done, checkpoint = _last_checkpoint(folder)
     start = time.monotonic()
@@ -157,33 +160,29 @@ def _trainer(
     return trainer
 
 
-def _config(folder: Path, recipe: Recipe, rollouts: Rollouts) -> Any:
+def _settings(recipe: Recipe, rollouts: Rollouts) -> dict[str, Any]:
+    """The keyword arguments of trl's GRPOConfig."""
     import torch
 
-    try:
-        from trl import GRPOConfig
-    except ImportError as error:
-        raise ThirteenError(f"grpo needs {error.name}: pip install 'thirteen[train]'") from None
     on_cpu = not torch.cuda.is_available()
-    return GRPOConfig(
-        output_dir=str(folder),
-        use_cpu=on_cpu,
-        bf16=not on_cpu,
-        gradient_checkpointing=False,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="cosine",
-        per_device_train_batch_size=rollouts.questions * rollouts.completions,
-        num_generations=rollouts.completions,
-        max_completion_length=rollouts.tokens,
-        max_steps=rollouts.steps,
-        temperature=1.0,
-        beta=0.0,
-        seed=recipe.seed,
-        logging_steps=1,
-        save_strategy="steps",
-        save_steps=_CHECKPOINT_STEPS,
-        save_total_limit=1,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    return {
+        "use_cpu": on_cpu,
+        "bf16": not on_cpu,
+        "gradient_checkpointing": False,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "per_device_train_batch_size": rollouts.questions * rollouts.completions,
+        "num_generations": rollouts.completions,
+        "max_completion_length": rollouts.tokens,
+        "max_steps": rollouts.steps,
+        "temperature": 1.0,
+        "beta": 0.0,
+        "seed": recipe.seed,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": _CHECKPOINT_STEPS,
+        "save_total_limit": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }

@@ -1,4 +1,4 @@
-"""A code in the place of an adapter, everywhere; and what is said of those that cannot be one."""
+"""Short codes in place of adapters in all commands, and the errors of invalid ones."""
 
 import json
 import os
@@ -23,9 +23,9 @@ SHORT = ("--max-tokens", "8", "--threads", "1", "--context", "64", "--json")
 
 
 @pytest.fixture(scope="module")
-def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    """A model, its basis in the cache under the name `tiny`, an adapter over it, and the command line."""
-    folder = tmp_path_factory.mktemp("place")
+def env(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    """A model, its cached basis named `tiny`, an adapter over it, and the command line."""
+    folder = tmp_path_factory.mktemp("env")
     model = folder / "model.gguf"
     convert(base("llama"), model, quantization="F32", ids=SourceIds("tiny"))
     previous = os.environ.get("THIRTEEN_CACHE")
@@ -33,7 +33,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
     (folder / "cache").mkdir()
     try:
         with Commands() as thirteen:
-            made = said(
+            made = json_of(
                 thirteen(
                     "adapter", "basis", base("llama"), "--name", "tiny", "-o", folder / "basis", "--json"
                 )
@@ -59,7 +59,7 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
             os.environ["THIRTEEN_CACHE"] = previous
 
 
-def said(done: CommandResult):
+def json_of(done: CommandResult):
     assert done.status == 0, done
     return json.loads(done.stdout)
 
@@ -69,52 +69,52 @@ def refused(done: CommandResult) -> str:
     return done.stderr
 
 
-def test_a_code_goes_there_and_back(place):
-    told = said(
-        place.thirteen("adapter", "encode", place.adapter, "--basis", place.basis_file, "--float32", "--json")
+def test_a_code_decodes_to_its_adapter(env):
+    result = json_of(
+        env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--float32", "--json")
     )
-    assert told == {"code": place.code, "characters": len(place.code), "rounded_by": 0.0}
-    out = place.folder / "decoded"
-    read = said(place.thirteen("adapter", "decode", place.code, "-o", out, "--json"))
+    assert result == {"code": env.code, "characters": len(env.code), "rounded_by": 0.0}
+    out = env.folder / "decoded"
+    read = json_of(env.thirteen("adapter", "decode", env.code, "-o", out, "--json"))
     assert np.array(read["numbers"], np.float32).tobytes() == NUMBERS.tobytes()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
-        assert (out / name).read_bytes() == (place.adapter / name).read_bytes()
+        assert (out / name).read_bytes() == (env.adapter / name).read_bytes()
 
 
-def test_rounding_to_bfloat16_is_told(place):
-    done = place.thirteen("adapter", "encode", place.adapter, "--basis", place.basis_file, "--json")
-    told = said(done)
-    assert 0 < told["rounded_by"] < 2.0**-8 and "bfloat16 rounds" in done.stderr
-    assert told["characters"] <= 80
+def test_rounding_to_bfloat16_is_a_warning(env):
+    done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--json")
+    result = json_of(done)
+    assert 0 < result["rounded_by"] < 2.0**-8 and "bfloat16 rounds" in done.stderr
+    assert result["characters"] <= 80
 
 
-def test_the_qr_code_reads_as_the_code(place):
-    done = place.thirteen("adapter", "encode", place.adapter, "--basis", place.basis_file, "--qr")
+def test_the_qr_code_contains_the_code(env):
+    done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--qr")
     code, drawing = done.stdout.split("\n", 1)
     from thirteen.cli.qr_code import qr_text
 
     assert drawing.rstrip("\n") == qr_text(code)
     assert {len(line) for line in drawing.splitlines() if line} == {len(drawing.splitlines()[0])}
-    target = place.folder / "code.svg"
-    said(
-        place.thirteen(
-            "adapter", "encode", place.adapter, "--basis", place.basis_file, "--json", "--qr-file", target
+    target = env.folder / "code.svg"
+    json_of(
+        env.thirteen(
+            "adapter", "encode", env.adapter, "--basis", env.basis_file, "--json", "--qr-file", target
         )
     )
     assert target.read_text().startswith("<?xml")
     assert "must end in .svg or .png" in refused(
-        place.thirteen("adapter", "encode", place.adapter, "--qr-file", place.folder / "code.jpg")
+        env.thirteen("adapter", "encode", env.adapter, "--qr-file", env.folder / "code.jpg")
     )
 
 
-def test_convert_merges_a_code_as_it_does_the_folder(place):
+def test_convert_merges_a_code_like_its_folder(env):
     merged = []
-    for name, adapter in (("folder", place.adapter), ("code", place.code)):
-        output = place.folder / f"{name}.gguf"
-        said(
-            place.thirteen(
+    for name, adapter in (("folder", env.adapter), ("code", env.code)):
+        output = env.folder / f"{name}.gguf"
+        json_of(
+            env.thirteen(
                 "convert",
-                place.base,
+                env.base,
                 "--adapter",
                 adapter,
                 "--type",
@@ -127,106 +127,104 @@ def test_convert_merges_a_code_as_it_does_the_folder(place):
         )
         merged.append(read_gguf(output))
     assert all(np.array_equal(merged[0][name], merged[1][name]) for name in merged[0])
-    plain = read_gguf(place.model)
+    plain = read_gguf(env.model)
     assert not np.array_equal(plain["blk.0.attn_q.weight"], merged[0]["blk.0.attn_q.weight"])
 
 
-def test_ask_answers_with_a_code_as_with_the_exported_file(place):
-    exported = place.folder / "exported.gguf"
-    said(place.thirteen("adapter", "export", place.code, "--base", place.model, "-o", exported, "--json"))
+def test_ask_applies_a_code_like_its_exported_file(env):
+    exported = env.folder / "exported.gguf"
+    json_of(env.thirteen("adapter", "export", env.code, "--base", env.model, "-o", exported, "--json"))
     with_file, with_code, with_folder, plain = (
-        said(place.thirteen("ask", place.model, "Why?", *SHORT, *adapter))["text"]
-        for adapter in (("--adapter", exported), ("--adapter", place.code), ("--adapter", place.adapter), ())
+        json_of(env.thirteen("ask", env.model, "Why?", *SHORT, *adapter))["text"]
+        for adapter in (("--adapter", exported), ("--adapter", env.code), ("--adapter", env.adapter), ())
     )
     assert with_file == with_code == with_folder != plain
 
 
-def test_show_tells_of_a_code(place):
-    told = said(place.thirteen("adapter", "show", place.code, "--json"))
-    assert (told["kind"], told["trained_numbers"], told["trained_on"]) == ("tinylora", 13, "tiny")
+def test_show_accepts_a_code(env):
+    result = json_of(env.thirteen("adapter", "show", env.code, "--json"))
+    assert (result["kind"], result["trained_numbers"], result["trained_on"]) == ("tinylora", 13, "tiny")
 
 
-def other(place, **changes) -> str:
-    told = {
+def other(env, **changes) -> str:
+    fields = {
         "name": "tiny",
-        "fingerprint": basis_fingerprint(place.basis.origin.id),
+        "fingerprint": basis_fingerprint(env.basis.origin.id),
         "numbers": NUMBERS,
     } | changes
-    return encode_short_code(ShortCode(**told))
+    return encode_short_code(ShortCode(**fields))
 
 
-def test_a_code_for_another_base_is_refused_by_name(place):
-    code = other(place, name="smollm2-360m")
+def test_a_code_for_another_base_is_refused(env):
+    code = other(env, name="smollm2-360m")
     for line in (
-        ("convert", "smollm2-135m@x", "--adapter", code, "-o", place.folder / "no.gguf"),
+        ("convert", "smollm2-135m@x", "--adapter", code, "-o", env.folder / "no.gguf"),
         ("ask", "embedded-model.gguf", "Why?", "--adapter", code),
     ):
-        assert "smollm2-360m" in refused(place.thirteen(*line)) or line[0] == "convert"
-    model = place.folder / "provenance.gguf"
-    convert(place.base, model, quantization="F32", ids=SourceIds("smollm2-135m"))
+        assert "smollm2-360m" in refused(env.thirteen(*line)) or line[0] == "convert"
+    model = env.folder / "provenance.gguf"
+    convert(env.base, model, quantization="F32", ids=SourceIds("smollm2-135m"))
     for line in (
         ("ask", model, "Why?", "--adapter", code),
         ("serve", model, "--adapter", f"math={code}", "--port", "0"),
-        ("convert", model, "--adapter", code, "-o", place.folder / "no.gguf"),
-        ("adapter", "export", code, "--base", model, "-o", place.folder / "no.gguf"),
+        ("convert", model, "--adapter", code, "-o", env.folder / "no.gguf"),
+        ("adapter", "export", code, "--base", model, "-o", env.folder / "no.gguf"),
     ):
-        said_of_it = refused(place.thirteen(*line))
-        assert "the code is for smollm2-360m" in said_of_it and "smollm2-135m" in said_of_it
-    assert not (place.folder / "no.gguf").exists()
+        error = refused(env.thirteen(*line))
+        assert "the code is for smollm2-360m" in error and "smollm2-135m" in error
+    assert not (env.folder / "no.gguf").exists()
 
 
-def test_a_code_with_another_basis_is_refused(place):
-    code = other(place, fingerprint=basis_fingerprint("00" * 32))
-    line = refused(place.thirteen("adapter", "decode", code, "--basis", place.basis_file))
-    assert basis_fingerprint("00" * 32) in line and basis_fingerprint(place.basis.origin.id) in line
+def test_a_code_with_another_basis_is_refused(env):
+    code = other(env, fingerprint=basis_fingerprint("00" * 32))
+    line = refused(env.thirteen("adapter", "decode", code, "--basis", env.basis_file))
+    assert basis_fingerprint("00" * 32) in line and basis_fingerprint(env.basis.origin.id) in line
 
 
-def test_a_damaged_code_is_refused_wherever_it_is_given(place):
-    wrong = place.code[:-1] + ("q" if place.code[-1] != "q" else "p")
+def test_a_damaged_code_is_refused_by_all_commands(env):
+    wrong = env.code[:-1] + ("q" if env.code[-1] != "q" else "p")
     for line in (
-        ("convert", place.base, "--adapter", wrong, "-o", place.folder / "no.gguf"),
-        ("ask", place.model, "Why?", "--adapter", wrong),
-        ("serve", place.model, "--adapter", f"math={wrong}", "--port", "0"),
+        ("convert", env.base, "--adapter", wrong, "-o", env.folder / "no.gguf"),
+        ("ask", env.model, "Why?", "--adapter", wrong),
+        ("serve", env.model, "--adapter", f"math={wrong}", "--port", "0"),
         ("adapter", "show", wrong),
         ("adapter", "decode", wrong),
     ):
-        assert "checksum does not match" in refused(place.thirteen(*line))
+        assert "checksum does not match" in refused(env.thirteen(*line))
 
 
-def test_an_adapter_that_no_code_can_hold_is_refused(place):
+def test_an_adapter_that_cannot_be_encoded_is_refused(env):
     config = LoraConfig(r=2, target_modules=["q_proj"])
-    folder = train(place.base, config, place.folder / "lora")
+    folder = train(env.base, config, env.folder / "lora")
     assert "LORA with 0 vectors" in refused(
-        place.thirteen("adapter", "encode", folder, "--basis", place.basis_file)
+        env.thirteen("adapter", "encode", folder, "--basis", env.basis_file)
     )
-    assert "use --basis" in refused(place.thirteen("adapter", "encode", folder))
+    assert "use --basis" in refused(env.thirteen("adapter", "encode", folder))
 
 
-def test_a_basis_is_the_same_file_every_time_and_no_other_file_is_one(place):
-    again = place.folder / "again"
-    said(place.thirteen("adapter", "basis", place.base, "--name", "tiny", "-o", again, "--json"))
-    assert again.read_bytes() == place.basis_file.read_bytes()
+def test_a_basis_is_reproducible_and_other_files_are_refused(env):
+    again = env.folder / "again"
+    json_of(env.thirteen("adapter", "basis", env.base, "--name", "tiny", "-o", again, "--json"))
+    assert again.read_bytes() == env.basis_file.read_bytes()
     assert "not a basis" in refused(
-        place.thirteen(
-            "adapter", "decode", place.code, "--basis", place.adapter / "adapter_model.safetensors"
-        )
+        env.thirteen("adapter", "decode", env.code, "--basis", env.adapter / "adapter_model.safetensors")
     )
     assert "a code, which takes up to 20" in refused(
-        place.thirteen("adapter", "basis", place.base, "--name", "A B", "-o", place.folder / "no")
+        env.thirteen("adapter", "basis", env.base, "--name", "A B", "-o", env.folder / "no")
     )
     assert "is a folder" in refused(
-        place.thirteen("adapter", "basis", place.base, "--name", "a", "-o", place.folder)
+        env.thirteen("adapter", "basis", env.base, "--name", "a", "-o", env.folder)
     )
 
 
-def test_a_full_disk_leaves_no_basis(place):
-    target = place.folder / "full"
-    done = place.thirteen("adapter", "basis", place.base, "--name", "tiny", "-o", target, file_limit=4096)
+def test_a_full_disk_leaves_no_basis(env):
+    target = env.folder / "full"
+    done = env.thirteen("adapter", "basis", env.base, "--name", "tiny", "-o", target, file_limit=4096)
     assert "cannot write" in refused(done)
-    assert not [path for path in place.folder.iterdir() if "full" in path.name]
+    assert not [path for path in env.folder.iterdir() if "full" in path.name]
 
 
-def test_the_shipped_adapters_base_is_known_by_all_its_names():
+def test_all_names_of_the_default_base_resolve():
     from thirteen.models.fetch import embedded
     from thirteen.workflows.adapter_resolver import catalogue_name
 

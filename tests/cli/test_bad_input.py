@@ -1,7 +1,7 @@
-"""Whatever is wrong with an input ends in one line that names it and the numbers at odds, with exit status 2.
+"""Bad input ends in exit status 2 and one line that names the input and the conflicting numbers.
 
-Each row of a table takes a good input, damages it in one way, and says what the line must hold. The command
-runs in a process of its own; nothing may be left at the target or beside it.
+Each row of a table is a damage to a good input and a part of the expected line. Commands run in a subprocess;
+they must leave nothing at the target or next to it.
 """
 
 import json
@@ -42,15 +42,15 @@ ARRAY = gguf.GGUFValueType.ARRAY
 
 @dataclass(frozen=True)
 class Bad:
-    """One kind of bad input: the damage, what the line must say, and what the command is run with."""
+    """A kind of bad input: the damage, a part of the expected line, options and base of the command."""
 
     damage: Damage
-    says: str
+    message: str
     options: tuple[str, ...] = ()
     base: str = "llama"
 
 
-# What damages a folder or a file
+# Damages to a folder or a file
 
 
 def put(name: str, content: str | bytes) -> Damage:
@@ -106,7 +106,7 @@ def set_all(value: float, part: str = "lora_B") -> Damage:
 
 
 def header(edit: Callable[[dict[str, Any]], Any], name: str = WEIGHTS) -> Damage:
-    """Change the header only; an edit that returns bytes gives the whole header's text."""
+    """Change the header only; an edit that returns bytes replaces the whole header."""
 
     def damage(raw: bytes) -> bytes:
         end = 8 + int.from_bytes(raw[:8], "little")
@@ -118,7 +118,7 @@ def header(edit: Callable[[dict[str, Any]], Any], name: str = WEIGHTS) -> Damage
     return bytes_of(name, damage)
 
 
-def twice(entries: dict[str, Any]) -> bytes:
+def duplicate_entry(entries: dict[str, Any]) -> bytes:
     entry = json.dumps(entries[Q])
     return json.dumps(entries).encode()[:-1] + f', "{Q}": {entry}}}'.encode()
 
@@ -130,7 +130,7 @@ def shift(by: int) -> Callable[[dict[str, Any]], None]:
     return edit
 
 
-def beyond(entries: dict[str, Any]) -> None:
+def grow_last_tensor(entries: dict[str, Any]) -> None:
     last = max(
         (e for n, e in entries.items() if n != "__metadata__"), key=lambda entry: entry["data_offsets"]
     )
@@ -142,11 +142,11 @@ def shard(name: Any) -> Damage:
     return json_of(INDEX, lambda index: index["weight_map"].update({Q: name}))
 
 
-def first_shard_lost(folder: Path) -> None:
+def remove_first_shard(folder: Path) -> None:
     sorted(folder.glob("*.safetensors"))[0].unlink()
 
 
-def only_pickles(folder: Path) -> None:
+def rename_to_pickle(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
 
 
@@ -155,7 +155,7 @@ def empty(folder: Path) -> None:
     folder.mkdir()
 
 
-def not_there(folder: Path) -> None:
+def remove(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
@@ -168,17 +168,17 @@ BASES = {
         bytes_of(WEIGHTS, lambda raw: b"\xff" * 8 + raw[8:]),
         "a header of 18446744073709551615 bytes in a file of",
     ),
-    "a header that is no JSON": Bad(header(lambda _: b"{nonsense"), f"{WEIGHTS}: the header is not JSON"),
-    "a header that is no text": Bad(header(lambda _: b"\xff\xfe{}"), "the header is not JSON"),
+    "a header that is not JSON": Bad(header(lambda _: b"{nonsense"), f"{WEIGHTS}: the header is not JSON"),
+    "a header that is not UTF-8": Bad(header(lambda _: b"\xff\xfe{}"), "the header is not JSON"),
     "a header that is a list": Bad(header(lambda _: b"[1, 2]"), "the header is not a JSON object"),
-    "a header without end": Bad(header(lambda _: DEEP.encode()), "the header is not JSON"),
-    "a name twice in the header": Bad(header(twice), "a name stands twice"),
+    "a deeply nested header": Bad(header(lambda _: DEEP.encode()), "the header is not JSON"),
+    "a duplicate name in the header": Bad(header(duplicate_entry), "a name stands twice"),
     "overlapping offsets": Bad(header(shift(-4)), "where the last ended"),
     "a gap between offsets": Bad(header(shift(4)), "where the last ended"),
-    "offsets beyond the file": Bad(header(beyond), "bytes, the file has"),
+    "offsets beyond the file": Bad(header(grow_last_tensor), "bytes, the file has"),
     "a negative shape": Bad(header(lambda e: e[Q].update(shape=[-96, -64])), f"{Q!r} has a damaged entry"),
     "an unknown dtype": Bad(header(lambda e: e[Q].update(dtype="F13")), f"{Q!r} has a damaged entry"),
-    "an entry that is no object": Bad(header(lambda e: e.update({Q: 13})), f"{Q!r} has a damaged entry"),
+    "an entry that is not an object": Bad(header(lambda e: e.update({Q: 13})), f"{Q!r} has a damaged entry"),
     "integer tensors": Bad(
         arrays_of(WEIGHTS, lambda arrays: arrays.update({Q: arrays[Q].astype(np.int32)})),
         f"{Q!r} is I32; supported",
@@ -201,7 +201,7 @@ BASES = {
     "a weight too large for BF16": Bad(
         weight(Q, 3.4e38), f"{Q!r}: holds 3.4e+38, more than", ("--type", "BF16")
     ),
-    "a missing shard": Bad(first_shard_lost, "-00001-of-", base="llama bf16 in shards"),
+    "a missing shard": Bad(remove_first_shard, "-00001-of-", base="llama bf16 in shards"),
     "a shard above the folder": Bad(
         shard("../../etc/passwd"), "'../../etc/passwd' is not the plain name", base="llama bf16 in shards"
     ),
@@ -211,7 +211,7 @@ BASES = {
     "a shard at an absolute path": Bad(
         shard("/etc/x.safetensors"), "'/etc/x.safetensors' is not the plain name", base="llama bf16 in shards"
     ),
-    "a shard behind backslashes": Bad(
+    "a shard with backslashes": Bad(
         shard("..\\x.safetensors"), "x.safetensors' is not the plain name", base="llama bf16 in shards"
     ),
     "a shard with a zero byte": Bad(
@@ -223,13 +223,13 @@ BASES = {
         f"tensor 'extra' is missing, although {INDEX} lists it",
         base="llama bf16 in shards",
     ),
-    "an index that is no JSON": Bad(put(INDEX, "{"), f"{INDEX}: not JSON", base="llama bf16 in shards"),
+    "an index that is not JSON": Bad(put(INDEX, "{"), f"{INDEX}: not JSON", base="llama bf16 in shards"),
     "an index without a map": Bad(put(INDEX, "{}"), f"{INDEX}: no weight_map", base="llama bf16 in shards"),
     "no config.json": Bad(delete(CONFIG), "config.json: No such file or directory"),
-    "a config.json that is no JSON": Bad(put(CONFIG, "{'a': 1}"), "config.json: not JSON"),
-    "a config.json that is no text": Bad(put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
+    "a config.json that is not JSON": Bad(put(CONFIG, "{'a': 1}"), "config.json: not JSON"),
+    "a config.json that is not UTF-8": Bad(put(CONFIG, b"\xff\xfe"), "config.json: not UTF-8"),
     "a config.json that is a list": Bad(put(CONFIG, "[]"), "config.json: not a JSON object"),
-    "a config.json nested without end": Bad(put(CONFIG, DEEP), "config.json: not JSON"),
+    "a deeply nested config.json": Bad(put(CONFIG, DEEP), "config.json: not JSON"),
     "another architecture": Bad(
         config(architectures=["GPT2LMHeadModel"]), "'GPT2LMHeadModel' is not supported"
     ),
@@ -244,14 +244,14 @@ BASES = {
         config(num_hidden_layers=1 << 24), "16777216 layers; at most 512 are supported"
     ),
     "an absurd width": Bad(config(hidden_size=10**30), "hidden_size is 10000000000000000000000000000"),
-    "an endless number": Bad(config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
-    "a number that no float32 holds": Bad(config(rms_norm_eps=1e300), "rms_norm_eps is 1e+300"),
+    "a number of 400 digits": Bad(config(rms_norm_eps=10**400), "rms_norm_eps is 1000"),
+    "a number beyond float32": Bad(config(rms_norm_eps=1e300), "rms_norm_eps is 1e+300"),
     "a size of zero": Bad(config(num_attention_heads=0), "num_attention_heads is 0, not a positive number"),
     "a negative size": Bad(config(vocab_size=-5), "vocab_size is -5, not a positive number"),
-    "a text for a number": Bad(
+    "a string for a number": Bad(
         config(intermediate_size="96"), "intermediate_size is '96', not a positive number"
     ),
-    "a text for a truth": Bad(config(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
+    "a string for a boolean": Bad(config(tie_word_embeddings="false"), "tie_word_embeddings is 'false'"),
     "a list for rope scaling": Bad(config(rope_parameters=[1]), "rope_parameters is [1]"),
     "unknown rope scaling": Bad(
         config(rope_parameters={"rope_type": "yarn", "factor": 4.0}), "rope scaling 'yarn' is not supported"
@@ -275,11 +275,11 @@ BASES = {
         json_of(TOKENIZER, lambda value: value["model"]["vocab"].update(zz=272)),
         "token 'zz' has the id 272, but the embedding has 272 rows",
     ),
-    "a token that is no text": Bad(
+    "a token that is not a string": Bad(
         json_of(TOKENIZER, lambda value: value["added_tokens"][0].update(content=13)),
         "tokenizer.json: unexpected layout",
     ),
-    "a token that is half a character": Bad(
+    "a token with a lone surrogate": Bad(
         json_of(TOKENIZER, lambda value: value["model"]["vocab"].update({"\ud800": 270})),
         "tokenizer.ggml.tokens is not Unicode text",
     ),
@@ -299,18 +299,18 @@ BASES = {
         json_of("tokenizer_config.json", lambda value: value.update(chat_template=[{"a": 1}])),
         "tokenizer_config.json: unexpected layout",
     ),
-    "a chat template that is no text": Bad(
+    "a chat template that is not UTF-8": Bad(
         put("chat_template.jinja", b"\xff"), "chat_template.jinja: 'utf-8' codec"
     ),
-    "only pickled weights": Bad(only_pickles, f"has neither {WEIGHTS} nor {INDEX}"),
+    "only pickled weights": Bad(rename_to_pickle, f"has neither {WEIGHTS} nor {INDEX}"),
     "an empty folder": Bad(empty, "config.json: No such file or directory"),
-    "no folder": Bad(not_there, "no such file or folder"),
+    "no folder": Bad(remove, "no such file or folder"),
     "an unknown type": Bad(lambda _: None, "--type 'Q9_K': no such type; supported: F32", ("--type", "Q9_K")),
     "a type that needs importances": Bad(
         lambda _: None, "IQ2_XXS needs an importance matrix", ("--type", "IQ2_XXS"), base="llama wide"
     ),
     "no threads": Bad(lambda _: None, "Invalid value for '--threads'", ("--threads", "0")),
-    "threads that are no number": Bad(lambda _: None, "Invalid value for '--threads'", ("--threads", "x")),
+    "threads that are not a number": Bad(lambda _: None, "Invalid value for '--threads'", ("--threads", "x")),
 }
 
 
@@ -330,7 +330,7 @@ def huge_projections(arrays: dict[str, np.ndarray]) -> None:
 
 ADAPTERS = {
     "no adapter_config.json": Bad(delete(LORA_CONFIG), "not a PEFT adapter: adapter_config.json is missing"),
-    "an adapter_config.json that is no JSON": Bad(put(LORA_CONFIG, "r: 4"), "adapter_config.json: not JSON"),
+    "an adapter_config.json that is not JSON": Bad(put(LORA_CONFIG, "r: 4"), "adapter_config.json: not JSON"),
     "an adapter_config.json that is a list": Bad(
         put(LORA_CONFIG, "[]"), "adapter_config.json: not a JSON object"
     ),
@@ -350,7 +350,7 @@ ADAPTERS = {
     ),
     "an adapter that changes nothing": Bad(set_all(0), "every delta is zero"),
     "truncated adapter weights": Bad(bytes_of(LORA, lambda raw: raw[:-4]), "bytes, the file has"),
-    "adapter weights that are a text": Bad(put(LORA, "version https://git-lfs"), "a header of"),
+    "adapter weights that are a Git LFS pointer": Bad(put(LORA, "version https://git-lfs"), "a header of"),
     "integers in an adapter": Bad(
         lora(lambda a: a.update({LORA_A: a[LORA_A].astype(np.int8)})), f"{LORA_A!r} is I8; supported"
     ),
@@ -366,37 +366,37 @@ ADAPTERS = {
         "do not fit: B is (96, 4), A is (3, 64)",
     ),
     "a missing factor": Bad(lora(lambda a: a.pop(LORA_B)), "has lora_A; expected lora_A, lora_B"),
-    "a key left over": Bad(lora(lambda a: a.update(extra=np.ones(3, np.float32))), "unknown key 'extra'"),
-    "no key at all": Bad(lora(lambda a: a.clear()), f"{LORA}: no adapter weights in it"),
+    "an extra key": Bad(lora(lambda a: a.update(extra=np.ones(3, np.float32))), "unknown key 'extra'"),
+    "no keys": Bad(lora(lambda a: a.clear()), f"{LORA}: no adapter weights in it"),
     "modules to save": Bad(lora_config(modules_to_save=["lm_head"]), "modules_to_save is set"),
     "a rank that disagrees": Bad(lora_config(r=5), "has rank 4, but adapter_config.json says 5"),
-    "a text for alpha": Bad(lora_config(lora_alpha="6"), "lora_alpha is '6'"),
+    "a string for alpha": Bad(lora_config(lora_alpha="6"), "lora_alpha is '6'"),
     "an infinite alpha": Bad(lora_config(lora_alpha=float("inf")), "lora_alpha is inf"),
-    "an endless alpha": Bad(lora_config(lora_alpha=10**400), "lora_alpha is 1000"),
+    "an alpha of 400 digits": Bad(lora_config(lora_alpha=10**400), "lora_alpha is 1000"),
     "a pattern that is a list": Bad(lora_config(rank_pattern=["q_proj"]), "rank_pattern is not an object"),
     "a pattern that backtracks": Bad(lora_config(rank_pattern={"(a*)*b": 4}), "'(a*)*b' is too complex"),
     "a pattern of many stars": Bad(lora_config(alpha_pattern={".*" * 9 + "!": 4}), "is too complex"),
-    "a pattern that is none": Bad(lora_config(rank_pattern={"(": 4}), "invalid rank_pattern '('"),
-    "a pattern without end": Bad(lora_config(rank_pattern={"(" * 9999 + ")" * 9999: 4}), "is too complex"),
-    "a pattern of a huge repetition": Bad(
+    "an invalid pattern": Bad(lora_config(rank_pattern={"(": 4}), "invalid rank_pattern '('"),
+    "a deeply nested pattern": Bad(lora_config(rank_pattern={"(" * 9999 + ")" * 9999: 4}), "is too complex"),
+    "a pattern with a huge repetition": Bad(
         lora_config(rank_pattern={"a{99999999999}": 4}), "invalid rank_pattern"
     ),
-    "a name without end": Bad(lora(lambda a: a.update(module("x" * 5000, 8, 8))), "unknown key"),
-    "a layer of 5000 digits": Bad(
+    "a name of 5000 characters": Bad(lora(lambda a: a.update(module("x" * 5000, 8, 8))), "unknown key"),
+    "a layer number of 5000 digits": Bad(
         lora(lambda a: a.update(module("model.layers." + "1" * 5000 + ".self_attn.q_proj", 96, 64))), "1111"
     ),
 }
-# Those that only the base tells: `adapter show` has nothing against them.
+# Adapters that do not fit the base; `adapter show` accepts them.
 MISFITS = {
     "a delta of a tied output": Bad(
         lora(lambda a: a.update(module("lm_head", 272, 64))),
         "a delta of 'lm_head.weight', but this base ties",
     ),
-    "a delta of a module that is not there": Bad(
+    "a delta of an unknown module": Bad(
         lora(lambda a: a.update(module("some module", 8, 8))),
         "unknown key 'base_model.model.some module.lora_A.weight'",
     ),
-    "a delta of a layer too many": Bad(
+    "a delta beyond the last layer": Bad(
         lora(lambda a: a.update(module("model.layers.7.self_attn.q_proj", 96, 64))),
         "no tensor 'model.layers.7.",
     ),
@@ -413,7 +413,7 @@ MISFITS = {
     ),
 }
 TINY = {
-    "a trained vector missing": Bad(
+    "a missing trained vector": Bad(
         lora(lambda a: a.pop("base_model.tinylora_v.0")), "0 trained vectors for 1 groups of modules"
     ),
     "projections of another size": Bad(
@@ -428,7 +428,7 @@ TINY = {
         "no saved projections, and projection_seed is None",
     ),
     "a weight_tying above 1": Bad(lora_config(weight_tying=1.5), "weight_tying is 1.5, not between 0 and 1"),
-    "projections that no memory holds": Bad(
+    "projections that do not fit in memory": Bad(
         lambda folder: (lora(huge_projections)(folder), lora_config(u=10**5, r=64)(folder)),
         "projections of (100000, 64, 64) are more than 268,435,456 numbers",
     ),
@@ -452,7 +452,7 @@ def put_at(at: int, code: str, value: int) -> Damage:
 
 
 def after(name: str, at: int, code: str, value: int) -> Damage:
-    """Put a number so many bytes after a key's or a tensor's name."""
+    """Write a number `at` bytes after the name of a key or a tensor."""
     new, start = struct.pack("<" + code, value), struct.pack("<Q", len(name)) + name.encode()
 
     def edit(raw: bytes) -> bytes:
@@ -481,12 +481,12 @@ def with_arrays(arrays: dict[str, np.ndarray | None]) -> Damage:
     return lambda path: write_gguf(path, {}, arrays)
 
 
-# (64, 64): after its name come the number of dimensions (4 bytes), each of them (8), type (4) and offset (8).
+# (64, 64). After the name: number of dimensions (4 bytes), each dimension (8), type (4), offset (8).
 QUERY = "blk.0.attn_q.weight"
-# Refused alike by inspect, convert and ask, and as a base for an adapter's export.
+# Refused by inspect, convert and ask with the same line.
 HEADERS = {
     "an empty GGUF": Bad(put_file(b""), "not a GGUF file"),
-    "a text": Bad(put_file(b"GGML"), "not a GGUF file"),
+    "a text file": Bad(put_file(b"GGML"), "not a GGUF file"),
     "a GGUF of four bytes": Bad(put_file(b"GGUF"), "the header runs past the end of the file (4 bytes)"),
     "a version of 99": Bad(put_at(4, "I", 99), "GGUF version 99; supported: 2, 3"),
     "a big-endian version": Bad(put_at(4, "I", 3 << 24), "GGUF version 50331648"),
@@ -494,10 +494,10 @@ HEADERS = {
     "truncated tensors": Bad(gguf_bytes(lambda raw: raw[:-100]), "it is truncated"),
     "a quintillion tensors": Bad(put_at(8, "Q", 1 << 60), "1152921504606846976 tensors; at most 65536"),
     "a quintillion keys": Bad(put_at(16, "Q", 1 << 60), "1152921504606846976 metadata keys; at most 65536"),
-    "tensors that are not there": Bad(put_at(8, "Q", 60000), "tensor"),
-    "keys that are not there": Bad(put_at(16, "Q", 60000), "past the end of the file"),
+    "more tensors than there are": Bad(put_at(8, "Q", 60000), "tensor"),
+    "more keys than there are": Bad(put_at(16, "Q", 60000), "past the end of the file"),
     "fewer keys than there are": Bad(put_at(16, "Q", 3), "tensor"),
-    "a text longer than the file": Bad(
+    "a string longer than the file": Bad(
         after("general.name", 4, "Q", 1 << 40), "a string of 1099511627776 bytes"
     ),
     "an array longer than the file": Bad(
@@ -508,11 +508,11 @@ HEADERS = {
     "arrays in an array": Bad(
         after("tokenizer.ggml.tokens", 4, "I", 9), "'tokenizer.ggml.tokens' is an array of arrays"
     ),
-    "a key twice": Bad(
+    "a duplicate key": Bad(
         renamed("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"),
         "the metadata key 'tokenizer.ggml.eos_token_id' stands twice",
     ),
-    "a tensor twice": Bad(
+    "a duplicate tensor": Bad(
         renamed(QUERY, "blk.0.attn_k.weight"), "the tensor 'blk.0.attn_k.weight' stands twice"
     ),
     "a tensor of unknown type": Bad(after(QUERY, 20, "I", 99), f"{QUERY!r} has the unknown type 99"),
@@ -522,7 +522,7 @@ HEADERS = {
     "a tensor of a size that overflows": Bad(
         after(QUERY, 4, "Q", 1 << 63), f"{QUERY!r} has the shape (64, 922"
     ),
-    "rows that are no whole blocks": Bad(
+    "rows that are not whole blocks": Bad(
         after(QUERY, 20, "I", 12), "rows of 64, not a multiple of Q4_K's block of 256"
     ),
     "a tensor beyond the file": Bad(
@@ -539,7 +539,7 @@ def adapter_gguf(
     shapes: tuple[tuple[int, int], ...] = ((2, 64), (64, 2)),
     value: float = 0.1,
 ) -> Path:
-    """A run-time adapter of the tiny model's first query."""
+    """Write a GGUF LoRA for the first query of the tiny model."""
     fields = {
         "general.type": "adapter",
         "adapter.type": "lora",
@@ -557,7 +557,7 @@ def adapter_gguf(
     return path
 
 
-# What a sound header says of a model that cannot be: what convert says of it, and what ask says.
+# Valid headers of impossible models, with the errors of convert and of ask.
 MODELS = {
     "another architecture": (
         keys(general__architecture=("mamba", TEXT, None)),
@@ -579,7 +579,7 @@ MODELS = {
         "'llama.rope.dimension_count' is 8, but the head dimension is 16",
         "'llama.rope.dimension_count' is 8, but the head dimension is 16",
     ),
-    "a count that is a text": (
+    "a count that is a string": (
         keys(llama__block_count=("two", TEXT, None)),
         "'llama.block_count' is of type STRING, not UINT32",
         "'llama.block_count' is of type STRING, not UINT32",
@@ -594,12 +594,12 @@ MODELS = {
         "'tokenizer.ggml.tokens' is of type UINT32, not ARRAY",
         "'tokenizer.ggml.tokens' is of type UINT32, not ARRAY",
     ),
-    "a tensor missing": (
+    "a missing tensor": (
         with_arrays({QUERY: None}),
         f"tensor {QUERY!r} is missing",
         f"tensor {QUERY!r} is missing",
     ),
-    "a tensor too many": (
+    "an extra tensor": (
         with_arrays({"extra": np.ones(32, np.float32)}),
         "has 1 tensors that llama does not have, such as 'extra'",
         "tensor 'extra' does not belong to this architecture",
@@ -648,20 +648,23 @@ def template(source: str) -> Damage:
 
 
 TEMPLATES = {
-    "a template with a mistake": (template("{% if %}"), "model.gguf: the chat template cannot be compiled"),
+    "a template with a syntax error": (
+        template("{% if %}"),
+        "model.gguf: the chat template cannot be compiled",
+    ),
     "a template that is a number": (
         keys(tokenizer__chat_template=(13, U32, None)),
         "'tokenizer.chat_template' is not a string",
     ),
-    "a template nested without end": (
+    "a deeply nested template": (
         template("{{" + "(" * 20000 + "1"),
         "the chat template cannot be compiled",
     ),
-    "a template that would leave the sandbox": (
+    "a template that escapes the sandbox": (
         template("{{ ''.__class__.__mro__[1].__subclasses__() }}"),
         "the chat template failed: SecurityError",
     ),
-    "a template that would run a program": (
+    "a template that runs a program": (
         template("{{ cycler.__init__.__globals__.os.popen('touch /tmp/thirteen-was-here').read() }}"),
         "the chat template failed: SecurityError",
     ),
@@ -670,32 +673,32 @@ TEMPLATES = {
         template("{{ 1 // 0 }}"),
         "the chat template failed: ZeroDivisionError",
     ),
-    "a template that refuses": (
+    "a template that raises an exception": (
         template("{{ raise_exception('no\x1b[2Jway\n2') }}"),
         "TemplateError: no[2Jway 2",
     ),
-    "a template that writes without end": (
+    "a template with endless output": (
         template(LOOP * 3 + "{{ 'abc' * 100 }}" + "{%- endfor -%}" * 3),
         "it has written more than 4194304 characters",
     ),
-    "a template that loops without end": (template(LOOP * 3 + "{%- endfor -%}" * 3), "the chat template"),
-    "a template that multiplies without end": (
+    "a template with an endless loop": (template(LOOP * 3 + "{%- endfor -%}" * 3), "the chat template"),
+    "a template that repeats a string": (
         template("{{ 'a' * 10 ** 12 }}"),
         "* gives more than the 4194304 that a prompt may need",
     ),
-    "a template that doubles without end": (
+    "a template that doubles a string": (
         template(
             "{% set n = namespace(x='a') %}{% for i in range(99) %}{% set n.x = n.x ~ n.x %}{% endfor %}"
         ),
         "the chat template failed",
     ),
-    "a template that pads without end": (template("{{ '%999999999d' % 1 }}"), "the chat template failed"),
+    "a template that pads a string": (template("{{ '%999999999d' % 1 }}"), "the chat template failed"),
 }
 
 
 RUN_TIME_ADAPTERS = {
-    "a model for an adapter": (lambda path: write_gguf(path, {}, {}), "'general.type' is"),
-    "an adapter cut off": (
+    "a model in place of an adapter": (lambda path: write_gguf(path, {}, {}), "'general.type' is"),
+    "a truncated adapter": (
         lambda path: path.write_bytes(adapter_gguf(path).read_bytes()[:-8]),
         "it is truncated",
     ),
@@ -711,7 +714,7 @@ RUN_TIME_ADAPTERS = {
         lambda path: adapter_gguf(path, shapes=((2, 80), (80, 2))),
         f"factors (80, 2) and (2, 80) do not multiply to the shape of {QUERY!r}, which is (64, 64)",
     ),
-    "an adapter for a layer too many": (
+    "an adapter beyond the last layer": (
         lambda path: adapter_gguf(path, {"general.name": "blk.9.attn_q.weight"}),
         "it changes 'blk.9.attn_q.weight', which the base model does not have",
     ),
@@ -732,7 +735,7 @@ QUESTIONS = {
     "a question longer than the context": ((LONG), "tokens, but the context holds 256"),
     "a question longer than --context": (("Why?", "--context", "4"), "tokens, but the context holds 4"),
     "a context of 0": (("Why?", "--context", "0"), "Invalid value for '--context'"),
-    "a context that is no number": (("Why?", "--context", "many"), "Invalid value for '--context'"),
+    "a context that is not a number": (("Why?", "--context", "many"), "Invalid value for '--context'"),
     "a temperature that is not a number": (
         ("Why?", "--temperature", "nan"),
         "temperature must be a finite number",
@@ -759,16 +762,16 @@ COMMANDS = {
     "a missing argument": (("convert",), "Missing argument 'base'"),
     "a missing output": (("convert", "BASE"), "Missing option '--output'"),
     "an unknown base": (("convert", "nothing-13", "-o", "OUT/x.gguf"), "no base 'nothing-13'"),
-    "a base that is an empty text": (("convert", "", "-o", "OUT/x.gguf"), "'': no such file or folder"),
+    "a base that is an empty string": (("convert", "", "-o", "OUT/x.gguf"), "'': no such file or folder"),
     "an unknown adapter": (("adapter", "show", "nothing-13"), "no adapter 'nothing-13'"),
     "an adapter that is a file": (("adapter", "show", "MODEL"), "not a PEFT adapter"),
     "a revision of a folder": (
         ("convert", "BASE", "-o", "OUT/x.gguf", "--revision", "v1"),
         "the revision 'v1' applies only to the hub",
     ),
-    "a model that is not there": (("inspect", "OUT/x.gguf"), "x.gguf: No such file or directory"),
+    "a missing model": (("inspect", "OUT/x.gguf"), "x.gguf: No such file or directory"),
     "a model that is a folder": (("inspect", "OUT"), "Is a directory"),
-    "a question to a model that is not there": (
+    "a question to a missing model": (
         ("ask", "OUT/x.gguf", "Why?"),
         "x.gguf: No such file or directory",
     ),
@@ -780,11 +783,11 @@ COMMANDS = {
         ("bench", "latency", "MODEL", "MODEL", "--prompt-tokens", "9999"),
         "9999 prompt and 64 decode tokens do not fit the 256",
     ),
-    "a comparison with a file that is none": (
+    "a comparison with a file that is not a GGUF": (
         ("bench", "latency", "MODEL", "BASE/config.json"),
         "not a GGUF file",
     ),
-    "a comparison with an adapter that is none": (
+    "a comparison with an adapter that is not a GGUF": (
         ("bench", "latency", "MODEL", "MODEL", "--adapter", "BASE/config.json"),
         "config.json: not a GGUF file",
     ),
@@ -799,23 +802,23 @@ COMMANDS = {
         ("bench", "memory", "--shape", "smollm2-135m", "--types", "Q9_M"),
         "'Q9_M': no such type",
     ),
-    "a benchmark that is to be trusted without a slowdown": (
+    "an A/A test without a slowdown": (
         ("bench", "trust", "MODEL", "--slowdown", "1"),
         "slowdown must be above 1",
     ),
-    "peers that are not wanted": (
+    "an option of peers without --with-peers": (
         ("bench", "report", "MODEL", "MODEL", "--out", "OUT", "--checkpoint", "BASE"),
         "require --with-peers",
     ),
-    "a set of questions that is not there": (
+    "an unknown question set": (
         ("bench", "accuracy", "MODEL", "--data", "nothing-13", "--records", "OUT"),
         "nothing-13: no such file, and not one of the sets gsm8k, svamp, asdiv, gsm-symbolic",
     ),
-    "a set of questions that is none": (
+    "a question set that is not JSON lines": (
         ("bench", "accuracy", "MODEL", "--data", "BASE/config.json", "--records", "OUT"),
         "config.json: line 1: not JSON",
     ),
-    "no set of questions": (("bench", "accuracy", "MODEL"), "Missing option '--data'"),
+    "no question set": (("bench", "accuracy", "MODEL"), "Missing option '--data'"),
     "an unknown prompt": (
         ("bench", "accuracy", "MODEL", "--data", "svamp", "--prompt", "9-shot"),
         "prompt: '9-shot' is not one of zero-shot, refined, 8-shot",
@@ -835,7 +838,7 @@ def thirteen() -> Iterator[Commands]:
 
 @pytest.fixture(scope="module")
 def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Good:
-    """A sound input by its name: an adapter of `llama` or `qwen2`, a model file, or a checkpoint."""
+    """Make good inputs by name: an adapter of `llama` or `qwen2`, a model file, or a checkpoint."""
     folder = tmp_path_factory.mktemp("good")
     modules = ["q_proj", "up_proj"]
     adapters = {
@@ -859,18 +862,18 @@ def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
-    """An empty folder to write to."""
+    """An empty output folder."""
     folder = tmp_path / "out"
     folder.mkdir()
     return folder
 
 
-def check_refused(done: CommandResult, says: str, out: Path) -> None:
+def check_refused(done: CommandResult, message: str, out: Path) -> None:
     assert done.status == 2, done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     line = done.stderr.strip()
     assert line.startswith("error: "), done
-    assert says in line, done
+    assert message in line, done
     assert len(line) < 1000, "readable"
     assert line.isprintable(), done
     assert done.stdout == ""
@@ -891,7 +894,7 @@ def damaged(good: Path, copy: Path, damage: Damage) -> Path:
 def test_a_bad_base_is_refused(kind: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path) -> None:
     bad = BASES[kind]
     folder = damaged(good(bad.base), tmp_path / "base", bad.damage)
-    check_refused(thirteen("convert", folder, "-o", out / "model.gguf", *bad.options), bad.says, out)
+    check_refused(thirteen("convert", folder, "-o", out / "model.gguf", *bad.options), bad.message, out)
 
 
 @pytest.mark.parametrize("kind", ADAPTERS)
@@ -901,9 +904,9 @@ def test_a_bad_adapter_is_refused(
     bad = ADAPTERS[kind]
     adapter = damaged(good("lora"), tmp_path / "adapter", bad.damage)
     convert = thirteen("convert", good("llama"), "--adapter", adapter, "-o", out / "model.gguf", *bad.options)
-    check_refused(convert, bad.says, out)
-    if not bad.options:  # the options are such that it only fails when it is merged
-        check_refused(thirteen("adapter", "show", adapter), bad.says, out)
+    check_refused(convert, bad.message, out)
+    if not bad.options:  # with options, only the merge fails
+        check_refused(thirteen("adapter", "show", adapter), bad.message, out)
 
 
 @pytest.mark.parametrize("kind", MISFITS)
@@ -913,7 +916,7 @@ def test_an_adapter_that_does_not_fit_the_base_is_refused(
     bad = MISFITS[kind]
     adapter = damaged(good("lora"), tmp_path / "adapter", bad.damage)
     check_refused(
-        thirteen("convert", good(bad.base), "--adapter", adapter, "-o", out / "m.gguf"), bad.says, out
+        thirteen("convert", good(bad.base), "--adapter", adapter, "-o", out / "m.gguf"), bad.message, out
     )
 
 
@@ -924,9 +927,9 @@ def test_a_bad_tinylora_is_refused(
     bad = TINY[kind]
     adapter = damaged(good("tinylora"), tmp_path / "adapter", bad.damage)
     check_refused(
-        thirteen("convert", good("llama"), "--adapter", adapter, "-o", out / "m.gguf"), bad.says, out
+        thirteen("convert", good("llama"), "--adapter", adapter, "-o", out / "m.gguf"), bad.message, out
     )
-    check_refused(thirteen("adapter", "show", adapter), bad.says, out)
+    check_refused(thirteen("adapter", "show", adapter), bad.message, out)
 
 
 EXPORTS = {
@@ -937,36 +940,38 @@ EXPORTS = {
 
 
 @pytest.mark.parametrize("kind", EXPORTS)
-def test_an_export_that_cannot_be_is_refused(kind: str, thirteen: Commands, good: Good, out: Path) -> None:
-    adapter, name, says = EXPORTS[kind]
+def test_an_impossible_export_is_refused(kind: str, thirteen: Commands, good: Good, out: Path) -> None:
+    adapter, name, message = EXPORTS[kind]
     done = thirteen("adapter", "export", good(adapter), "--base", good(name), "-o", out / "lora.gguf")
-    check_refused(done, says, out)
+    check_refused(done, message, out)
 
 
 @pytest.mark.parametrize("kind", HEADERS)
-def test_a_gguf_that_lies_is_refused_by_all_who_read_it(
+def test_a_damaged_gguf_is_refused_by_all_commands(
     kind: str, thirteen: Commands, tmp_path: Path, out: Path
 ) -> None:
     bad, model = HEADERS[kind], tmp_path / "model.gguf"
     bad.damage(model)
     for command in (("inspect", model), ("convert", model, "-o", out / "x.gguf"), ("ask", model, "Why?")):
-        check_refused(thirteen(*command), bad.says, out)
+        check_refused(thirteen(*command), bad.message, out)
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_a_gguf_of_no_model_is_refused(kind: str, thirteen: Commands, tmp_path: Path, out: Path) -> None:
-    (damage, convert_says, ask_says), model = MODELS[kind], tmp_path / "model.gguf"
+def test_a_gguf_of_an_impossible_model_is_refused(
+    kind: str, thirteen: Commands, tmp_path: Path, out: Path
+) -> None:
+    (damage, convert_message, ask_message), model = MODELS[kind], tmp_path / "model.gguf"
     damage(model)
     check_done(thirteen("inspect", model))
-    check_refused(thirteen("convert", model, "-o", out / "x.gguf"), convert_says, out)
-    check_refused(thirteen("ask", model, "Why?"), ask_says, out)
+    check_refused(thirteen("convert", model, "-o", out / "x.gguf"), convert_message, out)
+    check_refused(thirteen("ask", model, "Why?"), ask_message, out)
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_a_hostile_chat_template_is_refused(kind: str, thirteen: Commands, tmp_path: Path, out: Path) -> None:
-    (damage, says), model = TEMPLATES[kind], tmp_path / "model.gguf"
+    (damage, message), model = TEMPLATES[kind], tmp_path / "model.gguf"
     damage(model)
-    check_refused(thirteen("ask", model, "Why?"), says, out)
+    check_refused(thirteen("ask", model, "Why?"), message, out)
     assert not Path("/tmp/thirteen-was-here").exists()
 
 
@@ -974,15 +979,17 @@ def test_a_hostile_chat_template_is_refused(kind: str, thirteen: Commands, tmp_p
 def test_a_bad_run_time_adapter_is_refused(
     kind: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
 ) -> None:
-    (damage, says), adapter = RUN_TIME_ADAPTERS[kind], tmp_path / "adapter.gguf"
+    (damage, message), adapter = RUN_TIME_ADAPTERS[kind], tmp_path / "adapter.gguf"
     damage(adapter)
-    check_refused(thirteen("ask", good("model"), "Why?", "--adapter", adapter), says, out)
+    check_refused(thirteen("ask", good("model"), "Why?", "--adapter", adapter), message, out)
 
 
 @pytest.mark.parametrize("kind", QUESTIONS)
 def test_a_bad_question_is_refused(kind: str, thirteen: Commands, good: Good, out: Path) -> None:
-    words, says = QUESTIONS[kind]
-    check_refused(thirteen("ask", good("model"), *([words] if isinstance(words, str) else words)), says, out)
+    words, message = QUESTIONS[kind]
+    check_refused(
+        thirteen("ask", good("model"), *([words] if isinstance(words, str) else words)), message, out
+    )
 
 
 @pytest.mark.parametrize("given", [b"", b" \n"])
@@ -992,12 +999,12 @@ def test_an_empty_question_from_standard_input_is_refused(
     check_refused(thirteen("ask", good("model"), "-", stdin=given), "the question is empty", out)
 
 
-def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, out: Path) -> None:
+def test_a_question_that_is_not_utf_8_is_refused(thirteen: Commands, good: Good, out: Path) -> None:
     check_refused(thirteen("ask", good("model"), "-", stdin=b"\xff\xfe"), "standard input: not UTF-8", out)
 
 
 @pytest.mark.parametrize(
-    ("option", "written", "says"),
+    ("option", "written", "message"),
     [
         ("--schema", None, "No such file"),
         ("--schema", b"{", "schema: not JSON at line 1 column 2"),
@@ -1009,32 +1016,38 @@ def test_a_question_that_is_no_text_is_refused(thirteen: Commands, good: Good, o
         ("--grammar", b'root ::= root | "a"', "is left-recursive"),
     ],
 )
-def test_what_an_answer_cannot_follow_is_refused(
-    option: str, written: bytes | None, says: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
+def test_a_bad_schema_or_grammar_is_refused(
+    option: str,
+    written: bytes | None,
+    message: str,
+    thirteen: Commands,
+    good: Good,
+    tmp_path: Path,
+    out: Path,
 ) -> None:
     file = tmp_path / "constraint"
     if written is not None:
         file.write_bytes(written)
-    check_refused(thirteen("ask", good("model"), "Why?", option, file), says, out)
+    check_refused(thirteen("ask", good("model"), "Why?", option, file), message, out)
 
 
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_bad_command_line_is_refused(kind: str, thirteen: Commands, good: Good, out: Path) -> None:
-    words, says = COMMANDS[kind]
+    words, message = COMMANDS[kind]
     places = {"BASE": str(good("llama")), "MODEL": str(good("model")), "OUT": str(out)}
     parts = [[places.get(part, part) for part in word.split("/")] for word in words]
-    check_refused(thirteen(*map("/".join, parts)), says, out)
+    check_refused(thirteen(*map("/".join, parts)), message, out)
 
 
 # Targets
 
 
 TARGETS = {
-    "in a folder that is not there": ("OUT/none/model.gguf", "/none does not exist"),
+    "in a missing folder": ("OUT/none/model.gguf", "/none does not exist"),
     "in a file": ("BASE/config.json/model.gguf", "config.json does not exist"),
     "that is a folder": ("OUT", "out: is a folder, not a file"),
-    "where nothing can be written": ("/proc/model.gguf", "/proc/model.gguf: "),
-    "with an endless name": (f"OUT/{'x' * 300}", "File name too long"),
+    "in a folder that is not writable": ("/proc/model.gguf", "/proc/model.gguf: "),
+    "with a name of 300 characters": (f"OUT/{'x' * 300}", "File name too long"),
     "that is a device": ("/dev/null", "/dev/null: is a device, not a file"),
     "that is a file of the base": (
         "BASE/model.safetensors",
@@ -1047,15 +1060,15 @@ TARGETS = {
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_a_target_is_refused(kind: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path) -> None:
-    target, says = TARGETS[kind]
+    target, message = TARGETS[kind]
     base, adapter = (shutil.copytree(good(name), tmp_path / name) for name in ("llama", "lora"))
     before = contents(tmp_path)
     for place, path in {"OUT": out, "BASE": base, "LORA": adapter}.items():
         target = target.replace(place, str(path))
     report = ("--report", out / "report.json") if kind == "that is also the report" else ()
-    check_refused(thirteen("convert", base, "--adapter", adapter, "-o", target, *report), says, out)
+    check_refused(thirteen("convert", base, "--adapter", adapter, "-o", target, *report), message, out)
     if not report:
-        check_refused(thirteen("adapter", "export", adapter, "--base", base, "-o", target), says, out)
+        check_refused(thirteen("adapter", "export", adapter, "--base", base, "-o", target), message, out)
     assert contents(tmp_path) == before
 
 
@@ -1063,7 +1076,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_the_base_itself_is_no_target(thirteen: Commands, good: Good, tmp_path: Path, out: Path) -> None:
+def test_the_base_is_refused_as_a_target(thirteen: Commands, good: Good, tmp_path: Path, out: Path) -> None:
     base = Path(shutil.copy(good("model"), tmp_path / "base.gguf"))
     (tmp_path / "other-name.gguf").hardlink_to(base)
     for name in ("base.gguf", "other-name.gguf", "out/../base.gguf"):
@@ -1071,7 +1084,7 @@ def test_the_base_itself_is_no_target(thirteen: Commands, good: Good, tmp_path: 
     assert base.read_bytes() == good("model").read_bytes()
 
 
-def test_a_report_that_cannot_be_written_is_known_before_the_work(
+def test_a_report_that_cannot_be_written_is_refused_at_the_start(
     thirteen: Commands, good: Good, tmp_path: Path, out: Path
 ) -> None:
     report = tmp_path / "none" / "report.json"
@@ -1083,7 +1096,7 @@ def test_a_report_that_cannot_be_written_is_known_before_the_work(
 def test_a_file_that_cannot_grow_leaves_nothing(
     limit: int, thirteen: Commands, good: Good, out: Path
 ) -> None:
-    """In the header, in the metadata and among the tensors; the error line itself fits in each limit."""
+    """The limits are in the header, in the metadata and in the tensors; the error line fits in each."""
     command = ("convert", good("llama"), "-o", out / "model.gguf", "--type", "F16")
     done = thirteen(*command, file_limit=limit)
     check_refused(done, "model.gguf: cannot write: File too large", out)
@@ -1094,14 +1107,18 @@ def test_a_file_that_cannot_grow_leaves_nothing(
     assert contents(out) == {out / "model.gguf": before}
 
 
-@pytest.mark.parametrize(("size", "says"), [(64, "are free on its disk"), (360, "No space left on device")])
-def test_a_full_disk_leaves_nothing(size: int, says: str, thirteen: Commands, good: Good, out: Path) -> None:
-    """The first has no room for the tensors, the second for these but not for the metadata."""
+@pytest.mark.parametrize(
+    ("size", "message"), [(64, "are free on its disk"), (360, "No space left on device")]
+)
+def test_a_full_disk_leaves_nothing(
+    size: int, message: str, thirteen: Commands, good: Good, out: Path
+) -> None:
+    """The first disk has no space for the tensors, the second has, but not for the metadata."""
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", out]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("no file system can be mounted here")
     try:
-        check_refused(thirteen("convert", good("llama"), "-o", out / "m.gguf", "--type", "F32"), says, out)
+        check_refused(thirteen("convert", good("llama"), "-o", out / "m.gguf", "--type", "F32"), message, out)
     finally:
         subprocess.run(["umount", out], check=True)
 
@@ -1110,12 +1127,12 @@ def test_a_full_disk_leaves_nothing(size: int, says: str, thirteen: Commands, go
 
 
 def interrupted(target: Path, number: int) -> tuple[int, str]:
-    """The status and the errors of a conversion that meets a signal in mid-write."""
+    """Send a signal to a conversion while it writes; returns its exit status and its errors."""
     command = [sys.executable, "-m", "thirteen", "convert", "embedded", "-o", target]
     command += ["--threads", "1", "--type", "IQ4_NL"]
     part = target.with_name(f".{target.name}.part")
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background ignores it
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as running:  # noqa: PLW1509
+    reset = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job ignores it
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset) as running:  # noqa: PLW1509
         while not (part.exists() and part.stat().st_size > 1 << 20):
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.005)
@@ -1130,9 +1147,7 @@ def test_ctrl_c_leaves_nothing(out: Path) -> None:
     assert list(out.iterdir()) == []
 
 
-def test_a_kill_leaves_no_target_and_the_next_run_goes_well(
-    thirteen: Commands, good: Good, out: Path
-) -> None:
+def test_a_kill_leaves_no_target_and_the_next_run_succeeds(thirteen: Commands, good: Good, out: Path) -> None:
     status, _ = interrupted(out / "model.gguf", signal.SIGKILL)
     assert status == -signal.SIGKILL
     assert not (out / "model.gguf").exists()
@@ -1141,27 +1156,27 @@ def test_a_kill_leaves_no_target_and_the_next_run_goes_well(
     check_done(thirteen("inspect", out / "model.gguf"))
 
 
-# What is not damaged goes well, so that every refusal above is for the damage
+# Undamaged inputs succeed, so each refusal above is due to the damage
 
 
 @pytest.mark.parametrize("name", ["llama", "llama bf16 in shards", "llama wide", "qwen2", "model"])
-def test_a_sound_base_is_converted(name: str, thirteen: Commands, good: Good, out: Path) -> None:
+def test_a_good_base_is_converted(name: str, thirteen: Commands, good: Good, out: Path) -> None:
     for type_ in ("F16", "Q8_0", "F32", "BF16"):
         check_done(thirteen("convert", good(name), "-o", out / "model.gguf", "--type", type_))
     check_done(thirteen("inspect", out / "model.gguf"))
 
 
 @pytest.mark.parametrize("name", ["lora", "dora", "tinylora", "embedding"])
-def test_a_sound_adapter_is_merged(name: str, thirteen: Commands, good: Good, out: Path) -> None:
+def test_a_good_adapter_is_merged(name: str, thirteen: Commands, good: Good, out: Path) -> None:
     base = good("qwen2" if name == "embedding" else "llama")
-    how = ("--adapter", good(name), "--no-fidelity", "--type", "F32")
-    check_done(thirteen("convert", base, *how, "-o", out / "model.gguf"))
+    options = ("--adapter", good(name), "--no-fidelity", "--type", "F32")
+    check_done(thirteen("convert", base, *options, "-o", out / "model.gguf"))
     check_done(thirteen("adapter", "show", good(name)))
     if name in ("lora", "tinylora"):
         check_done(thirteen("adapter", "export", good(name), "--base", base, "-o", out / "lora.gguf"))
 
 
-def test_a_sound_model_answers(thirteen: Commands, good: Good, tmp_path: Path) -> None:
+def test_a_good_model_answers(thirteen: Commands, good: Good, tmp_path: Path) -> None:
     adapter = adapter_gguf(tmp_path / "adapter.gguf")
     short = ("--max-tokens", "3", "--context", "256", "--temperature", "1", "--top-p", "0.5", "--stop", "x")
     for words in ([], ["--adapter", adapter]):

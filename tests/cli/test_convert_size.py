@@ -1,4 +1,4 @@
-"""A file of a given size by the command line, from a model's own importance: the budget, and bad input."""
+"""Conversion to a given size on the command line: the budget, predictions and bad input."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,18 +23,18 @@ def thirteen() -> Iterator[Commands]:
 def made(
     thirteen: Commands, base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
-    """A tiny model, and its importance."""
+    """A tiny model and its importance file."""
     folder = tmp_path_factory.mktemp("planned")
     (folder / "texts.jsonl").write_text(TEXT, "utf-8")
     importance = folder / "importance.gguf"
-    how = ("--calibration", folder / "texts.jsonl", "--threads", "1")
-    done = thirteen("importance", base("llama"), "--output", importance, *how)
+    options = ("--calibration", folder / "texts.jsonl", "--threads", "1")
+    done = thirteen("importance", base("llama"), "--output", importance, *options)
     assert done.status == 0, done.stderr
     return base("llama"), importance
 
 
 @pytest.mark.parametrize("bits", [5.0, 6.5, 9.0])
-def test_the_file_has_the_size_asked_for_and_plan_foretells_it(
+def test_the_file_has_the_requested_size_and_the_planned_types(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path, bits: float
 ) -> None:
     model, importance = made
@@ -42,35 +42,35 @@ def test_the_file_has_the_size_asked_for_and_plan_foretells_it(
     whole = json.loads(overhead.stdout)
     weights = 8 * (whole["file_bytes"]) / whole["bits_per_weight"]
     size = f"{int(whole['file_bytes'] - weights * (whole['bits_per_weight'] - bits) / 8) / 1000}KB"
-    how = ("--size", size, "--importance", importance, "--target", "x86", "--prefer", "quality")
-    planned = thirteen("plan", model, *how, "--json")
+    options = ("--size", size, "--importance", importance, "--target", "x86", "--prefer", "quality")
+    planned = thirteen("plan", model, *options, "--json")
     if planned.status:
         assert "the smallest file possible" in planned.stderr
         return
-    done = thirteen("convert", model, *how, "--output", tmp_path / "a.gguf", "--json")
+    done = thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json")
     assert done.status == 0, done.stderr
     report = json.loads(done.stdout)
-    asked = report["prediction"]["budget_bytes"]
+    budget = report["prediction"]["budget_bytes"]
     assert report["file_bytes"] == report["prediction"]["file_bytes"] == (tmp_path / "a.gguf").stat().st_size
-    assert 0.985 * asked <= report["file_bytes"] <= asked
+    assert 0.985 * budget <= report["file_bytes"] <= budget
     assert json.loads(planned.stdout)["types"] == report["types"]
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
-def test_what_the_embeddings_rows_matter_is_measured_and_foretold(
+def test_the_sensitivity_of_the_embedding_is_measured_and_used(
     thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
-    """A file from before it was measured still plans, a higher sensitivity foretells more loss."""
+    """A higher sensitivity predicts more loss; an importance file without it can still be used."""
     (tmp_path / "texts.jsonl").write_text(TEXT, "utf-8")
-    how = ("--calibration", tmp_path / "texts.jsonl", "--threads", "1")
-    done = thirteen("importance", base(name), "--output", tmp_path / "measured.gguf", *how)
+    options = ("--calibration", tmp_path / "texts.jsonl", "--threads", "1")
+    done = thirteen("importance", base(name), "--output", tmp_path / "measured.gguf", *options)
     assert done.status == 0, done.stderr
     arrays = {tensor.name: tensor.data for tensor in gguf.GGUFReader(tmp_path / "measured.gguf").tensors}
     sensitivity = "token_embd.weight.look_up_sensitivity"
     assert arrays[sensitivity] > 0 and arrays["token_embd.weight.look_ups"].sum() > 300
     assert ("output.weight.sensitivity" in arrays) == (name == "llama untied")
 
-    def foretold(**changes: np.ndarray | None) -> float:
+    def predicted(**changes: np.ndarray | None) -> float:
         path = tmp_path / "changed.gguf"
         rewrite(tmp_path / "measured.gguf", path, {f"token_embd.weight.{k}": v for k, v in changes.items()})
         size = ("--size", "9bpw", "--target", "x86", "--prefer", "quality")
@@ -78,13 +78,13 @@ def test_what_the_embeddings_rows_matter_is_measured_and_foretold(
         assert planned.status == 0, planned.stderr
         return json.loads(planned.stdout)["prediction"]["divergence"]
 
-    measured = foretold()
-    assert foretold(look_up_sensitivity=100 * arrays[sensitivity]) > 1.01 * measured > 0
-    assert foretold(look_up_sensitivity=None, look_ups=None) > 0
+    measured = predicted()
+    assert predicted(look_up_sensitivity=100 * arrays[sensitivity]) > 1.01 * measured > 0
+    assert predicted(look_up_sensitivity=None, look_ups=None) > 0
 
 
 def rewrite(source: Path, target: Path, changes: dict[str, np.ndarray | None]) -> None:
-    """An importance file with some tensors changed; None leaves one out."""
+    """Copy an importance file with some tensors replaced; None drops a tensor."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, "")
     for field in reader.fields.values():
@@ -102,7 +102,7 @@ def rewrite(source: Path, target: Path, changes: dict[str, np.ndarray | None]) -
 
 
 @pytest.mark.parametrize("size", ["600", "-1MB", "1KB", "90GB"])
-def test_a_bad_size_is_one_line(
+def test_the_error_of_a_bad_size_is_one_line(
     thirteen: Commands, made: tuple[Path, Path], size: str, tmp_path: Path
 ) -> None:
     model, importance = made
@@ -114,7 +114,7 @@ def test_a_bad_size_is_one_line(
 
 
 @pytest.mark.parametrize("text", ["", "no JSON\n", "[1]\n"])
-def test_a_bad_calibration_file_is_one_line(
+def test_the_error_of_a_bad_calibration_file_is_one_line(
     thirteen: Commands, made: tuple[Path, Path], text: str, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.jsonl"

@@ -1,7 +1,7 @@
-"""The keys of `--json` are an interface: those of every command are the recorded ones.
+"""The keys of `--json` are an interface: each command has the recorded ones.
 
-Commands that print a report are checked by the report's type, the others by running them on a tiny model.
-After a wanted change, `RECORD_JSON_KEYS=1 pytest tests/cli/test_json_keys.py` writes the record again.
+Commands that print a report are checked by the type of the report, the others by a run on a tiny model. After
+an intended change, `RECORD_JSON_KEYS=1 pytest tests/cli/test_json_keys.py` updates the record.
 """
 
 import json
@@ -91,7 +91,7 @@ def test_a_report_has_the_recorded_keys(command: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("json")
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     (folder / "texts.jsonl").write_text(json.dumps({"text": "Three pens cost $3.60. " * 30}) + "\n")
@@ -106,35 +106,41 @@ TUNE = shlex.split(
 )
 
 
-def test_what_commands_print_has_the_recorded_keys(
-    base: Any, place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("THIRTEEN_CACHE", str(place / "cache"))
+def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
     tiny = base("llama")
-    model, importance, basis = place / "model.gguf", place / "importance.gguf", place / "basis.safetensors"
-    texts, rows = place / "texts.jsonl", place / "rows.jsonl"
+    model, importance, basis = folder / "model.gguf", folder / "importance.gguf", folder / "basis.safetensors"
+    texts, rows = folder / "texts.jsonl", folder / "rows.jsonl"
     lines: dict[str, tuple[object, ...]] = {
         "convert": ("convert", tiny, "--type", "F16", "-o", model),
         "importance": ("importance", tiny, "-o", importance, "--calibration", texts, "--threads", 1),
         "plan": ("plan", tiny, "--size", "6.5bpw", "--importance", importance, "--threads", 1),
         "ask": ("ask", model, "What is 2 + 2?", "--max-tokens", 4, "--threads", 1),
         "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
-        "batch": ("batch", rows, model, "--out", place / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
-        "sums": ("sums", "-o", place / "sums", "--rows", 4, "--held-out", 4),
-        "train": ("train", tiny, "--data", rows, "-o", place / "trained", *TRAIN),
-        "merge": ("merge", tiny, "--adapter", place / "trained", "--out", place / "merged"),
+        "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
+        "sums": ("sums", "-o", folder / "sums", "--rows", 4, "--held-out", 4),
+        "train": ("train", tiny, "--data", rows, "-o", folder / "trained", *TRAIN),
+        "merge": ("merge", tiny, "--adapter", folder / "trained", "--out", folder / "merged"),
         "adapter show": ("adapter", "show", ADAPTER),
-        "adapter export": ("adapter", "export", place / "trained", "--base", tiny, "-o", place / "lora.gguf"),
+        "adapter export": (
+            "adapter",
+            "export",
+            folder / "trained",
+            "--base",
+            tiny,
+            "-o",
+            folder / "lora.gguf",
+        ),
         "adapter basis": ("adapter", "basis", model, "--name", "tiny", "-o", basis),
-        "tune": ("tune", model, "--data", rows, "-o", place / "tuned", "--base", tiny, *TUNE),
-        "adapter encode": ("adapter", "encode", place / "numbers", "--basis", basis),
-        "bench shape": ("bench", "shape", "smollm2-135m", "-o", place / "shape.gguf", "--types", "Q4_0"),
+        "tune": ("tune", model, "--data", rows, "-o", folder / "tuned", "--base", tiny, *TUNE),
+        "adapter encode": ("adapter", "encode", folder / "numbers", "--basis", basis),
+        "bench shape": ("bench", "shape", "smollm2-135m", "-o", folder / "shape.gguf", "--types", "Q4_0"),
     }
     with Commands() as thirteen:
         for command, words in lines.items():
             if command == "adapter encode":
                 write_tinylora_folder(
-                    read_basis(basis), np.arange(13, dtype=np.float32) / 8, place / "numbers", "tiny"
+                    read_basis(basis), np.arange(13, dtype=np.float32) / 8, folder / "numbers", "tiny"
                 )
             done = thirteen(*words, "--json")
             assert done.status == 0, (command, done.stderr)

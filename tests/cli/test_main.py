@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it loads, what it says, and the way to an answer."""
+"""The command line: imports, help, output, and the path from a checkpoint to an answer."""
 
 import json
 import subprocess
@@ -39,13 +39,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
 
 
-def said(done: CommandResult) -> str:
+def output_of(done: CommandResult) -> str:
     assert done.status == 0, done
     return done.stdout
 
 
 def command_lines() -> dict[str, object]:
-    """Every command and group of commands, by the words that call it."""
+    """All commands and groups, by their words."""
 
     def under(command: object, words: tuple[str, ...]) -> Iterator[tuple[str, object]]:
         if words:
@@ -66,15 +66,15 @@ def command_lines() -> dict[str, object]:
         "sys.argv = ['thirteen', '--version']; from thirteen.cli.main import main; main()",
     ],
 )
-def test_nothing_heavy_is_loaded_before_it_is_needed(code: str) -> None:
+def test_heavy_modules_are_imported_late(code: str) -> None:
     at_exit = f"atexit.register(lambda: print([name for name in {HEAVY} if name in sys.modules]))"
     script = f"import atexit, sys\n{at_exit}\n{code}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_the_check_for_heavy_modules_sees_them() -> None:
-    """Guards the test above against a list of names that nothing bears."""
+def test_the_check_for_heavy_modules_detects_them() -> None:
+    """Guards the test above against misspelled module names."""
     script = (
         "import sys; from thirteen import Engine; print('llama_cpp' in sys.modules, 'numpy' in sys.modules)"
     )
@@ -82,7 +82,7 @@ def test_the_check_for_heavy_modules_sees_them() -> None:
     assert done.stdout.split() == ["True", "True"]
 
 
-def test_the_commands_are_those_that_are_promised() -> None:
+def test_the_promised_commands_exist() -> None:
     promised = {
         "demo",
         "convert",
@@ -99,123 +99,123 @@ def test_the_commands_are_those_that_are_promised() -> None:
 
 @pytest.mark.parametrize("words", command_lines())
 def test_the_help_of_every_command_has_an_example(words: str, thirteen: Commands) -> None:
-    text = " ".join(said(thirteen(*words.split(), "--help")).split())
+    text = " ".join(output_of(thirteen(*words.split(), "--help")).split())
     assert f"Usage: thirteen {words}" in text
     assert f"Example: thirteen {words}" in text
 
 
-def test_without_words_it_shows_the_help_and_with_version_its_version(thirteen: Commands) -> None:
+def test_no_arguments_show_the_help_and_version_the_version(thirteen: Commands) -> None:
     assert "Usage: thirteen" in thirteen().stdout + thirteen().stderr
-    name, version = said(thirteen("--version")).split()
+    name, version = output_of(thirteen("--version")).split()
     assert name == "thirteen"
     assert version[0].isdigit()
 
 
-def test_python_can_run_it_as_a_module() -> None:
+def test_it_runs_as_a_python_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "thirteen", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("thirteen ")
 
 
-def test_a_checkpoint_becomes_a_model_that_can_be_inspected_and_asked(
+def test_a_converted_checkpoint_can_be_inspected_and_asked(
     thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
 ) -> None:
     model, report = tmp_path / "model.gguf", tmp_path / "report.json"
     convert = ("convert", base("llama"), "--adapter", adapter, "--no-fidelity", "--type", "Q8_0", "-o", model)
-    made = json.loads(said(thirteen(*convert, "--report", report, "--json")))
+    made = json.loads(output_of(thirteen(*convert, "--report", report, "--json")))
     assert made == json.loads(report.read_text())
     assert (made["output"], made["file_bytes"]) == (str(model), model.stat().st_size)
     assert made["adapter"]["id"] == "my-lora"
 
-    found = json.loads(said(thirteen("inspect", model, "--json")))
+    found = json.loads(output_of(thirteen("inspect", model, "--json")))
     assert found["file_bytes"] == made["file_bytes"]
     assert {name: share["tensors"] for name, share in found["types"].items()} == made["types"]
     assert found["provenance"]["adapter.sha256"] == made["adapter"]["sha256"]
-    table = said(thirteen("inspect", model))
+    table = output_of(thirteen("inspect", model))
     assert "Q8_0" in table
     assert "my-lora" in table
 
-    answer = json.loads(said(thirteen("ask", model, "What is 6 times 7?", *SHORT, "--json")))
+    answer = json.loads(output_of(thirteen("ask", model, "What is 6 times 7?", *SHORT, "--json")))
     assert answer["usage"]["completion_tokens"] <= 8
     assert answer["model"] == str(model)
-    spoken = said(thirteen("ask", model, "What is 6 times 7?", *SHORT))
-    assert spoken == f"{printable(answer['text'])}\n\nanswer: {answer['value'] or 'none found'}\n"
+    printed = output_of(thirteen("ask", model, "What is 6 times 7?", *SHORT))
+    assert printed == f"{printable(answer['text'])}\n\nanswer: {answer['value'] or 'none found'}\n"
 
 
-def test_an_adapter_merged_and_one_applied_at_run_time_answer_alike(
+def test_a_merged_adapter_answers_like_one_applied_at_run_time(
     thirteen: Commands, base: Callable[[str], Path], adapter: Path, tmp_path: Path
 ) -> None:
     plain, merged, lora = (tmp_path / name for name in ("plain.gguf", "merged.gguf", "lora.gguf"))
-    said(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
-    how = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
-    said(thirteen("convert", base("llama"), *how, "-o", merged))
-    exported = json.loads(said(thirteen("adapter", "export", adapter, "--base", plain, "-o", lora, "--json")))
+    output_of(thirteen("convert", base("llama"), "--type", "F32", "-o", plain))
+    options = ("--adapter", adapter, "--no-fidelity", "--type", "F32")
+    output_of(thirteen("convert", base("llama"), *options, "-o", merged))
+    exported = json.loads(
+        output_of(thirteen("adapter", "export", adapter, "--base", plain, "-o", lora, "--json"))
+    )
     assert exported["file_bytes"] == lora.stat().st_size
     texts = [
-        json.loads(said(thirteen("ask", *words, *SHORT, "--json")))["text"]
+        json.loads(output_of(thirteen("ask", *words, *SHORT, "--json")))["text"]
         for words in ((plain, "Why?"), (merged, "Why?"), (plain, "Why?", "--adapter", lora))
     ]
     assert texts[1] == texts[2] != texts[0]
 
 
-def test_an_adapter_is_shown_as_a_table_and_as_json(thirteen: Commands, adapter: Path) -> None:
-    shown = json.loads(said(thirteen("adapter", "show", adapter, "--json")))
+def test_adapter_show_prints_a_table_or_json(thirteen: Commands, adapter: Path) -> None:
+    shown = json.loads(output_of(thirteen("adapter", "show", adapter, "--json")))
     assert (shown["adapter"], shown["kind"], shown["rank"]) == ("my-lora", "lora", 2)
     assert list(shown["norm_by_layer"]) == ["layer 0", "layer 1"]
     assert shown["trained_numbers"] == 2 * 2 * (64 + 96) * 2
-    assert "layer 1" in said(thirteen("adapter", "show", adapter))
+    assert "layer 1" in output_of(thirteen("adapter", "show", adapter))
 
 
-def test_a_question_can_come_from_standard_input(thirteen: Commands, model: Path) -> None:
-    given = said(thirteen("ask", model, "-", *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
-    typed = said(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
+def test_the_question_can_be_read_from_standard_input(thirteen: Commands, model: Path) -> None:
+    given = output_of(thirteen("ask", model, "-", *SHORT, "--json", stdin="Wie viel? é🙂\n".encode()))
+    typed = output_of(thirteen("ask", model, "Wie viel? é🙂\n", *SHORT, "--json"))
     assert json.loads(given)["text"] == json.loads(typed)["text"]
     assert json.loads(given)["usage"] == json.loads(typed)["usage"]
 
 
-def test_a_models_text_loses_its_control_characters() -> None:
+def test_printable_removes_control_characters() -> None:
     hostile = "a\x1b[2J\x1b]0;title\x07b\r\x00\x9b31m\u202ec\n\td\ud800é🙂"
     assert printable(hostile) == "a[2J]0;titleb31mc\n\tdé🙂"
 
 
-def test_what_a_model_writes_to_a_terminal_has_no_control_characters(thirteen: Commands, model: Path) -> None:
-    """A random model writes every byte there is sooner or later."""
+def test_printed_answers_have_no_control_characters(thirteen: Commands, model: Path) -> None:
+    """A random model generates every byte sooner or later."""
     wild = ("--temperature", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0")
     for seed in range(2):
         words = (*wild, "--max-tokens", "60", "--threads", "1")
-        raw = json.loads(said(thirteen("ask", model, "Why?", *words, "--seed", seed, "--json")))["text"]
+        raw = json.loads(output_of(thirteen("ask", model, "Why?", *words, "--seed", seed, "--json")))["text"]
         assert not raw.replace("\n", "").replace("\t", "").isprintable(), "there is something to remove"
-        shown = said(thirteen("ask", model, "Why?", *words, "--seed", seed))
+        shown = output_of(thirteen("ask", model, "Why?", *words, "--seed", seed))
         assert shown.replace("\n", "").replace("\t", "").isprintable()
 
 
-def test_what_a_file_says_of_itself_is_shown_as_it_is_but_for_control_characters(
-    thirteen: Commands, tmp_path: Path
-) -> None:
-    """Square brackets are markup to the library that prints tables, escape codes commands to a terminal."""
+def test_metadata_is_shown_verbatim_without_control_characters(thirteen: Commands, tmp_path: Path) -> None:
+    """To rich, square brackets are markup; to a terminal, escape codes are commands."""
     keys = {"general.name": ("\x1b[2J[red]x[/bold]", TEXT, None), "thirteen.note": ("[/]\x07", TEXT, None)}
     model = write_gguf(tmp_path / "[bold]model.gguf", keys, {})
-    table = said(thirteen("inspect", model))
+    table = output_of(thirteen("inspect", model))
     assert "[2J[red]x[/bold] (llama)" in table
     assert "[bold]model.gguf" in table
     assert table.replace("\n", "").isprintable()
-    assert json.loads(said(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
+    assert json.loads(output_of(thirteen("inspect", model, "--json")))["name"] == keys["general.name"][0]
 
 
-def test_numbers_that_json_does_not_have_are_null(thirteen: Commands, tmp_path: Path) -> None:
+def test_nan_is_null_in_json(thirteen: Commands, tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "model.gguf", {"llama.rope.freq_base": (float("nan"), F32, None)}, {})
-    found = json.loads(said(thirteen("inspect", model, "--json")), parse_constant=pytest.fail)
+    found = json.loads(output_of(thirteen("inspect", model, "--json")), parse_constant=pytest.fail)
     assert found["metadata"]["rope.freq_base"] is None
 
 
 def test_the_catalogue_is_listed(thirteen: Commands) -> None:
-    assert "llama-3.2-1b" in said(thirteen("models"))
-    path = said(thirteen("models", "fetch", "embedded")).strip()
+    assert "llama-3.2-1b" in output_of(thirteen("models"))
+    path = output_of(thirteen("models", "fetch", "embedded")).strip()
     assert Path(path).is_file()
 
 
-def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Path) -> None:
+def test_bench_latency_prints_a_table_or_json(thirteen: Commands, model: Path) -> None:
     words = (
         "bench",
         "latency",
@@ -228,24 +228,24 @@ def test_a_comparison_comes_as_a_table_and_as_json(thirteen: Commands, model: Pa
         "--decode-tokens",
         "4",
     )
-    report = json.loads(said(thirteen(*words, "--threads", "1", "--json")))
+    report = json.loads(output_of(thirteen(*words, "--threads", "1", "--json")))
     assert report["base"]["file_bytes"] == model.stat().st_size
     assert len(report["decode"]["base"]) == 16
 
 
-def test_answers_are_counted_as_a_table_and_as_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:
+def test_bench_accuracy_prints_a_table_or_json(thirteen: Commands, model: Path, tmp_path: Path) -> None:
     data = tmp_path / "[bold].jsonl"
     data.write_text('{"question": "What is 1 + 1?", "answer": "2"}\n')
     options = ("--data", data, "--max-tokens", "4", "--threads", "1", "--records", tmp_path / "records")
     words = ("bench", "accuracy", model, "--base", model, *options)
-    report = json.loads(said(thirteen(*words, "--json")))
+    report = json.loads(output_of(thirteen(*words, "--json")))
     assert report["adapted"]["scores"]["questions"] == report["paired"]["questions"] == 1
     assert (tmp_path / "records" / Path(report["base"]["records"]).name).is_file()
-    assert "McNemar's exact p" in (shown := said(thirteen(*words)))
+    assert "McNemar's exact p" in (shown := output_of(thirteen(*words)))
     assert "[bold], zero-shot" in shown
 
 
-def test_a_reader_that_has_had_enough_is_no_error(model: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(model: Path) -> None:
     command = f"{sys.executable} -m thirteen inspect {model} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("0", "")

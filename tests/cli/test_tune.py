@@ -1,4 +1,4 @@
-"""`thirteen tune` as a user meets it: a run, its card and code, and one line for whatever is wrong."""
+"""The command `thirteen tune`: a run with its card and code, resumption, and errors."""
 
 import json
 import os
@@ -38,8 +38,8 @@ SMALL = (
 
 
 @pytest.fixture(scope="module")
-def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
-    folder = tmp_path_factory.mktemp("place")
+def env(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
+    folder = tmp_path_factory.mktemp("env")
     convert(base("llama"), folder / "model.gguf", quantization="F32", ids=SourceIds("tiny"))
     convert(base("llama"), folder / "named.gguf", quantization="F32", ids=SourceIds("smollm2-360m"))
     for name, rows in (
@@ -62,46 +62,46 @@ def place(base, tmp_path_factory) -> Iterator[SimpleNamespace]:
 
 
 def tune(
-    place, out: Path, *more: object, data: str = "rows", model: str = "model.gguf", **limits: int
+    env, out: Path, *more: object, data: str = "rows", model: str = "model.gguf", **limits: int
 ) -> CommandResult:
-    files = (place.folder / model, "--base", place.base, "--data", place.folder / f"{data}.jsonl", "-o", out)
-    return place.thirteen("tune", *files, *SHORT, *SMALL, *more, **limits)
+    files = (env.folder / model, "--base", env.base, "--data", env.folder / f"{data}.jsonl", "-o", out)
+    return env.thirteen("tune", *files, *SHORT, *SMALL, *more, **limits)
 
 
-def test_a_run_ends_with_a_folder_a_card_and_a_journal(place):
-    out = place.folder / "out"
-    done = tune(place, out, "--json")
+def test_a_run_writes_an_adapter_with_a_card_and_resumes(env):
+    out = env.folder / "out"
+    done = tune(env, out, "--json")
     assert done.status == 0, done
-    told = json.loads(done.stdout)
-    assert told["generations"] == 2 and told["held_out"]["rows"] == 4 and len(told["numbers"]) == 13
-    assert told["swaps"] >= 8 and told["swap_s"] > 0
+    result = json.loads(done.stdout)
+    assert result["generations"] == 2 and result["held_out"]["rows"] == 4 and len(result["numbers"]) == 13
+    assert result["swaps"] >= 8 and result["swap_s"] > 0
     card = (out / "README.md").read_text()
     assert "thirteen tune" in card and "questions put to candidates | 32 of rows.jsonl" in card
     code = decode_short_code(card.split("As a code, exact: `")[1].split("`")[0])
-    assert code.numbers.tolist() == told["numbers"]
+    assert code.numbers.tolist() == result["numbers"]
     assert done.stderr.count("generation ") == 2 and "warning: no check was better" in done.stderr
-    shown = place.thirteen("adapter", "show", out)
-    assert shown.status in {0, 2}  # all zero where nothing better was found, which it says
-    again = tune(place, out, "--json")
+    shown = env.thirteen("adapter", "show", out)
+    assert shown.status in {0, 2}  # 2 for an adapter of zeros
+    again = tune(env, out, "--json")
     assert again.stderr.count("on record") == 2
-    assert json.loads(again.stdout)["numbers"] == told["numbers"]
+    assert json.loads(again.stdout)["numbers"] == result["numbers"]
 
 
-def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
-    numbers, out = np.full(13, 0.25, np.float32), place.folder / "second"
-    write_tinylora_folder(resolve_basis(str(place.base)), numbers, place.folder / "first", "tiny")
-    started = tune(place, out, "--json", "--start", place.folder / "first")
-    told = json.loads(started.stdout)
-    assert "warning" in started.stderr and told["numbers"] == numbers.tolist()  # nothing better was found
-    assert "was better than" in started.stderr and str(place.folder / "first") in started.stderr
-    other = tune(place, out)
+def test_a_run_starts_from_an_adapter_and_another_run_is_refused_there(env):
+    numbers, out = np.full(13, 0.25, np.float32), env.folder / "second"
+    write_tinylora_folder(resolve_basis(str(env.base)), numbers, env.folder / "first", "tiny")
+    started = tune(env, out, "--json", "--start", env.folder / "first")
+    result = json.loads(started.stdout)
+    assert "warning" in started.stderr and result["numbers"] == numbers.tolist()  # no check was better
+    assert "was better than" in started.stderr and str(env.folder / "first") in started.stderr
+    other = tune(env, out)
     assert other.status == 2 and "start is [0.25" in other.stderr and other.stderr.count("\n") == 1, other
-    missing = tune(place, out, "--start", "nowhere")
+    missing = tune(env, out, "--start", "nowhere")
     assert missing.status == 2 and "no adapter 'nowhere'" in missing.stderr, missing
 
 
 @pytest.mark.parametrize(
-    ("how", "says"),
+    ("files", "message"),
     [
         ({"data": "unsolved"}, "line 1: 'solution' must be a non-empty string"),
         ({"data": "unanswered"}, "line 1: 'answer' is missing"),
@@ -113,26 +113,26 @@ def test_a_run_begins_with_an_adapter_and_no_other_run_goes_on_there(place):
         ({"model": "named.gguf"}, "named.gguf was made from smollm2-360m, but the basis is of"),
     ],
 )
-def test_what_is_wrong_is_one_line(place, how, says):
-    done = tune(place, place.folder / "no", **how)
-    assert done.status == 2 and done.stderr.startswith("error: ") and says in done.stderr, done
+def test_a_bad_input_is_one_line(env, files, message):
+    done = tune(env, env.folder / "no", **files)
+    assert done.status == 2 and done.stderr.startswith("error: ") and message in done.stderr, done
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         (("--score", "best"), "--score 'best'"),
         (("--sigma", "-1"), "sigma must be above 0"),
     ],
 )
-def test_options_that_cannot_work(place, options, says):
-    done = tune(place, place.folder / "no", *options)
-    assert done.status == 2 and says in done.stderr and done.stderr.count("\n") == 1, done
+def test_invalid_options_are_refused(env, options, message):
+    done = tune(env, env.folder / "no", *options)
+    assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(place):
-    out = place.folder / "full"
-    done = tune(place, out, file_limit=8192)
+def test_a_full_disk_is_one_line_and_the_run_resumes(env):
+    out = env.folder / "full"
+    done = tune(env, out, file_limit=8192)
     assert done.status == 2 and done.stderr.splitlines()[-1].startswith("error: "), done
-    assert tune(place, out).status == 0
+    assert tune(env, out).status == 0

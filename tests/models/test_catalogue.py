@@ -1,4 +1,4 @@
-"""What the catalogue says, and that it agrees with what ships."""
+"""The catalogue: its entries, and their agreement with the shipped files."""
 
 import re
 from math import prod
@@ -27,13 +27,13 @@ def _parameters(shape):
     return vocabulary * width + layers * layer + width
 
 
-def test_parameter_counts_are_those_of_the_shapes():
+def test_parameter_counts_follow_from_the_shapes():
     assert {name: base.parameters for name, base in catalogue().bases.items()} == {
         name: _parameters(shape) for name, shape in _SHAPES.items()
     }
 
 
-def test_configs_are_of_the_shapes_and_as_the_architectures_are_read():
+def test_configs_have_the_shapes_and_are_valid_architectures():
     for name, base in catalogue().bases.items():
         architecture = from_config(base.config, name)
         counted = sum(prod(spec.shape) for spec in tensor_specs(architecture).values())
@@ -50,15 +50,15 @@ def test_entries_are_well_formed():
     for base in catalogue().bases.values():
         assert re.fullmatch(r"[\w-]+/[\w.-]+-Instruct", base.hub_id)
         assert base.architecture in {"llama", "qwen2"}
-        assert bool(base.public_copy) == base.gated  # a choice for those whom the gate keeps out
+        assert bool(base.public_copy) == base.gated  # for users without access to the gated repository
         assert base.gated == base.hub_id.startswith("meta-llama/")
         assert base.licence == ("llama3.2" if base.gated else "apache-2.0")
         assert base.revision == "main" or re.fullmatch(r"[0-9a-f]{40}", base.revision)
     assert catalogue().embedded.base in catalogue().bases
 
 
-def test_adapters_listed_are_the_folders_that_ship():
-    """A card without an entry, or an entry without a folder, is a name that works in one place only."""
+def test_the_listed_adapters_are_the_shipped_folders():
+    """A folder without an entry, or the reverse, would be a name that works in one place only."""
     adapters = catalogue().adapters
     folder = next(iter(adapters.values())).folder.parent
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(adapters)
@@ -70,12 +70,12 @@ def test_adapters_listed_are_the_folders_that_ship():
 @pytest.mark.parametrize(
     ("name", "hint"), [("llama-3.2-1B", "llama-3.2-1b"), ("smollm-135m", "smollm2-135m")]
 )
-def test_a_slip_of_the_pen_is_answered_with_the_name_meant(name, hint):
+def test_a_misspelled_name_is_corrected(name, hint):
     with pytest.raises(DownloadError, match=rf"no base '{name}': did you mean {re.escape(hint)}"):
         catalogue().base(name)
 
 
-def test_an_unknown_name_is_answered_with_those_known():
+def test_the_error_of_an_unknown_name_lists_the_known_ones():
     with pytest.raises(DownloadError) as caught:
         catalogue().base("gpt-2")
     assert all(name in str(caught.value) for name in ["embedded", *catalogue().bases])

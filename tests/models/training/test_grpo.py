@@ -1,4 +1,4 @@
-"""Reinforcement learning by trl: it runs on a CPU, and learns a toy task."""
+"""GRPO with trl on a CPU: rewards, a toy task, and resumption."""
 
 from dataclasses import replace
 
@@ -10,13 +10,13 @@ from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 
 
-def test_the_reward_is_for_a_right_final_answer():
-    said = ["so 3\n#### 4", "It is 5.", "no idea", "#### 1,000"]
-    assert reward(completions=said, answer=["4", "4", "4", "1000"], prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+def test_the_reward_is_1_for_a_right_final_answer():
+    completions = ["so 3\n#### 4", "It is 5.", "no idea", "#### 1,000"]
+    assert reward(completions=completions, answer=["4", "4", "4", "1000"], prompts=[]) == [1.0, 0.0, 0.0, 1.0]
 
 
-def test_it_learns_which_digits_are_rewarded(base, tmp_path, capsys):
-    """The toy task: a random model is to say a 7. One of its 272 tokens is one; others make other numbers."""
+def test_it_learns_the_rewarded_digit(base, tmp_path, capsys):
+    """The toy task: a random model must output 7, which is one of its 272 tokens."""
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
@@ -37,7 +37,7 @@ def raise_killed(*_):
     raise Killed
 
 
-def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path):
+def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
@@ -56,9 +56,9 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
         run(parts, 12)
     with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
         run(parts, seed=4)
-    cut_short = parts / ".checkpoints" / "checkpoint-12" / "trainer_state.json"
-    cut_short.parent.mkdir()
-    cut_short.write_text('{"global_step": 1')
+    truncated = parts / ".checkpoints" / "checkpoint-12" / "trainer_state.json"
+    truncated.parent.mkdir()
+    truncated.write_text('{"global_step": 1')
     resumed = run(parts)
     weights = "adapter_model.safetensors"
     assert (parts / weights).read_bytes() == (whole / weights).read_bytes()
@@ -67,7 +67,7 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
     assert not (parts / ".checkpoints").exists()
 
 
-def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_last_step_resumes(base, tmp_path, monkeypatch):
     rows, rollouts = (
         [TrainingRow("Say a number.", "", "7")],
         Rollouts(steps=3, questions=1, completions=4, tokens=2),
@@ -88,6 +88,6 @@ def test_a_run_killed_when_all_steps_were_done_ends_as_it_would_have(base, tmp_p
 
 
 @pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
-def test_rollouts_out_of_bounds_are_refused(change):
+def test_invalid_rollouts_are_refused(change):
     with pytest.raises(ThirteenError, match="grpo: at least 2 completions"):
         Rollouts(**change)

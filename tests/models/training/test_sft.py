@@ -1,4 +1,4 @@
-"""Training: what is read, what the loss is taken on, what moves and what stays, and what is saved."""
+"""Supervised training: data, loss, trained parameters, resumption and saved files."""
 
 import json
 from dataclasses import replace
@@ -58,8 +58,8 @@ def trained(base, tmp_path_factory) -> SftResult:
     return train_sft(TrainingJob(base("llama"), out, RECIPE, basis, "some/base"), rows, held)
 
 
-def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
-    """A loss on the prompt too would teach the model to ask the questions."""
+def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
+    """A loss on the prompt would teach the model to ask questions."""
     import torch
 
     model, tokenizer = loaded
@@ -75,8 +75,8 @@ def test_the_loss_is_that_of_the_answer_and_its_end_alone(loaded):
     assert held_out_losses(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_a_row_costs_the_same_alone_as_padded_in_a_batch(loaded):
-    """A padded batch whose padding is seen, or whose rows come back in another order, is off by a little."""
+def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
+    """Attention to the padding, or a wrong order of the rows, would change the losses slightly."""
     model, tokenizer = loaded
     rows = [TrainingRow("a" * n, "b" * (20 - n)) for n in (9, 1, 17, 4)]
     examples = [encode_example(tokenizer, row) for row in rows]
@@ -84,7 +84,7 @@ def test_a_row_costs_the_same_alone_as_padded_in_a_batch(loaded):
     assert held_out_losses(model, examples, batch_rows=4) == pytest.approx(alone, rel=1e-5)
 
 
-def test_thirteen_numbers_train_and_nothing_else_moves(base):
+def test_only_the_thirteen_numbers_change(base):
     import torch
 
     model, tokenizer = load_base_model(base("llama"))
@@ -101,7 +101,7 @@ def test_thirteen_numbers_train_and_nothing_else_moves(base):
     assert all(torch.equal(weight, now[name]) and now[name].grad is None for name, weight in frozen.items())
 
 
-def test_a_run_saves_what_it_measured(trained, base):
+def test_the_saved_adapter_has_the_measured_losses(trained, base):
     from peft import PeftModel
 
     result = trained
@@ -114,7 +114,7 @@ def test_a_run_saves_what_it_measured(trained, base):
     assert held_out_losses(model, examples) == pytest.approx(result.held_out.after, rel=1e-5)
 
 
-def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
+def test_the_files_are_an_ordinary_peft_adapter(trained):
     from safetensors.numpy import load_file
 
     folder = trained.folder
@@ -130,7 +130,7 @@ def test_the_adapter_loads_anywhere_and_its_files_are_stable(trained):
     assert {str(tensor.dtype) for tensor in tensors.values()} == {"float32"}
 
 
-def test_the_numbers_are_over_the_basis_so_that_a_code_can_hold_them(trained, base):
+def test_the_frozen_factors_are_those_of_the_basis(trained, base):
     checkpoint = open_checkpoint(base("llama"))
     basis = make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256()))
     assert read_tinylora_numbers(trained.folder, basis).any()
@@ -139,12 +139,12 @@ def test_the_numbers_are_over_the_basis_so_that_a_code_can_hold_them(trained, ba
 TRAIN = ("--held-out", 4, "--threads", 1, "--max-tokens", 200, "--batch-rows", 4, "--share", 1, "--json")
 
 
-def test_the_command_trains_lora_of_several_ranks_and_compares_them(thirteen, base, data, tmp_path):
+def test_the_command_compares_several_ranks(thirteen, base, data, tmp_path):
     ranks = ("--rank", "1,2", "--learning-rate", 0.01)
     done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *ranks, *TRAIN)
     assert done.status == 0, done
-    told = json.loads(done.stdout)
-    one, two = told["rank 1"], told["rank 2"]
+    results = json.loads(done.stdout)
+    one, two = results["rank 1"], results["rank 2"]
     assert two["trained_numbers"] == 2 * one["trained_numbers"] == 4_096
     assert one["loss_after"] < one["loss_before"] == two["loss_before"]
     text = (tmp_path / "out" / "rank-2" / "README.md").read_text()
@@ -160,8 +160,8 @@ def test_the_published_recipe_is_the_default():
     assert round(lora.share * 7473) == 747
 
 
-def test_trainable_counts_of_the_1b_shape():
-    """On the meta device, where weights have shapes only."""
+def test_the_number_of_trained_parameters_for_the_1b_shape():
+    """On the meta device, where weights have only shapes."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -178,8 +178,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("kind", ["lora", "tinylora"])
-def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base, tmp_path, kind):
-    """Adam's moments or the schedule's place lost at the interruption would show in the last bits."""
+def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
+    """Lost Adam moments or a wrong place in the schedule would change the last bits."""
     import torch
 
     recipe = replace(RECIPES[kind], learning_rate=0.01, epochs=3, batch_rows=4, micro_rows=2, threads=1)
@@ -205,7 +205,7 @@ def test_a_resumed_run_has_the_same_weights_as_one_that_was_not_interrupted(base
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
 
 
-def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
+def test_a_step_does_not_depend_on_the_micro_batch(base):
     losses = []
     for micro in (1, 3, 8):
         model, tokenizer = load_base_model(base("llama"))
@@ -218,8 +218,10 @@ def test_a_step_is_the_same_however_many_rows_are_computed_at_once(base):
     assert losses[0][-1] < losses[0][0]
 
 
-@pytest.mark.parametrize(("content", "says"), [(b"", "damaged"), (b"PK", "damaged"), (None, "another base")])
-def test_a_checkpoint_that_cannot_be_gone_on_with(base, tmp_path, content, says):
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "damaged"), (b"PK", "damaged"), (None, "another base")]
+)
+def test_a_damaged_or_foreign_checkpoint_is_refused(base, tmp_path, content, message):
     path = tmp_path / "checkpoint"
     model, tokenizer = load_base_model(base("llama"))
     attach_adapter(model, RECIPE)
@@ -227,11 +229,11 @@ def test_a_checkpoint_that_cannot_be_gone_on_with(base, tmp_path, content, says)
     fit_adapter(model, examples, replace(RECIPE, epochs=1), checkpoint=TrainCheckpoint(path, "one", 1))
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ThirteenError, match=says):
+    with pytest.raises(ThirteenError, match=message):
         fit_adapter(model, examples, RECIPE, checkpoint=TrainCheckpoint(path, "other", 1))
 
 
-def test_the_same_seed_gives_the_same_numbers(base):
+def test_the_same_seed_gives_the_same_losses(base):
     runs = []
     for _ in range(2):
         model, tokenizer = load_base_model(base("llama"))
@@ -242,7 +244,7 @@ def test_the_same_seed_gives_the_same_numbers(base):
 
 
 def test_the_interval_is_paired():
-    """Rows differ far more among themselves than each from before to after."""
+    """Rows differ much more from each other than each row does before and after."""
     before = tuple(float(n) for n in range(10, 210))
     held = HeldOutLoss(
         (10,) * 200, before, tuple(loss - 0.1 - 0.001 * (n % 3) for n, loss in enumerate(before))
@@ -253,7 +255,7 @@ def test_the_interval_is_paired():
     assert difference.high - difference.low < 1e-4
 
 
-def test_split_and_batches_keep_every_row_once():
+def test_splits_and_batches_contain_each_row_once():
     rows, held = split_rows(ROWS, 5, seed=1)
     assert len(held) == 5
     assert sorted(rows + held, key=ROWS.index) == ROWS
@@ -266,7 +268,7 @@ def test_split_and_batches_keep_every_row_once():
     assert cut != batches(examples, 8, seed=4)
 
 
-def test_the_final_line_is_what_the_answer_parser_reads_first():
+def test_the_answer_parser_reads_the_last_line_of_the_target():
     assert final_answer(TrainingRow("q", "so 3 of 8 are left", "1,234").target) == Fraction(1234)
 
 
@@ -287,7 +289,7 @@ def test_the_final_line_is_what_the_answer_parser_reads_first():
         (None, "No such file"),
     ],
 )
-def test_bad_data_is_one_line_naming_file_and_line(tmp_path, thirteen, base, text, message):
+def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, text, message):
     path = tmp_path / "rows.jsonl"
     if text is not None:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -317,24 +319,24 @@ def test_bad_data_is_one_line_naming_file_and_line(tmp_path, thirteen, base, tex
         ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
     ],
 )
-def test_flags_that_cannot_work(tmp_path, thirteen, base, data, flags, message):
+def test_invalid_options_are_refused(tmp_path, thirteen, base, data, flags, message):
     done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *flags.split())
     assert done.status == 2 and message in done.stderr and done.stderr.startswith("error: "), done
     assert done.stderr.count("\n") == 1
 
 
-def test_a_base_that_is_none(tmp_path):
+def test_a_missing_base_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
         load_base_model(tmp_path / "nowhere")
 
 
-def test_a_target_that_cannot_be_made(tmp_path, base):
+def test_an_output_folder_that_cannot_be_created_is_an_error(tmp_path, base):
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot write"):
         train_sft(TrainingJob(base("llama"), tmp_path / "file" / "out", RECIPE), ROWS[:8], ROWS[8:])
 
 
-def test_a_base_without_a_chat_template(tmp_path, base):
+def test_a_base_without_a_chat_template_is_refused(tmp_path, base):
     import shutil
 
     folder = shutil.copytree(base("llama"), tmp_path / "base")
@@ -346,8 +348,8 @@ def test_a_base_without_a_chat_template(tmp_path, base):
         load_base_model(folder)
 
 
-def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
-    """transformers' own reading of a GGUF forgets that each digit is a token."""
+def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path):
+    """transformers, reading a GGUF, drops the rule that each digit is a token."""
     folder = save_model(tmp_path / "base", llama(), rules="smollm")
     convert(folder, tmp_path / "base.gguf", quantization="F32")
     (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
@@ -357,13 +359,13 @@ def test_a_gguf_base_is_the_folder_that_it_came_from(tmp_path):
     assert held_out_losses(model, examples) == pytest.approx(held_out_losses(same, examples), rel=1e-5)
 
 
-def test_a_gguf_whose_splitting_transformers_would_lose_is_refused(tmp_path, base):
+def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path, base):
     convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
     with pytest.raises(CheckpointError, match="'llama-bpe'; train from the folder"):
         load_base_model(tmp_path / "base.gguf")
 
 
-def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
+def test_a_nan_loss_stops_the_run(monkeypatch):
     import torch
 
     monkeypatch.setattr(sft, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
@@ -372,7 +374,7 @@ def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
         fit_adapter(torch.nn.Linear(2, 2), examples, RECIPE)
 
 
-def test_importing_the_module_is_cheap():
+def test_the_import_does_not_load_torch():
     import subprocess
     import sys
 

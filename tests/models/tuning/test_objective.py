@@ -1,4 +1,4 @@
-"""Judging by the real library: candidates are the adapters they say they are, scores what they should be."""
+"""The objective on a real engine: candidates, log-likelihoods, scores, and a short run."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ from thirteen.runtime.request import Request
 
 V = np.random.default_rng(3).normal(0, 1.0, 13)
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
-ROOM = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 0}
+OPTIONS = {"context": 128, "slots": 4, "threads": 1, "batch": 256, "prefix_bytes": 0}
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen2"])
@@ -37,28 +37,28 @@ def basis(model):
 
 @pytest.fixture
 def engine(model):
-    with Engine(model, **ROOM) as engine:
+    with Engine(model, **OPTIONS) as engine:
         yield engine
 
 
-def test_a_candidate_is_the_adapter_that_its_folder_exports(model, basis, tmp_path):
-    """Rows of q and k in the other order would be another adapter, and a plausible one."""
+def test_a_candidate_equals_its_exported_folder(model, basis, tmp_path):
+    """Rows of q and k in the wrong order would be another, plausible adapter."""
     write_tinylora_folder(basis, V.astype(np.float32), tmp_path / "folder", "tiny")
     export_adapter(tmp_path / "folder", model, tmp_path / "exported.gguf")
     with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         file.write(np.ones(13, np.float32))
         file.write(V.astype(np.float32))
         prompt = tuple(b"Why is the sky blue?")
-        with Engine(model, adapter=tmp_path / "exported.gguf", **ROOM) as engine:
+        with Engine(model, adapter=tmp_path / "exported.gguf", **OPTIONS) as engine:
             expected = engine.logits(prompt)
-        with Engine(model, adapter=file.path, **ROOM) as engine:
+        with Engine(model, adapter=file.path, **OPTIONS) as engine:
             assert np.allclose(engine.logits(prompt), expected, atol=1e-4)
-        with Engine(model, **ROOM) as engine:
+        with Engine(model, **OPTIONS) as engine:
             assert not np.allclose(engine.logits(prompt), expected, atol=1e-2)
     assert not (tmp_path / "candidate.gguf").exists()
 
 
-def test_a_basis_of_another_shape_is_refused_by_name(basis, smollm2_path, tmp_path):
+def test_a_basis_of_another_shape_is_refused(basis, smollm2_path, tmp_path):
     with pytest.raises(AdapterError, match=r"the basis is of tiny: its 'model.layers.0.self_attn.q_proj'"):
         CandidateLora(basis, open_checkpoint(smollm2_path), tmp_path / "candidate.gguf")
 
@@ -74,8 +74,8 @@ LENGTHS = ((1, 1), (20, 3), (5, 60), (100, 28), (3, 9), (7, 2), (19, 4), (1, 120
 
 
 @pytest.mark.parametrize("shared", [0, 16, 40], ids=lambda shared: f"{shared} shared")
-def test_a_likelihood_is_the_sum_of_its_tokens(engine, shared):
-    """Batches mix lengths, a long pair goes alone, what all begin with is read once: each as by itself."""
+def test_log_likelihoods_follow_from_the_logits(engine, shared):
+    """Batches mix lengths, a long pair has its own batch, and a common prefix is computed once."""
     random = np.random.default_rng(5)
     begin = random.integers(0, 250, shared).tolist()
     pairs = [
@@ -93,33 +93,33 @@ def test_a_likelihood_is_the_sum_of_its_tokens(engine, shared):
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1], []), ([1] * 100, [1] * 30), ([1], [9999])])
-def test_pairs_that_cannot_be_read_are_refused(engine, pair):
+def test_invalid_pairs_are_refused(engine, pair):
     with pytest.raises(RequestError):
         engine.log_likelihoods([pair])
-    assert engine.log_likelihoods([([1], [2])])  # and nothing of them is left
+    assert engine.log_likelihoods([([1], [2])])  # the engine is still usable
 
 
-def test_a_swapped_adapter_is_used_at_once_by_answers_and_likelihoods(engine, basis, model, tmp_path):
+def test_a_swapped_adapter_is_used_at_once(engine, basis, model, tmp_path):
     with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
-        said = []
+        outputs = []
         for numbers in (V, -V, V):
             file.write(numbers.astype(np.float32))
             engine.swap("candidate", file.path)
             handle = engine.submit(Request(tuple(b"Why?"), 8, adapter="candidate", ignore_end=True))
             tokens = tuple(token for piece in handle for token in piece.tokens)
-            said.append((tokens, engine.log_likelihoods([(list(b"Why?"), list(b"Because"))], "candidate")))
-    assert said[0] == said[2] != said[1]
-    assert said[0][1] != engine.log_likelihoods([(list(b"Why?"), list(b"Because"))])
+            outputs.append((tokens, engine.log_likelihoods([(list(b"Why?"), list(b"Because"))], "candidate")))
+    assert outputs[0] == outputs[2] != outputs[1]
+    assert outputs[0][1] != engine.log_likelihoods([(list(b"Why?"), list(b"Because"))])
 
 
 def test_a_swap_that_would_mix_adapters_is_refused(model, basis, tmp_path):
     with CandidateLora(basis, open_checkpoint(model), tmp_path / "candidate.gguf") as file:
         with (
-            Engine(model, **{**ROOM, "prefix_bytes": 1 << 20}) as engine,
+            Engine(model, **{**OPTIONS, "prefix_bytes": 1 << 20}) as engine,
             pytest.raises(RequestError, match="swap"),
         ):
             engine.swap("candidate", file.path)
-        with Engine(model, **ROOM) as engine:
+        with Engine(model, **OPTIONS) as engine:
             with pytest.raises(RequestError, match="swap: 'base'"):
                 engine.swap("base", file.path)
             handle = engine.submit(Request(tuple(b"Why?"), 100, ignore_end=True))
@@ -137,8 +137,8 @@ def objective(engine, basis, model, tmp_path):
         yield make
 
 
-def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engine, objective):
-    """What the calculator puts in does not count."""
+def test_the_reference_score_is_on_sampled_tokens_only(engine, objective):
+    """Tokens that the calculator inserts do not count."""
     (score,) = objective("reference").scores([np.zeros(13)], ROWS[:2], np.zeros(13))
     expected = []
     for row in ROWS[:2]:
@@ -151,7 +151,7 @@ def test_the_reference_score_is_of_the_tokens_that_the_model_has_to_choose(engin
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_the_same_candidate_has_the_same_score_again(objective, score):
+def test_a_score_is_reproducible(objective, score):
     made = objective(score)
     first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))
     assert first == again
@@ -159,8 +159,8 @@ def test_the_same_candidate_has_the_same_score_again(objective, score):
     assert made.cost.swaps == 3 and made.cost.tokens > 0
 
 
-def test_its_own_right_answers_count_for_and_its_wrong_ones_against(objective, monkeypatch):
-    """Where all are right, what makes them likelier is better, and the same is worse where all are wrong."""
+def test_right_samples_raise_the_own_score_and_wrong_ones_lower_it(objective, monkeypatch):
+    """If all samples are right, raising their likelihood is better; if all are wrong, it is worse."""
     made, scores = objective("own"), []
     for right in (True, False):
         monkeypatch.setattr(objective_module, "is_correct", lambda answer, row, right=right: right)
@@ -171,20 +171,20 @@ def test_its_own_right_answers_count_for_and_its_wrong_ones_against(objective, m
     assert all(score <= 1.2 for score in scores[0]) and all(score <= -0.8 for score in scores[1])
 
 
-def test_what_an_answer_is_worth_is_beside_the_others():
+def test_advantages_are_relative_to_the_mean():
     assert objective_module._advantages([True, False, False, True]).tolist() == [1, -1, -1, 1]
     assert objective_module._advantages([True, False, False, False])[0] == pytest.approx(np.sqrt(3))
     assert objective_module._advantages([False] * 3).tolist() == [-1] * 3
 
 
-def test_an_answer_that_was_cut_short_is_not_right(engine):
+def test_a_truncated_answer_is_not_correct(engine):
     row = TrainingRow("Say 1.", "", "1")
     answer = engine.answer(row.question, max_tokens=4)
     assert answer.stop_reason == "length"
     assert not is_correct(answer, TrainingRow("", "", answer.value or "0"))
 
 
-def test_the_first_step_moves_the_model_as_far_as_wanted(engine, objective):
+def test_the_initial_sigma_grows_with_the_root_of_the_target(engine, objective):
     made = objective("reference")
     small, large = (
         initial_sigma(made, ROWS[:8], numbers=13, seed=1, target_kl=target) for target in (0.001, 0.1)
@@ -193,7 +193,7 @@ def test_the_first_step_moves_the_model_as_far_as_wanted(engine, objective):
 
 
 def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
-    """The whole way on a tiny random model, whose answers are never right: the base itself is the result."""
+    """A tiny random model is never right, so the result is the base itself."""
     out = tmp_path / "out"
     events = []
     job = TuneJob(
@@ -217,11 +217,11 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
     again = tune_adapter(job, events.append)
     assert again.search.generation == 8 and again.search.settings == result.search.settings
     assert np.array_equal(again.best.numbers, result.best.numbers)
-    assert again.cost.swaps == 0  # all of it was on record, the first step too
+    assert again.cost.swaps == 0  # everything was in the journal, including sigma
     first, last = (np.mean(event.record.scores) for event in (events[0], events[7]))
     assert last > first
 
 
-def test_a_score_that_does_not_exist_is_refused():
+def test_an_unknown_score_is_refused():
     with pytest.raises(ThirteenError, match="--score 'best'"):
         AnswerSettings("best")

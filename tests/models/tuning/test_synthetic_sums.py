@@ -1,4 +1,4 @@
-"""One-step sums: the same for everyone, right, and apart from those held out."""
+"""Synthetic word problems: reproducible, right, and disjoint from the held-out ones."""
 
 import json
 import re
@@ -22,26 +22,26 @@ def sign(row):
     return re.search(r" ([-+*/]) ", row.solution)[1]
 
 
-def test_solutions_are_right_and_questions_hold_their_numbers():
+def test_solutions_are_right_and_questions_contain_their_numbers():
     for row in draw_sums(500, 1):
         (step,) = check_steps(row.solution)
         assert step.ok and final_answer(row.solution) == Fraction(row.answer) >= 1
         assert set(numbers(row)) == set(map(int, re.findall(r"\d+", row.question)))
 
 
-def test_no_question_comes_twice_and_all_kinds_come():
+def test_questions_are_distinct_and_of_all_operations():
     rows = draw_sums(2_000, 1)
     assert len({row.question for row in rows}) == 2_000
     assert {sign(row) for row in rows} == set("+-*/")
 
 
-def test_no_held_out_sum_is_among_the_others_whatever_the_seed():
+def test_held_out_sums_are_disjoint_for_all_seeds():
     seen = {(sign(row), numbers(row)) for seed in range(3) for row in draw_sums(1_500, seed)}
     held = {(sign(row), numbers(row)) for seed in range(3) for row in draw_sums(500, seed, held_out=True)}
     assert held and not seen & held
 
 
-def test_a_seed_gives_the_same_questions_and_another_gives_others():
+def test_the_seed_determines_the_questions():
     assert draw_sums(50, 1) == draw_sums(60, 1)[:50] != draw_sums(50, 2)
     assert draw_sums(1, 13)[0].question == (
         "David shares 40 stickers equally among 5 friends. How many stickers does each friend get?"
@@ -49,12 +49,12 @@ def test_a_seed_gives_the_same_questions_and_another_gives_others():
 
 
 @pytest.mark.parametrize("count", [0, 100_001])
-def test_none_and_too_many_are_refused(count):
+def test_a_count_out_of_range_is_refused(count):
     with pytest.raises(ThirteenError, match=f"{count} sums"):
         draw_sums(count, 1)
 
 
-def test_the_command_writes_both_parts(tmp_path):
+def test_the_command_writes_both_files(tmp_path):
     with Commands() as thirteen:
         done = thirteen("sums", "-o", tmp_path / "sums", "--rows", 20, "--held-out", 5, "--json")
         assert done.status == 0, done

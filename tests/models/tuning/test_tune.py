@@ -1,4 +1,4 @@
-"""The search for a few numbers: it finds what was planted, and goes on where a killed run stopped."""
+"""The search: convergence on a planted optimum, restarts, and resumption from the journal."""
 
 import json
 import signal
@@ -25,17 +25,17 @@ ROWS = [TrainingRow(f"question {n}", "", str(n)) for n in range(120)]
 DATA = TuneData(ROWS[:80], ROWS[80:100], ROWS[100:], questions=16)
 
 
-class Planted:
-    """A fake judge: the nearer to the planted one the better, and each row has its mood."""
+class PlantedObjective:
+    """A fake objective: minus the squared distance to the optimum, with noise that depends on the rows."""
 
     def __init__(self, planted=PLANTED, noise=0.02):
-        self.planted, self.noise, self.cost, self.asked = planted, noise, Cost(), []
+        self.planted, self.noise, self.cost, self.questions = planted, noise, Cost(), []
 
     def scores(self, candidates, rows, mean):
-        self.asked.append([row.question for row in rows])
-        mood = np.mean([np.random.default_rng(int(row.answer)).normal(0, 1) for row in rows])
+        self.questions.append([row.question for row in rows])
+        bias = np.mean([np.random.default_rng(int(row.answer)).normal(0, 1) for row in rows])
         return [
-            -float(np.sum((one - self.planted) ** 2)) + self.noise * mood * (1 + float(np.sum(one)))
+            -float(np.sum((one - self.planted) ** 2)) + self.noise * bias * (1 + float(np.sum(one)))
             for one in candidates
         ]
 
@@ -50,21 +50,21 @@ def identity(settings=SETTINGS):
 
 def run(folder, objective=None, settings=SETTINGS, on_progress=lambda progress: None):
     with TuningJournal(folder, identity(settings)) as journal:
-        return run_search(objective or Planted(), DATA, settings, journal, on_progress=on_progress)
+        return run_search(objective or PlantedObjective(), DATA, settings, journal, on_progress=on_progress)
 
 
-def test_it_finds_what_was_planted(tmp_path):
+def test_it_finds_the_planted_optimum(tmp_path):
     search = run(tmp_path)
     assert np.linalg.norm(search.best.numbers - PLANTED) < 0.25 * np.linalg.norm(PLANTED)
     assert search.best.check.right > 14 and search.best.generation > 0
 
 
-def test_a_generation_is_scored_on_the_same_questions_and_the_next_on_others(tmp_path):
-    judge = Planted()
-    run(tmp_path, judge, replace(SETTINGS, generations=6))
-    assert len({tuple(asked) for asked in judge.asked}) == len(judge.asked) == 6
+def test_each_generation_draws_its_own_questions(tmp_path):
+    objective = PlantedObjective()
+    run(tmp_path, objective, replace(SETTINGS, generations=6))
+    assert len({tuple(questions) for questions in objective.questions}) == len(objective.questions) == 6
     pool = {row.question for row in DATA.pool}
-    assert all(set(asked) <= pool for asked in judge.asked)
+    assert all(set(questions) <= pool for questions in objective.questions)
 
 
 class Killed(Exception):
@@ -72,8 +72,8 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("stop", [1, 5, 6, 21])
-def test_an_interrupted_run_goes_on_with_the_same_generation(tmp_path, stop):
-    """State that is kept elsewhere than in the journal, such as a random number's, would show here."""
+def test_an_interrupted_run_resumes_with_the_same_generation(tmp_path, stop):
+    """State outside the journal, such as a random generator's, would change the scores."""
     settings = replace(SETTINGS, generations=25)
     whole = []
     run(tmp_path / "whole", None, settings, lambda progress: whole.append(progress.record.scores))
@@ -89,16 +89,16 @@ def test_an_interrupted_run_goes_on_with_the_same_generation(tmp_path, stop):
     assert parts == whole
 
 
-def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
-    """By SIGKILL, several times over, with a disk that keeps half of the last line."""
+def test_a_killed_run_resumes(tmp_path):
+    """SIGKILL, twice, with half of the last line on disk."""
     script = textwrap.dedent("""
         import sys, time
         from pathlib import Path
         from thirteen.models.tuning.tuning_journal import TuningJournal
         from thirteen.models.tuning.tune import run_search
-        from tests_tune import DATA, Planted, SETTINGS, identity, replace
+        from tests_tune import DATA, PlantedObjective, SETTINGS, identity, replace
 
-        class Slow(Planted):
+        class Slow(PlantedObjective):
             def scores(self, candidates, rows, mean):
                 time.sleep(0.02)
                 return super().scores(candidates, rows, mean)
@@ -132,10 +132,10 @@ def test_a_run_that_is_killed_at_any_moment_goes_on(tmp_path):
     ]
 
 
-def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_better(tmp_path):
+def test_a_search_from_a_start_returns_it_unless_a_check_is_better(tmp_path):
     seen, close = [], PLANTED * 0.98
 
-    class Watched(Planted):
+    class Watched(PlantedObjective):
         def correct(self, numbers, rows):
             seen.append(numbers)
             return super().correct(numbers, rows)
@@ -148,20 +148,24 @@ def test_a_search_begins_where_it_is_told_and_keeps_that_unless_something_is_bet
     assert search.best.check == journal.generations[0].check
 
 
-def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path):
+def test_a_run_resumes_with_more_generations(tmp_path):
     short, long = replace(SETTINGS, generations=10), replace(SETTINGS, generations=20)
     resumed = []
     for settings in (short, long):
         with TuningJournal(tmp_path, {}) as journal:
             resumed.clear()
             run_search(
-                Planted(), DATA, settings, journal, on_progress=lambda event: resumed.append(event.resumed)
+                PlantedObjective(),
+                DATA,
+                settings,
+                journal,
+                on_progress=lambda event: resumed.append(event.resumed),
             )
     assert resumed == [True] * 10 + [False] * 10
 
 
-def test_without_progress_it_begins_again_and_then_ends(tmp_path):
-    class Hopeless(Planted):
+def test_a_search_without_progress_restarts_and_then_stops(tmp_path):
+    class Hopeless(PlantedObjective):
         def correct(self, numbers, rows):
             return [not numbers.any()] * len(rows)
 
@@ -172,7 +176,7 @@ def test_without_progress_it_begins_again_and_then_ends(tmp_path):
     assert restarts == [0] * 19 + [1] * 21
 
 
-def test_a_restart_draws_other_candidates_from_the_best():
+def test_a_restart_draws_other_candidates_around_the_best():
     search = CmaSearch(replace(SETTINGS, patience=1), np.zeros(13), CheckScore(0.5, 1, 2))
     first = np.array(search.candidates)
     search.tell([0.0] * 12)
@@ -189,7 +193,7 @@ def test_the_journal_of_another_run_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "message"),
     [
         ("[1]", "line 3: not a record"),
         ("{", "line 3: not a record"),
@@ -201,26 +205,26 @@ def test_the_journal_of_another_run_is_refused(tmp_path):
         ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "do not match this search"),
     ],
 )
-def test_a_damaged_journal_is_refused(tmp_path, line, says):
+def test_a_damaged_journal_is_refused(tmp_path, line, message):
     run(tmp_path, None, replace(SETTINGS, generations=2))
     lines = (tmp_path / FILE).read_text().splitlines()
     lines[2] = line
     (tmp_path / FILE).write_text("\n".join(lines) + "\n")
-    with pytest.raises(ThirteenError, match=says):
+    with pytest.raises(ThirteenError, match=message):
         run(tmp_path, None, replace(SETTINGS, generations=2))
 
 
-def test_no_disk_is_one_clear_line(tmp_path):
+def test_a_journal_that_cannot_be_read_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ThirteenError, match=r"file/run/generations\.jsonl: Not a directory"):
         TuningJournal(tmp_path / "file" / "run", {})
 
 
-def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
-    """Two searches that write by turns would end as neither."""
+def test_a_journal_in_use_cannot_be_written(tmp_path):
+    """Two searches that write the same journal would corrupt it."""
     settings = replace(SETTINGS, generations=2)
     with TuningJournal(tmp_path, identity(settings)) as journal:
-        run_search(Planted(), DATA, settings, journal)
+        run_search(PlantedObjective(), DATA, settings, journal)
         with pytest.raises(OutputError, match="another process is writing"):
             TuningJournal(tmp_path, identity(settings)).add(journal.generations[0])
 
@@ -236,7 +240,7 @@ def test_a_run_that_goes_on_elsewhere_is_left_alone(tmp_path):
         {"patience": 0},
     ],
 )
-def test_settings_out_of_bounds_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ThirteenError, match=next(iter(change))):
         replace(SETTINGS, **change)
 
@@ -246,33 +250,33 @@ def test_too_few_rows_are_refused():
         TuneData(ROWS[:3], ROWS[3:6], ROWS[6:9], questions=4)
 
 
-def test_paired_outcomes_are_told_apart():
+def test_paired_accuracy_counts_gains_and_losses():
     pair = PairedAccuracy((True, True, False, False) * 25, (True, False, True, True) * 25)
     assert (pair.accuracy, pair.gained, pair.lost) == ((0.5, 0.75), 50, 25)
     assert 0.05 < pair.difference.low < pair.difference.estimate == 0.25 < pair.difference.high < 0.45
 
 
-def test_a_checks_interval_is_wilsons():
+def test_a_check_has_a_wilson_interval():
     share = CheckScore(0.2, 20, 100).accuracy
     assert (share.low, share.high) == (pytest.approx(0.1334, abs=1e-3), pytest.approx(0.2888, abs=1e-3))
     assert CheckScore(0.0, 0, 10).accuracy.low == pytest.approx(0.0)
 
 
-def test_held_out_answers_on_record_are_not_asked_for_again(tmp_path):
-    asked = []
+def test_cached_held_out_rows_are_not_graded_again(tmp_path):
+    graded = []
 
-    def judged(numbers, rows):
-        asked.append(len(rows))
-        if len(asked) == 2:
+    def grade(numbers, rows):
+        graded.append(len(rows))
+        if len(graded) == 2:
             raise Killed
         return [int(row.answer) % 2 == 0 for row in rows]
 
     with pytest.raises(Killed):
-        HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS)
+        HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS)
     with (tmp_path / "held-out.jsonl").open("a") as file:
         file.write('{"of": "what a killed')
-    right = HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS)
-    assert right == [n % 2 == 0 for n in range(120)] and asked == [64, 56, 56]
-    assert HeldOutCache(tmp_path).correct(judged, PLANTED, ROWS) == right and len(asked) == 3
-    HeldOutCache(tmp_path).correct(judged, 2 * PLANTED, ROWS)
-    assert len(asked) == 5  # other numbers are another matter
+    right = HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS)
+    assert right == [n % 2 == 0 for n in range(120)] and graded == [64, 56, 56]
+    assert HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS) == right and len(graded) == 3
+    HeldOutCache(tmp_path).correct(grade, 2 * PLANTED, ROWS)
+    assert len(graded) == 5  # other numbers are graded separately

@@ -115,7 +115,7 @@ def test_bad_option_is_a_one_line_error(tiny, tmp_path):
             (["--api-key-file", tmp_path / "none"], "none: No such file"),
             (["--port", listener.getsockname()[1]], "in use"),
             (["--host", "256.1.1.1", "--insecure"], "256.1.1.1 port 8080"),
-            (["--adapter", "file.gguf"], "give NAME=ADAPTER"),
+            (["--adapter", "file.gguf"], "must be NAME=ADAPTER"),
             (["--adapter", "tiny=file.gguf"], "the base model already has this name"),
             (["--adapter", f"other={tmp_path / 'none.gguf'}"], "none.gguf"),
             (["--profile", "toaster"], "'toaster' is not one of"),
