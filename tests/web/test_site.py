@@ -107,7 +107,7 @@ def test_local_server_sends_isolation_headers(site):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--out DIR"),
+        ((), "give --out, --serve or both"),
         (("--out", "x", "--context", "0"), "--context"),
         (("--serve", "--port", "-1"), "--port"),
     ],
