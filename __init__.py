@@ -1,4 +1,4 @@
-"""Thirteen: from a trained adapter of a few numbers to an answer on your own hardware.
+"""Thirteen: on-device inference for models adapted by a handful of numbers.
 
 >>> from thirteen import Engine
 >>> with Engine("model.gguf") as engine:
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "Engine", "Sampling", "ThirteenError"]
 
-_HOMES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
+_MODULES = {"Answer": "runtime.answer", "Engine": "runtime.engine.engine", "Sampling": "runtime.request"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that `import thirteen` loads no native library."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'thirteen' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,41 +1,41 @@
-"""Every error that a user can mend. The command line prints one as `error: …` and exits with status 2."""
+"""Errors that a user can correct. The command line prints one as `error: …` and exits with status 2."""
 
 
 class ThirteenError(Exception):
-    """Something the user can mend; the message is one line naming what is wrong and where."""
+    """Base of all errors here. The message is one line that names what is wrong and where."""
 
 
 class CheckpointError(ThirteenError):
-    """A base checkpoint that cannot be read, is damaged, or is of an unsupported architecture."""
+    """A base checkpoint is unreadable, damaged, or of an unsupported architecture."""
 
 
 class AdapterError(ThirteenError):
-    """An adapter that is damaged, does not fit its base, or asks for what cannot be honoured."""
+    """An adapter is damaged, does not fit its base, or has a setting that cannot be honoured."""
 
 
 class ModelFileError(ThirteenError):
-    """A file that is not a GGUF, is damaged, or is not one that this build can load."""
+    """A file is not a GGUF, is damaged, or cannot be loaded by this build."""
 
 
 class RequestError(ThirteenError):
-    """A request that cannot be run: an empty prompt, a number out of its bounds, a name nobody knows."""
+    """A request cannot be run: an empty prompt, a number out of range, an unknown name."""
 
 
 class PromptLengthError(RequestError):
-    """A prompt that is longer than the context."""
+    """A prompt is longer than the context."""
 
 
 class BusyError(ThirteenError):
-    """A request that the engine has no place for now, neither running nor waiting; later it may."""
+    """All slots are taken and the queue is full; the request may succeed later."""
 
 
-class NoRoomError(ThirteenError):
-    """A model that needs more memory than there is, with the room that was asked for."""
+class InsufficientMemoryError(ThirteenError):
+    """A model needs more memory than is available with the requested context and slots."""
 
 
 class DownloadError(ThirteenError):
-    """A file that could not be fetched, or whose hash is not the published one."""
+    """A file could not be downloaded, or its hash is not the published one."""
 
 
 class OutputError(ThirteenError):
-    """A target that cannot be written."""
+    """A file or folder cannot be written."""

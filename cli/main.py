@@ -12,7 +12,7 @@ import typer
 
 from ..errors import ThirteenError
 from . import adapter, ask, batch, convert, demo, inspect, models, serve, train, tune, web
-from .bench import app as bench
+from .bench import commands as bench
 from .console import err, printable
 from .options import with_ray_address
 

@@ -1,24 +1,21 @@
-"""The user's folder for what can be made again."""
+"""The user's cache folder, for files that can be made again."""
 
 import os
 import sys
 from pathlib import Path
 
-from ..errors import OutputError
+from .output import make_folder
 
 
 def cache_dir() -> Path:
-    """The user's folder for converted files, made if need be; `THIRTEEN_CACHE` names another.
+    """The cache folder, created if it is missing; the environment variable `THIRTEEN_CACHE` overrides it.
 
     Raises:
-        OutputError: It cannot be made.
+        OutputError: it cannot be created.
     """
     chosen = os.environ.get("THIRTEEN_CACHE")
     folder = Path(chosen).expanduser() if chosen else _system_cache() / "thirteen"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot make the cache's folder: {error.strerror}") from error
+    make_folder(folder)
     return folder
 
 
@@ -27,4 +24,4 @@ def _system_cache() -> Path:
         return Path.home() / "Library" / "Caches"
     default = Path.home() / ("AppData/Local" if sys.platform == "win32" else ".cache")
     chosen = Path(os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", ""))
-    return chosen if chosen.is_absolute() else default  # the XDG specification says to ignore relative ones
+    return chosen if chosen.is_absolute() else default  # XDG: relative paths are ignored

@@ -1,6 +1,6 @@
-"""The header of a GGUF file, read with every count, length and offset checked against the file's size.
+"""The header of a GGUF file, with every count, length and offset checked against the file's size.
 
-A native loader meets a file only after it passed here: a lying header is one clear error, not a crash.
+A native loader sees a file only after these checks: a damaged header is one clear error, not a crash.
 Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from ..errors import ModelFileError, NoRoomError
+from ..errors import InsufficientMemoryError, ModelFileError
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Field:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A tensor's place in the file: shape in numpy's order, (rows, columns), and its absolute offset."""
+    """A tensor in the file: its shape in numpy's order, (rows, columns), and its absolute offset."""
 
     name: str
     shape: tuple[int, ...]
@@ -65,7 +65,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """What a GGUF file says of itself."""
+    """The header of a GGUF file."""
 
     path: Path
     version: int
@@ -75,40 +75,40 @@ class Header:
 
     @cached_property
     def metadata(self) -> dict[str, Any]:
-        """The metadata's plain values by key."""
+        """The metadata values by key."""
         return {key: field.value for key, field in self.fields.items()}
 
     @property
     def weights(self) -> int:
-        """How many numbers the tensors hold."""
+        """Number of weights in all tensors."""
         return sum(prod(tensor.shape) for tensor in self.tensors.values())
 
     @property
     def bits_per_weight(self) -> float:
-        """Mean bits a weight over all tensors, headers left out; 0 where there are none."""
+        """Mean bits per weight over all tensors, without the header; 0 without tensors."""
         return 8 * sum(tensor.nbytes for tensor in self.tensors.values()) / max(1, self.weights)
 
 
 def row_bytes(columns: int, type_: GGMLQuantizationType) -> int:
-    """Bytes of one row of `columns` numbers; `columns` must be a multiple of the type's block."""
+    """Bytes of one row of `columns` weights; `columns` must be a multiple of the type's block size."""
     block, block_bytes = GGML_QUANT_SIZES[type_]
     return int(columns // block * block_bytes)
 
 
-def read_header(path: Path, *, passing_over: Collection[str] = ()) -> Header:
+def read_header(path: Path, *, skip_values: Collection[str] = ()) -> Header:
     """Read and check the header of the GGUF file at `path`.
 
     Args:
         path: the file.
-        passing_over: metadata keys whose texts are checked but not kept: a list of merges takes 20 MB.
+        skip_values: metadata keys whose string arrays are checked but not kept; a list of merges takes 20 MB.
 
     Raises:
-        ModelFileError: the file is missing, not a GGUF, or says something that its size or the format denies.
-        NoRoomError: it does not fit this process' limit of address space.
+        ModelFileError: the file is missing, not a GGUF, or contradicts its size or the format.
+        InsufficientMemoryError: the file does not fit into this process's limit on address space.
     """
     with _mapped(path) as data:
         try:
-            return _Reader(path, data, passing_over).header()
+            return _HeaderReader(path, data, skip_values).header()
         except struct.error:
             raise ModelFileError(
                 f"{path}: the header runs past the end of the file ({len(data)} bytes)"
@@ -124,18 +124,20 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 yield data
     except OSError as error:
-        if error.errno == ENOMEM:  # a limit of address space
-            raise NoRoomError(f"{path}: there is no room in memory for {path.stat().st_size} bytes") from None
+        if error.errno == ENOMEM:  # a limit on address space
+            raise InsufficientMemoryError(
+                f"{path}: its {path.stat().st_size} bytes do not fit into memory"
+            ) from None
         raise ModelFileError(f"{path}: {error.strerror or error}") from None
 
 
-class _Reader:
-    """A cursor over the mapped bytes; struct.error means that the file ended too early."""
+class _HeaderReader:
+    """A cursor over the mapped bytes; struct.error means that the file is too short."""
 
-    def __init__(self, path: Path, data: mmap.mmap, passing_over: Collection[str]) -> None:
+    def __init__(self, path: Path, data: mmap.mmap, skip_values: Collection[str]) -> None:
         self.path = path
         self.data = data
-        self.passing_over = passing_over
+        self.skip_values = skip_values
         self.at = len(MAGIC)
         self.elements = 0
 
@@ -168,7 +170,7 @@ class _Reader:
         return self.data[self.at - length : self.at]
 
     def text(self) -> str:
-        # Published vocabularies hold a few tokens that are no UTF-8; surrogates carry them through unchanged.
+        # A few tokens of published vocabularies are not UTF-8; surrogates preserve their bytes.
         return self.bytes().decode("utf-8", "surrogateescape")
 
     def named(self, count: int, read: Callable[[str], T], what: str) -> dict[str, T]:
@@ -176,7 +178,7 @@ class _Reader:
         for _ in range(count):
             name = self.text()
             if name in found:
-                raise self.error(f"the {what} {name!r} stands twice")
+                raise self.error(f"the {what} {name!r} occurs twice")
             found[name] = read(name)
         return found
 
@@ -202,7 +204,7 @@ class _Reader:
             raise self.error(
                 f"{self.elements} array elements up to metadata key {key!r}; at most {MAX_ELEMENTS}"
             )
-        if element is GGUFValueType.STRING and key in self.passing_over:
+        if element is GGUFValueType.STRING and key in self.skip_values:
             for _ in range(count):
                 self.bytes()
             return Field([], type_, element)
@@ -228,7 +230,7 @@ class _Reader:
         return int(alignment)
 
     def tensor(self, name: str) -> TensorInfo:
-        """A tensor as declared: its offset is still relative to the start of the data."""
+        """A tensor as declared, with its offset relative to the start of the data."""
         if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
             raise self.error(f"the tensor name {name[:80]!r} is longer than {MAX_NAME_BYTES} bytes")
         dimensions = self.scalar("I")
@@ -250,7 +252,7 @@ class _Reader:
         return TensorInfo(name, shape, type_, offset, prod(shape[:-1]) * row_bytes(shape[-1], type_))
 
     def placed(self, declared: dict[str, TensorInfo], alignment: int) -> dict[str, TensorInfo]:
-        """Tensors with absolute offsets; each must begin where the one before it ends, as ggml demands."""
+        """Tensors with absolute offsets. Each must start where the previous one ends, as ggml requires."""
         start = -(-self.at // alignment) * alignment
         expected = 0
         tensors = {}

@@ -1,4 +1,4 @@
-"""The one hash that names files here: SHA-256."""
+"""File hashes: SHA-256 everywhere."""
 
 import hashlib
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A safetensors file: its header checked against its size, its rows read as float32 without mapping it.
+"""safetensors files: the header checked against the file's size, and rows read as float32.
 
-Specification: https://github.com/huggingface/safetensors#format. Rows are read rather than mapped, so that
-a 2.5 GB checkpoint never counts as resident memory.
+Specification: https://github.com/huggingface/safetensors#format. Rows are read, not mapped, so that a 2.5 GB
+checkpoint never counts as resident memory.
 """
 
 import json
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ..errors import AdapterError, CheckpointError
 from .atomic_write import atomic_write
 
-MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
-MAX_DIMENSIONS = 8  # numpy has a limit of its own
+MAX_HEADER_BYTES = 100_000_000  # the bound of the reference implementation
+MAX_DIMENSIONS = 8  # numpy has a limit too
 
 Rows = NDArray[np.float32]
 
@@ -52,7 +52,7 @@ _ITEM_BYTES |= {"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8}
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor in the file: its type's name, shape and absolute offset."""
+    """One tensor in the file: the name of its type, its shape and its absolute offset."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -60,16 +60,16 @@ class TensorEntry:
 
 
 class SafetensorsFile:
-    """One safetensors file; tensors are read row by row, from any thread.
+    """One safetensors file. Any thread may read rows of its tensors.
 
     Attributes:
-        path: where it lies.
+        path: the file.
         entries: its tensors by name.
-        metadata: the texts that its header has beside them.
+        metadata: the strings under `__metadata__` in its header.
     """
 
     def __init__(self, path: Path, error: type[CheckpointError | AdapterError] = CheckpointError) -> None:
-        """Read the header of `path`; whatever is wrong with it is raised as `error`."""
+        """Read the header of `path`; every problem is raised as `error`."""
         self.path = path
         self.error = error
         self.metadata: dict[str, str] = {}
@@ -79,7 +79,7 @@ class SafetensorsFile:
             raise error(f"{path}: {failure.strerror or failure}") from None
 
     def rows(self, name: str, start: int = 0, stop: int | None = None) -> Rows:
-        """Rows `start` to `stop` of a tensor, (stop - start, …), as float32; a scalar comes whole, ()."""
+        """Rows `start` to `stop` of a tensor as float32, (stop - start, …); a scalar is (), whole."""
         entry = self.entries[name]
         if entry.dtype not in _READERS:
             raise self.error(
@@ -105,38 +105,38 @@ class SafetensorsFile:
                 )
             header = self._parse(file.read(length))
         entries, end = {}, 0
-        for name, value in sorted(header.items(), key=_begin):
+        for name, value in sorted(header.items(), key=_data_offsets):
             begin, end_next = value["data_offsets"]
             if begin != end:
                 raise self.error(
-                    f"{self.path}: tensor {name!r} begins at {begin}, not at {end} where the last ended"
+                    f"{self.path}: tensor {name!r} starts at {begin}, but the previous one ends at {end}"
                 )
             entries[name] = TensorEntry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
             end = end_next
         if 8 + length + end != size:
             raise self.error(
-                f"{self.path}: the header tells of {8 + length + end} bytes, the file has {size}"
+                f"{self.path}: the header describes {8 + length + end} bytes, the file has {size}"
             )
         return entries
 
     def _parse(self, text: bytes) -> dict[str, Any]:
         try:
-            header = json.loads(text, object_pairs_hook=_no_twins)
+            header = json.loads(text, object_pairs_hook=_unique_names)
         except (ValueError, RecursionError) as failure:
             raise self.error(f"{self.path}: the header is not JSON: {failure}") from None
         if not isinstance(header, dict):
             raise self.error(f"{self.path}: the header is not a JSON object")
-        told = header.pop("__metadata__", None)
-        if isinstance(told, dict):
-            self.metadata = {name: value for name, value in told.items() if isinstance(value, str)}
+        metadata = header.pop("__metadata__", None)
+        if isinstance(metadata, dict):
+            self.metadata = {name: value for name, value in metadata.items() if isinstance(value, str)}
         for name, value in header.items():
-            if not _sound(value):
+            if not _is_valid(value):
                 raise self.error(f"{self.path}: tensor {name!r} has a damaged entry")
         return header
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
-    """Write tensors as float32, in the order of their names; the file appears whole or not at all.
+    """Write tensors as float32, in the order of their names, atomically.
 
     Raises:
         OutputError: it cannot be written.
@@ -153,13 +153,13 @@ def write_blocks(
     metadata: Mapping[str, str],
     blocks: Iterable[bytes],
 ) -> None:
-    """Write tensors block by block; the file appears whole or not at all.
+    """Write tensors block by block, atomically.
 
     Args:
         path: the file.
-        shapes: the type and the shape of each tensor, in the order in which they are written.
-        metadata: texts for the header.
-        blocks: the tensors' bytes in that order, end to end.
+        shapes: type and shape of each tensor, in the order of the file.
+        metadata: strings for the header.
+        blocks: the bytes of all tensors in that order, in pieces of any size.
 
     Raises:
         OutputError: it cannot be written.
@@ -176,30 +176,30 @@ def write_blocks(
         file.writelines(blocks)
 
 
-def _begin(item: tuple[str, Any]) -> tuple[int, int]:
+def _data_offsets(item: tuple[str, Any]) -> tuple[int, int]:
     begin, end = item[1]["data_offsets"]
     return begin, end
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
-def _counts(value: Any) -> bool:
+def _is_counts(value: Any) -> bool:
     short = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
     return short and all(type(count) is int and 0 <= count < 1 << 48 for count in value)
 
 
-def _sound(value: Any) -> bool:
-    """Whether a header's entry has a known type, a shape, and offsets that fit both."""
+def _is_valid(value: Any) -> bool:
+    """Whether an entry of the header has a known type, a shape, and offsets that fit both."""
     if not isinstance(value, Mapping) or not isinstance(value.get("dtype"), str):
         return False
     shape: Any = value.get("shape")
     offsets: Any = value.get("data_offsets")
     item = _ITEM_BYTES.get(value["dtype"])
-    if not (_counts(shape) and _counts(offsets) and item and len(offsets) == 2):
+    if not (_is_counts(shape) and _is_counts(offsets) and item and len(offsets) == 2):
         return False
     return bool(offsets[1] - offsets[0] == prod(shape) * item)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from ...errors import ModelFileError, NoRoomError, RequestError
+from ...errors import InsufficientMemoryError, ModelFileError, RequestError
 from ...files.gguf_header import read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import check_model
@@ -77,14 +77,14 @@ def run_memory_limit(
     answer = partial(run_under_limit, model, settings=settings, fill=False)
     try:
         answer(cap_bytes)
-    except NoRoomError as refusal:
+    except InsufficientMemoryError as refusal:
         return MemoryLimitReport(cap_bytes, settings.profile, estimate, None, str(refusal), None, None)
     smallest = _smallest_limit(answer, header.file_bytes, cap_bytes, progress)
     while True:
         try:
             outcome = run_under_limit(model, smallest, settings, fill=True)
             break
-        except NoRoomError:  # address space varies by a few pages from run to run
+        except InsufficientMemoryError:  # address space varies by a few pages from run to run
             smallest += _RESOLUTION
     error = estimate.total_bytes / outcome.peak_rss_bytes - 1
     return MemoryLimitReport(cap_bytes, settings.profile, estimate, outcome, None, smallest, error)
@@ -94,7 +94,7 @@ def run_under_limit(model: Path, limit: int, settings: LimitSettings, *, fill: b
     """Run memory_limit_worker under a limit of `limit` bytes.
 
     Raises:
-        NoRoomError: the engine refused to load.
+        InsufficientMemoryError: the engine refused to load.
         ModelFileError: the file is not a model, or the process died.
     """
     arguments = [f"--{name}={value}" for name, value in asdict(settings).items()]
@@ -118,7 +118,7 @@ def _smallest_limit(answer: Callable[[int], object], too_small: int, enough: int
         try:
             answer(middle)
             enough = middle
-        except NoRoomError:
+        except InsufficientMemoryError:
             too_small = middle
     return enough
 

@@ -76,7 +76,7 @@ class Engine:
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
             AdapterError: an adapter does not fit the model.
-            NoRoomError: the model does not fit in memory; nothing was loaded.
+            InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
             RequestError: a number is out of range, or a name is unknown or reserved.
         """
         config = EngineConfig.from_options(**options)

@@ -12,7 +12,7 @@ from math import prod
 import llama_cpp
 from gguf import GGMLQuantizationType as Type
 
-from ...errors import ModelFileError, NoRoomError
+from ...errors import InsufficientMemoryError, ModelFileError
 from ...files.gguf_header import Header, row_bytes
 from ...files.model_shape import ModelShape, read_model_shape
 from ..profile import KV_TYPES, Profile
@@ -87,7 +87,7 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
     """Check, before anything is allocated, that the model fits in the available memory.
 
     Raises:
-        NoRoomError: it does not fit; the message has the numbers.
+        InsufficientMemoryError: it does not fit; the message has the numbers.
     """
     available = available_bytes()
     if available is None:
@@ -96,7 +96,7 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
     # The program itself is already in memory.
     needed = estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
     if needed > available:
-        raise NoRoomError(
+        raise InsufficientMemoryError(
             f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
             f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
             f"of {profile.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "

@@ -50,7 +50,7 @@ class Model(NativeHandle):
             ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run.
         """
         super().__init__()
-        self.header = read_header(path, passing_over=("tokenizer.ggml.merges",))
+        self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
         check_model(self.header)
         if check_header:
             check_header(self.header)

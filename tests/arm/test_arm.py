@@ -1,7 +1,7 @@
-"""llama.cpp compiled for Arm, run by qemu-user: every type that a plan for Arm may choose; `make arm`.
+"""llama.cpp for Arm under qemu-user, with every type that a plan for Arm may choose (`make arm`).
 
-The source is that of llama-cpp-python's own archive, so the same version as here. An emulator says nothing of
-speed; what it shows is that the files load, which kernels they get, and that those compute the same.
+The source comes from the archive of the installed llama-cpp-python, so the version is the same. An emulator
+says nothing about speed. It shows that the files load, which kernels they get, and that the results agree.
 """
 
 import re
@@ -20,8 +20,8 @@ from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes
 from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes
 from thirteen.runtime.llama.model import Model
 
 pytestmark = pytest.mark.arm
@@ -30,10 +30,10 @@ HERE = Path(__file__).parent
 TOOLS = ("cmake", "ninja", "aarch64-linux-gnu-g++", "qemu-aarch64")
 QUESTION = "What is the capital of France?"
 COUNT = 8  # tokens
-# Near ties are decided by the last digits of a logit, which depend on the order of sums: on x86 too, where
-# weights are laid out anew or not. So each token is to be as likely here as one that another layout would
-# have chosen; a kernel that computes something else is off by whole units.
-LEAST = 0.3  # of a logit, where both layouts of x86 are one
+# The last digits of a logit depend on the order of summation and decide near ties: on x86 too, with and without
+# repacked weights. So each token must be about as likely here as the one that the other layout would choose. A
+# kernel that computes something else is off by whole units.
+TOLERANCE = 0.3  # of a logit, where both layouts on x86 agree
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +45,7 @@ def greedy() -> Path:
     release = version("llama-cpp-python")
     folder = cache_dir() / f"arm-{release}"
     source, build, program = _source(folder, release), folder / "build", folder / "greedy"
-    program.mkdir(exist_ok=True)  # a place that stays, whichever checkout this is: cmake binds a build to it
+    program.mkdir(exist_ok=True)  # cmake ties a build to this folder, so it must not depend on the checkout
     for name in ("CMakeLists.txt", "greedy.cpp"):
         shutil.copy2(HERE / name, program)
     configure = ["cmake", "-G", "Ninja", "-S", str(program), "-B", str(build), f"-DLLAMA_CPP={source}"]
@@ -80,7 +80,7 @@ def _source(folder: Path, release: str) -> Path:
 
 @pytest.fixture(scope="session")
 def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """typed(name): the embedded model in a type, as far as its rows allow."""
+    """typed(name): the embedded model in a type, where its rows allow it."""
     folder = tmp_path_factory.mktemp("types")
 
     def write(name: str) -> Path:
@@ -93,7 +93,7 @@ def typed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.mark.parametrize("name", sorted(costs_for("arm").layer))
-def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
+def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(
     name: str, greedy: Path, typed: Callable[[str], Path]
 ) -> None:
     model = typed(name)
@@ -106,25 +106,29 @@ def test_every_type_for_arm_loads_is_laid_out_anew_and_answers_as_here(
     there = list(map(int, done.stdout.split()))
     found = re.search(r"CPU_REPACK model buffer size = +([0-9.]+) MiB", done.stderr)
     repacked = float(found[1]) * (1 << 20) if found else 0
-    anew, plain = (_logits(model, prompt, there, repack=repack) for repack in (True, False))
-    short = min(float((of.max(axis=1) - of[range(len(there)), there]).max()) for of in (anew, plain))
-    noise = float(np.abs(anew - plain).max())
-    same = sum(bool((of.argmax(axis=1) == there).all()) for of in (anew, plain))
-    print(
-        f"{name}: {repacked / 1e6:.1f} MB laid out anew; {len(there)} tokens, as in {same} of 2 layouts of "
-        f"x86, at most {short:.2f} below the likeliest there; these layouts are {noise:.2f} apart"
+    repacked_logits, plain_logits = (_logits(model, prompt, there, repack=repack) for repack in (True, False))
+    short = min(
+        float((of.max(axis=1) - of[range(len(there)), there]).max()) for of in (repacked_logits, plain_logits)
     )
-    assert short <= max(noise, LEAST)
-    assert repacked == pytest.approx(repacked_bytes(read_header(model), REPACKED_TYPES["DOTPROD"]), rel=0.01, abs=1e4)
+    noise = float(np.abs(repacked_logits - plain_logits).max())
+    same = sum(bool((of.argmax(axis=1) == there).all()) for of in (repacked_logits, plain_logits))
+    print(
+        f"{name}: {repacked / 1e6:.1f} MB repacked; {len(there)} tokens, equal to {same} of 2 layouts on x86, "
+        f"at most {short:.2f} below the most likely one there; these layouts differ by {noise:.2f}"
+    )
+    assert short <= max(noise, TOLERANCE)
+    assert repacked == pytest.approx(
+        repacked_bytes(read_header(model), REPACKED_TYPES["DOTPROD"]), rel=0.01, abs=1e4
+    )
     model.unlink()
 
 
 def _logits(
     model: Path, prompt: Sequence[int], tokens: Sequence[int], *, repack: bool
 ) -> NDArray[np.float32]:
-    """The logits here from which each of some tokens is chosen after a prompt, (tokens, vocabulary)."""
+    """The logits on this machine from which each token is chosen after the prompt, (tokens, vocabulary)."""
     text = (*prompt, *tokens[:-1])
-    room = ContextParams(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
-    with Model(model, repack=repack) as loaded, Context(loaded, room) as context:
+    params = ContextParams(context=256, slots=1, batch=256, threads=2, outputs=len(tokens))
+    with Model(model, repack=repack) as loaded, Context(loaded, params) as context:
         rows = context.decode([Span(0, 0, text, rows=len(tokens))])
         return np.stack([context.logits_row(row).copy() for row in rows])

@@ -172,7 +172,7 @@ BASES = {
     "a header that is not UTF-8": Bad(header(lambda _: b"\xff\xfe{}"), "the header is not JSON"),
     "a header that is a list": Bad(header(lambda _: b"[1, 2]"), "the header is not a JSON object"),
     "a deeply nested header": Bad(header(lambda _: DEEP.encode()), "the header is not JSON"),
-    "a duplicate name in the header": Bad(header(duplicate_entry), "a name stands twice"),
+    "a duplicate name in the header": Bad(header(duplicate_entry), "a name occurs twice"),
     "overlapping offsets": Bad(header(shift(-4)), "where the last ended"),
     "a gap between offsets": Bad(header(shift(4)), "where the last ended"),
     "offsets beyond the file": Bad(header(grow_last_tensor), "bytes, the file has"),
@@ -356,7 +356,7 @@ ADAPTERS = {
     ),
     "a scalar in an adapter": Bad(
         header(lambda _: b'{"x":{"dtype":"F32","shape":[],"data_offsets":[0,4]}}' + b" ", LORA),
-        "header tells of",
+        "header describes",
     ),
     "a scalar for a factor": Bad(
         lora(lambda a: a.update({LORA_A: np.array(1, np.float32)})), "do not fit: B is (96, 4), A is ()"
@@ -510,10 +510,10 @@ HEADERS = {
     ),
     "a duplicate key": Bad(
         renamed("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id"),
-        "the metadata key 'tokenizer.ggml.eos_token_id' stands twice",
+        "the metadata key 'tokenizer.ggml.eos_token_id' occurs twice",
     ),
     "a duplicate tensor": Bad(
-        renamed(QUERY, "blk.0.attn_k.weight"), "the tensor 'blk.0.attn_k.weight' stands twice"
+        renamed(QUERY, "blk.0.attn_k.weight"), "the tensor 'blk.0.attn_k.weight' occurs twice"
     ),
     "a tensor of unknown type": Bad(after(QUERY, 20, "I", 99), f"{QUERY!r} has the unknown type 99"),
     "a tensor of no dimensions": Bad(after(QUERY, 0, "I", 0), f"{QUERY!r} has 0 dimensions"),

@@ -133,7 +133,7 @@ def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / "a.gguf", entries, {})
         over = data.draw(st.sets(st.sampled_from(sorted(entries))))
-        whole, part = read_header(path), read_header(path, passing_over=over)
+        whole, part = read_header(path), read_header(path, skip_values=over)
     for key, field in whole.fields.items():
         left = key in over and field.element is Kind.STRING
         assert part.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
@@ -145,7 +145,7 @@ def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None
     at = content.index(b"\x02" + bytes(7) + b"cd")
     path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
     with pytest.raises(ModelFileError, match="runs past the end"):
-        read_header(path, passing_over=("k",))
+        read_header(path, skip_values=("k",))
 
 
 def test_a_real_model_is_read() -> None:
@@ -258,12 +258,12 @@ ALIGNMENT = text(b"general.alignment")
             crafted((text(b"k") + ARRAY + U8 + struct.pack("<Q", 2**60),)),
             "'k' has 1152921504606846976 elements",
         ),
-        (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' stands twice"),
+        (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
         (crafted((ALIGNMENT + U32 + struct.pack("<I", 24),)), "general.alignment is 24"),
         (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
         (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
         (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
-        (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' stands twice"),
+        (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
         (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
         (crafted(infos=(declared(()),)), "0 dimensions"),
         (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),

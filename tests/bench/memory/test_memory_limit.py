@@ -7,7 +7,7 @@ import pytest
 from thirteen.bench.memory import memory_limit
 from thirteen.bench.memory.memory_limit import run_memory_limit
 from thirteen.bench.memory.memory_limit_worker import QUESTIONS, LimitOutcome, LimitSettings
-from thirteen.errors import ModelFileError, NoRoomError, RequestError
+from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
 from thirteen.models.fetch import embedded
 
 SMALL = LimitSettings(context=256, threads=2)
@@ -63,7 +63,7 @@ def test_a_limit_that_is_refused_when_repeated_is_raised(tiny, monkeypatch):
     def run(model, limit, settings, *, fill):
         runs.append((limit, fill))
         if limit < 50_000_000 or (fill and sum(fill for _, fill in runs) < 3):
-            raise NoRoomError("too little")
+            raise InsufficientMemoryError("too little")
         return LimitOutcome(settings.context, 4, fill, 40_000_000, limit)
 
     monkeypatch.setattr(memory_limit, "run_under_limit", run)

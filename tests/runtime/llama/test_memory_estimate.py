@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from thirteen.convert.pipeline import convert
-from thirteen.errors import NoRoomError, RequestError
+from thirteen.errors import InsufficientMemoryError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import memory_estimate
@@ -91,7 +91,7 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monke
     enough = estimate.total_bytes - estimate.program_bytes
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough - 1_000_000)
     with pytest.raises(
-        NoRoomError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are available"
+        InsufficientMemoryError, match=rf"{enough / 1e6:,.0f} MB .* {enough / 1e6 - 1:,.0f} MB are available"
     ):
         Engine(smollm2, profile="phone", context=256, threads=1)
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough)
