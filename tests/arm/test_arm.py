@@ -30,9 +30,9 @@ HERE = Path(__file__).parent
 TOOLS = ("cmake", "ninja", "aarch64-linux-gnu-g++", "qemu-aarch64")
 QUESTION = "What is the capital of France?"
 COUNT = 8  # tokens
-# The last digits of a logit depend on the order of summation and decide near ties: on x86 too, with and without
-# repacked weights. So each token must be about as likely here as the one that the other layout would choose. A
-# kernel that computes something else is off by whole units.
+# The last digits of a logit depend on the order of summation and decide near ties: on x86 too, with and
+# without repacked weights. So each token must be about as likely here as the one that the other layout would
+# choose. A kernel that computes something else is off by whole units.
 TOLERANCE = 0.3  # of a logit, where both layouts on x86 agree
 
 
@@ -113,8 +113,8 @@ def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(
     noise = float(np.abs(repacked_logits - plain_logits).max())
     same = sum(bool((of.argmax(axis=1) == there).all()) for of in (repacked_logits, plain_logits))
     print(
-        f"{name}: {repacked / 1e6:.1f} MB repacked; {len(there)} tokens, equal to {same} of 2 layouts on x86, "
-        f"at most {short:.2f} below the most likely one there; these layouts differ by {noise:.2f}"
+        f"{name}: {repacked / 1e6:.1f} MB repacked; {len(there)} tokens, equal to {same} of 2 layouts on "
+        f"x86, at most {short:.2f} below the most likely one there; these layouts differ by {noise:.2f}"
     )
     assert short <= max(noise, TOLERANCE)
     assert repacked == pytest.approx(

@@ -1,7 +1,7 @@
-"""Our files in loaders that nobody here wrote; `make interop` runs this. What they need is fetched once.
+"""Our files in other loaders (`make interop`), which are downloaded once.
 
-node-llama-cpp is the engine of many desktop apps, prebuilt by its authors; xllamacpp a wheel from PyPI; gguf
-the reader of llama.cpp's own tools. Each has a build of llama.cpp of its own, newer or older than ours.
+node-llama-cpp is the engine of many desktop apps, prebuilt by its authors. xllamacpp is a wheel from PyPI.
+gguf is the reader of llama.cpp's own tools. Each has its own build of llama.cpp, newer or older than ours.
 """
 
 import json
@@ -24,6 +24,7 @@ from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.workflows.default_model import ADAPTER, default_model
 
@@ -41,10 +42,10 @@ QUESTIONS = tuple(
     for name, things in (("Tom", "apples"), ("Ann", "pens"), ("Sara", "books"), ("Bob", "coins"))
     for a, b in ((3, 4), (12, 5), (20, 17), (7, 7), (41, 9))
 )
-# Two builds with other kernels differ: theirs from each other is the measure of ours from theirs.
-APART = 3.0  # times their KL divergence
-LEAST_KL = 2e-3  # nats, where they happen to agree
-FEWER = 5  # answers of 20 that may be alike less than theirs are: near ties of a small model
+# Builds with different kernels differ. The difference of the two others is the scale for ours from theirs.
+KL_FACTOR = 3.0
+KL_FLOOR = 2e-3  # nats, where the two others happen to agree
+FEWER_EQUAL = 5  # of 20 answers: near ties of a small model
 
 Task = dict[str, Any]
 Loader = Callable[[Task], dict[str, Any]]
@@ -52,13 +53,13 @@ Loader = Callable[[Task], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Case:
-    """A file, and an adapter beside it or none."""
+    """A model file, with or without a run-time adapter."""
 
     model: Path
     adapter: Path | None = None
 
 
-def _ran(command: list[str], task: Task, cwd: Path) -> dict[str, Any]:
+def _run(command: list[str], task: Task, cwd: Path) -> dict[str, Any]:
     done = subprocess.run(
         command, input=json.dumps(task), capture_output=True, text=True, check=False, cwd=cwd, timeout=600
     )
@@ -77,14 +78,14 @@ def folder() -> Path:
 def node(folder: Path) -> Loader:
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("there is no npm here")
+        pytest.skip("npm is not installed")
     if not (folder / "node_modules/node-llama-cpp/package.json").exists():
         install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", NODE_LLAMA_CPP]
         if subprocess.run(install, cwd=folder, check=False).returncode:
-            pytest.skip(f"npm could not fetch {NODE_LLAMA_CPP}")
+            pytest.skip(f"npm could not install {NODE_LLAMA_CPP}")
     script = folder / "node_llama_cpp.mjs"
     shutil.copy(HERE / script.name, script)
-    return lambda task: _ran(["node", str(script)], task, folder)
+    return lambda task: _run(["node", str(script)], task, folder)
 
 
 @pytest.fixture(scope="session")
@@ -93,8 +94,8 @@ def xllamacpp(folder: Path) -> Loader:
     if not (folder / "xllamacpp/bin/pip").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder / "xllamacpp")], check=True)
     if subprocess.run([str(python), "-m", "pip", "install", "-q", XLLAMACPP], check=False).returncode:
-        pytest.skip(f"pip could not fetch {XLLAMACPP}")
-    return lambda task: _ran([str(python), str(HERE / "with_xllamacpp.py")], task, folder)
+        pytest.skip(f"pip could not install {XLLAMACPP}")
+    return lambda task: _run([str(python), str(HERE / "with_xllamacpp.py")], task, folder)
 
 
 @pytest.fixture(scope="session")
@@ -111,8 +112,8 @@ def case(request: pytest.FixtureRequest, lora: Path) -> Case:
 
 
 @dataclass
-class Ours:
-    """What this engine makes of a case."""
+class EngineOutput:
+    """Output of this engine for a case."""
 
     prompts: list[list[int]]
     tokens: list[list[int]]
@@ -120,36 +121,31 @@ class Ours:
     distributions: list[NDArray[np.float64]]  # log-probabilities, (vocabulary,)
 
 
-def ours(case: Case, questions: tuple[str, ...], count: int, distributions: int) -> Ours:
+def ours(case: Case, questions: tuple[str, ...], count: int, distributions: int) -> EngineOutput:
     with Engine(case.model, adapter=case.adapter, threads=2, slots=1, prefix_bytes=0) as engine:
         requests = [engine.request(question, calculator=False, max_tokens=count) for question in questions]
         handles = [engine.submit(request, wait=True) for request in requests]
         answers = [[token for piece in handle for token in piece.tokens] for handle in handles]
         tokens = [engine.model.tokenize(text, special=True, bos=False) for text in TEXTS]
     prompts = [list(request.tokens) for request in requests]
-    return Ours(prompts, tokens, answers, _distributions(case, prompts[:distributions]))
+    return EngineOutput(prompts, tokens, answers, _distributions(case, prompts[:distributions]))
 
 
 def _distributions(case: Case, prompts: list[list[int]]) -> list[NDArray[np.float64]]:
-    room = ContextParams(context=1024, slots=1, batch=1024, threads=2, outputs=1)
+    params = ContextParams(context=1024, slots=1, batch=1024, threads=2, outputs=1)
     found = []
     with ExitStack() as stack:
         model = stack.enter_context(Model(case.model))
         adapter = stack.enter_context(LoraAdapter(model, case.adapter)) if case.adapter else None
-        context = stack.enter_context(Context(model, room, adapter))
+        context = stack.enter_context(Context(model, params, adapter))
         for prompt in prompts:
             (row,) = context.decode([Span(0, 0, tuple(prompt), 1)])
-            found.append(_log_softmax(context.logits_row(row).copy()))
+            found.append(log_softmax(context.logits_row(row), np.float64))
             context.clear(0)
     return found
 
 
-def _log_softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def task(case: Case, found: Ours, count: int, distributions: int) -> Task:
+def task(case: Case, found: EngineOutput, count: int, distributions: int) -> Task:
     adapter = str(case.adapter) if case.adapter else None
     return {
         "model": str(case.model),
@@ -165,33 +161,34 @@ def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xll
     found = ours(case, QUESTIONS, COUNT, 4)
     one, other = (loader(task(case, found, COUNT, 4)) for loader in (node, xllamacpp))
     most = _divergence(one["distributions"], other["distributions"])
-    least = _alike(one["answers"], other["answers"])
-    print(f"node-llama-cpp and xllamacpp: {least} of {len(QUESTIONS)} answers alike, KL {most:.2e}")
+    least = _count_equal(one["answers"], other["answers"])
+    print(f"node-llama-cpp and xllamacpp: {least} of {len(QUESTIONS)} answers equal, KL {most:.2e}")
     for name, theirs in (("node-llama-cpp", one), ("xllamacpp", other)):
         assert theirs["tokens"] == found.tokens
-        alike = _alike(found.answers, theirs["answers"])
-        apart = _divergence(found.distributions, theirs["distributions"])
-        print(f"ours and {name}: {alike} of {len(QUESTIONS)} answers alike, KL {apart:.2e}")
-        assert alike >= least - FEWER
-        assert apart <= APART * max(most, LEAST_KL)
+        equal = _count_equal(found.answers, theirs["answers"])
+        kl = _divergence(found.distributions, theirs["distributions"])
+        print(f"ours and {name}: {equal} of {len(QUESTIONS)} answers equal, KL {kl:.2e}")
+        assert equal >= least - FEWER_EQUAL
+        assert kl <= KL_FACTOR * max(most, KL_FLOOR)
 
 
-def _alike(ours: list[list[int]], theirs: list[list[int]]) -> int:
-    """How many answers are the same, as far as the shorter goes: some tell of the token that ends it."""
+def _count_equal(ours: list[list[int]], theirs: list[list[int]]) -> int:
+    """Number of equal answers, compared up to the shorter one: some loaders report the end token."""
     return sum(one[: len(two)] == two[: len(one)] for one, two in zip(ours, theirs, strict=True))
 
 
 def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    """The largest KL divergence of distributions, in nats; each as logits or log-probabilities."""
+    """The largest KL divergence of the pairs, in nats, each given as logits or log-probabilities."""
     pairs = [
-        (_log_softmax(np.array(p)), _log_softmax(np.array(q))) for p, q in zip(ours, theirs, strict=True)
+        (log_softmax(np.array(p), np.float64), log_softmax(np.array(q), np.float64))
+        for p, q in zip(ours, theirs, strict=True)
     ]
     return max(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
 
 
 @pytest.fixture(scope="session")
 def importance(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """importance(): one of the embedded model, on a few words; measured when it is first asked for."""
+    """importance(): an importance matrix of the embedded model on a short text, measured on first use."""
     folder = tmp_path_factory.mktemp("importance")
     path, texts = folder / "importance.gguf", folder / "texts.jsonl"
 
@@ -209,7 +206,7 @@ def importance(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 def typed(
     tmp_path_factory: pytest.TempPathFactory, importance: Callable[[], Path]
 ) -> Iterator[Callable[[str], Path]]:
-    """typed(name): the embedded model in a type, as far as its rows allow."""
+    """typed(name): the embedded model in a type, where its rows allow it."""
     folder = tmp_path_factory.mktemp("types")
 
     def write(name: str) -> Path:
@@ -223,16 +220,16 @@ def typed(
 
 
 @pytest.mark.parametrize("name", sorted(costs_for("x86").layer | costs_for("arm").layer))
-def test_every_type_of_a_plan_loads_and_answers_alike(
+def test_every_type_of_a_plan_loads_and_answers_count_equal(
     name: str, typed: Callable[[str], Path], node: Loader, xllamacpp: Loader
 ) -> None:
     case = Case(typed(name))
     found = ours(case, QUESTIONS[:2], 8, 2)
     one, other = (loader(task(case, found, 8, 2)) for loader in (node, xllamacpp))
     most = _divergence(one["distributions"], other["distributions"])
-    apart = [_divergence(found.distributions, theirs["distributions"]) for theirs in (one, other)]
-    print(f"{name}: KL of theirs {most:.2e}, ours from theirs {apart[0]:.2e}, {apart[1]:.2e}")
-    assert max(apart) <= APART * max(most, LEAST_KL)
+    kls = [_divergence(found.distributions, theirs["distributions"]) for theirs in (one, other)]
+    print(f"{name}: KL of theirs {most:.2e}, ours from theirs {kls[0]:.2e}, {kls[1]:.2e}")
+    assert max(kls) <= KL_FACTOR * max(most, KL_FLOOR)
     case.model.unlink()
 
 

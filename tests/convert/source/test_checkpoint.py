@@ -206,8 +206,8 @@ def entry(shape: Any = (4, 4), offsets: Any = (0, 64), dtype: Any = "F32") -> di
         (safetensors({"a": entry(offsets=[0, 60])}), "damaged"),
         (safetensors({"a": entry()}, bytes(60)), "the file has"),
         (safetensors({"a": entry()}, bytes(65)), "the file has"),
-        (safetensors({"a": entry(offsets=[4, 68])}, bytes(68)), "begins at 4"),
-        (safetensors({"a": entry(), "b": entry()}), "begins at 0"),
+        (safetensors({"a": entry(offsets=[4, 68])}, bytes(68)), "starts at 4"),
+        (safetensors({"a": entry(), "b": entry()}), "starts at 0"),
         (safetensors(b'{"a": %b, "a": %b}' % ((json.dumps(entry()).encode(),) * 2)), "twice"),
     ],
 )
