@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Two workers. Tests of one module, and those that start servers or Ray, share a worker.
 PARALLEL := -n 2 --dist loadgroup
 
-.PHONY: demo test quick check format soak interop arm screenshot screenshot-web clean
+.PHONY: demo test quick lint check format soak interop arm screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
