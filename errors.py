@@ -34,8 +34,23 @@ class InsufficientMemoryError(ThirteenError):
 
 
 class DownloadError(ThirteenError):
-    """A file could not be downloaded, or its hash is not the published one."""
+    """A name is in no catalogue and not on the hub, a download failed, or a hash is not the published one."""
 
 
 class OutputError(ThirteenError):
-    """A file or folder cannot be written."""
+    """An output cannot be written, or cannot be made: an unknown type, an impossible size."""
+
+
+def install_hint(extra: str) -> str:
+    """The end of an error about a package that comes with an extra of the project."""
+    return f"install the extra `{extra}`: pip install '.[{extra}]' in the checkout"
+
+
+def shorten(value: object) -> str:
+    """The repr of a value as errors quote it: at most 60 characters."""
+    return text if len(text := repr(value)) <= 60 else f"{text[:59]}…"
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of another library's error, on one line of at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

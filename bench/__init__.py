@@ -1,1 +1,1 @@
-"""What an adapted model costs and what it keeps, measured beside its base."""
+"""Benchmarks of an adapted model against its base."""

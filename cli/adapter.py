@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import out, progress_bar, show_facts, show_file, warn
+from .console import out, progress_bar, show_fields, show_file, warn
 
 app = typer.Typer(
     help="Show, export and encode adapters.",
@@ -18,10 +18,10 @@ app = typer.Typer(
 
 @app.command("show", epilog=options.example("adapter show smollm2-135m-gsm8k-13"))
 def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
-    """Show an adapter: its kind, rank, trained numbers, and norm by layer."""
+    """Show an adapter's kind, rank, trained numbers and norms."""
     from ..convert.adapter.adapter import load_adapter, norms_by_layer
 
-    loaded = load_adapter(options.resolve_adapter(adapter), options.shown_name(adapter))
+    loaded = load_adapter(options.resolve_adapter(adapter), options.provenance_name(adapter))
     norms = norms_by_layer(loaded)
     facts = {
         "adapter": loaded.id,
@@ -34,7 +34,7 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     }
     result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
     rows = {key: str(value) for key, value in facts.items()}
-    show_facts(as_json, result, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
+    show_fields(as_json, result, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
 
 
 @app.command(
@@ -47,15 +47,17 @@ def adapter_export(
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write an adapter as a GGUF LoRA, to apply to the unmerged base at run time."""
+    """Write an adapter as a GGUF LoRA.
+
+    It applies to the unmerged base at run time.
+    """
     from ..convert.adapter.export import export_adapter
     from ..models.fetch import fetch
 
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
-    sha256 = export_adapter(
-        folder, base_path, output, adapter_id=options.shown_name(adapter), base_id=options.shown_name(base)
-    )
+    adapter_id, base_id = options.provenance_name(adapter), options.provenance_name(base)
+    sha256 = export_adapter(folder, base_path, output, adapter_id=adapter_id, base_id=base_id)
     show_file(output, sha256, as_json)
 
 
@@ -72,7 +74,10 @@ def adapter_basis(
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compute the frozen part of a TinyLoRA, which is the same file for everyone with the base."""
+    """Compute the basis of a base: the frozen part of a TinyLoRA.
+
+    Everyone who has the base gets the same file.
+    """
     from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
     from ..convert.adapter.short_code import basis_fingerprint, check_base_name
     from ..convert.source.checkpoint import open_checkpoint
@@ -81,7 +86,7 @@ def adapter_basis(
     from ..models.fetch import fetch
     from ..workflows.adapter_resolver import base_file, catalogue_name
 
-    name = name or catalogue_name(base) or options.shown_name(base).lower()
+    name = name or catalogue_name(base) or options.provenance_name(base).lower()
     check_base_name(name)
     path = base_file(base) if base == name and not revision else fetch(base, revision=revision, kind="base")
     check_target(output, path)
@@ -91,19 +96,22 @@ def adapter_basis(
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}
     facts |= {"file_bytes": output.stat().st_size, "sha256": file_sha256(output)}
-    show_facts(as_json, facts)
+    show_fields(as_json, facts)
 
 
 @app.command("encode", epilog=options.example("adapter encode smollm2-135m-sums-13 --qr"))
 def adapter_encode(
     adapter: options.AdapterArgument,
-    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    basis: options.Basis = None,
     float32: Annotated[bool, typer.Option("--float32", help="Encode float32 instead of bfloat16.")] = False,
     qr: Annotated[bool, typer.Option("--qr", help="Also print a QR code.")] = False,
     qr_file: Annotated[Path | None, typer.Option(help="Write a QR code to this .svg or .png file.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print a TinyLoRA as a short code, which ask, serve and convert accept as an adapter."""
+    """Print a TinyLoRA as a short code.
+
+    The commands ask, serve and convert accept the code as an adapter.
+    """
     from ..workflows.adapter_resolver import encode_adapter
     from .qr_code import check_qr_file, qr_text, write_qr
 
@@ -116,7 +124,7 @@ def adapter_encode(
     if qr_file:
         write_qr(code, qr_file)
     if as_json:
-        show_facts(True, {"code": code, "characters": len(code), "rounded_by": error})
+        show_fields(True, {"code": code, "characters": len(code), "rounded_by": error})
         return
     print(code)
     if qr:
@@ -125,12 +133,15 @@ def adapter_encode(
 
 @app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))
 def adapter_decode(
-    code: Annotated[str, typer.Argument(help="Short code, as printed by encode.")],
+    code: Annotated[str, typer.Argument(metavar="CODE", help="Short code, as printed by encode.")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="PEFT folder to write.")] = None,
-    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    basis: options.Basis = None,
     as_json: options.Json = False,
 ) -> None:
-    """Check a short code and show its numbers, or write its PEFT adapter."""
+    """Check a short code and show its numbers.
+
+    With --output, write its PEFT adapter.
+    """
     from ..convert.adapter.short_code import decode_short_code
     from ..convert.adapter.tinylora_folder import write_tinylora_folder
     from ..workflows.adapter_resolver import basis_for_code, hub_id_of
@@ -148,4 +159,4 @@ def adapter_decode(
         "numbers": [float(number) for number in decoded.numbers],
         "output": str(output) if output else None,
     }
-    show_facts(as_json, facts)
+    show_fields(as_json, facts)

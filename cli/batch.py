@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import progress_bar, show_facts, warn
+from .console import progress_bar, show_fields, warn
 
 app = typer.Typer()
 
@@ -19,8 +19,10 @@ app = typer.Typer()
     )
 )
 def batch(
-    questions: Annotated[Path, typer.Argument(help="JSON lines with question and, optionally, id.")],
-    model: options.ModelOrDefaultArgument = None,
+    questions: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="JSON lines with question and, optionally, id.")
+    ],
+    model: options.ModelOrAdaptedArgument = None,
     output: Annotated[
         Path, typer.Option("--out", "-o", help="File to write: one line per question, in the same order.")
     ] = Path("answers.jsonl"),
@@ -68,4 +70,4 @@ def batch(
         "questions per hour": f"{report.questions_an_hour:.0f}",
         "tokens per second": f"{report.tokens / report.seconds:.1f}",
     }
-    show_facts(as_json, asdict(report) | {"questions_an_hour": report.questions_an_hour}, rows)
+    show_fields(as_json, asdict(report) | {"questions_an_hour": report.questions_an_hour}, rows)

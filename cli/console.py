@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,8 +37,14 @@ class _Output(Console):
         raise BrokenPipeError
 
 
+class _Errors(Console):
+    def on_broken_pipe(self) -> None:
+        """Drop what follows: without a reader of its progress, the work still goes on."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 out = _Output(highlight=False, width=None if sys.stdout.isatty() else 200)
-err = Console(stderr=True, highlight=False)
+err = _Errors(stderr=True, highlight=False)
 
 
 def printable(text: str) -> str:
@@ -79,7 +86,7 @@ def show_report(as_json: bool, report: T, table: Callable[[T], RenderableType]) 
     show_result(as_json, asdict(report), lambda: table(report))
 
 
-def show_facts(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | None = None) -> None:
+def show_fields(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | None = None) -> None:
     """Print names and values as one JSON object or as a table, whose rows may differ from the JSON."""
     rows = {key: str(value) for key, value in facts.items()} if rows is None else rows
     show_result(as_json, facts, lambda: facts_table(rows))
@@ -87,7 +94,7 @@ def show_facts(as_json: bool, facts: dict[str, Any], rows: Mapping[str, str] | N
 
 def show_file(output: Path, sha256: str, as_json: bool) -> None:
     """Print the path, size and hash of a file that was written."""
-    show_facts(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
+    show_fields(as_json, {"output": str(output), "file_bytes": output.stat().st_size, "sha256": sha256})
 
 
 def interval_json(interval: "Interval") -> dict[str, float]:
@@ -144,7 +151,7 @@ def progress_bar(title: str) -> Iterator[Progress]:
 
 
 @contextmanager
-def score_bar() -> Iterator[Callable[[str, int, int], None]]:
+def labelled_progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar with a changing label; the remaining time is estimated over ten minutes."""
     with _bars(speed_estimate_period=600) as bars:
         task, lines = bars.add_task("", total=None), _ProgressLines()

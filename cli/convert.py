@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .console import json_text, progress_bar, show_facts, show_file, stage_bars, warn
+from .console import json_text, progress_bar, show_fields, show_file, stage_bars, warn
 
 if TYPE_CHECKING:
     from ..convert.pipeline import ConversionReport
@@ -30,7 +30,12 @@ def convert(
         str | None, typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …")
     ] = None,
     size: options.Size = None,
-    importance: options.Importance = None,
+    importance: Annotated[
+        Path | None,
+        typer.Option(
+            help="Importance file. Default with --size or --calibration: measured once, then cached."
+        ),
+    ] = None,
     calibration: options.Calibration = None,
     target: options.Target = None,
     prefer: options.Prefer = "balanced",
@@ -48,9 +53,12 @@ def convert(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Merge an adapter into a base and write a quantized GGUF of a given type or size."""
+    """Merge an adapter into a base and write a quantized GGUF.
+
+    The GGUF has one type, or for a given size a planned type for each tensor.
+    """
     from ..convert import pipeline
-    from ..convert.merged_view import SourceIds
+    from ..convert.provenance import SourceIds
     from ..files.output import check_target
 
     if report and report.absolute() == output.absolute():
@@ -70,7 +78,7 @@ def convert(
             quantization=planned or type_ or pipeline.DEFAULT_TYPE,
             importance=importance,
             adapter=adapter_path,
-            ids=SourceIds(options.shown_name(base), options.shown_name(adapter or "")),
+            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,
             progress=progress,
         )
@@ -81,21 +89,27 @@ def convert(
 
 @app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
 def merge(
-    base: options.BaseArgument,
+    base: Annotated[
+        str,
+        typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
+    ],
     adapter: options.RequiredAdapter,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     shard_size: Annotated[str, typer.Option(help="Maximum size of a weight file.")] = "5GB",
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Merge an adapter into a base and write a safetensors checkpoint, as for vLLM."""
+    """Merge an adapter into a base and write safetensors.
+
+    The output is a checkpoint for vLLM, transformers and other loaders.
+    """
     from ..convert.merge import merge_checkpoint
-    from ..convert.merged_view import SourceIds
+    from ..convert.provenance import SourceIds
 
     shard_bytes = options.memory_size("--shard-size", shard_size)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     assert adapter_path is not None, "--adapter is required"
-    ids = SourceIds(options.shown_name(base), options.shown_name(adapter))
+    ids = SourceIds(options.provenance_name(base), options.provenance_name(adapter))
     with progress_bar("merge") as progress:
         merged = merge_checkpoint(
             base_path, adapter_path, out_dir, ids=ids, shard_bytes=shard_bytes, progress=progress
@@ -107,7 +121,7 @@ def merge(
         "weights": f"{merged.total_bytes:,} bytes; tensors: {_counts(merged.types)}",
         "adapter": f"{merged.adapter.id} ({merged.adapter.kind}), merged by {merged.adapter.merged_by}",
     }
-    show_facts(as_json, asdict(merged), rows)
+    show_fields(as_json, asdict(merged), rows)
 
 
 @app.command(epilog=options.example("plan smollm2-135m --size 4.5bpw --prefer quality"))
@@ -125,7 +139,10 @@ def plan(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Plan a file of a given size and predict its quality and speed, without writing it."""
+    """Plan a file of a given size, without writing it.
+
+    The plan has the type of each tensor and a prediction of quality and speed.
+    """
     from ..convert.pipeline import plan_conversion
 
     planned = options.size_target(size, target, prefer, costs, together=together)
@@ -142,7 +159,7 @@ def plan(
         fact["type"] = tensor.type.name
     matrices = (tensor for tensor in result.tensors if len(tensor.shape) > 1)
     rows = {tensor.target: f"{tensor.type.name}, {tensor.nbytes:,} bytes" for tensor in matrices}
-    show_facts(
+    show_fields(
         as_json, facts, rows | {"tensors": _counts(result.types)} | _prediction_rows(result.prediction)
     )
 
@@ -157,10 +174,10 @@ def importance(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the importance of a model's weights: activations, covariances, sensitivities.
+    """Measure the importance of a model's weights.
 
-    The file is an importance matrix in llama.cpp's format. llama-quantize reads it, and convert reads
-    llama.cpp's files.
+    The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
+    llama-quantize reads it, and convert reads llama.cpp's files.
     """
     from ..files.output import check_target
     from ..workflows.importance_cache import measure_importance
@@ -222,7 +239,7 @@ def _show_conversion(
         from ..bench.fidelity.fidelity import fidelity_summary
 
         rows |= fidelity_summary(fidelity)
-    show_facts(as_json, facts, rows)
+    show_fields(as_json, facts, rows)
 
 
 def _counts(types: dict[str, int]) -> str:
@@ -232,7 +249,11 @@ def _counts(types: dict[str, int]) -> str:
 def _prediction_rows(prediction: Any) -> dict[str, str]:
     divergence = prediction.divergence
     return {
-        "predicted KL": "not in nats" if divergence is None else f"{divergence:.4f} nats",
+        "predicted KL": (
+            "unknown: the importance file has no sensitivities"
+            if divergence is None
+            else f"{divergence:.4f} nats"
+        ),
         "predicted decode": f"{prediction.decode_speed:.2f} of uniform Q4_K's speed ({prediction.target})",
         "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
     }

@@ -10,7 +10,11 @@ app = typer.Typer()
 
 @app.command(epilog=options.example("demo"))
 def demo(as_json: options.Json = False) -> None:
-    """Convert the embedded model with and without its adapter, ask both, and compare them."""
+    """Convert, ask and compare the embedded model and its base.
+
+    The embedded model is converted with and without its adapter. Both answer a question and some sums, and
+    their speed is compared.
+    """
     from ..workflows.demo import demo_table, run_demo
 
     with progress_bar("demo") as progress:

@@ -7,14 +7,14 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import show_facts
+from .console import show_fields
 
 app = typer.Typer()
 
 
 @app.command(epilog=options.example("inspect model.gguf --context 4096"))
 def inspect(
-    file: Annotated[Path, typer.Argument(help="GGUF file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="GGUF file.")],
     profile: Annotated[
         str | None,
         typer.Option(help="Profile for the memory estimate: laptop, server or phone. Default: all."),
@@ -27,7 +27,10 @@ def inspect(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the types, size and provenance of a GGUF file, and an estimate of its memory."""
+    """Show the types, size, provenance and memory of a GGUF file.
+
+    The memory is an estimate from the header; nothing is loaded.
+    """
     from ..workflows.inspect_gguf import inspect_gguf, memory_profiles
 
     found = inspect_gguf(file, memory_profiles(profile, context, kv))
@@ -44,4 +47,4 @@ def inspect(
     rows |= {f"{found.architecture}.{key}": str(value) for key, value in found.metadata.items()}
     rows |= {f"tokenizer.{key}": str(value) for key, value in found.tokenizer.items()}
     rows |= {f"thirteen.{key}": value for key, value in found.provenance.items()}
-    show_facts(as_json, asdict(found), rows)
+    show_fields(as_json, asdict(found), rows)

@@ -14,7 +14,7 @@ from ..errors import ThirteenError
 from . import adapter, ask, batch, convert, demo, inspect, models, serve, train, tune, web
 from .bench import commands as bench
 from .console import err, printable
-from .options import with_ray_address
+from .options import default_ray_address
 
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names from a damaged file can be very long
@@ -39,7 +39,7 @@ for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.item
 def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
     try:
-        status = app(with_ray_address(sys.argv[1:]), standalone_mode=False) or 0
+        status = app(default_ray_address(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
@@ -48,7 +48,7 @@ def main() -> None:
         _fail(str(error))
     except UsageError as error:
         hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        _fail(error.format_message() + hint)
+        _fail(error.format_message().rstrip(".") + hint)
     except ClickError as error:
         _fail(error.format_message())
     except BrokenPipeError:

@@ -21,22 +21,39 @@ Threads = Annotated[
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
 
 # What goes in, and out.
-BaseArgument = Annotated[str, typer.Argument(help="Catalogue name, hub id, folder of safetensors, or GGUF.")]
-AdapterArgument = Annotated[str, typer.Argument(help=_ADAPTER)]
+BaseArgument = Annotated[
+    str, typer.Argument(metavar="BASE", help="Catalogue name, hub id, folder of safetensors, or GGUF.")
+]
+AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
 RequiredAdapter = Annotated[str, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
-    str | None, typer.Option(help="Adapter to apply at run time: GGUF LoRA, or as in convert.")
+    str | None,
+    typer.Option(
+        help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short code. "
+        "With the default model, it replaces the merged one."
+    ),
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
-ModelArgument = Annotated[Path, typer.Argument(help="GGUF file.")]
-ModelOrShapeArgument = Annotated[Path | None, typer.Argument(help="GGUF file, unless --shape is given.")]
-ModelOrDefaultArgument = Annotated[
-    Path | None, typer.Argument(help="GGUF file. Default: the embedded model.")
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
+ModelOrShapeArgument = Annotated[
+    Path | None, typer.Argument(metavar="MODEL", help="GGUF file, unless --shape is given.")
+]
+ModelOrAdaptedArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model with its adapter merged."),
+]
+ModelOrBaseArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model without an adapter."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[
     Path, typer.Option("--output", "-o", help="Adapter folder to write. An interrupted run resumes there.")
+]
+Basis = Annotated[
+    Path | None,
+    typer.Option(help="Frozen part of a TinyLoRA (see adapter basis). Default: that of the base."),
 ]
 
 # A file of a given size.
@@ -45,7 +62,7 @@ Size = Annotated[
     typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw. Plans the type of each tensor."),
 ]
 Importance = Annotated[
-    Path | None, typer.Option(help="Importance file. Default with --size: measured once, then cached.")
+    Path | None, typer.Option(help="Importance file. Default: measured once, then cached.")
 ]
 Calibration = Annotated[
     Path | None,
@@ -109,7 +126,10 @@ def example(*commands: str) -> str:
 
 
 def matching_options(ctx: typer.Context, settings: "type[DataclassInstance]") -> dict[str, Any]:
-    """The values of the options that are named like a field of `settings`, without unset ones."""
+    """The values of the options by name, for `settings(**values)`; unset ones are left to its defaults.
+
+    The parameters of the command match the fields of the dataclass by name: renaming either breaks the match.
+    """
     names = {field.name for field in fields(settings)}
     return {name: value for name, value in ctx.params.items() if name in names and value is not None}
 
@@ -168,7 +188,7 @@ def size_target(size: str, target: str | None, prefer: str, costs: Path | None, 
     return SizeTarget(parse_file_size(size), prefer, table.together() if together else table)
 
 
-def with_ray_address(words: Sequence[str]) -> list[str]:
+def default_ray_address(words: Sequence[str]) -> list[str]:
     """Give a --ray without an address its default; the parser has no options with an optional value."""
     return [
         "--ray=local" if word == "--ray" and following.startswith("-") else word
@@ -186,7 +206,7 @@ def batch_executor(ray: str | None, workers: int | None) -> Any:
     return BatchJob.run if ray is None else RayWorkers(ray, workers).run
 
 
-def shown_name(source: str) -> str:
+def provenance_name(source: str) -> str:
     """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
     return Path(source).resolve().name if source and Path(source).exists() else source
 

@@ -20,16 +20,22 @@ app = typer.Typer()
     )
 )
 def serve(
-    model: options.ModelOrDefaultArgument = None,
+    model: options.ModelOrAdaptedArgument = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=ADAPTER", help="Serve an adapter as model NAME; repeatable."),
+        typer.Option(
+            metavar="NAME=ADAPTER",
+            help="Serve an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as model "
+            "NAME; repeatable. With the default model, adapters replace the merged one.",
+        ),
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Accept other machines without keys.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines to connect without an API key.")
+    ] = False,
     origin: Annotated[list[str] | None, typer.Option(help="Allowed CORS origin; repeatable.")] = None,
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = None,

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from ..models.training.recipe import KINDS, RECIPES
 from . import options
-from .console import command_line, interval_json, progress_bar, show_facts, show_result, stage_bars
+from .console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
 if TYPE_CHECKING:
     from ..models.rows import TrainingRow
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from ..models.training.sft import SftResult
 
 app = typer.Typer()
+
+
+def _help(text: str, field: str) -> str:
+    """Help of an option whose default is that of the recipe's field."""
+    lora, tinylora = (f"{getattr(RECIPES[kind], field):,}" for kind in KINDS)
+    return f"{text} Default: {lora}" + ("." if lora == tinylora else f"; {tinylora} for tinylora.")
 
 
 @app.command(
@@ -34,44 +41,62 @@ def train(
     output: options.AdapterOutput,
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
     rank: Annotated[
-        str | None, typer.Option(help="Rank of the factors. Several, such as 1,2,4, are compared.")
+        str | None,
+        typer.Option(help=_help("Rank of the factors. Several, such as 1,2,4, are compared.", "rank")),
     ] = None,
     method: Annotated[str, typer.Option(help="Method: sft on solutions, or grpo on answers.")] = "sft",
-    numbers: Annotated[int | None, typer.Option(min=1, help="Trained numbers of a TinyLoRA.")] = None,
-    alpha: Annotated[int | None, typer.Option(min=1, help="LoRA alpha; the scale is alpha / rank.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the rows.")] = None,
-    batch_rows: Annotated[int | None, typer.Option(min=1, help="Rows per step.")] = None,
-    micro_rows: Annotated[int | None, typer.Option(min=1, help="Rows per forward pass.")] = None,
-    share: Annotated[float | None, typer.Option(help="Fraction of the rows to use.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Drop rows with more tokens.")] = None,
-    max_rows: Annotated[int | None, typer.Option(min=1, help="Maximum rows to train on.")] = None,
-    held_out: Annotated[int | None, typer.Option(min=1, help="Held-out rows to measure on.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = None,
+    numbers: Annotated[
+        int | None, typer.Option(min=1, help=_help("Trained numbers of a TinyLoRA.", "numbers"))
+    ] = None,
+    alpha: Annotated[
+        int | None, typer.Option(min=1, help=_help("LoRA alpha; the scale is alpha / rank.", "alpha"))
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help=_help("Peak learning rate.", "learning_rate"))
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help=_help("Passes over the rows.", "epochs"))] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help=_help("Rows per step.", "batch_rows"))] = None,
+    micro_rows: Annotated[
+        int | None, typer.Option(min=1, help=_help("Rows per forward pass.", "micro_rows"))
+    ] = None,
+    share: Annotated[float | None, typer.Option(help=_help("Fraction of the rows to use.", "share"))] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help=_help("Drop rows with more tokens.", "max_tokens"))
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help=_help("Maximum rows to train on.", "max_rows"))
+    ] = None,
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help=_help("Number of held-out rows to measure on.", "held_out"))
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
     steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
     questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
     completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
     completion_tokens: Annotated[
         int, typer.Option(min=1, help="With grpo: maximum tokens of a completion.")
     ] = 128,
-    threads: Annotated[int | None, typer.Option(min=1, max=512, help="CPU threads.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=512, help=_help("CPU threads.", "threads"))
+    ] = None,
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train an adapter with PEFT on a CPU, by default with the published LoRA recipe.
+    """Train an adapter with gradients, by PEFT on a CPU.
 
-    Requires the extra `train`.
+    The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
+    extra `train`.
     """
     from ..models.fetch import fetch
     from ..models.rows import read_rows, split_rows
     from ..models.training.grpo import Rollouts
-    from ..models.training.recipe import METHODS, RECIPES, Recipe
+    from ..models.training.recipe import METHODS, Recipe
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     recipe = RECIPES.get(kind, Recipe())
     ranks = _parse_ranks(rank) if rank else [recipe.rank]
-    recipes = [
+    recipes = [  # options match the fields of Recipe by name
         replace(recipe, **options.matching_options(ctx, Recipe) | {"rank": number}) for number in ranks
     ]
     if method == "grpo" and len(recipes) > 1:
@@ -80,7 +105,7 @@ def train(
     if method == "grpo":
         rows = read_rows(data, ("answer",))
         rollouts = Rollouts(steps, questions, completions, completion_tokens)
-        show_facts(as_json, _run_grpo(_job(base, path, output, recipes[0]), rows, rollouts, data.name))
+        show_fields(as_json, _run_grpo(_job(base, path, output, recipes[0]), rows, rollouts, data.name))
         return
     rows, held = split_rows(read_rows(data), recipes[0].held_out, recipes[0].seed)
     results = {}
@@ -109,7 +134,7 @@ def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         with progress_bar("basis") as progress:
             basis = resolve_basis(base, settings=settings, progress=progress)
-    return TrainingJob(path, out, recipe, basis, hub_id_of(name) if name else options.shown_name(base))
+    return TrainingJob(path, out, recipe, basis, hub_id_of(name) if name else options.provenance_name(base))
 
 
 def _run_sft(
@@ -169,8 +194,8 @@ def _run_grpo(
         "output": str(result.folder),
         "trained_numbers": result.trained_numbers,
         "steps": len(result.rewards),
-        "reward_first": result.mean(first=True),
-        "reward_last": result.mean(first=False),
+        "reward_first": result.first_mean(),
+        "reward_last": result.last_mean(),
         "seconds": result.seconds,
         "real_run_hours": result.real_run_hours,
     }
@@ -182,7 +207,9 @@ def _run_grpo(
     )
 )
 def distill(
-    data: Annotated[Path, typer.Argument(help="Questions: JSON lines with question, answer.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="Questions: JSON lines with question, answer.")
+    ],
     endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible API, up to /v1.")],
     model: Annotated[str, typer.Option(help="Model name of the teacher at the endpoint.")],
     output: Annotated[
@@ -194,7 +221,10 @@ def distill(
     max_tokens: options.MaxTokens = 512,
     as_json: options.Json = False,
 ) -> None:
-    """Have a teacher model solve questions, and keep the solutions with the right final answer."""
+    """Have a teacher model solve questions.
+
+    Only solutions with the right final answer are kept.
+    """
     from ..models.rows import read_rows
     from ..models.training.distill import PROMPT, Teacher, distill_solutions
 
@@ -203,4 +233,4 @@ def distill(
     teacher = Teacher(endpoint, model, key, system or PROMPT, temperature, max_tokens)
     with progress_bar("distill") as progress:
         result = distill_solutions(rows, teacher, output, progress)
-    show_facts(as_json, {"output": str(output), "teacher": model, **vars(result)})
+    show_fields(as_json, {"output": str(output), "teacher": model, **vars(result)})

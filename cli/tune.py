@@ -11,14 +11,14 @@ from rich.live import Live
 from rich.table import Table
 
 from . import options
-from .console import command_line, err, interval_json, note, progress_bar, show_facts, warn
+from .console import command_line, err, interval_json, note, progress_bar, show_fields, warn
 
 if TYPE_CHECKING:
     from ..models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
 
-_COLUMNS = ("generation", "restart", "best", "mean", "step", "right in checks", "95 %", "seconds")
+_COLUMNS = ("generation", "restart", "best", "mean", "step", "validation accuracy", "95 %", "seconds")
 
 
 @app.command(epilog=options.example("sums --rows 3000 --held-out 1000 --output sums"))
@@ -32,7 +32,10 @@ def sums(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 13,
     as_json: options.Json = False,
 ) -> None:
-    """Generate one-step word problems, as JSON lines with question, solution and answer."""
+    """Generate one-step word problems.
+
+    They are JSON lines with question, solution and answer.
+    """
     from ..files.atomic_write import atomic_write
     from ..files.output import check_target
     from ..models.tuning.synthetic_sums import draw_sums
@@ -45,7 +48,7 @@ def sums(
         with atomic_write(path) as file:
             file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
         files[str(path)] = len(drawn)
-    show_facts(as_json, files, {path: f"{count:,} rows" for path, count in files.items()})
+    show_fields(as_json, files, {path: f"{count:,} rows" for path, count in files.items()})
 
 
 @app.command(
@@ -56,15 +59,18 @@ def tune(
     data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, answer, solution.")],
     output: options.AdapterOutput,
     model: Annotated[
-        str | None, typer.Argument(help="GGUF that answers. Default: the embedded model, as ask runs it.")
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="GGUF that answers. Default: the embedded model without an adapter."
+        ),
     ] = None,
     base: Annotated[str, typer.Option(help="Base that MODEL was made from, as in convert.")] = "embedded",
     held_out_data: Annotated[
-        Path | None, typer.Option(help="Rows to measure the result on. Default: some of --data.")
+        Path | None, typer.Option(help="File of rows to measure the result on. Default: some of --data.")
     ] = None,
-    held_out: Annotated[int, typer.Option(min=1, help="Rows to measure the result on.")] = 400,
-    checks: Annotated[int, typer.Option(min=1, help="Rows to select the best mean on.")] = 200,
-    questions: Annotated[int, typer.Option(min=1, help="Rows to score each generation on.")] = 64,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of rows to measure the result on.")] = 400,
+    checks: Annotated[int, typer.Option(min=1, help="Number of rows to select the best mean on.")] = 200,
+    questions: Annotated[int, typer.Option(min=1, help="Number of rows to score each generation on.")] = 64,
     score: Annotated[
         str,
         typer.Option(
@@ -76,7 +82,9 @@ def tune(
     population: Annotated[int, typer.Option(min=4, help="Candidates per generation.")] = 12,
     sigma: Annotated[
         float | None,
-        typer.Option(help="Initial step size. Default: one that moves the model by 0.1 nats per token."),
+        typer.Option(
+            help="Initial step size. Default: one that changes the predictions by 0.1 nats of KL per token."
+        ),
     ] = None,
     check_every: Annotated[int, typer.Option(min=1, help="Generations between checks of the mean.")] = 5,
     patience: Annotated[
@@ -92,11 +100,14 @@ def tune(
     calculator: options.Calculator = True,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent answers.")] = 16,
     context: options.Context = 512,
-    basis: Annotated[Path | None, typer.Option(help="Basis file. Default: that of the base.")] = None,
+    basis: options.Basis = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tune 13 numbers on the quantized model itself, by forward passes only, without gradients."""
+    """Tune 13 numbers by forward passes, without gradients.
+
+    The forward passes are those of the quantized model itself. Requires the extra `tune`.
+    """
     from ..convert.adapter.tinylora_folder import read_tinylora_numbers
     from ..models.cards import tune_card, write_card
     from ..models.fetch import fetch
@@ -105,6 +116,7 @@ def tune(
     from ..models.tuning.tune import EngineSettings, TuneJob, tune_adapter
     from ..workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
+    # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
     answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
     required = ("answer", "solution") if score == "reference" else ("answer",)
     rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed)
@@ -131,7 +143,7 @@ def tune(
     with _live_table() as on_progress:
         result = tune_adapter(job, on_progress)
     write_card(output, tune_card(job, result, command_line(), data.name))
-    if not result.found:
+    if not result.improved:
         warn([f"no check was better than {start or 'the base: the numbers are all zero'}"])
     _show_result(result, output, as_json)
 
@@ -191,7 +203,7 @@ def _cells(progress: "TuneProgress") -> tuple[str, ...]:
         f"{search.sigma:.3g}",
         checked,
         interval,
-        "on record" if progress.resumed else f"{record.seconds:.1f}",
+        "resumed" if progress.resumed else f"{record.seconds:.1f}",
     )
 
 
@@ -222,4 +234,4 @@ def _show_result(result: "TuneResult", output: Path, as_json: bool) -> None:
         "generations": f"{search.generation}, {search.restarts} restarts, {result.seconds / 60:.1f} minutes",
         "time in the model": f"{result.model_share:.3f}",
     }
-    show_facts(as_json, facts, rows)
+    show_fields(as_json, facts, rows)

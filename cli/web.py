@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import note, progress_bar, show_facts
+from .console import note, progress_bar, show_fields
 
 app = typer.Typer()
 
@@ -18,7 +18,7 @@ app = typer.Typer()
     epilog=options.example("web my-model.gguf --out site", "web my-model.gguf --serve"),
 )
 def web(
-    model: Annotated[Path, typer.Argument(help="GGUF file of at most 2 GB.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of at most 2 GB.")],
     folder: Annotated[
         Path | None, typer.Option("--out", help="Folder to write, for any static host.")
     ] = None,
@@ -33,7 +33,10 @@ def web(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a web page that runs a model in the visitor's browser, offline after the first visit."""
+    """Write a web page that runs a model in the browser.
+
+    After the first visit, the page works offline.
+    """
     from ..web.site import write_site
     from ..web.static_server import serve_folder
     from ..web.wllama import wllama_files
@@ -46,6 +49,6 @@ def web(
             target = folder or Path(temporary)
             site = write_site(model, target, engine, name=name, context=context, progress=progress)
         if folder:
-            show_facts(as_json, asdict(site))
+            show_fields(as_json, asdict(site))
         if serve:
             serve_folder(target, port, lambda address: note(f"serving {model.name} at {address}"))

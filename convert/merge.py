@@ -18,8 +18,9 @@ from ..errors import CheckpointError, OutputError
 from ..files.output import output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
-from .merged_view import DEFAULT_IDS, AdapterSource, MergedView, SourceIds, WeightsSource
+from .merged_view import MergedView
 from .pipeline import BLOCK_WEIGHTS
+from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
 
@@ -179,5 +180,4 @@ def _blocks(model: MergedView, tensors: _Tensors, advance: Callable[[int], None]
 
 def _provenance(base: WeightsSource, adapter: AdapterSource) -> dict[str, str]:
     values = {f"base.{key}": value for key, value in asdict(base).items()}
-    values |= {f"adapter.{key}": value for key, value in asdict(adapter).items()}
-    return {f"thirteen.{key}": str(value) for key, value in values.items() if value is not None}
+    return provenance_entries(values | {f"adapter.{key}": value for key, value in asdict(adapter).items()})

@@ -1,53 +1,12 @@
 """A base with an adapter merged into its rows as they are read, in float32."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..files.safetensors import Rows
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
+from .provenance import AdapterSource
 from .source.checkpoint import Checkpoint
-
-
-@dataclass(frozen=True)
-class SourceIds:
-    """Names of the inputs in the provenance of a file.
-
-    Attributes:
-        base: name of the base; by default that of its folder or file.
-        adapter: name of the adapter; by default that of its folder.
-    """
-
-    base: str = ""
-    adapter: str = ""
-
-
-DEFAULT_IDS = SourceIds()
-
-
-@dataclass(frozen=True)
-class WeightsSource:
-    """Origin of weights: their name in the provenance and the hash of their bytes."""
-
-    id: str
-    sha256: str
-
-
-@dataclass(frozen=True)
-class AdapterSource(WeightsSource):
-    """Origin of an adapter.
-
-    Attributes:
-        kind: such as lora, dora or tinylora.
-        rank: the largest LoRA rank; None if PEFT merged it.
-        trained: number of trained parameters; None if PEFT merged it.
-        merged_by: `thirteen`, row by row, or `peft`, with the whole model in memory.
-    """
-
-    kind: str
-    rank: int | None
-    trained: int | None
-    merged_by: str
 
 
 class MergedView:
@@ -86,9 +45,9 @@ class MergedView:
     def _load(self, folder: Path, adapter_id: str) -> None:
         reason = peft_only_reason(read_adapter_config(folder))
         if reason:
-            from .adapter.peft_merge import PeftMerge  # noqa: PLC0415 - imports torch
+            from .adapter.peft_merge import PeftMergedCheckpoint  # noqa: PLC0415 - imports torch
 
-            self.base = merged = PeftMerge(self.base, folder)
+            self.base = merged = PeftMergedCheckpoint(self.base, folder)
             self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
             self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")
             return

@@ -2,17 +2,16 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from gguf import GGML_QUANT_VERSION, GGMLQuantizationType, GGUFValueType, LlamaFileType
+from gguf import GGMLQuantizationType
 from threadpoolctl import threadpool_limits
 
 from ..errors import OutputError
@@ -21,12 +20,13 @@ from ..files.output import check_target
 from ..files.processors import usable_processors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
-from .merged_view import DEFAULT_IDS, AdapterSource, MergedView, SourceIds, WeightsSource
+from .merged_view import MergedView
+from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, file_metadata
 from .quantize.ggml import quantize_rows
 from .quantize.importance import read_importance
 from .quantize.rounding import RowQuantizer
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
-from .source.architecture import ROPE_FACTORS, metadata_fields, permute
+from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
 from .tensors import TensorPlan, TensorSpec, padded, parse_type, plan_like, plan_uniform
 from .write import header_size, write_gguf
@@ -36,12 +36,6 @@ BLOCK_WEIGHTS = 1 << 22
 BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for it; about 2 MB each
 
 DEFAULT_TYPE = "Q4_K"
-
-_TEXT = GGUFValueType.STRING
-# ggml types whose member of LlamaFileType is not MOSTLY_<type>
-_FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
-    name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
-}
 
 
 @dataclass(frozen=True)
@@ -112,7 +106,7 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     """
     model = _Model(open_checkpoint(base), adapter, "", importance)
     with _thread_pool(threads) as pool:
-        tensors, prediction = _plan_for_size(model, target, _metadata(model, DEFAULT_TYPE), pool, progress)
+        tensors, prediction = _plan_for_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
     return ConversionPlan(tensors, _count_types(tensors), prediction, model.warnings)
 
 
@@ -153,7 +147,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         base_sha256 = pool.submit(checkpoint.sha256)
         plan = _plan(model, types, pool, progress)
         blocks = _quantize(plan.tensors, model, pool, progress)  # starts before the tokenizer is read
-        fields = _metadata(model, plan.requested) | _base_hash(base_sha256.result())
+        fields = model.metadata(plan.requested, base_sha256.result())
         sha256 = write_gguf(output, checkpoint.architecture.name, fields, plan.tensors, blocks)
     return _report(output, sha256, model, plan, base_sha256.result(), time.perf_counter() - started)
 
@@ -169,6 +163,10 @@ class _Model(MergedView):
             self.importance.check_fits(base.specs.values())
         self.quantizer = RowQuantizer(self.importance)
         super().__init__(base, folder, adapter_id)
+
+    def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
+        """The file's metadata; its size does not depend on the hash of the base."""
+        return file_metadata(self.base, self.source, self.importance, requested, base_sha256)
 
     def prepare(self, plan: TensorPlan) -> None:
         """Compute what all blocks of a tensor share, so that none of them waits for it."""
@@ -198,7 +196,7 @@ def _plan(
 ) -> _Plan:
     if isinstance(types, SizeTarget):
         requested = f"{types.size.text}, {types.prefer}, {types.costs.target}"
-        tensors, prediction = _plan_for_size(model, types, _metadata(model, requested), pool, progress)
+        tensors, prediction = _plan_for_size(model, types, model.metadata(requested), pool, progress)
         return _Plan(tensors, requested, prediction)
     specs = _file_specs(model.base)
     if isinstance(types, Path):
@@ -222,7 +220,7 @@ def _plan_for_size(
     options = measure_all_types(base.specs, model, importance, target.costs, pool, progress)
     unquantized = plan_uniform(_file_specs(base), GGMLQuantizationType.F32)
     rope_factors = unquantized[len(base.specs) :]
-    overhead = header_size(base.architecture.name, fields | _base_hash("0" * 64), unquantized)
+    overhead = header_size(base.architecture.name, fields, unquantized)
     overhead += sum(padded(plan.nbytes) for plan in rope_factors)
     tensors, prediction = plan_for_size(base.specs, options, target, overhead, measured=measured)
     return [*tensors, *rope_factors], prediction
@@ -306,45 +304,6 @@ def _block(plan: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
         return model.quantizer.quantize(plan, permuted(rows))
     merged = delta.merge(rows.copy(), start)
     return model.quantizer.quantize(plan, permuted(rows), permuted(merged), delta.a)
-
-
-def _metadata(model: _Model, requested: str) -> dict[str, Field]:
-    """Metadata without the hash of the base; `requested` is the value of thirteen.type."""
-    base, importance = model.base, model.importance
-    fields = {"general.type": Field("model", _TEXT), "general.name": Field(base.id, _TEXT)}
-    # A mix planned for a size has no member there. Loaders only display the value.
-    file_type = LlamaFileType.__members__.get(_FILE_TYPES.get(requested, f"MOSTLY_{requested}"))
-    if file_type is not None:
-        fields["general.file_type"] = Field(int(file_type), GGUFValueType.UINT32)
-    fields["general.quantization_version"] = Field(GGML_QUANT_VERSION, GGUFValueType.UINT32)
-    fields |= _provenance(
-        {
-            "version": version("thirteen"),
-            "quantizer": f"llama-cpp-python {version('llama-cpp-python')}",
-            "type": requested,
-            "base.id": base.id,
-            "base.quantized": ", ".join(base.quantized),
-        }
-    )
-    if model.source:
-        fields |= _provenance({f"adapter.{key}": value for key, value in asdict(model.source).items()})
-    if importance:
-        datasets = ", ".join(importance.datasets)
-        fields |= _provenance({"importance.sha256": importance.sha256, "importance.datasets": datasets})
-    return fields | metadata_fields(base.architecture) | base.tokenizer
-
-
-def _base_hash(sha256: str) -> dict[str, Field]:
-    return _provenance({"base.sha256": sha256})
-
-
-def _provenance(values: Mapping[str, object]) -> dict[str, Field]:
-    """Fields `thirteen.*`; unknown values are omitted."""
-    return {
-        f"thirteen.{key}": Field(str(value), _TEXT)
-        for key, value in values.items()
-        if value not in ("", None)
-    }
 
 
 def _report(  # noqa: PLR0913, PLR0917 - each known at another step

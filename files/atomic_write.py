@@ -9,19 +9,15 @@ from threading import get_ident
 from typing import BinaryIO
 
 from ..errors import OutputError
+from .file_lock import lock_file
 from .output import output_errors
-
-try:
-    import fcntl
-except ImportError:  # Windows, where two exclusive writers of one target do not exclude each other
-    fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def atomic_write(
     target: Path, *, exclusive: bool = False, nbytes: int = 0, mode: int = 0o666, sync: bool = True
 ) -> Iterator[BinaryIO]:
-    """Open a part file beside `target` that takes its name when the block ends without an error.
+    """Open a part file next to `target` that takes its name when the block ends without an error.
 
     Args:
         target: the file to write or replace.
@@ -59,12 +55,8 @@ def atomic_write(
 
 
 def _lock(file: BinaryIO, part: Path, target: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise OutputError(f"{target}: another process is writing it") from None
+    if not lock_file(file):
+        raise OutputError(f"{target}: another process is writing it")
     # A writer that finished between our opening and locking has renamed this very file to the target.
     if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
         raise OutputError(f"{target}: another process has just written it")

@@ -149,9 +149,9 @@ class _HeaderReader:
         for what, count in (("tensors", tensor_count), ("metadata keys", field_count)):
             if count > MAX_ENTRIES:
                 raise self.error(f"{count} {what}; at most {MAX_ENTRIES} are allowed")
-        fields = self.named(field_count, self.field, "metadata key")
-        declared = self.named(tensor_count, self.tensor, "tensor")
-        tensors = self.placed(declared, self.alignment(fields))
+        fields = self.read_named(field_count, self.field, "metadata key")
+        declared = self.read_named(tensor_count, self.tensor, "tensor")
+        tensors = self.with_absolute_offsets(declared, self.alignment(fields))
         return Header(self.path, version, fields, tensors, len(self.data))
 
     def error(self, what: str) -> ModelFileError:
@@ -162,7 +162,7 @@ class _HeaderReader:
         self.at += struct.calcsize("<" + code)
         return value
 
-    def bytes(self) -> bytes:
+    def read_bytes(self) -> bytes:
         length = self.scalar("Q")
         if length > len(self.data) - self.at:
             raise self.error(f"a string of {length} bytes at byte {self.at} runs past the end of the file")
@@ -171,9 +171,9 @@ class _HeaderReader:
 
     def text(self) -> str:
         # A few tokens of published vocabularies are not UTF-8; surrogates preserve their bytes.
-        return self.bytes().decode("utf-8", "surrogateescape")
+        return self.read_bytes().decode("utf-8", "surrogateescape")
 
-    def named(self, count: int, read: Callable[[str], T], what: str) -> dict[str, T]:
+    def read_named(self, count: int, read: Callable[[str], T], what: str) -> dict[str, T]:
         found: dict[str, T] = {}
         for _ in range(count):
             name = self.text()
@@ -206,7 +206,7 @@ class _HeaderReader:
             )
         if element is GGUFValueType.STRING and key in self.skip_values:
             for _ in range(count):
-                self.bytes()
+                self.read_bytes()
             return Field([], type_, element)
         return Field(self.values(element, count), type_, element)
 
@@ -251,7 +251,7 @@ class _HeaderReader:
             )
         return TensorInfo(name, shape, type_, offset, prod(shape[:-1]) * row_bytes(shape[-1], type_))
 
-    def placed(self, declared: dict[str, TensorInfo], alignment: int) -> dict[str, TensorInfo]:
+    def with_absolute_offsets(self, declared: dict[str, TensorInfo], alignment: int) -> dict[str, TensorInfo]:
         """Tensors with absolute offsets. Each must start where the previous one ends, as ggml requires."""
         start = -(-self.at // alignment) * alignment
         expected = 0

@@ -14,8 +14,8 @@ class CheckedMetadata:
     """Metadata by key; a missing, ill-typed or out-of-range value is an error that names file and key.
 
     Attributes:
-        header: of the GGUF file.
-        error_type: what is raised.
+        header: header of the GGUF file.
+        error_type: class of the errors that are raised.
     """
 
     header: Header
@@ -34,13 +34,13 @@ class CheckedMetadata:
             raise self.error(f"metadata key {key!r} is of type {field.type.name}, not {type_.name}")
         return field.value
 
-    def count(self, key: str, most: int, default: int | None = None) -> int:
-        """Return a UINT32 from 1 to `most`, or the default, if there is one, where the key is missing."""
+    def count(self, key: str, maximum: int, default: int | None = None) -> int:
+        """Return a UINT32 from 1 to `maximum`, or the default, if there is one, where the key is missing."""
         if default is not None and key not in self.header.fields:
             return default
         value = self.get(key, GGUFValueType.UINT32)
-        if not 1 <= value <= most:
-            raise self.error(f"metadata key {key!r} is {value}; it must be from 1 to {most}")
+        if not 1 <= value <= maximum:
+            raise self.error(f"metadata key {key!r} is {value}; it must be from 1 to {maximum}")
         return int(value)
 
     def array(self, key: str, element: GGUFValueType) -> list[Any]:

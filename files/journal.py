@@ -12,16 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
 
-from ..errors import OutputError, RequestError
+from ..errors import OutputError, RequestError, shorten
+from .file_lock import lock_file
 from .output import make_folder, output_errors
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 FORMAT = 1
-_SHOWN = 60  # characters of a value quoted in an error
 
 Entry = dict[str, Any]
 
@@ -79,7 +74,8 @@ class AppendOnlyFile:
         """Open the file for this process alone, and cut off what is not kept."""
         file = self.path.open("ab")
         try:
-            _lock(file, self.path)
+            if not lock_file(file):
+                raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
             if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
@@ -138,12 +134,12 @@ class Journal(AppendOnlyFile):
         except (ValueError, LookupError, TypeError, RecursionError):
             raise RequestError(f"{self.path}: not a record of this kind of run: bad first line") from None
         if format_ != FORMAT:
-            raise RequestError(f"{self.path}: records of format {format_!r:.{_SHOWN}}, not {FORMAT}")
+            raise RequestError(f"{self.path}: records of format {shorten(format_)}, not {FORMAT}")
         for key in [*self._identity, *found]:
             if found.get(key) != self._identity.get(key):
-                there, here = (f"{side.get(key)!r:.{_SHOWN}}" for side in (found, self._identity))
+                there, here = (shorten(side.get(key)) for side in (found, self._identity))
                 raise RequestError(
-                    f"{self.path}: records of another run: {key} is {there} there and {here} here"
+                    f"{self.path}: records of another run: {key} is {there} in the file, {here} now"
                 )
 
     def _entry(self, line: bytes, number: int) -> Entry:
@@ -154,14 +150,6 @@ class Journal(AppendOnlyFile):
         if not isinstance(entry, dict):
             raise RequestError(f"{self.path}: line {number}: not a record")
         return entry
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise OutputError(f"{path}: another process is writing these records") from None
 
 
 def _read(path: Path) -> bytes:

@@ -13,7 +13,7 @@ def read_json(path: Path, error: type[ThirteenError] = CheckpointError) -> dict[
     """Read a file that holds one JSON object.
 
     Raises:
-        ThirteenError: of the type `error`: it cannot be read, is larger than MAX_BYTES, or is not an object.
+        ThirteenError: an `error`: the file cannot be read, is larger than MAX_BYTES, or holds no object.
     """
     value = parse_json(read_bounded(path, MAX_BYTES, error), str(path), error)
     if not isinstance(value, dict):
@@ -25,7 +25,7 @@ def read_bounded(path: Path, max_bytes: int, error: type[ThirteenError] = Reques
     """Read a whole file of at most `max_bytes` bytes.
 
     Raises:
-        ThirteenError: of the type `error`: it cannot be read, or is larger.
+        ThirteenError: an `error`: the file cannot be read, or is larger.
     """
     try:
         with path.open("rb") as file:
@@ -33,7 +33,7 @@ def read_bounded(path: Path, max_bytes: int, error: type[ThirteenError] = Reques
     except OSError as failure:
         raise error(f"{path}: {failure.strerror or failure}") from None
     if len(data) > max_bytes:
-        raise error(f"{path}: more than {max_bytes:,} bytes, the largest file that is read")
+        raise error(f"{path}: more than {max_bytes:,} bytes, the limit")
     return data
 
 
@@ -41,7 +41,7 @@ def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestErro
     """Parse JSON in UTF-8.
 
     Raises:
-        ThirteenError: of the type `error`: it is not JSON. The message begins with `where`.
+        ThirteenError: an `error`: the data is not JSON. The message begins with `where`.
     """
     try:
         return json.loads(data.decode())

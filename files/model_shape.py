@@ -72,26 +72,26 @@ def read_model_shape(header: Header, error_type: type[ThirteenError]) -> ModelSh
     """Read the shape of the model that a GGUF file holds.
 
     Raises:
-        ThirteenError: of `error_type`: a value is missing, of another type than llama.cpp reads, out of range
+        ThirteenError: an `error_type`: a value is missing, of another type than llama.cpp reads, out of range
             or at odds with another; file and key are named.
     """
     metadata = CheckedMetadata(header, error_type)
     architecture = metadata.get("general.architecture", GGUFValueType.STRING)
 
-    def count(key: str, default: int | None = None, most: int = MAX_COUNT) -> int:
-        return metadata.count(f"{architecture}.{key}", most, default)
+    def count(key: str, default: int | None = None, maximum: int = MAX_COUNT) -> int:
+        return metadata.count(f"{architecture}.{key}", maximum, default)
 
     heads, hidden = count("attention.head_count"), count("embedding_length")
     head_dim = count("attention.key_length", hidden // heads)
     shape = ModelShape(
-        layers=count("block_count", most=MAX_LAYERS),
+        layers=count("block_count", maximum=MAX_LAYERS),
         hidden=hidden,
         ffn=count("feed_forward_length"),
         heads=heads,
         kv_heads=count("attention.head_count_kv", heads),
         head_dim=head_dim,
         vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
-        context=count("context_length", most=MAX_CONTEXT),
+        context=count("context_length", maximum=MAX_CONTEXT),
     )
     shape.check(header.path, error_type)
     for key in ("attention.value_length", "rope.dimension_count"):

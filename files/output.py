@@ -48,7 +48,7 @@ def check_target(target: Path, *sources: Path) -> None:
         raise OutputError(f"{target}: is a folder, not a file")
     if target.exists():
         if not target.is_file():
-            raise OutputError(f"{target}: is a device, not a file")
+            raise OutputError(f"{target}: is not a regular file")
         for source in sources:
             own = source.is_dir() and target.suffix != ".gguf" and folder.samefile(source)
             if own or (source.is_file() and target.samefile(source)):

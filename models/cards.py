@@ -148,8 +148,8 @@ By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.
 Time: {result.seconds / 60:.1f} minutes in the last sitting, {recipe.threads} threads.{_real_run(result)}
 
 ## What it changed
-The mean reward of the first fifth of the steps was {result.mean(first=True):.3f}, of the last
-{result.mean(first=False):.3f}.
+The mean reward of the first fifth of the steps was {result.first_mean():.3f}, of the last
+{result.last_mean():.3f}.
 """
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ThirteenError
+from ..errors import ThirteenError, shorten
 from ..files.json_lines import read_json_lines
 
 
@@ -29,7 +29,7 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
 
     Args:
         path: JSON lines file.
-        required: which of `solution` and `answer` every row must have.
+        required: the fields, `solution` or `answer` or both, that every row must have.
 
     Raises:
         ThirteenError: the file cannot be read or has no rows, or a row is invalid; names the line.
@@ -43,12 +43,12 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
 def _row(entry: dict[str, Any], required: Collection[str], where: str) -> TrainingRow:
     answer = entry.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise ThirteenError(f"{where}: 'answer' must be a string or a number, not {answer!r:.60}")
+        raise ThirteenError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
     entry = {"solution": "", **entry, "answer": str(answer)}
     for field in ("question", "solution"):
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
-            raise ThirteenError(f"{where}: {field!r} must be a non-empty string, not {value!r:.60}")
+            raise ThirteenError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
     if "answer" in required and not entry["answer"].strip():
         raise ThirteenError(f"{where}: 'answer' is missing, and this command scores answers")
     return TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))

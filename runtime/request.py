@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TypeGuard
 
 from ..errors import RequestError
 from .grammar.grammar import Grammar
+from .validation import check_integer, is_integer
 
 BASE = "base"  # adapter name of a request for the model without an adapter
 LOGPROBS_MAX = 20
@@ -28,25 +28,13 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def check_integer(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Raise RequestError unless `value` is an integer from `least` to `most`, or without an upper limit."""
-    if not _is_integer(value) or value < least:
-        raise RequestError(f"{name} must be a whole number from {least}, not {value!r}")
-    if most is not None and value > most:
-        raise RequestError(f"{name} must be at most {most}, not {value}")
-
-
 # Field of Sampling -> predicate and its wording in the error.
 _RULES: dict[str, tuple[Callable[..., bool], str]] = {
-    "temperature": (lambda v: _is_finite(v) and v >= 0, "a finite number from 0"),
-    "top_k": (lambda v: _is_integer(v) and 0 <= v < 2**31, "a whole number from 0"),
+    "temperature": (lambda v: _is_finite(v) and v >= 0, "a finite number of at least 0"),
+    "top_k": (lambda v: is_integer(v) and 0 <= v < 2**31, "an integer of at least 0"),
     "top_p": (lambda v: _is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
     "min_p": (lambda v: _is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
-    "seed": (lambda v: _is_integer(v) and 0 <= v <= SEED_MAX, f"a whole number from 0 to {SEED_MAX}"),
+    "seed": (lambda v: is_integer(v) and 0 <= v <= SEED_MAX, f"an integer from 0 to {SEED_MAX}"),
 }
 
 
@@ -115,9 +103,10 @@ class Timings:
     """Latencies of a request, in seconds.
 
     Attributes:
-        prefill_s: from the first batch with tokens of the prompt to the first generated token.
-        first_token_s: from submission to the first generated token (TTFT), including the wait for a slot.
-        decode_s: from the first generated token to the last.
+        prefill_s: time from the first batch with tokens of the prompt to the first generated token.
+        first_token_s: time from submission to the first generated token (TTFT), including the wait for a
+            slot.
+        decode_s: time from the first generated token to the last.
     """
 
     prefill_s: float
@@ -146,7 +135,7 @@ class Request:
             tokens.
         grammar: constrains the output and turns the calculator off; None leaves the output free.
         adapter: name of an adapter of the engine; None is the engine's default.
-        logprobs: number of likeliest tokens to report beside the log-probability of each sampled token. None
+        logprobs: number of likeliest tokens to report with the log-probability of each sampled token. None
             reports neither, which saves a pass over all logits.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
@@ -167,11 +156,13 @@ class Request:
             raise RequestError("request: the prompt is empty")
         check_integer("request: max_tokens", self.max_tokens, 1)
         if self.logprobs is not None and not (
-            _is_integer(self.logprobs) and 0 <= self.logprobs <= LOGPROBS_MAX
+            is_integer(self.logprobs) and 0 <= self.logprobs <= LOGPROBS_MAX
         ):
-            raise RequestError(f"request: logprobs must be from 0 to {LOGPROBS_MAX}, not {self.logprobs!r}")
+            raise RequestError(
+                f"request: logprobs must be an integer from 0 to {LOGPROBS_MAX}, not {self.logprobs!r}"
+            )
         if self.ignore_end and self.grammar:
-            raise RequestError("request: ignore_end does not go with a grammar, which ends the output")
+            raise RequestError("request: ignore_end cannot be combined with a grammar, which ends the output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +227,12 @@ class SequenceState:
     started_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
+
+    @property
+    def running_slot(self) -> int:
+        """The slot of a running sequence."""
+        assert self.slot is not None, "a running sequence has a slot"
+        return self.slot
 
     @property
     def length(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from .interval import FloatArray, Interval
 
-# A report has several ratios, and of two equal sides hardly one should exclude 1.00.
+# A report has several ratios, and for two equal models almost no interval should exclude 1.00.
 RATIO_CONFIDENCE = 0.99
 RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
 ROUNDS_MIN = 8  # fewer cannot reach it: all rounds err to the same side in more than 1 of 100 runs
@@ -19,14 +19,14 @@ def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
     cancels. The estimate is that of J. Hodges and E. Lehmann (Estimates of location based on rank tests,
     1963): the median of the means of all pairs of rounds, as logarithms. A few disturbed rounds do not move
     it. The interval holds the ratios that F. Wilcoxon's signed-rank test does not reject. It assumes only
-    that a round errs to either side alike, which is so where equal sides take turns, and it is exact for few
-    rounds. (The percentile bootstrap of the median is not: in simulations its 95 % interval contained the
-    true ratio in 88 to 95 of 100 runs.)
+    that errors are symmetric, which holds where equal models take turns, and it is exact for few rounds. (The
+    percentile bootstrap of the median is not: in simulations its 95 % interval contained the true ratio in 88
+    to 95 of 100 runs.)
 
     Args:
         base: positive measures, (rounds,). With fewer than ROUNDS_MIN the interval is as wide as they allow,
             and still contains the true ratio less often than RATIO_CONFIDENCE.
-        adapted: as many, in the same unit.
+        adapted: the same number of positive measures, in the same unit.
     """
     assert base.shape == adapted.shape, "each round measures both sides"
     logs = np.log(adapted) - np.log(base)  # (rounds,)

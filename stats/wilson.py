@@ -9,7 +9,7 @@ from .interval import CONFIDENCE, Interval
 def wilson_interval(part: int, whole: int) -> Interval:
     """The proportion part/whole with its interval at CONFIDENCE (E. Wilson, J. Am. Stat. Assoc. 22, 1927).
 
-    Unlike the normal approximation and the bootstrap, it is not empty where the proportion is 0 or 1.
+    Unlike the normal approximation and the bootstrap, it does not shrink to a point at 0 or 1.
 
     Args:
         part: the number of cases that have the property.

@@ -8,6 +8,8 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PretrainedConfig, Qwen2Config
 
+from .byte_level import byte_names
+
 WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -100,10 +102,3 @@ def save_tokenizer(folder: Path, rules: str = "llama") -> Path:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
-
-
-def byte_names() -> list[str]:
-    """The characters that stand for the bytes 0 to 255 in byte-level vocabularies."""
-    shown = {*range(33, 127), *range(161, 173), *range(174, 256)}
-    hidden = (256 + n for n in range(256))
-    return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]

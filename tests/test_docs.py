@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 from thirteen.cli.main import UsageError, app
-from thirteen.cli.options import with_ray_address
+from thirteen.cli.options import default_ray_address
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -72,7 +72,7 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
     """Its command and options exist, and their values have the right form; nothing is run."""
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
     command: Any = typer.main.get_command(app)
-    context = command.make_context("thirteen", with_ray_address(words))
+    context = command.make_context("thirteen", default_ray_address(words))
     try:
         while rest := [*context._protected_args, *context.args]:
             name, command, rest = command.resolve_command(context, rest)

@@ -13,7 +13,7 @@ from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from .convert.peft_adapters import train
+from .convert.peft_adapters import save_random_adapter
 from .convert.test_merge import lora, tiny
 
 TEXTS = (
@@ -54,7 +54,7 @@ def test_smollm2_in_f32_has_the_logits_of_transformers(tmp_path: Path) -> None:
 def test_merged_adapter_equals_runtime_lora(
     name: str, config: object, base: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    adapter = train(base(name), config, tmp_path / "adapter")
+    adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
     plain, merged, lora_file = (tmp_path / f"{part}.gguf" for part in ("plain", "merged", "lora"))
     convert(base(name), plain, quantization="F32")
     convert(base(name), merged, quantization="F32", adapter=adapter)
@@ -73,7 +73,7 @@ def test_merged_adapter_equals_runtime_lora(
 
 
 def test_exported_adapter_has_the_layout_of_llama_cpp(base: Callable[[str], Path], tmp_path: Path) -> None:
-    adapter = train(base("llama"), lora(2, 8, targets=["q_proj"]), tmp_path / "adapter")
+    adapter = save_random_adapter(base("llama"), lora(2, 8, targets=["q_proj"]), tmp_path / "adapter")
     export_adapter(adapter, base("llama"), tmp_path / "lora.gguf")
     reader = gguf.GGUFReader(tmp_path / "lora.gguf")
     values = {key: field.contents() for key, field in reader.fields.items()}

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
-from ..convert.merged_view import SourceIds
 from ..convert.pipeline import convert
+from ..convert.provenance import SourceIds
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder

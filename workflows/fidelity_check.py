@@ -12,8 +12,8 @@ from typing import Any
 from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
 from ..bench.fidelity.model_roles import ModelFile, model_sources
 from ..convert.adapter.export import export_adapter
-from ..convert.merged_view import SourceIds
 from ..convert.pipeline import ConversionReport, convert
+from ..convert.provenance import SourceIds
 from ..errors import AdapterError, OutputError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header

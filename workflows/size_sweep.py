@@ -15,8 +15,8 @@ from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_s
 from ..bench.size import kl_curve, plot
 from ..bench.size.kl_curve import CurveEntry, CurveReport
 from ..bench.size.size_matched import FileKind
-from ..convert.merged_view import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from ..convert.pipeline import ConversionReport, convert
+from ..convert.provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..files.cache_folder import cache_dir

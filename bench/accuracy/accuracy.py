@@ -53,7 +53,7 @@ class AccuracyReport(BenchReport):
     Attributes:
         terms: prompt and generation settings.
         data: name of the question set.
-        source: where it comes from.
+        source: origin of the question set.
         data_sha256: hash of questions and answers.
         left_out: rows of the source that were skipped, as their answer is not one number.
         adapted: the model.
@@ -183,8 +183,8 @@ def _verdict(paired: PairedScores | None, scores: Mapping[str, Scores]) -> Itera
                 f"the questions are variations of {paired.groups}: the interval accounts for that, "
                 "McNemar's test does not"
             )
-    for name, of_model in scores.items():
-        yield from _warnings(name, of_model)
+    for name, model_scores in scores.items():
+        yield from _warnings(name, model_scores)
 
 
 def _describe_difference(paired: PairedScores) -> str:
@@ -192,10 +192,10 @@ def _describe_difference(paired: PairedScores) -> str:
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
     counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
     if not paired.gained + paired.lost:
-        most = 100 * min(3 / paired.questions, 1)  # the rule of three
+        undetected = 100 * min(3 / paired.questions, 1)  # the rule of three
         return (
             f"accuracy: the same on each of {paired.questions} questions; "
-            f"a difference of less than {most:.1f} points cannot be excluded"
+            f"a difference of less than {undetected:.1f} points cannot be excluded"
         )
     if paired.p_value >= SIGNIFICANCE_LEVEL:
         return f"accuracy: no significant difference ({low} to {high} points; {counts})"

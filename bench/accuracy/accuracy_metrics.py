@@ -54,7 +54,7 @@ class PairedScores:
         lost: questions that only the base answered correctly.
         neither: questions that neither answered correctly.
         difference: accuracy of adapted less base, with a bootstrap interval over the groups.
-        p_value: of McNemar's exact test, which takes all questions as independent.
+        p_value: p-value of McNemar's exact test, which takes all questions as independent.
     """
 
     questions: int
@@ -71,7 +71,7 @@ def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
     """Score a model.
 
     Args:
-        records: of all questions, in order; at least one is not an error.
+        records: records of all questions, in order; at least one is not an error.
         groups: group of each question; see Question.
     """
     counts = Counter(record.outcome for record in records)

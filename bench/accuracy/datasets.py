@@ -12,16 +12,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, install_hint, shorten
 from ...files.json_file import parse_json, read_bounded
 from ...files.json_lines import MAX_BYTES, read_json_lines
 from ...models.hub import download_file
 from ...runtime.arithmetic.final_answer import format_number, parse_number
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 
 QUESTIONS_MAX = 100_000
 CHARACTERS_MAX = 20_000  # of a question
-_SHOWN = 40  # characters of an answer quoted in an error
 
 # ASDiv's "9 (apples)", but not answers of several parts, times or words.
 _WITH_UNIT = re.compile(r"([^();:]+?)\s*(?:\([^()]*\))?")
@@ -51,7 +50,7 @@ class QuestionSet:
     Attributes:
         name: name of the set, or of the file.
         source: local file, or repository, commit and file on the hub.
-        questions: at least one question.
+        questions: the questions, at least one.
         left_out: rows that were skipped, as their answer is not one number.
     """
 
@@ -75,7 +74,7 @@ class QuestionSet:
         """Take at most `limit` questions, evenly spaced, because many sets are sorted; None takes all.
 
         Raises:
-            RequestError: `limit` is not a whole number from 1.
+            RequestError: `limit` is not an integer of at least 1.
         """
         if limit is None:
             return self
@@ -99,7 +98,7 @@ class _HubSet:
 def load_question_set(source: str) -> QuestionSet:
     """Load a set by its name, or from a file of JSON lines with `question` and `answer`.
 
-    An answer is a number, a text that is one, or a solution with the number after its last "####".
+    An answer is a number, a string that is one, or a solution with the number after its last "####".
 
     Raises:
         RequestError: there is no such set or file, it has no questions, or a row is malformed.
@@ -155,7 +154,7 @@ def _parquet(path: Path, origin: str) -> Any:
         from pyarrow import ArrowException  # noqa: PLC0415 - an extra
         from pyarrow.parquet import read_table  # noqa: PLC0415
     except ImportError:
-        raise RequestError(f"{origin}: reading Parquet needs pyarrow: pip install 'thirteen[data]'") from None
+        raise RequestError(f"{origin}: reading Parquet needs pyarrow: {install_hint('data')}") from None
     try:
         return read_table(path).to_pylist()
     except (ArrowException, OSError) as error:
@@ -188,7 +187,7 @@ def _parse_symbolic(row: Row, where: str) -> Question:
 def _text(row: Row, key: str, where: str) -> str:
     value = row.get(key)
     if not isinstance(value, str):
-        raise RequestError(f"{where}: {key!r} is " + ("not a text" if key in row else "missing"))
+        raise RequestError(f"{where}: {key!r} is " + ("not a string" if key in row else "missing"))
     if not value.strip():
         raise RequestError(f"{where}: {key!r} is empty")
     if len(value) > CHARACTERS_MAX:
@@ -201,10 +200,10 @@ def _number(row: Row, key: str, where: str) -> str:
         raise RequestError(f"{where}: {key!r} is missing")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise RequestError(f"{where}: {key!r} is neither a number nor a text")
+        raise RequestError(f"{where}: {key!r} is neither a number nor a string")
     answer = str(value).rpartition("####")[2].strip()
     if (number := parse_number(answer)) is None:
-        raise RequestError(f"{where}: {key!r} is no number: {answer[:_SHOWN]!r}")
+        raise RequestError(f"{where}: {key!r} is not a number: {shorten(answer)}")
     return format_number(number)
 
 

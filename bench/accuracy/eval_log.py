@@ -13,10 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ...errors import RequestError
+from ...errors import RequestError, shorten
 from ...files.journal import Journal
-
-_SHOWN = 60  # characters of a value quoted in an error
 
 
 class Outcome(StrEnum):
@@ -85,6 +83,7 @@ class EvalLog:
             RequestError: the file cannot be read, is not a log, or belongs to another run.
         """
         self.path = path
+        # "sitting" is a run: the key in logs of earlier versions, which must still resume.
         self._journal = Journal(path, identity, "sitting")
         found = [_parse(entry, f"{path}: line {n}") for n, entry in enumerate(self._journal.entries, 2)]
         complete = _count_complete(found, total, batch_size, path)
@@ -144,5 +143,5 @@ def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:
     except (ValueError, LookupError, TypeError):
         raise RequestError(f"{where}: not a record") from None
     if type(record.number) is not int:
-        raise RequestError(f"{where}: not a record: its number is {record.number!r:.{_SHOWN}}")
+        raise RequestError(f"{where}: not a record: its number is {shorten(record.number)}")
     return record

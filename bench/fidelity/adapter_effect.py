@@ -21,8 +21,8 @@ class AdapterEffect:
     """The effect in a quantized model against that in full precision, the reference effect.
 
     Attributes:
-        slope: of the effect on the reference effect, by least squares: 1 is the same strength, 0 is none.
-        cosine: between the two: 1 is the same direction.
+        slope: slope of the effect on the reference effect, by least squares: 1 is equal strength, 0 is none.
+        cosine: cosine between the two: 1 is the same direction.
         relative_error: norm of their difference over the norm of the reference effect: 0 is perfect, 1 is as
             bad as no effect.
     """

@@ -17,7 +17,7 @@ from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import report_table
@@ -81,7 +81,7 @@ def run_fidelity(
     Args:
         models: the files; see model_sources().
         data: texts as JSON lines, see read_passages(); by default the held-out texts of this package.
-        tokens: the most positions to compare.
+        tokens: maximum number of compared positions.
         threads: threads that compute; by default those of Engine.
         progress: called with tokens computed and in all, over all models.
 

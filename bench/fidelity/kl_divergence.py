@@ -21,8 +21,8 @@ class Divergence:
         kl_p99: its 99th percentile.
         kl_max: its maximum.
         same_top: share of the positions where both models have the same top token.
-        perplexity: of the text by this model: exp of the mean negative log-likelihood in nats.
-        reference_perplexity: of the same text by the reference.
+        perplexity: perplexity of the text under this model: exp of the mean negative log-likelihood in nats.
+        reference_perplexity: perplexity of the same text under the reference.
         perplexity_ratio: model/reference, paired by position.
     """
 

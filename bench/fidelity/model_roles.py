@@ -22,11 +22,11 @@ class ModelRoles(Generic[T]):
     """One value per model; None for a model that is not measured.
 
     Attributes:
-        reference: of the adapted model in full precision.
-        shipped: of the same model quantized, with the adapter merged.
-        base: of the unadapted model in full precision.
-        shipped_base: of the unadapted model, quantized like the shipped one.
-        run_time: of `shipped_base` with the adapter applied at run time.
+        reference: value of the adapted model in full precision.
+        shipped: value of the same model quantized, with the adapter merged.
+        base: value of the unadapted model in full precision.
+        shipped_base: value of the unadapted model, quantized like the shipped one.
+        run_time: value of `shipped_base` with the adapter applied at run time.
     """
 
     reference: T

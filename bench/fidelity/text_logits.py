@@ -53,8 +53,8 @@ def read_windows(reference: Engine, data: Path, size: int, positions: int) -> li
     Args:
         reference: model whose tokenizer and chat template apply.
         data: texts as JSON lines; see read_passages().
-        size: the most tokens of a window.
-        positions: the most positions that are scored in all.
+        size: maximum tokens per window.
+        positions: maximum number of scored positions in all.
 
     Raises:
         RequestError: `data` cannot be read, or holds no text of at least two tokens.

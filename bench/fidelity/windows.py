@@ -35,8 +35,8 @@ def cut_windows(
     Args:
         passages: tokens of each passage; consumed no further than needed.
         prefix: tokens that every text starts with, such as BOS; added to each window that lacks them.
-        size: the most tokens of a window, more than `prefix` has.
-        positions: the most positions that are scored in all.
+        size: maximum tokens per window, more than `prefix` has.
+        positions: maximum number of scored positions in all.
     """
     prefix, seen, windows = tuple(prefix), set[tuple[int, ...]](), list[Window]()
     for number, passage in enumerate(passages):

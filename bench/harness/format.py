@@ -20,7 +20,7 @@ def report_table(title: str, caption: str, *columns: str) -> Table:
 
 def megabytes(nbytes: float | None) -> str:
     """Format bytes in units of 10^6 bytes, with one decimal."""
-    return NOT_AVAILABLE if nbytes is None else f"{nbytes / 1e6:.1f}"
+    return NOT_AVAILABLE if nbytes is None else f"{nbytes / 1e6:,.1f}"
 
 
 def seconds(duration_s: float | None) -> str:

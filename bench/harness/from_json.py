@@ -6,12 +6,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ...errors import RequestError
+from ...errors import RequestError, shorten
 from ...files.json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
-_SHOWN = 60  # characters of a value quoted in an error
-_NAMES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+_NAMES = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 
 T = TypeVar("T")
 
@@ -94,4 +93,4 @@ def _restore_tuple(types: tuple[Any, ...], value: Any, where: str) -> tuple[Any,
 
 def _check(matches: bool, expected: str, value: Any, where: str) -> None:
     if not matches:
-        raise RequestError(f"{where}: {repr(value)[:_SHOWN]} is not {expected}")
+        raise RequestError(f"{where}: {shorten(value)} is not {expected}")

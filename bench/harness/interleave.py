@@ -26,12 +26,12 @@ class PairedMeasurement:
 
     Attributes:
         unit: "tokens/s" or "s".
-        base: value of each iteration, in order of time.
-        adapted: the same of the adapted model.
-        base_median: median over the iterations.
-        adapted_median: the same of the adapted model.
-        base_percentiles: PERCENTILES of the values.
-        adapted_percentiles: the same of the adapted model.
+        base: values of the base's iterations, in order of time.
+        adapted: values of the adapted model's iterations.
+        base_median: median of the base's values.
+        adapted_median: median of the adapted model's values.
+        base_percentiles: PERCENTILES of the base's values.
+        adapted_percentiles: PERCENTILES of the adapted model's values.
         ratio: adapted/base, of each model's fastest iteration in a round, paired by round. Disturbances only
             ever slow an iteration down, so the fastest one is closest to the model's own speed. The ratio can
             differ from that of the medians.
@@ -61,8 +61,8 @@ def interleave(
     """Run tasks on models in alternation, A B B A in each round, with the same iteration numbers.
 
     In this order each model follows itself in half of its iterations, so warm caches favour neither. With
-    three models the middle one never would: an equal of the base in that place measured 1.5 % slower in
-    prefill.
+    three models the middle one never would: a copy of the base in the middle position measured 1.5 % slower
+    in prefill.
 
     Each round loads the models again. Their placement in memory alone changes speed by about 1 % for as long
     as they are loaded, which no number of iterations would average out.
@@ -84,10 +84,10 @@ def interleave(
             for engine in engines.values():
                 tasks[0](engine, ITERATIONS_PER_ROUND * rounds)  # warm-up, with a number of its own
                 advance()
-            for task, of_models in zip(tasks, results, strict=True):
+            for task, by_model in zip(tasks, results, strict=True):
                 for iteration in range(ITERATIONS_PER_ROUND * number, ITERATIONS_PER_ROUND * (number + 1)):
                     for model in alternating_order(len(loaders), iteration):
-                        of_models[model].append(task(engines[model], iteration))
+                        by_model[model].append(task(engines[model], iteration))
                         advance()
     return results
 

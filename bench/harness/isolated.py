@@ -14,7 +14,7 @@ from ...errors import ThirteenError
 _NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
-def run_isolated(
+def run_in_subprocess(
     module: str,
     arguments: Sequence[str],
     crash_error: Callable[[int, str], ThirteenError],

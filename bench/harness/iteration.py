@@ -21,9 +21,10 @@ class Iteration:
     """Wall times as a caller of the engine sees them.
 
     Attributes:
-        prefill_s: from submitting a prompt in tokens to the first token: queueing, prefill and sampling.
-        decode_s: from the first token to the last: each is decoded, sampled and delivered.
-        first_token_s: from a question in text to the first text of its answer: chat template, tokenizer,
+        prefill_s: time from the submission of a prompt in tokens to the first token: queueing, prefill and
+            sampling.
+        decode_s: time from the first token to the last: each is decoded, sampled and delivered.
+        first_token_s: time from a question in text to the first text of its answer: chat template, tokenizer,
             prefill and one token.
         question_tokens: tokens of that question, chat template included.
     """

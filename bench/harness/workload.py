@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...runtime.validation import check_integer
 
 _BATCH = 512
 _CONTEXT_MIN = 256  # tokens, enough for an iteration's question with its chat template
@@ -21,7 +21,7 @@ class Workload:
         prompt_tokens: tokens of the prefill.
         decode_tokens: tokens decoded after the first one.
         threads: threads that compute; by default one per physical core.
-        batch: the most tokens computed at once.
+        batch: maximum tokens computed at once.
         longest: tokens of the longest text of another measurement with the same engine; 0 without one.
     """
 

@@ -44,7 +44,7 @@ def measure_model(model: Path, adapter: Path | None, workload: Workload) -> Meas
     Hashing comes first, so the load finds the files in the page cache.
 
     Raises:
-        ThirteenError: as measure_memory() raises, or a file cannot be read.
+        ThirteenError: measure_memory() raises it, or a file cannot be read.
     """
     header = read_header(model)
     return MeasuredModel(

@@ -20,7 +20,7 @@ from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
 from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
-from ..harness.isolated import print_outcome, run_isolated
+from ..harness.isolated import print_outcome, run_in_subprocess
 from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
 from ..harness.workload import Workload, load_engine
 from .energy import Energy, find_energy_meter, measure_energy
@@ -54,7 +54,7 @@ class MemoryUse:
         load_s: wall time to load an engine that accepts requests. The libraries are imported before, and the
             file is in the page cache.
         warm_start_s: wall time from the start of the load to the first token, the file in the page cache.
-        cold_start_s: the same with the file dropped from the page cache; None where the system keeps it.
+        cold_start_s: the same time with the file dropped from the page cache; None where the system keeps it.
         start_rss_bytes: peak RSS before the load: Python, NumPy, llama.cpp. None where the system does not
             report it.
         peak_rss_bytes: peak RSS up to the end of an iteration: the above, touched pages of the file, repacked
@@ -76,12 +76,12 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
     """Load a model, optionally with an adapter, in a fresh process and run one iteration.
 
     Raises:
-        ThirteenError: as load_engine() raises for the same files.
+        ThirteenError: load_engine() raises it for the same files.
         ModelFileError: the process died, for example because memory ran out.
     """
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in asdict(workload).items()]
     arguments += [] if adapter is None else [f"--adapter={adapter}"]
-    outcome = run_isolated(
+    outcome = run_in_subprocess(
         __name__,
         [*arguments, "--", str(model)],
         lambda status, last: ModelFileError(
@@ -91,7 +91,7 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
     return from_json(MemoryUse, outcome, f"{model}: memory measurement")
 
 
-def _measure_here(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
+def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
     start_rss_bytes, before = _peak_rss_bytes(), read_resident_memory()
     copied = _copied_bytes(model)
     cold_start_s = _start_s(model, adapter, workload) if drop_from_page_cache(model) else None
@@ -202,7 +202,7 @@ def main() -> int:
         parser.add_argument(option, type=int, default=argparse.SUPPRESS)
     options = vars(parser.parse_args())
     model, adapter = options.pop("model"), options.pop("adapter")
-    return print_outcome(lambda: asdict(_measure_here(model, adapter, Workload(**options))))
+    return print_outcome(lambda: asdict(_measure_in_worker(model, adapter, Workload(**options))))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ...runtime.profile import PROFILES
+from ..harness.format import megabytes
 from ..harness.from_json import from_json
-from ..harness.isolated import run_isolated
+from ..harness.isolated import run_in_subprocess
 from .memory_limit_worker import LimitOutcome, LimitSettings
 
 _RESOLUTION = 1_000_000  # bytes between the smallest limit that works and one that fails
@@ -100,7 +101,7 @@ def run_under_limit(model: Path, limit: int, settings: LimitSettings, *, fill: b
     arguments = [f"--{name}={value}" for name, value in asdict(settings).items()]
     arguments += [f"--cap={limit}", *(["--fill"] if fill else []), "--", str(model)]
     where = f"{model}: under a limit of {limit / 1e6:,.0f} MB"
-    outcome = run_isolated(
+    outcome = run_in_subprocess(
         "thirteen.bench.memory.memory_limit_worker",
         arguments,
         lambda status, last: ModelFileError(f"{where} the process died with exit status {status}: {last}"),
@@ -127,22 +128,18 @@ def memory_limit_table(report: MemoryLimitReport, model: Path) -> Table:
     """Table of limits, peaks and the memory estimate."""
     table = Table("", title=Text(f"{model.name}, {report.profile}"), title_justify="left", min_width=60)
     table.add_column("", justify="right")
-    table.add_row("address space limit, MB", _mb(report.cap_bytes))
+    table.add_row("address space limit, MB", megabytes(report.cap_bytes))
     if report.smallest_bytes is not None:
-        table.add_row("smallest limit that works, MB", _mb(report.smallest_bytes))
+        table.add_row("smallest limit that works, MB", megabytes(report.smallest_bytes))
     if outcome := report.answered:
         filled = f"{outcome.answers} questions, context of {outcome.context} filled"
         table.add_row("answered under that limit", filled)
-        table.add_row("peak resident, MB", _mb(outcome.peak_rss_bytes))
-        table.add_row("peak address space, MB", _mb(outcome.peak_address_bytes))
+        table.add_row("peak resident, MB", megabytes(outcome.peak_rss_bytes))
+        table.add_row("peak address space, MB", megabytes(outcome.peak_address_bytes))
     else:
         table.add_row("refused before loading", Text(report.refusal or ""))
     error = "" if report.error is None else f" ({report.error:+.1%})"
-    table.add_row("estimate, MB", _mb(report.need.total_bytes) + error)
+    table.add_row("estimate, MB", megabytes(report.need.total_bytes) + error)
     for field in fields(report.need):
-        table.add_row(ESTIMATE_LABELS[field.name], _mb(getattr(report.need, field.name)))
+        table.add_row(ESTIMATE_LABELS[field.name], megabytes(getattr(report.need, field.name)))
     return table
-
-
-def _mb(nbytes: int) -> str:
-    return f"{nbytes / 1e6:,.1f}"

@@ -10,7 +10,7 @@ from ...errors import RequestError
 from .peer import PeerWorkload
 
 
-class LlamaBench:
+class LlamaBenchPeer:
     """llama-bench, and llama-batched-bench for concurrent sequences if it is given."""
 
     name = "llama-bench"

@@ -12,7 +12,7 @@ from ...runtime.llama.compute_thread import COMPUTE_THREAD
 from .peer import PeerWorkload
 
 
-class LlamaCppPython:
+class LlamaCppPythonPeer:
     """The generate loop of llama-cpp-python, which serves one request after the other."""
 
     name = "llama-cpp-python"

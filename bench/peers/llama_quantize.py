@@ -24,7 +24,7 @@ from ...files.output import check_target
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.llama.library import LOG
 from ...runtime.threads import physical_cores
-from ..harness.isolated import print_outcome, run_isolated
+from ..harness.isolated import print_outcome, run_in_subprocess
 
 StockKind = Literal["uniform", "mix"]
 
@@ -101,7 +101,7 @@ def quantize_stock(
     arguments = [f"--kind={stock.kind}", f"--name={stock.name}", f"--threads={threads or physical_cores()}"]
     arguments += [] if importance is None else [f"--importance={importance}"]
     with atomic_write(target, exclusive=True) as part:
-        run_isolated(
+        run_in_subprocess(
             __name__,
             [*arguments, "--", str(source), part.name],
             lambda status, last: OutputError(
@@ -117,7 +117,7 @@ def quantize_params(stock: StockFormat, threads: int) -> Any:
     return params
 
 
-def _quantize_here(
+def _quantize_in_worker(
     source: Path, target: Path, stock: StockFormat, importance: Path | None, threads: int
 ) -> dict[str, Any]:
     params = quantize_params(stock, threads)
@@ -168,10 +168,10 @@ def main() -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--importance", type=Path)
     parser.add_argument("--threads", type=int, default=physical_cores())
-    options = parser.parse_args()
-    stock = StockFormat(options.kind, options.name)
+    args = parser.parse_args()
+    stock = StockFormat(args.kind, args.name)
     return print_outcome(
-        lambda: _quantize_here(options.source, options.target, stock, options.importance, options.threads)
+        lambda: _quantize_in_worker(args.source, args.target, stock, args.importance, args.threads)
     )
 
 

@@ -22,7 +22,7 @@ from gguf import GGMLQuantizationType
 from ...errors import ModelFileError
 from ...files.gguf_header import Header, read_header, row_bytes
 from ...runtime.llama.gguf_checks import check_model
-from ..harness.isolated import print_outcome, run_isolated
+from ..harness.isolated import print_outcome, run_in_subprocess
 from .llama_quantize import MIXES, UNIFORM, StockFormat, StockKind, quantize_params
 
 # "[   3/ 290]  blk.0.attn_k.weight - [ 576, 192, 1, 1], type = f16, size = 0.211 MiB -> 0.056 MiB (q4_K)"
@@ -71,7 +71,7 @@ def mix_tensor_types(model: Path, mix: str) -> dict[str, GGMLQuantizationType]:
 
 
 def _run(model: Path, *options: str) -> dict[str, Any]:
-    return run_isolated(
+    return run_in_subprocess(
         __name__,
         [*options, "--", str(model)],
         lambda status, last: ModelFileError(
@@ -80,13 +80,13 @@ def _run(model: Path, *options: str) -> dict[str, Any]:
     )
 
 
-def _types_here(header: Header, mix: str) -> dict[str, Any]:
+def _types_in_worker(header: Header, mix: str) -> dict[str, Any]:
     changed = _dry_run(header.path, StockFormat("mix", mix), _LogText())
     types = {name: tensor.type.name for name, tensor in header.tensors.items()}
     return {"types": types | {name: type_.upper() for name, type_ in changed.items()}}
 
 
-def _sizes_here(header: Header) -> dict[str, Any]:
+def _sizes_in_worker(header: Header) -> dict[str, Any]:
     log, sizes = _LogText(), []
     for stock in (*UNIFORM, *MIXES):
         changed = _dry_run(header.path, stock, log)
@@ -139,7 +139,7 @@ def main() -> int:
     def outcome() -> dict[str, Any]:
         header = read_header(options.model)
         check_model(header)
-        return _types_here(header, options.mix) if options.mix else _sizes_here(header)
+        return _types_in_worker(header, options.mix) if options.mix else _sizes_in_worker(header)
 
     return print_outcome(outcome)
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...runtime.validation import check_integer
 
 SPEED_KINDS = ("prefill", "decode", "together")
 

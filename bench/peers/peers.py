@@ -20,7 +20,8 @@ from rich.text import Text
 
 from ...files.gguf_header import Header, read_header
 from ...files.progress import Progress, no_progress
-from ...runtime.request import Request, check_integer
+from ...runtime.request import Request
+from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.environment import BenchReport, report_head
@@ -28,10 +29,10 @@ from ..harness.format import report_table
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
 from ..harness.workload import Workload, load_engine
-from .llama_bench import LlamaBench
-from .llama_cpp_python import LlamaCppPython
+from .llama_bench import LlamaBenchPeer
+from .llama_cpp_python import LlamaCppPythonPeer
 from .peer import SPEED_KINDS, Peer, PeerWorkload
-from .transformers import Transformers, missing_packages
+from .transformers import TransformersPeer, missing_packages
 
 ROUNDS = 8
 
@@ -51,7 +52,7 @@ class PeerPrograms:
     checkpoint: Path | None = None
 
 
-class Thirteen:
+class ThirteenPeer:
     """This engine, through its public API."""
 
     name = "thirteen"
@@ -169,13 +170,13 @@ def run_peers(
 def _load_peers(
     model: Header, workload: PeerWorkload, programs: PeerPrograms, loaded: ExitStack
 ) -> Iterator[Peer]:
-    yield loaded.enter_context(Thirteen(model.path, workload))
+    yield loaded.enter_context(ThirteenPeer(model.path, workload))
     if command := programs.llama_bench or shutil.which("llama-bench"):
         batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
-        yield LlamaBench(model.path, workload, command, batched)
-    yield loaded.enter_context(LlamaCppPython(model.path, workload))
+        yield LlamaBenchPeer(model.path, workload, command, batched)
+    yield loaded.enter_context(LlamaCppPythonPeer(model.path, workload))
     if programs.checkpoint:
-        yield Transformers(model, programs.checkpoint, workload)
+        yield TransformersPeer(model, programs.checkpoint, workload)
 
 
 def _measure(peers: Sequence[Peer], rounds: int, progress: Progress) -> FloatArray:
@@ -235,7 +236,7 @@ def _cells(row: PeerRow) -> Iterator[str]:
     for kind in SPEED_KINDS:
         speed, ratio = row.speeds[kind], row.ratios[kind]
         yield "none" if speed is None else f"{speed:.1f}"
-        yield "" if ratio is None or row.name == Thirteen.name else ratio.text(3)
+        yield "" if ratio is None or row.name == ThirteenPeer.name else ratio.text(3)
 
 
 def _caption(report: PeersReport) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ...errors import RequestError
+from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
 from ...runtime.llama.compute_thread import COMPUTE_THREAD
 from .peer import PeerWorkload
@@ -26,7 +26,7 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in _PACKAGES if find_spec(name) is None)
 
 
-class Transformers:
+class TransformersPeer:
     """The checkpoint in its own dtype; transformers does not run the file's quantized weights."""
 
     name = "transformers"
@@ -118,8 +118,7 @@ def _load(checkpoint: Path) -> Any:
     try:
         return load(checkpoint, dtype="auto", local_files_only=True).eval()
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RequestError(f"{checkpoint}: transformers cannot load it: {reason}") from None
+        raise RequestError(f"{checkpoint}: transformers cannot load it: {one_line(error)}") from None
 
 
 def _check_shape(model: Header, config: Any, checkpoint: Path) -> None:

@@ -47,8 +47,8 @@ class ReportRequest:
         lengths: prompt lengths of the latency measurement.
         threads: compute threads; by default as each measurement chooses.
         data: question set that both models answer; None leaves accuracy out.
-        limit: the most questions of it.
-        max_tokens: the longest answer.
+        limit: maximum number of its questions.
+        max_tokens: maximum tokens per answer.
         reference: the adapted model in full precision; None leaves fidelity out.
         base_reference: the unadapted model in full precision, to measure the adapter's effect as well.
         programs: programs to run the adapted file with; None leaves peers out.
@@ -117,7 +117,7 @@ def collect_measurements(
         if not paths:
             raise RequestError("bench report: give two models or the JSON of an earlier measurement")
         if (request.data, request.limit, request.reference, request.programs) != (None,) * 4:
-            raise RequestError("bench report: there are no models to measure that with")
+            raise RequestError("bench report: --data, --limit, --reference and --with-peers need models")
     reports: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in paths.items()}
     raw = {name: json.loads(path.read_bytes()) for name, path in paths.items()}
     if request.models:

@@ -1,4 +1,4 @@
-"""Published figures of the method beside those measured here."""
+"""Published figures of the method next to those measured here."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ NOT_MEASURED = "not measured here"
 def literature_table(data: ReportData) -> Table:
     """Table with a row per claim.
 
-    A measurement stands beside a claim only if both have the same base model (which the size report holds),
-    the same side (base or adapted), and the same questions and prompt.
+    A measurement is compared with a claim only if both have the same base model (which the size report
+    holds), the same side (base or adapted), and the same questions and prompt.
     """
     rows = tuple(_row(claim, data) for claim in claims())
     header = ("published", "figure", "measured here", "source")
-    return Table("Published figures beside those measured here", header, rows, is_text=True)
+    return Table("Published figures next to those measured here", header, rows, is_text=True)
 
 
 def _row(claim: Claim, data: ReportData) -> tuple[Cell, ...]:

@@ -57,7 +57,7 @@ def check_report_folder(folder: Path) -> None:
 
 
 def write_report(data: ReportData, folder: Path) -> Path:
-    """Write report.html and report.md, and charts and raw JSON in folders beside them.
+    """Write report.html and report.md, and charts and raw JSON in folders next to them.
 
     Returns:
         The path of the HTML page.

@@ -14,7 +14,7 @@ from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.measured_model import MeasuredModel
 from ..memory.memory import MemoryUse, memory_rows
 from ..peers.peer import SPEED_KINDS
-from ..peers.peers import PeerRow, PeersReport, Thirteen, work_titles
+from ..peers.peers import PeerRow, PeersReport, ThirteenPeer, work_titles
 from ..size.size import STOCK_TITLE, SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
 from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
@@ -68,9 +68,9 @@ def _accuracy_card(accuracy: AccuracyReport | None) -> Card:
 def _size_card(latency: LatencyReport | None, size: SizeReport | None) -> Card:
     if latency:
         ratio = latency.adapted.total_bytes / latency.base.total_bytes
-        return Card("size", _mb(latency.adapted.total_bytes), f"{ratio:.3f} of the base")
+        return Card("size", f"{megabytes(latency.adapted.total_bytes)} MB", f"{ratio:.3f} of the base")
     if size:
-        return Card("size", _mb(size.file_bytes), f"{size.bits_per_weight:.2f} bits per weight")
+        return Card("size", f"{megabytes(size.file_bytes)} MB", f"{size.bits_per_weight:.2f} bits per weight")
     return Card("size", "unknown", NOT_MEASURED)
 
 
@@ -80,7 +80,7 @@ def _memory_card(latency: LatencyReport | None) -> Card:
     base, adapted = (model.memory.peak_rss_bytes for model in (latency.base, latency.adapted))
     if base is None or adapted is None:
         return Card("peak memory", "unknown", NOT_AVAILABLE)
-    return Card("peak memory", _mb(adapted), f"{adapted / base:.3f} of the base")
+    return Card("peak memory", f"{megabytes(adapted)} MB", f"{adapted / base:.3f} of the base")
 
 
 def speed_section(latency: LatencyReport | None) -> Section:
@@ -183,7 +183,7 @@ def _outcome_table(models: dict[str, ModelResult]) -> Table:
 
 
 def size_section(size: SizeReport | None) -> Section:
-    """Bytes by tensor group and type, beside llama.cpp's own files."""
+    """Bytes by tensor group and type, compared with llama.cpp's own files."""
     if size is None:
         return _missing("Size", "thirteen bench size ADAPTED --json")
     bars = tuple(
@@ -196,7 +196,7 @@ def size_section(size: SizeReport | None) -> Section:
     )
     chart = BarChart(f"{Path(size.path).name} by tensor group and type", "MB", bars)
     stock = stock_of_similar_size(size)
-    rows = tuple((one.label, _mb(one.file_bytes), f"{one.ratio:.3f}") for one in stock)
+    rows = tuple((one.label, f"{megabytes(one.file_bytes)} MB", f"{one.ratio:.3f}") for one in stock)
     table = Table(STOCK_TITLE, ("format", "size", "this file / it"), rows)
     return Section("Size", (Figure("size", chart), Paragraph(_size_text(size)), *([table] if rows else [])))
 
@@ -227,7 +227,7 @@ def _memory_bar(name: str, memory: MemoryUse) -> Iterator[Bar]:
         segments = tuple(
             (label, max(0, getattr(footprint, field)) / 1e6) for field, label in _FOOTPRINT_SEGMENTS.items()
         )
-        yield Bar(name, segments, _mb(footprint.rss_bytes))
+        yield Bar(name, segments, f"{megabytes(footprint.rss_bytes)} MB")
 
 
 def _memory_table(memory: dict[str, MemoryUse]) -> Table:
@@ -283,7 +283,7 @@ def _peer_cell(row: PeerRow, kind: str) -> str:
     speed, ratio = row.speeds.get(kind), row.ratios.get(kind)
     if speed is None or ratio is None:
         return "none"
-    return f"{speed:.1f}" if row.name == Thirteen.name else f"{speed:.1f}; {ratio.text(3)}"
+    return f"{speed:.1f}" if row.name == ThirteenPeer.name else f"{speed:.1f}; {ratio.text(3)}"
 
 
 def environment_section(data: ReportData) -> Section:
@@ -307,7 +307,7 @@ def environment_section(data: ReportData) -> Section:
         "In each round both models were loaded again and measured in alternation (A B B A), so that drift of "
         "the machine affects both alike. A ratio is the Hodges-Lehmann estimate over rounds with its "
         "interval. Memory and load time were measured in one fresh process per model. The raw figures are in "
-        "JSON files beside this page."
+        "JSON files next to this page."
     )
     table = Table("Environment", ("", ""), tuple(rows), is_text=True)
     return Section("Method and environment", (Paragraph(text), *([table] if rows else [])))
@@ -340,7 +340,3 @@ def _missing(title: str, command: str) -> Section:
 def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: int = 1) -> IntervalMark:
     low, estimate, high = (scale * bound for bound in (interval.low, interval.estimate, interval.high))
     return IntervalMark(name, low, estimate, high, interval.text(digits, scale), colour)
-
-
-def _mb(nbytes: float) -> str:
-    return f"{megabytes(nbytes)} MB"

@@ -1,4 +1,4 @@
-"""KL divergence against file size: planned files beside llama.cpp's own (stock) files.
+"""KL divergence against file size: planned files against llama.cpp's own (stock) files.
 
 All files are measured on the same held-out texts, position by position against one reference, and each
 planned file is compared with the stock files of its size.
@@ -23,7 +23,7 @@ from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ..fidelity.kl_divergence import PositionDivergence, position_divergence, summarize_divergence
 from ..fidelity.model_roles import ModelFile, ModelSource, describe_model
 from ..fidelity.text_logits import (
@@ -115,7 +115,7 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
         entries: the files, at least one. Each is requested after the one before it was measured, so files can
             be made and deleted on the way.
         data: texts as JSON lines; by default the built-in held-out texts.
-        tokens: the most positions to compare.
+        tokens: maximum number of compared positions.
         threads: compute threads; by default one per physical core.
         scratch: folder for the temporary file; by default the system's.
         stage: makes the progress callback of each file, in tokens.
@@ -237,24 +237,24 @@ def _report(
 def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
     by_file = [tuple(group) for _, group in groupby(comparisons, key=lambda one: one.planned)]
     for group in by_file:
-        yield f"{group[0].planned}: KL divergence {'; '.join(map(_beside, group))}"
+        yield f"{group[0].planned}: KL divergence {'; '.join(map(_ratio_text, group))}"
     if by_file:
         ratios = [[one.ratio.estimate for one in group if one.ratio] for group in by_file]
-        reached = sum(max(of_file) <= KL_RATIO_GOAL for of_file in ratios if of_file)
+        reached = sum(max(file_ratios) <= KL_RATIO_GOAL for file_ratios in ratios if file_ratios)
         yield (
             f"{reached} of {len(by_file)} planned files have at most {KL_RATIO_GOAL} times the KL divergence "
             "of the best stock files of their size"
         )
 
 
-def _beside(comparison: StockComparison) -> str:
+def _ratio_text(comparison: StockComparison) -> str:
     if comparison.ratio is None:
         return f"not compared with {comparison.kind} files, which are all larger"
     return f"{comparison.ratio.text(2)} times that of {comparison.kind} {comparison.best}"
 
 
 def curve_table(report: CurveReport) -> Group:
-    """Table of all files by size, and table of planned files beside stock files; conclusions below."""
+    """Table of all files by size, and table of planned files against stock files; conclusions below."""
     return Group(_files_table(report), "", _comparisons_table(report))
 
 

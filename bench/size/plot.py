@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from ...errors import OutputError
+from ...errors import OutputError, install_hint
 from ...stats.interval import FloatArray
 from .kl_curve import CurveReport
 from .size_matched import CurvePoint, FileKind, pareto_front
@@ -51,7 +51,7 @@ _STYLES: dict[FileKind, _Style] = {
 def check_plot() -> None:
     """Raise OutputError if matplotlib is missing; commands call it before their work."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise OutputError("matplotlib, which draws the plot, is not installed: pip install 'thirteen[plot]'")
+        raise OutputError(f"matplotlib, which draws the plot, is not installed: {install_hint('plot')}")
 
 
 def draw_curve(report: CurveReport, title: str, image_format: ImageFormat) -> bytes:
@@ -144,7 +144,7 @@ def _clip(kl: float) -> float:
 
 
 def _draw_labels(axes: "Axes", points: Sequence[CurvePoint]) -> None:
-    """Write the name of each file beside its marker, at the offset with the least overlap."""
+    """Write the name of each file next to its marker, at the offset with the least overlap."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # places the legend and the axes

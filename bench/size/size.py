@@ -1,4 +1,4 @@
-"""Size of a GGUF by tensor, tensor group and type, beside the sizes of llama.cpp's own files."""
+"""Size of a GGUF by tensor, tensor group and type, compared with the sizes of llama.cpp's own files."""
 
 import re
 from collections import Counter
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...convert.quantize.file_size import parse_file_size
-from ...convert.tensors import ALIGNMENT
+from ...convert.tensors import padded
 from ...errors import OutputError
 from ...files.gguf_header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
@@ -194,17 +194,13 @@ def _bytes_by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
 
 
 def _stock_file_sizes(header: Header, stock: Iterable[StockTensorSizes]) -> tuple[StockSize, ...]:
-    metadata_bytes = header.file_bytes - sum(_padded(tensor.nbytes) for tensor in header.tensors.values())
+    metadata_bytes = header.file_bytes - sum(padded(tensor.nbytes) for tensor in header.tensors.values())
 
     def file_size(sizes: StockTensorSizes) -> StockSize:
-        file_bytes = metadata_bytes + sum(map(_padded, sizes.nbytes.values()))
+        file_bytes = metadata_bytes + sum(map(padded, sizes.nbytes.values()))
         return StockSize(sizes.kind, sizes.name, file_bytes, header.file_bytes / file_bytes)
 
     return tuple(sorted(map(file_size, stock), key=lambda size: size.file_bytes))
-
-
-def _padded(nbytes: int) -> int:
-    return nbytes + -nbytes % ALIGNMENT
 
 
 def _budget(header: Header) -> SizeBudget | None:

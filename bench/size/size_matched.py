@@ -57,7 +57,7 @@ class MeasuredFile:
 
 @dataclass(frozen=True, slots=True)
 class StockComparison:
-    """A planned file beside the stock files of one kind.
+    """A planned file against the stock files of one kind.
 
     Attributes:
         planned: name of the planned file.

@@ -17,7 +17,7 @@ from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import ROUNDS_MIN
 from ..harness.environment import BenchReport, report_head, this_commit
@@ -124,7 +124,7 @@ def run_aa_test(  # noqa: PLR0913 - options of a measurement, each with its defa
     speeds = [
         [compare_speeds((base, other), workload, rounds, advance) for other in others] for _ in range(runs)
     ]
-    itself, slowed = (_coverages(of_other) for of_other in zip(*speeds, strict=True))
+    itself, slowed = (_coverages(runs_of_other) for runs_of_other in zip(*speeds, strict=True))
     return AATestReport(
         *head,
         commit=this_commit(),

@@ -14,13 +14,13 @@ from rich.table import Table
 
 from ...files.gguf_header import read_header
 from ...files.progress import Progress, no_progress
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN
 from ..harness.environment import BenchReport, ReportHead, report_head, this_commit
 from ..harness.format import NOT_AVAILABLE, report_table
 from ..harness.interleave import ITERATIONS_PER_ROUND, PairedMeasurement, count_iterations
 from ..harness.schedule import ProgressCounter
-from ..harness.wording import describe_difference, describe_noise, more_rounds, too_noisy
+from ..harness.verdict_text import describe_difference, describe_noise, more_rounds, too_noisy
 from ..harness.workload import Workload, load_engine
 from ..memory.measured_model import MeasuredModel, measure_model
 from .ab_speed import ABSpeeds, compare_speeds

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ..harness.interleave import EngineLoader, PairedMeasurement, duration, interleave, throughput
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 
@@ -58,7 +58,7 @@ def measure_lengths(
     """Measure base and adapted model at each length; see interleave()."""
     tasks = [partial(_run_iteration, tokens) for tokens in lengths]
     results = interleave(loaders, tasks, LENGTH_ROUNDS, advance) if tasks else []
-    return tuple(_speeds(tokens, of_models) for tokens, of_models in zip(lengths, results, strict=True))
+    return tuple(_speeds(tokens, by_model) for tokens, by_model in zip(lengths, results, strict=True))
 
 
 def _run_iteration(tokens: int, engine: Engine, number: int) -> tuple[float, float]:

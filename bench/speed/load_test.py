@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ...errors import RequestError
 from ...files.progress import Progress, no_progress
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.format import report_table
@@ -34,7 +34,7 @@ class ClientLoad:
     Attributes:
         clients: concurrent clients.
         questions: questions of each client, one after the other.
-        max_tokens: the most tokens of an answer.
+        max_tokens: maximum tokens per answer.
     """
 
     clients: int = 8

@@ -16,7 +16,7 @@ from ...runtime.batch.reproducible_batches import (
     split_into_batches,
 )
 from ...runtime.cluster.ray_batch import RayWorkers
-from ...runtime.request import check_integer
+from ...runtime.validation import check_integer
 from ...stats.interval import Interval
 from ...stats.paired_ratio import paired_ratio
 from ..harness.environment import BenchReport, report_head
@@ -55,7 +55,7 @@ class RayScalingReport(BenchReport):
     Attributes:
         model: the model file.
         questions: questions of each round.
-        max_tokens: the most tokens of an answer.
+        max_tokens: maximum tokens per answer.
         threads: threads of each engine.
         ways: the local engine, then each number of workers.
         same: whether all modes gave the same answers in all rounds.
@@ -87,7 +87,7 @@ def run_ray_scaling(  # noqa: PLR0913 - options of a measurement, each with its 
         address: address of the cluster; see ray_session().
         workers: numbers of workers to compare.
         questions: questions of each round.
-        max_tokens: the most tokens of an answer.
+        max_tokens: maximum tokens per answer.
         threads: threads of each engine.
         rounds: number of rounds; each runs every mode once.
         progress: called with questions answered and in all.

@@ -43,7 +43,7 @@ class SlowedEngine(Engine):
             options: options of Engine.
 
         Raises:
-            ThirteenError: as Engine does.
+            ThirteenError: Engine() raises it.
         """
         self._slowdown = slowdown
         super().__init__(path, **options)

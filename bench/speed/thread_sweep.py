@@ -12,8 +12,8 @@ from ...files.processors import usable_processors
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.context import Context, ContextParams, Span
 from ...runtime.llama.model import Model
-from ...runtime.request import check_integer
 from ...runtime.threads import ThreadCounts, physical_cores
+from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.format import report_table
@@ -34,8 +34,8 @@ class ThreadSpeed:
         threads: number of threads.
         prefill: median prompt tokens per second.
         decode: median decoded tokens per second.
-        prefill_ratio: over the speed with one thread per physical core, paired by round.
-        decode_ratio: the same of decode.
+        prefill_ratio: prefill speed over that with one thread per physical core, paired by round.
+        decode_ratio: decode speed over that with one thread per physical core, paired by round.
     """
 
     threads: int

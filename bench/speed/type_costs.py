@@ -24,18 +24,18 @@ from ...convert.tensors import parse_type
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine
-from ...runtime.request import check_integer
 from ...runtime.threads import physical_cores
+from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import report_table
 from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
-from ..harness.wording import NOISE_MAX, too_noisy
+from ..harness.verdict_text import NOISE_MAX, too_noisy
 from ..harness.workload import Workload, load_engine
 from ..synthetic.random_model import count_matrix_weights
-from .cost_models import CostModelShape, write_cost_models
+from .probe_models import ProbeShape, write_probe_models
 
 TYPES = (
     *("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4", "F16", "BF16"),
@@ -57,7 +57,7 @@ class WeightCost:
     Attributes:
         ns_per_weight: nanoseconds per decoded token, median over the rounds.
         gb_per_s: bytes of weights over that time.
-        ratio: over Q4_K in the same place, paired by round; less is faster.
+        ratio: time over that of Q4_K in the same place, paired by round; less is faster.
     """
 
     ns_per_weight: float
@@ -71,11 +71,11 @@ class TypeCost:
 
     Attributes:
         type: name of the type.
-        bits_per_weight: including the scales.
-        layer: in the matrices of the layers, repacked where the build has kernels for that.
-        output: in the output matrix, tied to the token embedding.
-        layer_together: in the layers, per token of SEQUENCES decoded in a batch.
-        output_together: the same in the output matrix.
+        bits_per_weight: bits of a weight, including its share of the scales.
+        layer: cost in the matrices of the layers, repacked where the build has kernels for that.
+        output: cost in the output matrix, tied to the token embedding.
+        layer_together: cost in the layers, per token of SEQUENCES decoded in a batch.
+        output_together: cost in the output matrix, per token of SEQUENCES decoded in a batch.
         prefill: time of a prompt in the layers, as a ratio over Q4_K; less is faster.
     """
 
@@ -102,7 +102,7 @@ class TypesReport(BenchReport):
     """
 
     settings: Workload
-    sizes: CostModelShape
+    sizes: ProbeShape
     rounds: int
     overhead_ms: float
     costs: tuple[TypeCost, ...]
@@ -115,7 +115,7 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
     rounds: int = ROUNDS,
     tokens: int = DECODE_TOKENS,
     threads: int | None = None,
-    shape: CostModelShape | None = None,
+    shape: ProbeShape | None = None,
     progress: Progress = no_progress,
 ) -> TypesReport:
     """Measure the cost of a weight of each type.
@@ -141,7 +141,7 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
         PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
     )
     ggml_types = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *types))))
-    shape = shape or CostModelShape()
+    shape = shape or ProbeShape()
     head = report_head()
     seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 3)
     costs = _costs(shape, ggml_types, seconds_per_token)
@@ -159,7 +159,7 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
 
 
 def _measure(
-    shape: CostModelShape,
+    shape: ProbeShape,
     types: Sequence[GGMLQuantizationType],
     workload: Workload,
     rounds: int,
@@ -169,7 +169,7 @@ def _measure(
     advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
     with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
         engines = []
-        for path in write_cost_models(Path(folder), shape, types):
+        for path in write_probe_models(Path(folder), shape, types):
             engines.append(loaded.enter_context(load_engine(path, None, workload, slots=SEQUENCES)))
             advance()
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own
@@ -195,7 +195,7 @@ def _run_round(
 
 
 def _costs(
-    shape: CostModelShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
+    shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
     """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
     overhead = np.median(seconds_per_token[:, 0], axis=0)  # (3,)

@@ -10,12 +10,17 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ...convert.quantize.ggml import quantize_rows
-from ...convert.source.architecture import Architecture, metadata_fields, rope_factors, tensor_specs
+from ...convert.source.architecture import (
+    ROPE_FACTORS,
+    Architecture,
+    metadata_fields,
+    rope_factors,
+    tensor_specs,
+)
 from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
 from ...files.gguf_header import Field
 
-ROPE_FACTORS = "rope_freqs.weight"
 _SEED = 13
 _TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes
 _SCALE = 0.02  # standard deviation, that of Llama's initialization: nothing overflows

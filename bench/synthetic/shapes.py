@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from gguf import GGML_QUANT_SIZES
 
-from ...convert.source.architecture import Architecture, from_config, tensor_specs
+from ...convert.source.architecture import ROPE_FACTORS, Architecture, from_config, tensor_specs
 from ...convert.tensors import (
     GGML_TYPES,
     TensorPlan,
@@ -26,7 +26,7 @@ from ...files.output import check_target
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
 from ..peers.llama_quantize_sizes import mix_tensor_types
-from .random_model import ROPE_FACTORS, write_planned_model
+from .random_model import write_planned_model
 
 _MIXES = {stock.name for stock in MIXES} - GGML_TYPES.keys()  # a name of both is a type, as everywhere else
 
@@ -40,16 +40,16 @@ def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Pa
         types: types of each model, as for write_shape_model(); equal types share a file.
 
     Raises:
-        ThirteenError: as write_shape_model() raises.
+        ThirteenError: write_shape_model() raises it.
     """
     with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
         files = {
-            of_model: Path(folder) / f"{name}-{number}-{Path(of_model).stem}.gguf"
-            for number, of_model in enumerate(dict.fromkeys(types))
+            model_types: Path(folder) / f"{name}-{number}-{Path(model_types).stem}.gguf"
+            for number, model_types in enumerate(dict.fromkeys(types))
         }
-        for of_model, path in files.items():
-            write_shape_model(name, of_model, path)
-        yield tuple(files[of_model] for of_model in types)
+        for model_types, path in files.items():
+            write_shape_model(name, model_types, path)
+        yield tuple(files[model_types] for model_types in types)
 
 
 def write_shape_model(name: str, types: str, output: Path) -> str:

@@ -6,15 +6,17 @@ from typing import Annotated
 import typer
 
 from .. import options
-from ..console import progress_bar, score_bar, show_report
+from ..console import labelled_progress_bar, progress_bar, show_report
 
 app = typer.Typer()
 
 
 @app.command("fidelity", epilog=options.example("bench fidelity reference-F16.gguf my-model.gguf"))
 def bench_fidelity(
-    reference: Annotated[Path, typer.Argument(help="Adapted model in high precision, such as F16.")],
-    shipped: Annotated[Path, typer.Argument(help="Adapted model, quantized.")],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Adapted model in high precision, such as F16.")
+    ],
+    shipped: Annotated[Path, typer.Argument(metavar="SHIPPED", help="Adapted model, quantized.")],
     base: Annotated[Path | None, typer.Option(help="Unadapted model in high precision.")] = None,
     shipped_base: Annotated[Path | None, typer.Option(help="Unadapted model, quantized.")] = None,
     adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to compare at run time.")] = None,
@@ -23,7 +25,11 @@ def bench_fidelity(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure what quantization changes: KL divergence, and how much of the adapter's effect remains."""
+    """Measure what quantization changes.
+
+    That is the KL divergence from the reference and, with --base and --shipped-base, how much of the
+    adapter's effect remains.
+    """
     from ...bench.fidelity.fidelity import fidelity_table, run_fidelity
     from ...bench.fidelity.model_roles import model_sources
 
@@ -43,7 +49,10 @@ def bench_accuracy(
         ),
     ],
     base: Annotated[
-        Path | None, typer.Option(help="Unadapted GGUF to compare with; with --adapter, MODEL.")
+        Path | None,
+        typer.Option(
+            help="Unadapted GGUF to compare with. To measure the effect of --adapter, give MODEL again."
+        ),
     ] = None,
     adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to MODEL at run time.")] = None,
     prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
@@ -61,7 +70,10 @@ def bench_accuracy(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the accuracy of a model and its base; an interrupted run resumes."""
+    """Measure the accuracy of a model and its base.
+
+    An interrupted run resumes.
+    """
     from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
     from ...bench.accuracy.prompt_settings import PromptSettings
@@ -76,7 +88,8 @@ def bench_accuracy(
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    with score_bar() as progress:
+    executor = options.batch_executor(ray, workers)
+    with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,
             load_question_set(data).subsample(limit),
@@ -84,7 +97,7 @@ def bench_accuracy(
             base=base,
             adapter=adapter,
             folder=records,
-            executor=options.batch_executor(ray, workers),
+            executor=executor,
             progress=progress,
         )
     show_report(as_json, report, accuracy_table)

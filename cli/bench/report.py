@@ -7,7 +7,7 @@ import typer
 
 from ...errors import RequestError
 from .. import options
-from ..console import show_facts, stage_bars
+from ..console import show_fields, stage_bars
 from .inputs import parse_numbers
 
 app = typer.Typer()
@@ -16,8 +16,8 @@ app = typer.Typer()
 @app.command("report", epilog=options.example("bench report base.gguf adapted.gguf --out report"))
 def bench_report(
     ctx: typer.Context,
-    base: Annotated[Path | None, typer.Argument(help="Unadapted GGUF.")] = None,
-    adapted: Annotated[Path | None, typer.Argument(help="Adapted GGUF.")] = None,
+    base: Annotated[Path | None, typer.Argument(metavar="BASE", help="Unadapted GGUF.")] = None,
+    adapted: Annotated[Path | None, typer.Argument(metavar="ADAPTED", help="Adapted GGUF.")] = None,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("report"),
     adapter: options.Lora = None,
     latency: Annotated[Path | None, typer.Option(help="JSON of bench latency, instead of a run.")] = None,
@@ -46,9 +46,10 @@ def bench_report(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a report of all measurements, next to the published figures.
+    """Write a report of all measurements.
 
-    Without models and JSON files, the embedded model is measured with and without its adapter.
+    Published figures are next to those measured. Without models and JSON files, the embedded model is
+    measured with and without its adapter.
     """
     from ...bench.peers.peers import PeerPrograms
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
@@ -65,9 +66,10 @@ def bench_report(
     models = (base, adapted) if base and adapted else None
     if models is None and inputs == ReportInputs():
         models = options.default_base(), options.resolve_model(None, {})[0]
+    # Options match the fields of ReportRequest by name.
     given = options.matching_options(ctx, ReportRequest) | {"lengths": parse_numbers("--lengths", lengths)}
     programs = PeerPrograms(llama_bench, checkpoint=checkpoint) if with_peers else None
     with stage_bars() as stage:
         request = ReportRequest(models=models, programs=programs, **given)
         measurements = collect_measurements(inputs, request, stage)
-    show_facts(as_json, {"report": str(write_report(measurements, out_dir))})
+    show_fields(as_json, {"report": str(write_report(measurements, out_dir))})

@@ -15,12 +15,15 @@ app = typer.Typer()
 
 @app.command("shape", epilog=options.example("bench shape llama-3.2-1b --types Q4_K/Q6_K --output 1b.gguf"))
 def bench_shape(
-    name: Annotated[str, typer.Argument(help="Catalogue name of a base.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Catalogue name of a base.")],
     output: options.Output,
     types: options.Types = "Q4_K",
     as_json: options.Json = False,
 ) -> None:
-    """Write a GGUF with the shapes of a base and random weights, to measure without a download."""
+    """Write a GGUF with random weights in the shapes of a base.
+
+    It serves to measure speed and memory without a download.
+    """
     from ...bench.synthetic.shapes import write_shape_model
 
     show_file(output, write_shape_model(name, types, output), as_json)
@@ -28,7 +31,10 @@ def bench_shape(
 
 @app.command("size", epilog=options.example("bench size my-model.gguf"))
 def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> None:
-    """Break down a file by tensor and type; compare it with llama.cpp's files and its planned size."""
+    """Break down the size of a file by tensor and type.
+
+    It is compared with llama.cpp's own types and mixes, and with its planned size.
+    """
     from ...bench.size.size import run_size, size_table
 
     show_report(as_json, run_size(model), size_table)
@@ -50,7 +56,10 @@ def bench_memory(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure memory by purpose, cold and warm starts, and energy per token."""
+    """Measure memory by purpose, start times and energy per token.
+
+    Starts are measured cold and warm.
+    """
     load = workload(prompt_tokens, decode_tokens, threads)
     with shape_or_files("memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
         if cap is not None:
@@ -94,9 +103,12 @@ def bench_curve(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Plot KL divergence against file size, for planned files and llama.cpp's types and mixes."""
+    """Plot KL divergence against file size.
+
+    The files are planned ones, and those of llama.cpp's types and mixes.
+    """
     from ...bench.size.kl_curve import curve_table
-    from ...convert.merged_view import SourceIds
+    from ...convert.provenance import SourceIds
     from ...workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
 
     check_results(output_dir)
@@ -104,8 +116,8 @@ def bench_curve(
         options.size_target(size, target, prefer, costs, together=together) for size in sizes.split(",")
     ]
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
-    base_id = options.shown_name(str(base_path) if base == "embedded" else base)
-    ids = SourceIds(base_id, options.shown_name(adapter or ""))
+    base_id = options.provenance_name(str(base_path) if base == "embedded" else base)
+    ids = SourceIds(base_id, options.provenance_name(adapter or ""))
     inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads)
     with stage_bars() as stage:
         report = run_size_sweep(inputs, targets, data=data, tokens=tokens, keep=keep, stage=stage)

@@ -14,9 +14,10 @@ app = typer.Typer()
 
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
-    base: Annotated[Path | None, typer.Argument(help="Unadapted GGUF.")] = None,
+    base: Annotated[Path | None, typer.Argument(metavar="BASE", help="Unadapted GGUF.")] = None,
     adapted: Annotated[
-        Path | None, typer.Argument(help="Adapted GGUF, or the unadapted one with --adapter.")
+        Path | None,
+        typer.Argument(metavar="ADAPTED", help="Adapted GGUF, or the unadapted one with --adapter."),
     ] = None,
     adapter: options.Lora = None,
     shape: options.Shape = None,
@@ -29,7 +30,10 @@ def bench_latency(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compare latency, load time, memory and size of an adapted model and its base."""
+    """Compare the latency of an adapted model and its base.
+
+    Load time, memory and size are compared as well.
+    """
     from ...bench.speed.latency import latency_table, run_latency
 
     files = (("BASE", base), ("ADAPTED", adapted))
@@ -67,7 +71,10 @@ def bench_peers(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compare speed with the other inference programs that are installed, on the same file and threads."""
+    """Compare speed with other inference programs.
+
+    Those that are installed run the same file with the same number of threads.
+    """
     from ...bench.peers.peer import PeerWorkload
     from ...bench.peers.peers import PeerPrograms, peers_table, run_peers
     from ...runtime.threads import physical_cores
@@ -89,7 +96,7 @@ def bench_peers(
 
 @app.command("trust", epilog=options.example("bench trust my-model.gguf"))
 def bench_trust(
-    model: options.ModelOrDefaultArgument = None,
+    model: options.ModelOrBaseArgument = None,
     runs: Annotated[int, typer.Option(min=1, help="Runs; each makes both comparisons.")] = 100,
     slowdown: Annotated[
         float, typer.Option(help="Factor on the time of each batch in the slowed copy.")
@@ -100,7 +107,10 @@ def bench_trust(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Test the benchmark on this machine: compare a model with itself and with a slowed copy."""
+    """Test whether bench latency can be trusted on this machine.
+
+    A model is compared with itself and with a slowed copy.
+    """
     from ...bench.speed.aa_test import aa_test_table, run_aa_test
 
     model = model or options.default_base()
@@ -118,7 +128,9 @@ def bench_trust(
 
 @app.command("clients", epilog=options.example("bench clients http://127.0.0.1:8080 http://127.0.0.1:8081"))
 def bench_clients(
-    urls: Annotated[list[str], typer.Argument(help="URLs of running servers; ratios refer to the first.")],
+    urls: Annotated[
+        list[str], typer.Argument(metavar="URL", help="URLs of running servers; ratios refer to the first.")
+    ],
     clients: Annotated[int, typer.Option(min=1, max=256, help="Concurrent clients.")] = 8,
     questions: Annotated[int, typer.Option(min=1, help="Questions per client and round.")] = 4,
     max_tokens: options.MaxTokens = 64,
@@ -136,7 +148,7 @@ def bench_clients(
 
 @app.command("cluster", epilog=options.example("bench cluster model.gguf --workers 1,2 --threads 1"))
 def bench_cluster(
-    model: options.ModelOrDefaultArgument = None,
+    model: options.ModelOrBaseArgument = None,
     ray: options.Ray = "local",
     workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2",
     questions: Annotated[int, typer.Option(min=1, help="Questions per round.")] = 200,
@@ -145,7 +157,7 @@ def bench_cluster(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every mode once.")] = 3,
     as_json: options.Json = False,
 ) -> None:
-    """Compare a batch on a local engine with the same batch on a Ray cluster."""
+    """Compare a batch on a local engine and on a Ray cluster."""
     from ...bench.speed.ray_scaling import ray_scaling_table, run_ray_scaling
 
     model = model or options.default_base()
@@ -165,12 +177,15 @@ def bench_cluster(
 
 @app.command("tune-threads", epilog=options.example("bench tune-threads model.gguf"))
 def bench_tune_threads(
-    model: Annotated[Path, typer.Argument(help="GGUF file of the size that will be used.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of the size that will be used.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,
     keep: Annotated[bool, typer.Option(help="Save the result as the default of all engines.")] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Find the fastest number of threads on this machine, and make it the default."""
+    """Find the fastest number of threads on this machine.
+
+    It becomes the default of all engines, unless --no-keep is given.
+    """
     from ...bench.speed.thread_sweep import run_thread_sweep, thread_sweep_table
     from ...runtime.threads import save_threads
 
@@ -190,7 +205,10 @@ def bench_types(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the cost of a weight of each type on this machine; takes three to six minutes."""
+    """Measure the cost of a weight of each type.
+
+    It takes three to six minutes and 4.3 GB of temporary disk space; set TMPDIR to choose where.
+    """
     from ...bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
     from ...files.output import check_target
 

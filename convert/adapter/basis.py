@@ -55,12 +55,10 @@ class BasisOrigin:
             raise AdapterError(
                 f"a basis needs the base's name and hash as text, not {self.name!r} and {self.base_sha256!r}"
             )
-        for name, least, most in (("rank", 1, _RANK_MAX), ("numbers", 1, _NUMBERS_MAX), ("seed", 0, 1 << 32)):
+        for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, _NUMBERS_MAX), ("seed", 0, 1 << 32)):
             value = getattr(self, name)
-            if type(value) is not int or not least <= value <= most:
-                raise AdapterError(
-                    f"a basis' {name} must be a whole number from {least} to {most}, not {value!r}"
-                )
+            if type(value) is not int or not low <= value <= high:
+                raise AdapterError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
 
     @property
     def id(self) -> str:

@@ -1,4 +1,4 @@
-"""Exports an adapter as a GGUF LoRA, which llama.cpp applies at run time beside the frozen weights.
+"""Exports an adapter as a GGUF LoRA, which llama.cpp applies at run time, without a merge.
 
 The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and `lora_b` (out, r) for each
 tensor, and one alpha for all, with a scale of alpha / r.

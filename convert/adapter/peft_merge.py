@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, CheckpointError
+from ...errors import AdapterError, CheckpointError, install_hint, one_line
 from ...files.gguf_header import Field
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
@@ -22,7 +22,7 @@ _UNMERGEABLE = {
 }  # fmt: skip
 
 
-class PeftMerge:
+class PeftMergedCheckpoint:
     """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`."""
 
     def __init__(self, base: Checkpoint, folder: Path) -> None:
@@ -88,7 +88,7 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     except ImportError as failure:
         raise AdapterError(
             f"{folder}: an adapter of kind {kind} is merged by PEFT ({failure.name} is missing): "
-            "pip install 'thirteen[peft]'"
+            f"{install_hint('peft')}"
         ) from None
     if kind not in PeftType.__members__:
         raise AdapterError(f"{folder / CONFIG_FILE}: the installed PEFT does not know the kind {kind!r}")
@@ -99,7 +99,7 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
                 model_folder, dtype=torch.float32, use_safetensors=True, local_files_only=True, **gguf
             )
     except Exception as failure:
-        raise CheckpointError(f"{base}: transformers cannot load it: {_one_line(failure)}") from failure
+        raise CheckpointError(f"{base}: transformers cannot load it: {one_line(failure)}") from failure
     try:
         with _silenced():
             adapted = PeftModel.from_pretrained(model, folder, local_files_only=True)
@@ -108,7 +108,7 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     except AdapterError:
         raise
     except Exception as failure:
-        raise AdapterError(f"{folder}: PEFT cannot merge it: {_one_line(failure)}") from failure
+        raise AdapterError(f"{folder}: PEFT cannot merge it: {one_line(failure)}") from failure
     return weights
 
 
@@ -138,7 +138,3 @@ def _check_keys(folder: Path, expected: Iterable[str]) -> None:
         raise AdapterError(
             f"{folder / WEIGHTS_FILE}: {len(odd)} tensors are missing or left over, such as {min(odd)!r}"
         )
-
-
-def _one_line(failure: Exception) -> str:
-    return " ".join(str(failure).split())[:300] or type(failure).__name__

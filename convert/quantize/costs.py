@@ -22,7 +22,7 @@ from typing import Any
 import llama_cpp
 from gguf import GGMLQuantizationType
 
-from ...errors import OutputError
+from ...errors import OutputError, shorten
 from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
@@ -50,8 +50,8 @@ class CostTable:
         cpu: the processor measured on, or "derived".
         date: date of the measurement, in ISO 8601.
         build: version of llama-cpp-python.
-        layer_together: as `layer`, with SEQUENCES decoded at once; empty where unknown.
-        output_together: as `output`, with SEQUENCES decoded at once; empty where unknown.
+        layer_together: `layer` with SEQUENCES decoded at once; empty where unknown.
+        output_together: `output` with SEQUENCES decoded at once; empty where unknown.
     """
 
     target: str
@@ -139,31 +139,27 @@ def _worse_of(one: CostTable, other: CostTable) -> CostTable:
 
 def _parse_target(value: Any, where: str) -> str:
     if value not in TARGETS:
-        raise OutputError(f"{where}: {_shortened(value)} is no target; there are {', '.join(TARGETS)}")
+        raise OutputError(f"{where}: {shorten(value)} is not a target; choose from {', '.join(TARGETS)}")
     return str(value)
 
 
 def _parse_text(value: Any, where: str) -> str:
     if not isinstance(value, str):
-        raise OutputError(f"{where}: {_shortened(value)} is not a string")
+        raise OutputError(f"{where}: {shorten(value)} is not a string")
     return value
 
 
 def _parse_costs(value: Any, where: str) -> dict[str, float]:
     if not isinstance(value, dict):
-        raise OutputError(f"{where}: {_shortened(value)} is not an object of costs by type")
+        raise OutputError(f"{where}: {shorten(value)} is not an object of costs by type")
     for name, cost in value.items():
         if name not in GGMLQuantizationType.__members__:
-            raise OutputError(f"{where}: {_shortened(name)} is not a ggml type")
+            raise OutputError(f"{where}: {shorten(name)} is not a ggml type")
         if isinstance(cost, bool) or not isinstance(cost, int | float) or not 0 < cost < _COST_MAX:
             raise OutputError(
-                f"{where}: the cost of {name} is {_shortened(cost)}, not a number above 0 and below "
+                f"{where}: the cost of {name} is {shorten(cost)}, not a number above 0 and below "
                 f"{_COST_MAX:g}"
             )
     if REFERENCE not in value:
         raise OutputError(f"{where}: {REFERENCE} is missing, the type that costs are compared with")
     return {name: float(cost) for name, cost in value.items()}
-
-
-def _shortened(value: Any) -> str:
-    return text if len(text := repr(value)) < 100 else f"{text[:80]}…"

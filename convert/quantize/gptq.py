@@ -184,7 +184,7 @@ def _choose_codes(
         The dequantized weights, (n, width).
     """
     rows, group = len(target), order // layout.group_size
-    scales, offsets = (np.ascontiguousarray(of.reshape(rows, -1).T) for of in layout.read_scales(blocks))
+    scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.read_scales(blocks))
     wanted = np.ascontiguousarray(target.T)  # (width, n)
     if layout.has_offsets:
         wanted.reshape(len(scales), -1, rows)[:] -= offsets[:, None]

@@ -16,7 +16,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError
+from ...errors import ModelFileError, shorten
 from ...files.gguf_header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..source.architecture import EMBEDDING, OUTPUT
@@ -52,8 +52,8 @@ class Importance:
             1; empty where it was not measured.
         lookup_sensitivity: nats per unit of error energy in the rows of the token embedding, with rows of
             length 1, where a row is the start of a token's computation; None where it was not measured.
-        lookup_counts: how often each row of the token embedding was looked up, (vocabulary,); None where it
-            was not counted.
+        lookup_counts: number of lookups of each row of the token embedding, (vocabulary,); None where they
+            were not counted.
         covariance_blocks: location of the covariances' diagonal blocks in the file; may be empty.
         covariance_low_rank: location of their low-rank parts; may be empty.
     """
@@ -255,7 +255,7 @@ def _importance_header(path: Path) -> Header:
     kind = header.metadata.get("general.type", "model")
     if kind != "imatrix":
         raise ModelFileError(
-            f"{path}: not an importance file: its general.type is {kind!r:.80}, not 'imatrix'"
+            f"{path}: not an importance file: its general.type is {shorten(kind)}, not 'imatrix'"
         )
     return header
 
@@ -273,7 +273,7 @@ def _metadata(header: Header, key: str, type_: GGUFValueType, element: GGUFValue
     if entry is None:
         raise ModelFileError(f"{header.path}: metadata key {key!r} is missing")
     if (entry.type, entry.element) != (type_, element):
-        raise ModelFileError(f"{header.path}: metadata key {key!r} is {entry.value!r:.80}, of the wrong type")
+        raise ModelFileError(f"{header.path}: metadata key {key!r}: {shorten(entry.value)} has the wrong type")
     return entry.value
 
 

@@ -35,19 +35,19 @@ TypeOptions = Mapping[str, Sequence[TypeOption]]
 
 
 def allocate_types(
-    options: TypeOptions, most: int, least: int = 0, speed_weight: float = 0.0
+    options: TypeOptions, maximum: int, minimum: int = 0, speed_weight: float = 0.0
 ) -> dict[str, TypeOption]:
     """Choose a type for every tensor: the least loss within a budget of bytes, by dynamic programming.
 
     The multiple-choice knapsack problem is solved exactly (Kellerer, Pferschy, Pisinger 2004, section 11.5),
-    except that sizes are counted in units of `most` / 131072 unless they share a larger divisor. With a speed
-    weight the objective is loss * cost**speed_weight. Its Lagrangian is loss + multiplier * cost, and at the
-    minimum the multiplier is speed_weight * loss / cost.
+    except that sizes are counted in units of `maximum` / 131072 unless they share a larger divisor. With a
+    speed weight the objective is loss * cost**speed_weight. Its Lagrangian is loss + multiplier * cost, and
+    at the minimum the multiplier is speed_weight * loss / cost.
 
     Args:
         options: options of each tensor, by name.
-        most: maximum size of all tensors, in bytes.
-        least: minimum size in bytes, if any choice reaches it.
+        maximum: largest total size in bytes.
+        minimum: smallest total size in bytes, if any choice reaches it.
         speed_weight: percent of loss that one percent of decode time is worth.
 
     Returns:
@@ -56,11 +56,11 @@ def allocate_types(
     Raises:
         OutputError: even the smallest types do not fit; the message gives their size.
     """
-    useful = {name: _undominated(options[name], speed_weight > 0) for name in sorted(options)}
-    smallest = sum(min(option.nbytes for option in of) for of in useful.values())
-    if smallest > most:
-        raise OutputError(f"the smallest possible size is {smallest:,} bytes of tensors, more than {most:,}")
-    knapsack = _Knapsack(useful, most, least)
+    useful = {name: _pareto_optimal(options[name], speed_weight > 0) for name in sorted(options)}
+    smallest = sum(min(option.nbytes for option in choices) for choices in useful.values())
+    if smallest > maximum:
+        raise OutputError(f"the smallest possible size is {smallest:,} bytes of tensors, above {maximum:,}")
+    knapsack = _Knapsack(useful, maximum, minimum)
     chosen = knapsack.solve(0.0)
     for _ in range(_ITERATIONS_MAX if speed_weight else 0):
         multiplier = speed_weight * sum(o.loss for o in chosen) / sum(o.cost for o in chosen)
@@ -71,7 +71,7 @@ def allocate_types(
     return {name: by_name[name] for name in options}
 
 
-def _undominated(options: Sequence[TypeOption], timed: bool) -> list[TypeOption]:
+def _pareto_optimal(options: Sequence[TypeOption], timed: bool) -> list[TypeOption]:
     """The options by size, without those that another matches or beats in size, loss and, if timed, cost."""
     useful: list[TypeOption] = []
     for option in sorted(options, key=lambda o: (o.nbytes, o.loss, o.cost)):
@@ -87,22 +87,22 @@ def _undominated(options: Sequence[TypeOption], timed: bool) -> list[TypeOption]
 class _Knapsack:
     """Dynamic programming over the tensors: the least value for every size, in cells of `unit` bytes."""
 
-    def __init__(self, options: TypeOptions, most: int, least: int) -> None:
+    def __init__(self, options: TypeOptions, maximum: int, minimum: int) -> None:
         self.options = list(options.values())
-        largest = sum(max(option.nbytes for option in of) for of in self.options)
-        capacity = min(most, largest)
-        divisor = math.gcd(*(option.nbytes for of in self.options for option in of))
+        largest = sum(max(option.nbytes for option in choices) for choices in self.options)
+        capacity = min(maximum, largest)
+        divisor = math.gcd(*(option.nbytes for choices in self.options for option in choices))
         self.unit = divisor * -(-capacity // (divisor * _CELLS))
         self.cells = capacity // self.unit + 1
-        self.least = -(-least // self.unit)
+        self.minimum = -(-minimum // self.unit)
 
     def solve(self, multiplier: float) -> list[TypeOption]:
         best = np.zeros(self.cells)  # (cells,) the least value with exactly this many units
         best[1:] = np.inf  # no tensor uses any yet
         picks = []
-        for of in self.options:
+        for choices in self.options:
             extended, pick = np.full(self.cells, np.inf), np.zeros(self.cells, np.uint8)
-            for index, option in enumerate(of):
+            for index, option in enumerate(choices):
                 units = -(-option.nbytes // self.unit)
                 value = best[: max(0, self.cells - units)] + (option.loss + multiplier * option.cost)
                 better = value < extended[units:]
@@ -113,11 +113,11 @@ class _Knapsack:
         return self._backtrack(best, picks)
 
     def _backtrack(self, best: NDArray[np.float64], picks: list[NDArray[np.uint8]]) -> list[TypeOption]:
-        large = best[self.least :]
-        cell = int(self.least + np.argmin(large)) if np.isfinite(large).any() else int(np.argmin(best))
+        large = best[self.minimum :]
+        cell = int(self.minimum + np.argmin(large)) if np.isfinite(large).any() else int(np.argmin(best))
         chosen = []
-        for of, pick in zip(reversed(self.options), reversed(picks), strict=True):
-            option = of[pick[cell]]
+        for choices, pick in zip(reversed(self.options), reversed(picks), strict=True):
+            option = choices[pick[cell]]
             cell -= -(-option.nbytes // self.unit)
             chosen.append(option)
         return chosen[::-1]

@@ -102,7 +102,7 @@ def plan_for_size(
         specs: the model's tensors.
         options: the options of each matrix.
         target: what the plan aims for.
-        overhead: bytes of the file besides the tensors in `specs`.
+        overhead: bytes of the file that are not tensors in `specs`.
         measured: whether the losses are in nats.
 
     Raises:
@@ -113,8 +113,8 @@ def plan_for_size(
     fixed = overhead + sum(padded(plan.nbytes) for plan in vectors)
     budget = target.size.file_bytes(_weights(specs))
     _check_reachable(target, budget, fixed, _weights(specs), options)
-    least, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
-    chosen = allocate_types(options, budget - fixed, least, speed_weight)
+    minimum, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
+    chosen = allocate_types(options, budget - fixed, minimum, speed_weight)
     types = {name: option.type for name, option in chosen.items()}
     plans = [plan_tensor(spec, types.get(name, GGMLQuantizationType.F32)) for name, spec in specs.items()]
     return plans, Prediction(
@@ -128,12 +128,14 @@ def plan_for_size(
 
 
 def _check_reachable(target: SizeTarget, budget: int, fixed: int, weights: int, options: TypeOptions) -> None:
-    least, most = (fixed + sum(pick(o.nbytes for o in of) for of in options.values()) for pick in (min, max))
-    if budget < least or _FILL_MIN * budget > most:
+    sizes = [[option.nbytes for option in choices] for choices in options.values()]
+    smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
+    if budget < smallest or _FILL_MIN * budget > largest:
         raise OutputError(
-            f"--size {target.size.text}: {budget:,} bytes cannot be met with {target.costs.target} types: "
-            f"the smallest file possible has {least:,} bytes ({8 * least / weights:.2f} bits per weight), "
-            f"the largest {most:,} ({8 * most / weights:.2f})"
+            f"--size {target.size.text}: {budget:,} bytes cannot be met with the types for "
+            f"--target {target.costs.target}: "
+            f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
+            f"weight), the largest {largest:,} ({8 * largest / weights:.2f})"
         )
 
 

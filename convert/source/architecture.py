@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGUFValueType
 from numpy.typing import NDArray
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, shorten
 from ...files.gguf_header import Field, Header
 from ...files.model_shape import ModelShape, read_model_shape
 from ..tensors import TensorSpec
@@ -121,7 +121,7 @@ def from_header(header: Header) -> Architecture:
     for key, value in values.items():
         if key.startswith("rope.scal") and value != "none":
             raise CheckpointError(
-                f"{where}: {key} is {_short(value)}: rope scaling of that kind is not supported"
+                f"{where}: {key} is {shorten(value)}: rope scaling of that kind is not supported"
             )
     if ROPE_FACTORS in header.tensors and "rope.freq_base" not in values:
         raise CheckpointError(f"{where}: {ROPE_FACTORS} without {name}.rope.freq_base")
@@ -241,9 +241,9 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: float | No
     if value is None:
         value = default
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise CheckpointError(f"{where}: {key} is {_short(value)}, not a positive number")
+        raise CheckpointError(f"{where}: {key} is {shorten(value)}, not a positive number")
     if not 1e-37 < value < 1e38:
-        raise CheckpointError(f"{where}: {key} is {_short(value)}, which is outside the range of float32")
+        raise CheckpointError(f"{where}: {key} is {shorten(value)}, which is outside the range of float32")
     return value
 
 
@@ -254,16 +254,12 @@ def _count(values: Mapping[str, Any], key: str, where: str, default: int | None 
     return value
 
 
-def _short(value: Any) -> str:
-    return text if len(text := repr(value)) < 100 else f"{text[:80]}…"
-
-
 def _rope(config: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     """Find the RoPE settings, which transformers 5 calls `rope_parameters`."""
     for key in ("rope_parameters", "rope_scaling"):
         value = config.get(key) or {}
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{where}: {key} is {_short(value)}, not an object")
+            raise CheckpointError(f"{where}: {key} is {shorten(value)}, not an object")
         if value:
             return value
     return {}

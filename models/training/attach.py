@@ -15,7 +15,7 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
     Args:
         model: transformers model; it is modified in place.
         recipe: kind and shape of the adapter.
-        basis: for TinyLoRA, the frozen factors and projections, which allow the trained numbers to be encoded
+        basis: the frozen factors and projections of a TinyLoRA, which allow the trained numbers to be encoded
             as a short code; by default PEFT computes its own.
 
     Returns:

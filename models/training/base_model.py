@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import CheckpointError, ThirteenError
+from ...errors import CheckpointError, ThirteenError, install_hint
 
 
 def load_base_model(base: Path) -> tuple[Any, Any]:
@@ -24,7 +24,7 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
     except ImportError as error:
-        raise ThirteenError(f"training needs {error.name}: pip install 'thirteen[train]'") from None
+        raise ThirteenError(f"training needs {error.name}: {install_hint('train')}") from None
     logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
     try:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import ThirteenError
+from ...errors import ThirteenError, install_hint
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
@@ -28,7 +28,7 @@ from .resume import check_run
 
 _CHECKPOINTS = ".checkpoints"
 _CHECKPOINT_STEPS = 10
-_REAL_ROWS, _REAL_EPOCHS = 7_473, 3  # GSM8K's training set, with the paper's number of epochs
+_GSM8K_ROWS, _PAPER_EPOCHS = 7_473, 3  # GSM8K's training set, with the paper's number of epochs
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,16 @@ class GrpoResult:
         """
         if not self.completions:
             return None
-        return _REAL_ROWS * _REAL_EPOCHS * 8 * self.seconds / self.completions / 3600
+        return _GSM8K_ROWS * _PAPER_EPOCHS * 8 * self.seconds / self.completions / 3600
 
-    def mean(self, first: bool) -> float:
-        """The mean reward of the first or the last fifth of the steps."""
-        count = max(1, len(self.rewards) // 5)
-        part = self.rewards[:count] if first else self.rewards[-count:]
+    def first_mean(self) -> float:
+        """The mean reward of the first fifth of the steps."""
+        part = self.rewards[: max(1, len(self.rewards) // 5)]
+        return sum(part) / len(part)
+
+    def last_mean(self) -> float:
+        """The mean reward of the last fifth of the steps."""
+        part = self.rewards[-max(1, len(self.rewards) // 5) :]
         return sum(part) / len(part)
 
 
@@ -101,7 +105,7 @@ def train_grpo(
         from safetensors import SafetensorError
         from trl import GRPOConfig
     except ImportError as error:
-        raise ThirteenError(f"grpo needs {error.name}: pip install 'thirteen[train]'") from None
+        raise ThirteenError(f"grpo needs {error.name}: {install_hint('train')}") from None
     adapted = attach_adapter(model, job.recipe, job.basis)
     folder = job.out / _CHECKPOINTS
     check_run(folder / "run", job.run_id(asdict(rollouts), [[row.question, row.answer] for row in rows]))

@@ -25,7 +25,7 @@ class TrainingJob:
         base: folder of safetensors or a GGUF, which is dequantized to float32.
         out: PEFT folder to write. It also holds the checkpoint from which an interrupted run resumes.
         recipe: hyperparameters.
-        basis: for TinyLoRA, the frozen factors; by default PEFT computes its own.
+        basis: the frozen factors of a TinyLoRA; by default PEFT computes its own.
         base_id: name of the base to record in the adapter; by default its path.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ThirteenError
+from ...errors import ThirteenError, install_hint
 from ...stats.interval import Interval
 from ...stats.wilson import wilson_interval
 
@@ -67,7 +67,7 @@ class CheckScore:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestMean:
     """The numbers with the highest check score, and the generation they are from."""
 
     numbers: Numbers  # (numbers,)
@@ -90,7 +90,7 @@ class CmaSearch:
         """Start at `start`, whose check score is `check`."""
         self.settings = settings
         self.generation = self.restarts = self._stale_checks = 0
-        self.best = Best(start, 0, check)
+        self.best = BestMean(start, 0, check)
         self.stopped = False
         self._restart()
 
@@ -106,7 +106,7 @@ class CmaSearch:
         try:
             import cma  # noqa: PLC0415 - it comes with an extra
         except ImportError:
-            raise ThirteenError("tune needs cma: pip install 'thirteen[tune]'") from None
+            raise ThirteenError(f"tune needs cma: {install_hint('tune')}") from None
         self._evolution: Any = cma.CMAEvolutionStrategy(self.best.numbers, settings.sigma, options)
         self._candidates: list[Numbers] | None = None
 
@@ -148,7 +148,7 @@ class CmaSearch:
     def record_check(self, check: CheckScore) -> None:
         """Record the check of the mean; restart or stop when patience runs out."""
         if check.score > self.best.check.score:
-            self.best, self._stale_checks = Best(self.mean, self.generation, check), 0
+            self.best, self._stale_checks = BestMean(self.mean, self.generation, check), 0
             return
         self._stale_checks += 1
         if self._stale_checks >= self.settings.patience:

@@ -26,6 +26,7 @@ class HeldOutCache(AppendOnlyFile):
         for line in self.lines:
             try:
                 entry = json.loads(line)
+                # "of" is the key of the block's hash in files of earlier versions, which must still be read.
                 self._blocks[str(entry["of"])] = [bool(right) for right in entry["right"]]
             except (ValueError, RecursionError, KeyError, TypeError):
                 continue

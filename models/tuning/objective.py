@@ -171,15 +171,15 @@ class EngineObjective:
                 correct.append(is_correct(answer, row))
         masks = [self._sampled_mask(tokens) for _, tokens in pairs]
         logprobs = self._log_likelihoods(adapter, pairs)
-        before = [np.array(of_tokens)[mask] for of_tokens, mask in zip(logprobs, masks, strict=True)]
+        before = [np.array(values)[mask] for values, mask in zip(logprobs, masks, strict=True)]
         return _SampledAnswers(pairs, masks, before, _advantages(correct))
 
     def _clipped_objective(self, adapter: str, samples: "_SampledAnswers") -> float:
         """GRPO's clipped objective (arXiv 2402.03300), with the mean ratio over tokens (GSPO, 2507.18071)."""
         logprobs = self._log_likelihoods(adapter, samples.pairs)
         changes = [
-            float(np.mean(np.array(of_tokens)[mask] - before))
-            for of_tokens, mask, before in zip(logprobs, samples.masks, samples.logprobs, strict=True)
+            float(np.mean(np.array(token_logprobs)[mask] - before))
+            for token_logprobs, mask, before in zip(logprobs, samples.masks, samples.logprobs, strict=True)
         ]
         ratio = np.exp(changes)
         clipped = np.clip(ratio, 1 - _RATIO_CLIP, 1 + _RATIO_CLIP)
@@ -189,8 +189,8 @@ class EngineObjective:
         solutions = [[*self._tokenize(row.solution), *self._end_token] for row in rows]
         pairs = [(request.tokens, tokens) for request, tokens in zip(requests, solutions, strict=True)]
         means = [
-            np.mean(np.array(of_tokens)[self._sampled_mask(tokens)])
-            for of_tokens, tokens in zip(self._log_likelihoods(adapter, pairs), solutions, strict=True)
+            np.mean(np.array(token_logprobs)[self._sampled_mask(tokens)])
+            for token_logprobs, tokens in zip(self._log_likelihoods(adapter, pairs), solutions, strict=True)
         ]
         return float(np.mean(means))
 
@@ -202,7 +202,7 @@ class EngineObjective:
         ]
         logprobs = self._log_likelihoods(adapter, pairs)
         truncated = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
-        likelihood = np.mean([max(sum(of_tokens), _LOG_LIKELIHOOD_MIN) for of_tokens in logprobs])
+        likelihood = np.mean([max(sum(token_logprobs), _LOG_LIKELIHOOD_MIN) for token_logprobs in logprobs])
         return float(likelihood - _TRUNCATION_PENALTY * truncated)
 
     def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:

@@ -102,7 +102,7 @@ def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[Training
 
     Args:
         count: number of questions.
-        seed: the same seed gives the same questions on every machine.
+        seed: random seed; equal seeds give equal questions on every machine.
         held_out: whether to draw from the held-out pairs of numbers or from the others.
 
     Raises:

@@ -25,7 +25,7 @@ from ...files.output import make_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..rows import TrainingRow
-from .cma_search import Best, CheckScore, CmaSearch, Numbers, SearchSettings
+from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
 from .heldout_cache import HeldOutCache
 from .initial_sigma import initial_sigma
 from .objective import AnswerSettings, Cost, EngineObjective, Objective
@@ -109,7 +109,7 @@ class TuneJob:
         data: rows of the run.
         out: PEFT folder to write. It also holds the journal, from which an interrupted run resumes.
         search: settings of the search.
-        answers: how questions are asked and scored.
+        answers: settings of the prompts, the answers and the score.
         engine: settings of the engine.
         measure_sigma: measure the initial step size on the model; `search.sigma` is then ignored.
         start: numbers to start from; by default zeros, the base itself.
@@ -159,7 +159,7 @@ class TuneResult:
     """
 
     search: CmaSearch
-    best: Best
+    best: BestMean
     held_out: PairedAccuracy
     seconds: float
     model_s: float
@@ -172,7 +172,7 @@ class TuneResult:
         return self.model_s / self.seconds if self.seconds else 0.0
 
     @property
-    def found(self) -> bool:
+    def improved(self) -> bool:
         """Whether a check was better than that of the start."""
         return self.best.generation > 0
 
@@ -226,7 +226,7 @@ def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> 
     return float(f"{sigma:.2g}")
 
 
-def _rounded(best: Best) -> Best:
+def _rounded(best: BestMean) -> BestMean:
     return replace(best, numbers=round_to_bfloat16(best.numbers.astype(np.float32)).astype(np.float64))
 
 

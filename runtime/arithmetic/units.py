@@ -57,7 +57,7 @@ class Quantity:
         return Quantity(-self.value, self.units, self.per, self.percent)
 
     def __add__(self, other: "Quantity") -> "Quantity":
-        """Add quantities that share a unit. A plain number has any unit; beside a percentage it must be 1."""
+        """Add quantities that share a unit. A plain number has any unit; with a percentage it must be 1."""
         if self.units and other.units and not self.units & other.units:
             raise AmbiguityError
         if self.percent != other.percent:
@@ -92,7 +92,7 @@ class Quantity:
         return Quantity(self.value**exponent)
 
     def _fraction(self) -> "Quantity":
-        """Convert a term beside a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80."""
+        """Convert a term next to a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80."""
         if self.percent:
             return Quantity(self.value / 100, self.units, self.per)
         if self.value != 1 or self.units:
@@ -104,7 +104,7 @@ def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozen
     """Parse the words after a number: "red apples a day" counts apples per day.
 
     Args:
-        words: in lower case, in order; may be empty.
+        words: the words in lower case, in order; may be empty.
         abbreviated: whether the first word follows the number without a space, as only well-known units do.
 
     Returns:

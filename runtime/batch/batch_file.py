@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ...errors import ModelFileError, OutputError, RequestError
+from ...errors import ModelFileError, OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
@@ -19,8 +19,7 @@ from ...files.output import check_target
 from ...files.progress import Progress, no_progress
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
 
-_RUN = "batch"  # what the journal calls a run
-_SHOWN = 60  # characters of a value quoted in an error
+_RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
 
 Record = dict[str, Any]
 
@@ -146,9 +145,9 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
     value = json_object(line, where)
     question, id_ = value.get("question"), value.get("id")
     if not isinstance(question, str) or not question.strip():
-        raise RequestError(f"{where}: 'question' must be a non-empty string, not {question!r:.{_SHOWN}}")
+        raise RequestError(f"{where}: 'question' must be a non-empty string, not {shorten(question)}")
     if id_ is not None and (isinstance(id_, bool) or not isinstance(id_, str | int)):
-        raise RequestError(f"{where}: 'id' must be a string or an integer, not {id_!r:.{_SHOWN}}")
+        raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
     try:
         f"{question}{id_}".encode()
     except UnicodeEncodeError:
@@ -173,7 +172,7 @@ def _saved_records(journal: Journal, rows: int) -> dict[int, Record]:
     for line, entry in enumerate(journal.entries, 2):
         number = entry.pop("number", None)
         if type(number) is not int or not 0 <= number < rows or number in saved:
-            raise RequestError(f"{journal.path}: line {line}: unknown or repeated row {number!r:.{_SHOWN}}")
+            raise RequestError(f"{journal.path}: line {line}: unknown or repeated row {shorten(number)}")
         saved[number] = entry
     return saved
 
@@ -183,8 +182,8 @@ def _new_records(
 ) -> Generator[tuple[int, Record], None, None]:
     """Answer the rows without a saved record.
 
-    A batch that was interrupted runs again as a whole, because its answers depend on each other's company.
-    Its saved records stay.
+    A batch that was interrupted runs again as a whole, because its answers depend on which questions are
+    computed together. Its saved records stay.
 
     Yields:
         Row number and record.

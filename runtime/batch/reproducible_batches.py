@@ -21,7 +21,8 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..profile import PROFILES
-from ..request import Request, Sampling, check_integer
+from ..request import Request, Sampling
+from ..validation import check_integer
 
 PROFILE = "server"
 _BATCH_REQUESTS = 40  # five times the slots, so that few slots are idle at the end of a batch
@@ -130,7 +131,7 @@ class BatchJob:
                 name: getattr(profile, name)
                 for name in ("context", "slots", "batch", "kv", "repack", "lookup")
             },
-            "wave": settings.batch_size,
+            "wave": settings.batch_size,  # the key in journals of earlier versions, which must still resume
         }
 
     def run(self, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
@@ -140,7 +141,7 @@ class BatchJob:
             The result of each question as it finishes.
 
         Raises:
-            ThirteenError: as Engine() does.
+            ThirteenError: Engine() raises it.
         """
         batches = iter(batches)
         for first in batches:
@@ -153,7 +154,7 @@ class BatchJob:
         """Load an engine whose queue takes a whole batch.
 
         Raises:
-            ThirteenError: as Engine() does.
+            ThirteenError: Engine() raises it.
         """
         queue = self.settings.batch_size * self.settings.votes
         return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
@@ -177,7 +178,7 @@ class BatchRunner:
         """Prefill the prefix that all prompts share: once, alone, and before the first batch.
 
         Args:
-            engine: from BatchJob.load_engine().
+            engine: an engine from BatchJob.load_engine().
             settings: generation settings.
         """
         self._engine, self._settings = engine, settings

@@ -63,7 +63,7 @@ def collect_activation_stats(
         model_path: a GGUF file.
         passages: calibration text.
         chunk_size: tokens of a chunk.
-        threads: one per physical core by default.
+        threads: compute threads; by default one per physical core.
         progress: called after each chunk.
 
     Raises:
@@ -105,7 +105,8 @@ def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -
     one, and an incomplete last chunk is dropped, unless it is the only one.
 
     Raises:
-        RequestError: as collect_activation_stats() does.
+        RequestError: there are no tokens, the chunk size is out of range, or the chat template rejects a
+            question.
     """
     if not 1 <= chunk_size <= model.context_trained:
         raise RequestError(

@@ -63,7 +63,7 @@ def measure_sensitivities(
         model_path: a GGUF file of high precision.
         passages: calibration text. The first CHUNK_TOKENS tokens serve for the matrices. The lookup, being a
             single matrix, takes up to LOOKUP_CHUNKS such chunks, spread over the text.
-        threads: one per physical core by default.
+        threads: compute threads; by default one per physical core.
         progress: called after each group of matrices and each chunk of the lookup.
     """
     with Model(model_path) as model:

@@ -3,7 +3,7 @@
 from secrets import token_hex
 from typing import Any
 
-_ACTOR_NAME = "owner"
+_ACTOR_NAME = "deployment-owner"
 
 
 class OwnerActor:

@@ -8,12 +8,8 @@ from pathlib import Path
 from ...errors import ModelFileError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir
+from ...files.file_lock import lock_file
 from ...files.hashing import file_sha256
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 CHUNK_BYTES = 16 << 20
 _FOLDER = "fetched"
@@ -56,8 +52,7 @@ class RemoteFile:
         try:
             folder.mkdir(exist_ok=True)
             with (folder / f"{self.sha256}.lock").open("ab") as lock:
-                if fcntl is not None:
-                    fcntl.flock(lock, fcntl.LOCK_EX)  # one worker per machine downloads, the others wait
+                lock_file(lock, wait=True)  # one worker per machine downloads, the others wait
                 if not self._matches(cached):
                     self._download(cached, read)
         except OSError as error:

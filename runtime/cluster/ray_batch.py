@@ -32,7 +32,7 @@ class RayWorkers:
 
         Raises:
             RequestError: the cluster cannot be reached or has too few processors.
-            ThirteenError: a worker found the model or its adapter invalid.
+            ThirteenError: a worker found the model or its adapter invalid, or the cluster failed.
         """
         rows = [{"numbers": list(batch), "questions": list(batch.values())} for batch in batches]
         if not rows:

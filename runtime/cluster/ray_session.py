@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...errors import ModelFileError, RequestError
+from ...errors import ModelFileError, RequestError, install_hint
 from .file_transfer import RemoteFile, read_chunk
 
 LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command
@@ -34,7 +34,7 @@ def import_ray() -> Any:
         import ray  # noqa: PLC0415 - an extra
         import ray.data  # noqa: PLC0415
     except ImportError as error:
-        raise RequestError(f"--ray: needs Ray ({error}): pip install 'thirteen[ray]'") from None
+        raise RequestError(f"--ray: needs Ray ({error}): {install_hint('ray')}") from None
     return ray
 
 

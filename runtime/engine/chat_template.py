@@ -12,7 +12,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from ...errors import ModelFileError, RequestError
+from ...errors import ModelFileError, RequestError, one_line
 from ...files.gguf_header import Header
 from .sandbox import limited, limited_memory
 
@@ -37,11 +37,11 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "**":
-            size, most = max(abs(left), abs(right)), POWER_MAX
+            size, maximum = max(abs(left), abs(right)), POWER_MAX
         else:
-            size, most = _repeated(left, right) or _repeated(right, left), PROMPT_CHARACTERS_MAX
-        if size > most:
-            raise SecurityError(f"{operator} gives more than the {most} that a prompt may need")
+            size, maximum = _repeated(left, right) or _repeated(right, left), PROMPT_CHARACTERS_MAX
+        if size > maximum:
+            raise SecurityError(f"{operator} gives more than the {maximum} that a prompt may need")
         return super().call_binop(context, operator, left, right)
 
 
@@ -73,7 +73,7 @@ class ChatTemplate:
             with limited_memory():  # Jinja evaluates constant expressions here
                 self._template = environment.from_string(source)
         except Exception as error:  # from Jinja, or from the Python code that it generates
-            raise ModelFileError(f"the chat template cannot be compiled: {_one_line(error)}") from None
+            raise ModelFileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         """Render a conversation as a prompt for the model's next message.
@@ -91,7 +91,7 @@ class ChatTemplate:
                     if length > PROMPT_CHARACTERS_MAX:
                         _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
         except Exception as error:  # untrusted code raises anything
-            raise RequestError(f"the chat template failed: {_one_line(error)}") from None
+            raise RequestError(f"the chat template failed: {one_line(error)}") from None
         return "".join(parts)
 
 
@@ -119,7 +119,3 @@ def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, 
 
 def _raise(message: str) -> None:
     raise TemplateError(message)
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -8,8 +8,9 @@ from typing import Any, Self, TypedDict, Unpack
 from ...errors import RequestError
 from ..llama.context import CONTEXT_MAX, ContextParams
 from ..profile import Profile, profile_named
-from ..request import BASE, check_integer
+from ..request import BASE
 from ..threads import default_threads
+from ..validation import check_integer
 
 QUEUE = 64
 DEFAULT_ADAPTER = "adapter"  # name of the adapter given without one
@@ -42,11 +43,12 @@ class EngineConfig:
     """What an engine loads and allocates.
 
     Attributes:
-        profile: with the values that the keywords replaced.
-        params: of the context, before it is clamped to the one that the model was trained for.
-        adapters: files by name.
+        profile: memory profile, with the values that the keywords replace.
+        params: parameters of the context, whose length is not yet clamped to the one that the model was
+            trained for.
+        adapters: adapter files by name.
         prefix_folder: parent of the prefix cache's folders.
-        queue: how many requests may wait.
+        queue: maximum number of waiting requests.
     """
 
     profile: Profile

@@ -33,8 +33,8 @@ class Dispatcher:
     """Accepts requests, as many as have a slot or a place in the queue.
 
     Attributes:
-        slots: how many requests run at once.
-        queue: how many requests may wait.
+        slots: number of requests that run at once.
+        queue: maximum number of waiting requests.
     """
 
     def __init__(self, model: Model, runner: Runner, *, slots: int, queue: int) -> None:

@@ -23,7 +23,7 @@ from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
 from .majority_vote import MajorityVote, check_votes
-from .prefix_cache import PrefixCache, cache_folders
+from .prefix_cache import PrefixCache, prefix_folders
 from .prompt_encoder import Message, PromptEncoder
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
@@ -48,7 +48,7 @@ class Engine:
 
     Attributes:
         model: the loaded model.
-        context: the most tokens of a request, prompt and answer together.
+        context: maximum tokens per request, prompt and answer together.
         profile: what is allocated.
     """
 
@@ -60,17 +60,18 @@ class Engine:
             options: keyword arguments, each optional:
                 profile: what to allocate: "laptop" (the default), "server", "phone", or a Profile.
                 adapter: a LoRA in a GGUF file, applied at run time to the requests that name no other.
-                adapters: more of them, by the names that requests give.
-                context: the most tokens of a request, clamped to the context that the model was trained for.
-                slots: how many requests run at once. Each has memory for `context` tokens.
-                threads: by default what `thirteen bench tune-threads` found, or one per physical core.
-                batch: the most tokens computed in one step.
+                adapters: further adapters, by the names that requests give.
+                context: maximum tokens per request, clamped to the context that the model was trained for.
+                slots: number of requests that run at once. Each has memory for `context` tokens.
+                threads: number of compute threads; by default the number that `thirteen bench tune-threads`
+                    found, or one per physical core.
+                batch: maximum tokens per step.
                 kv: type of the KV cache, f16 or q8_0.
                 prefix_bytes: memory of the prefix cache; 0 turns it off.
                 prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
                     Prompts can be read there: keep it as private as they are.
-                lookup: the most tokens of a draft by prompt lookup, which changes no answer; 0 makes none.
-                queue: how many requests may wait (64 by default); more are refused.
+                lookup: maximum tokens per draft by prompt lookup, which changes no answer; 0 turns it off.
+                queue: maximum number of waiting requests (64 by default); more are refused.
                 The profile has the defaults of context, slots, batch, kv, prefix_bytes and lookup.
 
         Raises:
@@ -167,7 +168,7 @@ class Engine:
             question: no text in it acts as a control token.
             system: system prompt.
             sampling: greedy by default.
-            max_tokens: the most tokens of the answer.
+            max_tokens: maximum tokens of the answer.
             stop: strings that end the answer, and are not part of it.
             calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
                 result instead of the model's tokens.
@@ -233,7 +234,7 @@ class Engine:
                 temperature of 0.7.
 
         Raises:
-            RequestError: as request() and submit() do, or `votes` is out of range.
+            RequestError: request() or submit() raises it, or `votes` is out of range.
             BusyError: the queue has no room for so many.
         """
         check_votes(votes)
@@ -268,7 +269,7 @@ class Engine:
         """Load an adapter under a name, replacing the one that has the name.
 
         Args:
-            name: that requests give.
+            name: the name that requests give.
             path: a LoRA in a GGUF file.
 
         Raises:
@@ -367,5 +368,5 @@ def _open_prefix_cache(model: Model, config: EngineConfig) -> PrefixCache | None
         return None
     if config.prefix_folder:
         path = model.header.path
-        folders = cache_folders(config.prefix_folder, path, config.adapters, profile.kv, profile.slots)
+        folders = prefix_folders(config.prefix_folder, path, config.adapters, profile.kv, profile.slots)
     return PrefixCache(profile.prefix_bytes, folders)

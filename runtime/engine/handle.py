@@ -22,8 +22,8 @@ class Piece:
 
     Attributes:
         text: characters that became final since the last piece.
-        tokens: since the last piece; their text may follow in a later one.
-        logprobs: one for each of these tokens, if the request asks for them.
+        tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
+        logprobs: log-probabilities of these tokens, if the request asks for them.
         answer: the whole answer, None while there may be more.
     """
 
@@ -59,7 +59,10 @@ class Handle:
         return self.done and self._end.exception() is not None
 
     def abort(self) -> None:
-        """End the request within one step; does nothing if it has ended."""
+        """End the request within one step; does nothing if it has ended.
+
+        Path: Dispatcher -> Runner -> Scheduler, which frees the slot.
+        """
         if not self.done:
             self._abort()
 

@@ -13,7 +13,8 @@ from threading import Lock
 from typing import Any
 
 from ..answer import Answer, VoteTally
-from ..request import StopReason, check_integer
+from ..request import StopReason
+from ..validation import check_integer
 from .handle import Handle
 
 VOTES_MAX = 64
@@ -106,8 +107,8 @@ def select_winner(answers: Sequence[ScoredAnswer], requested: int) -> Answer:
     Answers that are no votes count only if there are no votes.
 
     Args:
-        answers: that have ended.
-        requested: how many answers were requested.
+        answers: the answers that have ended.
+        requested: number of requested answers.
     """
     candidates = [scored for scored in answers if _is_vote(scored[0])] or answers
     votes = _votes(candidates)

@@ -23,8 +23,8 @@ def sampled_mask(vocabulary: OutputVocabulary, tokens: Sequence[int]) -> list[bo
     """Tell which tokens of an output the model samples; the calculator inserts the others.
 
     Args:
-        vocabulary: of the model.
-        tokens: of the output.
+        vocabulary: the model's vocabulary.
+        tokens: tokens of the output.
     """
     output, inserted, mask = OutputStream(vocabulary, (), calculator=True), 0, list[bool]()
     for place, token in enumerate(tokens, 1):
@@ -48,7 +48,7 @@ class OutputStream:
         """Start with no text.
 
         Args:
-            vocabulary: of the model.
+            vocabulary: the model's vocabulary.
             stop: strings that end the text.
             calculator: whether to complete arithmetic; see pending_result().
         """

@@ -39,12 +39,13 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
     return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
 
 
-def cache_folders(
+def prefix_folders(
     parent: Path, model: Path, adapters: Mapping[str, Path], kv: str, slots: int
 ) -> dict[str, Path]:
     """Return a folder for each adapter and for none, named by everything that the KV cache depends on.
 
-    The number of slots is part of the name: llama.cpp restores a state only beside as many slots.
+    The number of slots is part of the name: llama.cpp restores a state only in a context with the same number
+    of slots.
     """
     build = (version("llama-cpp-python"), platform.machine(), kv, slots, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
@@ -94,8 +95,9 @@ class PrefixCache:
         """Start with the entries in the folders.
 
         Args:
-            capacity: the most bytes in memory, and in each folder.
-            folders: by adapter; entries there outlive the process. They are created when first needed.
+            capacity: maximum bytes in memory, and in each folder.
+            folders: folder of each adapter, for entries that outlive the process. They are created when first
+                needed.
         """
         self._capacity, self._folders = capacity, folders or {}
         self.nbytes = 0

@@ -27,7 +27,7 @@ class PromptLookup:
             self._after[tuple(self._tokens[-NGRAM:])] = len(self._tokens)
         self._tokens.append(token)
 
-    def draft(self, most: int) -> tuple[int, ...]:
-        """Return up to `most` tokens that followed the last n-gram before; usually none."""
+    def draft(self, maximum: int) -> tuple[int, ...]:
+        """Return up to `maximum` tokens that followed the last n-gram before; usually none."""
         at = self._after.get(tuple(self._tokens[-NGRAM:]))
-        return () if at is None else tuple(self._tokens[at : at + most])
+        return () if at is None else tuple(self._tokens[at : at + maximum])

@@ -22,11 +22,11 @@ class SequenceUpdate:
 
     Attributes:
         sequence: the sequence.
-        text: that became final.
+        text: text that became final.
         tokens: new tokens, including inserted results of the calculator.
-        logprobs: one for each token, if the request asks for them.
+        logprobs: log-probabilities of these tokens, if the request asks for them.
         end: None while more may follow.
-        failure: of the computation, if that ended the sequence.
+        failure: error of the computation, if it ended the sequence.
     """
 
     sequence: SequenceState
@@ -61,10 +61,10 @@ class Runner:
         """Start without sequences.
 
         Args:
-            context: freed by close().
-            adapters: by name.
+            context: context to compute in; close() frees it.
+            adapters: the adapters by name; None is the base.
             prefixes: the prefix cache, if there is one.
-            draft_tokens: the most tokens of a draft by prompt lookup; the context needs outputs for them.
+            draft_tokens: maximum tokens per draft by prompt lookup; the context needs outputs for them.
         """
         self._context, self._model = context, context.model
         self._adapters, self._prefixes, self._draft_tokens = adapters, prefixes, draft_tokens
@@ -171,7 +171,7 @@ class Runner:
             if sequence.stop_reason is not None or place + 1 == len(rows):
                 return
             if sequence.pending > 1 or sequence.output[-1] != draft[place]:
-                self._context.clear(_slot(sequence), sequence.computed)
+                self._context.clear(sequence.running_slot, sequence.computed)
                 return
             sequence.computed += 1
 
@@ -217,7 +217,7 @@ class Runner:
             return
         if failure is None:
             self._save_prefix(sequence)
-        slot = self._scheduler.retire(sequence, reason)
+        slot = self._scheduler.finish(sequence, reason)
         if slot is not None:
             self._context.clear(slot)
         output = self._outputs[sequence]
@@ -239,14 +239,14 @@ class Runner:
     def _draft(self, sequence: SequenceState) -> tuple[int, ...]:
         """Draft the next tokens of a sequence in decode, no more than may follow."""
         lookup = self._outputs[sequence].lookup
-        most = min(self._draft_tokens, sequence.remaining - 1)
-        return lookup.draft(most) if lookup and sequence.decoding and most > 0 else ()
+        maximum = min(self._draft_tokens, sequence.remaining - 1)
+        return lookup.draft(maximum) if lookup and sequence.decoding and maximum > 0 else ()
 
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""
         prompt = sequence.request.tokens
         found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
-        if found and self._context.restore(_slot(sequence), found.state, found.length):
+        if found and self._context.restore(sequence.running_slot, found.state, found.length):
             sequence.cached = sequence.computed = found.length
 
     def _save_prefix(self, sequence: SequenceState) -> None:
@@ -254,7 +254,7 @@ class Runner:
         prompt = sequence.request.tokens
         new = sequence.computed >= len(prompt) and len(prompt) - sequence.cached > PREFIX_TOKENS_MIN
         if self._prefixes and new:
-            slot = _slot(sequence)
+            slot = sequence.running_slot
             self._context.clear(slot, len(prompt))
             if self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
                 with suppress(MemoryError):  # then it is not cached
@@ -262,9 +262,4 @@ class Runner:
 
 
 def _span(chunk: Chunk) -> Span:
-    return Span(_slot(chunk.sequence), chunk.start, chunk.tokens, rows=chunk.rows)
-
-
-def _slot(sequence: SequenceState) -> int:
-    assert sequence.slot is not None, "a planned sequence runs"
-    return sequence.slot
+    return Span(chunk.sequence.running_slot, chunk.start, chunk.tokens, rows=chunk.rows)

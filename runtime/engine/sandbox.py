@@ -29,7 +29,7 @@ def limited() -> Iterator[None]:
     """Limit the code inside, on this thread.
 
     Raises:
-        LimitError: too many lines or too much time, whatever the code was doing.
+        LimitError: the code ran more than STEPS_MAX lines or SECONDS_MAX seconds.
         MemoryError: too much memory (on Linux).
     """
     steps, deadline, previous = 0, 0.0, sys.gettrace()
@@ -37,8 +37,10 @@ def limited() -> Iterator[None]:
     def trace(_frame: FrameType, _event: str, _argument: Any) -> Any:
         nonlocal steps
         steps += 1
-        if steps > STEPS_MAX or perf_counter() > deadline:
-            raise LimitError(f"stopped after {min(steps, STEPS_MAX)} steps: it does not seem to end")
+        if steps > STEPS_MAX:
+            raise LimitError(f"more than {STEPS_MAX} steps")
+        if perf_counter() > deadline:
+            raise LimitError(f"more than {SECONDS_MAX:g} seconds")
         return trace
 
     with limited_memory():

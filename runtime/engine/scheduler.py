@@ -3,8 +3,8 @@
 Requests are admitted first come, first served, and keep their slot until they end. A request whose prompt
 shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one adapter:
 of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come first,
-with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; beside decode
-these chunks are small, so that a long prompt never stalls the answers of others.
+with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; in a batch that
+also decodes, these chunks are small, so that a long prompt never stalls the answers of others.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ class Chunk:
     Attributes:
         sequence: owner of the tokens.
         start: position of the first token.
-        tokens: at least one.
+        tokens: the tokens, at least one.
         rows: number of tokens, counted from the last, after which a token is sampled: none if the chunk ends
             before the last known token; else one, and one for each token of a draft.
     """
@@ -43,8 +43,8 @@ class Scheduler:
     """First come, first served, over a fixed number of slots.
 
     Attributes:
-        slots: how many sequences run at once.
-        budget: the most tokens in a batch; at least one per slot.
+        slots: number of sequences that run at once.
+        budget: maximum tokens per batch, at least one per slot.
         prefix_caching: whether computed prompts are shared through a prefix cache.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
@@ -55,13 +55,13 @@ class Scheduler:
     prefix_caching: bool = False
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
-    _free: set[int] = field(init=False)
+    _free_slots: set[int] = field(init=False)
     _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
 
     def __post_init__(self) -> None:
         assert 1 <= self.slots <= self.budget, "a batch must hold a token of every running sequence"
-        self._free = set(range(self.slots))
+        self._free_slots = set(range(self.slots))
 
     @property
     def idle(self) -> bool:
@@ -80,13 +80,13 @@ class Scheduler:
             requested: only then is it known which others must wait for the rest of its prompt.
         """
         for sequence in list(self.waiting):
-            if not self._free:
+            if not self._free_slots:
                 break
             if self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running):
                 continue
             self.waiting.remove(sequence)
             sequence.slot = self._choose_slot(sequence)
-            self._free.remove(sequence.slot)
+            self._free_slots.remove(sequence.slot)
             self.running.append(sequence)
             yield sequence
 
@@ -98,7 +98,8 @@ class Scheduler:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
         budget = self.budget
         chunks: list[Chunk] = []
-        for sequence in sorted(self._next_group(), key=_in_prefill):  # stable: oldest first in each group
+        # The sort is stable: decode before prefill, the oldest first in each.
+        for sequence in sorted(self._next_group(), key=lambda sequence: not sequence.decoding):
             if chunks and chunks[-1].sequence.decoding and not sequence.decoding:
                 budget = min(budget, PREFILL_CHUNK)
             if not budget:
@@ -106,9 +107,10 @@ class Scheduler:
             chunk = _next_chunk(sequence, budget)
             budget -= len(chunk.tokens)
             chunks.append(chunk)
-        return sorted(chunks, key=_slot)  # llama.cpp computes only ascending neighbours together
+        # llama.cpp computes only ascending neighbours together.
+        return sorted(chunks, key=lambda chunk: chunk.sequence.running_slot)
 
-    def retire(self, sequence: SequenceState, reason: StopReason) -> int | None:
+    def finish(self, sequence: SequenceState, reason: StopReason) -> int | None:
         """End a sequence, running or waiting.
 
         Returns:
@@ -121,7 +123,7 @@ class Scheduler:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
-            self._free.add(slot)
+            self._free_slots.add(slot)
         return slot
 
     def _next_group(self) -> list[SequenceState]:
@@ -136,7 +138,7 @@ class Scheduler:
     def _choose_slot(self, sequence: SequenceState) -> int:
         """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""
         same = {other.slot for other in self.running if other.adapter == sequence.adapter}
-        return min(self._free, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))
+        return min(self._free_slots, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))
 
 
 def _shares_prefill(sequence: SequenceState, other: SequenceState) -> bool:
@@ -146,15 +148,6 @@ def _shares_prefill(sequence: SequenceState, other: SequenceState) -> bool:
     length = other.cached + PREFIX_TOKENS_MIN
     prefix = sequence.request.tokens[:length]
     return len(prefix) == length and prefix == other.request.tokens[:length]
-
-
-def _in_prefill(sequence: SequenceState) -> bool:
-    return not sequence.decoding
-
-
-def _slot(chunk: Chunk) -> int:
-    assert chunk.sequence.slot is not None, "a planned sequence runs"
-    return chunk.sequence.slot
 
 
 def _next_chunk(sequence: SequenceState, budget: int) -> Chunk:

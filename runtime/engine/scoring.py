@@ -148,9 +148,9 @@ def compute_logits(context: Context, tokens: Tokens) -> Logits:
         RequestError: there are no tokens, more than fit the context, or unknown ones.
         ModelFileError: the computation failed.
     """
-    most, batch = context.params.context, context.params.batch
-    if not 1 <= len(tokens) <= most:
-        raise RequestError(f"logits: from 1 to {most} tokens fit the context, not {len(tokens)}")
+    maximum, batch = context.params.context, context.params.batch
+    if not 1 <= len(tokens) <= maximum:
+        raise RequestError(f"logits: from 1 to {maximum} tokens fit the context, not {len(tokens)}")
     logits = np.empty((len(tokens), context.model.vocabulary_size), np.float32)  # (tokens, vocab)
     try:
         for start in range(0, len(tokens), batch):

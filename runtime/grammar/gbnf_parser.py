@@ -38,7 +38,7 @@ class Item(NamedTuple):
     Attributes:
         symbol: name of a rule, or CHARACTER for one or more characters.
         optional: whether the item may be omitted.
-        copies: how often llama.cpp writes the item out; 1 only if the item cannot repeat.
+        copies: number of copies of the item that llama.cpp writes; 1 only if the item cannot repeat.
     """
 
     symbol: str
@@ -211,7 +211,7 @@ def parse_quantifier(text: str, counts: Sequence[str | None]) -> tuple[int, int 
 
     Args:
         text: the quantifier.
-        counts: of one in braces: the digits of m, the comma with what follows it, the digits of n.
+        counts: parts of one in braces: the digits of m, the comma with what follows it, the digits of n.
 
     Returns:
         Smallest and largest number of repetitions; None means without limit.

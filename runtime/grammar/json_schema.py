@@ -185,9 +185,9 @@ class _SchemaCompiler:
     def _union(self, schema: dict[str, Any], path: str) -> str:
         key = next(key for key in ("anyOf", "oneOf", "allOf") if key in schema)
         branches = schema[key]
-        most = 1 if key == "allOf" else BRANCHES_MAX
-        if not isinstance(branches, list) or not 1 <= len(branches) <= most:
-            _fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {most} schemas')
+        maximum = 1 if key == "allOf" else BRANCHES_MAX
+        if not isinstance(branches, list) or not 1 <= len(branches) <= maximum:
+            _fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {maximum} schemas')
         names = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
         name = self._add_rule(" | ".join(names), path, names, key)
         self._unions.append((name, path, key, branches))
@@ -276,8 +276,8 @@ class _SchemaCompiler:
         inside = ""
         if item is not None and high != len(prefix):
             more = self._add_rule(f'"," space {item}', "#/more")
-            most = None if high is None else high - len(prefix)
-            inside = repetition(more, max(low - len(prefix), 0), most)
+            maximum = None if high is None else high - len(prefix)
+            inside = repetition(more, max(low - len(prefix), 0), maximum)
         for index in reversed(range(len(prefix))):
             inside = f'"," space {prefix[index]} {inside}' if index else f"{prefix[index]} {inside} space"
             inside = f"({inside})?" if index >= low else inside

@@ -52,7 +52,7 @@ def max_parses(children: Mapping[str, Sequence[str]], overlapping: Set[str], lim
     Args:
         children: the rules of the subschemas of each rule; normally a text is inside one of them at a time.
         overlapping: rules whose children can all match the same text at once.
-        limit: where counting stops; a rule above it is not propagated further.
+        limit: number at which counting stops; a rule above it is not propagated further.
     """
     parents: defaultdict[str, list[str]] = defaultdict(list)
     for name, rules in children.items():

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
 from ..profile import KV_TYPES
-from ..request import TokenLogprob, check_integer
+from ..request import TokenLogprob
+from ..validation import check_integer
 from .compute_thread import COMPUTE_THREAD, KeepAlive
 from .eval_callback import EmbeddingTap, EvalCallback, MatMulTap
 from .library import LOG, NativeHandle, byte_pointer, logits_address
@@ -42,9 +43,9 @@ class ContextParams:
     Attributes:
         context: tokens that each sequence can hold.
         slots: native sequences, numbered from 0.
-        batch: the most tokens in one decode().
+        batch: maximum tokens per decode().
         threads: threads for batches of one token (decode).
-        outputs: the most rows of logits in one decode(), each as wide as the vocabulary; at least `slots`.
+        outputs: maximum rows of logits per decode(), each as wide as the vocabulary; at least `slots`.
         prefill_threads: threads for larger batches; None for `threads`.
         kv: type of the KV cache, one of KV_TYPES.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
@@ -63,8 +64,8 @@ class ContextParams:
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
-        for name, most in _PARAMS_MAX.items():
-            check_integer(name, getattr(self, name), 1, most)
+        for name, maximum in _PARAMS_MAX.items():
+            check_integer(name, getattr(self, name), 1, maximum)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
                 f"batch {self.batch} must be at least outputs {self.outputs}, and these slots {self.slots}"
@@ -208,7 +209,8 @@ class Context(NativeHandle):
         """Compute a batch.
 
         Args:
-            spans: in ascending order of slots, because llama.cpp computes only ascending neighbours together.
+            spans: tokens of each slot, in ascending order; llama.cpp computes only ascending neighbours
+                together.
 
         Returns:
             The batch index of each requested row of logits, for logits_row() and Sampler.sample().

@@ -82,10 +82,10 @@ class EvalCallback:
     def __init__(self, tap: MatMulTap | None, embedding_tap: EmbeddingTap | None = None) -> None:
         self._taps: dict[int, Callable[[str, GgmlTensor], None]] = {}  # by ggml_op
         if tap:
-            self._taps[MUL_MAT] = lambda weight, of: tap(MatMul(weight, _inputs(of), _rows(of)))
+            self._taps[MUL_MAT] = lambda weight, node: tap(MatMul(weight, _inputs(node), _rows(node)))
         if embedding_tap:
-            self._taps[GET_ROWS] = lambda weight, of: embedding_tap(
-                EmbeddingLookup(weight, _tokens(of), _rows(of))
+            self._taps[GET_ROWS] = lambda weight, node: embedding_tap(
+                EmbeddingLookup(weight, _tokens(node), _rows(node))
             )
         self._failure: BaseException | None = None
         self.native = llama_cpp.llama_cpp.ggml_backend_sched_eval_callback(self._call)

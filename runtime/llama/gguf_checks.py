@@ -140,7 +140,7 @@ def _check_vocabulary(metadata: CheckedMetadata) -> None:
     names = [token.split("\0", 1)[0] or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
     name, times = Counter(names).most_common(1)[0]
     if times > 1:
-        raise metadata.error(f"token {name!r} is {times} times in the vocabulary")
+        raise metadata.error(f"token {name!r} occurs {times} times in the vocabulary")
     metadata.array("tokenizer.ggml.merges", STRING)
     types = metadata.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
     if len(types) != len(tokens):

@@ -108,7 +108,7 @@ def kv_bytes(header: Header, profile: Profile, context: int) -> int:
     """Compute the bytes of an engine's KV cache.
 
     Args:
-        header: of the model.
+        header: header of the model file.
         profile: its slots and type of KV cache count, not its context.
         context: tokens of each slot.
     """

@@ -28,7 +28,7 @@ class Sampler(NativeHandle):
         """Build the chain of one sequence.
 
         Args:
-            model: of the sequence.
+            model: the model that the sequence runs on.
             sampling: temperature, cut-offs and seed.
             grammar: constrains the tokens.
 
@@ -37,13 +37,13 @@ class Sampler(NativeHandle):
         """
         super().__init__()
         self._model, self._sampling = model, sampling
-        self._constraint = Constraint(model, grammar) if grammar else None
+        self._constraint = GrammarConstraint(model, grammar) if grammar else None
         if self._constraint:
             self._handles.callback(self._constraint.close)
         self.own(_chain(_samplers(sampling)), llama_cpp.llama_sampler_free)
 
     @cached_property
-    def _digitless_chain(self) -> Any:
+    def _no_digit_chain(self) -> Any:
         chain = _chain((_ban(self._model, self._model.digit_tokens), *_samplers(self._sampling)))
         self._handles.callback(llama_cpp.llama_sampler_free, chain)
         return chain
@@ -52,14 +52,14 @@ class Sampler(NativeHandle):
         """Choose a token by the logits at a batch index from decode().
 
         Args:
-            context: that computed the logits.
+            context: the context that computed the logits.
             row: the batch index.
             no_digit: exclude tokens that would make a number before them longer.
 
         Raises:
             ModelFileError: the logits are not finite.
         """
-        chain = self._digitless_chain if no_digit else self.handle
+        chain = self._no_digit_chain if no_digit else self.handle
         logits = context.logits_row(row)
         if self._sampling.greedy and not no_digit:
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
@@ -76,7 +76,7 @@ class Sampler(NativeHandle):
         return token
 
 
-class Constraint(NativeHandle):
+class GrammarConstraint(NativeHandle):
     """A grammar and the position of one sequence in it."""
 
     def __init__(self, model: Model, grammar: Grammar) -> None:
@@ -90,7 +90,7 @@ class Constraint(NativeHandle):
             model.vocab, grammar.text.encode(), grammar.root.encode()
         )
         if not handle:
-            raise RequestError(f"grammar: not compiled: {LOG.take_errors()}")
+            raise RequestError(f"grammar: llama.cpp cannot compile it: {LOG.take_errors()}")
         self.own(handle, llama_cpp.llama_sampler_free)
         self._path = model.header.path
         # llama.cpp's grammar accepts control tokens inside strings, where they have no text.
@@ -107,7 +107,7 @@ class Constraint(NativeHandle):
 
         Args:
             chain: the sampler chain.
-            logits: of all tokens, (vocab,).
+            logits: logits of all tokens, (vocab,).
 
         Raises:
             ModelFileError: no token may come next.

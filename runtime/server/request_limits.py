@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Self
 
-from ..request import check_integer
+from ..validation import check_integer
 
 CONNECTIONS_MAX = 512  # a connection is a file descriptor, and 1,024 is the usual limit of a process
 HEADER_BYTES_MAX = 1 << 14  # browsers and proxies send a few thousand bytes

@@ -108,10 +108,11 @@ def test_every_type_for_arm_loads_is_repacked_and_answers_as_here(
     repacked = float(found[1]) * (1 << 20) if found else 0
     repacked_logits, plain_logits = (_logits(model, prompt, there, repack=repack) for repack in (True, False))
     short = min(
-        float((of.max(axis=1) - of[range(len(there)), there]).max()) for of in (repacked_logits, plain_logits)
+        float((logits.max(axis=1) - logits[range(len(there)), there]).max())
+        for logits in (repacked_logits, plain_logits)
     )
     noise = float(np.abs(repacked_logits - plain_logits).max())
-    same = sum(bool((of.argmax(axis=1) == there).all()) for of in (repacked_logits, plain_logits))
+    same = sum(bool((logits.argmax(axis=1) == there).all()) for logits in (repacked_logits, plain_logits))
     print(
         f"{name}: {repacked / 1e6:.1f} MB repacked; {len(there)} tokens, equal to {same} of 2 layouts on "
         f"x86, at most {short:.2f} below the most likely one there; these layouts differ by {noise:.2f}"

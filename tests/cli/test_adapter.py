@@ -12,11 +12,11 @@ from peft import LoraConfig
 from thirteen.convert.adapter.basis import read_basis
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
-from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
+from thirteen.convert.provenance import SourceIds
 
 from ..commands import CommandResult, Commands
-from ..convert.peft_adapters import read_gguf, train
+from ..convert.peft_adapters import read_gguf, save_random_adapter
 
 NUMBERS = np.random.default_rng(3).normal(0, 2.0, 13).astype(np.float32)
 SHORT = ("--max-tokens", "8", "--threads", "1", "--context", "64", "--json")
@@ -195,7 +195,7 @@ def test_a_damaged_code_is_refused_by_all_commands(env):
 
 def test_an_adapter_that_cannot_be_encoded_is_refused(env):
     config = LoraConfig(r=2, target_modules=["q_proj"])
-    folder = train(env.base, config, env.folder / "lora")
+    folder = save_random_adapter(env.base, config, env.folder / "lora")
     assert "LORA with 0 vectors" in refused(
         env.thirteen("adapter", "encode", folder, "--basis", env.basis_file)
     )

@@ -24,7 +24,7 @@ from peft import LoraConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 
 from ..commands import CommandResult, Commands
-from ..convert.peft_adapters import train
+from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
 
 Good = Callable[[str], Path]
@@ -742,12 +742,12 @@ QUESTIONS = {
     ),
     "a temperature below 0": (
         ("Why?", "--temperature=-1"),
-        "temperature must be a finite number from 0, not -1.0",
+        "temperature must be a finite number of at least 0, not -1.0",
     ),
     "a top_p of 0": (("Why?", "--top-p", "0"), "top_p must be above 0 and at most 1, not 0.0"),
-    "a top_k below 0": (("Why?", "--top-k=-1"), "top_k must be a whole number from 0, not -1"),
+    "a top_k below 0": (("Why?", "--top-k=-1"), "top_k must be an integer of at least 0, not -1"),
     "a min_p of 1": (("Why?", "--min-p", "1"), "min_p must be from 0 and below 1, not 1.0"),
-    "a seed below 0": (("Why?", "--seed=-1"), "seed must be a whole number from 0 to 4294967294, not -1"),
+    "a seed below 0": (("Why?", "--seed=-1"), "seed must be an integer from 0 to 4294967294, not -1"),
     "no tokens": (("Why?", "--max-tokens", "0"), "Invalid value for '--max-tokens'"),
     "an empty stop": (("Why?", "--stop", ""), "a stop string is empty"),
     "a question without quotes": (("what", "is", "this"), "not 4 arguments: quote the question"),
@@ -759,7 +759,7 @@ QUESTIONS = {
 COMMANDS = {
     "an unknown command": (("frobnicate",), "No such command 'frobnicate'"),
     "an unknown command of a group": (("adapter", "frobnicate"), "No such command 'frobnicate'"),
-    "a missing argument": (("convert",), "Missing argument 'base'"),
+    "a missing argument": (("convert",), "Missing argument 'BASE'"),
     "a missing output": (("convert", "BASE"), "Missing option '--output'"),
     "an unknown base": (("convert", "nothing-13", "-o", "OUT/x.gguf"), "no base 'nothing-13'"),
     "a base that is an empty string": (("convert", "", "-o", "OUT/x.gguf"), "'': no such file or folder"),
@@ -854,7 +854,9 @@ def good(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) 
             return write_gguf(folder / "model.gguf", {}, {})
         if name in adapters:
             on = base("qwen2" if name == "embedding" else "llama")
-            return train(on, adapters[name], folder / name, step=1.0 if name == "tinylora" else 0.2)
+            return save_random_adapter(
+                on, adapters[name], folder / name, step=1.0 if name == "tinylora" else 0.2
+            )
         return base(name)
 
     return make
@@ -1048,7 +1050,7 @@ TARGETS = {
     "that is a folder": ("OUT", "out: is a folder, not a file"),
     "in a folder that is not writable": ("/proc/model.gguf", "/proc/model.gguf: "),
     "with a name of 300 characters": (f"OUT/{'x' * 300}", "File name too long"),
-    "that is a device": ("/dev/null", "/dev/null: is a device, not a file"),
+    "that is a device": ("/dev/null", "/dev/null: is not a regular file"),
     "that is a file of the base": (
         "BASE/model.safetensors",
         "model.safetensors: is an input of this command",

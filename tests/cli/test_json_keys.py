@@ -55,9 +55,9 @@ def keys_of_type(type_: Any, prefix: str = "") -> Iterator[str]:
         for field in fields(origin):
             yield f"{prefix}{field.name}"
             hint = hints[field.name]
-            of = [parameters.get(one, one) for one in get_args(hint)] or [parameters.get(hint, hint)]
+            arguments = [parameters.get(one, one) for one in get_args(hint)] or [parameters.get(hint, hint)]
             within = "*." if get_origin(hint) in (dict, Mapping) else ""
-            for one in of if get_origin(hint) else [parameters.get(hint, hint)]:
+            for one in arguments if get_origin(hint) else [parameters.get(hint, hint)]:
                 yield from keys_of_type(one, f"{prefix}{field.name}.{within}")
     else:
         for one in get_args(type_):

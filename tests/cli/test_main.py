@@ -14,7 +14,7 @@ from thirteen.cli.console import printable
 from thirteen.cli.main import app
 
 from ..commands import CommandResult, Commands
-from ..convert.peft_adapters import train
+from ..convert.peft_adapters import save_random_adapter
 from ..runtime.conftest import write_gguf
 
 HEAVY = ("torch", "transformers", "peft", "llama_cpp", "numpy", "huggingface_hub")
@@ -31,7 +31,7 @@ def thirteen() -> Iterator[Commands]:
 @pytest.fixture(scope="module")
 def adapter(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "down_proj"])
-    return train(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
+    return save_random_adapter(base("llama"), config, tmp_path_factory.mktemp("adapters") / "my-lora")
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,16 @@ def test_the_help_of_every_command_has_an_example(words: str, thirteen: Commands
     text = " ".join(output_of(thirteen(*words.split(), "--help")).split())
     assert f"Usage: thirteen {words}" in text
     assert f"Example: thirteen {words}" in text
+
+
+@pytest.mark.parametrize("group", ["", "adapter", "bench", "models"])
+def test_a_list_of_commands_is_not_truncated(
+    group: str, thirteen: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = output_of(thirteen(*group.split(), "--help")).partition("Commands:")[2]
+    assert commands.strip()
+    assert "..." not in commands
 
 
 def test_no_arguments_show_the_help_and_version_the_version(thirteen: Commands) -> None:
@@ -249,3 +259,12 @@ def test_a_closed_pipe_is_not_an_error(model: Path) -> None:
     command = f"{sys.executable} -m thirteen inspect {model} | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert (done.stdout.strip(), done.stderr) == ("0", "")
+
+
+def test_a_closed_standard_error_does_not_end_the_work(tmp_path: Path) -> None:
+    """Progress lines met a pipe without a reader, and the command ended before its work was done."""
+    code = "from thirteen.cli.console import note; [note('x' * 9_000) for _ in range(50)]; open('done', 'w')"
+    command = f'{sys.executable} -c "{code}" 2>&1 >/dev/null | true; echo ${{PIPESTATUS[0]}}'
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
+    assert (tmp_path / "done").exists()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
-from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.workflows.adapter_resolver import resolve_basis
 
 from ..commands import CommandResult, Commands
@@ -83,7 +83,7 @@ def test_a_run_writes_an_adapter_with_a_card_and_resumes(env):
     shown = env.thirteen("adapter", "show", out)
     assert shown.status in {0, 2}  # 2 for an adapter of zeros
     again = tune(env, out, "--json")
-    assert again.stderr.count("on record") == 2
+    assert again.stderr.count("resumed") == 2
     assert json.loads(again.stdout)["numbers"] == result["numbers"]
 
 

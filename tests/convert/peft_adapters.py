@@ -18,7 +18,7 @@ def load(base: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
 
 
-def train(base: Path, config: PeftConfig, folder: Path, step: float = 0.2) -> Path:
+def save_random_adapter(base: Path, config: PeftConfig, folder: Path, step: float = 0.2) -> Path:
     """Save an adapter with a random step added to every trained parameter, so that its delta is not zero."""
     with warnings.catch_warnings(), torch.random.fork_rng():
         warnings.simplefilter("ignore")
@@ -40,7 +40,7 @@ def peft_merged(base: Path, folder: Path) -> Arrays:
     return {name: tensor.numpy() for name, tensor in merged.state_dict().items()}
 
 
-def plain(base: Path) -> Arrays:
+def base_tensors(base: Path) -> Arrays:
     """The base's tensors in float32, by transformers' names."""
     return {name: tensor.numpy() for name, tensor in load(base).state_dict().items()}
 

@@ -11,7 +11,7 @@ from thirteen.errors import ModelFileError, OutputError
 from thirteen.files.gguf_header import read_header
 
 from ..runtime.conftest import write_gguf as write_tiny
-from .peft_adapters import train
+from .peft_adapters import save_random_adapter
 from .test_merge import lora
 
 Base = Callable[[str], Path]
@@ -42,7 +42,7 @@ def test_base_with_types_of_adapted_file_equals_base_converted_to_that_type(
 ) -> None:
     plain, adapted, alike = (tmp_path / f"{part}.gguf" for part in ("plain", "adapted", "alike"))
     convert(base(name), plain, quantization=type_)
-    adapter = train(base(name), lora(2, 4), tmp_path / "adapter")
+    adapter = save_random_adapter(base(name), lora(2, 4), tmp_path / "adapter")
     convert(base(name), adapted, quantization=type_, adapter=adapter)
     report = convert(base(name), alike, quantization=adapted)
     assert alike.read_bytes() == plain.read_bytes() != adapted.read_bytes()

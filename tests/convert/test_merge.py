@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from thirteen.convert import pipeline
-from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.files.gguf_header import read_header
 
-from .peft_adapters import Arrays, as_gguf, peft_merged, plain, read_gguf, train
+from .peft_adapters import Arrays, as_gguf, base_tensors, peft_merged, read_gguf, save_random_adapter
 
 Base = Callable[[str], Path]
 
@@ -111,12 +111,12 @@ def check_merged(actual: Arrays, expected: Arrays, base: Arrays, exact: bool = F
 @pytest.mark.parametrize("kind", STREAMED)
 def test_streamed_merge_equals_pefts(kind: str, base: Base, tmp_path: Path) -> None:
     name, config = STREAMED[kind]
-    folder = train(
+    folder = save_random_adapter(
         base(name), config, tmp_path / "adapter", step=0.2 if isinstance(config, LoraConfig) else 1.0
     )
     report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     expected, before = (
-        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
+        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), base_tensors(base(name)))
     )
     check_merged(read_gguf(tmp_path / "model.gguf"), expected, before)
     assert report.adapter is not None
@@ -129,10 +129,10 @@ def test_adapter_without_factors_is_merged_by_peft_with_a_warning(
     kind: str, base: Base, tmp_path: Path
 ) -> None:
     name, config = BY_PEFT[kind]
-    folder = train(base(name), config, tmp_path / "adapter")
+    folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     report = convert(base(name), tmp_path / "model.gguf", quantization="F32", adapter=folder, threads=1)
     expected, before = (
-        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), plain(base(name)))
+        as_gguf(base(name), arrays) for arrays in (peft_merged(base(name), folder), base_tensors(base(name)))
     )
     check_merged(read_gguf(tmp_path / "model.gguf"), expected, before, exact=True)
     assert report.adapter is not None
@@ -153,7 +153,7 @@ def test_adapter_without_factors_is_merged_by_peft_with_a_warning(
 def test_gguf_base_gives_the_same_file_as_its_folder(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
-    folder = train(base(name), config, tmp_path / "adapter")
+    folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     convert(base(name), tmp_path / "base.gguf", quantization="F32", threads=1)
     reports = [
         convert(
@@ -182,7 +182,7 @@ def test_file_is_bit_identical_for_any_number_of_threads(
     type_: str, config: PeftConfig, base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
-    folder = train(base("llama wide"), config, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama wide"), config, tmp_path / "adapter")
     hashes = {
         convert(
             base("llama wide"), tmp_path / "model.gguf", quantization=type_, adapter=folder, threads=threads
@@ -197,7 +197,7 @@ def test_block_size_does_not_change_the_merge(
     base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Guards against a head of permuted q or k rows split between blocks, and the wrong rows of B."""
-    folder = train(base("llama"), lora(), tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), lora(), tmp_path / "adapter")
     files = []
     for weights in (pipeline.BLOCK_WEIGHTS, 1000):
         monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", weights)
@@ -208,7 +208,7 @@ def test_block_size_does_not_change_the_merge(
 
 
 def test_report_and_file_record_the_provenance(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), tiny(13, 2, 1.0), tmp_path / "adapter")
     seen: list[tuple[int, int]] = []
     report = convert(
         base("llama"),

@@ -15,7 +15,7 @@ from thirteen.errors import OutputError, ThirteenError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..commands import Commands
-from .peft_adapters import peft_merged, plain, read_gguf, train
+from .peft_adapters import base_tensors, peft_merged, read_gguf, save_random_adapter
 
 Base = Callable[[str], Path]
 
@@ -38,11 +38,11 @@ LOHA = LoHaConfig(r=3, alpha=4, target_modules=["q_proj", "v_proj"])
 def test_output_is_pefts_merge_rounded_once(
     name: str, config: PeftConfig, base: Base, tmp_path: Path
 ) -> None:
-    folder = train(base(name), config, tmp_path / "adapter")
+    folder = save_random_adapter(base(name), config, tmp_path / "adapter")
     report = merge_checkpoint(base(name), folder, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype="auto").state_dict()
     unmerged = AutoModelForCausalLM.from_pretrained(base(name), dtype="auto").state_dict()
-    expected, before = peft_merged(base(name), folder), plain(base(name))
+    expected, before = peft_merged(base(name), folder), base_tensors(base(name))
     assert merged.keys() == expected.keys()
     changed = [tensor for tensor in expected if not np.array_equal(expected[tensor], before[tensor])]
     assert changed
@@ -62,7 +62,7 @@ def test_output_is_pefts_merge_rounded_once(
 def test_merged_folder_converts_to_the_same_tensors_as_convert_with_adapter(
     base: Base, tmp_path: Path
 ) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     convert(tmp_path / "merged", tmp_path / "one.gguf", quantization="F32")
     convert(base("llama"), tmp_path / "other.gguf", quantization="F32", adapter=folder)
@@ -73,7 +73,7 @@ def test_merged_folder_converts_to_the_same_tensors_as_convert_with_adapter(
 
 
 def test_shards_hold_each_tensor_once_within_the_maximum_size(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     report = merge_checkpoint(base("llama"), folder, tmp_path / "merged", shard_bytes=100_000)
     assert len(report.files) > 2
     index = json.loads((tmp_path / "merged" / "model.safetensors.index.json").read_text())
@@ -93,7 +93,7 @@ def test_shards_hold_each_tensor_once_within_the_maximum_size(base: Base, tmp_pa
 
 
 def test_tokenizer_is_copied_and_folder_is_readable_by_all(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     merge_checkpoint(base("llama"), folder, tmp_path / "merged")
     text = "12 pens"
     one, other = (AutoTokenizer.from_pretrained(path)(text) for path in (base("llama"), tmp_path / "merged"))
@@ -102,7 +102,7 @@ def test_tokenizer_is_copied_and_folder_is_readable_by_all(base: Base, tmp_path:
 
 
 def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-5])
     (tmp_path / "out").mkdir()
@@ -112,13 +112,13 @@ def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> No
 
 
 def test_output_folder_must_be_empty(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     with pytest.raises(OutputError, match="not empty"):
         merge_checkpoint(base("llama"), folder, folder)
 
 
 def test_command_prints_the_report(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     with Commands() as thirteen:
         done = thirteen("merge", base("llama"), "--adapter", folder, "--out", tmp_path / "merged", "--json")
     assert done.status == 0, done.stderr
@@ -129,7 +129,7 @@ def test_command_prints_the_report(base: Base, tmp_path: Path) -> None:
 
 
 def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
-    folder = train(base("llama"), LORA, tmp_path / "adapter")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
     convert(base("llama"), tmp_path / "base.gguf", quantization="F32")
     with Commands() as thirteen:
         done = thirteen("merge", tmp_path / "base.gguf", "--adapter", folder, "--out", tmp_path / "merged")

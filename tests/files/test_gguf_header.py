@@ -133,10 +133,10 @@ def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.
     with TemporaryDirectory() as folder:
         path = write(Path(folder) / "a.gguf", entries, {})
         over = data.draw(st.sets(st.sampled_from(sorted(entries))))
-        whole, part = read_header(path), read_header(path, skip_values=over)
-    for key, field in whole.fields.items():
+        full, partial = read_header(path), read_header(path, skip_values=over)
+    for key, field in full.fields.items():
         left = key in over and field.element is Kind.STRING
-        assert part.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
+        assert partial.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
 
 
 def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_real_model_is_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def file_content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     entries = {
         f"k.{kind.name}": Field(value, kind)
         for kind, value in {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}.items()
@@ -171,7 +171,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     entries |= {"k.tokens": Field(["a", "bc", "é"], Kind.ARRAY, Kind.STRING)}
     entries |= {"k.numbers": Field([1, 2, 3], Kind.ARRAY, Kind.INT32)}
     arrays = {name: (np.ones((3, 34 * 2), np.uint8), Type.Q8_0) for name in ("blk.0.a", "blk.0.b")}
-    path = write(tmp_path_factory.mktemp("whole") / "a.gguf", entries, arrays, 64)
+    path = write(tmp_path_factory.mktemp("file") / "a.gguf", entries, arrays, 64)
     return path.read_bytes()
 
 
@@ -188,12 +188,12 @@ def refused(path: Path) -> Iterator[list[str]]:
         assert len(str(failure)) < 500 + len(str(path))
 
 
-def test_a_file_cut_at_any_byte_is_refused(whole: bytes, tmp_path: Path) -> None:
+def test_a_file_cut_at_any_byte_is_refused(file_content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
-    path.write_bytes(whole)
+    path.write_bytes(file_content)
     end = max(tensor.offset + tensor.nbytes for tensor in read_header(path).tensors.values())
-    for cut in range(len(whole)):
-        path.write_bytes(whole[:cut])
+    for cut in range(len(file_content)):
+        path.write_bytes(file_content[:cut])
         with refused(path) as messages:
             check_sound(read_header(path))
         assert bool(messages) == (cut < end), cut
@@ -201,14 +201,14 @@ def test_a_file_cut_at_any_byte_is_refused(whole: bytes, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("changed", [1, 4])
 def test_any_changed_bytes_of_a_header_are_refused_or_leave_it_sound(
-    changed: int, whole: bytes, tmp_path: Path
+    changed: int, file_content: bytes, tmp_path: Path
 ) -> None:
     path, chance = tmp_path / "a.gguf", random.Random(13)
-    path.write_bytes(whole)
+    path.write_bytes(file_content)
     header_bytes = min(tensor.offset for tensor in read_header(path).tensors.values())
     outcomes = set()
     for _ in range(1500):
-        damaged = bytearray(whole)
+        damaged = bytearray(file_content)
         for _ in range(changed):
             damaged[chance.randrange(header_bytes)] = chance.choice(
                 (0, 1, 127, 128, 255, chance.randrange(256))

@@ -160,16 +160,16 @@ def task(case: Case, found: EngineOutput, count: int, distributions: int) -> Tas
 def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xllamacpp: Loader) -> None:
     found = ours(case, QUESTIONS, COUNT, 4)
     one, other = (loader(task(case, found, COUNT, 4)) for loader in (node, xllamacpp))
-    most = _divergence(one["distributions"], other["distributions"])
-    least = _count_equal(one["answers"], other["answers"])
-    print(f"node-llama-cpp and xllamacpp: {least} of {len(QUESTIONS)} answers equal, KL {most:.2e}")
+    kl_theirs = _divergence(one["distributions"], other["distributions"])
+    equal_theirs = _count_equal(one["answers"], other["answers"])
+    print(f"node-llama-cpp, xllamacpp: {equal_theirs} of {len(QUESTIONS)} answers equal, KL {kl_theirs:.2e}")
     for name, theirs in (("node-llama-cpp", one), ("xllamacpp", other)):
         assert theirs["tokens"] == found.tokens
         equal = _count_equal(found.answers, theirs["answers"])
         kl = _divergence(found.distributions, theirs["distributions"])
         print(f"ours and {name}: {equal} of {len(QUESTIONS)} answers equal, KL {kl:.2e}")
-        assert equal >= least - FEWER_EQUAL
-        assert kl <= KL_FACTOR * max(most, KL_FLOOR)
+        assert equal >= equal_theirs - FEWER_EQUAL
+        assert kl <= KL_FACTOR * max(kl_theirs, KL_FLOOR)
 
 
 def _count_equal(ours: list[list[int]], theirs: list[list[int]]) -> int:
@@ -226,10 +226,10 @@ def test_every_type_of_a_plan_loads_and_answers_count_equal(
     case = Case(typed(name))
     found = ours(case, QUESTIONS[:2], 8, 2)
     one, other = (loader(task(case, found, 8, 2)) for loader in (node, xllamacpp))
-    most = _divergence(one["distributions"], other["distributions"])
+    kl_theirs = _divergence(one["distributions"], other["distributions"])
     kls = [_divergence(found.distributions, theirs["distributions"]) for theirs in (one, other)]
-    print(f"{name}: KL of theirs {most:.2e}, ours from theirs {kls[0]:.2e}, {kls[1]:.2e}")
-    assert max(kls) <= KL_FACTOR * max(most, KL_FLOOR)
+    print(f"{name}: KL of theirs {kl_theirs:.2e}, ours from theirs {kls[0]:.2e}, {kls[1]:.2e}")
+    assert max(kls) <= KL_FACTOR * max(kl_theirs, KL_FLOOR)
     case.model.unlink()
 
 

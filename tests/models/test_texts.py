@@ -46,11 +46,11 @@ def value(node: ast.AST) -> float:
     return node.value
 
 
-def sides(equation: str) -> Iterator[str]:
+def split_sides(equation: str) -> Iterator[str]:
     """The sides of an equation, without parentheses that are unbalanced in a side."""
     for side in re.split("[=≈]", equation):
-        opened = side.count("(") - side.count(")")
-        yield side.strip().removeprefix("(" * max(0, opened)).removesuffix(")" * max(0, -opened))
+        unclosed = side.count("(") - side.count(")")
+        yield side.strip().removeprefix("(" * max(0, unclosed)).removesuffix(")" * max(0, -unclosed))
 
 
 def equations(text: str) -> Iterator[tuple[str, list[float], float]]:
@@ -64,7 +64,7 @@ def equations(text: str) -> Iterator[tuple[str, list[float], float]]:
         )
         if glued or before.rstrip(" (").endswith(tuple("+-*/")):
             continue  # part of an expression with letters, "2x + 3 = 15"
-        values = [value(ast.parse(side, mode="eval")) for side in sides(found[0])]
+        values = [value(ast.parse(side, mode="eval")) for side in split_sides(found[0])]
         yield found[0].strip(), values, 0.005 if "≈" in found[0] else 1e-9
 
 

@@ -10,6 +10,7 @@ import pytest
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 
+from ..byte_level import byte_names
 from .fakes import fake_engines
 from .server import serving
 from .server.serving import RunningServer, serve_engine
@@ -20,13 +21,6 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content | trim }}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-def byte_names() -> list[str]:
-    """The 256 characters that stand for bytes in GPT-2's vocabularies."""
-    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = (256 + n for n in range(256))
-    return [chr(byte) if byte in shown else chr(next(hidden)) for byte in range(256)]
 
 
 def metadata() -> dict[str, tuple[Any, gguf.GGUFValueType, gguf.GGUFValueType | None]]:
@@ -139,7 +133,7 @@ def tiny_server(tiny: Path) -> Iterator[RunningServer]:
 
 
 @pytest.fixture
-def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
-    """opened(**options): open an engine over the fakes; see fakes.py."""
+def open_fake_engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engine]]:
+    """open_fake_engine(**options): open an engine over the fakes; see fakes.py."""
     with fake_engines(monkeypatch) as open_engine:
         yield open_engine

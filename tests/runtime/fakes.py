@@ -29,10 +29,10 @@ END_OF_TURN = 256
 class Native:
     """Base class of the fakes; counts the open ones."""
 
-    alive = 0
+    open_count = 0
 
     def __init__(self) -> None:
-        Native.alive += 1
+        Native.open_count += 1
         self.open = True
 
     def __enter__(self) -> Self:
@@ -42,7 +42,7 @@ class Native:
         self.close()
 
     def close(self) -> None:
-        Native.alive -= self.open
+        Native.open_count -= self.open
         self.open = False
 
 
@@ -202,5 +202,5 @@ def fake_engines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Engi
         places = engine._dispatcher.slots + engine._dispatcher.queue
         assert all(engine._dispatcher._places.acquire(blocking=False) for _ in range(places)), "a place leaks"
     ADAPTERS.clear()
-    assert Native.alive == 0, "a native handle leaks"
+    assert Native.open_count == 0, "a native handle leaks"
     assert not [thread for thread in enumerate_threads() if thread.name == "thirteen-engine"]

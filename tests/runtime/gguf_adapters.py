@@ -45,7 +45,7 @@ def write_lora(path: Path, seed: int, rank: int = 2) -> Path:
     )
 
 
-def write_thirteen(path: Path, seed: int, numbers: int = 13, rank: int = 2) -> Path:
+def write_tinylora(path: Path, seed: int, numbers: int = 13, rank: int = 2) -> Path:
     """Write an adapter of 13 parameters that mix each W's first singular vectors (arXiv 2602.04118)."""
     random, arrays = np.random.default_rng(seed), tensors()
     v = random.normal(size=numbers)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from thirteen.bench.peers.llama_quantize import StockFormat
-from thirteen.convert.merged_view import SourceIds
 from thirteen.convert.pipeline import convert
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.size_planner import SizeTarget
@@ -166,6 +166,7 @@ def test_missing_matplotlib_is_one_line(base: Callable[[str], Path], tmp_path: P
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: matplotlib, which draws the plot, is not installed: pip install 'thirteen[plot]'\n"
+        "error: matplotlib, which draws the plot, is not installed: "
+        "install the extra `plot`: pip install '.[plot]' in the checkout\n"
     )
     assert not list(tmp_path.iterdir())

@@ -3,15 +3,15 @@
 import { firstOf, parseLeftSide, parseRightSide } from "./expression.js";
 import { finalAnswer, formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
-import { B, blankMarkup, S } from "./lexer.js";
+import { BOUNDARY, blankMarkup, SPACE } from "./lexer.js";
 
 const WINDOW = 300; // characters before and after a relation sign that are parsed
 const EQUALITIES = ["=", "is"];
 const APPROXIMATIONS = ["\u2248", "\\approx"];
-const RELATION = new RegExp(String.raw`[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|${B}is${B}`, "gu");
-const ROUNDING_WORD = new RegExp(`[${S}]*(?:about|approximately|roughly)${B}`, "iuy");
-const ANNOTATION = new RegExp(`(?<==)[${S}]?<<[^<>\\n]*>>`, "gu"); // GSM8K's "3 * 4 = <<3*4=12>>12"
-const TRAILING_SPACE = new RegExp(`[${S}]+$`, "u");
+const RELATION = new RegExp(String.raw`[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|${BOUNDARY}is${BOUNDARY}`, "gu");
+const ROUNDING_WORD = new RegExp(`[${SPACE}]*(?:about|approximately|roughly)${BOUNDARY}`, "iuy");
+const ANNOTATION = new RegExp(`(?<==)[${SPACE}]?<<[^<>\\n]*>>`, "gu"); // GSM8K's "3 * 4 = <<3*4=12>>12"
+const TRAILING_SPACE = new RegExp(`[${SPACE}]+$`, "u");
 
 /**
  * Check every equation of a text whose two sides can be parsed, in order.

@@ -2,7 +2,7 @@
 
 import { VULGAR_FRACTIONS } from "./final_answer.js";
 import { Fraction, ONE, ZERO } from "./fraction.js";
-import { D, lex, OPERAND_ENDS, W } from "./lexer.js";
+import { DIGIT, lex, OPERAND_ENDS, WORD } from "./lexer.js";
 import { ambiguous, AmbiguityError, CONNECTIVE, fullMatch, NUMBER_WORD, parseUnits, Quantity, union } from "./units.js";
 
 const DIGITS_MAX = 18; // of a number
@@ -24,8 +24,8 @@ const LABEL = fullMatch(
     "|room|phase|level|round|grade|item|group|team|line|row|box|bag|player|person|student|set|trip|lap)s?",
 );
 const FUNCTION_WORDS = ["of", "the", "a", "as", "by"];
-const VARIABLE = fullMatch(`(?!i)[${W}]|.*[${D}_].*`);
-const LEADING_ZERO = new RegExp(`^0${D}`, "u"); // 0930, 007
+const VARIABLE = fullMatch(`(?!i)[${WORD}]|.*[${DIGIT}_].*`);
+const LEADING_ZERO = new RegExp(`^0${DIGIT}`, "u"); // 0930, 007
 
 /**
  * Parse the expression that ends at a position.

@@ -9,7 +9,7 @@ const MAGNITUDE_LIMIT = 10n ** 400n; // of a numerator or denominator
 const DECIMAL_PLACES_MAX = 100; // a finite decimal with more is written as a fraction
 
 export const VULGAR_FRACTIONS = { "½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4" };
-const S = String.raw`[ \t\n\r\f\v]`; // ASCII white space
+const ASCII_SPACE = String.raw`[ \t\n\r\f\v]`;
 const BOL = String.raw`(?<![^\n])`; // the start of a line
 
 const NORMALIZATIONS = [
@@ -21,34 +21,34 @@ const NORMALIZATIONS = [
   [String.raw`\u00d7|\\(?:times|cdot)(?![a-z])`, "*"],
   [String.raw`\\(?:text|math|left|right|display|q?quad)[a-z]*`, ""],
   [String.raw`\^\{([^{}]*)\}`, "^$1"],
-  [String.raw`(?<=\d)${S}?(?=\\[dt]?frac)`, " "],
-  [String.raw`\\[dt]?frac${S}?(\d)${S}?(\d)`, "$1/$2"],
-  [String.raw`\\[dt]?frac${S}?\{([^{}]*)\}${S}?\{([^{}]*)\}`, "$1/$2"],
-  [String.raw`\b(?:step|question|problem|equation|example)${S}?#?\d+`, ""],
+  [String.raw`(?<=\d)${ASCII_SPACE}?(?=\\[dt]?frac)`, " "],
+  [String.raw`\\[dt]?frac${ASCII_SPACE}?(\d)${ASCII_SPACE}?(\d)`, "$1/$2"],
+  [String.raw`\\[dt]?frac${ASCII_SPACE}?\{([^{}]*)\}${ASCII_SPACE}?\{([^{}]*)\}`, "$1/$2"],
+  [String.raw`\b(?:step|question|problem|equation|example)${ASCII_SPACE}?#?\d+`, ""],
   [String.raw`${BOL}[ \t>#*-]*\d{1,2}[.)](?=[ \t]+[^ \t\n\r\f\v])`, ""],
   [String.raw`\b\d+(?:st|nd|rd|th)\b`, ""],
 ].map(([pattern, replacement]) => [new RegExp(pattern, "gi"), replacement]);
 
 export const DECIMAL = String.raw`(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)`;
 const NUMBER_PATTERN = [
-  String.raw`(?<sign>(?<![\w)\]}%$])-)?(?:[$€£]${S}?){0,2}(?<innerSign>(?<=[$€£])-)?(?<![\w^])(?<!\d\.)`,
+  String.raw`(?<sign>(?<![\w)\]}%$])-)?(?:[$€£]${ASCII_SPACE}?){0,2}(?<innerSign>(?<=[$€£])-)?(?<![\w^])(?<!\d\.)`,
   String.raw`(?:(?=(?<whole>\d+))\k<whole>(?: | and )(?=${DECIMAL} ?/ ?\d))?(?<number>${DECIMAL})`,
   String.raw`(?: ?/ ?[$€£]?(?<denominator>${DECIMAL})|(?:e| ?[*x] ?10\^)(?<exponent>[+-]?\d+))?`,
 ].join("");
 const NUMBER = new RegExp(NUMBER_PATTERN, "gi");
 const FIRST_NUMBER = new RegExp(NUMBER_PATTERN, "iy");
 const UNIT = new RegExp(
-  String.raw`${S}?[%$€£°]?(?:[ \t\n\r\f\v/-]{0,3}[a-z\u00b0\u00b2\u00b3\u00b5][^\d=+*<>\n]{0,60}(?:\^?[23])?)?` +
+  String.raw`${ASCII_SPACE}?[%$€£°]?(?:[ \t\n\r\f\v/-]{0,3}[a-z\u00b0\u00b2\u00b3\u00b5][^\d=+*<>\n]{0,60}(?:\^?[23])?)?` +
     String.raw`[ \t\n\r\f\v.!)}*\`"'$]*$`,
   "iy",
 );
 const CUES = [
-  String.raw`\\f?boxed${S}?\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)`,
-  String.raw`####${S}*(?=([^\w\n]{0,6}\d[^\n]{0,300}))`,
+  String.raw`\\f?boxed${ASCII_SPACE}?\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)`,
+  String.raw`####${ASCII_SPACE}*(?=([^\w\n]{0,6}\d[^\n]{0,300}))`,
   String.raw`(?<!/)\banswers?\b(?:[^\n\d.:=]{0,60}?\bis\b|\W{0,5}[:=>])[ \t\n\r\f\v*:#>_\`]*(?=([^\n]{1,300}))`,
 ].map((pattern) => new RegExp(pattern, "gi"));
 const BOLD = /\*\*([^*\n]+)\*\*/g;
-const SENTENCE_END = new RegExp(String.raw`[.!?](?=${S})|\n`);
+const SENTENCE_END = new RegExp(String.raw`[.!?](?=${ASCII_SPACE})|\n`);
 
 /**
  * Find the final answer in a model's text.

@@ -4,71 +4,73 @@ import { DECIMAL, VULGAR_FRACTIONS } from "./final_answer.js";
 import { CURRENCIES } from "./units.js";
 
 // Python's Unicode character classes: \w, \d, \s and \b.
-export const W = String.raw`\p{L}\p{N}_`;
-export const D = String.raw`\p{Nd}`;
-export const S = String.raw`\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
-export const B = `(?:(?<=[${W}])(?![${W}])|(?<![${W}])(?=[${W}]))`;
+export const WORD = String.raw`\p{L}\p{N}_`;
+export const DIGIT = String.raw`\p{Nd}`;
+export const SPACE = String.raw`\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000`;
+export const BOUNDARY = `(?:(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}]))`;
 
 const MARKUP = new RegExp(
   [
     String.raw`\\\\`,
-    String.raw`\\(?:text|math|boxed|operatorname)[a-z]*[${S}]?\{(?<content>[^{}]*)\}`,
+    String.raw`\\(?:text|math|boxed|operatorname)[a-z]*[${SPACE}]?\{(?<content>[^{}]*)\}`,
     String.raw`\\(?:(?:left|right|[bB]igg?[lr]?|displaystyle|q?quad)(?![a-zA-Z])|[()\[\],;:! ])`,
-    String.raw`(?<![${W})])\*\*(?=[^${S}])`,
-    String.raw`(?<=[^${S}])\*\*(?![${W}(\-])`,
-    String.raw`(?<=[.:!?])\*(?=[${S}])`,
-    String.raw`(?<=(?![${D}_])[${W}])\*(?=[ \t]*\n)`,
+    String.raw`(?<![${WORD})])\*\*(?=[^${SPACE}])`,
+    String.raw`(?<=[^${SPACE}])\*\*(?![${WORD}(\-])`,
+    String.raw`(?<=[.:!?])\*(?=[${SPACE}])`,
+    String.raw`(?<=(?![${DIGIT}_])[${WORD}])\*(?=[ \t]*\n)`,
     String.raw`\$\$`,
     "[`&]",
   ].join("|"),
   "gu",
 );
 
-const LIST_MARKER = String.raw`(?:[\-*\u2022\u2013]|\(?(?:${D}{1,2}|[a-zA-Z])[.)](?![ \t]+[\-+*\/]))[ \t]+`;
+const LIST_MARKER = String.raw`(?:[\-*\u2022\u2013]|\(?(?:${DIGIT}{1,2}|[a-zA-Z])[.)](?![ \t]+[\-+*\/]))[ \t]+`;
 const LINE_START = String.raw`(?:[ \t>]|#+[ \t])*(?:${LIST_MARKER})*`;
 const VULGAR = Object.keys(VULGAR_FRACTIONS).join("");
-const LETTER = `(?:(?![${D}_${VULGAR}])[${W}])`;
+const LETTER = `(?:(?![${DIGIT}_${VULGAR}])[${WORD}])`;
 const TIMES = "\u00d7\u00b7\u22c5\u2217\u2219";
 const MINUS = "\u2212\u2010\u2011\u2013";
 const OVER = "\u00f7\u2044";
 const BREAKS = [
   String.raw`\n${LINE_START}`,
-  `[.!?]+(?![^${S}])`,
+  `[.!?]+(?![^${SPACE}])`,
   String.raw`\.{2,}`,
   "\u2026",
-  `,(?![^${S}])`,
+  `,(?![^${SPACE}])`,
   String.raw`[;|"\u201c\u201d\u2192]`,
   "-{1,2}>",
   "-{3,}",
   String.raw`\*{3,}`,
   "<<",
   ">>",
-  `(?<![${D}${S}]):`,
-  `(?<=${D}):(?=[${S}])`,
-  `(?<=[^${D}${S}][${S}]):`,
+  `(?<![${DIGIT}${SPACE}]):`,
+  `(?<=${DIGIT}):(?=[${SPACE}])`,
+  `(?<=[^${DIGIT}${SPACE}][${SPACE}]):`,
 ].join("|");
-const DATE = String.raw`(?<!${D})(?:${D}{1,2}\/${D}{1,2}\/(?:19|20)${D}{2}|(?:19|20)${D}{2}-[01]${D}-[0-3]${D})(?!${D})`;
+const YEAR = `(?:19|20)${DIGIT}{2}`;
+const DATE_FORMS = String.raw`${DIGIT}{1,2}\/${DIGIT}{1,2}\/${YEAR}|${YEAR}-[01]${DIGIT}-[0-3]${DIGIT}`;
+const DATE = `(?<!${DIGIT})(?:${DATE_FORMS})(?!${DIGIT})`;
 const OPERATOR = [
   String.raw`[\-+*\/^${TIMES}${MINUS}${OVER}]`,
   String.raw`\\(?:times|cdot|div)(?![a-zA-Z])`,
-  String.raw`(?<=[${D})])(?<!${B}0)[xX](?=[${S}]?[${D}${CURRENCIES}])`,
-  String.raw`(?<=[${S}])[xX](?=[${S}]+[${D}${CURRENCIES}${VULGAR}(.\\])`,
-  String.raw`${B}of(?=[${S}]+\\?[${D}${CURRENCIES}(.])`,
+  String.raw`(?<=[${DIGIT})])(?<!${BOUNDARY}0)[xX](?=[${SPACE}]?[${DIGIT}${CURRENCIES}])`,
+  String.raw`(?<=[${SPACE}])[xX](?=[${SPACE}]+[${DIGIT}${CURRENCIES}${VULGAR}(.\\])`,
+  String.raw`${BOUNDARY}of(?=[${SPACE}]+\\?[${DIGIT}${CURRENCIES}(.])`,
 ].join("|");
 const PATTERNS = {
   break: BREAKS,
   date: DATE,
-  compound: String.raw`${D}+(?:\.${D}+)?-${LETTER}[${W}\-]*`,
+  compound: String.raw`${DIGIT}+(?:\.${DIGIT}+)?-${LETTER}[${WORD}\-]*`,
   number: String.raw`\d+(?: and)? \d+\/\d+(?![\d.\/])|\d* ?[${VULGAR}]|${DECIMAL}`,
-  percent: String.raw`\\?%|percent${B}`,
+  percent: String.raw`\\?%|percent${BOUNDARY}`,
   currency: String.raw`\\?\$|[${CURRENCIES}]`,
   fraction: String.raw`\\[dt]?frac(?![a-zA-Z])`,
   operator: OPERATOR,
-  word: `${LETTER}[${W}]*(?:['\u2019\\-]${LETTER}[${W}]*)*`,
+  word: `${LETTER}[${WORD}]*(?:['\u2019\\-]${LETTER}[${WORD}]*)*`,
   open: String.raw`[(\[]`,
   close: String.raw`[)\]]`,
   brace: "[{}]",
-  unknown: String.raw`\\[a-zA-Z]+|[^${S}]`,
+  unknown: String.raw`\\[a-zA-Z]+|[^${SPACE}]`,
 };
 const NAMED_GROUPS = Object.entries(PATTERNS).map(([kind, pattern]) => `(?<${kind}>${pattern})`);
 const LEXEME = new RegExp(NAMED_GROUPS.join("|"), "gu");
@@ -142,5 +144,5 @@ function* matches(scope, start) {
 }
 
 function isSpace(text) {
-  return new RegExp(`^[${S}]+$`, "u").test(text);
+  return new RegExp(`^[${SPACE}]+$`, "u").test(text);
 }

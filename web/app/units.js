@@ -86,7 +86,7 @@ export class Quantity {
     return new Quantity(this.value.power(exponent));
   }
 
-  /** Convert a term beside a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80. */
+  /** Convert a term next to a percentage: "1 - 20%" is 0.8, but "100 - 20%" may mean 99.8 or 80. */
   #fraction() {
     if (this.percent) return new Quantity(this.value.dividedBy(HUNDRED), this.units, this.per);
     if (!this.value.equals(ONE) || this.units.size) ambiguous();

@@ -178,8 +178,8 @@ def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_mode
     ("change", "message"),
     [
         ({"prompt": "9-shot"}, "prompt: '9-shot' is not one of zero-shot, refined, 8-shot"),
-        ({"votes": 0}, "votes must be a whole number from 1"),
-        ({"votes": 65}, "votes must be at most 64, not 65"),
+        ({"votes": 0}, "votes must be an integer from 1 to 64, not 0"),
+        ({"votes": 65}, "votes must be an integer from 1 to 64, not 65"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )

@@ -50,18 +50,18 @@ BAD = {
     "a list": (["[]"], "line 1: not a JSON object"),
     "no question": ([{"answer": "1"}], "line 1: 'question' is missing"),
     "a blank question": ([{"question": " ", "answer": "1"}], "line 1: 'question' is empty"),
-    "a question that is a number": ([{"question": 1, "answer": "1"}], "line 1: 'question' is not a text"),
+    "a question that is a number": ([{"question": 1, "answer": "1"}], "line 1: 'question' is not a string"),
     "an endless question": (
         [{"question": "a" * 20_001, "answer": "1"}],
         "'question' has 20001 characters; at most 20000 are read",
     ),
     "no answer": ([{"question": "a"}], "line 1: 'answer' is missing"),
-    "an answer in words": ([{"question": "a", "answer": "yes"}], "line 1: 'answer' is no number: 'yes'"),
-    "two answers": ([{"question": "a", "answer": "2; 3"}], "line 1: 'answer' is no number: '2; 3'"),
-    "an answer that is null": ([{"question": "a", "answer": None}], "neither a number nor a text"),
-    "an answer that is true": ([{"question": "a", "answer": True}], "neither a number nor a text"),
-    "an answer that is not finite": (['{"question": "a", "answer": Infinity}'], "is no number: 'inf'"),
-    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "is no number: 'bbbb"),
+    "an answer in words": ([{"question": "a", "answer": "yes"}], "line 1: 'answer' is not a number: 'yes'"),
+    "two answers": ([{"question": "a", "answer": "2; 3"}], "line 1: 'answer' is not a number: '2; 3'"),
+    "an answer that is null": ([{"question": "a", "answer": None}], "neither a number nor a string"),
+    "an answer that is true": ([{"question": "a", "answer": True}], "neither a number nor a string"),
+    "an answer that is not finite": (['{"question": "a", "answer": Infinity}'], "is not a number: 'inf'"),
+    "a long answer in words": ([{"question": "a", "answer": "b" * 900}], "is not a number: 'bbbb"),
 }
 
 
@@ -199,7 +199,7 @@ def test_rows_of_parquet_are_read(tmp_path):
 
 def test_without_pyarrow_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)  # makes the import fail
-    with pytest.raises(RequestError, match=r"origin: reading Parquet needs pyarrow: .*thirteen\[data\]"):
+    with pytest.raises(RequestError, match=r"origin: reading Parquet needs pyarrow: .*`data`: .*\.\[data\]"):
         list(_rows(tmp_path / "test.parquet", "origin"))
 
 

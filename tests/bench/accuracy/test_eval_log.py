@@ -24,19 +24,19 @@ def path(tmp_path):
     return tmp_path / "folder" / "run.jsonl"
 
 
-def opened(path, run=RUN):
+def open_log(path, run=RUN):
     return EvalLog(path, run, TOTAL, BATCH)
 
 
 def written(path, numbers):
-    with opened(path) as records:
+    with open_log(path) as records:
         for number in numbers:
             records.append(record(number))
     return path.read_bytes()
 
 
 def test_an_appended_record_is_on_disk_at_once(path):
-    with opened(path) as records:
+    with open_log(path) as records:
         assert not path.exists() and not path.parent.exists()  # no file without a record
         records.append(record(1))
         header, line = path.read_bytes().splitlines()
@@ -46,10 +46,10 @@ def test_an_appended_record_is_on_disk_at_once(path):
 
 def test_records_are_read_back_in_the_order_of_the_questions(path):
     numbers = [2, 0, 1, 5, 4, 3, 7, 6]
-    with opened(path) as records:
+    with open_log(path) as records:
         for number in numbers:
             records.append(record(number) if number != 4 else failed(number))
-    with opened(path) as again:
+    with open_log(path) as again:
         assert len(again) == TOTAL
         assert list(again) == [record(n) if n != 4 else failed(n) for n in range(TOTAL)]
 
@@ -58,7 +58,7 @@ def test_records_are_read_back_in_the_order_of_the_questions(path):
 def test_an_interrupted_batch_is_dropped_and_the_others_stay(path, count, complete):
     whole = written(path, range(TOTAL))
     path.write_bytes(b"".join(whole.splitlines(keepends=True)[: 1 + count]))
-    with opened(path) as records:
+    with open_log(path) as records:
         assert len(records) == complete
         for number in range(complete, TOTAL):
             records.append(record(number))
@@ -71,12 +71,12 @@ def test_an_interrupted_batch_is_dropped_and_the_others_stay(path, count, comple
 )
 def test_batches_may_come_in_any_order_and_only_complete_ones_stay(path, numbers, complete):
     written(path, numbers)
-    with opened(path) as records:
+    with open_log(path) as records:
         assert len(records) == complete
         assert {number for number in range(TOTAL) if number in records} == set(numbers[:complete])
         for number in set(range(TOTAL)) - set(numbers[:complete]):
             records.append(record(number))
-    with opened(path) as again:
+    with open_log(path) as again:
         assert [found.number for found in again] == list(range(TOTAL))
 
 
@@ -85,7 +85,7 @@ def test_a_file_torn_at_any_byte_is_resumed(path):
     whole = written(path, range(TOTAL))
     for length in range(0, len(whole), 7):
         path.write_bytes(whole[:length])
-        with opened(path) as records:
+        with open_log(path) as records:
             assert (
                 len(records) == (whole[:length].count(b"\n") - 1) // BATCH * BATCH or length < len(whole) / 3
             )
@@ -97,16 +97,16 @@ def test_a_file_torn_at_any_byte_is_resumed(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"prompt": "8-shot"}, "prompt is 'zero-shot' there and '8-shot' here"),
-        ({"temperature": 0.0}, "temperature is 0.7 there and 0.0 here"),
-        ({"adapter_sha256": "cd"}, "adapter_sha256 is None there and 'cd' here"),
-        ({"new": 1}, "new is None there and 1 here"),
+        ({"prompt": "8-shot"}, "prompt is 'zero-shot' in the file, '8-shot' now"),
+        ({"temperature": 0.0}, "temperature is 0.7 in the file, 0.0 now"),
+        ({"adapter_sha256": "cd"}, "adapter_sha256 is None in the file, 'cd' now"),
+        ({"new": 1}, "new is None in the file, 1 now"),
     ],
 )
 def test_the_log_of_another_run_is_refused_and_unchanged(path, change, message):
     whole = written(path, range(5))
     with pytest.raises(RequestError, match=message) as error:
-        opened(path, RUN | change)
+        open_log(path, RUN | change)
     assert str(error.value).startswith(str(path))
     assert path.read_bytes() == whole
 
@@ -137,22 +137,22 @@ def test_a_damaged_file_is_refused_in_one_line(path, what):
     path.parent.mkdir()
     path.write_text("".join(f"{line}\n" for line in lines))
     with pytest.raises(RequestError) as error:
-        opened(path)
+        open_log(path)
     assert str(error.value).startswith(str(path))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_io_errors_name_the_file(tmp_path, path):
     with pytest.raises(RequestError, match="Is a directory"):
-        opened(tmp_path)
-    with opened(path) as records:
+        open_log(tmp_path)
+    with open_log(path) as records:
         path.parent.write_text("")  # a file in place of the folder
         with pytest.raises(OutputError, match="folder: cannot write"):
             records.append(record(0))
 
 
 def test_two_processes_do_not_mix_their_records(path):
-    with opened(path) as one, opened(path) as other:
+    with open_log(path) as one, open_log(path) as other:
         one.append(record(0))
         with pytest.raises(OutputError, match="another process is writing these records"):
             other.append(record(0))

@@ -17,7 +17,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 
-from ...convert.peft_adapters import train
+from ...convert.peft_adapters import save_random_adapter
 from ...convert.test_merge import lora as trained
 from ...runtime.conftest import write_gguf
 
@@ -41,7 +41,7 @@ def texts(tmp_path_factory):
 def made(tmp_path_factory, base):
     """Converted files of a small random Llama by type, "-adapted" with the adapter "lora" merged."""
     folder = tmp_path_factory.mktemp("made")
-    adapter = train(base("llama"), trained(2, 4), folder / "adapter", step=0.05)
+    adapter = save_random_adapter(base("llama"), trained(2, 4), folder / "adapter", step=0.05)
     export_adapter(adapter, base("llama"), folder / "lora.gguf")
     files = {"lora": folder / "lora.gguf"}
     for type_ in ("F32", "Q8_0", "Q4_0"):
@@ -318,7 +318,7 @@ def test_incomplete_roles_are_refused(measure, others, message):
 
 @pytest.mark.parametrize("tokens", [0, -1, 1.5, True])
 def test_a_number_of_positions_out_of_range_is_refused(measure, tokens):
-    with pytest.raises(RequestError, match="tokens must be a whole number from 1"):
+    with pytest.raises(RequestError, match="tokens must be an integer of at least 1"):
         measure("F32", "Q4_0", tokens=tokens)
 
 

@@ -26,7 +26,7 @@ class Inner:
 
 
 @dataclass(frozen=True)
-class Whole:
+class ExampleReport:
     name: str
     kind: Literal["a", "b"]
     sure: bool
@@ -37,11 +37,13 @@ class Whole:
     maybe: float | None
 
 
-WHOLE = Whole("x", "b", True, (Inner(1, 0.5), Inner(2, 3)), (7, "y"), {"z": 1}, Pair(Inner(3, 1.5)), None)
+EXAMPLE = ExampleReport(
+    "x", "b", True, (Inner(1, 0.5), Inner(2, 3)), (7, "y"), {"z": 1}, Pair(Inner(3, 1.5)), None
+)
 
 
 def test_round_trip_through_json_restores_the_dataclass():
-    assert from_json(Whole, json.loads(json.dumps(asdict(WHOLE))), "whole") == WHOLE
+    assert from_json(ExampleReport, json.loads(json.dumps(asdict(EXAMPLE))), "example") == EXAMPLE
 
 
 def test_unknown_fields_are_ignored():
@@ -51,24 +53,24 @@ def test_unknown_fields_are_ignored():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"name": 3}, "name: 3 is not a text"),
+        ({"name": 3}, "name: 3 is not a string"),
         ({"kind": "c"}, "kind: 'c' is not one of a, b"),
         ({"kind": []}, r"kind: \[\] is not one of"),
         ({"sure": 1}, "sure: 1 is not true or false"),
         ({"several": {}}, r"several: \{\} is not a list"),
         ({"several": [{"count": 1, "part": None}]}, r"several\[0\]: part: None is not a number"),
-        ({"several": [{"count": True, "part": 1}]}, "count: True is not a whole number"),
+        ({"several": [{"count": True, "part": 1}]}, "count: True is not an integer"),
         ({"several": [{"part": 1}]}, r"several\[0\]: 'count' is missing"),
         ({"two": [1]}, r"two: \[1\] is not a list of 2"),
         ({"by_name": [1]}, r"by_name: \[1\] is not an object"),
-        ({"by_name": {"z": "1"}}, "by_name: z: '1' is not a whole number"),
+        ({"by_name": {"z": "1"}}, "by_name: z: '1' is not an integer"),
         ({"pair": {"one": 1, "other": None}}, "pair: one: 1 is not an object"),
         ({"maybe": "x" * 1000}, "maybe: 'xx"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named_by_its_path(change, message):
     with pytest.raises(RequestError, match=f"^file: .*{message}|^file: {message}") as raised:
-        from_json(Whole, asdict(WHOLE) | change, "file")
+        from_json(ExampleReport, asdict(EXAMPLE) | change, "file")
     assert len(str(raised.value)) < 200 and "\n" not in str(raised.value)
 
 

@@ -1,7 +1,7 @@
 """Modules run in separate processes: results, errors and crashes reach the caller."""
 
 import pytest
-from thirteen.bench.harness.isolated import run_isolated
+from thirteen.bench.harness.isolated import run_in_subprocess
 from thirteen.errors import ModelFileError, OutputError
 
 
@@ -11,16 +11,16 @@ def crash_error(status: int, last_line: str) -> OutputError:
 
 def test_an_error_of_the_module_is_raised_with_its_class(not_a_model):
     with pytest.raises(ModelFileError, match=r"no\.gguf: not a GGUF file"):
-        run_isolated("thirteen.bench.memory.memory", ["--", str(not_a_model)], crash_error)
+        run_in_subprocess("thirteen.bench.memory.memory", ["--", str(not_a_model)], crash_error)
 
 
 def test_a_crash_is_the_callers_error_with_the_last_line_of_stderr():
     with pytest.raises(OutputError, match=r"it ended with 2: .*arguments are required: FILE\.gguf"):
-        run_isolated("thirteen.bench.memory.memory", [], crash_error)
+        run_in_subprocess("thirteen.bench.memory.memory", [], crash_error)
     with pytest.raises(OutputError, match=r"it ended with 1: .*No module named thirteen\.bench\.nothing"):
-        run_isolated("thirteen.bench.nothing", [], crash_error)
+        run_in_subprocess("thirteen.bench.nothing", [], crash_error)
 
 
 def test_a_process_without_output_is_a_crash():
     with pytest.raises(OutputError, match="it ended with 0: no output"):
-        run_isolated("thirteen.stats.paired_ratio", [], crash_error)
+        run_in_subprocess("thirteen.stats.paired_ratio", [], crash_error)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from thirteen.bench.peers.peer import PeerWorkload
 from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peers
-from thirteen.bench.peers.transformers import Transformers
+from thirteen.bench.peers.transformers import TransformersPeer
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
@@ -67,7 +67,7 @@ def test_transformers_runs_the_checkpoint_of_the_file(converted):
 
 def test_transformers_generates_exactly_the_requested_tokens(converted):
     checkpoint, model = converted
-    peer = Transformers(read_header(model), checkpoint, WORKLOAD)
+    peer = TransformersPeer(read_header(model), checkpoint, WORKLOAD)
     for prompts, tokens in (((1, 8), 1), ((1, 1), 5), ((2, 4), 4)):
         timer = peer.generate(prompts, tokens)
         assert len(timer.times) == 2 + tokens

@@ -177,7 +177,7 @@ def test_missing_measurements_name_their_command(accuracy_only):
     assert "bench accuracy" not in text
 
 
-def test_claims_stand_beside_measurements_of_the_same_model_only(data):
+def test_claims_are_compared_with_measurements_of_the_same_model_only(data):
     def rows(data: ReportData) -> dict[str, str]:
         text = render_markdown(compose_report(data), "figures").replace("\\", "")
         cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.count(" | ") == 3]
@@ -284,7 +284,7 @@ def test_inputs_are_checked_before_any_work(tiny, lora, not_a_model, tmp_path):
     refused(ModelFileError, r"no\.gguf", reference=not_a_model)
     refused(ModelFileError, r"no\.gguf", reference=tiny, base_reference=not_a_model)
     refused(RequestError, "an adapter at run time", reference=tiny, adapter=lora)
-    with pytest.raises(RequestError, match="no models to measure"):
+    with pytest.raises(RequestError, match="--data, --limit, --reference and --with-peers need models"):
         collect_measurements(ReportInputs(peers=tmp_path), ReportRequest(data="svamp"))
 
 

@@ -171,4 +171,4 @@ def test_bad_files_texts_and_numbers_are_refused(files, entries, texts, not_a_mo
         entries=[CurveEntry("mix", "a", other)],
     )
     refused(RequestError, r"missing\.jsonl", data=tmp_path / "missing.jsonl")
-    refused(RequestError, "tokens must be a whole number from 1", tokens=0)
+    refused(RequestError, "tokens must be an integer of at least 1", tokens=0)

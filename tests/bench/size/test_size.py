@@ -96,10 +96,10 @@ def test_stock_sizes_do_not_depend_on_the_types_of_the_file(report: SizeReport, 
     def stock_bytes(report: SizeReport) -> dict[str, int]:
         return {f"{one.kind} {one.name}": one.file_bytes for one in report.stock}
 
-    of_full, of_mixed = stock_bytes(run_size(full)), stock_bytes(report)
-    differences = {of_full[name] - of_mixed[name] for name in of_mixed}
+    from_full, from_mixed = stock_bytes(run_size(full)), stock_bytes(report)
+    differences = {from_full[name] - from_mixed[name] for name in from_mixed}
     assert len(differences) == 1, "only the metadata differ"
-    assert len(of_mixed) == 35
+    assert len(from_mixed) == 35
 
 
 @pytest.mark.parametrize(

@@ -98,8 +98,8 @@ def test_a_slowed_engine_answers(tiny):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"runs": 0}, "runs must be a whole number from 1"),
-        ({"rounds": 7}, "rounds must be a whole number from 8"),
+        ({"runs": 0}, "runs must be an integer of at least 1"),
+        ({"rounds": 7}, "rounds must be an integer of at least 8"),
         ({"slowdown": 1.0}, "slowdown must be above 1 and at most 10, not 1"),
         ({"slowdown": float("nan")}, "slowdown must be above 1"),
         ({"workload": Workload(300, 4, threads=1)}, "do not fit the 256"),

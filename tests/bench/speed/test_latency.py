@@ -72,7 +72,7 @@ def test_two_models_alternate_abba_with_the_same_numbers_and_are_loaded_for_each
         *("load b", "load a", "x b4", "x a4", "x a2", "x b2", "x b3", "x a3"),
         *("y a2", "y b2", "y b3", "y a3", "close a", "close b"),
     ]
-    assert [[len(of_model) for of_model in of_task] for of_task in results] == [[4, 4], [4, 4]]
+    assert [[len(iterations) for iterations in models] for models in results] == [[4, 4], [4, 4]]
     assert len(ticks) == count_iterations(2, 2, 2)
 
 
@@ -178,9 +178,9 @@ def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rounds": 7}, "rounds must be a whole number from 8"),
+        ({"rounds": 7}, "rounds must be an integer of at least 8"),
         ({"workload": Workload(5, 3, threads=0)}, "threads"),
-        ({"lengths": (0,)}, "lengths must be a whole number from 1"),
+        ({"lengths": (0,)}, "lengths must be an integer of at least 1"),
         ({"lengths": range(1, 18)}, "17 of them; at most 16"),
         ({"lengths": (240,)}, "a text of 257 tokens does not fit the 256"),
         ({"workload": Workload(250, 7)}, "250 prompt and 7 decode tokens do not fit the 256"),
@@ -193,7 +193,7 @@ def test_numbers_out_of_range_are_refused(tiny, change, message):
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "decode_tokens"])
 def test_a_workload_without_tokens_is_refused(name):
-    with pytest.raises(RequestError, match=f"bench: {name} must be a whole number from 1"):
+    with pytest.raises(RequestError, match=f"bench: {name} must be an integer of at least 1"):
         Workload(**{name: 0})
 
 

@@ -58,7 +58,7 @@ def test_servers_alternate_and_get_the_same_questions():
             [one, other], load=LOAD, rounds=2, progress=lambda done, total: ticks.append((done, total))
         )
     assert ticks == [(n, 4) for n in range(1, 5)]
-    questions = [[body["messages"][0]["content"] for body in of] for of in (requests, other_requests)]
+    questions = [[body["messages"][0]["content"] for body in bodies] for bodies in (requests, other_requests)]
     assert sorted(questions[0]) == sorted(questions[1])
     assert len(set(questions[0])) == 3 * 3 * 2, "every question is new: no cache can answer"
     assert {body["model"] for body in requests} == {"m"}

@@ -37,5 +37,5 @@ def test_every_mode_has_figures_and_gives_the_same_answers(tiny):
 
 
 def test_numbers_out_of_range_are_refused(tiny):
-    with pytest.raises(RequestError, match="bench: questions must be a whole number from 1"):
+    with pytest.raises(RequestError, match="bench: questions must be an integer of at least 1"):
         ray_scaling.run_ray_scaling(tiny, "local", (1,), questions=0)

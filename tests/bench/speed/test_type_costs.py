@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
 from rich.console import Console
-from thirteen.bench.speed.cost_models import CostModelShape
+from thirteen.bench.speed.probe_models import ProbeShape
 from thirteen.bench.speed.type_costs import (
     TYPES,
     _costs,
@@ -22,7 +22,7 @@ from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
-TINY = CostModelShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
+TINY = ProbeShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
 FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "shape": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0
 
@@ -83,7 +83,7 @@ def test_the_cost_table_can_be_read_again(report, tmp_path):
 
 def test_costs_are_recovered_from_times_computed_from_them():
     """The times have a drift from round to round that is the same for all models."""
-    shape, types = CostModelShape(), (Q4_K, Q8_0)
+    shape, types = ProbeShape(), (Q4_K, Q8_0)
     phases = np.array([0.25, 1.0, 0.5])  # relative cost of a token in prefill, decode and batched decode
     minimal = count_matrix_weights(shape.minimal)
     weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
@@ -124,7 +124,7 @@ def test_a_random_model_of_each_type_loads_and_has_finite_logits(tmp_path, name)
 
 
 def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
-    shape = CostModelShape()
+    shape = ProbeShape()
     minimal, layers, output = map(count_matrix_weights, (shape.minimal, shape.all_layers, shape.all_output))
     assert layers - minimal > 150e6 and output - minimal > 130e6
     assert minimal < 0.03 * min(layers, output)
@@ -134,7 +134,7 @@ def test_the_models_are_larger_than_a_cache_and_their_overhead_is_small():
     ("change", "error", "message"),
     [
         ({"types": ["Q9_K"]}, OutputError, "'Q9_K': no such type"),
-        ({"rounds": 7}, RequestError, "rounds must be a whole number from 8"),
+        ({"rounds": 7}, RequestError, "rounds must be an integer of at least 8"),
         ({"tokens": 0}, RequestError, "decode_tokens"),
         ({"threads": 0}, RequestError, "threads"),
     ],

@@ -17,7 +17,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
 
-from ..peft_adapters import train
+from ..peft_adapters import save_random_adapter
 
 Base = Callable[[str], Path]
 Config = dict[str, Any]
@@ -49,7 +49,11 @@ COMPLEX_PATTERNS = (
 @pytest.fixture(scope="module")
 def good(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Adapters of the tied Llama as PEFT saves them, keyed like GOOD."""
-    return cache(lambda name: train(base("llama"), GOOD[name], tmp_path_factory.mktemp("adapters") / name))
+    return cache(
+        lambda name: save_random_adapter(
+            base("llama"), GOOD[name], tmp_path_factory.mktemp("adapters") / name
+        )
+    )
 
 
 def change(folder: Path, target: Path, how: Change) -> Path:
@@ -229,14 +233,18 @@ def test_an_output_delta_on_a_tied_base_is_refused_where_peft_would_merge_it(
     base: Base, tmp_path: Path
 ) -> None:
     """PEFT writes it into the shared tensor, which changes the embedding too."""
-    folder = train(base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter")
+    folder = save_random_adapter(
+        base("llama"), LoHaConfig(r=2, target_modules=["lm_head"]), tmp_path / "adapter"
+    )
     with pytest.raises(AdapterError, match="ties"):
         convert(base("llama"), tmp_path / "model.gguf", quantization="F32", adapter=folder)
 
 
 def test_a_differing_copy_of_a_base_tensor_is_refused(base: Base, tmp_path: Path) -> None:
     """PEFT saves the base's output matrix with its delta; it must be that of this base."""
-    trained = train(base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained")
+    trained = save_random_adapter(
+        base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained"
+    )
     key = "base_model.model.lm_head.base_layer.weight"
     convert(base("llama untied"), tmp_path / "model.gguf", quantization="F32", adapter=trained)
     folder = change(trained, tmp_path / "adapter", scaled(1.01, key))

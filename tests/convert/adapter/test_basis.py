@@ -11,7 +11,7 @@ from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers, writ
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
 
-from ..peft_adapters import load, train
+from ..peft_adapters import load, save_random_adapter
 from .test_deterministic_svd import SVDS, right_factors
 
 NUMBERS = np.random.default_rng(3).normal(0, 0.3, 13).astype(np.float32)
@@ -77,7 +77,7 @@ def test_a_basis_round_trips_through_a_file(basis, tmp_path):
     write_basis(basis, tmp_path / "basis.safetensors")
     read = read_basis(tmp_path / "basis.safetensors")
     assert read.origin == basis.origin and list(read.factors) == list(basis.factors)
-    assert all(np.array_equal(read.factors[m].a, of.a) for m, of in basis.factors.items())
+    assert all(np.array_equal(read.factors[m].a, factors.a) for m, factors in basis.factors.items())
     before = (tmp_path / "basis.safetensors").read_bytes()
     write_basis(basis, tmp_path / "basis.safetensors")
     assert (tmp_path / "basis.safetensors").read_bytes() == before
@@ -102,10 +102,17 @@ def test_the_hash_depends_on_everything_but_the_name(basis, change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"rank": 0}, {"rank": 65}, {"numbers": True}, {"seed": -1}, {"base_sha256": None}]
+    ("change", "message"),
+    [
+        ({"rank": 0}, "basis: rank must be an integer from 1 to 64, not 0"),
+        ({"rank": 65}, "basis: rank must be an integer from 1 to 64, not 65"),
+        ({"numbers": True}, "basis: numbers must be an integer from 1 to 4096, not True"),
+        ({"seed": -1}, "basis: seed must be an integer from 0 to 4294967296, not -1"),
+        ({"base_sha256": None}, "a basis needs the base's name and hash"),
+    ],
 )
-def test_invalid_parameters_of_a_basis_are_refused(basis, change):
-    with pytest.raises(AdapterError, match="a basis"):
+def test_invalid_parameters_of_a_basis_are_refused(basis, change, message):
+    with pytest.raises(AdapterError, match=message):
         replace(basis.origin, **change)
 
 
@@ -118,13 +125,13 @@ def test_an_adapter_with_other_factors_is_refused(base, basis, tmp_path):
         save_projection=True,
         target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     )
-    folder = train(base("llama"), config, tmp_path / "own")
+    folder = save_random_adapter(base("llama"), config, tmp_path / "own")
     with pytest.raises(AdapterError, match="not those of the basis"):
         read_tinylora_numbers(folder, basis)
 
 
 def test_an_adapter_of_another_kind_has_no_code(base, basis, tmp_path):
-    folder = train(base("llama"), LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "lora")
+    folder = save_random_adapter(base("llama"), LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "lora")
     with pytest.raises(AdapterError, match="LORA with 0 vectors"):
         read_tinylora_numbers(folder, basis)
 

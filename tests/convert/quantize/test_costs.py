@@ -98,7 +98,10 @@ def test_a_table_is_read_from_a_file(cost_file):
         (GOOD | {"layer": {"Q4_K": True}}, "cost of Q4_K is True"),
         (GOOD | {"layer": {"Q4_K": "1" * 200}}, "cost of Q4_K is '1111"),
         (GOOD | {"layer": {"Q4_K": 10**400}}, "cost of Q4_K is 1000"),
-        (GOOD | {"target": "riscv"}, "target: 'riscv' is no target; there are x86, x86-avx512, arm, any"),
+        (
+            GOOD | {"target": "riscv"},
+            "target: 'riscv' is not a target; choose from x86, x86-avx512, arm, any",
+        ),
         (GOOD | {"target": ["x86"]}, "target"),
         (GOOD | {"cpu": None}, "cpu: None is not a string"),
         (GOOD | {"date": 2025}, "date: 2025 is not a string"),
@@ -115,7 +118,7 @@ def test_an_invalid_file_is_refused_in_one_line(cost_file, content, message):
 def test_a_missing_file_and_an_unknown_target_are_refused(tmp_path):
     with pytest.raises(OutputError, match=r"none\.json: No such file"):
         read_costs(tmp_path / "none.json")
-    with pytest.raises(OutputError, match="--target: 'gpu' is no target"):
+    with pytest.raises(OutputError, match="--target: 'gpu' is not a target"):
         costs_for("gpu")
 
 

@@ -57,7 +57,7 @@ def test_low_rank_coupling_recovers_most_of_a_full_covariance():
         rounded = gptq_round(rows, blocks, Type.Q4_0, error_feedback(covariance))
         return output_error(full, rows, rounded, Type.Q4_0)
 
-    uncoupled, coupled, one = (error_with(in_blocks(full, *of)) for of in ((64, 0), (64, 12), (512, 0)))
+    uncoupled, coupled, one = (error_with(in_blocks(full, *shape)) for shape in ((64, 0), (64, 12), (512, 0)))
     assert coupled < 0.7 * uncoupled
     assert coupled < 1.3 * one
 

@@ -203,11 +203,11 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no datasets": (changed(imatrix__datasets=None), "metadata key 'imatrix.datasets' is missing"),
     "datasets that are numbers": (
         changed(imatrix__datasets=([1, 2], Kind.ARRAY, Kind.INT32)),
-        "metadata key 'imatrix.datasets' is [1, 2], of the wrong type",
+        "metadata key 'imatrix.datasets': [1, 2] has the wrong type",
     ),
     "a chunk count that is a text": (
         changed(imatrix__chunk_count=("many", Kind.STRING, None)),
-        "metadata key 'imatrix.chunk_count' is 'many', of the wrong type",
+        "metadata key 'imatrix.chunk_count': 'many' has the wrong type",
     ),
 }
 

@@ -58,9 +58,9 @@ def test_the_order_of_tensors_does_not_matter(options, random, speed_weight):
 
 @given(models)
 def test_the_minimum_size_is_reached_where_possible(options):
-    most = sum(max(o.nbytes for o in of) for of in options.values())
-    nbytes, _ = totals(allocate_types(options, most, least=32))
-    assert 32 <= nbytes <= most
+    maximum = sum(max(o.nbytes for o in choices) for choices in options.values())
+    nbytes, _ = totals(allocate_types(options, maximum, minimum=32))
+    assert 32 <= nbytes <= maximum
 
 
 def test_a_speed_weight_selects_the_faster_type():

@@ -73,7 +73,7 @@ def test_a_tied_embeddings_loss_rises_with_the_lookup_sensitivity(one: float, ot
     """It rises by the loss of the embedding alone, in proportion to the sensitivity."""
     found = [losses(replace(IMPORTANCE, lookup_sensitivity=value)) for value in (0.0, one, other)]
     for type_, base in found[0].items():
-        rises = [of[type_] - base for of in found[1:]]
+        rises = [by_type[type_] - base for by_type in found[1:]]
         error = relative_error(type_, MATRIX.values)
         assert rises == pytest.approx([one * error, other * error], rel=1e-3, abs=1e-9)
 
@@ -103,7 +103,7 @@ def test_rows_are_weighted_by_token_frequency() -> None:
     frequencies[0, [4, 10, 338]] = 100, 3, 50  # rows that Q8_0 represents exactly
     frequencies[1, 7] = frequencies[2, [7, 8]] = 5
     exact, odd, half = (
-        losses(replace(IMPORTANCE, lookup_counts=of), tied=False)[Type.Q8_0] for of in frequencies
+        losses(replace(IMPORTANCE, lookup_counts=counts), tied=False)[Type.Q8_0] for counts in frequencies
     )
     assert exact == 0
     assert odd == pytest.approx(2.0 * relative_error(Type.Q8_0, MATRIX.values[7:8]), rel=1e-3)
@@ -121,6 +121,6 @@ def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bo
     specs = {name: TensorSpec(name, name, (ROWS, COLUMNS)) for name in names}
     with ThreadPoolExecutor(1) as pool:
         options = measure_all_types(specs, MATRIX, IMPORTANCE, COSTS, pool, lambda done, total: None)
-    for name, of in options.items():
-        assert {o.type: o.loss for o in of} == losses(IMPORTANCE, name, tied=tied)
-        assert all((o.cost > 0) == (tied or name == OUTPUT) for o in of)
+    for name, choices in options.items():
+        assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
+        assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)

@@ -21,11 +21,12 @@ from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ... import checkpoints
+from ...byte_level import byte_names
 from . import tokenizer_texts
 from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL
 
 LINES = 2000
-BYTES = checkpoints.byte_names()
+BYTES = byte_names()
 NFC = normalizers.NFC()
 # llama.cpp makes these control tokens by their text, regardless of their type in the file.
 QWEN_CONTROL = QWEN_ADDED[2:]

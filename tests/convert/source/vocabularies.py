@@ -12,7 +12,8 @@ from gguf import TokenType
 from thirteen.files.gguf_header import read_header
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from ...checkpoints import WORDS, byte_names
+from ...byte_level import byte_names
+from ...checkpoints import WORDS
 
 Ranks = dict[bytes, int]
 Merges = list[tuple[str, str]]

@@ -23,7 +23,7 @@ def test_it_learns_the_rewarded_digit(base, tmp_path, capsys):
     job = TrainingJob(base("llama"), tmp_path / "out", recipe, base_id="tiny")
     result = train_grpo(job, rows, rollouts)
     assert len(result.rewards) == 40 and result.completions == 2_560
-    assert result.mean(first=False) > result.mean(first=True) + 0.5
+    assert result.last_mean() > result.first_mean() + 0.5
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert capsys.readouterr().out == ""  # standard output is for results
     assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 2_560 / 3600)

@@ -207,7 +207,7 @@ def test_a_run_improves_the_score_and_saves_the_adapter(model, basis, tmp_path):
         measure_sigma=True,
     )
     result = tune_adapter(job, events.append)
-    assert result.search.generation == 8 and not result.found and result.questions == 8 * 8 * 12
+    assert result.search.generation == 8 and not result.improved and result.questions == 8 * 8 * 12
     assert sorted(path.name for path in out.iterdir()) == [
         "adapter_config.json",
         "adapter_model.safetensors",

@@ -188,7 +188,7 @@ def test_a_restart_draws_other_candidates_around_the_best():
 
 def test_the_journal_of_another_run_is_refused(tmp_path):
     run(tmp_path, None, replace(SETTINGS, generations=2))
-    with pytest.raises(ThirteenError, match=r"another run: seed is 13 there and 14 here"):
+    with pytest.raises(ThirteenError, match=r"another run: seed is 13 in the file, 14 now"):
         run(tmp_path, None, replace(SETTINGS, seed=14, generations=2))
 
 

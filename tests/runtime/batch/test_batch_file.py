@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from thirteen.cli.options import with_ray_address
+from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
@@ -270,4 +270,4 @@ def test_the_command_reports_and_refuses_to_overwrite(tiny: Path, tmp_path: Path
     ],
 )
 def test_the_address_of_ray_is_optional(words: list[str], parsed: list[str]) -> None:
-    assert with_ray_address(words) == parsed
+    assert default_ray_address(words) == parsed

@@ -27,7 +27,8 @@ from thirteen.runtime.calibration.activation_stats import (
 from thirteen.runtime.calibration.corpus import Passage
 from thirteen.runtime.llama.model import Model
 
-from ..conftest import byte_names, tensors
+from ...byte_level import byte_names
+from ..conftest import tensors
 
 DATA = Path(__file__).parents[2] / "data"
 TEXT = Passage((DATA / "imatrix.txt").read_text())

@@ -10,7 +10,7 @@ from thirteen.runtime.engine.chat_template import read_chat_template
 from thirteen.runtime.engine.prompt_encoder import PromptEncoder
 from thirteen.runtime.llama.model import Model
 
-from ..conftest import byte_names
+from ...byte_level import byte_names
 
 BOS, START, END = 256, 257, 258  # of the tiny model
 

@@ -238,5 +238,5 @@ def test_without_ray_the_error_names_the_extra_to_install(
     questions: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RequestError, match=r"pip install 'thirteen\[ray\]'"), ray_session("auto"):
+    with pytest.raises(RequestError, match=r"the extra `ray`: pip install '\.\[ray\]'"), ray_session("auto"):
         pass

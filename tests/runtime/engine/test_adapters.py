@@ -4,7 +4,7 @@ import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
 
-from ..gguf_adapters import write_lora, write_thirteen
+from ..gguf_adapters import write_lora, write_tinylora
 
 NAMES = ("a", "b", "c")
 PROMPTS = [tuple(f"Question {n}: what is {n} and {n + 1}? ".encode()) for n in range(8)]
@@ -15,7 +15,7 @@ MIXED = ("a", "b", "c", "a", "base", "b", "c", "a")
 OPTIONS = {"context": 128, "slots": 8, "threads": 1, "batch": 512, "prefix_bytes": 0}
 
 
-@pytest.fixture(scope="module", params=[write_lora, write_thirteen], ids=["rank 2", "13 numbers"])
+@pytest.fixture(scope="module", params=[write_lora, write_tinylora], ids=["rank 2", "13 numbers"])
 def loras(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("adapters")
     return {name: request.param(folder / f"{name}.gguf", seed) for seed, name in enumerate(NAMES)}

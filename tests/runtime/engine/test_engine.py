@@ -14,27 +14,27 @@ def request(text, max_tokens=100):
     return Request(tuple(text.encode()), max_tokens)
 
 
-def test_an_answer_ends_at_the_end_of_turn_token(opened):
-    answer = opened().answer("12 apples")
+def test_an_answer_ends_at_the_end_of_turn_token(open_fake_engine):
+    answer = open_fake_engine().answer("12 apples")
     assert (answer.text, answer.value, answer.stop_reason) == ("12 apples", "12", StopReason.END)
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (9, 10)
 
 
-def test_a_sum_gets_its_result_and_no_digit_follows_it(opened):
-    answer = opened().answer("so 12 * 13 =99. 1 + 1 =3.5 and on")
+def test_a_sum_gets_its_result_and_no_digit_follows_it(open_fake_engine):
+    answer = open_fake_engine().answer("so 12 * 13 =99. 1 + 1 =3.5 and on")
     assert answer.text == "so 12 * 13 = 156. 1 + 1 = 2. and on"
     assert [step.computed for step in answer.steps] == ["156", "2"]
     assert answer.verified and answer.value == "2"
 
 
-def test_without_the_calculator_a_wrong_sum_stays_and_is_not_verified(opened):
-    answer = opened().answer("12 * 13 = 99", calculator=False)
+def test_without_the_calculator_a_wrong_sum_stays_and_is_not_verified(open_fake_engine):
+    answer = open_fake_engine().answer("12 * 13 = 99", calculator=False)
     assert (answer.text, answer.verified) == ("12 * 13 = 99", False)
     assert [(step.claimed, step.computed, step.ok) for step in answer.steps] == [("99", "156", False)]
 
 
-def test_a_result_is_computed_in_one_batch(opened):
-    engine = opened()
+def test_a_result_is_computed_in_one_batch(open_fake_engine):
+    engine = open_fake_engine()
     context, batches = engine._runner._context, []
     decode, context.decode = context.decode, lambda spans: batches.append(spans) or decode(spans)
     assert engine.answer("7 * 8 = ").text == "7 * 8 = 56 "
@@ -42,85 +42,85 @@ def test_a_result_is_computed_in_one_batch(opened):
 
 
 @pytest.mark.parametrize("max_tokens", range(6, 10))
-def test_a_result_does_not_exceed_max_tokens(opened, max_tokens):
-    answer = opened().answer("7 * 8 =", max_tokens=max_tokens)
+def test_a_result_does_not_exceed_max_tokens(open_fake_engine, max_tokens):
+    answer = open_fake_engine().answer("7 * 8 =", max_tokens=max_tokens)
     assert (answer.text, answer.stop_reason) == ("7 * 8 = 56"[:max_tokens], StopReason.LENGTH)
 
 
-def test_a_stop_string_ends_the_answer_within_a_result(opened):
-    answer = opened().answer("7 * 8 =", stop=("5",))
+def test_a_stop_string_ends_the_answer_within_a_result(open_fake_engine):
+    answer = open_fake_engine().answer("7 * 8 =", stop=("5",))
     assert (answer.text, answer.stop_reason) == ("7 * 8 = ", StopReason.STOP)
 
 
-def test_more_questions_than_slots_are_all_answered_in_order(opened):
+def test_more_questions_than_slots_are_all_answered_in_order(open_fake_engine):
     questions = [f"question {n} é😀" for n in range(7)]
-    assert [answer.text for answer in opened().answers(questions)] == questions
+    assert [answer.text for answer in open_fake_engine().answers(questions)] == questions
 
 
-def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(opened, monkeypatch):
+def test_a_stream_yields_the_text_as_it_comes_and_then_the_answer(open_fake_engine, monkeypatch):
     monkeypatch.setattr(Context, "seconds", 0.02)
-    *pieces, last = opened().stream("aé😀b")
+    *pieces, last = open_fake_engine().stream("aé😀b")
     assert len(pieces) > 1 and {len(piece.text.encode()) for piece in pieces} <= {0, 1, 2, 4}
     assert "".join(piece.text for piece in (*pieces, last)) == last.answer.text == "aé😀b"
 
 
-def test_a_stop_string_ends_the_answer_and_is_never_shown(opened):
-    pieces = list(opened().stream("one\ntwo\n\nthree", stop=("\n\n",)))
+def test_a_stop_string_ends_the_answer_and_is_never_shown(open_fake_engine):
+    pieces = list(open_fake_engine().stream("one\ntwo\n\nthree", stop=("\n\n",)))
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "one\ntwo"
     assert pieces[-1].answer.stop_reason is StopReason.STOP
 
 
-def test_max_tokens_end_the_answer(opened):
-    answer = opened().answer("abcdef", max_tokens=3)
+def test_max_tokens_end_the_answer(open_fake_engine):
+    answer = open_fake_engine().answer("abcdef", max_tokens=3)
     assert (answer.text, answer.stop_reason, answer.usage.completion_tokens) == ("abc", StopReason.LENGTH, 3)
 
 
-def test_a_full_context_ends_one_answer_and_no_other(opened):
-    long, short = opened(context=20).answers(["a" * 15, "b" * 5])
+def test_a_full_context_ends_one_answer_and_no_other(open_fake_engine):
+    long, short = open_fake_engine(context=20).answers(["a" * 15, "b" * 5])
     assert (long.text, long.stop_reason) == ("a" * 6, StopReason.LENGTH)
     assert (short.text, short.stop_reason) == ("b" * 5, StopReason.END)
 
 
-def test_a_prompt_as_long_as_the_context_gives_one_token(opened):
-    answer = opened(context=20).answer("a" * 20)
+def test_a_prompt_as_long_as_the_context_gives_one_token(open_fake_engine):
+    answer = open_fake_engine(context=20).answer("a" * 20)
     assert (answer.text, answer.stop_reason) == ("a", StopReason.LENGTH)
 
 
-def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(opened):
-    engine = opened(context=20)
+def test_a_prompt_longer_than_the_context_is_refused_with_the_numbers(open_fake_engine):
+    engine = open_fake_engine(context=20)
     with pytest.raises(RequestError, match=r"21 tokens.* 20"):
         engine.answer("a" * 21)
 
 
-def test_one_bad_question_among_several_leaves_nothing_behind(opened):
-    engine = opened(context=20)
+def test_one_bad_question_among_several_leaves_nothing_behind(open_fake_engine):
+    engine = open_fake_engine(context=20)
     with pytest.raises(RequestError):
         engine.answers(["fine", "a" * 21])
 
 
-def test_the_context_is_clamped_to_the_trained_one(opened):
-    assert opened(context=5000).context == 100
+def test_the_context_is_clamped_to_the_trained_one(open_fake_engine):
+    assert open_fake_engine(context=5000).context == 100
 
 
 @pytest.mark.parametrize(
     "options", [{"context": 0}, {"slots": 0}, {"slots": 5}, {"batch": 0}, {"threads": 0}]
 )
-def test_options_out_of_range_are_refused_and_nothing_leaks(opened, options):
+def test_options_out_of_range_are_refused_and_nothing_leaks(open_fake_engine, options):
     with pytest.raises(RequestError):
-        opened(**options)
-    assert Native.alive == 0
+        open_fake_engine(**options)
+    assert Native.open_count == 0
 
 
-def test_pieces_carry_the_tokens_and_the_last_one_the_answer(opened):
-    pieces = list(opened().submit(request("hi")))
+def test_pieces_carry_the_tokens_and_the_last_one_the_answer(open_fake_engine):
+    pieces = list(open_fake_engine().submit(request("hi")))
     assert [token for piece in pieces for token in piece.tokens] == [ord("h"), ord("i")]
     assert [piece.answer is None for piece in pieces] == [True] * (len(pieces) - 1) + [False]
     timings = pieces[-1].answer.timings
     assert timings.first_token_s >= timings.prefill_s > 0
 
 
-def test_abort_frees_the_slot_for_the_next(opened):
-    engine = opened(slots=1)
+def test_abort_frees_the_slot_for_the_next(open_fake_engine):
+    engine = open_fake_engine(slots=1)
     Context.gate.clear()
     first, second = engine.submit(request("a" * 50)), engine.submit(request("b"))
     first.abort()
@@ -131,16 +131,16 @@ def test_abort_frees_the_slot_for_the_next(opened):
     assert engine._runner._context.computed < 50
 
 
-def test_leaving_a_stream_early_aborts_it(opened, monkeypatch):
+def test_leaving_a_stream_early_aborts_it(open_fake_engine, monkeypatch):
     monkeypatch.setattr(Context, "seconds", 0.02)
-    handle = opened().submit(request("abc" * 9))
+    handle = open_fake_engine().submit(request("abc" * 9))
     for _ in handle:
         break
     assert handle.wait(5).stop_reason is StopReason.ABORTED
 
 
-def test_a_full_queue_refuses_and_wait_waits(opened):
-    engine = opened(queue=1)
+def test_a_full_queue_refuses_and_wait_waits(open_fake_engine):
+    engine = open_fake_engine(queue=1)
     Context.gate.clear()
     handles = [engine.submit(request("abc")) for _ in range(3)]
     with pytest.raises(BusyError, match="2 requests run and 1 wait: the queue is full"):
@@ -152,8 +152,8 @@ def test_a_full_queue_refuses_and_wait_waits(opened):
     assert [handle.answer(5).text for handle in handles] == ["abc"] * 3 + ["xyz"]
 
 
-def test_many_threads_submit_at_once(opened):
-    engine = opened()
+def test_many_threads_submit_at_once(open_fake_engine):
+    engine = open_fake_engine()
     texts = {}
 
     def ask(number):
@@ -167,8 +167,8 @@ def test_many_threads_submit_at_once(opened):
     assert texts == {number: f"question {number}" for number in range(20)}
 
 
-def test_an_event_loop_awaits_and_iterates(opened):
-    engine = opened()
+def test_an_event_loop_awaits_and_iterates(open_fake_engine):
+    engine = open_fake_engine()
 
     async def both():
         text = [piece async for piece in engine.submit(request("abc"))]
@@ -179,8 +179,8 @@ def test_an_event_loop_awaits_and_iterates(opened):
     assert [answer.text for answer in answers] == ["0", "1"]
 
 
-def test_a_cancelled_task_aborts_its_request(opened):
-    engine = opened()
+def test_a_cancelled_task_aborts_its_request(open_fake_engine):
+    engine = open_fake_engine()
     Context.gate.clear()
 
     async def cancelled():
@@ -200,17 +200,17 @@ def test_a_cancelled_task_aborts_its_request(opened):
     assert [handle.wait(5).stop_reason for handle in handles] == [StopReason.ABORTED] * 2
 
 
-def test_a_timeout_does_not_end_the_request(opened):
+def test_a_timeout_does_not_end_the_request(open_fake_engine):
     Context.gate.clear()
-    handle = opened().submit(request("abc"))
+    handle = open_fake_engine().submit(request("abc"))
     with pytest.raises(TimeoutError):
         handle.answer(timeout=0.01)
     Context.gate.set()
     assert handle.answer(5).text == "abc"
 
 
-def test_a_shared_prefix_is_computed_once(opened):
-    engine = opened(slots=4)
+def test_a_shared_prefix_is_computed_once(open_fake_engine):
+    engine = open_fake_engine(slots=4)
     shared = "a prompt that is long enough, "
     answers = engine.answers([shared + end for end in ("x", "y", "z")])
     assert [answer.text for answer in answers] == [shared + end for end in ("x", "y", "z")]
@@ -219,8 +219,8 @@ def test_a_shared_prefix_is_computed_once(opened):
     assert again.usage.cached_tokens == len(shared), "the last token of a prompt is always computed"
 
 
-def test_adapters_share_no_prefix(opened):
-    engine = opened(adapters={"a": "a.gguf", "b": "b.gguf"}, adapter="own.gguf")
+def test_adapters_share_no_prefix(open_fake_engine):
+    engine = open_fake_engine(adapters={"a": "a.gguf", "b": "b.gguf"}, adapter="own.gguf")
     assert engine.adapters == ("base", "a", "b", "adapter")
     question = "a prompt that is long enough"
     answers = [engine.answer(question, adapter=name) for name in (None, "base", "a", "b", "a", "base")]
@@ -231,24 +231,24 @@ def test_adapters_share_no_prefix(opened):
 
 
 @pytest.mark.parametrize("adapters", [{"base": "a.gguf"}, {"adapter": "a.gguf"}])
-def test_reserved_names_of_adapters_are_refused(opened, adapters):
+def test_reserved_names_of_adapters_are_refused(open_fake_engine, adapters):
     with pytest.raises(RequestError, match="reserved"):
-        opened(adapters=adapters)
+        open_fake_engine(adapters=adapters)
 
 
-def test_an_unknown_adapter_is_refused_by_name(opened):
+def test_an_unknown_adapter_is_refused_by_name(open_fake_engine):
     with pytest.raises(RequestError, match="'c' is not one of base, a"):
-        opened(adapters={"a": "a.gguf"}).answer("x", adapter="c")
+        open_fake_engine(adapters={"a": "a.gguf"}).answer("x", adapter="c")
 
 
-def test_the_log_likelihood_is_summed_if_requested(opened):
-    engine = opened()
+def test_the_log_likelihood_is_summed_if_requested(open_fake_engine):
+    engine = open_fake_engine()
     assert engine.submit(Request((65, 66), logprobs=0)).wait(5).log_likelihood == -1.5
     assert engine.submit(Request((65, 66))).wait(5).log_likelihood == 0
 
 
-def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(opened):
-    engine = opened()
+def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(open_fake_engine):
+    engine = open_fake_engine()
     text = "1 + 1 ="
     for logprobs, top in ((None, None), (0, []), (1, [-0.5])):
         pieces = list(engine.submit(Request(tuple(text.encode()), calculator=True, logprobs=logprobs)))
@@ -260,16 +260,16 @@ def test_pieces_carry_the_log_probabilities_of_their_tokens_if_requested(opened)
         assert all([one for _, one in logprob.top] == top for logprob in found[: len(text)])
 
 
-def test_two_streams_share_the_steps(opened):
-    engine = opened()
+def test_two_streams_share_the_steps(open_fake_engine):
+    engine = open_fake_engine()
     one, two = (engine.submit(request(text)) for text in ("abc", "xyz"))
     pieces, others = list(one), list(two)
     assert "".join(piece.text for piece in pieces) == pieces[-1].answer.text == "abc"
     assert "".join(piece.text for piece in others) == others[-1].answer.text == "xyz"
 
 
-def test_a_failed_computation_ends_its_requests_and_the_engine_continues(opened, monkeypatch):
-    engine = opened()
+def test_a_failed_computation_ends_its_requests_and_the_engine_continues(open_fake_engine, monkeypatch):
+    engine = open_fake_engine()
     monkeypatch.setattr(Context, "fail", True)
     with pytest.raises(ModelFileError):
         engine.answer("abc")
@@ -277,8 +277,8 @@ def test_a_failed_computation_ends_its_requests_and_the_engine_continues(opened,
     assert engine.answer("abc").text == "abc"
 
 
-def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(opened):
-    engine = opened()
+def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(open_fake_engine):
+    engine = open_fake_engine()
     Context.gate.clear()
     handles = [engine.submit(request("abc")) for _ in range(5)]
     closing = Thread(target=engine.close)
@@ -291,8 +291,8 @@ def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(opened):
         engine.submit(request("abc"))
 
 
-def test_an_unexpected_error_fails_every_request(opened, monkeypatch):
-    engine = opened()
+def test_an_unexpected_error_fails_every_request(open_fake_engine, monkeypatch):
+    engine = open_fake_engine()
     monkeypatch.setattr(engine._runner, "step", lambda: 1 / 0)
     handles = [engine.submit(request("abc")) for _ in range(1)]
     for handle in handles:
@@ -303,18 +303,18 @@ def test_an_unexpected_error_fails_every_request(opened, monkeypatch):
 
 
 @pytest.mark.parametrize("options", [{"profile": "tablet"}, {"kv": "q4_0"}, {"queue": -1}])
-def test_an_unknown_profile_or_kv_type_is_refused(opened, options):
+def test_an_unknown_profile_or_kv_type_is_refused(open_fake_engine, options):
     with pytest.raises(RequestError):
-        opened(**options)
+        open_fake_engine(**options)
 
 
-def test_a_request_has_its_own_sampler(opened):
-    assert opened().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
+def test_a_request_has_its_own_sampler(open_fake_engine):
+    assert open_fake_engine().answer("abc", sampling=Sampling(temperature=1.0, seed=3)).text == "abc"
 
 
 @pytest.mark.parametrize("prefix_bytes", [8 * 40, 8 * 42])
-def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(opened, prefix_bytes):
-    engine, copies = opened(prefix_bytes=prefix_bytes), []
+def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(open_fake_engine, prefix_bytes):
+    engine, copies = open_fake_engine(prefix_bytes=prefix_bytes), []
     context = engine._runner._context
     save = context.save
     context.save = lambda slot: copies.append(slot) or save(slot)
@@ -322,8 +322,8 @@ def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(opened, prefi
     assert len(copies) == (prefix_bytes > 8 * 41)
 
 
-def test_prompts_whose_shared_prefix_is_cached_are_computed_together(opened):
-    engine = opened(slots=4, batch=64)
+def test_prompts_whose_shared_prefix_is_cached_are_computed_together(open_fake_engine):
+    engine = open_fake_engine(slots=4, batch=64)
     shared = "a prompt that is long enough, "
     engine.answer(shared)
     context, batches = engine._runner._context, []

@@ -20,7 +20,7 @@ from ..fakes import Context
 COMPLETE, CUT = (StopReason.END, StopReason.STOP), (StopReason.LENGTH, StopReason.ABORTED)
 
 
-class Poll:
+class FakePoll:
     """Handles as the engine makes them, and a vote over them."""
 
     def __init__(self, votes):
@@ -81,7 +81,7 @@ ANSWERS = st.tuples(
 
 @given(st.lists(ANSWERS, min_size=1, max_size=5))
 def test_the_vote_ends_as_soon_as_nothing_can_change_it_and_not_before(answers):
-    poll = Poll(len(answers))
+    poll = FakePoll(len(answers))
     for at, answer in enumerate(answers):
         poll.end(at, *answer)
         seen, missing = answers[: at + 1], len(answers) - at - 1
@@ -98,7 +98,7 @@ def test_the_vote_ends_as_soon_as_nothing_can_change_it_and_not_before(answers):
 
 
 def test_most_votes_win():
-    poll = Poll(3)
+    poll = FakePoll(3)
     for at, value in enumerate(["4", "5", "4"]):
         poll.end(at, value, mean=-9 * (value == "4"))
     assert poll.vote.answer(0).value == "4"
@@ -111,14 +111,14 @@ def test_ties_go_to_more_verified_votes_then_to_the_likeliest():
         ({"mean": -1.0}, {"mean": -2.0}, "4"),
         ({"verified": True, "mean": -2.0}, {"verified": True, "mean": -1.0}, "5"),
     ):
-        poll = Poll(2)
+        poll = FakePoll(2)
         poll.end(0, "4", **first)
         poll.end(1, "5", **second)
         assert poll.vote.answer(0).value == expected
 
 
 def test_the_answer_is_the_best_of_those_with_the_winning_value():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(0, "4", mean=-1.0)
     poll.end(1, "5", verified=True)
     poll.end(2, "4", mean=-0.5, reason=StopReason.STOP)
@@ -128,7 +128,7 @@ def test_the_answer_is_the_best_of_those_with_the_winning_value():
 @pytest.mark.parametrize("cut", CUT)
 def test_an_answer_cut_short_is_no_vote_and_cannot_win(cut):
     """Even if it is verified, and the likeliest."""
-    poll = Poll(4)
+    poll = FakePoll(4)
     poll.end(0, "4", mean=-2.0)
     poll.end(1, "4", cut, verified=True, mean=-0.1)
     poll.end(2, "5", cut, verified=True, mean=-0.1)
@@ -139,7 +139,7 @@ def test_an_answer_cut_short_is_no_vote_and_cannot_win(cut):
 
 
 def test_answers_cut_short_do_not_break_ties():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(0, "4", mean=-2.0)
     poll.end(1, "4", StopReason.LENGTH, verified=True)
     poll.end(2, "5", mean=-1.0)
@@ -147,7 +147,7 @@ def test_answers_cut_short_do_not_break_ties():
 
 
 def test_without_votes_the_best_answer_is_returned():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(0, None, mean=-0.1)
     poll.end(1, "4", StopReason.LENGTH, mean=-2.0)
     poll.end(2, "5", StopReason.LENGTH, verified=True, mean=-3.0)
@@ -156,7 +156,7 @@ def test_without_votes_the_best_answer_is_returned():
 
 
 def test_a_failure_is_raised_and_aborts_the_others():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(0, "4")
     poll.handles[1].fail(ModelFileError("broken"))
     with pytest.raises(ModelFileError, match="broken"):
@@ -165,7 +165,7 @@ def test_a_failure_is_raised_and_aborts_the_others():
 
 
 def test_answers_after_the_decision_change_nothing():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(0, "4")
     poll.end(1, "4")
     winner = poll.vote.answer(0)
@@ -175,14 +175,14 @@ def test_answers_after_the_decision_change_nothing():
 
 
 def test_answers_that_ended_before_the_vote_are_counted():
-    poll = Poll(2)
+    poll = FakePoll(2)
     for at in range(2):
         poll.end(at, "4")
     assert MajorityVote(poll.handles).answer(0).value == "4"
 
 
 def test_abort_ends_running_samples_and_a_timeout_does_not():
-    poll = Poll(3)
+    poll = FakePoll(3)
     poll.end(1, "4")
     with pytest.raises(TimeoutError):
         poll.vote.answer(timeout=0.01)
@@ -195,7 +195,7 @@ def test_abort_ends_running_samples_and_a_timeout_does_not():
 
 def test_a_vote_is_awaited_and_a_cancelled_task_aborts_it():
     async def both():
-        poll, cancelled = Poll(2), Poll(2)
+        poll, cancelled = FakePoll(2), FakePoll(2)
         task = asyncio.ensure_future(_wait(cancelled.vote))
         await asyncio.sleep(0)
         task.cancel()
@@ -211,8 +211,8 @@ async def _wait(vote):
     return await vote
 
 
-def test_the_engine_samples_with_seeds_and_computes_the_prompt_once(opened):
-    engine = opened(slots=4, batch=64)
+def test_the_engine_samples_with_seeds_and_computes_the_prompt_once(open_fake_engine):
+    engine = open_fake_engine(slots=4, batch=64)
     vote = engine.poll("I think the answer is 12", 4)
     winner = vote.answer(5)
     assert (winner.value, winner.tally.votes["12"]) == (
@@ -224,13 +224,13 @@ def test_the_engine_samples_with_seeds_and_computes_the_prompt_once(opened):
 
 
 @pytest.mark.parametrize("votes", [0, -1, VOTES_MAX + 1, 1.5, True])
-def test_votes_out_of_range_are_refused(opened, votes):
+def test_votes_out_of_range_are_refused(open_fake_engine, votes):
     with pytest.raises(RequestError, match="votes must be"):
-        opened().poll("abc", votes)
+        open_fake_engine().poll("abc", votes)
 
 
-def test_a_poll_that_does_not_fit_the_queue_leaves_no_place_reserved(opened):
-    engine = opened(slots=1, queue=2, batch=8)
+def test_a_poll_that_does_not_fit_the_queue_leaves_no_place_reserved(open_fake_engine):
+    engine = open_fake_engine(slots=1, queue=2, batch=8)
     Context.gate.clear()
     with pytest.raises(BusyError):
         engine.poll("abc", 4)

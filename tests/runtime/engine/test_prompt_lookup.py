@@ -17,20 +17,20 @@ PHRASE = tuple(b"one two three one two three ")
 ADDING, SCALE = (["attn_output"], ["ffn_down"]), 0.05
 
 
-def expected_draft(tokens, most):
+def expected_draft(tokens, maximum):
     """What follows the latest earlier occurrence of the last tokens, found by scanning."""
     for end in reversed(range(NGRAM, len(tokens))):
         if tokens[end - NGRAM : end] == tokens[-NGRAM:]:
-            return tuple(tokens[end : end + most])
+            return tuple(tokens[end : end + maximum])
     return ()
 
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(0, 40), st.integers(0, 8))
-def test_a_draft_is_what_followed_the_latest_occurrence(tokens, prompt, most):
+def test_a_draft_is_what_followed_the_latest_occurrence(tokens, prompt, maximum):
     lookup = PromptLookup(tokens[:prompt])
     for token in tokens[prompt:]:
         lookup.feed(token)
-    assert lookup.draft(most) == expected_draft(tokens, most)
+    assert lookup.draft(maximum) == expected_draft(tokens, maximum)
 
 
 def run(engine, requests):
@@ -53,9 +53,9 @@ def record_spans(engine):
     return spans
 
 
-def test_right_drafts_take_fewer_steps(opened):
+def test_right_drafts_take_fewer_steps(open_fake_engine):
     question = Request(tuple(b"as they say, as they say, so"))
-    plain, drafting = (opened(batch=2 * (1 + k), lookup=k) for k in (0, DRAFT_TOKENS))
+    plain, drafting = (open_fake_engine(batch=2 * (1 + k), lookup=k) for k in (0, DRAFT_TOKENS))
     spans = [record_spans(engine) for engine in (plain, drafting)]
     assert run(plain, [question]) == run(drafting, [question])
     assert len(spans[1]) < len(spans[0]) / 2
@@ -82,14 +82,15 @@ EVERY_END = [  # and an inserted result: in the first by one fake, in the second
 
 
 @pytest.mark.parametrize("sampler", ["repeats the prompt", "hashes the last tokens"])
-def test_over_fakes_answers_are_the_same_without_drafts(opened, monkeypatch, sampler):
+def test_over_fakes_answers_are_the_same_without_drafts(open_fake_engine, monkeypatch, sampler):
     """Whether drafts are right or wrong, and whatever ends an answer or inserts tokens."""
     if sampler != "repeats the prompt":
         monkeypatch.setattr(dispatcher_module, "Sampler", HashSampler)
     options = {"context": 64, "slots": 3, "prefix_bytes": 0}
-    plain = opened(batch=4, **options)
+    plain = open_fake_engine(batch=4, **options)
     drafting = [
-        opened(batch=3 * (1 + k) + spare, lookup=k, **options) for k, spare in ((1, 0), (DRAFT_TOKENS, 7))
+        open_fake_engine(batch=3 * (1 + k) + spare, lookup=k, **options)
+        for k, spare in ((1, 0), (DRAFT_TOKENS, 7))
     ]
     reasons, inserted = set(), 0
 
@@ -111,17 +112,17 @@ def test_over_fakes_answers_are_the_same_without_drafts(opened, monkeypatch, sam
 
 
 @pytest.mark.parametrize("length", range(56, 61))
-def test_a_context_that_fills_within_a_draft_ends_at_the_same_token(opened, length):
+def test_a_context_that_fills_within_a_draft_ends_at_the_same_token(open_fake_engine, length):
     question = Request(tuple(b"ab" * 30)[:length])
-    plain, drafting = (opened(context=64, slots=1, batch=8, lookup=k) for k in (0, 7))
+    plain, drafting = (open_fake_engine(context=64, slots=1, batch=8, lookup=k) for k in (0, 7))
     without = run(plain, [question])
     assert without[0][2] is StopReason.LENGTH and len(without[0][0]) == 65 - length
     assert run(drafting, [question]) == without
 
 
-def test_drafts_need_space_in_the_batch(opened):
+def test_drafts_need_space_in_the_batch(open_fake_engine):
     with pytest.raises(RequestError, match="batch 4 must be at least outputs 6"):
-        opened(lookup=2)
+        open_fake_engine(lookup=2)
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,22 @@ def test_waiting_for_the_lock_does_not_count_as_run_time(monkeypatch):
         with sandbox.limited_memory():
             started.set()
             for _ in range(2):
-                with pytest.raises(RequestError, match="stopped after"):
+                with pytest.raises(RequestError, match="more than"):
                     slow.render([])
             return "slow"
 
     assert in_threads(2, render) == ["slow", "x"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [("STEPS_MAX", 100, "more than 100 steps"), ("SECONDS_MAX", 0.01, r"more than 0\.01 seconds")],
+)
+def test_the_error_names_the_limit(monkeypatch, limit, value, message):
+    monkeypatch.setattr(sandbox, "STEPS_MAX", 1 << 40)
+    monkeypatch.setattr(sandbox, limit, value)
+    with pytest.raises(RequestError, match=message):
+        ChatTemplate("{% for n in range(90000) %}{% endfor %}" * 9).render([])
 
 
 def test_limits_can_be_nested():

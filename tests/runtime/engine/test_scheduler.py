@@ -32,7 +32,7 @@ def apply(scheduler: Scheduler, chunks: list[Chunk]) -> None:
         if chunk.rows:
             chunk.sequence.output.append(1)
             if chunk.sequence.length_capped:
-                scheduler.retire(chunk.sequence, StopReason.LENGTH)
+                scheduler.finish(chunk.sequence, StopReason.LENGTH)
 
 
 def test_an_idle_scheduler_plans_nothing():
@@ -46,7 +46,7 @@ def test_slots_are_given_in_the_order_of_submission():
     assert [sequence.slot for sequence in waiting] == [0, 1, None]
 
 
-def test_a_long_prompt_is_computed_in_chunks_beside_decode():
+def test_a_long_prompt_is_computed_in_chunks_during_decode():
     scheduler = Scheduler(slots=2, budget=8)
     first = add(scheduler, prompt=2, max_tokens=100)
     run(scheduler)
@@ -60,7 +60,7 @@ def test_a_long_prompt_is_computed_in_chunks_beside_decode():
     assert sizes == [(7, 0), (7, 0), (6, 1)]
 
 
-def test_prefill_chunks_are_small_beside_decode():
+def test_prefill_chunks_are_small_during_decode():
     """An answer waits for the whole batch that has its next token."""
     scheduler = Scheduler(slots=3, budget=10 * PREFILL_CHUNK)
     add(scheduler, prompt=2 * PREFILL_CHUNK, max_tokens=100)
@@ -136,7 +136,7 @@ def test_a_waiting_request_can_be_retired():
     add(scheduler, prompt=1)
     second = add(scheduler, prompt=1)
     list(scheduler.admit())
-    assert scheduler.retire(second, StopReason.ABORTED) is None
+    assert scheduler.finish(second, StopReason.ABORTED) is None
     assert not scheduler.waiting
 
 
@@ -155,7 +155,7 @@ def test_all_requests_end_within_slots_and_budget(slots, spare, requests, aborts
         if scheduler.idle:
             break
         if step in aborts and step < len(sequences) and sequences[step].stop_reason is None:
-            scheduler.retire(sequences[step], StopReason.ABORTED)
+            scheduler.finish(sequences[step], StopReason.ABORTED)
         chunks = plan(scheduler)
         used = [chunk.sequence.slot for chunk in chunks]
         assert len(set(used)) == len(used) <= slots

@@ -31,7 +31,7 @@ def dumps(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def refusal(make, *arguments):
+def error_message(make, *arguments):
     with pytest.raises(RequestError) as caught:
         make(*arguments)
     message = str(caught.value)
@@ -440,13 +440,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("schema", "reason"), REFUSED)
 def test_unenforceable_schemas_are_refused(schema, reason):
-    assert reason in refusal(from_schema, schema)
+    assert reason in error_message(from_schema, schema)
 
 
 def test_cyclic_schema_object_is_refused():
     schema = {"type": "array"}
     schema["items"] = schema
-    assert "not JSON" in refusal(from_schema, schema)
+    assert "not JSON" in error_message(from_schema, schema)
 
 
 def nested(levels, inner, wrap):
@@ -505,7 +505,7 @@ def test_large_schemas_are_compiled_or_refused_within_seconds(native, name):
     schema, reason = LARGE[name]
     start_s = time.perf_counter()
     if reason:
-        assert reason in refusal(from_schema, schema)
+        assert reason in error_message(from_schema, schema)
     else:
         native.sample_text(from_schema(schema), random.Random(13), max_bytes=60)
     assert time.perf_counter() - start_s < 5
@@ -608,17 +608,17 @@ HOSTILE = {
 def test_hostile_grammars_are_refused_within_seconds(name):
     text, reason = HOSTILE[name]
     start_s = time.perf_counter()
-    assert reason in refusal(from_gbnf, text)
+    assert reason in error_message(from_gbnf, text)
     assert time.perf_counter() - start_s < 5
 
 
 def test_root_can_have_another_name(native):
     assert native.accepts(Grammar('answer ::= "yes" | "no"', "answer"), "no")
-    assert "'root'" in refusal(Grammar, 'answer ::= "yes"')
+    assert "'root'" in error_message(Grammar, 'answer ::= "yes"')
 
 
 def test_gbnf_must_be_a_string():
-    assert "not bytes" in refusal(from_gbnf, b'root ::= "a"')
+    assert "not bytes" in error_message(from_gbnf, b'root ::= "a"')
 
 
 EXAMPLES = {

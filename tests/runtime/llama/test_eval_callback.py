@@ -179,11 +179,11 @@ def test_an_embedding_tap_sees_the_lookup_with_or_without_a_matmul_tap(model):
         seen.append((lookup.weight, lookup.tokens.tolist()))
 
     alone = run(model, None, tokens, record)
-    beside = run(model, lambda product: products.append(product.weight), tokens, record)
+    with_matmul_tap = run(model, lambda product: products.append(product.weight), tokens, record)
     assert seen == [("token_embd.weight", list(tokens))] * 2
     assert len(products) == 15
     assert np.array_equal(alone, run(model, None, tokens))
-    assert np.allclose(beside, alone, rtol=1e-4, atol=1e-4)
+    assert np.allclose(with_matmul_tap, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_model_continues_with_what_an_embedding_tap_writes(model, tmp_path, write_tiny):

@@ -13,7 +13,7 @@ _MINIMAL_TYPE = GGMLQuantizationType.Q8_0  # of the tensors that all models have
 
 
 @dataclass(frozen=True, slots=True)
-class CostModelShape:
+class ProbeShape:
     """Shape of the models: by default as wide as Llama 3.2 1B, and larger than any processor's cache.
 
     Attributes:
@@ -66,8 +66,8 @@ class CostModelShape:
         return replace(self.minimal, vocab=self.vocabulary)
 
 
-def write_cost_models(
-    folder: Path, shape: CostModelShape, types: Sequence[GGMLQuantizationType]
+def write_probe_models(
+    folder: Path, shape: ProbeShape, types: Sequence[GGMLQuantizationType]
 ) -> Iterator[Path]:
     """Write the minimal model, then two models of each type: all layers, all output.
 

@@ -1,0 +1,26 @@
+"""Exclusive lock on an open file, held until the file is closed."""
+
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows, where nothing is locked
+    fcntl = None  # type: ignore[assignment]
+
+
+def lock_file(file: BinaryIO, *, wait: bool = False) -> bool:
+    """Lock a file against other processes that lock it.
+
+    Args:
+        file: an open file.
+        wait: wait until the file is free.
+
+    Returns:
+        Whether the lock was taken; False if another process holds it.
+    """
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True

@@ -1,0 +1,17 @@
+"""Checks of numbers given by a user."""
+
+from typing import TypeGuard
+
+from ..errors import RequestError
+
+
+def is_integer(value: object) -> TypeGuard[int]:
+    """Whether `value` is an int, and not a bool."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    """Raise RequestError unless `value` is an integer from `minimum` to `maximum`; None is no upper limit."""
+    if not is_integer(value) or value < minimum or (maximum is not None and value > maximum):
+        expected = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise RequestError(f"{name} must be an integer {expected}, not {value!r}")
