@@ -12,6 +12,9 @@ from ..errors import OutputError
 from .file_lock import lock_file
 from .output import output_errors
 
+_POSIX = os.name == "posix"
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under the part's name is not written through
+
 
 @contextmanager
 def atomic_write(
@@ -36,22 +39,36 @@ def atomic_write(
     infix = "" if exclusive else f"{os.getpid()}-{get_ident()}."
     part = target.with_name(f".{target.name}.{infix}part")
     with output_errors(target):
-        with open(part, "ab+", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-            if exclusive:
-                _lock(file, part, target)
-            try:
-                file.truncate(0)
-                _check_space(target, nbytes)
-                yield file
-                file.flush()
-                if sync:
-                    os.fsync(file.fileno())
+        try:
+            with open(part, "ab+", opener=lambda path, flags: os.open(path, flags | _NO_LINK, mode)) as file:
+                if exclusive:
+                    _lock(file, part, target)
+                try:
+                    file.truncate(0)
+                    file.seek(0)
+                    _check_space(target, nbytes)
+                    yield file
+                    file.flush()
+                    if sync:
+                        os.fsync(file.fileno())
+                    if _POSIX:  # under the lock: a second writer may open the part as soon as it is closed
+                        part.replace(target)
+                except BaseException:
+                    _remove(part)
+                    raise
+            if not _POSIX:  # Windows cannot rename an open file
                 part.replace(target)
-            finally:
-                with suppress(OSError):  # it is gone once it has taken the target's name
-                    part.unlink()
+        except BaseException:
+            if not _POSIX:
+                _remove(part)
+            raise
         if sync:
             _sync_folder(target.absolute().parent)
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink()
 
 
 def _lock(file: BinaryIO, part: Path, target: Path) -> None:
@@ -69,9 +86,10 @@ def _check_space(target: Path, nbytes: int) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    if _POSIX:
+        with suppress(OSError):  # some file systems refuse it; the file itself is on disk
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

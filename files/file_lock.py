@@ -1,6 +1,6 @@
 """Exclusive lock on an open file, held until the file is closed."""
 
-from typing import BinaryIO
+from typing import IO
 
 try:
     import fcntl
@@ -8,8 +8,8 @@ except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
 
 
-def lock_file(file: BinaryIO, *, wait: bool = False) -> bool:
-    """Lock a file against other processes that lock it.
+def lock_file(file: IO[bytes], *, wait: bool = False) -> bool:
+    """Lock a file against other processes that lock it; without support for locks nothing is locked.
 
     Args:
         file: an open file.
@@ -23,4 +23,6 @@ def lock_file(file: BinaryIO, *, wait: bool = False) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError:  # some network file systems
+            pass
     return True

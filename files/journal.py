@@ -8,9 +8,10 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
 from .file_lock import lock_file
@@ -36,7 +37,7 @@ class AppendOnlyFile:
             RequestError: the file exists and cannot be read.
         """
         self.path = path
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         data = _read(path)
         self.lines = data.split(b"\n")[:-1]
         self._found_bytes = len(data)
@@ -51,6 +52,16 @@ class AppendOnlyFile:
         if self._file:
             self._file.close()
 
+    def repair(self) -> None:
+        """Cut off a torn last line, for a file that others read.
+
+        Raises:
+            OutputError: the file cannot be written, or another process is writing.
+        """
+        if self._kept_bytes < self._found_bytes and self._file is None:
+            with output_errors(self.path):
+                self._file = self._open()
+
     def append(self, line: str) -> None:
         """Write a line to disk, or nothing of it.
 
@@ -60,19 +71,18 @@ class AppendOnlyFile:
         with output_errors(self.path):
             if self._file is None:
                 self._file = self._open()
-            start = self._file.tell()
+            start = os.fstat(self._file.fileno()).st_size
             try:
-                self._file.write(f"{line}\n".encode())
-                self._file.flush()
+                _write(self._file, f"{line}\n".encode())
                 os.fsync(self._file.fileno())
             except OSError:
                 with suppress(OSError):  # a full disk keeps half a line
                     self._file.truncate(start)
                 raise
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off what is not kept."""
-        file = self.path.open("ab")
+        file = FileIO(self.path, "ab")  # unbuffered: nothing is left to write after an error
         try:
             if not lock_file(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
@@ -159,3 +169,8 @@ def _read(path: Path) -> bytes:
         return b""
     except OSError as error:
         raise RequestError(f"{path}: {error.strerror or error}") from None
+
+
+def _write(file: FileIO, data: bytes) -> None:
+    while data:
+        data = data[file.write(data) :]

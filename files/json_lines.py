@@ -11,8 +11,8 @@ MAX_BYTES = 64 << 20
 MAX_LINE_BYTES = 1 << 20
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Read a file of one JSON object per line; blank lines are skipped.
+def read_json_lines(path: Path, max_bytes: int = MAX_BYTES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read a file of at most `max_bytes` with one JSON object per line; blank lines are skipped.
 
     Yields:
         The place as "FILE: line N", and the object.
@@ -20,7 +20,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises:
         RequestError: the file cannot be read or is too large, or a line is too long or not a JSON object.
     """
-    for number, line in numbered_lines(read_bounded(path, MAX_BYTES)):
+    for number, line in numbered_lines(read_bounded(path, max_bytes)):
         where = f"{path}: line {number}"
         yield where, json_object(line, where)
 

@@ -9,6 +9,8 @@ from typing import Any
 from ..errors import ThirteenError, shorten
 from ..files.json_lines import read_json_lines
 
+MAX_BYTES = 1 << 30  # of a file of training data
+
 
 @dataclass(frozen=True)
 class TrainingRow:
@@ -34,7 +36,7 @@ def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[Tra
     Raises:
         ThirteenError: the file cannot be read or has no rows, or a row is invalid; names the line.
     """
-    rows = [_row(entry, required, where) for where, entry in read_json_lines(path)]
+    rows = [_row(entry, required, where) for where, entry in read_json_lines(path, MAX_BYTES)]
     if not rows:
         raise ThirteenError(f"{path}: contains no rows")
     return rows

@@ -115,6 +115,8 @@ def distill_solutions(
     """
     with AppendOnlyFile(out) as kept, AppendOnlyFile(out.with_name(f"{out.name}.wrong.jsonl")) as wrong:
         solved = {True: list(_questions(kept)), False: list(_questions(wrong))}
+        kept.repair()
+        wrong.repair()
         done = {*solved[True], *solved[False]}
         resumed = len(done)
         for number, row in enumerate(rows, 1):

@@ -68,7 +68,7 @@ class TrainCheckpoint:
         """
         import torch
 
-        with output_errors(self.path, RuntimeError), atomic_write(self.path) as file:
+        with output_errors(self.path, RuntimeError), atomic_write(self.path, exclusive=True) as file:
             torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 
     def load(self) -> TrainState | None:

@@ -43,7 +43,8 @@ class RemoteFile:
             read: downloads a chunk.
 
         Raises:
-            ModelFileError: the download does not match the hash, or cannot be written.
+            ModelFileError: the download does not match the hash.
+            OutputError: it cannot be written.
         """
         if self._matches(Path(self.path)):
             return Path(self.path)

@@ -102,7 +102,7 @@ def test_unusable_target_is_named(tmp_path: Path) -> None:
         tmp_path: "is a folder",
         tmp_path / "none" / "a.gguf": "does not exist",
         tmp_path / "file" / "a.gguf": "does not exist",
-        tmp_path / "pipe": "is a device",
+        tmp_path / "pipe": "is not a regular file",
         tmp_path / ("a" * 252): "File name too long",
         Path("/proc/a.gguf"): "/proc",  # not even root can write there
     }

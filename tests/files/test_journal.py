@@ -1,0 +1,75 @@
+"""Append-only files: what is on disk after an interruption, and whose records they are."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from thirteen.errors import OutputError, RequestError
+from thirteen.files.journal import AppendOnlyFile, Journal
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from thirteen.errors import OutputError
+from thirteen.files.journal import AppendOnlyFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+with AppendOnlyFile(Path(sys.argv[1])) as file:
+    file.append("1234")
+    try:
+        file.append("56789 and more")
+    except OutputError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_leaves_whole_lines_and_one_error_that_names_the_file(tmp_path: Path) -> None:
+    """The buffered rest was written again when the file was closed, with an error that named nothing."""
+    path = tmp_path / "a.jsonl"
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == (f"{path}: cannot write: File too large\n", "")
+    assert path.read_bytes() == b"1234\n"
+
+
+def test_a_torn_line_does_not_count_and_is_cut_before_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"one\ntwo\nthr")
+    with AppendOnlyFile(path) as file:
+        assert file.lines == [b"one", b"two"]
+        assert path.read_bytes() == b"one\ntwo\nthr"
+        file.append("three")
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+
+
+def test_repair_cuts_a_torn_line_for_other_readers(tmp_path: Path) -> None:
+    """A file of solutions that got no more lines kept its half line, and nothing could read it."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"one\ntw")
+    with AppendOnlyFile(path) as file:
+        file.repair()
+    assert path.read_bytes() == b"one\n"
+
+
+def test_a_second_writer_is_refused(tmp_path: Path) -> None:
+    with AppendOnlyFile(tmp_path / "a") as one, AppendOnlyFile(tmp_path / "a") as two:
+        one.append("1")
+        with pytest.raises(OutputError, match="another process is writing"):
+            two.append("2")
+    with pytest.raises(OutputError, match="another process has written"), two:
+        two.append("2")
+
+
+def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path) -> None:
+    path, identity = tmp_path / "new" / "a.jsonl", {"seed": 1}
+    with Journal(path, identity, "batch") as journal:
+        journal.record({"n": 1})
+        journal.record({"n": 2})
+    again = Journal(path, identity, "batch")
+    assert again.entries == [{"n": 1}, {"n": 2}]
+    again.keep(1)
+    with again:
+        again.record({"n": 3})
+    assert Journal(path, identity, "batch").entries == [{"n": 1}, {"n": 3}]
+    with pytest.raises(RequestError, match="seed is 1"):
+        Journal(path, {"seed": 2}, "batch")
