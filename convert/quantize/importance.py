@@ -273,7 +273,9 @@ def _metadata(header: Header, key: str, type_: GGUFValueType, element: GGUFValue
     if entry is None:
         raise ModelFileError(f"{header.path}: metadata key {key!r} is missing")
     if (entry.type, entry.element) != (type_, element):
-        raise ModelFileError(f"{header.path}: metadata key {key!r}: {shorten(entry.value)} has the wrong type")
+        raise ModelFileError(
+            f"{header.path}: metadata key {key!r}: {shorten(entry.value)} has the wrong type"
+        )
     return entry.value
 
 

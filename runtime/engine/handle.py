@@ -61,7 +61,7 @@ class Handle:
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended.
 
-        Path: Dispatcher -> Runner -> Scheduler, which frees the slot.
+        Dispatcher posts it to Runner.abort(); Scheduler.finish() frees the slot.
         """
         if not self.done:
             self._abort()

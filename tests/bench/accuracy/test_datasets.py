@@ -183,6 +183,7 @@ def test_a_row_of_asdiv_whose_answer_is_not_one_number_is_skipped():
     assert parse({"body": "A b.", "question": "C?", "answer": "2 (weeks); 3 (days)"}, "x") is None
 
 
+@pytest.mark.slow
 def test_rows_of_parquet_are_read(tmp_path):
     arrow = pytest.importorskip("pyarrow", reason="thirteen[data] is not installed")
     parquet = pytest.importorskip("pyarrow.parquet")

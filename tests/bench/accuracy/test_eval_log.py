@@ -80,6 +80,7 @@ def test_batches_may_come_in_any_order_and_only_complete_ones_stay(path, numbers
         assert [found.number for found in again] == list(range(TOTAL))
 
 
+@pytest.mark.slow
 def test_a_file_torn_at_any_byte_is_resumed(path):
     """Including within the first line and within a character."""
     whole = written(path, range(TOTAL))

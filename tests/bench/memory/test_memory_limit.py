@@ -10,6 +10,8 @@ from thirteen.bench.memory.memory_limit_worker import QUESTIONS, LimitOutcome, L
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
 from thirteen.models.fetch import embedded
 
+pytestmark = pytest.mark.slow
+
 SMALL = LimitSettings(context=256, threads=2)
 LIMIT = 400_000_000
 

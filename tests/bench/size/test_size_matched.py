@@ -73,6 +73,7 @@ def test_between_two_files_log_kl_is_linear() -> None:
     assert kl_at_size(99, []) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=50, deadline=None)
 @given(files, sizes, st.floats(1e-3, 1e3))
 def test_the_best_stock_file_is_no_larger_and_ratios_scale_with_the_divergence(

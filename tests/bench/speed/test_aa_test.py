@@ -17,6 +17,8 @@ from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.llama.context import ContextParams, Span
 from thirteen.runtime.llama.model import Model
 
+pytestmark = pytest.mark.slow
+
 FEW = {"runs": 2, "slowdown": 10.0, "rounds": 8, "workload": Workload(32, 4, threads=1)}
 
 

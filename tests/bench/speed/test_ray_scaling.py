@@ -9,6 +9,8 @@ from rich.console import Console
 from thirteen.bench.speed import ray_scaling
 from thirteen.errors import RequestError
 
+pytestmark = pytest.mark.ray
+
 
 def test_every_mode_has_figures_and_gives_the_same_answers(tiny):
     ticks = []

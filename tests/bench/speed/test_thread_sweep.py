@@ -65,6 +65,7 @@ def test_counts_saved_on_another_machine_or_malformed_ones_are_ignored(tmp_path,
     assert default_threads() == ThreadCounts(4, 4)
 
 
+@pytest.mark.slow
 def test_a_model_is_measured_with_each_count(tiny, not_a_model):
     seen = []
     report = run_thread_sweep(tiny, rounds=1, progress=lambda done, total: seen.append((done, total)))

@@ -22,6 +22,8 @@ from thirteen.errors import OutputError, RequestError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 TINY = ProbeShape(hidden=256, ffn=512, heads=4, kv_heads=2, head_dim=64, layers=2, vocabulary=1024)
 FEW = {"types": ["Q8_0", "IQ3_XXS"], "rounds": 8, "tokens": 2, "threads": 1, "shape": TINY}
 Q4_K, Q8_0 = GGMLQuantizationType.Q4_K, GGMLQuantizationType.Q8_0

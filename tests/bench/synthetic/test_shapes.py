@@ -48,6 +48,7 @@ def test_a_shape_model_has_all_weights_of_the_base_in_the_requested_types(small)
         assert type_ == expected, name
 
 
+@pytest.mark.slow
 def test_a_shape_model_runs_and_can_be_measured(small):
     report = latency.run_latency(small, small, workload=Workload(3, 2, threads=1), rounds=8)
     assert report.decode.base_median > 0
@@ -64,6 +65,7 @@ def test_types_from_a_plan_or_a_gguf(small, tmp_path):
     assert (tmp_path / "like.gguf").read_bytes() == (tmp_path / "planned.gguf").read_bytes()
 
 
+@pytest.mark.slow
 def test_types_of_a_mix_equal_those_of_llama_cpps_quantizer(tmp_path):
     write_shape_model(BASE, "q4_k_m", tmp_path / "mix.gguf")
     write_shape_model(BASE, "F16", tmp_path / "f16.gguf")

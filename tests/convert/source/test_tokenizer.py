@@ -25,6 +25,8 @@ from ...byte_level import byte_names
 from . import tokenizer_texts
 from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL
 
+pytestmark = pytest.mark.slow
+
 LINES = 2000
 BYTES = byte_names()
 NFC = normalizers.NFC()

@@ -89,6 +89,7 @@ def test_an_interrupted_run_resumes_with_the_same_generation(tmp_path, stop):
     assert parts == whole
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes(tmp_path):
     """SIGKILL, twice, with half of the last line on disk."""
     script = textwrap.dedent("""

@@ -64,6 +64,7 @@ def test_all_stats_equal_llama_imatrix_with_a_begin_of_text_token(untied):
     assert stats.sums.keys() == oracle.mean_squares.keys()
 
 
+@pytest.mark.slow
 def test_stats_of_the_real_model_equal_llama_imatrix(smollm2):
     oracle = read_importance(DATA / "imatrix-smollm2.gguf")
     check(collect_activation_stats(smollm2, [TEXT], chunk_size=64, threads=1), oracle)

@@ -22,6 +22,8 @@ from thirteen.runtime.cluster.ray_session import ray_session, worker_capacity
 from ...commands import Commands
 from .ray_cluster import kill, processes, two_nodes
 
+pytestmark = pytest.mark.ray
+
 COUNT = 500
 WORKER = "ray::MapWorker(FlatMap(RayWorker))"
 

@@ -28,6 +28,8 @@ from thirteen.runtime.request import BASE
 from ...commands import Commands
 from .ray_cluster import kill, processes, two_nodes
 
+pytestmark = pytest.mark.ray
+
 TIMEOUT_S = 90
 MODELS = {"tiny": BASE, "other": "other"}
 REPLICA = "ray::ServeReplica:thirteen:Replica"

@@ -7,6 +7,7 @@ from pathlib import Path
 from random import Random
 from threading import enumerate as enumerate_threads
 
+import pytest
 from thirteen.errors import BusyError, RequestError
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
@@ -14,6 +15,8 @@ from thirteen.runtime.grammar.grammar import from_gbnf
 from thirteen.runtime.request import Request, Sampling, StopReason
 
 from ..gguf_adapters import write_lora
+
+pytestmark = pytest.mark.slow
 
 REQUESTS, CONTEXT = 3600, 64  # one hour at a request per second
 GRAMMAR = from_gbnf('root ::= [a-c]+ "." | "#" [0-9]{2}')

@@ -109,6 +109,7 @@ def test_every_wrong_header_is_refused_by_name_in_one_line(tmp_path, write_tiny)
         assert re.match(rf"refused: .*\.gguf: [^\n]*{pattern}", line), f"{name}: {line}"
 
 
+@pytest.mark.slow
 def test_no_mutation_of_a_key_or_tensor_ends_the_process(tmp_path, write_tiny):
     """Each key missing, extreme and of other types; each tensor missing, of other types and NaN."""
     for number, (keys, arrays) in enumerate(mutations()):

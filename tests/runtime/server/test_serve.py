@@ -133,6 +133,7 @@ def examples():
     return [example for text in texts for example in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 
 
+@pytest.mark.slow
 def test_python_examples_work(examples, smollm2, tmp_path):
     codes = [code for language, code in examples if language == "python" and "import Engine" in code]
     assert len(codes) == 4
