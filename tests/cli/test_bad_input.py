@@ -1143,6 +1143,7 @@ def interrupted(target: Path, number: int) -> tuple[int, str]:
     return running.returncode, errors
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_nothing(out: Path) -> None:
     status, errors = interrupted(out / "model.gguf", signal.SIGINT)
     assert (status, errors.split()) == (130, ["interrupted"])

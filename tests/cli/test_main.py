@@ -225,6 +225,7 @@ def test_the_catalogue_is_listed(thirteen: Commands) -> None:
     assert Path(path).is_file()
 
 
+@pytest.mark.slow
 def test_bench_latency_prints_a_table_or_json(thirteen: Commands, model: Path) -> None:
     words = (
         "bench",

@@ -153,6 +153,7 @@ def test_a_revision_can_be_given_in_two_ways(child):
     assert child.path("some/base", "main").name == NEW
 
 
+@pytest.mark.slow
 def test_a_broken_download_resumes(child, hub, repository):
     repository.commits[OLD] = BASE | {
         "model.safetensors": WEIGHTS * 120

@@ -23,6 +23,8 @@ from thirteen.workflows.fidelity_check import POSITIONS
 from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
 
+pytestmark = pytest.mark.slow
+
 Sources = Callable[[str], tuple[Path, Path]]
 Converted = Callable[..., dict[str, Any]]
 

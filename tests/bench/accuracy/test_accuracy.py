@@ -79,6 +79,7 @@ run_accuracy(Path(model), load_question_set(data), settings, folder=Path(folder)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_leaves_a_log_to_resume_from(tiny, data, tmp_path, end):
     command = [sys.executable, "-c", RUN, str(tiny), data.source, str(tmp_path / "killed")]
@@ -272,6 +273,7 @@ def test_pairs_exclude_errors_of_either_model():
     assert pair_scores(records("e"), records("c"), ["0"]) is None
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_true_difference():
     """In 20 simulated sets of 200 questions; the true difference is one of areas in the unit square."""
     true = (0.6 - 0.2) / 0.6 - 0.5  # P(0.6 a + 0.4 b <= 0.6) - P(0.6 a + 0.4 b <= 0.5) for uniform a and b

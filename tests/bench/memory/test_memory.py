@@ -19,6 +19,8 @@ from thirteen.models.fetch import embedded
 from thirteen.runtime.llama.memory_estimate import kv_bytes
 from thirteen.runtime.profile import Profile
 
+pytestmark = pytest.mark.slow
+
 SMALL = Workload(prompt_tokens=4, decode_tokens=1, threads=1)
 
 

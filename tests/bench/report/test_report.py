@@ -31,6 +31,8 @@ from thirteen.stats.interval import Interval
 from ...runtime.conftest import tensors, write_gguf
 from .conftest import Page
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = "<script>alert('x')</script> & | `a` [b](http://evil.example) *c* # <img src=x>"
 WORKLOAD = PeerWorkload(1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3)
 

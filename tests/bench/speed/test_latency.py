@@ -23,6 +23,8 @@ from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 
+pytestmark = pytest.mark.slow
+
 FEW = {"workload": Workload(5, 3, threads=1), "rounds": 8, "lengths": (40, 7, 40)}
 
 

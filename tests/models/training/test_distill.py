@@ -106,6 +106,7 @@ def test_a_run_does_not_resume_from_other_files(tmp_path):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_counts(tmp_path):
     data = tmp_path / "questions.jsonl"
     data.write_text(

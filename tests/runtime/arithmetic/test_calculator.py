@@ -201,6 +201,7 @@ def result_of(made, money):
     return None
 
 
+@pytest.mark.slow
 def test_results_of_ten_thousand_random_sums():
     draw = random.Random(13)
     expected = [SumWriter(draw).text_and_result() for _ in range(10_000)]
@@ -237,6 +238,7 @@ def test_no_text_raises(text):
     assert all(isinstance(step, Step) for step in check_steps(text + "= 5"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     (

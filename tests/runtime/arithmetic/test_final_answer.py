@@ -96,6 +96,7 @@ def test_no_text_raises(text):
     assert isinstance(parse_number(text), Fraction | None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     (

@@ -90,6 +90,7 @@ def test_a_batch_interrupted_anywhere_gives_the_same_file(
     assert not part.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_process_loses_no_written_answer(
     end: signal.Signals, job: BatchJob, questions: Path, tmp_path: Path

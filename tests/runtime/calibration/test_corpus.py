@@ -1,6 +1,7 @@
 """Reading passages from JSON lines, and tokenizing them as texts or chat turns."""
 
 import json
+import os
 
 import pytest
 from thirteen.errors import RequestError
@@ -96,11 +97,11 @@ def test_an_invalid_file_gives_a_one_line_error_with_its_name(file, what):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_too_large_or_missing_or_a_folder_is_rejected(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(json_lines, "MAX_BYTES", 20)
-    assert read_passages(file('{"text": "12345678"}'))
-    with pytest.raises(RequestError, match="more than 20 bytes"):
-        read_passages(file('{"text": "123456789"}'))
+def test_a_file_too_large_or_missing_or_a_folder_is_rejected(file, tmp_path):
+    large = file('{"text": "12345678"}')
+    os.truncate(large, json_lines.MAX_BYTES + 1)
+    with pytest.raises(RequestError, match=f"more than {json_lines.MAX_BYTES:,} bytes"):
+        read_passages(large)
     for path, message in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(RequestError, match=message):
             read_passages(path)

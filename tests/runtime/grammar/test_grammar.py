@@ -39,6 +39,7 @@ def error_message(make, *arguments):
     return message
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(schema=SCHEMAS, seed=st.integers(0, 2**32))
 def test_sampled_texts_are_valid(native, schema, seed):
@@ -47,6 +48,7 @@ def test_sampled_texts_are_valid(native, schema, seed):
     assert is_valid(json.loads(text), schema), text
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(schema=SCHEMAS, data=st.data())
 def test_valid_values_are_accepted(native, schema, data):
@@ -684,6 +686,7 @@ def random_grammar(random):
     return text
 
 
+@pytest.mark.slow
 def test_llama_cpp_compiles_every_accepted_grammar(tiny, tmp_path):
     """Without our checks llama.cpp loops on some grammars, overflows its stack or runs out of memory."""
     generator = random.Random(13)

@@ -180,6 +180,7 @@ def test_a_full_context_ends_one_answer_and_no_other(smollm2):
             engine.answer(QUESTION * 10)
 
 
+@pytest.mark.slow
 def test_logits_are_those_of_each_position(engine):
     """Over more than one batch: the last row of each prefix is that row of the whole text."""
     tokens = engine.model.tokenize("Twelve times thirteen is " * 16, special=False, bos=False)

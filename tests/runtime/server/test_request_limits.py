@@ -20,6 +20,8 @@ from thirteen.runtime.server.serve import ListenConfig, served_models
 
 from .serving import TIMEOUT_S, open_engine, serve_engine
 
+pytestmark = pytest.mark.slow
+
 JSON = {"Content-Type": "application/json"}
 WORK = {"prompt": "a", "max_tokens": 2}
 POSTS = ("/v1/chat/completions", "/v1/completions", "/v1/answer", "/v1/check")

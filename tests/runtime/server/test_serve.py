@@ -19,6 +19,8 @@ import pytest
 
 from ...commands import Commands
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT_S = 60
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = ("README.md", "docs/serving.md", "docs/apps.md", "docs/engine.md")
@@ -133,7 +135,6 @@ def examples():
     return [example for text in texts for example in re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)]
 
 
-@pytest.mark.slow
 def test_python_examples_work(examples, smollm2, tmp_path):
     codes = [code for language, code in examples if language == "python" and "import Engine" in code]
     assert len(codes) == 4

@@ -7,6 +7,8 @@ from thirteen.runtime.server.api.openapi_document import operations
 from thirteen.runtime.server.app import Server
 from thirteen.runtime.server.request_limits import RequestLimits
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 25  # per operation; together they take a few seconds
 # A well-formed request may still fail: an empty question, an unknown model.
 EXPECTED_STATUSES = ["2xx", "400", "404"]
