@@ -54,18 +54,22 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that need torch, and run the tests of each module on one worker.
+    """Mark the tests that need torch, and distribute the tests over workers.
 
-    Module-scoped fixtures are then made once. All tests of Ray run on one worker, because two clusters on one
-    machine would compete for its processors.
+    All tests of a module run on one worker, so that module-scoped fixtures are made once. All tests of Ray
+    run on one worker, because two clusters on one machine would compete for its processors. The longest
+    groups start first.
     """
     for item in items:
         module = getattr(item, "module", None)
         if "base" in getattr(item, "fixturenames", ()) or "torch" in vars(module):
             item.add_marker("torch")
-        group = "ray" if item.get_closest_marker("ray") else item.path.as_posix()
+        group = "ray" if item.get_closest_marker("ray") else item.path.name
         item.add_marker(pytest.mark.xdist_group(group))
+    slow_modules = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (not item.get_closest_marker("ray"), item.path not in slow_modules))
 
 
 def _skipped_browser_tests(config: pytest.Config) -> int:

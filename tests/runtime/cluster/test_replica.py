@@ -216,19 +216,21 @@ def test_another_listen_address_is_rejected_and_the_deployment_stays(
     assert server.process.poll() is None
 
 
-def test_a_dead_replica_is_replaced(server: Running) -> None:
-    before = set(processes(REPLICA))
-    assert len(before) == 2
-    kill(min(before))
+def replicas(without: int | None = None) -> set[int]:
+    """Wait for two replicas, none of them `without`. What a replica forks has its name for a moment."""
     deadline = time.monotonic() + TIMEOUT_S
-
-    def replaced() -> bool:  # what a replica forks has its name for a moment
+    while time.monotonic() < deadline:
         now = set(processes(REPLICA))
-        return len(now) == 2 and min(before) not in now
-
-    while time.monotonic() < deadline and not replaced():
+        if len(now) == 2 and without not in now:
+            return now
         time.sleep(0.2)
-    assert replaced()
+    raise AssertionError(f"replicas: {now}")
+
+
+def test_a_dead_replica_is_replaced(server: Running) -> None:
+    victim = min(replicas())
+    kill(victim)
+    replicas(without=victim)
     for _ in range(8):
         body = {"question": "1 + 1?", "max_tokens": 4}
         assert httpx.post(f"{server.url}/v1/answer", json=body, timeout=TIMEOUT_S).status_code == 200
