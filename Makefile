@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Two workers. Tests of one module, and those that start servers or Ray, share a worker.
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+# Tests of one module share a worker, and so do all tests of Ray, which mostly wait: hence three workers for two cores.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: demo test quick lint check format soak interop arm screenshot screenshot-web clean
 
