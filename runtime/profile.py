@@ -6,7 +6,11 @@ from gguf import GGMLQuantizationType as Type
 
 from ..errors import RequestError
 
-KV_TYPES = {"f16": Type.F16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
+KV_TYPES = {"f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}  # types of the KV cache by option name
+QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
+# Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
+# scores need more memory.
+STANDARD_ATTENTION_TOKENS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +25,8 @@ class Profile:
         repack: whether to repack weights for this processor: faster, but a second copy of them in memory.
         prefix_bytes: memory of the prefix cache; 0 turns it off.
         lookup: maximum tokens of a prompt lookup draft; 0 turns drafts off.
+        flash_attention: whether attention is computed without storing its scores; None for the faster way on
+            this processor. A KV cache in q8_0 needs it.
     """
 
     context: int
@@ -30,6 +36,7 @@ class Profile:
     repack: bool
     prefix_bytes: int
     lookup: int = 0
+    flash_attention: bool | None = None
 
 
 PROFILES = {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import llama_cpp
 
+from ...files.processors import processor_name, read_cpuinfo
 from ...runtime.threads import physical_cores
 
 _PACKAGE = Path(__file__).parents[2]
@@ -88,11 +89,11 @@ def report_head() -> ReportHead:
 
 def this_machine() -> Machine:
     """Describe the machine of this process."""
-    cpu, features = _parse_cpuinfo(_cpuinfo())
+    _, flags = read_cpuinfo()
     return Machine(
-        cpu=cpu or platform.processor() or "unknown",
+        cpu=processor_name(),
         architecture=platform.machine(),
-        features=features,
+        features=tuple(name for name in _FEATURES if name in flags),
         cores=physical_cores(),
         memory_bytes=_memory_bytes(),
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
@@ -119,23 +120,6 @@ def this_commit() -> str | None:
     command = [git, "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git itself
     return done.stdout.strip() or None
-
-
-def _cpuinfo() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text("utf-8", "replace")
-    except OSError:
-        return ""
-
-
-def _parse_cpuinfo(cpuinfo: str) -> tuple[str, tuple[str, ...]]:
-    """Name and features of the processor; on Arm, Linux gives the name of the board instead."""
-    pairs = (line.partition(":") for line in cpuinfo.splitlines())
-    fields = {key.strip().lower(): value.strip() for key, _, value in pairs}
-    flags = set(fields.get("flags", fields.get("features", "")).split())
-    return fields.get("model name", fields.get("model", "")), tuple(
-        name for name in _FEATURES if name in flags
-    )
 
 
 def _memory_bytes() -> int | None:

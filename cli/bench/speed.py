@@ -1,4 +1,4 @@
-"""Commands `thirteen bench …` on speed: latency, peers, trust, clients, cluster, tune-threads, types."""
+"""Commands `thirteen bench …` on speed: of models, programs, servers, clusters, attention and types."""
 
 from pathlib import Path
 from typing import Annotated
@@ -173,6 +173,33 @@ def bench_cluster(
             progress=progress,
         )
     show_report(as_json, report, ray_scaling_table)
+
+
+@app.command("attention", epilog=options.example("bench attention model.gguf --depths 0,256,1024"))
+def bench_attention(
+    model: options.ModelOrBaseArgument = None,
+    depths: Annotated[str, typer.Option(help="Tokens in the KV cache at which to decode.")] = "0,256,1024",
+    sequences: Annotated[str, typer.Option(help="Numbers of concurrent sequences.")] = "1,4,8",
+    rounds: Annotated[int, typer.Option(min=8, help="Rounds; each measures every way once.")] = 8,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compare flash and standard attention by depth.
+
+    Flash attention is also measured with other types of the KV cache.
+    """
+    from ...bench.speed.attention_sweep import attention_table, run_attention_sweep
+
+    with progress_bar("attention") as progress:
+        report = run_attention_sweep(
+            model or options.default_base(),
+            depths=parse_numbers("--depths", depths),
+            sequences=parse_numbers("--sequences", sequences),
+            threads=threads,
+            rounds=rounds,
+            progress=progress,
+        )
+    show_report(as_json, report, attention_table)
 
 
 @app.command("tune-threads", epilog=options.example("bench tune-threads model.gguf"))

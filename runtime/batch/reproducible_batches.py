@@ -14,12 +14,14 @@ from queue import SimpleQueue
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
+from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
+from ..llama.attention import known_attention
 from ..profile import PROFILES
 from ..request import Request, Sampling
 from ..validation import check_integer
@@ -103,12 +105,26 @@ class BatchJob:
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
         settings: generation settings.
         threads: compute threads.
+        flash_attention: see Profile. By default the way that is faster here is chosen, for all workers.
     """
 
     model: Path
     adapter: Path | None
     settings: GenerationSettings
     threads: int
+    flash_attention: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.flash_attention is None:
+            object.__setattr__(self, "flash_attention", self._choose_attention())
+
+    def _choose_attention(self) -> bool:
+        profile = PROFILES[PROFILE]
+        known = known_attention(profile, read_header(self.model), self.threads)
+        if known is not None:
+            return known
+        with self.load_engine() as engine:  # whose choice is saved
+            return bool(engine.profile.flash_attention)
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -131,6 +147,7 @@ class BatchJob:
                 name: getattr(profile, name)
                 for name in ("context", "slots", "batch", "kv", "repack", "lookup")
             },
+            **({} if self.flash_attention else {"flash_attention": False}),  # earlier versions always used it
             "wave": settings.batch_size,  # the key in journals of earlier versions, which must still resume
         }
 
@@ -157,7 +174,14 @@ class BatchJob:
             ThirteenError: Engine() raises it.
         """
         queue = self.settings.batch_size * self.settings.votes
-        return Engine(self.model, adapter=self.adapter, profile=PROFILE, threads=self.threads, queue=queue)
+        return Engine(
+            self.model,
+            adapter=self.adapter,
+            profile=PROFILE,
+            threads=self.threads,
+            queue=queue,
+            flash_attention=self.flash_attention,
+        )
 
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.

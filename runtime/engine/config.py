@@ -25,6 +25,7 @@ class ProfileOptions(TypedDict, total=False):
     kv: str | None
     prefix_bytes: int | None
     lookup: int | None
+    flash_attention: bool | None
 
 
 class EngineOptions(ProfileOptions, total=False):
@@ -44,8 +45,8 @@ class EngineConfig:
 
     Attributes:
         profile: memory profile, with the values that the keywords replace.
-        params: parameters of the context, whose length is not yet clamped to the one that the model was
-            trained for.
+        params: parameters of the context. Its length is not yet clamped to the one that the model was trained
+            for, and flash attention not yet chosen.
         adapters: adapter files by name.
         prefix_folder: parent of the prefix cache's folders.
         queue: maximum number of waiting requests.
@@ -109,6 +110,7 @@ def _context_params(profile: Profile, threads: int | None) -> ContextParams:
         prefill_threads=default.prefill if threads is None else threads,
         outputs=profile.slots * (1 + profile.lookup),
         kv=profile.kv,
+        flash_attention=profile.flash_attention is not False,
     )
 
 

@@ -12,11 +12,13 @@ from typing import Self, TypedDict, Unpack
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
 from ..grammar.grammar import Grammar
+from ..llama.attention import choose_attention
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.context import Context
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
+from ..profile import Profile
 from ..request import BASE, Request, Sampling, SequenceState
 from .chat_template import read_chat_template
 from .config import EngineConfig, EngineOptions
@@ -71,8 +73,11 @@ class Engine:
                 prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
                     Prompts can be read there: keep it as private as they are.
                 lookup: maximum tokens per draft by prompt lookup, which changes no answer; 0 turns it off.
+                flash_attention: whether to compute attention without storing its scores; by default the way
+                    that is faster on this processor, which the first engine measures.
                 queue: maximum number of waiting requests (64 by default); more are refused.
-                The profile has the defaults of context, slots, batch, kv, prefix_bytes and lookup.
+                The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup and
+                flash_attention.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
@@ -81,16 +86,17 @@ class Engine:
             RequestError: a number is out of range, or a name is unknown or reserved.
         """
         config = EngineConfig.from_options(**options)
-        self.profile = config.profile
         with ExitStack() as handles:
             self.model = handles.enter_context(_load_model(Path(path), config))
+            self.profile = choose_attention(config.profile, self.model, config.params.threads)
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
             for name, file in config.adapters.items():
                 self._adapters[name] = LoraAdapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
-            self._params = replace(config.params, context=self.context)
-            prefixes = _open_prefix_cache(self.model, config)
+            flash = bool(self.profile.flash_attention)
+            self._params = replace(config.params, context=self.context, flash_attention=flash)
+            prefixes = _open_prefix_cache(self.model, self.profile, config)
             self._runner = Runner(self._make_context(), self._adapters, prefixes, self.profile.lookup)
             handles.callback(self._runner.close)
             template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
@@ -362,11 +368,10 @@ def _load_model(path: Path, config: EngineConfig) -> Model:
     return Model(path, repack=config.profile.repack, check_header=check)
 
 
-def _open_prefix_cache(model: Model, config: EngineConfig) -> PrefixCache | None:
-    profile, folders = config.profile, {}
+def _open_prefix_cache(model: Model, profile: Profile, config: EngineConfig) -> PrefixCache | None:
     if not profile.prefix_bytes:
         return None
+    folders = {}
     if config.prefix_folder:
-        path = model.header.path
-        folders = prefix_folders(config.prefix_folder, path, config.adapters, profile.kv, profile.slots)
+        folders = prefix_folders(config.prefix_folder, model.header.path, config.adapters, profile)
     return PrefixCache(profile.prefix_bytes, folders)

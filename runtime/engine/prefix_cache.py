@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...errors import OutputError
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
+from ..profile import Profile
 from ..request import BASE
 
 PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
@@ -40,14 +41,15 @@ def common_length(one: Sequence[int], other: Sequence[int]) -> int:
 
 
 def prefix_folders(
-    parent: Path, model: Path, adapters: Mapping[str, Path], kv: str, slots: int
+    parent: Path, model: Path, adapters: Mapping[str, Path], profile: Profile
 ) -> dict[str, Path]:
     """Return a folder for each adapter and for none, named by everything that the KV cache depends on.
 
     The number of slots is part of the name: llama.cpp restores a state only in a context with the same number
     of slots.
     """
-    build = (version("llama-cpp-python"), platform.machine(), kv, slots, file_sha256(model))
+    layout = (profile.kv, profile.slots, profile.flash_attention)  # standard attention transposes the values
+    build = (version("llama-cpp-python"), platform.machine(), *layout, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
     return {
         name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()

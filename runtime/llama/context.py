@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
-from ..profile import KV_TYPES
+from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS
 from ..request import TokenLogprob
 from ..validation import check_integer
 from .compute_thread import COMPUTE_THREAD, KeepAlive
@@ -48,6 +48,8 @@ class ContextParams:
         outputs: maximum rows of logits per decode(), each as wide as the vocabulary; at least `slots`.
         prefill_threads: threads for larger batches; None for `threads`.
         kv: type of the KV cache, one of KV_TYPES.
+        flash_attention: compute attention without storing its scores; see attention.py. Standard attention
+            cannot read a quantized KV cache.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
             to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
     """
@@ -59,11 +61,14 @@ class ContextParams:
     outputs: int
     prefill_threads: int | None = None
     kv: str = "f16"
+    flash_attention: bool = True
     exact: bool = False
 
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
+        if self.kv in QUANTIZED_KV and not self.flash_attention:
+            raise RequestError(f"kv {self.kv} needs flash attention")
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
         if not self.slots <= self.outputs <= self.batch:
@@ -317,14 +322,17 @@ def _native_params(params: ContextParams, callback: EvalCallback | None) -> Any:
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
     native.n_batch = native.n_ubatch = params.batch
+    if not (params.flash_attention or params.exact):
+        native.n_ubatch = min(params.batch, STANDARD_ATTENTION_TOKENS)
     native.n_outputs_max = params.outputs
     native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads or params.threads
     native.kv_unified = False
     native.no_perf = True
-    native.type_k = native.type_v = KV_TYPES[params.kv]
-    if params.exact:
-        native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32
-        native.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if params.exact else KV_TYPES[params.kv]
+    flash = params.flash_attention and not params.exact
+    native.flash_attn_type = (
+        llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
     if callback is not None:
         native.cb_eval = callback.native
         native.op_offload = False  # a tap reads the processor's own memory

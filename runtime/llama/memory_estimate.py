@@ -15,7 +15,7 @@ from gguf import GGMLQuantizationType as Type
 from ...errors import InsufficientMemoryError, ModelFileError
 from ...files.gguf_header import Header, row_bytes
 from ...files.model_shape import ModelShape, read_model_shape
-from ..profile import KV_TYPES, Profile
+from ..profile import KV_TYPES, STANDARD_ATTENTION_TOKENS, Profile
 from .available_memory import available_bytes, reserved_bytes
 
 KV_CELLS = 256  # llama.cpp pads the cells of each sequence to a multiple of this
@@ -93,8 +93,7 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
     if available is None:
         return
     estimate = estimate_memory(header, profile)
-    # The program itself is already in memory.
-    needed = estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
+    needed = _missing_bytes(estimate, threads)
     if needed > available:
         raise InsufficientMemoryError(
             f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
@@ -102,6 +101,17 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
             f"of {profile.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
             "available; the phone profile or a shorter context needs less"
         )
+
+
+def fits_in_memory(header: Header, profile: Profile, threads: int) -> bool:
+    """Whether check_memory() would raise no error."""
+    available = available_bytes()
+    return available is None or _missing_bytes(estimate_memory(header, profile), threads) <= available
+
+
+def _missing_bytes(estimate: MemoryEstimate, threads: int) -> int:
+    """Bytes that must be available: the program itself is already in memory."""
+    return estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
 
 
 def kv_bytes(header: Header, profile: Profile, context: int) -> int:
@@ -122,11 +132,19 @@ def _cells(context: int) -> int:
 
 
 def _buffer_bytes(shape: ModelShape, profile: Profile) -> int:
-    """Bytes of the activations where a layer is widest (in its feed-forward network), masks and logits."""
+    """Bytes of the activations where a layer is widest, masks, logits, and the scores of standard attention.
+
+    A layer is widest in its feed-forward network, or in its attention if that stores scores.
+    """
     widest = (3 * shape.ffn + 4 * shape.hidden) * _F32_BYTES
-    mask = _cells(profile.context) * _F16_BYTES
+    cells, tokens = _cells(profile.context), profile.batch
+    mask = cells * _F16_BYTES
+    if profile.flash_attention is False:
+        tokens = min(tokens, STANDARD_ATTENTION_TOKENS)
+        widest = max(widest, (cells * shape.heads + 5 * shape.hidden + 2 * shape.kv_width) * _F32_BYTES)
+        mask = cells * _F32_BYTES
     logits = profile.slots * (1 + profile.lookup) * shape.vocab * _F32_BYTES
-    return profile.batch * (widest + mask) + logits
+    return tokens * (widest + mask) + logits
 
 
 def repacked_bytes(header: Header, types: Collection[Type]) -> int:

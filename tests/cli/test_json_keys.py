@@ -34,6 +34,7 @@ REPORTS = {
     "bench peers": "bench.peers.peers.PeersReport",
     "bench size": "bench.size.size.SizeReport",
     "bench trust": "bench.speed.aa_test.AATestReport",
+    "bench attention": "bench.speed.attention_sweep.AttentionReport",
     "bench tune-threads": "bench.speed.thread_sweep.ThreadsReport",
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",

@@ -22,12 +22,13 @@ from thirteen.runtime.engine.engine import Engine
 callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
 from thirteen.runtime.llama import library
 llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
-Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1).close()
+flash = sys.argv[4] == "True"
+Engine(sys.argv[1], profile=sys.argv[2], context=int(sys.argv[3]), threads=1, flash_attention=flash).close()
 """
 
 
-def logged_buffers(model, profile, context):
-    command = [sys.executable, "-c", SCRIPT, str(model), profile, str(context)]
+def logged_buffers(model, profile, context, flash=True):
+    command = [sys.executable, "-c", SCRIPT, str(model), profile, str(context), str(flash)]
     log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def megabytes(name):
@@ -47,10 +48,21 @@ def test_an_embedding_is_repacked_only_where_it_is_the_output_too(base, tmp_path
     assert repacked / 1e6 == pytest.approx(logged_buffers(model, "laptop", 256)("REPACK model"), abs=0.0055)
 
 
-@pytest.mark.parametrize(("profile", "context"), [("phone", 256), ("phone", 8192), ("laptop", 2048)])
-def test_the_estimate_is_what_llama_cpp_logs(smollm2, profile, context):
-    megabytes = logged_buffers(smollm2, profile, context)
-    estimate = estimate_memory(read_header(smollm2), replace(PROFILES[profile], context=context))
+@pytest.mark.parametrize(
+    ("profile", "context", "flash"),
+    [
+        ("phone", 256, True),
+        ("phone", 8192, True),
+        ("laptop", 2048, True),
+        ("laptop", 256, False),
+        ("laptop", 2048, False),
+        ("laptop", 8192, False),
+    ],
+)
+def test_the_estimate_is_what_llama_cpp_logs(smollm2, profile, context, flash):
+    megabytes = logged_buffers(smollm2, profile, context, flash)
+    changes = {"context": context, "flash_attention": flash}
+    estimate = estimate_memory(read_header(smollm2), replace(PROFILES[profile], **changes))
     assert estimate.weights_bytes / 1e6 == pytest.approx(megabytes("_Mapped model"), abs=0.1)
     assert estimate.copied_bytes / 1e6 == pytest.approx(megabytes("REPACK model"), abs=0.1)
     assert estimate.kv_bytes / 1e6 == pytest.approx(megabytes("KV"), abs=0.1)

@@ -1,0 +1,17 @@
+"""Names and flags of processors."""
+
+from thirteen.files.processors import parse_cpuinfo, processor_name, usable_processors
+
+X86 = "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse avx avx2\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd i8mm\n\nModel\t\t: Raspberry Pi 5 Model B Rev 1.0\n"
+
+
+def test_cpuinfo_gives_name_and_flags():
+    assert parse_cpuinfo(X86) == ("AMD EPYC", {"fpu", "sse", "avx", "avx2"})
+    assert parse_cpuinfo(ARM) == ("Raspberry Pi 5 Model B Rev 1.0", {"fp", "asimd", "i8mm"})
+    assert parse_cpuinfo("") == ("", frozenset())
+
+
+def test_this_machine_has_a_name_and_processors():
+    assert processor_name()
+    assert usable_processors() >= 1
