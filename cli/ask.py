@@ -53,9 +53,11 @@ def ask(
     grammar: Annotated[Path | None, typer.Option(help="GBNF grammar that the answer must match.")] = None,
     votes: Annotated[int, typer.Option(min=1, help="Answers to sample, for a majority vote.")] = 1,
     threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "0",
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
+    from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
 
@@ -72,10 +74,12 @@ def ask(
         calculator=calculator,
         grammar=_grammar(schema, grammar),
     )
+    layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(Path(words[0]) if len(words) == 2 else None, named)
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
-    with Engine(model, adapter=lora, context=context, slots=slots, threads=threads) as engine:
+    settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
+    with Engine(model, **settings) as engine:
         if votes > 1:
             answer = engine.poll(question, votes, **request).answer()
         else:

@@ -37,6 +37,7 @@ def batch(
     ray: options.Ray = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "0",
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -56,9 +57,11 @@ def batch(
         calculator=calculator,
         max_tokens=max_tokens,
     )
+    layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers)
     path, loras = options.resolve_model(model, {"adapter": adapter} if adapter else {})
-    job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads().decode)
+    threads = threads or default_threads().decode
+    job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:
         report = answer_file(questions, job, output, skip_bad=skip_bad, executor=executor, progress=progress)
     warn(report.bad)

@@ -1,5 +1,6 @@
 """Options that several commands share, and the conversion of their values."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,11 +13,19 @@ from .console import progress_bar
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..runtime.profile import GpuLayers as RuntimeGpuLayers
+
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
+]
+GpuLayers = Annotated[
+    str,
+    typer.Option(
+        metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
+    ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
 
@@ -204,6 +213,19 @@ def batch_executor(ray: str | None, workers: int | None) -> Any:
     if ray is None and workers is not None:
         raise typer.BadParameter("--workers requires --ray")
     return BatchJob.run if ray is None else RayWorkers(ray, workers).run
+
+
+def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":
+    """Parse --gpu-layers, and check that there is a GPU before anything is converted or loaded."""
+    from ..runtime.llama.gpu import check_gpu_layers
+
+    if not re.fullmatch("[0-9]{1,9}|all", text):
+        raise typer.BadParameter(f"--gpu-layers {text!r}: must be an integer from 0, or all")
+    layers: RuntimeGpuLayers = "all" if text == "all" else int(text)
+    if layers and ray is not None:
+        raise typer.BadParameter("--gpu-layers and --ray exclude each other")
+    check_gpu_layers(layers)
+    return layers
 
 
 def provenance_name(source: str) -> str:

@@ -59,6 +59,7 @@ def serve(
         int | None, typer.Option(min=1, help="With --ray: autoscale up to this number of engines.")
     ] = None,
     threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "0",
 ) -> None:
     """Serve a model over an OpenAI-compatible HTTP API.
 
@@ -76,13 +77,16 @@ def serve(
 
     if ray is None and (replicas or max_replicas):
         raise typer.BadParameter("--replicas and --max-replicas require --ray")
+    layers = options.gpu_layers(gpu_layers, ray)
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     path, adapters = options.resolve_model(model, _named_adapters(adapter or ()))
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)
-    settings = EngineOptions(profile=profile, context=context, slots=slots, threads=threads, queue=queue)
+    settings = EngineOptions(
+        profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
+    )
     config = ReplicaConfig(models, settings, limits, keys, listen.allowed_hosts, listen.origins, log_prompts)
 
     def on_listening(url: str) -> None:

@@ -1,6 +1,7 @@
 """Profiles: default memory and concurrency of an engine for a class of machine."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gguf import GGMLQuantizationType as Type
 
@@ -11,6 +12,8 @@ QUANTIZED_KV = {"q8_0"}  # those that only flash attention reads
 # Tokens that standard attention computes at once. With more, prefill of long prompts is no faster, and the
 # scores need more memory.
 STANDARD_ATTENTION_TOKENS = 256
+
+GpuLayers = int | Literal["all"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Profile:
         lookup: maximum tokens of a prompt lookup draft; 0 turns drafts off.
         flash_attention: whether attention is computed without storing its scores; None for the faster way on
             this processor. A KV cache in q8_0 needs it.
+        gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as one, then
+            from the last layer on. 0 is the processor alone.
     """
 
     context: int
@@ -37,6 +42,7 @@ class Profile:
     prefix_bytes: int
     lookup: int = 0
     flash_attention: bool | None = None
+    gpu_layers: GpuLayers = 0
 
 
 PROFILES = {

@@ -22,7 +22,7 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.attention import known_attention
-from ..profile import PROFILES
+from ..profile import PROFILES, GpuLayers
 from ..request import Request, Sampling
 from ..validation import check_integer
 
@@ -105,7 +105,9 @@ class BatchJob:
         adapter: a LoRA in a GGUF file, applied at run time; None for the model alone.
         settings: generation settings.
         threads: compute threads.
-        flash_attention: see Profile. By default the way that is faster here is chosen, for all workers.
+        flash_attention: see Profile. By default the way that is faster here is chosen, for all workers; with
+            layers on a GPU llama.cpp chooses.
+        gpu_layers: see Profile.
     """
 
     model: Path
@@ -113,9 +115,10 @@ class BatchJob:
     settings: GenerationSettings
     threads: int
     flash_attention: bool | None = None
+    gpu_layers: GpuLayers = 0
 
     def __post_init__(self) -> None:
-        if self.flash_attention is None:
+        if self.flash_attention is None and not self.gpu_layers:
             object.__setattr__(self, "flash_attention", self._choose_attention())
 
     def _choose_attention(self) -> bool:
@@ -147,7 +150,9 @@ class BatchJob:
                 name: getattr(profile, name)
                 for name in ("context", "slots", "batch", "kv", "repack", "lookup")
             },
-            **({} if self.flash_attention else {"flash_attention": False}),  # earlier versions always used it
+            # Earlier versions always used flash attention and the processor.
+            **({"flash_attention": False} if self.flash_attention is False else {}),
+            **({"gpu_layers": self.gpu_layers} if self.gpu_layers else {}),
             "wave": settings.batch_size,  # the key in journals of earlier versions, which must still resume
         }
 
@@ -181,6 +186,7 @@ class BatchJob:
             threads=self.threads,
             queue=queue,
             flash_attention=self.flash_attention,
+            gpu_layers=self.gpu_layers,
         )
 
 

@@ -7,7 +7,8 @@ from typing import Any, Self, TypedDict, Unpack
 
 from ...errors import RequestError
 from ..llama.context import CONTEXT_MAX, ContextParams
-from ..profile import Profile, profile_named
+from ..llama.gpu import check_gpu_layers
+from ..profile import GpuLayers, Profile, profile_named
 from ..request import BASE
 from ..threads import default_threads
 from ..validation import check_integer
@@ -26,6 +27,7 @@ class ProfileOptions(TypedDict, total=False):
     prefix_bytes: int | None
     lookup: int | None
     flash_attention: bool | None
+    gpu_layers: GpuLayers | None
 
 
 class EngineOptions(ProfileOptions, total=False):
@@ -73,7 +75,8 @@ class EngineConfig:
         """Resolve the keywords of Engine().
 
         Raises:
-            RequestError: a number is out of range, or a name is unknown or reserved.
+            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for GPU
+                layers.
         """
         profile = _resolve_profile(profile, overrides)
         check_integer("queue", queue, 0)
@@ -97,6 +100,7 @@ def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profi
     check_integer("context", profile.context, 1)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)
     check_integer("lookup", profile.lookup, 0)
+    check_gpu_layers(profile.gpu_layers)
     return profile
 
 
@@ -110,7 +114,7 @@ def _context_params(profile: Profile, threads: int | None) -> ContextParams:
         prefill_threads=default.prefill if threads is None else threads,
         outputs=profile.slots * (1 + profile.lookup),
         kv=profile.kv,
-        flash_attention=profile.flash_attention is not False,
+        flash_attention=profile.flash_attention,
     )
 
 

@@ -75,15 +75,18 @@ class Engine:
                 lookup: maximum tokens per draft by prompt lookup, which changes no answer; 0 turns it off.
                 flash_attention: whether to compute attention without storing its scores; by default the way
                     that is faster on this processor, which the first engine measures.
+                gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
+                    one, then from the last layer on. 0 uses the processor alone.
                 queue: maximum number of waiting requests (64 by default); more are refused.
-                The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup and
-                flash_attention.
+                The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup,
+                flash_attention and gpu_layers.
 
         Raises:
             ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
             AdapterError: an adapter does not fit the model.
             InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
-            RequestError: a number is out of range, or a name is unknown or reserved.
+            RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
+                gpu_layers; nothing was loaded.
         """
         config = EngineConfig.from_options(**options)
         with ExitStack() as handles:
@@ -94,7 +97,7 @@ class Engine:
             for name, file in config.adapters.items():
                 self._adapters[name] = LoraAdapter(self.model, file)
             self.context = min(self.profile.context, self.model.context_trained)
-            flash = bool(self.profile.flash_attention)
+            flash = self.profile.flash_attention
             self._params = replace(config.params, context=self.context, flash_attention=flash)
             prefixes = _open_prefix_cache(self.model, self.profile, config)
             self._runner = Runner(self._make_context(), self._adapters, prefixes, self.profile.lookup)
@@ -320,6 +323,8 @@ class Engine:
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
 
+        Layers on a GPU round their products as the GPU does.
+
         Returns:
             Logits, (tokens, vocab).
 
@@ -365,7 +370,8 @@ class Engine:
 def _load_model(path: Path, config: EngineConfig) -> Model:
     threads = config.params.prefill_threads or config.params.threads
     check = partial(check_memory, profile=config.profile, threads=threads)
-    return Model(path, repack=config.profile.repack, check_header=check)
+    profile = config.profile
+    return Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
 
 
 def _open_prefix_cache(model: Model, profile: Profile, config: EngineConfig) -> PrefixCache | None:

@@ -49,7 +49,8 @@ def prefix_folders(
     of slots.
     """
     layout = (profile.kv, profile.slots, profile.flash_attention)  # standard attention transposes the values
-    build = (version("llama-cpp-python"), platform.machine(), *layout, file_sha256(model))
+    machine = (platform.machine(), profile.gpu_layers)
+    build = (version("llama-cpp-python"), *machine, *layout, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
     return {
         name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()

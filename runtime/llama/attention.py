@@ -37,6 +37,9 @@ _ADVANTAGE_MIN = 0.05  # of standard attention, which needs more memory; less ma
 def choose_attention(profile: Profile, model: Model, threads: int) -> Profile:
     """Choose between flash and standard attention if the profile leaves it open.
 
+    With layers on a GPU it stays open, for llama.cpp: flash attention, unless the device lacks it. On a GPU a
+    short measurement would mostly time the compilation of its kernels.
+
     The first call for a processor, build, model shape and number of threads measures both, in one to three
     seconds. The choice is saved in the cache folder, because the last bits of the logits depend on it.
 
@@ -49,6 +52,8 @@ def choose_attention(profile: Profile, model: Model, threads: int) -> Profile:
         ModelFileError: the computation failed.
         RequestError: the contexts do not fit in memory.
     """
+    if profile.gpu_layers:
+        return profile
     flash = known_attention(profile, model.header, threads)
     if flash is None:
         flash = _measure_and_save(model, threads)

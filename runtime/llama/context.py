@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import AdapterError, ModelFileError, RequestError
-from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS
+from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS, GpuLayers
 from ..request import TokenLogprob
 from ..validation import check_integer
 from .compute_thread import COMPUTE_THREAD, KeepAlive
@@ -49,7 +49,7 @@ class ContextParams:
         prefill_threads: threads for larger batches; None for `threads`.
         kv: type of the KV cache, one of KV_TYPES.
         flash_attention: compute attention without storing its scores; see attention.py. Standard attention
-            cannot read a quantized KV cache.
+            cannot read a quantized KV cache. None leaves it to llama.cpp, which looks at the devices.
         exact: keep the KV cache and attention in float32, for measurements. On a CPU, flash attention rounds
             to float16 even where the cache does not, which costs a KL divergence of 1e-6 instead of 1e-11.
     """
@@ -61,13 +61,13 @@ class ContextParams:
     outputs: int
     prefill_threads: int | None = None
     kv: str = "f16"
-    flash_attention: bool = True
+    flash_attention: bool | None = True
     exact: bool = False
 
     def __post_init__(self) -> None:
         if self.kv not in KV_TYPES:
             raise RequestError(f"kv must be one of {', '.join(KV_TYPES)}, not {self.kv!r}")
-        if self.kv in QUANTIZED_KV and not self.flash_attention:
+        if self.kv in QUANTIZED_KV and self.flash_attention is False:
             raise RequestError(f"kv {self.kv} needs flash attention")
         for name, maximum in _PARAMS_MAX.items():
             check_integer(name, getattr(self, name), 1, maximum)
@@ -172,7 +172,9 @@ class Context(NativeHandle):
                 f"not {params.context}"
             )
         self._callback = EvalCallback(tap, embedding_tap) if tap or embedding_tap else None
-        handle = llama_cpp.llama_init_from_model(model.handle, _native_params(params, self._callback))
+        assert not (self._callback and model.gpu_layers), "a tap reads the processor's own memory"
+        native = _native_params(params, model.gpu_layers, self._callback)
+        handle = llama_cpp.llama_init_from_model(model.handle, native)
         if not handle:
             raise RequestError(
                 f"no context of {params.slots} slots of {params.context} tokens: {LOG.take_errors()}"
@@ -317,23 +319,28 @@ class Context(NativeHandle):
         return int(llama_cpp.llama_memory_seq_pos_max(self._memory, slot)) + 1
 
 
-def _native_params(params: ContextParams, callback: EvalCallback | None) -> Any:
+_FLASH_ATTENTION = {
+    None: llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO,
+    True: llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED,
+    False: llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED,
+}
+
+
+def _native_params(params: ContextParams, gpu_layers: GpuLayers, callback: EvalCallback | None) -> Any:
     native = llama_cpp.llama_context_default_params()
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
     native.n_batch = native.n_ubatch = params.batch
-    if not (params.flash_attention or params.exact):
+    if params.flash_attention is False and not params.exact:
         native.n_ubatch = min(params.batch, STANDARD_ATTENTION_TOKENS)
     native.n_outputs_max = params.outputs
     native.n_threads, native.n_threads_batch = params.threads, params.prefill_threads or params.threads
     native.kv_unified = False
     native.no_perf = True
     native.type_k = native.type_v = llama_cpp.GGML_TYPE_F32 if params.exact else KV_TYPES[params.kv]
-    flash = params.flash_attention and not params.exact
-    native.flash_attn_type = (
-        llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    )
+    native.flash_attn_type = _FLASH_ATTENTION[False if params.exact else params.flash_attention]
+    # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
+    native.offload_kqv = native.op_offload = gpu_layers != 0
     if callback is not None:
         native.cb_eval = callback.native
-        native.op_offload = False  # a tap reads the processor's own memory
     return native

@@ -14,7 +14,9 @@ import llama_cpp
 
 from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf_header import Header, read_header
+from ..profile import GpuLayers
 from .gguf_checks import check_adapter, check_model
+from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
@@ -28,6 +30,7 @@ class Model(NativeHandle):
 
     Attributes:
         header: header of the file.
+        gpu_layers: layers that a GPU computes; see Profile.
         vocabulary_size: number of tokens in the vocabulary.
         context_trained: tokens of the longest context that the model was trained for.
         bos: the begin-of-text token, None if there is none.
@@ -36,14 +39,21 @@ class Model(NativeHandle):
     """
 
     def __init__(
-        self, path: Path, *, repack: bool = True, check_header: Callable[[Header], None] | None = None
+        self,
+        path: Path,
+        *,
+        repack: bool = True,
+        gpu_layers: GpuLayers = 0,
+        check_header: Callable[[Header], None] | None = None,
     ) -> None:
         """Load the model.
 
         Args:
             path: a GGUF file.
             repack: repack weights for this processor where llama.cpp has kernels for that. They are faster,
-                but on some processors they round activations differently.
+                but on some processors they round activations differently. Layers on a GPU are not repacked;
+                with CUDA and Vulkan, neither are the others then.
+            gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Profile.
             check_header: called before anything is loaded; raises if the model must not be.
 
         Raises:
@@ -54,10 +64,8 @@ class Model(NativeHandle):
         check_model(self.header)
         if check_header:
             check_header(self.header)
-        params = llama_cpp.llama_model_default_params()
-        params.n_gpu_layers = 0
-        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
-        params.use_extra_bufts = repack
+        self.gpu_layers = gpu_layers
+        params = _native_params(gpu_layers, repack=repack)
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelFileError(f"{path}: {LOG.take_errors()}")
@@ -150,6 +158,14 @@ class Model(NativeHandle):
         unknown = next((token for token in tokens if not 0 <= token < self.vocabulary_size), None)
         if unknown is not None:
             raise RequestError(f"token {unknown} is not one of the model's {self.vocabulary_size}")
+
+
+def _native_params(gpu_layers: GpuLayers, *, repack: bool) -> Any:
+    native = llama_cpp.llama_model_default_params()
+    native.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+    native.use_extra_bufts = repack
+    set_gpu_layers(native, gpu_layers)
+    return native
 
 
 class LoraAdapter(NativeHandle):

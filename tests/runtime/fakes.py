@@ -21,6 +21,7 @@ from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import Grammar
 from thirteen.runtime.llama.context import ContextParams, Span
+from thirteen.runtime.profile import GpuLayers
 from thirteen.runtime.request import Sampling, TokenLogprob
 
 END_OF_TURN = 256
@@ -51,7 +52,11 @@ class Model(Native):
     control_tokens: ClassVar[dict[str, int]] = {"<end>": END_OF_TURN}
 
     def __init__(
-        self, path: Path, repack: bool = True, check_header: Callable[[Header], None] | None = None
+        self,
+        path: Path,
+        repack: bool = True,
+        gpu_layers: GpuLayers = 0,
+        check_header: Callable[[Header], None] | None = None,
     ) -> None:
         super().__init__()
         self.header = Header(path, version=3, fields={}, tensors={}, file_bytes=0)

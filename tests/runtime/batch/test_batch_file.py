@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
@@ -137,6 +138,20 @@ def test_an_existing_output_is_not_overwritten(job: BatchJob, questions: Path, t
     with pytest.raises(OutputError, match="already exists"):
         answer_file(questions, job, tmp_path / "answers.jsonl")
     assert (tmp_path / "answers.jsonl").read_text() == "mine\n"
+
+
+def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_measured(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without them the identity is that of earlier versions."""
+    monkeypatch.setattr(reproducible_batches, "known_attention", None)
+    on_cpu, on_gpu = (
+        BatchJob(tiny, None, FEW, 1, flash_attention=flash, gpu_layers=layers)
+        for flash, layers in ((True, 0), (None, "all"))
+    )
+    assert "gpu_layers" not in on_cpu.identity
+    assert on_gpu.identity == on_cpu.identity | {"gpu_layers": "all"}
+    assert "flash_attention" not in on_gpu.identity
 
 
 @pytest.mark.parametrize(

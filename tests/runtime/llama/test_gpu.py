@@ -1,0 +1,99 @@
+"""Layers on a GPU: refused where there is none, and what the native parameters say where there is one."""
+
+import ctypes
+from dataclasses import replace
+
+import llama_cpp
+import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.engine.config import EngineConfig
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.prefix_cache import prefix_folders
+from thirteen.runtime.llama import attention, context, gpu, model
+from thirteen.runtime.llama.attention import choose_attention
+from thirteen.runtime.llama.context import ContextParams
+from thirteen.runtime.llama.gpu import check_gpu_layers
+from thirteen.runtime.llama.memory_estimate import estimate_memory
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.profile import PROFILES
+
+LAPTOP = PROFILES["laptop"]
+PARAMS = ContextParams(128, 1, 64, 1, outputs=1)
+
+pytestmark = pytest.mark.skipif(gpu.gpu_found(), reason="these tests are for a build without a GPU")
+
+
+@pytest.fixture
+def found(monkeypatch):
+    """Pretend that there is a GPU."""
+    monkeypatch.setattr(gpu, "gpu_found", lambda: True)
+
+
+@pytest.mark.parametrize("layers", [1, 99, "all"])
+def test_without_a_gpu_nothing_is_loaded(layers, tmp_path):
+    """The file does not even exist."""
+    with pytest.raises(RequestError, match=rf"^gpu_layers {layers}: .*-DGGML_VULKAN=on") as caught:
+        Engine(tmp_path / "missing.gguf", gpu_layers=layers)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("layers", [-1, 1.5, True, "4", "ALL", "", 1 << 17])
+def test_what_is_no_number_of_layers_is_refused(layers, found):
+    with pytest.raises(RequestError, match="gpu_layers must be 'all' or an integer from 0 to 65536, not "):
+        check_gpu_layers(layers)
+
+
+@pytest.mark.parametrize(("layers", "native_layers"), [(0, 0), (5, 5), ("all", -1)])
+def test_layers_reach_the_native_parameters(layers, native_layers, found):
+    config = EngineConfig.from_options(gpu_layers=layers)
+    assert config.profile.gpu_layers == layers
+    native = model._native_params(layers, repack=True)
+    assert (native.n_gpu_layers, native.use_extra_bufts) == (native_layers, True)
+    if layers:
+        assert native.devices is None  # all devices
+    else:
+        assert ctypes.c_void_p.from_address(native.devices).value is None  # a list of none
+    native = context._native_params(config.params, layers, None)
+    assert native.op_offload == native.offload_kqv == bool(layers)
+
+
+@pytest.mark.parametrize("layers", [0, 5])
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (PARAMS, llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED),
+        (replace(PARAMS, flash_attention=None), llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO),
+        (replace(PARAMS, flash_attention=False), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+        (replace(PARAMS, exact=True), llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED),
+    ],
+)
+def test_attention_reaches_the_native_parameters(params, expected, layers):
+    assert context._native_params(params, layers, None).flash_attn_type == expected
+
+
+def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
+    monkeypatch.setattr(attention, "measure_attention", None)
+    with Model(tiny) as loaded:
+        for profile in (
+            replace(LAPTOP, gpu_layers="all"),
+            replace(LAPTOP, gpu_layers=1, flash_attention=False),
+        ):
+            assert choose_attention(profile, loaded, 1) == profile
+
+
+def test_llama_cpp_runs_a_context_whose_attention_it_chooses(tiny):
+    with Model(tiny) as loaded, context.Context(loaded, replace(PARAMS, flash_attention=None)) as automatic:
+        assert automatic.decode([context.Span(0, 0, (1, 2, 3), rows=1)]) == [2]
+
+
+def test_the_memory_estimate_does_not_shrink(smollm2):
+    with Model(smollm2) as loaded:
+        estimates = {estimate_memory(loaded.header, replace(LAPTOP, gpu_layers=n)) for n in (0, 8, "all")}
+    assert len(estimates) == 1
+
+
+def test_prefixes_are_not_shared_between_processor_and_gpu(tiny, tmp_path):
+    folders = [
+        prefix_folders(tmp_path, tiny, {}, replace(LAPTOP, gpu_layers=n))["base"] for n in (0, 8, "all")
+    ]
+    assert len(set(folders)) == 3
