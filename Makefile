@@ -4,8 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Tests of one module share a worker, and so do all tests of Ray, which mostly wait: hence three workers for two cores.
 PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
+# What pyproject.toml requires of llama-cpp-python.
+LLAMA = $(shell sed -n 's/^ *"\(llama-cpp-python[^"]*\)".*/\1/p' pyproject.toml)
+# Identifies what a compiled wheel runs on: system, C library and processor. Where the system does not tell the
+# processor, the machine's name.
+PROCESSOR = $(shell $(PYTHON) -c 'import hashlib, platform, runpy; \
+  name, flags = runpy.run_path("files/processors.py")["read_cpuinfo"](); \
+  system = platform.system(), platform.machine(), platform.libc_ver(), name or platform.node(), sorted(flags); \
+  print(hashlib.sha256(repr(system).encode()).hexdigest()[:16])')
+WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 
-.PHONY: demo test quick lint check format soak interop arm screenshot screenshot-web clean
+.PHONY: demo test quick lint check format wheel soak interop arm vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -15,7 +24,7 @@ test: $(VENV)/test
 
 # The inner loop: no torch, no Ray, no browser, nothing slow.
 quick: $(VENV)/test
-	$(BIN)/pytest $(PARALLEL) -m 'not (slow or ray or browser or torch or interop or arm)'
+	$(BIN)/pytest $(PARALLEL) -m 'not (slow or ray or browser or torch or interop or arm or vulkan)'
 
 lint: $(VENV)/test
 	$(BIN)/ruff format --check .
@@ -28,6 +37,16 @@ check: lint test
 format: $(VENV)/test
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Compiles llama.cpp once for this processor. Environments on this machine are then set up with that wheel, in
+# seconds, as long as it is the newest version. Of llama.cpp's options only GGML_NATIVE is given, which is off if
+# SOURCE_DATE_EPOCH is set; OpenMP and repacking are on by default. pip's own cache is not used, because it does
+# not tell processors apart.
+wheel:
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@folder="$(WHEELS)"; mkdir -p "$$folder"; echo "Compiling $(LLAMA) into $$folder, unless it is there."; \
+	CMAKE_ARGS=-DGGML_NATIVE=ON $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
+	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
 
 # A real server under clients that misbehave, for five minutes.
 soak: $(VENV)/test
@@ -42,6 +61,12 @@ interop: $(VENV)/test
 arm: $(VENV)/test
 	$(BIN)/pytest -m arm -s tests/arm
 
+# llama.cpp with Vulkan, in an environment of its own, where it is compiled once:
+# apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers
+# The device of Mesa's software driver is a CPU, which llama.cpp takes only if it is given by number.
+vulkan: $(VENV)-vulkan/run
+	GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} $(VENV)-vulkan/bin/pytest -m vulkan -s tests/vulkan
+
 # The pictures in the documentation. They need Chromium (apt-get install chromium).
 screenshot: $(VENV)/test
 	$(BIN)/python tests/screenshot.py bench/results/page.png
@@ -53,9 +78,10 @@ screenshot-web: $(VENV)/test
 $(VENV)/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Creating $(VENV) and installing thirteen."
-	@echo "Compiling llama.cpp, once, takes about 4 minutes on 2 cores; later it comes from the cache of pip."
+	@echo "Compiling llama.cpp, once, takes about 4 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --disable-pip-version-check --editable .
+	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
+	$(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
@@ -64,5 +90,13 @@ $(VENV)/test: $(VENV)/run
 	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
 	@touch $@
 
+# pip's cache, which does not know the options of a build, is neither read nor filled.
+$(VENV)-vulkan/run: pyproject.toml
+	@test -x $(VENV)-vulkan/bin/python || $(PYTHON) -m venv $(VENV)-vulkan
+	@CMAKE_ARGS=-DGGML_VULKAN=ON $(VENV)-vulkan/bin/python -m pip install --no-cache-dir '$(LLAMA)'
+	@$(VENV)-vulkan/bin/python -m pip install --editable . pytest hypothesis
+	@touch $@
+
+# The wheels of `make wheel` stay.
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-vulkan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

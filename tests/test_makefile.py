@@ -1,0 +1,72 @@
+"""The set-up of `make`, with a Python that only records its calls: nothing is compiled or installed."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PYTHON = '#!/bin/sh\necho "CMAKE_ARGS=$CMAKE_ARGS" "$@" >> "$CALLS"\n'
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+class Checkout:
+    """A copy of what the set-up reads, and an environment that is there already."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.calls, self.cache = root, root / "calls", root / "a cache"
+        (root / "files").mkdir()
+        for name in ("Makefile", "pyproject.toml", "files/processors.py"):
+            shutil.copy(ROOT / name, root / name)
+        for venv in (".venv", ".venv-vulkan"):
+            python = root / venv / "bin/python"
+            python.parent.mkdir(parents=True)
+            python.write_text(PYTHON)
+            python.chmod(0o755)
+
+    def make(self, target: str) -> list[str]:
+        """Make a target; returns how Python was called."""
+        self.calls.write_text("")
+        variables = {"CALLS": str(self.calls), "THIRTEEN_CACHE": str(self.cache)}
+        subprocess.run(["make", "-s", target], cwd=self.root, env=os.environ | variables, check=True)
+        return self.calls.read_text().splitlines()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment(checkout: Checkout) -> None:
+    (compiled,) = checkout.make("wheel")
+    (folder,) = (checkout.cache / "wheels").iterdir()
+    assert compiled.startswith("CMAKE_ARGS=-DGGML_NATIVE=ON -m pip wheel ") and "--no-cache-dir" in compiled
+    assert compiled.endswith(f"--find-links {folder} --wheel-dir {folder} llama-cpp-python>=0.3.36")
+    (installed,) = checkout.make(".venv/run")
+    assert installed.endswith(f"install --disable-pip-version-check --find-links {folder} --editable .")
+    checkout.make("clean")
+    assert folder.exists() and not (checkout.root / ".venv").exists()
+
+
+def test_a_wheel_for_another_processor_is_not_used(checkout: Checkout) -> None:
+    checkout.make("wheel")
+    processors = checkout.root / "files/processors.py"
+    processors.write_text(
+        processors.read_text() + "\ndef read_cpuinfo():\n    return 'another', frozenset()\n"
+    )
+    (installed,) = checkout.make(".venv/run")
+    assert "--find-links" not in installed
+    checkout.make("wheel")
+    assert len(list((checkout.cache / "wheels").iterdir())) == 2
+
+
+def test_the_vulkan_build_has_its_own_environment_and_leaves_the_cache_of_pip_alone(
+    checkout: Checkout,
+) -> None:
+    llama, thirteen = checkout.make(".venv-vulkan/run")
+    assert llama.startswith("CMAKE_ARGS=-DGGML_VULKAN=ON -m pip install --no-cache-dir llama-cpp-python>=")
+    assert "--editable ." in thirteen
+    assert not (checkout.root / ".venv/run").exists()

@@ -1,0 +1,123 @@
+"""Layers on a GPU answer as the processor does, with a Vulkan build of llama.cpp (`make vulkan`).
+
+Mesa's software driver will do. It says nothing about speed. The two round differently, so a token may differ
+where the processor itself finds another one about as likely.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from thirteen.models.fetch import embedded
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.gpu import gpu_found
+from thirteen.runtime.llama.logits import log_softmax
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.profile import GpuLayers
+
+pytestmark = pytest.mark.vulkan
+
+COUNT = 24  # greedy tokens
+KL_MAX = 1e-2  # nats, the mean over positions: as for the ways to compute attention on a processor
+NEAR_TIE = 0.3  # of a logit, as between the layouts of weights on a processor
+LAYERS: tuple[GpuLayers, ...] = (1, 8, "all")
+QUESTION = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
+LOAD = """
+import ctypes, sys
+import llama_cpp
+from thirteen.runtime.engine.engine import Engine
+callback = llama_cpp.llama_log_callback(lambda level, text, _: print(text.decode(), end="", flush=True))
+llama_cpp.llama_log_set(callback, ctypes.c_void_p(0))
+layers = sys.argv[2] if sys.argv[2] == "all" else int(sys.argv[2])
+with Engine(sys.argv[1], gpu_layers=layers, threads=1, flash_attention=True) as engine:
+    engine.answer("1 + 1?" * 40, max_tokens=1)
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def device() -> None:
+    assert gpu_found(), "no Vulkan device: is mesa-vulkan-drivers installed?"
+
+
+@pytest.fixture(scope="module")
+def model() -> Path:
+    return embedded()
+
+
+@pytest.fixture(scope="module")
+def prompt(model: Path) -> tuple[int, ...]:
+    with Engine(model, slots=1, flash_attention=True) as engine:
+        return engine.request(QUESTION).tokens
+
+
+@pytest.fixture(scope="module")
+def on_processor(model: Path, prompt: tuple[int, ...]) -> tuple[list[int], NDArray[np.float32]]:
+    """Greedy tokens of the processor, and its logits along them."""
+    return _greedy(model, prompt, 0)
+
+
+def _greedy(
+    path: Path, prompt: Sequence[int], layers: GpuLayers, forced: Sequence[int] | None = None
+) -> tuple[list[int], NDArray[np.float32]]:
+    """The most likely token after the prompt and after each next one, and the logits, (tokens, vocabulary).
+
+    The next token is the one of `forced` if given, or else the most likely one.
+    """
+    params = ContextParams(256, 1, 256, 2, outputs=1, flash_attention=None if layers else True)
+    tokens: list[int] = []
+    logits: list[NDArray[np.float32]] = []
+    with Model(path, gpu_layers=layers) as model, Context(model, params) as context:
+        batch, start = tuple(prompt), 0
+        for step in range(COUNT):
+            (row,) = context.decode([Span(0, start, batch, rows=1)])
+            logits.append(context.logits_row(row).copy())
+            tokens.append(int(logits[-1].argmax()))
+            start += len(batch)
+            batch = (tokens[-1] if forced is None else forced[step],)
+    return tokens, np.stack(logits)
+
+
+@pytest.mark.parametrize("layers", LAYERS)
+def test_logits_and_tokens_are_those_of_the_processor_but_for_rounding(
+    layers: GpuLayers,
+    model: Path,
+    prompt: tuple[int, ...],
+    on_processor: tuple[list[int], NDArray[np.float32]],
+) -> None:
+    expected, logits = on_processor
+    chosen, on_gpu = _greedy(model, prompt, layers, forced=expected)
+    here, there = (np.stack([log_softmax(row, np.float64) for row in rows]) for rows in (logits, on_gpu))
+    kl = float((np.exp(here) * (here - there)).sum(axis=1).mean())
+    short = logits.max(axis=1) - logits[range(COUNT), chosen]
+    print(
+        f"{layers} layers: KL {kl:.1e}, {np.mean(short == 0):.0%} same tokens, others {short.max():.2f} below"
+    )
+    assert kl < KL_MAX and short.max() < NEAR_TIE
+
+
+def test_an_engine_answers_alike_until_the_first_near_tie(
+    model: Path, prompt: tuple[int, ...], on_processor: tuple[list[int], NDArray[np.float32]]
+) -> None:
+    expected, logits = on_processor
+    tokens, _ = _greedy(model, prompt, "all")
+    differing = [step for step in range(COUNT) if tokens[step] != expected[step]]
+    if differing:
+        first = differing[0]
+        assert logits[first].max() - logits[first, tokens[first]] < NEAR_TIE
+    with Engine(model, slots=1, gpu_layers="all") as engine:
+        assert engine.profile.flash_attention is None
+        assert engine.answer(QUESTION, max_tokens=COUNT).text
+
+
+@pytest.mark.parametrize("layers", [0, "all"])
+def test_with_0_layers_nothing_is_on_the_gpu(layers: GpuLayers, model: Path) -> None:
+    command = [sys.executable, "-c", LOAD, str(model), str(layers)]
+    log = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "buffer size" in log
+    assert bool(re.search(r"Vulkan\S* .*buffer size", log)) == (layers == "all")
