@@ -22,6 +22,7 @@ from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
 from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
+from ..harness.peak_memory import peak_rss_bytes
 from ..harness.workload import Workload, load_engine
 from .energy import Energy, find_energy_meter, measure_energy
 from .os_page_cache import drop_from_page_cache
@@ -31,7 +32,6 @@ from .resident_memory import (
     read_resident_memory,
     resident_file_bytes,
     split_footprint,
-    status_bytes,
 )
 
 # Row titles by field of Footprint; the indented ones sum to rss_bytes.
@@ -92,7 +92,7 @@ def measure_memory(model: Path, adapter: Path | None, workload: Workload) -> Mem
 
 
 def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) -> MemoryUse:
-    start_rss_bytes, before = _peak_rss_bytes(), read_resident_memory()
+    start_rss_bytes, before = peak_rss_bytes(), read_resident_memory()
     copied = _copied_bytes(model)
     cold_start_s = _start_s(model, adapter, workload) if drop_from_page_cache(model) else None
     start = perf_counter()
@@ -100,13 +100,13 @@ def _measure_in_worker(model: Path, adapter: Path | None, workload: Workload) ->
         load_s = perf_counter() - start
         warm_start_s = load_s + _first_token_s(engine, workload)
         run_iteration(engine, 0, workload)
-        peak_rss_bytes, after = _peak_rss_bytes(), read_resident_memory()
+        peak, after = peak_rss_bytes(), read_resident_memory()
         return MemoryUse(
             load_s=load_s,
             warm_start_s=warm_start_s,
             cold_start_s=cold_start_s,
             start_rss_bytes=start_rss_bytes,
-            peak_rss_bytes=peak_rss_bytes,
+            peak_rss_bytes=peak,
             steady=_footprint(engine, before, after, copied) if before and after else None,
             energy=_energy(engine, workload),
         )
@@ -150,22 +150,6 @@ def _energy(engine: Engine, workload: Workload) -> Energy | None:
         return 1 + workload.decode_tokens
 
     return measure_energy(meter, decode)
-
-
-def _peak_rss_bytes() -> int | None:
-    """Peak RSS of this process so far.
-
-    Linux counts it from the start of the program (VmHWM). Its getrusage can report the peak of the parent
-    process, so getrusage is for other systems only.
-    """
-    if peak := status_bytes("VmHWM"):
-        return peak
-    try:
-        import resource  # noqa: PLC0415 - not on Windows
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak << 10  # bytes on macOS, else KiB
 
 
 def memory_table(memory: MemoryUse, model: Path) -> Table:

@@ -18,7 +18,7 @@ from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.request import Request
 from ..harness.isolated import print_outcome
 from ..harness.iteration import random_prompt
-from .resident_memory import status_bytes
+from ..harness.peak_memory import status_bytes
 
 QUESTIONS = (
     "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?",

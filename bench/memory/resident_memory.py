@@ -1,8 +1,9 @@
 """Resident memory of this process and what it is used for, from Linux's /proc/self."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..harness.peak_memory import kib_fields
 
 _PROC = Path("/proc/self")
 
@@ -50,7 +51,7 @@ class Footprint:
 def read_resident_memory(proc: Path = _PROC) -> ResidentMemory | None:
     """Read the current resident memory; None where the system does not report it."""
     try:
-        kib = dict(_kib_fields((proc / "smaps_rollup").read_text("utf-8")))
+        kib = dict(kib_fields((proc / "smaps_rollup").read_text("utf-8")))
         return ResidentMemory(*(kib[name] << 10 for name in ("Rss", "Pss", "Anonymous")))
     except (OSError, KeyError):
         return None
@@ -65,22 +66,6 @@ def resident_file_bytes(path: Path, proc: Path = _PROC) -> int:
         else:  # "7f00-7f01 r--p 0000 08:01 42    /the/file"
             in_file = line.partition("/")[1:] == ("/", str(path.resolve())[1:])
     return total
-
-
-def status_bytes(name: str, proc: Path = _PROC) -> int | None:
-    """Read a size from /proc/self/status, such as VmHWM, the peak RSS; None where it is missing."""
-    try:
-        kib = dict(_kib_fields((proc / "status").read_text("utf-8"))).get(name)
-    except OSError:
-        return None
-    return None if kib is None else kib << 10
-
-
-def _kib_fields(text: str) -> Iterator[tuple[str, int]]:
-    for line in text.splitlines():
-        match line.split():
-            case [name, number, "kB"]:
-                yield name.removesuffix(":"), int(number)
 
 
 def split_footprint(

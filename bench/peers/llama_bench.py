@@ -13,10 +13,12 @@ from .peer import PeerWorkload
 class LlamaBenchPeer:
     """llama-bench, and llama-batched-bench for concurrent sequences if it is given."""
 
-    name = "llama-bench"
-
-    def __init__(self, model: Path, workload: PeerWorkload, command: str, batched: str | None) -> None:
+    def __init__(
+        self, model: Path, workload: PeerWorkload, command: str, batched: str | None, *, flash: bool
+    ) -> None:
+        self.name = "llama-bench -fa 1" if flash else "llama-bench"
         self._model, self._workload, self._command, self._batched = model, workload, command, batched
+        self._flash = flash
         self.version, _, _ = self._run_single()
 
     def speeds(self, round_number: int) -> tuple[float, float, float | None]:
@@ -29,16 +31,28 @@ class LlamaBenchPeer:
         work = self._workload
         output = _run(
             *(self._command, "-m", str(self._model), "-t", str(work.threads), "-r", "1", "-o", "json"),
-            *("-p", str(work.prompt_tokens), "-n", str(work.decode_tokens), "-fa", "1"),
+            *("-p", str(work.prompt_tokens), "-n", str(work.decode_tokens), "-fa", str(int(self._flash))),
+            *("-d", f"0,{work.depth}"),
         )
-        with _parsing(self._command, self.name):
-            prefill, decode = json.loads(output)
+        with _parsing(self._command, "llama-bench"):
+            tests = {(one["n_prompt"], one["n_gen"], one["n_depth"]): one for one in json.loads(output)}
+            prefill, decode = tests[work.prompt_tokens, 0, 0], tests[0, work.decode_tokens, work.depth]
             return prefill["build_commit"], float(prefill["avg_ts"]), float(decode["avg_ts"])
 
     def _run_batched(self, command: str) -> float:
         work, threads = self._workload, str(self._workload.threads)
         output = _run(
-            *(command, "-m", str(self._model), "-t", threads, "-tb", threads, "-fa", "on"),
+            *(
+                command,
+                "-m",
+                str(self._model),
+                "-t",
+                threads,
+                "-tb",
+                threads,
+                "-fa",
+                "on" if self._flash else "off",
+            ),
             *("-c", str(work.batched_tokens + 64 * work.sequences), "-b", "512", "-ub", "512"),
             *("-npp", str(work.short_prompt), "-ntg", str(work.short_answer), "-npl", str(work.sequences)),
             *("--output-format", "jsonl"),

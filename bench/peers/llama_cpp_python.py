@@ -1,15 +1,12 @@
 """The high-level API of llama-cpp-python as a peer."""
 
 from importlib.metadata import version
-from pathlib import Path
 from time import perf_counter
-from typing import Self
 
 import llama_cpp
-import numpy as np
 
-from ...runtime.llama.compute_thread import COMPUTE_THREAD
-from .peer import PeerWorkload
+from ...files.gguf_header import Header
+from .peer import PeerWorkload, random_tokens
 
 
 class LlamaCppPythonPeer:
@@ -17,33 +14,24 @@ class LlamaCppPythonPeer:
 
     name = "llama-cpp-python"
 
-    def __init__(self, model: Path, workload: PeerWorkload) -> None:
+    def __init__(self, model: Header, workload: PeerWorkload, **options: object) -> None:
+        """Load the model with llama-cpp-python's own defaults, but for context, threads and `options`."""
         self.version, self._workload = version("llama-cpp-python"), workload
-        short = workload.short_prompt + workload.short_answer
         self._llama = llama_cpp.Llama(
-            str(model),
-            n_ctx=max(workload.prompt_tokens, workload.decode_tokens, short) + 8,
-            n_batch=512,
+            str(model.path),
+            n_ctx=workload.context,
             n_threads=workload.threads,
             n_threads_batch=workload.threads,
-            flash_attn=True,
             verbose=False,
+            **options,
         )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._llama.close()
-
     def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round in the thread in which the engine computes too."""
-        return COMPUTE_THREAD.call(lambda: self._speeds(round_number))
-
-    def _speeds(self, round_number: int) -> tuple[float, float, float]:
+        """Measure a round."""
         work = self._workload
-        prefill_s, _ = self._time(round_number, work.prompt_tokens, 1)
-        _, decode_s = self._time(round_number, 1, work.decode_tokens)
+        prefill_s, decode_s = self._time(round_number, work.prompt_tokens, work.decode_tokens)
+        if work.depth != work.prompt_tokens:
+            _, decode_s = self._time(round_number, work.depth, work.decode_tokens)
         together_s = sum(
             sum(self._time(round_number * work.sequences + sequence, work.short_prompt, work.short_answer))
             for sequence in range(work.sequences)
@@ -52,7 +40,7 @@ class LlamaCppPythonPeer:
 
     def _time(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         """Seconds to the first token, and from there for `decode_tokens` more."""
-        tokens = np.random.default_rng(seed).integers(1, self._llama.n_vocab() // 2, prompt_tokens).tolist()
+        tokens = random_tokens(seed, prompt_tokens, self._llama.n_vocab())
         self._llama.reset()
         start = perf_counter()
         generated = self._llama.generate(tokens, temp=0.0)

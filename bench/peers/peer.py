@@ -1,7 +1,9 @@
-"""A program to compare with, and the workload of one round."""
+"""A program to compare with, and the work of one round."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
@@ -11,22 +13,24 @@ SPEED_KINDS = ("prefill", "decode", "together")
 
 @dataclass(frozen=True, slots=True)
 class PeerWorkload:
-    """The work of one round.
+    """The work of one round: by default a question and its answer, and eight of them at once.
 
     Attributes:
         threads: compute threads; by default one per physical core.
         prompt_tokens: tokens of the prefill.
         decode_tokens: tokens of the decode.
+        depth: tokens in the KV cache before the decode: those of the prompt, or 1 for an empty context.
         sequences: concurrent sequences of "together".
         short_prompt: prompt tokens of each of them.
         short_answer: tokens decoded after the first by each of them.
     """
 
     threads: int = field(default_factory=physical_cores)
-    prompt_tokens: int = 512
+    prompt_tokens: int = 200
     decode_tokens: int = 64
+    depth: int = 200
     sequences: int = 8
-    short_prompt: int = 64
+    short_prompt: int = 200
     short_answer: int = 24
 
     def __post_init__(self) -> None:
@@ -38,6 +42,12 @@ class PeerWorkload:
         """Tokens of all concurrent sequences, prompts and answers."""
         return self.sequences * (self.short_prompt + self.short_answer)
 
+    @property
+    def context(self) -> int:
+        """Tokens that the longest sequence needs."""
+        single = max(self.prompt_tokens, self.depth + self.decode_tokens)
+        return max(single, self.short_prompt + self.short_answer) + 8
+
 
 class Peer(Protocol):
     """A program that does the work of a round."""
@@ -47,3 +57,9 @@ class Peer(Protocol):
 
     def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
         """Tokens per second for each of SPEED_KINDS, None where it is not measured; the round is the seed."""
+
+
+def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:
+    """Draw tokens from the lower half of a vocabulary, which has few control tokens."""
+    tokens: list[int] = np.random.default_rng(seed).integers(1, vocabulary // 2, count).tolist()
+    return tokens

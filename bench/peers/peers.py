@@ -1,37 +1,33 @@
 """Speed of this engine and of other installed programs on the same file, threads and work, interleaved.
 
-"prefill" is a prompt of random tokens, "decode" follows a prompt of one token, and "together" is several
-concurrent sequences, each with a short prompt and a short answer: the measurements of llama-bench and
-llama-batched-bench.
+"prefill" is a prompt of random tokens, "decode" the tokens after it, and "together" is several concurrent
+sequences, each with a prompt and a short answer. Each peer runs in a process of its own with its own
+defaults, and llama.cpp's also with flash attention.
 """
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
-from typing import Self
 
 import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from ...errors import RequestError
 from ...files.gguf_header import Header, read_header
 from ...files.progress import Progress, no_progress
-from ...runtime.request import Request
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
 from ..harness.environment import BenchReport, report_head
-from ..harness.format import report_table
-from ..harness.iteration import random_prompt, time_prefill_and_decode
+from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
-from ..harness.workload import Workload, load_engine
 from .llama_bench import LlamaBenchPeer
-from .llama_cpp_python import LlamaCppPythonPeer
 from .peer import SPEED_KINDS, Peer, PeerWorkload
+from .peer_process import PACKAGES, PeerProcess
+from .thirteen import ThirteenPeer
 from .transformers import TransformersPeer, missing_packages
 
 ROUNDS = 8
@@ -39,64 +35,24 @@ ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class PeerPrograms:
-    """Peers that do not come with this package; None where the user names none.
+    """Peers to measure; None where the user names none.
 
     Attributes:
         llama_bench: path of llama-bench; by default the one on PATH, if any.
         llama_batched_bench: path of llama-batched-bench; by default the one on PATH, if any.
         checkpoint: folder that the file was made from, for transformers.
+        packages: peers that are Python packages, of PACKAGES.
     """
 
     llama_bench: str | None = None
     llama_batched_bench: str | None = None
     checkpoint: Path | None = None
+    packages: tuple[str, ...] = PACKAGES
 
-
-class ThirteenPeer:
-    """This engine, through its public API."""
-
-    name = "thirteen"
-
-    def __init__(self, model: Path, workload: PeerWorkload) -> None:
-        self.version, self._workload = version("thirteen"), workload
-        single = Workload(workload.prompt_tokens, 1 + workload.decode_tokens, workload.threads)
-        batched = Workload(workload.short_prompt, 1 + workload.short_answer, workload.threads)
-        with ExitStack() as engines:
-            self._single = engines.enter_context(load_engine(model, None, single))
-            self._batched = engines.enter_context(load_engine(model, None, batched, slots=workload.sequences))
-            self._engines = engines.pop_all()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._engines.close()
-
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round."""
-        work, engine = self._workload, self._single
-        prompt = random_prompt(engine.model, round_number, work.prompt_tokens)
-        prefill_s, _ = time_prefill_and_decode(engine, prompt, 1)
-        first_token = random_prompt(engine.model, round_number, 1)
-        _, decode_s = time_prefill_and_decode(engine, first_token, work.decode_tokens)
-        together_s = self._time_batch(round_number)
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
-
-    def _time_batch(self, round_number: int) -> float:
-        work, model = self._workload, self._single.model
-        first = round_number * work.sequences
-        requests = [
-            Request(
-                random_prompt(model, number, work.short_prompt),
-                max_tokens=1 + work.short_answer,
-                ignore_end=True,
-            )
-            for number in range(first, first + work.sequences)
-        ]
-        start = perf_counter()
-        for handle in self._batched.submit_all(requests):
-            handle.wait()
-        return perf_counter() - start
+    def __post_init__(self) -> None:
+        for name in self.packages:
+            if name not in PACKAGES:
+                raise RequestError(f"bench: peer {name!r} is not one of {', '.join(PACKAGES)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +64,16 @@ class PeerRow:
         version: its version.
         speeds: median tokens per second by kind; None where it was not measured.
         ratios: speed of this engine / speed of the peer by kind, paired by round.
+        load_s: seconds to load the model; None for programs that load it in every round.
+        peak_rss_bytes: peak of the resident memory of its process; None where it has no own.
     """
 
     name: str
     version: str
     speeds: Mapping[str, float | None]
     ratios: Mapping[str, Interval | None]
+    load_s: float | None
+    peak_rss_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,49 +120,73 @@ def run_peers(
     check_integer("bench: rounds", rounds, 1)
     header, programs, workload = read_header(model), programs or PeerPrograms(), workload or PeerWorkload()
     head = report_head()
+    absent: dict[str, str] = {}
     with ExitStack() as loaded:
-        peers = [*_load_peers(header, workload, programs, loaded)]
-        speeds = _measure(peers, rounds, progress)
-    rows = tuple(_row(peer, speeds[:, 0], speeds[:, index]) for index, peer in enumerate(peers))
-    return PeersReport(*head, str(model), workload, rounds, rows, tuple(_absent(programs)))
+        peers = [*_load_peers(header, workload, programs, loaded, absent)]
+        speeds = _measure(peers, rounds, absent, progress)
+        memory = [getattr(peer, "peak_rss_bytes", None) for peer in peers]
+    rows = tuple(
+        _row(peer, memory[index], speeds[:, 0], speeds[:, index])
+        for index, peer in enumerate(peers)
+        if peer.name not in absent
+    )
+    reasons = tuple(f"{name}: not measured: {reason}" for name, reason in absent.items())
+    return PeersReport(*head, str(model), workload, rounds, rows, reasons)
 
 
 def _load_peers(
-    model: Header, workload: PeerWorkload, programs: PeerPrograms, loaded: ExitStack
+    model: Header, workload: PeerWorkload, programs: PeerPrograms, loaded: ExitStack, absent: dict[str, str]
 ) -> Iterator[Peer]:
-    yield loaded.enter_context(ThirteenPeer(model.path, workload))
+    """Load this engine and the peers; the reasons of those that cannot be are added to `absent`."""
+    yield loaded.enter_context(PeerProcess(ThirteenPeer.name, model.path, workload))
     if command := programs.llama_bench or shutil.which("llama-bench"):
         batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
-        yield LlamaBenchPeer(model.path, workload, command, batched)
-    yield loaded.enter_context(LlamaCppPythonPeer(model.path, workload))
+        for flash in (False, True):
+            yield LlamaBenchPeer(model.path, workload, command, batched, flash=flash)
+    else:
+        absent["llama-bench"] = "it is not on PATH, and --llama-bench is not given"
+    for name in programs.packages:
+        try:
+            peer = PeerProcess(name, model.path, workload)
+        except RequestError as error:
+            absent[name] = str(error).removeprefix(f"{name}: ")
+        else:
+            yield loaded.enter_context(peer)
     if programs.checkpoint:
         yield TransformersPeer(model, programs.checkpoint, workload)
+    else:
+        missing = missing_packages()
+        reason = f"{' and '.join(missing)} not installed" if missing else "--checkpoint is not given"
+        absent["transformers"] = reason
 
 
-def _measure(peers: Sequence[Peer], rounds: int, progress: Progress) -> FloatArray:
-    """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement."""
+def _measure(peers: Sequence[Peer], rounds: int, absent: dict[str, str], progress: Progress) -> FloatArray:
+    """Tokens per second, (rounds, peers, kinds); NaN where a peer has no such measurement or failed."""
     advance = ProgressCounter(progress, (1 + rounds) * len(peers))
     speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
-    for peer in peers:
-        peer.speeds(rounds)  # warm-up, with a seed of no round
+
+    def run(index: int, number: int) -> list[float]:
         advance()
+        peer = peers[index]
+        if peer.name in absent:
+            return [np.nan] * len(SPEED_KINDS)
+        try:
+            return [speed or np.nan for speed in peer.speeds(number)]
+        except RequestError as error:
+            if not index:
+                raise  # this engine itself
+            absent[peer.name] = str(error).removeprefix(f"{peer.name}: ")
+            return [np.nan] * len(SPEED_KINDS)
+
+    for index in range(len(peers)):
+        run(index, rounds)  # warm-up, with a seed of no round
     for number in range(rounds):
         for index in alternating_order(len(peers), number):
-            speeds[number, index] = [speed or np.nan for speed in peers[index].speeds(number)]
-            advance()
+            speeds[number, index] = run(index, number)
     return speeds
 
 
-def _absent(programs: PeerPrograms) -> Iterator[str]:
-    if not (programs.llama_bench or shutil.which("llama-bench")):
-        yield "llama-bench: not measured: it is not on PATH, and --llama-bench is not given"
-    if not programs.checkpoint:
-        missing = missing_packages()
-        reason = f"{' and '.join(missing)} not installed" if missing else "--checkpoint is not given"
-        yield f"transformers: not measured: {reason}"
-
-
-def _row(peer: Peer, ours: FloatArray, theirs: FloatArray) -> PeerRow:
+def _row(peer: Peer, peak_rss_bytes: int | None, ours: FloatArray, theirs: FloatArray) -> PeerRow:
     """Summarize the speeds of this engine and of a peer, (rounds, kinds) each."""
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
@@ -210,14 +194,14 @@ def _row(peer: Peer, ours: FloatArray, theirs: FloatArray) -> PeerRow:
         missing = bool(np.isnan(theirs[:, index]).any())
         speeds[kind] = None if missing else float(np.median(theirs[:, index]))
         ratios[kind] = None if missing else paired_ratio(theirs[:, index], ours[:, index])
-    return PeerRow(peer.name, peer.version, speeds, ratios)
+    return PeerRow(peer.name, peer.version, speeds, ratios, getattr(peer, "load_s", None), peak_rss_bytes)
 
 
 def work_titles(work: PeerWorkload) -> tuple[str, ...]:
     """Column titles by SPEED_KINDS."""
     return (
         f"prefill {work.prompt_tokens}",
-        f"decode {work.decode_tokens}",
+        f"decode {work.decode_tokens} after {work.depth}",
         f"{work.sequences} concurrent, {work.short_prompt} + {work.short_answer}",
     )
 
@@ -226,9 +210,11 @@ def peers_table(report: PeersReport) -> Table:
     """Table with a row per peer; peers that were not measured and the machine below."""
     title = f"{Path(report.model).name}: tokens/s, and thirteen / peer ({RATIO_LEVEL})"
     columns = (column for title in work_titles(report.work) for column in (title, "ratio"))
-    table = report_table(title, _caption(report), "", *columns)
+    table = report_table(title, _caption(report), "", *columns, "load, s", "peak memory, MB")
     for row in report.rows:
-        table.add_row(Text(f"{row.name} {row.version}"), *_cells(row))
+        load = "" if row.load_s is None else f"{row.load_s:.2f}"
+        memory = "" if row.peak_rss_bytes is None else megabytes(row.peak_rss_bytes)
+        table.add_row(Text(f"{row.name} {row.version}"), *_cells(row), load, memory)
     return table
 
 

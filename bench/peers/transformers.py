@@ -60,7 +60,7 @@ class TransformersPeer:
         torch.set_num_threads(work.threads)
         torch.manual_seed(round_number)
         prefill = self.generate((1, work.prompt_tokens), 1)
-        decode = self.generate((1, 1), 1 + work.decode_tokens)
+        decode = self.generate((1, work.depth), 1 + work.decode_tokens)
         together = self.generate((work.sequences, work.short_prompt), 1 + work.short_answer)
         return (
             work.prompt_tokens / prefill.first_s,

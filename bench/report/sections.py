@@ -14,7 +14,8 @@ from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.measured_model import MeasuredModel
 from ..memory.memory import MemoryUse, memory_rows
 from ..peers.peer import SPEED_KINDS
-from ..peers.peers import PeerRow, PeersReport, ThirteenPeer, work_titles
+from ..peers.peers import PeerRow, PeersReport, work_titles
+from ..peers.thirteen import ThirteenPeer
 from ..size.size import STOCK_TITLE, SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
 from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series

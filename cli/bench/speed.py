@@ -58,9 +58,15 @@ def bench_peers(
     shape: options.Shape = None,
     types: options.Types = "Q4_K",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each runs every program once.")] = 8,
-    prompt_tokens: options.PromptTokens = 512,
-    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 64,
+    prompt_tokens: options.PromptTokens = 200,
+    decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode after the prompt.")] = 64,
     sequences: Annotated[int, typer.Option(min=1, max=64, help="Concurrent sequences.")] = 8,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Decode from an empty context, as llama-bench does.")
+    ] = False,
+    packages: Annotated[
+        str, typer.Option("--with", help="Python packages to compare with. Default: those installed.")
+    ] = "",
     llama_bench: Annotated[str | None, typer.Option(help="Path of llama-bench. Default: on PATH.")] = None,
     llama_batched_bench: Annotated[
         str | None, typer.Option(help="Path of llama-batched-bench. Default: on PATH.")
@@ -73,9 +79,10 @@ def bench_peers(
 ) -> None:
     """Compare speed with other inference programs.
 
-    Those that are installed run the same file with the same number of threads.
+    Those that are installed run the same file with the same number of threads, each in a process of its own.
     """
     from ...bench.peers.peer import PeerWorkload
+    from ...bench.peers.peer_process import PACKAGES
     from ...bench.peers.peers import PeerPrograms, peers_table, run_peers
     from ...runtime.threads import physical_cores
 
@@ -83,9 +90,11 @@ def bench_peers(
         threads or physical_cores(),
         prompt_tokens=prompt_tokens,
         decode_tokens=decode_tokens,
+        depth=1 if synthetic else prompt_tokens,
         sequences=sequences,
     )
-    programs = PeerPrograms(llama_bench, llama_batched_bench, checkpoint)
+    names = tuple(packages.split(",")) if packages else PACKAGES
+    programs = PeerPrograms(llama_bench, llama_batched_bench, checkpoint, names)
     with (
         shape_or_files("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,

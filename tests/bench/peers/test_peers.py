@@ -1,20 +1,31 @@
 """Comparison with other programs: real peers on a tiny model, and programs that fail."""
 
 import json
+import os
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from thirteen.bench.peers.peer import PeerWorkload
-from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peers
+from thirteen.bench.peers.peer_process import PACKAGES
+from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peers, work_titles
 from thirteen.bench.peers.transformers import TransformersPeer
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
 from thirteen.files.gguf_header import read_header
 
 WORKLOAD = PeerWorkload(
-    threads=1, prompt_tokens=8, decode_tokens=4, sequences=2, short_prompt=4, short_answer=3
+    threads=1, prompt_tokens=8, decode_tokens=4, depth=8, sequences=2, short_prompt=4, short_answer=3
 )
+OTHERS = ("openvino", "xllamacpp")  # not installed for the tests
+
+
+def single_output(prefill, decode):
+    """What llama-bench prints: both tests at depth 0, then at a depth of 8."""
+    tests = [(8, 0, 0, prefill), (0, 4, 0, 1.0), (8, 0, 8, 1.0), (0, 4, 8, decode)]
+    names = ("n_prompt", "n_gen", "n_depth", "avg_ts")
+    return json.dumps([{"build_commit": "abc"} | dict(zip(names, one, strict=True)) for one in tests])
 
 
 @pytest.fixture
@@ -31,7 +42,7 @@ def program(tmp_path):
 
 
 def test_every_peer_has_a_row(tiny, program):
-    single = program("single", json.dumps([{"build_commit": "abc", "avg_ts": n} for n in (100.0, 10.0)]))
+    single = program("single", single_output(100.0, 10.0))
     batched = program("batched", "some words\n" + json.dumps({"speed": 50.0}))
     ticks = []
     report = run_peers(
@@ -41,11 +52,18 @@ def test_every_peer_has_a_row(tiny, program):
         programs=PeerPrograms(single, batched),
         progress=lambda done, total: ticks.append((done, total)),
     )
-    assert [row.name for row in report.rows] == ["thirteen", "llama-bench", "llama-cpp-python"]
+    assert [row.name for row in report.rows] == [
+        "thirteen",
+        "llama-bench",
+        "llama-bench -fa 1",
+        "llama-cpp-python",
+        "llama-cpp-python flash_attn=True",
+    ]
     assert report.rows[1].version == "abc"
     assert list(report.rows[1].speeds.values()) == [100.0, 10.0, 50.0]
     assert all(speed > 0 for row in report.rows for speed in row.speeds.values())
-    assert ticks[-1] == (9, 9) and peers_table(report).row_count == 3
+    assert all(row.load_s > 0 and row.peak_rss_bytes > 1e6 for row in report.rows if "bench" not in row.name)
+    assert ticks[-1] == (15, 15) and peers_table(report).row_count == 5
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +95,82 @@ def test_transformers_generates_exactly_the_requested_tokens(converted):
 def test_peers_that_are_not_measured_give_the_reason(tiny, monkeypatch):
     monkeypatch.setenv("PATH", "")
     report = run_peers(tiny, workload=WORKLOAD, rounds=1)
-    assert [line.partition(":")[0] for line in report.absent] == ["llama-bench", "transformers"]
-    assert "--checkpoint is not given" in report.absent[1]
+    assert [line.partition(":")[0] for line in report.absent] == ["llama-bench", *OTHERS, "transformers"]
+    assert "openvino_genai is not installed" in report.absent[1]
+    assert "--checkpoint is not given" in report.absent[-1]
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Install a package that stands in for xllamacpp: its server crashes, or writes too few tokens."""
+
+    def install(code):
+        folder = tmp_path / "packages"
+        (folder / "xllamacpp-1.dist-info").mkdir(parents=True, exist_ok=True)
+        (folder / "xllamacpp-1.dist-info" / "METADATA").write_text("Name: xllamacpp\nVersion: 1\n")
+        (folder / "xllamacpp.py").write_text(STAND_IN + code)
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+    return install
+
+
+STAND_IN = """
+import http.server, json, os, threading
+from types import SimpleNamespace
+
+def CommonParams():
+    names = ("model", "cpuparams", "cpuparams_batch")
+    return SimpleNamespace(**{name: SimpleNamespace() for name in names})
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(STATUS)
+        self.end_headers()
+        for token in range(body["n_predict"] - MISSING):
+            self.wfile.write(b"data: " + json.dumps({"tokens": [token]}).encode() + b"\\n\\n")
+        self.wfile.write(b"data: " + json.dumps({"stop": True}).encode() + b"\\n\\n")
+    def log_message(self, *_):
+        pass
+
+class Server:
+    def __init__(self, params):
+        assert os.path.exists(params.model.path) and params.n_ctx and params.n_parallel
+        START()
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.listening_address = f"http://127.0.0.1:{self._server.server_port}"
+
+START, STATUS, MISSING = (lambda: None), 200, 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("def START(): raise RuntimeError('no such architecture')", "RuntimeError: no such architecture"),
+        ("START = os.abort", "its process ended with status -6"),
+        ("STATUS = 500", "status 500: "),
+        ("MISSING = 1", "wrote 4 tokens instead of 5"),
+        ("", None),
+    ],
+)
+def test_a_peer_that_fails_is_a_row_that_says_so(tiny, stand_in, code, reason):
+    stand_in(code)
+    programs = PeerPrograms(packages=("xllamacpp",))
+    report = run_peers(tiny, workload=WORKLOAD, rounds=1, programs=programs)
+    absent = {line.partition(":")[0]: line for line in report.absent}
+    assert [row.name for row in report.rows] == ["thirteen", *([] if reason else ["xllamacpp"])]
+    if reason:
+        assert reason in absent["xllamacpp"]
+
+
+def test_decode_from_an_empty_context_has_its_own_prompt(tiny):
+    work = replace(WORKLOAD, depth=1)
+    report = run_peers(tiny, workload=work, rounds=1, programs=PeerPrograms(packages=PACKAGES[:1]))
+    assert [row.name for row in report.rows] == ["thirteen", "llama-cpp-python"]
+    assert "decode 4 after 1" in work_titles(work)
 
 
 def test_an_unreadable_checkpoint_or_one_of_another_model_is_refused(converted, base, tmp_path):
@@ -99,7 +191,7 @@ def test_an_unreadable_checkpoint_or_one_of_another_model_is_refused(converted, 
 def test_the_ratio_is_ours_over_theirs_and_missing_speeds_have_none():
     ours, theirs = np.full((3, 3), 20.0), np.full((3, 3), 10.0)
     theirs[:, 2] = np.nan
-    row = _row(type("Peer", (), {"name": "p", "version": "1"}), ours, theirs)
+    row = _row(type("Peer", (), {"name": "p", "version": "1"}), None, ours, theirs)
     assert row.ratios["prefill"].estimate == pytest.approx(2)
     assert row.speeds["together"] is row.ratios["together"] is None
 
@@ -117,6 +209,8 @@ def test_a_failing_or_missing_program_is_named(tiny, program):
 def test_a_workload_beyond_the_context_and_a_file_that_is_not_a_model_are_refused(tiny, not_a_model):
     with pytest.raises(RequestError, match="500 prompt and 65 decode tokens do not fit the 256"):
         run_peers(tiny, workload=PeerWorkload(threads=1, prompt_tokens=500))
+    with pytest.raises(RequestError, match="peer 'vllm' is not one of llama-cpp-python, "):
+        PeerPrograms(packages=("vllm",))
     with pytest.raises(ModelFileError):
         run_peers(not_a_model)
     with pytest.raises(RequestError, match="sequences"):
