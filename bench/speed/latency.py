@@ -41,6 +41,7 @@ from .length_sweep import (
     QuestionShape,
     QuestionSpeeds,
     check_lengths,
+    count_question_iterations,
     length_questions,
     longest_text,
     measure_lengths,
@@ -137,7 +138,7 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     if fitting:
         workload = _question_workload(fitting, workload)
     head = report_head()
-    iterations = count_iterations(2, len(fitting) or 1, rounds)
+    iterations = count_question_iterations(2, fitting, rounds) or count_iterations(2, 1, rounds)
     advance = ProgressCounter(progress, 2 + iterations + count_iterations(2, len(lengths), LENGTH_ROUNDS))
     models = []
     for file in files:
@@ -171,6 +172,7 @@ def _split_by_context(
     if not questions:
         return [], []
     context = min(read_model_shape(read_header(model), ModelFileError).context for model in models)
+    questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
     names = ", ".join(map(str, skipped))
     line = f"skipped, longer than the context of {context} tokens: {names} tokens"

@@ -3,7 +3,7 @@
 A prompt has random tokens: speed depends on their number, not on what they say.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,15 @@ import numpy as np
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
-from ..harness.interleave import EngineLoader, PairedMeasurement, duration, interleave, throughput
-from ..harness.iteration import random_prompt, time_prefill_and_decode
+from ..harness.interleave import (
+    EngineLoader,
+    PairedMeasurement,
+    count_iterations,
+    duration,
+    interleave,
+    throughput,
+)
+from ..harness.iteration import random_prompt, time_answers
 
 QUESTION_ROUNDS = LENGTH_ROUNDS = 8
 DECODE_TOKENS = (
@@ -22,7 +29,7 @@ DECODE_TOKENS = (
 LENGTHS_MAX = 16
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class QuestionShape:
     """Number of tokens of a question, and of its answer."""
 
@@ -42,8 +49,7 @@ class QuestionShape:
         return self.prompt_tokens + self.answer_tokens
 
 
-# A short question, one with a worked example or a system prompt, and one about a page of text. Each answer is
-# written in a run of its own: it costs a third more time, and each time is that of a whole request.
+# A short question, one with a worked example or a system prompt, and one about a page of text.
 QUESTIONS = tuple(QuestionShape(prompt, answer) for prompt in (60, 200, 800) for answer in (64, 256))
 
 
@@ -113,30 +119,54 @@ def measure_lengths(
     return tuple(LengthSpeeds(one.tokens, one.prefill, one.first_token, one.decode) for one in found)
 
 
+def count_question_iterations(models: int, questions: Sequence[QuestionShape], rounds: int) -> int:
+    """Number of iterations that measure_questions() runs, warm-up included."""
+    return count_iterations(models, len(_answers_by_prompt(questions)), rounds)
+
+
 def measure_questions(
     loaders: Sequence[EngineLoader],
     questions: Sequence[QuestionShape],
     rounds: int,
     advance: Callable[[], None],
 ) -> tuple[QuestionSpeeds, ...]:
-    """Measure base and adapted model at each question; see interleave()."""
-    tasks = [partial(_run_iteration, question) for question in questions]
+    """Measure base and adapted model at each question, in their order; see interleave().
+
+    Of questions of one length only that with the longest answer runs; the other answers are its beginning.
+    """
+    by_prompt = _answers_by_prompt(questions)
+    tasks = [partial(_run_iteration, tokens, answers) for tokens, answers in by_prompt.items()]
     results = interleave(loaders, tasks, rounds, advance) if tasks else []
-    return tuple(_speeds(question, by_model) for question, by_model in zip(questions, results, strict=True))
-
-
-def _run_iteration(question: QuestionShape, engine: Engine, number: int) -> tuple[float, float]:
-    prompt = random_prompt(engine.model, number, question.prompt_tokens)
-    return time_prefill_and_decode(engine, prompt, question.answer_tokens - 1)
-
-
-def _speeds(question: QuestionShape, results: Sequence[Sequence[tuple[float, float]]]) -> QuestionSpeeds:
-    first_token_s, decode_s = np.moveaxis(np.array(results), 2, 0)  # (2, iterations) each
-    return QuestionSpeeds(
-        tokens=question.prompt_tokens,
-        prefill=throughput(question.prompt_tokens, first_token_s),
-        first_token=duration(first_token_s),
-        decode=throughput(question.answer_tokens - 1, decode_s),
-        answer_tokens=question.answer_tokens,
-        answer=duration(first_token_s + decode_s),
+    return tuple(
+        speeds
+        for (tokens, answers), by_model in zip(by_prompt.items(), results, strict=True)
+        for speeds in _speeds(tokens, answers, by_model)
     )
+
+
+def _answers_by_prompt(questions: Sequence[QuestionShape]) -> dict[int, list[int]]:
+    """Lengths of the answers by length of the prompt, both sorted."""
+    answers: dict[int, list[int]] = {}
+    for question in sorted(set(questions)):
+        answers.setdefault(question.prompt_tokens, []).append(question.answer_tokens)
+    return answers
+
+
+def _run_iteration(tokens: int, answers: Sequence[int], engine: Engine, number: int) -> tuple[float, ...]:
+    """Seconds to the first token, and to the end of each answer."""
+    return time_answers(engine, random_prompt(engine.model, number, tokens), (1, *answers))
+
+
+def _speeds(
+    tokens: int, answers: Sequence[int], results: Sequence[Sequence[tuple[float, ...]]]
+) -> Iterator[QuestionSpeeds]:
+    first_token_s, *answers_s = np.moveaxis(np.array(results), 2, 0)  # (2, iterations) each
+    for answer, answer_s in zip(answers, answers_s, strict=True):
+        yield QuestionSpeeds(
+            tokens=tokens,
+            prefill=throughput(tokens, first_token_s),
+            first_token=duration(first_token_s),
+            decode=throughput(answer - 1, answer_s - first_token_s),
+            answer_tokens=answer,
+            answer=duration(answer_s),
+        )

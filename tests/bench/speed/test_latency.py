@@ -16,7 +16,7 @@ from thirteen.bench.harness.interleave import (
     interleave,
     throughput,
 )
-from thirteen.bench.harness.iteration import random_prompt, run_iteration
+from thirteen.bench.harness.iteration import random_prompt, run_iteration, time_answers
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.roofline import decode_bytes
 from thirteen.bench.speed.latency import latency_table, run_latency
@@ -47,7 +47,7 @@ def report(tiny, lora, ticks):
 def answered(tiny, lora):
     """A report of questions, of which the last is longer than the model's context of 256."""
     return run_latency(
-        tiny, tiny, adapter=lora, workload=Workload(threads=1), questions=SHAPES, lengths=(20, 30)
+        tiny, tiny, adapter=lora, workload=Workload(threads=1), questions=SHAPES[::-1], lengths=(20, 30)
     )
 
 
@@ -241,6 +241,13 @@ def test_an_iteration_leaves_the_engine_idle_and_ignores_end_of_turn_tokens(tiny
         assert engine.load.running == engine.load.waiting == 0
     assert min(iteration.prefill_s, iteration.decode_s, iteration.first_token_s) > 0
     assert iteration.question_tokens > len("What is 100 times 13?")  # a token per byte, and the template's
+
+
+def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tiny):
+    with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        first, short, long = time_answers(engine, (5, 6, 7), (1, 4, 20))  # asserts that it got all 20 tokens
+        assert engine.load.running == engine.load.waiting == 0
+    assert 0 < first < short < long
 
 
 def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tiny):
