@@ -132,15 +132,15 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     rounds = (QUESTION_ROUNDS if questions else ROUNDS) if rounds is None else rounds
     check_integer("bench: rounds", rounds, ROUNDS_MIN)
     lengths, workload = check_lengths(lengths), workload or Workload()
-    files = ((base, None), (adapted, adapter))
-    nbytes = [_decode_bytes(*file) for file in files]  # a bad file fails before the first measurement
+    for path in filter(None, (base, adapted, adapter)):
+        read_header(path)  # a bad file fails before the first measurement
     fitting, skipped = _split_by_context(questions, (base, adapted))
     if fitting:
         workload = _question_workload(fitting, workload)
     head = report_head()
     iterations = count_question_iterations(2, fitting, rounds) or count_iterations(2, 1, rounds)
     advance = ProgressCounter(progress, 2 + iterations + count_iterations(2, len(lengths), LENGTH_ROUNDS))
-    models = []
+    files, models = ((base, None), (adapted, adapter)), []
     for file in files:
         models.append(measure_model(*file, workload))
         advance()
@@ -149,20 +149,9 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     loaders = [partial(load_engine, *file, workload) for file in files]
     answered = measure_questions(loaders, fitting, rounds, advance)
     speeds = _middle_speeds(answered) if answered else compare_speeds(loaders, workload, rounds, advance)
-    shallow = answered[0] if answered else None
-    depth, decode = (shallow.tokens, shallow.decode) if shallow else (workload.prompt_tokens, speeds.decode)
-    report = _report(head, workload, rounds, models, speeds, measure_lengths(loaders, lengths, advance))
-    return replace(
-        report,
-        verdict=(*_answer_verdict(answered), *report.verdict, *skipped),
-        questions=answered,
-        roofline=find_roofline(bandwidth, depth, nbytes, (decode.base_median, decode.adapted_median)),
-    )
-
-
-def _decode_bytes(model: Path, adapter: Path | None) -> int:
-    """Bytes of weights that a decoded token reads."""
-    return sum(decode_bytes(read_header(path)) for path in (model, adapter) if path)
+    by_length = measure_lengths(loaders, lengths, advance)
+    report = _report(head, workload, rounds, models, speeds, by_length, answered)
+    return replace(report, verdict=(*report.verdict, *skipped), roofline=_roofline(report, files, bandwidth))
 
 
 def _split_by_context(
@@ -198,11 +187,13 @@ def _middle_speeds(answered: Sequence[QuestionSpeeds]) -> ABSpeeds:
     return ABSpeeds(middle.prefill, middle.first_token, middle.decode, (middle.tokens, middle.tokens))
 
 
-def _answer_verdict(answered: Sequence[QuestionSpeeds]) -> Iterator[str]:
-    for question in answered:
-        yield describe_difference(
-            f"time to an answer, {question.shape} tokens", question.answer.ratio, higher_is_better=False
-        )
+def _roofline(report: LatencyReport, files: Sequence[tuple[Path, Path | None]], bandwidth: float) -> Roofline:
+    """The roofline at the shallowest decode, where the KV cache counts least."""
+    depth, decode = report.settings.prompt_tokens, report.decode
+    if report.questions:
+        depth, decode = report.questions[0].tokens, report.questions[0].decode
+    nbytes = [sum(decode_bytes(read_header(path)) for path in file if path) for file in files]
+    return find_roofline(bandwidth, depth, nbytes, (decode.base_median, decode.adapted_median))
 
 
 def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
@@ -212,6 +203,7 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
     models: Sequence[MeasuredModel],
     speeds: ABSpeeds,
     lengths: tuple[LengthSpeeds, ...],
+    questions: tuple[QuestionSpeeds, ...],
 ) -> LatencyReport:
     base, adapted = models
     return LatencyReport(
@@ -228,12 +220,14 @@ def _report(  # noqa: PLR0913, PLR0917 - the parts of the report
         lengths=lengths,
         noisy=too_noisy(speeds.decode.ratio),
         more_rounds=more_rounds(speeds.decode.ratio, rounds),
-        verdict=tuple(_verdict(speeds, rounds)),
+        verdict=tuple(_verdict(speeds, questions, rounds)),
+        questions=questions,
     )
 
 
-def _verdict(speeds: ABSpeeds, rounds: int) -> Iterator[str]:
-    for name, measurement in speeds.by_name:
+def _verdict(speeds: ABSpeeds, questions: Sequence[QuestionSpeeds], rounds: int) -> Iterator[str]:
+    answers = [(f"time to an answer, {question.shape} tokens", question.answer) for question in questions]
+    for name, measurement in answers or speeds.by_name:
         yield describe_difference(name, measurement.ratio, higher_is_better=measurement.higher_is_better)
     if too_noisy(speeds.decode.ratio):
         yield describe_noise("decode", speeds.decode.ratio, rounds)
