@@ -5,7 +5,7 @@ models are measured in alternation, A B B A A B B A …, so that drift affects b
 ratio.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,8 @@ from .length_sweep import (
 )
 
 ROUNDS = 20  # without questions: an iteration is shorter
+
+ModelFiles = tuple[Path, Path | None]  # a GGUF file, and a LoRA applied at run time
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +112,8 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
 ) -> LatencyReport:
     """Measure two models in alternation.
 
-    Memory and load time come first, each model in a separate process, and then memory bandwidth. Then follow
-    the rounds, each with a warm-up iteration of both models.
+    Memory and load time come first, each model in a separate process, then memory bandwidth, then the rounds,
+    each with a warm-up iteration of both models.
 
     Args:
         base: a GGUF file.
@@ -120,8 +122,7 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
         adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
         rounds: number of rounds, at least 8; by default QUESTION_ROUNDS, or ROUNDS without questions.
         lengths: prompt lengths at which prefill and decode are measured as well.
-        questions: questions to answer, without those that are longer than the models' context. Without any,
-            the work is an iteration of `workload`.
+        questions: those that fit the models' context are asked; if empty, `workload` is run instead.
         progress: called with iterations done and in all, plus one for each model's memory.
 
     Raises:
@@ -135,15 +136,11 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     for path in filter(None, (base, adapted, adapter)):
         read_header(path)  # a bad file fails before the first measurement
     fitting, skipped = _split_by_context(questions, (base, adapted))
-    if fitting:
-        workload = _question_workload(fitting, workload)
+    workload = _question_workload(fitting, workload) if fitting else workload
     head = report_head()
-    iterations = count_question_iterations(2, fitting, rounds) or count_iterations(2, 1, rounds)
-    advance = ProgressCounter(progress, 2 + iterations + count_iterations(2, len(lengths), LENGTH_ROUNDS))
-    files, models = ((base, None), (adapted, adapter)), []
-    for file in files:
-        models.append(measure_model(*file, workload))
-        advance()
+    advance = ProgressCounter(progress, _count_steps(fitting, rounds, lengths))
+    files = ((base, None), (adapted, adapter))
+    models = _measure_models(files, workload, advance)
     bandwidth = measure_read_bandwidth(workload.threads)
     workload = replace(workload, longest=longest_text((*fitting, *length_questions(lengths))))
     loaders = [partial(load_engine, *file, workload) for file in files]
@@ -152,6 +149,22 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     by_length = measure_lengths(loaders, lengths, advance)
     report = _report(head, workload, rounds, models, speeds, by_length, answered)
     return replace(report, verdict=(*report.verdict, *skipped), roofline=_roofline(report, files, bandwidth))
+
+
+def _count_steps(questions: Sequence[QuestionShape], rounds: int, lengths: Sequence[int]) -> int:
+    """Iterations in all, and one step for each model's memory."""
+    iterations = count_question_iterations(2, questions, rounds) or count_iterations(2, 1, rounds)
+    return 2 + iterations + count_iterations(2, len(lengths), LENGTH_ROUNDS)
+
+
+def _measure_models(
+    files: Sequence[ModelFiles], workload: Workload, advance: Callable[[], None]
+) -> list[MeasuredModel]:
+    models = []
+    for file in files:
+        models.append(measure_model(*file, workload))
+        advance()
+    return models
 
 
 def _split_by_context(

@@ -23,9 +23,7 @@ from ..harness.interleave import (
 from ..harness.iteration import random_prompt, time_answers
 
 QUESTION_ROUNDS = LENGTH_ROUNDS = 8
-DECODE_TOKENS = (
-    16  # after each prompt of --lengths: few, so that the depth stays close to the prompt's length
-)
+DECODE_TOKENS = 16  # after each of the lengths: few, so that the depth stays close to the length
 LENGTHS_MAX = 16
 
 
