@@ -120,7 +120,9 @@ Types = Annotated[
         "(thirteen plan --json), or a GGUF of that shape.",
     ),
 ]
-Rounds = Annotated[int, typer.Option(min=8, help="Rounds of four runs, two of each model.")]
+Rounds = Annotated[
+    int | None, typer.Option(min=8, help="Rounds of four runs, two of each model. Default: 8.")
+]
 Lengths = Annotated[str, typer.Option(help="Also measure at these prompt lengths: 128,512,1024.")]
 PromptTokens = Annotated[int, typer.Option(min=1, help="Tokens to prefill.")]
 DecodeTokens = Annotated[int, typer.Option(min=2, help="Tokens to decode.")]

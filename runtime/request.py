@@ -182,12 +182,21 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class SequenceEnd:
-    """Result of a finished sequence."""
+    """Result of a finished sequence.
+
+    Attributes:
+        stop_reason: why it ended.
+        usage: token counts.
+        timings: latencies.
+        log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
+        token_s: seconds from submission to each token of the output.
+    """
 
     stop_reason: StopReason
     usage: Usage
     timings: Timings
     log_likelihood: float = 0.0
+    token_s: tuple[float, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -202,6 +211,7 @@ class SequenceState:
         cached: prompt tokens restored from the prefix cache.
         computed: tokens whose KV cache is in the slot.
         output: generated tokens.
+        output_at: time of each of them.
         draft: draft tokens for the next step.
         sampled: number of output tokens sampled from the model; the calculator inserted the others.
         log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
@@ -219,6 +229,7 @@ class SequenceState:
     cached: int = 0
     computed: int = 0
     output: list[int] = field(default_factory=list)
+    output_at: list[float] = field(default_factory=list)
     draft: tuple[int, ...] = ()
     sampled: int = 0
     log_likelihood: float = 0.0
@@ -280,7 +291,8 @@ class SequenceState:
     def end(self) -> SequenceEnd:
         """Result of the sequence, which must have ended."""
         assert self.stop_reason is not None, "the sequence has ended"
-        return SequenceEnd(self.stop_reason, self.usage, self.timings, self.log_likelihood)
+        token_s = tuple(at - self.submitted_at for at in self.output_at)
+        return SequenceEnd(self.stop_reason, self.usage, self.timings, self.log_likelihood, token_s)
 
     def next_tokens(self, limit: int) -> tuple[int, ...]:
         """Return up to `limit` pending tokens, in order."""

@@ -79,7 +79,7 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
         base=ask_demo(base),
         adapted=ask_demo(adapted),
         bench=latency.run_latency(
-            base, adapted, workload=Workload(64, 32), rounds=ROUNDS_MIN, progress=progress
+            base, adapted, workload=Workload(64, 32), questions=(), rounds=ROUNDS_MIN, progress=progress
         ),
     )
 

@@ -1,7 +1,7 @@
 """Restore report dataclasses from JSON, the inverse of dataclasses.asdict()."""
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,7 +20,8 @@ def read_report(path: Path, type_: type[T]) -> T:
 
     Args:
         path: the file.
-        type_: dataclass of the report. Unknown fields in the file are ignored.
+        type_: dataclass of the report. Unknown fields in the file are ignored. Fields with a default may be
+            missing: the file may be older than they are.
 
     Raises:
         RequestError: the file cannot be read, is not JSON, or does not hold that report.
@@ -37,7 +38,7 @@ def from_json(type_: type[T], value: Any, where: str) -> T:
         where: what errors call the value.
 
     Raises:
-        RequestError: a field is missing, or has the wrong type.
+        RequestError: a field without a default is missing, or one has the wrong type.
     """
     restored: T = _restore(type_, value, where)
     return restored
@@ -79,7 +80,9 @@ def _restore_dataclass(type_: Any, value: Any, where: str) -> Any:
             hint = hint[arguments]
         return _restore(hint, value[name], f"{where}: {name}")
 
-    return class_(**{one.name: field(one.name) for one in fields(class_)})
+    optional = {one.name for one in fields(class_) if one.default is not MISSING}
+    names = [one.name for one in fields(class_) if one.name in value or one.name not in optional]
+    return class_(**{name: field(name) for name in names})
 
 
 def _restore_tuple(types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -75,6 +75,17 @@ def time_prefill_and_decode(
     return end.timings.first_token_s, total_s - end.timings.first_token_s
 
 
+def time_answers(engine: Engine, prompt: tuple[int, ...], answers: Sequence[int]) -> tuple[float, ...]:
+    """Seconds from the submission of a prompt to the last token of an answer, for answers of several lengths.
+
+    The longest is decoded, and the others are its beginning: up to their last token the work is the same. As
+    above, the engine itself records the times.
+    """
+    end = engine.submit(Request(prompt, max_tokens=max(answers), ignore_end=True)).wait()
+    assert len(end.token_s) == max(answers), "the context has room for all of them"
+    return tuple(end.token_s[tokens - 1] for tokens in answers)
+
+
 def time_batched_decode(engine: Engine, first_tokens: Sequence[int], decode_tokens: int) -> float:
     """Seconds to decode 1 + `decode_tokens` tokens of several sequences at once, with one-token prompts."""
     requests = [Request((token,), max_tokens=1 + decode_tokens, ignore_end=True) for token in first_tokens]

@@ -20,9 +20,7 @@ from ..harness.workload import Workload
 from ..peers.peer import PeerWorkload
 from ..peers.peers import PeerPrograms, PeersReport, run_peers
 from ..size.size import SizeReport, run_size
-from ..speed.latency import ROUNDS, LatencyReport, run_latency
-
-LENGTHS = (32, 128, 512, 1024)
+from ..speed.latency import LatencyReport, run_latency
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,8 @@ class ReportRequest:
     Attributes:
         models: base and adapted GGUF; None to run nothing.
         adapter: a LoRA in a GGUF file, applied at run time to the adapted model.
-        rounds: rounds of the latency measurement.
-        lengths: prompt lengths of the latency measurement.
+        rounds: rounds of the latency measurement; by default as it chooses.
+        lengths: prompt lengths of the latency measurement, beside those of its questions.
         threads: compute threads; by default as each measurement chooses.
         data: question set that both models answer; None leaves accuracy out.
         limit: maximum number of its questions.
@@ -56,8 +54,8 @@ class ReportRequest:
 
     models: tuple[Path, Path] | None = None
     adapter: Path | None = None
-    rounds: int = ROUNDS
-    lengths: Sequence[int] = LENGTHS
+    rounds: int | None = None
+    lengths: Sequence[int] = ()
     threads: int | None = None
     data: str | None = None
     limit: int | None = None

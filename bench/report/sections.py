@@ -13,6 +13,7 @@ from ..harness.format import NOT_AVAILABLE, megabytes
 from ..harness.interleave import PERCENTILES, PairedMeasurement
 from ..memory.measured_model import MeasuredModel
 from ..memory.memory import MemoryUse, memory_rows
+from ..memory.roofline import Roofline, describe_bandwidth
 from ..peers.peer import SPEED_KINDS
 from ..peers.peers import PeerRow, PeersReport, work_titles
 from ..peers.thirteen import ThirteenPeer
@@ -33,8 +34,9 @@ _FOOTPRINT_SEGMENTS = {
 
 
 def headline_section(data: ReportData) -> Section:
-    """Four key figures and the conclusions in words."""
+    """Key figures and the conclusions in words."""
     cards = (
+        *_answer_cards(data.latency),
         _speed_card(data.latency),
         _accuracy_card(data.accuracy),
         _size_card(data.latency, data.size),
@@ -42,6 +44,15 @@ def headline_section(data: ReportData) -> Section:
     )
     verdict = tuple(line for report in (data.latency, data.accuracy) if report for line in report.verdict)
     return Section("Summary", (Cards(cards), *([Notes(verdict)] if verdict else [])))
+
+
+def _answer_cards(latency: LatencyReport | None) -> Iterator[Card]:
+    """The time to an answer of the middle question; none where only a random prompt was measured."""
+    if latency and latency.questions:
+        middle = latency.questions[len(latency.questions) // 2]
+        name = f"time to an answer, {middle.shape} tokens"
+        ratio = f"{middle.answer.ratio.text(3)} of the base's {middle.answer.base_median:.2f} s"
+        yield Card(name, f"{middle.answer.adapted_median:.2f} s", ratio)
 
 
 def _speed_card(latency: LatencyReport | None) -> Card:
@@ -88,20 +99,32 @@ def speed_section(latency: LatencyReport | None) -> Section:
     """Speeds, their ratios, and their change with context length."""
     if latency is None:
         return _missing("Speed", "thirteen bench latency BASE ADAPTED --json")
-    return Section("Speed", (*_speed_figures(latency), _speed_table(latency)))
+    blocks: list[Block] = [*_speed_figures(latency), _speed_table(latency)]
+    if latency.roofline:
+        blocks.append(Paragraph(_roofline_text(latency.roofline, latency.settings.threads)))
+    return Section("Speed", tuple(blocks))
+
+
+def _roofline_text(roofline: Roofline, threads: int) -> str:
+    base, adapted = (f"{100 * one:.0f} %" for one in (roofline.base_fraction, roofline.adapted_fraction))
+    return (
+        f"Decode after {roofline.depth} tokens reaches {base} (base) and {adapted} (adapted) of the memory "
+        f"roofline: {describe_bandwidth(roofline, threads)}."
+    )
 
 
 def _speed_figures(latency: LatencyReport) -> Iterator[Figure]:
     marks = (
+        *(_mark(f"answer, {one.shape} tokens", one.answer.ratio, 3) for one in latency.questions),
         _mark("prefill speed", latency.prefill.ratio, 3),
         _mark("first token time", latency.first_token.ratio, 3),
         _mark("decode speed", latency.decode.ratio, 3),
     )
     label = f"adapted / base, {RATIO_LEVEL} interval"
     yield Figure("ratios", IntervalChart("Speed of the adapted model / the base", label, marks, 1.0))
-    decode = {length.tokens: length.decode for length in latency.lengths}
-    first_token = {length.tokens: length.first_token for length in latency.lengths}
-    if latency.lengths:
+    decode = {length.tokens: length.decode for length in latency.by_length}
+    first_token = {length.tokens: length.first_token for length in latency.by_length}
+    if decode:
         label = "tokens before; bars: 5th to 95th percentile"
         chart = LineChart("Decode speed by context length", label, "tokens/s", _series(decode, 1))
         yield Figure("decode", chart)
@@ -124,30 +147,35 @@ def _series(by_length: dict[int, PairedMeasurement], scale: float) -> tuple[Seri
 
 
 def _speed_table(latency: LatencyReport) -> Table:
-    workload = latency.settings
-    question = "/".join(map(str, dict.fromkeys(latency.question_tokens)))
     rows = [
-        _speed_row(f"prefill of {workload.prompt_tokens}, tokens/s", latency.prefill, 1),
-        _speed_row(f"first token of a question of {question} tokens, ms", latency.first_token, 1000),
-        _speed_row(f"decode of {workload.decode_tokens}, tokens/s", latency.decode, 1),
+        _speed_row(f"time to an answer, {one.shape} tokens, s", one.answer, 1, 2) for one in latency.questions
     ]
-    for length in latency.lengths:
+    if not rows:
+        workload = latency.settings
+        question = "/".join(map(str, dict.fromkeys(latency.question_tokens)))
+        rows = [
+            _speed_row(f"prefill of {workload.prompt_tokens}, tokens/s", latency.prefill, 1),
+            _speed_row(f"first token of a question of {question} tokens, ms", latency.first_token, 1000),
+            _speed_row(f"decode of {workload.decode_tokens}, tokens/s", latency.decode, 1),
+        ]
+    for length in latency.by_length:
         rows.append(_speed_row(f"prefill of {length.tokens}, tokens/s", length.prefill, 1))
+        rows.append(_speed_row(f"first token after {length.tokens}, ms", length.first_token, 1000))
         rows.append(_speed_row(f"decode after {length.tokens}, tokens/s", length.decode, 1))
     spread = f"{PERCENTILES[0]}th to {PERCENTILES[-1]}th percentile"
     header = ("median", "base", spread, "adapted", spread, f"adapted / base ({RATIO_LEVEL})")
     return Table("Medians over all iterations, and ratios paired by round", header, tuple(rows))
 
 
-def _speed_row(name: str, measurement: PairedMeasurement, scale: float) -> tuple[str, ...]:
+def _speed_row(name: str, measurement: PairedMeasurement, scale: float, digits: int = 1) -> tuple[str, ...]:
     def spread(percentiles: tuple[float, ...]) -> str:
-        return f"{scale * percentiles[0]:.1f} to {scale * percentiles[-1]:.1f}"
+        return f"{scale * percentiles[0]:.{digits}f} to {scale * percentiles[-1]:.{digits}f}"
 
     return (
         name,
-        f"{scale * measurement.base_median:.1f}",
+        f"{scale * measurement.base_median:.{digits}f}",
         spread(measurement.base_percentiles),
-        f"{scale * measurement.adapted_median:.1f}",
+        f"{scale * measurement.adapted_median:.{digits}f}",
         spread(measurement.adapted_percentiles),
         measurement.ratio.text(3),
     )
@@ -291,13 +319,11 @@ def environment_section(data: ReportData) -> Section:
     """Method, machine, versions and files."""
     rows = [*_machine_rows(data.latency or data.fidelity or data.peers)]
     if latency := data.latency:
-        workload = latency.settings
         rows += [
             ("commit", latency.commit or "none: an installed package"),
             (
                 "work",
-                f"{latency.rounds} rounds, {workload.prompt_tokens} prompt tokens, "
-                f"{workload.decode_tokens} decoded tokens, {workload.threads} threads",
+                f"{latency.rounds} rounds, {_work(latency)}, {latency.settings.threads} threads",
             ),
             ("base", _file(latency.base)),
             ("adapted", _file(latency.adapted)),
@@ -312,6 +338,13 @@ def environment_section(data: ReportData) -> Section:
     )
     table = Table("Environment", ("", ""), tuple(rows), is_text=True)
     return Section("Method and environment", (Paragraph(text), *([table] if rows else [])))
+
+
+def _work(latency: LatencyReport) -> str:
+    if latency.questions:
+        return f"questions + answers of {', '.join(str(one.shape) for one in latency.questions)} tokens"
+    workload = latency.settings
+    return f"{workload.prompt_tokens} prompt tokens, {workload.decode_tokens} decoded tokens"
 
 
 def _machine_rows(report: BenchReport | None) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,9 @@
-"""Speed against text length: prompts of several lengths, and tokens decoded after each of them."""
+"""Speed against text length: questions of several lengths, with answers of several lengths.
 
-from collections.abc import Callable, Sequence
+A prompt has random tokens: speed depends on their number, not on what they say.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,12 +12,43 @@ import numpy as np
 from ...errors import RequestError
 from ...runtime.engine.engine import Engine
 from ...runtime.validation import check_integer
-from ..harness.interleave import EngineLoader, PairedMeasurement, duration, interleave, throughput
-from ..harness.iteration import random_prompt, time_prefill_and_decode
+from ..harness.interleave import (
+    EngineLoader,
+    PairedMeasurement,
+    count_iterations,
+    duration,
+    interleave,
+    throughput,
+)
+from ..harness.iteration import random_prompt, time_answers
 
-LENGTH_ROUNDS = 8
-DECODE_TOKENS = 16  # after each prompt: few, so that the depth stays close to the prompt's length
+QUESTION_ROUNDS = LENGTH_ROUNDS = 8
+DECODE_TOKENS = 16  # after each of the lengths: few, so that the depth stays close to the length
 LENGTHS_MAX = 16
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class QuestionShape:
+    """Number of tokens of a question, and of its answer."""
+
+    prompt_tokens: int
+    answer_tokens: int
+
+    def __post_init__(self) -> None:
+        check_integer("bench: prompt_tokens", self.prompt_tokens, 1)
+        check_integer("bench: answer_tokens", self.answer_tokens, 2)  # decode begins after the first
+
+    def __str__(self) -> str:
+        return f"{self.prompt_tokens} + {self.answer_tokens}"
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of question and answer."""
+        return self.prompt_tokens + self.answer_tokens
+
+
+# A short question, one with a worked example or a system prompt, and one about a page of text.
+QUESTIONS = tuple(QuestionShape(prompt, answer) for prompt in (60, 200, 800) for answer in (64, 256))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +59,31 @@ class LengthSpeeds:
         tokens: length of the prompt.
         prefill: prompt tokens per second.
         first_token: seconds from submitting the prompt's tokens to the first token.
-        decode: tokens per second after that, at a depth of about `tokens`.
+        decode: tokens per second after that, at a depth of `tokens` and what has been written.
     """
 
     tokens: int
     prefill: PairedMeasurement
     first_token: PairedMeasurement
     decode: PairedMeasurement
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionSpeeds(LengthSpeeds):
+    """Speeds of base and adapted model at one question and its answer.
+
+    Attributes:
+        answer_tokens: length of the answer.
+        answer: seconds from submitting the prompt's tokens to the last token of the answer.
+    """
+
+    answer_tokens: int
+    answer: PairedMeasurement
+
+    @property
+    def shape(self) -> QuestionShape:
+        """Tokens of question and answer."""
+        return QuestionShape(self.tokens, self.answer_tokens)
 
 
 def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
@@ -47,26 +99,72 @@ def check_lengths(lengths: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted(set(lengths)))
 
 
-def longest_text(lengths: Sequence[int]) -> int:
-    """Tokens of the longest text that measure_lengths() computes; 0 without lengths."""
-    return max(lengths) + 1 + DECODE_TOKENS if lengths else 0
+def length_questions(lengths: Sequence[int]) -> tuple[QuestionShape, ...]:
+    """Prompts of these lengths, with DECODE_TOKENS decoded after the first token of each."""
+    return tuple(QuestionShape(tokens, 1 + DECODE_TOKENS) for tokens in lengths)
+
+
+def longest_text(questions: Sequence[QuestionShape]) -> int:
+    """Tokens of the longest question with its answer; 0 without questions."""
+    return max((question.tokens for question in questions), default=0)
 
 
 def measure_lengths(
     loaders: Sequence[EngineLoader], lengths: Sequence[int], advance: Callable[[], None]
 ) -> tuple[LengthSpeeds, ...]:
     """Measure base and adapted model at each length; see interleave()."""
-    tasks = [partial(_run_iteration, tokens) for tokens in lengths]
-    results = interleave(loaders, tasks, LENGTH_ROUNDS, advance) if tasks else []
-    return tuple(_speeds(tokens, by_model) for tokens, by_model in zip(lengths, results, strict=True))
+    found = measure_questions(loaders, length_questions(lengths), LENGTH_ROUNDS, advance)
+    return tuple(LengthSpeeds(one.tokens, one.prefill, one.first_token, one.decode) for one in found)
 
 
-def _run_iteration(tokens: int, engine: Engine, number: int) -> tuple[float, float]:
-    return time_prefill_and_decode(engine, random_prompt(engine.model, number, tokens), DECODE_TOKENS)
+def count_question_iterations(models: int, questions: Sequence[QuestionShape], rounds: int) -> int:
+    """Number of iterations that measure_questions() runs, warm-up included."""
+    return count_iterations(models, len(_answers_by_prompt(questions)), rounds)
 
 
-def _speeds(tokens: int, results: Sequence[Sequence[tuple[float, float]]]) -> LengthSpeeds:
-    prefill_s, decode_s = np.moveaxis(np.array(results), 2, 0)  # (2, iterations) each
-    return LengthSpeeds(
-        tokens, throughput(tokens, prefill_s), duration(prefill_s), throughput(DECODE_TOKENS, decode_s)
+def measure_questions(
+    loaders: Sequence[EngineLoader],
+    questions: Sequence[QuestionShape],
+    rounds: int,
+    advance: Callable[[], None],
+) -> tuple[QuestionSpeeds, ...]:
+    """Measure base and adapted model at each question, in their order; see interleave().
+
+    Of questions of one length only that with the longest answer runs; the other answers are its beginning.
+    """
+    by_prompt = _answers_by_prompt(questions)
+    tasks = [partial(_run_iteration, tokens, answers) for tokens, answers in by_prompt.items()]
+    results = interleave(loaders, tasks, rounds, advance) if tasks else []
+    return tuple(
+        speeds
+        for (tokens, answers), by_model in zip(by_prompt.items(), results, strict=True)
+        for speeds in _speeds(tokens, answers, by_model)
     )
+
+
+def _answers_by_prompt(questions: Sequence[QuestionShape]) -> dict[int, list[int]]:
+    """Lengths of the answers by length of the prompt, both sorted."""
+    answers: dict[int, list[int]] = {}
+    for question in sorted(set(questions)):
+        answers.setdefault(question.prompt_tokens, []).append(question.answer_tokens)
+    return answers
+
+
+def _run_iteration(tokens: int, answers: Sequence[int], engine: Engine, number: int) -> tuple[float, ...]:
+    """Seconds to the first token, and to the end of each answer."""
+    return time_answers(engine, random_prompt(engine.model, number, tokens), (1, *answers))
+
+
+def _speeds(
+    tokens: int, answers: Sequence[int], results: Sequence[Sequence[tuple[float, ...]]]
+) -> Iterator[QuestionSpeeds]:
+    first_token_s, *answers_s = np.moveaxis(np.array(results), 2, 0)  # (2, iterations) each
+    for answer, answer_s in zip(answers, answers_s, strict=True):
+        yield QuestionSpeeds(
+            tokens=tokens,
+            prefill=throughput(tokens, first_token_s),
+            first_token=duration(first_token_s),
+            decode=throughput(answer - 1, answer_s - first_token_s),
+            answer_tokens=answer,
+            answer=duration(answer_s),
+        )

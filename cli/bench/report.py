@@ -41,8 +41,8 @@ def bench_report(
     checkpoint: Annotated[
         Path | None, typer.Option(help="Folder that ADAPTED was made from, for transformers.")
     ] = None,
-    rounds: options.Rounds = 20,
-    lengths: options.Lengths = "32,128,512,1024",
+    rounds: options.Rounds = None,
+    lengths: options.Lengths = "",
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:

@@ -201,6 +201,7 @@ class Runner:
         if sequence.request.logprobs is not None:
             output.logprobs.append(logprob)
         sequence.output.append(token)
+        sequence.output_at.append(sequence.last_token_at)
         output.tokens.append(token)
         if output.lookup:
             output.lookup.feed(token)

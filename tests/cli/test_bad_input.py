@@ -780,8 +780,12 @@ COMMANDS = {
         "Invalid value for '--rounds'",
     ),
     "a comparison longer than the context": (
-        ("bench", "latency", "MODEL", "MODEL", "--prompt-tokens", "9999"),
+        ("bench", "latency", "MODEL", "MODEL", "--synthetic", "--prompt-tokens", "9999"),
         "9999 prompt and 64 decode tokens do not fit the 256",
+    ),
+    "a random prompt without its option": (
+        ("bench", "latency", "MODEL", "MODEL", "--prompt-tokens", "32"),
+        "--prompt-tokens and --decode-tokens require --synthetic",
     ),
     "a comparison with a file that is not a GGUF": (
         ("bench", "latency", "MODEL", "BASE/config.json"),

@@ -50,6 +50,10 @@ def test_unknown_fields_are_ignored():
     assert from_json(Inner, {"count": 1, "part": 2.0, "new": []}, "inner") == Inner(1, 2.0)
 
 
+def test_a_missing_field_has_its_default():
+    assert from_json(Pair[Inner], {"one": {"count": 1, "part": 2.0}}, "pair") == Pair(Inner(1, 2.0))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

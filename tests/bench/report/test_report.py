@@ -23,6 +23,7 @@ from thirteen.bench.report.markdown import render_markdown
 from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.size.size import run_size
 from thirteen.bench.speed.latency import run_latency
+from thirteen.bench.speed.length_sweep import QuestionShape
 from thirteen.errors import ModelFileError, OutputError, RequestError
 from thirteen.files.progress import no_progress
 from thirteen.models.claims import claims
@@ -63,7 +64,12 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
 def data(tiny, lora) -> ReportData:
     """Real measurements of a tiny model, with made-up accuracies."""
     latency = run_latency(
-        tiny, tiny, workload=Workload(5, 3, threads=1), adapter=lora, rounds=8, lengths=(8, 64)
+        tiny,
+        tiny,
+        workload=Workload(threads=1),
+        adapter=lora,
+        lengths=(8, 64),
+        questions=(QuestionShape(5, 4), QuestionShape(5, 9)),
     )
     size = run_size(tiny)
     texts = tiny.with_name("texts.jsonl")
@@ -130,6 +136,10 @@ def test_the_page_shows_the_measured_figures(data):
     decode = data.latency.decode.ratio
     assert f"{decode.estimate:.3f}" in text
     assert "+9.0 points" in text
+    answer = data.latency.questions[1].answer
+    assert f"{answer.adapted_median:.2f} s {answer.ratio.text(3)} of the base's" in text
+    assert "time to an answer, 5 + 9 tokens" in text and "questions + answers of 5 + 4, 5 + 9 tokens" in text
+    assert f"{100 * data.latency.roofline.base_fraction:.0f} % (base)" in text
     assert f"{data.latency.adapted.total_bytes / 1e6:.1f} MB" in text
     assert data.latency.adapted.sha256 in text
     assert data.latency.machine.cpu in text
@@ -228,6 +238,19 @@ def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
     for name in ("latency", "size", "fidelity", "accuracy"):
         assert json.loads((out / "raw" / f"{name}.json").read_text()) == json.loads(paths[name].read_text())
     write_report(again, out)  # overwrites the first
+
+
+def test_a_report_of_an_earlier_version_has_no_questions(data, tmp_path):
+    path = tmp_path / "latency.json"
+    earlier = {
+        key: value for key, value in data.raw["latency"].items() if key not in ("questions", "roofline")
+    }
+    path.write_text(json.dumps(earlier))
+    found = collect_measurements(ReportInputs(latency=path), ReportRequest())
+    assert found.latency == replace(data.latency, questions=(), roofline=None)
+    text = Page(render_html(compose_report(found))).text
+    assert "time to an answer, 5" not in text.replace(" ".join(data.latency.verdict), "")
+    assert f"prefill of {data.latency.settings.prompt_tokens}, tokens/s" in text
 
 
 def test_missing_measurements_are_run(tiny, tmp_path, data):

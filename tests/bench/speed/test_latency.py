@@ -16,16 +16,19 @@ from thirteen.bench.harness.interleave import (
     interleave,
     throughput,
 )
-from thirteen.bench.harness.iteration import random_prompt, run_iteration
+from thirteen.bench.harness.iteration import random_prompt, run_iteration, time_answers
 from thirteen.bench.harness.workload import Workload
+from thirteen.bench.memory.roofline import decode_bytes
 from thirteen.bench.speed.latency import latency_table, run_latency
-from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS
+from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS, QuestionShape
 from thirteen.errors import ModelFileError, RequestError
+from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow
 
-FEW = {"workload": Workload(5, 3, threads=1), "rounds": 8, "lengths": (40, 7, 40)}
+FEW = {"workload": Workload(5, 3, threads=1), "rounds": 8, "lengths": (40, 7, 40), "questions": ()}
+SHAPES = tuple(QuestionShape(*tokens) for tokens in ((6, 4), (6, 9), (20, 4), (250, 6), (250, 7)))
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,14 @@ def ticks():
 def report(tiny, lora, ticks):
     return run_latency(
         tiny, tiny, adapter=lora, progress=lambda done, total: ticks.append((done, total)), **FEW
+    )
+
+
+@pytest.fixture(scope="module")
+def answered(tiny, lora):
+    """A report of questions, of which the last is longer than the model's context of 256."""
+    return run_latency(
+        tiny, tiny, adapter=lora, workload=Workload(threads=1), questions=SHAPES[::-1], lengths=(20, 30)
     )
 
 
@@ -118,6 +129,68 @@ def test_every_length_is_measured_once_and_in_order(report):
         )
 
 
+def test_the_time_to_an_answer_is_that_of_its_first_token_and_of_its_decode(answered):
+    assert [question.shape for question in answered.questions] == list(SHAPES[:-1])
+    for question in answered.questions:
+        shape = question.shape
+        assert len(question.answer.base) == ITERATIONS_PER_ROUND * LENGTH_ROUNDS
+        for side in ("base", "adapted"):
+            first_token, decode, prefill, answer = (
+                np.array(getattr(getattr(question, name), side))
+                for name in ("first_token", "decode", "prefill", "answer")
+            )
+            assert first_token == pytest.approx(shape.prompt_tokens / prefill)
+            assert answer == pytest.approx(first_token + (shape.answer_tokens - 1) / decode)
+
+
+def test_the_speeds_of_a_report_of_questions_are_those_of_the_middle_one(answered):
+    middle = answered.questions[2]
+    assert (answered.settings.prompt_tokens, answered.settings.decode_tokens) == (20, 3)
+    assert answered.question_tokens == (20, 20)
+    assert (answered.prefill, answered.first_token, answered.decode) == (
+        middle.prefill,
+        middle.first_token,
+        middle.decode,
+    )
+    # At each length the longest answer counts, and a question before a prompt of --lengths.
+    speeds = {length.tokens: length for length in answered.by_length}
+    assert list(speeds) == [6, 20, 30, 250]
+    assert speeds[6] == answered.questions[1] and speeds[20] == answered.questions[2]
+
+
+def test_a_question_longer_than_the_context_is_skipped_with_a_line(answered, tiny):
+    assert answered.verdict[-1] == "skipped, longer than the context of 256 tokens: 250 + 7 tokens"
+    text = " ".join(printed(answered, 140).split())
+    for words in (answered.verdict[0], answered.verdict[-1], "time to an answer, 6 + 9 tokens, s"):
+        assert words in text
+    with pytest.raises(RequestError, match=r"no question is measured; skipped, .*: 250 \+ 7 tokens"):
+        run_latency(tiny, tiny, questions=SHAPES[-1:])
+
+
+@pytest.mark.parametrize(("tokens", "name"), [((0, 9), "prompt_tokens"), ((9, 1), "answer_tokens")])
+def test_a_question_or_an_answer_that_is_too_short_is_refused(tokens, name):
+    with pytest.raises(RequestError, match=f"bench: {name} must be an integer of at least"):
+        QuestionShape(*tokens)
+
+
+def test_the_roofline_relates_decode_to_the_bandwidth(report, answered, tiny, lora):
+    weights, adapter = (decode_bytes(read_header(path)) for path in (tiny, lora))
+    for found, depth, decode in (
+        (report, 5, report.decode),
+        (answered, 6, answered.questions[0].decode),
+    ):
+        roofline = found.roofline
+        assert (roofline.depth, roofline.base_bytes, roofline.adapted_bytes) == (
+            depth,
+            weights,
+            weights + adapter,
+        )
+        assert roofline.base_fraction == pytest.approx(weights * decode.base_median / roofline.bandwidth)
+        text = " ".join(printed(found, 140).split())
+        assert f"decode after {depth}, % of the memory roofline" in text
+        assert f"{roofline.bandwidth / 1e9:.1f} GB/s from memory" in text
+
+
 def test_percentiles_surround_the_median(report):
     for measurement in (report.prefill, report.first_token, report.decode):
         for values, percentiles in (
@@ -168,6 +241,13 @@ def test_an_iteration_leaves_the_engine_idle_and_ignores_end_of_turn_tokens(tiny
         assert engine.load.running == engine.load.waiting == 0
     assert min(iteration.prefill_s, iteration.decode_s, iteration.first_token_s) > 0
     assert iteration.question_tokens > len("What is 100 times 13?")  # a token per byte, and the template's
+
+
+def test_a_shorter_answer_is_the_beginning_of_a_longer_one(tiny):
+    with Engine(tiny, context=64, slots=1, threads=1) as engine:
+        first, short, long = time_answers(engine, (5, 6, 7), (1, 4, 20))  # asserts that it got all 20 tokens
+        assert engine.load.running == engine.load.waiting == 0
+    assert 0 < first < short < long
 
 
 def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tiny):

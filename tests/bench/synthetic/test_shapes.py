@@ -50,7 +50,7 @@ def test_a_shape_model_has_all_weights_of_the_base_in_the_requested_types(small)
 
 @pytest.mark.slow
 def test_a_shape_model_runs_and_can_be_measured(small):
-    report = latency.run_latency(small, small, workload=Workload(3, 2, threads=1), rounds=8)
+    report = latency.run_latency(small, small, workload=Workload(3, 2, threads=1), questions=(), rounds=8)
     assert report.decode.base_median > 0
     with Engine(small, context=8, slots=1, threads=1, batch=8) as engine:
         assert np.isfinite(engine.logits((1, 2, 3))).all()

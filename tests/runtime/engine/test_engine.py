@@ -119,6 +119,12 @@ def test_pieces_carry_the_tokens_and_the_last_one_the_answer(open_fake_engine):
     assert timings.first_token_s >= timings.prefill_s > 0
 
 
+def test_the_end_has_the_time_of_each_token(open_fake_engine):
+    end = open_fake_engine().submit(request("hello")).wait()
+    assert len(end.token_s) == len("hello") and list(end.token_s) == sorted(end.token_s)
+    assert end.token_s[0] == pytest.approx(end.timings.first_token_s)
+
+
 def test_abort_frees_the_slot_for_the_next(open_fake_engine):
     engine = open_fake_engine(slots=1)
     Context.gate.clear()
