@@ -45,9 +45,9 @@ def bench_latency(
 ) -> None:
     """Compare the latency of an adapted model and its base.
 
-    Both write answers of 64 and 256 tokens to questions of 60, 200 and 800. On two cores this takes about 5
-    minutes for a model of 135M parameters, and 25 for one of 1B. Load time, memory, size and the fraction of
-    the memory bandwidth are compared as well.
+    Both write answers of 64 and 256 tokens to questions of 60, 200 and 800. On two cores this takes about 6
+    minutes for a model of 135M parameters, and half an hour for one of 1B. Load time, memory, size and the
+    fraction of the memory bandwidth are compared as well.
     """
     from ...bench.speed.latency import latency_table, run_latency
     from ...bench.speed.length_sweep import QUESTIONS
