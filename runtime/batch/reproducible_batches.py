@@ -22,6 +22,7 @@ from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
 from ..llama.attention import known_attention
+from ..llama.gguf_checks import check_model
 from ..profile import PROFILES, GpuLayers
 from ..request import Request, Sampling
 from ..validation import check_integer
@@ -123,7 +124,9 @@ class BatchJob:
 
     def _choose_attention(self) -> bool:
         profile = PROFILES[PROFILE]
-        known = known_attention(profile, read_header(self.model), self.threads)
+        header = read_header(self.model)
+        check_model(header)
+        known = known_attention(profile, header, self.threads)
         if known is not None:
             return known
         with self.load_engine() as engine:  # whose choice is saved

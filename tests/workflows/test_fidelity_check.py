@@ -22,6 +22,7 @@ from thirteen.workflows.fidelity_check import POSITIONS
 
 from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
+from ..leftovers import leftovers
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +75,7 @@ def converted(thirteen: Commands, cache: Path, tmp_path: Path) -> Converted:
         report = json.loads(done.stdout)
         errors = " ".join(done.stderr.split())
         assert all(f"warning: {warning}" in errors for warning in report["warnings"])
-        assert list(cache.iterdir()) == []
+        assert leftovers(cache) == []
         return report
 
     return converted
@@ -199,7 +200,7 @@ def test_full_disk_is_a_warning(
     report = json.loads(capsys.readouterr().out)
     assert report["fidelity"] is None
     assert report["file_bytes"] == output.stat().st_size
-    assert list(cache.iterdir()) == []
+    assert leftovers(cache) == []
     (warning,) = report["warnings"]
     match = re.search(r"needs ([\d,]+) bytes of scratch space, but 1,000 are free", warning)
     assert match, warning
@@ -239,6 +240,6 @@ def test_ctrl_c_during_the_measurement_leaves_only_the_output(
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
     assert (running.returncode, errors.split()) == (130, ["interrupted"])
-    assert list(cache.iterdir()) == []
+    assert leftovers(cache) == []
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
     assert thirteen("inspect", target).status == 0

@@ -18,6 +18,7 @@ from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
 
 from ..commands import Commands
+from ..leftovers import leftovers
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
 STOCK = (StockFormat("uniform", "Q4_0"), StockFormat("mix", "Q5_K_M"))
@@ -67,7 +68,7 @@ def test_files_are_made_measured_and_deleted(
 
     inputs = SweepInputs(base("llama"), importance=importance, ids=SourceIds("owner/tiny"), threads=1)
     report = run_size_sweep(inputs, targets, stock=STOCK, tokens=60, stage=stage)
-    assert max_files == 2 and not list(cache.iterdir())  # the reference and one other; then nothing
+    assert max_files == 2 and not leftovers(cache)  # the reference and one other; then nothing
     sizes = [target.size.text for target in targets]
     assert [name for name in stages if "making" in name] == [
         "making the reference",
@@ -104,7 +105,7 @@ def test_keep_folder_retains_the_files(
     run_size_sweep(inputs, targets[:1], stock=STOCK, tokens=5, keep=keep)
     names = ("full", f"planned-{targets[0].size.text}", "uniform-Q4_0", "mix-Q5_K_M")
     assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
-    assert not cache.exists() or not list(cache.iterdir())
+    assert not cache.exists() or not leftovers(cache)
 
 
 def test_size_that_cannot_be_met_leaves_no_files(
@@ -114,7 +115,7 @@ def test_size_that_cannot_be_met_leaves_no_files(
     inputs = SweepInputs(base("llama"), importance=importance, threads=1)
     with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
         run_size_sweep(inputs, [target], stock=STOCK, tokens=5)
-    assert not list(cache.iterdir())
+    assert not leftovers(cache)
 
 
 def test_unusable_results_folder_is_an_error(tmp_path: Path) -> None:

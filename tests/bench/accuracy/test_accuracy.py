@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from rich.console import Console
@@ -23,6 +24,8 @@ from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
+
+from ...runtime.conftest import write_gguf
 
 FEW = PromptSettings(threads=1, max_tokens=12)
 QUESTIONS = [f"What is {n} + {n}? Tom has {n} apples." for n in range(50)]
@@ -103,10 +106,12 @@ def test_logged_questions_are_not_repeated(tiny, data, tmp_path, monkeypatch):
     assert [tick[1:] for tick in ticks] == [(50, 50)]
 
 
-def test_every_configuration_has_its_own_log(tiny, lora, data):
+def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
+    name = ("another model", gguf.GGUFValueType.STRING, None)
+    other = write_gguf(tmp_path / "other.gguf", {"general.name": name}, {})
     configs = [
         RunConfig(tiny, None, data, FEW),
-        RunConfig(lora, None, data, FEW),
+        RunConfig(other, None, data, FEW),
         RunConfig(tiny, lora, data, FEW),
         RunConfig(tiny, None, data.subsample(3), FEW),
         *(
