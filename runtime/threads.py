@@ -1,4 +1,4 @@
-"""Thread counts: one thread per physical core, or the counts that `thirteen bench tune-threads` measured.
+"""Thread counts: one thread per physical core, or the counts that `thirteen bench tune` measured.
 
 Inference is bound by memory bandwidth and vector units, which hardware threads of a core share. Fewer threads
 can be faster where cores are of two kinds or share too little memory bandwidth.

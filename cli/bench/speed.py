@@ -230,7 +230,27 @@ def bench_attention(
     show_report(as_json, report, attention_table)
 
 
-@app.command("tune-threads", epilog=options.example("bench tune-threads model.gguf"))
+@app.command("tune", epilog=options.example("bench tune model.gguf"))
+def bench_tune(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,
+    keep: Annotated[bool, typer.Option(help="Save the result as the default of all engines.")] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Find the best number of threads and way to compute attention.
+
+    Unless --no-keep is given, all engines use them, the attention for models of this shape.
+    """
+    from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning, save_tuning
+
+    with progress_bar("tune") as progress:
+        tuning = run_engine_tuning(model, rounds=rounds, progress=progress)
+    if keep:
+        note("saved in {} and {}".format(*save_tuning(tuning, model)))
+    show_report(as_json, tuning, engine_tuning_table)
+
+
+@app.command("tune-threads", hidden=True, epilog=options.example("bench tune-threads model.gguf"))
 def bench_tune_threads(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of the size that will be used.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,

@@ -65,10 +65,10 @@ class Engine:
                 adapters: further adapters, by the names that requests give.
                 context: maximum tokens per request, clamped to the context that the model was trained for.
                 slots: number of requests that run at once. Each has memory for `context` tokens.
-                threads: number of compute threads; by default the number that `thirteen bench tune-threads`
-                    found, or one per physical core.
+                threads: number of compute threads; by default the number that `thirteen bench tune` found, or
+                    one per physical core.
                 batch: maximum tokens per step.
-                kv: type of the KV cache, f16 or q8_0.
+                kv: type of the KV cache, f16, bf16 or q8_0.
                 prefix_bytes: memory of the prefix cache; 0 turns it off.
                 prefix_folder: folder in which the prefix cache outlives the engine, with as many bytes again.
                     Prompts can be read there: keep it as private as they are.

@@ -8,7 +8,7 @@ times as fast on a Zen 4.
 
 import json
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -34,6 +34,19 @@ _STEPS = 12  # decode steps of each way, of which the fastest counts: disturbanc
 _ADVANTAGE_MIN = 0.05  # of standard attention, which needs more memory; less may be noise
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionTimes:
+    """Seconds for an ordinary question and its answer with flash and with standard attention."""
+
+    flash_s: float
+    standard_s: float
+
+    @property
+    def flash_attention(self) -> bool:
+        """Whether flash attention is the better choice."""
+        return self.standard_s > (1 - _ADVANTAGE_MIN) * self.flash_s
+
+
 def choose_attention(profile: Profile, model: Model, threads: int) -> Profile:
     """Choose between flash and standard attention if the profile leaves it open.
 
@@ -56,7 +69,10 @@ def choose_attention(profile: Profile, model: Model, threads: int) -> Profile:
         return profile
     flash = known_attention(profile, model.header, threads)
     if flash is None:
-        flash = _measure_and_save(model, threads)
+        times = measure_attention(model, threads)
+        flash = times.flash_attention
+        with suppress(ThirteenError):  # else the next process measures again
+            save_attention(times, model.header, threads)
     return replace(profile, flash_attention=flash)
 
 
@@ -68,21 +84,28 @@ def known_attention(profile: Profile, header: Header, threads: int) -> bool | No
         header, replace(profile, flash_attention=False), threads
     ):
         return True
-    path = _choice_file(_key(header, threads))
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return bool(json.loads(path.read_bytes())["flash_attention"]) if path else None
+    key = _key(header, threads)
+    with suppress(OSError, OutputError, ValueError, KeyError, TypeError):
+        return bool(json.loads(_choice_file(key).read_bytes())["flash_attention"])
     return None
 
 
-def _measure_and_save(model: Model, threads: int) -> bool:
-    flash_s, standard_s = measure_attention(model, threads)
-    flash = standard_s > (1 - _ADVANTAGE_MIN) * flash_s
-    key = _key(model.header, threads)
-    choice = {"flash_attention": flash, "flash_s": round(flash_s, 4), "standard_s": round(standard_s, 4)}
-    if path := _choice_file(key):
-        with suppress(ThirteenError), atomic_write(path) as file:  # else the next process measures again
-            file.write(json.dumps(key | choice, indent=1).encode() + b"\n")
-    return flash
+def save_attention(times: AttentionTimes, header: Header, threads: int) -> Path:
+    """Save the choice that follows from a measurement, for all engines with such a model.
+
+    Returns:
+        The file.
+
+    Raises:
+        OutputError: it cannot be written.
+        ModelFileError: the header has no valid shape.
+    """
+    key = _key(header, threads)
+    path = _choice_file(key)
+    with atomic_write(path) as file:
+        choice = {"flash_attention": times.flash_attention} | asdict(times)
+        file.write(json.dumps(key | choice, indent=1).encode() + b"\n")
+    return path
 
 
 def _key(header: Header, threads: int) -> dict[str, Any]:
@@ -97,17 +120,12 @@ def _key(header: Header, threads: int) -> dict[str, Any]:
     }
 
 
-def _choice_file(key: dict[str, Any]) -> Path | None:
-    """Where a choice is saved; None if there is no cache folder."""
-    name = sha256(json.dumps(key).encode()).hexdigest()[:16]
-    try:
-        return cache_dir() / f"attention-{name}.json"
-    except OutputError:
-        return None
+def _choice_file(key: dict[str, Any]) -> Path:
+    return cache_dir() / f"attention-{sha256(json.dumps(key).encode()).hexdigest()[:16]}.json"
 
 
-def measure_attention(model: Model, threads: int) -> tuple[float, float]:
-    """Estimate the seconds for an ordinary question and its answer with flash and with standard attention.
+def measure_attention(model: Model, threads: int) -> AttentionTimes:
+    """Estimate the times of both from a prefill and the fastest of some decode steps.
 
     Raises:
         ModelFileError: the computation failed.
@@ -129,7 +147,7 @@ def measure_attention(model: Model, threads: int) -> tuple[float, float]:
         prefill + _ANSWER_TOKENS * min(steps)
         for prefill, steps in zip(prefill_s, zip(*decode_s, strict=True), strict=True)
     )
-    return flash_s, standard_s
+    return AttentionTimes(round(flash_s, 4), round(standard_s, 4))
 
 
 def _step_s(context: Context, start: int, tokens: tuple[int, ...]) -> float:

@@ -8,7 +8,12 @@ import pytest
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import attention, memory_estimate
-from thirteen.runtime.llama.attention import choose_attention, known_attention, measure_attention
+from thirteen.runtime.llama.attention import (
+    AttentionTimes,
+    choose_attention,
+    known_attention,
+    measure_attention,
+)
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.memory_estimate import estimate_memory
@@ -31,7 +36,7 @@ def measured(monkeypatch):
     """measured(seconds): what a measurement returns."""
 
     def measured(*seconds):
-        monkeypatch.setattr(attention, "measure_attention", lambda *_: seconds)
+        monkeypatch.setattr(attention, "measure_attention", lambda *_: AttentionTimes(*seconds))
 
     return measured
 
@@ -43,8 +48,8 @@ def model(tiny):
 
 
 def test_both_ways_are_timed(model):
-    flash_s, standard_s = measure_attention(model, 1)
-    assert 0 < flash_s < 60 and 0 < standard_s < 60
+    times = measure_attention(model, 1)
+    assert 0 < times.flash_s < 60 and 0 < times.standard_s < 60
 
 
 @pytest.mark.parametrize("seconds", [FLASH, STANDARD, (1.0, 0.97), (1.0, 3.0)])
