@@ -16,21 +16,23 @@ class ThirteenPeer:
     name = "thirteen"
 
     def __init__(self, model: Header, workload: PeerWorkload) -> None:
-        """Load an engine with one slot, and one with a slot for each concurrent sequence.
+        """Load an engine with a slot for each concurrent sequence.
 
         Raises:
             ThirteenError: load_engine() raises it.
         """
         self.version, self._workload = version("thirteen"), workload
-        longest = max(workload.prompt_tokens, workload.depth)
-        single = Workload(longest, 1 + workload.decode_tokens, workload.threads)
-        batched = Workload(workload.short_prompt, 1 + workload.short_answer, workload.threads)
-        self._single = load_engine(model.path, None, single)
-        self._batched = load_engine(model.path, None, batched, slots=workload.sequences)
+        work = Workload(
+            max(workload.prompt_tokens, workload.depth),
+            1 + workload.decode_tokens,
+            workload.threads,
+            longest=workload.short_prompt + 1 + workload.short_answer,
+        )
+        self._engine = load_engine(model.path, None, work, slots=workload.sequences)
 
     def speeds(self, round_number: int) -> tuple[float, float, float]:
         """Measure a round."""
-        work, engine = self._workload, self._single
+        work, engine = self._workload, self._engine
         prompt = random_prompt(engine.model, round_number, work.prompt_tokens)
         prefill_s, decode_s = time_prefill_and_decode(engine, prompt, work.decode_tokens)
         if work.depth != work.prompt_tokens:
@@ -40,7 +42,7 @@ class ThirteenPeer:
         return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
 
     def _time_batch(self, round_number: int) -> float:
-        work, model = self._workload, self._single.model
+        work, model = self._workload, self._engine.model
         first = round_number * work.sequences
         requests = [
             Request(
@@ -51,6 +53,6 @@ class ThirteenPeer:
             for number in range(first, first + work.sequences)
         ]
         start = perf_counter()
-        for handle in self._batched.submit_all(requests):
+        for handle in self._engine.submit_all(requests):
             handle.wait()
         return perf_counter() - start
