@@ -61,26 +61,26 @@ class XllamacppPeer:
         return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
 
     def _times(self, seed: int, prompt_tokens: int, tokens: int) -> Sequence[float]:
-        """Times of the request and of each token."""
+        """Times of the request and of each event; a token that ends within a character has no event."""
         body = {
             "prompt": random_tokens(seed, prompt_tokens, self._vocabulary),
             "n_predict": tokens,
             "temperature": 0,
             "ignore_eos": True,
             "cache_prompt": False,
-            "return_tokens": True,
             "stream": True,
         }
-        times = [perf_counter()]
+        times, written = [perf_counter()], 0
         with closing(HTTPConnection(self._address, timeout=_TIMEOUT_S)) as connection:
             try:
                 connection.request("POST", "/completion", json.dumps(body))
                 for event in _events(connection.getresponse()):
-                    times.extend([perf_counter()] * len(event.get("tokens", ())))
+                    times.append(perf_counter())
+                    written = event.get("tokens_predicted", 0)
             except (OSError, HTTPException) as error:
                 raise RequestError(f"xllamacpp: {one_line(error)}") from None
-        if len(times) != 1 + tokens:
-            raise RequestError(f"xllamacpp: wrote {len(times) - 1} tokens instead of {tokens}")
+        if written != tokens:
+            raise RequestError(f"xllamacpp: wrote {written} tokens instead of {tokens}")
         return times
 
 

@@ -129,8 +129,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(STATUS)
         self.end_headers()
         for token in range(body["n_predict"] - MISSING):
-            self.wfile.write(b"data: " + json.dumps({"tokens": [token]}).encode() + b"\\n\\n")
-        self.wfile.write(b"data: " + json.dumps({"stop": True}).encode() + b"\\n\\n")
+            self.wfile.write(b"data: " + json.dumps({"content": "a"}).encode() + b"\\n\\n")
+        last = {"stop": True, "tokens_predicted": body["n_predict"] - MISSING}
+        self.wfile.write(b"data: " + json.dumps(last).encode() + b"\\n\\n")
     def log_message(self, *_):
         pass
 
