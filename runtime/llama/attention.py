@@ -31,7 +31,7 @@ from .model import Model
 # An ordinary question: the tokens of its prompt, and the decoded tokens of its answer.
 _PROMPT_TOKENS, _ANSWER_TOKENS = 192, 96
 _STEPS = 12  # decode steps of each way, of which the fastest counts: disturbances only slow down
-_ADVANTAGE_MIN = 0.05  # of standard attention, which needs more memory; less may be noise
+_ADVANTAGE_MIN = 0.1  # of standard attention, which needs more memory; on a busy machine less may be noise
 
 
 @dataclass(frozen=True, slots=True)

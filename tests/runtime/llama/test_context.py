@@ -27,7 +27,7 @@ def model(smollm2):
 
 @pytest.fixture(scope="module")
 def engine(smollm2):
-    with Engine(smollm2, context=256, slots=4, threads=1, prefix_bytes=0) as engine:
+    with Engine(smollm2, context=256, slots=4, threads=1, prefix_bytes=0, flash_attention=True) as engine:
         yield engine
 
 

@@ -76,5 +76,6 @@ def serve_engine(
 
 
 def open_engine(path: Path, **options: Unpack[EngineOptions]) -> Engine:
-    defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512}
+    # With one way to compute attention, a model's answers are the same on all machines.
+    defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512, "flash_attention": True}
     return Engine(path, **(defaults | options))
