@@ -35,10 +35,7 @@ def run_in_subprocess(
     Raises:
         ThirteenError: the error that the module raised, or that of `crash_error`.
     """
-    # -P: a folder in the caller's working directory must not shadow a package.
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger.
-    variables = {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
+    command, variables = module_process(module, arguments, environment)
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=variables)  # noqa: S603 - own
     try:
         outcome: dict[str, Any] = json.loads(done.stdout)
@@ -47,6 +44,16 @@ def run_in_subprocess(
     if "error" in outcome:
         raise getattr(errors, outcome["error"])(outcome["message"])
     return outcome
+
+
+def module_process(
+    module: str, arguments: Sequence[str], environment: Mapping[str, str] = _NO_VARIABLES
+) -> tuple[list[str], dict[str, str]]:
+    """Command and environment variables of a process that runs a module of this package."""
+    # -P: a folder in the caller's working directory must not shadow a package.
+    command = [sys.executable, "-P", "-m", module, *arguments]
+    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger.
+    return command, {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
 
 
 def print_outcome(work: Callable[[], dict[str, Any]]) -> int:

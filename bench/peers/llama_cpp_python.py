@@ -6,17 +6,18 @@ from time import perf_counter
 import llama_cpp
 
 from ...files.gguf_header import Header
-from .peer import PeerWorkload, random_tokens
+from .peer import PeerWorkload, RequestPeer, random_tokens
 
 
-class LlamaCppPythonPeer:
+class LlamaCppPythonPeer(RequestPeer):
     """The generate loop of llama-cpp-python, which serves one request after the other."""
 
     name = "llama-cpp-python"
 
     def __init__(self, model: Header, workload: PeerWorkload, **options: object) -> None:
         """Load the model with llama-cpp-python's own defaults, but for context, threads and `options`."""
-        self.version, self._workload = version("llama-cpp-python"), workload
+        super().__init__(workload)
+        self.version = version("llama-cpp-python")
         self._llama = llama_cpp.Llama(
             str(model.path),
             n_ctx=workload.context,
@@ -26,20 +27,7 @@ class LlamaCppPythonPeer:
             **options,
         )
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round."""
-        work = self._workload
-        prefill_s, decode_s = self._time(round_number, work.prompt_tokens, work.decode_tokens)
-        if work.depth != work.prompt_tokens:
-            _, decode_s = self._time(round_number, work.depth, work.decode_tokens)
-        together_s = sum(
-            sum(self._time(round_number * work.sequences + sequence, work.short_prompt, work.short_answer))
-            for sequence in range(work.sequences)
-        )
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
-
-    def _time(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
-        """Seconds to the first token, and from there for `decode_tokens` more."""
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         tokens = random_tokens(seed, prompt_tokens, self._llama.n_vocab())
         self._llama.reset()
         start = perf_counter()
@@ -49,3 +37,7 @@ class LlamaCppPythonPeer:
         for _ in range(decode_tokens):
             next(generated)
         return first - start, perf_counter() - first
+
+    def _together_s(self, round_number: int) -> float:
+        work, seeds = self._workload, self._sequence_seeds(round_number)
+        return sum(sum(self._answer_s(seed, work.short_prompt, work.short_answer)) for seed in seeds)

@@ -9,10 +9,10 @@ import numpy as np
 
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
-from .peer import PeerWorkload, random_tokens
+from .peer import PeerWorkload, RequestPeer, random_tokens
 
 
-class OpenVinoPeer:
+class OpenVinoPeer(RequestPeer):
     """OpenVINO's pipeline with its own defaults, but for the number of threads."""
 
     name = "openvino"
@@ -25,7 +25,8 @@ class OpenVinoPeer:
         """
         import openvino_genai  # noqa: PLC0415 - only if it is a peer
 
-        self.version, self._workload = version("openvino-genai"), workload
+        super().__init__(workload)
+        self.version = version("openvino-genai")
         self._vocabulary = len(model.metadata["tokenizer.ggml.tokens"])
         try:
             self._pipeline = openvino_genai.LLMPipeline(
@@ -34,18 +35,15 @@ class OpenVinoPeer:
         except RuntimeError as error:
             raise RequestError(f"openvino: {model.path}: {one_line(error)}") from None
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round."""
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        start, first, *_, last = self._generate(seed, 1, prompt_tokens, 1 + decode_tokens)
+        return first - start, last - first
+
+    def _together_s(self, round_number: int) -> float:
         work = self._workload
-        times = self._generate(round_number, 1, work.prompt_tokens, 1 + work.decode_tokens)
-        prefill_s, decode_s = times[1] - times[0], times[-1] - times[1]
-        if work.depth != work.prompt_tokens:
-            times = self._generate(round_number, 1, work.depth, 1 + work.decode_tokens)
-            decode_s = times[-1] - times[1]
         start = perf_counter()
         self._generate(round_number, work.sequences, work.short_prompt, 1 + work.short_answer)
-        together_s = perf_counter() - start
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+        return perf_counter() - start
 
     def _generate(self, seed: int, sequences: int, prompt_tokens: int, tokens: int) -> list[float]:
         """Times of the call and, of a single sequence, of each token."""

@@ -1,5 +1,6 @@
 """A program to compare with, and the work of one round."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -57,6 +58,35 @@ class Peer(Protocol):
 
     def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
         """Tokens per second for each of SPEED_KINDS, None where it is not measured; the round is the seed."""
+
+
+class RequestPeer(ABC):
+    """A peer that answers requests: the work of a round is the same for all of them."""
+
+    def __init__(self, workload: PeerWorkload) -> None:
+        self._workload = workload
+
+    @abstractmethod
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        """Seconds to the first token after a random prompt, and from there for `decode_tokens` more."""
+
+    @abstractmethod
+    def _together_s(self, round_number: int) -> float:
+        """Seconds for the concurrent sequences."""
+
+    def speeds(self, round_number: int) -> tuple[float, float, float]:
+        """Measure a round."""
+        work = self._workload
+        prefill_s, decode_s = self._answer_s(round_number, work.prompt_tokens, work.decode_tokens)
+        if work.depth != work.prompt_tokens:
+            _, decode_s = self._answer_s(round_number, work.depth, work.decode_tokens)
+        together_s = self._together_s(round_number)
+        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+
+    def _sequence_seeds(self, round_number: int) -> range:
+        """A seed for each of the concurrent sequences."""
+        first = round_number * self._workload.sequences
+        return range(first, first + self._workload.sequences)
 
 
 def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:

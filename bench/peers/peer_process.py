@@ -5,7 +5,6 @@ input.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any, Self
 
 from ...errors import RequestError, ThirteenError
 from ...files.gguf_header import Header, read_header
+from ..harness.isolated import module_process
 from ..harness.peak_memory import peak_rss_bytes
 from .llama_cpp_python import LlamaCppPythonPeer
 from .openvino import OpenVinoPeer
@@ -55,8 +55,7 @@ class PeerProcess:
         _, package = _PEERS[name]
         if find_spec(package) is None:
             raise RequestError(f"{name}: {package} is not installed")
-        command = [sys.executable, "-P", "-m", __name__, name, str(model), json.dumps(asdict(workload))]
-        variables = {**os.environ, "GGML_NO_BACKTRACE": "1"}
+        command, variables = module_process(__name__, [name, str(model), json.dumps(asdict(workload))])
         self._process = subprocess.Popen(  # noqa: S603 - this module
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
         )

@@ -165,24 +165,23 @@ def _measure(peers: Sequence[Peer], rounds: int, absent: dict[str, str], progres
     advance = ProgressCounter(progress, (1 + rounds) * len(peers))
     speeds = np.full((rounds, len(peers), len(SPEED_KINDS)), np.nan)
 
-    def run(index: int, number: int) -> list[float]:
-        advance()
-        peer = peers[index]
-        if peer.name in absent:
-            return [np.nan] * len(SPEED_KINDS)
+    def run(peer: Peer, number: int) -> list[float]:
         try:
             return [speed or np.nan for speed in peer.speeds(number)]
         except RequestError as error:
-            if not index:
+            if peer is peers[0]:
                 raise  # this engine itself
             absent[peer.name] = str(error).removeprefix(f"{peer.name}: ")
             return [np.nan] * len(SPEED_KINDS)
 
-    for index in range(len(peers)):
-        run(index, rounds)  # warm-up, with a seed of no round
+    for peer in peers:
+        run(peer, rounds)  # warm-up, with a seed of no round
+        advance()
     for number in range(rounds):
         for index in alternating_order(len(peers), number):
-            speeds[number, index] = run(index, number)
+            if peers[index].name not in absent:
+                speeds[number, index] = run(peers[index], number)
+            advance()
     return speeds
 
 

@@ -7,10 +7,10 @@ from ...files.gguf_header import Header
 from ...runtime.request import Request
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.workload import Workload, load_engine
-from .peer import PeerWorkload
+from .peer import PeerWorkload, RequestPeer
 
 
-class ThirteenPeer:
+class ThirteenPeer(RequestPeer):
     """This engine with its own defaults, but for context, slots, threads and the prefix cache."""
 
     name = "thirteen"
@@ -21,7 +21,8 @@ class ThirteenPeer:
         Raises:
             ThirteenError: load_engine() raises it.
         """
-        self.version, self._workload = version("thirteen"), workload
+        super().__init__(workload)
+        self.version = version("thirteen")
         work = Workload(
             max(workload.prompt_tokens, workload.depth),
             1 + workload.decode_tokens,
@@ -30,29 +31,21 @@ class ThirteenPeer:
         )
         self._engine = load_engine(model.path, None, work, slots=workload.sequences)
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round."""
-        work, engine = self._workload, self._engine
-        prompt = random_prompt(engine.model, round_number, work.prompt_tokens)
-        prefill_s, decode_s = time_prefill_and_decode(engine, prompt, work.decode_tokens)
-        if work.depth != work.prompt_tokens:
-            prompt = random_prompt(engine.model, round_number, work.depth)
-            _, decode_s = time_prefill_and_decode(engine, prompt, work.decode_tokens)
-        together_s = self._time_batch(round_number)
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        prompt = random_prompt(self._engine.model, seed, prompt_tokens)
+        return time_prefill_and_decode(self._engine, prompt, decode_tokens)
 
-    def _time_batch(self, round_number: int) -> float:
-        work, model = self._workload, self._engine.model
-        first = round_number * work.sequences
+    def _together_s(self, round_number: int) -> float:
+        work, engine = self._workload, self._engine
         requests = [
             Request(
-                random_prompt(model, number, work.short_prompt),
+                random_prompt(engine.model, seed, work.short_prompt),
                 max_tokens=1 + work.short_answer,
                 ignore_end=True,
             )
-            for number in range(first, first + work.sequences)
+            for seed in self._sequence_seeds(round_number)
         ]
         start = perf_counter()
-        for handle in self._engine.submit_all(requests):
+        for handle in engine.submit_all(requests):
             handle.wait()
         return perf_counter() - start

@@ -9,8 +9,7 @@ from typing import Any
 
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
-from ...runtime.llama.compute_thread import COMPUTE_THREAD
-from .peer import PeerWorkload
+from .peer import PeerWorkload, RequestPeer
 
 _PACKAGES = ("torch", "transformers")
 _SHAPE_KEYS = {  # GGUF's key: that of config.json
@@ -26,7 +25,7 @@ def missing_packages() -> tuple[str, ...]:
     return tuple(name for name in _PACKAGES if find_spec(name) is None)
 
 
-class TransformersPeer:
+class TransformersPeer(RequestPeer):
     """The checkpoint in its own dtype; transformers does not run the file's quantized weights."""
 
     name = "transformers"
@@ -44,34 +43,27 @@ class TransformersPeer:
         """
         if missing := missing_packages():
             raise RequestError(f"{checkpoint}: to measure it, install {' and '.join(missing)}")
-        self._workload, self._model = workload, _load(checkpoint)
+        super().__init__(workload)
+        self._model = _load(checkpoint)
         _check_shape(model, self._model.config, checkpoint)
         dtype = str(self._model.dtype).removeprefix("torch.")
         self.version = f"{version('transformers')}, torch {version('torch')}, {dtype}"
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round in the thread in which the engine computes too."""
-        return COMPUTE_THREAD.call(lambda: self._speeds(round_number))
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        timer = self.generate(seed, (1, prompt_tokens), 1 + decode_tokens)
+        return timer.first_s, timer.rest_s
 
-    def _speeds(self, round_number: int) -> tuple[float, float, float]:
-        import torch  # noqa: PLC0415 - only if it is a peer
-
+    def _together_s(self, round_number: int) -> float:
         work = self._workload
-        torch.set_num_threads(work.threads)
-        torch.manual_seed(round_number)
-        prefill = self.generate((1, work.prompt_tokens), 1)
-        decode = self.generate((1, work.depth), 1 + work.decode_tokens)
-        together = self.generate((work.sequences, work.short_prompt), 1 + work.short_answer)
-        return (
-            work.prompt_tokens / prefill.first_s,
-            work.decode_tokens / decode.rest_s,
-            work.batched_tokens / (together.first_s + together.rest_s),
-        )
+        timer = self.generate(round_number, (work.sequences, work.short_prompt), 1 + work.short_answer)
+        return timer.first_s + timer.rest_s
 
-    def generate(self, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
+    def generate(self, seed: int, prompts: tuple[int, int], tokens: int) -> "StreamTimer":
         """Time `tokens` tokens after random prompts of shape `prompts`, (sequences, length)."""
         import torch  # noqa: PLC0415 - only if it is a peer
 
+        torch.set_num_threads(self._workload.threads)
+        torch.manual_seed(seed)
         ids = torch.randint(1, self._model.config.vocab_size // 2, prompts)
         timer = StreamTimer()
         self._model.generate(

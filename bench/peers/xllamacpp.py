@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from importlib.metadata import version
@@ -13,12 +14,12 @@ from urllib.parse import urlsplit
 
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
-from .peer import PeerWorkload, random_tokens
+from .peer import PeerWorkload, RequestPeer, random_tokens
 
 _TIMEOUT_S = 600
 
 
-class XllamacppPeer:
+class XllamacppPeer(RequestPeer):
     """The server with its own defaults, but for context, slots, threads and the reuse of prefixes."""
 
     name = "xllamacpp"
@@ -31,7 +32,8 @@ class XllamacppPeer:
         """
         import xllamacpp  # noqa: PLC0415 - only if it is a peer
 
-        self.version, self._workload = version("xllamacpp"), workload
+        super().__init__(workload)
+        self.version = version("xllamacpp")
         self._vocabulary = len(model.metadata["tokenizer.ggml.tokens"])
         params = xllamacpp.CommonParams()
         params.model.path = str(model.path)
@@ -44,21 +46,17 @@ class XllamacppPeer:
             raise RequestError(f"xllamacpp: {model.path}: {one_line(error)}") from None
         self._address = urlsplit(self._server.listening_address).netloc
 
-    def speeds(self, round_number: int) -> tuple[float, float, float]:
-        """Measure a round."""
+    def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
+        times = self._times(seed, prompt_tokens, 1 + decode_tokens)
+        return times[1] - times[0], times[-1] - times[1]
+
+    def _together_s(self, round_number: int) -> float:
         work = self._workload
-        times = self._times(round_number, work.prompt_tokens, 1 + work.decode_tokens)
-        prefill_s, decode_s = times[1] - times[0], times[-1] - times[1]
-        if work.depth != work.prompt_tokens:
-            times = self._times(round_number, work.depth, 1 + work.decode_tokens)
-            decode_s = times[-1] - times[1]
-        first = round_number * work.sequences
         with ThreadPoolExecutor(work.sequences) as clients:
             start = perf_counter()
-            seeds = range(first, first + work.sequences)
-            list(clients.map(lambda seed: self._times(seed, work.short_prompt, 1 + work.short_answer), seeds))
-            together_s = perf_counter() - start
-        return work.prompt_tokens / prefill_s, work.decode_tokens / decode_s, work.batched_tokens / together_s
+            answer = partial(self._times, prompt_tokens=work.short_prompt, tokens=1 + work.short_answer)
+            list(clients.map(answer, self._sequence_seeds(round_number)))
+            return perf_counter() - start
 
     def _times(self, seed: int, prompt_tokens: int, tokens: int) -> Sequence[float]:
         """Times of the request and of each event; a token that ends within a character has no event."""

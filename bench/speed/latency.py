@@ -200,7 +200,7 @@ def _middle_speeds(answered: Sequence[QuestionSpeeds]) -> ABSpeeds:
     return ABSpeeds(middle.prefill, middle.first_token, middle.decode, (middle.tokens, middle.tokens))
 
 
-def _roofline(report: LatencyReport, files: Sequence[tuple[Path, Path | None]], bandwidth: float) -> Roofline:
+def _roofline(report: LatencyReport, files: Sequence[ModelFiles], bandwidth: float) -> Roofline:
     """The roofline at the shallowest decode, where the KV cache counts least."""
     depth, decode = report.settings.prompt_tokens, report.decode
     if report.questions:

@@ -12,6 +12,9 @@ from .inputs import parse_numbers, shape_or_files, workload
 
 app = typer.Typer()
 
+SweepRounds = Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")]
+Keep = Annotated[bool, typer.Option(help="Save the result as the default of all engines.")]
+
 
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
@@ -233,8 +236,8 @@ def bench_attention(
 @app.command("tune", epilog=options.example("bench tune model.gguf"))
 def bench_tune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,
-    keep: Annotated[bool, typer.Option(help="Save the result as the default of all engines.")] = True,
+    rounds: SweepRounds = 8,
+    keep: Keep = True,
     as_json: options.Json = False,
 ) -> None:
     """Find the best number of threads and way to compute attention.
@@ -253,8 +256,8 @@ def bench_tune(
 @app.command("tune-threads", hidden=True, epilog=options.example("bench tune-threads model.gguf"))
 def bench_tune_threads(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file of the size that will be used.")],
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")] = 8,
-    keep: Annotated[bool, typer.Option(help="Save the result as the default of all engines.")] = True,
+    rounds: SweepRounds = 8,
+    keep: Keep = True,
     as_json: options.Json = False,
 ) -> None:
     """Find the fastest number of threads on this machine.

@@ -87,7 +87,7 @@ def test_transformers_generates_exactly_the_requested_tokens(converted):
     checkpoint, model = converted
     peer = TransformersPeer(read_header(model), checkpoint, WORKLOAD)
     for prompts, tokens in (((1, 8), 1), ((1, 1), 5), ((2, 4), 4)):
-        timer = peer.generate(prompts, tokens)
+        timer = peer.generate(0, prompts, tokens)
         assert len(timer.times) == 2 + tokens
         assert timer.first_s > 0 and (timer.rest_s > 0 or tokens == 1)
 
