@@ -1,4 +1,4 @@
-"""Peak memory of this process."""
+"""Peak memory of a process."""
 
 import sys
 from collections.abc import Iterator
@@ -23,8 +23,13 @@ def peak_rss_bytes() -> int | None:
     return peak if sys.platform == "darwin" else peak << 10  # bytes on macOS, else KiB
 
 
+def process_peak_rss_bytes(pid: int) -> int | None:
+    """Peak RSS of another process so far; None where the system has no /proc."""
+    return status_bytes("VmHWM", Path(f"/proc/{pid}"))
+
+
 def status_bytes(name: str, proc: Path = _PROC) -> int | None:
-    """Read a size from /proc/self/status, such as VmHWM, the peak RSS; None where it is missing."""
+    """Read a size from a process' status in /proc, such as VmHWM, the peak RSS; None where it is missing."""
     try:
         kib = dict(kib_fields((proc / "status").read_text("utf-8"))).get(name)
     except OSError:

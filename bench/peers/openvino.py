@@ -9,15 +9,15 @@ import numpy as np
 
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
-from .peer import PeerWorkload, RequestPeer, random_tokens
+from .peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 
 
 class OpenVinoPeer(RequestPeer):
-    """OpenVINO's pipeline with its own defaults, but for the number of threads."""
+    """OpenVINO's pipeline with its own defaults, but for the number of threads and `options`."""
 
     name = "openvino"
 
-    def __init__(self, model: Header, workload: PeerWorkload) -> None:
+    def __init__(self, model: Header, workload: PeerWorkload, **options: str) -> None:
         """Convert and load the model, which takes seconds.
 
         Raises:
@@ -27,10 +27,10 @@ class OpenVinoPeer(RequestPeer):
 
         super().__init__(workload)
         self.version = version("openvino-genai")
-        self._vocabulary = len(model.metadata["tokenizer.ggml.tokens"])
+        self._vocabulary = vocabulary_size(model)
         try:
             self._pipeline = openvino_genai.LLMPipeline(
-                str(model.path), "CPU", INFERENCE_NUM_THREADS=workload.threads
+                str(model.path), "CPU", INFERENCE_NUM_THREADS=workload.threads, **options
             )
         except RuntimeError as error:
             raise RequestError(f"openvino: {model.path}: {one_line(error)}") from None

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ...files.gguf_header import Header
 from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
 
@@ -87,6 +88,11 @@ class RequestPeer(ABC):
         """A seed for each of the concurrent sequences."""
         first = round_number * self._workload.sequences
         return range(first, first + self._workload.sequences)
+
+
+def vocabulary_size(model: Header) -> int:
+    """Number of tokens of the file's vocabulary."""
+    return len(model.metadata["tokenizer.ggml.tokens"])
 
 
 def random_tokens(seed: int, count: int, vocabulary: int) -> list[int]:

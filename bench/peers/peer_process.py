@@ -5,11 +5,14 @@ input.
 """
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +24,11 @@ from ...errors import RequestError, ThirteenError
 from ...files.gguf_header import Header, read_header
 from ..harness.isolated import module_process
 from ..harness.peak_memory import peak_rss_bytes
+from .ik_llama import IkLlamaPeer
 from .llama_cpp_python import LlamaCppPythonPeer
+from .llama_server import LlamaServerPeer
+from .mistral_rs import MistralRsPeer
+from .node_llama_cpp import NodeLlamaCppPeer, installed_package
 from .openvino import OpenVinoPeer
 from .peer import Peer, PeerWorkload
 from .thirteen import ThirteenPeer
@@ -31,33 +38,104 @@ _TIMEOUT_S = 1800  # of a round, or of loading
 
 Loader = Callable[[Header, PeerWorkload], Peer]
 
-# How each peer is loaded, and the package that it needs.
-_PEERS: dict[str, tuple[Loader, str]] = {
-    "thirteen": (ThirteenPeer, "thirteen"),
-    "llama-cpp-python": (LlamaCppPythonPeer, "llama_cpp"),
-    "llama-cpp-python flash_attn=True": (partial(LlamaCppPythonPeer, flash_attn=True), "llama_cpp"),
-    "openvino": (OpenVinoPeer, "openvino_genai"),
-    "xllamacpp": (XllamacppPeer, "xllamacpp"),
+
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """A program to compare with.
+
+    Attributes:
+        missing: why it cannot be loaded; None if it can.
+        rows: how it is loaded for each of its rows: with its own defaults, and with other options, which are
+            in the row's name.
+    """
+
+    missing: Callable[[], str | None]
+    rows: Mapping[str, Loader]
+
+
+def _package(name: str) -> Callable[[], str | None]:
+    return lambda: None if find_spec(name) else f"{name} is not installed"
+
+
+def _llama_server() -> str | None:
+    return None if shutil.which("llama-server") else "it is not on PATH"
+
+
+def _node_llama_cpp() -> str | None:
+    return None if installed_package() else "it is not in NODE_PATH or ./node_modules, or node is not on PATH"
+
+
+_PROGRAMS = {
+    "thirteen": _Program(_package("thirteen"), {"thirteen": ThirteenPeer}),
+    "llama-cpp-python": _Program(
+        _package("llama_cpp"),
+        {
+            "llama-cpp-python": LlamaCppPythonPeer,
+            "llama-cpp-python flash_attn=True": partial(LlamaCppPythonPeer, flash_attn=True),
+        },
+    ),
+    "openvino": _Program(
+        _package("openvino_genai"),
+        {
+            "openvino": OpenVinoPeer,
+            "openvino ATTENTION_BACKEND=SDPA": partial(OpenVinoPeer, ATTENTION_BACKEND="SDPA"),
+        },
+    ),
+    "xllamacpp": _Program(
+        _package("xllamacpp"),
+        {"xllamacpp": XllamacppPeer, "xllamacpp flash_attn=off": partial(XllamacppPeer, flash_attn=False)},
+    ),
+    "mistralrs": _Program(_package("mistralrs"), {"mistralrs": MistralRsPeer}),
+    "node-llama-cpp": _Program(
+        _node_llama_cpp,
+        {
+            "node-llama-cpp": NodeLlamaCppPeer,
+            "node-llama-cpp flashAttention=true": partial(NodeLlamaCppPeer, flashAttention=True),
+        },
+    ),
+    "llama-server": _Program(
+        _llama_server,
+        {
+            "llama-server": LlamaServerPeer,
+            "llama-server --flash-attn off": lambda model, work: LlamaServerPeer(
+                model, work, "--flash-attn", "off"
+            ),
+        },
+    ),
+    "ik": _Program(_package("ik_llama_cpp"), {"ik": IkLlamaPeer}),
 }
-PACKAGES = tuple(name for name in _PEERS if name != ThirteenPeer.name)  # those to compare with
+_LOADERS = {row: load for program in _PROGRAMS.values() for row, load in program.rows.items()}
+PACKAGES = tuple(name for name in _PROGRAMS if name != ThirteenPeer.name)  # those to compare with
+
+
+def missing(program: str) -> str | None:
+    """Why one of PACKAGES cannot be loaded; None if it can."""
+    return _PROGRAMS[program].missing()
+
+
+def row_names(program: str) -> tuple[str, ...]:
+    """Names of the rows of one of PACKAGES: its defaults first, then other options."""
+    return tuple(_PROGRAMS[program].rows)
 
 
 class PeerProcess:
-    """This engine, or one of PACKAGES, in a process of its own."""
+    """This engine, or a row of one of PACKAGES, in a process of its own."""
 
     def __init__(self, name: str, model: Path, workload: PeerWorkload) -> None:
         """Start the process and load the peer.
 
         Raises:
-            RequestError: the package is missing, or the peer fails.
+            RequestError: the peer fails.
         """
         self.name = name
-        _, package = _PEERS[name]
-        if find_spec(package) is None:
-            raise RequestError(f"{name}: {package} is not installed")
         command, variables = module_process(__name__, [name, str(model), json.dumps(asdict(workload))])
         self._process = subprocess.Popen(  # noqa: S603 - this module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=variables
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=variables,
+            start_new_session=True,
         )
         try:
             loaded = self._read()
@@ -75,9 +153,16 @@ class PeerProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
-        self._process.kill()
+        """End the process, and the processes that it started."""
+        self._kill()
         self._process.communicate()
+
+    def _kill(self) -> None:
+        if sys.platform == "win32":
+            self._process.kill()
+        else:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def speeds(self, round_number: int) -> tuple[float | None, float | None, float | None]:
         """Measure a round.
@@ -96,7 +181,7 @@ class PeerProcess:
 
     def _read(self) -> dict[str, Any]:
         """The next answer of the process, which is killed if it takes too long."""
-        timer = Timer(_TIMEOUT_S, self._process.kill)
+        timer = Timer(_TIMEOUT_S, self._kill)
         timer.start()
         try:
             return self._next_answer()
@@ -119,12 +204,15 @@ def main(arguments: list[str]) -> int:
     """Load a peer and measure the rounds that standard input names."""
     name, model, workload = arguments
     try:
-        load, _ = _PEERS[name]
         start = perf_counter()
-        peer = load(read_header(Path(model)), PeerWorkload(**json.loads(workload)))
+        peer = _LOADERS[name](read_header(Path(model)), PeerWorkload(**json.loads(workload)))
         _print({"version": peer.version, "load_s": perf_counter() - start})
-        for line in sys.stdin:
-            _print({"speeds": peer.speeds(int(line)), "peak_rss_bytes": peak_rss_bytes()})
+        memory: Callable[[], int | None] = getattr(peer, "peak_rss_bytes", peak_rss_bytes)
+        with ExitStack() as stack:
+            if hasattr(peer, "close"):
+                stack.callback(peer.close)
+            for line in sys.stdin:
+                _print({"speeds": peer.speeds(int(line)), "peak_rss_bytes": memory()})
     except (ThirteenError, ImportError) as error:
         _print({"error": str(error)})
         return 2

@@ -2,7 +2,7 @@
 
 "prefill" is a prompt of random tokens, "decode" the tokens after it, and "together" is several concurrent
 sequences, each with a prompt and a short answer. Each peer runs in a process of its own with its own
-defaults, and llama.cpp's also with flash attention.
+defaults, and in further rows with options that may be faster, which are in the row's name.
 """
 
 import shutil
@@ -26,7 +26,7 @@ from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
 from .llama_bench import LlamaBenchPeer
 from .peer import SPEED_KINDS, Peer, PeerWorkload
-from .peer_process import PACKAGES, PeerProcess
+from .peer_process import PACKAGES, PeerProcess, missing, row_names
 from .thirteen import ThirteenPeer
 from .transformers import TransformersPeer, missing_packages
 
@@ -41,7 +41,7 @@ class PeerPrograms:
         llama_bench: path of llama-bench; by default the one on PATH, if any.
         llama_batched_bench: path of llama-batched-bench; by default the one on PATH, if any.
         checkpoint: folder that the file was made from, for transformers.
-        packages: peers that are Python packages, of PACKAGES.
+        packages: programs of PACKAGES.
     """
 
     llama_bench: str | None = None
@@ -145,18 +145,22 @@ def _load_peers(
             yield LlamaBenchPeer(model.path, workload, command, batched, flash=flash)
     else:
         absent["llama-bench"] = "it is not on PATH, and --llama-bench is not given"
-    for name in programs.packages:
-        try:
-            peer = PeerProcess(name, model.path, workload)
-        except RequestError as error:
-            absent[name] = str(error).removeprefix(f"{name}: ")
-        else:
-            yield loaded.enter_context(peer)
+    for program in programs.packages:
+        if reason := missing(program):
+            absent[program] = reason
+            continue
+        for name in row_names(program):
+            try:
+                peer = PeerProcess(name, model.path, workload)
+            except RequestError as error:
+                absent[name] = str(error).removeprefix(f"{name}: ").removeprefix(f"{program}: ")
+            else:
+                yield loaded.enter_context(peer)
     if programs.checkpoint:
         yield TransformersPeer(model, programs.checkpoint, workload)
     else:
-        missing = missing_packages()
-        reason = f"{' and '.join(missing)} not installed" if missing else "--checkpoint is not given"
+        packages = missing_packages()
+        reason = f"{' and '.join(packages)} not installed" if packages else "--checkpoint is not given"
         absent["transformers"] = reason
 
 
@@ -190,9 +194,9 @@ def _row(peer: Peer, peak_rss_bytes: int | None, ours: FloatArray, theirs: Float
     speeds: dict[str, float | None] = {}
     ratios: dict[str, Interval | None] = {}
     for index, kind in enumerate(SPEED_KINDS):
-        missing = bool(np.isnan(theirs[:, index]).any())
-        speeds[kind] = None if missing else float(np.median(theirs[:, index]))
-        ratios[kind] = None if missing else paired_ratio(theirs[:, index], ours[:, index])
+        unknown = bool(np.isnan(theirs[:, index]).any())
+        speeds[kind] = None if unknown else float(np.median(theirs[:, index]))
+        ratios[kind] = None if unknown else paired_ratio(theirs[:, index], ours[:, index])
     return PeerRow(peer.name, peer.version, speeds, ratios, getattr(peer, "load_s", None), peak_rss_bytes)
 
 
