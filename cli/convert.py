@@ -41,6 +41,7 @@ def convert(
     prefer: options.Prefer = "balanced",
     costs: options.Costs = None,
     together: options.Together = False,
+    workload: options.AnswerWorkload = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(
@@ -65,7 +66,11 @@ def convert(
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size} exclude each other")
-    planned = options.size_target(size, target, prefer, costs, together=together) if size else None
+    planned = (
+        options.size_target(size, target, prefer, costs, together=together, workload=workload)
+        if size
+        else None
+    )
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     for file in filter(None, (output, report)):
         check_target(file, base_path, *filter(None, (adapter_path,)))
@@ -135,6 +140,7 @@ def plan(
     prefer: options.Prefer = "balanced",
     costs: options.Costs = None,
     together: options.Together = False,
+    workload: options.AnswerWorkload = None,
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -145,7 +151,7 @@ def plan(
     """
     from ..convert.pipeline import plan_conversion
 
-    planned = options.size_target(size, target, prefer, costs, together=together)
+    planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
@@ -254,7 +260,7 @@ def _prediction_rows(prediction: Any) -> dict[str, str]:
             if divergence is None
             else f"{divergence:.4f} nats"
         ),
-        "predicted decode": f"{prediction.decode_speed:.2f} of uniform Q4_K's speed ({prediction.target})",
+        "predicted speed": f"{prediction.decode_speed:.2f} of uniform Q4_K's ({prediction.target})",
         "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
     }
 

@@ -85,6 +85,10 @@ Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by be
 Together = Annotated[
     bool, typer.Option("--together", help="Plan for decoding 8 sequences at once, as a server does.")
 ]
+AnswerWorkload = Annotated[
+    str | None,
+    typer.Option("--workload", help="Plan for answers after prompts: prompt=200,answer=64. Default: decode."),
+]
 
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]
@@ -185,9 +189,17 @@ def default_base() -> Path:
         return default_model(adapted=False, progress=progress)
 
 
-def size_target(size: str, target: str | None, prefer: str, costs: Path | None, *, together: bool) -> Any:
-    """The `SizeTarget` of --size, --target, --prefer, --costs and --together."""
-    from ..convert.quantize.costs import costs_for, host_target, read_costs
+def size_target(
+    size: str,
+    target: str | None,
+    prefer: str,
+    costs: Path | None,
+    *,
+    together: bool,
+    workload: str | None,
+) -> Any:
+    """The `SizeTarget` of --size, --target, --prefer, --costs, and --together or --workload."""
+    from ..convert.quantize.costs import costs_for, host_target, parse_workload, read_costs
     from ..convert.quantize.file_size import parse_file_size
     from ..convert.quantize.size_planner import PREFERENCES, SizeTarget
 
@@ -195,8 +207,14 @@ def size_target(size: str, target: str | None, prefer: str, costs: Path | None, 
         raise typer.BadParameter(f"--prefer {prefer!r}: must be one of {', '.join(PREFERENCES)}")
     if costs and target:
         raise typer.BadParameter(f"--costs {costs} and --target {target} exclude each other")
+    if together and workload:
+        raise typer.BadParameter(f"--together and --workload {workload} exclude each other")
     table = read_costs(costs) if costs else costs_for(target or host_target())
-    return SizeTarget(parse_file_size(size), prefer, table.together() if together else table)
+    if together:
+        table = table.together()
+    if workload:
+        table = table.for_answers(parse_workload(workload))
+    return SizeTarget(parse_file_size(size), prefer, table)
 
 
 def default_ray_address(words: Sequence[str]) -> list[str]:

@@ -43,7 +43,7 @@ TYPES = (
 )
 ROUNDS = 30
 DECODE_TOKENS = 4  # many short iterations: disturbances on a shared machine last for seconds
-PROMPT_TOKENS = 16
+PROMPT_TOKENS = 64  # enough for the kernels that multiply matrices
 
 _PREFILL, _DECODE, _BATCHED_DECODE = range(3)  # indices of the last axis of the times
 _LAYER, _OUTPUT = range(2)  # indices of the two models of a type
@@ -55,7 +55,7 @@ class WeightCost:
     """Cost of a weight of one type in one of the models.
 
     Attributes:
-        ns_per_weight: nanoseconds per decoded token, median over the rounds.
+        ns_per_weight: nanoseconds per token, median over the rounds.
         gb_per_s: bytes of weights over that time.
         ratio: time over that of Q4_K in the same place, paired by round; less is faster.
     """
@@ -76,7 +76,8 @@ class TypeCost:
         output: cost in the output matrix, tied to the token embedding.
         layer_together: cost in the layers, per token of SEQUENCES decoded in a batch.
         output_together: cost in the output matrix, per token of SEQUENCES decoded in a batch.
-        prefill: time of a prompt in the layers, as a ratio over Q4_K; less is faster.
+        layer_prefill: cost in the layers, per token of a prompt.
+        prefill: the ratio of `layer_prefill`.
     """
 
     type: str
@@ -85,6 +86,7 @@ class TypeCost:
     output: WeightCost
     layer_together: WeightCost
     output_together: WeightCost
+    layer_prefill: WeightCost
     prefill: Interval
 
 
@@ -205,9 +207,9 @@ def _costs(
     ns = 1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]  # (rounds, types, 2, 3)
 
     def cost(index: int, place: int, phase: int = _DECODE) -> WeightCost:
-        decode = ns[:, :, place, phase]  # (rounds, types)
-        median = float(np.median(decode[:, index]))
-        return WeightCost(median, _bits(types[index]) / 8 / median, _ratio(decode, index))
+        each = ns[:, :, place, phase]  # (rounds, types)
+        median = float(np.median(each[:, index]))
+        return WeightCost(median, _bits(types[index]) / 8 / median, paired_ratio(each[:, 0], each[:, index]))
 
     return tuple(
         TypeCost(
@@ -217,15 +219,11 @@ def _costs(
             output=cost(index, _OUTPUT),
             layer_together=cost(index, _LAYER, _BATCHED_DECODE),
             output_together=cost(index, _OUTPUT, _BATCHED_DECODE),
-            prefill=_ratio(ns[:, :, _LAYER, _PREFILL], index),
+            layer_prefill=(prefill := cost(index, _LAYER, _PREFILL)),
+            prefill=prefill.ratio,
         )
         for index, type_ in enumerate(types)
     )
-
-
-def _ratio(ns: FloatArray, index: int) -> Interval:
-    """Ratio of one type over the reference, from (rounds, types)."""
-    return paired_ratio(ns[:, 0], ns[:, index])
 
 
 def _bits(type_: GGMLQuantizationType) -> float:
@@ -264,7 +262,11 @@ def type_costs_table(report: TypesReport) -> Table:
     ratio = f"/ Q4_K ({RATIO_LEVEL})"
     columns = (
         *("type", "bits", "layer", ratio, "GB/s", "output", ratio, "GB/s"),
-        *(f"layer, batch of {SEQUENCES}", f"output, batch of {SEQUENCES}", "prefill / Q4_K"),
+        *(
+            f"layer, batch of {SEQUENCES}",
+            f"output, batch of {SEQUENCES}",
+            f"prefill of {report.settings.prompt_tokens}",
+        ),
     )
     table = report_table(title, _caption(report), *columns)
     for cost in sorted(report.costs, key=lambda cost: cost.layer.ns_per_weight):

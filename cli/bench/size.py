@@ -95,6 +95,7 @@ def bench_curve(
     prefer: options.Prefer = "quality",
     costs: options.Costs = None,
     together: options.Together = False,
+    workload: options.AnswerWorkload = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     output_dir: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("bench/results"),
@@ -113,7 +114,8 @@ def bench_curve(
 
     check_results(output_dir)
     targets = [
-        options.size_target(size, target, prefer, costs, together=together) for size in sizes.split(",")
+        options.size_target(size, target, prefer, costs, together=together, workload=workload)
+        for size in sizes.split(",")
     ]
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     base_id = options.provenance_name(str(base_path) if base == "embedded" else base)

@@ -1,9 +1,10 @@
-"""Cost tables: decode time of a weight in each type, so that a plan can trade size for speed.
+"""Cost tables: time of a weight in each type, so that a plan can trade size for speed.
 
 Costs are per token: of one sequence decoded alone, and, where measured, of one of several sequences in a
 batch, which share the reading of a weight but not the multiplication. A table has both for the matrices of
 the layers and for the output matrix that is tied to the token embedding, which is far longer. llama.cpp may
-repack either for the processor.
+repack either for the processor. Where measured, a table also has the cost of a prompt's token in the layers;
+the output matrix is computed for the last of them only.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
 `arm.json` was derived, not measured: it has the types that llama.cpp repacks on Arm with the dot product
@@ -13,6 +14,7 @@ which are not repacked, cost 1.5 times their bytes.
 """
 
 import platform
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
@@ -28,12 +30,20 @@ from ..source.architecture import EMBEDDING
 
 TARGETS = ("x86", "x86-avx512", "arm", "any")
 SEQUENCES = 8  # decoded at once, for the costs of several
-PARTS = ("layer", "output", "layer_together", "output_together")
+PARTS = ("layer", "output", "layer_together", "output_together", "layer_prefill")
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
 
 _COST_MAX = 1e6  # nanoseconds: a thousand times the slowest type on a slow machine
 _TABLES = Path(__file__).parent / "cost_tables"
 _MACHINES = {"x86_64": "x86", "amd64": "x86", "i686": "x86", "aarch64": "arm", "arm64": "arm"}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerWorkload:
+    """Tokens of a typical prompt, and of its answer."""
+
+    prompt_tokens: int
+    answer_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,7 @@ class CostTable:
         build: version of llama-cpp-python.
         layer_together: `layer` with SEQUENCES decoded at once; empty where unknown.
         output_together: `output` with SEQUENCES decoded at once; empty where unknown.
+        layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
     """
 
     target: str
@@ -62,6 +73,7 @@ class CostTable:
     build: str
     layer_together: Mapping[str, float] = field(default_factory=dict)
     output_together: Mapping[str, float] = field(default_factory=dict)
+    layer_prefill: Mapping[str, float] = field(default_factory=dict)
 
     def weight_costs(self, name: str, *, tied: bool) -> Mapping[str, float]:
         """Cost of a weight in the matrix `name` by type, in a model with or without tied embeddings."""
@@ -81,6 +93,25 @@ class CostTable:
             )
         return replace(self, layer=self.layer_together, output=self.output_together)
 
+    def for_answers(self, workload: AnswerWorkload) -> "CostTable":
+        """The table for answers after prompts: costs per written token, its share of the prompt included.
+
+        Raises:
+            OutputError: the table has no costs of prefill.
+        """
+        if not self.layer_prefill:
+            raise OutputError(
+                f"the costs for {self.target} know decode only; measure prefill with `thirteen bench types "
+                "--output FILE` and give --costs FILE"
+            )
+        ratio = workload.prompt_tokens / workload.answer_tokens
+        layer = {
+            name: cost + ratio * self.layer_prefill[name]
+            for name, cost in self.layer.items()
+            if name in self.layer_prefill
+        }
+        return replace(self, layer=layer)
+
 
 def read_costs(path: Path) -> CostTable:
     """Read a cost table that `thirteen bench types --output` wrote.
@@ -90,12 +121,12 @@ def read_costs(path: Path) -> CostTable:
     """
     content = read_json(path, OutputError)
     layer, output = (_parse_costs(content.get(part), f"{path}: {part}") for part in PARTS[:2])
-    together = [
+    optional = [
         _parse_costs(content[part], f"{path}: {part}") if part in content else {} for part in PARTS[2:]
     ]
     cpu, date, build = (_parse_text(content.get(key), f"{path}: {key}") for key in ("cpu", "date", "build"))
     target = _parse_target(content.get("target"), f"{path}: target")
-    return CostTable(target, layer, output, cpu, date, build, *together)
+    return CostTable(target, layer, output, cpu, date, build, *optional)
 
 
 @cache
@@ -135,6 +166,20 @@ def _worse_of(one: CostTable, other: CostTable) -> CostTable:
         date=max(one.date, other.date),
         build=f"{one.build}; {other.build}",
     )
+
+
+def parse_workload(text: str) -> AnswerWorkload:
+    """Parse text such as "prompt=200,answer=64".
+
+    Raises:
+        OutputError: it is not of that form, or a number is out of range.
+    """
+    found = re.fullmatch(r"prompt=([0-9]{1,6}),answer=([0-9]{1,6})", text)
+    if not found or not int(found[2]):
+        raise OutputError(
+            f"--workload {shorten(text)}: it must be like prompt=200,answer=64, with at least 1 answer token"
+        )
+    return AnswerWorkload(int(found[1]), int(found[2]))
 
 
 def _parse_target(value: Any, where: str) -> str:

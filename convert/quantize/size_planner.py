@@ -47,7 +47,8 @@ class Prediction:
         budget_bytes: the requested size.
         file_bytes: the exact size of the file, metadata included.
         divergence: KL divergence from the unquantized model in nats; None without measured sensitivities.
-        decode_speed: relative to the same model with all matrices in Q4_K, by the cost table.
+        decode_speed: relative to the same model with all matrices in Q4_K, by the cost table; of whole
+            answers, if the costs include their prompts.
         target: the kind of processor that the costs are for.
         prefer: see SizeTarget.
     """

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from thirteen.bench.peers.peer import PeerWorkload
-from thirteen.bench.peers.peer_process import PACKAGES
+from thirteen.bench.peers.peer_process import PACKAGES, row_names
 from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peers, work_titles
 from thirteen.bench.peers.transformers import TransformersPeer
 from thirteen.convert.pipeline import convert
@@ -18,7 +18,7 @@ from thirteen.files.gguf_header import read_header
 WORKLOAD = PeerWorkload(
     threads=1, prompt_tokens=8, decode_tokens=4, depth=8, sequences=2, short_prompt=4, short_answer=3
 )
-OTHERS = ("openvino", "xllamacpp")  # not installed for the tests
+OTHERS = PACKAGES[1:]  # not installed for the tests
 
 
 def single_output(prefill, decode):
@@ -170,7 +170,7 @@ def test_a_peer_that_fails_is_a_row_that_says_so(tiny, stand_in, code, reason):
 def test_decode_from_an_empty_context_has_its_own_prompt(tiny):
     work = replace(WORKLOAD, depth=1)
     report = run_peers(tiny, workload=work, rounds=1, programs=PeerPrograms(packages=PACKAGES[:1]))
-    assert [row.name for row in report.rows] == ["thirteen", "llama-cpp-python"]
+    assert [row.name for row in report.rows] == ["thirteen", *row_names("llama-cpp-python")]
     assert "decode 4 after 1" in work_titles(work)
 
 

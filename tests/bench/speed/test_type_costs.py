@@ -44,7 +44,7 @@ def test_a_report_has_the_reference_and_every_requested_type(report):
     assert [cost.bits_per_weight for cost in report.costs] == [4.5, 8.5, 3.0625]
     assert report.rounds == 8 and report.overhead_ms > 0
     for cost in report.costs:
-        for part in (cost.layer, cost.output, cost.layer_together, cost.output_together):
+        for part in (getattr(cost, name) for name in PARTS):
             assert part.ns_per_weight > 0
             assert part.gb_per_s == pytest.approx(cost.bits_per_weight / 8 / part.ns_per_weight)
             assert 0 < part.ratio.low <= part.ratio.estimate <= part.ratio.high
