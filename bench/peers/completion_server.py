@@ -54,14 +54,14 @@ class CompletionServerPeer(RequestPeer):
                     times.append(perf_counter())
                     written = event.get("tokens_predicted", 0)
             except (OSError, HTTPException) as error:
-                raise RequestError(f"{self.name}: {one_line(error)}") from None
+                raise RequestError(one_line(error)) from None
         if written != tokens:
-            raise RequestError(f"{self.name}: wrote {written} tokens instead of {tokens}")
+            raise RequestError(f"wrote {written} tokens instead of {tokens}")
         return times
 
     def _events(self, response: HTTPResponse) -> Iterator[dict[str, Any]]:
         if response.status != HTTPStatus.OK:
-            raise RequestError(f"{self.name}: status {response.status}: {response.read(200)!r}")
+            raise RequestError(f"status {response.status}: {response.read(200)!r}")
         for line in response:
             if line.startswith(b"data: {"):
                 yield json.loads(line.removeprefix(b"data: "))

@@ -35,7 +35,7 @@ class IkLlamaPeer(RequestPeer):
                 str(model.path), n_ctx=workload.context, n_threads=workload.threads, verbose=False
             )
         except RuntimeError as error:
-            raise RequestError(f"ik: {model.path}: {one_line(error)}") from None
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
 
     def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         tokens = random_tokens(seed, prompt_tokens, self._vocabulary)
@@ -60,7 +60,7 @@ class IkLlamaPeer(RequestPeer):
         batch = make_batch_range(tokens, pos_start=position)
         try:
             if status := context.decode(batch):
-                raise RequestError(f"ik: llama_decode failed with status {status}")
+                raise RequestError(f"llama_decode failed with status {status}")
         finally:
             llama_batch_free(batch)
         return int(np.ctypeslib.as_array(context.get_logits(), (self._vocabulary,)).argmax())

@@ -29,7 +29,7 @@ class LlamaServerPeer(CompletionServerPeer):
         """
         command = shutil.which("llama-server")
         if command is None:
-            raise RequestError("llama-server: it is not on PATH")
+            raise RequestError("it is not on PATH")
         self.version = _version(command)
         port = _free_port()
         arguments = {
@@ -63,7 +63,7 @@ class LlamaServerPeer(CompletionServerPeer):
         deadline = perf_counter() + _START_S
         while perf_counter() < deadline:
             if self._process.poll() is not None:
-                raise RequestError(f"llama-server: it ended with status {self._process.returncode}")
+                raise RequestError(f"it ended with status {self._process.returncode}")
             with (
                 suppress(OSError, HTTPException),
                 closing(HTTPConnection(self._address, timeout=5)) as connection,
@@ -72,7 +72,7 @@ class LlamaServerPeer(CompletionServerPeer):
                 if connection.getresponse().status == HTTPStatus.OK:
                     return
             sleep(0.02)
-        raise RequestError(f"llama-server: it did not load the model within {_START_S} s")
+        raise RequestError(f"it did not load the model within {_START_S} s")
 
 
 def _version(command: str) -> str:

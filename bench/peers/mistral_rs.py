@@ -38,13 +38,13 @@ class MistralRsPeer(RequestPeer):
         tokens = model.metadata["tokenizer.ggml.tokens"]
         self._words = [token[1:] for token in tokens[: len(tokens) // 2] if _LOWERCASE_WORD.fullmatch(token)]
         if not self._words:
-            raise RequestError(f"mistralrs: {model.path}: its vocabulary has no words")
+            raise RequestError(f"{model.path}: its vocabulary has no words")
         path = model.path.resolve()
         which = mistralrs.Which.GGUF(quantized_model_id=str(path.parent), quantized_filename=path.name)
         try:
             self._runner = mistralrs.Runner(which=which, prefix_cache_n=0, max_seqs=workload.sequences)
         except (RuntimeError, ValueError) as error:
-            raise RequestError(f"mistralrs: {path}: {one_line(error)}") from None
+            raise RequestError(f"{path}: {one_line(error)}") from None
 
     def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         usage = self._complete(seed, prompt_tokens, 1 + decode_tokens)
@@ -77,7 +77,7 @@ class MistralRsPeer(RequestPeer):
         try:
             usage = self._runner.send_completion_request(request).usage
         except (RuntimeError, ValueError) as error:
-            raise RequestError(f"mistralrs: {one_line(error)}") from None
+            raise RequestError(one_line(error)) from None
         counted = usage.prompt_tokens, usage.completion_tokens
         if counted not in {(prompt_tokens, tokens), (prompt_tokens + 1, tokens)}:  # one more: a begin token
             raise RequestError(

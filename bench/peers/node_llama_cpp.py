@@ -29,7 +29,7 @@ class NodeLlamaCppPeer(RequestPeer):
         super().__init__(workload)
         package = installed_package()
         if package is None:
-            raise RequestError("node-llama-cpp: it is not installed")
+            raise RequestError("it is not installed")
         self.version = json.loads((package / "package.json").read_text("utf-8"))["version"]
         self._vocabulary = vocabulary_size(model)
         context = {
@@ -73,20 +73,20 @@ class NodeLlamaCppPeer(RequestPeer):
         try:
             print(json.dumps({"prompts": prompts, "tokens": tokens}), file=self._process.stdin, flush=True)
         except OSError:
-            raise RequestError("node-llama-cpp: its process ended") from None
+            raise RequestError("its process ended") from None
         answer = self._read()
         if answer["written"] != [tokens] * len(seeds):
-            raise RequestError(f"node-llama-cpp: wrote {answer['written']} tokens instead of {tokens}")
+            raise RequestError(f"wrote {answer['written']} tokens instead of {tokens}")
         return answer["first_s"], answer["rest_s"]
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout, "it is a pipe"
         line = self._process.stdout.readline()
         if not line:
-            raise RequestError(f"node-llama-cpp: its process ended with status {self._process.wait()}")
+            raise RequestError(f"its process ended with status {self._process.wait()}")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
-            raise RequestError(f"node-llama-cpp: {answer['error']}")
+            raise RequestError(answer["error"])
         return answer
 
 

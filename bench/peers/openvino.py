@@ -33,7 +33,7 @@ class OpenVinoPeer(RequestPeer):
                 str(model.path), "CPU", INFERENCE_NUM_THREADS=workload.threads, **options
             )
         except RuntimeError as error:
-            raise RequestError(f"openvino: {model.path}: {one_line(error)}") from None
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
 
     def _answer_s(self, seed: int, prompt_tokens: int, decode_tokens: int) -> tuple[float, float]:
         start, first, *_, last = self._generate(seed, 1, prompt_tokens, 1 + decode_tokens)
@@ -65,7 +65,7 @@ class OpenVinoPeer(RequestPeer):
         streamer = _streamer(openvino_genai, record) if sequences == 1 else None
         written = self._pipeline.generate(inputs, config, streamer).tokens
         if any(len(sequence) != tokens for sequence in written):
-            raise RequestError(f"openvino: wrote {[len(one) for one in written]} tokens instead of {tokens}")
+            raise RequestError(f"wrote {[len(one) for one in written]} tokens instead of {tokens}")
         return times
 
 

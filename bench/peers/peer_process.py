@@ -35,6 +35,7 @@ from .thirteen import ThirteenPeer
 from .xllamacpp import XllamacppPeer
 
 _TIMEOUT_S = 1800  # of a round, or of loading
+_END_S = 5
 
 Loader = Callable[[Header, PeerWorkload], Peer]
 
@@ -153,9 +154,18 @@ class PeerProcess:
         self.close()
 
     def close(self) -> None:
-        """End the process, and the processes that it started."""
+        """End the process, and the processes that it started.
+
+        It ends by itself at the end of its input, unless it hangs.
+        """
+        assert self._process.stdin and self._process.stdout, "they are pipes"
+        with suppress(OSError):
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
         self._kill()
-        self._process.communicate()
+        self._process.wait()
+        self._process.stdout.close()
 
     def _kill(self) -> None:
         if sys.platform == "win32":

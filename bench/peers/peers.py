@@ -153,7 +153,7 @@ def _load_peers(
             try:
                 peer = PeerProcess(name, model.path, workload)
             except RequestError as error:
-                absent[name] = str(error).removeprefix(f"{name}: ").removeprefix(f"{program}: ")
+                absent[name] = str(error).removeprefix(f"{name}: ")
             else:
                 yield loaded.enter_context(peer)
     if programs.checkpoint:

@@ -33,6 +33,6 @@ class XllamacppPeer(CompletionServerPeer):
         try:
             self._server = xllamacpp.Server(params)
         except RuntimeError as error:
-            raise RequestError(f"xllamacpp: {model.path}: {one_line(error)}") from None
+            raise RequestError(f"{model.path}: {one_line(error)}") from None
         address = urlsplit(self._server.listening_address).netloc
         super().__init__("xllamacpp", address, vocabulary_size(model), workload)

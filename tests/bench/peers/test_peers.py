@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import stat
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -165,6 +167,88 @@ def test_a_peer_that_fails_is_a_row_that_says_so(tiny, stand_in, code, reason):
     assert [row.name for row in report.rows] == ["thirteen", *([] if reason else ["xllamacpp"])]
     if reason:
         assert reason in absent["xllamacpp"]
+
+
+SERVER = """#!{python}
+import http.server, json, sys
+
+if "--version" in sys.argv:
+    sys.exit(print("version: 7 (abc)"))
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert options["--parallel"] == "2" and options["--threads"] == "1"
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.path == "/health" else 404)
+        self.end_headers()
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+        for token in range(1, body["n_predict"] + 1):
+            self.wfile.write(b"data: " + json.dumps({{"tokens_predicted": token}}).encode() + b"\\n\\n")
+    def log_message(self, *_):
+        pass
+
+{start}
+http.server.ThreadingHTTPServer(("127.0.0.1", int(options["--port"])), Handler).serve_forever()
+"""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_llama_server_on_path_is_started_measured_and_ended(tiny, tmp_path, monkeypatch, fails):
+    path, pids = tmp_path / "llama-server", tmp_path / "pids"
+    start = "sys.exit(3)" if fails else f"import os; open({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')"
+    path.write_text(SERVER.format(python=sys.executable, start=start))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    report = run_peers(tiny, workload=WORKLOAD, rounds=1, programs=PeerPrograms(packages=("llama-server",)))
+    if fails:
+        assert "llama-server: not measured: it ended with status 3" in report.absent
+        return
+    rows = report.rows[1:]
+    assert [row.name for row in rows] == list(row_names("llama-server"))
+    assert all(row.version == "7 (abc)" and row.peak_rss_bytes > 1e6 for row in rows)
+    for pid in map(int, pids.read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+NODE_PACKAGE = """
+const sequence = () => ({
+  clearHistory: async () => {},
+  evaluate: async function* () { for (let token = 0; token < LENGTH; token++) yield token; },
+});
+export const LlamaLogLevel = { disabled: "disabled" };
+export const getLlama = async () => ({
+  loadModel: async () => ({ createContext: async () => ({ getSequence: sequence }) }),
+});
+"""
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs Node.js")
+@pytest.mark.parametrize(
+    ("package", "reason"),
+    [
+        (NODE_PACKAGE.replace("LENGTH", "100"), None),
+        (NODE_PACKAGE.replace("LENGTH", "3"), "wrote [3] tokens instead of 5"),
+        (NODE_PACKAGE.replace("LENGTH", "LENGTH"), "LENGTH is not defined"),
+        ("process.abort()", "its process ended with status -6"),
+    ],
+)
+def test_node_llama_cpp_in_node_path_is_measured(tiny, tmp_path, monkeypatch, package, reason):
+    folder = tmp_path / "node-llama-cpp"
+    (folder / "dist").mkdir(parents=True)
+    (folder / "package.json").write_text('{"type": "module", "version": "3"}')
+    (folder / "dist" / "index.js").write_text(package)
+    monkeypatch.setenv("NODE_PATH", str(tmp_path))
+    programs = PeerPrograms(packages=("node-llama-cpp",))
+    report = run_peers(tiny, workload=WORKLOAD, rounds=1, programs=programs)
+    if reason:
+        assert f"node-llama-cpp: not measured: {reason}" in report.absent
+    else:
+        assert [row.name for row in report.rows[1:]] == list(row_names("node-llama-cpp"))
+        assert all(row.version == "3" and all(row.speeds.values()) for row in report.rows[1:])
 
 
 def test_decode_from_an_empty_context_has_its_own_prompt(tiny):
