@@ -84,7 +84,10 @@ def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its defau
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
     model = MergedView(checkpoint, adapter, ids.adapter)
     assert model.source is not None, "an adapter was given"
-    tensors = {name: (checkpoint.dtype(name), tuple(spec.shape)) for name, spec in checkpoint.specs.items()}
+    tensors = {
+        name: (checkpoint.stored_type(name).name, tuple(spec.shape))
+        for name, spec in checkpoint.specs.items()
+    }
     metadata = {"format": "pt"} | _provenance(source, model.source)
     with _atomic_folder(output) as part:
         _copy_other_files(base, part)
