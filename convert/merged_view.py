@@ -69,8 +69,7 @@ class MergedView:
             self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
             self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")
             return
-        adapter = load_adapter(folder, adapter_id)
-        adapter.check_fits(self.base)
+        adapter = load_adapter(folder, adapter_id).for_base(self.base)
         self.deltas = adapter.deltas
         self.source = AdapterSource(
             adapter_id, adapter.sha256, adapter.kind, adapter.rank, adapter.trained_parameters, "thirteen"

@@ -28,7 +28,7 @@ from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
 from .tensors import TensorPlan, TensorSpec, padded, parse_type, plan_like, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
-from .vocabulary.vocabulary_metadata import vocabulary_of
+from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
 from .write import header_size, write_gguf
 
 # A constant: the file is bit-identical on any machine and with any number of threads.
@@ -37,14 +37,6 @@ BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for 
 
 DEFAULT_TYPE = "Q4_K"
 SAME_TYPES = "same"  # the type that each tensor has in the base
-
-
-@dataclass(frozen=True)
-class VocabularySize:
-    """Number of tokens in a file, and in the full vocabulary."""
-
-    kept: int
-    of: int
 
 
 @dataclass(frozen=True)
@@ -339,15 +331,10 @@ def _report(  # noqa: PLR0913, PLR0917 - each known at another step
         adapter=model.source,
         importance=WeightsSource(importance.path.name, importance.sha256) if importance else None,
         prediction=plan.prediction,
-        vocabulary=_vocabulary_size(model.base),
+        vocabulary=vocabulary_size(model.base),
         warnings=model.warnings,
         seconds=seconds,
     )
-
-
-def _vocabulary_size(base: Checkpoint) -> VocabularySize | None:
-    kept = vocabulary_of(base)
-    return VocabularySize(len(kept.tokens), kept.of) if kept else None
 
 
 def _count_types(plans: Sequence[TensorPlan]) -> dict[str, int]:

@@ -28,8 +28,8 @@ class TrimmedCheckpoint:
         kept: the list.
     """
 
-    def __init__(self, full: Checkpoint, kept: VocabularyList, where: str = "the vocabulary list") -> None:
-        """Trim a base; `where` names the list in errors.
+    def __init__(self, full: Checkpoint, kept: VocabularyList) -> None:
+        """Trim a base.
 
         Raises:
             VocabularyError: the list does not fit the base, or the tokenizer is not byte-level BPE.
@@ -38,7 +38,7 @@ class TrimmedCheckpoint:
         self.id, self.path = full.id, full.path
         self._fields = full.tokenizer
         self._tables = TokenizerTables.from_fields(self._fields, str(full.path))
-        check_list(kept, self._tables, where)
+        check_list(kept, self._tables)
         self._ids = np.array(kept.tokens, np.int64)  # (kept,)
         self.architecture = replace(full.architecture, vocab=len(kept.tokens))
         self.specs = tensor_specs(self.architecture)

@@ -1,7 +1,7 @@
 """The list of the tokens of a base that a file keeps."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class VocabularyList:
         tokens: original ids, ascending.
         of: number of tokens in the full vocabulary.
         tokenizer_sha256: `TokenizerTables.sha256` of the full tokenizer.
+        name: names the list in errors: its file, if it has one.
     """
 
     tokens: tuple[int, ...]
     of: int
     tokenizer_sha256: str
+    name: str = field(default="the vocabulary list", compare=False)
 
     def save(self, path: Path) -> None:
         """Write the list as JSON, atomically.
@@ -56,22 +58,21 @@ class VocabularyList:
         if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
             raise VocabularyError(f"{path}: tokenizer_sha256: {shorten(sha256)} is not a SHA-256")
         check_tokens(f"{path}: tokens", tokens, of)
-        return cls(tuple(tokens), of, sha256)
+        return cls(tuple(tokens), of, sha256, str(path))
 
 
-def check_list(kept: VocabularyList, tables: TokenizerTables, where: str = "the vocabulary list") -> None:
+def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
     """Check that a base with this tokenizer can be trimmed to this list.
 
     Args:
         kept: the list.
         tables: the full tokenizer.
-        where: names the list in errors.
 
     Raises:
         VocabularyError: the list was made for another tokenizer, is not ascending or in range, or lacks a
             token that must stay.
     """
-    size = len(tables.tokens)
+    where, size = kept.name, len(tables.tokens)
     if (kept.of, kept.tokenizer_sha256) != (size, tables.sha256):
         raise VocabularyError(
             f"{where}: is for another tokenizer: of {kept.of} tokens with the hash "

@@ -1,6 +1,6 @@
 """The list of kept tokens in the metadata of a file, by which anyone can map its tokens back."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gguf import GGUFValueType
 
@@ -15,6 +15,14 @@ PREFIX = "thirteen.vocabulary."
 LIST_FILE = "thirteen_vocabulary.json"  # in a trimmed checkpoint's folder
 _U32, _TEXT, _ARRAY = GGUFValueType.UINT32, GGUFValueType.STRING, GGUFValueType.ARRAY
 _TOKENS = "tokenizer.ggml.tokens"
+
+
+@dataclass(frozen=True)
+class VocabularySize:
+    """Number of tokens in a file, and in the full vocabulary."""
+
+    kept: int
+    of: int
 
 
 def vocabulary_fields(kept: VocabularyList) -> dict[str, Field]:
@@ -63,6 +71,12 @@ def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
         path = base.path / LIST_FILE
         return VocabularyList.load(path) if path.exists() else None
     return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))
+
+
+def vocabulary_size(base: Checkpoint) -> VocabularySize | None:
+    """How many tokens a base keeps of how many; None if it keeps all."""
+    kept = vocabulary_of(base)
+    return VocabularySize(len(kept.tokens), kept.of) if kept else None
 
 
 def _composed(kept: VocabularyList, earlier: VocabularyList | None) -> VocabularyList:
