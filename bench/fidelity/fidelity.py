@@ -108,7 +108,9 @@ def run_fidelity(
     head = report_head()
     with ExitStack() as handles:
         engines, maps = load_models(models, threads, handles)
-        size = min(WINDOW_TOKENS, *(engine.context for engine in engines.present))
+        # A text may be longer in a trimmed vocabulary.
+        sizes = engines.map_with(maps, lambda engine, tokens: engine.context // tokens.expansion)
+        size = min(WINDOW_TOKENS, *sizes.present)
         windows = read_windows(engines.reference, data, size, tokens)
         answers = answer_positions(engines.reference, data, windows)
         values = _measure(engines, maps, windows, progress)

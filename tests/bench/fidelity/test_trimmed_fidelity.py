@@ -16,6 +16,7 @@ from thirteen.errors import ModelFileError
 from thirteen.files.gguf_header import read_header
 from thirteen.runtime.engine.engine import Engine
 
+from ... import checkpoints
 from ...convert.peft_adapters import save_random_adapter
 from ...convert.vocabulary.kept_lists import closed_list, tables_of
 
@@ -27,17 +28,16 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def files(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("files")
-    kept = closed_list(tables_of(base("llama")), [261])
-    adapter = save_random_adapter(
-        base("llama"), LoraConfig(target_modules=["q_proj", "down_proj"]), folder / "a"
-    )
+    base = checkpoints.save_model(folder / "base", checkpoints.llama(max_position_embeddings=2048))
+    kept = closed_list(tables_of(base), [261])
+    adapter = save_random_adapter(base, LoraConfig(target_modules=["q_proj", "down_proj"]), folder / "a")
     for name, merged in (("full", None), ("full-adapted", adapter)):
-        convert(base("llama"), folder / f"{name}.gguf", quantization="F32", adapter=merged)
+        convert(base, folder / f"{name}.gguf", quantization="F32", adapter=merged)
         for type_ in ("F32", "Q8_0"):
             target = folder / f"{name}-trimmed-{type_}.gguf"
-            convert(base("llama"), target, quantization=type_, vocabulary=kept, adapter=merged)
+            convert(base, target, quantization=type_, vocabulary=kept, adapter=merged)
     (folder / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in TEXTS))
     return {path.stem: path for path in folder.iterdir()}
 
