@@ -13,6 +13,7 @@ from .console import progress_bar
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
@@ -35,7 +36,6 @@ BaseArgument = Annotated[
 ]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
-RequiredAdapter = Annotated[str, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
@@ -84,6 +84,11 @@ Prefer = Annotated[str, typer.Option(help="Preference: quality, balanced or spee
 Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]
 Together = Annotated[
     bool, typer.Option("--together", help="Plan for decoding 8 sequences at once, as a server does.")
+]
+
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Keep only the tokens in this list; see `thirteen vocabulary`."),
 ]
 
 # Generation.
@@ -175,6 +180,13 @@ def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
     return path, loras
+
+
+def resolve_vocabulary(vocabulary: str | None, base: Path) -> "VocabularyList | None":
+    """Resolve --vocabulary to the tokens of a base that stay; None for all."""
+    from ..workflows.vocabulary_option import resolve_vocabulary
+
+    return None if vocabulary is None else resolve_vocabulary(vocabulary, base)
 
 
 def default_base() -> Path:

@@ -38,8 +38,7 @@ def export_adapter(
     """
     check_target(output, base, adapter)
     checkpoint = open_checkpoint(base, base_id)
-    loaded = load_adapter(adapter, adapter_id)
-    loaded.check_fits(checkpoint)
+    loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     tensors = _adapter_tensors(loaded, checkpoint)
     fields = {
         "general.name": Field(loaded.id, _TEXT),

@@ -1,7 +1,7 @@
 """The list of the tokens of a base that a file keeps."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,13 @@ class VocabularyList:
         tokens: original ids, ascending.
         of: number of tokens in the full vocabulary.
         tokenizer_sha256: `TokenizerTables.sha256` of the full tokenizer.
+        name: names the list in errors: its file, if it has one.
     """
 
     tokens: tuple[int, ...]
     of: int
     tokenizer_sha256: str
+    name: str = field(default="the vocabulary list", compare=False)
 
     def save(self, path: Path) -> None:
         """Write the list as JSON, atomically.
@@ -55,29 +57,28 @@ class VocabularyList:
             raise VocabularyError(f"{path}: of: {shorten(of)} is not a number from 1 to {MAX_TOKENS}")
         if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
             raise VocabularyError(f"{path}: tokenizer_sha256: {shorten(sha256)} is not a SHA-256")
-        _check_tokens(path, tokens, of)
-        return cls(tuple(tokens), of, sha256)
+        check_tokens(f"{path}: tokens", tokens, of)
+        return cls(tuple(tokens), of, sha256, str(path))
 
 
-def check_list(kept: VocabularyList, tables: TokenizerTables, where: str = "the vocabulary list") -> None:
+def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
     """Check that a base with this tokenizer can be trimmed to this list.
 
     Args:
         kept: the list.
         tables: the full tokenizer.
-        where: names the list in errors.
 
     Raises:
         VocabularyError: the list was made for another tokenizer, is not ascending or in range, or lacks a
             token that must stay.
     """
-    size = len(tables.tokens)
+    where, size = kept.name, len(tables.tokens)
     if (kept.of, kept.tokenizer_sha256) != (size, tables.sha256):
         raise VocabularyError(
             f"{where}: is for another tokenizer: of {kept.of} tokens with the hash "
             f"{kept.tokenizer_sha256[:12]}…; {tables.where} has {size} with {tables.sha256[:12]}…"
         )
-    _check_tokens(Path(where), list(kept.tokens), size)
+    check_tokens(f"{where}: tokens", list(kept.tokens), size)
     ids = set(kept.tokens)
     if missing := sorted(set(tables.byte_ids.values()) - ids):
         raise _lacks(where, tables, missing, "single bytes, without which not every text can be written")
@@ -91,16 +92,21 @@ def check_list(kept: VocabularyList, tables: TokenizerTables, where: str = "the 
         )
 
 
-def _check_tokens(path: Path, tokens: Any, of: int) -> None:
+def check_tokens(where: str, tokens: Any, of: int) -> None:
+    """Check that `tokens` is a list of ascending ids below `of`.
+
+    Raises:
+        VocabularyError: it is not; the message begins with `where`.
+    """
     if not isinstance(tokens, list) or not tokens:
-        raise VocabularyError(f"{path}: tokens: {shorten(tokens)} is not a list of ids")
+        raise VocabularyError(f"{where}: {shorten(tokens)} is not a list of ids")
     previous = -1
     for place, token in enumerate(tokens):
         if type(token) is not int or not 0 <= token < of:
-            raise VocabularyError(f"{path}: tokens[{place}]: {shorten(token)} is not one of {of} tokens")
+            raise VocabularyError(f"{where}[{place}]: {shorten(token)} is not one of {of} tokens")
         if token <= previous:
             what = "occurs twice" if token == previous else f"follows {previous}: ids must ascend"
-            raise VocabularyError(f"{path}: tokens[{place}]: {token} {what}")
+            raise VocabularyError(f"{where}[{place}]: {token} {what}")
         previous = token
 
 

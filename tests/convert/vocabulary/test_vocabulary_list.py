@@ -80,9 +80,9 @@ def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes):
 
 
 def test_the_list_of_another_base_is_refused(kept: VocabularyList, tables: TokenizerTables):
-    for other in (replace(kept, of=kept.of + 1), replace(kept, tokenizer_sha256=HASH)):
-        with pytest.raises(VocabularyError, match="my list: is for another tokenizer"):
-            check_list(other, tables, "my list")
+    for other in (replace(kept, of=kept.of + 1), replace(kept, tokenizer_sha256=HASH, name="my list")):
+        with pytest.raises(VocabularyError, match=f"^{other.name}: is for another tokenizer"):
+            check_list(other, tables)
 
 
 def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, tables: TokenizerTables):
