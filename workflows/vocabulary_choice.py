@@ -1,4 +1,4 @@
-"""The choice of a smaller vocabulary for a base: over built-in texts or one's own, by its own probabilities."""
+"""The choice of a smaller vocabulary for a base, on texts and on the base's own probabilities."""
 
 import hashlib
 import io
@@ -164,4 +164,5 @@ def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, 
 
 def _by_own_first(own: NDArray[np.int64], built_in: NDArray[np.int64]) -> NDArray[np.int64]:
     """Counts that are ordered by those in one's own texts, then by those in the built-in ones."""
-    return own * (built_in.max() + 1) + built_in
+    counts: NDArray[np.int64] = own * (built_in.max() + 1) + built_in
+    return counts

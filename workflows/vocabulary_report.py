@@ -175,4 +175,5 @@ def saved_bytes(checkpoint: Checkpoint, size: int) -> int:
     architecture = checkpoint.architecture
     block, block_bytes = GGML_QUANT_SIZES[_SAVED_AS]
     matrices = 1 if architecture.tied else 2
-    return (architecture.vocab - size) * architecture.hidden * block_bytes // block * matrices
+    row_bytes: int = architecture.hidden * block_bytes // block
+    return (architecture.vocab - size) * row_bytes * matrices

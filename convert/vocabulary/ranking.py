@@ -1,33 +1,24 @@
 """The order in which the tokens of a base are kept.
 
-What comes first is what every list has: single bytes, special tokens, numbers of one to three digits, signs, white
-space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the probability that the
-model gives them over the texts and by their place among the merges, together: the probability of a rare token over
-a few thousand positions is an uncertain estimate, and the order of the merges is that of the pairs' frequency in
-the text that the tokenizer was made from. Tokens of other scripts are the last.
+What comes first is what every list has: single bytes, special tokens, numbers of one to three digits, signs,
+white space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the
+probability that the model gives them over the texts and by their place among the merges, together: the
+probability of a rare token over a few thousand positions is an uncertain estimate, and the order of the
+merges is that of the pairs' frequency in the text that the tokenizer was made from. Tokens of other scripts
+are the last.
 
-Each token follows the tokens that it is built from, so that every beginning of the order is closed under merges.
+Each token follows the tokens that it is built from, so that every beginning of the order is closed under
+merges.
 
-**The guarantee.** A text whose original tokens are all kept gets exactly these tokens. The kept merges are those
-whose parts and result are kept, in the original order. Proof, for a word as the pre-tokenizer gives it:
-
-1. If `ignore_merges` takes the word as a token, that token is kept by assumption, and it is taken as before. If the
-   word was no token, it is none now, since no token was added.
-2. Otherwise BPE begins with the word's bytes, which are all kept, and repeats: of the neighbouring pairs that have
-   a merge, it joins the one of lowest rank, the leftmost if there are several.
-3. A token of the result covers a span of the word. No merge ever crossed the span's ends, since joined symbols are
-   never parted. So the merges within the span are those that BPE applies to the span alone: of all pairs the lowest
-   is chosen, hence whenever it lies in the span it is also the lowest of the span. That is `built_from(token)`, and
-   the list holds all its results. Every merge that the original applies is in some span, also those whose result
-   was joined further and is not in the final text. So its parts and its result are kept, and the merge is kept. The
-   reverse also follows: a merge that gives a dropped token is never applied in such a text.
-4. By induction both runs go through the same symbols. If they are equal so far, the pairs that have a kept merge
-   are among those that have an original one, and the original's choice is one of them by 3. It has the lowest rank
-   of the larger set, so also of the smaller one, since the order is the original. Where the original stops, no pair
-   has a merge, and the trimmed one stops as well.
-
-User-defined tokens are cut out of a text before that, the longest first. One that does not occur among the original
-tokens was cut out nowhere, and its absence changes nothing.
+Why the results of BPE over a token's own text (`built_from`) are all that it is built from, in any text: A
+final token covers a span of a word. No merge ever crossed the span's ends, since joined symbols are never
+parted. Of all pairs of the word the one of the lowest rank is joined, the leftmost of several; whenever it
+lies in the span, it is also the lowest of the span. So the merges within the span are those that BPE applies
+to the span alone. With these results kept, a text whose tokens are all kept never needs a merge that a list
+dropped: every merge that the original applies lies in the span of a final token, also those whose result was
+joined further. `trimmed_tokenizer.py` has the rest of the proof that such a text gets exactly its original
+tokens. A token that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no
+other token.
 """
 
 from collections.abc import Iterable, Iterator
@@ -115,8 +106,8 @@ def rank_tokens(
     Args:
         tables: the full tokenizer.
         counts: how often the texts use each token, (tokens,).
-        probability: mean probability that the model gives each token over the texts, (tokens,); without it, the
-            tokens that the texts do not use are ranked by the order of merges alone.
+        probability: mean probability that the model gives each token over the texts, (tokens,); without it,
+            the tokens that the texts do not use are ranked by the order of merges alone.
 
     Raises:
         VocabularyError: the arrays are of another vocabulary.
@@ -175,8 +166,8 @@ def _is_reachable(tables: TokenizerTables, token: int) -> bool:
 def _check_size(size: int, required: int, of: int) -> None:
     if size < required:
         raise VocabularyError(
-            f"a vocabulary of {size} tokens: {required} must stay (bytes, special tokens, numbers, signs, white "
-            "space, LaTeX)"
+            f"a vocabulary of {size} tokens: {required} must stay: bytes, special tokens, numbers, signs, "
+            "white space and LaTeX"
         )
     if size > of:
         raise VocabularyError(f"a vocabulary of {size} tokens: the base has only {of}")

@@ -8,19 +8,30 @@ from .tokenizer_tables import BYTE_TEXTS
 
 NUMBER, SIGN, SPACE, LATEX = "numbers", "signs", "white space", "LaTeX"
 
-# Commands that math models write.
-LATEX_COMMANDS = tuple(
-    ["frac", "dfrac", "tfrac", "sqrt", "boxed", "text", "textbf", "textit", "mathbf", "mathrm", "mathbb", "mathcal", "times", "cdot", "cdots", "ldots", "dots", "div", "pm", "mp", "le", "leq", "ge", "geq", "neq", "ne", "approx", "equiv", "sim", "cong", "propto", "infty", "sum", "prod", "int", "lim", "log", "ln", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "exp", "max", "min", "gcd", "lcm", "deg", "det", "dim", "binom", "choose", "left", "right", "big", "Big", "bigg", "Bigg", "begin", "end", "align", "aligned", "array", "cases", "pmatrix", "bmatrix", "matrix", "equation", "quad", "qquad", "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Sigma", "Phi", "Psi", "Omega", "angle", "triangle", "circ", "degree", "perp", "parallel", "overline", "underline", "overrightarrow", "vec", "hat", "bar", "in", "notin", "subset", "subseteq", "cup", "cap", "setminus", "emptyset", "forall", "exists", "to", "rightarrow", "leftarrow", "Rightarrow", "Leftarrow", "implies", "iff", "mapsto", "mid", "nmid", "because", "therefore", "lfloor", "rfloor", "lceil", "rceil", "hline", "hspace", "vspace", "cancel", "operatorname", "displaystyle", "mod", "pmod", "bmod", "tag", "hbox", "mbox"]
-)
+_COMMAND_NAMES = """
+frac dfrac tfrac sqrt boxed text textbf textit mathbf mathrm mathbb mathcal times cdot cdots ldots dots div
+pm mp le leq ge geq neq ne approx equiv sim cong propto infty sum prod int lim log ln sin cos tan cot sec
+csc arcsin arccos arctan exp max min gcd lcm deg det dim binom choose left right big Big bigg Bigg begin end
+align aligned array cases pmatrix bmatrix matrix equation quad qquad alpha beta gamma delta epsilon
+varepsilon zeta eta theta lambda mu nu xi pi rho sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda
+Sigma Phi Psi Omega angle triangle circ degree perp parallel overline underline overrightarrow vec hat bar
+in notin subset subseteq cup cap setminus emptyset forall exists to rightarrow leftarrow Rightarrow
+Leftarrow implies iff mapsto mid nmid because therefore lfloor rfloor lceil rceil hline hspace vspace cancel
+operatorname displaystyle mod pmod bmod tag hbox mbox
+"""
+LATEX_COMMANDS = tuple(_COMMAND_NAMES.split())  # commands that math models write
 _BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 _COMMANDS = frozenset(LATEX_COMMANDS)
+_MARKS = "−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢£¤¥₩€₹₽–—‘’“”…•"  # noqa: RUF001 - they are what they look like
 _RULES = {
     NUMBER: re.compile(r" ?[0-9]{1,3}"),
     SPACE: re.compile(r" {1,16}|\t{1,8}|\r?\n|(?:\r\n){1,4}|\n{1,8}| \n{1,2}|\n {1,8}"),
-    LATEX: re.compile(r"\\[(\[)\]{}\\,;!%$]|\$\$|\}\{|\}\}|\}\$|\)\$|\{\\|\$\\|\(\\|\[\\|\^\{|_\{|\}\^|\}\)|\\\\\n"),
-    # One or two ASCII signs, or one mathematical sign, currency or typographic mark; perhaps a space or line ends.
-    SIGN: re.compile(r" ?(?:[!-/:-@\[-`{-~]{1,2}\n{0,2}|[−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢-¥₩€₹₽£–—‘’“”…•])"),
-}  # fmt: skip
+    LATEX: re.compile(
+        r"\\[(\[)\]{}\\,;!%$]|\$\$|\}\{|\}\}|\}\$|\)\$|\{\\|\$\\|\(\\|\[\\|\^\{|_\{|\}\^|\}\)|\\\\\n"
+    ),
+    # One or two ASCII signs, or a mathematical sign, a currency or a typographic mark.
+    SIGN: re.compile(rf" ?(?:[!-/:-@\[-`{{-~]{{1,2}}\n{{0,2}}|[{_MARKS}])"),
+}
 # Words come before pieces of words: the factor of a token's place in the order of merges.
 _FORMS = (
     (re.compile(r" [a-z]+"), 1.0),
@@ -57,5 +68,5 @@ def _latin_character(character: str) -> bool:
 
 
 def form_factor(text: str) -> float:
-    """By how much a token's place in the order of merges counts: 1 for a word, 4 for parts of code and the like."""
+    """By how much a token's place among the merges counts: 1 for a word, 4 for parts of code."""
     return next((factor for rule, factor in _FORMS if rule.fullmatch(text)), _OTHER_FORM)

@@ -205,7 +205,7 @@ PROBLEMS = (
     Problem(_quadratic, "Find the roots of $x^2 - {sum}x + {product} = 0$.",
             "Factoring, $(x - {p})(x - {q}) = 0$, so $x = {p}$ or $x = {q}$.\nIndeed, $x = \\frac{{{sum} \\pm \\sqrt{{{d}}}}}{{2}}$ with $\\sqrt{{{d}}} = {root}$."),
     Problem(_fractions, "What is {a}/{b} + {c}/{d}?",
-            "The common denominator is {common}: {a}/{b} = {left}/{common} and {c}/{d} = {right}/{common}.\nThe sum is {n}/{e}."),
+            "The common denominator is {common}: {a}/{b} = {left}/{common}; {c}/{d} = {right}/{common}.\nThe sum is {n}/{e}."),
     Problem(_fractions, "Compute \\(\\frac{{{a}}}{{{b}}} \\times \\frac{{{c}}}{{{d}}}\\).",
             "\\begin{{align*}}\n\\frac{{{a}}}{{{b}}} \\cdot \\frac{{{c}}}{{{d}}} &= \\frac{{{a} \\cdot {c}}}{{{b} \\cdot {d}}} \\\\\n&= \\frac{{{pn}}}{{{pe}}}.\n\\end{{align*}}\n\\[\\boxed{{\\dfrac{{{pn}}}{{{pe}}}}}\\]"),
     Problem(_part_of, "{Name} eats {a}/{b} of {total} {things}. How many {things} remain?",

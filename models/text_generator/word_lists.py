@@ -1,4 +1,4 @@
-"""The word lists as texts: every form that a word takes at the beginning of a line, in a line, and after a sign."""
+"""The word lists as texts: each word as it begins a line, within a line, and after a sign."""
 
 from collections.abc import Iterator
 

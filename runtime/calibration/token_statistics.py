@@ -158,4 +158,5 @@ def _predictions(
 
 def _softmax(logits: NDArray[np.float32]) -> Probabilities:
     powers = np.exp(logits - logits.max(), dtype=np.float32)  # (vocab,)
-    return powers / powers.sum(dtype=np.float64)
+    probabilities: Probabilities = powers / powers.sum(dtype=np.float64)
+    return probabilities
