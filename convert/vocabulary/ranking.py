@@ -2,9 +2,10 @@
 
 What comes first is what every list has: single bytes, special tokens, numbers of one to three digits, signs,
 white space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the
-probability that the model gives them over the texts and by their place among the merges, together: the
-probability of a rare token over a few thousand positions is an uncertain estimate, and the order of the
-merges is that of the pairs' frequency in the text that the tokenizer was made from. Tokens of other scripts
+probability that the model gives them over the texts, divided by their place among the merges: the probability
+of a rare token over a few thousand positions is an uncertain estimate, and the order of the merges is that of
+the pairs' frequency in the text that the tokenizer was made from. Without probabilities, the earliest merges
+are first. Tokens of other scripts
 are the last.
 
 Each token follows the tokens that it is built from, so that every beginning of the order is closed under
@@ -36,10 +37,8 @@ from .vocabulary_list import VocabularyList
 BYTES, SPECIAL, TEXTS, MODEL, REST = "single bytes", "special tokens", "texts", "model", "rest"
 KINDS = (BYTES, SPECIAL, NUMBER, SIGN, SPACE, LATEX, TEXTS, MODEL, REST)
 _REQUIRED = KINDS[: KINDS.index(TEXTS)]
-_IGNORE_MERGES = frozenset(
-    {"llama-bpe", "llama3", "llama-v3"}
-)  # pre-tokenizers that take a whole word as a token
-_PROBABILITY_MIN = 1e-8  # below it, probabilities over a few thousand positions tell nothing
+_IGNORE_MERGES = frozenset({"llama-bpe", "llama3", "llama-v3"})  # they take a whole word as a token
+_PROBABILITY_MIN = 1e-8  # smaller means over a few thousand positions tell nothing
 _DIGITS = 3  # of a probability: sums of floats differ in the last bits between machines
 
 
@@ -142,7 +141,7 @@ def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) 
         text = token_text(tables.tokens[token])
         if text is not None and is_latin(text) and _is_reachable(tables, token):
             given = 0.0 if probability is None else float(f"{probability[token]:.{_DIGITS - 1}e}")
-            score = max(given, _PROBABILITY_MIN) ** 0.5 / (places[token] * form_factor(text))
+            score = max(given, _PROBABILITY_MIN) / (places[token] * form_factor(text))
             ranked.append((-score, token, MODEL if given > _PROBABILITY_MIN else REST))
     for _, token, kind in sorted(ranked):
         yield kind, token
