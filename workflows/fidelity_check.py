@@ -79,7 +79,7 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
                 others["shipped_base"] = model(
                     "base quantized alike", quantization=shipped, vocabulary=vocabulary, importance=importance
                 )
-                others["adapter"] = _export(adapter, base, folder / "adapter.gguf", ids, warnings)
+                others["adapter"] = _export(adapter, base, vocabulary, folder / "adapter.gguf", ids, warnings)
             models = model_sources(reference, shipped, **others)
             report = run_fidelity(models, tokens=POSITIONS, threads=threads, progress=stage("fidelity"))
             return FidelityCheck(_shorten_paths(report, folder), warnings)
@@ -98,10 +98,17 @@ def _check_space(folder: Path, shipped: Path, *, adapted: bool) -> None:
         raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
 
 
-def _export(adapter: Path, base: Path, target: Path, ids: SourceIds, warnings: list[str]) -> Path | None:
+def _export(  # noqa: PLR0913, PLR0917 - inputs of the conversion
+    adapter: Path,
+    base: Path,
+    vocabulary: VocabularyList | None,
+    target: Path,
+    ids: SourceIds,
+    warnings: list[str],
+) -> Path | None:
     """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
     try:
-        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base)
+        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=vocabulary)
     except AdapterError as error:
         warnings.append(f"the adapter at run time was not measured: {error}")
         return None

@@ -1,7 +1,7 @@
 """The tables of a byte-level BPE tokenizer: tokens, types, merges, and the tokens that no file can lack."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -23,6 +23,7 @@ _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
 BYTE_TEXTS = tuple(
     chr(byte) if byte in _SHOWN else chr(256 + _HIDDEN.index(byte)) for byte in range(256)
 )  # the characters that stand for the bytes 0 to 255 in a byte-level vocabulary
+_BYTE_TEXTS = frozenset(BYTE_TEXTS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,19 +130,35 @@ class TokenizerTables:
         The last one is the token itself. The list is empty for a single byte, and for a token that merges
         never give: a control token, or a word that only `ignore_merges` takes as a whole.
         """
-        ids, ranks = self.ids, self.ranks
+        ids = self.ids
         if any(character not in ids for character in self.tokens[token]):
             return []
-        symbols, results = [ids[character] for character in self.tokens[token]], list[int]()
+        symbols = [ids[character] for character in self.tokens[token]]
+        results = list(self._merge(symbols))
+        return results if len(symbols) == 1 else []
+
+    def split(self, text: str) -> tuple[int, ...]:
+        """Divide a text into tokens by merges alone; a text that is no byte-level one is encoded first.
+
+        Bytes without a token are left out, as in llama.cpp.
+        """
+        if not set(text) <= _BYTE_TEXTS:
+            text = "".join(BYTE_TEXTS[byte] for byte in text.encode("utf-8", "surrogateescape"))
+        symbols = [self.ids[character] for character in text if character in self.ids]
+        for _ in self._merge(symbols):
+            pass
+        return tuple(symbols)
+
+    def _merge(self, symbols: list[int]) -> Iterator[int]:
+        """Apply BPE to a list of tokens in place; yields the result of each merge."""
         while len(symbols) > 1:
-            pairs = [ranks.get(pair) for pair in pairwise(symbols)]
+            pairs = [self.ranks.get(pair) for pair in pairwise(symbols)]
             found = [(merge, at) for at, merge in enumerate(pairs) if merge]
             if not found:
-                return []
+                return
             (_, joined), at = min(found)  # the leftmost of the lowest rank
             symbols[at : at + 2] = [joined]
-            results.append(joined)
-        return results
+            yield joined
 
     def missing_parts(self, tokens: Iterable[int]) -> dict[int, int]:
         """The tokens that `tokens` lack to be closed under merges: each with the first that needs it."""
