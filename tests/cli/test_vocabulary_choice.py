@@ -123,3 +123,29 @@ def refused(done: object, message: str) -> None:
     assert (done.status, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
     assert message in done.stderr
+
+
+def test_convert_chooses_the_same_tokens(
+    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
+) -> None:
+    output, model = tmp_path / "list.json", tmp_path / "model.gguf"
+    options = ("--threads", 1)
+    done = thirteen("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", output, *options)
+    assert done.status == 0, done.stderr
+    options = ("--type", "F16", "--vocabulary-texts", texts, *options)
+    done = thirteen("convert", base("llama"), "--vocabulary", 264, *options, "-o", model)
+    assert done.status == 0, done.stderr
+    names = open_checkpoint(base("llama")).tokenizer["tokenizer.ggml.tokens"].value
+    kept = [names[i] for i in VocabularyList.load(output).tokens]
+    assert open_checkpoint(model).tokenizer["tokenizer.ggml.tokens"].value == kept
+    assert thirteen("ask", model, "Is it the thing?", "--max-tokens", 2).status == 0
+
+
+def test_texts_without_a_number_of_tokens_are_refused(
+    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
+) -> None:
+    command = ("convert", base("llama"), "-o", tmp_path / "m.gguf", "--vocabulary-texts", texts)
+    refused(thirteen(*command), "--vocabulary-texts requires --vocabulary with a number")
+    refused(thirteen(*command, "--vocabulary", tmp_path / "l.json"), "texts are for a number of tokens")
+    refused(thirteen(*command, "--vocabulary", 12), "of 12 tokens: 261 must stay")
+    assert not (tmp_path / "m.gguf").exists()
