@@ -26,8 +26,8 @@ def resolve_vocabulary(
         stage: makes the progress callback of each stage.
 
     Raises:
-        VocabularyError: there is no such file, it is no list, or the number is out of range; or texts are given
-            for a list that is made already. Whether a list fits the base is for convert().
+        VocabularyError: there is no such file, it is no list, the number is out of range, or texts are given
+            for a list. Whether a list fits the base is for convert().
         ThirteenError: the texts are invalid.
     """
     if option.isascii() and option.isdigit():
