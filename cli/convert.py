@@ -20,7 +20,7 @@ app = typer.Typer()
     epilog=options.example(
         "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
         "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
-        "convert llama-3.2-1b --vocabulary english.json --size 600MB --output my-model.gguf",
+        "convert llama-3.2-1b --vocabulary 49152 --size 600MB --output my-model.gguf",
     )
 )
 def convert(
@@ -33,6 +33,7 @@ def convert(
     ] = None,
     size: options.Size = None,
     vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     importance: Annotated[
         Path | None,
         typer.Option(
@@ -71,8 +72,9 @@ def convert(
     planned = options.size_target(size, target, prefer, costs, together=together) if size else None
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     for file in filter(None, (output, report)):
-        check_target(file, base_path, *filter(None, (adapter_path, Path(vocabulary or base_path))))
-    kept = options.resolve_vocabulary(vocabulary, base_path)
+        sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
+        check_target(file, base_path, *filter(None, sources))
+    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None and (size or calibration):
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
     with progress_bar("convert") as progress:
@@ -119,6 +121,7 @@ def merge(
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: options.Adapter = None,
     vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     shard_size: Annotated[str, typer.Option(help="Maximum size of a weight file.")] = "5GB",
     revision: options.Revision = None,
     as_json: options.Json = False,
@@ -140,7 +143,7 @@ def merge(
             base_path,
             adapter_path,
             out_dir,
-            vocabulary=options.resolve_vocabulary(vocabulary, base_path),
+            vocabulary=options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, None),
             ids=ids,
             shard_bytes=shard_bytes,
             progress=progress,
@@ -161,6 +164,7 @@ def plan(
     base: options.BaseArgument,
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
@@ -180,7 +184,7 @@ def plan(
 
     planned = options.size_target(size, target, prefer, costs, together=together)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
-    kept = options.resolve_vocabulary(vocabulary, base_path)
+    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
     with progress_bar("plan") as progress:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import progress_bar
+from .console import progress_bar, stage_bars
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -88,7 +88,14 @@ Together = Annotated[
 
 Vocabulary = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Keep only the tokens in this list; see `thirteen vocabulary`."),
+    typer.Option(
+        metavar="N|FILE",
+        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`.",
+    ),
+]
+VocabularyTexts = Annotated[
+    Path | None,
+    typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
 
 # Generation.
@@ -182,11 +189,18 @@ def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path
     return path, loras
 
 
-def resolve_vocabulary(vocabulary: str | None, base: Path) -> "VocabularyList | None":
-    """Resolve --vocabulary to the tokens of a base that stay; None for all."""
+def resolve_vocabulary(
+    vocabulary: str | None, base: Path, texts: Path | None, threads: int | None
+) -> "VocabularyList | None":
+    """Resolve --vocabulary and --vocabulary-texts to the tokens of a base that stay; None for all."""
     from ..workflows.vocabulary_option import resolve_vocabulary
 
-    return None if vocabulary is None else resolve_vocabulary(vocabulary, base)
+    if vocabulary is None:
+        if texts:
+            raise typer.BadParameter("--vocabulary-texts requires --vocabulary with a number of tokens")
+        return None
+    with stage_bars() as stage:
+        return resolve_vocabulary(vocabulary, base, texts=texts, threads=threads, stage=stage)
 
 
 def default_base() -> Path:
