@@ -18,6 +18,11 @@ from thirteen.errors import ModelFileError, VocabularyError
 from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
+from thirteen.workflows.adapter_resolver import (
+    encode_adapter,
+    resolve_adapter_folder,
+    resolve_runtime_lora,
+)
 
 from ..peft_adapters import read_gguf, save_random_adapter
 from .kept_lists import closed_list, tables_of
@@ -201,3 +206,17 @@ def test_metadata_that_contradicts_itself_is_refused(
         fields[key] = replace(fields[key], value=value)
     with pytest.raises(ModelFileError, match=message):
         read_vocabulary(replace(header, fields=fields))
+
+
+@pytest.mark.slow
+def test_a_short_code_of_the_full_model_is_for_the_trimmed_file(trimmed: Path, tmp_path: Path) -> None:
+    """Both are judged by the base that the code names, whose weights a trimmed file has unchanged."""
+    code, _ = encode_adapter("smollm2-135m-sums-13", exact=True)
+    lora = resolve_runtime_lora(code, trimmed)
+    with Engine(trimmed, adapter=lora, context=64, slots=1) as adapted, Engine(trimmed, slots=1) as plain:
+        tokens = plain.encode_text("12 + 30 =")
+        assert not np.array_equal(adapted.logits(tokens), plain.logits(tokens))
+    export_adapter(resolve_adapter_folder(code), embedded(), tmp_path / "full.gguf")
+    export_adapter(resolve_adapter_folder(code), trimmed, tmp_path / "trimmed.gguf")
+    ours, theirs = read_gguf(tmp_path / "full.gguf"), read_gguf(tmp_path / "trimmed.gguf")
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
