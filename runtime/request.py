@@ -137,6 +137,7 @@ class Request:
         adapter: name of an adapter of the engine; None is the engine's default.
         logprobs: number of likeliest tokens to report with the log-probability of each sampled token. None
             reports neither, which saves a pass over all logits.
+        foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -150,6 +151,7 @@ class Request:
     adapter: str | None = None
     logprobs: int | None = None
     ignore_end: bool = False
+    foreign_share: float | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:

@@ -175,6 +175,13 @@ ANSWER = _record(
     tally=_nullable(
         _record(asked=_COUNT, ended=_COUNT, votes={"type": "object", "additionalProperties": _COUNT})
     ),
+    foreign_share=_optional(
+        "number",
+        "Share of the question's letters in a script that the file's vocabulary was trimmed of; null for a "
+        "file with its full vocabulary.",
+        minimum=0,
+        maximum=1,
+    ),
 )
 USAGE = _record(
     prompt_tokens=_COUNT,
