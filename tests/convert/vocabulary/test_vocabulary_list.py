@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
@@ -144,3 +146,13 @@ def test_the_hash_covers_all_tables(base: Callable[[str], Path]):
     ]
     assert len({other.sha256 for other in [tables, *others]}) == 5
     assert TokenizerTables.from_fields(fields, "elsewhere").sha256 == tables.sha256
+
+
+@given(chosen=st.sets(st.integers(0, 49151), max_size=300))
+def test_missing_parts_are_those_of_every_derivation(tables: TokenizerTables, chosen: set[int]):
+    """BPE over the text of every token finds the same as over the doubtful ones alone."""
+    parts = {part for token in chosen for part in tables.built_from(token)}
+    missing = set(tables.missing_parts(chosen))
+    single = set(tables.byte_ids.values())  # a merge of two bytes is built from them; no list lacks bytes
+    assert missing - single == parts - chosen - single
+    assert not tables.missing_parts(chosen | missing | single)
