@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import options
-from .console import json_text, progress_bar, show_fields, show_file, stage_bars, warn
+from .console import json_text, note, progress_bar, show_fields, show_file, stage_bars, warn
 
 if TYPE_CHECKING:
     from ..convert.pipeline import ConversionReport
+    from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..workflows.fidelity_check import FidelityCheck
 
 app = typer.Typer()
@@ -79,9 +80,9 @@ def convert(
     for file in filter(None, (output, report)):
         sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
         check_target(file, base_path, *filter(None, sources))
-    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None and (size or calibration):
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
+    kept = _vocabulary(vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads)
     with progress_bar("convert") as progress:
         conversion = pipeline.convert(
             base_path,
@@ -190,9 +191,9 @@ def plan(
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
-    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
+    kept = _vocabulary(vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads)
     with progress_bar("plan") as progress:
         result = plan_conversion(
             base_path,
@@ -239,6 +240,34 @@ def importance(
             base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
         )
     show_file(output, sha256, as_json)
+
+
+def _vocabulary(  # noqa: PLR0913, PLR0917 - what a plan is made from
+    vocabulary: str | None,
+    base: Path,
+    texts: Path | None,
+    planned: Any,
+    importance: Path | None,
+    adapter: Path | None,
+    threads: int | None,
+) -> "VocabularyList | None":
+    """The tokens that --vocabulary keeps; None for all."""
+    if vocabulary != "auto":
+        return options.resolve_vocabulary(vocabulary, base, texts, threads)
+    if planned is None or importance is None:
+        raise typer.BadParameter("--vocabulary auto requires --size")
+    from ..workflows.vocabulary_size import choose_vocabulary_size
+
+    with stage_bars() as stage:
+        kept, losses = choose_vocabulary_size(
+            base, planned, importance, adapter=adapter, texts=texts, threads=threads, stage=stage
+        )
+    for loss in losses:
+        note(
+            f"{loss.tokens:,} tokens: predicted loss {loss.total:.4f} nats, "
+            f"{loss.outside:.4f} of them from tokens that are not kept"
+        )
+    return kept
 
 
 def _cached_importance(

@@ -93,8 +93,9 @@ AnswerWorkload = Annotated[
 Vocabulary = Annotated[
     str | None,
     typer.Option(
-        metavar="N|FILE",
-        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`.",
+        metavar="N|FILE|auto",
+        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`. "
+        "auto: as many as lose the least at --size.",
     ),
 ]
 VocabularyTexts = Annotated[

@@ -4,7 +4,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -12,24 +11,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gguf import GGMLQuantizationType
-from threadpoolctl import threadpool_limits
 
-from ..errors import OutputError
-from ..files.gguf_header import Field, read_header
+from ..files.gguf_header import read_header
 from ..files.output import check_target
-from ..files.processors import usable_processors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
+from .file_plan import file_specs, plan_for_file_size
 from .merged_model import MergedModel
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from .quantize.ggml import quantize_rows
-from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
+from .quantize.size_planner import Prediction, SizeTarget
 from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import TensorPlan, TensorSpec, padded, parse_type, plan_like, plan_tensor, plan_uniform
+from .tensors import TensorPlan, TensorSpec, parse_type, plan_like, plan_tensor, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
-from .write import header_size, write_gguf
+from .worker_pool import worker_pool
+from .write import write_gguf
 
 # A constant: the file is bit-identical on any machine and with any number of threads.
 BLOCK_WEIGHTS = 1 << 22
@@ -109,8 +107,8 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
         ThirteenError: an input is invalid, or the size cannot be met.
     """
     model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
-    with _thread_pool(threads) as pool:
-        tensors, prediction = _plan_for_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
+    with worker_pool(threads) as pool:
+        tensors, prediction = plan_for_file_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
     model.warn_of_requantization(tensors)
     return ConversionPlan(tensors, _count_types(tensors), prediction, model.warnings)
 
@@ -151,7 +149,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
     model = MergedModel(checkpoint, adapter, ids.adapter, importance, vocabulary)
-    with _thread_pool(threads) as pool:
+    with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
         plan = _plan(model, types, pool, progress)
         model.warn_of_requantization(plan.tensors)
@@ -192,9 +190,9 @@ def _plan(
 ) -> _Plan:
     if isinstance(types, SizeTarget):
         requested = f"{types.size.text}, {types.prefer}, {types.costs.target}"
-        tensors, prediction = _plan_for_size(model, types, model.metadata(requested), pool, progress)
+        tensors, prediction = plan_for_file_size(model, types, model.metadata(requested), pool, progress)
         return _Plan(tensors, requested, prediction)
-    specs = _file_specs(model.base)
+    specs = file_specs(model.base)
     if isinstance(types, Path):
         header = read_header(types)
         requested = str(header.metadata.get("thirteen.type", f"like {types.name}"))
@@ -208,47 +206,6 @@ def _plan_same(specs: Sequence[TensorSpec], base: Checkpoint) -> list[TensorPlan
     """Plan every matrix in its type in the base, and vectors in F32."""
     f32 = GGMLQuantizationType.F32
     return [plan_tensor(s, f32 if len(s.shape) == 1 else base.stored_type(s.source)) for s in specs]
-
-
-def _plan_for_size(
-    model: MergedModel,
-    target: SizeTarget,
-    fields: dict[str, Field],
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> tuple[list[TensorPlan], Prediction]:
-    base, importance = model.base, model.importance
-    if importance is None:
-        raise OutputError(f"--size {target.size.text}: needs an importance file")
-    measured = bool(importance.sensitivity)
-    if not measured:
-        model.warnings.append(
-            f"{importance.path}: has no sensitivities: each matrix's error counts relative to its output"
-        )
-    options = measure_all_types(base.specs, model, importance, target.costs, pool, progress)
-    unquantized = plan_uniform(_file_specs(base), GGMLQuantizationType.F32)
-    rope_factors = unquantized[len(base.specs) :]
-    overhead = header_size(base.architecture.name, fields, unquantized)
-    overhead += sum(padded(plan.nbytes) for plan in rope_factors)
-    tensors, prediction = plan_for_size(base.specs, options, target, overhead, measured=measured)
-    return [*tensors, *rope_factors], prediction
-
-
-def _file_specs(base: Checkpoint) -> list[TensorSpec]:
-    """List the tensors of the file: those of the checkpoint, then the RoPE factors if the model has any."""
-    specs, factors = list(base.specs.values()), base.rope_factors
-    return specs if factors is None else [*specs, TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)]
-
-
-@contextmanager
-def _thread_pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
-    """Open a pool whose pending jobs are cancelled when the block ends, also after an error."""
-    pool = ThreadPoolExecutor(threads or usable_processors())
-    try:
-        with threadpool_limits(1):  # BLAS threads would compete with the pool
-            yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _quantize(

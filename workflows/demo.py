@@ -1,4 +1,4 @@
-"""Demo of the whole path: the embedded base and its adapter as two GGUFs, their answers and latency."""
+"""Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs, their answers and latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,8 @@ from rich.table import Table
 from ..bench.harness.workload import Workload
 from ..bench.speed import latency
 from ..convert.adapter.adapter import load_adapter
+from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
+from ..files.gguf_header import read_header
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
 from ..models.tuning.objective import is_correct
@@ -16,7 +18,7 @@ from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..stats.paired_ratio import ROUNDS_MIN
-from .default_model import ADAPTER, NAME, TYPE, default_model
+from .default_model import ADAPTER, NAME, TYPE, default_model, default_trimmed_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 MAX_TOKENS = 32  # the limit that the adapter was tuned for
@@ -38,6 +40,23 @@ class DemoAnswers:
 
 
 @dataclass(frozen=True)
+class DemoTrimmed:
+    """The adapted model with a smaller vocabulary.
+
+    Attributes:
+        kept: number of its tokens.
+        of: number of tokens of the full vocabulary.
+        answers: its answers.
+        bench: latency of the adapted model and of this one.
+    """
+
+    kept: int
+    of: int
+    answers: DemoAnswers
+    bench: latency.LatencyReport
+
+
+@dataclass(frozen=True)
 class DemoReport:
     """Result of the demo.
 
@@ -50,6 +69,7 @@ class DemoReport:
         base: answers of the base.
         adapted: answers of the adapted model.
         bench: latency of both models.
+        trimmed: the adapted model with a smaller vocabulary.
     """
 
     question: str
@@ -60,6 +80,7 @@ class DemoReport:
     base: DemoAnswers
     adapted: DemoAnswers
     bench: latency.LatencyReport
+    trimmed: DemoTrimmed
 
 
 def run_demo(progress: Progress = no_progress) -> DemoReport:
@@ -78,10 +99,22 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained_parameters,
         base=ask_demo(base),
         adapted=ask_demo(adapted),
-        bench=latency.run_latency(
-            base, adapted, workload=Workload(64, 32), questions=(), rounds=ROUNDS_MIN, progress=progress
-        ),
+        bench=_compare_speed(base, adapted, progress),
+        trimmed=_trimmed(adapted, progress),
     )
+
+
+def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.LatencyReport:
+    return latency.run_latency(
+        one, other, workload=Workload(64, 32), questions=(), rounds=ROUNDS_MIN, progress=progress
+    )
+
+
+def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
+    small = default_trimmed_model(progress=progress)
+    kept = read_vocabulary(read_header(small))
+    assert kept is not None, "it was trimmed"
+    return DemoTrimmed(len(kept.tokens), kept.of, ask_demo(small), _compare_speed(adapted, small, progress))
 
 
 def demo_table(report: DemoReport) -> Group:
@@ -113,6 +146,18 @@ def demo_table(report: DemoReport) -> Group:
         f"question  {report.question}",
         "",
         table,
+        "",
+        _trimmed_text(report),
+    )
+
+
+def _trimmed_text(report: DemoReport) -> str:
+    trimmed, bench = report.trimmed, report.trimmed.bench
+    decode = bench.decode.ratio
+    return (
+        f"trimmed   adapted, {trimmed.kept:,} of {trimmed.of:,} tokens: {bench.adapted.file_bytes / 1e6:.1f} MB, "
+        f"{bench.adapted.file_bytes / bench.base.file_bytes:.3f} of the adapted file; decode "
+        f"{decode.estimate:.3f} ({decode.low:.3f} to {decode.high:.3f}); {trimmed.answers.right} sums right"
     )
 
 

@@ -17,8 +17,10 @@ from ..bench.size.kl_curve import CurveEntry, CurveReport
 from ..bench.size.size_matched import FileKind
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
+from ..convert.quantize.file_size import FileSize
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..files.cache_folder import cache_dir
 from ..files.output import check_folder, make_folder, output_errors
 from ..files.progress import Progress, Stage, no_progress
@@ -42,6 +44,7 @@ class SweepInputs:
         calibration: passages for that measurement; by default the built-in ones.
         ids: names of base and adapter in the provenance.
         threads: number of threads that quantize and compute.
+        vocabulary: tokens that a second planned file of each size keeps; None for no such files.
     """
 
     base: Path
@@ -50,6 +53,7 @@ class SweepInputs:
     calibration: Path | None = None
     ids: SourceIds = DEFAULT_IDS
     threads: int | None = None
+    vocabulary: VocabularyList | None = None
 
     @cached_property
     def weights(self) -> int:
@@ -61,13 +65,20 @@ class SweepInputs:
         """Start of the file names."""
         return _slug("+".join(filter(None, (self.ids.base or self.base.name, self.ids.adapter))))
 
-    def convert(self, output: Path, quantization: str | SizeTarget, progress: Progress) -> ConversionReport:
+    def convert(
+        self,
+        output: Path,
+        quantization: str | SizeTarget,
+        progress: Progress,
+        vocabulary: VocabularyList | None = None,
+    ) -> ConversionReport:
         return convert(
             self.base,
             output,
             quantization=quantization,
             importance=self.importance,
             adapter=self.adapter,
+            vocabulary=vocabulary,
             ids=self.ids,
             threads=self.threads,
             progress=progress,
@@ -137,8 +148,10 @@ def run_size_sweep(  # noqa: PLR0913 - options of a sweep, each with its default
         reference = folder / f"{inputs.slug}-full.gguf"
         precision = "F32" if inputs.weights <= _F32_WEIGHTS_MAX else "F16"
         full = inputs.convert(reference, precision, stage("making the reference"))
+        sizes = _distinct(targets, inputs.weights)
         jobs = [
-            *(_planned(inputs, target) for target in _distinct(targets, inputs.weights)),
+            *(_planned(inputs, target) for target in sizes),
+            *(_trimmed(inputs, target) for target in sizes if inputs.vocabulary),
             *(_stock(inputs, reference, one) for one in stock),
         ]
         entries = _entries(jobs, folder / inputs.slug, keep=keep is not None, stage=stage)
@@ -162,6 +175,18 @@ def _planned(inputs: SweepInputs, target: SizeTarget) -> _Job:
         return None if prediction is None else prediction.divergence
 
     return _Job("planned", target.size.text, make)
+
+
+def _trimmed(inputs: SweepInputs, target: SizeTarget) -> _Job:
+    """The job of a file with fewer tokens and as many bytes as the planned one."""
+    size = FileSize(target.size.text, target.size.file_bytes(inputs.weights), unit=1)
+    of_equal_size = replace(target, size=size)
+
+    def make(path: Path, progress: Progress) -> float | None:
+        prediction = inputs.convert(path, of_equal_size, progress, inputs.vocabulary).prediction
+        return None if prediction is None else prediction.divergence
+
+    return _Job("trimmed", target.size.text, make)
 
 
 def _stock(inputs: SweepInputs, reference: Path, stock: StockFormat) -> _Job:

@@ -138,16 +138,19 @@ def rank_vocabulary(
 def full_model(
     checkpoint: Checkpoint, threads: int | None = None, stage: Stage = lambda name: no_progress
 ) -> Iterator[Model]:
-    """Load a base with its full vocabulary; a folder of safetensors is converted first, to Q8_0."""
+    """Load a base with its full vocabulary; a folder of safetensors is converted first, to Q8_0.
+
+    Repacked kernels would round differently per processor.
+    """
     if isinstance(checkpoint, GgufCheckpoint):
-        with Model(checkpoint.path) as model:
+        with Model(checkpoint.path, repack=False) as model:
             yield model
         return
     with tempfile.TemporaryDirectory(prefix="vocabulary-", dir=cache_dir()) as folder:
         path = Path(folder) / "model.gguf"
         progress = stage("8 bits")
         convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=progress)
-        with Model(path) as model:
+        with Model(path, repack=False) as model:
             yield model
 
 

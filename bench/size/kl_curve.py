@@ -47,7 +47,9 @@ from .size_matched import (
     FileKind,
     MeasuredFile,
     StockComparison,
+    TrimmedComparison,
     compare_at_equal_size,
+    compare_trimmed,
 )
 
 KL_RATIO_GOAL = 0.8  # KL divergence of a planned file / of the best stock file of its size, at most
@@ -58,7 +60,7 @@ class CurveEntry:
     """A file to measure.
 
     Attributes:
-        kind: "planned", or the kind of the stock file.
+        kind: see CurvePoint.
         name: target size of a planned file, or llama.cpp's name of the type or mix.
         path: the file; it must exist until the next entry is requested.
         predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
@@ -83,6 +85,7 @@ class CurveReport(BenchReport):
         positions: number of predictions compared per file.
         points: the files, in order of size.
         comparisons: each planned file with the stock files of each kind.
+        trimmed: each trimmed file with the planned one of its size.
         verdict: conclusions in words, one per line.
     """
 
@@ -94,6 +97,7 @@ class CurveReport(BenchReport):
     positions: int
     points: tuple[CurvePoint, ...]
     comparisons: tuple[StockComparison, ...]
+    trimmed: tuple[TrimmedComparison, ...]
     verdict: tuple[str, ...]
 
 
@@ -234,6 +238,7 @@ def _report(
         if file.point.kind == "planned"
         for kind in STOCK_KINDS
     )
+    trimmed = compare_trimmed(measured, reference.passages)
     passages = len(np.unique(reference.passages))
     return CurveReport(
         *head,
@@ -245,7 +250,8 @@ def _report(
         positions=len(reference.passages),
         points=tuple(file.point for file in measured),
         comparisons=comparisons,
-        verdict=(*_verdict(comparisons), *few_texts_warning(passages)),
+        trimmed=trimmed,
+        verdict=(*_verdict(comparisons), *map(_trimmed_text, trimmed), *few_texts_warning(passages)),
     )
 
 
@@ -260,6 +266,13 @@ def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
             f"{reached} of {len(by_file)} planned files have at most {KL_RATIO_GOAL} times the KL divergence "
             "of the best stock files of their size"
         )
+
+
+def _trimmed_text(comparison: TrimmedComparison) -> str:
+    return (
+        f"{comparison.name}, smaller vocabulary: KL divergence over the kept tokens "
+        f"{comparison.ratio.text(2)} times that of the file with all tokens"
+    )
 
 
 def _ratio_text(comparison: StockComparison) -> str:
@@ -288,7 +301,7 @@ def _files_table(report: CurveReport) -> Table:
             point.divergence.kl_mean.text(4),
             "" if point.predicted_kl is None else f"{point.predicted_kl:.4f}",
             point.divergence.same_top.text(1, 100),
-            style="bold" if point.kind == "planned" else None,
+            style="bold" if point.kind in ("planned", "trimmed") else None,
         )
     return table
 

@@ -43,6 +43,7 @@ class _Style(NamedTuple):
 
 _STYLES: dict[FileKind, _Style] = {
     "planned": _Style("planned by Thirteen, 95 % interval", "#0072B2", "o"),
+    "trimmed": _Style("the same with a smaller vocabulary", "#CC79A7", "D"),
     "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s"),
     "mix": _Style("llama.cpp's own mixes", "#009E73", "^"),
 }
@@ -109,7 +110,7 @@ def _draw(figure: "Figure", report: CurveReport, title: str) -> None:
 
 def _points_to_draw(points: Sequence[CurvePoint]) -> list[CurvePoint]:
     """The planned files and the stock files of similar size, or all files without planned ones."""
-    planned = [point for point in points if point.kind == "planned"] or points
+    planned = [point for point in points if point.kind in ("planned", "trimmed")] or points
     sizes = [point.file_bytes for point in planned]
     smallest, largest = (1 - _MARGIN) * min(sizes), (1 + _MARGIN) * max(sizes)
     return [point for point in points if smallest <= point.file_bytes <= largest]
@@ -125,7 +126,7 @@ def _draw_series(axes: "Axes", points: Sequence[CurvePoint], kind: FileKind) -> 
     if not points:
         return None
     sizes, kls = [point.file_bytes / 1e6 for point in points], [_clip(point.kl) for point in points]
-    if kind == "planned":
+    if kind in ("planned", "trimmed"):
         intervals = [point.divergence.kl_mean for point in points]
         below = [max(0.0, kl - _clip(interval.low)) for kl, interval in zip(kls, intervals, strict=True)]
         above = [max(0.0, interval.high - kl) for kl, interval in zip(kls, intervals, strict=True)]

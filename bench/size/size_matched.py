@@ -13,7 +13,7 @@ from ..fidelity.kl_divergence import Divergence
 from ..fidelity.vocabulary_coverage import VocabularyCoverage
 from ..peers.llama_quantize import StockKind
 
-FileKind = Literal["planned"] | StockKind
+FileKind = Literal["planned", "trimmed"] | StockKind
 
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
 SIZE_TOLERANCE = 1.005  # times a file's bytes: metadata differ, so this still counts as equal size
@@ -25,7 +25,7 @@ class CurvePoint:
     """A measured file.
 
     Attributes:
-        kind: "planned", or the kind of the stock file.
+        kind: "planned", "trimmed" if it also has a smaller vocabulary, or the kind of the stock file.
         name: target size of a planned file, or llama.cpp's name of the type or mix.
         file_bytes: size of the file.
         bits_per_weight: 8 * file_bytes / weights, metadata included, as a target size in `bpw` counts them.
@@ -82,6 +82,36 @@ class StockComparison:
     ratio: Interval | None
     curve_kl: float | None
     curve_ratio: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrimmedComparison:
+    """A planned file with a smaller vocabulary against the one of the same size with all tokens.
+
+    Attributes:
+        name: target size of both.
+        ratio: KL divergence over the kept tokens / KL divergence over all, paired by position.
+    """
+
+    name: str
+    ratio: Interval
+
+
+def compare_trimmed(
+    files: Sequence[MeasuredFile], passages: NDArray[np.int64]
+) -> tuple[TrimmedComparison, ...]:
+    """Compare each trimmed file with the planned one of the same size, if there is one.
+
+    Args:
+        files: files of all kinds.
+        passages: passage of each position, (positions,).
+    """
+    planned = {file.point.name: file for file in files if file.point.kind == "planned"}
+    return tuple(
+        TrimmedComparison(file.point.name, _ratio(file.kl, planned[file.point.name].kl, passages))
+        for file in files
+        if file.point.kind == "trimmed" and file.point.name in planned
+    )
 
 
 def compare_at_equal_size(

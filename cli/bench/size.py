@@ -96,6 +96,8 @@ def bench_curve(
     costs: options.Costs = None,
     together: options.Together = False,
     workload: options.AnswerWorkload = None,
+    vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     output_dir: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("bench/results"),
@@ -106,7 +108,8 @@ def bench_curve(
 ) -> None:
     """Plot KL divergence against file size.
 
-    The files are planned ones, and those of llama.cpp's types and mixes.
+    The files are planned ones, and those of llama.cpp's types and mixes. With --vocabulary, each size has a
+    second planned file, with fewer tokens.
     """
     from ...bench.size.kl_curve import curve_table
     from ...convert.provenance import SourceIds
@@ -120,7 +123,8 @@ def bench_curve(
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     base_id = options.provenance_name(str(base_path) if base == "embedded" else base)
     ids = SourceIds(base_id, options.provenance_name(adapter or ""))
-    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads)
+    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
+    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept)
     with stage_bars() as stage:
         report = run_size_sweep(inputs, targets, data=data, tokens=tokens, keep=keep, stage=stage)
     warn(report.warnings)

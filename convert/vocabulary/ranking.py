@@ -37,7 +37,10 @@ from .vocabulary_list import VocabularyList
 BYTES, SPECIAL, TEXTS, MODEL, REST = "single bytes", "special tokens", "texts", "model", "rest"
 KINDS = (BYTES, SPECIAL, NUMBER, SIGN, SPACE, LATEX, TEXTS, MODEL, REST)
 _REQUIRED = KINDS[: KINDS.index(TEXTS)]
-_IGNORE_MERGES = frozenset({"llama-bpe", "llama3", "llama-v3"})  # they take a whole word as a token
+# llama.cpp's pre-tokenizers that take a word that is a token as a whole, whatever its merges.
+_IGNORE_MERGES = frozenset(
+    {"llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "tekken"}
+)
 _PROBABILITY_MIN = 1e-8  # smaller means over a few thousand positions tell nothing
 _DIGITS = 3  # of a probability: sums of floats differ in the last bits between machines
 

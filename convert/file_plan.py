@@ -1,0 +1,142 @@
+"""Plans of whole files of a given size: what each type costs each matrix, and the choice among them."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from math import prod
+from pathlib import Path
+
+from gguf import GGMLQuantizationType
+
+from ..errors import OutputError
+from ..files.gguf_header import Field
+from ..files.progress import Progress, no_progress
+from .merged_model import MergedModel
+from .quantize.file_size import FileSize
+from .quantize.knapsack import TypeOptions
+from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
+from .source.architecture import EMBEDDING, OUTPUT, ROPE_FACTORS
+from .source.checkpoint import Checkpoint, open_checkpoint
+from .tensors import TensorPlan, TensorSpec, padded, plan_uniform
+from .vocabulary.vocabulary_list import VocabularyList
+from .worker_pool import worker_pool
+from .write import header_size
+
+_ANY_TYPE = "Q4_K"  # in the metadata that is measured, where the type does not change its size
+
+
+def plan_for_file_size(
+    model: MergedModel,
+    target: SizeTarget,
+    fields: dict[str, Field],
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> tuple[list[TensorPlan], Prediction]:
+    """Plan a file of a given size.
+
+    Args:
+        model: the model to write, with the importance of its matrices.
+        target: the size, and what the plan aims for.
+        fields: the file's metadata.
+        pool: threads that measure.
+        progress: called with the matrices measured and in all.
+
+    Raises:
+        OutputError: the model has no importance, or the size cannot be met.
+    """
+    if model.importance is None:
+        raise OutputError(f"--size {target.size.text}: needs an importance file")
+    if not model.importance.sensitivity:
+        model.warnings.append(
+            f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's output"
+        )
+    options = _measure_types(model, model.base.specs, target, pool, progress)
+    return _plan_with(model, target, fields, options)
+
+
+def _measure_types(
+    model: MergedModel,
+    specs: Mapping[str, TensorSpec],
+    target: SizeTarget,
+    pool: ThreadPoolExecutor,
+    progress: Progress,
+) -> TypeOptions:
+    assert model.importance is not None, "it was given"
+    return measure_all_types(specs, model, model.importance, target.costs, pool, progress)
+
+
+def _plan_with(
+    model: MergedModel, target: SizeTarget, fields: dict[str, Field], options: TypeOptions
+) -> tuple[list[TensorPlan], Prediction]:
+    """Plan a file by what its types cost each matrix."""
+    base, importance = model.base, model.importance
+    unquantized = plan_uniform(file_specs(base), GGMLQuantizationType.F32)
+    rope_factors = unquantized[len(base.specs) :]
+    overhead = header_size(base.architecture.name, fields, unquantized)
+    overhead += sum(padded(plan.nbytes) for plan in rope_factors)
+    measured = importance is not None and bool(importance.sensitivity)
+    tensors, prediction = plan_for_size(base.specs, options, target, overhead, measured=measured)
+    return [*tensors, *rope_factors], prediction
+
+
+def _in_bytes(size: FileSize, specs: Mapping[str, TensorSpec]) -> FileSize:
+    """A size that does not depend on the number of weights that are kept."""
+    return replace(size, amount=size.file_bytes(sum(prod(spec.shape) for spec in specs.values())), unit=1)
+
+
+def file_specs(base: Checkpoint) -> list[TensorSpec]:
+    """List the tensors of the file: those of the checkpoint, then the RoPE factors if the model has any."""
+    specs, factors = list(base.specs.values()), base.rope_factors
+    return specs if factors is None else [*specs, TensorSpec(ROPE_FACTORS, ROPE_FACTORS, factors.shape)]
+
+
+def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
+    base: Path,
+    target: SizeTarget,
+    importance: Path,
+    vocabularies: Sequence[VocabularyList | None],
+    *,
+    adapter: Path | None = None,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> list[float | None]:
+    """Predict the loss of files of one size that keep different tokens.
+
+    What the types cost the matrices without a row for each token is measured once.
+
+    Args:
+        base: see convert().
+        target: the size; a size in bits per weight counts the weights of the full model.
+        importance: see convert().
+        vocabularies: the tokens that each file keeps; None for all.
+        adapter: see convert().
+        threads: see convert().
+        progress: called with the matrices measured and in all.
+
+    Returns:
+        The predicted KL divergence of each file in nats; None where no plan has the size, or where the
+        importance file has no sensitivities.
+
+    Raises:
+        ThirteenError: an input is invalid.
+    """
+    full = MergedModel(open_checkpoint(base), adapter, "", importance, None)
+    specs = full.base.specs
+    by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
+    shared = {name: spec for name, spec in specs.items() if name not in by_token}
+    target = replace(target, size=_in_bytes(target.size, specs))
+    losses = list[float | None]()
+    with worker_pool(threads) as pool:
+        types = _measure_types(full, specs, target, pool, progress)
+        for vocabulary in vocabularies:
+            model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
+            own = {name: model.base.specs[name] for name in by_token}
+            changed = types if vocabulary is None else _measure_types(model, own, target, pool, no_progress)
+            options = {name: (types if name in shared else changed)[name] for name in types}
+            try:
+                _, prediction = _plan_with(model, target, model.metadata(_ANY_TYPE), options)
+            except OutputError:  # this vocabulary cannot have the size
+                losses.append(None)
+            else:
+                losses.append(prediction.divergence)
+    return losses

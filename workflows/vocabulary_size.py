@@ -1,0 +1,109 @@
+"""The number of tokens with which a file of a given size is predicted to lose the least."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..convert.pipeline import predict_vocabularies
+from ..convert.quantize.size_planner import SizeTarget
+from ..convert.source.checkpoint import open_checkpoint
+from ..convert.vocabulary.ranking import Ranking
+from ..convert.vocabulary.vocabulary_list import VocabularyList
+from ..errors import VocabularyError
+from ..files.progress import Stage, no_progress
+from ..models.texts import held_out_texts
+from ..runtime.calibration.corpus import Passage, read_passages
+from ..runtime.calibration.token_statistics import outside_probability, sample_passages, tokenize_passages
+from .vocabulary_choice import ChoiceTexts, full_model, rank_vocabulary, read_texts
+
+SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # beside the full vocabulary
+POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured
+
+
+@dataclass(frozen=True)
+class SizeLoss:
+    """What a file is predicted to lose with a number of tokens.
+
+    Attributes:
+        tokens: number of tokens.
+        quantization: predicted KL divergence by quantization, in nats.
+        outside: mean of -log(1 - probability outside), in nats: the divergence of a model that cannot give
+            these tokens, on texts that were not chosen on.
+    """
+
+    tokens: int
+    quantization: float
+    outside: float
+
+    @property
+    def total(self) -> float:
+        """Nats in all."""
+        return self.quantization + self.outside
+
+
+def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
+    base: Path,
+    target: SizeTarget,
+    importance: Path,
+    *,
+    adapter: Path | None = None,
+    texts: Path | None = None,
+    threads: int | None = None,
+    stage: Stage = lambda name: no_progress,
+) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
+    """Choose how many tokens a file of a size keeps, and which.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        target: the size, and what its plan aims for.
+        importance: importance file with sensitivities.
+        adapter: a PEFT folder.
+        texts: passages of one's own as JSON lines, besides the built-in ones.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
+
+    Returns:
+        The list, None if all tokens are best, and the losses that were compared, the full vocabulary last.
+
+    Raises:
+        VocabularyError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
+        ThirteenError: another input is invalid, or no vocabulary can meet the size.
+    """
+    choice = read_texts(texts)
+    checkpoint = open_checkpoint(base)
+    with full_model(checkpoint, threads, stage) as model:
+        ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
+        sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
+        sample = sample_passages(tokenize_passages(model, _held_out(choice)), POSITIONS)
+        progress = stage("probability outside")
+        outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
+    lists = [*map(ranking.choose, sizes), None]
+    predicted = predict_vocabularies(
+        base, target, importance, lists, adapter=adapter, threads=threads, progress=stage("plans")
+    )
+    nats = [*(-np.log1p(-np.minimum(outside.values, 1 - 1e-9))).mean(axis=1), 0.0]
+    losses = _losses(ranking, sizes, predicted, nats)
+    if not losses:
+        raise VocabularyError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
+    best = min(losses, key=lambda loss: loss.total)
+    return (None if best.tokens == len(ranking.order) else ranking.choose(best.tokens)), losses
+
+
+def _losses(
+    ranking: Ranking, sizes: Sequence[int], predicted: Sequence[float | None], outside: Sequence[float]
+) -> tuple[SizeLoss, ...]:
+    """The losses of the vocabularies for which a plan of the size exists."""
+    counts = (*sizes, len(ranking.order))
+    return tuple(
+        SizeLoss(count, loss, float(nats))
+        for count, loss, nats in zip(counts, predicted, outside, strict=True)
+        if loss is not None
+    )
+
+
+def _held_out(choice: ChoiceTexts) -> list[Passage]:
+    """Passages of one's own that are not chosen on; without any, the built-in word problems."""
+    built_in = [passage for passage in read_passages(held_out_texts()) if passage.question is not None]
+    return [*choice.held_out] or built_in
