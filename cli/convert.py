@@ -242,7 +242,7 @@ def importance(
     show_file(output, sha256, as_json)
 
 
-def _vocabulary(  # noqa: PLR0913, PLR0917 - what a plan is made from
+def _vocabulary(
     vocabulary: str | None,
     base: Path,
     texts: Path | None,

@@ -1,4 +1,4 @@
-"""Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs, their answers and latency."""
+"""Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs; answers and latency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,12 +152,12 @@ def demo_table(report: DemoReport) -> Group:
 
 
 def _trimmed_text(report: DemoReport) -> str:
-    trimmed, bench = report.trimmed, report.trimmed.bench
-    decode = bench.decode.ratio
+    trimmed, decode = report.trimmed, report.trimmed.bench.decode.ratio
+    sizes = [model.file_bytes for model in (trimmed.bench.base, trimmed.bench.adapted)]
     return (
-        f"trimmed   adapted, {trimmed.kept:,} of {trimmed.of:,} tokens: {bench.adapted.file_bytes / 1e6:.1f} MB, "
-        f"{bench.adapted.file_bytes / bench.base.file_bytes:.3f} of the adapted file; decode "
-        f"{decode.estimate:.3f} ({decode.low:.3f} to {decode.high:.3f}); {trimmed.answers.right} sums right"
+        f"trimmed   adapted, {trimmed.kept:,} of {trimmed.of:,} tokens: {sizes[1] / 1e6:.1f} MB, "
+        f"{sizes[1] / sizes[0]:.3f} of the adapted file; {trimmed.answers.right} sums right; "
+        f"decode {decode.estimate:.3f} ({decode.low:.3f} to {decode.high:.3f})"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
 
 from ..commands import Commands
+from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..leftovers import leftovers
 
 TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
@@ -95,6 +97,26 @@ def test_files_are_made_measured_and_deleted(
     assert len(parsed["curve"]["points"]) == 4 and len(parsed["curve"]["comparisons"]) == 4
     again = write_results(report, tmp_path / "new" / "results")
     assert again == written
+
+
+def test_a_vocabulary_adds_a_file_of_each_size_with_fewer_tokens(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path, tmp_path: Path
+) -> None:
+    kept = closed_list(tables_of(base("llama")), [261])
+    by_weight = [replace(targets[0], size=parse_file_size("8.4bpw"))]
+    for sizes in (targets[:2], by_weight):
+        inputs = SweepInputs(base("llama"), importance=importance, threads=1, vocabulary=kept)
+        curve = run_size_sweep(inputs, sizes, stock=(), tokens=60).curve
+        points = {(point.kind, point.name): point for point in curve.points}
+        for target in sizes:
+            size = target.size.text
+            trimmed = points["trimmed", size]
+            assert trimmed.file_bytes <= target.size.file_bytes(curve.weights)
+            assert trimmed.vocabulary is not None and trimmed.vocabulary.kept == len(kept.tokens)
+            assert points["planned", size].vocabulary is None
+        assert sorted(one.name for one in curve.trimmed) == sorted(target.size.text for target in sizes)
+        assert sum("smaller vocabulary" in line for line in curve.verdict) == len(sizes)
+    assert not leftovers(cache)
 
 
 def test_keep_folder_retains_the_files(

@@ -1,0 +1,37 @@
+"""Predictions for several vocabularies, against a plan of each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.convert.file_plan import predict_vocabularies
+from thirteen.convert.pipeline import convert, plan_conversion
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.file_size import FileSize
+from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.workflows.importance_cache import measure_importance
+
+from .vocabulary.kept_lists import closed_list, tables_of
+
+Base = Callable[[str], Path]
+TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
+
+
+def target(size: int) -> SizeTarget:
+    return SizeTarget(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+
+
+@pytest.mark.parametrize("name", ["llama", "llama untied"])
+def test_each_prediction_is_that_of_a_plan(base: Base, name: str, tmp_path: Path) -> None:
+    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
+    texts.write_text(TEXT)
+    measure_importance(base(name), None, importance, calibration=texts, threads=1)
+    size = convert(base(name), tmp_path / "a.gguf", quantization="Q5_0").file_bytes
+    tables = tables_of(base(name))
+    lists = [closed_list(tables, ()), closed_list(tables, [261, 265]), None]
+    predicted = predict_vocabularies(base(name), target(size), importance, lists, threads=1)
+    for kept, loss in zip(lists, predicted, strict=True):
+        plan = plan_conversion(base(name), target(size), importance, vocabulary=kept, threads=1)
+        assert loss == pytest.approx(plan.prediction.divergence, rel=1e-6)
+    assert predicted[0] < predicted[-1]  # more bits for the same weights
+    assert predict_vocabularies(base(name), target(1000), importance, lists, threads=1) == [None] * 3

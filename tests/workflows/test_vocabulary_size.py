@@ -1,0 +1,76 @@
+"""The number of tokens that loses the least at a size, on a small random model."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from thirteen.convert.pipeline import convert
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.file_size import FileSize
+from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.errors import VocabularyError
+from thirteen.workflows import vocabulary_choice, vocabulary_size
+from thirteen.workflows.importance_cache import measure_importance
+from thirteen.workflows.vocabulary_size import choose_vocabulary_size
+
+from ..commands import Commands
+
+Base = Callable[[str], Path]
+TEXT = json.dumps({"text": "Three pens cost $3.60, so one pen costs $1.20. " * 12}) + "\n"
+
+
+@pytest.fixture(scope="module")
+def importance(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("importance")
+    (folder / "texts.jsonl").write_text(TEXT, "utf-8")
+    measure_importance(base("llama"), None, folder / "a.gguf", calibration=folder / "texts.jsonl", threads=1)
+    return folder / "a.gguf"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
+    monkeypatch.setattr(vocabulary_choice, "_GENERATED", 20)
+    monkeypatch.setattr(vocabulary_size, "POSITIONS", 100)
+    monkeypatch.setattr(vocabulary_size, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
+
+
+def target(base: Path, output: Path, type_: str) -> SizeTarget:
+    size = convert(base, output, quantization=type_).file_bytes
+    return SizeTarget(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_least_predicted_loss_wins(base: Base, importance: Path, tmp_path: Path) -> None:
+    kept, losses = choose_vocabulary_size(
+        base("llama"), target(base("llama"), tmp_path / "a.gguf", "Q5_0"), importance, threads=1
+    )
+    assert [loss.tokens for loss in losses] == [265, 268, 272]
+    assert losses[-1].outside == 0 < losses[1].outside < losses[0].outside
+    assert all(loss.total == loss.quantization + loss.outside for loss in losses)
+    best = min(losses, key=lambda loss: loss.total)
+    assert (272 if kept is None else len(kept.tokens)) == best.tokens
+
+
+@pytest.mark.usefixtures("small")
+def test_an_importance_matrix_without_sensitivities_is_refused(
+    base: Base, importance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary_size, "predict_vocabularies", lambda *_, **__: [None, None, None])
+    size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
+    with pytest.raises(VocabularyError, match=r"a\.gguf: --vocabulary auto needs an importance file with"):
+        choose_vocabulary_size(base("llama"), size, importance, threads=1)
+
+
+@pytest.fixture(scope="module")
+def thirteen() -> Iterator[Commands]:
+    with Commands() as commands:
+        yield commands
+
+
+def test_auto_without_a_size_is_one_line(thirteen: Commands, base: Base, tmp_path: Path) -> None:
+    done = thirteen("convert", base("llama"), "--vocabulary", "auto", "-o", tmp_path / "a.gguf")
+    assert (done.status, done.stdout) == (2, "") and not list(tmp_path.iterdir())
+    assert "--vocabulary auto requires --size" in done.stderr and done.stderr.count("\n") == 1
