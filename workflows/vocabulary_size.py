@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..convert.pipeline import predict_vocabularies
+from ..convert.file_plan import predict_vocabularies
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.vocabulary.ranking import Ranking

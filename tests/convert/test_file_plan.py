@@ -28,10 +28,9 @@ def test_each_prediction_is_that_of_a_plan(base: Base, name: str, tmp_path: Path
     measure_importance(base(name), None, importance, calibration=texts, threads=1)
     size = convert(base(name), tmp_path / "a.gguf", quantization="Q5_0").file_bytes
     tables = tables_of(base(name))
-    lists = [closed_list(tables, ()), closed_list(tables, [261, 265]), None]
+    lists = [closed_list(tables, [261]), closed_list(tables, [261, 265]), None]
     predicted = predict_vocabularies(base(name), target(size), importance, lists, threads=1)
     for kept, loss in zip(lists, predicted, strict=True):
         plan = plan_conversion(base(name), target(size), importance, vocabulary=kept, threads=1)
         assert loss == pytest.approx(plan.prediction.divergence, rel=1e-6)
-    assert predicted[0] < predicted[-1]  # more bits for the same weights
     assert predict_vocabularies(base(name), target(1000), importance, lists, threads=1) == [None] * 3
