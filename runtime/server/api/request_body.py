@@ -84,7 +84,7 @@ def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:
     if error["type"] == "string_unicode" and isinstance(value, dict):  # a name that is no text
         name = next(name for name in value if not _is_text(name))
         path, error = f"{path}.{name}" if path else name, {**error, "type": "extra_forbidden"}
-    _, should, rest = error["msg"].partition(" should ")
+    _, should, rest = error["msg"].replace(" after validation", "").partition(" should ")
     problem = _PROBLEMS.get(error["type"]) or (f"must {rest}" if should else error["msg"])
     code = "unsupported_parameter" if error["type"] == "extra_forbidden" else ""
     return HttpError(422, f"{path or 'the body'} {problem}", code=code, param=path or None)
@@ -97,7 +97,7 @@ def _locate(location: Sequence[int | str], value: Any) -> tuple[str, Any]:
         if isinstance(step, int) and isinstance(value, list):
             path, value = f"{path}[{step}]", value[step]
         elif isinstance(step, str) and isinstance(value, dict):
-            path, value = f"{path}.{step}" if path else step, value.get(step)
+            path, value = f"{path}.{step}" if path else step or '""', value.get(step)
     return path, value
 
 

@@ -14,6 +14,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     create_model,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
@@ -83,18 +84,28 @@ WHOLE = BeforeValidator(_whole_number)
 Count = Annotated[int, Field(ge=1), WHOLE]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
-# A bound on the length also makes pydantic refuse half of a surrogate pair.
+# A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its first
+# error, because a body has room for hundreds of thousands.
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
 StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
-StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX)]
-Prompts = Annotated[list[Text], Field(min_length=1, max_length=_PROMPTS_MAX)]
+StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
+Prompts = Annotated[list[Text], Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)]
 
 
 class RequestBody(BaseModel):
     """An object of a request body: no unknown fields, and no conversion between JSON's types."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_unknown(cls, value: Any) -> Any:
+        """Of an object with more fields than there are, one unknown field: each costs an error."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        known = {field.alias or name for name, field in cls.model_fields.items()}
+        return {next(name for name in value if name not in known): None}
 
 
 class TextPart(RequestBody):
@@ -104,7 +115,7 @@ class TextPart(RequestBody):
     text: Text
 
 
-TextParts = Annotated[list[TextPart], Field(max_length=_MESSAGES_MAX)]
+TextParts = Annotated[list[TextPart], Field(max_length=_MESSAGES_MAX, fail_fast=True)]
 
 
 class ChatMessage(RequestBody):
@@ -177,7 +188,7 @@ class OpenAiRequest(GenerationRequest):
 class ChatRequest(OpenAiRequest):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MESSAGES_MAX)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MESSAGES_MAX, fail_fast=True)]
     max_completion_tokens: Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat | None = Field(
         None, description="Format of the answer; a schema that cannot be enforced is an error."

@@ -48,11 +48,19 @@ SCALARS: dict[Any, Any] = {str: "a", int: 1, float: 0.5, bool: True, object: "a"
 
 # What is honoured within the fields that are objects; everything else there is refused.
 HONOURED = {
-    "messages[0].role", "messages[0].content", "messages[0].content[0].type", "messages[0].content[0].text",
-    "messages[0].refusal", "response_format.type", "response_format.json_schema",
-    "response_format.json_schema.name", "response_format.json_schema.description",
-    "response_format.json_schema.schema", "response_format.json_schema.strict", "stream_options.include_usage",
-}  # fmt: skip
+    "messages[0].content",
+    "messages[0].content[0].text",
+    "messages[0].content[0].type",
+    "messages[0].refusal",
+    "messages[0].role",
+    "response_format.json_schema",
+    "response_format.json_schema.description",
+    "response_format.json_schema.name",
+    "response_format.json_schema.schema",
+    "response_format.json_schema.strict",
+    "response_format.type",
+    "stream_options.include_usage",
+}
 
 
 def samples(kind: Any, name: str = "") -> Iterator[Any]:
