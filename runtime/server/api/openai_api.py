@@ -43,7 +43,7 @@ def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
     if (response_format.json_schema is None) == (response_format.type == "json_schema"):
         raise HttpError(
             400,
-            "response_format: json_schema is required for the type json_schema and not allowed otherwise",
+            "response_format.json_schema is required for the type json_schema and not allowed otherwise",
             param="response_format.json_schema",
         )
     if response_format.json_schema:

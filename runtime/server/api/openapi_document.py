@@ -6,7 +6,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from ..http_errors import ERROR_TYPES
 from ..metrics import PROMETHEUS_TYPE
@@ -114,12 +114,13 @@ OPERATIONS = (
 
 def openapi_document(limits: RequestLimits) -> dict[str, Any]:
     """OpenAPI 3.1 document of all operations; the limits are part of the request bodies."""
-    responses = {operation.response for operation in OPERATIONS if operation.response} | {StreamEvent, Error}
-    _, definitions = models_json_schema(
-        [(limited(operation.body, limits), "validation") for operation in OPERATIONS if operation.body]
-        + [(model, "serialization") for model in responses],
-        ref_template=_REFERENCE,
-    )
+    models: dict[type[BaseModel], JsonSchemaMode] = {StreamEvent: "serialization", Error: "serialization"}
+    for operation in OPERATIONS:
+        if operation.response:
+            models[operation.response] = "serialization"
+        if operation.body:
+            models[limited(operation.body, limits)] = "validation"
+    _, definitions = models_json_schema([*models.items()], ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Thirteen", "version": version("thirteen")},

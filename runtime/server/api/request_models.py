@@ -84,8 +84,8 @@ WHOLE = BeforeValidator(_whole_number)
 Count = Annotated[int, Field(ge=1), WHOLE]
 Zero = Annotated[float, Field(ge=0, le=0)]
 
-# A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its first
-# error, because a body has room for hundreds of thousands.
+# A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
+# first error, because a body has room for hundreds of thousands.
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
 StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
