@@ -69,7 +69,8 @@ class Server:
             lambda: openai_api.chat_requests(fields, engine.conversation(messages), adapter)
         )
         formatter = ResponseFormatter(name, engine.model.token_to_piece, fields["n"])
-        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, fields, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -82,7 +83,8 @@ class Server:
         tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in prompts])
         requests = openai_api.completion_requests(fields, tokens, adapter)
         formatter = CompletionFormatter(name, engine.model.token_to_piece, fields["n"])
-        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, fields, formatter, handles)
 
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
@@ -97,7 +99,7 @@ class Server:
         if fields["votes"] > 1:
             return await self._vote_response(request, fields, name, options)
         prepare = partial(self.service.engine.request, fields["question"], **options)
-        handles = self.service.submit([await self.service.run_in_thread(prepare)])
+        handles = await self.service.submit([await self.service.run_in_thread(prepare)])
         if fields["stream"]:
             return EventStream(self._answer_events(fields, handles[0], name), handles, "error")
         await collect_answers(request, handles)
