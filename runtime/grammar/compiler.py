@@ -46,15 +46,16 @@ def compile_matcher(source: str, tokenizer: LLTokenizer) -> LLMatcher:
         RequestError: the grammar cannot be compiled within the limits, or allows no text.
     """
 
-    def compile_and_begin() -> LLMatcher:
+    def compile_and_begin() -> tuple[LLMatcher, bool]:
         matcher = LLMatcher(tokenizer, source, log_level=0, limits=LIMITS)
-        if not matcher.is_error() and not any(matcher.compute_bitmask()) and not matcher.is_error():
-            raise RequestError("grammar: no text of this model's tokens matches it")
-        return matcher
+        return matcher, any(matcher.compute_bitmask())
 
-    matcher = with_deep_stack(compile_and_begin)
-    if matcher.is_error():
-        raise RequestError(f"grammar: {summary(matcher.get_error())}")
+    matcher, begins = with_deep_stack(compile_and_begin)
+    message = summary(matcher.get_error())
+    if message.startswith("NoExtension") or not (message or begins):
+        message = "no text of this model's tokens matches it"
+    if message:
+        raise RequestError(f"grammar: {message}")
     return matcher
 
 

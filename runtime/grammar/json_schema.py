@@ -14,7 +14,6 @@ but it does not allow every valid text:
 import json
 import re
 from collections.abc import Mapping
-from itertools import chain, repeat
 from typing import Any, Never
 from urllib.parse import unquote
 
@@ -29,7 +28,7 @@ DEFINITIONS_MAX = 500  # subschemas that a $ref names; llguidance recurses along
 COUNT_MAX = 1000  # of items and characters
 PATTERN_MAX = 1000  # characters
 BOUND_MAX = 10**15  # of a number; a double is exact up to there
-DIVISOR_MAX = 1000  # numerator and denominator of a multipleOf: a compile takes time in proportion
+DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as integers: a compile takes time
 
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
@@ -114,6 +113,7 @@ class _Normalizer:
         self.one_ofs: list[tuple[str, list[dict[str, Any]]]] = []
         self._names: dict[str, str] = {}  # of the definitions, by the pointer of a $ref
         self._pending: list[str] = []
+        self._divisors = 0
 
     def run(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the normal schema, and the definitions that it refers to."""
@@ -203,7 +203,18 @@ class _Normalizer:
             normal |= _string(schema, path)
         if "number" in types or "integer" in types:
             normal |= _number(schema, path)
+        if "multipleOf" in normal:
+            self._check_divisor(normal["multipleOf"], path)
         return normal
+
+    def _check_divisor(self, divisor: int | float, path: str) -> None:
+        if divisor > 0:
+            self._divisors += int("".join(re.findall("[0-9]", f"{divisor:.15f}".strip("0"))) or 0)
+        message = "" if divisor > 0 else "it must be above 0"
+        if self._divisors > DIVISORS_MAX:
+            message = f"divisors of more than {DIVISORS_MAX} in all"
+        if message := message or _compile_error({"type": "number", "multipleOf": divisor}):
+            _fail(path, f'"multipleOf" cannot be enforced for {_excerpt(divisor)}: {message}')
 
     def _object(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         properties, required = schema.get("properties", {}), schema.get("required", [])
@@ -296,10 +307,6 @@ def _number(schema: dict[str, Any], path: str) -> dict[str, Any]:
     for key, value in bounds.items():
         if not _is_number(value) or abs(value) > BOUND_MAX:
             _fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {_excerpt(value)}')
-    if "multipleOf" in bounds:
-        divisor = bounds["multipleOf"]
-        if not 0 < divisor <= DIVISOR_MAX or round(divisor * DIVISOR_MAX) / DIVISOR_MAX != divisor:
-            _fail(path, f'"multipleOf" cannot be enforced for {_excerpt(divisor)}')
     return bounds
 
 
@@ -333,8 +340,7 @@ def _can_end(schema: dict[str, Any], finite: set[str]) -> bool:
         schema["properties"].get(name, schema["additionalProperties"]) for name in schema.get("required", ())
     ]
     objects = "object" in types and all(_can_end(value, finite) for value in required)
-    items = chain(schema.get("prefixItems", ()), repeat(schema.get("items", {})))
-    arrays = "array" in types and all(
-        _can_end(item, finite) for item, _ in zip(items, range(schema["minItems"]), strict=False)
-    )
+    prefix, low = schema.get("prefixItems", []), schema.get("minItems", 0)
+    items = [*prefix[:low], *([schema["items"]] if low > len(prefix) else [])]
+    arrays = "array" in types and all(_can_end(item, finite) for item in items)
     return objects or arrays

@@ -99,8 +99,8 @@ class GrammarCompiler:
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:
-        # Not by llguidance's lltokenizer_from_vocab(): it gives some tokens a text that our output does not have,
-        # and warns once per token. As there, the byte 0xFF marks tokens without text.
+        # Not by lltokenizer_from_vocab() of llguidance: there, some tokens have a text that our output does
+        # not have, and it warns once per token. As there, the byte 0xFF marks tokens without text.
         model = self._model
         tokens = [
             model.token_to_piece(token) or b"\xff<%d>" % token for token in range(model.vocabulary_size)

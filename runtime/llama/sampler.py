@@ -67,7 +67,7 @@ class Sampler(NativeHandle):
             token = self._choose(self._constraint.allowed(), chain, logits)
             self._check_finite(token, logits)
             if not self._constraint.accept(token):
-                raise ModelFileError(f"{self._model.header.path}: sampling chose a token that it must not")
+                raise RequestError(f"grammar: it allows token {token} here, and then does not")
         return token
 
     def take_forced(self) -> Sequence[int]:

@@ -13,13 +13,12 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from hypothesis_jsonschema import from_schema as values_of
 from thirteen.errors import RequestError
 from thirteen.runtime.grammar.grammar import from_gbnf, from_lark, from_regex, from_schema
 from thirteen.runtime.llama.constraint import GrammarCompiler
 from thirteen.runtime.llama.model import Model
 
-from .json_schemas import SCHEMAS, VALUES, is_valid, valid_values
+from .json_schemas import SCHEMAS, VALUES, any_keywords, is_valid, valid_values
 from .texts import GrammarTexts
 
 
@@ -75,14 +74,17 @@ def test_accepted_values_are_valid(texts, schema, value):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data(), seed=st.integers(0, 2**32))
-def test_schemas_with_any_keywords_are_enforced_or_refused(texts, data, seed):
-    """Schemas that hypothesis-jsonschema draws from JSON Schema's own schema of schemas."""
-    schema = data.draw(values_of(jsonschema.Draft7Validator.META_SCHEMA))
-    text = texts.sample(enforceable(schema), random.Random(seed))
-    assume(text is not None)
-    jsonschema.Draft202012Validator(schema).validate(json.loads(text))
+@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@given(schema=any_keywords(), seed=st.integers(0, 2**32))
+def test_schemas_with_any_keywords_are_enforced_or_refused(texts, schema, seed):
+    """Most are refused: keywords that contradict each other, or cannot be enforced together."""
+    try:
+        text = texts.sample(from_schema(schema), random.Random(seed))
+    except RequestError:
+        text = None
+    if text is not None:
+        checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
+        jsonschema.Draft202012Validator(schema, format_checker=checker).validate(json.loads(text))
 
 
 NODE = {
@@ -260,8 +262,8 @@ def test_schema_can_be_any_mapping(texts):
 
 REFUSED = [
     (
-        {"properties": {"a": {"type": "number", "multipleOf": 1001}}},
-        'schema at #/properties/a: "multipleOf" cannot be enforced for 1001',
+        {"properties": {"a": {"type": "number", "multipleOf": 10001}}},
+        'schema at #/properties/a: "multipleOf" cannot be enforced for 10001',
     ),
     *(
         ({"items": {keyword: {}}}, f'schema at #/items: "{keyword}" cannot be enforced')
@@ -282,7 +284,6 @@ REFUSED = [
     ({"items": {"$id": "other", "type": "null"}}, '#/items: "$id" cannot'),
     ({"type": "string", "minimum": 1}, '"minimum" cannot be enforced for string'),
     ({"type": "number", "multipleOf": 0}, '"multipleOf" cannot be enforced for 0'),
-    ({"type": "number", "multipleOf": 1e-9}, '"multipleOf" cannot be enforced for 1e-09'),
     ({"type": "integer", "minLength": 1}, '"minLength" cannot be enforced for integer'),
     ({"type": "object", "items": {}}, '"items" cannot be enforced for object'),
     ({"type": "integer", "minimum": True}, '"minimum" must be a number up to 1000000000000000, not true'),
@@ -325,7 +326,7 @@ REFUSED = [
                 "^a{$",
                 "^[a$",
             ),
-            *(r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300, "((a{1000}){1000}){1000}"),
+            *(r"^[\uD800]$", "^a^$", "^a$b$", "a" * 1001, "(" * 300 + ")" * 300),
         )
     ),
     ({"properties": {"a": {}}, "required": ["b"]}, '"required" cannot be enforced for "b"'),
@@ -473,8 +474,9 @@ LARGE = {
     "lengths": ({"properties": {f"p{n}": {"type": "string", "maxLength": 1000} for n in range(50)}}, None),
     "values that are prefixes": ({"enum": ["a" * n for n in range(300)]}, None),
     "formats": ({"properties": {f"p{n}": {"format": "date-time"} for n in range(1000)}}, None),
-    "multiples": ({"properties": {f"p{n}": {"multipleOf": 997 - n} for n in range(200)}}, None),
-    "fractions": ({"properties": {f"p{n}": {"multipleOf": n + 0.001} for n in range(500)}}, None),
+    "multiples": ({"properties": {f"p{n}": {"multipleOf": 997 - n} for n in range(200)}}, "multipleOf"),
+    "other multiples": ({"properties": {f"p{n}": {"multipleOf": 99 - n} for n in range(90)}}, None),
+    "fractions": ({"properties": {f"p{n}": {"multipleOf": n + 0.5} for n in range(40)}}, None),
     "ambiguous patterns": (
         {"properties": {f"p{n}": {"pattern": f"(a|b)*a(a|b){{{n}}}$"} for n in range(100)}},
         None,
@@ -509,7 +511,7 @@ GBNF_REFUSED = {
     "undefined rule": ("root ::= nothing", "'nothing' not found"),
     "NUL": ('root ::= "a" | \0 "b"', "NUL"),
     "lone surrogate in a literal": ('root ::= "\ud800"', "lone surrogate"),
-    "unfinished literal": ('root ::= "a', "Expected '\"'"),
+    "unfinished literal": ('root ::= "a', "Unexpected end of input"),
     "unfinished set": ("root ::= [a", "grammar: "),
     "unfinished group": ('root ::= ("a"', "Expected ')'"),
     "token by number": ("root ::= <[1]>", "grammar: "),
@@ -557,12 +559,8 @@ def test_a_grammar_must_be_a_string(make):
     assert "not bytes" in error_message(make, b'root ::= "a"')
 
 
-ENDLESS = ["start: start", 'start: a\na: "x" a', 'start: "a" | b\nb: "c" b']
-
-
-@pytest.mark.parametrize("text", ENDLESS[:1])
-def test_a_grammar_without_texts_is_refused_for_the_model(texts, text):
-    assert "no text" in error_message(texts.sample, from_lark(text), random.Random(1))
+def test_a_grammar_without_texts_is_refused_for_the_model(texts):
+    assert "no text" in error_message(texts.sample, from_lark("start: start"), random.Random(1))
 
 
 EXAMPLES = {
@@ -570,7 +568,7 @@ EXAMPLES = {
     "arithmetic": (
         'root ::= (expr "=" ws term "\\n")+\nexpr ::= term ([-+*/] term)*\n'
         'term ::= ident | num | "(" ws expr ")" ws\nident ::= [a-z] [a-z0-9_]* ws # a name\n'
-        "num ::= [0-9]+ ws\nws ::= [ \\t\\n]*\n",
+        "num ::= [0-9]+ ws\nws ::= [ \\t]*\n",
         ["(x-y)*3 = z\n"],
         ["a+=2\n", "a="],
     ),
@@ -580,7 +578,7 @@ EXAMPLES = {
         ["- \n", "a"],
     ),
     "multiple lines": (
-        'root ::= ("a" |\n  "b"\n  | [\\]\\-"^] )\r\n\r\n# end',
+        'root ::= ("a" |\n  "b"\n  | [\\]"^-] )\r\n\r\n# end',
         ["a", "b", "]", "-", '"', "^"],
         ["c", "ab", ""],
     ),
@@ -641,13 +639,13 @@ def test_hostile_grammars_end_no_process(tiny, name):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_a_grammar_is_compiled_once(tiny, monkeypatch):
-    compiled = []
+def test_a_grammar_is_compiled_once_for_all_sequences(tiny, monkeypatch):
     with Model(tiny) as model:
         compiler = GrammarCompiler(model)
-        original = compiler.constraint(from_regex("a+"))
-        monkeypatch.setattr(
-            "thirteen.runtime.llama.constraint.compile_matcher", lambda *_: compiled.append(1)
-        )
-        copies = [compiler.constraint(from_regex("a+")) for _ in range(3)]
-        assert all(one.accept(ord("a")) or True for one in [original, *copies]) and not compiled
+        first = compiler.constraint(from_regex("aab"))
+        monkeypatch.setattr("thirteen.runtime.llama.constraint.compile_matcher", None)
+        second = compiler.constraint(from_regex("aab"))
+        a, b = (token for token in range(256) if model.token_to_piece(token) in (b"a", b"b"))
+        assert [first.accept(token) for token in (b, a, a, b)] == [False, True, True, True]
+        assert second.accept(a), "each sequence has its own position"
+        assert (first.finished, second.finished) == (True, False)
