@@ -5,7 +5,7 @@ Request schemas use only the keywords that request_body.validate() enforces.
 
 from typing import Any
 
-from ...request import LOGPROBS_MAX, SEED_MAX, Sampling
+from ...request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
 from .request_body import Schema
 
@@ -96,7 +96,10 @@ def _sampling_fields(limits: RequestLimits) -> dict[str, Schema]:
         "n": _optional("integer", "Number of answers.", minimum=1, maximum=limits.votes, default=1),
         "stop": _STOP,
         "temperature": _optional(
-            "number", "By default 0 (greedy), or 0.7 if n is above 1.", minimum=0, maximum=2
+            "number",
+            f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 if n is above 1.",
+            minimum=0,
+            maximum=2,
         ),
         "top_p": _optional("number", exclusiveMinimum=0, maximum=1, default=_DEFAULT.top_p),
         "top_k": _optional(

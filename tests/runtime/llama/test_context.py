@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import llama_cpp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from thirteen.errors import AdapterError, RequestError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.grammar.grammar import from_gbnf, from_regex, from_schema
-from thirteen.runtime.llama.constraint import GrammarCompiler
+from thirteen.runtime.llama.constraint import Constraint, GrammarCompiler
 from thirteen.runtime.llama.context import KV_TYPES, Context, ContextParams, Span
 from thirteen.runtime.llama.library import LOG
 from thirteen.runtime.llama.model import LoraAdapter, Model
@@ -123,6 +124,64 @@ def test_an_answer_follows_its_schema_to_the_end(engine, temperature):
     answers = engine.answers(["What is 3 + 4?", "Hello"], sampling=sampling, grammar=from_schema(SCHEMA))
     for answer in answers:
         assert (answer.stop_reason, list(json.loads(answer.text))) == (StopReason.END, ["sum"])
+
+
+LONG_KEYS = {f"a_rather_long_name_number_{n}": {"type": "boolean"} for n in range(4)}
+LONG = from_schema({"type": "object", "properties": LONG_KEYS, "required": [*LONG_KEYS]})
+
+
+def test_tokens_that_a_grammar_forces_are_not_sampled(engine):
+    answer = engine.answer("Hello", grammar=LONG)
+    assert [*json.loads(answer.text)] == [*LONG_KEYS] and answer.stop_reason is StopReason.END
+    assert answer.usage.sampled_tokens < answer.usage.completion_tokens / 2
+
+
+def test_forced_tokens_change_no_answer(smollm2, engine, monkeypatch):
+    """The same tokens, one by one: what a grammar forces is the model's only choice."""
+    texts = [answer.text for answer in engine.answers(["Hello", "Yes or no?"], grammar=LONG)]
+    monkeypatch.setattr(Constraint, "take_forced", lambda _: ())
+    one_by_one = engine.answers(["Hello", "Yes or no?"], grammar=LONG)
+    assert [json.loads(answer.text) for answer in one_by_one] == [json.loads(text) for text in texts]
+    assert all(answer.usage.sampled_tokens > 20 for answer in one_by_one)
+
+
+def test_forced_tokens_count_and_stop_like_sampled_ones(engine):
+    short = engine.answer("Hello", grammar=LONG, max_tokens=7)
+    assert (short.stop_reason, short.usage.completion_tokens) == (StopReason.LENGTH, 7)
+    stopped = engine.answer("Hello", grammar=LONG, stop=["long_name"])
+    assert (stopped.stop_reason, stopped.text[-9:]) == (StopReason.STOP, "a_rather_")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_prompt_lookup_drafts_within_a_grammar(smollm2, engine, temperature):
+    options = {"grammar": LONG, "sampling": Sampling(temperature=temperature, seed=3)}
+    question = f"Repeat: {json.dumps(dict.fromkeys(LONG_KEYS, True))}"
+    with Engine(smollm2, context=256, slots=2, threads=1, lookup=4, flash_attention=True) as drafting:
+        assert drafting.answer(question, **options).text == engine.answer(question, **options).text
+
+
+def test_eight_sequences_have_a_position_each_in_a_grammar(smollm2):
+    with Engine(smollm2, context=256, slots=8, threads=1, flash_attention=True) as engine:
+        grammar = from_regex("[a-z]{1,40}![0-9]")
+        requests = [
+            replace(engine.request("Hello", grammar=grammar), sampling=Sampling(temperature=2.0, seed=seed))
+            for seed in range(8)
+        ]
+        answers = [handle.answer() for handle in engine.submit_all(requests)]
+    assert all(re.fullmatch("[a-z]{1,40}![0-9]", answer.text) for answer in answers)
+    assert len({answer.text for answer in answers}) > 1
+
+
+def test_a_grammar_that_fails_midway_fails_its_request_alone(engine, monkeypatch):
+    def fail(_):
+        raise RequestError("grammar: too many items")
+
+    monkeypatch.setattr(Constraint, "take_forced", fail)
+    requests = [engine.request("Hello", max_tokens=8, grammar=grammar) for grammar in (LONG, None)]
+    constrained, free = engine.submit_all(requests)
+    assert free.answer().usage.completion_tokens == 8
+    with pytest.raises(RequestError, match="too many items"):
+        constrained.answer()
 
 
 def test_a_grammar_can_force_unlikely_text(engine):
