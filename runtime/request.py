@@ -143,6 +143,8 @@ class Request:
         adapter: name of an adapter of the engine; None is the engine's default.
         logprobs: number of likeliest tokens to report with the log-probability of each sampled token. None
             reports neither, which saves a pass over all logits.
+        insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
+            benchmark may want to know what that gains.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -155,6 +157,7 @@ class Request:
     grammar: Grammar | None = None
     adapter: str | None = None
     logprobs: int | None = None
+    insert_forced: bool = True
     ignore_end: bool = False
 
     def __post_init__(self) -> None:
