@@ -80,7 +80,8 @@ class Server:
             lambda: openai_api.chat_requests(body, engine.conversation(messages), adapter)
         )
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        return await self._completion_response(request, body, formatter, self.service.submit(requests))
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -92,7 +93,8 @@ class Server:
         tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in body.prompt])
         requests = openai_api.completion_requests(body, tokens, adapter)
         formatter = CompletionFormatter(name, engine.model.token_to_piece, body.n)
-        return await self._completion_response(request, body, formatter, self.service.submit(requests))
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
@@ -107,7 +109,7 @@ class Server:
         if body.votes > 1:
             return await self._vote_response(request, body, name, options)
         prepare = partial(self.service.engine.request, body.question, **options)
-        handles = self.service.submit([await self.service.run_in_thread(prepare)])
+        handles = await self.service.submit([await self.service.run_in_thread(prepare)])
         if body.stream:
             return EventStream(self._answer_events(body, handles[0], name), handles, "error")
         await collect_answers(request, handles)

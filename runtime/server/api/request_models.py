@@ -20,7 +20,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
 from pydantic_core.core_schema import no_info_before_validator_function
 
-from ...request import LOGPROBS_MAX, SEED_MAX, Sampling
+from ...request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
 
 MAX_TOKENS_DEFAULT = 512
@@ -170,7 +170,7 @@ class OpenAiRequest(GenerationRequest):
         Annotated[StopTexts, BeforeValidator(_as_list, json_schema_input_type=StopText | StopTexts)]
     ] = Field([], description="Strings that end the answer; they are not included in it.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description="By default 0 (greedy), or 0.7 if n is above 1."
+        None, description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 if n is above 1."
     )
     top_p: Nullable[Annotated[float, Field(gt=0, le=1)]] = _DEFAULT.top_p
     top_k: Nullable[Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]] = Field(
