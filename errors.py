@@ -9,6 +9,10 @@ class CheckpointError(ThirteenError):
     """A base checkpoint is unreadable, damaged, or of an unsupported architecture."""
 
 
+class VocabularyError(ThirteenError):
+    """A list of kept tokens is damaged, belongs to another base, or lacks tokens that must stay."""
+
+
 class AdapterError(ThirteenError):
     """An adapter is damaged, does not fit its base, or has a setting that cannot be honoured."""
 

@@ -9,7 +9,7 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, out, printable
+from .console import json_text, note, out, printable, warn
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -86,6 +86,7 @@ def ask(
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:
+        _warn_of_foreign_text(engine, question)
         if votes > 1:
             answer = engine.poll(question, votes, **request).answer()
         else:
@@ -96,6 +97,19 @@ def ask(
     if votes > 1:
         out.print(printable(answer.text), markup=False)
     _show_answer(answer)
+
+
+def _warn_of_foreign_text(engine: "Engine", question: str) -> None:
+    from ..runtime.llama.foreign_text import FOREIGN_SHARE_MAX
+
+    share = engine.model.foreign_share(question)
+    if share is not None and share > FOREIGN_SHARE_MAX:
+        warn(
+            [
+                f"{share:.0%} of the question's letters are in a script that this file's vocabulary was "
+                "trimmed of: take a file with the full vocabulary"
+            ]
+        )
 
 
 def _stream(engine: "Engine", question: str, request: "RequestOptions", *, silent: bool) -> "Answer":

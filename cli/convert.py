@@ -20,6 +20,7 @@ app = typer.Typer()
     epilog=options.example(
         "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
         "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
+        "convert llama-3.2-1b --vocabulary 49152 --size 600MB --output my-model.gguf",
     )
 )
 def convert(
@@ -27,9 +28,12 @@ def convert(
     output: options.Output,
     adapter: options.Adapter = None,
     type_: Annotated[
-        str | None, typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …")
+        str | None,
+        typer.Option("--type", help="ggml type: Q4_K (default), Q8_0, IQ4_NL, F16, …; same: as in the base."),
     ] = None,
     size: options.Size = None,
+    vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     importance: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +77,9 @@ def convert(
     )
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     for file in filter(None, (output, report)):
-        check_target(file, base_path, *filter(None, (adapter_path,)))
+        sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
+        check_target(file, base_path, *filter(None, sources))
+    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None and (size or calibration):
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
     with progress_bar("convert") as progress:
@@ -83,28 +89,49 @@ def convert(
             quantization=planned or type_ or pipeline.DEFAULT_TYPE,
             importance=importance,
             adapter=adapter_path,
+            vocabulary=kept,
             ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,
             progress=progress,
         )
     measured = adapter_path is not None if fidelity is None else fidelity
-    check = _check_fidelity(conversion, base_path, adapter_path, importance, threads) if measured else None
+    check = None
+    if measured:
+        from ..workflows.fidelity_check import check_fidelity
+
+        with stage_bars() as stage:
+            check = check_fidelity(
+                conversion,
+                base_path,
+                adapter=adapter_path,
+                vocabulary=kept,
+                importance=importance,
+                threads=threads,
+                stage=stage,
+            )
     _show_conversion(conversion, check, report, as_json)
 
 
-@app.command(epilog=options.example("merge llama-3.2-1b --adapter ./my-lora --out merged"))
+@app.command(
+    epilog=options.example(
+        "merge llama-3.2-1b --adapter ./my-lora --out merged",
+        "merge llama-3.2-1b --vocabulary english.json --out trimmed",
+    )
+)
 def merge(
     base: Annotated[
         str,
         typer.Argument(metavar="BASE", help="Catalogue name, hub id, or folder of safetensors (not a GGUF)."),
     ],
-    adapter: options.RequiredAdapter,
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
+    adapter: options.Adapter = None,
+    vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     shard_size: Annotated[str, typer.Option(help="Maximum size of a weight file.")] = "5GB",
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Merge an adapter into a base and write safetensors.
+    """Merge an adapter into a base, or trim its vocabulary, and write safetensors.
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
@@ -113,18 +140,26 @@ def merge(
 
     shard_bytes = options.memory_size("--shard-size", shard_size)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
-    assert adapter_path is not None, "--adapter is required"
-    ids = SourceIds(options.provenance_name(base), options.provenance_name(adapter))
+    if adapter is None and vocabulary is None:
+        raise typer.BadParameter("merge: needs --adapter, --vocabulary, or both")
+    ids = SourceIds(options.provenance_name(base), options.provenance_name(adapter or ""))
     with progress_bar("merge") as progress:
         merged = merge_checkpoint(
-            base_path, adapter_path, out_dir, ids=ids, shard_bytes=shard_bytes, progress=progress
+            base_path,
+            adapter_path,
+            out_dir,
+            vocabulary=options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, None),
+            ids=ids,
+            shard_bytes=shard_bytes,
+            progress=progress,
         )
     warn(merged.warnings)
     rows = {
         "output": merged.output,
         "files": ", ".join(merged.files),
         "weights": f"{merged.total_bytes:,} bytes; tensors: {_counts(merged.types)}",
-        "adapter": f"{merged.adapter.id} ({merged.adapter.kind}), merged by {merged.adapter.merged_by}",
+        "adapter": _adapter_text(merged.adapter) if merged.adapter else "none",
+        **_vocabulary_rows(merged.vocabulary),
     }
     show_fields(as_json, asdict(merged), rows)
 
@@ -133,6 +168,8 @@ def merge(
 def plan(
     base: options.BaseArgument,
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
+    vocabulary: options.Vocabulary = None,
+    vocabulary_texts: options.VocabularyTexts = None,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
@@ -153,11 +190,18 @@ def plan(
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
+    kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
     with progress_bar("plan") as progress:
         result = plan_conversion(
-            base_path, planned, importance, adapter=adapter_path, threads=threads, progress=progress
+            base_path,
+            planned,
+            importance,
+            adapter=adapter_path,
+            vocabulary=kept,
+            threads=threads,
+            progress=progress,
         )
     warn(result.warnings)
     facts = asdict(result)
@@ -206,21 +250,6 @@ def _cached_importance(
         return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
 
 
-def _check_fidelity(
-    conversion: "ConversionReport",
-    base: Path,
-    adapter: Path | None,
-    importance: Path | None,
-    threads: int | None,
-) -> "FidelityCheck":
-    from ..workflows.fidelity_check import check_fidelity
-
-    with stage_bars() as stage:
-        return check_fidelity(
-            conversion, base, adapter=adapter, importance=importance, threads=threads, stage=stage
-        )
-
-
 def _show_conversion(
     conversion: "ConversionReport", check: "FidelityCheck | None", report: Path | None, as_json: bool
 ) -> None:
@@ -237,6 +266,7 @@ def _show_conversion(
         "tensors": _counts(conversion.types),
         "base": conversion.base.id,
         "adapter": _adapter_text(conversion.adapter) if conversion.adapter else "none",
+        **_vocabulary_rows(conversion.vocabulary),
         **(_prediction_rows(conversion.prediction) if conversion.prediction else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
@@ -250,6 +280,10 @@ def _show_conversion(
 
 def _counts(types: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in types.items())
+
+
+def _vocabulary_rows(size: Any) -> dict[str, str]:
+    return {"vocabulary": f"{size.kept:,} of {size.of:,} tokens"} if size else {}
 
 
 def _prediction_rows(prediction: Any) -> dict[str, str]:

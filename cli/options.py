@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import progress_bar
+from .console import progress_bar, stage_bars
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
@@ -35,7 +36,6 @@ BaseArgument = Annotated[
 ]
 AdapterArgument = Annotated[str, typer.Argument(metavar="ADAPTER", help=_ADAPTER)]
 Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
-RequiredAdapter = Annotated[str, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
@@ -88,6 +88,18 @@ Together = Annotated[
 AnswerWorkload = Annotated[
     str | None,
     typer.Option("--workload", help="Plan for answers after prompts: prompt=200,answer=64. Default: decode."),
+]
+
+Vocabulary = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|FILE",
+        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`.",
+    ),
+]
+VocabularyTexts = Annotated[
+    Path | None,
+    typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
 
 # Generation.
@@ -179,6 +191,20 @@ def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
     return path, loras
+
+
+def resolve_vocabulary(
+    vocabulary: str | None, base: Path, texts: Path | None, threads: int | None
+) -> "VocabularyList | None":
+    """Resolve --vocabulary and --vocabulary-texts to the tokens of a base that stay; None for all."""
+    from ..workflows.vocabulary_option import resolve_vocabulary
+
+    if vocabulary is None:
+        if texts:
+            raise typer.BadParameter("--vocabulary-texts requires --vocabulary with a number of tokens")
+        return None
+    with stage_bars() as stage:
+        return resolve_vocabulary(vocabulary, base, texts=texts, threads=threads, stage=stage)
 
 
 def default_base() -> Path:

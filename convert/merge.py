@@ -23,6 +23,9 @@ from .pipeline import BLOCK_WEIGHTS
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
+from .vocabulary.checkpoint_files import trim_checkpoint_files
+from .vocabulary.vocabulary_list import VocabularyList
+from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_of, vocabulary_size
 
 SHARD_BYTES = 5_000_000_000  # the default of transformers
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
@@ -42,7 +45,8 @@ class MergeReport:
         total_bytes: size of all tensors.
         types: number of tensors by type.
         base: origin of the base.
-        adapter: origin of the adapter.
+        adapter: origin of the adapter; None without one.
+        vocabulary: how many tokens are kept of how many; None if all are.
         warnings: messages for the user.
     """
 
@@ -51,25 +55,28 @@ class MergeReport:
     total_bytes: int
     types: dict[str, int]
     base: WeightsSource
-    adapter: AdapterSource
+    adapter: AdapterSource | None
+    vocabulary: VocabularySize | None
     warnings: list[str]
 
 
 def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its default
     base: Path,
-    adapter: Path,
+    adapter: Path | None,
     output: Path,
     *,
+    vocabulary: VocabularyList | None = None,
     ids: SourceIds = DEFAULT_IDS,
     shard_bytes: int = SHARD_BYTES,
     progress: Progress = no_progress,
 ) -> MergeReport:
-    """Merge an adapter into a base and write the result as a folder of safetensors.
+    """Merge an adapter into a base, or trim its vocabulary, and write the result as a folder of safetensors.
 
     Args:
         base: a folder of safetensors.
-        adapter: a PEFT folder.
+        adapter: a PEFT folder, if any.
         output: a folder that does not exist or is empty; it is written atomically.
+        vocabulary: the tokens that the checkpoint keeps; by default all.
         ids: names of base and adapter in the provenance.
         shard_bytes: maximum size of a weight file, unless a single tensor is larger.
         progress: called with the weights done and in all.
@@ -77,17 +84,21 @@ def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its defau
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
     """
-    _check_output(output, base, adapter)
+    _check_output(output, base, *([adapter] if adapter else []))
     checkpoint = open_checkpoint(base, ids.base)
     if not isinstance(checkpoint, FolderCheckpoint):
         raise CheckpointError(f"{base}: a merge takes a folder of safetensors, not a GGUF")
     source = WeightsSource(checkpoint.id, checkpoint.sha256())
-    model = MergedView(checkpoint, adapter, ids.adapter)
-    assert model.source is not None, "an adapter was given"
-    tensors = {name: (checkpoint.dtype(name), tuple(spec.shape)) for name, spec in checkpoint.specs.items()}
-    metadata = {"format": "pt"} | _provenance(source, model.source)
+    model = MergedView(checkpoint, adapter, ids.adapter, vocabulary)
+    tensors = {
+        name: (checkpoint.stored_type(name).name, tuple(spec.shape))
+        for name, spec in model.base.specs.items()
+    }
+    metadata = {"format": "pt"} | _provenance(source, model.source, vocabulary_size(model.base))
     with _atomic_folder(output) as part:
         _copy_other_files(base, part)
+        if vocabulary is not None:
+            trim_checkpoint_files(part, vocabulary, vocabulary_of(model.base))
         files = _write_shards(part, model, _shards(tensors, shard_bytes), metadata, progress)
     types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(
@@ -97,16 +108,17 @@ def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its defau
         types={dtype: types.count(dtype) for dtype in sorted(set(types))},
         base=source,
         adapter=model.source,
+        vocabulary=vocabulary_size(model.base),
         warnings=model.warnings,
     )
 
 
-def _check_output(output: Path, base: Path, adapter: Path) -> None:
+def _check_output(output: Path, *sources: Path) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file, not a folder")
     if output.is_dir() and any(output.iterdir()):
         raise OutputError(f"{output}: the folder is not empty: choose another")
-    for source in (base, adapter):
+    for source in sources:
         if output.absolute() == source.absolute():
             raise OutputError(f"{output}: is an input of this command: choose another name")
 
@@ -178,6 +190,11 @@ def _blocks(model: MergedView, tensors: _Tensors, advance: Callable[[int], None]
             advance(rows.size)
 
 
-def _provenance(base: WeightsSource, adapter: AdapterSource) -> dict[str, str]:
-    values = {f"base.{key}": value for key, value in asdict(base).items()}
-    return provenance_entries(values | {f"adapter.{key}": value for key, value in asdict(adapter).items()})
+def _provenance(
+    base: WeightsSource, adapter: AdapterSource | None, size: VocabularySize | None
+) -> dict[str, str]:
+    parts = {"base": base, "adapter": adapter, "vocabulary": size}
+    values = {
+        f"{name}.{key}": value for name, part in parts.items() if part for key, value in asdict(part).items()
+    }
+    return provenance_entries(values)

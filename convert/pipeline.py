@@ -20,15 +20,15 @@ from ..files.output import check_target
 from ..files.processors import usable_processors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows
-from .merged_view import MergedView
-from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, file_metadata
+from .merged_model import MergedModel
+from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource
 from .quantize.ggml import quantize_rows
-from .quantize.importance import read_importance
-from .quantize.rounding import RowQuantizer
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
 from .source.architecture import ROPE_FACTORS, permute
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import TensorPlan, TensorSpec, padded, parse_type, plan_like, plan_uniform
+from .tensors import TensorPlan, TensorSpec, padded, parse_type, plan_like, plan_tensor, plan_uniform
+from .vocabulary.vocabulary_list import VocabularyList
+from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_size
 from .write import header_size, write_gguf
 
 # A constant: the file is bit-identical on any machine and with any number of threads.
@@ -36,6 +36,7 @@ BLOCK_WEIGHTS = 1 << 22
 BLOCKS_AHEAD = 16  # quantized ahead of the writer, so that no thread waits for it; about 2 MB each
 
 DEFAULT_TYPE = "Q4_K"
+SAME_TYPES = "same"  # the type that each tensor has in the base
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ConversionReport:
         adapter: origin of the adapter; None without one.
         importance: origin of the importance file; None without one.
         prediction: loss and speed that were predicted for a size; None without a size.
+        vocabulary: how many tokens are kept of how many; None if the file keeps all.
         warnings: messages for the user.
         seconds: duration of the conversion.
     """
@@ -67,6 +69,7 @@ class ConversionReport:
     adapter: AdapterSource | None
     importance: WeightsSource | None
     prediction: Prediction | None
+    vocabulary: VocabularySize | None
     warnings: list[str]
     seconds: float
 
@@ -94,6 +97,7 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     importance: Path,
     *,
     adapter: Path | None = None,
+    vocabulary: VocabularyList | None = None,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> ConversionPlan:
@@ -104,9 +108,10 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
     """
-    model = _Model(open_checkpoint(base), adapter, "", importance)
+    model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
     with _thread_pool(threads) as pool:
         tensors, prediction = _plan_for_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
+    model.warn_of_requantization(tensors)
     return ConversionPlan(tensors, _count_types(tensors), prediction, model.warnings)
 
 
@@ -117,6 +122,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     quantization: str | SizeTarget | Path = DEFAULT_TYPE,
     importance: Path | None = None,
     adapter: Path | None = None,
+    vocabulary: VocabularyList | None = None,
     ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -127,9 +133,11 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         base: a folder of safetensors, or a GGUF.
         output: the GGUF, written atomically.
         quantization: name of a ggml type, with llama.cpp's fallback for rows that its blocks do not divide;
-            a file size, which needs an importance; or a GGUF whose types are copied tensor by tensor.
+            `same` for the type that each tensor has in the base; a file size, which needs an importance; or a
+            GGUF whose types are copied tensor by tensor.
         importance: importance file of the base, or better of the base with this adapter.
         adapter: a PEFT folder.
+        vocabulary: the tokens that the file keeps; by default all.
         ids: names of base and adapter in the provenance.
         threads: number of worker threads; by default one per usable processor.
         progress: called with the weights done and in all.
@@ -138,40 +146,28 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         ThirteenError: an input is invalid, or the output cannot be written.
     """
     started = time.perf_counter()
-    types = parse_type(quantization) if isinstance(quantization, str) else quantization
+    types = _parse_quantization(quantization)
     inputs = (base, adapter, importance, quantization)
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
-    model = _Model(checkpoint, adapter, ids.adapter, importance)
+    model = MergedModel(checkpoint, adapter, ids.adapter, importance, vocabulary)
     with _thread_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
         plan = _plan(model, types, pool, progress)
+        model.warn_of_requantization(plan.tensors)
         blocks = _quantize(plan.tensors, model, pool, progress)  # starts before the tokenizer is read
         fields = model.metadata(plan.requested, base_sha256.result())
         sha256 = write_gguf(output, checkpoint.architecture.name, fields, plan.tensors, blocks)
     return _report(output, sha256, model, plan, base_sha256.result(), time.perf_counter() - started)
 
 
-class _Model(MergedView):
-    """The merged model, and the quantizer of its rows."""
-
-    def __init__(
-        self, base: Checkpoint, folder: Path | None, adapter_id: str, importance: Path | None
-    ) -> None:
-        self.importance = read_importance(importance) if importance else None
-        if self.importance:
-            self.importance.check_fits(base.specs.values())
-        self.quantizer = RowQuantizer(self.importance)
-        super().__init__(base, folder, adapter_id)
-
-    def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
-        """The file's metadata; its size does not depend on the hash of the base."""
-        return file_metadata(self.base, self.source, self.importance, requested, base_sha256)
-
-    def prepare(self, plan: TensorPlan) -> None:
-        """Compute what all blocks of a tensor share, so that none of them waits for it."""
-        delta = self.deltas.get(plan.source)
-        self.quantizer.prepare(plan, None if delta is None else delta.a)
+def _parse_quantization(
+    quantization: str | SizeTarget | Path,
+) -> GGMLQuantizationType | SizeTarget | Path | None:
+    """Parse the name of a type; None is the type that each tensor has in the base."""
+    if isinstance(quantization, str):
+        return None if quantization == SAME_TYPES else parse_type(quantization)
+    return quantization
 
 
 class _Plan(NamedTuple):
@@ -189,8 +185,8 @@ class _Plan(NamedTuple):
 
 
 def _plan(
-    model: _Model,
-    types: GGMLQuantizationType | SizeTarget | Path,
+    model: MergedModel,
+    types: GGMLQuantizationType | SizeTarget | Path | None,
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> _Plan:
@@ -203,11 +199,23 @@ def _plan(
         header = read_header(types)
         requested = str(header.metadata.get("thirteen.type", f"like {types.name}"))
         return _Plan(plan_like(specs, header), requested)
+    if types is None:
+        return _Plan(_plan_same(specs, model.base), SAME_TYPES)
     return _Plan(plan_uniform(specs, types), types.name)
 
 
+def _plan_same(specs: Sequence[TensorSpec], base: Checkpoint) -> list[TensorPlan]:
+    """Plan every matrix in its type in the base, and vectors in F32."""
+    f32 = GGMLQuantizationType.F32
+    return [plan_tensor(s, f32 if len(s.shape) == 1 else base.stored_type(s.source)) for s in specs]
+
+
 def _plan_for_size(
-    model: _Model, target: SizeTarget, fields: dict[str, Field], pool: ThreadPoolExecutor, progress: Progress
+    model: MergedModel,
+    target: SizeTarget,
+    fields: dict[str, Field],
+    pool: ThreadPoolExecutor,
+    progress: Progress,
 ) -> tuple[list[TensorPlan], Prediction]:
     base, importance = model.base, model.importance
     if importance is None:
@@ -244,7 +252,7 @@ def _thread_pool(threads: int | None) -> Iterator[ThreadPoolExecutor]:
 
 
 def _quantize(
-    plans: Sequence[TensorPlan], model: _Model, pool: ThreadPoolExecutor, progress: Progress
+    plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor, progress: Progress
 ) -> Iterator[bytes]:
     """Start to quantize all tensors, and return their blocks in file order."""
     jobs = _submit(plans, model, pool)
@@ -263,7 +271,7 @@ def _quantize(
 
 
 def _submit(
-    plans: Sequence[TensorPlan], model: _Model, pool: ThreadPoolExecutor
+    plans: Sequence[TensorPlan], model: MergedModel, pool: ThreadPoolExecutor
 ) -> Iterator[tuple[Future[bytes], int]]:
     """Submit every block; yield its future and its number of weights.
 
@@ -288,12 +296,14 @@ def _row_ranges(plan: TensorPlan, base: Checkpoint) -> Iterator[tuple[int, int]]
         yield start, min(start + step, plan.shape[0])
 
 
-def _block(plan: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
+def _block(plan: TensorPlan, model: MergedModel, start: int, stop: int) -> bytes:
     """Quantize rows `start` to `stop` of a tensor."""
     if plan.source == ROPE_FACTORS:
         factors = model.base.rope_factors
         assert factors is not None
         return quantize_rows(factors[start:stop], plan.type, f"tensor {ROPE_FACTORS!r}")
+    if (stored := model.stored_rows(plan, start, stop)) is not None:
+        return stored
     heads = model.base.specs[plan.source].heads * (stop - start) // plan.shape[0]
 
     def permuted(rows: Rows) -> Rows:
@@ -307,7 +317,7 @@ def _block(plan: TensorPlan, model: _Model, start: int, stop: int) -> bytes:
 
 
 def _report(  # noqa: PLR0913, PLR0917 - each known at another step
-    output: Path, sha256: str, model: _Model, plan: _Plan, base_sha256: str, seconds: float
+    output: Path, sha256: str, model: MergedModel, plan: _Plan, base_sha256: str, seconds: float
 ) -> ConversionReport:
     importance, plans = model.importance, plan.tensors
     return ConversionReport(
@@ -321,6 +331,7 @@ def _report(  # noqa: PLR0913, PLR0917 - each known at another step
         adapter=model.source,
         importance=WeightsSource(importance.path.name, importance.sha256) if importance else None,
         prediction=plan.prediction,
+        vocabulary=vocabulary_size(model.base),
         warnings=model.warnings,
         seconds=seconds,
     )

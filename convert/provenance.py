@@ -10,6 +10,7 @@ from ..files.gguf_header import Field
 from .quantize.importance import Importance
 from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint
+from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
 _TEXT = GGUFValueType.STRING
 # ggml types whose member of LlamaFileType is not MOSTLY_<type>
@@ -94,7 +95,8 @@ def file_metadata(
         datasets = ", ".join(importance.datasets)
         values |= {"importance.sha256": importance.sha256, "importance.datasets": datasets}
     fields |= _text_fields(values) | metadata_fields(base.architecture) | base.tokenizer
-    return fields | _text_fields({"base.sha256": base_sha256})
+    kept = vocabulary_of(base)
+    return fields | (vocabulary_fields(kept) if kept else {}) | _text_fields({"base.sha256": base_sha256})
 
 
 def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:

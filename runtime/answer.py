@@ -38,6 +38,8 @@ class Answer:
         steps: equations found in the text, each with whether it holds.
         verified: whether all steps hold and the final answer is the result of one of them.
         tally: tally of the majority vote that selected this answer; None without a vote.
+        foreign_share: share of the question's letters in a script that the file's trimmed vocabulary has no
+            tokens for, from 0 to 1; None for a file with all tokens of its base.
     """
 
     value: str | None
@@ -48,3 +50,4 @@ class Answer:
     steps: "tuple[Step, ...]"
     verified: bool
     tally: VoteTally | None = None
+    foreign_share: float | None = None

@@ -145,6 +145,7 @@ class Request:
             reports neither, which saves a pass over all logits.
         insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
             benchmark may want to know what that gains.
+        foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
     """
@@ -159,6 +160,7 @@ class Request:
     logprobs: int | None = None
     insert_forced: bool = True
     ignore_end: bool = False
+    foreign_share: float | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:

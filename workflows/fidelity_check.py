@@ -14,6 +14,7 @@ from ..bench.fidelity.model_roles import ModelFile, model_sources
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds
+from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError, ThirteenError
 from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
@@ -41,6 +42,7 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
     base: Path,
     *,
     adapter: Path | None = None,
+    vocabulary: VocabularyList | None = None,
     importance: Path | None = None,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
@@ -53,6 +55,7 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
         conversion: report of the conversion.
         base: the base that was converted.
         adapter: the adapter that was merged; without one, only the model's own loss is measured.
+        vocabulary: the tokens that the file keeps; by default all.
         importance: the importance that the file was quantized with.
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
@@ -74,9 +77,9 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
             if adapter is not None:
                 others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
                 others["shipped_base"] = model(
-                    "base quantized alike", quantization=shipped, importance=importance
+                    "base quantized alike", quantization=shipped, vocabulary=vocabulary, importance=importance
                 )
-                others["adapter"] = _export(adapter, base, folder / "adapter.gguf", ids, warnings)
+                others["adapter"] = _export(adapter, base, vocabulary, folder / "adapter.gguf", ids, warnings)
             models = model_sources(reference, shipped, **others)
             report = run_fidelity(models, tokens=POSITIONS, threads=threads, progress=stage("fidelity"))
             return FidelityCheck(_shorten_paths(report, folder), warnings)
@@ -95,10 +98,17 @@ def _check_space(folder: Path, shipped: Path, *, adapted: bool) -> None:
         raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
 
 
-def _export(adapter: Path, base: Path, target: Path, ids: SourceIds, warnings: list[str]) -> Path | None:
+def _export(  # noqa: PLR0913, PLR0917 - inputs of the conversion
+    adapter: Path,
+    base: Path,
+    vocabulary: VocabularyList | None,
+    target: Path,
+    ids: SourceIds,
+    warnings: list[str],
+) -> Path | None:
     """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
     try:
-        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base)
+        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=vocabulary)
     except AdapterError as error:
         warnings.append(f"the adapter at run time was not measured: {error}")
         return None

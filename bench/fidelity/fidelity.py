@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.table import Table
 
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...models.texts import held_out_texts
 from ...runtime.engine.engine import Engine
-from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter
 from .adapter_effect import InnerProducts, inner_products, logit_effect
-from .kl_divergence import position_divergence
+from .kl_divergence import PositionDivergence, position_divergence
 from .merge_or_runtime import (
     Fidelity,
     Recommendation,
@@ -32,9 +32,19 @@ from .merge_or_runtime import (
     fidelity_verdict,
 )
 from .model_roles import ModelFile, ModelRoles, ModelSource, describe_model, load_models
-from .text_logits import few_texts_warning, read_windows, scored_passages, window_logits
+from .text_logits import (
+    WINDOW_TOKENS,
+    WindowPrediction,
+    answer_positions,
+    few_texts_warning,
+    read_windows,
+    scored_passages,
+)
+from .token_map import TokenMap
+from .vocabulary_coverage import VocabularyCoverage, coverage_rows, measure_coverage
 from .windows import Window
 
+_OUTSIDE = PositionDivergence._fields.index("outside")
 _NOT_MEASURED = InnerProducts(0.0, 0.0, 0.0)
 
 
@@ -51,6 +61,7 @@ class FidelityReport(BenchReport):
         merged: what the shipped file preserves.
         run_time: what the shipped base with the adapter at run time preserves; None if not measured.
         choice: comparison of the two; None if not measured.
+        vocabulary: what the shipped file's vocabulary covers; None if it has all tokens of the reference.
         verdict: conclusions in words, a line each.
     """
 
@@ -62,6 +73,7 @@ class FidelityReport(BenchReport):
     merged: Fidelity
     run_time: Fidelity | None
     choice: Recommendation | None
+    vocabulary: VocabularyCoverage | None
     verdict: tuple[str, ...]
 
 
@@ -95,11 +107,15 @@ def run_fidelity(
     data = held_out_texts() if data is None else data
     head = report_head()
     with ExitStack() as handles:
-        engines = load_models(models, threads, handles)
-        size = min(engine.context for engine in engines.present)
+        engines, maps = load_models(models, threads, handles)
+        # A text may be longer in a trimmed vocabulary.
+        sizes = engines.map_with(maps, lambda engine, tokens: engine.context // tokens.expansion)
+        size = min(WINDOW_TOKENS, *sizes.present)
         windows = read_windows(engines.reference, data, size, tokens)
-        values = _measure(engines, windows, progress)
+        answers = answer_positions(engines.reference, data, windows)
+        values = _measure(engines, maps, windows, progress)
     passages = scored_passages(windows)
+    coverage = measure_coverage(maps.shipped, windows, values[:, 0, _OUTSIDE], passages, answers)
     merged, run_time, choice = compare_merge_and_runtime(values, passages)
     texts = len(np.unique(passages))
     return FidelityReport(
@@ -112,6 +128,7 @@ def run_fidelity(
         merged=merged,
         run_time=run_time,
         choice=choice,
+        vocabulary=coverage,
         verdict=(*fidelity_verdict(merged, run_time, choice), *_warnings(texts, merged, models.base)),
     )
 
@@ -122,33 +139,43 @@ def _warnings(texts: int, merged: Fidelity, base: object) -> Iterator[str]:
     yield from few_texts_warning(texts)
 
 
-def _measure(engines: ModelRoles[Engine], windows: Sequence[Window], progress: Progress) -> FloatArray:
-    """PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 7)."""
+def _measure(
+    engines: ModelRoles[Engine], maps: ModelRoles[TokenMap], windows: Sequence[Window], progress: Progress
+) -> FloatArray:
+    """PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8)."""
     tokens = sum(len(window.tokens) for window in windows)
     advance = ProgressCounter(progress, len(engines.present) * tokens)
-    return np.concatenate([_measure_window(engines, window, advance) for window in windows])
+    return np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
 
 
-def _measure_window(engines: ModelRoles[Engine], window: Window, advance: ProgressCounter) -> FloatArray:
-    def compute(engine: Engine) -> Logits:
-        logits = window_logits(engine, window)  # (n, vocab)
+def _measure_window(
+    engines: ModelRoles[Engine], maps: ModelRoles[TokenMap], window: Window, advance: ProgressCounter
+) -> FloatArray:
+    def compute(engine: Engine, tokens: TokenMap) -> WindowPrediction:
+        prediction = WindowPrediction(engine, window, tokens)
         advance(len(window.tokens))
-        return logits
+        return prediction
 
-    logits = engines.map(compute)
-    return np.array([list(_compare(logits, at, window.tokens[at + 1])) for at in window.scored])
+    predictions = engines.map_with(maps, compute)
+    ids = maps.shipped.ids
+    return np.array([list(_compare(predictions, ids, at, window.tokens[at + 1])) for at in window.scored])
 
 
-def _compare(logits: ModelRoles[Logits], at: int, next_token: int) -> Iterator[tuple[float, ...]]:
-    """Compare each variant with the reference at one position; logits are (n, vocab)."""
-    row = logits.map(lambda rows: rows[at])  # (vocab,) each
-    expected, base, shipped_base = log_softmax(row.reference, np.float64), row.base, row.shipped_base
-    full_effect = None if base is None else logit_effect(row.reference, base)
-    for variant in row.variants:
+def _compare(
+    predictions: ModelRoles[WindowPrediction], ids: NDArray[np.int64], at: int, next_token: int
+) -> Iterator[tuple[float, ...]]:
+    """Compare each variant with the reference at one position; the shipped files have the tokens `ids`."""
+    row = predictions.map(lambda prediction: prediction.logits(at))  # (vocab,) each
+    expected = predictions.reference.log_probabilities(at)
+    base, shipped_base = row.base, row.shipped_base
+    full_effect = None if base is None else logit_effect(row.reference[ids], base[ids])
+    for variant, prediction in zip(row.variants, predictions.variants, strict=True):
         products = _NOT_MEASURED
         if full_effect is not None and shipped_base is not None:
             products = inner_products(logit_effect(variant, shipped_base), full_effect)
-        yield (*position_divergence(expected, log_softmax(variant, np.float64), next_token), *products)
+        model = prediction.log_probabilities(at)
+        divergence = position_divergence(expected, model, next_token, ids, prediction.nll(at))
+        yield (*divergence, *products)
 
 
 def fidelity_table(report: FidelityReport) -> Table:
@@ -172,6 +199,8 @@ def fidelity_summary(report: FidelityReport) -> dict[str, str]:
         "same top token": f"{divergence.same_top.text(1, 100)} %",
         "perplexity": f"{divergence.perplexity_ratio.text(4)} of full precision's",
     }
+    if report.vocabulary is not None:
+        lines |= dict(coverage_rows(report.vocabulary))
     for name, variant in {"merged": report.merged, "run-time": report.run_time}.items():
         if variant is not None and (effect := variant.effect) is not None:
             slope, cosine = effect.slope.text(3), effect.cosine.text(3)
@@ -196,6 +225,9 @@ def _rows(report: FidelityReport, variants: Sequence[Fidelity]) -> Iterator[tupl
         yield "adapter's effect: slope", *(effect.slope.text(3) for effect in effects)
         yield "adapter's effect: cosine", *(effect.cosine.text(3) for effect in effects)
         yield "adapter's effect: error", *(effect.relative_error.text(3) for effect in effects)
+    if report.vocabulary is not None:
+        for name, text in coverage_rows(report.vocabulary):
+            yield name, *(text for _ in variants)
     files = report.files.variants
     yield (
         "files, MB",

@@ -1,4 +1,8 @@
-"""KL divergence and perplexity of a model against a reference, by position and over all positions."""
+"""KL divergence and perplexity of a model against a reference, by position and over all positions.
+
+A trimmed file has no probability for the tokens that it dropped, so the divergence is over the kept ones: the
+reference's probabilities are restricted to them and normalized again. What they lost is `outside`.
+"""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,10 +21,11 @@ class Divergence:
     """A model against its reference, over all positions.
 
     Attributes:
-        kl_mean: mean of the Kullback-Leibler divergence KL(reference || model), in nats.
+        kl_mean: mean of the Kullback-Leibler divergence KL(reference || model), in nats, over the tokens that
+            the model has.
         kl_p99: its 99th percentile.
         kl_max: its maximum.
-        same_top: share of the positions where both models have the same top token.
+        same_top: share of the positions where both models have the same top token, of all tokens.
         perplexity: perplexity of the text under this model: exp of the mean negative log-likelihood in nats.
         reference_perplexity: perplexity of the same text under the reference.
         perplexity_ratio: model/reference, paired by position.
@@ -36,21 +41,44 @@ class Divergence:
 
 
 class PositionDivergence(NamedTuple):
-    """A model against its reference at one position; `nll` is -log p of the next token, in nats."""
+    """A model against its reference at one position.
+
+    Attributes:
+        kl: KL divergence in nats, over the tokens that the model has.
+        same_top: 1 if both have the same top token, of all tokens; otherwise 0.
+        nll: -log p of the reference's next token in nats; of a dropped one, that of its pieces together.
+        reference_nll: -log p of the next token under the reference, in nats.
+        outside: probability that the reference gives to tokens that the model lacks.
+    """
 
     kl: float
     same_top: float
     nll: float
     reference_nll: float
+    outside: float = 0.0
 
 
-def position_divergence(reference: FloatArray, model: FloatArray, next_token: int) -> PositionDivergence:
-    """Compare two predictions of `next_token`, both as log-probabilities, (vocab,)."""
+def position_divergence(
+    reference: FloatArray, model: FloatArray, next_token: int, ids: NDArray[np.int64], nll: float
+) -> PositionDivergence:
+    """Compare two predictions of `next_token`.
+
+    Args:
+        reference: log-probabilities of the reference, (vocab,).
+        model: log-probabilities of the model, (kept,).
+        next_token: the token that follows, by the reference's id.
+        ids: the reference's id of each token of the model, (kept,).
+        nll: -log p of the next token's pieces under the model, in nats.
+    """
+    kept = reference[ids]  # (kept,)
+    inside = 0.0 if len(ids) == len(reference) else float(np.log(np.exp(kept).sum()))
+    kl = float(np.sum(np.exp(kept - inside) * (kept - inside - model)))
     return PositionDivergence(
-        kl=max(0.0, float(np.sum(np.exp(reference) * (reference - model)))),  # rounding can take it below
-        same_top=float(reference.argmax() == model.argmax()),
-        nll=-float(model[next_token]),
+        kl=max(0.0, kl),  # rounding can take it below
+        same_top=float(reference.argmax() == ids[model.argmax()]),
+        nll=nll,
         reference_nll=-float(reference[next_token]),
+        outside=max(0.0, -float(np.expm1(inside))),
     )
 
 
@@ -58,15 +86,15 @@ def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -
     """Summarize all positions.
 
     Args:
-        divergences: PositionDivergence of each position, (positions, 4).
+        divergences: PositionDivergence of each position, (positions, 5).
         passages: passage of each position, (positions,).
     """
-    kl, same_top, nll, reference_nll = divergences.T  # (positions,) each
+    kl, same_top, nll, reference_nll = divergences.T[:4]  # (positions,) each
     return Divergence(
-        kl_mean=_mean(kl, passages),
+        kl_mean=mean_interval(kl, passages),
         kl_p99=float(np.quantile(kl, _TAIL)),
         kl_max=float(kl.max()),
-        same_top=_mean(same_top, passages),
+        same_top=mean_interval(same_top, passages),
         perplexity=_exp_mean(nll, passages),
         reference_perplexity=_exp_mean(reference_nll, passages),
         perplexity_ratio=_exp_mean(nll - reference_nll, passages),
@@ -74,10 +102,11 @@ def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -
 
 
 def _exp_mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
-    mean = _mean(values, passages)
+    mean = mean_interval(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
 
 
-def _mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
+def mean_interval(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
+    """Mean of a value of each position, (positions,), with an interval over passages."""
     counted = np.stack((values, np.ones_like(values)), axis=1)  # (positions, 2)
     return ratio_interval(sum_by_passage(counted, passages))

@@ -1,4 +1,4 @@
-"""The models of a fidelity measurement by role, loaded together, with one vocabulary."""
+"""The models of a fidelity measurement by role, loaded together, with one vocabulary or a part of it."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,10 +11,12 @@ from ...files.gguf_header import read_header
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ..harness.adapter_file import AdapterFile, describe_adapter
-from .text_logits import check_vocabulary, load_for_logits
+from .text_logits import load_for_logits
+from .token_map import TokenMap, check_same_vocabulary
 
 T = TypeVar("T")
 U = TypeVar("U")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,11 @@ class ModelRoles(Generic[T]):
             function(self.shipped),
             *(None if value is None else function(value) for value in self._optional),
         )
+
+    def map_with(self, other: "ModelRoles[V]", function: Callable[[T, V], U]) -> "ModelRoles[U]":
+        """Apply a function to the values of two ModelRoles with the same models."""
+        values = iter(function(one, two) for one, two in zip(self.present, other.present, strict=True))
+        return self.map(lambda _: next(values))
 
     @property
     def present(self) -> tuple[T, ...]:
@@ -129,18 +136,33 @@ def describe_model(source: ModelSource) -> ModelFile:
 
 def load_models(
     models: ModelRoles[ModelSource], threads: int | None, handles: ExitStack
-) -> ModelRoles[Engine]:
-    """Load the models; `handles` closes them.
+) -> tuple[ModelRoles[Engine], ModelRoles[TokenMap]]:
+    """Load the models, and compare their vocabularies; `handles` closes them.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has another
-            vocabulary than the reference.
+        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has tokens that the
+            reference lacks.
         AdapterError: the adapter does not fit its model.
         RequestError: the number of threads is out of range.
     """
-    engines = models.map(
-        lambda source: handles.enter_context(load_for_logits(source.model, threads, source.adapter))
-    )
-    for other in engines.present[1:]:
-        check_vocabulary(engines.reference.model.header, other.model.header)
-    return engines
+    tokens = token_maps(models)
+
+    def load(source: ModelSource, mapped: TokenMap) -> Engine:
+        engine = load_for_logits(source.model, threads, source.adapter, expansion=mapped.expansion)
+        return handles.enter_context(engine)
+
+    return models.map_with(tokens, load), tokens
+
+
+def token_maps(models: ModelRoles[ModelSource]) -> ModelRoles[TokenMap]:
+    """Compare the vocabularies: a shipped file may keep a part of the reference's, the base has all of it.
+
+    Raises:
+        ModelFileError: a file has other tokens than the reference, or the shipped files differ.
+    """
+    headers = models.map(lambda source: read_header(source.model, skip_values=("tokenizer.ggml.merges",)))
+    if headers.base:
+        check_same_vocabulary(headers.reference, headers.base)
+    if headers.shipped_base:
+        check_same_vocabulary(headers.shipped, headers.shipped_base)
+    return headers.map(lambda header: TokenMap(headers.reference, header))

@@ -7,44 +7,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import Header
-from ...runtime.calibration.corpus import passage_tokens, read_passages
+from ...runtime.calibration.corpus import answer_start, passage_tokens, read_passages
 from ...runtime.engine.chat_template import read_chat_template
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.prompt_encoder import PromptEncoder
-from ...runtime.llama.logits import Logits
+from ...runtime.llama.logits import Logits, log_softmax
 from ...stats.bootstrap import PASSAGES_MIN
+from ...stats.interval import FloatArray
+from .token_map import TokenMap
 from .windows import Window, cut_windows
 
 WINDOW_TOKENS = 256  # limits memory: each model's logits take the width of the vocabulary per token
 _BATCH = 64
 
 
-def load_for_logits(model: Path, threads: int | None, adapter: Path | None = None) -> Engine:
+def load_for_logits(
+    model: Path, threads: int | None, adapter: Path | None = None, *, expansion: int = 1
+) -> Engine:
     """Load a model for windows of at most WINDOW_TOKENS tokens, or of its context if that is shorter.
+
+    Args:
+        model: a GGUF file.
+        threads: threads that compute; by default those of Engine.
+        adapter: a LoRA to apply.
+        expansion: how many times as many tokens a window may have in this model's vocabulary.
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
         AdapterError: the adapter does not fit the model.
         RequestError: the number of threads is out of range.
     """
-    return Engine(model, adapter=adapter, context=WINDOW_TOKENS, slots=1, threads=threads, batch=_BATCH)
-
-
-def check_vocabulary(reference: Header, other: Header) -> None:
-    """Raise ModelFileError if a model's vocabulary differs from the reference's."""
-    key = "tokenizer.ggml.tokens"
-    ours, theirs = reference.metadata[key], other.metadata[key]
-    if len(ours) != len(theirs):
-        raise ModelFileError(
-            f"{other.path}: its vocabulary has {len(theirs)} tokens, that of {reference.path} {len(ours)}"
-        )
-    differing = next((token for token, name in enumerate(ours) if theirs[token] != name), None)
-    if differing is not None:
-        raise ModelFileError(
-            f"{other.path}: token {differing} of its vocabulary is {theirs[differing]!r}, "
-            f"in {reference.path} it is {ours[differing]!r}"
-        )
+    return Engine(
+        model, adapter=adapter, context=expansion * WINDOW_TOKENS, slots=1, threads=threads, batch=_BATCH
+    )
 
 
 def read_windows(reference: Engine, data: Path, size: int, positions: int) -> list[Window]:
@@ -77,16 +72,59 @@ def scored_passages(windows: Sequence[Window]) -> NDArray[np.int64]:
     return np.repeat([window.passage for window in windows], [len(window.scored) for window in windows])
 
 
-def window_logits(model: Engine, window: Window) -> Logits:
-    """Compute the logits after each token of a window, (n, vocab).
+def answer_positions(reference: Engine, data: Path, windows: Sequence[Window]) -> NDArray[np.bool_]:
+    """Whether each scored position predicts a token of an answer to a question, (positions,)."""
+    model = reference.model
+    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
+    passages = read_passages(data)
+    starts = {n: answer_start(model, encoder, passages[n]) for n in {window.passage for window in windows}}
+    flags = [
+        (start := starts[window.passage]) is not None and window.offset + at + 1 >= start
+        for window in windows
+        for at in window.scored
+    ]
+    return np.array(flags, bool)
 
-    Raises:
-        ModelFileError: they are not finite.
-    """
-    logits = model.logits(window.tokens)
-    if not np.isfinite(logits).all():
-        raise ModelFileError(f"{model.model.header.path}: the model's logits are not finite numbers")
-    return logits
+
+class WindowPrediction:
+    """What a model predicts at the positions of a window, which is in the reference's tokens."""
+
+    def __init__(self, model: Engine, window: Window, tokens: TokenMap) -> None:
+        """Compute the logits.
+
+        Raises:
+            ModelFileError: they are not finite, or the text is too long in the model's tokens.
+        """
+        path = model.model.header.path
+        self._text = tokens.rewrite(window.tokens)
+        if len(self._text.tokens) > model.context:
+            raise ModelFileError(
+                f"{path}: {len(window.tokens)} tokens of the reference are {len(self._text.tokens)} here, "
+                f"more than the context of {model.context}: the texts are foreign to this vocabulary"
+            )
+        self._logits = model.logits(self._text.tokens)  # (tokens, vocab)
+        self._last: tuple[int, FloatArray] = (-1, np.empty(0))
+        if not np.isfinite(self._logits).all():
+            raise ModelFileError(f"{path}: the model's logits are not finite numbers")
+
+    def logits(self, at: int) -> Logits:
+        """Logits after a token of the reference, (vocab,)."""
+        row: Logits = self._logits[self._text.ends[at]]
+        return row
+
+    def log_probabilities(self, at: int) -> FloatArray:
+        """Log-probabilities after a token of the reference, (vocab,), in nats."""
+        return self._row(self._text.ends[at])
+
+    def nll(self, at: int) -> float:
+        """-log p, in nats, of the tokens that the reference's token after `at` is here."""
+        places = range(self._text.ends[at] + 1, self._text.ends[at + 1] + 1)
+        return -sum(float(self._row(place - 1)[self._text.tokens[place]]) for place in places)
+
+    def _row(self, place: int) -> FloatArray:
+        if self._last[0] != place:  # the likelihood of the next token mostly needs the same row again
+            self._last = place, log_softmax(self._logits[place], np.float64)
+        return self._last[1]
 
 
 def few_texts_warning(texts: int) -> Iterator[str]:

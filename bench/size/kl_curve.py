@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ...files.gguf_header import Header
+from ...files.gguf_header import Header, read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts
@@ -27,13 +27,15 @@ from ...runtime.validation import check_integer
 from ..fidelity.kl_divergence import PositionDivergence, position_divergence, summarize_divergence
 from ..fidelity.model_roles import ModelFile, ModelSource, describe_model
 from ..fidelity.text_logits import (
-    check_vocabulary,
+    WindowPrediction,
+    answer_positions,
     few_texts_warning,
     load_for_logits,
     read_windows,
     scored_passages,
-    window_logits,
 )
+from ..fidelity.token_map import TokenMap
+from ..fidelity.vocabulary_coverage import measure_coverage
 from ..fidelity.windows import Window
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
@@ -121,8 +123,8 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
         stage: makes the progress callback of each file, in tokens.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, has another vocabulary
-            than the reference, or computes logits that are not finite.
+        ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, has tokens that the
+            reference lacks, or computes logits that are not finite.
         RequestError: a number is out of range, or `data` holds no text.
         ThirteenError: raised by `entries`.
     """
@@ -132,7 +134,8 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     with TemporaryFile(dir=scratch) as file:
         with load_for_logits(reference, threads) as model:
             windows = read_windows(model, data, model.context, tokens)
-            expected = _store_logits(model, windows, file, stage("reading the reference"))
+            answers = answer_positions(model, data, windows)
+            expected = _store_logits(model, windows, answers, file, stage("reading the reference"))
         measured = [
             _measure(entry, expected, threads, stage(f"reading {entry.kind} {entry.name}"))
             for entry in entries
@@ -148,55 +151,64 @@ class _ReferenceLogits:
         header: header of its file.
         windows: the windows of text.
         passages: passage of each scored position, (positions,).
+        answers: whether a position predicts a token of an answer, (positions,).
         logits: logits at each scored position, (positions, vocab), memory-mapped.
     """
 
     header: Header
     windows: Sequence[Window]
     passages: NDArray[np.int64]
+    answers: NDArray[np.bool_]
     logits: Logits
 
 
 def _store_logits(
-    model: Engine, windows: Sequence[Window], file: IO[bytes], progress: Progress
+    model: Engine,
+    windows: Sequence[Window],
+    answers: NDArray[np.bool_],
+    file: IO[bytes],
+    progress: Progress,
 ) -> _ReferenceLogits:
-    for window, logits in _logits_by_window(model, windows, progress):
-        file.write(logits[window.scored].tobytes())  # not written through a map: a full disk raises here
+    header = model.model.header
+    for window, prediction in _predictions(model, windows, TokenMap(header, header), progress):
+        for at in window.scored:
+            file.write(prediction.logits(at).tobytes())  # not written through a map: a full disk raises here
     file.flush()
     passages = scored_passages(windows)
     shape = (len(passages), model.model.vocabulary_size)
-    return _ReferenceLogits(
-        model.model.header, windows, passages, np.memmap(file, np.float32, "r", shape=shape)
-    )
+    return _ReferenceLogits(header, windows, passages, answers, np.memmap(file, np.float32, "r", shape=shape))
 
 
-def _logits_by_window(
-    model: Engine, windows: Sequence[Window], progress: Progress
-) -> Iterator[tuple[Window, Logits]]:
+def _predictions(
+    model: Engine, windows: Sequence[Window], tokens: TokenMap, progress: Progress
+) -> Iterator[tuple[Window, WindowPrediction]]:
     advance = ProgressCounter(progress, sum(len(window.tokens) for window in windows))
     for window in windows:
-        yield window, window_logits(model, window)
+        yield window, WindowPrediction(model, window, tokens)
         advance(len(window.tokens))
 
 
 def _measure(
     entry: CurveEntry, reference: _ReferenceLogits, threads: int | None, progress: Progress
 ) -> MeasuredFile:
-    with load_for_logits(entry.path, threads) as model:
-        header = model.model.header
-        check_vocabulary(reference.header, header)
+    header = read_header(entry.path, skip_values=("tokenizer.ggml.merges",))
+    tokens = TokenMap(reference.header, header)
+    with load_for_logits(entry.path, threads, expansion=tokens.expansion) as model:
         expected = iter(reference.logits)
         divergences = np.array(
             [
                 position_divergence(
                     log_softmax(next(expected), np.float64),
-                    log_softmax(logits[position], np.float64),
+                    prediction.log_probabilities(position),
                     window.tokens[position + 1],
+                    tokens.ids,
+                    prediction.nll(position),
                 )
-                for window, logits in _logits_by_window(model, reference.windows, progress)
+                for window, prediction in _predictions(model, reference.windows, tokens, progress)
                 for position in window.scored
             ]
-        )  # (positions, 4)
+        )  # (positions, 5)
+    outside = divergences[:, PositionDivergence._fields.index("outside")]
     point = CurvePoint(
         kind=entry.kind,
         name=entry.name,
@@ -204,6 +216,9 @@ def _measure(
         bits_per_weight=8 * header.file_bytes / header.weights,
         sha256=file_sha256(entry.path),
         divergence=summarize_divergence(divergences, reference.passages),
+        vocabulary=measure_coverage(
+            tokens, reference.windows, outside, reference.passages, reference.answers
+        ),
         predicted_kl=entry.predicted_kl,
     )
     return MeasuredFile(point, divergences[:, PositionDivergence._fields.index("kl")])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
 from ..fidelity.kl_divergence import Divergence
+from ..fidelity.vocabulary_coverage import VocabularyCoverage
 from ..peers.llama_quantize import StockKind
 
 FileKind = Literal["planned"] | StockKind
@@ -31,6 +32,7 @@ class CurvePoint:
         sha256: hash of the file, in hexadecimal.
         divergence: divergence from the reference.
         predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
+        vocabulary: what the file's vocabulary covers; None if it has all tokens of the reference.
     """
 
     kind: FileKind
@@ -40,6 +42,7 @@ class CurvePoint:
     sha256: str
     divergence: Divergence
     predicted_kl: float | None
+    vocabulary: VocabularyCoverage | None = None
 
     @property
     def kl(self) -> float:

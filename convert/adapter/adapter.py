@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
 from ..tensors import TensorSpec
+from ..vocabulary.vocabulary_list import VocabularyList
+from ..vocabulary.vocabulary_metadata import vocabulary_of
 from .delta import CONFIG_FILE, Delta, ModuleTensors, TrainedVectors
 from .lora import read_lora
 from .tinylora import read_tinylora
@@ -88,6 +90,29 @@ class PeftAdapter:
     def zero_deltas(self) -> list[str]:
         """Names of the tensors whose delta changes nothing."""
         return [name for name, delta in self.deltas.items() if delta.norm == 0 and delta.magnitude is None]
+
+    def for_base(self, base: Checkpoint) -> "PeftAdapter":
+        """The adapter for this base, which may keep only some tokens of the one that it was trained on.
+
+        What it changes in the rows of dropped tokens is dropped with them.
+
+        Raises:
+            AdapterError: it does not fit; see check_fits().
+        """
+        kept = vocabulary_of(base)
+        adapter = self if kept is None else self._select_tokens(kept)
+        adapter.check_fits(base)
+        return adapter
+
+    def _select_tokens(self, kept: VocabularyList) -> "PeftAdapter":
+        rows = np.array(kept.tokens, np.int64)
+        deltas, copies = dict(self.deltas), dict(self.base_copies)
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            if name in deltas and len(deltas[name].b) == kept.of:
+                deltas[name] = deltas[name].select_rows(rows)
+            if name in copies and len(copies[name]) == kept.of:
+                copies[name] = copies[name][rows]
+        return replace(self, deltas=deltas, base_copies=copies)
 
     def check_fits(self, base: Checkpoint) -> None:
         """Check that every delta has a tensor of its shape in `base`, and every targeted tensor a delta.

@@ -1,12 +1,13 @@
 """Low-rank change of one tensor by an adapter, and the checks that all kinds of adapters share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import AdapterError
 from ...files.safetensors import Rows
@@ -33,6 +34,11 @@ class Delta:
             norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
             rows *= (self.magnitude[part] / norms).astype(np.float32)[:, None]
         return rows
+
+    def select_rows(self, rows: NDArray[np.int64]) -> "Delta":
+        """The change of some rows of the tensor."""
+        magnitude = None if self.magnitude is None else self.magnitude[rows]
+        return replace(self, b=self.b[rows], magnitude=magnitude)
 
     @property
     def rank(self) -> int:

@@ -17,16 +17,32 @@ from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, permute
 from ..source.checkpoint import Checkpoint, open_checkpoint
 from ..tensors import TensorSpec, plan_tensor
+from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
+from ..vocabulary.vocabulary_list import VocabularyList
 from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
 _TEXT = GGUFValueType.STRING
 
 
-def export_adapter(
-    adapter: Path, base: Path, output: Path, *, adapter_id: str = "", base_id: str = ""
+def export_adapter(  # noqa: PLR0913 - inputs of an export
+    adapter: Path,
+    base: Path,
+    output: Path,
+    *,
+    adapter_id: str = "",
+    base_id: str = "",
+    vocabulary: VocabularyList | None = None,
 ) -> str:
-    """Write the PEFT folder `adapter`, for the model `base`, as a GGUF LoRA in float32.
+    """Write a PEFT folder as a GGUF LoRA in float32.
+
+    Args:
+        adapter: the PEFT folder.
+        base: the model that the LoRA is for; it may keep only some tokens of the one that was trained on.
+        output: the file to write.
+        adapter_id: name of the adapter; by default that of its folder.
+        base_id: name of the base in the provenance; by default that of its folder or file.
+        vocabulary: the tokens of `base` that the model keeps; by default all.
 
     Returns:
         The file's SHA-256.
@@ -38,8 +54,9 @@ def export_adapter(
     """
     check_target(output, base, adapter)
     checkpoint = open_checkpoint(base, base_id)
-    loaded = load_adapter(adapter, adapter_id)
-    loaded.check_fits(checkpoint)
+    if vocabulary is not None:
+        checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
+    loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     tensors = _adapter_tensors(loaded, checkpoint)
     fields = {
         "general.name": Field(loaded.id, _TEXT),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType
 
 from ...errors import AdapterError, CheckpointError, install_hint, one_line
 from ...files.gguf_header import Field
@@ -49,6 +50,14 @@ class PeftMergedCheckpoint:
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """See Checkpoint."""
         return np.array(self._weights[name][start:stop].numpy(), np.float32)
+
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        """See Checkpoint."""
+        return self._base.stored_type(name)
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        """None: a merged tensor is stored nowhere."""
+        return None
 
     @property
     def rope_factors(self) -> Rows | None:

@@ -7,7 +7,7 @@ llama.cpp ignores these.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,15 @@ class Importance:
             raise self._mismatch(
                 f"it lacks {len(missing)} of this model's {len(columns)} matrices, such as {missing[0]!r}"
             )
+
+    def select_tokens(self, tokens: Sequence[int]) -> "Importance":
+        """The importance of the same model with only these rows of its token embedding.
+
+        Everything else is kept: it describes the columns of matrices, over all calibration texts.
+        """
+        if self.lookup_counts is None:
+            return self
+        return replace(self, lookup_counts=self.lookup_counts[np.array(tokens, np.int64)])
 
     def _check_covariances(self, columns: Mapping[str, int]) -> None:
         for name, blocks in self.covariance_blocks.items():

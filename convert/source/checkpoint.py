@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from gguf.quants import dequantize
+from numpy.typing import NDArray
 
 from ...errors import CheckpointError
 from ...files.gguf_header import Field, Header, read_header
@@ -22,7 +23,7 @@ from .architecture import ROPE_FACTORS, Architecture
 from .tokenizer import tokenizer_fields
 
 INDEX = "model.safetensors.index.json"
-_FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
+FLOATS = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
 
 _Shapes = Mapping[str, tuple[int, ...]]
 
@@ -44,6 +45,12 @@ class Checkpoint(Protocol):
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         """Read rows `start` to `stop` of a tensor; of a permuted one only whole heads."""
+
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        """The type in which the checkpoint has a tensor."""
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        """Read the bytes of rows `start` to `stop` in GGUF's row order; None if the base is no GGUF."""
 
     @property
     def rope_factors(self) -> Rows | None:
@@ -98,9 +105,11 @@ class FolderCheckpoint:
     def rows(self, name: str, start: int, stop: int) -> Rows:
         return self._files[name].rows(name, start, stop)
 
-    def dtype(self, name: str) -> str:
-        """The type of a tensor in the file: BF16, F16 or F32."""
-        return self._files[name].entries[name].dtype
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        return GGMLQuantizationType[self._files[name].entries[name].dtype]
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        return None
 
     @property
     def rope_factors(self) -> Rows | None:
@@ -166,7 +175,7 @@ class GgufCheckpoint:
             expected[ROPE_FACTORS] = (self.architecture.head_dim // 2,)
         _check_tensors(path, self.architecture.name, shapes, expected, "the metadata")
         for tensor in self.header.tensors.values():
-            if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in _FLOATS):
+            if not _dequantizable(tensor.type) or (len(tensor.shape) == 1 and tensor.type not in FLOATS):
                 raise CheckpointError(
                     f"{path}: tensor {tensor.name!r} is {tensor.type.name}, which cannot be dequantized"
                 )
@@ -178,6 +187,12 @@ class GgufCheckpoint:
             return rows
         return arch.unpermute(rows, (stop - start) * spec.heads // spec.shape[0])
 
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        return self._tensors[self.specs[name].target].type
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        return self._read_bytes(self.specs[name].target, start, stop).tobytes()
+
     @property
     def rope_factors(self) -> Rows | None:
         return None if self._factors is None else self._read(ROPE_FACTORS, 0, self._factors.shape[0])
@@ -188,7 +203,7 @@ class GgufCheckpoint:
 
     @property
     def quantized(self) -> dict[str, int]:
-        names = [tensor.type.name for tensor in self._tensors.values() if tensor.type not in _FLOATS]
+        names = [tensor.type.name for tensor in self._tensors.values() if tensor.type not in FLOATS]
         return {name: names.count(name) for name in sorted(set(names))}
 
     def sha256(self) -> str:
@@ -196,12 +211,17 @@ class GgufCheckpoint:
 
     def _read(self, target: str, start: int, stop: int) -> Rows:
         tensor = self.header.tensors[target]
+        rows = dequantize(self._read_bytes(target, start, stop), tensor.type)
+        return np.asarray(rows, np.float32).reshape(stop - start, *tensor.shape[1:])
+
+    def _read_bytes(self, target: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Rows as they are stored, (rows, bytes of a row)."""
+        tensor = self.header.tensors[target]
         row_bytes = tensor.nbytes // tensor.shape[0]
         raw = np.fromfile(
             self.path, np.uint8, (stop - start) * row_bytes, offset=tensor.offset + start * row_bytes
         )
-        rows = dequantize(raw.reshape(stop - start, row_bytes), tensor.type)
-        return np.asarray(rows, np.float32).reshape(stop - start, *tensor.shape[1:])
+        return raw.reshape(stop - start, row_bytes)
 
 
 def _check_tensors(

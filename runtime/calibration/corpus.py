@@ -35,6 +35,15 @@ def read_passages(path: Path) -> list[Passage]:
     return passages
 
 
+def answer_start(model: Model, encoder: PromptEncoder, passage: Passage) -> int | None:
+    """Index of the first token of the solution in passage_tokens(); None for a text without a question."""
+    if passage.question is None:
+        return None
+    if not encoder.has_template:
+        return len(model.tokenize(f"{passage.question}\n", special=False, bos=True))
+    return len(encoder.encode_question(passage.question))
+
+
 def passage_tokens(model: Model, encoder: PromptEncoder, passage: Passage) -> list[int]:
     """Tokenize a passage, as a text or as a chat turn with its solution.
 

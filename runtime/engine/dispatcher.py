@@ -146,7 +146,10 @@ class Dispatcher:
 
     def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
         streams = [_output_stream(self._model, sequence.request) for sequence in sequences]
-        handles = {sequence: Handle(partial(self._abort, sequence)) for sequence in sequences}
+        handles = {
+            sequence: Handle(partial(self._abort, sequence), sequence.request.foreign_share)
+            for sequence in sequences
+        }
 
         def add() -> None:
             for sequence, sampler, stream in zip(sequences, samplers, streams, strict=True):

@@ -190,6 +190,7 @@ class Engine:
         """
         with self._dispatcher.in_use():
             tokens = self._encoder.encode_question(question, system)
+            foreign = self.model.foreign_share(question)
         return Request(
             tokens,
             max_tokens,
@@ -198,6 +199,7 @@ class Engine:
             calculator=calculator,
             grammar=grammar,
             adapter=adapter,
+            foreign_share=foreign,
         )
 
     def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -40,8 +40,8 @@ class Handle:
     the loop early aborts the request. `answer()` and `await` wait for the whole answer.
     """
 
-    def __init__(self, abort: Callable[[], None]) -> None:
-        self._abort = abort
+    def __init__(self, abort: Callable[[], None], foreign_share: float | None = None) -> None:
+        self._abort, self._foreign_share = abort, foreign_share
         self._changed = Condition()
         self._updates: list[SequenceUpdate] = []  # not yet taken by an iterator
         self._text: list[str] = []
@@ -173,4 +173,5 @@ class Handle:
             timings=end.timings,
             steps=equations,
             verified=is_verified(equations, value),
+            foreign_share=self._foreign_share,
         )

@@ -15,6 +15,7 @@ import llama_cpp
 from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf_header import Header, read_header
 from ..profile import GpuLayers
+from .foreign_text import foreign_share
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
@@ -99,8 +100,7 @@ class Model(NativeHandle):
             special: whether the names of control tokens in it become control tokens.
             bos: whether to add the begin-of-text token, if the tokenizer does so.
         """
-        if self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS:
-            text = unicodedata.normalize("NFC", text)
+        text = self._normalized(text)
         data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8
         capacity = len(data) + 1
         buffer = (llama_cpp.llama_token * capacity)()
@@ -108,6 +108,21 @@ class Model(NativeHandle):
         assert 0 <= count <= capacity, "a token stands for at least one byte"
         begin = [self.bos] if bos and self.adds_bos and self.bos is not None else []
         return [*begin, *buffer[:count]]
+
+    def _normalized(self, text: str) -> str:
+        if self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS:
+            return unicodedata.normalize("NFC", text)
+        return text
+
+    def foreign_share(self, text: str) -> float | None:
+        """How much of a text is in a script that a trimmed vocabulary has no tokens for, from 0 to 1.
+
+        None for a file that keeps all tokens of its base. See foreign_text.py.
+        """
+        if "thirteen.vocabulary.kept" not in self.header.fields:
+            return None
+        text = self._normalized(text)
+        return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
 
     def token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token: not always whole characters, and none for a control token."""

@@ -41,6 +41,7 @@ REPORTS = {
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
     "inspect": "workflows.inspect_gguf.Inspection",
+    "vocabulary": "workflows.vocabulary_report.VocabularyReport",
     "web": "web.site.Site",
 }
 BY_DATA = {"types", "norm_by_layer", "tally.votes"}  # objects whose keys are names out of the data

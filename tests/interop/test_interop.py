@@ -18,7 +18,11 @@ import gguf
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.files.cache_folder import cache_dir
 from thirteen.files.gguf_header import read_header
 from thirteen.models.fetch import embedded
@@ -106,9 +110,28 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=["merged", "base and adapter"])
-def case(request: pytest.FixtureRequest, lora: Path) -> Case:
-    return Case(default_model()) if request.param == "merged" else Case(embedded(), lora)
+@pytest.fixture(scope="session")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded model with the tokens that TEXTS use, and two thirds of the others."""
+    path, base = tmp_path_factory.mktemp("trimmed") / "trimmed.gguf", open_checkpoint(embedded())
+    tables = TokenizerTables.from_fields(base.tokenizer, str(embedded()))
+    with Engine(embedded(), slots=1, context=1024) as engine:
+        used = {i for text in TEXTS for i in engine.model.tokenize(text, special=True, bos=False)}
+    wanted = used | tables.required_ids | set(range(len(tables.tokens) * 2 // 3))
+    wanted |= tables.missing_parts(wanted).keys()
+    kept = VocabularyList(tuple(sorted(wanted)), len(tables.tokens), tables.sha256)
+    convert(embedded(), path, quantization="same", vocabulary=kept)
+    return path
+
+
+@pytest.fixture(scope="session", params=["merged", "base and adapter", "trimmed"])
+def case(request: pytest.FixtureRequest, lora: Path, trimmed: Path) -> Case:
+    cases = {
+        "merged": Case(default_model()),
+        "base and adapter": Case(embedded(), lora),
+        "trimmed": Case(trimmed, lora),
+    }
+    return cases[request.param]
 
 
 @dataclass

@@ -47,6 +47,10 @@ class AnswerResponse(ResponseBody):
     usage: Usage
     timings: AnswerTimings
     tally: VoteTally | None
+    foreign_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="Share of the question's letters in a script that the file's vocabulary was trimmed of; "
+        "null for a file with its full vocabulary."
+    )
 
 
 class PromptTokensDetails(ResponseBody):

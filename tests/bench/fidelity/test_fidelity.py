@@ -228,7 +228,7 @@ def test_run_time_is_recommended_only_if_it_preserves_enough_more(merged, recomm
 
     def off_by(error):
         """Effects with an error at a right angle to the reference effect; the divergence is not used."""
-        return np.outer(sizes, (0, 0, 0, 0, 1, 1 + error**2, 1))
+        return np.outer(sizes, (0, 0, 0, 0, 0, 1, 1 + error**2, 1))
 
     _, _, choice = compare_merge_and_runtime(np.stack((off_by(merged), off_by(0.1)), axis=1), passages)
     assert choice.error_difference.estimate == pytest.approx(merged - 0.1)

@@ -1,0 +1,128 @@
+"""The tokens of a model by those of its reference: all of them, or the ones that a trimmed file keeps.
+
+A text is read in the reference's tokens. In a trimmed file each dropped token becomes the pieces that its
+tokenizer makes of that token's text, so both models have read the same text at every position of the
+reference's. The file's own tokenizer rarely divides the rest of the word otherwise than this.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...convert.vocabulary.tokenizer_tables import TokenizerTables
+from ...convert.vocabulary.vocabulary_metadata import read_vocabulary
+from ...errors import ModelFileError
+from ...files.gguf_header import Header, read_header
+
+_TOKENS = "tokenizer.ggml.tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A text in the tokens of a model.
+
+    Attributes:
+        tokens: the model's tokens.
+        ends: index of the last of them for each token of the reference, (reference tokens,).
+    """
+
+    tokens: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+class TokenMap:
+    """Maps the tokens of a model to those of its reference.
+
+    Attributes:
+        ids: the reference's id of each token of the model, (kept,).
+        of: number of the reference's tokens.
+    """
+
+    def __init__(self, reference: Header, model: Header) -> None:
+        """Compare the vocabularies of two files.
+
+        Raises:
+            ModelFileError: the model has a token that the reference lacks.
+        """
+        ours, theirs = reference.metadata[_TOKENS], model.metadata[_TOKENS]
+        self.of = len(ours)
+        self.ids = _reference_ids(reference, model)
+        for token, original in enumerate(self.ids.tolist()):
+            if theirs[token] != ours[original]:
+                raise ModelFileError(
+                    f"{model.path}: token {token} of its vocabulary is {theirs[token]!r}, "
+                    f"in {reference.path} it is {ours[original]!r}"
+                )
+        self._new_ids: Mapping[int, int] = {old: new for new, old in enumerate(self.ids.tolist())}
+        self._texts: Sequence[str] = ours
+        self._model = model
+        self._pieces: dict[int, tuple[int, ...]] = {}
+
+    @property
+    def complete(self) -> bool:
+        """Whether the model has all tokens of the reference."""
+        return len(self.ids) == self.of
+
+    @property
+    def expansion(self) -> int:
+        """How much longer than in the reference's tokens a text may reasonably be."""
+        return 1 if self.complete else 8
+
+    def keeps(self, token: int) -> bool:
+        """Whether the model has a token of the reference."""
+        return token in self._new_ids
+
+    def rewrite(self, tokens: Sequence[int]) -> Rewritten:
+        """Write a text in the model's tokens."""
+        if self.complete:
+            return Rewritten(tuple(tokens), tuple(range(len(tokens))))
+        parts = [self._pieces_of(token) for token in tokens]
+        ends = np.cumsum([len(part) for part in parts]) - 1
+        return Rewritten(tuple(piece for part in parts for piece in part), tuple(ends.tolist()))
+
+    def _pieces_of(self, token: int) -> tuple[int, ...]:
+        if token in self._new_ids:
+            return (self._new_ids[token],)
+        if token not in self._pieces:
+            self._pieces[token] = self._tables.split(self._texts[token])
+        return self._pieces[token]
+
+    @cached_property
+    def _tables(self) -> TokenizerTables:
+        header = read_header(self._model.path)  # with the merges, which engines leave out
+        return TokenizerTables.from_fields(header.fields, str(header.path))
+
+
+def check_same_vocabulary(one: Header, other: Header) -> None:
+    """Raise ModelFileError if two files have different tokens."""
+    ours, theirs = one.metadata[_TOKENS], other.metadata[_TOKENS]
+    if len(ours) != len(theirs):
+        raise ModelFileError(
+            f"{other.path}: its vocabulary has {len(theirs)} tokens, that of {one.path} {len(ours)}"
+        )
+    TokenMap(one, other)
+
+
+def _reference_ids(reference: Header, model: Header) -> NDArray[np.int64]:
+    """The reference's id of each token of the model, by the ids of the full vocabulary."""
+    ours, theirs = read_vocabulary(reference), read_vocabulary(model)
+    counts = [len(header.metadata[_TOKENS]) for header in (reference, model)]
+    if counts[0] == counts[1]:
+        return np.arange(counts[0])
+    kept = range(counts[1]) if theirs is None else theirs.tokens
+    full = range(counts[0]) if ours is None else ours.tokens
+    of = counts[0] if ours is None else ours.of
+    ids = {original: token for token, original in enumerate(full)}
+    if theirs is None or theirs.of != of or (missing := [token for token in kept if token not in ids]):
+        raise ModelFileError(
+            f"{model.path}: its vocabulary has {counts[1]} tokens, that of {reference.path} {counts[0]}, "
+            + (
+                f"which lacks token {missing[0]}"
+                if theirs and theirs.of == of
+                else "and none is a part of the other"
+            )
+        )
+    return np.array([ids[token] for token in kept])

@@ -1,0 +1,89 @@
+"""What a trimmed file's vocabulary covers of held-out texts and of the reference's predictions."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...stats.interval import FloatArray, Interval
+from .kl_divergence import mean_interval
+from .token_map import TokenMap
+from .windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class OutsideProbability:
+    """Probability that the reference gives to tokens that the file dropped.
+
+    Attributes:
+        positions: number of positions.
+        mean: mean over the positions.
+        median: median over the positions.
+    """
+
+    positions: int
+    mean: Interval
+    median: float
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyCoverage:
+    """Coverage of a trimmed vocabulary on held-out texts.
+
+    Attributes:
+        kept: number of tokens in the file.
+        of: number of tokens in the reference.
+        unchanged: share of the scored tokens of the texts that are kept.
+        outside: probability outside, at all positions.
+        outside_answers: the same at the positions of answers; None if the texts have no questions.
+    """
+
+    kept: int
+    of: int
+    unchanged: Interval
+    outside: OutsideProbability
+    outside_answers: OutsideProbability | None
+
+
+def measure_coverage(
+    tokens: TokenMap,
+    windows: Sequence[Window],
+    outside: FloatArray,
+    passages: NDArray[np.int64],
+    answers: NDArray[np.bool_],
+) -> VocabularyCoverage | None:
+    """Summarize what a vocabulary covers; None if the file keeps all tokens.
+
+    Args:
+        tokens: the file's tokens.
+        windows: the texts, in the reference's tokens.
+        outside: probability outside at each scored position, (positions,).
+        passages: passage of each position, (positions,).
+        answers: whether a position predicts a token of an answer, (positions,).
+    """
+    if tokens.complete:
+        return None
+    kept = [float(tokens.keeps(window.tokens[at + 1])) for window in windows for at in window.scored]
+    return VocabularyCoverage(
+        kept=len(tokens.ids),
+        of=tokens.of,
+        unchanged=mean_interval(np.array(kept), passages),
+        outside=_summarize(outside, passages),
+        outside_answers=_summarize(outside[answers], passages[answers]) if answers.any() else None,
+    )
+
+
+def coverage_rows(coverage: VocabularyCoverage) -> Iterator[tuple[str, str]]:
+    """Name and text of each measured number."""
+    yield "tokens kept", f"{coverage.kept:,} of {coverage.of:,}"
+    yield "tokens of the texts unchanged, %", coverage.unchanged.text(2, 100)
+    places = {"": coverage.outside, " in answers": coverage.outside_answers}
+    for where, outside in places.items():
+        if outside is not None:
+            yield f"probability outside{where}, mean, %", outside.mean.text(3, 100)
+            yield f"probability outside{where}, median, %", f"{100 * outside.median:.4f}"
+
+
+def _summarize(outside: FloatArray, passages: NDArray[np.int64]) -> OutsideProbability:
+    return OutsideProbability(len(outside), mean_interval(outside, passages), float(np.median(outside)))

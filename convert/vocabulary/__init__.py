@@ -1,0 +1,1 @@
+"""Smaller vocabularies: which tokens of a base a file keeps, and the base with only these."""

@@ -1,0 +1,172 @@
+"""The order in which the tokens of a base are kept.
+
+What comes first is what every list has: single bytes, special tokens, numbers of one to three digits, signs,
+white space, LaTeX. Then come the tokens that the texts use, by how often. The others follow by the
+probability that the model gives them over the texts, divided by their place among the merges: the probability
+of a rare token over a few thousand positions is an uncertain estimate, and the order of the merges is that of
+the pairs' frequency in the text that the tokenizer was made from. Without probabilities, the earliest merges
+are first. Tokens of other scripts
+are the last.
+
+Each token follows the tokens that it is built from, so that every beginning of the order is closed under
+merges.
+
+Why the results of BPE over a token's own text (`built_from`) are all that it is built from, in any text: A
+final token covers a span of a word. No merge ever crossed the span's ends, since joined symbols are never
+parted. Of all pairs of the word the one of the lowest rank is joined, the leftmost of several; whenever it
+lies in the span, it is also the lowest of the span. So the merges within the span are those that BPE applies
+to the span alone. With these results kept, a text whose tokens are all kept never needs a merge that a list
+dropped: every merge that the original applies lies in the span of a final token, also those whose result was
+joined further. `trimmed_tokenizer.py` has the rest of the proof that such a text gets exactly its original
+tokens. A token that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no
+other token.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from gguf import TokenType
+from numpy.typing import NDArray
+
+from ...errors import VocabularyError
+from .token_kinds import LATEX, NUMBER, SIGN, SPACE, form_factor, is_latin, required_kind, token_text
+from .tokenizer_tables import TokenizerTables
+from .vocabulary_list import VocabularyList
+
+BYTES, SPECIAL, TEXTS, MODEL, REST = "single bytes", "special tokens", "texts", "model", "rest"
+KINDS = (BYTES, SPECIAL, NUMBER, SIGN, SPACE, LATEX, TEXTS, MODEL, REST)
+_REQUIRED = KINDS[: KINDS.index(TEXTS)]
+_IGNORE_MERGES = frozenset({"llama-bpe", "llama3", "llama-v3"})  # they take a whole word as a token
+_PROBABILITY_MIN = 1e-8  # smaller means over a few thousand positions tell nothing
+_DIGITS = 3  # of a probability: sums of floats differ in the last bits between machines
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """The tokens of a tokenizer in the order in which they are kept.
+
+    Attributes:
+        order: all token ids. Every beginning of at least `required` tokens can be a vocabulary.
+        kinds: of KINDS, why each token of `order` has its place.
+        required: number of tokens that every list has.
+        tokenizer_sha256: `TokenizerTables.sha256`.
+    """
+
+    order: tuple[int, ...]
+    kinds: tuple[str, ...]
+    required: int
+    tokenizer_sha256: str
+
+    def choose(self, size: int) -> VocabularyList:
+        """The list of the first `size` tokens.
+
+        Raises:
+            VocabularyError: `size` is below what must stay, or above the vocabulary.
+        """
+        _check_size(size, self.required, len(self.order))
+        return VocabularyList(tuple(sorted(self.order[:size])), len(self.order), self.tokenizer_sha256)
+
+    def count_kinds(self, size: int) -> dict[str, int]:
+        """How many of the first `size` tokens are of each kind."""
+        kept = self.kinds[:size]
+        return {kind: kept.count(kind) for kind in KINDS}
+
+
+def required_tokens(tables: TokenizerTables) -> dict[int, str]:
+    """The tokens that every list has, with their kinds, each after the tokens that it is built from."""
+    by_kind: dict[str, list[int]] = {kind: [] for kind in _REQUIRED}
+    by_kind[BYTES] = list(tables.byte_ids.values())
+    by_kind[SPECIAL] = sorted(tables.required_ids)
+    for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
+        text = token_text(tables.tokens[token])
+        if text and (kind := required_kind(text)) and _is_reachable(tables, token):
+            by_kind[kind].append(token)
+    kinds: dict[int, str] = {}
+    for kind, tokens in by_kind.items():
+        _add(kinds, tables, kind, tokens)
+    return kinds
+
+
+def check_size(tables: TokenizerTables, size: int) -> None:
+    """Check that a tokenizer can be trimmed to `size` tokens.
+
+    Raises:
+        VocabularyError: `size` is below what must stay, or above the vocabulary.
+    """
+    _check_size(size, len(required_tokens(tables)), len(tables.tokens))
+
+
+def rank_tokens(
+    tables: TokenizerTables, counts: NDArray[np.int64], probability: NDArray[np.float64] | None = None
+) -> Ranking:
+    """Rank the tokens of a base.
+
+    Args:
+        tables: the full tokenizer.
+        counts: how often the texts use each token, (tokens,).
+        probability: mean probability that the model gives each token over the texts, (tokens,); without it,
+            the tokens that the texts do not use are ranked by the order of merges alone.
+
+    Raises:
+        VocabularyError: the arrays are of another vocabulary.
+    """
+    size = len(tables.tokens)
+    for name, array in (("counts", counts), ("probabilities", probability)):
+        if array is not None and array.shape != (size,):
+            raise VocabularyError(f"{tables.where}: {size} tokens, but {name} of the shape {array.shape}")
+    kinds = required_tokens(tables)
+    required = len(kinds)
+    used = np.flatnonzero(counts)
+    _add(kinds, tables, TEXTS, used[np.argsort(-counts[used], kind="stable")].tolist())
+    for kind, token in _by_score(tables, probability):
+        _add(kinds, tables, kind, (token,))
+    _add(kinds, tables, REST, range(size))
+    return Ranking(tuple(kinds), tuple(kinds.values()), required, tables.sha256)
+
+
+def _add(kinds: dict[int, str], tables: TokenizerTables, kind: str, tokens: Iterable[int]) -> None:
+    """Add tokens, each after those that it is built from; one that is there keeps its kind and its place."""
+    for token in tokens:
+        if token not in kinds:
+            for part in (*tables.built_from(token), token):
+                kinds.setdefault(part, kind)
+
+
+def _by_score(tables: TokenizerTables, probability: NDArray[np.float64] | None) -> Iterator[tuple[str, int]]:
+    """Yield kind and id of the tokens of the Latin script, by probability and merge order together."""
+    places = _merge_places(tables)
+    ranked = []
+    for token in np.flatnonzero(tables.types == TokenType.NORMAL).tolist():
+        text = token_text(tables.tokens[token])
+        if text is not None and is_latin(text) and _is_reachable(tables, token):
+            given = 0.0 if probability is None else float(f"{probability[token]:.{_DIGITS - 1}e}")
+            score = max(given, _PROBABILITY_MIN) / (places[token] * form_factor(text))
+            ranked.append((-score, token, MODEL if given > _PROBABILITY_MIN else REST))
+    for _, token, kind in sorted(ranked):
+        yield kind, token
+
+
+def _merge_places(tables: TokenizerTables) -> NDArray[np.int64]:
+    """The place of the first merge that gives each token, from 1; (tokens,)."""
+    places = np.full(len(tables.tokens), len(tables.merges) + 1)
+    results, first = np.unique(tables.merges[:, 2], return_index=True)
+    places[results] = first + 1
+    places[list(tables.byte_ids.values())] = 1
+    return places
+
+
+def _is_reachable(tables: TokenizerTables, token: int) -> bool:
+    """Whether a text can have a normal token: merges give it, or it can be taken as a whole word."""
+    whole_words = tables.pre_tokenizer in _IGNORE_MERGES
+    return whole_words or len(tables.tokens[token]) == 1 or bool(tables.built_from(token))
+
+
+def _check_size(size: int, required: int, of: int) -> None:
+    if size < required:
+        raise VocabularyError(
+            f"a vocabulary of {size} tokens: {required} must stay: bytes, special tokens, numbers, signs, "
+            "white space and LaTeX"
+        )
+    if size > of:
+        raise VocabularyError(f"a vocabulary of {size} tokens: the base has only {of}")

@@ -1,0 +1,223 @@
+"""The tables of a byte-level BPE tokenizer: tokens, types, merges, and the tokens that no file can lack."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from gguf import GGUFValueType, TokenType
+from numpy.typing import NDArray
+
+from ...errors import VocabularyError, shorten
+from ...files.gguf_header import Field
+
+PREFIX = "tokenizer.ggml."
+_ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
+# Tokens that llama.cpp takes as the end of an answer by their text alone.
+END_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>")
+_SHOWN = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
+BYTE_TEXTS = tuple(
+    chr(byte) if byte in _SHOWN else chr(256 + _HIDDEN.index(byte)) for byte in range(256)
+)  # the characters that stand for the bytes 0 to 255 in a byte-level vocabulary
+_BYTE_TEXTS = frozenset(BYTE_TEXTS)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizerTables:
+    """The tables of a byte-level BPE tokenizer, as a GGUF holds them.
+
+    Attributes:
+        where: the base, for errors.
+        tokens: text of each token, in byte-level characters.
+        types: `gguf.TokenType` of each token, (tokens,).
+        merges: ids of the left part, the right part and the result of each merge, by rank, (merges, 3).
+        pre_tokenizer: llama.cpp's name of the splitting rules.
+        special_ids: ids that the metadata names, such as `bos` and `eos`.
+        templates: the chat templates.
+    """
+
+    where: str
+    tokens: tuple[str, ...]
+    types: NDArray[np.int32]
+    merges: NDArray[np.int32]
+    pre_tokenizer: str
+    special_ids: Mapping[str, int]
+    templates: tuple[str, ...]
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Field], where: str) -> "TokenizerTables":
+        """Read the tables from a tokenizer's metadata, as `Checkpoint.tokenizer` gives it.
+
+        Raises:
+            VocabularyError: the tokenizer is not byte-level BPE, or its tables contradict each other.
+        """
+        model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
+        if model != "gpt2":
+            raise VocabularyError(f"{where}: the tokenizer is {model!r}; only byte-level BPE can be trimmed")
+        tokens = _array(fields, "tokens", _STRING, where)
+        types = _array(fields, "token_type", _INT32, where)
+        if len(types) != len(tokens):
+            raise VocabularyError(f"{where}: {len(tokens)} tokens, but {len(types)} token types")
+        ids = {text: i for i, text in enumerate(tokens)}
+        if len(ids) != len(tokens):
+            raise VocabularyError(f"{where}: {len(tokens) - len(ids)} tokens have the text of another token")
+        if missing := [byte for byte in range(33, 127) if chr(byte) not in ids]:
+            raise VocabularyError(
+                f"{where}: no token for the byte {missing[0]}; only byte-level BPE can be trimmed"
+            )
+        return cls(
+            where=where,
+            tokens=tuple(tokens),
+            types=np.array(types, np.int32),
+            merges=_merge_ids(_array(fields, "merges", _STRING, where), ids, where),
+            pre_tokenizer=str(fields.get(f"{PREFIX}pre", Field("default", _STRING)).value),
+            special_ids=_special_ids(fields, len(tokens), where),
+            templates=tuple(
+                field.value
+                for key, field in fields.items()
+                if key.startswith("tokenizer.chat_template") and field.type is _STRING
+            ),
+        )
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """Id of each token by its text."""
+        return {text: i for i, text in enumerate(self.tokens)}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of tokens, types, merges and the pre-tokenizer's name."""
+        digest = hashlib.sha256()
+        for text in (self.pre_tokenizer, *self.tokens):
+            data = text.encode("utf-8", "surrogateescape")
+            digest.update(len(data).to_bytes(4, "little") + data)
+        digest.update(self.types.astype("<i4").tobytes())
+        digest.update(self.merges.astype("<i4").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def byte_ids(self) -> dict[int, int]:
+        """Id of the token of each single byte; a few published vocabularies lack some control characters."""
+        return {byte: self.ids[text] for byte, text in enumerate(BYTE_TEXTS) if text in self.ids}
+
+    @cached_property
+    def required_ids(self) -> frozenset[int]:
+        """Tokens that every file needs.
+
+        These are the single bytes, the tokens that the metadata names, those that end an answer, and the
+        control and user-defined tokens whose text a chat template contains.
+        """
+        special = np.flatnonzero((self.types == TokenType.CONTROL) | (self.types == TokenType.USER_DEFINED))
+        in_templates = (i for i in special.tolist() if any(self.tokens[i] in text for text in self.templates))
+        ends = (self.ids[text] for text in END_TEXTS if text in self.ids)
+        return frozenset((*self.byte_ids.values(), *self.special_ids.values(), *ends, *in_templates))
+
+    @cached_property
+    def ranks(self) -> dict[tuple[int, int], tuple[int, int]]:
+        """Rank and result of each merge by the ids of its parts; of a repeated merge the first counts."""
+        ranks: dict[tuple[int, int], tuple[int, int]] = {}
+        for rank, (left, right, joined) in enumerate(self.merges.tolist()):
+            ranks.setdefault((left, right), (rank, joined))
+        return ranks
+
+    def built_from(self, token: int) -> list[int]:
+        """The results of the merges that BPE applies to a token's own text, in order.
+
+        The last one is the token itself. The list is empty for a single byte, and for a token that merges
+        never give: a control token, or a word that only `ignore_merges` takes as a whole.
+        """
+        ids = self.ids
+        if any(character not in ids for character in self.tokens[token]):
+            return []
+        symbols = [ids[character] for character in self.tokens[token]]
+        results = list(self._merge(symbols))
+        return results if len(symbols) == 1 else []
+
+    def split(self, text: str) -> tuple[int, ...]:
+        """Divide a text into tokens by merges alone; a text that is no byte-level one is encoded first.
+
+        Bytes without a token are left out, as in llama.cpp.
+        """
+        if not set(text) <= _BYTE_TEXTS:
+            text = "".join(BYTE_TEXTS[byte] for byte in text.encode("utf-8", "surrogateescape"))
+        symbols = [self.ids[character] for character in text if character in self.ids]
+        for _ in self._merge(symbols):
+            pass
+        return tuple(symbols)
+
+    def _merge(self, symbols: list[int]) -> Iterator[int]:
+        """Apply BPE to a list of tokens in place; yields the result of each merge."""
+        while len(symbols) > 1:
+            pairs = [self.ranks.get(pair) for pair in pairwise(symbols)]
+            found = [(merge, at) for at, merge in enumerate(pairs) if merge]
+            if not found:
+                return
+            (_, joined), at = min(found)  # the leftmost of the lowest rank
+            symbols[at : at + 2] = [joined]
+            yield joined
+
+    def missing_parts(self, tokens: Iterable[int]) -> dict[int, int]:
+        """The tokens that `tokens` lack to be closed under merges: each with the first that needs it.
+
+        A token whose merges all have kept parts is built from these, which are looked at on their own. BPE
+        runs only over the texts of the others.
+        """
+        kept = self._mask(tokens)
+        left, right, joined = self.merges.T
+        doubtful = np.unique(joined[kept[joined] & ~(kept[left] & kept[right])])
+        missing = dict[int, int]()
+        for token in doubtful.tolist():
+            for part in self.built_from(token):
+                if not kept[part]:
+                    missing.setdefault(part, token)
+        return missing
+
+    def merges_among(self, tokens: Iterable[int]) -> NDArray[np.int32]:
+        """The merges whose parts and result are all in `tokens`, in the original order, (kept, 3)."""
+        return self.merges[self._mask(tokens)[self.merges].all(axis=1)]
+
+    def _mask(self, tokens: Iterable[int]) -> NDArray[np.bool_]:
+        """Whether each token is among some, (tokens,)."""
+        mask = np.zeros(len(self.tokens), bool)
+        mask[list(tokens)] = True
+        return mask
+
+
+def _array(fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str) -> list[Any]:
+    field = fields.get(PREFIX + name)
+    if field is None:
+        raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is missing")
+    if (field.type, field.element) != (_ARRAY, element):
+        raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
+    values: list[Any] = field.value
+    return values
+
+
+def _merge_ids(merges: list[str], ids: Mapping[str, int], where: str) -> NDArray[np.int32]:
+    triples = np.empty((len(merges), 3), np.int32)
+    for rank, merge in enumerate(merges):
+        at = merge.find(" ", 1)  # as in llama.cpp
+        left, right = merge[:at], merge[at + 1 :]
+        try:
+            triples[rank] = ids[left], ids[right], ids[left + right]
+        except KeyError:
+            raise VocabularyError(
+                f"{where}: the merge {shorten(merge)} does not join two tokens into a third"
+            ) from None
+    return triples
+
+
+def _special_ids(fields: Mapping[str, Field], count: int, where: str) -> dict[str, int]:
+    found = {}
+    for key, field in fields.items():
+        if key.startswith(PREFIX) and key.endswith("_token_id"):
+            if type(field.value) is not int or not 0 <= field.value < count:
+                raise VocabularyError(
+                    f"{where}: metadata key {key!r} is {field.value!r}, not one of {count} tokens"
+                )
+            found[key.removeprefix(PREFIX).removesuffix("_token_id")] = field.value
+    return found

@@ -1,0 +1,58 @@
+"""The metadata of a tokenizer that keeps only some of its tokens.
+
+A text whose original tokens are all kept gets exactly these tokens, renumbered. BPE joins, within a word, the
+pair of the lowest rank until no pair has one. The trimmed tokenizer has the merges whose parts and result are
+kept, in the original order. Suppose that both tokenizers have the same symbols so far, as they have at the
+start, where symbols are bytes. The original joins its pair of the lowest rank. The result lies within a final
+token, and no later merge crosses that token's bounds; so it is a result of BPE over that token's own text,
+which is kept because the list is closed under merges. The trimmed tokenizer therefore has this merge, and no
+merge of a lower rank, as none was added: it joins the same pair. Where the original has no pair left, neither
+has the trimmed one. A tokenizer with `ignore_merges` takes a word that is a token as a whole: if the word was
+a token and is kept, both do so, and if it was none, both merge. Control and user-defined tokens are found in
+the text before all this, the longest first; a text without dropped ones is divided alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ...errors import VocabularyError
+from ...files.gguf_header import Field
+from .tokenizer_tables import PREFIX, TokenizerTables
+from .vocabulary_list import VocabularyList
+
+_BY_TOKEN = ("tokens", "token_type", "scores")
+# A copy of tokenizer.json, which llama.cpp does not read: it would describe the full vocabulary.
+_DROPPED = "tokenizer.huggingface.json"
+
+
+def trimmed_fields(
+    fields: Mapping[str, Field], tables: TokenizerTables, kept: VocabularyList
+) -> dict[str, Field]:
+    """Metadata of the tokenizer with only the kept tokens, renumbered.
+
+    Args:
+        fields: metadata of the full tokenizer.
+        tables: its tables.
+        kept: a list that check_list() accepts for it.
+
+    Raises:
+        VocabularyError: no merge is left, which llama.cpp cannot load.
+    """
+    merges = [
+        f"{tables.tokens[left]} {tables.tokens[right]}"
+        for left, right, _ in tables.merges_among(kept.tokens).tolist()
+    ]
+    if not merges:
+        raise VocabularyError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
+    new_ids = {old: new for new, old in enumerate(kept.tokens)}
+    changed = {f"{PREFIX}merges": replace(fields[f"{PREFIX}merges"], value=merges)}
+    for key in (PREFIX + name for name in _BY_TOKEN):
+        if key in fields:
+            values = fields[key].value
+            if len(values) != kept.of:
+                raise VocabularyError(f"{tables.where}: {key} has {len(values)} values for {kept.of} tokens")
+            changed[key] = replace(fields[key], value=[values[token] for token in kept.tokens])
+    for name, token in tables.special_ids.items():
+        key = f"{PREFIX}{name}_token_id"
+        changed[key] = replace(fields[key], value=new_ids[token])
+    return {key: changed.get(key, field) for key, field in fields.items() if key != _DROPPED}

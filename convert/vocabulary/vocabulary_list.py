@@ -1,0 +1,115 @@
+"""The list of the tokens of a base that a file keeps."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import VocabularyError, shorten
+from ...files.atomic_write import atomic_write
+from ...files.json_file import parse_json, read_bounded
+from .tokenizer_tables import TokenizerTables
+
+MAX_TOKENS = 1 << 24
+_MAX_BYTES = 160_000_000  # MAX_TOKENS ids of eight digits
+_KEYS = ("of", "tokenizer_sha256", "tokens")
+
+
+@dataclass(frozen=True)
+class VocabularyList:
+    """The tokens that stay. Token `tokens[i]` of the full vocabulary is token `i` of the file.
+
+    Attributes:
+        tokens: original ids, ascending.
+        of: number of tokens in the full vocabulary.
+        tokenizer_sha256: `TokenizerTables.sha256` of the full tokenizer.
+        name: names the list in errors: its file, if it has one.
+    """
+
+    tokens: tuple[int, ...]
+    of: int
+    tokenizer_sha256: str
+    name: str = field(default="the vocabulary list", compare=False)
+
+    def save(self, path: Path) -> None:
+        """Write the list as JSON, atomically.
+
+        Raises:
+            OutputError: the file cannot be written. Nothing is left behind.
+        """
+        facts = {"of": self.of, "tokenizer_sha256": self.tokenizer_sha256, "tokens": self.tokens}
+        with atomic_write(path) as file:
+            file.write(json.dumps(facts).encode() + b"\n")
+
+    @classmethod
+    def load(cls, path: Path) -> "VocabularyList":
+        """Read a list; whether it fits a base is for check_list().
+
+        Raises:
+            VocabularyError: the file cannot be read or is not such a list; the message names the place.
+        """
+        facts = parse_json(read_bounded(path, _MAX_BYTES, VocabularyError), str(path), VocabularyError)
+        if not isinstance(facts, dict) or (missing := [key for key in _KEYS if key not in facts]):
+            what = "not a JSON object" if not isinstance(facts, dict) else f"has no {missing[0]!r}"
+            raise VocabularyError(f"{path}: not a vocabulary list: {what}")
+        of, sha256, tokens = (facts[key] for key in _KEYS)
+        if type(of) is not int or not 0 < of <= MAX_TOKENS:
+            raise VocabularyError(f"{path}: of: {shorten(of)} is not a number from 1 to {MAX_TOKENS}")
+        if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
+            raise VocabularyError(f"{path}: tokenizer_sha256: {shorten(sha256)} is not a SHA-256")
+        check_tokens(f"{path}: tokens", tokens, of)
+        return cls(tuple(tokens), of, sha256, str(path))
+
+
+def check_list(kept: VocabularyList, tables: TokenizerTables) -> None:
+    """Check that a base with this tokenizer can be trimmed to this list.
+
+    Args:
+        kept: the list.
+        tables: the full tokenizer.
+
+    Raises:
+        VocabularyError: the list was made for another tokenizer, is not ascending or in range, or lacks a
+            token that must stay.
+    """
+    where, size = kept.name, len(tables.tokens)
+    if (kept.of, kept.tokenizer_sha256) != (size, tables.sha256):
+        raise VocabularyError(
+            f"{where}: is for another tokenizer: of {kept.of} tokens with the hash "
+            f"{kept.tokenizer_sha256[:12]}…; {tables.where} has {size} with {tables.sha256[:12]}…"
+        )
+    check_tokens(f"{where}: tokens", list(kept.tokens), size)
+    ids = set(kept.tokens)
+    if missing := sorted(set(tables.byte_ids.values()) - ids):
+        raise _lacks(where, tables, missing, "single bytes, without which not every text can be written")
+    if missing := sorted(tables.required_ids - ids):
+        raise _lacks(where, tables, missing, "tokens that the chat template or generation uses")
+    if parts := tables.missing_parts(kept.tokens):
+        part, token = next(iter(parts.items()))
+        raise VocabularyError(
+            f"{where}: is not closed under merges: token {token} ({shorten(tables.tokens[token])}) "
+            f"is built from {part} ({shorten(tables.tokens[part])}), which is not in the list"
+        )
+
+
+def check_tokens(where: str, tokens: Any, of: int) -> None:
+    """Check that `tokens` is a list of ascending ids below `of`.
+
+    Raises:
+        VocabularyError: it is not; the message begins with `where`.
+    """
+    if not isinstance(tokens, list) or not tokens:
+        raise VocabularyError(f"{where}: {shorten(tokens)} is not a list of ids")
+    previous = -1
+    for place, token in enumerate(tokens):
+        if type(token) is not int or not 0 <= token < of:
+            raise VocabularyError(f"{where}[{place}]: {shorten(token)} is not one of {of} tokens")
+        if token <= previous:
+            what = "occurs twice" if token == previous else f"follows {previous}: ids must ascend"
+            raise VocabularyError(f"{where}[{place}]: {token} {what}")
+        previous = token
+
+
+def _lacks(where: str, tables: TokenizerTables, missing: list[int], what: str) -> VocabularyError:
+    first = f"{missing[0]} ({shorten(tables.tokens[missing[0]])})"
+    return VocabularyError(f"{where}: lacks {len(missing)} {what}, such as {first}")

@@ -1,0 +1,86 @@
+"""The list of kept tokens in the metadata of a file, by which anyone can map its tokens back."""
+
+from dataclasses import dataclass, replace
+
+from gguf import GGUFValueType
+
+from ...errors import ModelFileError, VocabularyError
+from ...files.gguf_header import Field, Header, read_header
+from ...files.gguf_metadata import CheckedMetadata
+from ..source.checkpoint import Checkpoint, GgufCheckpoint
+from .trimmed_checkpoint import TrimmedCheckpoint
+from .vocabulary_list import MAX_TOKENS, VocabularyList, check_tokens
+
+PREFIX = "thirteen.vocabulary."
+LIST_FILE = "thirteen_vocabulary.json"  # in a trimmed checkpoint's folder
+_U32, _TEXT, _ARRAY = GGUFValueType.UINT32, GGUFValueType.STRING, GGUFValueType.ARRAY
+_TOKENS = "tokenizer.ggml.tokens"
+
+
+@dataclass(frozen=True)
+class VocabularySize:
+    """Number of tokens in a file, and in the full vocabulary."""
+
+    kept: int
+    of: int
+
+
+def vocabulary_fields(kept: VocabularyList) -> dict[str, Field]:
+    """Metadata of a file that keeps these tokens."""
+    values = {
+        "kept": Field(len(kept.tokens), _U32),
+        "of": Field(kept.of, _U32),
+        "tokenizer_sha256": Field(kept.tokenizer_sha256, _TEXT),
+        "tokens": Field(list(kept.tokens), _ARRAY, _U32),
+    }
+    return {PREFIX + key: field for key, field in values.items()}
+
+
+def read_vocabulary(header: Header) -> VocabularyList | None:
+    """Read which tokens of the full vocabulary a GGUF keeps; None if it is not trimmed.
+
+    Raises:
+        ModelFileError: the metadata contradicts itself or the file's tokens.
+    """
+    if not any(key.startswith(PREFIX) for key in header.fields):
+        return None
+    metadata = CheckedMetadata(header, ModelFileError)
+    of = metadata.count(f"{PREFIX}of", MAX_TOKENS)
+    tokens = metadata.array(f"{PREFIX}tokens", _U32)
+    if len(tokens) != len(header.metadata.get(_TOKENS, ())):
+        raise metadata.error(
+            f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, "
+            f"but the file has {len(header.metadata.get(_TOKENS, ()))} tokens"
+        )
+    try:
+        check_tokens(f"{header.path}: metadata key '{PREFIX}tokens'", tokens, of)
+    except VocabularyError as error:
+        raise ModelFileError(str(error)) from None
+    return VocabularyList(tuple(tokens), of, metadata.get(f"{PREFIX}tokenizer_sha256", _TEXT))
+
+
+def vocabulary_of(base: Checkpoint) -> VocabularyList | None:
+    """Which tokens of the full vocabulary a base keeps; None if it keeps all.
+
+    Raises:
+        ThirteenError: the list that the base carries is damaged.
+    """
+    if isinstance(base, TrimmedCheckpoint):
+        return _composed(base.kept, vocabulary_of(base.full))
+    if base.path.is_dir():
+        path = base.path / LIST_FILE
+        return VocabularyList.load(path) if path.exists() else None
+    return read_vocabulary(base.header if isinstance(base, GgufCheckpoint) else read_header(base.path))
+
+
+def vocabulary_size(base: Checkpoint) -> VocabularySize | None:
+    """How many tokens a base keeps of how many; None if it keeps all."""
+    kept = vocabulary_of(base)
+    return VocabularySize(len(kept.tokens), kept.of) if kept else None
+
+
+def _composed(kept: VocabularyList, earlier: VocabularyList | None) -> VocabularyList:
+    """Express a list by the ids of the full vocabulary, if its base had been trimmed to `earlier`."""
+    if earlier is None:
+        return kept
+    return replace(earlier, tokens=tuple(earlier.tokens[token] for token in kept.tokens))

@@ -1,0 +1,1 @@
+"""Generated English texts: word problems with worked solutions, and everyday sentences."""

@@ -1,0 +1,151 @@
+"""`thirteen vocabulary`: a list for convert, tables of what it covers, and bad input in one line."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.files.hashing import file_sha256
+
+from ..commands import Commands
+
+TEXTS = [{"text": f"The thing {n} is in the tin."} for n in range(12)]
+TEXTS += [{"question": f"What is the {n}?", "answer": f"the {n}"} for n in range(12)]
+REQUIRED = 261  # of the 272 tokens of a small checkpoint: bytes, special tokens, "in" (LaTeX) and " 1"
+
+
+@pytest.fixture(scope="module")
+def thirteen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    with pytest.MonkeyPatch.context() as patch, Commands() as commands:
+        patch.setenv("THIRTEEN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield commands
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in TEXTS))
+    return path
+
+
+def test_a_list_is_written_and_described(
+    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "list.json"
+    words = ("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", output, "--threads", 1)
+    done = thirteen(*words, "--json")
+    assert done.status == 0, done.stderr
+    report = json.loads(done.stdout)
+    tables = TokenizerTables.from_fields(open_checkpoint(base("llama")).tokenizer, "a test")
+    kept = VocabularyList.load(output)
+    check_list(kept, tables)
+    assert (report["tokens"], report["of"], report["required"]) == (264, 272, REQUIRED)
+    assert report["sha256"] == file_sha256(output)
+    assert {tables.tokens[i] for i in kept.tokens} >= {"th", "the", "Ġthe"}, "the texts use them most"
+    assert sum(report["kinds"].values()) == 264
+    (size,) = report["sizes"]
+    hidden, left_out = 64, 8
+    assert (size["tokens"], size["saved_bytes"]) == (264, left_out * (hidden * 144 // 256))
+    assert [one["texts"] for one in size["coverage"]] == [
+        "your texts",
+        "word problems",
+        "prose, code, other languages",
+    ]
+    own, problems, prose = size["coverage"]
+    assert 0 < own["unchanged"] <= 1 and 0 < own["outside_median"] < own["outside_mean"] * 10 < 10
+    assert problems["answers_mean"] is not None and prose["answers_mean"] is None
+
+
+def test_the_list_is_the_same_again_from_the_cache_and_for_a_gguf_of_the_base(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    lists = [tmp_path / f"{name}.json" for name in "ab"]
+    for output in lists:
+        done = thirteen("vocabulary", base("llama"), "--size", 263, "-o", output, "--threads", 1)
+        assert done.status == 0, done.stderr
+        assert "kept, texts" in done.stdout and "word problems" in done.stdout
+    assert lists[0].read_bytes() == lists[1].read_bytes()
+
+
+def written(text: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        (folder / "bad.jsonl").write_text(text)
+        return folder / "bad.jsonl"
+
+    return write
+
+
+BAD_TEXTS = {
+    "an empty file": ("", "bad.jsonl: no passage has any text"),
+    "a file of blank texts": ('{"text": " "}\n', "bad.jsonl: no passage has any text"),
+    "a file of other JSON": ('{"tokens": [1]}\n', "bad.jsonl: line 1: has neither 'text' nor 'question'"),
+    "a file of no JSON": ("GGUF\3\0\0", "bad.jsonl: line 1"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+def test_bad_texts_are_one_line(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
+    content, message = BAD_TEXTS[name]
+    path = written(content)(tmp_path)
+    done = thirteen("vocabulary", base("llama"), "--size", 264, "--texts", path, "-o", tmp_path / "list.json")
+    refused(done, message)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (REQUIRED - 1, f"a vocabulary of {REQUIRED - 1} tokens: {REQUIRED} must stay: bytes, special tokens"),
+        (273, "a vocabulary of 273 tokens: the base has only 272"),
+        (49152, "a vocabulary of 49152 tokens: the base has only 272"),
+    ],
+)
+def test_sizes_out_of_range_are_one_line(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, size: int, message: str
+) -> None:
+    refused(thirteen("vocabulary", base("llama"), "--size", size, "-o", tmp_path / "list.json"), message)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_output_may_not_be_an_input(thirteen: Commands, base: Callable[[str], Path], texts: Path) -> None:
+    before = texts.read_bytes()
+    done = thirteen("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", texts)
+    refused(done, "texts.jsonl")
+    assert texts.read_bytes() == before
+
+
+def refused(done: object, message: str) -> None:
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
+
+
+def test_convert_chooses_the_same_tokens(
+    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
+) -> None:
+    output, model = tmp_path / "list.json", tmp_path / "model.gguf"
+    options = ("--threads", 1)
+    done = thirteen("vocabulary", base("llama"), "--size", 264, "--texts", texts, "-o", output, *options)
+    assert done.status == 0, done.stderr
+    options = ("--type", "F16", "--vocabulary-texts", texts, *options)
+    done = thirteen("convert", base("llama"), "--vocabulary", 264, *options, "-o", model)
+    assert done.status == 0, done.stderr
+    names = open_checkpoint(base("llama")).tokenizer["tokenizer.ggml.tokens"].value
+    kept = [names[i] for i in VocabularyList.load(output).tokens]
+    assert open_checkpoint(model).tokenizer["tokenizer.ggml.tokens"].value == kept
+    assert thirteen("ask", model, "Is it the thing?", "--max-tokens", 2).status == 0
+
+
+def test_texts_without_a_number_of_tokens_are_refused(
+    thirteen: Commands, base: Callable[[str], Path], texts: Path, tmp_path: Path
+) -> None:
+    command = ("convert", base("llama"), "-o", tmp_path / "m.gguf", "--vocabulary-texts", texts)
+    refused(thirteen(*command), "--vocabulary-texts requires --vocabulary with a number")
+    refused(thirteen(*command, "--vocabulary", tmp_path / "l.json"), "texts are for a number of tokens")
+    refused(thirteen(*command, "--vocabulary", 12), "of 12 tokens: 261 must stay")
+    assert not (tmp_path / "m.gguf").exists()

@@ -1,0 +1,201 @@
+"""Every beginning of a ranking is a vocabulary for the base, with the required tokens first."""
+
+# ruff: noqa: RUF001 - a tokenizer must distinguish characters that look alike
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from gguf import TokenType
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.ranking import KINDS, Ranking, check_size, rank_tokens, required_tokens
+from thirteen.convert.vocabulary.token_kinds import form_factor, is_latin, required_kind, token_text
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.vocabulary_list import check_list
+from thirteen.errors import VocabularyError
+from thirteen.models.fetch import embedded
+
+from ...byte_level import byte_names
+
+
+def small_tables(
+    merges: list[tuple[str, str]], pre: str = "qwen2", words: tuple[str, ...] = ()
+) -> TokenizerTables:
+    """Bytes, an end token, the results of merges, and words that no merge gives."""
+    results = dict.fromkeys(left + right for left, right in merges)
+    tokens = tuple(dict.fromkeys((*byte_names(), "<|im_end|>", *results, *words)))
+    ids = {text: i for i, text in enumerate(tokens)}
+    types = [TokenType.CONTROL if text == "<|im_end|>" else TokenType.NORMAL for text in tokens]
+    triples = [(ids[left], ids[right], ids[left + right]) for left, right in merges]
+    return TokenizerTables(
+        "a test", tokens, np.array(types, np.int32), np.array(triples, np.int32).reshape(-1, 3), pre,
+        {"eos": ids["<|im_end|>"]}, (),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tables() -> TokenizerTables:
+    """The tokenizer of SmolLM2."""
+    return TokenizerTables.from_fields(open_checkpoint(embedded()).tokenizer, "smollm2")
+
+
+@pytest.fixture(scope="module")
+def ranking(tables: TokenizerTables) -> Ranking:
+    rng = np.random.default_rng(13)
+    size = len(tables.tokens)
+    counts = np.where(rng.random(size) < 0.2, rng.integers(1, 99, size), 0)
+    return rank_tokens(tables, counts, rng.random(size) ** 8 / size)
+
+
+def no_counts(tables: TokenizerTables) -> np.ndarray:
+    return np.zeros(len(tables.tokens), np.int64)
+
+
+def ranked_texts(tables: TokenizerTables, **statistics: dict[str, float]) -> list[str]:
+    """Texts by rank; counts and probabilities are given by text, 0 for the others."""
+    arrays = {
+        name: np.array(
+            [by_text.get(text, 0) for text in tables.tokens], np.int64 if name == "counts" else float
+        )
+        for name, by_text in ({"counts": {}} | statistics).items()
+    }
+    return [tables.tokens[i] for i in rank_tokens(tables, **arrays).order]
+
+
+@settings(max_examples=5)
+@given(part=st.floats(0, 1))
+def test_every_beginning_can_be_a_vocabulary(tables: TokenizerTables, ranking: Ranking, part: float) -> None:
+    size = round(ranking.required + part * (len(ranking.order) - ranking.required))
+    kept = ranking.choose(size)
+    assert len(kept.tokens) == size
+    check_list(kept, tables)
+
+
+MERGES = st.lists(
+    st.tuples(st.text("abc", min_size=1, max_size=4), st.text("abc", min_size=1, max_size=4)),
+    max_size=12,
+    unique=True,
+)
+
+
+@given(pairs=MERGES, data=st.data())
+def test_beginnings_are_closed_for_any_merges(pairs: list[tuple[str, str]], data: st.DataObject) -> None:
+    """Merges whose parts no merge gives, or gives only later, and tokens that more than one merge gives."""
+    known = set("abc")
+    merges = [pair for pair in pairs if set(pair) <= known and not known.add("".join(pair))]
+    tables = small_tables(merges)
+    numbers = st.lists(st.integers(0, 5), min_size=len(tables.tokens), max_size=len(tables.tokens))
+    ranking = rank_tokens(tables, np.array(data.draw(numbers)), np.array(data.draw(numbers)) / 1000)
+    assert sorted(ranking.order) == list(range(len(tables.tokens)))
+    for size in range(ranking.required, len(ranking.order) + 1):
+        check_list(ranking.choose(size), tables)
+
+
+def test_required_tokens_come_first(tables: TokenizerTables, ranking: Ranking) -> None:
+    first = {tables.tokens[i] for i in ranking.order[: ranking.required]}
+    assert first >= {
+        "A",
+        "~",
+        "Ċ",
+        "Ġ",
+        "<|im_start|>",
+        "<|im_end|>",
+        "7",
+        "$",
+        "Ġ+",
+        "ĊĊ",
+        "frac",
+        "ĠĠĠĠ",
+        "Â£",
+    }
+    assert not first & {"Ġapples", "Ġthe"}
+    assert {*ranking.order[: ranking.required]} == required_tokens(tables).keys()
+
+
+def test_kinds_are_counted(ranking: Ranking) -> None:
+    counts = ranking.count_kinds(20_000)
+    assert tuple(counts) == KINDS
+    assert sum(counts.values()) == 20_000
+    assert sum(ranking.count_kinds(ranking.required).values()) == ranking.required
+
+
+def test_tokens_of_texts_come_by_their_counts_and_then_by_their_ids() -> None:
+    tables = small_tables([("q", "x"), ("q", "y"), ("q", "z"), ("q", "w")])
+    texts = ranked_texts(tables, counts={"qz": 5, "qx": 1, "qw": 1}, probability={"qy": 0.5})
+    assert texts[-4:] == ["qz", "qx", "qw", "qy"]
+
+
+def test_probability_and_merge_order_rank_the_others() -> None:
+    """Ten times the probability outweighs a little later merge; words come before pieces of code."""
+    tables = small_tables([("q", "x"), ("q", "y"), ("Q", "Z"), ("Ġ", "q")])
+    assert ranked_texts(tables, probability={"qy": 1e-3, "qx": 1e-5})[-4:] == ["qy", "qx", "Ġq", "QZ"]
+
+
+def test_a_token_follows_all_that_it_is_built_from() -> None:
+    tables = small_tables([("q", "x"), ("y", "z"), ("qx", "yz")])
+    texts = ranked_texts(tables, counts={"qxyz": 1})
+    assert texts[-3:] == ["qx", "yz", "qxyz"]
+
+
+def test_a_word_that_no_merge_gives_is_kept_only_by_tokenizers_that_ignore_merges() -> None:
+    merges = [("q", "x"), ("q", "y")]
+    likely = {"probability": {"word": 0.5}}
+    assert ranked_texts(small_tables(merges, "llama-bpe", ("word",)), **likely)[-3:] == ["word", "qx", "qy"]
+    assert ranked_texts(small_tables(merges, "qwen2", ("word",)), **likely)[-3:] == ["qx", "qy", "word"]
+
+
+def test_sums_that_differ_in_the_last_bits_give_the_same_ranking(tables: TokenizerTables) -> None:
+    probability = np.random.default_rng(1).random(len(tables.tokens)) ** 4 / len(tables.tokens)
+    probability = np.array([float(f"{value:.2e}") for value in probability])
+    counts = no_counts(tables)
+    assert (
+        rank_tokens(tables, counts, probability * (1 + 1e-9)).order
+        == rank_tokens(tables, counts, probability).order
+    )
+
+
+def test_sizes_out_of_range_are_refused(tables: TokenizerTables, ranking: Ranking) -> None:
+    for call in (ranking.choose, lambda size: check_size(tables, size)):
+        with pytest.raises(VocabularyError, match=rf"of 300 tokens: {ranking.required} must stay"):
+            call(300)
+        with pytest.raises(VocabularyError, match="of 49153 tokens: the base has only 49152"):
+            call(49_153)
+    check_size(tables, ranking.required)
+
+
+def test_statistics_of_another_vocabulary_are_refused(tables: TokenizerTables) -> None:
+    with pytest.raises(VocabularyError, match=r"49152 tokens, but counts of the shape \(7,\)"):
+        rank_tokens(tables, np.zeros(7, np.int64))
+    with pytest.raises(VocabularyError, match="probabilities of the shape"):
+        rank_tokens(tables, no_counts(tables), np.zeros(7))
+
+
+def test_unused_tokens_are_the_last(tables: TokenizerTables) -> None:
+    types = tables.types.copy()
+    types[5000] = TokenType.UNUSED
+    changed = replace(tables, types=types)
+    assert rank_tokens(changed, no_counts(tables), np.ones(49_152)).order.index(5000) > 47_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    {
+        "numbers": ("7", "42", "365", " 9"),
+        "signs": ("+", " =", "$", " £", "€", " ×", "**", "),", "!\n", " —", "’"),
+        "white space": (" ", "    ", "\n", "\n\n\n", "\t", "\r\n", " \n"),
+        "LaTeX": ("frac", "\\frac", "boxed", "\\(", "}{", "$$", "^{"),
+        None: ("1234", "apple", " frac", " " * 17, "==>", "é", "12a"),
+    }.items(),
+)
+def test_kinds_by_text(kind: str | None, texts: tuple[str, ...]) -> None:
+    assert {text: required_kind(text) for text in texts} == dict.fromkeys(texts, kind)
+
+
+def test_scripts_and_forms() -> None:
+    assert all(map(is_latin, ("the", "é", "ß", " 12", "“", "½")))
+    assert not any(map(is_latin, ("и", "苹果", "aя", "α")))
+    forms = (" apple", " Anna", "ecake", "-pound", ".getElement")
+    assert [form_factor(text) for text in forms] == [1.0, 1.5, 2.0, 2.5, 4.0]
+    assert (token_text("Ġthe"), token_text("Ã"), token_text("<|é中|>")) == (" the", None, None)

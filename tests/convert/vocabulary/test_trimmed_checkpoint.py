@@ -1,0 +1,222 @@
+"""A trimmed file is the full one with fewer rows: nothing else about the model changes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFValueType
+from peft import LoraConfig
+from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
+from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
+from thirteen.errors import ModelFileError, VocabularyError
+from thirteen.files.gguf_header import read_header
+from thirteen.models.fetch import embedded
+from thirteen.runtime.engine.engine import Engine
+from thirteen.workflows.adapter_resolver import (
+    encode_adapter,
+    resolve_adapter_folder,
+    resolve_runtime_lora,
+)
+
+from ..peft_adapters import read_gguf, save_random_adapter
+from .kept_lists import closed_list, tables_of
+
+Base = Callable[[str], Path]
+
+TEXTS = (
+    "A pen costs $1.20. What do 3 pens cost?",
+    "Tom has 48 apples and gives away a half of them, then 12 more.\n\nHow many are left?",
+    "<|im_start|>user\nWhat is 7 + 5?<|im_end|>\n<|im_start|>assistant\n",
+)
+
+
+@pytest.fixture(scope="module")
+def kept() -> VocabularyList:
+    tables = tables_of(embedded())
+    with Engine(embedded(), context=16, slots=1) as engine:
+        used = {i for text in TEXTS for i in engine.model.tokenize(text, special=True, bos=True)}
+    return closed_list(tables, used | set(tables.merges[:24_000, 2].tolist()))
+
+
+@pytest.fixture(scope="module")
+def trimmed(kept: VocabularyList, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2 with about half of its tokens, all tensors in their types."""
+    path = tmp_path_factory.mktemp("trimmed") / "smollm2.gguf"
+    report = convert(embedded(), path, quantization="same", vocabulary=kept)
+    assert report.warnings == [] and report.vocabulary is not None
+    assert (report.vocabulary.kept, report.vocabulary.of) == (len(kept.tokens), 49152)
+    return path
+
+
+@pytest.mark.slow
+def test_logits_of_kept_tokens_are_identical(trimmed: Path, kept: VocabularyList) -> None:
+    new_ids = {old: new for new, old in enumerate(kept.tokens)}
+    with Engine(embedded(), context=128, slots=1) as full, Engine(trimmed, context=128, slots=1) as small:
+        for text in TEXTS:
+            original = full.model.tokenize(text, special=True, bos=True)
+            tokens = small.model.tokenize(text, special=True, bos=True)
+            assert tokens == [new_ids[token] for token in original]
+            expected = full.logits(original)[:, kept.tokens]
+            assert np.array_equal(small.logits(tokens), expected)
+
+
+@pytest.mark.slow
+def test_answers_are_the_same_where_no_dropped_token_is_likeliest(trimmed: Path) -> None:
+    question = "What is 12 + 30? Answer with one number."
+    with Engine(embedded(), context=256, slots=1) as full, Engine(trimmed, context=256, slots=1) as small:
+        assert small.answer(question, max_tokens=12).text == full.answer(question, max_tokens=12).text
+
+
+def test_a_file_says_which_tokens_it_keeps(trimmed: Path, kept: VocabularyList) -> None:
+    header = read_header(trimmed)
+    assert read_vocabulary(header) == kept
+    assert header.metadata["thirteen.vocabulary.kept"] == len(kept.tokens)
+    assert header.metadata["thirteen.vocabulary.of"] == 49152
+    assert header.fields["thirteen.vocabulary.tokens"].element is GGUFValueType.UINT32
+    assert header.metadata["llama.vocab_size"] == len(kept.tokens)
+    assert header.metadata["thirteen.base.sha256"] == open_checkpoint(embedded()).sha256()
+    full = read_header(embedded())
+    names = full.metadata["tokenizer.ggml.tokens"]
+    assert header.metadata["tokenizer.ggml.tokens"] == [names[token] for token in kept.tokens]
+    assert read_vocabulary(full) is None
+
+
+def test_all_tensors_are_copied(trimmed: Path, kept: VocabularyList) -> None:
+    full, small = open_checkpoint(embedded()), open_checkpoint(trimmed)
+    for name, spec in small.specs.items():
+        rows = spec.shape[0]
+        if name == "model.embed_tokens.weight":
+            for new in (0, 300, 5000, rows - 1):
+                old = kept.tokens[new]
+                assert small.stored_rows(name, new, new + 1) == full.stored_rows(name, old, old + 1)
+        else:
+            assert small.stored_rows(name, 0, rows) == full.stored_rows(name, 0, rows)
+
+
+@pytest.mark.parametrize("name", ["llama", "llama untied", "llama bf16 in shards", "qwen2"])
+def test_rows_are_those_of_the_kept_tokens(base: Base, tmp_path: Path, name: str) -> None:
+    kept = closed_list(tables_of(base(name)), [261, 270])
+    convert(base(name), tmp_path / "full.gguf", quantization="F32")
+    convert(base(name), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    full, trimmed = read_gguf(tmp_path / "full.gguf"), read_gguf(tmp_path / "trimmed.gguf")
+    assert full.keys() == trimmed.keys()
+    for tensor, values in full.items():
+        expected = values[list(kept.tokens)] if tensor in ("token_embd.weight", "output.weight") else values
+        assert np.array_equal(trimmed[tensor], expected), tensor
+
+
+def test_blocks_do_not_depend_on_the_gaps(base: Base, monkeypatch: pytest.MonkeyPatch) -> None:
+    from thirteen.convert.vocabulary import trimmed_checkpoint
+
+    full = open_checkpoint(base("llama"))
+    kept = closed_list(tables_of(base("llama")), [261, 270])
+    view, name = TrimmedCheckpoint(full, kept), "model.embed_tokens.weight"
+    expected = full.rows(name, 0, 272)[list(kept.tokens)]
+    for span, gap in ((1024, 16), (1, 0), (3, 1), (1 << 20, 1 << 20)):
+        monkeypatch.setattr(trimmed_checkpoint, "_SPAN", span)
+        monkeypatch.setattr(trimmed_checkpoint, "_GAP", gap)
+        count = len(kept.tokens)
+        for start, stop in ((0, count), (250, count), (7, 8)):
+            assert np.array_equal(view.rows(name, start, stop), expected[start:stop])
+
+
+def test_a_trimmed_file_can_be_trimmed_again(base: Base, tmp_path: Path) -> None:
+    """The file names the ids of the full vocabulary, not those of the file between."""
+    first = closed_list(tables_of(base("llama")), [261, 262, 263, 270])
+    convert(base("llama"), tmp_path / "first.gguf", quantization="F32", vocabulary=first)
+    second = closed_list(tables_of(tmp_path / "first.gguf"), [first.tokens.index(262)])
+    convert(tmp_path / "first.gguf", tmp_path / "second.gguf", quantization="F32", vocabulary=second)
+    found = read_vocabulary(read_header(tmp_path / "second.gguf"))
+    assert found is not None and (found.of, found.tokenizer_sha256) == (272, first.tokenizer_sha256)
+    assert found.tokens == tuple(first.tokens[token] for token in second.tokens)
+    convert(tmp_path / "second.gguf", tmp_path / "third.gguf", quantization="Q8_0")
+    assert vocabulary_of(open_checkpoint(tmp_path / "third.gguf")) == found
+
+
+def test_an_adapter_of_the_embedding_is_trimmed_with_it(base: Base, tmp_path: Path) -> None:
+    name, kept = "llama untied", closed_list(tables_of(base("llama untied")), [261, 270])
+    for number, config in enumerate(
+        (
+            LoraConfig(r=2, target_modules=["q_proj", "embed_tokens", "lm_head"]),
+            LoraConfig(r=2, target_modules=["lm_head"], use_dora=True),
+        )
+    ):
+        adapter = save_random_adapter(base(name), config, tmp_path / f"adapter{number}")
+        options: dict[str, Any] = {"quantization": "F32", "adapter": adapter}
+        convert(base(name), tmp_path / "full.gguf", **options)
+        convert(base(name), tmp_path / "trimmed.gguf", vocabulary=kept, **options)
+        full, trimmed = read_gguf(tmp_path / "full.gguf"), read_gguf(tmp_path / "trimmed.gguf")
+        plain = tmp_path / "plain.gguf"
+        convert(base(name), plain, quantization="F32")
+        assert not np.array_equal(full["output.weight"], read_gguf(plain)["output.weight"])
+        for tensor in ("token_embd.weight", "output.weight"):
+            assert np.allclose(trimmed[tensor], full[tensor][list(kept.tokens)], atol=1e-6)
+            assert trimmed[tensor].shape == (len(kept.tokens), 64)
+        assert np.array_equal(trimmed["blk.0.attn_q.weight"], full["blk.0.attn_q.weight"])
+
+
+def test_a_run_time_adapter_of_the_full_model_is_exported_for_the_trimmed_one(
+    base: Base, tmp_path: Path
+) -> None:
+    name, kept = "llama untied", closed_list(tables_of(base("llama untied")), [261, 270])
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"])
+    adapter = save_random_adapter(base(name), config, tmp_path / "adapter")
+    convert(base(name), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    export_adapter(adapter, base(name), tmp_path / "full-lora.gguf")
+    export_adapter(adapter, tmp_path / "trimmed.gguf", tmp_path / "lora.gguf")
+    full, lora = read_gguf(tmp_path / "full-lora.gguf"), read_gguf(tmp_path / "lora.gguf")
+    for tensor, values in full.items():
+        expected = values[list(kept.tokens)] if tensor == "output.weight.lora_b" else values
+        assert np.array_equal(lora[tensor], expected), tensor
+    with Engine(tmp_path / "trimmed.gguf", adapter=tmp_path / "lora.gguf", context=32, slots=1) as engine:
+        assert np.isfinite(engine.logits([1, 2, 3])).all()
+
+
+def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> None:
+    kept = closed_list(tables_of(base("llama")), [])
+    with pytest.raises(VocabularyError, match="259 kept tokens leave no merge"):
+        convert(base("llama"), tmp_path / "model.gguf", vocabulary=kept)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"of": 3}, r"tokens'\[3\]: 3 is not one of 3"),
+        ({"tokens": [1, 2]}, "has 2 ids, but the file has 263 tokens"),
+    ],
+)
+def test_metadata_that_contradicts_itself_is_refused(
+    base: Base, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    from dataclasses import replace
+
+    kept = closed_list(tables_of(base("llama")), [261, 270])
+    convert(base("llama"), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    header = read_header(tmp_path / "trimmed.gguf")
+    fields = dict(header.fields)
+    for name, value in changes.items():
+        key = f"thirteen.vocabulary.{name}"
+        fields[key] = replace(fields[key], value=value)
+    with pytest.raises(ModelFileError, match=message):
+        read_vocabulary(replace(header, fields=fields))
+
+
+@pytest.mark.slow
+def test_a_short_code_of_the_full_model_is_for_the_trimmed_file(trimmed: Path, tmp_path: Path) -> None:
+    """Both are judged by the base that the code names, whose weights a trimmed file has unchanged."""
+    code, _ = encode_adapter("smollm2-135m-sums-13", exact=True)
+    lora = resolve_runtime_lora(code, trimmed)
+    with Engine(trimmed, adapter=lora, context=64, slots=1) as adapted, Engine(trimmed, slots=1) as plain:
+        tokens = plain.encode_text("12 + 30 =")
+        assert not np.array_equal(adapted.logits(tokens), plain.logits(tokens))
+    export_adapter(resolve_adapter_folder(code), embedded(), tmp_path / "full.gguf")
+    export_adapter(resolve_adapter_folder(code), trimmed, tmp_path / "trimmed.gguf")
+    ours, theirs = read_gguf(tmp_path / "full.gguf"), read_gguf(tmp_path / "trimmed.gguf")
+    assert all(np.array_equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,154 @@
+"""A text whose original tokens are all kept gets these tokens, renumbered; any other keeps its bytes.
+
+The judge is llama.cpp's tokenizer, on files with the published vocabularies of SmolLM2, Llama 3 and Qwen2.5.
+"""
+
+import random
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.convert.pipeline import convert
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
+from thirteen.runtime.llama.model import Model
+
+from ... import checkpoints
+from ..source import tokenizer_texts
+from ..source.vocabularies import PUBLISHED
+from .kept_lists import closed_list, tables_of
+
+pytestmark = pytest.mark.slow
+
+LINES = 2000
+SHAPE = {
+    "hidden_size": 4,
+    "intermediate_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Trimmed:
+    """A tokenizer with all its tokens and with some, in llama.cpp."""
+
+    full: Model
+    model: Model
+    kept: VocabularyList
+
+    def original_ids(self, text: str) -> list[int]:
+        return self.full.tokenize(text, special=False, bos=True)
+
+    def mapped_ids(self, text: str) -> list[int]:
+        """The trimmed tokenizer's tokens, by their original ids."""
+        return [self.kept.tokens[token] for token in self.model.tokenize(text, special=False, bos=True)]
+
+    def check(self, text: str) -> bool:
+        """Check the guarantee for a text; whether all its original tokens are kept."""
+        original, mapped = self.original_ids(text), self.mapped_ids(text)
+        if all_kept := set(original) <= set(self.kept.tokens):
+            assert mapped == original, text
+        else:
+            assert self.written(self.full, original) == self.written(self.full, mapped), text
+        return all_kept
+
+    @staticmethod
+    def written(model: Model, tokens: list[int]) -> bytes:
+        return b"".join(model.token_to_piece(token) for token in tokens)
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trimmed]]:
+    """trimmed(name): a published tokenizer with the tokens of half of the corpus and some random ones."""
+    cached: dict[str, Trimmed] = {}
+
+    def make(name: str) -> Trimmed:
+        if name not in cached:
+            cached[name] = _make(name, tmp_path_factory.mktemp(name))
+        return cached[name]
+
+    yield make
+    for each in cached.values():
+        each.full.close()
+        each.model.close()
+
+
+def _make(name: str, folder: Path) -> Trimmed:
+    published = PUBLISHED[name]
+    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
+    checkpoints.save_model(folder, family(**SHAPE, **published.config))
+    published.save(folder)
+    convert(folder, folder / "full.gguf", quantization="F32", threads=1)
+    full, tables = Model(folder / "full.gguf"), tables_of(folder)
+    seen = {token for text in corpus()[::2] for token in full.tokenize(text, special=False, bos=False)}
+    seen |= set(random.Random(13).sample(range(len(tables.tokens)), 4000))
+    kept = closed_list(tables, seen)
+    assert len(kept.tokens) < 0.6 * kept.of
+    convert(folder, folder / "trimmed.gguf", quantization="F32", vocabulary=kept, threads=1)
+    return Trimmed(full, Model(folder / "trimmed.gguf"), kept)
+
+
+def corpus() -> list[str]:
+    return tokenizer_texts.lines(LINES)
+
+
+@pytest.fixture(params=PUBLISHED)
+def each(request: pytest.FixtureRequest, trimmed: Callable[[str], Trimmed]) -> Trimmed:
+    return trimmed(request.param)
+
+
+def test_a_corpus_keeps_its_tokens_or_its_bytes(each: Trimmed) -> None:
+    kept = [each.check(text) for text in corpus()]
+    assert all(kept[::2]), "the list has all tokens of these"
+    assert 0 < sum(kept[1::2]) < len(kept[1::2]), "both cases occur"
+
+
+def test_special_tokens_keep_their_meaning(each: Trimmed) -> None:
+    """A control token is one token, or plain text if it was dropped."""
+    new_ids = {old: new for new, old in enumerate(each.kept.tokens)}
+    assert each.model.control_tokens.keys() <= each.full.control_tokens.keys()
+    for name, token in each.full.control_tokens.items():
+        each.check(f"a{name}b {name}{name}")
+        tokens = each.model.tokenize(f"a{name}b", special=True, bos=False)
+        if token in new_ids:
+            assert each.model.control_tokens[name] == new_ids[token]
+            assert each.model.is_eog(new_ids[token]) == each.full.is_eog(token)
+            assert tokens == [
+                new_ids[each.full.tokenize(text, special=False, bos=False)[0]]
+                if text != name
+                else new_ids[token]
+                for text in ("a", name, "b")
+            ]
+        else:
+            assert Trimmed.written(each.model, tokens) == f"a{name}b".encode()
+    assert (each.model.adds_bos, each.full.eos) == (each.full.adds_bos, each.kept.tokens[each.model.eos or 0])
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_any_text_keeps_its_tokens_or_its_bytes(
+    trimmed: Callable[[str], Trimmed], name: str, data: st.DataObject
+) -> None:
+    each = trimmed(name)
+    pieces = st.sampled_from(
+        ("the", " the", "12", "1234567", " Quick", "\n\n", "  ", "'ll", "é", "\\frac{1}")
+    )
+    text = "".join(data.draw(st.lists(pieces | st.text(max_size=4), max_size=12)))
+    each.check(unicodedata.normalize("NFC", text))
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_texts_of_kept_tokens_keep_their_tokens(
+    trimmed: Callable[[str], Trimmed], name: str, data: st.DataObject
+) -> None:
+    """Texts made of kept tokens, which are mostly divided otherwise than they were put together."""
+    each = trimmed(name)
+    tokens = data.draw(st.lists(st.sampled_from(each.kept.tokens), min_size=1, max_size=8))
+    each.check(Trimmed.written(each.full, tokens).decode("utf-8", "ignore"))

@@ -1,0 +1,158 @@
+"""A vocabulary list is written and read unchanged, and one that cannot be applied is refused in one line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.vocabulary_list import VocabularyList, check_list
+from thirteen.errors import VocabularyError
+from thirteen.models.fetch import embedded
+
+HASH = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def tables() -> TokenizerTables:
+    """The tokenizer of SmolLM2."""
+    path = embedded()
+    return TokenizerTables.from_fields(open_checkpoint(path).tokenizer, str(path))
+
+
+@pytest.fixture(scope="module")
+def kept(tables: TokenizerTables) -> VocabularyList:
+    """The required tokens, and the first thousand with all they are built from."""
+    ids = {*tables.required_ids, *range(1000)}
+    ids |= tables.missing_parts(ids).keys()
+    return VocabularyList(tuple(sorted(ids)), len(tables.tokens), tables.sha256)
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    facts = {"of": 10, "tokenizer_sha256": HASH, "tokens": [1, 2, 7]} | changes
+    path = folder / "list.json"
+    path.write_text(json.dumps({key: value for key, value in facts.items() if value is not ...}))
+    return path
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path: Path, kept: VocabularyList, tables: TokenizerTables):
+    kept.save(tmp_path / "list.json")
+    assert VocabularyList.load(tmp_path / "list.json") == kept
+    assert list(tmp_path.iterdir()) == [tmp_path / "list.json"]
+    check_list(kept, tables)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"of": ...}, "has no 'of'"),
+        ({"of": 0}, "of: 0 is not"),
+        ({"of": True}, "of: True is not"),
+        ({"of": 1 << 25}, "of: 33554432 is not"),
+        ({"tokenizer_sha256": "abc"}, "tokenizer_sha256: 'abc' is not"),
+        ({"tokens": []}, r"tokens: \[\] is not a list"),
+        ({"tokens": "abc"}, "tokens: 'abc' is not a list"),
+        ({"tokens": [1, 3, 3]}, r"tokens\[2\]: 3 occurs twice"),
+        ({"tokens": [1, 3, 2]}, r"tokens\[2\]: 2 follows 3"),
+        ({"tokens": [1, 10]}, r"tokens\[1\]: 10 is not one of 10"),
+        ({"tokens": [-1]}, r"tokens\[0\]: -1 is not one of 10"),
+        ({"tokens": [1.0]}, r"tokens\[0\]: 1.0 is not one of 10"),
+        ({"tokens": [False]}, r"tokens\[0\]: False is not one of 10"),
+    ],
+)
+def test_a_damaged_list_is_refused_with_its_place(tmp_path: Path, changes: dict[str, Any], message: str):
+    path = written(tmp_path, **changes)
+    with pytest.raises(VocabularyError, match=message) as refused:
+        VocabularyList.load(path)
+    assert str(refused.value).startswith(str(path)) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"[1, 2]", b"{", b"\xff", b"[" * 100_000])
+def test_a_file_that_is_no_list_is_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "list.json").write_bytes(content)
+    with pytest.raises(VocabularyError, match=r"list\.json: not "):
+        VocabularyList.load(tmp_path / "list.json")
+    with pytest.raises(VocabularyError, match="No such file"):
+        VocabularyList.load(tmp_path / "none.json")
+
+
+def test_the_list_of_another_base_is_refused(kept: VocabularyList, tables: TokenizerTables):
+    for other in (replace(kept, of=kept.of + 1), replace(kept, tokenizer_sha256=HASH, name="my list")):
+        with pytest.raises(VocabularyError, match=f"^{other.name}: is for another tokenizer"):
+            check_list(other, tables)
+
+
+def test_a_list_without_what_every_file_needs_is_refused(kept: VocabularyList, tables: TokenizerTables):
+    def without(*tokens: int) -> VocabularyList:
+        return replace(kept, tokens=tuple(token for token in kept.tokens if token not in tokens))
+
+    with pytest.raises(VocabularyError, match="lacks 1 single bytes"):
+        check_list(without(tables.byte_ids[200]), tables)
+    with pytest.raises(VocabularyError, match=r"lacks 1 tokens that the chat template .*<\|im_start\|>"):
+        check_list(without(tables.ids["<|im_start|>"]), tables)
+    with pytest.raises(VocabularyError, match=r"not closed under merges: token \d+ \('Ġthe'\) is built from"):
+        check_list(without(tables.built_from(tables.ids["Ġthe"])[0]), tables)
+
+
+def test_a_tokenizer_that_is_not_byte_level_bpe_is_refused(base: Callable[[str], Path]):
+    fields = open_checkpoint(base("llama")).tokenizer
+
+    def refused(message: str, **changes: Any) -> None:
+        changed = fields | {
+            f"tokenizer.ggml.{name}": replace(fields[f"tokenizer.ggml.{name}"], value=value)
+            for name, value in changes.items()
+        }
+        with pytest.raises(VocabularyError, match=message):
+            TokenizerTables.from_fields(changed, "BASE")
+
+    tokens: list[str] = fields["tokenizer.ggml.tokens"].value
+    refused("BASE: the tokenizer is 'llama'", model="llama")
+    refused("no token for the byte 65", tokens=["other" if text == "A" else text for text in tokens])
+    refused("1 tokens have the text of another token", tokens=[*tokens[:-1], tokens[0]])
+    refused("272 tokens, but 1 token types", token_type=[1])
+    refused("the merge 'a q' does not join two tokens", merges=["a q"])
+    refused("the merge 'none' does not join two tokens", merges=["none"])
+    refused("eos_token_id' is 272, not one of 272 tokens", eos_token_id=272)
+
+
+def test_a_token_is_built_by_the_merges_of_its_own_text(base: Callable[[str], Path]):
+    """MERGES are t+h, th+e, Ġ+the, i+n, Ġ+1."""
+    tables = TokenizerTables.from_fields(open_checkpoint(base("llama")).tokenizer, "BASE")
+
+    def parts(text: str) -> list[str]:
+        return [tables.tokens[i] for i in tables.built_from(tables.ids[text])]
+
+    assert parts("Ġthe") == ["th", "the", "Ġthe"]
+    assert parts("a") == parts("<|im_end|>") == parts("[PAD270]") == []
+    ids = {tables.ids["Ġthe"], tables.ids["in"]}
+    assert {tables.tokens[i] for i in tables.missing_parts(ids)} == {"th", "the"}
+    ids |= {tables.ids[text] for text in ("the", "Ġ", "i", "n")}
+    assert [tables.tokens[i] for i in tables.merges_among(ids)[:, 2]] == ["Ġthe", "in"]
+
+
+def test_the_hash_covers_all_tables(base: Callable[[str], Path]):
+    fields = open_checkpoint(base("llama")).tokenizer
+    tables = TokenizerTables.from_fields(fields, "BASE")
+    others = [
+        replace(tables, tokens=(*tables.tokens[:-1], "x y")),
+        replace(tables, types=tables.types + 1),
+        replace(tables, merges=tables.merges[::-1]),
+        replace(tables, pre_tokenizer="other"),
+    ]
+    assert len({other.sha256 for other in [tables, *others]}) == 5
+    assert TokenizerTables.from_fields(fields, "elsewhere").sha256 == tables.sha256
+
+
+@given(chosen=st.sets(st.integers(0, 49151), max_size=300))
+def test_missing_parts_are_those_of_every_derivation(tables: TokenizerTables, chosen: set[int]):
+    """BPE over the text of every token finds the same as over the doubtful ones alone."""
+    parts = {part for token in chosen for part in tables.built_from(token)}
+    missing = set(tables.missing_parts(chosen))
+    single = set(tables.byte_ids.values())  # a merge of two bytes is built from them; no list lacks bytes
+    assert missing - single == parts - chosen - single
+    assert not tables.missing_parts(chosen | missing | single)

@@ -1,0 +1,101 @@
+"""Probabilities of tokens over texts agree with the engine's exact logits, position by position."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from thirteen.convert.pipeline import convert
+from thirteen.errors import RequestError
+from thirteen.runtime.calibration.corpus import Passage
+from thirteen.runtime.calibration.token_statistics import (
+    TokenizedPassage,
+    count_tokens,
+    mean_probability,
+    outside_probability,
+    sample_passages,
+    tokenize_passages,
+)
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
+
+PASSAGES = (
+    Passage("The thin thing in the tin. " * 12),
+    Passage("the 12", question="What is the thing?"),
+    Passage("in"),
+)
+
+
+@pytest.fixture(scope="module")
+def path(base: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("statistics") / "model.gguf"
+    convert(base("llama"), path, quantization="F32", threads=1)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(path: Path) -> Iterator[Model]:
+    with Model(path) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def expected(path: Path, model: Model) -> list[np.ndarray]:
+    """Probabilities after each token of each passage, by the engine's exact logits."""
+    with Engine(path) as engine:
+        logits = [engine.logits(passage.tokens) for passage in tokenize_passages(model, PASSAGES)]
+    return [
+        (powers := np.exp(rows - rows.max(1, keepdims=True))) / powers.sum(1, keepdims=True)
+        for rows in logits
+    ]
+
+
+def test_questions_are_chat_turns_and_their_solutions_are_answers(model: Model) -> None:
+    text, turn, _ = tokenize_passages(model, PASSAGES)
+    assert text.answer is None and turn.answer is not None
+    begin = b"".join(map(model.token_to_piece, turn.tokens[: turn.answer])).decode()
+    rest = b"".join(map(model.token_to_piece, turn.tokens[turn.answer :])).decode()
+    assert begin.rstrip().endswith("assistant") and "What is the thing?" in begin
+    assert rest.startswith("the 12") and turn.tokens[-1] == model.eos
+
+
+def test_tokens_are_counted(model: Model) -> None:
+    tokenized = tokenize_passages(model, PASSAGES)
+    counts = count_tokens(model, tokenized)
+    assert counts.shape == (model.vocabulary_size,)
+    assert counts.sum() == sum(len(passage.tokens) for passage in tokenized)
+    assert counts[tokenized[2].tokens[0]] >= 1
+    assert count_tokens(model, []).sum() == 0
+
+
+def test_the_mean_is_over_all_positions(model: Model, expected: list[np.ndarray]) -> None:
+    mean = mean_probability(model, tokenize_passages(model, PASSAGES), threads=1)
+    assert mean.sum() == pytest.approx(1)
+    np.testing.assert_allclose(mean, np.concatenate(expected).mean(0), rtol=0.02, atol=1e-6)
+
+
+def test_the_probability_outside_is_that_of_the_tokens_left_out(
+    model: Model, expected: list[np.ndarray]
+) -> None:
+    order = np.random.default_rng(3).permutation(model.vocabulary_size)
+    sizes = (1, 100, 270, model.vocabulary_size)
+    tokenized = tokenize_passages(model, PASSAGES)
+    outside = outside_probability(model, tokenized, order.tolist(), sizes, threads=1)
+    rows = np.concatenate(expected)
+    for size, values in zip(sizes, outside.values, strict=True):
+        np.testing.assert_allclose(values, rows[:, order[size:]].sum(1), rtol=0.05, atol=1e-5)
+    assert outside.answers.sum() == len(tokenized[1].tokens) - tokenized[1].answer + 1
+    assert not outside.answers[: len(tokenized[0].tokens)].any()
+
+
+def test_the_sample_is_spread_over_the_passages() -> None:
+    passages = [TokenizedPassage((1,) * 10, None) for _ in range(100)]
+    sample = sample_passages(passages, 200)
+    assert len(sample) == 20
+    assert sample_passages(passages, 10_000) == passages
+    assert len(sample_passages(passages, 1)) == 1
+
+
+def test_texts_without_tokens_are_refused(model: Model) -> None:
+    with pytest.raises(RequestError, match="the texts have no tokens"):
+        mean_probability(model, [TokenizedPassage((), None)])

@@ -1,0 +1,168 @@
+"""The choice of a smaller vocabulary for a base, on texts and on the base's own probabilities."""
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..convert.pipeline import convert
+from ..convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
+from ..convert.vocabulary.ranking import Ranking, check_size, rank_tokens
+from ..convert.vocabulary.tokenizer_tables import TokenizerTables
+from ..convert.vocabulary.vocabulary_list import VocabularyList
+from ..files.atomic_write import atomic_write
+from ..files.cache_folder import cache_dir
+from ..files.progress import Stage, no_progress
+from ..models.text_generator.generate import generate_passages
+from ..models.text_generator.word_lists import word_list_passages
+from ..models.texts import calibration_texts
+from ..runtime.calibration.corpus import Passage, read_passages
+from ..runtime.calibration.token_statistics import (
+    count_tokens,
+    mean_probability,
+    sample_passages,
+    tokenize_passages,
+)
+from ..runtime.llama.model import Model
+
+DEFAULT_SIZE = 49_152
+POSITIONS = 4_096  # at which the model's probabilities are measured
+_GENERATED = 6_000  # passages
+_HELD_OUT = 10  # one in ten of one's own passages is not chosen on
+_METHOD = "1"  # incremented when the statistics change, so that older ones are not reused
+_PRECISION = "Q8_0"
+
+
+@dataclass(frozen=True)
+class ChoiceTexts:
+    """The texts that a vocabulary is chosen on.
+
+    Attributes:
+        own: passages of a file of one's own; what they use comes first, and the probabilities are theirs.
+        held_out: those of the file that are left out, to measure on.
+        built_in: generated passages and word lists.
+    """
+
+    own: tuple[Passage, ...]
+    held_out: tuple[Passage, ...]
+    built_in: tuple[Passage, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the texts that are chosen on."""
+        return hashlib.sha256(repr((self.own, self.built_in)).encode("utf-8", "replace")).hexdigest()
+
+
+def read_texts(texts: Path | None) -> ChoiceTexts:
+    """Read the texts to choose on: the built-in ones, and those of a file of JSON lines, if given.
+
+    Raises:
+        RequestError: the file cannot be read or has no text, or a line is invalid.
+    """
+    passages = read_passages(texts) if texts else []
+    held_out = passages[_HELD_OUT - 1 :: _HELD_OUT]
+    own = [passage for place, passage in enumerate(passages, 1) if place % _HELD_OUT]
+    generated = generate_passages(_GENERATED)
+    built_in = (*generated, *read_passages(calibration_texts()), *word_list_passages())
+    return ChoiceTexts(tuple(own), tuple(held_out), built_in)
+
+
+def choose_vocabulary(
+    base: Path,
+    size: int,
+    *,
+    texts: Path | None = None,
+    threads: int | None = None,
+    stage: Stage = lambda name: no_progress,
+) -> VocabularyList:
+    """Choose the `size` tokens of a base that stay.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        size: number of tokens.
+        texts: passages of one's own as JSON lines, besides the built-in ones.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
+
+    Raises:
+        VocabularyError: the tokenizer is not byte-level BPE, or `size` is out of range.
+        ThirteenError: another input is invalid.
+    """
+    check_size(read_tables(open_checkpoint(base)), size)
+    return rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage).choose(size)
+
+
+def read_tables(checkpoint: Checkpoint) -> TokenizerTables:
+    """The tables of a base's tokenizer."""
+    return TokenizerTables.from_fields(checkpoint.tokenizer, str(checkpoint.path))
+
+
+def rank_vocabulary(
+    base: Path,
+    texts: ChoiceTexts,
+    *,
+    model: Model | None = None,
+    threads: int | None = None,
+    stage: Stage = lambda name: no_progress,
+) -> Ranking:
+    """Rank the tokens of a base; the statistics behind it are cached.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        texts: what to choose on.
+        model: the base, if it is loaded.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
+
+    Raises:
+        ThirteenError: as choose_vocabulary().
+    """
+    checkpoint = open_checkpoint(base)
+    tables = read_tables(checkpoint)
+    key = "\n".join((_METHOD, str(POSITIONS), checkpoint.sha256(), texts.sha256))
+    path = cache_dir() / f"vocabulary-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
+    if not path.exists():
+        with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:
+            _measure(path, loaded, texts, threads, stage)
+    with np.load(path) as statistics:
+        return rank_tokens(tables, statistics["counts"], statistics["probability"])
+
+
+@contextmanager
+def full_model(
+    checkpoint: Checkpoint, threads: int | None = None, stage: Stage = lambda name: no_progress
+) -> Iterator[Model]:
+    """Load a base with its full vocabulary; a folder of safetensors is converted first, to Q8_0."""
+    if isinstance(checkpoint, GgufCheckpoint):
+        with Model(checkpoint.path) as model:
+            yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="vocabulary-", dir=cache_dir()) as folder:
+        path = Path(folder) / "model.gguf"
+        progress = stage("8 bits")
+        convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=progress)
+        with Model(path) as model:
+            yield model
+
+
+def _measure(path: Path, model: Model, texts: ChoiceTexts, threads: int | None, stage: Stage) -> None:
+    own, built_in = tokenize_passages(model, texts.own), tokenize_passages(model, texts.built_in)
+    counts = _by_own_first(count_tokens(model, own), count_tokens(model, built_in))
+    sample = sample_passages(own or built_in, POSITIONS)
+    probability = mean_probability(model, sample, threads=threads, progress=stage("probabilities"))
+    buffer = io.BytesIO()
+    np.savez(buffer, counts=counts, probability=probability)
+    with atomic_write(path) as file:
+        file.write(buffer.getvalue())
+
+
+def _by_own_first(own: NDArray[np.int64], built_in: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts that are ordered by those in one's own texts, then by those in the built-in ones."""
+    counts: NDArray[np.int64] = own * (built_in.max() + 1) + built_in
+    return counts
