@@ -50,7 +50,13 @@ def ask(
     stop: Annotated[list[str] | None, typer.Option(help="Stop at this text; repeatable.")] = None,
     calculator: options.Calculator = True,
     schema: Annotated[Path | None, typer.Option(help="JSON schema that the answer must match.")] = None,
-    grammar: Annotated[Path | None, typer.Option(help="GBNF grammar that the answer must match.")] = None,
+    grammar: Annotated[
+        Path | None,
+        typer.Option(help="Grammar that the answer must match: GBNF, or Lark if it ends in .lark."),
+    ] = None,
+    regex: Annotated[
+        str | None, typer.Option(help="Regular expression that the whole answer must match.")
+    ] = None,
     votes: Annotated[int, typer.Option(min=1, help="Answers to sample, for a majority vote.")] = 1,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
@@ -72,7 +78,7 @@ def ask(
         max_tokens=max_tokens,
         stop=stop or (),
         calculator=calculator,
-        grammar=_grammar(schema, grammar),
+        grammar=_grammar(schema, grammar, regex),
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
@@ -140,17 +146,21 @@ def _show_answer(answer: "Answer") -> None:
     )
 
 
-def _grammar(schema: Path | None, grammar: Path | None) -> "Grammar | None":
+def _grammar(schema: Path | None, grammar: Path | None, regex: str | None) -> "Grammar | None":
     from ..files.json_file import read_bounded
-    from ..runtime.grammar.grammar import TEXT_MAX, from_gbnf, from_schema
+    from ..runtime.grammar.grammar import SCHEMA_MAX, from_gbnf, from_lark, from_regex, from_schema
 
-    if schema and grammar:
-        raise typer.BadParameter("--schema and --grammar exclude each other")
+    if sum(one is not None for one in (schema, grammar, regex)) > 1:
+        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
+    if regex is not None:
+        return from_regex(regex)
     path = schema or grammar
     if path is None:
         return None
-    text = _decode(read_bounded(path, TEXT_MAX), str(path))
-    return from_schema(text) if schema else from_gbnf(text)
+    text = _decode(read_bounded(path, SCHEMA_MAX), str(path))
+    if schema:
+        return from_schema(text)
+    return from_lark(text) if path.suffix == ".lark" else from_gbnf(text)
 
 
 def _decode(data: bytes, source: str) -> str:

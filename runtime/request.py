@@ -12,6 +12,7 @@ from .validation import check_integer, is_integer
 BASE = "base"  # adapter name of a request for the model without an adapter
 LOGPROBS_MAX = 20
 SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a random seed
+TEMPERATURE_MIN = 1e-4  # below, logits divided by it overflow; so low a temperature is greedy but in name
 _STOCHASTIC_TEMPERATURE = 0.7
 
 
@@ -30,7 +31,10 @@ def _is_finite(value: object) -> bool:
 
 # Field of Sampling -> predicate and its wording in the error.
 _RULES: dict[str, tuple[Callable[..., bool], str]] = {
-    "temperature": (lambda v: _is_finite(v) and v >= 0, "a finite number of at least 0"),
+    "temperature": (
+        lambda v: _is_finite(v) and (v == 0 or v >= TEMPERATURE_MIN),
+        f"0 or a finite number of at least {TEMPERATURE_MIN}",
+    ),
     "top_k": (lambda v: is_integer(v) and 0 <= v < 2**31, "an integer of at least 0"),
     "top_p": (lambda v: _is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
     "min_p": (lambda v: _is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
@@ -43,7 +47,7 @@ class Sampling:
     """Sampling parameters.
 
     Attributes:
-        temperature: divisor of the logits; 0 is greedy decoding.
+        temperature: divisor of the logits, at least 0.0001; 0 is greedy decoding.
         top_k: keep this many of the likeliest tokens; 0 keeps all.
         top_p: keep the likeliest tokens up to this cumulative probability; 1 keeps all.
         min_p: keep tokens with at least this fraction of the likeliest token's probability; 0 keeps all.
@@ -83,9 +87,11 @@ class Usage:
 
     Attributes:
         prompt_tokens: tokens of the prompt.
-        completion_tokens: generated tokens, including the end-of-generation token.
+        completion_tokens: generated tokens, including the end-of-generation token, sampled or implied by a
+            grammar that allows nothing else.
         cached_tokens: prompt tokens restored from the prefix cache.
-        sampled_tokens: completion tokens sampled from the model; the calculator inserted the others.
+        sampled_tokens: completion tokens sampled from the model; the calculator or a grammar inserted the
+            others.
     """
 
     prompt_tokens: int
@@ -137,6 +143,8 @@ class Request:
         adapter: name of an adapter of the engine; None is the engine's default.
         logprobs: number of likeliest tokens to report with the log-probability of each sampled token. None
             reports neither, which saves a pass over all logits.
+        insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
+            benchmark may want to know what that gains.
         foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
@@ -150,6 +158,7 @@ class Request:
     grammar: Grammar | None = None
     adapter: str | None = None
     logprobs: int | None = None
+    insert_forced: bool = True
     ignore_end: bool = False
     foreign_share: float | None = None
 
@@ -173,7 +182,8 @@ class TokenLogprob:
 
     Attributes:
         token: the chosen token.
-        logprob: natural logarithm of its probability; 0 for a token that the calculator inserted.
+        logprob: natural logarithm of its probability; 0 for a token that the calculator or a grammar
+            inserted.
         top: the likeliest tokens with their log-probabilities, in descending order.
     """
 
@@ -215,7 +225,8 @@ class SequenceState:
         output: generated tokens.
         output_at: time of each of them.
         draft: draft tokens for the next step.
-        sampled: number of output tokens sampled from the model; the calculator inserted the others.
+        sampled: number of output tokens sampled from the model; the calculator or a grammar inserted the
+            others.
         log_likelihood: sum of the sampled tokens' log-probabilities, if the request asks for them.
         stop_reason: why it ended; None while it has not.
         submitted_at: time of submission in seconds of time.perf_counter(), as all times here.

@@ -13,6 +13,7 @@ from threading import BoundedSemaphore, Condition
 
 from ...errors import BusyError, RequestError
 from ..llama.compute_thread import COMPUTE_THREAD
+from ..llama.constraint import GrammarCompiler
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from ..request import Request, SequenceState
@@ -41,6 +42,7 @@ class Dispatcher:
         """Start without requests; model and runner must outlive close()."""
         self.slots, self.queue = slots, queue
         self._model, self._runner = model, runner
+        self._compiler = GrammarCompiler(model)
         self._places = BoundedSemaphore(slots + queue)
         self._handles: dict[SequenceState, Handle] = {}
         self._lock = Condition()  # guards the flags and counts below
@@ -128,7 +130,7 @@ class Dispatcher:
         with ExitStack() as undo:
             undo.callback(self._release, len(sequences))
             with self.in_use(), ExitStack() as owned:
-                samplers = [owned.enter_context(_sampler(self._model, one.request)) for one in sequences]
+                samplers = [owned.enter_context(self._sampler(one.request)) for one in sequences]
                 handles = self._hand_over(sequences, samplers)
                 owned.pop_all()
             undo.pop_all()
@@ -137,6 +139,10 @@ class Dispatcher:
     def _release(self, places: int) -> None:
         for _ in range(places):
             self._places.release()
+
+    def _sampler(self, request: Request) -> Sampler:
+        constraint = self._compiler.constraint(request.grammar) if request.grammar else None
+        return Sampler(self._model, request.sampling, constraint)
 
     def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
         streams = [_output_stream(self._model, sequence.request) for sequence in sequences]
@@ -190,10 +196,6 @@ class Dispatcher:
         for sequence in list(self._handles):
             self._guard(partial(self._runner.abort, sequence))
         self.step()
-
-
-def _sampler(model: Model, request: Request) -> Sampler:
-    return Sampler(model, request.sampling, request.grammar)
 
 
 def _output_stream(model: Model, request: Request) -> OutputStream:

@@ -154,7 +154,7 @@ class Engine:
 
         Raises:
             RequestError: a prompt is longer than the context or has an unknown token, an adapter's name is
-                unknown, llama.cpp rejects a grammar, or the engine is closed.
+                unknown, a grammar cannot be compiled, or the engine is closed.
             BusyError: the queue is full.
         """
         return self._dispatcher.submit([self._new_sequence(request) for request in requests], wait=wait)
@@ -181,8 +181,8 @@ class Engine:
             stop: strings that end the answer, and are not part of it.
             calculator: whether arithmetic in the answer, such as "12 * 13 =", is completed with its exact
                 result instead of the model's tokens.
-            grammar: constrains the answer, from grammar.from_schema() or from_gbnf(); turns the calculator
-                off. The answer is cut short if max_tokens are used up.
+            grammar: constrains the answer, from grammar.from_schema(), from_gbnf(), from_lark() or
+                from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
             adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
 
         Raises:

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ...errors import ModelFileError, RequestError
+from ...errors import ModelFileError, RequestError, ThirteenError
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
@@ -23,10 +23,10 @@ class SequenceUpdate:
     Attributes:
         sequence: the sequence.
         text: text that became final.
-        tokens: new tokens, including inserted results of the calculator.
+        tokens: new tokens, including those that the calculator or a grammar inserted.
         logprobs: log-probabilities of these tokens, if the request asks for them.
         end: None while more may follow.
-        failure: error of the computation, if it ended the sequence.
+        failure: error of the computation or of the grammar, if it ended the sequence.
     """
 
     sequence: SequenceState
@@ -34,7 +34,7 @@ class SequenceUpdate:
     tokens: tuple[int, ...]
     logprobs: tuple[TokenLogprob, ...]
     end: SequenceEnd | None
-    failure: ModelFileError | None = None
+    failure: ThirteenError | None = None
 
 
 @dataclass(slots=True)
@@ -167,7 +167,10 @@ class Runner:
         """Sample the next token, and another one after each token of the draft that was right."""
         draft, sequence.draft = sequence.draft, ()
         for place, row in enumerate(rows):
-            self._sample(sequence, row)
+            try:
+                self._sample(sequence, row)
+            except RequestError as failure:  # of this sequence's grammar
+                self._end(sequence, StopReason.ABORTED, failure)
             if sequence.stop_reason is not None or place + 1 == len(rows):
                 return
             if sequence.pending > 1 or sequence.output[-1] != draft[place]:
@@ -191,10 +194,18 @@ class Runner:
             self._end(sequence, StopReason.END)
             return
         self._append(sequence, logprob)
-        # The tokens of a result go into one batch with the token before them, as a prompt does.
-        for result_token in output.stream.result_tokens() if sequence.stop_reason is None else ():
+        if sequence.stop_reason is None:
+            self._insert(sequence, output.stream.result_tokens())
+            if sequence.request.insert_forced:
+                self._insert(sequence, output.sampler.take_forced())
+        if sequence.stop_reason is None and output.sampler.finished:
+            self._end(sequence, StopReason.END)  # without a step for the end-of-generation token
+
+    def _insert(self, sequence: SequenceState, tokens: Sequence[int]) -> None:
+        """Append tokens that go into one batch with the token before them, as a prompt does."""
+        for token in tokens:
             if sequence.stop_reason is None:
-                self._append(sequence, TokenLogprob(result_token, 0.0))
+                self._append(sequence, TokenLogprob(token, 0.0))
 
     def _append(self, sequence: SequenceState, logprob: TokenLogprob) -> None:
         output, token = self._outputs[sequence], logprob.token
@@ -211,9 +222,7 @@ class Runner:
         elif sequence.length_capped:
             self._end(sequence, StopReason.LENGTH)
 
-    def _end(
-        self, sequence: SequenceState, reason: StopReason, failure: ModelFileError | None = None
-    ) -> None:
+    def _end(self, sequence: SequenceState, reason: StopReason, failure: ThirteenError | None = None) -> None:
         if sequence.stop_reason is not None:
             return
         if failure is None:
@@ -228,7 +237,7 @@ class Runner:
         del self._outputs[sequence]
 
     def _report(
-        self, sequence: SequenceState, end: SequenceEnd | None = None, failure: ModelFileError | None = None
+        self, sequence: SequenceState, end: SequenceEnd | None = None, failure: ThirteenError | None = None
     ) -> None:
         output = self._outputs[sequence]
         if output.tokens or end:

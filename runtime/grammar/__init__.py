@@ -1,5 +1,5 @@
-"""Constrained decoding: GBNF grammars and JSON schemas."""
+"""Constrained decoding: JSON schemas, GBNF and Lark grammars, regular expressions."""
 
-from .grammar import Grammar, from_gbnf, from_schema
+from .grammar import Grammar, from_gbnf, from_lark, from_regex, from_schema
 
-__all__ = ["Grammar", "from_gbnf", "from_schema"]
+__all__ = ["Grammar", "from_gbnf", "from_lark", "from_regex", "from_schema"]

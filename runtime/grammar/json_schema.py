@@ -1,76 +1,67 @@
-"""Compiler from JSON Schema to GBNF. A schema that cannot be enforced completely is refused.
+"""Check of a JSON schema before it is compiled: what would not be enforced completely is refused by name.
 
-Every text that the grammar allows is valid for the schema, but the grammar does not allow every valid text:
+llguidance ignores keywords that it does not know. Every text that it allows for a schema from here is valid,
+but it does not allow every valid text:
 
-- Properties come in the schema's order, and an object with `properties` has no others.
-- White space is at most one space, or a newline and up to 20 spaces or tabs.
-- Numbers without bounds have up to 18 digits, 20 after the point and two in the exponent.
-- A keyword of one type implies that type. Values of `enum` and `const` contain no white space.
+- Properties come in the schema's order. Without `additionalProperties`, an object with `properties` has no
+  others.
+- A keyword of one type implies that type.
+- White space is at most one space, or a newline and up to 20 spaces or tabs; values of `enum` and `const`
+  contain none.
 - Years start at 1000.
 """
 
 import json
 import re
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping
 from typing import Any, Never
 from urllib.parse import unquote
 
+from llguidance import LLMatcher
+
 from ...errors import RequestError
-from .gbnf_parser import REPEATS_MAX
-from .gbnf_writer import BOUND_MAX, integer_range, literal, number_range, repetition, string_choice
-from .pattern import pattern_to_gbnf
-from .union_overlap import JSON_TYPES, are_disjoint, compact_json, differ_early, max_parses
+from .compiler import LIMITS, summary
 
 NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
-PARSES_MAX = 64  # of one text at once; llama.cpp follows them all
-INTEGER_MAX = 10**18 - 1  # for a bound that is not given
+DEFINITIONS_MAX = 500  # subschemas that a $ref names; llguidance recurses along them
+COUNT_MAX = 1000  # of items and characters
+PATTERN_MAX = 1000  # characters
+BOUND_MAX = 10**15  # of a number; a double is exact up to there
+DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as integers: a compile takes time
 
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
     *("deprecated", "readOnly", "writeOnly", "discriminator"),
 }
+_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 KEYWORDS = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "prefixItems", "minItems", "maxItems"),
     "string": ("minLength", "maxLength", "pattern", "format"),
-    "number": ("minimum", "maximum"),
-    "integer": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    "number": _NUMBER,
+    "integer": _NUMBER,
     "boolean": (),
     "null": (),
 }
-_COMMON = r"""
-space ::= (" " | "\n" [ \t]{0,20})?
-value ::= object | array | string | number | boolean | null
-object ::= "{" space (member ("," space member)* space)? "}"
-member ::= string ":" space value
-array ::= "[" space (value ("," space value)* space)? "]"
-string ::= "\"" char* "\""
-char ::= [ !#-\[\]-\uD7FF\uE000-\U0010FFFF] | "\\" (["\\/bfnrt] | "u" unit)
-unit ::= ([0-9a-cA-CefEF] hex | [dD] [0-7]) hex hex | [dD] [89abAB] hex hex "\\u" [dD] [c-fC-F] hex hex
-hex ::= [0-9a-fA-F]
-number ::= "-"? unsigned
-unsigned ::= ("0" | [1-9] [0-9]{0,17}) fraction? ([eE] [-+]? [0-9]{1,2})?
-fraction ::= "." [0-9]{1,20}
-integer ::= "0" | "-"? [1-9] [0-9]{0,17}
-boolean ::= "true" | "false"
-null ::= "null"
-date ::= [1-9] [0-9]{3} "-" day | leap "-02-29"
-day ::= ("0" [13578] | "1" [02]) "-" (to-29 | "3" [01]) | ("0" [469] | "11") "-" (to-29 | "30") | "02-" to-28
-to-28 ::= "0" [1-9] | "1" [0-9] | "2" [0-8]
-to-29 ::= "0" [1-9] | [12] [0-9]
-leap ::= [1-9] [0-9] ("0" [48] | [2468] [048] | [13579] [26]) | ([2468] [048] | [13579] [26]) "00"
-time ::= ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ("." [0-9]{1,9})? zone
-zone ::= "Z" | [-+] ([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9]
-date-time ::= date "T" time
-uuid ::= hex{8} "-" hex{4} "-" hex{4} "-" hex{4} "-" hex{12}
-"""
-_FORMATS = ("date", "time", "date-time", "uuid")
+# Keywords that stand alone: next to one of them only annotations are allowed, and `type` with enum and const.
+_UNIONS = ("anyOf", "oneOf", "allOf")
+_VALUES = ("const", "enum")
+_ENFORCED = {"type", "$ref", *_UNIONS, *_VALUES, *(key for keys in KEYWORDS.values() for key in keys)}
+
+_DAY = (
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_LEAP_YEAR = "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)"
+_DATE = f"([1-9][0-9]{{3}}-{_DAY}|{_LEAP_YEAR}-02-29)"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])"
+# Formats that llguidance does not know exactly, as patterns, and those that it does.
+_FORMAT_PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
+FORMATS = (*_FORMAT_PATTERNS, "uuid", "email", "ipv4", "ipv6")
 
 
-def schema_to_gbnf(schema: object) -> str:
-    """Compile a schema to a grammar with the root rule `root`.
+def enforceable(schema: object) -> dict[str, Any]:
+    """Return a schema for llguidance that allows only what is valid for this one.
 
     Args:
         schema: the result of json.loads(), with whole numbers as int.
@@ -79,7 +70,22 @@ def schema_to_gbnf(schema: object) -> str:
         RequestError: the schema is malformed or cannot be enforced. The message has the JSON pointer of the
             subschema.
     """
-    return _SchemaCompiler(schema).compile()
+    normalizer = _Normalizer(schema, narrow=True)
+    root, definitions = normalizer.run()
+    if normalizer.one_ofs:
+        _check_disjoint(_Normalizer(schema, narrow=False))
+    if not _can_end(root, _finite_definitions(definitions)):
+        _fail("#", "no valid value is finite")
+    return {**root, "$defs": definitions} if definitions else root
+
+
+def _check_disjoint(normalizer: "_Normalizer") -> None:
+    """Check that no value is valid for two branches of a oneOf, by the schema as it is written."""
+    _, definitions = normalizer.run()
+    for path, branches in normalizer.one_ofs:
+        if message := _compile_error({"oneOf": branches, "$defs": definitions}):
+            overlap = "its schemas may overlap" if "oneOf" in message else message
+            _fail(path, f'"oneOf" cannot be enforced: {overlap}')
 
 
 def _fail(path: str, message: str) -> Never:
@@ -90,74 +96,74 @@ def _excerpt(value: object) -> str:
     return json.dumps(value)[:40]
 
 
-class _SchemaCompiler:
-    """Writes one rule for each subschema. A `path` is the JSON pointer of a subschema."""
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
-    def __init__(self, schema: object) -> None:
-        self._schema = schema
-        self._rules: dict[str, str] = {}
-        self._names: dict[tuple[str, str], str] = {}  # rule by text and keyword
-        self._children: dict[str, Sequence[str]] = {}  # rules of the subschemas, by rule
-        self._ref_rules: dict[str, str] = {}  # rule by the pointer of a $ref
-        self._pending_refs: list[str] = []
-        self._unions: list[tuple[str, str, str, list[Any]]] = []  # rule, path, keyword, branches
 
-    def compile(self) -> str:
+class _Normalizer:
+    """Visits a schema and what it refers to. A `path` is the JSON pointer of a subschema.
+
+    Attributes:
+        one_ofs: path and branches of each oneOf, the inner ones first.
+    """
+
+    def __init__(self, schema: object, *, narrow: bool) -> None:
+        """Start with nothing visited; `narrow` implies types and the absence of other properties."""
+        self._schema, self._narrow = schema, narrow
+        self.one_ofs: list[tuple[str, list[dict[str, Any]]]] = []
+        self._names: dict[str, str] = {}  # of the definitions, by the pointer of a $ref
+        self._pending: list[str] = []
+        self._divisors = 0
+
+    def run(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """Return the normal schema, and the definitions that it refers to."""
         root = self._visit(self._schema, "#")
-        while self._pending_refs:
-            pointer = self._pending_refs.pop()
-            name, target = self._ref_rules[pointer], self._visit(self._lookup(pointer, pointer), pointer)
-            self._rules[name], self._children[name] = target, [target]
-        self._check_unions()
-        rules = "".join(f"{name} ::= {text}\n" for name, text in self._rules.items())
-        return f"root ::= {root}\n{rules}{_COMMON}"
+        definitions: dict[str, dict[str, Any]] = {}
+        while self._pending:
+            pointer = self._pending.pop()
+            definitions[self._names[pointer]] = self._visit(self._lookup(pointer, pointer), pointer)
+        return root, definitions
 
-    def _new_name(self, path: str) -> str:
-        slug = re.sub("[^A-Za-z0-9]+", "-", path.rsplit("/", 1)[-1])[:24].strip("-")
-        return f"{slug or 'whole'}-{len(self._rules)}"
-
-    def _add_rule(self, text: str, path: str, children: Sequence[str] = (), keyword: str = "") -> str:
-        """Return the name of the rule with this text, which is added if there is none."""
-        name = self._names.setdefault((text, keyword), self._new_name(path))
-        self._rules[name], self._children[name] = text, children
-        return name
-
-    def _visit(self, schema: object, path: str) -> str:
-        """Return the name of the rule of a schema."""
+    def _visit(self, schema: object, path: str) -> dict[str, Any]:
         if path.count("/") > NESTING_MAX:
             _fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
         if schema is True:
-            return "value"
+            return {}
         if not isinstance(schema, dict):
             _fail(path, f"must be an object or true, not {_excerpt(schema)}")
         keys = schema.keys() - ANNOTATIONS
         if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and path != "#"):
             _fail(path, f"{_excerpt(unknown[0])} cannot be enforced")
-        for key, visit in _EXCLUSIVE_KEYWORDS.items():
+        for key in ("$ref", *_UNIONS, *_VALUES):
             if key in keys:
-                if others := sorted(keys - {key} - ({"type"} if key in ("enum", "const") else set())):
+                if others := sorted(keys - {key} - ({"type"} if key in _VALUES else set())):
                     _fail(path, f'"{others[0]}" cannot be enforced with "{key}"')
-                return visit(self, schema, path)
-        return self._typed(schema, keys, path) if keys else "value"
+                return self._alone(key, schema, path)
+        return self._typed(schema, keys, path) if keys else {}
 
-    def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> str:
+    def _alone(self, key: str, schema: dict[str, Any], path: str) -> dict[str, Any]:
+        if key == "$ref":
+            return self._reference(schema[key], path)
+        if key in _UNIONS:
+            return self._union(key, schema[key], path)
+        values = [schema["const"]] if key == "const" else schema["enum"]
+        if not isinstance(values, list):
+            _fail(path, '"enum" must be a list')
         types = _types(schema, path)
-        for key in sorted(keys - {"type"}):
-            if not any(key in KEYWORDS[type_] for type_ in types):
-                _fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
-        names = [_TYPE_VISITORS[type_](self, schema, path) for type_ in types]
-        return names[0] if len(names) == 1 else self._add_rule(" | ".join(names), path, names)
+        listed = [value for value in values if any(_has_type(value, type_) for type_ in types)]
+        if not listed:
+            _fail(path, f"no listed value is {' or '.join(types)}")
+        return {"enum": listed}
 
-    def _reference(self, schema: dict[str, Any], path: str) -> str:
-        pointer = schema["$ref"]
-        if pointer == "#" and isinstance(self._schema, bool):
-            return "value"
+    def _reference(self, pointer: object, path: str) -> dict[str, Any]:
         self._lookup(pointer, path)
-        if pointer not in self._ref_rules:
-            self._ref_rules[pointer] = name = self._new_name(pointer)
-            self._rules[name] = ""  # reserves the name until the target is visited
-            self._pending_refs.append(pointer)
-        return self._ref_rules[pointer]
+        assert isinstance(pointer, str), "it was looked up"
+        if pointer not in self._names:
+            if len(self._names) == DEFINITIONS_MAX:
+                _fail(path, f'"$ref" names more than {DEFINITIONS_MAX} subschemas')
+            self._names[pointer] = f"d{len(self._names)}"
+            self._pending.append(pointer)
+        return {"$ref": f"#/$defs/{self._names[pointer]}"}
 
     def _lookup(self, pointer: object, path: str) -> Any:
         """Return the subschema at a JSON pointer."""
@@ -174,175 +180,80 @@ class _SchemaCompiler:
                 _fail(path, f'"$ref" does not resolve: {_excerpt(pointer)}')
         return target
 
-    def _resolve(self, schema: object) -> object:
-        """Follow the references of a schema; a chain that does not end resolves to True, any value."""
-        for _ in range(NESTING_MAX):
-            if not (isinstance(schema, dict) and "$ref" in schema):
-                return schema
-            schema = self._lookup(schema["$ref"], "#")
-        return True
-
-    def _union(self, schema: dict[str, Any], path: str) -> str:
-        key = next(key for key in ("anyOf", "oneOf", "allOf") if key in schema)
-        branches = schema[key]
+    def _union(self, key: str, branches: object, path: str) -> dict[str, Any]:
         maximum = 1 if key == "allOf" else BRANCHES_MAX
         if not isinstance(branches, list) or not 1 <= len(branches) <= maximum:
             _fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {maximum} schemas')
-        names = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
-        name = self._add_rule(" | ".join(names), path, names, key)
-        self._unions.append((name, path, key, branches))
-        return name
+        visited = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
+        if key == "oneOf":
+            self.one_ofs.append((path, visited))
+        return visited[0] if key == "allOf" else {"anyOf": visited}  # of oneOf: see _check_disjoint()
 
-    def _check_unions(self) -> None:
-        """Check that branches of oneOf are disjoint, and limit how many branches are followed at once."""
-        overlapping = set()
-        for name, path, key, branches in self._unions:
-            for (i, left), (j, right) in combinations(enumerate(branches), 2):
-                if key == "oneOf" and not are_disjoint(left, right, self._resolve):
-                    _fail(path, f'"oneOf" cannot be enforced: a value may match both branch {i} and {j}')
-                if not differ_early(left, right, self._resolve):
-                    overlapping.add(name)
-        if max_parses(self._children, overlapping, PARSES_MAX) > PARSES_MAX:
-            _fail("#", f"a text may match more than {PARSES_MAX} branches of nested unions at once")
-
-    def _enum(self, schema: dict[str, Any], path: str) -> str:
-        values = [schema["const"]] if "const" in schema else schema["enum"]
-        if not isinstance(values, list):
-            _fail(path, '"enum" must be a list')
+    def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> dict[str, Any]:
         types = _types(schema, path)
-        texts = [compact_json(value) for value in values if any(_has_type(value, type_) for type_ in types)]
-        if not texts:
-            _fail(path, f"no listed value is {' or '.join(types)}")
-        return self._add_rule(string_choice([*dict.fromkeys(texts)]), path)
+        for key in sorted(keys - {"type"}):
+            if not any(key in KEYWORDS[type_] for type_ in types):
+                _fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
+        normal: dict[str, Any] = {"type": types} if self._narrow or "type" in schema else {}
+        if "object" in types:
+            normal |= self._object(schema, path)
+        if "array" in types:
+            normal |= self._array(schema, path)
+        if "string" in types:
+            normal |= _string(schema, path)
+        if "number" in types or "integer" in types:
+            normal |= _number(schema, path)
+        if "multipleOf" in normal:
+            self._check_divisor(normal["multipleOf"], path)
+        return normal
 
-    def _object(self, schema: dict[str, Any], path: str) -> str:
+    def _check_divisor(self, divisor: int | float, path: str) -> None:
+        if divisor > 0:
+            self._divisors += int("".join(re.findall("[0-9]", f"{divisor:.15f}".strip("0"))) or 0)
+        message = "" if divisor > 0 else "it must be above 0"
+        if self._divisors > DIVISORS_MAX:
+            message = f"divisors of more than {DIVISORS_MAX} in all"
+        if message := message or _compile_error({"type": "number", "multipleOf": divisor}):
+            _fail(path, f'"multipleOf" cannot be enforced for {_excerpt(divisor)}: {message}')
+
+    def _object(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        additional = schema.get("additionalProperties", "properties" not in schema)
+        additional = schema.get("additionalProperties", not self._narrow or "properties" not in schema)
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
             _fail(path, '"required" must be a list of names')
         if not isinstance(properties, dict):
             _fail(path, '"properties" must be an object')
-        if unknown := [name for name in required if name not in properties]:
+        if additional is False and (unknown := [name for name in required if name not in properties]):
             _fail(path, f'"required" cannot be enforced for {_excerpt(unknown[0])}, which "properties" lacks')
-        if "properties" not in schema:
-            return self._map(additional, path)
         if additional is not False:
-            _fail(path, '"additionalProperties" cannot be enforced with "properties" unless it is false')
-        paths = [f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}" for name in properties]
-        values = [self._visit(value, path) for value, path in zip(properties.values(), paths, strict=True)]
-        members = [
-            (self._add_rule(f'{literal(compact_json(name))} ":" space {value}', path), name in required)
-            for name, value, path in zip(properties, values, paths, strict=True)
-        ]
-        return self._add_rule(self._members(members, path), path, values)
+            additional = self._visit(additional, f"{path}/additionalProperties")
+        visited = {
+            name: self._visit(value, f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}")
+            for name, value in properties.items()
+        }
+        return {"properties": visited, "required": required, "additionalProperties": additional}
 
-    def _members(self, members: list[tuple[str, bool]], path: str) -> str:
-        """Write an object with members in this order; each is a rule and whether it is required."""
-        first = next((index for index, (_, required) in enumerate(members) if required), len(members) - 1)
-        tail = [f'"," space {name}' if required else f'("," space {name})?' for name, required in members]
-        rest = " ".join(tail[first + 1 :])
-        alternatives = [f"{name} {rest}" for name, _ in members[first : first + 1]]
-        for index in reversed(range(first)):
-            rest = self._add_rule(f"{tail[index + 1]} {rest}", f"{path}-rest")
-            alternatives.append(f"{members[index][0]} {rest}")
-        optional = "" if any(required for _, required in members) else "?"
-        inside = f"(({' | '.join(alternatives[::-1])}) space){optional}" if alternatives else ""
-        return f'"{{" space {inside} "}}"'
-
-    def _map(self, additional: object, path: str) -> str:
-        """Write an object with arbitrary names."""
-        if additional is False:
-            return self._add_rule('"{" space "}"', path)
-        value = self._visit(additional, f"{path}/additionalProperties")
-        member = self._add_rule(f'string ":" space {value}', path)
-        return self._add_rule(f'"{{" space ({member} ("," space {member})* space)? "}}"', path, [value])
-
-    def _array(self, schema: dict[str, Any], path: str) -> str:
+    def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         low, high = _length_bounds(schema, "minItems", "maxItems", path)
         items, prefix = schema.get("items", True), schema.get("prefixItems", [])
         if not isinstance(prefix, list):
             _fail(path, '"prefixItems" must be a list')
-        names = [self._visit(item, f"{path}/prefixItems/{index}") for index, item in enumerate(prefix)]
+        visited = [self._visit(item, f"{path}/prefixItems/{index}") for index, item in enumerate(prefix)]
         if items is False:
-            high = len(names) if high is None else min(high, len(names))
+            high = len(prefix) if high is None else min(high, len(prefix))
         if high is not None and low > high:
             _fail(path, f"no array has from {low} to {high} items")
-        item = None if items is False else self._visit(items, f"{path}/items")
-        return self._add_rule(self._items(names, item, low, high), path, [*names, *([item] if item else [])])
-
-    def _items(self, prefix: list[str], item: str | None, low: int, high: int | None) -> str:
-        """Write an array: the prefix items, then any number of `item` within the bounds."""
-        prefix = prefix[:high] if prefix or item is None else [item][:high]
-        inside = ""
-        if item is not None and high != len(prefix):
-            more = self._add_rule(f'"," space {item}', "#/more")
-            maximum = None if high is None else high - len(prefix)
-            inside = repetition(more, max(low - len(prefix), 0), maximum)
-        for index in reversed(range(len(prefix))):
-            inside = f'"," space {prefix[index]} {inside}' if index else f"{prefix[index]} {inside} space"
-            inside = f"({inside})?" if index >= low else inside
-        return f'"[" space {inside} "]"'
-
-    def _string(self, schema: dict[str, Any], path: str) -> str:
-        keys = [key for key in KEYWORDS["string"] if key in schema]
-        for key in ("pattern", "format"):
-            if key in keys and len(keys) > 1:
-                other = next(other for other in keys if other != key)
-                _fail(path, f'"{key}" cannot be enforced with "{other}"')
-        if "format" in schema:
-            if schema["format"] not in _FORMATS:
-                _fail(path, f'"format" can only be enforced for {", ".join(_FORMATS)}')
-            return self._add_rule(rf'"\"" {schema["format"]} "\""', path)
-        if "pattern" in schema:
-            return self._add_rule(rf'"\"" {_pattern(schema["pattern"], path)} "\""', path)
-        low, high = _length_bounds(schema, "minLength", "maxLength", path)
-        return self._add_rule(rf'"\"" {repetition("char", low, high)} "\""', path) if keys else "string"
-
-    def _number(self, schema: dict[str, Any], path: str) -> str:
-        low, high = _bound(schema, "minimum", path), _bound(schema, "maximum", path)
-        if (low, high) == (None, None):
-            return "number"
-        if low is not None and high is not None and low > high:
-            _fail(path, f"there is no number from {low} to {high}")
-        return self._add_rule(number_range(low, high), path)
-
-    def _integer(self, schema: dict[str, Any], path: str) -> str:
-        above, below = _bound(schema, "exclusiveMinimum", path), _bound(schema, "exclusiveMaximum", path)
-        lows = [_bound(schema, "minimum", path), None if above is None else above + 1]
-        highs = [_bound(schema, "maximum", path), None if below is None else below - 1]
-        low = max((bound for bound in lows if bound is not None), default=None)
-        high = min((bound for bound in highs if bound is not None), default=None)
-        if (low, high) == (None, None):
-            return "integer"
-        low, high = -INTEGER_MAX if low is None else low, INTEGER_MAX if high is None else high
-        if low > high:
-            _fail(path, f"there is no integer from {low} to {high}")
-        return self._add_rule(integer_range(low, high), path)
-
-
-# Keywords that stand alone: next to one of them only annotations are allowed, and `type` with enum and const.
-_EXCLUSIVE_KEYWORDS = {
-    "$ref": _SchemaCompiler._reference,
-    "anyOf": _SchemaCompiler._union,
-    "oneOf": _SchemaCompiler._union,
-    "allOf": _SchemaCompiler._union,
-    "const": _SchemaCompiler._enum,
-    "enum": _SchemaCompiler._enum,
-}
-_TYPE_VISITORS = {
-    "object": _SchemaCompiler._object,
-    "array": _SchemaCompiler._array,
-    "string": _SchemaCompiler._string,
-    "number": _SchemaCompiler._number,
-    "integer": _SchemaCompiler._integer,
-    "boolean": lambda *_: "boolean",
-    "null": lambda *_: "null",
-}
-_ENFORCED = {"type", *_EXCLUSIVE_KEYWORDS, *(key for keys in KEYWORDS.values() for key in keys)}
+        normal: dict[str, Any] = {"prefixItems": visited} if visited else {}
+        normal |= {"items": False if items is False else self._visit(items, f"{path}/items"), "minItems": low}
+        return normal if high is None else {**normal, "maxItems": high}
 
 
 def _has_type(value: object, type_: str) -> bool:
-    return JSON_TYPES[type(value)] == type_ or (type_ == "integer" and type(value) is int)
+    names: dict[type, tuple[str, ...]] = {
+        **{dict: ("object",), list: ("array",), str: ("string",), bool: ("boolean",)},
+        **{int: ("integer", "number"), float: ("number",)},
+    }
+    return type_ in names.get(type(value), ("null",))
 
 
 def _types(schema: dict[str, Any], path: str) -> list[str]:
@@ -360,25 +271,76 @@ def _types(schema: dict[str, Any], path: str) -> list[str]:
 
 def _length_bounds(schema: dict[str, Any], low_key: str, high_key: str, path: str) -> tuple[int, int | None]:
     for key in (low_key, high_key):
-        if key in schema and not (_has_type(schema[key], "integer") and 0 <= schema[key] <= REPEATS_MAX):
-            _fail(path, f'"{key}" must be an integer from 0 to {REPEATS_MAX}, not {_excerpt(schema[key])}')
+        if key in schema and not (type(schema[key]) is int and 0 <= schema[key] <= COUNT_MAX):
+            _fail(path, f'"{key}" must be an integer from 0 to {COUNT_MAX}, not {_excerpt(schema[key])}')
     low, high = schema.get(low_key, 0), schema.get(high_key)
     if high is not None and low > high:
         _fail(path, f'"{low_key}" is {low}, but "{high_key}" is {high}')
     return low, high
 
 
-def _bound(schema: dict[str, Any], key: str, path: str) -> int | None:
-    if key not in schema:
-        return None
-    value: int = schema[key]
-    if not (_has_type(value, "integer") and abs(value) <= BOUND_MAX):
-        _fail(path, f'"{key}" must be an integer up to {BOUND_MAX}, not {_excerpt(value)}')
-    return value
+def _string(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    keys = [key for key in KEYWORDS["string"] if key in schema]
+    for key in ("pattern", "format"):
+        if key in keys and len(keys) > 1:
+            other = next(other for other in keys if other != key)
+            _fail(path, f'"{key}" cannot be enforced with "{other}"')
+    if "format" in schema:
+        name = schema["format"]
+        if name not in FORMATS:
+            _fail(path, f'"format" can only be enforced for {", ".join(FORMATS)}')
+        return {"pattern": _FORMAT_PATTERNS[name]} if name in _FORMAT_PATTERNS else {"format": name}
+    if "pattern" in schema:
+        pattern = schema["pattern"]
+        if not isinstance(pattern, str) or len(pattern) > PATTERN_MAX:
+            _fail(path, f'"pattern" cannot be enforced unless it has up to {PATTERN_MAX} characters')
+        normal = {"pattern": pattern}
+        if message := _compile_error({"type": "string", **normal}):
+            _fail(path, f'"pattern" cannot be enforced: {message}')
+        return normal
+    low, high = _length_bounds(schema, "minLength", "maxLength", path)
+    return {"minLength": low} if high is None else {"minLength": low, "maxLength": high}
 
 
-def _pattern(pattern: object, path: str) -> str:
+def _number(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    bounds = {key: schema[key] for key in _NUMBER if key in schema}
+    for key, value in bounds.items():
+        if not _is_number(value) or abs(value) > BOUND_MAX:
+            _fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {_excerpt(value)}')
+    return bounds
+
+
+def _compile_error(schema: dict[str, Any]) -> str:
+    """Return llguidance's one-line error for a small schema; empty if there is none."""
     try:
-        return pattern_to_gbnf(pattern if isinstance(pattern, str) else "")
-    except ValueError as error:
-        _fail(path, f'"pattern" cannot be enforced: {error}')
+        source = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    except ValueError as error:  # lone surrogates
+        return summary(str(error))
+    return summary(LLMatcher.validate_grammar(source, limits=LIMITS))
+
+
+def _finite_definitions(definitions: Mapping[str, dict[str, Any]]) -> set[str]:
+    """Return the definitions that have a finite value."""
+    finite: set[str] = set()
+    while new := {name for name in definitions.keys() - finite if _can_end(definitions[name], finite)}:
+        finite |= new
+    return finite
+
+
+def _can_end(schema: dict[str, Any], finite: set[str]) -> bool:
+    """Whether a normal schema has a finite value, given the definitions known to have one."""
+    if "$ref" in schema:
+        return schema["$ref"].removeprefix("#/$defs/") in finite
+    if "anyOf" in schema:
+        return any(_can_end(branch, finite) for branch in schema["anyOf"])
+    types = schema.get("type", ["null"])
+    if "enum" in schema or not {"object", "array"}.issuperset(types):
+        return True
+    required = [
+        schema["properties"].get(name, schema["additionalProperties"]) for name in schema.get("required", ())
+    ]
+    objects = "object" in types and all(_can_end(value, finite) for value in required)
+    prefix, low = schema.get("prefixItems", []), schema.get("minItems", 0)
+    items = [*prefix[:low], *([schema["items"]] if low > len(prefix) else [])]
+    arrays = "array" in types and all(_can_end(item, finite) for item in items)
+    return objects or arrays

@@ -1,4 +1,4 @@
-"""Sampling: the next token from a row of logits, optionally constrained by a grammar."""
+"""Sampling: the next token from a row of logits, optionally within a grammar."""
 
 import ctypes
 import math
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
-from ..grammar.grammar import Grammar
 from ..request import Sampling
+from .constraint import Constraint
 from .context import Context
-from .library import LOG, NativeHandle
+from .library import NativeHandle
 from .logits import Logits
 from .model import Model
 
@@ -24,22 +24,17 @@ _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 class Sampler(NativeHandle):
     """llama.cpp's sampler chain of one sequence, with its random state."""
 
-    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None = None) -> None:
+    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None = None) -> None:
         """Build the chain of one sequence.
 
         Args:
             model: the model that the sequence runs on.
             sampling: temperature, cut-offs and seed.
-            grammar: constrains the tokens.
-
-        Raises:
-            RequestError: llama.cpp rejects the grammar.
+            constraint: the sequence's position in its grammar, if it has one.
         """
         super().__init__()
         self._model, self._sampling = model, sampling
-        self._constraint = GrammarConstraint(model, grammar) if grammar else None
-        if self._constraint:
-            self._handles.callback(self._constraint.close)
+        self._constraint = constraint
         self.own(_chain(_samplers(sampling)), llama_cpp.llama_sampler_free)
 
     @cached_property
@@ -58,6 +53,7 @@ class Sampler(NativeHandle):
 
         Raises:
             ModelFileError: the logits are not finite.
+            RequestError: no token can follow the grammar, or a limit of a step is exceeded.
         """
         chain = self._no_digit_chain if no_digit else self.handle
         logits = context.logits_row(row)
@@ -65,64 +61,42 @@ class Sampler(NativeHandle):
             token = int(logits.argmax())  # a chain would first copy the vocabulary into a candidate list
         else:
             token = int(llama_cpp.llama_sampler_sample(chain, context.handle, row))
-        # One check is enough: NaN anywhere in the computation spreads over the whole row.
-        if not math.isfinite(logits[token]):
-            raise ModelFileError(f"{context.model.header.path}: the model's logits are not finite numbers")
-        if self._constraint:
-            # Most choices follow the grammar, which saves filtering the whole vocabulary.
-            if not self._constraint.allows(token):
-                token = self._constraint.choose(chain, logits)
-            self._constraint.accept(token)
+        self._check_finite(token, logits)
+        # Most choices follow the grammar, which saves a mask of the whole vocabulary.
+        if self._constraint and not self._constraint.accept(token):
+            token = self._choose(self._constraint.allowed(), chain, logits)
+            self._check_finite(token, logits)
+            if not self._constraint.accept(token):
+                raise RequestError(f"grammar: it allows token {token} here, and then does not")
         return token
 
-
-class GrammarConstraint(NativeHandle):
-    """A grammar and the position of one sequence in it."""
-
-    def __init__(self, model: Model, grammar: Grammar) -> None:
-        """Compile the grammar.
+    def take_forced(self) -> Sequence[int]:
+        """Return the tokens that the grammar forces next, after advancing past them.
 
         Raises:
-            RequestError: llama.cpp rejects it.
+            RequestError: a limit of a step is exceeded.
         """
-        super().__init__()
-        handle = llama_cpp.llama_sampler_init_grammar(
-            model.vocab, grammar.text.encode(), grammar.root.encode()
-        )
-        if not handle:
-            raise RequestError(f"grammar: llama.cpp cannot compile it: {LOG.take_errors()}")
-        self.own(handle, llama_cpp.llama_sampler_free)
-        self._path = model.header.path
-        # llama.cpp's grammar accepts control tokens inside strings, where they have no text.
-        self._control = [token for token in model.control_tokens.values() if not model.is_eog(token)]
+        return self._constraint.take_forced() if self._constraint else ()
 
-    def allows(self, token: int) -> bool:
-        """Whether a token may come next."""
-        candidates, native = _candidates(np.array([token]), np.zeros(1))
-        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
-        return token not in self._control and bool(candidates["logit"][0] == 0)
+    @property
+    def finished(self) -> bool:
+        """Whether the grammar allows nothing but the end."""
+        return self._constraint is not None and self._constraint.finished
 
-    def choose(self, chain: Any, logits: Logits) -> int:
-        """Choose among the tokens that may come next.
-
-        Args:
-            chain: the sampler chain.
-            logits: logits of all tokens, (vocab,).
-
-        Raises:
-            ModelFileError: no token may come next.
-        """
-        candidates, native = _candidates(np.arange(len(logits)), logits)
-        candidates["logit"][self._control] = -np.inf
-        llama_cpp.llama_sampler_apply(self.handle, ctypes.byref(native))
-        if not np.isfinite(candidates["logit"]).any():
-            raise ModelFileError(f"{self._path}: no token of the model can follow the grammar here")
+    def _choose(self, tokens: NDArray[np.int64], chain: Any, logits: Logits) -> int:
+        """Choose one of some tokens by the logits of all, (vocab,)."""
+        if self._sampling.greedy:
+            return int(tokens[logits[tokens].argmax()])
+        candidates, native = _candidates(tokens, logits[tokens])
         llama_cpp.llama_sampler_apply(chain, ctypes.byref(native))
+        if not 0 <= native.selected < len(candidates):
+            raise ModelFileError(f"{self._model.header.path}: sampling chose no token")
         return int(native.data[native.selected].id)
 
-    def accept(self, token: int) -> None:
-        """Advance past a token that may come next; the library ends the process over any other."""
-        llama_cpp.llama_sampler_accept(self.handle, token)
+    def _check_finite(self, token: int, logits: Logits) -> None:
+        # One check is enough: NaN anywhere in the computation spreads over the whole row.
+        if not (0 <= token < len(logits) and math.isfinite(logits[token])):
+            raise ModelFileError(f"{self._model.header.path}: the model's logits are not finite numbers")
 
 
 def _candidates(tokens: NDArray[np.int64], logits: NDArray[Any]) -> tuple[NDArray[Any], Any]:

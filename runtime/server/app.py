@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import time
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -21,8 +22,16 @@ from ..engine.majority_vote import MajorityVote
 from .access_middleware import AccessMiddleware
 from .api import answer_api, openai_api
 from .api.openai_api import CompletionFormatter, ResponseFormatter
-from .api.openapi_document import Operation, openapi_document, operations
+from .api.openapi_document import OPERATIONS, openapi_document
 from .api.request_body import read_body
+from .api.request_models import (
+    AnswerRequest,
+    ChatRequest,
+    CheckRequest,
+    CompletionRequest,
+    RequestBody,
+    limited,
+)
 from .api_keys import ApiKeys
 from .engine_service import (
     EngineService,
@@ -37,6 +46,8 @@ from .metrics import PROMETHEUS_TYPE
 from .request_limits import RequestLimits
 from .sse import DONE_EVENT, EventStream, format_event
 from .static_files import page_routes
+
+Body = TypeVar("Body", bound=RequestBody)
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only the metrics show it
 
@@ -56,57 +67,58 @@ class Server:
     created: int = field(default_factory=lambda: int(time()))
 
     @cached_property
-    def operations(self) -> dict[str, Operation]:
-        """API operations by path."""
-        return {operation.path: operation for operation in operations(self.limits)}
+    def document(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return openapi_document(self.limits)
 
     async def chat(self, request: Request) -> Response:
         """POST /v1/chat/completions."""
-        fields = await self._read_fields(request)
-        name, adapter = self.service.resolve_model(fields["model"])
-        messages, engine = openai_api.chat_messages(fields), self.service.engine
+        body = await self._read_body(request, ChatRequest)
+        name, adapter = self.service.resolve_model(body.model)
+        messages, engine = openai_api.chat_messages(body), self.service.engine
         requests = await self.service.run_in_thread(
-            lambda: openai_api.chat_requests(fields, engine.conversation(messages), adapter)
+            lambda: openai_api.chat_requests(body, engine.conversation(messages), adapter)
         )
-        formatter = ResponseFormatter(name, engine.model.token_to_piece, fields["n"])
-        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
+        formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
         """POST /v1/completions."""
-        fields = await self._read_fields(request)
-        name, adapter = self.service.resolve_model(fields["model"])
+        body = await self._read_body(request, CompletionRequest)
+        name, adapter = self.service.resolve_model(body.model)
         engine = self.service.engine
-        prompts = [fields["prompt"]] if isinstance(fields["prompt"], str) else fields["prompt"]
-        if (count := len(prompts) * fields["n"]) > self.limits.votes:
+        if (count := len(body.prompt) * body.n) > self.limits.votes:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
-        tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in prompts])
-        requests = openai_api.completion_requests(fields, tokens, adapter)
-        formatter = CompletionFormatter(name, engine.model.token_to_piece, fields["n"])
-        return await self._completion_response(request, fields, formatter, self.service.submit(requests))
+        tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in body.prompt])
+        requests = openai_api.completion_requests(body, tokens, adapter)
+        formatter = CompletionFormatter(name, engine.model.token_to_piece, body.n)
+        handles = await self.service.submit(requests)
+        return await self._completion_response(request, body, formatter, handles)
 
     async def answer(self, request: Request) -> Response:
         """POST /v1/answer."""
-        fields = await self._read_fields(request)
-        name, adapter = self.service.resolve_model(fields["model"])
+        body = await self._read_body(request, AnswerRequest)
+        name, adapter = self.service.resolve_model(body.model)
         options = RequestOptions(
-            system=fields["system"],
-            max_tokens=fields["max_tokens"],
-            calculator=fields["calculator"],
+            system=body.system,
+            max_tokens=body.max_tokens,
+            calculator=body.calculator,
             adapter=adapter,
         )
-        if fields["votes"] > 1:
-            return await self._vote_response(request, fields, name, options)
-        prepare = partial(self.service.engine.request, fields["question"], **options)
-        handles = self.service.submit([await self.service.run_in_thread(prepare)])
-        if fields["stream"]:
-            return EventStream(self._answer_events(fields, handles[0], name), handles, "error")
+        if body.votes > 1:
+            return await self._vote_response(request, body, name, options)
+        prepare = partial(self.service.engine.request, body.question, **options)
+        handles = await self.service.submit([await self.service.run_in_thread(prepare)])
+        if body.stream:
+            return EventStream(self._answer_events(body, handles[0], name), handles, "error")
         await collect_answers(request, handles)
-        return self._answer_response(fields, handles[0].answer(), name)
+        return self._answer_response(body, handles[0].answer(), name)
 
     async def check(self, request: Request) -> Response:
         """POST /v1/check."""
-        fields = await self._read_fields(request)
-        return JSONResponse(answer_api.check_claim(fields["claim"]))
+        body = await self._read_body(request, CheckRequest)
+        return JSONResponse(answer_api.check_claim(body.claim))
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
@@ -132,28 +144,26 @@ class Server:
 
     async def openapi(self, _: Request) -> Response:
         """GET /openapi.json."""
-        return JSONResponse(openapi_document(self.operations.values()))
+        return JSONResponse(self.document)
 
-    async def _read_fields(self, request: Request) -> openai_api.Fields:
-        """Fields of the request body, validated against the schema of the route."""
-        schema = self.operations[request.scope["path"]].body
-        assert schema is not None, "the route has no body"
-        return await read_body(request, schema, self.limits.body_bytes)
+    async def _read_body(self, request: Request, model: type[Body]) -> Body:
+        return await read_body(request, limited(model, self.limits), self.limits.body_bytes)
 
     async def _completion_response(
         self,
         request: Request,
-        fields: openai_api.Fields,
+        body: ChatRequest | CompletionRequest,
         formatter: ResponseFormatter,
         handles: Sequence[Handle],
     ) -> Response:
         """Response of both OpenAI endpoints, whole or streamed."""
-        prompt = fields.get("messages") or fields.get("prompt")
-        if fields["stream"]:
-            include_usage = bool((fields["stream_options"] or {}).get("include_usage"))
-            return EventStream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(
+                self._chunk_events(body.prompt_json, formatter, handles, include_usage), handles
+            )
         pieces = await collect_answers(request, handles)
-        self.service.log_answers(prompt, [piece.answer for piece in pieces if piece.answer])
+        self.service.log_answers(body.prompt_json, [piece.answer for piece in pieces if piece.answer])
         return JSONResponse(formatter.response(pieces))
 
     async def _chunk_events(
@@ -174,33 +184,29 @@ class Server:
         self.service.log_answers(prompt, ordered)
 
     async def _vote_response(
-        self, request: Request, fields: openai_api.Fields, model: str, options: RequestOptions
+        self, request: Request, body: AnswerRequest, model: str, options: RequestOptions
     ) -> Response:
         """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
-        poll = partial(self.service.engine.poll, fields["question"], fields["votes"], **options)
+        poll = partial(self.service.engine.poll, body.question, body.votes, **options)
         vote = await self.service.run_in_thread(poll)
         self.service.track(vote.handles)
-        if fields["stream"]:
-            return EventStream(self._vote_events(fields, vote, model), vote.handles, "error")
-        return self._answer_response(fields, await collect_vote(request, vote), model)
+        if body.stream:
+            return EventStream(self._vote_events(body, vote, model), vote.handles, "error")
+        return self._answer_response(body, await collect_vote(request, vote), model)
 
-    def _answer_response(self, fields: openai_api.Fields, answer: Answer, model: str) -> Response:
-        self.service.log_answers(fields["question"], [answer])
+    def _answer_response(self, body: AnswerRequest, answer: Answer, model: str) -> Response:
+        self.service.log_answers(body.question, [answer])
         return JSONResponse(answer_api.answer_json(model, answer))
 
-    async def _answer_events(
-        self, fields: openai_api.Fields, handle: Handle, model: str
-    ) -> AsyncIterator[str]:
+    async def _answer_events(self, body: AnswerRequest, handle: Handle, model: str) -> AsyncIterator[str]:
         async for name, data in answer_api.answer_events(stream_pieces(handle), model):
             yield format_event(data, name)
-        self.service.log_answers(fields["question"], [handle.answer()])
+        self.service.log_answers(body.question, [handle.answer()])
 
-    async def _vote_events(
-        self, fields: openai_api.Fields, vote: MajorityVote, model: str
-    ) -> AsyncIterator[str]:
+    async def _vote_events(self, body: AnswerRequest, vote: MajorityVote, model: str) -> AsyncIterator[str]:
         answer = ensure_completed(await vote)
         yield format_event(answer_api.answer_json(model, answer), "answer")
-        self.service.log_answers(fields["question"], [answer])
+        self.service.log_answers(body.question, [answer])
 
 
 def create_app(
@@ -231,7 +237,7 @@ def create_app(
     )
     api_routes = [
         Route(operation.route, getattr(server, operation.name), methods=[operation.method])
-        for operation in server.operations.values()
+        for operation in OPERATIONS
     ]
     app = Starlette(
         routes=[*api_routes, *page_routes()],

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -40,7 +41,8 @@ class EngineService:
             _log.addHandler(logging.StreamHandler())
             _log.setLevel(logging.INFO)
         self._unfinished: set[Handle] = set()
-        # Chat templates run off the event loop, one at a time: their memory limit is process-wide.
+        # Chat templates and grammars are compiled off the event loop, one at a time: the memory limit of a
+        # template is process-wide, and would end the process if a grammar's allocations met it.
         self._prompt_thread = CapacityLimiter(1)
 
     @property
@@ -82,14 +84,19 @@ class EngineService:
             raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
         return await to_thread.run_sync(prepare, limiter=self._prompt_thread)
 
-    def submit(self, requests: Sequence[Request]) -> list[Handle]:
+    async def submit(self, requests: Sequence[Request]) -> list[Handle]:
         """Submit requests to the engine: all of them, or none if it raises.
+
+        Grammars are compiled off the event loop.
 
         Raises:
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        handles = self.engine.submit_all(requests)
+        if any(request.grammar for request in requests):
+            handles = await self.run_in_thread(partial(self.engine.submit_all, requests))
+        else:
+            handles = self.engine.submit_all(requests)
         self.track(handles)
         return handles
 

@@ -1015,11 +1015,11 @@ def test_a_question_that_is_not_utf_8_is_refused(thirteen: Commands, good: Good,
         ("--schema", None, "No such file"),
         ("--schema", b"{", "schema: not JSON at line 1 column 2"),
         ("--schema", b"\xff", "not UTF-8 at byte 0"),
-        ("--schema", b'{"type": "integer", "multipleOf": 3}', "multipleOf"),
+        ("--schema", b'{"type": "integer", "uniqueItems": true}', "uniqueItems"),
         ("--schema", b"[" * (1 << 21), "more than 65,536 bytes"),
         ("--grammar", b"", "grammar:"),
         ("--grammar", b"root ::= other", "other"),
-        ("--grammar", b'root ::= root | "a"', "is left-recursive"),
+        ("--grammar", b'root ::= "a', "grammar:"),
     ],
 )
 def test_a_bad_schema_or_grammar_is_refused(

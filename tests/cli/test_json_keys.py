@@ -26,6 +26,7 @@ REPORTS = {
     "bench accuracy": "bench.accuracy.accuracy.AccuracyReport",
     "bench clients": "bench.speed.load_test.LoadTestReport",
     "bench cluster": "bench.speed.ray_scaling.RayScalingReport",
+    "bench constrained": "bench.speed.constrained.ConstrainedReport",
     "bench curve": "workflows.size_sweep.SizeSweepReport",
     "bench fidelity": "bench.fidelity.fidelity.FidelityReport",
     "bench latency": "bench.speed.latency.LatencyReport",

@@ -19,7 +19,7 @@ from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.dispatcher import EngineLoad
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.grammar.grammar import Grammar
+from thirteen.runtime.llama.constraint import Constraint
 from thirteen.runtime.llama.context import ContextParams, Span
 from thirteen.runtime.profile import GpuLayers
 from thirteen.runtime.request import Sampling, TokenLogprob
@@ -142,10 +142,19 @@ class Context(Native):
         return TokenLogprob(token, -0.5, ((token, -0.5),)[:top])
 
 
-class EchoSampler(Native):
+class FreeSampler(Native):
+    """Base class of the fake samplers, which have no grammar."""
+
+    finished = False
+
+    def take_forced(self) -> Sequence[int]:
+        return ()
+
+
+class EchoSampler(FreeSampler):
     """Repeats the prompt, then ends the turn: drafts by prompt lookup are mostly right."""
 
-    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None) -> None:
+    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None) -> None:
         super().__init__()
         self.remaining: list[int] | None = None
 
@@ -157,7 +166,7 @@ class EchoSampler(Native):
         return self.remaining.pop(0) if self.remaining else END_OF_TURN
 
 
-class HashSampler(Native):
+class HashSampler(FreeSampler):
     """Samples by a hash of the seed and the last four tokens: drafts by the last three are often wrong.
 
     As with a model, a wrong token before the row changes the sample.
@@ -165,7 +174,7 @@ class HashSampler(Native):
 
     after_digit, otherwise = tuple(b"++*==1. "), (*b"1121 a.", END_OF_TURN)
 
-    def __init__(self, model: Model, sampling: Sampling, grammar: Grammar | None) -> None:
+    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None) -> None:
         super().__init__()
         self.seed = sampling.seed
 

@@ -1,6 +1,6 @@
-"""OpenAI chat and text completions: engine requests from body fields, responses from answers."""
+"""OpenAI chat and text completions: engine requests from request bodies, responses from answers."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from secrets import randbelow
@@ -14,8 +14,8 @@ from ...engine.prompt_encoder import Message
 from ...grammar.grammar import Grammar, from_schema
 from ...request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
 from ..http_errors import HttpError
+from .request_models import ChatRequest, CompletionRequest, OpenAiRequest, ResponseFormat
 
-Fields = Mapping[str, Any]
 Json = dict[str, Any]
 
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
@@ -23,106 +23,98 @@ _LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no in
 _FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
 
-def chat_messages(fields: Fields) -> list[Message]:
+def chat_messages(body: ChatRequest) -> list[Message]:
     """Messages of a chat request; the role "developer" is "system" in chat templates."""
     return [
-        Message(
-            "system" if message["role"] == "developer" else message["role"],
-            _content_text(message["content"]),
-        )
-        for message in fields["messages"]
+        Message("system" if message.role == "developer" else message.role, message.text)
+        for message in body.messages
     ]
 
 
-def _content_text(content: str | Sequence[Fields]) -> str:
-    return content if isinstance(content, str) else "".join(part["text"] for part in content)
-
-
-def response_grammar(fields: Fields) -> Grammar | None:
+def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
     """Grammar for the `response_format` of a chat request.
 
     Raises:
         RequestError: the schema is invalid or cannot be enforced.
         HttpError: 400 the schema is missing, or the type takes no schema.
     """
-    response_format = fields["response_format"]
     if response_format is None:
         return None
-    if (response_format["json_schema"] is None) == (response_format["type"] == "json_schema"):
+    if (response_format.json_schema is None) == (response_format.type == "json_schema"):
         raise HttpError(
             400,
-            "response_format: json_schema is required for the type json_schema and not allowed otherwise",
+            "response_format.json_schema is required for the type json_schema and not allowed otherwise",
             param="response_format.json_schema",
         )
-    if response_format["type"] == "text":
-        return None
-    if response_format["type"] == "json_object":
-        return from_schema({"type": "object"})
-    return from_schema(response_format["json_schema"]["schema"])
+    if response_format.json_schema:
+        return from_schema(response_format.json_schema.schema_)
+    return from_schema({"type": "object"}) if response_format.type == "json_object" else None
 
 
-def chat_requests(fields: Fields, prompt: tuple[int, ...], adapter: str) -> list[Request]:
+def chat_requests(body: ChatRequest, prompt: tuple[int, ...], adapter: str) -> list[Request]:
     """Engine requests of a chat request: `n` for its prompt.
 
     Raises:
         RequestError: a field is invalid for the engine.
         HttpError: 400 fields contradict each other; see also response_grammar().
     """
-    if fields["top_logprobs"] is not None and not fields["logprobs"]:
+    if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
-    max_tokens = fields["max_completion_tokens"]
+    max_tokens = body.max_completion_tokens or body.max_tokens
     return _requests(
-        fields if max_tokens is None else {**fields, "max_tokens": max_tokens},
+        body.model_copy(update={"max_tokens": max_tokens}),
         [prompt],
         adapter,
-        logprobs=(fields["top_logprobs"] or 0) if fields["logprobs"] else None,
-        grammar=response_grammar(fields),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        grammar=response_grammar(body.response_format),
     )
 
 
-def completion_requests(fields: Fields, prompts: Sequence[tuple[int, ...]], adapter: str) -> list[Request]:
+def completion_requests(
+    body: CompletionRequest, prompts: Sequence[tuple[int, ...]], adapter: str
+) -> list[Request]:
     """Engine requests of a text completion request: `n` for each prompt; raises as chat_requests() does."""
-    return _requests(fields, prompts, adapter, logprobs=fields["logprobs"], grammar=None)
+    return _requests(body, prompts, adapter, logprobs=body.logprobs, grammar=None)
 
 
 def _requests(
-    fields: Fields,
+    body: OpenAiRequest,
     prompts: Sequence[tuple[int, ...]],
     adapter: str,
     *,
     logprobs: int | None,
     grammar: Grammar | None,
 ) -> list[Request]:
-    if fields["stream_options"] is not None and not fields["stream"]:
+    if body.stream_options is not None and not body.stream:
         raise HttpError(400, "stream_options requires stream: true", param="stream_options")
     return [
         Request(
             prompt,
-            fields["max_tokens"],
+            body.max_tokens,
             sampling,
-            stop=fields["stop"] or (),
-            calculator=fields["calculator"],
+            stop=body.stop,
+            calculator=body.calculator,
             grammar=grammar,
             adapter=adapter,
             logprobs=logprobs,
         )
         for prompt in prompts
-        for sampling in _samplings(fields)
+        for sampling in _samplings(body)
     ]
 
 
-def _samplings(fields: Fields) -> list[Sampling]:
+def _samplings(body: OpenAiRequest) -> list[Sampling]:
     """Sampling of each of the `n` answers; they differ in the seed."""
     sampling = Sampling(
-        fields["temperature"] or 0.0,
-        fields["top_k"],
-        fields["top_p"],
-        fields["min_p"],
-        seed=randbelow(SEED_MAX + 1) if fields["seed"] is None else fields["seed"],
+        body.temperature or 0.0,
+        body.top_k,
+        body.top_p,
+        body.min_p,
+        seed=randbelow(SEED_MAX + 1) if body.seed is None else body.seed,
     )
-    if fields["n"] > 1 and fields["temperature"] is None:
+    if body.n > 1 and body.temperature is None:
         sampling = sampling.stochastic
-    return sampling.with_seeds(fields["n"])
+    return sampling.with_seeds(body.n)
 
 
 @dataclass(frozen=True)

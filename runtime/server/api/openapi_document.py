@@ -1,17 +1,23 @@
 """Table of API operations, from which the routes and the OpenAPI document are built."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+
 from ..http_errors import ERROR_TYPES
 from ..metrics import PROMETHEUS_TYPE
 from ..request_limits import RequestLimits
 from ..sse import EVENT_STREAM_TYPE
-from . import schemas
-from .request_body import JSON_TYPE, Schema
+from . import request_models, response_models
+from .request_body import JSON_TYPE
+from .request_models import RequestBody, limited
+from .response_models import Error, Status, StreamEvent
+
+_REFERENCE = "#/components/schemas/{model}"
 
 _BODY_ERRORS = (400, 413, 415, 422)
 _ENGINE_ERRORS = (*_BODY_ERRORS, 404, 429, 500, 503)
@@ -39,9 +45,9 @@ class Operation:
         path: path in OpenAPI syntax.
         name: operationId, and the name of the endpoint method of app.Server.
         summary: one sentence for the document.
-        response: schema of the successful response; None is Prometheus text.
+        response: model of the successful response; None is Prometheus text.
         errors: error statuses, apart from those of the access middleware.
-        body: schema of the request body, if any.
+        body: model of the request body, if any.
         streams: whether the response can be an event stream.
         requires_key: whether it needs an API key if the server has keys.
     """
@@ -50,9 +56,9 @@ class Operation:
     path: str
     name: str
     summary: str
-    response: Schema | None
+    response: type[BaseModel] | None
     errors: tuple[int, ...] = ()
-    body: Schema | None = None
+    body: type[RequestBody] | None = None
     streams: bool = False
     requires_key: bool = True
 
@@ -67,61 +73,70 @@ _post = partial(Operation, "POST")
 _generate = partial(_post, errors=_ENGINE_ERRORS, streams=True)
 
 
-def operations(limits: RequestLimits) -> tuple[Operation, ...]:
-    """All operations; the limits are part of the request schemas."""
-    return (
-        _generate(
-            "/v1/chat/completions",
-            "chat",
-            "Answer a conversation.",
-            schemas.CHAT_COMPLETION,
-            body=schemas.chat_request(limits),
-        ),
-        _generate(
-            "/v1/completions",
-            "completion",
-            "Complete a text.",
-            schemas.COMPLETION,
-            body=schemas.completion_request(limits),
-        ),
-        _generate(
-            "/v1/answer",
-            "answer",
-            "Answer a question, with its final value and its equations checked.",
-            schemas.ANSWER,
-            body=schemas.answer_request(limits),
-        ),
-        _post(
-            "/v1/check",
-            "check",
-            "Check an arithmetic claim, without a model.",
-            schemas.CHECK_RESULT,
-            _BODY_ERRORS,
-            schemas.CHECK_REQUEST,
-        ),
-        _get("/v1/models", "models", "List the models.", schemas.MODELS),
-        _get("/v1/models/{model}", "model", "Describe a model.", schemas.MODEL, (404,)),
-        _get("/health", "health", "Check liveness.", schemas.STATUS, (503,), requires_key=False),
-        _get("/ready", "ready", "Check readiness.", schemas.STATUS, (503,), requires_key=False),
-        _get("/metrics", "metrics", "Prometheus metrics.", None),
-        _get("/openapi.json", "openapi", "This document.", {"type": "object"}, requires_key=False),
-    )
+OPERATIONS = (
+    _generate(
+        "/v1/chat/completions",
+        "chat",
+        "Answer a conversation.",
+        response_models.ChatCompletion,
+        body=request_models.ChatRequest,
+    ),
+    _generate(
+        "/v1/completions",
+        "completion",
+        "Complete a text.",
+        response_models.Completion,
+        body=request_models.CompletionRequest,
+    ),
+    _generate(
+        "/v1/answer",
+        "answer",
+        "Answer a question, with its final value and its equations checked.",
+        response_models.AnswerResponse,
+        body=request_models.AnswerRequest,
+    ),
+    _post(
+        "/v1/check",
+        "check",
+        "Check an arithmetic claim, without a model.",
+        response_models.CheckResult,
+        _BODY_ERRORS,
+        request_models.CheckRequest,
+    ),
+    _get("/v1/models", "models", "List the models.", response_models.ModelList),
+    _get("/v1/models/{model}", "model", "Describe a model.", response_models.Model, (404,)),
+    _get("/health", "health", "Check liveness.", response_models.Status, (503,), requires_key=False),
+    _get("/ready", "ready", "Check readiness.", response_models.Status, (503,), requires_key=False),
+    _get("/metrics", "metrics", "Prometheus metrics.", None),
+    _get("/openapi.json", "openapi", "This document.", response_models.JsonObject, requires_key=False),
+)
 
 
-def openapi_document(operations: Iterable[Operation]) -> dict[str, Any]:
-    """OpenAPI 3.1 document of the operations."""
+def openapi_document(limits: RequestLimits) -> dict[str, Any]:
+    """OpenAPI 3.1 document of all operations; the limits are part of the request bodies."""
+    models: dict[type[BaseModel], JsonSchemaMode] = {StreamEvent: "serialization", Error: "serialization"}
+    for operation in OPERATIONS:
+        if operation.response:
+            models[operation.response] = "serialization"
+        if operation.body:
+            models[limited(operation.body, limits)] = "validation"
+    _, definitions = models_json_schema([*models.items()], ref_template=_REFERENCE)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Thirteen", "version": version("thirteen")},
         "paths": {
             operation.path: {operation.method.lower(): _operation_object(operation)}
-            for operation in operations
+            for operation in OPERATIONS
         },
         "components": {
-            "schemas": {"Error": schemas.ERROR},
+            "schemas": definitions["$defs"],
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
     }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
 def _operation_object(operation: Operation) -> dict[str, Any]:
@@ -138,7 +153,10 @@ def _operation_object(operation: Operation) -> dict[str, Any]:
     if operation.requires_key:
         result["security"] = [{"key": []}, {}]  # {}: a server without keys needs none
     if operation.body is not None:
-        result["requestBody"] = {"required": True, "content": {JSON_TYPE: {"schema": operation.body}}}
+        result["requestBody"] = {
+            "required": True,
+            "content": {JSON_TYPE: {"schema": _reference(operation.body)}},
+        }
     if "{model}" in operation.path:
         result["parameters"] = [
             {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -149,13 +167,13 @@ def _operation_object(operation: Operation) -> dict[str, Any]:
 def _success_content(operation: Operation) -> dict[str, Any]:
     if operation.response is None:
         return {PROMETHEUS_TYPE: {"schema": {"type": "string"}}}
-    events = {EVENT_STREAM_TYPE: {"schema": schemas.EVENT}} if operation.streams else {}
-    return {JSON_TYPE: {"schema": operation.response}, **events}
+    events = {EVENT_STREAM_TYPE: {"schema": _reference(StreamEvent)}} if operation.streams else {}
+    return {JSON_TYPE: {"schema": _reference(operation.response)}, **events}
 
 
 def _error_response(status: int, operation: Operation) -> dict[str, Any]:
     assert status in ERROR_TYPES
-    schema: Schema = {"$ref": "#/components/schemas/Error"}
-    if operation.response is schemas.STATUS and status == 503:
-        schema = {"anyOf": [schemas.STATUS, schema]}
+    schema: dict[str, Any] = _reference(Error)
+    if operation.response is Status and status == 503:
+        schema = {"anyOf": [_reference(Status), schema]}
     return {"description": _ERROR_DESCRIPTIONS[status], "content": {JSON_TYPE: {"schema": schema}}}

@@ -15,7 +15,9 @@ SchemaObject = dict[str, Any]  # keywords of a JSON schema
 Schema = bool | SchemaObject
 Check = Callable[[Json, SchemaObject], bool]
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+# A grammar's strings have DEL only escaped, though JSON would allow it.
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x7f")
+TEXTS = st.text(CHARACTERS, max_size=6)
 NUMBERS = st.floats(-1e6, 1e6).map(lambda x: round(x, 6)).map(lambda x: int(x) if x.is_integer() else x)
 SCALARS: SearchStrategy[Json] = st.one_of(
     st.none(), st.booleans(), st.integers(-(10**17), 10**17), NUMBERS, TEXTS
@@ -95,6 +97,36 @@ SCHEMAS: SearchStrategy[Schema] = st.recursive(
 )
 
 
+def _any_keywords(inner: SearchStrategy[Schema]) -> SearchStrategy[Schema]:
+    names, numbers, counts = (
+        st.sampled_from("abc"),
+        st.integers(-100, 100).map(lambda x: x / 2),
+        st.integers(0, 5),
+    )
+    keywords: dict[str, SearchStrategy[Any]] = {
+        "type": st.sampled_from([*CLASSES]) | st.lists(st.sampled_from([*CLASSES]), min_size=1, unique=True),
+        **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), numbers),
+        "multipleOf": st.sampled_from([0.5, 1, 2, 3, 7.5, 20]),
+        **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems", "minProperties"), counts),
+        "uniqueItems": st.booleans(),
+        "pattern": st.sampled_from(["a", "^[b-d]+$", "^(x|yz)?$", "e{2,3}$", "^.$"]),
+        "format": st.sampled_from(["date", "time", "ipv4", "ipv6", "email", "uri"]),
+        **dict.fromkeys(("properties", "patternProperties"), st.dictionaries(names, inner, max_size=3)),
+        "required": st.lists(names, unique=True),
+        **dict.fromkeys(("items", "additionalProperties", "not", "contains", "if", "then"), inner),
+        **dict.fromkeys(("anyOf", "oneOf", "allOf", "prefixItems"), st.lists(inner, min_size=1, max_size=3)),
+        "enum": st.lists(VALUES, min_size=1, max_size=4),
+        "const": VALUES,
+    }
+    chosen = st.sets(st.sampled_from([*keywords]), min_size=1, max_size=4)
+    return chosen.flatmap(lambda keys: st.fixed_dictionaries({key: keywords[key] for key in sorted(keys)}))
+
+
+def any_keywords() -> SearchStrategy[Schema]:
+    """Return a strategy of schemas whose keywords may contradict each other, or be unknown to us."""
+    return st.recursive(LEAVES, _any_keywords, max_leaves=6)
+
+
 def valid_values(schema: Schema) -> SearchStrategy[Json]:
     """Return a strategy of values that are valid and that the grammar can produce.
 
@@ -117,8 +149,7 @@ def _strings(schema: SchemaObject) -> SearchStrategy[str]:
     if "pattern" in schema:
         printable = st.characters(exclude_categories=["Cc", "Cs"])
         return st.from_regex(re.compile(schema["pattern"][:-1] + r"\Z", re.ASCII), alphabet=printable)
-    character = st.characters(exclude_categories=["Cs"])
-    return st.text(character, min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 8))
+    return st.text(CHARACTERS, min_size=schema.get("minLength", 0), max_size=schema.get("maxLength", 8))
 
 
 def _integers(schema: SchemaObject) -> SearchStrategy[int]:
@@ -132,7 +163,7 @@ def _numbers(schema: SchemaObject) -> SearchStrategy[float]:
         return NUMBERS
     low, high = schema.get("minimum", -(10**17)), schema.get("maximum", 10**17)
     within = st.floats(float(low), float(high)).map(lambda x: round(x, 3)).filter(lambda x: low <= x <= high)
-    return st.integers(low, high) | within.filter(lambda x: "e" not in repr(x))
+    return st.integers(low, high) | within.filter(lambda x: "e" not in repr(x) and not x.is_integer())
 
 
 def _objects(schema: SchemaObject) -> SearchStrategy[dict[str, Json]]:

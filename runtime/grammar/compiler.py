@@ -1,0 +1,86 @@
+"""Compilation of grammars by llguidance, within limits on time, memory and recursion."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+
+from ...errors import RequestError
+
+T = TypeVar("T")
+
+# The library's units of work ("fuel") pass at about 50 per microsecond in a compile and 14 in a step.
+LIMITS = LLParserLimits(
+    max_items_in_row=2_000,  # parses of one text at once
+    initial_lexer_fuel=200_000,
+    step_lexer_fuel=100_000,
+    step_max_items=50_000,
+    max_lexer_states=20_000,  # of 1 to 2 kB each
+    max_grammar_size=200_000,
+    precompute_large_lexemes=True,
+    verbose_errors=False,
+)
+# The library recurses along chains of rules and references, and its process ends where a stack does. The
+# longest chains that fit into the largest texts need less than a quarter of this.
+_STACK_BYTES = 1 << 26
+_stack_lock = threading.Lock()
+
+
+def check_source(source: str, kind: str) -> None:
+    """Raise RequestError if a grammar in llguidance's own format cannot be compiled.
+
+    Args:
+        source: the result of one of LLMatcher.grammar_from_…().
+        kind: name of the notation, for the error message.
+    """
+    if message := with_deep_stack(lambda: LLMatcher.validate_grammar(source, limits=LIMITS)):
+        raise RequestError(f"{kind}: {summary(message)}")
+
+
+def compile_matcher(source: str, tokenizer: LLTokenizer) -> LLMatcher:
+    """Compile a grammar for a vocabulary.
+
+    Raises:
+        RequestError: the grammar cannot be compiled within the limits, or allows no text.
+    """
+
+    def compile_and_begin() -> tuple[LLMatcher, bool]:
+        matcher = LLMatcher(tokenizer, source, log_level=0, limits=LIMITS)
+        return matcher, any(matcher.compute_bitmask())
+
+    matcher, begins = with_deep_stack(compile_and_begin)
+    message = summary(matcher.get_error())
+    if message.startswith("NoExtension") or not (message or begins):
+        message = "no text of this model's tokens matches it"
+    if message:
+        raise RequestError(f"grammar: {message}")
+    return matcher
+
+
+def summary(message: str) -> str:
+    """Return the library's error message as one line."""
+    line = " ".join(message.removeprefix("ERROR: ").replace("<non-verbose/>", "").split())
+    return line if len(line) <= 200 else f"{line[:200]}…"
+
+
+def with_deep_stack(function: Callable[[], T]) -> T:
+    """Run a function in a thread whose stack is large on all systems, and return its result."""
+    result: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(function())
+        except BaseException as error:  # the library's panics are no Exception
+            result.set_exception(error if isinstance(error, Exception) else RequestError(f"grammar: {error}"))
+
+    with _stack_lock:  # the setting is the process's
+        previous = threading.stack_size(_STACK_BYTES)
+        try:
+            thread = threading.Thread(target=run, name="thirteen-grammar")
+            thread.start()
+        finally:
+            threading.stack_size(previous)
+    thread.join()
+    return result.result()

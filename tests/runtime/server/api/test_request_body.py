@@ -1,0 +1,106 @@
+"""Errors of request bodies over HTTP: one line that names the field, whatever is wrong and however often."""
+
+import json
+from time import monotonic
+
+import pytest
+
+COMPLETION, CHAT = "/v1/completions", "/v1/chat/completions"
+HEADERS = {"Content-Type": "application/json"}
+
+
+def post(server, path, body):
+    with server.http() as http:
+        content = json.dumps(body).replace("Infinity", "1e999").encode()
+        return http.post(path, content=content, headers=HEADERS)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"n": True}, "n must be a valid integer"),
+        ({"n": "1"}, "n must be a valid integer"),
+        ({"n": 1.5}, "n must be a valid integer"),
+        ({"n": float("inf")}, "n must be a valid integer"),
+        ({"n": 10**4000}, "n must be less than or equal to 16"),
+        ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 512"),
+        ({"temperature": "1"}, "temperature must be a valid number"),
+        ({"temperature": False}, "temperature must be a valid number"),
+        ({"temperature": 10**400}, "temperature must be a valid number"),
+        ({"top_p": float("inf")}, "top_p must be a finite number"),
+        ({"stream": 1}, "stream must be a valid boolean"),
+        ({"stream": "true"}, "stream must be a valid boolean"),
+        ({"stream_options": []}, "stream_options must be an object"),
+        ({"stop": {}}, "stop must be a string or a list of strings"),
+        ({"stop": ""}, "stop must have at least 1 character"),
+        ({"stop": ["a", ""]}, "stop[1] must have at least 1 character"),
+        ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
+        ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
+        ({"prompt": "\ud800"}, "prompt has half of a surrogate pair"),
+        ({"prompt": None}, "prompt must be a string or a list of strings"),
+        ({"model": "a" * 1025}, "model must have at most 1024 characters"),
+        ({"prompts": "a", "n": 0}, "prompts is not supported"),
+        ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
+        ({"stream_options": {"\udfff": 1}}, "stream_options.? is not supported"),
+        ({"": 1}, '"" is not supported'),
+    ],
+)
+def test_completion(tiny_server, fields, message):
+    response = post(tiny_server, COMPLETION, {"prompt": "a"} | fields)
+    error = response.json()["error"]
+    assert (response.status_code, error["message"]) == (422, message)
+    assert message.startswith(error["param"]) and error["type"] == "invalid_request_error"
+    supported = "is not supported" not in message
+    assert error["code"] == ("invalid_value" if supported else "unsupported_parameter")
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({"role": "user"}, "messages[0].content"),
+        ({"role": "robot", "content": "a"}, "messages[0].role"),
+        ({"role": "user", "content": 5}, "messages[0].content"),
+        ({"role": "user", "content": "\ud800"}, "messages[0].content"),
+        ({"role": "user", "content": ["a"]}, "messages[0].content[0]"),
+        ({"role": "user", "content": [{"type": "text", "text": "\ud800"}]}, "messages[0].content[0].text"),
+        ({"role": "user", "content": "a", "name": "b"}, "messages[0].name"),
+        ({"role": "user", "content": "a", "refusal": "b"}, "messages[0].refusal"),
+        ("a", "messages[0]"),
+    ],
+)
+def test_message(tiny_server, message, param):
+    response = post(tiny_server, CHAT, {"messages": [message]})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+
+
+def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
+    fields = dict.fromkeys(
+        ["model", "stop", "top_k", "top_p", "seed", "calculator", "stream", "n", "logprobs"]
+    )
+    response = post(tiny_server, COMPLETION, {"prompt": "a", "max_tokens": 2.0, **fields})
+    assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2
+
+
+def test_last_of_duplicate_names_counts(tiny_server):
+    with tiny_server.http() as http:
+        content = b'{"prompt": 1, "prompt": "a", "max_tokens": 1}'
+        assert http.post(COMPLETION, content=content, headers=HEADERS).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
+        (COMPLETION, {"prompt": [0] * 300_000}),
+        (CHAT, {"messages": [{"role": "user", "content": [{}] * 200} for _ in range(1000)]}),
+        (CHAT, {"messages": [{}] * 200_000}),
+    ],
+    ids=["unknown fields", "prompts", "parts", "messages"],
+)
+def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
+    """An error for each of them took a second, in which the server answered nobody."""
+    assert len(json.dumps(body)) < 1 << 20
+    began = monotonic()
+    response = post(tiny_server, path, body)
+    assert response.status_code == 422 and len(response.text) < 200
+    assert monotonic() - began < 1
