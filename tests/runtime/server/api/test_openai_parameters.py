@@ -88,8 +88,8 @@ def samples(kind: Any, name: str = "") -> Iterator[Any]:
 def objects(kind: type, common: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Objects with the required fields of a typed dictionary and one other, in each of its values."""
     hints = get_type_hints(kind, include_extras=True)
-    required = {name for name in kind.__required_keys__ if name in hints}
-    base = {name: next(samples(hints[name], name)) for name in required} | (common or {})
+    base = {name: next(samples(hint, name)) for name, hint in hints.items() if get_origin(hint) is Required}
+    base |= common or {}
     for name, hint in hints.items():
         for value in samples(hint, name):
             yield base | {name: value}
