@@ -1,7 +1,7 @@
 """Every field that OpenAI's own client can send is honoured, or refused by its name.
 
-The client's request types are the oracle: each of their fields, at any depth, is sent over HTTP with each kind of
-value that it can have.
+The client's request types are the oracle: each of their fields, at any depth, is sent over HTTP, with
+each kind of value that it can have.
 """
 
 import inspect
