@@ -11,53 +11,36 @@ but it does not allow every valid text:
 - Years start at 1000.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, Never
+from typing import Any
 from urllib.parse import unquote
 
-from llguidance import LLMatcher
-
-from ...errors import RequestError
-from .compiler import LIMITS, summary
+from .schema_keywords import (
+    KEYWORDS,
+    compile_error,
+    excerpt,
+    fail,
+    has_type,
+    length_bounds,
+    number_keywords,
+    string_keywords,
+    types_of,
+)
 
 NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
 DEFINITIONS_MAX = 500  # subschemas that a $ref names; llguidance recurses along them
-COUNT_MAX = 1000  # of items and characters
-PATTERN_MAX = 1000  # characters
-BOUND_MAX = 10**15  # of a number; a double is exact up to there
 DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as integers: a compile takes time
 
 ANNOTATIONS = {
     *("title", "description", "default", "examples", "$schema", "$id", "$comment", "$defs", "definitions"),
     *("deprecated", "readOnly", "writeOnly", "discriminator"),
 }
-_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-KEYWORDS = {
-    "object": ("properties", "required", "additionalProperties"),
-    "array": ("items", "prefixItems", "minItems", "maxItems"),
-    "string": ("minLength", "maxLength", "pattern", "format"),
-    "number": _NUMBER,
-    "integer": _NUMBER,
-    "boolean": (),
-    "null": (),
-}
 # Keywords that stand alone: next to one of them only annotations are allowed, and `type` with enum and const.
 _UNIONS = ("anyOf", "oneOf", "allOf")
 _VALUES = ("const", "enum")
 _ENFORCED = {"type", "$ref", *_UNIONS, *_VALUES, *(key for keys in KEYWORDS.values() for key in keys)}
-
-_DAY = (
-    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
-)
-_LEAP_YEAR = "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)"
-_DATE = f"([1-9][0-9]{{3}}-{_DAY}|{_LEAP_YEAR}-02-29)"
-_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])"
-# Formats that llguidance does not know exactly, as patterns, and those that it does.
-_FORMAT_PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
-FORMATS = (*_FORMAT_PATTERNS, "uuid", "email", "ipv4", "ipv6")
 
 
 def enforceable(schema: object) -> dict[str, Any]:
@@ -75,7 +58,7 @@ def enforceable(schema: object) -> dict[str, Any]:
     if normalizer.one_ofs:
         _check_disjoint(_Normalizer(schema, narrow=False))
     if not _can_end(root, _finite_definitions(definitions)):
-        _fail("#", "no valid value is finite")
+        fail("#", "no valid value is finite")
     return {**root, "$defs": definitions} if definitions else root
 
 
@@ -83,21 +66,9 @@ def _check_disjoint(normalizer: "_Normalizer") -> None:
     """Check that no value is valid for two branches of a oneOf, by the schema as it is written."""
     _, definitions = normalizer.run()
     for path, branches in normalizer.one_ofs:
-        if message := _compile_error({"oneOf": branches, "$defs": definitions}):
+        if message := compile_error({"oneOf": branches, "$defs": definitions}):
             overlap = "its schemas may overlap" if "oneOf" in message else message
-            _fail(path, f'"oneOf" cannot be enforced: {overlap}')
-
-
-def _fail(path: str, message: str) -> Never:
-    raise RequestError(f"schema at {json.dumps(path)[1:-1][:160]}: {message}")
-
-
-def _excerpt(value: object) -> str:
-    return json.dumps(value)[:40]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+            fail(path, f'"oneOf" cannot be enforced: {overlap}')
 
 
 class _Normalizer:
@@ -126,18 +97,18 @@ class _Normalizer:
 
     def _visit(self, schema: object, path: str) -> dict[str, Any]:
         if path.count("/") > NESTING_MAX:
-            _fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
+            fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
         if schema is True:
             return {}
         if not isinstance(schema, dict):
-            _fail(path, f"must be an object or true, not {_excerpt(schema)}")
+            fail(path, f"must be an object or true, not {excerpt(schema)}")
         keys = schema.keys() - ANNOTATIONS
         if unknown := sorted(keys - _ENFORCED) or ["$id"] * ("$id" in schema and path != "#"):
-            _fail(path, f"{_excerpt(unknown[0])} cannot be enforced")
+            fail(path, f"{excerpt(unknown[0])} cannot be enforced")
         for key in ("$ref", *_UNIONS, *_VALUES):
             if key in keys:
                 if others := sorted(keys - {key} - ({"type"} if key in _VALUES else set())):
-                    _fail(path, f'"{others[0]}" cannot be enforced with "{key}"')
+                    fail(path, f'"{others[0]}" cannot be enforced with "{key}"')
                 return self._alone(key, schema, path)
         return self._typed(schema, keys, path) if keys else {}
 
@@ -148,11 +119,11 @@ class _Normalizer:
             return self._union(key, schema[key], path)
         values = [schema["const"]] if key == "const" else schema["enum"]
         if not isinstance(values, list):
-            _fail(path, '"enum" must be a list')
-        types = _types(schema, path)
-        listed = [value for value in values if any(_has_type(value, type_) for type_ in types)]
+            fail(path, '"enum" must be a list')
+        types = types_of(schema, path)
+        listed = [value for value in values if any(has_type(value, type_) for type_ in types)]
         if not listed:
-            _fail(path, f"no listed value is {' or '.join(types)}")
+            fail(path, f"no listed value is {' or '.join(types)}")
         return {"enum": listed}
 
     def _reference(self, pointer: object, path: str) -> dict[str, Any]:
@@ -160,7 +131,7 @@ class _Normalizer:
         assert isinstance(pointer, str), "it was looked up"
         if pointer not in self._names:
             if len(self._names) == DEFINITIONS_MAX:
-                _fail(path, f'"$ref" names more than {DEFINITIONS_MAX} subschemas')
+                fail(path, f'"$ref" names more than {DEFINITIONS_MAX} subschemas')
             self._names[pointer] = f"d{len(self._names)}"
             self._pending.append(pointer)
         return {"$ref": f"#/$defs/{self._names[pointer]}"}
@@ -168,7 +139,7 @@ class _Normalizer:
     def _lookup(self, pointer: object, path: str) -> Any:
         """Return the subschema at a JSON pointer."""
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
-            _fail(path, f'"$ref" must be # or begin with #/, not {_excerpt(pointer)}')
+            fail(path, f'"$ref" must be # or begin with #/, not {excerpt(pointer)}')
         target: Any = self._schema
         for step in pointer.split("/")[1:]:
             key = unquote(step).replace("~1", "/").replace("~0", "~")
@@ -177,32 +148,32 @@ class _Normalizer:
             elif isinstance(target, dict) and key in target:
                 target = target[key]
             else:
-                _fail(path, f'"$ref" does not resolve: {_excerpt(pointer)}')
+                fail(path, f'"$ref" does not resolve: {excerpt(pointer)}')
         return target
 
     def _union(self, key: str, branches: object, path: str) -> dict[str, Any]:
         maximum = 1 if key == "allOf" else BRANCHES_MAX
         if not isinstance(branches, list) or not 1 <= len(branches) <= maximum:
-            _fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {maximum} schemas')
+            fail(path, f'"{key}" cannot be enforced unless it is a list of 1 to {maximum} schemas')
         visited = [self._visit(branch, f"{path}/{key}/{index}") for index, branch in enumerate(branches)]
         if key == "oneOf":
             self.one_ofs.append((path, visited))
         return visited[0] if key == "allOf" else {"anyOf": visited}  # of oneOf: see _check_disjoint()
 
     def _typed(self, schema: dict[str, Any], keys: set[str], path: str) -> dict[str, Any]:
-        types = _types(schema, path)
+        types = types_of(schema, path)
         for key in sorted(keys - {"type"}):
             if not any(key in KEYWORDS[type_] for type_ in types):
-                _fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
+                fail(path, f'"{key}" cannot be enforced for {" or ".join(types)}')
         normal: dict[str, Any] = {"type": types} if self._narrow or "type" in schema else {}
         if "object" in types:
             normal |= self._object(schema, path)
         if "array" in types:
             normal |= self._array(schema, path)
         if "string" in types:
-            normal |= _string(schema, path)
+            normal |= string_keywords(schema, path)
         if "number" in types or "integer" in types:
-            normal |= _number(schema, path)
+            normal |= number_keywords(schema, path)
         if "multipleOf" in normal:
             self._check_divisor(normal["multipleOf"], path)
         return normal
@@ -213,18 +184,18 @@ class _Normalizer:
         message = "" if divisor > 0 else "it must be above 0"
         if self._divisors > DIVISORS_MAX:
             message = f"divisors of more than {DIVISORS_MAX} in all"
-        if message := message or _compile_error({"type": "number", "multipleOf": divisor}):
-            _fail(path, f'"multipleOf" cannot be enforced for {_excerpt(divisor)}: {message}')
+        if message := message or compile_error({"type": "number", "multipleOf": divisor}):
+            fail(path, f'"multipleOf" cannot be enforced for {excerpt(divisor)}: {message}')
 
     def _object(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         properties, required = schema.get("properties", {}), schema.get("required", [])
         additional = schema.get("additionalProperties", not self._narrow or "properties" not in schema)
         if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
-            _fail(path, '"required" must be a list of names')
+            fail(path, '"required" must be a list of names')
         if not isinstance(properties, dict):
-            _fail(path, '"properties" must be an object')
+            fail(path, '"properties" must be an object')
         if additional is False and (unknown := [name for name in required if name not in properties]):
-            _fail(path, f'"required" cannot be enforced for {_excerpt(unknown[0])}, which "properties" lacks')
+            fail(path, f'"required" cannot be enforced for {excerpt(unknown[0])}, which "properties" lacks')
         if additional is not False:
             additional = self._visit(additional, f"{path}/additionalProperties")
         visited = {
@@ -234,89 +205,18 @@ class _Normalizer:
         return {"properties": visited, "required": required, "additionalProperties": additional}
 
     def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
-        low, high = _length_bounds(schema, "minItems", "maxItems", path)
+        low, high = length_bounds(schema, "minItems", "maxItems", path)
         items, prefix = schema.get("items", True), schema.get("prefixItems", [])
         if not isinstance(prefix, list):
-            _fail(path, '"prefixItems" must be a list')
+            fail(path, '"prefixItems" must be a list')
         visited = [self._visit(item, f"{path}/prefixItems/{index}") for index, item in enumerate(prefix)]
         if items is False:
             high = len(prefix) if high is None else min(high, len(prefix))
         if high is not None and low > high:
-            _fail(path, f"no array has from {low} to {high} items")
+            fail(path, f"no array has from {low} to {high} items")
         normal: dict[str, Any] = {"prefixItems": visited} if visited else {}
         normal |= {"items": False if items is False else self._visit(items, f"{path}/items"), "minItems": low}
         return normal if high is None else {**normal, "maxItems": high}
-
-
-def _has_type(value: object, type_: str) -> bool:
-    names: dict[type, tuple[str, ...]] = {
-        **{dict: ("object",), list: ("array",), str: ("string",), bool: ("boolean",)},
-        **{int: ("integer", "number"), float: ("number",)},
-    }
-    return type_ in names.get(type(value), ("null",))
-
-
-def _types(schema: dict[str, Any], path: str) -> list[str]:
-    """The types that the schema names, else those that its keywords apply to, else all."""
-    implied = [type_ for type_, keys in KEYWORDS.items() if not schema.keys().isdisjoint(keys)]
-    given = schema.get("type", implied)
-    types = [given] if isinstance(given, str) else given
-    if not isinstance(types, list) or not all(isinstance(name, str) and name in KEYWORDS for name in types):
-        _fail(path, f'"type" must be one of {", ".join(KEYWORDS)}, not {_excerpt(given)}')
-    if "type" in schema and (not types or len({*types}) < len(types)):
-        _fail(path, '"type" must list distinct types')
-    types = types or [*KEYWORDS]
-    return [type_ for type_ in types if type_ != "integer" or "number" not in types]
-
-
-def _length_bounds(schema: dict[str, Any], low_key: str, high_key: str, path: str) -> tuple[int, int | None]:
-    for key in (low_key, high_key):
-        if key in schema and not (type(schema[key]) is int and 0 <= schema[key] <= COUNT_MAX):
-            _fail(path, f'"{key}" must be an integer from 0 to {COUNT_MAX}, not {_excerpt(schema[key])}')
-    low, high = schema.get(low_key, 0), schema.get(high_key)
-    if high is not None and low > high:
-        _fail(path, f'"{low_key}" is {low}, but "{high_key}" is {high}')
-    return low, high
-
-
-def _string(schema: dict[str, Any], path: str) -> dict[str, Any]:
-    keys = [key for key in KEYWORDS["string"] if key in schema]
-    for key in ("pattern", "format"):
-        if key in keys and len(keys) > 1:
-            other = next(other for other in keys if other != key)
-            _fail(path, f'"{key}" cannot be enforced with "{other}"')
-    if "format" in schema:
-        name = schema["format"]
-        if name not in FORMATS:
-            _fail(path, f'"format" can only be enforced for {", ".join(FORMATS)}')
-        return {"pattern": _FORMAT_PATTERNS[name]} if name in _FORMAT_PATTERNS else {"format": name}
-    if "pattern" in schema:
-        pattern = schema["pattern"]
-        if not isinstance(pattern, str) or len(pattern) > PATTERN_MAX:
-            _fail(path, f'"pattern" cannot be enforced unless it has up to {PATTERN_MAX} characters')
-        normal = {"pattern": pattern}
-        if message := _compile_error({"type": "string", **normal}):
-            _fail(path, f'"pattern" cannot be enforced: {message}')
-        return normal
-    low, high = _length_bounds(schema, "minLength", "maxLength", path)
-    return {"minLength": low} if high is None else {"minLength": low, "maxLength": high}
-
-
-def _number(schema: dict[str, Any], path: str) -> dict[str, Any]:
-    bounds = {key: schema[key] for key in _NUMBER if key in schema}
-    for key, value in bounds.items():
-        if not _is_number(value) or abs(value) > BOUND_MAX:
-            _fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {_excerpt(value)}')
-    return bounds
-
-
-def _compile_error(schema: dict[str, Any]) -> str:
-    """Return llguidance's one-line error for a small schema; empty if there is none."""
-    try:
-        source = LLMatcher.grammar_from_json_schema(json.dumps(schema))
-    except ValueError as error:  # lone surrogates
-        return summary(str(error))
-    return summary(LLMatcher.validate_grammar(source, limits=LIMITS))
 
 
 def _finite_definitions(definitions: Mapping[str, dict[str, Any]]) -> set[str]:

@@ -5,6 +5,7 @@ they must leave nothing at the target or next to it.
 """
 
 import json
+import re
 import shutil
 import signal
 import struct
@@ -1035,6 +1036,34 @@ def test_a_bad_schema_or_grammar_is_refused(
     if written is not None:
         file.write_bytes(written)
     check_refused(thirteen("ask", good("model"), "Why?", option, file), message, out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--regex", "a{2,1}"), "regex: "),
+        (("--grammar", "FOLDER/rules.lark"), "%json"),
+        (("--regex", "a", "--grammar", "FOLDER/rules.lark"), "exclude each other"),
+    ],
+)
+def test_a_bad_expression_or_lark_grammar_is_refused(
+    options: tuple[str, ...], message: str, thirteen: Commands, good: Good, tmp_path: Path, out: Path
+) -> None:
+    (tmp_path / "rules.lark").write_text("start: %json {}")
+    words = [option.replace("FOLDER", str(tmp_path)) for option in options]
+    check_refused(thirteen("ask", good("model"), "Why?", *words), message, out)
+
+
+def test_an_answer_follows_an_expression_and_a_lark_grammar(
+    thirteen: Commands, good: Good, tmp_path: Path
+) -> None:
+    (tmp_path / "rules.lark").write_text('start: "<" NUMBER ">"\nNUMBER: /[0-9]{3}/')
+    for option, value, pattern in (
+        ("--regex", "[x-z]{4}!", "[x-z]{4}!"),
+        ("--grammar", str(tmp_path / "rules.lark"), "<[0-9]{3}>"),
+    ):
+        done = thirteen("ask", good("model"), "Why?", option, value, "--json")
+        assert re.fullmatch(pattern, json.loads(done.stdout)["text"]), done.stderr
 
 
 @pytest.mark.parametrize("kind", COMMANDS)

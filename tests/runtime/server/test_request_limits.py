@@ -1,5 +1,6 @@
 """The server with clients that are slow, wrong, hostile or too many."""
 
+import asyncio
 import json
 import logging
 import random
@@ -199,7 +200,7 @@ def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
 def test_draining_server_rejects_requests_and_finishes_running_ones(serving, engine):
     client = serving()
     assert client.get("/ready").status_code == 200
-    (handle,) = client.running.service.submit([endless(engine)])
+    (handle,) = asyncio.run(client.running.service.submit([endless(engine)]))
     client.running.server.drain()
     assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
     for path, body in (("completions", WORK), ("answer", {"question": "a"})):

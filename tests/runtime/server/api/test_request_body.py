@@ -23,7 +23,7 @@ def post(server, path, body):
         ({"n": 1.5}, "n must be a valid integer"),
         ({"n": float("inf")}, "n must be a valid integer"),
         ({"n": 10**4000}, "n must be less than or equal to 16"),
-        ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 512"),
+        ({"max_tokens": 1e300}, "max_tokens must be less than or equal to 256"),
         ({"temperature": "1"}, "temperature must be a valid number"),
         ({"temperature": False}, "temperature must be a valid number"),
         ({"temperature": 10**400}, "temperature must be a valid number"),

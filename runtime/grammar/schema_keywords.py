@@ -1,0 +1,123 @@
+"""Keywords of a JSON schema for single types: their bounds, patterns and formats, checked and made exact."""
+
+import json
+from typing import Any, Never
+
+from llguidance import LLMatcher
+
+from ...errors import RequestError
+from .compiler import LIMITS, summary
+
+COUNT_MAX = 1000  # of items and characters
+PATTERN_MAX = 1000  # characters
+BOUND_MAX = 10**15  # of a number; a double is exact up to there
+
+_NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+KEYWORDS = {
+    "object": ("properties", "required", "additionalProperties"),
+    "array": ("items", "prefixItems", "minItems", "maxItems"),
+    "string": ("minLength", "maxLength", "pattern", "format"),
+    "number": _NUMBER,
+    "integer": _NUMBER,
+    "boolean": (),
+    "null": (),
+}
+
+_DAY = (
+    r"((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))"
+)
+_LEAP_YEAR = "([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)"
+_DATE = f"([1-9][0-9]{{3}}-{_DAY}|{_LEAP_YEAR}-02-29)"
+_TIME = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[-+]([01][0-9]|2[0-3]):[0-5][0-9])"
+# Formats that llguidance does not know exactly, as patterns, and those that it does.
+_FORMAT_PATTERNS = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
+FORMATS = (*_FORMAT_PATTERNS, "uuid", "email", "ipv4", "ipv6")
+
+
+def fail(path: str, message: str) -> Never:
+    """Raise RequestError with the JSON pointer of a subschema."""
+    raise RequestError(f"schema at {json.dumps(path)[1:-1][:160]}: {message}")
+
+
+def excerpt(value: object) -> str:
+    """Return the beginning of a value as JSON."""
+    return json.dumps(value)[:40]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def has_type(value: object, type_: str) -> bool:
+    """Whether a value of json.loads() has a type of JSON Schema."""
+    names: dict[type, tuple[str, ...]] = {
+        **{dict: ("object",), list: ("array",), str: ("string",), bool: ("boolean",)},
+        **{int: ("integer", "number"), float: ("number",)},
+    }
+    return type_ in names.get(type(value), ("null",))
+
+
+def types_of(schema: dict[str, Any], path: str) -> list[str]:
+    """The types that the schema names, else those that its keywords apply to, else all."""
+    implied = [type_ for type_, keys in KEYWORDS.items() if not schema.keys().isdisjoint(keys)]
+    given = schema.get("type", implied)
+    types = [given] if isinstance(given, str) else given
+    if not isinstance(types, list) or not all(isinstance(name, str) and name in KEYWORDS for name in types):
+        fail(path, f'"type" must be one of {", ".join(KEYWORDS)}, not {excerpt(given)}')
+    if "type" in schema and (not types or len({*types}) < len(types)):
+        fail(path, '"type" must list distinct types')
+    types = types or [*KEYWORDS]
+    return [type_ for type_ in types if type_ != "integer" or "number" not in types]
+
+
+def length_bounds(schema: dict[str, Any], low_key: str, high_key: str, path: str) -> tuple[int, int | None]:
+    """Return the bounds of a length; None is no upper bound."""
+    for key in (low_key, high_key):
+        if key in schema and not (type(schema[key]) is int and 0 <= schema[key] <= COUNT_MAX):
+            fail(path, f'"{key}" must be an integer from 0 to {COUNT_MAX}, not {excerpt(schema[key])}')
+    low, high = schema.get(low_key, 0), schema.get(high_key)
+    if high is not None and low > high:
+        fail(path, f'"{low_key}" is {low}, but "{high_key}" is {high}')
+    return low, high
+
+
+def string_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the keywords of strings, with exact patterns for formats."""
+    keys = [key for key in KEYWORDS["string"] if key in schema]
+    for key in ("pattern", "format"):
+        if key in keys and len(keys) > 1:
+            other = next(other for other in keys if other != key)
+            fail(path, f'"{key}" cannot be enforced with "{other}"')
+    if "format" in schema:
+        name = schema["format"]
+        if name not in FORMATS:
+            fail(path, f'"format" can only be enforced for {", ".join(FORMATS)}')
+        return {"pattern": _FORMAT_PATTERNS[name]} if name in _FORMAT_PATTERNS else {"format": name}
+    if "pattern" in schema:
+        pattern = schema["pattern"]
+        if not isinstance(pattern, str) or len(pattern) > PATTERN_MAX:
+            fail(path, f'"pattern" cannot be enforced unless it has up to {PATTERN_MAX} characters')
+        normal = {"pattern": pattern}
+        if message := compile_error({"type": "string", **normal}):
+            fail(path, f'"pattern" cannot be enforced: {message}')
+        return normal
+    low, high = length_bounds(schema, "minLength", "maxLength", path)
+    return {"minLength": low} if high is None else {"minLength": low, "maxLength": high}
+
+
+def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
+    """Return the keywords of numbers; those of multipleOf are not checked here."""
+    bounds = {key: schema[key] for key in _NUMBER if key in schema}
+    for key, value in bounds.items():
+        if not _is_number(value) or abs(value) > BOUND_MAX:
+            fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {excerpt(value)}')
+    return bounds
+
+
+def compile_error(schema: dict[str, Any]) -> str:
+    """Return llguidance's one-line error for a small schema; empty if there is none."""
+    try:
+        source = LLMatcher.grammar_from_json_schema(json.dumps(schema))
+    except ValueError as error:  # lone surrogates
+        return summary(str(error))
+    return summary(LLMatcher.validate_grammar(source, limits=LIMITS))
