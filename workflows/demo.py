@@ -127,5 +127,5 @@ def ask_demo(model: Path) -> DemoAnswers:
 
 
 def _home(path: str) -> str:
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where no home folder is known
     return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path
