@@ -27,8 +27,8 @@ def atomic_write(
 ) -> Iterator[BinaryIO]:
     """Open a part file next to `target` that takes its name when the block ends without an error.
 
-    The part file is created, never reused, and locked while it is written. A part whose lock is free was left by
-    a process that was killed: it is removed by the next write into its folder.
+    The part file is created, never reused, and locked while it is written. A part whose lock is free was left
+    by a process that was killed: it is removed by the next write into its folder.
 
     Args:
         target: the file to write or replace.
@@ -108,6 +108,9 @@ def _create_exclusive(target: Path, mode: int) -> BinaryIO:
     if os.path.lexists(part):
         with _open_existing(part) as old:
             _lock(old, part, target)
+            if _POSIX:  # under the lock
+                _remove(part)
+        if not _POSIX:  # Windows cannot remove an open file
             _remove(part)
     try:
         file = _create(part, mode)

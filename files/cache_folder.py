@@ -19,7 +19,9 @@ def cache_dir() -> Path:
         folder = Path(chosen).expanduser() if chosen else _system_cache() / "thirteen"
     except RuntimeError:
         place = f"THIRTEEN_CACHE={chosen}" if chosen else "the cache folder"
-        raise OutputError(f"{place}: no home folder is known; set THIRTEEN_CACHE to a folder's path") from None
+        raise OutputError(
+            f"{place}: no home folder is known; set THIRTEEN_CACHE to a folder's path"
+        ) from None
     make_folder(folder)
     return folder
 

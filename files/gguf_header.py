@@ -25,9 +25,9 @@ T = TypeVar("T")
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 16  # metadata keys or tensors; the largest published models have a few thousand
-# In all arrays, and how many of them may be strings. As Python objects, elements take up to ten times their bytes
-# in the file: the bounds keep this below 200 MB. The largest published vocabularies have 0.8 million tokens and
-# merges, and half a million scores and types.
+# In all arrays, and how many of them may be strings. As Python objects, elements take up to ten times their
+# bytes in the file: the bounds keep this below 200 MB. The largest published vocabularies have 0.8 million
+# tokens and merges, and half a million scores and types.
 MAX_ELEMENTS = 1 << 21
 MAX_STRINGS = 1 << 20
 MAX_STRING_BYTES = 1 << 25  # of a single value; an embedded tokenizer.json is the longest
@@ -178,7 +178,9 @@ class _HeaderReader:
         if length > len(self.data) - self.at:
             raise self.error(f"a string of {length} bytes at byte {self.at} runs past the end of the file")
         if length > MAX_STRING_BYTES:
-            raise self.error(f"a string of {length} bytes at byte {self.at}; at most {MAX_STRING_BYTES} are read")
+            raise self.error(
+                f"a string of {length} bytes at byte {self.at}; at most {MAX_STRING_BYTES} are read"
+            )
         self.at += length
         return self.data[self.at - length : self.at]
 
@@ -186,9 +188,7 @@ class _HeaderReader:
         # A few tokens of published vocabularies are not UTF-8; surrogates preserve their bytes.
         return self.read_bytes().decode("utf-8", "surrogateescape")
 
-    def read_named(
-        self, count: int, read: Callable[[str], T], what: str, max_bytes: int
-    ) -> dict[str, T]:
+    def read_named(self, count: int, read: Callable[[str], T], what: str, max_bytes: int) -> dict[str, T]:
         found: dict[str, T] = {}
         for _ in range(count):
             name = self.name(what, max_bytes)

@@ -145,7 +145,9 @@ class Journal(AppendOnlyFile):
         self.append(json.dumps(entry))
 
     def _opener(self, path: str, flags: int) -> int:
-        return os.open(path, flags | NO_LINK, 0o666)  # the name can be foreseen, so a link may be planted there
+        return os.open(
+            path, flags | NO_LINK, 0o666
+        )  # the name can be foreseen, so a link may be planted there
 
     def _check_identity(self) -> None:
         try:

@@ -1,5 +1,6 @@
 """Demo of the whole path: the embedded base and its adapter as two GGUFs, their answers and latency."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -20,7 +20,9 @@ from ..tensors import TensorSpec, plan_tensor
 from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
-EXPORT_VERSION = 1  # incremented when an adapter is exported differently, so that older cached files are not used
+EXPORT_VERSION = (
+    1  # incremented when an adapter is exported differently, so that older cached files are not used
+)
 
 _TEXT = GGUFValueType.STRING
 

@@ -19,6 +19,11 @@ from ...runtime.arithmetic.final_answer import final_answer, parse_number
 from ..rows import TrainingRow
 
 
+_RESPONSE_BYTES_MAX = 1 << 22
+_SCHEMES = ("http://", "https://")
+PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."
+
+
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     """Reports a redirect as an error: urllib would send the API key to wherever it leads."""
 
@@ -26,10 +31,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         """Follow no redirect."""
 
 
-_RESPONSE_BYTES_MAX = 1 << 22
-_SCHEMES = ("http://", "https://")
 _OPENER = urllib.request.build_opener(_NoRedirects)
-PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import platform
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from ...errors import OutputError
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
+from ...files.private_folder import sharing_problem
 from ..profile import Profile
 from ..request import BASE
 
@@ -103,13 +103,13 @@ class PrefixCache:
             folders: folder of each adapter, for entries that outlive the process. They are created when first
                 needed.
         """
-        self._capacity, self._folders = capacity, folders or {}
+        self._capacity = capacity
+        self._folders = {adapter: path for adapter, path in (folders or {}).items() if _is_private(path)}
         self.nbytes = 0
         self._entries: list[_CachedPrefix] = []  # most recently used last
         for adapter, folder in self._folders.items():
-            if _is_private(folder):
-                found = _list(folder, capacity + _HEADER_MAX)
-                self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in found]
+            found = _list(folder, capacity + _HEADER_MAX)
+            self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in found]
 
     def find(self, adapter: str, prompt: tuple[int, ...]) -> PrefixMatch | None:
         """Find the longest useful prefix of a prompt.
@@ -198,29 +198,17 @@ class PrefixCache:
 
 
 def _is_private(folder: Path) -> bool:
-    """Whether nobody but this user and root can have written a folder's files; if not, warn.
+    """Whether only this user and root can have written a folder's files; if not, warn.
 
     llama.cpp takes a KV cache as it is: whoever can write one decides the answers.
     """
-    if os.name != "posix":
-        return True
     try:
-        found = folder.stat(follow_symlinks=False)
-    except FileNotFoundError:
-        return True
+        problem = sharing_problem(folder)
     except OSError as failure:
-        _log.warning("prefix cache %s: %s", folder, failure)
-        return False
-    if not stat.S_ISDIR(found.st_mode):
-        problem = "is not a folder"
-    elif found.st_uid not in (0, os.geteuid()):
-        problem = f"belongs to user {found.st_uid}"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"can be written by others (mode {stat.S_IMODE(found.st_mode):o})"
-    else:
-        return True
-    _log.warning("prefix cache %s: not used: it %s", folder, problem)
-    return False
+        problem = failure.strerror
+    if problem:
+        _log.warning("prefix cache %s: not used: %s", folder, problem)
+    return not problem
 
 
 def _list(folder: Path, max_bytes: int) -> Iterator[tuple[tuple[int, ...], Path]]:

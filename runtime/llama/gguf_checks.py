@@ -17,7 +17,9 @@ from ...files.gguf_header import Header, TensorInfo
 from ...files.gguf_metadata import CheckedMetadata
 from ...files.model_shape import ModelShape, read_model_shape
 
-DATA_ALIGNMENT = 32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple
+DATA_ALIGNMENT = (
+    32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple
+)
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
 # Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
@@ -121,9 +123,7 @@ def _check_not_split(metadata: CheckedMetadata) -> None:
     if any(key.startswith("split.") for key in metadata.header.fields):
         count = metadata.get("split.count", GGUFValueType.UINT16)
         if count > 1:
-            raise metadata.error(
-                f"one part of {count}; merge the parts first (llama-gguf-split --merge)"
-            )
+            raise metadata.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
 
 
 def _check_architecture(metadata: CheckedMetadata, architecture: str) -> None:

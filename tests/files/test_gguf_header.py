@@ -271,7 +271,10 @@ ALIGNMENT = text(b"general.alignment")
         (crafted((text(b"k" * 65536) + U8 + b"1",)), "longer than 65535 bytes"),
         (crafted((text(b"") + U8 + b"1",)), "the name of a metadata key is empty"),
         (crafted(infos=(declared((4,), name=b""),)), "the name of a tensor is empty"),
-        (crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)), "a string of"),
+        (
+            crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)),
+            "a string of",
+        ),
         (crafted(infos=(declared(()),)), "0 dimensions"),
         (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
@@ -298,11 +301,16 @@ def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> 
     assert str(path) in str(failure.value)
 
 
-@pytest.mark.parametrize("odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"])
+@pytest.mark.parametrize(
+    "odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"]
+)
 def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: Path) -> None:
     """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
     path = tmp_path / "a.gguf"
-    for content in (crafted((text(b"k" + odd) + U8 + b"1",)), crafted(infos=(declared((4,), name=b"k" + odd),))):
+    for content in (
+        crafted((text(b"k" + odd) + U8 + b"1",)),
+        crafted(infos=(declared((4,), name=b"k" + odd),)),
+    ):
         path.write_bytes(content)
         with pytest.raises(ModelFileError, match="has characters other than"):
             read_header(path)
@@ -332,7 +340,9 @@ print(peak() - before)
 def test_a_header_of_strings_takes_bounded_memory(count: int, nbytes: int, tmp_path: Path) -> None:
     """A header of 72 MB took 683 MB."""
     path = tmp_path / "a.gguf"
-    path.write_bytes(crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", count), text(b"x" * nbytes) * count)))
+    path.write_bytes(
+        crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", count), text(b"x" * nbytes) * count))
+    )
     with path.open("r+b") as file:  # one metadata key, not two
         file.seek(16)
         file.write(struct.pack("<Q", 1))

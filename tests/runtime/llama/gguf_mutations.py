@@ -19,7 +19,19 @@ from .native_loader import LAYOUTS
 ODD_ENDS = (b"\0", b"\0x", b"\0\0", b" ", b".", b"_", b"A", b"\n", b"\x7f", b"\xff", "é".encode())
 ODD_NUMBERS = (0, 1, 2, 3, 7, 16, 31, 32, 64, 127, 128, 255, 256, 259, 512, 5000)
 ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-40, 1e30, float("inf"), float("-inf"), float("nan"))
-ODD_TEXTS = (b"", b"\0", b"llama", b"llama\0", b"qwen2", b"gpt2", b"bert", b"default", b"yarn", b"<|im_end|>", b"\xff")
+ODD_TEXTS = (
+    b"",
+    b"\0",
+    b"llama",
+    b"llama\0",
+    b"qwen2",
+    b"gpt2",
+    b"bert",
+    b"default",
+    b"yarn",
+    b"<|im_end|>",
+    b"\xff",
+)
 ALIGNMENTS = tuple(1 << bits for bits in range(13))
 
 
@@ -80,7 +92,9 @@ class RawFile:
             infos.append(tensor.declare(len(data)))
             data += tensor.data
         counts = struct.pack("<IQQ", self.version, len(self.tensors), len(self.fields))
-        head = bytearray(b"GGUF" + counts + b"".join(entry.encode() for entry in self.fields) + b"".join(infos))
+        head = bytearray(
+            b"GGUF" + counts + b"".join(entry.encode() for entry in self.fields) + b"".join(infos)
+        )
         for at, value in self.flips:
             head[at % len(head)] = value
         return (bytes(head) + bytes(-len(head) % self.alignment) + data)[: self.end]
@@ -102,7 +116,9 @@ def model_file(architecture: str) -> RawFile:
     for key, (value, kind, element) in metadata().items():
         name = key.replace("llama.", f"{architecture}.", 1) if key.startswith("llama.") else key
         raw = architecture if key == "general.architecture" else value
-        fields.append(RawField(name.encode(), int(kind), _raw(raw), None if element is None else int(element)))
+        fields.append(
+            RawField(name.encode(), int(kind), _raw(raw), None if element is None else int(element))
+        )
     return RawFile(tuple(fields), tuple(_tensor(name, array) for name, array in tensors().items()))
 
 
@@ -114,7 +130,10 @@ def adapter_file() -> RawFile:
     factors = {}
     for name in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         rows, columns = tensors()[name].shape
-        factors |= {f"{name}.lora_a": np.ones((2, columns), np.float32), f"{name}.lora_b": np.ones((rows, 2), np.float32)}
+        factors |= {
+            f"{name}.lora_a": np.ones((2, columns), np.float32),
+            f"{name}.lora_b": np.ones((rows, 2), np.float32),
+        }
     return RawFile(tuple(fields), tuple(_tensor(name, array) for name, array in factors.items()))
 
 
@@ -195,7 +214,9 @@ def _set_value(draw: st.DrawFn, file: RawFile) -> RawFile:
     entry = file.fields[at]
     if entry.element is not None:
         length = draw(st.integers(0, len(entry.value)))
-        changed = replace(entry, value=[*entry.value[:length], *draw(st.lists(values_of(Kind(entry.element)), max_size=3))])
+        changed = replace(
+            entry, value=[*entry.value[:length], *draw(st.lists(values_of(Kind(entry.element)), max_size=3))]
+        )
     else:
         changed = replace(entry, value=draw(values_of(Kind(entry.type))))
     return replace(file, fields=(*file.fields[:at], changed, *file.fields[at + 1 :]))
@@ -250,7 +271,9 @@ def _change_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
             st.sampled_from(list(GGMLQuantizationType)).map(lambda kind: _retyped(tensor, kind)),
             st.integers(0, 50).map(lambda code: replace(tensor, type=code)),
             st.sampled_from((-32, 1, 32, 1 << 63)).map(lambda shift: replace(tensor, shift=shift)),
-            st.binary(min_size=4, max_size=4).map(lambda word: replace(tensor, data=word * (len(tensor.data) // 4))),
+            st.binary(min_size=4, max_size=4).map(
+                lambda word: replace(tensor, data=word * (len(tensor.data) // 4))
+            ),
         )
     )
     return replace(file, tensors=(*file.tensors[:at], changed, *file.tensors[at + 1 :]))
@@ -265,7 +288,9 @@ def _retyped(tensor: RawTensor, kind: GGMLQuantizationType) -> RawTensor:
 
 def _drop_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
     at = _place(draw, file.tensors)
-    return replace(file, tensors=file.tensors[:at] + file.tensors[at + 1 :]) if len(file.tensors) > 1 else file
+    return (
+        replace(file, tensors=file.tensors[:at] + file.tensors[at + 1 :]) if len(file.tensors) > 1 else file
+    )
 
 
 def _move_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
@@ -324,8 +349,14 @@ def mutated_files(draw: st.DrawFn, files: Sequence[RawFile]) -> MutatedFile:
 
 
 def _changes(original: RawFile, file: RawFile) -> str:
-    new = [*(f for f in file.fields if f not in original.fields), *(t for t in file.tensors if t not in original.tensors)]
-    lost = {thing.name if isinstance(thing, RawTensor) else thing.key for thing in (*original.fields, *original.tensors)}
+    new = [
+        *(f for f in file.fields if f not in original.fields),
+        *(t for t in file.tensors if t not in original.tensors),
+    ]
+    lost = {
+        thing.name if isinstance(thing, RawTensor) else thing.key
+        for thing in (*original.fields, *original.tensors)
+    }
     lost -= {entry.key for entry in file.fields} | {tensor.name for tensor in file.tensors}
     return f"{_shorten(new)} {lost} version {file.version} end {file.end} flips {file.flips}"
 

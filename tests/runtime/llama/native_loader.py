@@ -1,7 +1,7 @@
 """Loads GGUF files whose paths come on standard input, as the engine does, and prints the outcome of each.
 
-A script, not a test: a signal that ends it is the test's finding. What the check of this project accepts is also
-read by ggml's own parser, and both must have found the same.
+A script, not a test: a signal that ends it is the test's finding. What the check of this project accepts is
+also read by ggml's own parser, and both must have found the same.
 """
 
 import ctypes
@@ -181,7 +181,7 @@ def main(base_path: str) -> None:
     """Load one file for each line of standard input."""
     with Model(Path(base_path)) as base:
         for line in sys.stdin:
-            signal.alarm(TIME_LIMIT_S)
+            signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)  # of processor time
             try:
                 outcome = load(Path(line.rstrip("\n")), base)
             except BaseException as error:

@@ -81,7 +81,9 @@ def test_what_passes_the_check_loads_without_a_signal(
     path = tmp_path_factory.getbasetemp() / "mutated.gguf"
     path.write_bytes(file.content)
     outcome = native_load(path)
-    assert outcome == "ran" or outcome.startswith(("refused: ", "llama.cpp refused: ")), f"{outcome}: {file.changes}"
+    assert outcome == "ran" or outcome.startswith(("refused: ", "llama.cpp refused: ")), (
+        f"{outcome}: {file.changes}"
+    )
     assert "\n" not in outcome
 
 
