@@ -18,7 +18,6 @@ from ...files.progress import Progress, no_progress
 from ...runtime.arithmetic.final_answer import final_answer, parse_number
 from ..rows import TrainingRow
 
-
 _RESPONSE_BYTES_MAX = 1 << 22
 _SCHEMES = ("http://", "https://")
 PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."

@@ -301,6 +301,34 @@ def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> 
     assert str(path) in str(failure.value)
 
 
+# One class of input per published hole of GGUF parsers.
+PUBLISHED = {
+    # A count of keys or tensors that overflows the allocation.
+    "CVE-2024-21802 keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 // 24),
+    "CVE-2024-21836 tensors": b"GGUF" + struct.pack("<IQQ", 3, 2**60 + 1, 0),
+    # A length of a string, or of an array, whose product with the element's size wraps around.
+    "CVE-2024-23496 string": crafted((struct.pack("<Q", 2**64 - 1),)),
+    "CVE-2024-21825 array": crafted((text(b"k") + ARRAY + U32 + struct.pack("<Q", 2**62),)),
+    "CVE-2024-21825 strings": crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
+    "CVE-2024-23605 dimensions": crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)),
+    # Sizes of tensors whose sum, or whose padding, wraps around.
+    "CVE-2025-53630 sum": crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
+    "CVE-2026-27940 padding": crafted(infos=(declared((2**62 - 1, 1)),)),
+    "CVE-2026-33298 bytes": crafted(infos=(declared((2**31, 2**31, 2, 1)),)),
+    # Data that a quantizer reads beyond the end of an uploaded file.
+    "CVE-2026-7482 data": crafted(infos=(declared((1 << 20,)),)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_holes_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(PUBLISHED[name])
+    with refused(path) as messages:
+        read_header(path)
+    assert messages
+
+
 @pytest.mark.parametrize(
     "odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"]
 )
