@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from .cache_folder import cache_dir
 from .file_lock import LOCKS, lock_file
 
-_LOCK = ".lock"  # held while the folder is in use
+_LOCK = "lock"  # beside the files, held while they are in use
 
 
 @contextmanager
@@ -24,15 +24,17 @@ def temporary_folder(prefix: str) -> Iterator[Path]:
     """
     _remove_left_over(prefix)
     with TemporaryDirectory(prefix=f"{prefix}-", dir=cache_dir()) as name:
-        folder = Path(name)
+        outer = Path(name)
+        inner = outer / "files"
+        inner.mkdir()
         if not LOCKS:
-            yield folder
+            yield inner
             return
-        new = folder / f"{_LOCK}.new"
+        new = outer / f"{_LOCK}.new"
         with new.open("xb") as lock:
             lock_file(lock)
-            new.rename(folder / _LOCK)  # under this name it is never free while this process lives
-            yield folder
+            new.rename(outer / _LOCK)  # under this name it is never free while this process lives
+            yield inner
 
 
 def _remove_left_over(prefix: str) -> None:

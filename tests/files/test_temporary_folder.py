@@ -32,7 +32,7 @@ def test_a_folder_is_removed_at_the_end(cache: Path) -> None:
 def test_what_a_killed_process_left_is_removed_by_the_next(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
     (left,) = cache.iterdir()
-    assert done.returncode == -signal.SIGKILL and (left / "model.gguf").exists()
+    assert done.returncode == -signal.SIGKILL and (left / "files" / "model.gguf").exists()
     with temporary_folder("other"):
         assert left.exists(), "another prefix, another task"
     with temporary_folder("work") as first, temporary_folder("work") as second:

@@ -127,7 +127,7 @@ def adapter_file() -> RawFile:
     texts = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
     fields = [RawField(key.encode(), int(Kind.STRING), value.encode()) for key, value in texts.items()]
     fields.append(RawField(b"adapter.lora.alpha", int(Kind.FLOAT32), 2.0))
-    factors = {}
+    factors: dict[str, np.ndarray] = {}
     for name in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
         rows, columns = tensors()[name].shape
         factors |= {
@@ -349,17 +349,8 @@ def mutated_files(draw: st.DrawFn, files: Sequence[RawFile]) -> MutatedFile:
 
 
 def _changes(original: RawFile, file: RawFile) -> str:
-    new = [
-        *(f for f in file.fields if f not in original.fields),
-        *(t for t in file.tensors if t not in original.tensors),
-    ]
-    lost = {
-        thing.name if isinstance(thing, RawTensor) else thing.key
-        for thing in (*original.fields, *original.tensors)
-    }
-    lost -= {entry.key for entry in file.fields} | {tensor.name for tensor in file.tensors}
-    return f"{_shorten(new)} {lost} version {file.version} end {file.end} flips {file.flips}"
-
-
-def _shorten(things: Sequence[Any]) -> str:
-    return ", ".join(repr(thing)[:300] for thing in things)
+    fields = [repr(entry)[:300] for entry in file.fields if entry not in original.fields]
+    changed = [repr(tensor) for tensor in file.tensors if tensor not in original.tensors]
+    lost = {entry.key for entry in original.fields} - {entry.key for entry in file.fields}
+    lost |= {tensor.name for tensor in original.tensors} - {tensor.name for tensor in file.tensors}
+    return f"{fields} {changed} lost {lost} version {file.version} end {file.end} flips {file.flips}"

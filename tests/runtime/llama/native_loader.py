@@ -48,7 +48,7 @@ class _Params(ctypes.Structure):
 def _bind() -> dict[str, Any]:
     library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.so"))))
     pointer, text, number, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_size_t
-    returns = {
+    returns: dict[str, tuple[Any, ...]] = {
         "init_from_file": (pointer, text, _Params),
         "free": (None, pointer),
         "get_version": (ctypes.c_uint32, pointer),
