@@ -37,6 +37,10 @@ class InsufficientMemoryError(ThirteenError):
     """A model needs more memory than is available with the requested context and slots."""
 
 
+class EngineFailedError(ThirteenError):
+    """The engine of a server failed; a new process may work. The exit status is 1."""
+
+
 class DownloadError(ThirteenError):
     """A name is in no catalogue and not on the hub, a download failed, or a hash is not the published one."""
 

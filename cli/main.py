@@ -1,21 +1,23 @@
 """The command `thirteen`. Each subcommand imports its packages late, to keep `--help` fast.
 
 Results go to standard output, progress and logs to standard error. The exit status is 0 for success, 2 for
-bad input, with one line `error: …`, and 130 for an interrupt.
+bad input, with one line `error: …`, 1 for a server whose engine failed, and 130 for an interrupt.
 """
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
 
-from ..errors import ThirteenError
+from ..errors import EngineFailedError, ThirteenError
 from . import adapter, ask, batch, convert, demo, inspect, models, serve, train, tune, vocabulary, web
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address
 
+ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
 INTERRUPTED = 130
 MESSAGE_MAX = 600  # characters of an error; names from a damaged file can be very long
 
@@ -38,12 +40,15 @@ for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.item
 
 def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
+    _print_any_text()
     try:
         status = app(default_ray_address(sys.argv[1:]), standalone_mode=False) or 0
         sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
         sys.exit(status)
+    except EngineFailedError as error:
+        _fail(str(error), ENGINE_FAILED)
     except ThirteenError as error:
         _fail(str(error))
     except UsageError as error:
@@ -64,12 +69,19 @@ def main() -> None:
         _fail("out of memory")
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, status: int = 2) -> None:
     line = printable(" ".join(message.split()))
     if len(line) > MESSAGE_MAX:
         line = f"{line[: MESSAGE_MAX // 2]} … {line[-MESSAGE_MAX // 2 :]}"
     print("error:", line, file=sys.stderr)
-    sys.exit(2)
+    sys.exit(status)
+
+
+def _print_any_text() -> None:
+    """Print characters that the terminal's encoding lacks, and bytes of file names, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _version(requested: bool) -> None:

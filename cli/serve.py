@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import note
+from .console import note, warn
 
 app = typer.Typer()
 
@@ -79,6 +79,8 @@ def serve(
         raise typer.BadParameter("--replicas and --max-replicas require --ray")
     layers = options.gpu_layers(gpu_layers, ray)
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
+    if api_key_file:
+        warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
     path, adapters = options.resolve_model(model, _named_adapters(adapter or ()))
     models = served_models(name or path.stem, adapters)

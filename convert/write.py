@@ -39,11 +39,9 @@ def write_gguf(
     """
     check_target(target)
     with atomic_write(target, exclusive=True, nbytes=sum(plan.nbytes for plan in plans)) as file:
-        _write_header(Path(file.name), architecture, fields, plans)
-        file.seek(0)
-        digest = hashlib.sha256(file.read())
+        digest, header = hashlib.sha256(), _header(architecture, fields, plans)
         remaining = iter(blocks)
-        _put(file, digest, bytes(-file.tell() % ALIGNMENT))
+        _put(file, digest, header + bytes(-len(header) % ALIGNMENT))
         for plan in plans:
             missing = plan.nbytes
             while missing:
@@ -60,19 +58,21 @@ def _put(file: BinaryIO, digest: Any, data: bytes) -> None:
     digest.update(data)
 
 
-def _write_header(
-    path: Path, architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]
-) -> None:
+def _header(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
+    """The bytes of a header; GGUFWriter writes only to a path."""
     writer = GGUFWriter(None, architecture)
     for key, field in fields.items():
         if field.type is not GGUFValueType.ARRAY or field.value:  # GGUF has no empty arrays
             writer.add_key_value(key, _encoded(field), field.type, field.element)
     for plan in plans:
         writer.add_tensor_info(plan.target, plan.shape, np.dtype(np.float32), plan.nbytes, plan.type)
-    writer.write_header_to_file(path)
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "header"
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        return path.read_bytes()
 
 
 def _encoded(field: Field) -> Any:
@@ -86,7 +86,4 @@ def _encoded(field: Field) -> Any:
 
 def header_size(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> int:
     """Compute where the tensor data begins in a file; the types of the tensors do not matter."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "header"
-        _write_header(path, architecture, fields, plans)
-        return padded(path.stat().st_size)
+    return padded(len(_header(architecture, fields, plans)))

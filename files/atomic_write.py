@@ -1,19 +1,24 @@
 """Atomic writes: a file appears under its name when it is complete and on disk, or not at all."""
 
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EACCES, EBADF, EINVAL, ENOTSUP
 from pathlib import Path
-from threading import get_ident
 from typing import BinaryIO
 
 from ..errors import OutputError
-from .file_lock import lock_file
+from .file_lock import LOCKS, lock_file
 from .output import output_errors
 
 _POSIX = os.name == "posix"
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under the part's name is not written through
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under the part's name is not written through
+_CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
+_RANDOM_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
+_NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that cannot sync a folder
 
 
 @contextmanager
@@ -22,13 +27,17 @@ def atomic_write(
 ) -> Iterator[BinaryIO]:
     """Open a part file next to `target` that takes its name when the block ends without an error.
 
+    The part file is created, never reused, and locked while it is written. A part whose lock is free was left
+    by a process that was killed: it is removed by the next write into its folder.
+
     Args:
         target: the file to write or replace.
-        exclusive: refuse a second writer at the same time. The part file then has one name for all processes,
-            so a part that a killed process left is reused; otherwise its name holds process and thread.
+        exclusive: refuse a second writer at the same time. The part file then has one name for all processes;
+            otherwise its name is random.
         nbytes: size of the file, if known. The disk must have this much space.
         mode: permissions of the file, before the umask.
-        sync: flush the file to disk before it is renamed. False is for caches that check what they read.
+        sync: flush the file to disk before it is renamed, and its folder afterwards. False is for caches that
+            check what they read.
 
     Yields:
         The part file, open for reading and writing, empty. Its path is its `name`.
@@ -36,22 +45,18 @@ def atomic_write(
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
     """
-    infix = "" if exclusive else f"{os.getpid()}-{get_ident()}."
-    part = target.with_name(f".{target.name}.{infix}part")
     with output_errors(target):
+        file = _create_exclusive(target, mode) if exclusive else _create_random(target, mode)
+        part = Path(file.name)
         try:
-            with open(part, "ab+", opener=lambda path, flags: os.open(path, flags | _NO_LINK, mode)) as file:
-                if exclusive:
-                    _lock(file, part, target)
+            with file:
                 try:
-                    file.truncate(0)
-                    file.seek(0)
                     _check_space(target, nbytes)
                     yield file
                     file.flush()
                     if sync:
                         os.fsync(file.fileno())
-                    if _POSIX:  # under the lock: a second writer may open the part as soon as it is closed
+                    if _POSIX:  # under the lock: a part that is closed and unlocked counts as left over
                         part.replace(target)
                 except BaseException:
                     _remove(part)
@@ -63,7 +68,96 @@ def atomic_write(
                 _remove(part)
             raise
         if sync:
-            _sync_folder(target.absolute().parent)
+            sync_folder(target.absolute().parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, where the system can.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if not _POSIX:
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+
+
+def _create_random(target: Path, mode: int) -> BinaryIO:
+    """Create a part file under a random name, and lock it."""
+    _remove_left_over(target.absolute().parent)
+    for _ in range(_CREATIONS):
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+        file = _create(part, mode)
+        if lock_file(file) and _is_at(file, part):
+            return file
+        file.close()  # another process took it for left over, between its creation and its lock
+    raise OutputError(f"{target}: other processes remove its part files")
+
+
+def _create_exclusive(target: Path, mode: int) -> BinaryIO:
+    """Create the part file that all processes know, and lock it; a part that is left over is removed."""
+    part = target.with_name(f".{target.name}.part")
+    if os.path.lexists(part):
+        with _open_existing(part) as old:
+            _lock(old, part, target)
+            if _POSIX:  # under the lock
+                _remove(part)
+        if not _POSIX:  # Windows cannot remove an open file
+            _remove(part)
+    try:
+        file = _create(part, mode)
+    except FileExistsError:
+        raise OutputError(f"{target}: another process is writing it") from None
+    try:
+        _lock(file, part, target)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _create(part: Path, mode: int) -> BinaryIO:
+    return open(part, "xb+", opener=lambda path, flags: os.open(path, flags | NO_LINK, mode))
+
+
+def _open_existing(part: Path) -> BinaryIO:
+    return open(part, "rb+", opener=lambda path, flags: os.open(path, flags | NO_LINK))
+
+
+def _lock(file: BinaryIO, part: Path, target: Path) -> None:
+    if not lock_file(file):
+        raise OutputError(f"{target}: another process is writing it")
+    # A writer that finished between our opening and locking has renamed this very file to the target.
+    if not _is_at(file, part):
+        raise OutputError(f"{target}: another process has just written it")
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether the path still names the open file."""
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove the parts with random names that no process has locked. Without locks nobody can tell."""
+    if not LOCKS:
+        return
+    with suppress(OSError):
+        parts = [Path(entry) for entry in os.scandir(folder) if _RANDOM_PART.fullmatch(entry.name)]
+        for part in parts:
+            with suppress(OSError), _open_existing(part) as file:
+                if lock_file(file, unsupported=False) and _is_at(file, part):
+                    part.unlink()
 
 
 def _remove(part: Path) -> None:
@@ -71,25 +165,7 @@ def _remove(part: Path) -> None:
         part.unlink()
 
 
-def _lock(file: BinaryIO, part: Path, target: Path) -> None:
-    if not lock_file(file):
-        raise OutputError(f"{target}: another process is writing it")
-    # A writer that finished between our opening and locking has renamed this very file to the target.
-    if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
-        raise OutputError(f"{target}: another process has just written it")
-
-
 def _check_space(target: Path, nbytes: int) -> None:
     free = shutil.disk_usage(target.absolute().parent).free
     if free < nbytes:
         raise OutputError(f"{target}: needs {nbytes:,} bytes, but {free:,} are free on its disk")
-
-
-def _sync_folder(folder: Path) -> None:
-    if _POSIX:
-        with suppress(OSError):  # some file systems refuse it; the file itself is on disk
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)

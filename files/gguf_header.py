@@ -5,6 +5,7 @@ Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import mmap
+import re
 import struct
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -24,9 +25,18 @@ T = TypeVar("T")
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 16  # metadata keys or tensors; the largest published models have a few thousand
-MAX_ELEMENTS = 1 << 23  # in all arrays; the largest published vocabularies come to two million
+# In all arrays, and how many of them may be strings. As Python objects, elements take up to ten times their
+# bytes in the file: the bounds keep this below 200 MB. The largest published vocabularies have 0.8 million
+# tokens and merges, and half a million scores and types.
+MAX_ELEMENTS = 1 << 21
+MAX_STRINGS = 1 << 20
+MAX_STRING_BYTES = 1 << 25  # of a single value; an embedded tokenizer.json is the longest
+MAX_KEY_BYTES = (1 << 16) - 1  # of the specification
 MAX_NAME_BYTES = 63  # ggml keeps 64, with the terminating zero
 MAX_DIMENSIONS = 4
+
+# Loaders compare names as C strings, up to the first zero byte: two names that differ here may be one there.
+_NAME = re.compile(rb"[A-Za-z0-9._-]+")
 
 _SCALARS = {
     GGUFValueType.UINT8: "B",
@@ -140,6 +150,7 @@ class _HeaderReader:
         self.skip_values = skip_values
         self.at = len(MAGIC)
         self.elements = 0
+        self.strings = 0
 
     def header(self) -> Header:
         version = self.scalar("I")
@@ -149,8 +160,8 @@ class _HeaderReader:
         for what, count in (("tensors", tensor_count), ("metadata keys", field_count)):
             if count > MAX_ENTRIES:
                 raise self.error(f"{count} {what}; at most {MAX_ENTRIES} are allowed")
-        fields = self.read_named(field_count, self.field, "metadata key")
-        declared = self.read_named(tensor_count, self.tensor, "tensor")
+        fields = self.read_named(field_count, self.field, "metadata key", MAX_KEY_BYTES)
+        declared = self.read_named(tensor_count, self.tensor, "tensor", MAX_NAME_BYTES)
         tensors = self.with_absolute_offsets(declared, self.alignment(fields))
         return Header(self.path, version, fields, tensors, len(self.data))
 
@@ -166,6 +177,10 @@ class _HeaderReader:
         length = self.scalar("Q")
         if length > len(self.data) - self.at:
             raise self.error(f"a string of {length} bytes at byte {self.at} runs past the end of the file")
+        if length > MAX_STRING_BYTES:
+            raise self.error(
+                f"a string of {length} bytes at byte {self.at}; at most {MAX_STRING_BYTES} are read"
+            )
         self.at += length
         return self.data[self.at - length : self.at]
 
@@ -173,14 +188,27 @@ class _HeaderReader:
         # A few tokens of published vocabularies are not UTF-8; surrogates preserve their bytes.
         return self.read_bytes().decode("utf-8", "surrogateescape")
 
-    def read_named(self, count: int, read: Callable[[str], T], what: str) -> dict[str, T]:
+    def read_named(self, count: int, read: Callable[[str], T], what: str, max_bytes: int) -> dict[str, T]:
         found: dict[str, T] = {}
         for _ in range(count):
-            name = self.text()
+            name = self.name(what, max_bytes)
             if name in found:
                 raise self.error(f"the {what} {name!r} occurs twice")
             found[name] = read(name)
         return found
+
+    def name(self, what: str, max_bytes: int) -> str:
+        raw = self.read_bytes()
+        text = raw[:80].decode("utf-8", "backslashreplace")
+        if not raw:
+            raise self.error(f"the name of a {what} is empty")
+        if len(raw) > max_bytes:
+            raise self.error(f"the name of the {what} {text!r} is longer than {max_bytes} bytes")
+        if not _NAME.fullmatch(raw):
+            raise self.error(
+                f"the name of the {what} {text!r} has characters other than ASCII letters, digits and '._-'"
+            )
+        return raw.decode("ascii")
 
     def value_type(self, key: str) -> GGUFValueType:
         code = self.scalar("I")
@@ -208,6 +236,9 @@ class _HeaderReader:
             for _ in range(count):
                 self.read_bytes()
             return Field([], type_, element)
+        self.strings += count if element is GGUFValueType.STRING else 0
+        if self.strings > MAX_STRINGS:
+            raise self.error(f"{self.strings} strings up to metadata key {key!r}; at most {MAX_STRINGS}")
         return Field(self.values(element, count), type_, element)
 
     def values(self, type_: GGUFValueType, count: int) -> list[Any]:
@@ -231,8 +262,6 @@ class _HeaderReader:
 
     def tensor(self, name: str) -> TensorInfo:
         """A tensor as declared, with its offset relative to the start of the data."""
-        if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME_BYTES:
-            raise self.error(f"the tensor name {name[:80]!r} is longer than {MAX_NAME_BYTES} bytes")
         dimensions = self.scalar("I")
         if not 1 <= dimensions <= MAX_DIMENSIONS:
             raise self.error(f"tensor {name!r} has {dimensions} dimensions")

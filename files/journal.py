@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
+from .atomic_write import NO_LINK, sync_folder
 from .file_lock import lock_file
 from .output import make_folder, output_errors
 
@@ -80,15 +81,21 @@ class AppendOnlyFile:
                     self._file.truncate(start)
                 raise
 
+    def _opener(self, path: str, flags: int) -> int:
+        return os.open(path, flags, 0o666)
+
     def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off what is not kept."""
-        file = FileIO(self.path, "ab")  # unbuffered: nothing is left to write after an error
+        new = not self.path.exists()
+        file = FileIO(self.path, "ab", opener=self._opener)  # unbuffered: no rest to write after an error
         try:
             if not lock_file(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
             if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
+            if new:  # its name must be on disk too
+                sync_folder(self.path.absolute().parent)
         except BaseException:
             file.close()
             raise
@@ -136,6 +143,11 @@ class Journal(AppendOnlyFile):
             make_folder(self.path.parent)
             self.append(json.dumps({"format": FORMAT, self._run: self._identity}))
         self.append(json.dumps(entry))
+
+    def _opener(self, path: str, flags: int) -> int:
+        return os.open(
+            path, flags | NO_LINK, 0o666
+        )  # the name can be foreseen, so a link may be planted there
 
     def _check_identity(self) -> None:
         try:

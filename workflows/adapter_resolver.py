@@ -1,13 +1,15 @@
 """Resolution of adapters and bases as users name them: a path, a catalogue name, a hub id or a short code."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..convert.adapter.adapter import read_adapter_config
+from ..convert.adapter.adapter import adapter_sha256, read_adapter_config
 from ..convert.adapter.basis import (
     NAME_MAX,
     Basis,
@@ -16,7 +18,7 @@ from ..convert.adapter.basis import (
     read_basis,
     write_basis,
 )
-from ..convert.adapter.export import export_adapter
+from ..convert.adapter.export import EXPORT_VERSION, export_adapter
 from ..convert.adapter.short_code import (
     ShortCode,
     basis_fingerprint,
@@ -56,7 +58,8 @@ def resolve_adapter_folder(source: str, base: str | None = None, *, progress: Pr
     code = decode_short_code(source)
     if base is not None:
         _check_base(code, catalogue_name(base), base)
-    folder = cache_dir() / f"code-{hashlib.sha256(source.strip().lower().encode()).hexdigest()[:16]}"
+    key = f"{version('thirteen')} {source.strip().lower()}"
+    folder = cache_dir() / f"code-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / "adapter_model.safetensors").is_file():
         basis = basis_for_code(code, progress=progress)
         write_tinylora_folder(basis, code.numbers, folder, hub_id_of(code.name))
@@ -77,11 +80,16 @@ def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_pr
     if not looks_like_code(source) and (source.endswith(".gguf") or Path(source).is_file()):
         return Path(source)
     folder = resolve_adapter_folder(source, str(model), progress=progress)
-    hashes = f"{file_sha256(folder / 'adapter_model.safetensors')} {file_sha256(model)}"
-    output = cache_dir() / f"adapter-{hashlib.sha256(hashes.encode()).hexdigest()[:16]}.gguf"
+    output = cache_dir() / f"adapter-{_export_key(folder, model, source)}.gguf"
     if not output.exists():
         export_adapter(folder, model, output, adapter_id=source)
     return output
+
+
+def _export_key(folder: Path, model: Path, source: str) -> str:
+    """Hash of everything that an exported adapter depends on: an alpha counts like a weight."""
+    parts = [adapter_sha256(folder), file_sha256(model), source, version("thirteen"), EXPORT_VERSION]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def encode_adapter(

@@ -1,5 +1,6 @@
 """Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs; answers and latency."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,5 +173,5 @@ def ask_demo(model: Path) -> DemoAnswers:
 
 
 def _home(path: str) -> str:
-    home = str(Path.home())
+    home = os.path.expanduser("~")  # noqa: PTH111 - Path.home() raises where no home folder is known
     return f"~{path.removeprefix(home)}" if path.startswith(f"{home}/") else path

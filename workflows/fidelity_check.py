@@ -4,7 +4,6 @@ The other models of the comparison are temporary files in the cache.
 """
 
 import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError, ThirteenError
-from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.progress import Stage, no_progress
+from ..files.temporary_folder import temporary_folder
 from .importance_cache import PRECISION
 
 POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow
@@ -63,8 +62,7 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
     shipped, warnings = Path(conversion.output), list[str]()
     ids = SourceIds(conversion.base.id, conversion.adapter.id if conversion.adapter else "")
     try:
-        with tempfile.TemporaryDirectory(prefix="fidelity-", dir=cache_dir()) as name:
-            folder = Path(name)
+        with temporary_folder("fidelity") as folder:
             _check_space(folder, shipped, adapted=adapter is not None)
 
             def model(title: str, **options: Any) -> Path:

@@ -1,7 +1,6 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
 import hashlib
-import tempfile
 from pathlib import Path
 
 from ..convert.adapter.adapter import adapter_sha256
@@ -13,6 +12,7 @@ from ..files.cache_folder import cache_dir
 from ..files.gguf_header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress
+from ..files.temporary_folder import temporary_folder
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.corpus import read_passages
@@ -77,8 +77,8 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     """
     texts = calibration or calibration_texts()
     passages = read_passages(texts)
-    with tempfile.TemporaryDirectory(prefix="importance-", dir=cache_dir()) as folder:
-        model = Path(folder) / "model.gguf"
+    with temporary_folder("importance") as folder:
+        model = folder / "model.gguf"
         progress = stage("high precision")
         convert(base, model, quantization=PRECISION, adapter=adapter, threads=threads, progress=progress)
         metadata = read_header(model).metadata

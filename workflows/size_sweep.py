@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from ..bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, quantize_stock
@@ -21,9 +20,9 @@ from ..convert.quantize.file_size import FileSize
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..files.cache_folder import cache_dir
 from ..files.output import check_folder, make_folder, output_errors
 from ..files.progress import Progress, Stage, no_progress
+from ..files.temporary_folder import temporary_folder
 from ..models.texts import held_out_texts
 from ..runtime.calibration.corpus import read_passages
 from .importance_cache import cached_importance
@@ -234,8 +233,8 @@ def _slug(name: str) -> str:
 @contextmanager
 def _output_folder(keep: Path | None) -> Iterator[Path]:
     if keep is None:
-        with TemporaryDirectory(prefix="curve-", dir=cache_dir()) as folder:
-            yield Path(folder)
+        with temporary_folder("curve") as folder:
+            yield folder
         return
     make_folder(keep)
     yield keep

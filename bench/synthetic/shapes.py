@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from gguf import GGML_QUANT_SIZES
 
@@ -18,11 +17,11 @@ from ...convert.tensors import (
     plan_uniform,
 )
 from ...errors import OutputError
-from ...files.cache_folder import cache_dir
 from ...files.gguf_header import MAGIC, read_header
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
 from ...files.output import check_target
+from ...files.temporary_folder import temporary_folder
 from ...models.catalogue import catalogue
 from ..peers.llama_quantize import MIXES
 from ..peers.llama_quantize_sizes import mix_tensor_types
@@ -42,9 +41,9 @@ def temporary_shape_models(name: str, types: Sequence[str]) -> Iterator[tuple[Pa
     Raises:
         ThirteenError: write_shape_model() raises it.
     """
-    with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
+    with temporary_folder("shapes") as folder:
         files = {
-            model_types: Path(folder) / f"{name}-{number}-{Path(model_types).stem}.gguf"
+            model_types: folder / f"{name}-{number}-{Path(model_types).stem}.gguf"
             for number, model_types in enumerate(dict.fromkeys(types))
         }
         for model_types, path in files.items():
@@ -95,8 +94,8 @@ def _plans(architecture: Architecture, types: str) -> Sequence[TensorPlan]:
 
 def _plans_of_mix(architecture: Architecture, specs: Sequence[TensorSpec], mix: str) -> Sequence[TensorPlan]:
     """Plan the types that llama.cpp's quantizer chooses, which needs a file to look at."""
-    with TemporaryDirectory(prefix="shapes-", dir=cache_dir()) as folder:
-        model = Path(folder) / "model.gguf"
+    with temporary_folder("shapes") as folder:
+        model = folder / "model.gguf"
         write_planned_model(model, architecture, plan_uniform(specs, parse_type("Q4_0")))
         types = mix_tensor_types(model, mix)
     return [plan_tensor(spec, types[spec.target]) for spec in specs]

@@ -22,6 +22,10 @@ from ..vocabulary.vocabulary_list import VocabularyList
 from ..write import write_gguf
 from .adapter import PeftAdapter, load_adapter
 
+EXPORT_VERSION = (
+    1  # incremented when an adapter is exported differently, so that older cached files are not used
+)
+
 _TEXT = GGUFValueType.STRING
 
 

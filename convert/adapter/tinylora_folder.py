@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import AdapterError
-from ...files.output import make_folder, output_errors
+from ...files.atomic_write import atomic_write
+from ...files.output import make_folder
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
 from .basis import TARGET_MODULES, Basis
@@ -48,9 +49,8 @@ def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: st
         "weight_tying": 1.0,
     }
     make_folder(folder)
-    with output_errors(folder):
-        content = json.dumps(config, indent=2, sort_keys=True) + "\n"
-        (folder / CONFIG_FILE).write_text(content, encoding="utf-8")
+    with atomic_write(folder / CONFIG_FILE) as file:
+        file.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
     write_safetensors(folder / WEIGHTS_FILE, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
 
 

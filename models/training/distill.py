@@ -23,6 +23,16 @@ _SCHEMES = ("http://", "https://")
 PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Reports a redirect as an error: urllib would send the API key to wherever it leads."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Follow no redirect."""
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A model behind an OpenAI-compatible API.
@@ -70,7 +80,7 @@ class Teacher:
         url = f"{self.url.rstrip('/')}/chat/completions"
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - checked above
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_s) as response:  # noqa: S310
+            with _OPENER.open(request, timeout=self.timeout_s) as response:
                 return _content(json.loads(response.read(_RESPONSE_BYTES_MAX)))
         except urllib.error.HTTPError as error:
             raise DownloadError(f"{url}: the teacher returns {error.code} {error.reason}") from None

@@ -26,7 +26,8 @@ _SHUTDOWN_POLL_S = 0.2
 _HEALTH_CHECK_S = 5.0
 _ROUTER_REQUESTS_MAX = 10_000  # requests that a router forwards at once
 _QUIET = {"log_level": logging.ERROR, "enable_access_log": False}
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Windows has no SIGHUP.
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ...errors import OutputError
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
+from ...files.private_folder import sharing_problem
 from ..profile import Profile
 from ..request import BASE
 
@@ -102,11 +103,13 @@ class PrefixCache:
             folders: folder of each adapter, for entries that outlive the process. They are created when first
                 needed.
         """
-        self._capacity, self._folders = capacity, folders or {}
+        self._capacity = capacity
+        self._folders = {adapter: path for adapter, path in (folders or {}).items() if _is_private(path)}
         self.nbytes = 0
         self._entries: list[_CachedPrefix] = []  # most recently used last
         for adapter, folder in self._folders.items():
-            self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in _list(folder)]
+            found = _list(folder, capacity + _HEADER_MAX)
+            self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in found]
 
     def find(self, adapter: str, prompt: tuple[int, ...]) -> PrefixMatch | None:
         """Find the longest useful prefix of a prompt.
@@ -164,16 +167,18 @@ class PrefixCache:
         for adapter, folder in self._folders.items():
             fresh = [e for e in self._entries if e.adapter == adapter and e.state is not None and not e.file]
             try:
-                for entry in fresh:
-                    entry.file = _write(folder, entry)
                 if fresh:
+                    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                if fresh and _is_private(folder):
+                    for entry in fresh:
+                        entry.file = _write(folder, entry)
                     _trim(folder, self._capacity)
             except (OSError, OutputError) as failure:
                 _log.warning("prefix cache %s: %s", folder, failure)
 
     def _load(self, entry: _CachedPrefix) -> KvState | None:
         if entry.state is None and entry.file is not None:
-            entry.state = _read(entry.file)
+            entry.state = _read(entry.file, self._capacity + _HEADER_MAX)
             self.nbytes += 0 if entry.state is None else entry.state.nbytes
         return entry.state
 
@@ -192,9 +197,25 @@ class PrefixCache:
             entry.state = None
 
 
-def _list(folder: Path) -> Iterator[tuple[tuple[int, ...], Path]]:
-    """Yield the tokens and the path of each file, most recently used last."""
+def _is_private(folder: Path) -> bool:
+    """Whether only this user and root can have written a folder's files; if not, warn.
+
+    llama.cpp takes a KV cache as it is: whoever can write one decides the answers.
+    """
+    try:
+        problem = sharing_problem(folder)
+    except OSError as failure:
+        problem = failure.strerror
+    if problem:
+        _log.warning("prefix cache %s: not used: %s", folder, problem)
+    return not problem
+
+
+def _list(folder: Path, max_bytes: int) -> Iterator[tuple[tuple[int, ...], Path]]:
+    """Yield the tokens and the path of each file of at most `max_bytes`, most recently used last."""
     for path in sorted(_files(folder), key=_used_at):
+        if _size(path) > max_bytes:  # of an engine with a larger cache
+            continue
         tokens: object = None
         with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
             tokens = json.loads(file.readline(_HEADER_MAX))
@@ -208,16 +229,23 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.prefix") if path.is_file()]
 
 
+def _size(path: Path) -> int:
+    with suppress(OSError):
+        return path.stat().st_size
+    return 0
+
+
 def _used_at(path: Path) -> float:
     with suppress(FileNotFoundError):  # another engine has just deleted it
         return path.stat().st_mtime
     return 0.0
 
 
-def _read(path: Path) -> KvState | None:
-    """Read the KV cache in a file; None if the file is gone or damaged."""
+def _read(path: Path, max_bytes: int) -> KvState | None:
+    """Read the KV cache in a file; None if the file is gone, damaged, or larger than `max_bytes`."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
     except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
     except OSError:
@@ -242,7 +270,6 @@ def _write(folder: Path, entry: _CachedPrefix) -> Path:
     header, data = json.dumps(entry.tokens).encode() + b"\n", entry.state.data
     digest = sha256(header)
     digest.update(data)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{digest.hexdigest()}.prefix"
     with atomic_write(path, mode=0o600, sync=False) as file:  # for its owner only: prompts are private
         file.write(header)

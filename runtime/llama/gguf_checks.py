@@ -17,6 +17,9 @@ from ...files.gguf_header import Header, TensorInfo
 from ...files.gguf_metadata import CheckedMetadata
 from ...files.model_shape import ModelShape, read_model_shape
 
+DATA_ALIGNMENT = (
+    32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple
+)
 ARCHITECTURES = ("llama", "qwen2")
 ROPE_SCALINGS = ("none", "linear", "yarn")
 # Pre-tokenizers with code of their own in llama.cpp. The others (falcon, bloom, viking, deepseek-llm and
@@ -100,14 +103,27 @@ def check_adapter(header: Header, base: Header) -> None:
 
 def _check_general(metadata: CheckedMetadata) -> None:
     header = metadata.header
-    if "" in header.fields:
-        raise metadata.error("a metadata key is empty")
     if not header.tensors:
         raise metadata.error("the file has no tensors")
     if "general.alignment" in header.fields:
         metadata.get("general.alignment", GGUFValueType.UINT32)
-    if header.metadata.get("split.count", 0) not in (0, 1):
-        raise metadata.error("one part of a split file; merge the parts first (llama-gguf-split --merge)")
+    _check_not_split(metadata)
+    for tensor in header.tensors.values():
+        if tensor.offset % DATA_ALIGNMENT:
+            raise metadata.error(
+                f"tensor {tensor.name!r} starts at byte {tensor.offset}, not a multiple of {DATA_ALIGNMENT}"
+            )
+
+
+def _check_not_split(metadata: CheckedMetadata) -> None:
+    """Check that llama.cpp looks for no further file, which nothing has checked.
+
+    A merged file keeps the keys of its parts, with a count of 0.
+    """
+    if any(key.startswith("split.") for key in metadata.header.fields):
+        count = metadata.get("split.count", GGUFValueType.UINT16)
+        if count > 1:
+            raise metadata.error(f"one part of {count}; merge the parts first (llama-gguf-split --merge)")
 
 
 def _check_architecture(metadata: CheckedMetadata, architecture: str) -> None:

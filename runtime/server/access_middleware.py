@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from .api_keys import ApiKeys
 from .http_errors import HttpError
 from .metrics import Metrics
+from .request_limits import HEADER_BYTES_MAX
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 _PROTECTED_PATHS = ("/v1/", "/metrics")  # need a key if the server has keys; other paths are public
@@ -58,11 +59,14 @@ class AccessMiddleware:
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> None:
-    """Check the Host header and the API key of a request; see AccessMiddleware for the arguments.
+    """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Raises:
-        HttpError: 403 the host is not allowed, 401 the key is missing or wrong.
+        HttpError: 431 the header is too large, 403 the host is not allowed, 401 the key is missing or wrong.
     """
+    # h11 bounds only a header that arrives in several pieces.
+    if (nbytes := _header_bytes(scope)) > HEADER_BYTES_MAX:
+        raise HttpError(431, f"a header of {nbytes} bytes; at most {HEADER_BYTES_MAX} are accepted")
     headers = dict(scope["headers"])
     if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
         raise HttpError(
@@ -73,6 +77,12 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
     protected = scope["path"].startswith(_PROTECTED_PATHS)
     if keys and protected and not keys.accepts(headers.get(b"authorization", b"")):
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
+
+
+def _header_bytes(scope: Scope) -> int:
+    """Bytes of the request line and of all headers, with their separators."""
+    line = len(scope.get("raw_path") or scope["path"].encode()) + len(scope.get("query_string", b""))
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
 
 
 def _route_path(scope: Scope) -> str:

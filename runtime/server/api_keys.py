@@ -1,6 +1,9 @@
 """API keys that authorize clients."""
 
+import os
+import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
@@ -38,6 +41,14 @@ class ApiKeys:
         if not keys:
             raise RequestError(f"{path}: contains no key")
         return cls(keys)
+
+    @staticmethod
+    def warnings(path: Path) -> list[str]:
+        """Warn of a key file that other users of this machine can read; Windows has no such modes."""
+        with suppress(OSError):
+            if os.name == "posix" and path.stat().st_mode & stat.S_IROTH:
+                return [f"{path}: every user of this machine can read these keys: chmod 600 {path}"]
+        return []
 
     def accepts(self, authorization: bytes) -> bool:
         """Whether an Authorization header ("Bearer KEY") carries one of the keys."""

@@ -43,8 +43,11 @@ class DrainServer(uvicorn.Server):
     After the first signal it still listens, but rejects new requests with 503. It exits when all running
     requests have finished or after `limits.drain_s`. A second signal aborts them at once.
 
+    It also drains when the engine has failed, since it could only reject requests from then on.
+
     Attributes:
         exit_signal: the first signal received, or None.
+        engine_failed: whether the engine failed.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class DrainServer(uvicorn.Server):
         self._on_listening = on_listening
         self._deadline = 0.0
         self.exit_signal: int | None = None
+        self.engine_failed = False
 
     def drain(self) -> None:
         """Reject new requests and exit when the running ones have finished or their time is up."""
@@ -97,6 +101,9 @@ class DrainServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to exit now; uvicorn calls this ten times per second."""
+        if self._service.engine.closed and not self._service.draining:
+            self.engine_failed = True
+            self.drain()
         if self._service.draining and not self.should_exit:
             timed_out = monotonic() >= self._deadline
             if timed_out:

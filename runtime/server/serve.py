@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...errors import RequestError
+from ...errors import EngineFailedError, RequestError
 from ..request import BASE
 from .access_middleware import LOOPBACK_HOSTS
 from .api_keys import ApiKeys
@@ -67,8 +67,13 @@ def served_models(name: str, adapters: Mapping[str, Path]) -> dict[str, str]:
     """Engine adapter of each served model name: the base model first, then one model per adapter.
 
     Raises:
-        RequestError: an adapter has the name of the base model.
+        RequestError: an adapter has the name of the base model, or a name is not UTF-8.
     """
+    for each in (name, *adapters):
+        try:
+            each.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"the model name {each!r} is not UTF-8: give another with --name") from None
     if name in adapters:
         raise RequestError(f"--adapter {name}: the base model already has this name; see --name")
     return {name: BASE, **{adapter: adapter for adapter in adapters}}
@@ -90,6 +95,7 @@ def run_server(
 
     Raises:
         RequestError: the address is not local or already in use.
+        EngineFailedError: the engine failed, and the server has drained.
     """
     limits = limits.for_context(service.engine.context)
     app = create_app(
@@ -99,4 +105,6 @@ def run_server(
         url = base_url(*bound.getsockname()[:2])
         server = DrainServer(app, service, limits, partial(on_listening, url))
         server.run([bound])
+    if server.engine_failed:
+        raise EngineFailedError("the engine has failed: the server ends")
     return server.exit_signal

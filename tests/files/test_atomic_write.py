@@ -1,5 +1,12 @@
 """Atomic writes: what a reader finds under the target's name, whatever ends a writer."""
 
+import errno
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -45,3 +52,88 @@ def test_a_part_file_that_became_the_target_meanwhile_is_let_be(third: bool, tmp
         with pytest.raises(OutputError, match="has just written it"):
             module._lock(file, part, target)
     assert target.read_bytes() == b"whole"
+
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+from thirteen.files import atomic_write as module
+os.getpid = lambda: 1  # as in two containers that share a cache
+with module.atomic_write(Path(sys.argv[1]), sync=False) as file:
+    for _ in range(20):
+        file.write(sys.argv[2].encode() * 1000)
+        file.flush()
+        time.sleep(0.001)
+"""
+
+
+def test_two_writers_with_one_process_id_mix_no_bytes(tmp_path: Path) -> None:
+    """The part's name held the process id alone: containers that share a cache wrote one part."""
+    target = tmp_path / "a"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, target, letter]) for letter in "xy"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert target.read_bytes() in (b"x" * 20_000, b"y" * 20_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_planted_link_is_never_written_through(link: Callable[..., None], tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    link(victim, folder / ".a.part")
+    with suppress(OutputError), atomic_write(folder / "a", exclusive=True) as file:
+        file.write(b"new")
+    assert victim.read_bytes() == b"precious"
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_running_one_writes_stays(tmp_path: Path) -> None:
+    dead = tmp_path / ".other.0123456789abcdef.part"
+    dead.write_bytes(b"half")
+    others = [tmp_path / name for name in (".a.part", "b.part", ".config.part", "data.0123456789abcdef.part")]
+    for other in others:
+        other.write_bytes(b"not ours")
+    with atomic_write(tmp_path / "one") as running:
+        assert not dead.exists()
+        with atomic_write(tmp_path / "two") as file:
+            file.write(b"2")
+        assert Path(running.name).exists()
+        running.write(b"1")
+    assert (tmp_path / "one").read_bytes() == b"1"
+    assert all(other.exists() for other in others)
+
+
+def test_an_exclusive_part_that_a_killed_writer_left_is_replaced(tmp_path: Path) -> None:
+    left = tmp_path / ".a.part"
+    left.write_bytes(b"half of it")
+    left.chmod(0o666)
+    with atomic_write(tmp_path / "a", exclusive=True, mode=0o600) as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_second_exclusive_writer_is_refused(tmp_path: Path) -> None:
+    with (
+        atomic_write(tmp_path / "a", exclusive=True) as file,
+        pytest.raises(OutputError, match="another process is writing it"),
+        atomic_write(tmp_path / "a", exclusive=True),
+    ):
+        file.write(b"never reached")
+
+
+def test_a_folder_that_cannot_reach_the_disk_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the disk was ignored, and `batch` then deleted the only durable copy of its answers."""
+    sync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match="Input/output error"), atomic_write(tmp_path / "a") as file:
+        file.write(b"1")

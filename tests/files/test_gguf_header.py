@@ -1,7 +1,10 @@
 """A GGUF header is read as it was written, and a damaged one is an error that names the file, no more."""
 
 import random
+import string
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +19,7 @@ from gguf import GGUFValueType as Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import MAX_ELEMENTS, Field, Header, read_header
+from thirteen.files.gguf_header import MAX_ELEMENTS, MAX_STRINGS, Field, Header, read_header
 from thirteen.models.fetch import embedded
 
 Entries = dict[str, Field]
@@ -45,8 +48,8 @@ fields = st.one_of(
     *(values.map(lambda value, kind=kind: Field(value, kind)) for kind, values in VALUES.items()),
     *(arrays_of(kind) for kind in VALUES),
 )
-keys = st.text(min_size=1, max_size=20).map(lambda text: f"k.{text}")
-names = st.text(min_size=1, max_size=15)  # of four bytes each at most
+names = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=63)
+keys = names.map(lambda text: f"k.{text}")
 columns = {
     Type.F32: 1,
     Type.F16: 1,
@@ -265,6 +268,13 @@ ALIGNMENT = text(b"general.alignment")
         (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
         (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
+        (crafted((text(b"k" * 65536) + U8 + b"1",)), "longer than 65535 bytes"),
+        (crafted((text(b"") + U8 + b"1",)), "the name of a metadata key is empty"),
+        (crafted(infos=(declared((4,), name=b""),)), "the name of a tensor is empty"),
+        (
+            crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)),
+            "a string of",
+        ),
         (crafted(infos=(declared(()),)), "0 dimensions"),
         (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),
         (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
@@ -289,6 +299,83 @@ def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> 
         read_header(path)
     assert named in str(failure.value)
     assert str(path) in str(failure.value)
+
+
+# One class of input per published hole of GGUF parsers.
+PUBLISHED = {
+    # A count of keys or tensors that overflows the allocation.
+    "CVE-2024-21802 keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 // 24),
+    "CVE-2024-21836 tensors": b"GGUF" + struct.pack("<IQQ", 3, 2**60 + 1, 0),
+    # A length of a string, or of an array, whose product with the element's size wraps around.
+    "CVE-2024-23496 string": crafted((struct.pack("<Q", 2**64 - 1),)),
+    "CVE-2024-21825 array": crafted((text(b"k") + ARRAY + U32 + struct.pack("<Q", 2**62),)),
+    "CVE-2024-21825 strings": crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
+    "CVE-2024-23605 dimensions": crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)),
+    # Sizes of tensors whose sum, or whose padding, wraps around.
+    "CVE-2025-53630 sum": crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
+    "CVE-2026-27940 padding": crafted(infos=(declared((2**62 - 1, 1)),)),
+    "CVE-2026-33298 bytes": crafted(infos=(declared((2**31, 2**31, 2, 1)),)),
+    # Data that a quantizer reads beyond the end of an uploaded file.
+    "CVE-2026-7482 data": crafted(infos=(declared((1 << 20,)),)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_holes_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(PUBLISHED[name])
+    with refused(path) as messages:
+        read_header(path)
+    assert messages
+
+
+@pytest.mark.parametrize(
+    "odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"]
+)
+def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: Path) -> None:
+    """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
+    path = tmp_path / "a.gguf"
+    for content in (
+        crafted((text(b"k" + odd) + U8 + b"1",)),
+        crafted(infos=(declared((4,), name=b"k" + odd),)),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match="has characters other than"):
+            read_header(path)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from thirteen.errors import ThirteenError
+from thirteen.files.gguf_header import read_header
+
+def peak():  # of this process alone, in bytes; getrusage() starts with the parent's peak
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+before = peak()
+try:
+    header = read_header(Path(sys.argv[1]))
+except ThirteenError:
+    pass
+print(peak() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("nbytes", [2, 60], ids=["short", "long"])
+@pytest.mark.parametrize("count", [MAX_STRINGS, MAX_STRINGS + 1], ids=["most", "too many"])
+def test_a_header_of_strings_takes_bounded_memory(count: int, nbytes: int, tmp_path: Path) -> None:
+    """A header of 72 MB took 683 MB."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(
+        crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", count), text(b"x" * nbytes) * count))
+    )
+    with path.open("r+b") as file:  # one metadata key, not two
+        file.seek(16)
+        file.write(struct.pack("<Q", 1))
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < max(4 * path.stat().st_size, 120_000_000)
 
 
 def test_arrays_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:

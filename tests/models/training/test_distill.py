@@ -21,6 +21,11 @@ class Endpoint(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
+    def do_GET(self):
+        self.server.requests.append((self.path, self.headers.get("Authorization"), None))
+        self.send_response(200)
+        self.end_headers()
+
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append((self.path, self.headers.get("Authorization"), body))
@@ -34,6 +39,8 @@ class Endpoint(BaseHTTPRequestHandler):
         if len(self.server.requests) > self.server.good:
             status, raw = self.server.then
         self.send_response(status)
+        if status == 302:
+            self.send_header("Location", raw.decode())
         self.end_headers()
         self.wfile.write(raw)
 
@@ -88,6 +95,17 @@ def test_a_response_without_a_completion_is_an_error(tmp_path, raw):
         pytest.raises(DownloadError, match="no chat completion"),
     ):
         distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
+
+
+def test_the_key_does_not_follow_a_redirect(tmp_path):
+    """urllib repeated the Authorization header to the host that a redirect named."""
+    with (
+        endpoint() as (other, elsewhere),
+        endpoint(good=0, then=(302, elsewhere.encode())) as (_, url),
+        pytest.raises(DownloadError, match="the teacher returns 302"),
+    ):
+        distill_solutions(ROWS, Teacher(url, "wise", key="secret"), tmp_path / "out.jsonl")
+    assert other.requests == []
 
 
 def test_an_unreachable_teacher_is_an_error(tmp_path):

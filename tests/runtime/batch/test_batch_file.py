@@ -1,5 +1,6 @@
 """Batch inference: answers in the order of the questions, identical after any interruption."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from thirteen.cli.options import default_ray_address
 from thirteen.errors import ModelFileError, OutputError, RequestError
+from thirteen.files import atomic_write
 from thirteen.runtime.batch import reproducible_batches
 from thirteen.runtime.batch.batch_file import answer_file
 from thirteen.runtime.batch.reproducible_batches import BatchJob, BatchResult, GenerationSettings
@@ -71,6 +73,32 @@ def test_answers_are_those_of_the_engine_in_the_order_of_the_questions(
     assert (report.rows, report.answered, report.bad, report.earlier) == (COUNT, COUNT, (), 0)
     assert report.tokens == sum(row["usage"]["completion_tokens"] for row in answers)
     assert [path.name for path in tmp_path.iterdir() if "answers" in path.name] == ["answers.jsonl"]
+
+
+def test_the_records_stay_until_the_answers_are_on_disk(
+    job: BatchJob, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error in flushing the folder was ignored, and the records, the only durable copy, were deleted."""
+
+    def fail(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    output = tmp_path / "answers.jsonl"
+    with pytest.raises(StoppedError):
+        answer_file(questions, job, output, progress=stop_at(COUNT))
+    monkeypatch.setattr(atomic_write, "sync_folder", fail)
+    with pytest.raises(OutputError, match="Input/output error"):
+        answer_file(questions, job, output)
+    assert len(read(tmp_path / "answers.jsonl.part")) == 1 + COUNT
+
+
+def test_a_link_planted_for_the_records_is_not_followed(
+    job: BatchJob, questions: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "answers.jsonl.part").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError, match=r"answers\.jsonl\.part: cannot write"):
+        answer_file(questions, job, tmp_path / "answers.jsonl")
+    assert not (tmp_path / "victim").exists()
 
 
 @pytest.mark.parametrize("votes", [1, 3])

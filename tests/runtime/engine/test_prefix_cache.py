@@ -307,6 +307,53 @@ def test_read_only_files_are_used(tmp_path, caplog):
     assert np.array_equal(found.state, state(PROMPT)) and not caplog.records
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_a_folder_that_others_can_write_is_not_used(tmp_path, caplog, mode):
+    """A planted KV cache would decide the answers."""
+    path = written(tmp_path)
+    tmp_path.chmod(mode)
+    cache = PrefixCache(1 << 20, {"base": tmp_path})
+    assert cache.find("base", (*PROMPT, 1)) is None
+    add(cache, PROMPT[::-1])
+    cache.flush()
+    assert list(tmp_path.iterdir()) == [path] and "others can write to it" in caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner")
+def test_a_folder_of_another_user_is_not_used(tmp_path, caplog):
+    written(tmp_path)
+    os.chown(tmp_path, 65534, -1)
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1)) is None
+    assert "it belongs to user 65534" in caplog.text
+
+
+def test_a_link_to_a_folder_is_not_used(tmp_path, caplog):
+    (tmp_path / "real").mkdir()
+    written(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert PrefixCache(1 << 20, {"base": tmp_path / "link"}).find("base", (*PROMPT, 1)) is None
+    assert "it is not a folder" in caplog.text
+
+
+def test_a_file_larger_than_the_cache_is_not_read(tmp_path, caplog):
+    """A sparse file of any size was read whole into memory."""
+    path = written(tmp_path)
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    cache = PrefixCache(1 << 20, {"base": tmp_path})
+    assert cache.find("base", (*PROMPT, 1)) is None
+    assert path.exists() and not caplog.records
+
+
+def test_a_file_that_grew_after_it_was_listed_is_deleted_unread(tmp_path, caplog):
+    path = written(tmp_path)
+    cache = PrefixCache(1 << 20, {"base": tmp_path})
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)
+    assert cache.find("base", (*PROMPT, 1)) is None
+    assert not path.exists() and len(caplog.records) == 1
+
+
 # With the real library.
 
 QUESTION = tuple(b"Tom has 3 apples and buys 4 more. How many apples does he have? ")

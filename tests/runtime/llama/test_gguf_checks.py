@@ -4,16 +4,21 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
 import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
+from thirteen.files.gguf_header import read_header
+from thirteen.files.model_shape import read_model_shape
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import metadata, tensors
+from .gguf_mutations import RawField, adapter_file, model_file
 
 KINDS = gguf.GGUFValueType
 U32, F32, TEXT, ARRAY = KINDS.UINT32, KINDS.FLOAT32, KINDS.STRING, KINDS.ARRAY
@@ -86,7 +91,15 @@ WRONG = {
     "a family that is a number": ({"general.architecture": (1, U32, None)}, {}, "architecture"),
     "an adapter": ({"general.type": ("adapter", TEXT, None)}, {}, "adapter"),
     "a part": ({"split.count": (2, KINDS.UINT16, None)}, {}, "split"),
+    "a part without a count": ({"split.no": (0, KINDS.UINT16, None)}, {}, r"split\.count"),
+    "a count of another type": ({"split.count": (1, U32, None)}, {}, r"split\.count"),
     "an empty key": ({"": (1, U32, None)}, {}, "empty"),  # !key.empty()
+    # gguf_find_key() compares C strings, and takes the first.
+    "a zero byte": ({"llama.block_count\0": (5000, U32, None)}, {}, "characters other than"),
+    "experts to a zero": ({"llama.expert_count\0": (5000, U32, None)}, {}, "characters other than"),
+    "parts to a zero": ({"split.count\0": (2, KINDS.UINT16, None)}, {}, "characters other than"),
+    "a pre-tokenizer to a zero": ({"tokenizer.ggml.pre\0": (1, U32, None)}, {}, "characters other than"),
+    "a tensor to a zero": ({}, {"output_norm.weight\0": np.ones(64, np.float32)}, "characters other than"),
     "a missing key": ({"llama.embedding_length": None}, {}, "embedding_length"),
     "a text for a number": ({"llama.embedding_length": ("64", TEXT, None)}, {}, "embedding_length"),
     "a template that is a number": ({"tokenizer.chat_template": (1, U32, None)}, {}, "chat_template"),
@@ -107,6 +120,56 @@ def test_every_wrong_header_is_refused_by_name_in_one_line(tmp_path, write_tiny)
     for number, (name, (_, _, pattern)) in enumerate(WRONG.items()):
         line = outcomes[f"{number:02}.gguf"]
         assert re.match(rf"refused: .*\.gguf: [^\n]*{pattern}", line), f"{name}: {line}"
+
+
+@pytest.mark.parametrize("alignment", [1, 2, 4, 8, 16])
+def test_data_between_multiples_of_32_is_refused(tmp_path, alignment):
+    """ggml asserts the address of every mapped tensor: the process ended."""
+    original = model_file("llama")
+    refused = 0
+    for pad in range(32):
+        fields = (
+            RawField(b"general.alignment", U32, alignment),
+            RawField(b"pad", TEXT, bytes(pad)),
+            *original.fields,
+        )
+        path = tmp_path / "a.gguf"
+        path.write_bytes(replace(original, fields=fields).encode())
+        header = read_header(path)
+        if any(tensor.offset % 32 for tensor in header.tensors.values()):
+            with pytest.raises(ModelFileError, match="not a multiple of 32"):
+                check_model(header)
+            refused += 1
+        else:
+            check_model(header)
+    assert refused == 32 - alignment
+
+
+def test_a_merged_file_with_the_keys_of_its_parts_is_accepted(tmp_path, write_tiny):
+    """llama-gguf-split --merge, which the error recommends, leaves them with a count of 0."""
+    keys = {"split.count": (0, KINDS.UINT16, None), "split.no": (0, KINDS.UINT16, None)}
+    check_model(read_header(write_tiny(tmp_path / "a.gguf", keys)))
+
+
+def test_only_the_keys_of_the_own_architecture_count(tmp_path, write_tiny):
+    """Keys of any prefix were read: one of them could hide how much memory a model needs."""
+    evil = {
+        f"evil.{key}": (1, U32, None) for key in ("block_count", "attention.head_count", "context_length")
+    }
+    plain, odd = write_tiny(tmp_path / "plain.gguf"), write_tiny(tmp_path / "odd.gguf", evil)
+    assert read_model_shape(read_header(odd), ModelFileError) == read_model_shape(
+        read_header(plain), ModelFileError
+    )
+
+
+@pytest.mark.parametrize("key", ["adapter.lora.alpha\0", "general.architecture\0", "adapter.type\0"])
+def test_an_adapter_passes_the_same_checks(tmp_path, key):
+    original = adapter_file()
+    fields = (RawField(key.encode(), U32, 1), *original.fields)
+    path = tmp_path / "a.gguf"
+    path.write_bytes(replace(original, fields=fields).encode())
+    with pytest.raises(ModelFileError, match="characters other than"):
+        read_header(path)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import random
 import socket
 from concurrent.futures import ThreadPoolExecutor
@@ -270,6 +271,34 @@ def test_keys_file(tmp_path):
             ApiKeys.from_file(path)
     with pytest.raises(RequestError, match="No such file"):
         ApiKeys.from_file(tmp_path / "missing")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
+def test_a_key_file_that_all_can_read_is_warned_of(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("one")
+    for mode, warned in ((0o644, True), (0o604, True), (0o640, False), (0o600, False)):
+        path.chmod(mode)
+        assert bool(ApiKeys.warnings(path)) is warned
+    assert ApiKeys.warnings(tmp_path / "missing") == []
+
+
+@pytest.mark.parametrize("nbytes", [17_000, 70_000])
+def test_a_header_above_the_limit_is_refused(serving, nbytes):
+    """The limit held only for a header in several pieces: one of 70 KB in a single piece passed."""
+    client = serving()
+    assert client.get("/health", headers={"x": "a" * 15_000}).status_code == 200
+    for line, headers in ((f"/health?{'a' * nbytes}", {}), ("/health", {"x": "a" * nbytes})):
+        received = _send_raw(client, f"GET {line}", headers)
+        assert received.startswith((b"HTTP/1.1 431 ", b"HTTP/1.1 400 ")), received[:200]
+
+
+def _send_raw(client, line, headers):
+    """The response to a request that is sent in one piece; httpx limits its own."""
+    lines = [f"{line} HTTP/1.1", "Host: localhost", *(f"{key}: {value}" for key, value in headers.items())]
+    with connected(client) as connection:
+        connection.sendall("\r\n".join([*lines, "", ""]).encode())
+        return connection.recv(1 << 16)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

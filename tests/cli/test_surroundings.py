@@ -1,0 +1,87 @@
+"""Unusual surroundings of a command: no home folder, a terminal of ASCII, file names that are not UTF-8."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gguf
+import pytest
+
+from ..runtime.conftest import write_gguf
+
+TEXT = gguf.GGUFValueType.STRING
+NO_HOME = """
+import os, pwd, sys
+for name in ("HOME", "THIRTEEN_CACHE", "XDG_CACHE_HOME"):
+    os.environ.pop(name, None)
+def unknown(uid):
+    raise KeyError(uid)
+pwd.getpwuid = unknown
+sys.argv = ["thirteen", *sys.argv[1:]]
+from thirteen.cli.main import main
+main()
+"""
+SHORT = ("--max-tokens", "3", "--threads", "1", "--context", "64")
+
+
+def run(*words: object, code: str = "", **env: str) -> subprocess.CompletedProcess[bytes]:
+    start = ["-c", code] if code else ["-m", "thirteen"]
+    command = [sys.executable, *start, *(word if isinstance(word, bytes) else str(word) for word in words)]
+    environment = {**os.environ, **env}
+    return subprocess.run(command, capture_output=True, check=False, env=environment, timeout=120)
+
+
+def check_one_line(done: subprocess.CompletedProcess[bytes], *expected: bytes) -> None:
+    assert done.returncode == 2, done
+    assert done.stderr.startswith(b"error: ") and done.stderr.count(b"\n") == 1, done
+    assert all(part in done.stderr for part in expected), done
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_gguf(
+        tmp_path_factory.mktemp("model") / "tiny.gguf", {"general.name": ("é 数", TEXT, None)}, {}
+    )
+
+
+def test_without_a_home_folder_the_default_model_is_a_clear_error() -> None:
+    check_one_line(run("ask", "Why?", code=NO_HOME), b"home folder", b"THIRTEEN_CACHE")
+
+
+def test_without_a_home_folder_a_model_answers(model: Path) -> None:
+    done = run("ask", model, "Why?", *SHORT, code=NO_HOME)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
+
+
+def test_a_cache_of_an_unknown_user_is_a_clear_error() -> None:
+    check_one_line(run("ask", "Why?", THIRTEEN_CACHE="~nosuchuser/x"), b"~nosuchuser/x")
+
+
+@pytest.mark.parametrize("as_json", [[], ["--json"]])
+def test_a_terminal_of_ascii_shows_other_characters_as_escapes(as_json: list[str], model: Path) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    done = run("inspect", model, *as_json, **ascii_only)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"\\u00e9 \\u6570" if as_json else b"\\xe9 \\u6570") in done.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have only names in Unicode")
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_file_name_that_is_not_utf_8_works(encoding: str, model: Path, tmp_path: Path) -> None:
+    odd = os.path.join(os.fsencode(tmp_path), b"mod\xffel.gguf")  # noqa: PTH118 - of bytes
+    os.link(model, odd)
+    env = {"PYTHONIOENCODING": encoding, "THIRTEEN_CACHE": str(tmp_path / "cache")}
+    done = run("inspect", odd, "--json", **env)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert os.fsencode(json.loads(done.stdout)["path"]) == odd
+    for words in (("inspect", odd), ("ask", odd, "Why?", *SHORT)):
+        done = run(*words, **env)
+        assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done
+    output = os.path.join(os.fsencode(tmp_path), b"out\xfe.gguf")  # noqa: PTH118
+    done = run("convert", odd, "-o", output, "--type", "F16", "--threads", "1", **env)
+    assert done.returncode == 0, done
+    assert run("inspect", output, **env).returncode == 0
+    check_one_line(run("serve", odd, "--port", "0", **env), b"not UTF-8", b"--name")
+    check_one_line(run("ask", output + b"x", "Why?", **env))

@@ -1,0 +1,356 @@
+"""GGUF files with mutated headers: keys, types, zero bytes, duplicates, arrays, alignment, split files."""
+
+import re
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGUFValueType as Kind
+from hypothesis import strategies as st
+
+from ..conftest import metadata, tensors
+from .native_loader import LAYOUTS
+
+ODD_ENDS = (b"\0", b"\0x", b"\0\0", b" ", b".", b"_", b"A", b"\n", b"\x7f", b"\xff", "é".encode())
+ODD_NUMBERS = (0, 1, 2, 3, 7, 16, 31, 32, 64, 127, 128, 255, 256, 259, 512, 5000)
+ODD_FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-40, 1e30, float("inf"), float("-inf"), float("nan"))
+ODD_TEXTS = (
+    b"",
+    b"\0",
+    b"llama",
+    b"llama\0",
+    b"qwen2",
+    b"gpt2",
+    b"bert",
+    b"default",
+    b"yarn",
+    b"<|im_end|>",
+    b"\xff",
+)
+ALIGNMENTS = tuple(1 << bits for bits in range(13))
+
+
+@dataclass(frozen=True)
+class RawField:
+    """A metadata key as it is written: nothing is checked."""
+
+    key: bytes
+    type: int
+    value: Any
+    element: int | None = None
+
+    def encode(self) -> bytes:
+        head = _text(self.key) + struct.pack("<I", self.type)
+        if self.element is None:
+            return head + _scalar(self.type, self.value)
+        count = struct.pack("<IQ", self.element, len(self.value))
+        return head + count + b"".join(_scalar(self.element, item) for item in self.value)
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor as it is declared, and the bytes of its data."""
+
+    name: bytes
+    shape: tuple[int, ...]  # (rows, columns)
+    type: int
+    data: bytes = field(repr=False)
+    shift: int = 0  # added to the offset
+
+    def declare(self, offset: int) -> bytes:
+        sizes = struct.pack(f"<{len(self.shape)}Q", *reversed(self.shape))
+        place = struct.pack("<IQ", self.type, (offset + self.shift) % (1 << 64))
+        return _text(self.name) + struct.pack("<I", len(self.shape)) + sizes + place
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A GGUF file before it is written."""
+
+    fields: tuple[RawField, ...]
+    tensors: tuple[RawTensor, ...]
+    version: int = 3
+    end: int | None = None  # bytes that are kept
+    flips: tuple[tuple[int, int], ...] = field(default=())  # position in the header, byte
+
+    @property
+    def alignment(self) -> int:
+        """The alignment that a reader finds."""
+        values = [entry.value for entry in self.fields if entry.key.split(b"\0")[0] == b"general.alignment"]
+        return values[0] if values and isinstance(values[0], int) and 0 < values[0] <= 1 << 20 else 32
+
+    def encode(self) -> bytes:
+        """The bytes of the file."""
+        infos, data = [], b""
+        for tensor in self.tensors:
+            data += bytes(-len(data) % self.alignment)
+            infos.append(tensor.declare(len(data)))
+            data += tensor.data
+        counts = struct.pack("<IQQ", self.version, len(self.tensors), len(self.fields))
+        head = bytearray(
+            b"GGUF" + counts + b"".join(entry.encode() for entry in self.fields) + b"".join(infos)
+        )
+        for at, value in self.flips:
+            head[at % len(head)] = value
+        return (bytes(head) + bytes(-len(head) % self.alignment) + data)[: self.end]
+
+
+def _text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def _scalar(kind: int, value: Any) -> bytes:
+    if kind == Kind.STRING:
+        return _text(value)
+    return struct.pack(f"<{LAYOUTS[Kind(kind)]}", value) if kind in LAYOUTS else bytes(8)
+
+
+def model_file(architecture: str) -> RawFile:
+    """The tiny model, which loads."""
+    fields = []
+    for key, (value, kind, element) in metadata().items():
+        name = key.replace("llama.", f"{architecture}.", 1) if key.startswith("llama.") else key
+        raw = architecture if key == "general.architecture" else value
+        fields.append(
+            RawField(name.encode(), int(kind), _raw(raw), None if element is None else int(element))
+        )
+    return RawFile(tuple(fields), tuple(_tensor(name, array) for name, array in tensors().items()))
+
+
+def adapter_file() -> RawFile:
+    """A LoRA of two matrices of the tiny model, which loads."""
+    texts = {"general.architecture": "llama", "general.type": "adapter", "adapter.type": "lora"}
+    fields = [RawField(key.encode(), int(Kind.STRING), value.encode()) for key, value in texts.items()]
+    fields.append(RawField(b"adapter.lora.alpha", int(Kind.FLOAT32), 2.0))
+    factors: dict[str, np.ndarray] = {}
+    for name in ("blk.0.attn_q.weight", "blk.1.ffn_down.weight"):
+        rows, columns = tensors()[name].shape
+        factors |= {
+            f"{name}.lora_a": np.ones((2, columns), np.float32),
+            f"{name}.lora_b": np.ones((rows, 2), np.float32),
+        }
+    return RawFile(tuple(fields), tuple(_tensor(name, array) for name, array in factors.items()))
+
+
+def _raw(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_raw(item) for item in value]
+    return value.encode() if isinstance(value, str) else value
+
+
+def _tensor(name: str, array: np.ndarray) -> RawTensor:
+    return RawTensor(name.encode(), array.shape, int(GGMLQuantizationType.F32), array.tobytes())
+
+
+def known_keys() -> tuple[bytes, ...]:
+    """The keys in llama.cpp's library: of the architecture, the tokenizer, adapters and split files."""
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    library = next(folder.glob("libllama.so")).read_bytes()
+    pattern = rb"\0((?:%s|general|tokenizer|adapter|split)\.[a-z0-9_.]+)(?=\0)"
+    found = {key.replace(b"%s", b"llama") for key in re.findall(pattern, library)}
+    return tuple(sorted(found | {entry.key for entry in model_file("llama").fields}))
+
+
+def _ranges() -> dict[Kind, tuple[int, int]]:
+    bits = {Kind.UINT8: 8, Kind.UINT16: 16, Kind.UINT32: 32, Kind.UINT64: 64}
+    signed = {Kind.INT8: 8, Kind.INT16: 16, Kind.INT32: 32, Kind.INT64: 64}
+    return {kind: (0, 2**n - 1) for kind, n in bits.items()} | {
+        kind: (-(2 ** (n - 1)), 2 ** (n - 1) - 1) for kind, n in signed.items()
+    }
+
+
+def values_of(kind: Kind) -> st.SearchStrategy[Any]:
+    """Values of a type, the extreme ones often."""
+    if kind is Kind.STRING:
+        return st.sampled_from(ODD_TEXTS) | st.binary(max_size=12)
+    if kind is Kind.BOOL:
+        return st.booleans()
+    if kind in (Kind.FLOAT32, Kind.FLOAT64):
+        return st.sampled_from(ODD_FLOATS) | st.floats(width=32)
+    low, high = _ranges()[kind]
+    odd = [number for number in (*ODD_NUMBERS, low, high, low + 1, high // 2 + 1) if low <= number <= high]
+    return st.sampled_from(odd) | st.integers(low, high)
+
+
+SCALARS = (*LAYOUTS, Kind.STRING)
+KEYS = known_keys()
+
+
+@st.composite
+def raw_fields(draw: st.DrawFn, key: bytes) -> RawField:
+    """Any value under a key."""
+    kind = draw(st.sampled_from(SCALARS))
+    if draw(st.integers(0, 3)):
+        return RawField(key, int(kind), draw(values_of(kind)))
+    return RawField(key, int(Kind.ARRAY), draw(st.lists(values_of(kind), max_size=4)), int(kind))
+
+
+def _keys_of(file: RawFile, prefix: bytes) -> st.SearchStrategy[bytes]:
+    own = [entry.key for entry in file.fields]
+    return st.sampled_from(own) | st.sampled_from(KEYS).map(lambda key: re.sub(rb"^llama\.", prefix, key))
+
+
+Mutation = Callable[[st.DrawFn, RawFile], RawFile]
+
+
+def _place(draw: st.DrawFn, things: Sequence[Any]) -> int:
+    return draw(st.integers(0, len(things) - 1))
+
+
+def _set_key(draw: st.DrawFn, file: RawFile) -> RawFile:
+    key = draw(_keys_of(file, _prefix(file)))
+    rest = tuple(entry for entry in file.fields if entry.key != key)
+    return replace(file, fields=(*rest, draw(raw_fields(key))))
+
+
+def _set_value(draw: st.DrawFn, file: RawFile) -> RawFile:
+    """Another value of the same type."""
+    at = _place(draw, file.fields)
+    entry = file.fields[at]
+    if entry.element is not None:
+        length = draw(st.integers(0, len(entry.value)))
+        changed = replace(
+            entry, value=[*entry.value[:length], *draw(st.lists(values_of(Kind(entry.element)), max_size=3))]
+        )
+    else:
+        changed = replace(entry, value=draw(values_of(Kind(entry.type))))
+    return replace(file, fields=(*file.fields[:at], changed, *file.fields[at + 1 :]))
+
+
+def _drop_key(draw: st.DrawFn, file: RawFile) -> RawFile:
+    at = _place(draw, file.fields)
+    return replace(file, fields=file.fields[:at] + file.fields[at + 1 :])
+
+
+def _odd_key(draw: st.DrawFn, file: RawFile) -> RawFile:
+    """A key that begins like another, first or last in the file."""
+    key = draw(_keys_of(file, _prefix(file))) + draw(st.sampled_from(ODD_ENDS))
+    entry = draw(raw_fields(key))
+    return replace(file, fields=(entry, *file.fields) if draw(st.booleans()) else (*file.fields, entry))
+
+
+def _repeat_key(draw: st.DrawFn, file: RawFile) -> RawFile:
+    key = file.fields[_place(draw, file.fields)].key
+    return replace(file, fields=(*file.fields, draw(raw_fields(key))))
+
+
+def _align(draw: st.DrawFn, file: RawFile) -> RawFile:
+    rest = tuple(entry for entry in file.fields if entry.key != b"general.alignment")
+    value = draw(st.sampled_from(ALIGNMENTS) | st.integers(0, 2**32 - 1))
+    return replace(file, fields=(*rest, RawField(b"general.alignment", int(Kind.UINT32), value)))
+
+
+def _pad(draw: st.DrawFn, file: RawFile) -> RawFile:
+    """Move the data by a few bytes, with a key that nobody reads."""
+    entry = RawField(b"pad", int(Kind.STRING), bytes(draw(st.integers(0, 40))))
+    return replace(file, fields=(*(other for other in file.fields if other.key != b"pad"), entry))
+
+
+def _split(draw: st.DrawFn, file: RawFile) -> RawFile:
+    key = draw(st.sampled_from((b"split.count", b"split.no", b"split.tensors.count")))
+    kind = draw(st.sampled_from((Kind.UINT16, Kind.UINT32, Kind.INT32)))
+    return replace(file, fields=(*file.fields, RawField(key, int(kind), draw(st.integers(0, 3)))))
+
+
+def _change_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
+    at = _place(draw, file.tensors)
+    tensor = file.tensors[at]
+    changed = draw(
+        st.one_of(
+            st.sampled_from(ODD_ENDS).map(lambda end: replace(tensor, name=tensor.name + end)),
+            st.sampled_from(file.tensors).map(lambda other: replace(tensor, name=other.name)),
+            st.lists(st.sampled_from((0, 1, 2, 32, 64, 2**32, 2**62)), max_size=5).map(
+                lambda shape: replace(tensor, shape=tuple(shape))
+            ),
+            st.just(replace(tensor, shape=(*tensor.shape, 1))),
+            st.sampled_from(list(GGMLQuantizationType)).map(lambda kind: _retyped(tensor, kind)),
+            st.integers(0, 50).map(lambda code: replace(tensor, type=code)),
+            st.sampled_from((-32, 1, 32, 1 << 63)).map(lambda shift: replace(tensor, shift=shift)),
+            st.binary(min_size=4, max_size=4).map(
+                lambda word: replace(tensor, data=word * (len(tensor.data) // 4))
+            ),
+        )
+    )
+    return replace(file, tensors=(*file.tensors[:at], changed, *file.tensors[at + 1 :]))
+
+
+def _retyped(tensor: RawTensor, kind: GGMLQuantizationType) -> RawTensor:
+    """The tensor in another type, with as many bytes as it takes, where its rows are whole blocks."""
+    block, nbytes = GGML_QUANT_SIZES[kind]
+    count = int(np.prod(tensor.shape, dtype=object))
+    return replace(tensor, type=int(kind), data=(tensor.data * 9)[: count // block * nbytes])
+
+
+def _drop_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
+    at = _place(draw, file.tensors)
+    return (
+        replace(file, tensors=file.tensors[:at] + file.tensors[at + 1 :]) if len(file.tensors) > 1 else file
+    )
+
+
+def _move_tensor(draw: st.DrawFn, file: RawFile) -> RawFile:
+    return replace(file, tensors=tuple(draw(st.permutations(file.tensors))))
+
+
+def _cut(draw: st.DrawFn, file: RawFile) -> RawFile:
+    return replace(file, end=-draw(st.integers(1, 5000)))
+
+
+def _flip(draw: st.DrawFn, file: RawFile) -> RawFile:
+    return replace(file, flips=(*file.flips, (draw(st.integers(0, 1 << 16)), draw(st.integers(0, 255)))))
+
+
+def _version(draw: st.DrawFn, file: RawFile) -> RawFile:
+    return replace(file, version=draw(st.integers(0, 4)))
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    *(_set_key,) * 6,
+    *(_set_value,) * 4,
+    *(_odd_key,) * 2,
+    *(_align, _pad) * 2,
+    *(_change_tensor,) * 2,
+    _drop_key,
+    _repeat_key,
+    _split,
+    _drop_tensor,
+    _move_tensor,
+    _cut,
+    _flip,
+    _version,
+)
+
+
+def _prefix(file: RawFile) -> bytes:
+    keys = (entry.key for entry in file.fields)
+    return b"qwen2." if any(key.startswith(b"qwen2.") for key in keys) else b"llama."
+
+
+@dataclass(frozen=True)
+class MutatedFile:
+    """A file after its mutations, and what they changed."""
+
+    content: bytes = field(repr=False)
+    changes: str
+
+
+@st.composite
+def mutated_files(draw: st.DrawFn, files: Sequence[RawFile]) -> MutatedFile:
+    """One of the files, after one to three mutations."""
+    original = file = draw(st.sampled_from(files))
+    for _ in range(draw(st.integers(1, 3))):
+        file = draw(st.sampled_from(MUTATIONS))(draw, file) if file.fields else file
+    return MutatedFile(file.encode(), _changes(original, file))
+
+
+def _changes(original: RawFile, file: RawFile) -> str:
+    fields = [repr(entry)[:300] for entry in file.fields if entry not in original.fields]
+    changed = [repr(tensor) for tensor in file.tensors if tensor not in original.tensors]
+    lost = {entry.key for entry in original.fields} - {entry.key for entry in file.fields}
+    lost |= {tensor.name for tensor in original.tensors} - {tensor.name for tensor in file.tensors}
+    return f"{fields} {changed} lost {lost} version {file.version} end {file.end} flips {file.flips}"
