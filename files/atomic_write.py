@@ -3,13 +3,13 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from threading import get_ident
 from typing import BinaryIO
 
 from ..errors import OutputError
-from .file_lock import lock_file
+from .file_lock import PathLock
 from .output import output_errors
 
 _POSIX = os.name == "posix"
@@ -38,45 +38,33 @@ def atomic_write(
     """
     infix = "" if exclusive else f"{os.getpid()}-{get_ident()}."
     part = target.with_name(f".{target.name}.{infix}part")
-    with output_errors(target):
+    with output_errors(target), _only_writer(target) if exclusive else nullcontext():
+        file = open(part, "wb+", opener=lambda path, flags: os.open(path, flags | _NO_LINK, mode))  # noqa: SIM115
         try:
-            with open(part, "ab+", opener=lambda path, flags: os.open(path, flags | _NO_LINK, mode)) as file:
-                if exclusive:
-                    _lock(file, part, target)
-                try:
-                    file.truncate(0)
-                    file.seek(0)
-                    _check_space(target, nbytes)
-                    yield file
-                    file.flush()
-                    if sync:
-                        os.fsync(file.fileno())
-                    if _POSIX:  # under the lock: a second writer may open the part as soon as it is closed
-                        part.replace(target)
-                except BaseException:
-                    _remove(part)
-                    raise
-            if not _POSIX:  # Windows cannot rename an open file
-                part.replace(target)
+            with file:
+                _check_space(target, nbytes)
+                yield file
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+            part.replace(target)  # after it is closed: Windows cannot rename an open file
         except BaseException:
-            if not _POSIX:
-                _remove(part)
+            with suppress(OSError):
+                part.unlink()
             raise
         if sync:
             _sync_folder(target.absolute().parent)
 
 
-def _remove(part: Path) -> None:
-    with suppress(OSError):
-        part.unlink()
-
-
-def _lock(file: BinaryIO, part: Path, target: Path) -> None:
-    if not lock_file(file):
+@contextmanager
+def _only_writer(target: Path) -> Iterator[None]:
+    lock = PathLock(target)
+    if not lock.acquire():
         raise OutputError(f"{target}: another process is writing it")
-    # A writer that finished between our opening and locking has renamed this very file to the target.
-    if not part.exists() or not os.path.samestat(part.stat(), os.fstat(file.fileno())):
-        raise OutputError(f"{target}: another process has just written it")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _check_space(target: Path, nbytes: int) -> None:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
-from .file_lock import lock_file
+from .file_lock import PathLock
 from .output import make_folder, output_errors
 
 FORMAT = 1
@@ -38,6 +38,7 @@ class AppendOnlyFile:
         """
         self.path = path
         self._file: FileIO | None = None
+        self._lock = PathLock(path)
         data = _read(path)
         self.lines = data.split(b"\n")[:-1]
         self._found_bytes = len(data)
@@ -51,6 +52,7 @@ class AppendOnlyFile:
     ) -> None:
         if self._file:
             self._file.close()
+            self._lock.release()
 
     def repair(self) -> None:
         """Cut off a torn last line, for a file that others read.
@@ -82,15 +84,19 @@ class AppendOnlyFile:
 
     def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off what is not kept."""
-        file = FileIO(self.path, "ab")  # unbuffered: nothing is left to write after an error
+        if not self._lock.acquire():
+            raise OutputError(f"{self.path}: another process is writing these records")
         try:
-            if not lock_file(file):
-                raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
-            if os.fstat(file.fileno()).st_size != self._found_bytes:
-                raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
-            file.truncate(self._kept_bytes)
+            file = FileIO(self.path, "ab")  # unbuffered: nothing is left to write after an error
+            try:
+                if os.fstat(file.fileno()).st_size != self._found_bytes:
+                    raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
+                file.truncate(self._kept_bytes)
+            except BaseException:
+                file.close()
+                raise
         except BaseException:
-            file.close()
+            self._lock.release()
             raise
         return file
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import ModelFileError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir
-from ...files.file_lock import lock_file
+from ...files.file_lock import PathLock
 from ...files.hashing import file_sha256
 
 CHUNK_BYTES = 16 << 20
@@ -52,8 +52,7 @@ class RemoteFile:
         cached = folder / f"{self.sha256}.gguf"
         try:
             folder.mkdir(exist_ok=True)
-            with (folder / f"{self.sha256}.lock").open("ab") as lock:
-                lock_file(lock, wait=True)  # one worker per machine downloads, the others wait
+            with PathLock(cached).held():  # one worker per machine downloads, the others wait
                 if not self._matches(cached):
                     self._download(cached, read)
         except OSError as error:

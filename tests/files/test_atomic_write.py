@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.files import atomic_write as module
 from thirteen.files.atomic_write import atomic_write
 
 
@@ -33,15 +32,18 @@ def test_the_mode_is_that_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("third", [False, True])
-def test_a_part_file_that_became_the_target_meanwhile_is_let_be(third: bool, tmp_path: Path) -> None:
-    """The lock outlives a rename: the second run would hold, and cut, the first one's finished file."""
-    part, target = tmp_path / ".a.gguf.part", tmp_path / "a.gguf"
-    part.write_bytes(b"whole")
-    with part.open("ab+") as file:
-        part.rename(target)
-        if third:  # a third run has begun by now
-            part.write_bytes(b"begun")
-        with pytest.raises(OutputError, match="has just written it"):
-            module._lock(file, part, target)
-    assert target.read_bytes() == b"whole"
+def test_a_part_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
+    (tmp_path / ".a.part").write_bytes(b"half of it")
+    with atomic_write(tmp_path / "a", exclusive=True) as file:
+        file.write(b"new")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"new"}
+
+
+def test_a_link_under_the_name_of_the_part_is_not_written_through(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"kept")
+    (tmp_path / ".a.part").symlink_to(other)
+    with pytest.raises(OutputError, match=r"a: cannot write: "), atomic_write(tmp_path / "a", exclusive=True):
+        pass
+    assert other.read_bytes() == b"kept"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".a.part", "other"]
