@@ -7,7 +7,12 @@ from pathlib import Path
 
 def usable_processors() -> int:
     """The number of processors in this process's affinity mask; hardware threads count one each."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    import psutil  # noqa: PLC0415 - the Makefile runs this file before anything is installed
+
+    process = psutil.Process()
+    return len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else os.cpu_count() or 1
 
 
 def processor_name() -> str:

@@ -60,11 +60,14 @@ def _tuning_file() -> Path:
 def physical_cores() -> int:
     """Return the number of physical cores in this process's affinity mask.
 
-    Only Linux reports which processors share a core; elsewhere every processor counts.
+    Only Linux reports which processors share a core. Elsewhere it is the machine's number of cores, or the
+    size of the mask if that is smaller.
     """
-    if not hasattr(os, "sched_getaffinity"):
-        return os.cpu_count() or 1
-    return len({_core(cpu) for cpu in os.sched_getaffinity(0)})
+    if hasattr(os, "sched_getaffinity"):
+        return len({_core(cpu) for cpu in os.sched_getaffinity(0)})
+    import psutil  # noqa: PLC0415 - for the systems that need it
+
+    return min(psutil.cpu_count(logical=False) or usable_processors(), usable_processors())
 
 
 def _core(cpu: int) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".safetensors"}
+DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".jinja", ".safetensors"}
 IMPORT_ALL = """
 import importlib, pkgutil, thirteen
 names = [module.name for module in pkgutil.walk_packages(thirteen.__path__, "thirteen.")]
@@ -71,7 +71,7 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path) -> None:
     assert int(count) + 1 == len(modules())
     assert "thirteen demo" in run(tmp_path / "venv/bin/thirteen", "demo", "--help")
     assert "smollm2-135m-sums-13" in run(tmp_path / "venv/bin/thirteen", "models")
-    folders = ("models", "runtime", "convert", "web")
+    folders = ("models", "runtime", "convert", "web", "bench/report")
     data = [path for folder in folders for path in tracked(folder) if path.suffix in DATA]
     assert len(data) > 30
     assert all((site / "thirteen" / path).exists() for path in data)

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import llama_cpp
+import psutil
 
 from ...files.processors import processor_name, read_cpuinfo
 from ...runtime.threads import physical_cores
@@ -95,7 +96,7 @@ def this_machine() -> Machine:
         architecture=platform.machine(),
         features=tuple(name for name in _FEATURES if name in flags),
         cores=physical_cores(),
-        memory_bytes=_memory_bytes(),
+        memory_bytes=psutil.virtual_memory().total,
         load_average=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         system=platform.platform(),
         python=platform.python_version(),
@@ -120,10 +121,3 @@ def this_commit() -> str | None:
     command = [git, "-C", str(_PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - git itself
     return done.stdout.strip() or None
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -1,16 +1,15 @@
 """Restore report dataclasses from JSON, the inverse of dataclasses.asdict()."""
 
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+import json
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...errors import RequestError, shorten
 from ...files.json_file import parse_json, read_bounded
 
 _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousand
-_NAMES = {str: "a string", bool: "true or false", int: "an integer", float: "a number"}
 
 T = TypeVar("T")
 
@@ -40,60 +39,17 @@ def from_json(type_: type[T], value: Any, where: str) -> T:
     Raises:
         RequestError: a field without a default is missing, or one has the wrong type.
     """
-    restored: T = _restore(type_, value, where)
-    return restored
+    try:
+        # As JSON, in which a list can be a tuple: strictly, a Python list cannot.
+        return TypeAdapter(type_).validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise RequestError(f"{where}{_first_error(error)}") from None
 
 
-def _restore(type_: Any, value: Any, where: str) -> Any:
-    origin, arguments = get_origin(type_), get_args(type_)
-    if is_dataclass(type_) or is_dataclass(origin):
-        return _restore_dataclass(type_, value, where)
-    if origin in (Union, UnionType):
-        (some,) = (one for one in arguments if one is not NoneType)
-        return None if value is None else _restore(some, value, where)
-    if origin is tuple:
-        return _restore_tuple(arguments, value, where)
-    if origin is Mapping:
-        _check(isinstance(value, dict), "an object", value, where)
-        return {key: _restore(arguments[1], item, f"{where}: {key}") for key, item in value.items()}
-    if origin is Literal:
-        _check(value in arguments, f"one of {', '.join(map(str, arguments))}", value, where)
-        return value
-    allowed = (int, float) if type_ is float else type_
-    matches = isinstance(value, allowed) and (type_ is bool or not isinstance(value, bool))
-    _check(matches, _NAMES[type_], value, where)
-    return value
-
-
-def _restore_dataclass(type_: Any, value: Any, where: str) -> Any:
-    _check(isinstance(value, dict), "an object", value, where)
-    class_, arguments = get_origin(type_) or type_, get_args(type_)
-    hints = get_type_hints(class_)
-
-    def field(name: str) -> Any:
-        if name not in value:
-            raise RequestError(f"{where}: {name!r} is missing: not the report that is expected here")
-        hint = hints[name]
-        if isinstance(hint, TypeVar):
-            hint = arguments[0]
-        elif getattr(hint, "__parameters__", ()):
-            hint = hint[arguments]
-        return _restore(hint, value[name], f"{where}: {name}")
-
-    optional = {one.name for one in fields(class_) if one.default is not MISSING}
-    names = [one.name for one in fields(class_) if one.name in value or one.name not in optional]
-    return class_(**{name: field(name) for name in names})
-
-
-def _restore_tuple(types: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    _check(isinstance(value, list | tuple), "a list", value, where)
-    if types[1:] == (...,):
-        types = (types[0],) * len(value)
-    _check(len(types) == len(value), f"a list of {len(types)}", value, where)
-    pairs = zip(types, value, strict=True)
-    return tuple(_restore(type_, item, f"{where}[{n}]") for n, (type_, item) in enumerate(pairs))
-
-
-def _check(matches: bool, expected: str, value: Any, where: str) -> None:
-    if not matches:
-        raise RequestError(f"{where}: {shorten(value)} is not {expected}")
+def _first_error(error: ValidationError) -> str:
+    """Path of the first wrong value, as in "by_length[0]: tokens", and what is wrong with it."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    path = "".join(f"[{part}]" if isinstance(part, int) else f": {part}" for part in first["loc"])
+    if first["type"] == "missing":
+        return f"{path} is missing: not the report that is expected here"
+    return f"{path}: {shorten(first['input'])} {first['msg'].removeprefix('Input ')}"

@@ -1,11 +1,9 @@
-"""Resident memory of this process and what it is used for, from Linux's /proc/self."""
+"""Resident memory of this process and what it is used for, on Linux."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..harness.peak_memory import kib_fields
-
-_PROC = Path("/proc/self")
+import psutil
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +46,18 @@ class Footprint:
     other_bytes: int
 
 
-def read_resident_memory(proc: Path = _PROC) -> ResidentMemory | None:
-    """Read the current resident memory; None where the system does not report it."""
-    try:
-        kib = dict(kib_fields((proc / "smaps_rollup").read_text("utf-8")))
-        return ResidentMemory(*(kib[name] << 10 for name in ("Rss", "Pss", "Anonymous")))
-    except (OSError, KeyError):
+def read_resident_memory() -> ResidentMemory | None:
+    """Read the current resident memory; None where the system does not report it by mapping."""
+    if not psutil.LINUX:
         return None
+    maps = psutil.Process().memory_maps(grouped=False)
+    return ResidentMemory(*(sum(getattr(one, name) for one in maps) for name in ("rss", "pss", "anonymous")))
 
 
-def resident_file_bytes(path: Path, proc: Path = _PROC) -> int:
+def resident_file_bytes(path: Path) -> int:
     """Count the resident bytes of a file in the mappings of this process."""
-    total, in_file = 0, False
-    for line in (proc / "smaps").read_text("utf-8", "surrogateescape").splitlines():
-        if line.split(" ", 1)[0].endswith(":"):
-            total += int(line.split()[1]) << 10 if in_file and line.startswith("Rss:") else 0
-        else:  # "7f00-7f01 r--p 0000 08:01 42    /the/file"
-            in_file = line.partition("/")[1:] == ("/", str(path.resolve())[1:])
-    return total
+    maps = psutil.Process().memory_maps(grouped=False)
+    return sum(one.rss for one in maps if one.path == str(path.resolve()))
 
 
 def split_footprint(

@@ -1,7 +1,7 @@
-"""The content of a report, independent of its format: HTML and Markdown render the same document."""
+"""The content of a report, independent of its format: one template each for HTML and Markdown renders it."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from .chart import Chart
 
@@ -21,6 +21,7 @@ Cell: TypeAlias = str | Link
 class Paragraph:
     """A paragraph of text."""
 
+    kind: ClassVar = "paragraph"
     text: str
 
 
@@ -28,6 +29,7 @@ class Paragraph:
 class Notes:
     """A list of notes, one line each."""
 
+    kind: ClassVar = "notes"
     lines: tuple[str, ...]
 
 
@@ -44,13 +46,20 @@ class Card:
 class Cards:
     """Key figures side by side."""
 
+    kind: ClassVar = "cards"
     cards: tuple[Card, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[str, ...], ...]:
+        """The cards as rows of a table."""
+        return tuple((card.name, card.value, card.note) for card in self.cards)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table. The first column holds names; the others hold figures, or text if `is_text`."""
 
+    kind: ClassVar = "table"
     title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -68,7 +77,15 @@ class Figure:
     chart: Chart
 
 
-Block: TypeAlias = Paragraph | Notes | Cards | Table | Figure
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Charts side by side."""
+
+    kind: ClassVar = "figures"
+    figures: tuple[Figure, ...]
+
+
+Block: TypeAlias = Paragraph | Notes | Cards | Table | Figures
 
 
 @dataclass(frozen=True, slots=True)

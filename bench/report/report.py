@@ -1,16 +1,16 @@
 """Report on a base and its adapted model: an HTML page, Markdown, charts and raw JSON."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...files.output import check_folder, make_folder, output_errors
 from . import sections
-from .chart import render_svg
 from .collect import ReportData
-from .document import Document, Figure, Section
-from .html import render_html
+from .document import Document, Figures, Section
 from .literature import literature_table
-from .markdown import render_markdown
+from .render import render_html, render_markdown
+from .svg import missing_matplotlib, render_svg
 
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
 
@@ -59,24 +59,34 @@ def check_report_folder(folder: Path) -> None:
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write report.html and report.md, and charts and raw JSON in folders next to them.
 
+    Without matplotlib there is no page and no chart: report.md gives their values.
+
     Returns:
-        The path of the HTML page.
+        The path of the HTML page, or of the Markdown without matplotlib.
 
     Raises:
         OutputError: the folder cannot be written to.
     """
     document = compose_report(data)
-    blocks = [block for section in document.sections for block in section.blocks]
-    figures = [block for block in blocks if isinstance(block, Figure)]
-    texts = {
-        **{f"{_RAW}/{name}.json": json.dumps(report, indent=1) + "\n" for name, report in data.raw.items()},
-        **{f"{_FIGURES}/{figure.name}.svg": render_svg(figure.chart, standalone=True) for figure in figures},
-        _TEXT: render_markdown(document, _FIGURES),
-        _PAGE: render_html(document),
-    }
+    texts = {f"{_RAW}/{name}.json": json.dumps(report, indent=1) + "\n" for name, report in data.raw.items()}
+    if missing_matplotlib():
+        texts[_TEXT] = render_markdown(document, None)
+    else:
+        texts |= {
+            **{f"{_FIGURES}/{name}.svg": svg for name, svg in _charts(document)},
+            _TEXT: render_markdown(document, _FIGURES),
+            _PAGE: render_html(document),
+        }
     check_report_folder(folder)
     with output_errors(folder):
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(text, "utf-8", "surrogateescape")
-    return folder / _PAGE
+    return folder / (_PAGE if _PAGE in texts else _TEXT)
+
+
+def _charts(document: Document) -> Iterator[tuple[str, str]]:
+    """Name and SVG file of each chart."""
+    blocks = [block for section in document.sections for block in section.blocks]
+    for figure in (one for block in blocks if isinstance(block, Figures) for one in block.figures):
+        yield figure.name, render_svg(figure.chart, figure.name, standalone=True)

@@ -1,6 +1,6 @@
 """Sections of a report. Each covers one measurement; where it is missing, the section names the command."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 
 from ...stats.interval import Interval
@@ -19,9 +19,9 @@ from ..peers.peers import PeerRow, PeersReport, work_titles
 from ..peers.thirteen import ThirteenPeer
 from ..size.size import STOCK_TITLE, SizeReport, stock_of_similar_size
 from ..speed.latency import LatencyReport
-from .chart import Bar, BarChart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
+from .chart import Bar, BarChart, Chart, ChartPoint, IntervalChart, IntervalMark, LineChart, Series
 from .collect import ReportData
-from .document import Block, Card, Cards, Figure, Notes, Paragraph, Section, Table
+from .document import Block, Card, Cards, Figure, Figures, Notes, Paragraph, Section, Table
 from .literature import NOT_MEASURED
 
 _FOOTPRINT_SEGMENTS = {
@@ -99,7 +99,7 @@ def speed_section(latency: LatencyReport | None) -> Section:
     """Speeds, their ratios, and their change with context length."""
     if latency is None:
         return _missing("Speed", "thirteen bench latency BASE ADAPTED --json")
-    blocks: list[Block] = [*_speed_figures(latency), _speed_table(latency)]
+    blocks: list[Block] = [Figures(tuple(_speed_figures(latency))), _speed_table(latency)]
     if latency.roofline:
         blocks.append(Paragraph(_roofline_text(latency.roofline, latency.settings.threads)))
     return Section("Speed", tuple(blocks))
@@ -194,7 +194,7 @@ def accuracy_section(accuracy: AccuracyReport | None) -> Section:
     )
     title = f"Correct answers, {accuracy.data}, {accuracy.terms.prompt}"
     chart = IntervalChart(title, "% of the questions, 95 % interval", marks)
-    blocks: list[Block] = [Figure("accuracy", chart), _outcome_table(models)]
+    blocks: list[Block] = [Figures((Figure("accuracy", chart),)), _outcome_table(models)]
     if paired := accuracy.paired:
         text = (
             f"Of {paired.questions} questions, {paired.gained} are correct only in the adapted model and "
@@ -227,7 +227,8 @@ def size_section(size: SizeReport | None) -> Section:
     stock = stock_of_similar_size(size)
     rows = tuple((one.label, f"{megabytes(one.file_bytes)} MB", f"{one.ratio:.3f}") for one in stock)
     table = Table(STOCK_TITLE, ("format", "size", "this file / it"), rows)
-    return Section("Size", (Figure("size", chart), Paragraph(_size_text(size)), *([table] if rows else [])))
+    figures = Figures((Figure("size", chart),))
+    return Section("Size", (figures, Paragraph(_size_text(size)), *([table] if rows else [])))
 
 
 def _size_text(size: SizeReport) -> str:
@@ -247,8 +248,8 @@ def memory_section(latency: LatencyReport | None) -> Section:
         return _missing(title, "thirteen bench latency BASE ADAPTED --json")
     memory = {"base": latency.base.memory, "adapted": latency.adapted.memory}
     bars = tuple(bar for name, use in memory.items() for bar in _memory_bar(name, use))
-    figure = Figure("memory", BarChart("Resident memory after an iteration, by use", "MB", bars))
-    return Section(title, (*([figure] if bars else []), _memory_table(memory)))
+    chart = BarChart("Resident memory after an iteration, by use", "MB", bars)
+    return Section(title, (*_figures("memory", chart, bars), _memory_table(memory)))
 
 
 def _memory_bar(name: str, memory: MemoryUse) -> Iterator[Bar]:
@@ -283,9 +284,9 @@ def fidelity_section(report: FidelityReport | None) -> Section:
     )
     marks = tuple(mark for name, variant in variants.items() for mark in _effect_marks(name, variant))
     title = "The adapter's effect on the logits after quantization"
-    figure = Figure("effect", IntervalChart(title, "1 = fully preserved", marks, 1.0))
+    chart = IntervalChart(title, "1 = fully preserved", marks, 1.0)
     table = Table(f"Over {report.positions:,} positions of held-out text", ("", *variants), rows)
-    return Section("Fidelity", (*([figure] if marks else []), table, Notes(report.verdict)))
+    return Section("Fidelity", (*_figures("effect", chart, marks), table, Notes(report.verdict)))
 
 
 def _effect_marks(name: str, variant: Fidelity) -> Iterator[IntervalMark]:
@@ -369,6 +370,12 @@ def _file(model: MeasuredModel) -> str:
 
 def _missing(title: str, command: str) -> Section:
     return Section(title, (Paragraph(f"{NOT_MEASURED.capitalize()}. To measure it: {command}"),))
+
+
+def _figures(name: str, chart: Chart, values: Sized) -> Iterator[Figures]:
+    """The chart, unless there are no values to draw."""
+    if values:
+        yield Figures((Figure(name, chart),))
 
 
 def _mark(name: str, interval: Interval, digits: int, scale: float = 1, colour: int = 1) -> IntervalMark:

@@ -1,5 +1,6 @@
 """Command `thirteen bench report`."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -54,6 +55,7 @@ def bench_report(
     from ...bench.peers.peers import PeerPrograms
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
     from ...bench.report.report import check_report_folder, write_report
+    from ...bench.report.svg import missing_matplotlib
 
     inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
     if base_reference and not reference:
@@ -63,6 +65,8 @@ def bench_report(
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both BASE and ADAPTED, or neither")
     check_report_folder(out_dir)
+    if lacking := missing_matplotlib():
+        print(f"no HTML page, only Markdown and JSON: {lacking}", file=sys.stderr)
     models = (base, adapted) if base and adapted else None
     if models is None and inputs == ReportInputs():
         models = options.default_base(), options.resolve_model(None, {})[0]

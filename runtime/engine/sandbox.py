@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import RLock
 from time import perf_counter
 from types import FrameType
 from typing import Any
+
+import psutil
 
 try:
     import resource
@@ -67,8 +68,7 @@ def limited_memory() -> Iterator[None]:
 
 def _limited_address_space() -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
-    limit = pages * resource.getpagesize() + BYTES_MAX
+    limit = psutil.Process().memory_info().vms + BYTES_MAX
     present = [old for old in (soft, hard) if old != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min([limit, *present]), hard))
     try:

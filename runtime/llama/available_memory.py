@@ -1,10 +1,11 @@
-"""Memory that this process can still allocate on Linux: of the machine, its control groups, its limits."""
+"""Memory that this process can still allocate: of the machine, its control groups, its limits."""
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 _ROOT = Path("/")
 _STACK_BYTES = 8 << 20  # address space of a thread's stack, unless a limit says otherwise
@@ -13,16 +14,16 @@ _TABLES_BYTES = 60 << 20  # llama.cpp's graphs and late Python imports; most of 
 _UNLIMITED = 1 << 60  # cgroup v1 writes a number of pages near 2**63 for no limit
 
 
-def available_bytes(root: Path = _ROOT) -> int | None:
-    """Return the bytes left for this process, None where the system does not say.
+def available_bytes(root: Path = _ROOT) -> int:
+    """Return the bytes left for this process.
 
     Page cache does not count as used: the system drops it when the memory is needed.
 
     Args:
-        root: parent of /proc and /sys.
+        root: parent of the /proc and /sys that describe the control groups.
     """
-    available = [*_machine_bytes(root), *_cgroup_bytes(root), *_address_space_bytes(root)]
-    return max(0, min(available)) if available else None
+    machine: int = psutil.virtual_memory().available
+    return max(0, min([machine, *_cgroup_bytes(root), *_address_space_bytes()]))
 
 
 def reserved_bytes(threads: int) -> int:
@@ -31,13 +32,6 @@ def reserved_bytes(threads: int) -> int:
         return 0
     arena = 0 if os.environ.get("MALLOC_ARENA_MAX") == "1" else _ARENA_BYTES
     return (threads + 1) * _STACK_BYTES + arena + _TABLES_BYTES
-
-
-def _machine_bytes(root: Path) -> Iterator[int]:
-    with suppress(OSError):
-        meminfo = (root / "proc/meminfo").read_text("utf-8")
-        if found := re.search(r"^MemAvailable: +(\d+) kB", meminfo, re.MULTILINE):
-            yield int(found[1]) << 10
 
 
 def _cgroup_bytes(root: Path) -> Iterator[int]:
@@ -65,12 +59,10 @@ def _folder_bytes(base: Path, path: str, limit: str, usage: str, cache: str) -> 
             return
 
 
-def _address_space_bytes(root: Path) -> Iterator[int]:
+def _address_space_bytes() -> Iterator[int]:
     limit = _address_limit()
     if limit is not None:
-        with suppress(OSError):
-            pages = int((root / "proc/self/statm").read_text("utf-8").split()[0])
-            yield limit - pages * os.sysconf("SC_PAGE_SIZE")
+        yield limit - psutil.Process().memory_info().vms
 
 
 def _address_limit() -> int | None:

@@ -93,8 +93,6 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
         InsufficientMemoryError: it does not fit; the message has the numbers.
     """
     available = available_bytes()
-    if available is None:
-        return
     estimate = estimate_memory(header, profile)
     needed = _missing_bytes(estimate, threads)
     if needed > available:
@@ -108,8 +106,7 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
 
 def fits_in_memory(header: Header, profile: Profile, threads: int) -> bool:
     """Whether check_memory() would raise no error."""
-    available = available_bytes()
-    return available is None or _missing_bytes(estimate_memory(header, profile), threads) <= available
+    return _missing_bytes(estimate_memory(header, profile), threads) <= available_bytes()
 
 
 def _missing_bytes(estimate: MemoryEstimate, threads: int) -> int:

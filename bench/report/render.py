@@ -1,0 +1,60 @@
+"""A document as one self-contained HTML page, or as GitHub-flavoured Markdown, by Jinja templates."""
+
+import re
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from .document import Document, Figure
+from .svg import render_svg
+
+_MARKUP = re.compile(r"([\\`*_\[\]<>|~#&!$])")  # characters that can start markup
+_LINE_START = re.compile(r"^(\d*)([-+=.)])(?=[\s=-]|$)")  # what can start a list or underline a title
+
+
+def render_html(document: Document) -> str:
+    """Render a document as HTML, without scripts or network access, for screens and print.
+
+    Its texts are escaped. The charts need matplotlib.
+    """
+    environment = Environment(
+        loader=_loader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["svg"] = _inline_svg
+    return environment.get_template("report.html.jinja").render(document=document)
+
+
+def render_markdown(document: Document, figures: str | None) -> str:
+    """Render a document as Markdown; its texts are escaped.
+
+    Args:
+        document: the document.
+        figures: relative path of the folder with the charts; None to give their values as text.
+    """
+    # What a template inserts is escaped for Markdown, by `finalize`, instead of HTML.
+    environment = Environment(  # noqa: S701
+        loader=_loader(),
+        finalize=_escape_markdown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["verbatim"] = Markup
+    return environment.get_template("report.md.jinja").render(document=document, figures=figures)
+
+
+def _loader() -> PackageLoader:
+    return PackageLoader(__package__, "templates")
+
+
+def _inline_svg(figure: Figure) -> Markup:
+    return Markup(render_svg(figure.chart, figure.name, standalone=False))  # noqa: S704 - escaped there
+
+
+def _escape_markdown(value: object) -> object:
+    """Escape a text as one line without markup, and addresses so that they do not become links."""
+    if isinstance(value, Markup):
+        return value
+    line = _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+    return _LINE_START.sub(r"\1\\\2", line).replace("://", "\\://").replace("www.", "www\\.")
