@@ -224,7 +224,7 @@ def test_a_file_is_fetched_once_and_checked_by_its_hash(
     with pytest.raises(ModelFileError, match="has changed"):
         changed.fetch(lambda *_: b"")
     folder = tmp_path / "cache" / "fetched"
-    assert [path.suffix for path in folder.iterdir()] == [".gguf"]
+    assert sorted(path.suffix for path in folder.iterdir()) == [".gguf", ".lock", ".lock"]
 
 
 def test_the_base_install_does_not_import_ray() -> None:
