@@ -1,6 +1,7 @@
 # `make demo` and `make test` install all they need into .venv. They need Python 3.11 or newer and a C++ compiler.
 PYTHON ?= python3
-VENV := .venv
+# With LOCKED=1, an environment of exactly the versions and hashes of requirements.lock.
+VENV := $(if $(LOCKED),.venv-locked,.venv)
 BIN := $(VENV)/bin
 # Tests of one module share a worker, and so do all tests of Ray, which mostly wait: hence three workers for two cores.
 PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
@@ -14,7 +15,9 @@ PROCESSOR = $(shell $(PYTHON) -c 'import hashlib, platform, runpy; \
   print(hashlib.sha256(repr(system).encode()).hexdigest()[:16])')
 WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 
-.PHONY: demo test quick lint check format wheel soak interop arm vulkan screenshot screenshot-web clean
+# Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
+TOOLS := .venv-tools/bin
+.PHONY: demo test quick lint check format wheel oldest lock sbom soak interop arm vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -48,6 +51,20 @@ wheel:
 	CMAKE_ARGS=-DGGML_NATIVE=ON $(BIN)/python -m pip wheel --disable-pip-version-check --no-cache-dir --no-deps \
 	  --find-links "$$folder" --wheel-dir "$$folder" '$(LLAMA)'
 
+# All tests with the oldest versions that pyproject.toml allows, in an environment of its own.
+oldest: .venv-oldest/test
+	.venv-oldest/bin/pytest $(PARALLEL)
+
+# The newest versions of all that `pip install .` needs, with their hashes, for Linux, macOS and Windows.
+lock: .venv-tools/installed
+	$(TOOLS)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command 'make lock' --output-file requirements.lock pyproject.toml
+
+# A bill of materials in CycloneDX's format.
+sbom: .venv-tools/installed
+	$(TOOLS)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-format JSON --output-file sbom.cdx.json requirements.lock
+
 # A real server under clients that misbehave, for five minutes.
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py 300
@@ -74,20 +91,40 @@ screenshot: $(VENV)/test
 screenshot-web: $(VENV)/test
 	$(BIN)/python tests/screenshot_web.py bench/results/web.png
 
-# Both are made again when the dependencies change.
-$(VENV)/run: pyproject.toml
+# Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
+$(VENV)/run: pyproject.toml $(if $(LOCKED),requirements.lock)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	@echo "Creating $(VENV) and installing thirteen."
 	@echo "Compiling llama.cpp, once, takes about 4 minutes on 2 cores; later it comes from pip's cache or 'make wheel'."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef LOCKED
+	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+else
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
 	$(BIN)/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} --editable .
+endif
 	@touch $@
 
 $(VENV)/test: $(VENV)/run
 	@echo "Installing what the tests need: PyTorch, transformers, Ray and others; some minutes of downloads."
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
 	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
+	@touch $@
+
+# The tests' own tools are the newest ones.
+.venv-oldest/test: pyproject.toml .venv-tools/installed
+	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
+	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
+	  --extra ray --extra report --extra train --extra tune --output-file .venv-oldest/constraints.txt pyproject.toml
+	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} \
+	  --constraint .venv-oldest/constraints.txt --editable '.[test]'
+	@touch $@
+
+.venv-tools/installed:
+	@test -x $(TOOLS)/python || $(PYTHON) -m venv .venv-tools
+	@$(TOOLS)/python -m pip install --disable-pip-version-check 'cyclonedx-bom>=7' 'uv>=0.8'
 	@touch $@
 
 # pip's cache, which does not know the options of a build, is neither read nor filled.
@@ -99,4 +136,4 @@ $(VENV)-vulkan/run: pyproject.toml
 
 # The wheels of `make wheel` stay.
 clean:
-	rm -rf $(VENV) $(VENV)-vulkan build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-locked .venv-oldest .venv-tools .venv-vulkan sbom.cdx.json build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -3,9 +3,12 @@
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PYTHON = '#!/bin/sh\necho "CMAKE_ARGS=$CMAKE_ARGS" "$@" >> "$CALLS"\n'
@@ -19,19 +22,19 @@ class Checkout:
     def __init__(self, root: Path) -> None:
         self.root, self.calls, self.cache = root, root / "calls", root / "a cache"
         (root / "files").mkdir()
-        for name in ("Makefile", "pyproject.toml", "files/processors.py"):
+        for name in ("Makefile", "pyproject.toml", "requirements.lock", "files/processors.py"):
             shutil.copy(ROOT / name, root / name)
-        for venv in (".venv", ".venv-vulkan"):
+        for venv in (".venv", ".venv-locked", ".venv-oldest", ".venv-tools", ".venv-vulkan"):
             python = root / venv / "bin/python"
             python.parent.mkdir(parents=True)
             python.write_text(PYTHON)
             python.chmod(0o755)
 
-    def make(self, target: str) -> list[str]:
+    def make(self, *words: str) -> list[str]:
         """Make a target; returns how Python was called."""
         self.calls.write_text("")
         variables = {"CALLS": str(self.calls), "THIRTEEN_CACHE": str(self.cache)}
-        subprocess.run(["make", "-s", target], cwd=self.root, env=os.environ | variables, check=True)
+        subprocess.run(["make", "-s", *words], cwd=self.root, env=os.environ | variables, check=True)
         return self.calls.read_text().splitlines()
 
 
@@ -44,7 +47,7 @@ def test_a_wheel_is_compiled_for_this_processor_and_used_by_the_next_environment
     (compiled,) = checkout.make("wheel")
     (folder,) = (checkout.cache / "wheels").iterdir()
     assert compiled.startswith("CMAKE_ARGS=-DGGML_NATIVE=ON -m pip wheel ") and "--no-cache-dir" in compiled
-    assert compiled.endswith(f"--find-links {folder} --wheel-dir {folder} llama-cpp-python>=0.3.36")
+    assert compiled.endswith(f"--find-links {folder} --wheel-dir {folder} llama-cpp-python>=0.3.36,<0.4")
     (installed,) = checkout.make(".venv/run")
     assert installed.endswith(f"install --disable-pip-version-check --find-links {folder} --editable .")
     checkout.make("clean")
@@ -70,3 +73,36 @@ def test_the_vulkan_build_has_its_own_environment_and_leaves_the_cache_of_pip_al
     assert llama.startswith("CMAKE_ARGS=-DGGML_VULKAN=ON -m pip install --no-cache-dir llama-cpp-python>=")
     assert "--editable ." in thirteen
     assert not (checkout.root / ".venv/run").exists()
+
+
+def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(checkout: Checkout) -> None:
+    checkout.make("wheel")
+    dependencies, thirteen = checkout.make(".venv-locked/run", "LOCKED=1")
+    assert dependencies.endswith(" --require-hashes --requirement requirements.lock")
+    assert thirteen.endswith(" --no-deps --editable .")
+    assert not (checkout.root / ".venv/run").exists()
+
+
+def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
+    """`make lock` was forgotten after a change of the dependencies."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.lock").read_text().replace("\\\n", " ").splitlines()
+    locked: dict[str, set[str]] = {}
+    for line in (one for one in lines if one and not one.lstrip().startswith("#")):
+        requirement = Requirement(line.partition(" --hash")[0])
+        assert "--hash=sha256:" in line, line
+        locked.setdefault(canonicalize_name(requirement.name), set()).update(
+            one.version for one in requirement.specifier
+        )
+    for wanted in map(Requirement, project["dependencies"]):
+        versions = locked[canonicalize_name(wanted.name)]
+        assert versions and all(wanted.specifier.contains(one) for one in versions), wanted
+
+
+def test_the_oldest_versions_are_the_constraints_of_their_environment(checkout: Checkout) -> None:
+    uv = checkout.root / ".venv-tools/bin/uv"
+    uv.write_text(PYTHON)
+    uv.chmod(0o755)
+    _, resolved, installed = checkout.make(".venv-oldest/test")
+    assert "--resolution lowest-direct" in resolved and "--extra train" in resolved
+    assert installed.endswith(" --constraint .venv-oldest/constraints.txt --editable .[test]")

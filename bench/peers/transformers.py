@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
+from ...files.remote_code import refuse_code
 from .peer import PeerWorkload, RequestPeer
 
 _PACKAGES = ("torch", "transformers")
@@ -106,6 +107,7 @@ def _load(checkpoint: Path) -> Any:
 
     if not (checkpoint / "config.json").is_file():
         raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
+    refuse_code(checkpoint, RequestError)
     load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
     try:
         return load(checkpoint, dtype="auto", local_files_only=True).eval()

@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType
 
 from ...errors import AdapterError, CheckpointError, install_hint, one_line
 from ...files.gguf_header import Field
+from ...files.remote_code import refuse_code
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
 from .adapter import WEIGHTS_FILE, read_adapter_config
@@ -102,6 +103,8 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     if kind not in PeftType.__members__:
         raise AdapterError(f"{folder / CONFIG_FILE}: the installed PEFT does not know the kind {kind!r}")
     model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
+    refuse_code(model_folder)
+    refuse_code(folder, AdapterError)
     try:
         with _silenced():
             model = AutoModelForCausalLM.from_pretrained(

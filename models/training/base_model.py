@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import CheckpointError, ThirteenError, install_hint
+from ...files.remote_code import refuse_code
 
 
 def load_base_model(base: Path) -> tuple[Any, Any]:
@@ -16,7 +17,8 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
         The transformers model and its tokenizer.
 
     Raises:
-        CheckpointError: transformers cannot load the base, or its tokenizer has no chat template.
+        CheckpointError: transformers cannot load the base, a setting of it names code, or its tokenizer has
+            no chat template.
         ThirteenError: the `train` extra is not installed.
     """
     try:
@@ -27,6 +29,7 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
         raise ThirteenError(f"training needs {error.name}: {install_hint('train')}") from None
     logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
+    refuse_code(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
         model = AutoModelForCausalLM.from_pretrained(

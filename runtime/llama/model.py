@@ -19,6 +19,7 @@ from .foreign_text import foreign_share
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
+from .struct_layouts import check_struct_layouts
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 NFC_PRE_TOKENIZERS = ("qwen2",)  # their own tokenizers normalize to NFC, which llama.cpp leaves out
@@ -58,7 +59,8 @@ class Model(NativeHandle):
             check_header: called before anything is loaded; raises if the model must not be.
 
         Raises:
-            ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run.
+            ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
+                the build of llama.cpp is not one that this package knows.
         """
         super().__init__()
         self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
@@ -66,6 +68,7 @@ class Model(NativeHandle):
         if check_header:
             check_header(self.header)
         self.gpu_layers = gpu_layers
+        check_struct_layouts()
         params = _native_params(gpu_layers, repack=repack)
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:

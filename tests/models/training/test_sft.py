@@ -1,6 +1,7 @@
 """Supervised training: data, loss, trained parameters, resumption and saved files."""
 
 import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 
@@ -382,3 +383,13 @@ def test_the_import_does_not_load_torch():
     code = f"import sys, thirteen.models.training.sft; print({heavy} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+def test_a_base_whose_settings_name_code_is_refused_before_transformers_reads_it(base, tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(base("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_evil.Evil"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config\.json: 'auto_map' names code"):
+        load_base_model(folder)

@@ -5,7 +5,6 @@ import ctypes
 import gguf
 import numpy as np
 import pytest
-from llama_cpp._ggml import libggml
 from thirteen.convert.pipeline import convert
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.eval_callback import (
@@ -19,39 +18,30 @@ from thirteen.runtime.llama.eval_callback import (
     _weight,
 )
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.struct_layouts import _InitParams, ggml_function
 
 from ..conftest import tensors
 
 TOKENS = tuple(range(20, 43))
 
 
-class InitParams(ctypes.Structure):
-    _fields_ = (("mem_size", ctypes.c_size_t), ("mem_buffer", ctypes.c_void_p), ("no_alloc", ctypes.c_bool))
-
-
-def native(name, result, *arguments):
-    function = libggml[name]
-    function.restype, function.argtypes = result, arguments
-    return function
-
-
 POINTER, INT64, SIZE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
-ggml_init = native("ggml_init", POINTER, InitParams)
-ggml_free = native("ggml_free", None, POINTER)
-ggml_new_tensor_1d = native("ggml_new_tensor_1d", POINTER, POINTER, ctypes.c_int, INT64)
-ggml_new_tensor_2d = native("ggml_new_tensor_2d", POINTER, POINTER, ctypes.c_int, INT64, INT64)
-ggml_mul_mat = native("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
-ggml_get_rows = native("ggml_get_rows", POINTER, POINTER, POINTER, POINTER)
-ggml_view_2d = native("ggml_view_2d", POINTER, POINTER, POINTER, INT64, INT64, SIZE, SIZE)
-ggml_set_name = native("ggml_set_name", POINTER, POINTER, ctypes.c_char_p)
-ggml_get_data = native("ggml_get_data", POINTER, POINTER)
-ggml_op_desc = native("ggml_op_desc", ctypes.c_char_p, POINTER)
-ggml_tensor_overhead = native("ggml_tensor_overhead", SIZE)
+ggml_init = ggml_function("ggml_init", POINTER, _InitParams)
+ggml_free = ggml_function("ggml_free", None, POINTER)
+ggml_new_tensor_1d = ggml_function("ggml_new_tensor_1d", POINTER, POINTER, ctypes.c_int, INT64)
+ggml_new_tensor_2d = ggml_function("ggml_new_tensor_2d", POINTER, POINTER, ctypes.c_int, INT64, INT64)
+ggml_mul_mat = ggml_function("ggml_mul_mat", POINTER, POINTER, POINTER, POINTER)
+ggml_get_rows = ggml_function("ggml_get_rows", POINTER, POINTER, POINTER, POINTER)
+ggml_view_2d = ggml_function("ggml_view_2d", POINTER, POINTER, POINTER, INT64, INT64, SIZE, SIZE)
+ggml_set_name = ggml_function("ggml_set_name", POINTER, POINTER, ctypes.c_char_p)
+ggml_get_data = ggml_function("ggml_get_data", POINTER, POINTER)
+ggml_op_desc = ggml_function("ggml_op_desc", ctypes.c_char_p, POINTER)
+ggml_tensor_overhead = ggml_function("ggml_tensor_overhead", SIZE)
 
 
 @pytest.fixture
 def ggml():
-    context = ggml_init(InitParams(1 << 16, None, False))
+    context = ggml_init(_InitParams(1 << 16, None, False))
     yield context
     ggml_free(context)
 

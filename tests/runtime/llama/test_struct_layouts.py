@@ -1,0 +1,77 @@
+"""The self-test of struct layouts: it accepts the library that is installed, and notices others."""
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import llama_cpp
+import pytest
+from thirteen.errors import ModelFileError
+from thirteen.runtime.llama import struct_layouts
+from thirteen.runtime.llama.eval_callback import GgmlTensor
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.llama.struct_layouts import check_struct_layouts
+
+
+def with_field(struct: type[ctypes.Structure], index: int) -> type[ctypes.Structure]:
+    """The struct of another version, with one more field before the one at `index`."""
+    fields = list(struct._fields_)
+    fields.insert(index, ("new_in_this_version", ctypes.c_uint64))
+    return type(struct.__name__, (ctypes.Structure,), {"_fields_": fields})
+
+
+def read_as(struct: type[ctypes.Structure], native: ctypes.Structure) -> ctypes.Structure:
+    """The bytes that the library returned, read with another layout."""
+    room = bytes(native) + bytes(max(0, ctypes.sizeof(struct) - ctypes.sizeof(native)))
+    return struct.from_buffer_copy(room)
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    check_struct_layouts.cache_clear()
+    yield
+    check_struct_layouts.cache_clear()
+
+
+def test_the_installed_library_has_the_known_layouts() -> None:
+    check_struct_layouts()
+
+
+@pytest.mark.parametrize("index", range(14))  # those after `no_host` are not used here
+def test_a_field_more_in_the_model_parameters_is_noticed(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = with_field(llama_cpp.llama_model_params, index)
+    native = llama_cpp.llama_model_default_params()
+    monkeypatch.setattr(llama_cpp, "llama_model_default_params", lambda: read_as(other, native))
+    with pytest.raises(ModelFileError, match=r"layouts .*: llama_model_params\.\w+ is .*; install llama-"):
+        check_struct_layouts()
+
+
+@pytest.mark.parametrize("index", range(30))
+def test_a_field_more_in_the_context_parameters_is_noticed(
+    index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = with_field(llama_cpp.llama_context_params, index)
+    native = llama_cpp.llama_context_default_params()
+    monkeypatch.setattr(llama_cpp, "llama_context_default_params", lambda: read_as(other, native))
+    with pytest.raises(ModelFileError, match=r"llama_context_params\.\w+ is "):
+        check_struct_layouts()
+
+
+@pytest.mark.parametrize("index", range(len(GgmlTensor._fields_)))
+def test_a_field_more_in_a_tensor_is_noticed(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(struct_layouts, "GgmlTensor", with_field(GgmlTensor, index))
+    with pytest.raises(ModelFileError, match="ggml_tensor"):
+        check_struct_layouts()
+
+
+def test_a_function_that_is_gone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(llama_cpp, "llama_batch_init")
+    with pytest.raises(ModelFileError, match="llama_batch_init"):
+        check_struct_layouts()
+
+
+def test_no_model_is_loaded_with_other_layouts(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(struct_layouts, "_CONTEXT_DEFAULTS", {"n_batch": 1})
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_file", pytest.fail)
+    with pytest.raises(ModelFileError, match=r"n_batch is 2048 by default, not 1; install llama-cpp-python"):
+        Model(tiny)
