@@ -7,9 +7,9 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from ...convert.source.remote_code import refuse_code
 from ...errors import RequestError, one_line
 from ...files.gguf_header import Header
-from ...files.remote_code import refuse_code
 from .peer import PeerWorkload, RequestPeer
 
 _PACKAGES = ("torch", "transformers")

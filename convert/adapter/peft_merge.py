@@ -11,9 +11,9 @@ from gguf import GGMLQuantizationType
 
 from ...errors import AdapterError, CheckpointError, install_hint, one_line
 from ...files.gguf_header import Field
-from ...files.remote_code import refuse_code
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
+from ..source.remote_code import refuse_code
 from .adapter import WEIGHTS_FILE, read_adapter_config
 from .delta import CONFIG_FILE
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...convert.source.remote_code import refuse_code
 from ...errors import CheckpointError, ThirteenError, install_hint
-from ...files.remote_code import refuse_code
 
 
 def load_base_model(base: Path) -> tuple[Any, Any]:

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from thirteen.convert.source.remote_code import refuse_code
 from thirteen.errors import AdapterError, CheckpointError
-from thirteen.files.remote_code import refuse_code
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

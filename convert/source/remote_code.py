@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, ThirteenError
-from .json_file import read_json
+from ...errors import CheckpointError, ThirteenError
+from ...files.json_file import read_json
 
 _FILES = (
     *("config.json", "generation_config.json", "tokenizer_config.json", "processor_config.json"),
