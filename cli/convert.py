@@ -132,7 +132,7 @@ def merge(
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
-    """Merge an adapter into a base, or trim its vocabulary, and write safetensors.
+    """Merge an adapter, trim the vocabulary, write safetensors.
 
     The output is a checkpoint for vLLM, transformers and other loaders.
     """

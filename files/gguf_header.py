@@ -139,6 +139,8 @@ def _mapped(path: Path) -> Iterator[mmap.mmap]:
                 f"{path}: its {path.stat().st_size} bytes do not fit into memory"
             ) from None
         raise ModelFileError(f"{path}: {error.strerror or error}") from None
+    except MemoryError:
+        raise InsufficientMemoryError(f"{path}: its header does not fit into memory") from None
 
 
 class _HeaderReader:

@@ -104,6 +104,7 @@ class StreamTimer:
 
 def _load(checkpoint: Path) -> Any:
     import transformers  # noqa: PLC0415 - only if it is a peer
+    from safetensors import SafetensorError  # noqa: PLC0415 - comes with transformers
 
     if not (checkpoint / "config.json").is_file():
         raise RequestError(f"{checkpoint}: not a checkpoint folder: it has no config.json")
@@ -111,7 +112,7 @@ def _load(checkpoint: Path) -> Any:
     load: Callable[..., Any] = transformers.AutoModelForCausalLM.from_pretrained
     try:
         return load(checkpoint, dtype="auto", local_files_only=True).eval()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise RequestError(f"{checkpoint}: transformers cannot load it: {one_line(error)}") from None
 
 

@@ -739,11 +739,11 @@ QUESTIONS = {
     "a context that is not a number": (("Why?", "--context", "many"), "Invalid value for '--context'"),
     "a temperature that is not a number": (
         ("Why?", "--temperature", "nan"),
-        "temperature must be a finite number",
+        "temperature must be 0 or a finite number of at least 0.0001, not nan",
     ),
     "a temperature below 0": (
         ("Why?", "--temperature=-1"),
-        "temperature must be a finite number of at least 0, not -1.0",
+        "temperature must be 0 or a finite number of at least 0.0001, not -1.0",
     ),
     "a top_p of 0": (("Why?", "--top-p", "0"), "top_p must be above 0 and at most 1, not 0.0"),
     "a top_k below 0": (("Why?", "--top-k=-1"), "top_k must be an integer of at least 0, not -1"),

@@ -70,6 +70,9 @@ class Model(Native):
     def is_eog(self, token: int) -> bool:
         return token == END_OF_TURN
 
+    def foreign_share(self, text: str) -> None:
+        """The vocabulary is not trimmed."""
+
     def check_tokens(self, tokens: Sequence[int]) -> None:
         assert all(0 <= token < self.vocabulary_size for token in tokens)
 

@@ -265,10 +265,14 @@ def test_an_unreadable_checkpoint_or_one_of_another_model_is_refused(converted, 
     with pytest.raises(RequestError, match=r"it has no config\.json"):
         run_peers(model, workload=WORKLOAD, programs=PeerPrograms(checkpoint=tmp_path))
     (tmp_path / "config.json").write_text((checkpoint / "config.json").read_text())
-    for file, text in (("config.json", None), ("config.json", "{"), ("model.safetensors", "no weights")):
+    for file, text, reason in (
+        ("config.json", None, "transformers cannot load it: "),
+        ("model.safetensors", "no weights", "transformers cannot load it: "),
+        ("config.json", "{", r"config\.json: not JSON: "),
+    ):
         if text is not None:
             (tmp_path / file).write_text(text)
-        with pytest.raises(RequestError, match="transformers cannot load it: ") as raised:
+        with pytest.raises(RequestError, match=reason) as raised:
             run_peers(model, workload=WORKLOAD, programs=PeerPrograms(checkpoint=tmp_path))
         assert "\n" not in str(raised.value)
 
