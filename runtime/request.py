@@ -4,10 +4,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from ..errors import RequestError
-from .grammar.grammar import Grammar
 from .validation import check_integer, is_integer
+
+if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
+    from .grammar.grammar import Grammar
 
 BASE = "base"  # adapter name of a request for the model without an adapter
 LOGPROBS_MAX = 20
@@ -155,7 +158,7 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     stop: Sequence[str] = ()
     calculator: bool = False
-    grammar: Grammar | None = None
+    grammar: "Grammar | None" = None
     adapter: str | None = None
     logprobs: int | None = None
     insert_forced: bool = True

@@ -5,21 +5,27 @@ from pathlib import Path
 from ..convert.adapter.adapter import adapter_sha256
 from ..convert.pipeline import convert
 from ..convert.provenance import SourceIds
+from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
 from ..models.fetch import embedded
-from .vocabulary_choice import choose_vocabulary
 
 NAME = "smollm2-135m"
 ADAPTER = "smollm2-135m-sums-13"
 # The package has 4-bit weights. 8 bits preserve them almost exactly, and the adapter too.
 TYPE = "Q8_0"
-TRIMMED_TOKENS = 24_576  # of 49,152
 
 
-def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> Path:
-    """Return the default model as a GGUF, with or without the shipped adapter; convert it on first use.
+def default_model(
+    *, adapted: bool = True, tokens: int | None = None, progress: Progress = no_progress
+) -> Path:
+    """Return the default model as a GGUF; convert it on first use.
+
+    Args:
+        adapted: with the shipped adapter.
+        tokens: number of tokens that the file keeps; by default all.
+        progress: called during a conversion.
 
     Raises:
         ThirteenError: the package is missing or changed, or the cache cannot be written.
@@ -27,31 +33,22 @@ def default_model(*, adapted: bool = True, progress: Progress = no_progress) -> 
     adapter = adapter_folder(ADAPTER) if adapted else None
     # The hash in the name keeps a new adapter from being served from an older file.
     name = f"{ADAPTER}-{adapter_sha256(adapter)[:8]}" if adapter else NAME
-    output = cache_dir() / f"{name}-{TYPE}.gguf"
+    kept = "" if tokens is None else f"-{tokens}"
+    output = cache_dir() / f"{name}{kept}-{TYPE}.gguf"
     if not output.exists():
-        ids = SourceIds(NAME, ADAPTER)
-        convert(embedded(), output, quantization=TYPE, adapter=adapter, ids=ids, progress=progress)
-    return output
-
-
-def default_trimmed_model(*, progress: Progress = no_progress) -> Path:
-    """Return the default model with the shipped adapter and TRIMMED_TOKENS tokens; convert it on first use.
-
-    Raises:
-        ThirteenError: the package is missing or changed, or the cache cannot be written.
-    """
-    adapter = adapter_folder(ADAPTER)
-    output = cache_dir() / f"{ADAPTER}-{adapter_sha256(adapter)[:8]}-{TRIMMED_TOKENS}-{TYPE}.gguf"
-    if not output.exists():
-        kept = choose_vocabulary(embedded(), TRIMMED_TOKENS, stage=lambda name: progress)
-        ids = SourceIds(NAME, ADAPTER)
         convert(
             embedded(),
             output,
             quantization=TYPE,
             adapter=adapter,
-            vocabulary=kept,
-            ids=ids,
+            vocabulary=None if tokens is None else _choose(tokens, progress),
+            ids=SourceIds(NAME, ADAPTER),
             progress=progress,
         )
     return output
+
+
+def _choose(tokens: int, progress: Progress) -> VocabularyList:
+    from .vocabulary_choice import choose_vocabulary  # noqa: PLC0415 - 50 ms that few calls need
+
+    return choose_vocabulary(embedded(), tokens, stage=lambda name: progress)

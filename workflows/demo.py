@@ -19,10 +19,11 @@ from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
 from ..runtime.engine.engine import Engine
 from ..stats.paired_ratio import ROUNDS_MIN
-from .default_model import ADAPTER, NAME, TYPE, default_model, default_trimmed_model
+from .default_model import ADAPTER, NAME, TYPE, default_model
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
 MAX_TOKENS = 32  # the limit that the adapter was tuned for
+TRIMMED_TOKENS = 24_576  # of 49,152
 SUMS = 48  # held-out one-step word problems
 _SEED = 1
 
@@ -112,7 +113,7 @@ def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.Latenc
 
 
 def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
-    small = default_trimmed_model(progress=progress)
+    small = default_model(tokens=TRIMMED_TOKENS, progress=progress)
     kept = read_vocabulary(read_header(small))
     assert kept is not None, "it was trimmed"
     return DemoTrimmed(len(kept.tokens), kept.of, ask_demo(small), _compare_speed(adapted, small, progress))

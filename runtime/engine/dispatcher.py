@@ -8,18 +8,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from threading import BoundedSemaphore, Condition
+from typing import TYPE_CHECKING
 
 from ...errors import BusyError, RequestError
 from ..llama.compute_thread import COMPUTE_THREAD
-from ..llama.constraint import GrammarCompiler
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from ..request import Request, SequenceState
 from .handle import Handle
 from .output_stream import OutputStream
 from .runner import Runner
+
+if TYPE_CHECKING:
+    from ..llama.constraint import GrammarCompiler
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,6 @@ class Dispatcher:
         """Start without requests; model and runner must outlive close()."""
         self.slots, self.queue = slots, queue
         self._model, self._runner = model, runner
-        self._compiler = GrammarCompiler(model)
         self._places = BoundedSemaphore(slots + queue)
         self._handles: dict[SequenceState, Handle] = {}
         self._lock = Condition()  # guards the flags and counts below
@@ -141,8 +143,19 @@ class Dispatcher:
             self._places.release()
 
     def _sampler(self, request: Request) -> Sampler:
-        constraint = self._compiler.constraint(request.grammar) if request.grammar else None
+        constraint = self._grammars().constraint(request.grammar) if request.grammar else None
         return Sampler(self._model, request.sampling, constraint)
+
+    def _grammars(self) -> "GrammarCompiler":
+        """The compiler of this model's grammars, which is made for the first of them."""
+        with self._lock:
+            return self._compiler
+
+    @cached_property
+    def _compiler(self) -> "GrammarCompiler":
+        from ..llama.constraint import GrammarCompiler  # noqa: PLC0415 - imports llguidance, 40 ms
+
+        return GrammarCompiler(self._model)
 
     def _hand_over(self, sequences: Sequence[SequenceState], samplers: Sequence[Sampler]) -> list[Handle]:
         streams = [_output_stream(self._model, sequence.request) for sequence in sequences]

@@ -7,11 +7,10 @@ from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
-from typing import Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
-from ..grammar.grammar import Grammar
 from ..llama.attention import choose_attention
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.context import Context
@@ -30,6 +29,9 @@ from .prompt_encoder import Message, PromptEncoder
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
 
+if TYPE_CHECKING:  # see request.py
+    from ..grammar.grammar import Grammar
+
 _GREEDY = Sampling()
 
 
@@ -41,7 +43,7 @@ class RequestOptions(TypedDict, total=False):
     max_tokens: int
     stop: Sequence[str]
     calculator: bool
-    grammar: Grammar | None
+    grammar: "Grammar | None"
     adapter: str | None
 
 
@@ -168,7 +170,7 @@ class Engine:
         max_tokens: int = 512,
         stop: Sequence[str] = (),
         calculator: bool = True,
-        grammar: Grammar | None = None,
+        grammar: "Grammar | None" = None,
         adapter: str | None = None,
     ) -> Request:
         """Make the request that asks a question.

@@ -4,7 +4,7 @@ import ctypes
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ..request import Sampling
-from .constraint import Constraint
 from .context import Context
 from .library import NativeHandle
 from .logits import Logits
 from .model import Model
+
+if TYPE_CHECKING:  # it imports llguidance, which only sequences with a grammar need
+    from .constraint import Constraint
 
 _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 
@@ -24,7 +26,7 @@ _CANDIDATE = np.dtype(llama_cpp.llama_token_data)
 class Sampler(NativeHandle):
     """llama.cpp's sampler chain of one sequence, with its random state."""
 
-    def __init__(self, model: Model, sampling: Sampling, constraint: Constraint | None = None) -> None:
+    def __init__(self, model: Model, sampling: Sampling, constraint: "Constraint | None" = None) -> None:
         """Build the chain of one sequence.
 
         Args:
