@@ -129,9 +129,12 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     with worker_pool(threads) as pool:
         types = _measure_types(full, specs, target, pool, progress)
         for vocabulary in vocabularies:
-            model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
-            own = {name: model.base.specs[name] for name in by_token}
-            changed = types if vocabulary is None else _measure_types(model, own, target, pool, no_progress)
+            if vocabulary is None:
+                model, changed = full, types
+            else:
+                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
+                own = {name: model.base.specs[name] for name in by_token}
+                changed = _measure_types(model, own, target, pool, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}
             try:
                 _, prediction = _plan_with(model, target, model.metadata(_ANY_TYPE), options)

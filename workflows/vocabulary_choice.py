@@ -32,6 +32,7 @@ from ..runtime.calibration.token_statistics import (
 from ..runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152
+SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary
 POSITIONS = 4_096  # at which the model's probabilities are measured
 _GENERATED = 6_000  # passages
 _HELD_OUT = 10  # one in ten of one's own passages is not chosen on
@@ -96,6 +97,11 @@ def choose_vocabulary(
     """
     check_size(read_tables(open_checkpoint(base)), size)
     return rank_vocabulary(base, read_texts(texts), threads=threads, stage=stage).choose(size)
+
+
+def possible_sizes(ranking: Ranking) -> list[int]:
+    """The SIZES to which a vocabulary can be trimmed."""
+    return [size for size in SIZES if ranking.required <= size < len(ranking.order)]
 
 
 def read_tables(checkpoint: Checkpoint) -> TokenizerTables:

@@ -19,9 +19,8 @@ from ..runtime.calibration.token_statistics import (
     sample_passages,
     tokenize_passages,
 )
-from .vocabulary_choice import full_model, rank_vocabulary, read_tables, read_texts
+from .vocabulary_choice import full_model, possible_sizes, rank_vocabulary, read_tables, read_texts
 
-SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # shown beside the chosen one
 POSITIONS = 1_024  # at which each kind of held-out text is measured
 _SAVED_AS = GGMLQuantizationType.Q4_K
 
@@ -115,8 +114,7 @@ def report_vocabulary(  # noqa: PLR0913 - options of a measurement, each with it
     choice = read_texts(texts)
     with full_model(checkpoint, threads, stage) as model:
         ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
-        possible = (one for one in SIZES if ranking.required <= one < len(ranking.order))
-        sizes = sorted({size, *possible})
+        sizes = sorted({size, *possible_sizes(ranking)})
         coverage: list[list[TextCoverage]] = [[] for _ in sizes]
         for name, passages in _held_out(choice.held_out).items():
             progress = stage(name)

@@ -16,9 +16,8 @@ from ..files.progress import Stage, no_progress
 from ..models.texts import held_out_texts
 from ..runtime.calibration.corpus import Passage, read_passages
 from ..runtime.calibration.token_statistics import outside_probability, sample_passages, tokenize_passages
-from .vocabulary_choice import ChoiceTexts, full_model, rank_vocabulary, read_texts
+from .vocabulary_choice import ChoiceTexts, full_model, possible_sizes, rank_vocabulary, read_texts
 
-SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # beside the full vocabulary
 POSITIONS = 1_024  # of held-out texts, at which the probability outside is measured
 
 
@@ -75,7 +74,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     checkpoint = open_checkpoint(base)
     with full_model(checkpoint, threads, stage) as model:
         ranking = rank_vocabulary(base, choice, model=model, threads=threads, stage=stage)
-        sizes = [size for size in SIZES if ranking.required <= size < len(ranking.order)]
+        sizes = possible_sizes(ranking)
         sample = sample_passages(tokenize_passages(model, _held_out(choice)), POSITIONS)
         progress = stage("probability outside")
         outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)

@@ -41,6 +41,7 @@ from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter
 from .size_matched import (
+    PLANNED_KINDS,
     SIZE_TOLERANCE,
     STOCK_KINDS,
     CurvePoint,
@@ -301,7 +302,7 @@ def _files_table(report: CurveReport) -> Table:
             point.divergence.kl_mean.text(4),
             "" if point.predicted_kl is None else f"{point.predicted_kl:.4f}",
             point.divergence.same_top.text(1, 100),
-            style="bold" if point.kind in ("planned", "trimmed") else None,
+            style="bold" if point.kind in PLANNED_KINDS else None,
         )
     return table
 

@@ -12,7 +12,7 @@ import numpy as np
 from ...errors import OutputError, install_hint
 from ...stats.interval import FloatArray
 from .kl_curve import CurveReport
-from .size_matched import CurvePoint, FileKind, pareto_front
+from .size_matched import PLANNED_KINDS, CurvePoint, FileKind, pareto_front
 
 if TYPE_CHECKING:  # an extra: imported only to draw
     from matplotlib.artist import Artist
@@ -110,7 +110,7 @@ def _draw(figure: "Figure", report: CurveReport, title: str) -> None:
 
 def _points_to_draw(points: Sequence[CurvePoint]) -> list[CurvePoint]:
     """The planned files and the stock files of similar size, or all files without planned ones."""
-    planned = [point for point in points if point.kind in ("planned", "trimmed")] or points
+    planned = [point for point in points if point.kind in PLANNED_KINDS] or points
     sizes = [point.file_bytes for point in planned]
     smallest, largest = (1 - _MARGIN) * min(sizes), (1 + _MARGIN) * max(sizes)
     return [point for point in points if smallest <= point.file_bytes <= largest]
@@ -126,7 +126,7 @@ def _draw_series(axes: "Axes", points: Sequence[CurvePoint], kind: FileKind) -> 
     if not points:
         return None
     sizes, kls = [point.file_bytes / 1e6 for point in points], [_clip(point.kl) for point in points]
-    if kind in ("planned", "trimmed"):
+    if kind in PLANNED_KINDS:
         intervals = [point.divergence.kl_mean for point in points]
         below = [max(0.0, kl - _clip(interval.low)) for kl, interval in zip(kls, intervals, strict=True)]
         above = [max(0.0, interval.high - kl) for kl, interval in zip(kls, intervals, strict=True)]

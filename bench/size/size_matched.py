@@ -15,6 +15,7 @@ from ..peers.llama_quantize import StockKind
 
 FileKind = Literal["planned", "trimmed"] | StockKind
 
+PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "trimmed")
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
 SIZE_TOLERANCE = 1.005  # times a file's bytes: metadata differ, so this still counts as equal size
 _KL_MIN = 1e-30  # nats: a KL divergence of 0 still has a logarithm and can be a divisor

@@ -32,7 +32,7 @@ _PRE_TOKENIZERS = {
 # Options of a BPE model that change its tokens and that llama.cpp does not implement.
 _UNSUPPORTED = ("byte_fallback", "dropout", "continuing_subword_prefix", "end_of_word_suffix")
 # End-of-generation tokens that llama.cpp recognizes by their text; any other needs a metadata key.
-_KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
+KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>"}
 # Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
@@ -216,7 +216,7 @@ def _special_tokens(
 
 def _unrecognized_ends(folder: Path, ends: Iterable[int], tokens: Sequence[str]) -> dict[str, int]:
     """Metadata names for the end tokens that llama.cpp does not recognize by their text."""
-    unrecognized = [i for i in ends if tokens[i] not in _KNOWN_END_TOKENS]
+    unrecognized = [i for i in ends if tokens[i] not in KNOWN_END_TOKENS]
     if len(unrecognized) > 2:
         raise CheckpointError(
             f"{folder}: {len(unrecognized)} end tokens, {unrecognized}, but a GGUF has keys for only 2"

@@ -5,21 +5,19 @@ white space, LaTeX. Then come the tokens that the texts use, by how often. The o
 probability that the model gives them over the texts, divided by their place among the merges: the probability
 of a rare token over a few thousand positions is an uncertain estimate, and the order of the merges is that of
 the pairs' frequency in the text that the tokenizer was made from. Without probabilities, the earliest merges
-are first. Tokens of other scripts
-are the last.
+are first. Tokens of other scripts are the last.
 
 Each token follows the tokens that it is built from, so that every beginning of the order is closed under
 merges.
 
 Why the results of BPE over a token's own text (`built_from`) are all that it is built from, in any text: A
 final token covers a span of a word. No merge ever crossed the span's ends, since joined symbols are never
-parted. Of all pairs of the word the one of the lowest rank is joined, the leftmost of several; whenever it
-lies in the span, it is also the lowest of the span. So the merges within the span are those that BPE applies
-to the span alone. With these results kept, a text whose tokens are all kept never needs a merge that a list
-dropped: every merge that the original applies lies in the span of a final token, also those whose result was
-joined further. `trimmed_tokenizer.py` has the rest of the proof that such a text gets exactly its original
-tokens. A token that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no
-other token.
+parted. BPE joins the pair of the lowest rank in the word, the leftmost of several; if that pair is within
+the span, it also has the lowest rank there. So the merges within the span are those of BPE on the span
+alone. With these results kept, a text whose tokens are all kept never needs a merge that a list dropped:
+every merge of the original is within the span of a final token, even if its result was joined further.
+`trimmed_tokenizer.py` has the rest of the proof that such a text gets exactly its original tokens. A token
+that merges never give is in texts only as a whole word, by `ignore_merges`; it needs no other token.
 """
 
 from collections.abc import Iterable, Iterator

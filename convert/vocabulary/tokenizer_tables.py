@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from ...errors import VocabularyError, shorten
 from ...files.gguf_header import Field
+from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."
 _ARRAY, _STRING, _INT32 = GGUFValueType.ARRAY, GGUFValueType.STRING, GGUFValueType.INT32
 # Tokens that llama.cpp takes as the end of an answer by their text alone.
-END_TEXTS = ("<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>", "<|endoftext|>", "<|end|>")
+END_TEXTS = (*KNOWN_END_TOKENS, "<|end|>")
 _SHOWN = {*range(33, 127), *range(161, 173), *range(174, 256)}
 _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
 BYTE_TEXTS = tuple(

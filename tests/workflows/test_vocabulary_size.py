@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(vocabulary_choice, "POSITIONS", 200)
     monkeypatch.setattr(vocabulary_choice, "_GENERATED", 20)
     monkeypatch.setattr(vocabulary_size, "POSITIONS", 100)
-    monkeypatch.setattr(vocabulary_size, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
+    monkeypatch.setattr(vocabulary_choice, "SIZES", (1, 265, 268, 5000))  # of 272; the first is too small
 
 
 def target(base: Path, output: Path, type_: str) -> SizeTarget:

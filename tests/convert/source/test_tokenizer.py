@@ -20,10 +20,9 @@ from thirteen.runtime.llama.model import Model
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from ... import checkpoints
 from ...byte_level import byte_names
 from . import tokenizer_texts
-from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL
+from .vocabularies import LLAMA3_SPECIAL, PUBLISHED, QWEN_ADDED, QWEN_SPECIAL, made_once, save_published
 
 pytestmark = pytest.mark.slow
 
@@ -32,14 +31,6 @@ BYTES = byte_names()
 NFC = normalizers.NFC()
 # llama.cpp makes these control tokens by their text, regardless of their type in the file.
 QWEN_CONTROL = QWEN_ADDED[2:]
-SHAPE = {
-    "hidden_size": 4,
-    "intermediate_size": 4,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,23 +76,12 @@ class Pair:
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pair]]:
     """pairs(name): a published tokenizer, and a small model converted with it."""
-    cached: dict[str, Pair] = {}
-
-    def pair(name: str) -> Pair:
-        if name not in cached:
-            cached[name] = make_pair(name, tmp_path_factory.mktemp(name))
-        return cached[name]
-
-    yield pair
-    for each in cached.values():
-        each.model.close()
+    with made_once(tmp_path_factory, make_pair, lambda pair: pair.model.close()) as made:
+        yield made
 
 
 def make_pair(name: str, folder: Path) -> Pair:
-    published = PUBLISHED[name]
-    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
-    checkpoints.save_model(folder, family(**SHAPE, **published.config))
-    tokenizer = published.save(folder)
+    tokenizer = save_published(name, folder)
     convert(folder, folder / "model.gguf", quantization="F32", threads=1)
     return Pair(name, folder, tokenizer, Model(folder / "model.gguf"))
 

@@ -3,18 +3,21 @@
 import base64
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pytest
 from gguf import TokenType
 from thirteen.files.gguf_header import read_header
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from ... import checkpoints
 from ...byte_level import byte_names
-from ...checkpoints import WORDS
 
+T = TypeVar("T")
 Ranks = dict[bytes, int]
 Merges = list[tuple[str, str]]
 _NAMES = byte_names()
@@ -187,7 +190,7 @@ def _tiktoken(ranks: Ranks, merges: Merges, digits: str, *, ignore_merges: bool)
     vocab = {_name(token): rank for token, rank in ranks.items()}
     tokenizer = Tokenizer(models.BPE(vocab, merges, ignore_merges=ignore_merges))
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    split = pre_tokenizers.Split(Regex(WORDS % digits), "isolated")
+    split = pre_tokenizers.Split(Regex(checkpoints.WORDS % digits), "isolated")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
@@ -266,3 +269,38 @@ PUBLISHED = {
         },
     ),
 }
+_TINY = {
+    "hidden_size": 4,
+    "intermediate_size": 4,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 1,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+}
+
+
+def save_published(name: str, folder: Path) -> Tokenizer:
+    """Write a checkpoint with a published tokenizer and a very small random model."""
+    published = PUBLISHED[name]
+    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
+    checkpoints.save_model(folder, family(**_TINY, **published.config))
+    return published.save(folder)
+
+
+@contextmanager
+def made_once(
+    factory: pytest.TempPathFactory, make: Callable[[str, Path], T], close: Callable[[T], None]
+) -> Iterator[Callable[[str], T]]:
+    """A function that makes what belongs to a name once, in its own folder; all are closed at the end."""
+    made: dict[str, T] = {}
+
+    def get(name: str) -> T:
+        if name not in made:
+            made[name] = make(name, factory.mktemp(name))
+        return made[name]
+
+    try:
+        yield get
+    finally:
+        for one in made.values():
+            close(one)

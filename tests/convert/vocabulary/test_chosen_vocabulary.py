@@ -16,20 +16,11 @@ from thirteen.runtime.calibration.token_statistics import count_tokens, tokenize
 from thirteen.runtime.llama.model import Model
 from thirteen.workflows.vocabulary_choice import read_tables, read_texts
 
-from ... import checkpoints
 from ..source import tokenizer_texts
-from ..source.vocabularies import PUBLISHED
+from ..source.vocabularies import PUBLISHED, made_once, save_published
 
 pytestmark = pytest.mark.slow
 
-SHAPE = {
-    "hidden_size": 4,
-    "intermediate_size": 4,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-}
 SIZES = {"smollm2": 24_576, "llama3": 49_152, "qwen2": 49_152}
 
 
@@ -42,6 +33,10 @@ class Chosen:
     kept: VocabularyList
     ranking: Ranking
 
+    def close(self) -> None:
+        self.full.close()
+        self.trimmed.close()
+
     def original_ids(self, text: str) -> list[int]:
         return self.full.tokenize(text, special=False, bos=False)
 
@@ -51,24 +46,12 @@ class Chosen:
 
 @pytest.fixture(scope="module")
 def chosen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Chosen]]:
-    cached: dict[str, Chosen] = {}
-
-    def choose(name: str) -> Chosen:
-        if name not in cached:
-            cached[name] = make_chosen(name, tmp_path_factory.mktemp(name))
-        return cached[name]
-
-    yield choose
-    for each in cached.values():
-        each.full.close()
-        each.trimmed.close()
+    with made_once(tmp_path_factory, make_chosen, Chosen.close) as made:
+        yield made
 
 
 def make_chosen(name: str, folder: Path) -> Chosen:
-    published = PUBLISHED[name]
-    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
-    checkpoints.save_model(folder, family(**SHAPE, **published.config))
-    published.save(folder)
+    save_published(name, folder)
     convert(folder, folder / "full.gguf", quantization="F32", threads=1)
     full = Model(folder / "full.gguf")
     counts = count_tokens(full, tokenize_passages(full, read_texts(None).built_in))

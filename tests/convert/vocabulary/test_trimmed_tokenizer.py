@@ -16,22 +16,13 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.runtime.llama.model import Model
 
-from ... import checkpoints
 from ..source import tokenizer_texts
-from ..source.vocabularies import PUBLISHED
+from ..source.vocabularies import PUBLISHED, made_once, save_published
 from .kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.slow
 
 LINES = 2000
-SHAPE = {
-    "hidden_size": 4,
-    "intermediate_size": 4,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 4,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +32,10 @@ class Trimmed:
     full: Model
     model: Model
     kept: VocabularyList
+
+    def close(self) -> None:
+        self.full.close()
+        self.model.close()
 
     def original_ids(self, text: str) -> list[int]:
         return self.full.tokenize(text, special=False, bos=True)
@@ -66,24 +61,12 @@ class Trimmed:
 @pytest.fixture(scope="module")
 def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Trimmed]]:
     """trimmed(name): a published tokenizer with the tokens of half of the corpus and some random ones."""
-    cached: dict[str, Trimmed] = {}
-
-    def make(name: str) -> Trimmed:
-        if name not in cached:
-            cached[name] = _make(name, tmp_path_factory.mktemp(name))
-        return cached[name]
-
-    yield make
-    for each in cached.values():
-        each.full.close()
-        each.model.close()
+    with made_once(tmp_path_factory, _make, Trimmed.close) as made:
+        yield made
 
 
 def _make(name: str, folder: Path) -> Trimmed:
-    published = PUBLISHED[name]
-    family = checkpoints.qwen2 if name == "qwen2" else checkpoints.llama
-    checkpoints.save_model(folder, family(**SHAPE, **published.config))
-    published.save(folder)
+    save_published(name, folder)
     convert(folder, folder / "full.gguf", quantization="F32", threads=1)
     full, tables = Model(folder / "full.gguf"), tables_of(folder)
     seen = {token for text in corpus()[::2] for token in full.tokenize(text, special=False, bos=False)}

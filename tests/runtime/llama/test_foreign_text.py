@@ -1,4 +1,4 @@
-"""A text in another script is told by the tokens alone, in a file that was trimmed of that script."""
+"""A trimmed file recognizes a text in a dropped script by its tokens alone."""
 
 # ruff: noqa: RUF001 - letters of other scripts look alike
 
@@ -13,7 +13,7 @@ from thirteen.runtime.llama.foreign_text import FOREIGN_SHARE_MAX, foreign_share
 from thirteen.runtime.llama.model import Model
 
 from ...commands import Commands
-from ...convert.source.vocabularies import PUBLISHED
+from ...convert.source.vocabularies import save_published
 from ...convert.vocabulary.kept_lists import closed_list, tables_of
 
 pytestmark = pytest.mark.slow
@@ -42,18 +42,13 @@ FAMILIAR = {
     "an English question about a Russian word": "What does the word привет mean in English, please?",
     "nothing": "",
 }
-SHAPE = {"hidden_size": 4, "intermediate_size": 4, "num_hidden_layers": 1, "num_attention_heads": 1}
-SHAPE |= {"num_key_value_heads": 1, "head_dim": 4}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Model, Model]]:
     """Qwen2.5's vocabulary: all of it, and the tokens in ASCII with a few letters of two bytes."""
-    from ... import checkpoints
-
-    folder, published = tmp_path_factory.mktemp("qwen"), PUBLISHED["qwen2"]
-    checkpoints.save_model(folder, checkpoints.qwen2(**SHAPE, **published.config))
-    published.save(folder)
+    folder = tmp_path_factory.mktemp("qwen")
+    save_published("qwen2", folder)
     convert(folder, folder / "full.gguf", quantization="F32")
     tables = tables_of(folder)
     latin = [i for i, text in enumerate(tables.tokens) if text.replace("Ġ", "").isascii()]
