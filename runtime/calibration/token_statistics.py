@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
-from ..engine.chat_template import read_chat_template
+from ..engine.template_process import read_chat_template
 from ..engine.prompt_encoder import PromptEncoder
 from ..llama.context import Context, ContextParams, Span
 from ..llama.model import Model

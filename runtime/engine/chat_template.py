@@ -1,4 +1,7 @@
-"""Chat template of a model: untrusted Jinja code, rendered in a sandbox."""
+"""Chat template of a model: untrusted Jinja code, rendered in Jinja's sandbox.
+
+The sandbox bounds what a template can reach, not what it can use up: template_process.py does that.
+"""
 
 import json
 from collections.abc import Sequence, Sized
@@ -13,10 +16,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ...errors import ModelFileError, RequestError, one_line
-from ...files.gguf_header import Header
-from .sandbox import limited, limited_memory
+from .prompt_encoder import PROMPT_CHARACTERS_MAX
 
-PROMPT_CHARACTERS_MAX = 1 << 22  # of a rendered prompt, and of the product of a string and a number
 POWER_MAX = 1 << 10
 
 
@@ -70,8 +71,7 @@ class ChatTemplate:
         environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
         self._variables = {"bos_token": bos, "eos_token": eos, "tools": None, "documents": None}
         try:
-            with limited_memory():  # Jinja evaluates constant expressions here
-                self._template = environment.from_string(source)
+            self._template = environment.from_string(source)
         except Exception as error:  # from Jinja, or from the Python code that it generates
             raise ModelFileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
@@ -79,38 +79,19 @@ class ChatTemplate:
         """Render a conversation as a prompt for the model's next message.
 
         Raises:
-            RequestError: the template rejects the conversation, fails, or exceeds a limit.
+            RequestError: the template rejects the conversation, fails, or writes too much.
         """
         parts, length = [], 0
         variables = {"messages": messages, "add_generation_prompt": True, **self._variables}
         try:
-            with limited():
-                for part in self._template.generate(variables):
-                    parts.append(part)
-                    length += len(part)
-                    if length > PROMPT_CHARACTERS_MAX:
-                        _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
+            for part in self._template.generate(variables):
+                parts.append(part)
+                length += len(part)
+                if length > PROMPT_CHARACTERS_MAX:
+                    _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
         except Exception as error:  # untrusted code raises anything
             raise RequestError(f"the chat template failed: {one_line(error)}") from None
         return "".join(parts)
-
-
-def read_chat_template(header: Header, bos: int | None, eos: int | None) -> ChatTemplate | None:
-    """Compile the template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
-
-    Raises:
-        ModelFileError: it is not a string, or not a Jinja template.
-    """
-    source = header.metadata.get("tokenizer.chat_template")
-    if source is None:
-        return None
-    if not isinstance(source, str):
-        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
-    tokens = header.metadata["tokenizer.ggml.tokens"]
-    try:
-        return ChatTemplate(source, *("" if token is None else tokens[token] for token in (bos, eos)))
-    except ModelFileError as error:
-        raise ModelFileError(f"{header.path}: {error}") from None
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:

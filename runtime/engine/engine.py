@@ -19,7 +19,6 @@ from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..profile import Profile
 from ..request import BASE, Request, Sampling, SequenceState
-from .chat_template import read_chat_template
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
@@ -28,6 +27,7 @@ from .prefix_cache import PrefixCache, prefix_folders
 from .prompt_encoder import Message, PromptEncoder
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
+from .template_process import read_chat_template
 
 if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
@@ -93,6 +93,9 @@ class Engine:
         config = EngineConfig.from_options(**options)
         with ExitStack() as handles:
             self.model = handles.enter_context(_load_model(Path(path), config))
+            template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
+            if template:
+                handles.callback(template.close)
             self.profile = choose_attention(config.profile, self.model, config.params.threads)
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
@@ -104,7 +107,8 @@ class Engine:
             prefixes = _open_prefix_cache(self.model, self.profile, config)
             self._runner = Runner(self._make_context(), self._adapters, prefixes, self.profile.lookup)
             handles.callback(self._runner.close)
-            template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
+            if template:
+                template.compile()  # in its process, which has started meanwhile
             self._encoder = PromptEncoder(self.model, template)
             self._handles = handles.pop_all()
         self._default_adapter = config.default_adapter

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ...errors import RequestError
-from .chat_template import PROMPT_CHARACTERS_MAX, ChatTemplate
 
+PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 PRIVATE_USE = range(0xF0000, 0x10FFFE)  # characters that no tokenizer or template uses
 
 
@@ -20,6 +20,15 @@ class PromptVocabulary(Protocol):
 
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         """Split a text into tokens."""
+
+
+class PromptTemplate(Protocol):
+    """A model's chat template; see chat_template.ChatTemplate."""
+
+    source: str
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """Render a conversation as a prompt for the model's next message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +48,7 @@ class PromptEncoder:
     names reaches the template unchanged.
     """
 
-    def __init__(self, vocabulary: PromptVocabulary, template: ChatTemplate | None) -> None:
+    def __init__(self, vocabulary: PromptVocabulary, template: PromptTemplate | None) -> None:
         self._vocabulary, self._template = vocabulary, template
         longest_first = sorted(vocabulary.control_tokens, key=len, reverse=True)  # as tokenizers match them
         self._names = "|".join(map(re.escape, longest_first)) or r"(?!)"

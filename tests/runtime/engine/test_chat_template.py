@@ -21,10 +21,9 @@ def test_a_template_that_does_not_compile_is_an_error_of_the_file(source):
         "{% include 'other' %}",
         "{{ 1 / 0 }}",
         "{{ 'a' * 100000000 }}",
-        "{{ [0] * 100000000 }}",
         "{{ 9 ** 9 ** 9 }}",
-        "{% for a in range(100000000) %}{% endfor %}",
-        "{% for a in range(90000) %}{{ 'a' * 1000 }}{% endfor %}",
+        "{% for a in range(100000000) %}{% endfor %}",  # the sandbox's own limit of a range
+        "{% for a in range(90000) %}{{ 'a' * 1000 }}{% endfor %}",  # too many characters
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
         "{{ messages[0].content.nothing.more }}",
         "{{ raise_exception('system role not supported') }}",

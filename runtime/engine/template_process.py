@@ -1,0 +1,179 @@
+"""Chat template in a process of its own, so that no template can use up the memory or the time of this one.
+
+Limits within this process would not do. A memory limit holds for all threads, and ends those that load or
+compute. A time limit between lines of Python does not interrupt a single long operation.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Lock, Timer
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+from ...errors import ModelFileError, RequestError
+from .prompt_encoder import PROMPT_CHARACTERS_MAX
+
+if TYPE_CHECKING:
+    from ...files.gguf_header import Header
+
+SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
+SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
+_REPLY_BYTES_MAX = 12 * PROMPT_CHARACTERS_MAX + 64  # JSON writes a character with at most 12 bytes
+_PROGRAM = "from thirteen.runtime.engine.template_worker import main; main()"
+
+
+class TemplateProcess:
+    """A chat template and the process that renders it, which is started again when it has died.
+
+    Attributes:
+        source: the template, in Jinja.
+    """
+
+    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        """Start the process; `bos` and `eos` are the names of the tokens that the template may write.
+
+        Raises:
+            ModelFileError: the source is too long, or the process cannot be started.
+        """
+        if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
+            raise ModelFileError(f"the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
+        self.source = source
+        self._template = {"source": source, "bos": bos, "eos": eos}
+        self._lock = Lock()  # one conversation at a time
+        self._process = _Process(self._template)
+
+    def compile(self) -> None:
+        """Wait until the template is compiled.
+
+        Raises:
+            ModelFileError: it is not a Jinja template, or takes too long or too much memory to compile.
+        """
+        with self._lock:
+            self._running()
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str:
+        """Render a conversation as a prompt for the model's next message.
+
+        Raises:
+            RequestError: the template rejects the conversation, fails, or exceeds a limit.
+            ModelFileError: compile() raises it.
+        """
+        with self._lock:
+            try:
+                return self._running().request(list(messages))
+            except _ReplyError as error:
+                raise RequestError(str(error)) from None
+
+    def close(self) -> None:
+        """End the process; render() would start another one."""
+        with self._lock:
+            self._process.close()
+
+    def _running(self) -> "_Process":
+        """The process with the compiled template."""
+        if not self._process.alive:
+            self._process = _Process(self._template)
+        try:
+            self._process.compile()
+        except _ReplyError as error:
+            raise ModelFileError(str(error)) from None
+        return self._process
+
+
+class _ReplyError(Exception):
+    """The process has replied with an error, or not at all."""
+
+
+class _Process:
+    """One run of template_worker.py."""
+
+    def __init__(self, template: dict[str, str]) -> None:
+        self._template: dict[str, str] | None = template  # None once it is compiled
+        try:
+            self._popen = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+            )
+        except OSError as error:
+            raise ModelFileError(f"the chat template's process cannot be started: {error}") from None
+        self._owner = os.getpid()
+        self.close = finalize(self, _end, self._popen)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked: it runs, and this process has started it."""
+        return self._owner == os.getpid() and self._popen.poll() is None
+
+    def compile(self) -> None:
+        if self._template is not None:
+            self.request(self._template)
+            self._template = None
+
+    def request(self, message: Any) -> str:
+        """Send a line and return the text of the reply.
+
+        Raises:
+            _ReplyError: there is none; if the process has not replied in time, it has ended.
+        """
+        timer = Timer(SECONDS_MAX, self._popen.kill)
+        timer.daemon = True
+        started = perf_counter()
+        timer.start()
+        try:
+            reply = self._exchange(json.dumps(message).encode() + b"\n")
+        finally:
+            timer.cancel()
+        if not reply:
+            self.close()
+            late = perf_counter() - started >= SECONDS_MAX
+            reason = f"more than {SECONDS_MAX:g} seconds" if late else "its process has died"
+            raise _ReplyError(f"the chat template failed: {reason}")
+        if "error" in reply:
+            raise _ReplyError(str(reply["error"]))
+        return str(reply["text"])
+
+    def _exchange(self, line: bytes) -> dict[str, object]:
+        """Return the reply to a line; empty if the process has died."""
+        assert self._popen.stdin and self._popen.stdout, "both are pipes"
+        try:
+            self._popen.stdin.write(line)
+            self._popen.stdin.flush()
+            reply = json.loads(self._popen.stdout.readline(_REPLY_BYTES_MAX))
+        except (OSError, ValueError):
+            return {}
+        return reply if isinstance(reply, dict) and reply.keys() & {"text", "error"} else {}
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # a line that was not read
+            pipe.close()  # type: ignore[union-attr]
+
+
+def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> TemplateProcess | None:
+    """Start the template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
+
+    Raises:
+        ModelFileError: it is not a string, it is too long, or its process cannot be started.
+    """
+    source = header.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    try:
+        return TemplateProcess(source, *("" if token is None else tokens[token] for token in (bos, eos)))
+    except ModelFileError as error:
+        raise ModelFileError(f"{header.path}: {error}") from None
