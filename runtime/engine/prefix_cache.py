@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError
+from ...errors import OutputError, one_line
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
 from ...files.private_folder import sharing_problem
@@ -217,8 +217,11 @@ def _list(folder: Path, max_bytes: int) -> Iterator[tuple[tuple[int, ...], Path]
         if _size(path) > max_bytes:  # of an engine with a larger cache
             continue
         tokens: object = None
-        with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
-            tokens = json.loads(file.readline(_HEADER_MAX))
+        try:
+            with suppress(ValueError, RecursionError), path.open("rb") as file:
+                tokens = json.loads(file.readline(_HEADER_MAX))
+        except OSError:  # such as too many open files, which is no damage
+            continue
         if isinstance(tokens, list) and all(type(token) is int for token in tokens):
             yield tuple(tokens), path
         else:
@@ -242,14 +245,15 @@ def _used_at(path: Path) -> float:
 
 
 def _read(path: Path, max_bytes: int) -> KvState | None:
-    """Read the KV cache in a file; None if the file is gone, damaged, or larger than `max_bytes`."""
+    """Read the KV cache in a file; None if that fails, or the file is damaged or larger than `max_bytes`."""
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            data = file.read(min(max_bytes, os.fstat(file.fileno()).st_size) + 1)
     except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
-    except OSError:
-        data = b""
+    except (OSError, MemoryError) as failure:
+        _log.warning("prefix cache: %s cannot be read: %s", path, one_line(failure))
+        return None
     with suppress(OSError):  # the folder may be read-only
         os.utime(path)
     start = data.find(b"\n") + 1
