@@ -1,4 +1,4 @@
-"""Faults at the points where a process changes files: the n-th write, fsync, rename or mmap fails or kills it.
+"""Faults at the points where a process changes files: its n-th write, fsync or rename fails, or kills it.
 
 `install()` replaces Python's functions before the modules are imported that take them by name. Until `arm()`
 they behave as ever. Linux only: the name of an open file is read from /proc.
@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 KILL, FULL_DISK, BAD_DISK, NO_MEMORY = KINDS = ("kill", "ENOSPC", "EIO", "memory")
-_GROWING = ("open", "write", "fsync", "replace", "rename", "mkdir")  # what a full disk refuses
+_GROWING = ("open", "write", "fsync", "replace", "rename", "mkdir")  # points that a full disk refuses
+_REFUSED = ("open", "write", "mkdir")  # and those that it refuses from then on
 _ALLOCATORS = ("empty", "zeros", "fromfile")  # of numpy
 _LARGE_BYTES = 1 << 14  # most arrays of the tests' models have more
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -27,7 +28,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 def can_fail(kind: str, point: str) -> bool:
     """Whether a point such as "write out/a.gguf" can have a fault of this kind."""
-    return kind != FULL_DISK or point.split()[0] in _GROWING
+    return kind != FULL_DISK or point.startswith(_GROWING)
 
 
 @dataclass
@@ -37,36 +38,45 @@ class _Faults:
     Attributes:
         root: only files in this folder count, except that every mmap does.
         kind: what happens.
-        at: at which point; -1 for none.
-        points: operation and path of each point.
+        at: at which point of this kind; -1 for none.
+        files: operation and path of each change of a file.
+        arrays: size of each large array.
     """
 
     root: Path | None = None
     kind: str = ""
     at: int = -1
-    points: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    arrays: list[str] = field(default_factory=list)
     lock: Lock = field(default_factory=Lock)
 
     def is_due(self, operation: str, path: Path) -> bool:
-        """Count a point; whether it must fail. After a full disk, nothing more can be written."""
-        if self.root is None or (operation == "allocate") != (self.kind == NO_MEMORY):
-            return False
-        if path.is_relative_to(self.root):
+        """Count a change of a file; whether it must fail."""
+        if self.root is not None and path.is_relative_to(self.root):
             path = path.relative_to(self.root)
-        elif operation not in {"mmap", "allocate"}:
+        elif operation != "mmap":
             return False
+        number = self._count(self.files, point := f"{operation} {path}")
+        if self.kind == NO_MEMORY:
+            return False
+        full = self.kind == FULL_DISK and 0 <= self.at < number and operation in _REFUSED
+        return full or (number == self.at and can_fail(self.kind, point))
+
+    def is_array_due(self, nbytes: int) -> bool:
+        """Count a large array; whether there is no memory for it."""
+        if self.root is None or nbytes < _LARGE_BYTES:
+            return False
+        return self._count(self.arrays, f"array {nbytes}") == self.at and self.kind == NO_MEMORY
+
+    def _count(self, points: list[str], point: str) -> int:
         with self.lock:
-            number, point = len(self.points), f"{operation} {path}"
-            self.points.append(point)
-        full = self.kind == FULL_DISK and 0 <= self.at < number and operation in {"open", "write", "mkdir"}
-        return (number == self.at and can_fail(self.kind, point)) or full
+            points.append(point)
+            return len(points) - 1
 
     def fail(self, path: Path | None = None) -> None:
         """Raise the error, or kill the process."""
         if self.kind == KILL:
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.kind == NO_MEMORY:
-            raise MemoryError
         code = getattr(errno, self.kind)
         raise OSError(code, os.strerror(code), *([str(path)] if path else []))
 
@@ -79,21 +89,21 @@ def arm(root: str, kind: str, at: int = -1) -> None:
 
     Args:
         root: the folder whose files count.
-        kind: one of KINDS. NO_MEMORY counts large arrays, the others count changes of files.
+        kind: one of KINDS. NO_MEMORY is about large arrays, the others are about changes of files.
         at: number of the point; by default none fails.
     """
     _faults.root, _faults.kind, _faults.at = Path(root), kind, at
 
 
-def points() -> list[str]:
-    """The points so far, each as its operation and its path."""
-    return _faults.points
+def points() -> dict[str, list[str]]:
+    """The points so far, by kind of fault."""
+    return {kind: _faults.arrays if kind == NO_MEMORY else _faults.files for kind in KINDS}
 
 
 def _path(target: Any, folder: int | None = None) -> Path:
     """The path of a file that is named or open; `folder` is what a relative name is relative to."""
     if isinstance(target, int):
-        return Path(os.readlink(f"/proc/self/fd/{target}").removesuffix(" (deleted)"))
+        return Path(str(Path(f"/proc/self/fd/{target}").readlink()).removesuffix(" (deleted)"))
     parent = Path.cwd() if folder is None else _path(folder)
     return parent / os.fsdecode(target)
 
@@ -136,21 +146,18 @@ class _Mmap(mmap.mmap):
 
 
 def _replace_open() -> None:
-    real = io.open
+    real: Callable[..., Any] = io.open
 
-    def open_(
-        file: Any, mode: str = "r", buffering: int = -1, *text: Any, closefd: bool = True, **options: Any
-    ) -> Any:
-        opener = options.pop("opener", None)
+    def open_(file: Any, mode: str = "r", buffering: int = -1, *text: Any, **options: Any) -> Any:
         if _faults.root is None or isinstance(file, int) or not set(mode) & set("wax+"):
-            return real(file, mode, buffering, *text, closefd=closefd, opener=opener, **options)
-        raw = _FileIO(file, mode.replace("b", "").replace("t", ""), closefd, opener)
+            return real(file, mode, buffering, *text, **options)
+        raw = _FileIO(file, mode.replace("b", "").replace("t", ""), opener=options.pop("opener", None))
         if buffering == 0:
             return raw
-        file = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)  # type: ignore[type-var]
-        return file if "b" in mode else io.TextIOWrapper(file, *text, **options)
+        buffered = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        return buffered if "b" in mode else io.TextIOWrapper(buffered, *text, **options)
 
-    builtins.open = io.open = open_  # type: ignore[assignment]
+    builtins.open = io.open = open_
 
 
 def _replace_in_os() -> None:
@@ -161,7 +168,7 @@ def _replace_in_os() -> None:
         real = getattr(os, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            if not (name == "mkdir" and os.path.isdir(args[0])):  # it exists, so nothing is changed
+            if not (name == "mkdir" and Path(args[0]).is_dir()):  # it exists, so nothing is changed
                 _check(name, args[at], options.get("dir_fd"))
             return real(*args, **options)
 
@@ -190,8 +197,8 @@ def _replace_in_numpy() -> None:
 
         def call(*args: Any, **options: Any) -> Any:
             array = real(*args, **options)
-            if array.nbytes >= _LARGE_BYTES:
-                _check("allocate", f"{array.nbytes}-bytes")
+            if _faults.is_array_due(array.nbytes):
+                raise MemoryError
             return array
 
         return call
