@@ -9,7 +9,7 @@ from ...errors import ModelFileError, RequestError, ThirteenError
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
-from ..request import SequenceEnd, SequenceState, StopReason, TokenLogprob
+from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .output_stream import OutputStream
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from .prompt_lookup import PromptLookup
@@ -102,7 +102,7 @@ class Runner:
     def clear_prefixes(self, adapter: str, keep: tuple[int, ...]) -> None:
         """Remove all prefixes but one from memory."""
         if self._prefixes:
-            self._prefixes.clear(adapter, keep)
+            self._prefixes.clear(PrefixKey(adapter), keep)
 
     def swap_adapter(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
         """Register an adapter under a name.
@@ -255,7 +255,7 @@ class Runner:
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""
         prompt = sequence.request.tokens
-        found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
+        found = self._prefixes.find(sequence.prefix_key, prompt) if self._prefixes else None
         if found and self._context.restore(sequence.running_slot, found.state, found.length):
             sequence.cached = sequence.computed = found.length
 
@@ -268,7 +268,7 @@ class Runner:
             self._context.clear(slot, len(prompt))
             if self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
                 with suppress(MemoryError):  # then it is not cached
-                    self._prefixes.add(sequence.adapter, prompt, self._context.save(slot))
+                    self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:

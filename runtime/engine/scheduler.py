@@ -143,7 +143,7 @@ class Scheduler:
 
 def _shares_prefill(sequence: SequenceState, other: SequenceState) -> bool:
     """Whether `other` will compute a prefix that `sequence` can take from the prefix cache."""
-    if other.decoding or other.adapter != sequence.adapter:
+    if other.decoding or other.prefix_key != sequence.prefix_key:
         return False
     length = other.cached + PREFIX_TOKENS_MIN
     prefix = sequence.request.tokens[:length]

@@ -1,16 +1,14 @@
 """Response formats of /v1/answer and /v1/check."""
 
-import re
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Any
 
 from ...answer import Answer
-from ...arithmetic.calculator import Step, check_steps, is_verified
+from ...arithmetic.calculator import check_steps, is_verified
 from ...arithmetic.final_answer import final_answer, format_number
+from ...arithmetic.step_stream import StepStream
 from ...engine.handle import Piece
-
-_EQUATION_END = re.compile(r"[.!?,;]\s|\n")  # a number before it cannot grow any more
 
 
 def answer_json(model: str, answer: Answer) -> dict[str, Any]:
@@ -43,20 +41,12 @@ async def answer_events(
     Yields:
         Event name and data: "text" for new text, "step" for an equation when it is complete, "answer" last.
     """
-    text, sent_steps = "", 0
+    stream, sent_steps = StepStream(), 0
     async for piece in pieces:
-        text += piece.text
         if piece.text:
             yield "text", {"text": piece.text}
-        found = piece.answer.steps if piece.answer else _complete_steps(text, piece.text)
-        for step in found[sent_steps:]:
+        for step in piece.answer.steps[sent_steps:] if piece.answer else stream.feed(piece.text):
             sent_steps += 1
             yield "step", asdict(step)
         if piece.answer:
             yield "answer", answer_json(model, piece.answer)
-
-
-def _complete_steps(text: str, new: str) -> tuple[Step, ...]:
-    """Equations that further text cannot change; empty if the new text completes none."""
-    ends = [match.end() for match in _EQUATION_END.finditer(text)] if any(map(str.isspace, new)) else []
-    return check_steps(text[: ends[-1]]) if ends else ()
