@@ -239,7 +239,7 @@ class BatchRunner:
         finished: SimpleQueue[int] = SimpleQueue()
         for number, samples in handles.items():
             for handle in samples:
-                handle.add_done_callback(partial(_put, finished, number))
+                handle.call_at_end(partial(_put, finished, number))
         unfinished = {number: len(samples) for number, samples in handles.items()}
         while unfinished:
             unfinished[number := finished.get()] -= 1

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 from ...errors import PromptLengthError, RequestError
 from ..answer import Answer
 from ..llama.attention import choose_attention
-from ..llama.compute_thread import COMPUTE_THREAD
+from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
+from ..llama.forks import ForkCheck
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
@@ -22,7 +23,7 @@ from ..request import BASE, Request, Sampling, SequenceState
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
-from .majority_vote import MajorityVote, check_votes
+from .majority_vote import MajorityVote, vote_requests
 from .prefix_cache import PrefixCache, prefix_folders
 from .prompt_encoder import Message, PromptEncoder
 from .runner import Runner
@@ -45,6 +46,7 @@ class RequestOptions(TypedDict, total=False):
     calculator: bool
     grammar: "Grammar | None"
     adapter: str | None
+    namespace: str
 
 
 class Engine:
@@ -54,6 +56,7 @@ class Engine:
         model: the loaded model.
         context: maximum tokens per request, prompt and answer together.
         profile: what is allocated.
+        queue: maximum number of waiting requests.
     """
 
     def __init__(self, path: str | Path, **options: Unpack[EngineOptions]) -> None:
@@ -104,16 +107,17 @@ class Engine:
             self.context = min(self.profile.context, self.model.context_trained)
             flash = self.profile.flash_attention
             self._params = replace(config.params, context=self.context, flash_attention=flash)
-            prefixes = _open_prefix_cache(self.model, self.profile, config)
-            self._runner = Runner(self._make_context(), self._adapters, prefixes, self.profile.lookup)
+            self._prefixes = _open_prefix_cache(self.model, self.profile, config)
+            self._runner = Runner(self._make_context(), self._adapters, self._prefixes, self.profile.lookup)
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile
-            self._encoder = PromptEncoder(self.model, template)
+            self._encoder = PromptEncoder(self.model, template, self.model.max_bytes(self.context))
             self._handles = handles.pop_all()
-        self._default_adapter = config.default_adapter
+        self._default_adapter, self.queue = config.default_adapter, config.queue
         self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=config.queue)
-        self._scoring = Lock()
+        self._scoring, self._closing = Lock(), Lock()
+        self._fork = ForkCheck()
 
     def _make_context(self) -> Context:
         return Context(self.model, self._params)
@@ -140,8 +144,16 @@ class Engine:
         return self._dispatcher.closed
 
     def close(self) -> None:
-        """Abort all requests and free the model; a second call does nothing."""
-        if self._dispatcher.close():
+        """Abort all requests and free the model; a second call does nothing.
+
+        In the child of a fork it does nothing either: the model is the parent's.
+        """
+        if not self._fork.forked:
+            run_uninterrupted(self._close)
+
+    def _close(self) -> None:
+        with self._closing:
+            self._dispatcher.close()
             self._handles.close()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
@@ -176,6 +188,7 @@ class Engine:
         calculator: bool = True,
         grammar: "Grammar | None" = None,
         adapter: str | None = None,
+        namespace: str = "",
     ) -> Request:
         """Make the request that asks a question.
 
@@ -190,6 +203,7 @@ class Engine:
             grammar: constrains the answer, from grammar.from_schema(), from_gbnf(), from_lark() or
                 from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
             adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
+            namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked before.
 
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
@@ -206,6 +220,7 @@ class Engine:
             grammar=grammar,
             adapter=adapter,
             foreign_share=foreign,
+            namespace=namespace,
         )
 
     def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -254,10 +269,7 @@ class Engine:
             RequestError: request() or submit() raises it, or `votes` is out of range.
             BusyError: the queue has no room for so many.
         """
-        check_votes(votes)
-        request = replace(self.request(question, **options), logprobs=0)
-        samplings = request.sampling.stochastic.with_seeds(votes)
-        return MajorityVote(self.submit_all([replace(request, sampling=sampling) for sampling in samplings]))
+        return MajorityVote(self.submit_all(vote_requests(self.request(question, **options), votes)))
 
     def stream(self, question: str, **options: Unpack[RequestOptions]) -> Iterator[Piece]:
         """Ask a question and yield the text as it is generated; the last piece carries the answer."""
@@ -353,6 +365,11 @@ class Engine:
         adapter = self._adapters[self._default_adapter]
         return self._handles.enter_context(Context(self.model, exact_params(self._params), adapter))
 
+    @cached_property
+    def _common_prefix(self) -> tuple[int, ...]:
+        with self._dispatcher.in_use():
+            return self._encoder.common_prefix()
+
     def _new_sequence(self, request: Request) -> SequenceState:
         self.model.check_tokens(request.tokens)
         if len(request.tokens) > self.context:
@@ -361,6 +378,8 @@ class Engine:
                 f"(the model was trained for {self.model.context_trained})"
             )
         adapter = self._adapter_name(request.adapter)
+        if request.namespace and self._prefixes:
+            self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
 
     def _adapter_name(self, adapter: str | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...errors import RequestError
+from ...errors import PromptLengthError, RequestError
+from .prefix_cache import common_length
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 PRIVATE_USE = range(0xF0000, 0x10FFFE)  # characters that no tokenizer or template uses
@@ -48,8 +49,11 @@ class PromptEncoder:
     names reaches the template unchanged.
     """
 
-    def __init__(self, vocabulary: PromptVocabulary, template: PromptTemplate | None) -> None:
-        self._vocabulary, self._template = vocabulary, template
+    def __init__(
+        self, vocabulary: PromptVocabulary, template: PromptTemplate | None, bytes_max: int | None = None
+    ) -> None:
+        """Encode for a model; texts of more than `bytes_max` bytes are refused before they are tokenized."""
+        self._vocabulary, self._template, self._bytes_max = vocabulary, template, bytes_max
         longest_first = sorted(vocabulary.control_tokens, key=len, reverse=True)  # as tokenizers match them
         self._names = "|".join(map(re.escape, longest_first)) or r"(?!)"
 
@@ -62,7 +66,7 @@ class PromptEncoder:
         """Encode a question, and a system prompt.
 
         Raises:
-            RequestError: the question is empty or too long, or the template rejects it.
+            RequestError: the question is empty or too long (PromptLengthError), or the template rejects it.
         """
         if not question.strip():
             raise RequestError("the question is empty")
@@ -77,7 +81,7 @@ class PromptEncoder:
         """
         if not any(message.content.strip() for message in messages):
             raise RequestError("the conversation is empty")
-        _check_length(sum(len(message.content) for message in messages))
+        self._check_length(message.content for message in messages)
         if self._template is None:
             return self.encode_text("\n\n".join(message.content for message in messages))
         texts = [text for message in messages for text in (message.role, message.content)]
@@ -94,8 +98,28 @@ class PromptEncoder:
         Raises:
             RequestError: the text is too long.
         """
-        _check_length(len(text))
+        self._check_length([text])
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
+
+    def common_prefix(self) -> tuple[int, ...]:
+        """Tokens with which every question begins: the chat template's own."""
+        try:
+            one, other = (self.encode_question(question) for question in ("0", "A"))
+        except RequestError:  # the template rejects such questions
+            return ()
+        return one[: common_length(one, other)]
+
+    def _check_length(self, texts: Iterable[str]) -> None:
+        texts = [text.strip() for text in texts]
+        if (characters := sum(map(len, texts))) > PROMPT_CHARACTERS_MAX:
+            raise RequestError(
+                f"the question has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"
+            )
+        nbytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
+        if self._bytes_max is not None and nbytes > self._bytes_max:
+            raise PromptLengthError(
+                f"the prompt has {nbytes} bytes, but the context holds at most {self._bytes_max}"
+            )
 
     def _mark(self, text: str, marker: str) -> str:
         return re.sub(self._names, lambda name: name[0][0] + marker + name[0][1:], text)
@@ -111,13 +135,6 @@ class PromptEncoder:
         """Add the tokenizer's begin-of-text token, unless the template wrote it."""
         begin, tokens = tuple(self._vocabulary.tokenize("", special=False, bos=True)), tuple(tokens)
         return tokens if tokens[: len(begin)] == begin else begin + tokens
-
-
-def _check_length(characters: int) -> None:
-    if characters > PROMPT_CHARACTERS_MAX:
-        raise RequestError(
-            f"the question has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"
-        )
 
 
 def _unused_character(*texts: str) -> str:

@@ -16,6 +16,7 @@ from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf_header import Header, read_header
 from ..profile import GpuLayers
 from .foreign_text import foreign_share
+from .forks import begin_loading
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle
@@ -23,6 +24,7 @@ from .struct_layouts import check_struct_layouts
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 NFC_PRE_TOKENIZERS = ("qwen2",)  # their own tokenizers normalize to NFC, which llama.cpp leaves out
+_NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
 _EXTENDS_NUMBER = re.compile(r"[.,]?[0-9]")
 
@@ -61,6 +63,7 @@ class Model(NativeHandle):
         Raises:
             ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
                 the build of llama.cpp is not one that this package knows.
+            RequestError: this process was forked after a model had been loaded.
         """
         super().__init__()
         self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
@@ -69,6 +72,7 @@ class Model(NativeHandle):
             check_header(self.header)
         self.gpu_layers = gpu_layers
         check_struct_layouts()
+        begin_loading()
         params = _native_params(gpu_layers, repack=repack)
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
@@ -126,6 +130,12 @@ class Model(NativeHandle):
             return None
         text = self._normalized(text)
         return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
+
+    def max_bytes(self, tokens: int) -> int:
+        """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
+        longest = max(map(len, self.header.metadata["tokenizer.ggml.tokens"]))  # a character stands for a byte
+        shrinks = self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS
+        return tokens * longest * (_NFC_RATIO if shrinks else 1)
 
     def token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token: not always whole characters, and none for a control token."""

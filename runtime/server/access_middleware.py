@@ -12,6 +12,7 @@ from .http_errors import HttpError
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
 
+API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 _PROTECTED_PATHS = ("/v1/", "/metrics")  # need a key if the server has keys; other paths are public
 
@@ -51,15 +52,21 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            check_access(scope, self._keys, self._allowed_hosts)
+            key = check_access(scope, self._keys, self._allowed_hosts)
         except HttpError as error:
             await error.response()(scope, receive, send_counted)
         else:
+            scope[API_KEY] = key
             await self._app(scope, receive, send_counted)
 
 
-def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> None:
+def check_access(
+    scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None
+) -> str | None:
     """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
+
+    Returns:
+        The name of the API key, None where none is needed.
 
     Raises:
         HttpError: 431 the header is too large, 403 the host is not allowed, 401 the key is missing or wrong.
@@ -74,9 +81,12 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
             f"host {host[:100]!r} is not allowed: a server without API keys accepts only "
             f"{', '.join(allowed_hosts)}",
         )
-    protected = scope["path"].startswith(_PROTECTED_PATHS)
-    if keys and protected and not keys.accepts(headers.get(b"authorization", b"")):
+    if not keys or not scope["path"].startswith(_PROTECTED_PATHS):
+        return None
+    key = keys.identify(headers.get(b"authorization", b""))
+    if key is None:
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
+    return key
 
 
 def _header_bytes(scope: Scope) -> int:

@@ -1,11 +1,12 @@
 """Starlette application: routes that parse a request, submit it to the engine and format the response."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from time import time
 from typing import Any, TypeVar
 
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -18,10 +19,11 @@ from ...errors import ThirteenError
 from ..answer import Answer
 from ..engine.engine import RequestOptions
 from ..engine.handle import Handle
-from ..engine.majority_vote import MajorityVote
-from .access_middleware import AccessMiddleware
+from ..engine.majority_vote import MajorityVote, vote_requests
+from ..request import Request as EngineRequest
+from .access_middleware import API_KEY, AccessMiddleware
 from .api import answer_api, openai_api
-from .api.openai_api import CompletionFormatter, ResponseFormatter
+from .api.openai_api import CompletionFormatter, ResponseFormatter, Source
 from .api.openapi_document import OPERATIONS, openapi_document
 from .api.request_body import read_body
 from .api.request_models import (
@@ -34,6 +36,7 @@ from .api.request_models import (
 )
 from .api_keys import ApiKeys
 from .engine_service import (
+    Client,
     EngineService,
     collect_answers,
     collect_vote,
@@ -41,6 +44,7 @@ from .engine_service import (
     merge_streams,
     stream_pieces,
 )
+from .fair_turns import FairTurns
 from .http_errors import ERROR_TYPES, HttpError, to_http_error
 from .metrics import PROMETHEUS_TYPE
 from .request_limits import RequestLimits
@@ -59,11 +63,13 @@ class Server:
     Attributes:
         service: submits requests to the engine.
         limits: limits of a request.
+        checks: turns at checking arithmetic.
         created: start time in Unix seconds, the `created` field of the models.
     """
 
     service: EngineService
     limits: RequestLimits
+    checks: FairTurns = field(default_factory=FairTurns)
     created: int = field(default_factory=lambda: int(time()))
 
     @cached_property
@@ -76,11 +82,11 @@ class Server:
         body = await self._read_body(request, ChatRequest)
         name, adapter = self.service.resolve_model(body.model)
         messages, engine = openai_api.chat_messages(body), self.service.engine
-        requests = await self.service.run_in_thread(
-            lambda: openai_api.chat_requests(body, engine.conversation(messages), adapter)
+        source = Source(adapter, _client(request).namespace)
+        handles = await self._submit(
+            request, body.n, lambda: openai_api.chat_requests(body, engine.conversation(messages), source)
         )
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        handles = await self.service.submit(requests)
         return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
@@ -90,10 +96,14 @@ class Server:
         engine = self.service.engine
         if (count := len(body.prompt) * body.n) > self.limits.votes:
             raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
-        tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in body.prompt])
-        requests = openai_api.completion_requests(body, tokens, adapter)
+        source = Source(adapter, _client(request).namespace)
+
+        def prepare() -> list[EngineRequest]:
+            tokens = [engine.encode_text(text) for text in body.prompt]
+            return openai_api.completion_requests(body, tokens, source)
+
+        handles = await self._submit(request, count, prepare)
         formatter = CompletionFormatter(name, engine.model.token_to_piece, body.n)
-        handles = await self.service.submit(requests)
         return await self._completion_response(request, body, formatter, handles)
 
     async def answer(self, request: Request) -> Response:
@@ -105,11 +115,13 @@ class Server:
             max_tokens=body.max_tokens,
             calculator=body.calculator,
             adapter=adapter,
+            namespace=_client(request).namespace,
         )
+        ask = partial(self.service.engine.request, body.question, **options)
         if body.votes > 1:
-            return await self._vote_response(request, body, name, options)
-        prepare = partial(self.service.engine.request, body.question, **options)
-        handles = await self.service.submit([await self.service.run_in_thread(prepare)])
+            handles = await self._submit(request, body.votes, lambda: vote_requests(ask(), body.votes))
+            return await self._vote_response(request, body, name, MajorityVote(handles))
+        handles = await self._submit(request, 1, lambda: [ask()])
         if body.stream:
             return EventStream(self._answer_events(body, handles[0], name), handles, "error")
         await collect_answers(request, handles)
@@ -118,7 +130,9 @@ class Server:
     async def check(self, request: Request) -> Response:
         """POST /v1/check."""
         body = await self._read_body(request, CheckRequest)
-        return JSONResponse(answer_api.check_claim(body.claim))
+        async with self.checks.turn(_client(request).name, request.state.body_bytes):
+            result = await to_thread.run_sync(answer_api.check_claim, body.claim)
+        return JSONResponse(result)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
@@ -149,6 +163,11 @@ class Server:
     async def _read_body(self, request: Request, model: type[Body]) -> Body:
         return await read_body(request, limited(model, self.limits), self.limits.body_bytes)
 
+    async def _submit(
+        self, request: Request, count: int, prepare: Callable[[], Sequence[EngineRequest]]
+    ) -> list[Handle]:
+        return await self.service.submit(_client(request), request.state.body_bytes, count, prepare)
+
     async def _completion_response(
         self,
         request: Request,
@@ -164,7 +183,7 @@ class Server:
             )
         pieces = await collect_answers(request, handles)
         self.service.log_answers(body.prompt_json, [piece.answer for piece in pieces if piece.answer])
-        return JSONResponse(formatter.response(pieces))
+        return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
 
     async def _chunk_events(
         self, prompt: object, formatter: ResponseFormatter, handles: Sequence[Handle], include_usage: bool
@@ -184,12 +203,9 @@ class Server:
         self.service.log_answers(prompt, ordered)
 
     async def _vote_response(
-        self, request: Request, body: AnswerRequest, model: str, options: RequestOptions
+        self, request: Request, body: AnswerRequest, model: str, vote: MajorityVote
     ) -> Response:
         """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
-        poll = partial(self.service.engine.poll, body.question, body.votes, **options)
-        vote = await self.service.run_in_thread(poll)
-        self.service.track(vote.handles)
         if body.stream:
             return EventStream(self._vote_events(body, vote, model), vote.handles, "error")
         return self._answer_response(body, await collect_vote(request, vote), model)
@@ -251,6 +267,12 @@ def create_app(
     )
     app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect
     return app
+
+
+def _client(request: Request) -> Client:
+    """Who sends a request: a key has a namespace of its own, and clients without keys share one."""
+    key = request.scope.get(API_KEY)
+    return Client(key or (request.client.host if request.client else ""), key or "")
 
 
 async def _handle_error(_: Request, error: Exception) -> Response:

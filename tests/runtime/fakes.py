@@ -64,6 +64,9 @@ class Model(Native):
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(text.encode())
 
+    def max_bytes(self, tokens: int) -> int:
+        return 12 * tokens
+
     def token_to_piece(self, token: int) -> bytes:
         return b"" if token == END_OF_TURN else bytes((token,))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from secrets import randbelow
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from ...answer import Answer
@@ -19,6 +19,7 @@ from .request_models import ChatRequest, CompletionRequest, OpenAiRequest, Respo
 Json = dict[str, Any]
 
 _FINGERPRINT = f"thirteen-{version('thirteen')}"
+LOGPROB_ENTRIES_MAX = 1 << 15  # of a response; they take 3 MB of JSON and 40 ms in which nothing else runs
 _LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
 _FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
 
@@ -51,7 +52,14 @@ def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
     return from_schema({"type": "object"}) if response_format.type == "json_object" else None
 
 
-def chat_requests(body: ChatRequest, prompt: tuple[int, ...], adapter: str) -> list[Request]:
+class Source(NamedTuple):
+    """What a request does not say itself: the engine's adapter, and the namespace of the prefix cache."""
+
+    adapter: str
+    namespace: str
+
+
+def chat_requests(body: ChatRequest, prompt: tuple[int, ...], source: Source) -> list[Request]:
     """Engine requests of a chat request: `n` for its prompt.
 
     Raises:
@@ -64,29 +72,37 @@ def chat_requests(body: ChatRequest, prompt: tuple[int, ...], adapter: str) -> l
     return _requests(
         body.model_copy(update={"max_tokens": max_tokens}),
         [prompt],
-        adapter,
+        source,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         grammar=response_grammar(body.response_format),
     )
 
 
 def completion_requests(
-    body: CompletionRequest, prompts: Sequence[tuple[int, ...]], adapter: str
+    body: CompletionRequest, prompts: Sequence[tuple[int, ...]], source: Source
 ) -> list[Request]:
     """Engine requests of a text completion request: `n` for each prompt; raises as chat_requests() does."""
-    return _requests(body, prompts, adapter, logprobs=body.logprobs, grammar=None)
+    return _requests(body, prompts, source, logprobs=body.logprobs, grammar=None)
 
 
 def _requests(
     body: OpenAiRequest,
     prompts: Sequence[tuple[int, ...]],
-    adapter: str,
+    source: Source,
     *,
     logprobs: int | None,
     grammar: Grammar | None,
 ) -> list[Request]:
     if body.stream_options is not None and not body.stream:
         raise HttpError(400, "stream_options requires stream: true", param="stream_options")
+    entries = len(prompts) * body.n * body.max_tokens * (1 + (logprobs or 0))
+    if logprobs is not None and entries > LOGPROB_ENTRIES_MAX:
+        raise HttpError(
+            400,
+            f"up to {entries} log-probabilities, at most {LOGPROB_ENTRIES_MAX}: reduce max_tokens, n or the "
+            "number of likeliest tokens",
+            param="logprobs",
+        )
     return [
         Request(
             prompt,
@@ -95,7 +111,8 @@ def _requests(
             stop=body.stop,
             calculator=body.calculator,
             grammar=grammar,
-            adapter=adapter,
+            adapter=source.adapter,
+            namespace=source.namespace,
             logprobs=logprobs,
         )
         for prompt in prompts

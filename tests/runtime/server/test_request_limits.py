@@ -17,6 +17,7 @@ from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
 from thirteen.runtime.server.access_middleware import LOOPBACK_HOSTS
 from thirteen.runtime.server.api_keys import ApiKeys
+from thirteen.runtime.server.engine_service import Client
 from thirteen.runtime.server.request_limits import RequestLimits
 from thirteen.runtime.server.serve import ListenConfig, served_models
 
@@ -201,7 +202,7 @@ def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
 def test_draining_server_rejects_requests_and_finishes_running_ones(serving, engine):
     client = serving()
     assert client.get("/ready").status_code == 200
-    (handle,) = asyncio.run(client.running.service.submit([endless(engine)]))
+    (handle,) = asyncio.run(client.running.service.submit(Client("c", ""), 0, 1, lambda: [endless(engine)]))
     client.running.server.drain()
     assert client.get("/ready").status_code == 503 and client.get("/health").status_code == 200
     for path, body in (("completions", WORK), ("answer", {"question": "a"})):
@@ -263,8 +264,8 @@ def test_keys_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text("# ours\n\n  one  \ntwo\n")
     keys = ApiKeys.from_file(path)
-    assert keys.accepts(b"Bearer one") and keys.accepts(b"bearer two")
-    assert not keys.accepts(b"Bearer # ours") and not keys.accepts(b"Bearer") and not keys.accepts(b"")
+    assert keys.identify(b"Bearer one") != keys.identify(b"bearer two") == keys.identify(b"Bearer two")
+    assert [keys.identify(value) for value in (b"Bearer # ours", b"Bearer", b"", b"one")] == [None] * 4
     for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8")):
         path.write_bytes(content)
         with pytest.raises(RequestError, match=reason):
