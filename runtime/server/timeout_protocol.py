@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -26,7 +27,7 @@ class TimeoutProtocol(H11Protocol):
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._between_requests = True  # the next byte starts a request
-        self._idle_since = self.loop.time()
+        self._idle_since = monotonic()  # uvloop's time has milliseconds only
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timeout of the first byte, and make room for the connection."""
@@ -50,7 +51,7 @@ class TimeoutProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Start the timeout of the next request."""
-        self._between_requests, self._idle_since = True, self.loop.time()
+        self._between_requests, self._idle_since = True, monotonic()
         self._start_request_timer(self.timeout_keep_alive)
         super().on_response_complete()
 
