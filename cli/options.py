@@ -1,14 +1,14 @@
 """Options that several commands share, and the conversion of their values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import progress_bar, stage_bars
+from .console import note, progress_bar, stage_bars
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -43,6 +43,15 @@ RuntimeAdapter = Annotated[
         "With the default model, it replaces the merged one."
     ),
 ]
+NamedAdapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=ADAPTER",
+        help="Offer an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as NAME; "
+        "repeatable. With the default model, adapters replace the merged one.",
+    ),
+]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
 ModelOrShapeArgument = Annotated[
@@ -50,7 +59,10 @@ ModelOrShapeArgument = Annotated[
 ]
 ModelOrAdaptedArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model with its adapter merged."),
+    typer.Argument(
+        metavar="MODEL",
+        help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
+    ),
 ]
 ModelOrBaseArgument = Annotated[
     Path | None,
@@ -181,17 +193,33 @@ def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None)
 def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    The embedded model has its own adapter merged, unless other adapters are given.
+    The embedded model has its own adapter merged, unless other adapters are given. A catalogue name or hub id
+    is converted on first use.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
+    from ..workflows.model_cache import is_model_name, named_model
 
+    if model and is_model_name(str(model)):
+        with stage_bars() as stage:
+            model = named_model(str(model), announce=note, stage=stage)
     with progress_bar("preparing") as progress:
         path = model or default_model(adapted=not adapters, progress=progress)
         loras = {
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
     return path, loras
+
+
+def named_adapters(words: Iterable[str]) -> dict[str, str]:
+    """Parse the values of --adapter, NAME=ADAPTER."""
+    named: dict[str, str] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not (name and equals and source) or name in named:
+            raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
+        named[name] = source
+    return named
 
 
 def resolve_vocabulary(

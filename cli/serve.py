@@ -1,7 +1,6 @@
 """Command `thirteen serve`."""
 
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +21,7 @@ app = typer.Typer()
 def serve(
     model: options.ModelOrAdaptedArgument = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ADAPTER",
-            help="Serve an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as model "
-            "NAME; repeatable. With the default model, adapters replace the merged one.",
-        ),
-    ] = None,
+    adapter: options.NamedAdapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
@@ -82,7 +74,7 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    path, adapters = options.resolve_model(model, _named_adapters(adapter or ()))
+    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()))
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)
@@ -103,14 +95,3 @@ def serve(
         exit_signal = deploy(ray, Deployment(path, adapters, config, size, listen), on_listening)
     if exit_signal == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _named_adapters(words: Iterable[str]) -> dict[str, str]:
-    """Parse the values of --adapter, NAME=ADAPTER."""
-    named: dict[str, str] = {}
-    for word in words:
-        name, equals, source = word.partition("=")
-        if not (name and equals and source) or name in named:
-            raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
-        named[name] = source
-    return named
