@@ -24,10 +24,19 @@ _VOTES_MAX = 8  # as many answers run at once
 app = typer.Typer()
 
 
-@app.command(epilog=options.example("chat", "chat model.gguf --adapter math=my-lora"))
+@app.command(
+    epilog=options.example("chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora")
+)
 def chat(
     model: options.ModelOrAdaptedArgument = None,
-    adapter: options.NamedAdapters = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]ADAPTER",
+            help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short code; "
+            "repeatable, /adapter chooses. With the default model, it replaces the merged one.",
+        ),
+    ] = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 512,
     context: options.Context = 4096,
@@ -49,7 +58,8 @@ def chat(
 
     request = RequestOptions(sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator)
     layers = options.gpu_layers(gpu_layers)
-    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()))
+    words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
+    path, adapters = options.resolve_model(model, options.named_adapters(words))
     settings = EngineOptions(
         adapters=adapters, context=context, slots=_VOTES_MAX, threads=threads, gpu_layers=layers
     )

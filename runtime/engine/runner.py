@@ -13,7 +13,7 @@ from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLo
 from .output_stream import OutputStream
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from .prompt_lookup import PromptLookup
-from .scheduler import Chunk, Scheduler
+from .scheduler import Chunk, Scheduler, prefill_chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,10 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes, self._draft_tokens = adapters, prefixes, draft_tokens
         self._scheduler = Scheduler(
-            context.params.slots, context.params.batch, prefix_caching=prefixes is not None
+            context.params.slots,
+            context.params.batch,
+            prefix_caching=prefixes is not None,
+            chunk=prefill_chunk(context.model.header.weights),
         )
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
