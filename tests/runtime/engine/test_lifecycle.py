@@ -4,16 +4,21 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 
+import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.prompt_encoder import Message
 from thirteen.runtime.llama.library import NativeHandle
 
 from ..server.serving import open_engine
 
 TIMEOUT_S = 60
+REPEATS = int(os.environ.get("THIRTEEN_REPEATS", "1"))  # of what is a matter of chance
 
 
 def run_program(program, *arguments):
@@ -129,8 +134,8 @@ class Natives:
 
 @pytest.mark.parametrize("delay_us", [0, 20, 50, 100, 150, 200, 300, 500, 800, 1200, 2000, 4000])
 def test_ctrl_c_during_close_leaves_nothing_open(tiny, monkeypatch, delay_us):
-    """THIRTEEN_INTERRUPTS sets how often; a second close() ends what an interrupt before the first prevented."""
-    for _ in range(int(os.environ.get("THIRTEEN_INTERRUPTS", "1"))):
+    """A second close() ends what an interrupt before the first prevented."""
+    for _ in range(REPEATS):
         natives = Natives(monkeypatch)
         engine = Engine(tiny, threads=1, context=64)
         handle = engine.submit(engine.request("a", max_tokens=60))
@@ -155,3 +160,36 @@ def test_a_second_close_waits_for_the_first(tiny):
     engine.close()
     with pytest.raises(RequestError, match="closed"):
         engine.answer("a")
+
+
+def test_a_new_engine_takes_a_burst_of_threads(tiny):
+    """While a template was rendered, the limit on this process's memory kept new threads from starting."""
+    for _ in range(2 * REPEATS):
+        with open_engine(tiny, slots=4, queue=64, context=128) as engine, ThreadPoolExecutor(64) as pool:
+            answers = pool.map(lambda n: engine.answer(f"{n}", max_tokens=1), range(64))
+            assert len(list(answers)) == 64
+
+
+def test_models_are_loaded_while_templates_are_rendered(tiny, write_tiny, tmp_path):
+    source = "{% for n in range(20000) %}{{ messages[0].content }}{% endfor %}"
+    key = {"tokenizer.chat_template": (source, gguf.GGUFValueType.STRING, None)}
+    path = write_tiny(tmp_path / "slow.gguf", key)
+    done = Event()
+
+    def render(_):
+        rendered = 0
+        while not done.is_set():
+            with suppress(RequestError):  # the prompt is too long
+                engine.conversation([Message("user", "ab")])
+            rendered += 1
+        return rendered
+
+    with open_engine(path, context=128) as engine, ThreadPoolExecutor(4) as pool:
+        rendering = pool.map(render, range(4))
+        try:
+            for _ in range(5 * REPEATS):
+                with open_engine(tiny, context=128) as other:
+                    assert other.answer("a", max_tokens=1).usage.completion_tokens
+        finally:
+            done.set()
+        assert min(rendering) > 0
