@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from threading import Condition, Thread
 from typing import Any
 
@@ -70,8 +70,11 @@ class Handle:
 
     def add_done_callback(self, callback: Callable[["Handle"], None]) -> None:
         """Call `callback` with this handle at the end, in a thread of its own: it may wait, ask and close."""
-        run = partial(Thread, target=callback, args=(self,), name="thirteen-callback", daemon=True)
-        self._end.add_done_callback(lambda _: run().start())
+
+        def start(_: object) -> None:
+            Thread(target=callback, args=(self,), name="thirteen-callback", daemon=True).start()
+
+        self._end.add_done_callback(start)
 
     def call_at_end(self, callback: Callable[["Handle"], None]) -> None:
         """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended.
