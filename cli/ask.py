@@ -32,8 +32,8 @@ def ask(
         list[str],
         typer.Argument(
             metavar="[MODEL] QUESTION",
-            help="GGUF file (default: the embedded model with its adapter merged), and question (- reads "
-            "standard input).",
+            help="GGUF file, catalogue name or hub id (default: the embedded model with its adapter merged), "
+            "and question (- reads standard input).",
         ),
     ],
     adapter: options.RuntimeAdapter = None,

@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 
+
+
+def named_model(model: Path | None) -> Path | None:
+    """MODEL as a file: a base that is given by its catalogue name or hub id is converted on first use."""
+    if model is None or model.suffix == ".gguf" or model.exists():
+        return model
+    from ..workflows.model_cache import is_model_name
+    from ..workflows.model_cache import named_model as convert_once
+
+    if not is_model_name(str(model)):
+        return model
+    with stage_bars() as stage:
+        return convert_once(str(model), announce=note, stage=stage)
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=512, help="CPU threads. Default: chosen for this machine.")
@@ -53,20 +68,30 @@ NamedAdapters = Annotated[
     ),
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
-ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.", callback=named_model)
+]
 ModelOrShapeArgument = Annotated[
-    Path | None, typer.Argument(metavar="MODEL", help="GGUF file, unless --shape is given.")
+    Path | None,
+    typer.Argument(
+        metavar="MODEL", help="GGUF file or name, unless --shape is given.", callback=named_model
+    ),
 ]
 ModelOrAdaptedArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="MODEL",
         help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
+        callback=named_model,
     ),
 ]
 ModelOrBaseArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model without an adapter."),
+    typer.Argument(
+        metavar="MODEL",
+        help="GGUF file, catalogue name or hub id. Default: the embedded model without an adapter.",
+        callback=named_model,
+    ),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[
@@ -193,16 +218,12 @@ def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None)
 def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    The embedded model has its own adapter merged, unless other adapters are given. A catalogue name or hub id
-    is converted on first use.
+    The embedded model has its own adapter merged, unless other adapters are given.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
-    from ..workflows.model_cache import is_model_name, named_model
 
-    if model and is_model_name(str(model)):
-        with stage_bars() as stage:
-            model = named_model(str(model), announce=note, stage=stage)
+    model = named_model(model)
     with progress_bar("preparing") as progress:
         path = model or default_model(adapted=not adapters, progress=progress)
         loras = {
