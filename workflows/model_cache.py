@@ -23,6 +23,7 @@ from .importance_cache import cached_importance
 
 DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
 _BYTES_PER_PARAMETER = 2  # of published weights
+_NOT_IN_NAMES = re.compile(r"[^\w.@-]")
 _HUB_ID = re.compile(r"[^/\\~.][^/\\]*/[^/\\]+")
 
 
@@ -79,7 +80,7 @@ def named_model(
     entry = catalogue().bases.get(name.partition("@")[0])
     size = size or (entry.size if entry else DEFAULT_SIZE)
     target = SizeTarget(parse_file_size(size), "balanced", costs_for(host_target()))
-    output = _folder() / f"{re.sub(r'[^\w.@-]', '--', name)}-{size}.gguf"
+    output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():
         announce(_announcement(name, entry.parameters if entry else None, size))
         base = fetch(name, kind="base")

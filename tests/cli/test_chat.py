@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -95,21 +96,26 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def wait_for(self, pattern):
-        """Read until the new output has a match."""
-        end, start = monotonic() + TIMEOUT_S, len(self.text)
-        while not (found := re.search(pattern, self.text[start:])):
-            assert monotonic() < end, self.text
-            self.text += os.read(self.master, 4096).decode("utf-8", "replace")
-        return found
+        """Read until the output since the last match has one."""
+        end = monotonic() + TIMEOUT_S
+        while not (found := re.search(pattern, self.text)):
+            ready, _, _ = select.select([self.master], [], [], max(end - monotonic(), 0))
+            assert ready, f"no {pattern!r} in {self.text!r}"
+            try:
+                self.text += os.read(self.master, 4096).decode("utf-8", "replace")
+            except OSError:
+                pytest.fail(f"the chat has ended: {self.text}")
+        self.text = self.text[found.end() :]
 
 
 @pytest.mark.slow
 def test_a_person_edits_lines_stops_an_answer_and_goes_on():
     terminal = Terminal(embedded(), "--max-tokens", "400", "--threads", "1", "--context", "512")
     terminal.wait_for("/help lists the commands")
-    terminal.wait_for("> ")
+    terminal.wait_for(">")
     terminal.type("Tell a long storyx\x7f.\r")  # the last letter is deleted
-    terminal.wait_for("[a-z]{3} [a-z]+ ")
+    terminal.wait_for(r"\x1b\[\?2004l")  # the editor has let go of the terminal
+    terminal.wait_for("[a-z]+ [a-z]+ ")
     terminal.process.send_signal(signal.SIGINT)
     terminal.wait_for("stopped; the question is not kept")
     terminal.type("/votes nonsense\r")
