@@ -25,7 +25,9 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog=options.example("chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora")
+    epilog=options.example(
+        "chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
+    )
 )
 def chat(
     model: options.ModelOrAdaptedArgument = None,
@@ -33,8 +35,8 @@ def chat(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]ADAPTER",
-            help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short code; "
-            "repeatable, /adapter chooses. With the default model, it replaces the merged one.",
+            help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short "
+            "code; repeatable, /adapter chooses. With the default model, it replaces the merged one.",
         ),
     ] = None,
     system: options.System = None,
@@ -56,7 +58,9 @@ def chat(
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
 
-    request = RequestOptions(sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator)
+    request = RequestOptions(
+        sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator
+    )
     layers = options.gpu_layers(gpu_layers)
     words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
     path, adapters = options.resolve_model(model, options.named_adapters(words))
@@ -94,7 +98,7 @@ def _typed_lines() -> Iterator[str]:
             return
 
 
-class _Quit(Exception):
+class _QuitError(Exception):
     """The user ends the chat."""
 
 
@@ -123,7 +127,7 @@ class ChatSession:
         for line in lines:
             try:
                 self._take(line.strip())
-            except _Quit:
+            except _QuitError:
                 return
             except ThirteenError as error:
                 if not self.interactive:
@@ -181,54 +185,57 @@ class ChatSession:
             vote.abort()
         out.print(printable(answer.text), markup=False)
         assert answer.tally is not None, "a vote has a tally"
-        note("votes: " + (", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none"))
+        note(
+            "votes: "
+            + (", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none")
+        )
         return answer
 
     def help(self, _: str) -> None:
-        """list the commands"""
+        """List the commands."""
         for name, command in _COMMANDS.items():
             note(f"/{name:12} {command.__doc__}")
         note("Esc Enter begins a new line. Ctrl-C ends an answer.")
 
     def adapter(self, name: str) -> None:
-        """NAME: answer with this adapter; base is the model without one"""
+        """NAME: answer with this adapter; base is the model without one."""
         if name not in self.engine.adapters:
             raise RequestError(f"/adapter {name}: must be one of {', '.join(self.engine.adapters)}")
         self.request["adapter"] = name
 
     def vote(self, number: str) -> None:
-        """N: sample so many answers and take the value that most of them give"""
+        """N: sample so many answers and take the value that most of them give."""
         if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _VOTES_MAX):
             raise RequestError(f"/votes {number}: must be from 1 to {_VOTES_MAX}")
         self.votes = int(number)
 
     def calculator(self, switch: str) -> None:
-        """on|off: complete sums with their exact results"""
+        """On|off: complete sums with their exact results."""
         if switch not in ("on", "off"):
             raise RequestError(f"/calculator {switch}: must be on or off")
         self.request["calculator"] = switch == "on"
 
     def schema(self, file: str) -> None:
-        """FILE: JSON schema that answers must match; without FILE none"""
+        """FILE: JSON schema that answers must match; without FILE none."""
         from ..files.json_file import read_bounded
         from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
 
         self.request["grammar"] = from_schema(read_bounded(Path(file), SCHEMA_MAX).decode()) if file else None
 
     def save(self, file: str) -> None:
-        """FILE: write the conversation"""
+        """FILE: write the conversation."""
         self.conversation.save(_path("save", file))
 
     def load(self, file: str) -> None:
-        """FILE: continue a written conversation"""
+        """FILE: continue a written conversation."""
         self.conversation.load(_path("load", file))
 
     def reset(self, _: str) -> None:
-        """forget the conversation"""
+        """Forget the conversation."""
         self.conversation.messages.clear()
 
     def stats(self, _: str) -> None:
-        """show tokens and speed of the last answer, and the context in use"""
+        """Show tokens and speed of the last answer, and the context in use."""
         if not self.answered:
             raise RequestError("/stats: there is no answer yet")
         last = self.answered[-1]
@@ -239,8 +246,8 @@ class ChatSession:
         )
 
     def quit(self, _: str) -> None:
-        """end the chat"""
-        raise _Quit
+        """End the chat."""
+        raise _QuitError
 
 
 _COMMANDS: dict[str, Callable[[ChatSession, str], None]] = {

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 
 
-
 def named_model(model: Path | None) -> Path | None:
     """MODEL as a file: a base that is given by its catalogue name or hub id is converted on first use."""
     if model is None or model.suffix == ".gguf" or model.exists():
@@ -73,9 +72,7 @@ ModelArgument = Annotated[
 ]
 ModelOrShapeArgument = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="MODEL", help="GGUF file or name, unless --shape is given.", callback=named_model
-    ),
+    typer.Argument(metavar="MODEL", help="GGUF file or name, unless --shape is given.", callback=named_model),
 ]
 ModelOrAdaptedArgument = Annotated[
     Path | None,

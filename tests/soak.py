@@ -1,6 +1,6 @@
 """Soak test: a server under misbehaving clients. Run `make soak`, or `python tests/soak.py SECONDS`.
 
-500 clients send requests, disconnect, read slowly, hold connections without a word, send oversized, endless or
+500 clients send requests, disconnect, read slowly, hold connections without a word, send oversized or
 malformed bodies, or use wrong keys. The test passes if every client receives an expected response, no slot is
 in use at the end, and memory stops growing once the caches are full. A process of its own measures how long
 /health and a small request take, alone and beside the clients.
@@ -100,7 +100,9 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     hold_connection,
     hold_connection,
     lambda http: invalid(http, 400, body={"messages": [{"role": "user", "content": "word " * 200_000}]}),
-    lambda http: invalid(http, 400, body=chat_body() | {"max_tokens": 2000, "logprobs": True, "top_logprobs": 20}),
+    lambda http: invalid(
+        http, 400, body=chat_body() | {"max_tokens": 2000, "logprobs": True, "top_logprobs": 20}
+    ),
     lambda http: invalid(http, 413, content=b" " * (1 << 21), headers=JSON),
     lambda http: invalid(http, 401, body=chat_body(), headers={"Authorization": "Bearer wrong"}),
     lambda http: invalid(http, 400, content=random.randbytes(200), headers=JSON),

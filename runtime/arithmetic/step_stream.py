@@ -5,7 +5,9 @@ import re
 from .calculator import WINDOW, Step, check_relations
 
 _EQUATION_END = re.compile(r"[.!?,;]\s|\n")  # a number before it cannot grow any more
-_REACH = WINDOW + 32  # characters around a relation sign that matter: a side, and the longest markup beside it
+_REACH = (
+    WINDOW + 32
+)  # characters around a relation sign that matter: a side, and the longest markup beside it
 _BRACES_MAX = 4 * WINDOW  # characters of a pair of braces that is never cut
 
 

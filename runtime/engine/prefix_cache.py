@@ -236,7 +236,7 @@ def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], 
             header = json.loads(file.readline(_HEADER_MAX))
         match header:
             case [str(namespace), [*tokens]] if all(type(token) is int for token in tokens):
-                yield namespace, tuple(tokens), path
+                yield namespace, tuple(map(int, tokens)), path
             case _:
                 _delete(path)
 

@@ -95,7 +95,7 @@ class _Process:
     def __init__(self, template: dict[str, str]) -> None:
         self._template: dict[str, str] | None = template  # None once it is compiled
         try:
-            self._popen = subprocess.Popen(
+            self._popen = subprocess.Popen(  # noqa: S603 - own program
                 [sys.executable, "-c", _PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from math import ceil
+from pathlib import Path
 from time import process_time
 from typing import Any
 
@@ -54,8 +55,7 @@ def _limit_resources() -> None:
     for name in ("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_CORE"):
         _lower(getattr(resource, name, None), 0)
     if sys.platform == "linux":
-        with open("/proc/self/statm", encoding="ascii") as file:
-            pages = int(file.read().split()[0])
+        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
         _lower(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + BYTES_MAX)
 
 

@@ -133,7 +133,9 @@ class Model(NativeHandle):
 
     def max_bytes(self, tokens: int) -> int:
         """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
-        longest = max(map(len, self.header.metadata["tokenizer.ggml.tokens"]))  # a character stands for a byte
+        longest = max(
+            map(len, self.header.metadata["tokenizer.ggml.tokens"])
+        )  # a character stands for a byte
         shrinks = self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS
         return tokens * longest * (_NFC_RATIO if shrinks else 1)
 

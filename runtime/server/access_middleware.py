@@ -60,9 +60,7 @@ class AccessMiddleware:
             await self._app(scope, receive, send_counted)
 
 
-def check_access(
-    scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None
-) -> str | None:
+def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:
     """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Returns:

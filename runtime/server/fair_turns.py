@@ -1,4 +1,4 @@
-"""Turns at a job that one request does at a time: clients take turns, and a client's smallest request is first."""
+"""Turns at a job that one request does at a time: clients take turns, each with its smallest request first."""
 
 import asyncio
 import heapq
@@ -14,7 +14,9 @@ class FairTurns:
 
     def __init__(self) -> None:
         self._busy = False
-        self._waiting: dict[str, list[_Waiter]] = {}  # by client, whose turn is next first; each list is a heap
+        self._waiting: dict[
+            str, list[_Waiter]
+        ] = {}  # by client, whose turn is next first; each list is a heap
         self._arrivals = count()
 
     @asynccontextmanager

@@ -71,7 +71,9 @@ class TimeoutProtocol(H11Protocol):
         return bool(self.cycle and not self.cycle.more_body and not self.cycle.response_complete)
 
     def _make_room(self) -> None:
-        others = [other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self]
+        others = [
+            other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self
+        ]
         same = [other for other in others if _host(other) == _host(self)]
         too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not _is_loopback(_host(self))
         if len(others) < CONNECTIONS_MAX and not too_many_of_one:

@@ -50,8 +50,19 @@ def test_a_second_turn_takes_the_first_from_the_prefix_cache(thirteen, model):
 def test_commands(thirteen, model, tmp_path):
     talk, schema = tmp_path / "talk.json", tmp_path / "schema.json"
     schema.write_text('{"type": "boolean"}')
-    lines = ["/help", "one", f"/save {talk}", "/reset", f"/load {talk}", f"/schema {schema}", "yes or no?", "/schema"]
-    done = chat(thirteen, model, *lines, "/votes 3", "two", "/calculator off", "/adapter base", "/quit", "never")
+    lines = [
+        "/help",
+        "one",
+        f"/save {talk}",
+        "/reset",
+        f"/load {talk}",
+        f"/schema {schema}",
+        "yes or no?",
+        "/schema",
+    ]
+    done = chat(
+        thirteen, model, *lines, "/votes 3", "two", "/calculator off", "/adapter base", "/quit", "never"
+    )
     assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
     assert [message["role"] for message in json.loads(talk.read_text())["messages"]] == ["user", "assistant"]
     assert re.search("^(true|false)$", done.stdout, re.MULTILINE)

@@ -36,14 +36,20 @@ def home(base, tmp_path_factory):
     files = {path.name: path.read_bytes() for path in base("llama wide").iterdir() if path.is_file()}
     home = tmp_path_factory.mktemp("home")
     with serve({"owner/tiny": Repository({COMMIT: files}, {"main": COMMIT})}) as hub:
-        first = run_thirteen(home, hub.url, "chat", "owner/tiny", "--max-tokens", "4", stdin="one plus one?\n")
+        first = run_thirteen(
+            home, hub.url, "chat", "owner/tiny", "--max-tokens", "4", stdin="one plus one?\n"
+        )
     assert first.returncode == 0 and "answer: " in first.stdout, first
-    assert "owner/tiny: a download, unless the hub's cache has it, then a conversion to 4.5bpw" in first.stderr
+    assert (
+        "owner/tiny: a download, unless the hub's cache has it, then a conversion to 4.5bpw" in first.stderr
+    )
     return home
 
 
 def test_the_second_time_needs_no_hub(home):
-    second = run_thirteen(home, "http://127.0.0.1:9", "ask", "owner/tiny", "--max-tokens", "4", "one plus one?")
+    second = run_thirteen(
+        home, "http://127.0.0.1:9", "ask", "owner/tiny", "--max-tokens", "4", "one plus one?"
+    )
     assert second.returncode == 0 and "download" not in second.stderr, second
 
 
@@ -77,5 +83,15 @@ def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "model").write_text("")
     names = ["llama-3.2-1b", "smollm2-135m@main", "someone/model", "someone/model@v1"]
-    paths = ["owner/model", "model.gguf", "someone/model.gguf", "./model", "../a", "a/b/c", "~/model", "/a/b", "x"]
+    paths = [
+        "owner/model",
+        "model.gguf",
+        "someone/model.gguf",
+        "./model",
+        "../a",
+        "a/b/c",
+        "~/model",
+        "/a/b",
+        "x",
+    ]
     assert [is_model_name(name) for name in (*names, *paths)] == [True] * 4 + [False] * 9

@@ -17,7 +17,10 @@ SPECS = {
     "matrix": TensorSpec("matrix", "blk.0.ffn_up.weight", (4864, 896)),
 }
 OPTIONS = {
-    "embedding": [TypeOption(Type.Q4_K, 151_936 * 504, 0.1, 1.0), TypeOption(Type.Q8_0, 151_936 * 952, 0.0, 2.0)],
+    "embedding": [
+        TypeOption(Type.Q4_K, 151_936 * 504, 0.1, 1.0),
+        TypeOption(Type.Q8_0, 151_936 * 952, 0.0, 2.0),
+    ],
     "matrix": [TypeOption(Type.Q4_K, 4864 * 504, 0.1, 1.0)],
 }
 
@@ -29,7 +32,9 @@ def refusal(size):
     return str(raised.value)
 
 
-@pytest.mark.parametrize(("size", "tokens"), [("79MB", 98_304), ("40MB", 65_536), ("30MB", 49_152), ("12MB", 16_384)])
+@pytest.mark.parametrize(
+    ("size", "tokens"), [("79MB", 98_304), ("40MB", 65_536), ("30MB", 49_152), ("12MB", 16_384)]
+)
 def test_a_size_below_the_smallest_names_the_vocabulary_that_fits(size, tokens):
     refused = refusal(size)
     kept_bytes = 1_000_000 + (tokens + 4864) * 504

@@ -100,7 +100,11 @@ def test_clear_keeps_one_prefix_and_the_files(tmp_path):
     found = cache.find(PrefixKey("base"), (*shared, 4, 5, 6))
     assert found.length == len(shared)
     assert np.array_equal(found.state, state((*shared, 1, 2, 3)))
-    assert cache.find(PrefixKey("base"), tuple(range(30))) is cache.find(PrefixKey("other"), (*shared, 6, 7)) is None
+    assert (
+        cache.find(PrefixKey("base"), tuple(range(30)))
+        is cache.find(PrefixKey("other"), (*shared, 6, 7))
+        is None
+    )
     assert cache.nbytes == 64
     cache.clear(PrefixKey("base"), keep=())
     assert cache.find(PrefixKey("base"), (*shared, 4, 5, 6)) is None and cache.nbytes == 0
@@ -124,7 +128,9 @@ def test_a_new_cache_finds_the_bytes_in_the_folders_of_each_adapter(tmp_path):
     assert np.array_equal(again.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
     assert np.array_equal(again.find(PrefixKey("a"), (*PROMPT[::-1], 1)).state, state(PROMPT[::-1]))
     assert again.nbytes == 2 * 64
-    assert again.find(PrefixKey("a"), PROMPT) is None and again.find(PrefixKey("without folder"), PROMPT) is None
+    assert (
+        again.find(PrefixKey("a"), PROMPT) is None and again.find(PrefixKey("without folder"), PROMPT) is None
+    )
 
 
 def test_an_entry_evicted_from_memory_is_found_in_the_folder(tmp_path):
@@ -476,7 +482,9 @@ def test_a_namespace_learns_nothing_of_another_but_the_templates_beginning():
     cache.shared = PROMPT[: PREFIX_TOKENS_MIN - 1]
     assert cache.find(theirs, (*PROMPT, 1)) is None
     cache.add(theirs, (*PROMPT, 1), state((*PROMPT, 1)))
-    assert cache.find(ours, (*PROMPT, 1, 2)).length == len(PROMPT), "not replaced by another namespace's entry"
+    assert cache.find(ours, (*PROMPT, 1, 2)).length == len(PROMPT), (
+        "not replaced by another namespace's entry"
+    )
 
 
 def test_namespaces_outlive_the_process(tmp_path):

@@ -77,7 +77,10 @@ def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving)
     server = serving()
     with server.http() as client, ThreadPoolExecutor(60) as pool:
         body = WORK | {"prompt": "b c" * 80, "max_tokens": 100}
-        found = [one.status_code for one in pool.map(lambda _: client.post("/v1/completions", json=body), range(60))]
+        found = [
+            one.status_code
+            for one in pool.map(lambda _: client.post("/v1/completions", json=body), range(60))
+        ]
     assert set(found) <= {200, 429} and found.count(200) >= 32
 
 
