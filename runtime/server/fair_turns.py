@@ -1,4 +1,4 @@
-"""Turns at a job that one request does at a time: clients take turns, each with its smallest request first."""
+"""Turns at a job that one request does at a time: clients take turns, each with its smallest first."""
 
 import asyncio
 import heapq
