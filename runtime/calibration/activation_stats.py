@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_limits
 
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
-from ..engine.template_process import read_chat_template
 from ..engine.prompt_encoder import PromptEncoder
+from ..engine.template_process import read_chat_template
 from ..llama.context import Context, ContextParams, Span
 from ..llama.eval_callback import MatMul, MatMulTap
 from ..llama.model import Model

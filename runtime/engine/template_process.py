@@ -95,8 +95,8 @@ class _Process:
     def __init__(self, template: dict[str, str]) -> None:
         self._template: dict[str, str] | None = template  # None once it is compiled
         try:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM],
+            self._popen = subprocess.Popen(  # noqa: S603 - own program
+                [sys.executable, "-P", "-c", _PROGRAM],  # -P: no modules from the working directory
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
