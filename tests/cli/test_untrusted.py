@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -48,11 +49,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def crash(folder: Path) -> Iterator[Commands]:
     """Runs commands whose trial loads all end with a signal."""
     (folder / "sitecustomize.py").write_text(CRASH)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
-        patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
-        with Commands() as commands:
-            yield commands
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
+            patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
+            commands = stack.enter_context(Commands())
+        yield commands
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -64,7 +66,7 @@ def test_a_model_that_ends_the_process_is_one_line(
     done = crash(*(paths.get(word, word) for word in COMMANDS[name]), "--untrusted")
     message = f"{folder / 'MODEL'}: a trial load ended with SIGSEGV: the file is damaged or harmful"
     assert (done.status, done.stderr) == (2, f"error: {message}\n")
-    assert not done.stdout and not list(tmp_path.iterdir())
+    assert not done.stdout and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_without_the_option_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:

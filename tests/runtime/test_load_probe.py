@@ -150,12 +150,13 @@ def test_without_a_writable_cache_each_process_tries(
 
 
 def test_concurrent_engines_all_answer(model: Path, trials: Trials) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        texts = set(pool.map(answer, [model] * 4))
+    with ThreadPoolExecutor(2) as pool:
+        texts = set(pool.map(answer, [model] * 2))
     assert len(texts) == 1
-    assert 1 <= len(trials()) <= 4
+    tried = trials()
+    assert 1 <= len(tried) <= 2
     answer(model)
-    assert len(trials()) <= 4
+    assert trials() == tried
 
 
 def test_files_that_this_project_writes_are_not_tried(tiny: Path, tmp_path: Path, trials: Trials) -> None:
@@ -173,7 +174,9 @@ def test_the_embedded_model_is_trusted(records: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize(
-    ("program", "expected"), [(SEGMENTATION_FAULT, "SIGSEGV"), (CUT_WHILE_MAPPED, "SIGBUS")]
+    ("program", "expected"),
+    [(SEGMENTATION_FAULT, "SIGSEGV"), (CUT_WHILE_MAPPED, "SIGBUS")],
+    ids=["crash", "cut while mapped"],
 )
 def test_a_model_that_ends_the_process_is_one_line(
     program: str, expected: str, model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
@@ -208,11 +211,18 @@ def test_the_adapter_that_ends_the_process_is_named(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
-def test_a_load_without_end_is_ended(model: Path, records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_load_that_computes_without_end_is_ended(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(load_probe, "_PROCESSOR_S", 1)
     monkeypatch.setattr(load_probe, "_PROGRAM", ENDLESS)
     with pytest.raises(ModelFileError, match=r"model\.gguf: a trial load ended with SIGXCPU: "):
         answer(model)
+
+
+def test_a_load_that_waits_without_end_is_ended(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(load_probe, "_WALL_S", 1)
     monkeypatch.setattr(load_probe, "_PROGRAM", ASLEEP)
     started = perf_counter()
