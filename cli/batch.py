@@ -38,6 +38,7 @@ def batch(
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -59,7 +60,8 @@ def batch(
     )
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers)
-    path, loras = options.resolve_model(model, {"adapter": adapter} if adapter else {})
+    named = {"adapter": adapter} if adapter else {}
+    path, loras = options.resolve_model(model, named, untrusted=untrusted)
     threads = threads or default_threads().decode
     job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:

@@ -47,6 +47,7 @@ def chat(
     calculator: options.Calculator = True,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
 ) -> None:
     """Talk with a model. Sums in its answers are marked as right or wrong.
 
@@ -63,7 +64,7 @@ def chat(
     )
     layers = options.gpu_layers(gpu_layers)
     words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
-    path, adapters = options.resolve_model(model, options.named_adapters(words))
+    path, adapters = options.resolve_model(model, options.named_adapters(words), untrusted=untrusted)
     settings = EngineOptions(
         adapters=adapters, context=context, slots=_VOTES_MAX, threads=threads, gpu_layers=layers
     )

@@ -42,6 +42,13 @@ GpuLayers = Annotated[
         metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
     ),
 ]
+Untrusted = Annotated[
+    bool,
+    typer.Option(
+        "--untrusted",
+        help="First load the files in another process, with limits. By default only those not made here.",
+    ),
+]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
 
 # What goes in, and out.
@@ -212,10 +219,13 @@ def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None)
     return path, resolve_adapter(adapter, base) if adapter else None
 
 
-def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path, dict[str, Path]]:
+def resolve_model(
+    model: Path | None, adapters: Mapping[str, str], *, untrusted: bool = False
+) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    The embedded model has its own adapter merged, unless other adapters are given.
+    The embedded model has its own adapter merged, unless other adapters are given. With --untrusted, they are
+    loaded in another process; without it, Engine() does that where it is needed.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
@@ -226,6 +236,8 @@ def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path
         loras = {
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
+    if untrusted:
+        probe_files(path, *loras.values(), untrusted=True)
     return path, loras
 
 
@@ -238,6 +250,13 @@ def named_adapters(words: Iterable[str]) -> dict[str, str]:
             raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
         named[name] = source
     return named
+
+
+def probe_files(model: Path, *adapters: Path | None, untrusted: bool) -> None:
+    """Load a model and its adapters in another process: what is not trusted, with --untrusted everything."""
+    from ..runtime.load_probe import probe_model_files
+
+    probe_model_files(model, filter(None, adapters), untrusted=untrusted or None)
 
 
 def resolve_vocabulary(

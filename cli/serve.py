@@ -52,6 +52,7 @@ def serve(
     ] = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
 ) -> None:
     """Serve a model over an OpenAI-compatible HTTP API.
 
@@ -74,7 +75,9 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()))
+    path, adapters = options.resolve_model(
+        model, options.named_adapters(adapter or ()), untrusted=untrusted
+    )
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)

@@ -12,6 +12,7 @@ from gguf import GGUFValueType, GGUFWriter
 from ..files.atomic_write import atomic_write
 from ..files.gguf_header import Field
 from ..files.output import check_target
+from ..files.trusted_files import trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 
@@ -22,7 +23,7 @@ def write_gguf(
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
 ) -> str:
-    """Write a GGUF atomically.
+    """Write a GGUF atomically, and record that it is ours.
 
     Args:
         target: the file.
@@ -50,6 +51,7 @@ def write_gguf(
                 missing -= len(block)
             assert missing == 0, plan
             _put(file, digest, bytes(-plan.nbytes % ALIGNMENT))
+    trust_file(target, digest.hexdigest())
     return digest.hexdigest()
 
 

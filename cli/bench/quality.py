@@ -23,6 +23,7 @@ def bench_fidelity(
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what quantization changes.
@@ -35,6 +36,8 @@ def bench_fidelity(
 
     with progress_bar("fidelity") as progress:
         models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
+        for model in models.present:
+            options.probe_files(model.model, model.adapter, untrusted=untrusted)
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
     show_report(as_json, report, fidelity_table)
 
@@ -68,6 +71,7 @@ def bench_accuracy(
     ray: options.Ray = None,
     workers: options.Workers = None,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure the accuracy of a model and its base.
@@ -89,6 +93,9 @@ def bench_accuracy(
         max_tokens=max_tokens,
     )
     executor = options.batch_executor(ray, workers)
+    options.probe_files(model, adapter, untrusted=untrusted)
+    if base:
+        options.probe_files(base, untrusted=untrusted)
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,

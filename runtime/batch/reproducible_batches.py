@@ -175,8 +175,11 @@ class BatchJob:
                 for batch in chain([first], batches):
                     yield from runner.run(batch)
 
-    def load_engine(self) -> Engine:
+    def load_engine(self, *, untrusted: bool | None = None) -> Engine:
         """Load an engine whose queue takes a whole batch.
+
+        Args:
+            untrusted: whether to load the files in another process first; see Engine().
 
         Raises:
             ThirteenError: Engine() raises it.
@@ -190,6 +193,7 @@ class BatchJob:
             queue=queue,
             flash_attention=self.flash_attention,
             gpu_layers=self.gpu_layers,
+            untrusted=untrusted,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ...errors import ModelFileError, RequestError
 from ...files.gguf_header import read_header
+from ..load_probe import probe_model_files
 from ..profile import profile_named
 from ..server.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
@@ -156,6 +157,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
     """
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
+    probe_model_files(deployment.model, deployment.adapters.values())  # the replicas do not repeat it
     with ray_session(address) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 

