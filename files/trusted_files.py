@@ -91,8 +91,11 @@ class FileState:
         Raises:
             OSError: it cannot be read.
         """
-        if not _is_recorded(self.stamp) and FileState.now(self.path) == self:
-            _record(self.sha256, self.stamp)
+        if _is_recorded(self.stamp):
+            return
+        names = (self.sha256, self.stamp)
+        if FileState.now(self.path) == self:  # what was hashed and tried
+            _record(*names)
 
 
 def trust_file(path: Path, digest: str | None = None) -> None:

@@ -17,10 +17,13 @@ from thirteen.files.trusted_files import FileState
 from thirteen.models.fetch import embedded
 from thirteen.runtime import load_probe
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from thirteen.runtime.cluster.deploy import ClusterSize, Deployment, deploy
 from thirteen.runtime.cluster.ray_batch import RayWorker, RayWorkers
+from thirteen.runtime.cluster.replica import ReplicaConfig
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.load_probe import probe_model_files
+from thirteen.runtime.server.serve import ListenConfig
 
 from .conftest import tensors
 from .gguf_adapters import MATRICES, write_factors, write_lora
@@ -289,6 +292,9 @@ def test_a_cluster_does_not_see_a_model_that_ends_the_process(
     job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True)
     with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
         next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
+    config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
+    with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
+        deploy("no.such.host:1", Deployment(model, {}, config, size, listen), print)
 
 
 def test_a_worker_of_a_cluster_does_not_repeat_the_trial(model: Path, trials: Trials) -> None:
