@@ -123,8 +123,9 @@ class SafetensorsFile:
         if not isinstance(header, dict):
             raise self._problem("the header is not a JSON object")
         metadata = header.pop("__metadata__", None)
-        if isinstance(metadata, dict):
-            self.metadata = {name: value for name, value in metadata.items() if isinstance(value, str)}
+        self.metadata = {} if metadata is None else metadata
+        if not isinstance(self.metadata, dict) or not all(map(_is_text, self.metadata.values())):
+            raise self._problem("__metadata__ is not an object of strings")
         for name, value in header.items():
             if not _is_valid(value):
                 raise self._problem(f"tensor {name!r} has a damaged entry")
@@ -182,6 +183,10 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice")
     return found
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_counts(value: Any) -> bool:

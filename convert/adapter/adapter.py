@@ -154,6 +154,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         pickled = (folder / "adapter_model.bin").exists()
         hint = "; adapter_model.bin is a pickle, which can run code: save it as safetensors"
         raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint if pickled else ''}")
+    base = config.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise AdapterError(f"{folder / CONFIG_FILE}: base_model_name_or_path is {shorten(base)}, not a name")
     for key, reason in _UNMERGEABLE_SETTINGS.items():
         if config.get(key):
             raise AdapterError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")

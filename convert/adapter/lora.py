@@ -63,5 +63,7 @@ def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, 
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except (re.error, OverflowError) as failure:
-            raise AdapterError(f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}") from None
+            raise AdapterError(
+                f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}"
+            ) from None
     return default

@@ -71,7 +71,9 @@ def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shap
     """The projections of module number `index`, (u, r, r), which PEFT draws from `projection_seed`."""
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:
-        raise AdapterError(f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}")
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}"
+        )
     if math.prod(shape) > _PROJECTION_MAX:
         raise AdapterError(f"{folder}: projections of {shape} are more than {_PROJECTION_MAX:,} numbers")
     return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

@@ -116,7 +116,9 @@ def from_header(header: Header) -> Architecture:
     if kind != "model":
         raise CheckpointError(f"{where}: general.type is {shorten(kind)}, not 'model'")
     if name not in ARCHITECTURES.values():
-        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}")
+        raise CheckpointError(
+            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
+        )
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
     for key, value in values.items():
         if key.startswith("rope.scal") and value != "none":
@@ -221,12 +223,16 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise CheckpointError(f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}")
+        raise CheckpointError(
+            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
+        )
     for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(flag):
             raise CheckpointError(f"{where}: {flag} is true, which is not supported for {name}")
     if config.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported")
+        raise CheckpointError(
+            f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported"
+        )
     if "quantization_config" in config:
         raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
@@ -272,7 +278,9 @@ def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise CheckpointError(f"{where}: rope scaling {shorten(kind)} is not supported; supported: default, llama3")
+        raise CheckpointError(
+            f"{where}: rope scaling {shorten(kind)} is not supported; supported: default, llama3"
+        )
     scaling = Llama3Scaling(
         factor=_number(rope, "factor", where),
         low_freq_factor=_number(rope, "low_freq_factor", where),

@@ -58,7 +58,9 @@ class TokenizerTables:
         """
         model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
         if model != "gpt2":
-            raise VocabularyError(f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed")
+            raise VocabularyError(
+                f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed"
+            )
         tokens = _array(fields, "tokens", _STRING, where)
         types = _array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):

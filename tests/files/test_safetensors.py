@@ -21,6 +21,13 @@ def test_an_empty_tensor_of_more_rows_than_numpy_counts_is_refused(tmp_path: Pat
         SafetensorsFile(write(tmp_path / "a", {"a": entry}))
 
 
+@pytest.mark.parametrize("metadata", [[0.5], "", {"a": 1}])
+def test_metadata_that_is_no_object_of_strings_is_refused(tmp_path: Path, metadata: Any) -> None:
+    """The reference refuses it too."""
+    with pytest.raises(CheckpointError, match="__metadata__ is not an object of strings"):
+        SafetensorsFile(write(tmp_path / "a", {"__metadata__": metadata}))
+
+
 def test_an_empty_tensor_is_read(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [0, 5], "data_offsets": [0, 0]}
     file = SafetensorsFile(write(tmp_path / "a", {"a": entry}))

@@ -66,8 +66,7 @@ def fuzz(name: str, seconds: int) -> Outcome:
             "rss_limit_mb": 4096,
             "print_final_stats": 1,
             "artifact_prefix": f"{FINDINGS / name}-",
-            "dict": dictionary,
-        }
+        } | ({"dict": dictionary} if target.words else {})
         command = [sys.executable, str(HERE / "fuzz_target.py"), name]
         command += [f"-{option}={value}" for option, value in options.items()]
         command += [str(grown), str(HERE / "corpus" / name)]

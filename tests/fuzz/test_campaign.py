@@ -39,7 +39,13 @@ def test_the_file_of_an_input_that_failed_is_read() -> None:
 def test_a_campaign_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("atheris")
     monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
-    command = [sys.executable, str(Path(__file__).with_name("campaign.py")), "2", "short_codes", "vocabulary_lists"]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("campaign.py")),
+        "2",
+        "short_codes",
+        "vocabulary_lists",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     first, second, last = done.stdout.splitlines()

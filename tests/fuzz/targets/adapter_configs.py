@@ -23,7 +23,16 @@ _WORDS = (
     *("peft_type", "LORA", "TINYLORA", "r", "lora_alpha", "target_modules", "bias", "none", "use_rslora"),
     *("use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "pissa", "fan_in_fan_out", "q_proj"),
     *("modules_to_save", "layers_to_transform", "exclude_modules", "base_model_name_or_path", "auto_map"),
-    *("u", "weight_tying", "projection_seed", "save_projection", "attn_implementation", ".*", "(a|b)", "[a-z]{1,9}"),
+    *(
+        "u",
+        "weight_tying",
+        "projection_seed",
+        "save_projection",
+        "attn_implementation",
+        ".*",
+        "(a|b)",
+        "[a-z]{1,9}",
+    ),
 )
 
 

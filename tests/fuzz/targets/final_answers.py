@@ -5,8 +5,33 @@ from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from ..target import Target
 
 _WORDS = (
-    *("\\boxed{", "\\fbox{", "#### ", "The answer is ", "answer: ", "**", "= ", "\\frac{3}{4}", "\\frac34", "½"),
-    *("1,234", "-3.50", "$", "20%", "1 1/2", " and ", "1e9", " x 10^{3}", "km/h", "\n", ". ", "Step 2", "3rd"),
+    *(
+        "\\boxed{",
+        "\\fbox{",
+        "#### ",
+        "The answer is ",
+        "answer: ",
+        "**",
+        "= ",
+        "\\frac{3}{4}",
+        "\\frac34",
+        "½",
+    ),
+    *(
+        "1,234",
+        "-3.50",
+        "$",
+        "20%",
+        "1 1/2",
+        " and ",
+        "1e9",
+        " x 10^{3}",
+        "km/h",
+        "\n",
+        ". ",
+        "Step 2",
+        "3rd",
+    ),
     *("\\text{", "\\!", "{,}", "−", "€", ".5"),
 )
 

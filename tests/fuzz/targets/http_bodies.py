@@ -30,8 +30,30 @@ _MODELS = tuple(
 _PROMPT = (1, 2, 3)
 _WORDS = (
     *sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()}),
-    *("role", "content", "user", "assistant", "system", "text", "type", "json_schema", "json_object", "schema"),
-    *("name", "strict", "include_usage", "integer", "string", "properties", "required", "enum", "anyOf", "$ref"),
+    *(
+        "role",
+        "content",
+        "user",
+        "assistant",
+        "system",
+        "text",
+        "type",
+        "json_schema",
+        "json_object",
+        "schema",
+    ),
+    *(
+        "name",
+        "strict",
+        "include_usage",
+        "integer",
+        "string",
+        "properties",
+        "required",
+        "enum",
+        "anyOf",
+        "$ref",
+    ),
 )
 
 

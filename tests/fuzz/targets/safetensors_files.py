@@ -10,7 +10,19 @@ from thirteen.files.safetensors import SafetensorsFile
 from ..json_mutator import mutate_json
 from ..target import Target, refused, scratch_file
 
-_WORDS = ("dtype", "shape", "data_offsets", "__metadata__", "BF16", "F16", "F32", "F64", "U8", "BOOL", "F8_E4M3")
+_WORDS = (
+    "dtype",
+    "shape",
+    "data_offsets",
+    "__metadata__",
+    "BF16",
+    "F16",
+    "F32",
+    "F64",
+    "U8",
+    "BOOL",
+    "F8_E4M3",
+)
 _TYPES = {"F16": "<f2", "F32": "<f4"}
 
 
