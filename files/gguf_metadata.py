@@ -23,7 +23,7 @@ class CheckedMetadata:
 
     def error(self, problem: str) -> ThirteenError:
         """Make an error about the file."""
-        return self.error_type(f"{self.header.path}: {problem}")
+        return self.error_type(f"{self.header.path}: {problem:.300}")  # a value can be as long as the file
 
     def get(self, key: str, type_: GGUFValueType) -> Any:
         """Return a value of exactly this type."""

@@ -47,10 +47,10 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
     metadata = CheckedMetadata(header, ModelFileError)
     of = metadata.count(f"{PREFIX}of", MAX_TOKENS)
     tokens = metadata.array(f"{PREFIX}tokens", _U32)
-    if len(tokens) != len(header.metadata.get(_TOKENS, ())):
+    count = len(metadata.array(_TOKENS, _TEXT))
+    if len(tokens) != count:
         raise metadata.error(
-            f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, "
-            f"but the file has {len(header.metadata.get(_TOKENS, ()))} tokens"
+            f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, but the file has {count} tokens"
         )
     try:
         check_tokens(f"{header.path}: metadata key '{PREFIX}tokens'", tokens, of)

@@ -261,7 +261,8 @@ def _read(path: Path, max_bytes: int) -> KvState | None:
     """Read the KV cache in a file; None if the file is gone, damaged, or larger than `max_bytes`."""
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            size = min(os.fstat(file.fileno()).st_size, max_bytes)
+            data = file.read(size + 1)  # which allocates all that is asked for
     except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
     except OSError:

@@ -108,9 +108,11 @@ def from_schema(schema: Mapping[str, object] | bool | str) -> Grammar:
         raise RequestError(f"schema: not JSON at {position}: {error.msg}") from None
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(f"schema: not JSON: {error}") from None
-    normal = json.dumps(enforceable(value))
     try:
+        normal = json.dumps(enforceable(value))
         source = LLMatcher.grammar_from_json_schema(normal, overrides=_JSON_OPTIONS)
+    except RecursionError:
+        raise RequestError("schema: values are nested too deeply") from None
     except ValueError as error:  # an escaped lone surrogate
         raise RequestError(f"schema: {summary(str(error))}") from None
     return _checked(source, "schema")

@@ -35,6 +35,11 @@ def test_a_hostile_or_failing_template_is_one_clear_error(source):
         template.render([{"role": "user", "content": "x"}])
 
 
+def test_an_error_has_no_control_characters():
+    with pytest.raises(RequestError, match=r"^the chat template failed: TemplateError: no \[31m é$"):
+        ChatTemplate("{{ raise_exception('no \x1b[31m\u2028é\x00') }}").render([])
+
+
 def test_templates_render_as_transformers_does():
     chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
     source = (

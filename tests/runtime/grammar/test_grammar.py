@@ -407,6 +407,13 @@ def test_cyclic_schema_object_is_refused():
     assert "not JSON" in error_message(from_schema, schema)
 
 
+@pytest.mark.parametrize("key", ["enum", "type", "oneOf", "$ref", "minimum"])
+def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
+    """They were parsed, and exceeded the limit where an error quoted them."""
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        assert error_message(from_schema, f'{{"{key}": {"[" * depth}{"]" * depth}}}')
+
+
 EXCLUSIVE_ONLY_AS_WRITTEN = {
     "other properties are allowed": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}}],
     "other types are allowed": [{"minLength": 1}, {"minItems": 1}],

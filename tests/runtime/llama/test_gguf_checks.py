@@ -122,6 +122,13 @@ def test_every_wrong_header_is_refused_by_name_in_one_line(tmp_path, write_tiny)
         assert re.match(rf"refused: .*\.gguf: [^\n]*{pattern}", line), f"{name}: {line}"
 
 
+def test_a_value_as_long_as_the_file_is_quoted_in_part(tmp_path, write_tiny):
+    path = write_tiny(tmp_path / "a.gguf", {"tokenizer.ggml.pre": ("x" * 100_000, TEXT, None)})
+    with pytest.raises(ModelFileError, match="pre-tokenizer 'xxx") as caught:
+        check_model(read_header(path))
+    assert len(str(caught.value)) < 1000
+
+
 @pytest.mark.parametrize("alignment", [1, 2, 4, 8, 16])
 def test_data_between_multiples_of_32_is_refused(tmp_path, alignment):
     """ggml asserts the address of every mapped tensor: the process ended."""
