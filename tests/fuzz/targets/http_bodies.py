@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
-from thirteen.runtime.server.api.openai_api import chat_messages, chat_requests, completion_requests
+from thirteen.runtime.server.api.openai_api import Source, chat_messages, chat_requests, completion_requests
 from thirteen.runtime.server.api.request_body import read_body
 from thirteen.runtime.server.api.request_models import (
     AnswerRequest,
@@ -27,6 +27,7 @@ _LIMITS = RequestLimits(max_tokens=256)
 _MODELS = tuple(
     limited(model, _LIMITS) for model in (ChatRequest, CompletionRequest, AnswerRequest, CheckRequest)
 )
+_SOURCE = Source("base", "")
 _PROMPT = (1, 2, 3)
 _WORDS = (
     *sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()}),
@@ -66,10 +67,10 @@ def _accepts(data: bytes, model: type[RequestBody]) -> bool:
         body = _finish(read_body(_request(data), model, _LIMITS.body_bytes))
         if isinstance(body, ChatRequest):
             assert len(chat_messages(body)) == len(body.messages)
-            assert len(chat_requests(body, _PROMPT, "")) == body.n
+            assert len(chat_requests(body, _PROMPT, _SOURCE)) == body.n
         if isinstance(body, CompletionRequest):
             prompts = [_PROMPT] * len(body.prompt)
-            assert len(completion_requests(body, prompts, "")) == body.n * len(prompts)
+            assert len(completion_requests(body, prompts, _SOURCE)) == body.n * len(prompts)
     except ThirteenError as error:
         return _refused(error)
     return True
