@@ -61,7 +61,7 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
             param="tool_choice.function",
         )
     if named is not None and named not in names:
-        raise HttpError(400, f"tool_choice.function.name is {named}, which is not in tools", param="tool_choice")
+        raise HttpError(400, f"tool_choice.function.name is {named}, which is not in tools", param="tool_choice.function.name")
     if names and body.response_format and body.response_format.type != "text":
         raise HttpError(400, "response_format cannot be combined with tools", param="response_format")
 
@@ -118,7 +118,10 @@ class ToolUse:
         """
         fields: list[Json] = []
         for tool in self.tools:
-            function = {"parameters": _NO_PARAMETERS} | tool.function.model_dump(exclude={"strict"}, exclude_none=True)
+            function: Json = {"name": tool.function.name}
+            if tool.function.description is not None:
+                function["description"] = tool.function.description
+            function["parameters"] = tool.function.parameters or _NO_PARAMETERS
             fields.append({"type": tool.type, "function": function})
         try:
             size = len(json.dumps(fields))
@@ -140,16 +143,15 @@ class ToolUse:
         numbers = range(len(self.functions))
         rules = [
             f"call: {_quote(start)} function {_quote(end)}",
-            "function: " + " | ".join(f"function{number}" for number in numbers),
+            "function: " + " | ".join(f"f{number}" for number in numbers),
         ]
         for number, function in enumerate(self.functions):
-            name = _quote(function.name + key)
-            rules.append(f"function{number}: {name} arguments{number}")
+            rules.append(f"f{number}: {_quote(function.name + key)} a{number}")
         if self.required:
             rules.append(f"start: {_quote(_TAG)} call" if self.tagged else "start: call")
         else:
             rules.append(_TAGGED_ANSWER if self.tagged else _BARE_ANSWER)
-        values = {f"arguments{number}": self._arguments(self.functions[number]) for number in numbers}
+        values = {f"a{number}": self._arguments(self.functions[number]) for number in numbers}
         return from_lark("\n".join(rules), values)
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:
