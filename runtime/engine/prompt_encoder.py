@@ -139,17 +139,17 @@ class PromptEncoder:
         """
         contents = [message.content for message in messages]
         fields = [message.template_fields() for message in messages]
-        tool_texts = list(_strings([list(tools), [one.get("tool_calls") for one in fields]]))
-        if not any(map(str.strip, [*contents, *tool_texts])):
+        calls = [one["tool_calls"] for one in fields if "tool_calls" in one]
+        if not (calls or any(map(str.strip, contents))):
             raise RequestError("the conversation is empty")
-        if tool_texts and not self.takes_tools:
+        results = [message for message in messages if message.tool_call_id is not None]
+        if (tools or calls or results) and not self.takes_tools:
             raise RequestError(f"tools: {NO_TOOLS}")
-        self._check_length([*contents, *tool_texts])
+        self._check_length([*contents, *_strings([tools, calls])])
         if self._template is None:
             return self.encode_text("\n\n".join(contents))
-        marker = _unused_character(self._template.source, *_strings([fields, list(tools)]))
-        marked_tools = self._mark_all(list(tools), marker)
-        prompt = self._template.render(self._mark_all(fields, marker), marked_tools)
+        marker = _unused_character(self._template.source, *_strings([fields, tools]))
+        prompt = self._template.render(self._mark_all(fields, marker), self._mark_all(list(tools), marker))
         return self._with_bos(self._encode(prompt, marker))
 
     def encode_text(self, text: str) -> tuple[int, ...]:
