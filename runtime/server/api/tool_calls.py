@@ -215,12 +215,13 @@ class ToolCallParser:
 
     def _bare_calls(self) -> tuple[str, list[AnswerCall]]:
         """The calls that are the whole text, or the text."""
-        text, calls, position = self._held.rstrip(), [], 0
-        while position < len(text):
-            call, position = self._read_call(text, _after(_BETWEEN_CALLS, text, position))
+        calls, position = [], _after(_SPACE, self._held, 0)
+        while position < len(self._held):
+            call, end = self._read_call(self._held, position)
             if call is None:
                 return self._held, []
             calls.append(call)
+            position = _after(_BETWEEN_CALLS, self._held, end)
         return "", calls
 
     def _tagged_calls(self) -> tuple[str, list[AnswerCall]]:

@@ -62,7 +62,7 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "é <b>", "
 @pytest.mark.parametrize(
     ("source", "takes"),
     [
-        ("{% for tool in tools %}{{ tool }}{% endfor %}", True),
+        ("{% for tool in tools or [] %}{{ tool }}{% endfor %}", True),
         ("{% if tools %}{% endif %}", True),
         ("{%- set t = tools or [] %}", True),
         (LLAMA_31, True),

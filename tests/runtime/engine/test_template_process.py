@@ -26,11 +26,6 @@ GREEDY = [
 ]
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(template_process, "SECONDS_MAX", 0.5)
-
-
 def test_it_renders_conversations_one_after_the_other():
     template = TemplateProcess("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}", "<s>")
     template.compile()
@@ -45,8 +40,10 @@ def test_threads_take_turns():
 
 
 @pytest.mark.parametrize("source", ENDLESS)
-def test_an_endless_template_is_ended(quick, source):
+def test_an_endless_template_is_ended(monkeypatch, source):
     template = TemplateProcess(source)
+    template.compile()
+    monkeypatch.setattr(template_process, "SECONDS_MAX", 0.5)
     started = perf_counter()
     with pytest.raises(RequestError, match=r"^the chat template failed: more than 0\.5 seconds$"):
         template.render(MESSAGES)

@@ -204,9 +204,10 @@ def test_a_call_is_text_where_none_may_be_made(client, say, call_text):
 
 
 def test_an_answer_without_a_call_is_streamed_as_it_comes(client, say):
-    say("It will not rain.")
+    text = "It will not rain. " * 10
+    say(text)
     chunks = list(chat(client, stream=True))
-    assert accumulated(chunks) == [("It will not rain.", [], "stop")]
+    assert accumulated(chunks) == [(text, [], "stop")]
     assert len(chunks) > 5
 
 
