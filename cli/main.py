@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import adapter, ask, batch, chat, convert, demo, inspect, mcp, models, serve, train, tune, vocabulary, web
+from . import (
+    adapter,
+    ask,
+    batch,
+    chat,
+    convert,
+    demo,
+    inspect,
+    mcp,
+    models,
+    serve,
+    train,
+    tune,
+    vocabulary,
+    web,
+)
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address

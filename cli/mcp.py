@@ -24,13 +24,13 @@ def mcp(
 ) -> None:
     """Offer a model to a desktop assistant, as a server of the Model Context Protocol (MCP).
 
-    The assistant starts the command and speaks with it over standard input and output. Its tools are solve, for
-    word problems, and check_arithmetic.
+    The assistant starts the command and speaks with it over standard input and output. Its tools are solve,
+    for word problems, and check_arithmetic.
     """
     try:
         from ..runtime.mcp_server import serve_stdio
-    except ModuleNotFoundError as error:
-        raise RequestError(f"thirteen mcp needs {error.name}: {install_hint('mcp')}") from None
+    except ModuleNotFoundError:
+        raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,9 @@ QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check
 VOTES_MAX = 8
 _ERROR_CHARS_MAX = 600
-_READS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False)
+_READS = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
 
 
 class _Arguments(BaseModel):
@@ -41,7 +44,9 @@ class _Arguments(BaseModel):
 class SolveArguments(_Arguments):
     """Arguments of the tool `solve`."""
 
-    question: Annotated[str, Field(min_length=1, max_length=QUESTION_CHARS_MAX, description="The word problem.")]
+    question: Annotated[
+        str, Field(min_length=1, max_length=QUESTION_CHARS_MAX, description="The word problem.")
+    ]
     votes: Annotated[int, Field(ge=1, le=VOTES_MAX)] = Field(
         1, description="Answers to sample; the value that most of them give is taken."
     )
@@ -50,7 +55,9 @@ class SolveArguments(_Arguments):
 class CheckArguments(_Arguments):
     """Arguments of the tool `check_arithmetic`."""
 
-    text: Annotated[str, Field(max_length=TEXT_CHARS_MAX, description="A text with equations, such as 12 * 13 = 156.")]
+    text: Annotated[
+        str, Field(max_length=TEXT_CHARS_MAX, description="A text with equations, such as 12 * 13 = 156.")
+    ]
 
 
 class Solution(BaseModel):
@@ -96,8 +103,8 @@ class AssistantTools:
     def _entries(self) -> dict[str, _ToolEntry]:
         return {
             "solve": _ToolEntry(
-                "Solve a word problem. Gives the final value, the reasoning, each equation in it with whether it "
-                "holds, and whether all of them hold and lead to the value.",
+                "Solve a word problem. Gives the final value, the reasoning, each equation in it with "
+                "whether it holds, and whether all of them hold and lead to the value.",
                 SolveArguments,
                 Solution,
                 self.solve,
@@ -122,7 +129,9 @@ class AssistantTools:
         request = await asyncio.to_thread(ask)
         if arguments.votes == 1:
             return Solution.of(await self.engine.submit(request))
-        return Solution.of(await MajorityVote(self.engine.submit_all(vote_requests(request, arguments.votes))))
+        return Solution.of(
+            await MajorityVote(self.engine.submit_all(vote_requests(request, arguments.votes)))
+        )
 
     async def check_arithmetic(self, arguments: CheckArguments) -> CheckedText:
         """Check the equations of a text, without the model."""
@@ -164,6 +173,8 @@ def serve_stdio(engine: Engine, options: RequestOptions) -> None:
         engine: answers questions.
         options: options of every question.
     """
+    # The reader of the SDK keeps a process that is interrupted until its input ends.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     tools = AssistantTools(engine, options)
     server = Server(
         "thirteen",

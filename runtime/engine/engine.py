@@ -233,9 +233,7 @@ class Engine:
             namespace=namespace,
         )
 
-    def conversation(
-        self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()
-    ) -> tuple[int, ...]:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
         Args:

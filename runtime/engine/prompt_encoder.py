@@ -69,7 +69,11 @@ class Message:
         fields: dict[str, Json] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             fields["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments},
+                }
                 for call in self.tool_calls
             ]
         if self.tool_call_id is not None:
@@ -187,14 +191,18 @@ class PromptEncoder:
             return self._mark(value, marker)
         if isinstance(value, Mapping):
             return {self._mark(name, marker): self._mark_all(inner, marker) for name, inner in value.items()}
-        return [self._mark_all(inner, marker) for inner in value] if isinstance(value, list | tuple) else value
+        return (
+            [self._mark_all(inner, marker) for inner in value] if isinstance(value, list | tuple) else value
+        )
 
     def _mark(self, text: str, marker: str) -> str:
         """Put a marker behind the first character of each name, and of each beginning of one at the end."""
         names = {match.start() + 1 for match in self._name_start.finditer(text)}
         ends = range(max(len(text) - self._beginning_max, 0), len(text))
         cuts = sorted(names.union(start + 1 for start in ends if text[start:] in self._beginnings))
-        return marker.join(text[start:end] for start, end in pairwise([0, *cuts, len(text)])) if cuts else text
+        return (
+            marker.join(text[start:end] for start, end in pairwise([0, *cuts, len(text)])) if cuts else text
+        )
 
     def _encode(self, prompt: str, marker: str) -> Iterator[int]:
         parts = re.split(f"({self._names})(?!{marker})", prompt)  # text, name, text, name, …, text

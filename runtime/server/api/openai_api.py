@@ -279,11 +279,11 @@ class ToolCallFormatter(ResponseFormatter):
         """Text and calls of a piece; the calls come with the last one."""
         if index not in self._parsers:
             self._parsers[index] = self.tools.parser()
-        text, calls = self._parsers[index].feed(piece.text), []
-        if piece.answer:
-            rest, calls = self._parsers[index].finish()
-            text += rest
-        return text, calls
+        text = self._parsers[index].feed(piece.text)
+        if not piece.answer:
+            return text, []
+        rest, calls = self._parsers[index].finish()
+        return text + rest, calls
 
 
 @dataclass(frozen=True)

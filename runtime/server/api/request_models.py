@@ -182,7 +182,9 @@ class FunctionDefinition(RequestBody):
     name: FunctionName
     description: Text | None = None
     parameters: dict[str, Any] | None = Field(None, description="A JSON schema; by default no parameters.")
-    strict: Nullable[bool] = Field(False, description="Whether the schema is enforced where a call is optional.")
+    strict: Nullable[bool] = Field(
+        False, description="Whether the schema is enforced where a call is optional."
+    )
 
 
 class Tool(RequestBody):

@@ -1,8 +1,8 @@
 """Tool calls of chat completions: what an answer may call, its grammar, and the calls in its text.
 
-Models write calls in one of two notations. Hermes and Qwen write
-<tool_call>{"name": …, "arguments": {…}}</tool_call>, also behind other text; their chat templates name the tag.
-Llama 3 writes nothing but {"name": …, "parameters": {…}}.
+Models write calls in one of two notations. Hermes and Qwen, whose chat templates name the tag, write
+<tool_call>{"name": …, "arguments": {…}}</tool_call>, also behind other text. Llama 3 writes nothing but
+{"name": …, "parameters": {…}}.
 """
 
 import json
@@ -61,7 +61,11 @@ def check_tools(body: ChatRequest, *, takes_tools: bool) -> None:
             param="tool_choice.function",
         )
     if named is not None and named not in names:
-        raise HttpError(400, f"tool_choice.function.name is {named}, which is not in tools", param="tool_choice.function.name")
+        raise HttpError(
+            400,
+            f"tool_choice.function.name is {named}, which is not in tools",
+            param="tool_choice.function.name",
+        )
     if names and body.response_format and body.response_format.type != "text":
         raise HttpError(400, "response_format cannot be combined with tools", param="response_format")
 
@@ -128,7 +132,9 @@ class ToolUse:
         except RecursionError:
             raise HttpError(400, "tools is nested too deeply", param="tools") from None
         if size > TOOLS_BYTES_MAX:
-            raise HttpError(400, f"tools has {size} bytes as JSON, more than {TOOLS_BYTES_MAX}", param="tools")
+            raise HttpError(
+                400, f"tools has {size} bytes as JSON, more than {TOOLS_BYTES_MAX}", param="tools"
+            )
         return fields
 
     def grammar(self) -> Grammar | None:
@@ -156,16 +162,18 @@ class ToolUse:
 
     def _arguments(self, function: FunctionDefinition) -> Grammar:
         schema = (function.parameters or _NO_PARAMETERS) if self.required or function.strict else {}
+        if schema.get("type", "object") != "object":
+            raise HttpError(400, f'tools: {function.name}: schema: "type" must be "object"', param="tools")
         try:
-            if schema.get("type", "object") != "object":
-                raise RequestError('"type" must be "object"')
             return from_schema({"type": "object"} | schema)
         except RequestError as error:
             raise HttpError(400, f"tools: {function.name}: {error}", param="tools") from None
 
     def parser(self) -> "ToolCallParser":
         """Parser of one answer."""
-        return ToolCallParser(frozenset(one.name for one in self.functions), tagged=self.tagged, several=self.several)
+        return ToolCallParser(
+            frozenset(one.name for one in self.functions), tagged=self.tagged, several=self.several
+        )
 
 
 def _quote(literal: str) -> str:

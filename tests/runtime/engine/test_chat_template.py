@@ -56,7 +56,10 @@ LLAMA_31 = (
     "{%- if not tools is defined %}{%- set tools = none %}{%- endif %}"
     "{%- if tools is not none %}{%- for t in tools %}{{- t | tojson(indent=4) }}{%- endfor %}{%- endif %}"
 )
-TOOL = {"type": "function", "function": {"name": "f", "description": "é <b>", "parameters": {"type": "object"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "é <b>", "parameters": {"type": "object"}},
+}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,10 @@ def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):
 @pytest.mark.parametrize("tools", [None, [TOOL]])
 def test_tools_and_their_calls_render_as_in_transformers(tools):
     chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
-    source = LLAMA_31 + "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default([]) | tojson }}{% endfor %}"
+    source = (
+        LLAMA_31
+        + "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default([]) | tojson }}{% endfor %}"
+    )
     call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1.5, "é"]}}}
     messages = [
         {"role": "assistant", "content": "", "tool_calls": [call]},

@@ -133,11 +133,14 @@ TOOL_TEMPLATES = [
     TOOLS.replace("m.content | trim", "m.content }}{{ m.tool_calls | default('') | tojson"),
     "{% for t in tools %}{% for k, v in t.items() %}{{ k }}{{ v }}{% endfor %}{% endfor %}"
     "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.id }}{{ c.function.name }}"
-    "{% for k, v in c.function.arguments.items() %}{{ k }}{{ v }}{% endfor %}{% endfor %}{{ m.tool_call_id }}{% endfor %}",
+    "{% for k, v in c.function.arguments.items() %}{{ k }}{{ v }}{% endfor %}{% endfor %}"
+    "{{ m.tool_call_id }}{% endfor %}",
 ]
 PARTS = ["<|im_end|>", "<|im_", "end|>", "<", "s>", "<s>", "|", "x", "\n"]
 TEXTS = st.lists(st.sampled_from(PARTS), max_size=4).map("".join)
-JSON = st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2), max_leaves=5)
+JSON = st.recursive(
+    TEXTS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2), max_leaves=5
+)
 
 
 def with_tools(tool, arguments, texts, template):
@@ -151,7 +154,11 @@ def with_tools(tool, arguments, texts, template):
 
 
 @pytest.mark.parametrize("template", TOOL_TEMPLATES)
-@given(tool=st.dictionaries(TEXTS, JSON, max_size=3), arguments=st.dictionaries(TEXTS, JSON, max_size=3), data=st.data())
+@given(
+    tool=st.dictionaries(TEXTS, JSON, max_size=3),
+    arguments=st.dictionaries(TEXTS, JSON, max_size=3),
+    data=st.data(),
+)
 def test_no_tool_call_or_result_can_name_a_control_token(template, tool, arguments, data):
     texts = [data.draw(TEXTS) for _ in range(5)]
     tokens = with_tools(tool, arguments, texts, template)
@@ -177,7 +184,7 @@ def test_tools_and_calls_are_refused_where_the_template_takes_none(template):
         ([user, Message("assistant", "", (call,))], []),
         ([user, Message("tool", "x", tool_call_id="1")], []),
     ):
-        with pytest.raises(RequestError, match="^tools: the model's chat template takes no tools$"):
+        with pytest.raises(RequestError, match=r"^tools: the model's chat template takes no tools$"):
             encoder.encode_conversation(messages, tools)
 
 

@@ -29,7 +29,10 @@ GREEDY = [
 def test_it_renders_conversations_one_after_the_other():
     template = TemplateProcess("{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}", "<s>")
     template.compile()
-    assert [template.render(MESSAGES * n) for n in (1, 3)] == ["<s>a \ud800 <b> é", "<s>" + "a \ud800 <b> é" * 3]
+    assert [template.render(MESSAGES * n) for n in (1, 3)] == [
+        "<s>a \ud800 <b> é",
+        "<s>" + "a \ud800 <b> é" * 3,
+    ]
 
 
 def test_threads_take_turns():
@@ -56,7 +59,9 @@ def test_a_template_that_takes_memory_fails_and_this_process_has_no_limit(source
     before = resource.getrlimit(resource.RLIMIT_AS)
     template = TemplateProcess(source)
     for _ in range(2):
-        with pytest.raises((ModelFileError, RequestError), match=r"^the chat template (failed|cannot)[^\n]+$"):
+        with pytest.raises(
+            (ModelFileError, RequestError), match=r"^the chat template (failed|cannot)[^\n]+$"
+        ):
             template.render(MESSAGES)  # Jinja computes constants when it compiles
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 

@@ -8,7 +8,8 @@ import gguf
 CONTEXT = 2048
 NOTATIONS = {"tagged": ("<tool_call>", "</tool_call>"), "bare": ("", "")}
 TEMPLATE = (
-    "{% if tools %}<|im_start|>system\n{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
+    "{% if tools %}<|im_start|>system\n"
+    "{% for tool in tools %}{{ tool | tojson }}\n{% endfor %}<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}"
     "{% for call in message.tool_calls or [] %}OPEN{{ call.function | tojson }}CLOSE{% endfor %}<|im_end|>\n"
     "{% endfor %}<|im_start|>assistant\n"

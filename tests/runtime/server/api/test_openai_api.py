@@ -214,7 +214,11 @@ def test_errors_have_openais_format(client):
     missing = error_of(client, model="gpt-4o")
     assert (missing.status_code, missing.code, missing.param) == (404, "model_not_found", "model")
     functions = error_of(client, functions=[{"name": "f"}])
-    assert (functions.status_code, functions.code, functions.param) == (422, "unsupported_parameter", "functions")
+    assert (functions.status_code, functions.code, functions.param) == (
+        422,
+        "unsupported_parameter",
+        "functions",
+    )
     hot = error_of(client, temperature=9)
     assert (hot.status_code, hot.param, hot.type) == (422, "temperature", "invalid_request_error")
     long = error_of(client, messages=[{"role": "user", "content": "word " * 600}])

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import jsonschema
 import pytest
@@ -24,7 +25,11 @@ WEATHER = {
     "required": ["city", "days"],
     "$defs": {"city": {"enum": ["Oslo", "São Paulo"]}},
 }
-SUM = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}}, "required": ["a"]}
+SUM = {
+    "type": "object",
+    "properties": {"a": {"type": "integer"}, "b": {"$ref": "#/properties/a"}},
+    "required": ["a"],
+}
 SCHEMAS = {"get_weather": WEATHER, "add": SUM, "now": {"type": "object", "properties": {}}}
 
 
@@ -50,7 +55,11 @@ def tag(call):
         (f"{tag(CALL)}\nDone.", "\nDone.", [ADD]),
         (f"<tool_call>{CALL}", "", [ADD]),  # the model ended its turn instead
         (tag(CALL.replace("arguments", "parameters")), "", [ADD]),
-        (tag('{"name": "add", "arguments": {"a": "</tool_call>\n"}}'), "", [("add", {"a": "</tool_call>\n"})]),
+        (
+            tag('{"name": "add", "arguments": {"a": "</tool_call>\n"}}'),
+            "",
+            [("add", {"a": "</tool_call>\n"})],
+        ),
         (f"<tool_call>{tag(CALL)}", "<tool_call>", [ADD]),
     ],
 )
@@ -115,24 +124,49 @@ JSON = st.recursive(
     max_leaves=8,
 )
 CALLS = st.tuples(st.sampled_from(sorted(NAMES)), st.dictionaries(st.text(), JSON, max_size=3))
-SCRAPS = ["<tool_call>", "</tool_call>", "<tool", "<", CALL, CALL[:9], "{", "}", ";", "\n", " ", "a", "\ud800", "<|x|>"]
+SCRAPS = [
+    "<tool_call>",
+    "</tool_call>",
+    "<tool",
+    "<",
+    CALL,
+    CALL[:9],
+    "{",
+    "}",
+    ";",
+    "\n",
+    " ",
+    "a",
+    "\ud800",
+    "<|x|>",
+]
 TEXTS = st.lists(st.sampled_from(SCRAPS) | st.text(max_size=3), max_size=12).map("".join)
 
 
 @given(TEXTS, st.lists(st.integers(0, 60)), st.booleans())
 def test_any_pieces_of_a_text_give_the_same(text, cuts, tagged):
     bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces = [text[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(bounds)]
     content, calls = parse(*pieces, tagged=tagged)
     assert (content, calls) == parse(text, tagged=tagged)
     assert calls or content == text
 
 
-@given(st.lists(CALLS, min_size=1, max_size=3), st.text(st.characters(exclude_characters="<{"), max_size=9), st.booleans())
+@given(
+    st.lists(CALLS, min_size=1, max_size=3),
+    st.text(st.characters(exclude_characters="<{"), max_size=9),
+    st.booleans(),
+)
 def test_calls_that_are_written_are_read(calls, before, ascii_only):
     """Whatever the arguments hold, tags and brackets included."""
-    texts = [json.dumps({"name": name, "arguments": arguments}, ensure_ascii=ascii_only) for name, arguments in calls]
-    assert parse(before, *(f"<tool_call>\n{text}\n</tool_call>" for text in texts)) == (before.rstrip(), calls)
+    texts = [
+        json.dumps({"name": name, "arguments": arguments}, ensure_ascii=ascii_only)
+        for name, arguments in calls
+    ]
+    assert parse(before, *(f"<tool_call>\n{text}\n</tool_call>" for text in texts)) == (
+        before.rstrip(),
+        calls,
+    )
     assert parse("; ".join(texts), tagged=False) == ("", calls)
 
 
@@ -148,7 +182,9 @@ def texts(tiny):
 
 
 def tool_use(tagged, *, required=True, several=True, strict=False, schemas=SCHEMAS):
-    functions = tuple(FunctionDefinition(name=name, parameters=schemas[name], strict=strict) for name in schemas)
+    functions = tuple(
+        FunctionDefinition(name=name, parameters=schemas[name], strict=strict) for name in schemas
+    )
     return ToolUse((), functions, required, several, tagged)
 
 

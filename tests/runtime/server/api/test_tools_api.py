@@ -15,11 +15,17 @@ from ..tool_model import CONTEXT, NOTATIONS, write_tool_model
 END = 258
 PARAMETERS = {
     "type": "object",
-    "properties": {"city": {"enum": ["Oslo", "Rome"]}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "properties": {
+        "city": {"enum": ["Oslo", "Rome"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+    },
     "required": ["city", "days"],
     "additionalProperties": False,
 }
-WEATHER = {"type": "function", "function": {"name": "weather", "description": "Forecast.", "parameters": PARAMETERS}}
+WEATHER = {
+    "type": "function",
+    "function": {"name": "weather", "description": "Forecast.", "parameters": PARAMETERS},
+}
 NOW = {"type": "function", "function": {"name": "now"}}
 TOOLS = [WEATHER, NOW]
 MESSAGES = [{"role": "user", "content": "Will it rain in Oslo?"}]
@@ -81,7 +87,11 @@ def chat(client, messages=MESSAGES, **options):
 
 def called(choice):
     """Names and arguments of the calls in an answer, which consists of them."""
-    assert (choice.finish_reason, choice.message.content, choice.message.role) == ("tool_calls", None, "assistant")
+    assert (choice.finish_reason, choice.message.content, choice.message.role) == (
+        "tool_calls",
+        None,
+        "assistant",
+    )
     assert len({call.id for call in choice.message.tool_calls}) == len(choice.message.tool_calls)
     return [(call.function.name, json.loads(call.function.arguments)) for call in choice.message.tool_calls]
 
@@ -94,7 +104,10 @@ def accumulated(chunks):
         texts[choice.index] = texts.get(choice.index, "") + (choice.delta.content or "")
         for call in choice.delta.tool_calls or ():
             assert call.id and call.type == "function"
-            calls.setdefault(choice.index, {})[call.index] = (call.function.name, json.loads(call.function.arguments))
+            calls.setdefault(choice.index, {})[call.index] = (
+                call.function.name,
+                json.loads(call.function.arguments),
+            )
         reasons[choice.index] = choice.finish_reason
     return [(texts[n], [calls[n][at] for at in sorted(calls.get(n, ()))], reasons[n]) for n in sorted(texts)]
 
@@ -164,7 +177,11 @@ def test_text_and_several_calls(servers, say, call_text):
     with servers["tagged"].openai() as client:
         call = f"<tool_call>\n{json.dumps(CALL)}\n</tool_call>"
         say(f"Let me see.\n{call}\n{call}")
-        for options, count in (({}, 2), ({"parallel_tool_calls": True}, 2), ({"parallel_tool_calls": False}, 1)):
+        for options, count in (
+            ({}, 2),
+            ({"parallel_tool_calls": True}, 2),
+            ({"parallel_tool_calls": False}, 1),
+        ):
             choice = chat(client, **options).choices[0]
             assert choice.message.content == "Let me see."
             assert len(choice.message.tool_calls) == count and choice.finish_reason == "tool_calls"
@@ -200,7 +217,11 @@ def test_the_template_gets_all_tools_unless_none_may_be_called(client, say, prom
 def test_a_call_is_text_where_none_may_be_made(client, say, call_text):
     say(call_text)
     choice = chat(client, tool_choice="none").choices[0]
-    assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == (call_text, None, "stop")
+    assert (choice.message.content, choice.message.tool_calls, choice.finish_reason) == (
+        call_text,
+        None,
+        "stop",
+    )
 
 
 def test_an_answer_without_a_call_is_streamed_as_it_comes(client, say):
@@ -274,7 +295,13 @@ def test_messages_that_do_not_fit_their_role_are_refused_by_name(client):
         ({"role": "assistant", "tool_calls": []}, "content"),
         ({"role": "user", "content": "x", "tool_calls": [call]}, "tool_calls"),
         *(
-            ({"role": "assistant", "tool_calls": [call | {"function": {"name": "now", "arguments": arguments}}]}, path)
+            (
+                {
+                    "role": "assistant",
+                    "tool_calls": [call | {"function": {"name": "now", "arguments": arguments}}],
+                },
+                path,
+            )
             for path in ["tool_calls[0].function.arguments"]
             for arguments in ("", "{", "[]", "1", "[" * 5000)
         ),
@@ -300,7 +327,10 @@ def test_tools_are_limited_in_number_size_and_depth(client):
 
 def test_a_schema_that_cannot_be_enforced_is_refused_where_it_must_be(client, say):
     say("Yes.")
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"properties": {"a": {"format": "uri"}}}}}
+    tool = {
+        "type": "function",
+        "function": {"name": "f", "parameters": {"properties": {"a": {"format": "uri"}}}},
+    }
     assert chat(client, tools=[tool]).choices[0].message.content == "Yes."
     strict = {"type": "function", "function": tool["function"] | {"strict": True}}
     for options in ({"tools": [tool], "tool_choice": "required"}, {"tools": [strict]}):
