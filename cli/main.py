@@ -12,7 +12,22 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import adapter, ask, batch, chat, convert, demo, inspect, models, serve, train, tune, vocabulary, web
+from . import (
+    adapter,
+    ask,
+    batch,
+    chat,
+    convert,
+    demo,
+    inspect,
+    mcp,
+    models,
+    serve,
+    train,
+    tune,
+    vocabulary,
+    web,
+)
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address
@@ -32,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _family in (demo, inspect, ask, chat, convert, vocabulary, train, tune, web, batch, serve):
+for _family in (demo, inspect, ask, chat, convert, vocabulary, train, tune, web, batch, serve, mcp):
     app.add_typer(_family.app)
 for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.items():
     app.add_typer(_group.app, name=_name)

@@ -8,7 +8,7 @@ from collections.abc import Sequence, Sized
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, nodes
+from jinja2 import TemplateError, meta, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension
 from jinja2.parser import Parser
@@ -16,7 +16,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ...errors import ModelFileError, RequestError, one_line
-from .prompt_encoder import PROMPT_CHARACTERS_MAX
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
 
 POWER_MAX = 1 << 10
 
@@ -54,6 +54,10 @@ class ChatTemplate:
     """A compiled chat template.
 
     It renders as `transformers` does, with the same extensions, filters and variables.
+
+    Attributes:
+        source: the template, in Jinja.
+        takes_tools: whether it uses the variable `tools`.
     """
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
@@ -69,22 +73,27 @@ class ChatTemplate:
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise
         environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
-        self._variables = {"bos_token": bos, "eos_token": eos, "tools": None, "documents": None}
+        self._variables = {"bos_token": bos, "eos_token": eos, "documents": None}
         try:
             self._template = environment.from_string(source)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except Exception as error:  # from Jinja, or from the Python code that it generates
             raise ModelFileError(f"the chat template cannot be compiled: {one_line(error)}") from None
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
         """Render a conversation as a prompt for the model's next message.
+
+        Args:
+            messages: what was said so far, with `role` and `content`.
+            tools: what the model may call.
 
         Raises:
             RequestError: the template rejects the conversation, fails, or writes too much.
         """
         parts, length = [], 0
-        variables = {"messages": messages, "add_generation_prompt": True, **self._variables}
+        variables = {"messages": messages, "tools": tools or None, "add_generation_prompt": True}
         try:
-            for part in self._template.generate(variables):
+            for part in self._template.generate(self._variables | variables):
                 parts.append(part)
                 length += len(part)
                 if length > PROMPT_CHARACTERS_MAX:

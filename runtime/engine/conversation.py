@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
@@ -88,7 +88,7 @@ class Conversation:
         Raises:
             OutputError: the file cannot be written.
         """
-        messages = [asdict(message) for message in self.messages]
+        messages = [message.template_fields() for message in self.messages]
         with atomic_write(path, mode=0o600) as file:
             file.write(json.dumps({"system": self.system, "messages": messages}, indent=1).encode())
 

@@ -27,7 +27,7 @@ from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
 from .majority_vote import MajorityVote, vote_requests
 from .prefix_cache import PrefixCache, prefix_folders
-from .prompt_encoder import Message, PromptEncoder
+from .prompt_encoder import JsonObject, Message, PromptEncoder
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
 from .template_process import read_chat_template
@@ -140,6 +140,16 @@ class Engine:
         self.close()
 
     @property
+    def chat_template(self) -> str:
+        """The model's chat template, in Jinja; empty if it has none."""
+        return self._encoder.template_source
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template tells the model of tools; see conversation()."""
+        return self._encoder.takes_tools
+
+    @property
     def load(self) -> EngineLoad:
         """How many requests run and wait now."""
         return self._dispatcher.load
@@ -229,14 +239,18 @@ class Engine:
             namespace=namespace,
         )
 
-    def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
+        Args:
+            messages: what was said so far.
+            tools: what the model may call, each in the form of OpenAI's API.
+
         Raises:
-            RequestError: all messages are empty, or the chat template rejects them.
+            RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            return self._encoder.encode_conversation(messages)
+            return self._encoder.encode_conversation(messages, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text as a prompt (see Request) without the chat template, for the model to continue.

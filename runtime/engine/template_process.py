@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
 from ...errors import ModelFileError, RequestError
-from .prompt_encoder import PROMPT_CHARACTERS_MAX
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
 
 if TYPE_CHECKING:
     from ...files.gguf_header import Header
@@ -32,6 +32,7 @@ class TemplateProcess:
 
     Attributes:
         source: the template, in Jinja.
+        takes_tools: whether it uses the variable `tools`; False until it is compiled.
     """
 
     def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
@@ -42,7 +43,7 @@ class TemplateProcess:
         """
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
             raise ModelFileError(f"the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
-        self.source = source
+        self.source, self.takes_tools = source, False
         self._template = {"source": source, "bos": bos, "eos": eos}
         self._lock = Lock()  # one conversation at a time
         self._process = _Process(self._template)
@@ -56,8 +57,12 @@ class TemplateProcess:
         with self._lock:
             self._running()
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
+    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
         """Render a conversation as a prompt for the model's next message.
+
+        Args:
+            messages: what was said so far, with `role` and `content`.
+            tools: what the model may call.
 
         Raises:
             RequestError: the template rejects the conversation, fails, or exceeds a limit.
@@ -65,7 +70,7 @@ class TemplateProcess:
         """
         with self._lock:
             try:
-                return self._running().request(list(messages))
+                return str(self._running().request({"messages": list(messages), "tools": list(tools)}))
             except _ReplyError as error:
                 raise RequestError(str(error)) from None
 
@@ -79,7 +84,7 @@ class TemplateProcess:
         if not self._process.alive:
             self._process = _Process(self._template)
         try:
-            self._process.compile()
+            self.takes_tools = self._process.compile()
         except _ReplyError as error:
             raise ModelFileError(str(error)) from None
         return self._process
@@ -93,7 +98,8 @@ class _Process:
     """One run of template_worker.py."""
 
     def __init__(self, template: dict[str, str]) -> None:
-        self._template: dict[str, str] | None = template  # None once it is compiled
+        self._template = template
+        self._takes_tools: bool | None = None  # until it is compiled
         try:
             self._popen = subprocess.Popen(  # noqa: S603 - own program
                 [sys.executable, "-P", "-c", _PROGRAM],  # -P: no modules from the working directory
@@ -113,13 +119,14 @@ class _Process:
         """Whether it can be asked: it runs, and this process has started it."""
         return self._owner == os.getpid() and self._popen.poll() is None
 
-    def compile(self) -> None:
-        if self._template is not None:
-            self.request(self._template)
-            self._template = None
+    def compile(self) -> bool:
+        """Wait until the template is compiled, and return whether it takes tools."""
+        if self._takes_tools is None:
+            self._takes_tools = bool(self.request(self._template))
+        return self._takes_tools
 
-    def request(self, message: Any) -> str:
-        """Send a line and return the text of the reply.
+    def request(self, message: Any) -> object:
+        """Send a line and return the result in the reply.
 
         Raises:
             _ReplyError: there is none; if the process has not replied in time, it has ended.
@@ -139,7 +146,7 @@ class _Process:
             raise _ReplyError(f"the chat template failed: {reason}")
         if "error" in reply:
             raise _ReplyError(str(reply["error"]))
-        return str(reply["text"])
+        return reply["result"]
 
     def _exchange(self, line: bytes) -> dict[str, object]:
         """Return the reply to a line; empty if the process has died."""
@@ -150,7 +157,7 @@ class _Process:
             reply = json.loads(self._popen.stdout.readline(_REPLY_BYTES_MAX))
         except (OSError, ValueError):
             return {}
-        return reply if isinstance(reply, dict) and reply.keys() & {"text", "error"} else {}
+        return reply if isinstance(reply, dict) and reply.keys() & {"result", "error"} else {}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

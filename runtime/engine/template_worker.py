@@ -1,6 +1,7 @@
 """Program of the process that renders a chat template under limits; template_process.py starts it.
 
-It reads lines of JSON and writes one for each: first the template, then conversations.
+It reads lines of JSON and writes one for each: first for the template, whether it takes tools, then for
+conversations, their prompts.
 """
 
 import json
@@ -24,17 +25,17 @@ def main() -> None:
         limit_processor_time(SECONDS_MAX)  # ends it even when nobody waits for the reply any more
         try:
             if template is None:
-                template, reply = ChatTemplate(**json.loads(line)), ""
+                template = ChatTemplate(**json.loads(line))
+                _write({"result": template.takes_tools})
             else:
-                reply = template.render(json.loads(line))
-            _write({"text": reply})
+                _write({"result": template.render(**json.loads(line))})
         except ThirteenError as error:
             _write({"error": str(error)})
         except MemoryError:
             _write({"error": f"the chat template failed: more than {BYTES_MAX} bytes"})
 
 
-def _write(reply: dict[str, str]) -> None:
+def _write(reply: dict[str, str | bool]) -> None:
     sys.stdout.buffer.write(json.dumps(reply).encode() + b"\n")
     sys.stdout.buffer.flush()
 

@@ -23,7 +23,7 @@ from ..engine.majority_vote import MajorityVote, vote_requests
 from ..request import Request as EngineRequest
 from .access_middleware import API_KEY, AccessMiddleware
 from .api import answer_api, openai_api
-from .api.openai_api import CompletionFormatter, ResponseFormatter, Source
+from .api.openai_api import CompletionFormatter, ResponseFormatter, Source, ToolCallFormatter
 from .api.openapi_document import OPERATIONS, openapi_document
 from .api.request_body import read_body
 from .api.request_models import (
@@ -34,6 +34,7 @@ from .api.request_models import (
     RequestBody,
     limited,
 )
+from .api.tool_calls import ToolUse, check_tools
 from .api_keys import ApiKeys
 from .engine_service import (
     Client,
@@ -81,12 +82,18 @@ class Server:
         """POST /v1/chat/completions."""
         body = await self._read_body(request, ChatRequest)
         name, adapter = self.service.resolve_model(body.model)
-        messages, engine = openai_api.chat_messages(body), self.service.engine
-        source = Source(adapter, _client(request).namespace)
-        handles = await self._submit(
-            request, body.n, lambda: openai_api.chat_requests(body, engine.conversation(messages), source)
-        )
+        engine, source = self.service.engine, Source(adapter, _client(request).namespace)
+        check_tools(body, takes_tools=engine.takes_tools)
+        tools = ToolUse.of(body, engine.chat_template)
+
+        def prepare() -> list[EngineRequest]:
+            prompt = engine.conversation(openai_api.chat_messages(body), tools.template_fields())
+            return openai_api.chat_requests(body, prompt, source, tools)
+
+        handles = await self._submit(request, body.n, prepare)
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
+        if tools.functions:
+            formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, formatter, handles)
 
     async def completion(self, request: Request) -> Response:

@@ -1,5 +1,6 @@
 """OpenAI chat and text completions: engine requests from request bodies, responses from answers."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -10,11 +11,19 @@ from uuid import uuid4
 
 from ...answer import Answer
 from ...engine.handle import Piece
-from ...engine.prompt_encoder import Message
+from ...engine.prompt_encoder import Message, ToolCall
 from ...grammar.grammar import Grammar, from_schema
 from ...request import SEED_MAX, Request, Sampling, StopReason, TokenLogprob
 from ..http_errors import HttpError
-from .request_models import ChatRequest, CompletionRequest, OpenAiRequest, ResponseFormat
+from .request_models import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    MessageToolCall,
+    OpenAiRequest,
+    ResponseFormat,
+)
+from .tool_calls import AnswerCall, ToolCallParser, ToolUse
 
 Json = dict[str, Any]
 
@@ -25,11 +34,40 @@ _FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.L
 
 
 def chat_messages(body: ChatRequest) -> list[Message]:
-    """Messages of a chat request; the role "developer" is "system" in chat templates."""
-    return [
-        Message("system" if message.role == "developer" else message.role, message.text)
-        for message in body.messages
-    ]
+    """Messages of a chat request; the role "developer" is "system" in chat templates.
+
+    Raises:
+        HttpError: 400 a message lacks a field, or has one that is not for its role.
+    """
+    return [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
+
+
+def _message(message: ChatMessage, path: str) -> Message:
+    if message.content is None and not message.tool_calls:
+        raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
+    if message.tool_calls and message.role != "assistant":
+        raise HttpError(400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls")
+    if (message.role == "tool") == (message.tool_call_id is None):
+        raise HttpError(
+            400,
+            f"{path}.tool_call_id is required for the role tool and not allowed otherwise",
+            param=f"{path}.tool_call_id",
+        )
+    role = "system" if message.role == "developer" else message.role
+    calls = enumerate(message.tool_calls or ())
+    tool_calls = tuple(_tool_call(call, f"{path}.tool_calls[{index}]") for index, call in calls)
+    return Message(role, message.text, tool_calls, message.tool_call_id)
+
+
+def _tool_call(call: MessageToolCall, path: str) -> ToolCall:
+    try:
+        arguments = json.loads(call.function.arguments)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        path = f"{path}.function.arguments"
+        raise HttpError(400, f"{path} must be a JSON object, as text", param=path)
+    return ToolCall(call.id, call.function.name, arguments)
 
 
 def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
@@ -59,12 +97,14 @@ class Source(NamedTuple):
     namespace: str
 
 
-def chat_requests(body: ChatRequest, prompt: tuple[int, ...], source: Source) -> list[Request]:
+def chat_requests(
+    body: ChatRequest, prompt: tuple[int, ...], source: Source, tools: ToolUse
+) -> list[Request]:
     """Engine requests of a chat request: `n` for its prompt.
 
     Raises:
         RequestError: a field is invalid for the engine.
-        HttpError: 400 fields contradict each other; see also response_grammar().
+        HttpError: 400 fields contradict each other; see also response_grammar() and ToolUse.grammar().
     """
     if body.top_logprobs is not None and not body.logprobs:
         raise HttpError(400, "top_logprobs requires logprobs: true", param="top_logprobs")
@@ -74,7 +114,7 @@ def chat_requests(body: ChatRequest, prompt: tuple[int, ...], source: Source) ->
         [prompt],
         source,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-        grammar=response_grammar(body.response_format),
+        grammar=tools.grammar() or response_grammar(body.response_format),
     )
 
 
@@ -188,8 +228,10 @@ class ResponseFormatter:
         delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
         return {"index": index, "delta": delta, **self._finish(piece)}
 
-    def _finish(self, piece: Piece) -> Json:
+    def _finish(self, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
         reason = _FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
+        if calls and reason == "stop":
+            reason = "tool_calls"
         logprobs = self._logprobs(piece.logprobs) if piece.logprobs else None
         return {"logprobs": logprobs, "finish_reason": reason}
 
@@ -206,6 +248,42 @@ class ResponseFormatter:
     def _token_logprob(self, token: int, logprob: float) -> Json:
         data = self.token_bytes(token)
         return {"token": _token_text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallFormatter(ResponseFormatter):
+    """Formats chat completions that may call functions.
+
+    Attributes:
+        tools: which functions.
+    """
+
+    tools: ToolUse
+    _parsers: dict[int, ToolCallParser] = field(default_factory=dict, init=False)
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        text, calls = self._parse(index, piece)
+        message: Json = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
+        return {"index": index, "message": message, **self._finish(piece, calls)}
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        text, calls = self._parse(index, piece)
+        delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
+        if calls:
+            delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
+        return {"index": index, "delta": delta, **self._finish(piece, calls)}
+
+    def _parse(self, index: int, piece: Piece) -> tuple[str, list[AnswerCall]]:
+        """Text and calls of a piece; the calls come with the last one."""
+        if index not in self._parsers:
+            self._parsers[index] = self.tools.parser()
+        text = self._parsers[index].feed(piece.text)
+        if not piece.answer:
+            return text, []
+        rest, calls = self._parsers[index].finish()
+        return text + rest, calls
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
 _MESSAGES_MAX = 1024
 _PROMPTS_MAX = 16
+TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
+TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
 _COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
@@ -74,9 +76,14 @@ def _as_parts(value: Any) -> Any:
     """Message content that is a string is one part of text."""
     if isinstance(value, str):
         return [{"type": "text", "text": value}]
-    if not isinstance(value, list):
+    if value is not None and not isinstance(value, list):
         raise PydanticCustomError("string_or_list", "Input should be a string or a list of text parts")
     return value
+
+
+def _as_choice(value: Any) -> Any:
+    """A word is a tool choice without a function."""
+    return {"type": value} if isinstance(value, str) else value
 
 
 Nullable = Annotated[T, _NullIsDefault()]
@@ -88,6 +95,7 @@ Zero = Annotated[float, Field(ge=0, le=0)]
 # first error, because a body has room for hundreds of thousands.
 Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
 Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
 StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
 Prompts = Annotated[list[Text], Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)]
@@ -118,17 +126,38 @@ class TextPart(RequestBody):
 TextParts = Annotated[list[TextPart], Field(max_length=_MESSAGES_MAX, fail_fast=True)]
 
 
+class FunctionCall(RequestBody):
+    """A function that the model has called."""
+
+    name: Name
+    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
+
+
+class MessageToolCall(RequestBody):
+    """A call in a message of the model."""
+
+    id: Name
+    type: Literal["function"]
+    function: FunctionCall
+
+
 class ChatMessage(RequestBody):
     """A message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[TextParts, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[
+        TextParts | None, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts | None)
+    ] = Field(None, description="Required, except beside tool_calls.")
     refusal: None = None  # part of our answers, which clients send back
+    tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
+        None, description="Only for the role assistant."
+    )
+    tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
 
     @property
     def text(self) -> str:
         """The content's parts, joined."""
-        return "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content or ())
 
 
 class JsonSchemaFormat(RequestBody):
@@ -145,6 +174,37 @@ class ResponseFormat(RequestBody):
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaFormat | None = None
+
+
+class FunctionDefinition(RequestBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: Text | None = None
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema; by default no parameters.")
+    strict: Nullable[bool] = Field(
+        False, description="Whether the schema is enforced where a call is optional."
+    )
+
+
+class Tool(RequestBody):
+    """A tool of a request."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ChosenFunction(RequestBody):
+    """The name of a function to call."""
+
+    name: FunctionName
+
+
+class ToolChoice(RequestBody):
+    """Whether the model may or must call a function, and which."""
+
+    type: Literal["none", "auto", "required", "function"]
+    function: ChosenFunction | None = None
 
 
 class StreamOptions(RequestBody):
@@ -193,6 +253,14 @@ class ChatRequest(OpenAiRequest):
     response_format: ResponseFormat | None = Field(
         None, description="Format of the answer; a schema that cannot be enforced is an error."
     )
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=TOOLS_MAX, fail_fast=True)] | None = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        BeforeValidator(
+            _as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
+        ),
+    ] = Field(None, description="By default auto.")
+    parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     logprobs: Nullable[bool] = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
         None, description="Requires logprobs."

@@ -76,18 +76,42 @@ class AssistantMessage(ResponseBody):
     refusal: None
 
 
+class CalledFunction(ResponseBody):
+    """A function that an answer calls; the arguments are a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(ResponseBody):
+    """A call in an answer."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ToolCallMessage(ResponseBody):
+    """The message of an answer that calls functions."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: list[ToolCall]
+
+
 class Choice(ResponseBody):
     """An answer of both OpenAI endpoints."""
 
     index: Count
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatChoice(Choice):
     """An answer of /v1/chat/completions."""
 
-    message: AssistantMessage
+    message: AssistantMessage | ToolCallMessage
 
 
 class CompletionChoice(Choice):

@@ -54,3 +54,52 @@ def test_templates_render_as_transformers_does():
         [messages], chat_template=source, add_generation_prompt=True, bos_token="<s>", eos_token="</s>"
     )
     assert ChatTemplate(source, "<s>", "</s>").render(messages) == expected
+
+
+LLAMA_31 = (
+    "{%- if custom_tools is defined %}{%- set tools = custom_tools %}{%- endif %}"
+    "{%- if not tools is defined %}{%- set tools = none %}{%- endif %}"
+    "{%- if tools is not none %}{%- for t in tools %}{{- t | tojson(indent=4) }}{%- endfor %}{%- endif %}"
+)
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "é <b>", "parameters": {"type": "object"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("source", "takes"),
+    [
+        ("{% for tool in tools or [] %}{{ tool }}{% endfor %}", True),
+        ("{% if tools %}{% endif %}", True),
+        ("{%- set t = tools or [] %}", True),
+        (LLAMA_31, True),
+        ("{% macro m(x) %}{{ x }}{{ tools }}{% endmacro %}{{ m(1) }}", True),
+        ("{% for m in messages %}{{ m.tools }}{{ m['tools'] }}{% endfor %} tools {# tools #}", False),
+        ("{% set tools = messages %}{{ tools }}", False),
+        ("{% for tools in messages %}{{ tools }}{% endfor %}", False),
+    ],
+)
+def test_a_template_takes_tools_if_it_uses_the_variable(source, takes):
+    template = ChatTemplate(source)
+    assert template.takes_tools == takes
+    messages = [{"role": "user", "content": "x"}]
+    assert (template.render(messages) != template.render(messages, [TOOL])) <= takes
+
+
+@pytest.mark.parametrize("tools", [None, [TOOL]])
+def test_tools_and_their_calls_render_as_in_transformers(tools):
+    chat_template_utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    source = (
+        LLAMA_31
+        + "{% for m in messages %}{{ m.content }}{{ m.tool_calls | default([]) | tojson }}{% endfor %}"
+    )
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": {"a": [1.5, "é"]}}}
+    messages = [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "x", "tool_call_id": "1"},
+    ]
+    (expected,), _ = chat_template_utils.render_jinja_template(
+        [messages], tools=tools, chat_template=source, add_generation_prompt=True
+    )
+    assert ChatTemplate(source).render(messages, tools or ()) == expected

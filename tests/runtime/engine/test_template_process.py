@@ -103,3 +103,17 @@ def test_a_template_that_does_not_compile_is_an_error_of_the_file():
     template = TemplateProcess("{% if %}")
     with pytest.raises(ModelFileError, match=r"^the chat template cannot be compiled: [^\n]+$"):
         template.compile()
+
+
+def test_it_tells_whether_the_template_takes_tools_and_renders_them():
+    template = TemplateProcess("{% for tool in tools or [] %}{{ tool | tojson }}{% endfor %}")
+    assert not template.takes_tools
+    template.compile()
+    assert template.takes_tools
+    tools = [{"name": "é \ud800", "parameters": {"a": [1, None]}}]
+    assert template.render(MESSAGES, tools) == '{"name": "é \ud800", "parameters": {"a": [1, null]}}'
+    assert template.render(MESSAGES) == ""
+    template.close()
+    other = TemplateProcess("x")
+    other.compile()
+    assert not other.takes_tools

@@ -18,6 +18,9 @@ from pydantic import BaseModel
 from thirteen.runtime.server.api.request_models import ChatRequest, CompletionRequest
 from typing_extensions import is_typeddict
 
+from ..serving import open_engine, serve_engine
+from ..tool_model import CONTEXT, write_tool_model
+
 PARAMS: dict[str, tuple[type, ...]] = {
     "/v1/chat/completions": (
         chat_create_params.CompletionCreateParamsStreaming,
@@ -37,13 +40,20 @@ BASES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
 }
-NEEDS: dict[str, dict[str, Any]] = {"top_logprobs": {"logprobs": True}, "stream_options": {"stream": True}}
+TOOLS = {"tools": [{"type": "function", "function": {"name": "a"}}]}
+NEEDS: dict[str, dict[str, Any]] = {
+    "top_logprobs": {"logprobs": True},
+    "stream_options": {"stream": True},
+    "tool_choice": TOOLS,
+    "parallel_tool_calls": TOOLS,
+}
 # Values within the ranges that the client's types do not tell.
 VALUES: dict[str, Any] = {
     "presence_penalty": 0,
     "frequency_penalty": 0,
     "model": "tiny",
     "schema": {"type": "boolean"},
+    "arguments": "{}",
 }
 OURS_REQUIRED = {"content", "schema"}  # the client may leave them out; then they are named as missing
 SCALARS: dict[Any, Any] = {str: "a", int: 1, float: 0.5, bool: True, object: "a", Any: "a", NoneType: None}
@@ -55,6 +65,13 @@ HONOURED = {
     "messages[0].content[0].type",
     "messages[0].refusal",
     "messages[0].role",
+    "messages[0].tool_call_id",
+    "messages[0].tool_calls",
+    "messages[0].tool_calls[0].function",
+    "messages[0].tool_calls[0].function.arguments",
+    "messages[0].tool_calls[0].function.name",
+    "messages[0].tool_calls[0].id",
+    "messages[0].tool_calls[0].type",
     "response_format.json_schema",
     "response_format.json_schema.description",
     "response_format.json_schema.name",
@@ -62,6 +79,15 @@ HONOURED = {
     "response_format.json_schema.strict",
     "response_format.type",
     "stream_options.include_usage",
+    "tool_choice.function",
+    "tool_choice.function.name",
+    "tool_choice.type",
+    "tools[0].function",
+    "tools[0].function.description",
+    "tools[0].function.name",
+    "tools[0].function.parameters",
+    "tools[0].function.strict",
+    "tools[0].type",
 }
 
 
@@ -123,11 +149,18 @@ def bodies(path: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, write_tiny):
+    path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
+    with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
+        yield server
+
+
 @pytest.mark.parametrize("path", BODIES)
-def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, path):
+def test_every_field_of_the_client_is_honoured_or_refused_by_name(server, path):
     accepted: set[str] = set()
     refused: dict[str, str] = {}
-    with tiny_server.http() as http:
+    with server.http() as http:
         for body in bodies(path):
             response = http.post(path, json=body)
             if response.status_code == 200:
@@ -143,7 +176,8 @@ def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, p
         names - own
     ), "a field that we do not have was not refused by its name"
     inner = {name for name in accepted if name not in names and not name.endswith("]")}
-    assert {name for name in inner if not name.startswith("response_format.json_schema.schema.")} == {
+    schemas = ("response_format.json_schema.schema.", "tools[0].function.parameters.")
+    assert {name for name in inner if not name.startswith(schemas)} == {
         name for name in HONOURED if name.partition(".")[0].partition("[")[0] in names
     }
 

@@ -56,7 +56,6 @@ def test_completion(tiny_server, fields, message):
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "user"}, "messages[0].content"),
         ({"role": "robot", "content": "a"}, "messages[0].role"),
         ({"role": "user", "content": 5}, "messages[0].content"),
         ({"role": "user", "content": "\ud800"}, "messages[0].content"),
@@ -70,6 +69,12 @@ def test_completion(tiny_server, fields, message):
 def test_message(tiny_server, message, param):
     response = post(tiny_server, CHAT, {"messages": [message]})
     assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+
+
+def test_a_message_needs_content(tiny_server):
+    """Only calls of tools can stand in its place; see test_tools_api.py."""
+    response = post(tiny_server, CHAT, {"messages": [{"role": "user"}]})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[0].content")
 
 
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
