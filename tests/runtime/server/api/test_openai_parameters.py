@@ -14,8 +14,10 @@ import pytest
 from openai.resources import Models
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
 from pydantic import BaseModel
 from thirteen.runtime.server.api.request_models import ChatRequest, CompletionRequest
+from thirteen.runtime.server.api.responses_models import ResponseRequest
 from typing_extensions import is_typeddict
 
 PARAMS: dict[str, tuple[type, ...]] = {
@@ -27,15 +29,21 @@ PARAMS: dict[str, tuple[type, ...]] = {
         completion_create_params.CompletionCreateParamsStreaming,
         completion_create_params.CompletionCreateParamsNonStreaming,
     ),
+    "/v1/responses": (
+        response_create_params.ResponseCreateParamsStreaming,
+        response_create_params.ResponseCreateParamsNonStreaming,
+    ),
 }
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponseRequest,
 }
 # Fields that other fields need.
 BASES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
 }
 NEEDS: dict[str, dict[str, Any]] = {"top_logprobs": {"logprobs": True}, "stream_options": {"stream": True}}
 # Values within the ranges that the client's types do not tell.
@@ -44,6 +52,9 @@ VALUES: dict[str, Any] = {
     "frequency_penalty": 0,
     "model": "tiny",
     "schema": {"type": "boolean"},
+    "annotations": [],
+    "include": [],
+    "tools": [],
 }
 OURS_REQUIRED = {"content", "schema"}  # the client may leave them out; then they are named as missing
 SCALARS: dict[Any, Any] = {str: "a", int: 1, float: 0.5, bool: True, object: "a", Any: "a", NoneType: None}
@@ -62,7 +73,22 @@ HONOURED = {
     "response_format.json_schema.strict",
     "response_format.type",
     "stream_options.include_usage",
+    "input[0].content",
+    "input[0].content[0].annotations",
+    "input[0].content[0].text",
+    "input[0].content[0].type",
+    "input[0].id",
+    "input[0].role",
+    "input[0].status",
+    "input[0].type",
+    "text.format",
+    "text.format.description",
+    "text.format.name",
+    "text.format.schema",
+    "text.format.strict",
+    "text.format.type",
 }
+SCHEMAS = ("response_format.json_schema.schema.", "text.format.schema.")
 
 
 def samples(kind: Any, name: str = "") -> Iterator[Any]:
@@ -124,10 +150,12 @@ def bodies(path: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, path):
+def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, path, monkeypatch):
     accepted: set[str] = set()
     refused: dict[str, str] = {}
     with tiny_server.http() as http:
+        stored = http.post("/v1/responses", json=BASES["/v1/responses"]).json()
+        monkeypatch.setitem(VALUES, "previous_response_id", stored["id"])
         for body in bodies(path):
             response = http.post(path, json=body)
             if response.status_code == 200:
@@ -143,8 +171,8 @@ def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, p
         names - own
     ), "a field that we do not have was not refused by its name"
     inner = {name for name in accepted if name not in names and not name.endswith("]")}
-    assert {name for name in inner if not name.startswith("response_format.json_schema.schema.")} == {
-        name for name in HONOURED if name.partition(".")[0].partition("[")[0] in names
+    assert {name for name in inner if not name.startswith(SCHEMAS)} == {
+        name for name in HONOURED if name.partition(".")[0].partition("[")[0] in names & own
     }
 
 

@@ -36,7 +36,7 @@ def post(server, path, body):
         ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
         ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
         ({"prompt": "\ud800"}, "prompt has half of a surrogate pair"),
-        ({"prompt": None}, "prompt must be a string or a list of strings"),
+        ({"prompt": None}, "prompt must be a string or tokens, or a list of either"),
         ({"model": "a" * 1025}, "model must have at most 1024 characters"),
         ({"prompts": "a", "n": 0}, "prompts is not supported"),
         ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
