@@ -14,7 +14,8 @@ from .request_limits import HEADER_BYTES_MAX
 
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")  # need a key if the server has keys; other paths are public
+# Need a key if the server has keys; other paths are public.
+_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")
 
 
 class AccessMiddleware:
@@ -60,9 +61,7 @@ class AccessMiddleware:
             await self._app(scope, receive, send_counted)
 
 
-def check_access(
-    scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None
-) -> str | None:
+def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:
     """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Returns:

@@ -70,7 +70,7 @@ def _parameter_size(weights: int) -> str:
 
 def _file_type(header: Header) -> str:
     try:
-        name = LlamaFileType(header.metadata.get("general.file_type")).name
+        name = str(LlamaFileType(header.metadata.get("general.file_type")).name)
     except ValueError:
         return "unknown"
     return name.removeprefix("MOSTLY_").removeprefix("ALL_")
@@ -110,5 +110,5 @@ def _gpu_share(header: Header, profile: Profile) -> float:
     """Share of the layers that a GPU computes; the output matrix counts as one."""
     if profile.gpu_layers == "all":
         return 1.0
-    layers = header.metadata[f"{header.metadata['general.architecture']}.block_count"] + 1
+    layers: int = header.metadata[f"{header.metadata['general.architecture']}.block_count"] + 1
     return min(profile.gpu_layers / layers, 1.0)

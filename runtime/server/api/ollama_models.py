@@ -35,7 +35,9 @@ class OllamaOptions(SamplingRequest):
     num_predict: Annotated[int, Field(ge=-2), WHOLE] | None = Field(
         None, description="Maximum tokens of the answer; as many as the server allows if not above 0."
     )
-    num_ctx: Count | None = Field(None, description="At most the server's context, which is used in any case.")
+    num_ctx: Count | None = Field(
+        None, description="At most the server's context, which is used in any case."
+    )
     stop: Nullable[StopTexts] = Field(
         [], description="Strings that end the answer; they are not included in it."
     )
@@ -47,7 +49,7 @@ class OllamaRequest(RequestBody):
     model: ModelName
     stream: Nullable[bool] = True
     format: OllamaFormat = None
-    options: Nullable[OllamaOptions] = OllamaOptions()
+    options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
     keep_alive: float | Name | None = Field(None, description="Without effect: models stay loaded.")
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     think: Unsupported = None
@@ -66,9 +68,9 @@ class OllamaMessage(RequestBody):
 class OllamaChatRequest(OllamaRequest):
     """Body of /api/chat."""
 
-    messages: Nullable[
-        Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]
-    ] = Field([], description="Without messages, nothing is generated.")
+    messages: Nullable[Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]] = (
+        Field([], description="Without messages, nothing is generated.")
+    )
     tools: Unsupported = None
 
 

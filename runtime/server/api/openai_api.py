@@ -27,7 +27,7 @@ def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:
     """Grammar for the `response_format` of a chat request; see format_grammar() for the errors."""
     if response_format is None:
         return None
-    schema = response_format.json_schema and response_format.json_schema.schema_
+    schema = response_format.json_schema.schema_ if response_format.json_schema else None
     return format_grammar(response_format.type, schema, "response_format.json_schema")
 
 

@@ -71,7 +71,7 @@ def prompt_kind(value: Any) -> str | None:
     first = value[0] if value else None
     if isinstance(first, list):
         return "token_lists"
-    return "tokens" if isinstance(first, int) else "texts"
+    return "tokens" if isinstance(first, int | float) else "texts"
 
 
 Nullable = Annotated[T, _NullIsDefault()]
@@ -89,7 +89,7 @@ StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
 _StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
 StopTexts = Annotated[_StopTexts, BeforeValidator(_as_list, json_schema_input_type=StopText | _StopTexts)]
 _Tokens = Annotated[
-    list[Annotated[int, Field(ge=0, lt=1 << 31)]],
+    list[Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]],
     Field(min_length=1, max_length=_PROMPT_TOKENS_MAX, fail_fast=True),
 ]
 _PROMPTS = Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)

@@ -175,7 +175,9 @@ class CompletionRequest(OpenAiRequest):
     @property
     def prompts(self) -> Sequence[str | list[int]]:
         """The prompts, each a text or tokens."""
-        prompts: list[Any] = [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
+        prompts: list[Any] = (
+            [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
+        )
         return prompts
 
     @property

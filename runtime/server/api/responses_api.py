@@ -94,9 +94,7 @@ class ResponsesFormatter:
         if answer.stop_reason is StopReason.LENGTH:
             status, details = "incomplete", {"reason": "max_output_tokens"}
         message = self._message(status, [_text_part(answer.text)])
-        return self._response(
-            status, incomplete_details=details, output=[message], usage=_usage_json(answer)
-        )
+        return self._response(status, incomplete_details=details, output=[message], usage=_usage_json(answer))
 
     async def events(self, pieces: AsyncIterator[Piece]) -> AsyncIterator[Json]:
         """Events of a streamed response; if it fails, the last one says so.

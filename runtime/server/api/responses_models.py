@@ -46,7 +46,9 @@ class InputMessage(RequestBody):
 
     type: Nullable[Literal["message"]] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[InputTextParts, BeforeValidator(_as_parts, json_schema_input_type=Text | InputTextParts)]
+    content: Annotated[
+        InputTextParts, BeforeValidator(_as_parts, json_schema_input_type=Text | InputTextParts)
+    ]
     id: Name | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
 
@@ -56,9 +58,7 @@ class InputMessage(RequestBody):
         return "".join(part.text for part in self.content)
 
 
-InputMessages = Annotated[
-    list[InputMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)
-]
+InputMessages = Annotated[list[InputMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
 
 
 class TextFormat(RequestBody):
@@ -74,7 +74,7 @@ class TextFormat(RequestBody):
 class TextConfig(RequestBody):
     """Configuration of an answer's text."""
 
-    format: Nullable[TextFormat] = TextFormat(type="text")
+    format: Nullable[TextFormat] = TextFormat.model_validate({"type": "text"})
 
 
 class ResponseRequest(SamplingRequest):

@@ -38,9 +38,7 @@ class OllamaEndpoints(Endpoints):
     async def ollama_chat(self, request: Request) -> Response:
         """POST /api/chat."""
         body = await self._read_body(request, OllamaChatRequest)
-        return await self._respond(
-            request, body, ollama_api.chat_messages(body), ollama_api.chat_content
-        )
+        return await self._respond(request, body, ollama_api.chat_messages(body), ollama_api.chat_content)
 
     async def ollama_generate(self, request: Request) -> Response:
         """POST /api/generate."""

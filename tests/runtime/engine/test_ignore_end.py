@@ -26,6 +26,6 @@ def test_the_end_is_reported_with_its_log_probability(ending):
         (piece,) = engine.submit(Request((1, 2, 3), logprobs=1, report_end=True))
         assert (piece.text, piece.tokens, piece.answer.stop_reason) == ("", (), StopReason.END)
         ((token, logprob, ((likeliest, _),)),) = [(e.token, e.logprob, e.top) for e in piece.logprobs]
-        assert token == likeliest == EOS and -0.5 < logprob < 0
+        assert token == likeliest == EOS and -0.5 < logprob <= 0
         (piece,) = engine.submit(Request((1, 2, 3), logprobs=1))
         assert piece.logprobs == ()

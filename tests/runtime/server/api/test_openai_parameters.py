@@ -142,10 +142,12 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
 def bodies(path: str) -> list[dict[str, Any]]:
     """Bodies that send each field of the client's parameters."""
     found = []
+    hints = {name for params in PARAMS[path] for name in get_type_hints(params)}
     for params in PARAMS[path]:
         for body in objects(params, BASES[path] | {"model": "tiny"}):
             extra = [NEEDS[name] for name in NEEDS.keys() & body.keys()]
-            found.append({name: value for more in extra for name, value in more.items()} | body)
+            needed = {name: value for more in extra for name, value in more.items() if name in hints}
+            found.append(needed | body)
     return found
 
 
@@ -162,7 +164,8 @@ def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, p
                 accepted |= set(paths(body))
             else:
                 error = refusal(response)
-                assert error["param"] in set(paths(body)), (body, error)
+                missing = error["message"].endswith(" is missing")
+                assert missing or error["param"] in set(paths(body)), (body, error)
                 refused[error["param"]] = error["code"]
     names = {name for params in PARAMS[path] for name in get_type_hints(params)}
     own = {field.alias or name for name, field in BODIES[path].model_fields.items()}

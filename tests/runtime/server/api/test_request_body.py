@@ -90,11 +90,12 @@ def test_last_of_duplicate_names_counts(tiny_server):
     ("path", "body"),
     [
         (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
-        (COMPLETION, {"prompt": [0] * 300_000}),
+        (COMPLETION, {"prompt": ["", *[0] * 300_000]}),
+        (COMPLETION, {"prompt": [0, *[""] * 200_000]}),
         (CHAT, {"messages": [{"role": "user", "content": [{}] * 200} for _ in range(1000)]}),
         (CHAT, {"messages": [{}] * 200_000}),
     ],
-    ids=["unknown fields", "prompts", "parts", "messages"],
+    ids=["unknown fields", "prompts", "tokens", "parts", "messages"],
 )
 def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
     """An error for each of them took a second, in which the server answered nobody."""
