@@ -155,6 +155,7 @@ class Request:
             reports neither, which saves a pass over all logits.
         insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
             benchmark may want to know what that gains.
+        report_end: whether the log-probabilities include that of a sampled end-of-generation token.
         namespace: namespace of the prefix cache; clients of other namespaces learn nothing of the prompt.
         foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
@@ -169,6 +170,7 @@ class Request:
     grammar: "Grammar | None" = None
     adapter: str | None = None
     logprobs: int | None = None
+    report_end: bool = False
     insert_forced: bool = True
     ignore_end: bool = False
     foreign_share: float | None = None

@@ -54,7 +54,7 @@ class Router:
         try:
             check_access(request.scope, config.keys, config.allowed_hosts)
         except HttpError as refused:
-            return refused.response()
+            return refused.response(request.url.path)
         body = await _read_body(request, config.limits.body_bytes)
         scope = {key: request.scope.get(key) for key in _SCOPE_KEYS}
         routing = RoutingKey.from_body(body, config.models)
@@ -67,7 +67,7 @@ class Router:
                 if attempt == _ATTEMPTS:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
-                return to_http_error(BusyError(str(error))).response()
+                return to_http_error(BusyError(str(error))).response(request.url.path)
         raise AssertionError("the last attempt returns or raises")
 
 

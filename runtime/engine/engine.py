@@ -21,7 +21,7 @@ from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..load_probe import probe_model_files
 from ..profile import Profile
-from ..request import BASE, Request, Sampling, SequenceState
+from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
@@ -132,6 +132,11 @@ class Engine:
     def adapters(self) -> tuple[str, ...]:
         """Names that a request can choose from."""
         return tuple(self._adapters)
+
+    def files(self, adapter: str) -> tuple[Path, ...]:
+        """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
+        lora = self._adapters[adapter]
+        return (self.model.header.path, *([lora.path] if lora else []))
 
     def __enter__(self) -> Self:
         return self
@@ -360,7 +365,36 @@ class Engine:
         """
         name = self._adapter_name(adapter)
         with self._dispatcher.in_use(), self._scoring:
-            return self._scorer.score(pairs, self._adapters[name])
+            scores = self._scorer.score(pairs, self._adapters[name])
+        return [tuple(token.logprob for token in score) for score in scores]
+
+    def prompt_logprobs(
+        self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
+    ) -> tuple[TokenLogprob, ...]:
+        """Compute how likely the model finds each token of a prompt after those before it.
+
+        The first call allocates the memory of one more slot.
+
+        Args:
+            tokens: the prompt.
+            top: number of likeliest tokens to report beside each token.
+            adapter: name of an adapter; by default the engine's own.
+
+        Returns:
+            The log-probabilities of all tokens but the first.
+
+        Raises:
+            RequestError: the prompt is longer than the context or has an unknown token, the adapter's name is
+                unknown, or the engine is closed.
+            ModelFileError: the computation failed.
+        """
+        self._check_prompt(tokens)
+        name = self._adapter_name(adapter)
+        if len(tokens) < 2:
+            return ()
+        with self._dispatcher.in_use(), self._scoring:
+            (score,) = self._prompt_scorer.score([(tokens[:1], tokens[1:])], self._adapters[name], top)
+        return score
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
@@ -383,6 +417,11 @@ class Engine:
         return ContinuationScorer(self._handles.enter_context(context))
 
     @cached_property
+    def _prompt_scorer(self) -> ContinuationScorer:
+        context = Context(self.model, continuation_params(replace(self._params, slots=1)))
+        return ContinuationScorer(self._handles.enter_context(context))
+
+    @cached_property
     def _exact_context(self) -> Context:
         adapter = self._adapters[self._default_adapter]
         return self._handles.enter_context(Context(self.model, exact_params(self._params), adapter))
@@ -392,13 +431,16 @@ class Engine:
         with self._dispatcher.in_use():
             return self._encoder.common_prefix()
 
-    def _new_sequence(self, request: Request) -> SequenceState:
-        self.model.check_tokens(request.tokens)
-        if len(request.tokens) > self.context:
+    def _check_prompt(self, tokens: Sequence[int]) -> None:
+        self.model.check_tokens(tokens)
+        if len(tokens) > self.context:
             raise PromptLengthError(
-                f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
+                f"the prompt has {len(tokens)} tokens, but the context holds {self.context} "
                 f"(the model was trained for {self.model.context_trained})"
             )
+
+    def _new_sequence(self, request: Request) -> SequenceState:
+        self._check_prompt(request.tokens)
         adapter = self._adapter_name(request.adapter)
         if request.namespace and self._prefixes:
             self._prefixes.shared = self._common_prefix

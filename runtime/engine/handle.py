@@ -24,7 +24,8 @@ class Piece:
     Attributes:
         text: characters that became final since the last piece.
         tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
-        logprobs: log-probabilities of these tokens, if the request asks for them.
+        logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
+            if the request asks for them.
         answer: the whole answer, None while there may be more.
     """
 

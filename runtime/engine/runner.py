@@ -24,7 +24,8 @@ class SequenceUpdate:
         sequence: the sequence.
         text: text that became final.
         tokens: new tokens, including those that the calculator or a grammar inserted.
-        logprobs: log-probabilities of these tokens, if the request asks for them.
+        logprobs: log-probabilities of these tokens, if the request asks for them; the last may be that of the
+            end-of-generation token, which is not among the tokens.
         end: None while more may follow.
         failure: error of the computation or of the grammar, if it ended the sequence.
     """
@@ -194,6 +195,8 @@ class Runner:
             logprob = self._context.logprob(row, token, top)
         sequence.log_likelihood += logprob.logprob
         if self._model.is_eog(token) and not sequence.request.ignore_end:
+            if sequence.request.report_end:
+                output.logprobs.append(logprob)
             self._end(sequence, StopReason.END)
             return
         self._append(sequence, logprob)

@@ -8,13 +8,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .api_keys import ApiKeys
-from .http_errors import HttpError
+from .http_errors import OLLAMA_PATHS, HttpError
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
 
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-_PROTECTED_PATHS = ("/v1/", "/metrics")  # need a key if the server has keys; other paths are public
+# Need a key if the server has keys; other paths are public.
+_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")
 
 
 class AccessMiddleware:
@@ -54,7 +55,7 @@ class AccessMiddleware:
         try:
             key = check_access(scope, self._keys, self._allowed_hosts)
         except HttpError as error:
-            await error.response()(scope, receive, send_counted)
+            await error.response(scope["path"])(scope, receive, send_counted)
         else:
             scope[API_KEY] = key
             await self._app(scope, receive, send_counted)

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
 
 from anyio import to_thread
@@ -55,8 +55,8 @@ class EngineService:
             _log.addHandler(logging.StreamHandler())
             _log.setLevel(logging.INFO)
         self._unfinished: set[Handle] = set()
-        self._preparing = 0  # answers whose requests are not submitted yet
-        self._turns = FairTurns()
+        self._preparing = 0  # answers whose requests are not submitted yet, and prompts to score
+        self._turns, self._scoring_turns = FairTurns(), FairTurns()
 
     @property
     def ready(self) -> bool:
@@ -103,8 +103,6 @@ class EngineService:
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        if not self.ready:
-            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
         with self._reserved(count):
             async with self._turns.turn(client.name, size):
                 handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
@@ -113,8 +111,27 @@ class EngineService:
                 handle.call_at_end(self._on_done)
         return handles
 
+    @asynccontextmanager
+    async def scoring_turn(self, client: Client, size: int, count: int) -> AsyncIterator[None]:
+        """Wait for a turn at scoring prompts, and keep it for the duration of the block.
+
+        Args:
+            client: who asks.
+            size: bytes of the request body; a client's smaller requests are first.
+            count: number of prompts; they take places in the queue meanwhile.
+
+        Raises:
+            HttpError: 503 the server accepts no new requests.
+            BusyError: the queue is full.
+        """
+        with self._reserved(count):
+            async with self._scoring_turns.turn(client.name, size):
+                yield
+
     @contextmanager
     def _reserved(self, count: int) -> Iterator[None]:
+        if not self.ready:
+            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
         slots, queue = self.engine.profile.slots, self.engine.queue
         if len(self._unfinished) + self._preparing + count > slots + queue:
             raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")

@@ -36,7 +36,7 @@ def post(server, path, body):
         ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
         ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
         ({"prompt": "\ud800"}, "prompt has half of a surrogate pair"),
-        ({"prompt": None}, "prompt must be a string or a list of strings"),
+        ({"prompt": None}, "prompt must be a string or tokens, or a list of either"),
         ({"model": "a" * 1025}, "model must have at most 1024 characters"),
         ({"prompts": "a", "n": 0}, "prompts is not supported"),
         ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
@@ -95,11 +95,12 @@ def test_last_of_duplicate_names_counts(tiny_server):
     ("path", "body"),
     [
         (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
-        (COMPLETION, {"prompt": [0] * 300_000}),
+        (COMPLETION, {"prompt": ["", *[0] * 300_000]}),
+        (COMPLETION, {"prompt": [0, *[""] * 200_000]}),
         (CHAT, {"messages": [{"role": "user", "content": [{}] * 200} for _ in range(1000)]}),
         (CHAT, {"messages": [{}] * 200_000}),
     ],
-    ids=["unknown fields", "prompts", "parts", "messages"],
+    ids=["unknown fields", "prompts", "tokens", "parts", "messages"],
 )
 def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
     """An error for each of them took a second, in which the server answered nobody."""
