@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,12 +232,12 @@ def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], 
     for path in sorted(_files(folder), key=_used_at):
         if _size(path) > max_bytes:  # of an engine with a larger cache
             continue
-        header: object = None
+        header: Any = None
         with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
             header = json.loads(file.readline(_HEADER_MAX))
         match header:
             case [str(namespace), [*tokens]] if all(type(token) is int for token in tokens):
-                yield namespace, tuple(map(int, tokens)), path
+                yield namespace, tuple(tokens), path
             case _:
                 _delete(path)
 

@@ -17,6 +17,7 @@ from thirteen.runtime.server.api.request_models import (
     RequestBody,
     limited,
 )
+from thirteen.runtime.server.api.tool_calls import ToolUse, check_tools
 from thirteen.runtime.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 from thirteen.runtime.server.request_limits import RequestLimits
 
@@ -67,9 +68,10 @@ def _accepts(data: bytes, model: type[RequestBody]) -> bool:
         body = _finish(read_body(_request(data), model, _LIMITS.body_bytes))
         if isinstance(body, ChatRequest):
             assert len(chat_messages(body)) == len(body.messages)
-            assert len(chat_requests(body, _PROMPT, _SOURCE)) == body.n
+            check_tools(body, takes_tools=True)
+            assert len(chat_requests(body, _PROMPT, _SOURCE, ToolUse.of(body, ""))) == body.n
         if isinstance(body, CompletionRequest):
-            prompts = [_PROMPT] * len(body.prompt)
+            prompts = [_PROMPT] * len(body.prompts)
             assert len(completion_requests(body, prompts, _SOURCE)) == body.n * len(prompts)
     except ThirteenError as error:
         return _refused(error)
@@ -81,7 +83,7 @@ def _refused(error: ThirteenError) -> bool:
     answer = to_http_error(error)
     assert answer.status in (400, 413, 415, 422), answer
     assert answer.message and "\n" not in answer.message and len(answer.message) <= MESSAGE_CHARS_MAX + 1
-    assert loads(answer.response().body)["error"]["message"] == answer.message
+    assert loads(bytes(answer.response("/v1/").body))["error"]["message"] == answer.message
     return False
 
 
