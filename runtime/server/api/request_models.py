@@ -28,6 +28,7 @@ CLAIM_CHARS_MAX = 4096
 TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
 _NAME_CHARS_MAX = 1024
 _MESSAGES_MAX = 1024
+_TURNS_MAX = _MESSAGES_MAX // 2
 _PROMPTS_MAX = 16
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
@@ -216,10 +217,20 @@ class CompletionRequest(OpenAiRequest):
         return self.prompt
 
 
+class EarlierTurn(RequestBody):
+    """A question that was asked before, and its answer."""
+
+    question: Text
+    answer: Text
+
+
 class AnswerRequest(GenerationRequest):
     """Body of /v1/answer."""
 
     question: Annotated[Text, Field(min_length=1)]
+    turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
+        [], description="Earlier turns of the conversation; the oldest are dropped if the context has no room."
+    )
     system: Text | None = None
     votes: Nullable[Count] = 1
 

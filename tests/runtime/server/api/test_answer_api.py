@@ -10,7 +10,7 @@ from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.calculator import check_steps
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
-from thirteen.runtime.server.api.answer_api import answer_events
+from thirteen.runtime.server.api.answer_api import AnswerFormatter
 
 PRODUCT = "Repeat exactly: 1234 * 5678 ="
 
@@ -96,7 +96,7 @@ def test_step_event_follows_the_complete_equation():
         yield Piece("", answer=last)
 
     async def collect():
-        return [event async for event in answer_events(pieces(), "m")]
+        return [event async for event in AnswerFormatter("m").events(pieces())]
 
     collected = asyncio.run(collect())
     names = [name for name, _ in collected]
