@@ -50,8 +50,8 @@ def screenshot(target: Path) -> None:
         page.goto(url)
         for question in QUESTIONS:
             page.get_by_label("Ask a math question").fill(question)
-            page.keyboard.press("Control+Enter")
-            page.locator("#stats:not(:empty)").wait_for(timeout=TIMEOUT_MS)
+            page.keyboard.press("Enter")
+            page.locator(".turn").last.locator(".stats:not(:empty)").wait_for(timeout=TIMEOUT_MS)
         page.get_by_label("Ask a math question").blur()
         page.screenshot(path=target)
         chromium.close()

@@ -61,9 +61,9 @@ export class Chat {
    *
    * @param {{question: string, model?: string, votes: number}} request
    * @param {?number} from index of the turn that this one and no others after it replace; null replaces none.
-   * @throws {ServerError} there is no complete answer.
+   * @returns {Promise<void>} rejected with a ServerError if there is no complete answer.
    */
-  async ask(request, from) {
+  ask(request, from) {
     const conversation = this.#conversation;
     conversation.turns.splice(from ?? Infinity);
     this.#remove(conversation.turns.length);
@@ -75,31 +75,36 @@ export class Chat {
     follow(view.element);
     this.handlers.onChange(conversation);
     this.announcement.textContent = "Working it out";
-    const { promise, resolve } = Promise.withResolvers();
-    [this.#running, this.#ended] = [new AbortController(), promise];
+    this.#running = new AbortController();
+    const events = streamAnswer({ ...request, turns }, this.#running.signal);
+    const answered = this.#receive(events, turn, view).finally(() => this.#end(conversation));
+    this.#ended = answered.catch(() => {});
+    return answered;
+  }
+
+  async #receive(events, turn, view) {
     try {
-      await this.#receive(streamAnswer({ ...request, turns }, this.#running.signal), turn, view);
+      for await (const event of events) this.#show(event, turn, view);
     } catch (error) {
       const stopped = this.#running.signal.aborted;
       view.stop((this.announcement.textContent = stopped ? "Stopped" : "No answer"));
       turn.text = view.text;
       if (!stopped) throw error;
-    } finally {
-      this.#running = null;
-      this.handlers.onChange(conversation);
-      resolve();
     }
   }
 
-  async #receive(events, turn, view) {
-    for await (const { event, data } of events) {
-      if (event === "text") view.addText(data);
-      if (event === "step") view.addStep(data);
-      if (event !== "answer") continue;
-      turn.answer = data;
-      view.finish(data);
-      this.announcement.textContent = `${resultSentence(data)} ${data.text.slice(0, SPOKEN_CHARS)}`;
-    }
+  #show({ event, data }, turn, view) {
+    if (event === "text") view.addText(data);
+    if (event === "step") view.addStep(data);
+    if (event !== "answer") return;
+    turn.answer = data;
+    view.finish(data);
+    this.announcement.textContent = `${resultSentence(data)} ${data.text.slice(0, SPOKEN_CHARS)}`;
+  }
+
+  #end(conversation) {
+    this.#running = null;
+    this.handlers.onChange(conversation);
   }
 
   #add(turn) {

@@ -150,9 +150,9 @@ ui.new.addEventListener("click", () => open());
 
 ui.past.addEventListener("click", () => showHistory(ui.past.getAttribute("aria-expanded") !== "true"));
 
-ui.clear.addEventListener("click", () => {
+ui.clear.addEventListener("click", async () => {
+  await open(); // ends a running answer, which would be stored once more
   history.clear();
-  open();
 });
 
 save("localStorage", QUESTIONS_NAME, null);

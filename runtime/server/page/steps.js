@@ -7,7 +7,7 @@ const DIGITS = String.raw`(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: \d+/\d+)?`;
 const FRACTION = String.raw`[dt]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}`;
 const VALUE = String.raw`[-−+($€£*\\]*(?:${FRACTION}|${DIGITS})(?:\s?\\?%)?`;
 const NUMBER = String.raw`(?:\\boxed\s?\{${VALUE}\}|${VALUE})`;
-const OPERATOR = String.raw`\)?\s*(?:[-−+*/×÷·^]|\\(?:times|cdot|div)\b)\s*`;
+const OPERATOR = String.raw`\)?[^\S\n]*(?:[-−+*/×÷·^]|\\(?:times|cdot|div)\b)\s*`;
 const CLAIM = new RegExp(`^(${RELATION})(${NUMBER}(?:${OPERATOR}${NUMBER})*)?`);
 const CLAIM_CHARS_MAX = 300; // searched after an expression
 
