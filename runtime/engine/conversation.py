@@ -53,7 +53,7 @@ class Conversation:
 
         Args:
             text: what the user says.
-            options: see Engine.request(); without `system`.
+            options: see Engine.request(); `system` is the conversation's own.
 
         Raises:
             RequestError: the text is empty, or the chat template rejects the conversation.

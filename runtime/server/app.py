@@ -113,6 +113,7 @@ class Server:
         body = await self._read_body(request, AnswerRequest)
         name, adapter = self.service.resolve_model(body.model)
         options = RequestOptions(
+            system=body.system,
             max_tokens=body.max_tokens,
             calculator=body.calculator,
             adapter=adapter,
@@ -127,7 +128,7 @@ class Server:
             if body.turns:
                 asked = conversation.next_turn(body.question, **options).request
             else:
-                asked = engine.request(body.question, system=body.system, **options)
+                asked = engine.request(body.question, **options)
             return vote_requests(asked, body.votes) if body.votes > 1 else [asked]
 
         handles = await self._submit(request, body.votes, prepare)

@@ -22,10 +22,12 @@ _MEDIA_TYPES = {
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-PAGE_FILES = {file.relative_to(_FOLDER).as_posix(): file for file in sorted(_FOLDER.rglob("*")) if file.is_file()}
+PAGE_FILES = {
+    file.relative_to(_FOLDER).as_posix(): file for file in sorted(_FOLDER.rglob("*")) if file.is_file()
+}
 
-# Only same-origin files, no inline code or styles, no frames, and no way to make markup from strings: defence in
-# depth in case model output became markup.
+# Only same-origin files, no inline code or styles, no frames, and no way to make markup from strings: defence
+# in depth in case model output became markup.
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",

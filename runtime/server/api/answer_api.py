@@ -45,7 +45,8 @@ class AnswerFormatter:
             pieces: the answer as it is generated.
 
         Yields:
-            Event name and data: "text" for new text, "step" for an equation when it is complete, "answer" last.
+            Event name and data: "text" for new text, "step" for an equation when it is complete, and "answer"
+            last.
         """
         stream, sent_steps = StepStream(), 0
         async for piece in pieces:

@@ -229,7 +229,8 @@ class AnswerRequest(GenerationRequest):
 
     question: Annotated[Text, Field(min_length=1)]
     turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
-        [], description="Earlier turns of the conversation; the oldest are dropped if the context has no room."
+        [],
+        description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
     )
     system: Text | None = None
     votes: Nullable[Count] = 1

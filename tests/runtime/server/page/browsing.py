@@ -1,14 +1,7 @@
 """What a reader does on the page and sees there, and the scripted answers."""
 
-from typing import Any
+from playwright.sync_api import Locator, Page, expect
 
-import pytest
-
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="Playwright is not installed: pip install '.[test]'"
-)
-Page = playwright.Page
-expect = playwright.expect
 expect.set_options(timeout=10_000)
 
 EGGS = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
@@ -40,16 +33,16 @@ def ask_and_wait(page: Page, question: str) -> None:
     expect(stats(page)).not_to_be_empty()
 
 
-def result(page: Page) -> Any:
+def result(page: Page) -> Locator:
     """Value, badge and reason of the last turn."""
     return page.locator(".result").last
 
 
-def text(page: Page) -> Any:
+def text(page: Page) -> Locator:
     """The answer's text of the last turn."""
     return page.locator(".text").last
 
 
-def stats(page: Page) -> Any:
+def stats(page: Page) -> Locator:
     """Token counts and rates of the last turn."""
     return page.locator(".stats").last

@@ -1,23 +1,19 @@
 """Fixtures: a scripted server, and the page in Chromium, which sends no request elsewhere."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from ....chromium import CHROMIUM
 from ..page_server import Script, ScriptedServer, serve_app
 from .browsing import ANSWERS, expect_ready
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     # Module scope: while Playwright runs, asyncio.run() fails in this thread.
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as engine:
         chromium = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield chromium
@@ -41,23 +37,26 @@ def script(server: tuple[str, Script]) -> Script:
 
 
 @pytest.fixture
-def visit(browser: Any) -> "Iterator[Callable[..., Page]]":
+def visit(browser: Browser) -> Iterator[Callable[..., Page]]:
     """visit(address, …): open the page; fails on script errors, CSP violations and foreign requests.
 
     `script` runs before the page's own scripts.
     """
-    contexts, problems = [], []
+    contexts: list[BrowserContext] = []
+    problems: list[str] = []
 
-    def visit(address: str, script: str = "", **options: Any) -> "Page":
+    def note_if(wrong: bool, problem: str) -> None:
+        if wrong:
+            problems.append(problem)
+
+    def visit(address: str, script: str = "", **options: Any) -> Page:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.add_init_script(script)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on(
-            "console", lambda message: "Content Security" in message.text and problems.append(message.text)
-        )
-        page.on("request", lambda request: request.url.startswith(address) or problems.append(request.url))
+        page.on("console", lambda message: note_if("Content Security" in message.text, message.text))
+        page.on("request", lambda request: note_if(not request.url.startswith(address), request.url))
         page.goto(address)
         return page
 
@@ -68,7 +67,7 @@ def visit(browser: Any) -> "Iterator[Callable[..., Page]]":
 
 
 @pytest.fixture
-def page(visit: "Callable[..., Page]", server: tuple[str, Script], script: Script) -> "Page":
+def page(visit: Callable[..., Page], server: tuple[str, Script], script: Script) -> Page:
     page = visit(server[0])
     expect_ready(page)
     return page

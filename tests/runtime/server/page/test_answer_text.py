@@ -1,15 +1,16 @@
-"""Answers as Markdown and formulas in Chromium: what is set, what stays text, and what a hostile one can do."""
+"""Answers in Chromium: what becomes Markdown and formulas, what stays text, and what a hostile one can do."""
 
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page, expect
 from thirteen.runtime.arithmetic.calculator import check_steps
 
 from ....chromium import BROWSER_TEST
 from ..page_server import Script, ScriptedServer, serve_app
-from .browsing import EGGS, Page, ask_and_wait, expect, text
+from .browsing import EGGS, ask_and_wait, text
 
 pytestmark = BROWSER_TEST
 
@@ -47,7 +48,8 @@ MARKDOWN = [  # an answer's text, and its elements
     ("Then:\n1. a\n2. b\n   - c\n   - d\n\n7) e", '<p>Then:</p><ol class="number"><li value="1"><p>a</p></li>'
      '<li value="2"><p>b</p><ul class="dash"><li><p>c</p></li><li><p>d</p></li></ul></li>'
      '<li value="7"><p>e</p></li></ol>'),
-    ("```python\nx = 2 * 3  # *no*\n\ny\n```\nend", "<pre><code>x = 2 * 3  # *no*\n\ny</code></pre><p>end</p>"),
+    ("```python\nx = 2 * 3  # *no*\n\ny\n```\nend",
+     "<pre><code>x = 2 * 3  # *no*\n\ny</code></pre><p>end</p>"),
     ("```\nopen", "<pre><code>open</code></pre>"),
     ("a\n---\nb", "<p>a</p><hr><p>b</p>"),
     ("中文**粗体**中文", "<p>中文<strong>粗体</strong>中文</p>"),
@@ -61,7 +63,8 @@ SUMS = [  # texts in which Markdown would take signs of sums for its own
     "**open and `open",
 ]
 
-HOSTILE = r"""<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">
+HOSTILE = (
+    r"""<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">
 <iframe src="https://example.com"></iframe> <svg onload="window.hacked = 1"></svg>
 [link](javascript:window.hacked=1) ![image](https://example.com/x.png) <https://example.com> https://example.com
 `<img src=x onerror="window.hacked = 1">` **<img src=x onerror="window.hacked = 1">**
@@ -78,9 +81,19 @@ HOSTILE = r"""<script>window.hacked = 1</script><img src=x onerror="window.hacke
 \(\htmlData{x=1}{x}\) \(\text{<img src=x onerror="window.hacked = 1">}\) \(\color{red;position:fixed}{x}\)
 \(\def\a{\a\a}\a\) \(\newcommand\b[1]{#1#1#1#1}\b{\b{\b{\b{\b{\b{\b{\b{x}}}}}}}}\)
 \[\rule{9999em}{9999em}\] \(\kern-9999em x\) \(\raisebox{9999em}{y}\) \(\frac{1\) \(}\)
-\[""" + r"\sqrt{" * 300 + "1" + "}" * 300 + r"\]" + r"\[" + r"\frac{" * 300 + r"\] \(" + "x" * 5000 + r"\)"
+\["""
+    + r"\sqrt{" * 300
+    + "1"
+    + "}" * 300
+    + r"\]"
+    + r"\["
+    + r"\frac{" * 300
+    + r"\] \("
+    + "x" * 5000
+    + r"\)"
+)
 FORBIDDEN = "a, img, script, iframe, svg[onload], form, input, [onerror], [href], [src], [id], .badge"
-CHROME = "[document.title, ...['header', '#ask', 'aside h2'].map((part) => document.querySelector(part).outerHTML)]"
+CHROME = "['title', 'header', '#ask', 'aside h2'].map((part) => document.querySelector(part).outerHTML)"
 
 
 @pytest.fixture
@@ -159,7 +172,9 @@ def test_a_hostile_answer_runs_and_changes_nothing(answered: Any) -> None:
     page = answered("It is 3 + 4 = 7.")
     before = page.evaluate(CHROME)
     page = answered("It is 3 + 4 = 7.", HOSTILE)
-    expect(text(page)).to_contain_text('<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">')
+    expect(text(page)).to_contain_text(
+        '<script>window.hacked = 1</script><img src=x onerror="window.hacked = 1">'
+    )
     expect(text(page)).to_contain_text("[link](javascript:window.hacked=1)")
     expect(text(page).locator(FORBIDDEN)).to_have_count(0)
     assert page.evaluate("window.hacked") is None
@@ -171,7 +186,9 @@ def test_a_hostile_answer_runs_and_changes_nothing(answered: Any) -> None:
     assert page.evaluate("window.hacked") is None
 
 
-@pytest.mark.parametrize("moved", [r"\raisebox{4em}{\huge x}", r"\kern-12em \huge x", r"\rlap{\kern60em \huge x}"])
+@pytest.mark.parametrize(
+    "moved", [r"\raisebox{4em}{\huge x}", r"\kern-12em \huge x", r"\rlap{\kern60em \huge x}"]
+)
 def test_a_formula_draws_nothing_outside_of_its_answer(answered: Any, moved: str) -> None:
     """It could imitate the badge of another answer."""
     page = answered("It is 3 + 4 = 7.", rf"\({moved}\)")

@@ -1,18 +1,18 @@
 """The page in a real Chromium; the server is scripted, except in the last test."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
 import httpx
 import pytest
+from playwright.sync_api import Page, expect
 from thirteen.runtime.engine.conversation import Conversation
 
 from ....chromium import BROWSER_TEST, LOW_CONTRAST
 from .. import serving
 from ..page_server import Script, ScriptedServer, serve_app
-from .browsing import ANSWERS, EGGS, Page, ask, ask_and_wait, expect, expect_ready, result, stats, text
+from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats, text
 
 pytestmark = BROWSER_TEST
 
@@ -91,7 +91,7 @@ def test_answer_without_a_number(page: Page) -> None:
 
 
 def test_screen_readers_announce_the_answer_once(page: Page, script: Script) -> None:
-    """A live region must exist before its content changes; with the streamed text in it, each word would be spoken."""
+    """A live region must exist before it changes; with the streamed text in it, each word would be spoken."""
     status = page.locator("#announcement")
     expect(status).to_have_role("status")
     expect(status).to_be_empty()
@@ -108,7 +108,14 @@ def test_every_control_has_a_name(page: Page) -> None:
     ask_and_wait(page, EGGS)
     controls = page.locator("button:visible, select:visible, textarea:visible")
     names = [controls.nth(index).aria_snapshot() for index in range(controls.count())]
-    for name in ("New conversation", "Dark mode", "Clear conversations", "Ask a math question", "Model", "Votes"):
+    for name in (
+        "New conversation",
+        "Dark mode",
+        "Clear conversations",
+        "Ask a math question",
+        "Model",
+        "Votes",
+    ):
         assert sum(f'"{name}' in found for found in names) == 1, names
     expect(page.get_by_role("button", name="Edit")).to_have_accessible_description(EGGS)
     expect(page.get_by_role("region", name="Conversation")).to_be_visible()
@@ -414,9 +421,9 @@ def test_the_storage_is_bounded(page: Page) -> None:
 @pytest.mark.parametrize(
     "stored",
     [
-        "{", "7", "{}", "[null, 3]", '[{"id": 1, "turns": []}]', '[{"id": "a", "turns": [{"question": "b"}]}]',
-        '[{"id": "a", "turns": []}]',
-        json.dumps([{"id": "a", "turns": [{"question": "b", "text": "", "answer": {"text": "c", "steps": 1}}]}]),
+        "{", "7", "{}", "[null, 3]", '[{"id": 1, "turns": []}]', '[{"id": "a", "turns": []}]',
+        '[{"id": "a", "turns": [{"question": "b"}]}]',
+        '[{"id": "a", "turns": [{"question": "b", "text": "", "answer": {"text": "c", "steps": 1}}]}]',
     ],
 )  # fmt: skip
 def test_storage_of_another_version_is_harmless(page: Page, stored: str) -> None:
