@@ -9,6 +9,7 @@ const FENCE = /^[ \t]*(```+|~~~+)/;
 const HEADING = /^[ \t]*(#{1,6})[ \t]+(?=\S)/;
 const RULE = /^[ \t]*(?:-{3,}|\*{3,}|_{3,})[ \t]*$/;
 const ITEM = /^[ \t]*(?:([-*•])|(\d{1,9})[.)])[ \t]+(?=\S)/;
+const PRODUCT = /^[ \t]*\*[\d\s.,+*/×÷=()$%^-]+$/; // goes on from the line above
 
 /**
  * @param {string} text
@@ -47,7 +48,8 @@ function readBlock(state, lines, at) {
 
 const content = ({ text }, { start, end }) => text.slice(start, end);
 const isBlank = (state, line) => !content(state, line).trim();
-const startsList = ({ level }, source) => level < LEVELS_MAX && ITEM.test(source);
+const isItem = (source) => ITEM.test(source) && !RULE.test(source) && !PRODUCT.test(source);
+const startsList = ({ level }, source) => level < LEVELS_MAX && isItem(source);
 const startsBlock = (state, source) => [FENCE, HEADING, RULE].some((start) => start.test(source)) || startsList(state, source);
 
 function readHeading({ start, end }, [prefix, { length: level }]) {
@@ -90,9 +92,9 @@ function readList(state, lines, at) {
 }
 
 function itemAt(state, line) {
-  const match = ITEM.exec(content(state, line));
-  if (!match || RULE.test(content(state, line))) return null;
-  const [prefix, sign, number] = match;
+  const source = content(state, line);
+  if (!isItem(source)) return null;
+  const [prefix, sign, number] = ITEM.exec(source);
   const marker = number ? "number" : sign === "-" ? "dash" : "bullet";
   return { marker, number: Number(number ?? 0), start: line.start + prefix.length };
 }

@@ -133,11 +133,11 @@ def test_sums_are_no_markdown(page: Page, source: str) -> None:
 def test_equations_are_marked_in_markdown_and_in_formulas(answered: Any) -> None:
     source = (
         "1. **2 * 3 = 6** and 6 * 2 = **13**\n2. `7 + 1 = 8`\n\n"
-        r"So \(4 + 4 = 8\) and \[\begin{aligned} 5 + 5 &= 11 \\ 5 + 6 &= 11 \end{aligned}\]"
+        r"So \(4 + 4 = 8\) and \[5 + 5 = 11, 5 + 6 = 11\]"
     )
     page = answered(source)
     expect(text(page).locator("li strong .step.ok")).to_have_text("2 * 3 = 6✓")
-    expect(text(page).locator("li del")).to_have_text("**13".removeprefix("**"))
+    expect(text(page).locator("li del")).to_have_text("13")
     expect(text(page).locator("li code .step.ok")).to_have_text("7 + 1 = 8✓")
     expect(text(page).locator("p > .step.ok > .katex")).to_have_count(1)
     expect(text(page).locator("p > .step.wrong.display > .katex-display")).to_have_count(1)
