@@ -39,7 +39,7 @@ function saveConversations(conversations) {
 }
 
 const isText = (value) => typeof value === "string";
-const isConversation = (found) => isText(found?.id) && Array.isArray(found.turns) && found.turns.every(isTurn);
+const isConversation = (found) => isText(found?.id) && Array.isArray(found.turns) && found.turns[0] && found.turns.every(isTurn);
 const isTurn = (turn) => isText(turn?.question) && isText(turn.text) && (turn.answer === null || isAnswer(turn.answer));
 
 function isAnswer(answer) {

@@ -12,7 +12,7 @@ export class TurnView {
   #text = "";
   #frame = 0; // the animation frame that will draw the text
   #result = element("p", { class: "result" });
-  #content = element("div", { class: "text" });
+  #content = element("div", { class: "answer" });
   #tally = element("ul", { class: "tally", "aria-label": "Result of the vote" });
   #stats = element("p", { class: "stats small" });
 

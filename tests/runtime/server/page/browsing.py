@@ -40,7 +40,7 @@ def result(page: Page) -> Locator:
 
 def text(page: Page) -> Locator:
     """The answer's text of the last turn."""
-    return page.locator(".text").last
+    return page.locator(".answer").last
 
 
 def stats(page: Page) -> Locator:
