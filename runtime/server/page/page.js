@@ -66,7 +66,8 @@ async function edit(index) {
   await chat.stop();
   [edited, ui.question.value] = [index, chat.questions[index]];
   chat.mark(index);
-  ui.editing.textContent = "This question and all after it are asked anew. Escape keeps them.";
+  ui.editing.textContent = "Asked anew, without the turns after it.";
+  ui.keep.hidden = false;
   ui.question.focus();
 }
 
@@ -74,6 +75,13 @@ function endEdit() {
   edited = null;
   chat.mark(null);
   ui.editing.textContent = "";
+  ui.keep.hidden = true;
+}
+
+function cancelEdit() {
+  endEdit();
+  ui.question.value = "";
+  ui.question.focus();
 }
 
 async function ask() {
@@ -136,11 +144,10 @@ ui.question.addEventListener("keydown", (event) => {
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   if (chat.running) chat.stop();
-  else if (edited !== null) {
-    endEdit();
-    ui.question.value = "";
-  }
+  else if (edited !== null) cancelEdit();
 });
+
+ui.keep.addEventListener("click", cancelEdit);
 
 ui.stop.addEventListener("click", (event) => {
   if (event.detail < 2) chat.stop(); // the second click of a double click on Ask must not stop
