@@ -32,6 +32,7 @@ CONTENT_SECURITY_POLICY = {
     "worker-src": "'self' blob:",
     "connect-src": "'self' blob:",
     "style-src": "'self'",
+    "font-src": "'self'",
     "img-src": "'self'",
     "manifest-src": "'self'",
     "base-uri": "'none'",
@@ -145,7 +146,7 @@ def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict
 
 def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dict[str, bytes]:
     """Content of all files but the parts, by path; the app's client replaces that of the server's page."""
-    page = {file.name: file.read_bytes() for file in PAGE_FILES}
+    page = {path: file.read_bytes() for path, file in PAGE_FILES.items()}
     app = {file.name: file.read_bytes() for file in sorted(APP.iterdir()) if file.name not in _EMBEDDED_FILES}
     adapted = {
         "index.html": _adapt_index(page["index.html"].decode()).encode(),

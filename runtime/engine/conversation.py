@@ -1,8 +1,10 @@
 """Conversation: turns of a user and a model, kept within the model's context."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Unpack
 
@@ -51,7 +53,7 @@ class Conversation:
 
         Args:
             text: what the user says.
-            options: see Engine.request(); without `system`.
+            options: see Engine.request(); `system` is the conversation's own.
 
         Raises:
             RequestError: the text is empty, or the chat template rejects the conversation.
@@ -59,16 +61,30 @@ class Conversation:
         """
         request, context = self._engine.request(text, **options), self._engine.context
         room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
-        dropped = 0
-        while (tokens := self._encode(text, self.messages[dropped:])) is None or len(tokens) > room:
-            if dropped < len(self.messages):
-                dropped += 2
-            elif tokens is None or len(tokens) > context:
-                raise PromptLengthError(f"the message does not fit the context of {context} tokens")
-            else:
-                break  # a short answer has room
+        dropped, tokens = self._fit(text, room)
+        if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
+            raise PromptLengthError(f"the message does not fit the context of {context} tokens")
         del self.messages[:dropped]
         return Turn(replace(request, tokens=tokens), dropped, len(tokens) / context)
+
+    def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
+        """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
+
+        Of a long conversation, few prompts are encoded: the number is found by bisection.
+        """
+
+        @cache
+        def encode(dropped: int) -> tuple[int, ...] | None:
+            return self._encode(text, self.messages[dropped:])
+
+        def fits(dropped: int) -> bool:
+            tokens = encode(dropped)
+            return tokens is not None and len(tokens) <= room
+
+        counts = range(0, len(self.messages) + 1, 2)
+        last = len(counts) - 1
+        at = 0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)
+        return counts[at], encode(counts[at])
 
     def _encode(self, text: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
         """Encode messages and a text as a prompt; None if they have too many bytes to be tokenized."""

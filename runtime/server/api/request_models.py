@@ -29,6 +29,7 @@ from .request_fields import (
 MAX_TOKENS_DEFAULT = 512
 CLAIM_CHARS_MAX = 4096
 MESSAGES_MAX = 1024
+_TURNS_MAX = MESSAGES_MAX // 2
 TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
 TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
@@ -264,10 +265,21 @@ class CompletionRequest(OpenAiRequest):
         return self.prompts
 
 
+class EarlierTurn(RequestBody):
+    """A question that was asked before, and its answer."""
+
+    question: Text
+    answer: Text
+
+
 class AnswerRequest(GenerationRequest):
     """Body of /v1/answer."""
 
     question: Annotated[Text, Field(min_length=1)]
+    turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
+        [],
+        description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
+    )
     system: Text | None = None
     votes: Nullable[Count] = 1
 

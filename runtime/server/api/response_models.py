@@ -47,6 +47,7 @@ class AnswerResponse(ResponseBody):
     usage: Usage
     timings: AnswerTimings
     tally: VoteTally | None
+    dropped_turns: Count = Field(description="Oldest turns for which the context had no room.")
     foreign_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
         description="Share of the question's letters in a script that the file's vocabulary was trimmed of; "
         "null for a file with its full vocabulary."

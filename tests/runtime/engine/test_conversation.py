@@ -47,6 +47,20 @@ def test_the_oldest_turns_make_room_and_the_system_prompt_stays(engine):
     assert conversation.next_turn("last", max_tokens=100).dropped == 0
 
 
+def test_few_prompts_are_encoded_to_find_how_many_turns_fit(engine, monkeypatch):
+    """One for each turn would take seconds in a long conversation."""
+    conversation, encoded = Conversation(engine), []
+    for number in range(200):
+        conversation.add(f"question {number}", "answer")
+    encode = engine.conversation
+    monkeypatch.setattr(engine, "conversation", lambda messages: encoded.append(1) or encode(messages))
+    turn = conversation.next_turn("last")
+    assert 0 < turn.dropped < 400 and len(encoded) <= 10
+    one_more = [Message("user", f"question {turn.dropped // 2 - 1}"), Message("assistant", "answer")]
+    longer = encode([*one_more, *conversation.messages, Message("user", "last")])
+    assert len(turn.request.tokens) <= 256 - 64 < len(longer)
+
+
 def test_a_message_that_fills_the_context_is_asked_alone_and_a_longer_one_is_refused(engine):
     conversation = Conversation(engine)
     conversation.add("one", "two")
