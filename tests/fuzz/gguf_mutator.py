@@ -10,10 +10,12 @@ _SOURCE_BYTES = 1 << 12  # of random numbers, more than three mutations draw
 
 
 def mutate_gguf(data: bytes, random: Random) -> bytes:
-    """Apply one to three mutations; returns nothing for bytes that are no GGUF."""
+    """Apply one to three mutations; returns nothing for bytes that are no GGUF, or an empty one."""
     try:
         file = RawFile.decode(data)
     except ValueError:
+        return b""
+    if not (file.fields and file.tensors):
         return b""
     mutated: list[bytes] = []
 

@@ -23,6 +23,7 @@ _WORDS = (
     "BOOL",
     "F8_E4M3",
 )
+_UNREAD = ("number out of range", "recursion limit")  # the reference refuses these under any key
 _TYPES = {"F16": "<f2", "F32": "<f4"}
 
 
@@ -32,7 +33,11 @@ def check(data: bytes) -> bool:
         file = SafetensorsFile(path)
     except ThirteenError as error:
         return refused(error)
-    expected = dict(safetensors.deserialize(data))
+    try:
+        expected = dict(safetensors.deserialize(data))
+    except safetensors.SafetensorError as error:
+        assert any(reason in str(error) for reason in _UNREAD), error
+        return True
     assert file.entries.keys() == expected.keys()
     for name, entry in file.entries.items():
         assert (entry.dtype, list(entry.shape)) == (expected[name]["dtype"], expected[name]["shape"])
