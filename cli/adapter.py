@@ -1,5 +1,6 @@
-"""Commands `thirteen adapter …`: show, export and encode adapters."""
+"""Commands `thirteen adapter …`: show, check, export and encode adapters."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -7,10 +8,22 @@ from typing import Annotated
 import typer
 
 from . import options
-from .console import out, progress_bar, show_fields, show_file, warn
+from .console import (
+    facts_table,
+    note,
+    out,
+    progress_bar,
+    show_fields,
+    show_file,
+    show_result,
+    stage_bars,
+    warn,
+)
+
+NO_EFFECT = 1
 
 app = typer.Typer(
-    help="Show, export and encode adapters.",
+    help="Show, check, export and encode adapters.",
     epilog=options.example("adapter show smollm2-135m-gsm8k-13"),
     no_args_is_help=True,
 )
@@ -35,6 +48,62 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
     result = {key.replace(" ", "_"): value for key, value in facts.items()} | {"norm_by_layer": norms}
     rows = {key: str(value) for key, value in facts.items()}
     show_fields(as_json, result, rows | {f"norm, {layer}": f"{norm:.4g}" for layer, norm in norms.items()})
+
+
+@app.command(
+    "check",
+    epilog=options.example(
+        "adapter check smollm2-135m-sums-13",
+        "adapter check ./my-lora --base llama-3.2-1b --size 600MB",
+    ),
+)
+def adapter_check(
+    adapter: options.AdapterArgument,
+    base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")] = "embedded",
+    type_: Annotated[
+        str | None, typer.Option("--type", help="ggml type of the quantized file. Default: Q4_K.")
+    ] = None,
+    size: options.Size = None,
+    tokens: options.Positions = 384,
+    revision: options.Revision = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check whether an adapter has an effect.
+
+    It shows how far the adapter moves the predictions and the weights, whether the merged model agrees with the
+    adapter at run time, and what remains after quantization. The exit status is 1 if there is no effect, or if
+    most of it is lost.
+    """
+    from rich.console import Group
+
+    from ..convert.pipeline import DEFAULT_TYPE
+    from ..convert.provenance import SourceIds
+    from ..models.fetch import fetch
+    from ..workflows.adapter_check import changes_table, check_adapter, check_trained_on, effect_rows
+
+    if type_ and size:
+        raise typer.BadParameter(f"--type {type_} and --size {size} exclude each other")
+    folder, path = options.resolve_adapter(adapter, base), fetch(base, revision=revision, kind="base")
+    check_trained_on(folder, base)
+    planned = options.size_target(size, None, "balanced", None, together=False, workload=None) if size else None
+    with stage_bars() as stage:
+        check = check_adapter(
+            path,
+            folder,
+            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter)),
+            quantization=planned or type_ or DEFAULT_TYPE,
+            positions=tokens,
+            threads=threads,
+            stage=stage,
+        )
+    warn(check.warnings)
+    rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
+    show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
+    if not check.effective:
+        sys.stdout.flush()
+        note(f"error: {check.verdict}")
+        raise typer.Exit(NO_EFFECT)
 
 
 @app.command(

@@ -41,7 +41,9 @@ def bench_fidelity(
 
 @app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
 def bench_accuracy(
-    model: options.ModelArgument,
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")
+    ],
     data: Annotated[
         str,
         typer.Option(
@@ -51,10 +53,10 @@ def bench_accuracy(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="Unadapted GGUF to compare with. To measure the effect of --adapter, give MODEL again."
+            help="Unadapted model to compare with. To measure the effect of --adapter, give MODEL again."
         ),
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to MODEL at run time.")] = None,
+    adapter: options.ModelAdapter = None,
     prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
     votes: options.Votes = 1,
     temperature: options.Temperature = 0.0,
@@ -89,13 +91,16 @@ def bench_accuracy(
         max_tokens=max_tokens,
     )
     executor = options.batch_executor(ray, workers)
+    question_set = load_question_set(data).subsample(limit)
+    model, loras = options.resolve_model(model, {"adapter": adapter} if adapter else {})
+    base = base and options.resolve_model(base, {})[0]
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,
-            load_question_set(data).subsample(limit),
+            question_set,
             settings,
             base=base,
-            adapter=adapter,
+            adapter=loras.get("adapter"),
             folder=records,
             executor=executor,
             progress=progress,
