@@ -13,11 +13,11 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import adapter, ask, batch, chat, convert, demo, doctor, inspect, models, serve, vocabulary, web
+from . import ask, batch, chat, convert, demo, doctor, inspect, models, serve, vocabulary, web
+from .adapters import adapter, train, tune
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address
-from .training import train, tune
 
 ENGINE_FAILED = 1  # for supervisors: a restart may help, which bad input (2) does not allow
 INTERRUPTED = 130

@@ -40,7 +40,8 @@ Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
-        help=f"Adapter to apply at run time: {_RUNTIME_ADAPTER} With the default model, it replaces the merged one."
+        help=f"Adapter to apply at run time: {_RUNTIME_ADAPTER} With the default model, it replaces the "
+        "merged one."
     ),
 ]
 ModelAdapter = Annotated[

@@ -13,7 +13,7 @@ _ROWS = 1024  # read at once
 
 
 def weight_changes(base: Path, adapter: Path, adapter_id: str = "") -> dict[str, float]:
-    """Frobenius norm of each tensor's change over that of the tensor; tensors that do not change are left out.
+    """Frobenius norm of each tensor's change over that of the tensor; only tensors that change are in it.
 
     Args:
         base: a folder of safetensors, or a GGUF.

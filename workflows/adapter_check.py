@@ -148,23 +148,28 @@ def _measure(
 
 def find_problem(effect: MeasuredEffect, quantization: str) -> str | None:
     """What is wrong with an adapter's effect, in a line; None if nothing is."""
-    if effect.moved.kl_mean.estimate < KL_MIN:
-        return f"no effect: the adapter moves the predictions by {effect.moved.kl_mean.estimate:.1g} nats of KL"
+    if (moved := effect.moved.kl_mean.estimate) < KL_MIN:
+        return f"no effect: the adapter moves the predictions by {moved:.1g} nats of KL"
     if effect.merged is None:
         return f"no effect once it is merged: in {PRECISION} its changes are rounded away"
-    if effect.agreement and _weakest(effect.agreement) < EFFECT_MIN:
-        return f"at run time the effect is not that of the merged model: {_text(effect.agreement)} in {PRECISION}"
     if _weakest(effect.merged) < SURVIVING_MIN:
         better = "a type with more bits"
         if effect.run_time and _weakest(effect.run_time) >= SURVIVING_MIN:
             better += f", or the adapter at run time ({_text(effect.run_time)})"
         return f"effect lost: merged in {quantization} it has {_text(effect.merged)}; take {better}"
+    if effect.agreement and _weakest(effect.agreement) < EFFECT_MIN:
+        return (
+            f"in {PRECISION} the effect at run time is not that of the merged model: "
+            f"{_text(effect.agreement)}"
+        )
     return None
 
 
 def _summary(merged: AdapterEffect | None, quantization: str) -> str:
     assert merged is not None, "find_problem() has found it"
-    loss = "" if _weakest(merged) >= EFFECT_MIN else "; a part of it is lost, a type with more bits keeps more"
+    loss = (
+        "" if _weakest(merged) >= EFFECT_MIN else "; a part of it is lost, a type with more bits keeps more"
+    )
     return f"the adapter has an effect: merged in {quantization} it has {_text(merged)}{loss}"
 
 
@@ -182,6 +187,7 @@ def effect_rows(check: AdapterCheck) -> dict[str, str]:
     if check.effect is None:
         return rows
     moved, quantization = check.effect.moved, check.quantization
+    changed = 100 * (1 - moved.same_top.estimate)
     effects = {
         "at run time, of the merged one's": check.effect.agreement,
         f"merged in {quantization}": check.effect.merged,
@@ -190,7 +196,7 @@ def effect_rows(check: AdapterCheck) -> dict[str, str]:
     return {
         **rows,
         "KL from the base": f"{moved.kl_mean.text(4)} nats",
-        "changed top tokens": f"{100 * (1 - moved.same_top.estimate):.1f} % of {check.effect.positions} positions",
+        "changed top tokens": f"{changed:.1f} % of {check.effect.positions} positions",
         **{f"effect {name}": _text(effect) for name, effect in effects.items() if effect},
     }
 

@@ -78,7 +78,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at this machine and this installation; takes about a second, mostly for the embedded model's hash."""
+    """Look at this machine and this installation; takes a second, mostly to hash the embedded model."""
     name, flags = processor_name(), read_cpuinfo()[1]
     llama, threads = list(llama_findings(flags)), default_threads()
     findings = (
@@ -154,11 +154,13 @@ def compiler_finding(*, needed: bool) -> Finding:
 
 def threads_finding(threads: ThreadCounts, *, tuned: bool) -> Finding:
     """The cores, and the threads that compute by default."""
-    source = "by `thirteen bench tune`" if tuned else "one per core; `thirteen bench tune MODEL` measures them"
+    source = (
+        "by `thirteen bench tune`" if tuned else "one per core; `thirteen bench tune MODEL` measures them"
+    )
     return Finding(
         "cores",
-        f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads.decode} for decode, "
-        f"{threads.prefill} for prefill ({source})",
+        f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads.decode} for "
+        f"decode, {threads.prefill} for prefill ({source})",
     )
 
 
@@ -189,7 +191,7 @@ def control_group_finding(threads: int, root: Path = ROOT) -> Finding:
         f"--threads {max(1, int(min(processors, threads)))}"
     )
     value = ", ".join(limits) or "no limits"
-    return Finding("control groups", value, problem if threads > math.ceil(processors) else None)
+    return Finding("control groups", value, problem if threads >= processors + 1 else None)
 
 
 def cache_finding() -> Finding:
@@ -201,7 +203,9 @@ def cache_finding() -> Finding:
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         free = shutil.disk_usage(folder).free
     except (OSError, OutputError) as error:
-        problem = f"the cache folder cannot be used: {error}; set THIRTEEN_CACHE to a folder that can be written to"
+        problem = (
+            f"the cache folder cannot be used: {error}; set THIRTEEN_CACHE to a folder that can be written to"
+        )
         return Finding("cache", "not usable", problem)
     value = f"{folder}, {_size(sum(sizes))} in {len(sizes):,} files; {_size(free)} free on its disk"
     problem = f"only {_size(free)} is free on the disk of {folder}: delete files, or set THIRTEEN_CACHE"

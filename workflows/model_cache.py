@@ -79,7 +79,8 @@ def named_model(
     entry = catalogue().bases.get(name.partition("@")[0])
     size = size or (entry.size if entry else DEFAULT_SIZE)
     target = SizeTarget(parse_file_size(size), "balanced", costs_for(host_target()))
-    output = _folder() / f"{re.sub(r'[^\w.@-]', '--', name)}-{size}.gguf"
+    stem = re.sub(r"[^\w.@-]", "--", name)
+    output = _folder() / f"{stem}-{size}.gguf"
     if not output.exists():
         announce(_announcement(name, entry.parameters if entry else None, size))
         base = fetch(name, kind="base")

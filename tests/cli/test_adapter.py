@@ -91,7 +91,7 @@ def test_rounding_to_bfloat16_is_a_warning(env):
 def test_the_qr_code_contains_the_code(env):
     done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--qr")
     code, drawing = done.stdout.split("\n", 1)
-    from thirteen.cli.qr_code import qr_text
+    from thirteen.cli.adapters.qr_code import qr_text
 
     assert drawing.rstrip("\n") == qr_text(code)
     assert {len(line) for line in drawing.splitlines() if line} == {len(drawing.splitlines()[0])}

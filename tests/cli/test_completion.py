@@ -50,7 +50,7 @@ def test_what_is_installed_completes_in_bash(tmp_path: Path) -> None:
     assert done.returncode == 0, done
     script = (
         'source ~/.bashrc; COMP_WORDS=(thirteen insp) COMP_CWORD=1; "$(complete -p thirteen | '
-        "sed 's/.*-F \\([^ ]*\\).*/\\1/')\" thirteen; echo \"${COMPREPLY[@]}\""
+        'sed \'s/.*-F \\([^ ]*\\).*/\\1/\')" thirteen; echo "${COMPREPLY[@]}"'
     )
     done = bash(script, **env)
     assert done.stdout == "inspect\n", done

@@ -1,12 +1,15 @@
-"""`thirteen adapter check`: the right verdict on adapters with an effect, without one, and with a lost one."""
+"""`thirteen adapter check`: the verdict on adapters with an effect, without one, and with a lost one."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from time import monotonic
 
+import numpy as np
 import pytest
 from peft import LoraConfig
 from safetensors.numpy import load_file, save_file
@@ -37,6 +40,17 @@ def thirteen(cache: Path) -> Iterator[Commands]:
         yield commands
 
 
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    """Without the time limit of Commands: on a busy machine it takes minutes."""
+    command = [sys.executable, "-m", "thirteen", "adapter", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def children_cpu_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def scaled(factor: float, folder: Path) -> Path:
     """A copy of the shipped adapter with its numbers times `factor`."""
     shutil.copytree(adapter_folder(ADAPTER), folder)
@@ -50,11 +64,11 @@ def scaled(factor: float, folder: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_a_good_adapter_has_an_effect_that_survives(thirteen: Commands, cache: Path) -> None:
-    begin = monotonic()
-    done = thirteen("adapter", "check", ADAPTER, "--json")
-    assert done.status == 0, done
-    assert monotonic() - begin < 60
+def test_a_good_adapter_has_an_effect_that_survives(cache: Path) -> None:
+    begin = children_cpu_s()
+    done = run("check", ADAPTER, "--json")
+    assert done.returncode == 0, done.stderr
+    assert children_cpu_s() - begin < 100  # of two cores: less than a minute
     check = json.loads(done.stdout)
     assert check["effective"] and check["verdict"].startswith("the adapter has an effect")
     assert len(check["changes"]) == 30 * 7 and all(0 < change < 0.1 for change in check["changes"].values())
@@ -69,15 +83,13 @@ def test_a_good_adapter_has_an_effect_that_survives(thirteen: Commands, cache: P
 
 
 @pytest.mark.slow
-def test_an_effect_that_is_lost_at_low_bits_is_status_1_and_one_line(
-    thirteen: Commands, tmp_path: Path
-) -> None:
-    adapter = scaled(0.02, tmp_path / "weak")
-    done = thirteen("adapter", "check", adapter, "--type", "Q4_0")
-    assert done.status == 1, done
+def test_an_effect_that_is_lost_at_low_bits_is_status_1_and_one_line(cache: Path, tmp_path: Path) -> None:
+    adapter = scaled(0.1, tmp_path / "weak")
+    done = run("check", adapter, "--type", "Q4_0", "--tokens", "128")
+    assert done.returncode == 1, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
     assert line.startswith("error: effect lost: merged in Q4_0 it has slope ")
-    assert "or the adapter at run time (slope " in line
+    assert line.endswith("; take a type with more bits")
     assert "layer 29" in done.stdout and "changed top tokens" in done.stdout
 
 
@@ -140,7 +152,7 @@ def test_each_fault_has_its_own_line() -> None:
     faults = {
         "no effect: the adapter moves": replace(GOOD, moved=divergence(1e-7)),
         "no effect once it is merged": replace(GOOD, merged=None),
-        "at run time the effect is not that of the merged": replace(GOOD, agreement=effect(1, 0.5)),
+        "in F16 the effect at run time is not that of the merged": replace(GOOD, agreement=effect(1, 0.5)),
         "effect lost: merged in Q4_K it has slope 0.10, cosine 0.80": replace(GOOD, merged=effect(0.1, 0.8)),
         "effect lost: merged in Q4_K it has slope 0.90, cosine 0.20": replace(GOOD, merged=effect(0.9, 0.2)),
     }

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 from thirteen.bench.harness.environment import this_build
 from thirteen.cli.main import main
+from thirteen.files.gguf_header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.models import fetch
 from thirteen.runtime.llama import struct_layouts
 from thirteen.runtime.llama.attention import AttentionTimes, save_attention, saved_attention
-from thirteen.files.gguf_header import read_header
 from thirteen.runtime.threads import ThreadCounts, save_threads
 from thirteen.workflows import doctor
 from thirteen.workflows.doctor import (
@@ -66,7 +66,11 @@ def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
 @pytest.mark.parametrize(
     ("info", "flags", "words"),
     [
-        (PORTABLE, ZEN4, "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has: `make wheel`"),
+        (
+            PORTABLE,
+            ZEN4,
+            "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has: `make wheel`",
+        ),
         (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
         ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "does not use i8mm"),
     ],

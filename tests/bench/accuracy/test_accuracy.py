@@ -132,10 +132,16 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
 def test_one_side_is_named(tiny, lora, data, tmp_path):
     """With an adapter and no base, the table had one column named "model", and nothing told which it was."""
     labels = set()
-    settings = {"folder": tmp_path, "progress": lambda label, done, total: labels.add(label.partition(":")[0])}
+    settings = {
+        "folder": tmp_path,
+        "progress": lambda label, done, total: labels.add(label.partition(":")[0]),
+    }
     report = run_accuracy(tiny, data.subsample(3), FEW, adapter=lora, **settings)
     assert labels == {"model with adapter"}
-    assert report.verdict[0] == "only tiny.gguf with the adapter was measured: --base tiny.gguf also measures it without"
+    assert (
+        report.verdict[0]
+        == "only tiny.gguf with the adapter was measured: --base tiny.gguf also measures it without"
+    )
     assert [column.header for column in accuracy_table(report).columns] == ["", "model with adapter"]
     plain = run_accuracy(tiny, data.subsample(3), FEW, **settings)
     assert [column.header for column in accuracy_table(plain).columns] == ["", "model"]
