@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
+_RUNTIME_ADAPTER = "GGUF LoRA, PEFT folder, hub id, catalogue name, or short code."
 
 
 def named_model(model: Path | None) -> Path | None:
@@ -60,9 +61,12 @@ Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
-        help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short code. "
-        "With the default model, it replaces the merged one."
+        help=f"Adapter to apply at run time: {_RUNTIME_ADAPTER} With the default model, it replaces the "
+        "merged one."
     ),
+]
+ModelAdapter = Annotated[
+    str | None, typer.Option(help=f"Adapter to apply to MODEL at run time: {_RUNTIME_ADAPTER}")
 ]
 NamedAdapters = Annotated[
     list[str] | None,

@@ -54,10 +54,10 @@ def bench_accuracy(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="Unadapted GGUF to compare with. To measure the effect of --adapter, give MODEL again."
+            help="Unadapted model to compare with. To measure the effect of --adapter, give MODEL again."
         ),
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to MODEL at run time.")] = None,
+    adapter: options.ModelAdapter = None,
     prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
     votes: options.Votes = 1,
     temperature: options.Temperature = 0.0,
@@ -93,16 +93,20 @@ def bench_accuracy(
         max_tokens=max_tokens,
     )
     executor = options.batch_executor(ray, workers)
-    options.probe_files(model, adapter, untrusted=untrusted)
+    question_set = load_question_set(data).subsample(limit)
+    named = {"adapter": adapter} if adapter else {}
+    model, loras = options.resolve_model(model, named)
+    options.probe_files(model, *loras.values(), untrusted=untrusted)
     if base:
+        base = options.resolve_model(base, {})[0]
         options.probe_files(base, untrusted=untrusted)
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,
-            load_question_set(data).subsample(limit),
+            question_set,
             settings,
             base=base,
-            adapter=adapter,
+            adapter=loras.get("adapter"),
             folder=records,
             executor=executor,
             progress=progress,

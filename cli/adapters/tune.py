@@ -10,11 +10,11 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from . import options
-from .console import command_line, err, interval_json, note, progress_bar, show_fields, warn
+from .. import options
+from ..console import command_line, err, interval_json, note, progress_bar, show_fields, warn
 
 if TYPE_CHECKING:
-    from ..models.tuning.tune import TuneData, TuneProgress, TuneResult
+    from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
 
@@ -36,9 +36,9 @@ def sums(
 
     They are JSON lines with question, solution and answer.
     """
-    from ..files.atomic_write import atomic_write
-    from ..files.output import check_target
-    from ..models.tuning.synthetic_sums import draw_sums
+    from ...files.atomic_write import atomic_write
+    from ...files.output import check_target
+    from ...models.tuning.synthetic_sums import draw_sums
 
     files = {}
     for suffix, count, is_held_out in ((".jsonl", rows, False), ("-held-out.jsonl", held_out, True)):
@@ -109,13 +109,13 @@ def tune(
 
     The forward passes are those of the quantized model itself. Requires the extra `tune`.
     """
-    from ..convert.adapter.tinylora_folder import read_tinylora_numbers
-    from ..models.cards import tune_card, write_card
-    from ..models.fetch import fetch
-    from ..models.tuning.cma_search import SearchSettings
-    from ..models.tuning.objective import AnswerSettings
-    from ..models.tuning.tune import EngineSettings, TuneJob, tune_adapter
-    from ..workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
+    from ...convert.adapter.tinylora_folder import read_tinylora_numbers
+    from ...models.cards import tune_card, write_card
+    from ...models.fetch import fetch
+    from ...models.tuning.cma_search import SearchSettings
+    from ...models.tuning.objective import AnswerSettings
+    from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
+    from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
     # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
     answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
@@ -159,8 +159,8 @@ def _split_data(
     seed: int,
 ) -> "TuneData":
     """Read the rows and split off those for checks and the held-out ones."""
-    from ..models.rows import read_rows, split_rows
-    from ..models.tuning.tune import TuneData
+    from ...models.rows import read_rows, split_rows
+    from ...models.tuning.tune import TuneData
 
     checks, held_out = counts
     rows = read_rows(data, required)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import segno
 
-from ..errors import OutputError
-from ..files.output import check_target, output_errors
+from ...errors import OutputError
+from ...files.output import check_target, output_errors
 
 _SUFFIXES = (".svg", ".png")
 _ERROR_CORRECTION = "m"  # tolerates 15 % damage

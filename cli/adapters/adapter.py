@@ -1,16 +1,29 @@
-"""Commands `thirteen adapter …`: show, export and encode adapters."""
+"""Commands `thirteen adapter …`: show, check, export and encode adapters."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import options
-from .console import out, progress_bar, show_fields, show_file, warn
+from .. import options
+from ..console import (
+    facts_table,
+    note,
+    out,
+    progress_bar,
+    show_fields,
+    show_file,
+    show_result,
+    stage_bars,
+    warn,
+)
+
+NO_EFFECT = 1
 
 app = typer.Typer(
-    help="Show, export and encode adapters.",
+    help="Show, check, export and encode adapters.",
     epilog=options.example("adapter show smollm2-135m-gsm8k-13"),
     no_args_is_help=True,
 )
@@ -19,7 +32,7 @@ app = typer.Typer(
 @app.command("show", epilog=options.example("adapter show smollm2-135m-gsm8k-13"))
 def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False) -> None:
     """Show an adapter's kind, rank, trained numbers and norms."""
-    from ..convert.adapter.adapter import load_adapter, norms_by_layer
+    from ...convert.adapter.adapter import load_adapter, norms_by_layer
 
     loaded = load_adapter(options.resolve_adapter(adapter), options.provenance_name(adapter))
     norms = norms_by_layer(loaded)
@@ -38,6 +51,64 @@ def adapter_show(adapter: options.AdapterArgument, as_json: options.Json = False
 
 
 @app.command(
+    "check",
+    epilog=options.example(
+        "adapter check smollm2-135m-sums-13",
+        "adapter check ./my-lora --base llama-3.2-1b --size 600MB",
+    ),
+)
+def adapter_check(
+    adapter: options.AdapterArgument,
+    base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")] = "embedded",
+    type_: Annotated[
+        str | None, typer.Option("--type", help="ggml type of the quantized file. Default: Q4_K.")
+    ] = None,
+    size: options.Size = None,
+    tokens: options.Positions = 384,
+    revision: options.Revision = None,
+    threads: options.Threads = None,
+    as_json: options.Json = False,
+) -> None:
+    """Check whether an adapter has an effect.
+
+    It shows how far the adapter moves the predictions and the weights, whether the merged model agrees with
+    the adapter at run time, and what remains after quantization. The exit status is 1 if there is no effect,
+    or if most of it is lost.
+    """
+    from rich.console import Group
+
+    from ...convert.pipeline import DEFAULT_TYPE
+    from ...convert.provenance import SourceIds
+    from ...models.fetch import fetch
+    from ...workflows.adapter_check import changes_table, check_adapter, check_trained_on, effect_rows
+
+    if type_ and size:
+        raise typer.BadParameter(f"--type {type_} and --size {size} exclude each other")
+    folder, path = options.resolve_adapter(adapter, base), fetch(base, revision=revision, kind="base")
+    check_trained_on(folder, base)
+    planned = (
+        options.size_target(size, None, "balanced", None, together=False, workload=None) if size else None
+    )
+    with stage_bars() as stage:
+        check = check_adapter(
+            path,
+            folder,
+            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter)),
+            quantization=planned or type_ or DEFAULT_TYPE,
+            positions=tokens,
+            threads=threads,
+            stage=stage,
+        )
+    warn(check.warnings)
+    rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
+    show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
+    if not check.effective:
+        sys.stdout.flush()
+        note(f"error: {check.verdict}")
+        raise typer.Exit(NO_EFFECT)
+
+
+@app.command(
     "export", epilog=options.example("adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf")
 )
 def adapter_export(
@@ -51,8 +122,8 @@ def adapter_export(
 
     It applies to the unmerged base at run time.
     """
-    from ..convert.adapter.export import export_adapter
-    from ..models.fetch import fetch
+    from ...convert.adapter.export import export_adapter
+    from ...models.fetch import fetch
 
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
@@ -78,13 +149,13 @@ def adapter_basis(
 
     Everyone who has the base gets the same file.
     """
-    from ..convert.adapter.basis import BasisOrigin, make_basis, write_basis
-    from ..convert.adapter.short_code import basis_fingerprint, check_base_name
-    from ..convert.source.checkpoint import open_checkpoint
-    from ..files.hashing import file_sha256
-    from ..files.output import check_target
-    from ..models.fetch import fetch
-    from ..workflows.adapter_resolver import base_file, catalogue_name
+    from ...convert.adapter.basis import BasisOrigin, make_basis, write_basis
+    from ...convert.adapter.short_code import basis_fingerprint, check_base_name
+    from ...convert.source.checkpoint import open_checkpoint
+    from ...files.hashing import file_sha256
+    from ...files.output import check_target
+    from ...models.fetch import fetch
+    from ...workflows.adapter_resolver import base_file, catalogue_name
 
     name = name or catalogue_name(base) or options.provenance_name(base).lower()
     check_base_name(name)
@@ -112,7 +183,7 @@ def adapter_encode(
 
     The commands ask, serve and convert accept the code as an adapter.
     """
-    from ..workflows.adapter_resolver import encode_adapter
+    from ...workflows.adapter_resolver import encode_adapter
     from .qr_code import check_qr_file, qr_text, write_qr
 
     if qr_file:
@@ -142,9 +213,9 @@ def adapter_decode(
 
     With --output, write its PEFT adapter.
     """
-    from ..convert.adapter.short_code import decode_short_code
-    from ..convert.adapter.tinylora_folder import write_tinylora_folder
-    from ..workflows.adapter_resolver import basis_for_code, hub_id_of
+    from ...convert.adapter.short_code import decode_short_code
+    from ...convert.adapter.tinylora_folder import write_tinylora_folder
+    from ...workflows.adapter_resolver import basis_for_code, hub_id_of
 
     decoded = decode_short_code(code)
     if output or basis:

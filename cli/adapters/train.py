@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ..models.training.recipe import KINDS, RECIPES
-from . import options
-from .console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
+from ...models.training.recipe import KINDS, RECIPES
+from .. import options
+from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
 if TYPE_CHECKING:
-    from ..models.rows import TrainingRow
-    from ..models.training.grpo import Rollouts
-    from ..models.training.job import TrainingJob
-    from ..models.training.recipe import Recipe
-    from ..models.training.sft import SftResult
+    from ...models.rows import TrainingRow
+    from ...models.training.grpo import Rollouts
+    from ...models.training.job import TrainingJob
+    from ...models.training.recipe import Recipe
+    from ...models.training.sft import SftResult
 
 app = typer.Typer()
 
@@ -87,10 +87,10 @@ def train(
     The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
     extra `train`.
     """
-    from ..models.fetch import fetch
-    from ..models.rows import read_rows, split_rows
-    from ..models.training.grpo import Rollouts
-    from ..models.training.recipe import METHODS, Recipe
+    from ...models.fetch import fetch
+    from ...models.rows import read_rows, split_rows
+    from ...models.training.grpo import Rollouts
+    from ...models.training.recipe import METHODS, Recipe
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
@@ -126,8 +126,8 @@ def _parse_ranks(text: str) -> list[int]:
 
 
 def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
-    from ..models.training.job import TrainingJob
-    from ..workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
+    from ...models.training.job import TrainingJob
+    from ...workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
 
     name, basis = catalogue_name(base), None
     if recipe.kind == "tinylora":
@@ -140,8 +140,8 @@ def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
 def _run_sft(
     job: "TrainingJob", rows: "list[TrainingRow]", held_out: "list[TrainingRow]", data: str
 ) -> "SftResult":
-    from ..models.cards import sft_card, write_card
-    from ..models.training.sft import train_sft
+    from ...models.cards import sft_card, write_card
+    from ...models.training.sft import train_sft
 
     with stage_bars() as stage:
         result = train_sft(job, rows, held_out, stage)
@@ -184,8 +184,8 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
 def _run_grpo(
     job: "TrainingJob", rows: "list[TrainingRow]", rollouts: "Rollouts", data: str
 ) -> dict[str, Any]:
-    from ..models.cards import grpo_card, write_card
-    from ..models.training.grpo import train_grpo
+    from ...models.cards import grpo_card, write_card
+    from ...models.training.grpo import train_grpo
 
     with progress_bar("grpo") as progress:
         result = train_grpo(job, rows, rollouts, progress)
@@ -225,8 +225,8 @@ def distill(
 
     Only solutions with the right final answer are kept.
     """
-    from ..models.rows import read_rows
-    from ..models.training.distill import PROMPT, Teacher, distill_solutions
+    from ...models.rows import read_rows
+    from ...models.training.distill import PROMPT, Teacher, distill_solutions
 
     rows = read_rows(data, ("answer",))
     key = key_file.read_text(encoding="utf-8").strip() if key_file else None
