@@ -11,9 +11,9 @@ from typing import Unpack
 from ...errors import PromptLengthError, RequestError
 from ...files.atomic_write import atomic_write
 from ...files.json_file import parse_json, read_bounded
+from ..prompt.prompt_encoder import Message
 from ..request import Request
 from .engine import Engine, RequestOptions
-from .prompt_encoder import Message
 
 FILE_BYTES_MAX = 1 << 24
 _ROLES = ("user", "assistant")

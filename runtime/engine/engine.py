@@ -21,16 +21,16 @@ from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
 from ..load_probe import probe_model_files
 from ..profile import Profile
+from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
+from ..prompt.template_process import read_chat_template
 from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
 from .majority_vote import MajorityVote, vote_requests
-from .prefix_cache import PrefixCache, prefix_folders
-from .prompt_encoder import JsonObject, Message, PromptEncoder
+from .prefix_cache import PrefixCache, common_length, prefix_folders
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
-from .template_process import read_chat_template
 
 if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
@@ -428,8 +428,13 @@ class Engine:
 
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:
-        with self._dispatcher.in_use():
-            return self._encoder.common_prefix()
+        """Tokens with which every question begins: the chat template's own."""
+        try:
+            with self._dispatcher.in_use():
+                one, other = (self._encoder.encode_question(question) for question in ("0", "A"))
+        except RequestError:  # the template rejects such questions
+            return ()
+        return one[: common_length(one, other)]
 
     def _check_prompt(self, tokens: Sequence[int]) -> None:
         self.model.check_tokens(tokens)

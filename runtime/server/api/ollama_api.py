@@ -6,8 +6,8 @@ from typing import Any
 
 from ...answer import Answer
 from ...engine.handle import Piece
-from ...engine.prompt_encoder import Message
 from ...grammar.grammar import from_schema
+from ...prompt.prompt_encoder import Message
 from ...request import Request, StopReason
 from ..http_errors import HttpError
 from .model_description import timestamp

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ...engine.prompt_encoder import Message, ToolCall
 from ...grammar.grammar import Grammar, from_schema
+from ...prompt.prompt_encoder import Message, ToolCall
 from ...request import Request, Sampling
 from ..http_errors import HttpError
 from .request_models import (

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 from ...answer import Answer
 from ...engine.handle import Piece
-from ...engine.prompt_encoder import Message
 from ...grammar.grammar import Grammar
+from ...prompt.prompt_encoder import Message
 from ...request import Request, StopReason
 from ..http_errors import HttpError, to_http_error
 from .openai_api import Source, format_grammar

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Self
 from uuid import uuid4
 
 from ....errors import RequestError
-from ...engine.prompt_encoder import NO_TOOLS
 from ...grammar.grammar import Grammar, from_lark, from_schema
+from ...prompt.prompt_encoder import NO_TOOLS
 from ..http_errors import HttpError
 from .request_models import TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition, Tool
 

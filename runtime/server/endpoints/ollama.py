@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ...engine.handle import Handle
-from ...engine.prompt_encoder import Message
+from ...prompt.prompt_encoder import Message
 from ...request import Request as EngineRequest
 from ..api import model_description, ollama_api
 from ..api.model_description import ModelFiles

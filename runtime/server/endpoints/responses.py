@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from ...answer import Answer
 from ...engine.handle import Handle
-from ...engine.prompt_encoder import Message
+from ...prompt.prompt_encoder import Message
 from ...request import Request as EngineRequest
 from ..api import responses_api
 from ..api.openai_api import Source

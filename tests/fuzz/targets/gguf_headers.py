@@ -29,7 +29,7 @@ def check(data: bytes) -> bool:
         lambda: read_vocabulary(header),
         lambda: _open_base(path),
     )
-    return [_accepts(reader) for reader in readers][0]
+    return [_accepts(reader) for reader in readers][0]  # noqa: RUF015 - all of them run
 
 
 def check_values(header: Header, data: bytes) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 from thirteen.errors import OutputError, PromptLengthError, RequestError
 from thirteen.runtime.engine.conversation import Conversation
-from thirteen.runtime.engine.prompt_encoder import Message
+from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ..server.serving import open_engine
 

@@ -12,8 +12,8 @@ import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.engine.prompt_encoder import Message
 from thirteen.runtime.llama.library import NativeHandle
+from thirteen.runtime.prompt.prompt_encoder import Message
 
 from ..server.serving import open_engine
 

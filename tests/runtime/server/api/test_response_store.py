@@ -1,6 +1,6 @@
 """The memory of responses: bounded in bytes, by use, and apart for each namespace."""
 
-from thirteen.runtime.engine.prompt_encoder import Message
+from thirteen.runtime.prompt.prompt_encoder import Message
 from thirteen.runtime.server.api.response_store import ResponseStore, StoredResponse
 
 MESSAGES = [Message("user", "Hi"), Message("assistant", "Hello")]

@@ -2,7 +2,7 @@
 
 import pytest
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.runtime.engine.chat_template import ChatTemplate
+from thirteen.runtime.prompt.chat_template import ChatTemplate
 
 
 @pytest.mark.parametrize("source", ["{% if %}", "{{", "{% for x in %}", "{% unknown %}"])

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any, Protocol
 
 from ...errors import PromptLengthError, RequestError
-from .prefix_cache import common_length
 
 PROMPT_CHARACTERS_MAX = 1 << 22  # of a prompt's texts, and of what a chat template makes of them
 PRIVATE_USE = range(0xF0000, 0x10FFFE)  # characters that no tokenizer or template uses
@@ -164,14 +163,6 @@ class PromptEncoder:
         """
         self._check_length([text])
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
-
-    def common_prefix(self) -> tuple[int, ...]:
-        """Tokens with which every question begins: the chat template's own."""
-        try:
-            one, other = (self.encode_question(question) for question in ("0", "A"))
-        except RequestError:  # the template rejects such questions
-            return ()
-        return one[: common_length(one, other)]
 
     def _check_length(self, texts: Iterable[str]) -> None:
         texts = [text.strip() for text in texts]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
-from thirteen.runtime.engine.chat_template import ChatTemplate
-from thirteen.runtime.engine.prompt_encoder import Message, PromptEncoder, ToolCall
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder, ToolCall
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"

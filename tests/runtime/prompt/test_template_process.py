@@ -8,8 +8,8 @@ from time import perf_counter
 
 import pytest
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.runtime.engine import template_process
-from thirteen.runtime.engine.template_process import SOURCE_BYTES_MAX, TemplateProcess
+from thirteen.runtime.prompt import template_process
+from thirteen.runtime.prompt.template_process import SOURCE_BYTES_MAX, TemplateProcess
 
 resource = pytest.importorskip("resource", reason="Windows limits the time only")
 MESSAGES = [{"role": "user", "content": "a \ud800 <b> é"}]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
 SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
 _REPLY_BYTES_MAX = 12 * PROMPT_CHARACTERS_MAX + 64  # JSON writes a character with at most 12 bytes
-_PROGRAM = "from thirteen.runtime.engine.template_worker import main; main()"
+_PROGRAM = "from thirteen.runtime.prompt.template_worker import main; main()"
 
 
 class TemplateProcess:
