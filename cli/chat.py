@@ -49,9 +49,9 @@ def chat(
     gpu_layers: options.GpuLayers = "0",
     untrusted: options.Untrusted = False,
 ) -> None:
-    """Talk with a model. Sums in its answers are marked as right or wrong.
+    """Talk with a model.
 
-    Ctrl-C ends an answer, /help lists the commands. Without a terminal, each line of standard input is a
+    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without a terminal, each line of standard input is a
     message or a command.
     """
     from ..runtime.engine.config import EngineOptions

@@ -14,7 +14,7 @@ app = typer.Typer()
 
 @app.command(epilog=options.example("doctor"))
 def doctor(as_json: options.Json = False) -> None:
-    """Show what this machine and this installation have, and what is wrong.
+    """Show what this machine has, and what is wrong.
 
     The exit status is 1 if something is wrong.
     """

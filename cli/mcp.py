@@ -22,7 +22,7 @@ def mcp(
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:
-    """Offer a model to a desktop assistant, as a server of the Model Context Protocol (MCP).
+    """Serve tools of a model to desktop assistants (MCP).
 
     The assistant starts the command and speaks with it over standard input and output. Its tools are solve,
     for word problems, and check_arithmetic.
