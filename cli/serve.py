@@ -53,7 +53,7 @@ def serve(
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:
-    """Serve a model over an OpenAI-compatible HTTP API.
+    """Serve a model over HTTP, for clients of OpenAI and Ollama.
 
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
