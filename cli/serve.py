@@ -54,7 +54,7 @@ def serve(
     gpu_layers: options.GpuLayers = "0",
     untrusted: options.Untrusted = False,
 ) -> None:
-    """Serve a model over an OpenAI-compatible HTTP API.
+    """Serve a model over HTTP, for clients of OpenAI and Ollama.
 
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
