@@ -22,10 +22,10 @@ def mcp(
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
 ) -> None:
-    """Serve tools of a model to desktop assistants (MCP).
+    """Offer a model to desktop assistants, over MCP.
 
-    The assistant starts the command and speaks with it over standard input and output. Its tools are solve,
-    for word problems, and check_arithmetic.
+    An assistant starts the command and speaks the Model Context Protocol with it, over standard input and
+    output. The tools are solve, for word problems, and check_arithmetic.
     """
     try:
         from ..runtime.mcp_server import serve_stdio

@@ -148,13 +148,13 @@ class ToolUse:
         start, key, end = _TAGGED_CALL if self.tagged else _BARE_CALL
         numbers = range(len(self.functions))
         rules = [
-            f"call: {_quote(start)} function {_quote(end)}",
+            f"call: {json.dumps(start)} function {json.dumps(end)}",
             "function: " + " | ".join(f"f{number}" for number in numbers),
         ]
         for number, function in enumerate(self.functions):
-            rules.append(f"f{number}: {_quote(function.name + key)} a{number}")
+            rules.append(f"f{number}: {json.dumps(function.name + key)} a{number}")
         if self.required:
-            rules.append(f"start: {_quote(_TAG)} call" if self.tagged else "start: call")
+            rules.append(f"start: {json.dumps(_TAG)} call" if self.tagged else "start: call")
         else:
             rules.append(_TAGGED_ANSWER if self.tagged else _BARE_ANSWER)
         values = {f"a{number}": self._arguments(self.functions[number]) for number in numbers}
@@ -174,10 +174,6 @@ class ToolUse:
         return ToolCallParser(
             frozenset(one.name for one in self.functions), tagged=self.tagged, several=self.several
         )
-
-
-def _quote(literal: str) -> str:
-    return json.dumps(literal)
 
 
 class ToolCallParser:
@@ -255,9 +251,10 @@ class ToolCallParser:
         try:
             value, end = _DECODER.raw_decode(text, start)
             match value:
-                case {"name": str(name), "arguments": dict() as arguments} if name in self._names:
-                    return AnswerCall(name, json.dumps(arguments, allow_nan=False)), end
-                case {"name": str(name), "parameters": dict() as arguments} if name in self._names:
+                case {"name": str(name), "arguments": dict(arguments)} | {
+                    "name": str(name),
+                    "parameters": dict(arguments),
+                } if name in self._names:
                     return AnswerCall(name, json.dumps(arguments, allow_nan=False)), end
         except (ValueError, RecursionError):  # it is no JSON
             pass
