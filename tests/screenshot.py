@@ -13,7 +13,10 @@ from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
 
 ADAPTER = "smollm2-135m-gsm8k-13"
-QUESTIONS = ("Sara had 20 dollars and spent 6. How much has she left?", "She buys 3 pens for $1.20 each. What do they cost?")
+QUESTIONS = (
+    "Sara had 20 dollars and spent 6. How much has she left?",
+    "She buys 3 pens for $1.20 each. What do they cost?",
+)
 SIZE: ViewportSize = {"width": 1280, "height": 780}
 TIMEOUT_MS = 120_000
 ONE_THREAD = ("--threads", "1")  # several threads busy-wait for each other, very slow on a loaded machine
