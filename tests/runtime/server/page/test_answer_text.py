@@ -198,7 +198,7 @@ def test_a_formula_draws_nothing_outside_of_its_answer(answered: Any, moved: str
       const points = parts.map((r) => [r.x + r.width / 2, r.y + r.height / 2]);
       const inside = ([x, y]) => x >= box.left && x <= box.right && y >= box.top && y <= box.bottom;
       const away = points.filter((point) => !inside(point));
-      const drawn = away.filter(([x, y]) => document.elementFromPoint(x, y)?.closest('.katex'));
+      const drawn = away.filter((point) => document.elementFromPoint(...point)?.closest('.katex'));
       return [away.length, drawn.length];
     }"""
     away, drawn = page.evaluate(outside)
