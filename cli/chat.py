@@ -51,8 +51,8 @@ def chat(
 ) -> None:
     """Talk with a model.
 
-    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without a terminal, each line of standard input is a
-    message or a command.
+    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without
+    a terminal, each line of standard input is a message or a command.
     """
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.conversation import Conversation
