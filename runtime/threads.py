@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import OutputError
+from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
-from ..files.output import output_errors
 from ..files.processors import usable_processors
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
@@ -53,8 +53,8 @@ def save_threads(threads: ThreadCounts) -> Path:
         OutputError: it cannot be written.
     """
     path = _tuning_file()
-    with output_errors(path):
-        path.write_text(json.dumps({"processors": usable_processors()} | asdict(threads)) + "\n", "utf-8")
+    with atomic_write(path) as file:
+        file.write(json.dumps({"processors": usable_processors()} | asdict(threads)).encode() + b"\n")
     return path
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.progress import Stage, no_progress
+from ..files.temporary_folder import temporary_folder
 from ..models.text_generator.generate import generate_passages
 from ..models.text_generator.word_lists import word_list_passages
 from ..models.texts import calibration_texts
@@ -151,8 +151,8 @@ def full_model(
         with Model(checkpoint.path, repack=False) as model:
             yield model
         return
-    with tempfile.TemporaryDirectory(prefix="vocabulary-", dir=cache_dir()) as folder:
-        path = Path(folder) / "model.gguf"
+    with temporary_folder("vocabulary") as folder:
+        path = folder / "model.gguf"
         progress = stage("8 bits")
         convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=progress)
         with Model(path, repack=False) as model:

@@ -5,7 +5,8 @@ from pathlib import Path
 import segno
 
 from ...errors import OutputError
-from ...files.output import check_target, output_errors
+from ...files.atomic_write import atomic_write
+from ...files.output import check_target
 
 _SUFFIXES = (".svg", ".png")
 _ERROR_CORRECTION = "m"  # tolerates 15 % damage
@@ -38,5 +39,5 @@ def write_qr(code: str, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     check_qr_file(path)
-    with output_errors(path):
-        _qr_code(code).save(str(path), scale=8)
+    with atomic_write(path) as file:
+        _qr_code(code).save(file, kind=path.suffix[1:], scale=8)

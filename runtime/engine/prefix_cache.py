@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError
+from ...errors import OutputError, one_line
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
 from ...files.private_folder import sharing_problem
@@ -233,8 +233,11 @@ def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], 
         if _size(path) > max_bytes:  # of an engine with a larger cache
             continue
         header: Any = None
-        with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
-            header = json.loads(file.readline(_HEADER_MAX))
+        try:
+            with suppress(ValueError, RecursionError), path.open("rb") as file:
+                header = json.loads(file.readline(_HEADER_MAX))
+        except OSError:  # such as too many open files, which is no damage
+            continue
         match header:
             case [str(namespace), [*tokens]] if all(type(token) is int for token in tokens):
                 yield namespace, tuple(tokens), path
@@ -259,15 +262,16 @@ def _used_at(path: Path) -> float:
 
 
 def _read(path: Path, max_bytes: int) -> KvState | None:
-    """Read the KV cache in a file; None if the file is gone, damaged, or larger than `max_bytes`."""
+    """Read the KV cache in a file; None if that fails, or the file is damaged or larger than `max_bytes`."""
     try:
         with path.open("rb") as file:
             size = min(os.fstat(file.fileno()).st_size, max_bytes)
             data = file.read(size + 1)  # which allocates all that is asked for
     except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
-    except OSError:
-        data = b""
+    except (OSError, MemoryError) as failure:
+        _log.warning("prefix cache: %s cannot be read: %s", path, one_line(failure))
+        return None
     with suppress(OSError):  # the folder may be read-only
         os.utime(path)
     start = data.find(b"\n") + 1

@@ -118,3 +118,27 @@ def test_bad_options_are_a_one_line_error(tiny, options, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.startswith("error: ")
+
+
+class StoppedError(Exception):
+    """Raised by the tests to interrupt a run."""
+
+
+def test_an_interrupted_run_leaves_the_old_site_whole_and_the_next_run_goes_on(tmp_path, tiny, smollm2):
+    """The parts of the old model went first; a first run that was interrupted made its folder unusable."""
+
+    def stop(done, total):
+        raise StoppedError
+
+    site = tmp_path / "site"
+    with pytest.raises(StoppedError):
+        write_site(tiny, site, ENGINE, progress=stop)
+    write_site(tiny, site, ENGINE)
+    old = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    with pytest.raises(StoppedError):
+        write_site(smollm2, site, ENGINE, progress=stop)
+    assert {path: path.read_bytes() for path in old} == old
+    write_site(smollm2, site, ENGINE)
+    model = json.loads((site / "model.json").read_text())
+    names = {part["name"] for part in model["parts"]}
+    assert {f"parts/{path.name}" for path in (site / "parts").iterdir()} == names

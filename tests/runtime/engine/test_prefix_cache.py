@@ -1,5 +1,7 @@
 """Prefix cache: it finds the longest prefix, keeps to its capacity, and verifies every file."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -494,3 +496,36 @@ def test_namespaces_outlive_the_process(tmp_path):
     again = PrefixCache(1 << 20, {"base": tmp_path})
     assert again.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert again.find(PrefixKey("base", "ours"), (*PROMPT, 1)).length == len(PROMPT)
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_damaged(tmp_path, caplog):
+    """A server with too many open files deleted the states that it could not open."""
+    path, cache = written(tmp_path), PrefixCache(1 << 20, {"base": tmp_path})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in caplog.text and path.exists()
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
+
+
+def test_a_listed_file_that_cannot_be_opened_stays(tmp_path, caplog, monkeypatch):
+    path, open_ = written(tmp_path), io.open
+
+    def fail(file, *options, **more):
+        if file == path:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_(file, *options, **more)
+
+    monkeypatch.setattr(io, "open", fail)
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1)) is None
+    assert path.exists() and not caplog.records
+
+
+def test_a_capacity_beyond_all_memory_is_not_allocated(tmp_path):
+    """A read asked for as many bytes as the cache may have, whatever the size of the file."""
+    written(tmp_path)
+    found = PrefixCache(1 << 50, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
+    assert np.array_equal(found.state, state(PROMPT))
