@@ -66,6 +66,7 @@ def bench_accuracy(
         Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -88,7 +89,7 @@ def bench_accuracy(
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    executor = options.batch_executor(ray, workers)
+    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,

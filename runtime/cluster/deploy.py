@@ -136,7 +136,9 @@ class Deployment:
         return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
 
 
-def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
+def deploy(
+    address: str, deployment: Deployment, on_listening: Callable[[str], None], *, insecure: bool = False
+) -> int | None:
     """Serve a model on a cluster until a signal arrives or another command deploys there.
 
     An existing deployment is updated: its replicas are replaced one after the other, each when it has
@@ -146,6 +148,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
         address: address of the cluster; see ray_session().
         deployment: what to serve.
         on_listening: called with the server's URL when the replicas are ready.
+        insecure: whether the cluster may have no token authentication.
 
     Returns:
         The signal; None if another command took over.
@@ -156,7 +159,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
     """
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
-    with ray_session(address) as ray:
+    with ray_session(address, insecure=insecure) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 
         capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)

@@ -1,6 +1,8 @@
-"""Temporary folders in the cache: those of killed processes go, those of running ones stay."""
+"""Temporary folders: those of killed processes go, those of running ones stay."""
 
+import os
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -45,3 +47,20 @@ def test_folders_without_a_lock_stay(cache: Path) -> None:
     with temporary_folder("work"):
         pass
     assert [path.name for path in cache.iterdir()] == ["work-mine"]
+
+
+def test_another_parent_is_possible_and_the_folder_is_private(tmp_path: Path) -> None:
+    with temporary_folder("work", tmp_path / "..") as folder:
+        assert folder.parents[1].samefile(tmp_path.parent)
+        assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="has no named pipes")
+def test_folders_of_others_stay(cache: Path) -> None:
+    """In a folder that all can write to, a pipe instead of the lock would stop this process."""
+    (cache / "work-theirs").mkdir()
+    os.mkfifo(cache / "work-theirs" / "lock")
+    (cache / "work-theirs").chmod(0o777)
+    with temporary_folder("work"):
+        pass
+    assert [path.name for path in cache.iterdir()] == ["work-theirs"]
