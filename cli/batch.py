@@ -35,6 +35,7 @@ def batch(
     max_tokens: options.MaxTokens = 512,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
@@ -59,7 +60,7 @@ def batch(
         max_tokens=max_tokens,
     )
     layers = options.gpu_layers(gpu_layers, ray)
-    executor = options.batch_executor(ray, workers)
+    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     named = {"adapter": adapter} if adapter else {}
     path, loras = options.resolve_model(model, named, untrusted=untrusted)
     threads = threads or default_threads().decode

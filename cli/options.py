@@ -166,6 +166,9 @@ Ray = Annotated[
         help="Run on a Ray cluster: HOST:PORT of its head, or auto. Without ADDRESS, start one here.",
     ),
 ]
+RayInsecure = Annotated[
+    bool, typer.Option("--ray-insecure", help="Allow a Ray cluster without token authentication.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
 ]
@@ -321,14 +324,14 @@ def default_ray_address(words: Sequence[str]) -> list[str]:
     ]
 
 
-def batch_executor(ray: str | None, workers: int | None) -> Any:
-    """The `BatchExecutor` of --ray and --workers: this machine, or the workers of a cluster."""
+def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> Any:
+    """The `BatchExecutor` of --ray, --workers and --ray-insecure: this machine, or a cluster's workers."""
     from ..runtime.batch.reproducible_batches import BatchJob
     from ..runtime.cluster.ray_batch import RayWorkers
 
-    if ray is None and workers is not None:
-        raise typer.BadParameter("--workers requires --ray")
-    return BatchJob.run if ray is None else RayWorkers(ray, workers).run
+    if ray is None and (workers is not None or insecure):
+        raise typer.BadParameter("--workers and --ray-insecure require --ray")
+    return BatchJob.run if ray is None else RayWorkers(ray, workers, insecure).run
 
 
 def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":

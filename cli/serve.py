@@ -46,6 +46,7 @@ def serve(
     ] = 30,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log questions and answers.")] = False,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
     max_replicas: Annotated[
         int | None, typer.Option(min=1, help="With --ray: autoscale up to this number of engines.")
@@ -68,8 +69,8 @@ def serve(
     from ..runtime.server.request_limits import RequestLimits
     from ..runtime.server.serve import ListenConfig, run_server, served_models
 
-    if ray is None and (replicas or max_replicas):
-        raise typer.BadParameter("--replicas and --max-replicas require --ray")
+    if ray is None and (replicas or max_replicas or ray_insecure):
+        raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")
     layers = options.gpu_layers(gpu_layers, ray)
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
     if api_key_file:
@@ -93,6 +94,7 @@ def serve(
             exit_signal = run_server(service, listen, limits, on_listening)
     else:
         size = ClusterSize.from_config(config, replicas or 1, max_replicas)
-        exit_signal = deploy(ray, Deployment(path, adapters, config, size, listen), on_listening)
+        deployment = Deployment(path, adapters, config, size, listen)
+        exit_signal = deploy(ray, deployment, on_listening, insecure=ray_insecure)
     if exit_signal == signal.SIGINT:
         raise KeyboardInterrupt

@@ -7,9 +7,10 @@ Specification: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 import mmap
 import re
 import struct
+from array import array
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import ENOMEM
 from functools import cached_property
 from math import prod
@@ -19,18 +20,19 @@ from typing import Any, TypeVar
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
 from ..errors import InsufficientMemoryError, ModelFileError
+from .string_array import LENGTH_BYTES, StringArray
 
 T = TypeVar("T")
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
-MAX_ENTRIES = 1 << 16  # metadata keys or tensors; the largest published models have a few thousand
-# In all arrays, and how many of them may be strings. As Python objects, elements take up to ten times their
-# bytes in the file: the bounds keep this below 200 MB. The largest published vocabularies have 0.8 million
-# tokens and merges, and half a million scores and types.
-MAX_ELEMENTS = 1 << 21
+MAX_ENTRIES = 1 << 14  # metadata keys or tensors; the largest published models have a few thousand
+# In all arrays. The largest published vocabularies have 0.8 million tokens and merges, half a million scores
+# and types.
 MAX_STRINGS = 1 << 20
+MAX_NUMBERS = 1 << 20
 MAX_STRING_BYTES = 1 << 25  # of a single value; an embedded tokenizer.json is the longest
+MAX_TEXT_BYTES = 1 << 26  # of all names and strings; a single value can take four times its bytes in memory
 MAX_KEY_BYTES = (1 << 16) - 1  # of the specification
 MAX_NAME_BYTES = 63  # ggml keeps 64, with the terminating zero
 MAX_DIMENSIONS = 4
@@ -38,6 +40,7 @@ MAX_DIMENSIONS = 4
 # Loaders compare names as C strings, up to the first zero byte: two names that differ here may be one there.
 _NAME = re.compile(rb"[A-Za-z0-9._-]+")
 
+_LENGTH = struct.Struct("<Q")
 _SCALARS = {
     GGUFValueType.UINT8: "B",
     GGUFValueType.INT8: "b",
@@ -53,7 +56,7 @@ _SCALARS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Field:
     """A metadata value with its GGUF type; `element` is an array's element type."""
 
@@ -62,7 +65,7 @@ class Field:
     element: GGUFValueType | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor in the file: its shape in numpy's order, (rows, columns), and its absolute offset."""
 
@@ -151,8 +154,9 @@ class _HeaderReader:
         self.data = data
         self.skip_values = skip_values
         self.at = len(MAGIC)
-        self.elements = 0
         self.strings = 0
+        self.numbers = 0
+        self.text_bytes = 0
 
     def header(self) -> Header:
         version = self.scalar("I")
@@ -175,20 +179,39 @@ class _HeaderReader:
         self.at += struct.calcsize("<" + code)
         return value
 
-    def read_bytes(self) -> bytes:
-        length = self.scalar("Q")
+    def pass_string(self) -> int:
+        """Go to the end of a string, and return where it starts."""
+        (length,) = _LENGTH.unpack_from(self.data, self.at)
+        self.at += LENGTH_BYTES
         if length > len(self.data) - self.at:
             raise self.error(f"a string of {length} bytes at byte {self.at} runs past the end of the file")
         if length > MAX_STRING_BYTES:
             raise self.error(
                 f"a string of {length} bytes at byte {self.at}; at most {MAX_STRING_BYTES} are read"
             )
+        self.text_bytes += length
+        if self.text_bytes > MAX_TEXT_BYTES:
+            raise self.error(
+                f"{self.text_bytes} bytes of text up to byte {self.at}; at most {MAX_TEXT_BYTES} are read"
+            )
         self.at += length
-        return self.data[self.at - length : self.at]
+        return self.at - length
+
+    def read_bytes(self) -> bytes:
+        start = self.pass_string()
+        return self.data[start : self.at]
 
     def text(self) -> str:
-        # A few tokens of published vocabularies are not UTF-8; surrogates preserve their bytes.
-        return self.read_bytes().decode("utf-8", "surrogateescape")
+        start = self.pass_string()
+        with memoryview(self.data) as view:
+            return str(view[start : self.at], "utf-8", "surrogateescape")
+
+    def string_array(self, count: int) -> StringArray:
+        start, ends = self.at, array("I")
+        for _ in range(count):
+            self.pass_string()
+            ends.append(self.at - start)
+        return StringArray(self.data[start : self.at], ends)
 
     def read_named(self, count: int, read: Callable[[str], T], what: str, max_bytes: int) -> dict[str, T]:
         found: dict[str, T] = {}
@@ -221,31 +244,30 @@ class _HeaderReader:
 
     def field(self, key: str) -> Field:
         type_ = self.value_type(key)
+        if type_ is GGUFValueType.STRING:
+            return Field(self.text(), type_)
         if type_ is not GGUFValueType.ARRAY:
-            return Field(self.values(type_, 1)[0], type_)
+            return Field(self.scalar(_SCALARS[type_]), type_)
         element = self.value_type(key)
         if element is GGUFValueType.ARRAY:
             raise self.error(f"metadata key {key!r} is an array of arrays, which no model uses")
         count = self.scalar("Q")
-        self.elements += count
         if count > len(self.data) - self.at:
             raise self.error(f"metadata key {key!r} has {count} elements, more than the file has bytes left")
-        if self.elements > MAX_ELEMENTS:
-            raise self.error(
-                f"{self.elements} array elements up to metadata key {key!r}; at most {MAX_ELEMENTS}"
-            )
-        if element is GGUFValueType.STRING and key in self.skip_values:
-            for _ in range(count):
-                self.read_bytes()
-            return Field([], type_, element)
-        self.strings += count if element is GGUFValueType.STRING else 0
-        if self.strings > MAX_STRINGS:
-            raise self.error(f"{self.strings} strings up to metadata key {key!r}; at most {MAX_STRINGS}")
-        return Field(self.values(element, count), type_, element)
+        if element is GGUFValueType.STRING:
+            self.strings += count
+            self.check_count(self.strings, "strings", MAX_STRINGS, key)
+            strings = self.string_array(count)
+            return Field([] if key in self.skip_values else strings, type_, element)
+        self.numbers += count
+        self.check_count(self.numbers, "numbers", MAX_NUMBERS, key)
+        return Field(self.number_array(element, count), type_, element)
 
-    def values(self, type_: GGUFValueType, count: int) -> list[Any]:
-        if type_ is GGUFValueType.STRING:
-            return [self.text() for _ in range(count)]
+    def check_count(self, count: int, what: str, maximum: int, key: str) -> None:
+        if count > maximum:
+            raise self.error(f"{count} {what} in arrays up to metadata key {key!r}; at most {maximum}")
+
+    def number_array(self, type_: GGUFValueType, count: int) -> list[Any]:
         layout = f"<{count}{_SCALARS[type_]}"
         values = struct.unpack_from(layout, self.data, self.at)
         self.at += struct.calcsize(layout)
@@ -286,7 +308,6 @@ class _HeaderReader:
         """Tensors with absolute offsets. Each must start where the previous one ends, as ggml requires."""
         start = -(-self.at // alignment) * alignment
         expected = 0
-        tensors = {}
         for name, tensor in declared.items():
             if tensor.offset != expected:
                 raise self.error(f"tensor {name!r} is at offset {tensor.offset}; it must be at {expected}")
@@ -295,6 +316,6 @@ class _HeaderReader:
                     f"tensor {name!r} ends at byte {start + tensor.offset + tensor.nbytes}, "
                     f"but the file has {len(self.data)}: it is truncated"
                 )
-            tensors[name] = TensorInfo(name, tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
+            declared[name] = replace(tensor, offset=start + tensor.offset)
             expected += -(-tensor.nbytes // alignment) * alignment
-        return tensors
+        return declared

@@ -69,6 +69,7 @@ def bench_accuracy(
         Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     untrusted: options.Untrusted = False,
@@ -92,7 +93,7 @@ def bench_accuracy(
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    executor = options.batch_executor(ray, workers)
+    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     question_set = load_question_set(data).subsample(limit)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(model, named)

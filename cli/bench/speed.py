@@ -188,6 +188,7 @@ def bench_clients(
 def bench_cluster(
     model: options.ModelOrBaseArgument = None,
     ray: options.Ray = "local",
+    ray_insecure: options.RayInsecure = False,
     workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2",
     questions: Annotated[int, typer.Option(min=1, help="Questions per round.")] = 200,
     max_tokens: options.MaxTokens = 64,
@@ -206,6 +207,7 @@ def bench_cluster(
             model,
             ray or "local",
             parse_numbers("--workers", workers),
+            insecure=ray_insecure,
             questions=questions,
             max_tokens=max_tokens,
             threads=threads,

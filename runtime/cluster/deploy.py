@@ -137,7 +137,9 @@ class Deployment:
         return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
 
 
-def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
+def deploy(
+    address: str, deployment: Deployment, on_listening: Callable[[str], None], *, insecure: bool = False
+) -> int | None:
     """Serve a model on a cluster until a signal arrives or another command deploys there.
 
     An existing deployment is updated: its replicas are replaced one after the other, each when it has
@@ -147,6 +149,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
         address: address of the cluster; see ray_session().
         deployment: what to serve.
         on_listening: called with the server's URL when the replicas are ready.
+        insecure: whether the cluster may have no token authentication.
 
     Returns:
         The signal; None if another command took over.
@@ -158,7 +161,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
     probe_model_files(deployment.model, deployment.adapters.values())  # the replicas do not repeat it
-    with ray_session(address) as ray:
+    with ray_session(address, insecure=insecure) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 
         capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)

@@ -20,10 +20,12 @@ class RayWorkers:
     Attributes:
         address: address of the cluster; see ray_session().
         workers: number of workers; None for as many as fit.
+        insecure: whether the cluster may have no token authentication.
     """
 
     address: str
     workers: int | None = None
+    insecure: bool = False
 
     def run(self, job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Answer the batches of a job. If a worker or a node dies, its unfinished batches run again.
@@ -41,7 +43,7 @@ class RayWorkers:
         for path in job.files:
             read_header(path)  # an invalid file fails before anything starts
         probe_model_files(job.model, job.files[1:])  # the workers do not repeat it
-        with ray_session(self.address) as ray:
+        with ray_session(self.address, insecure=self.insecure) as ray:
             capacity = worker_capacity(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(

@@ -18,7 +18,7 @@ from ...errors import BusyError
 from ..request import BASE
 from ..server.access_middleware import check_access
 from ..server.http_errors import HttpError, to_http_error
-from .ray_session import import_ray
+from .ray_session import bind_serve_port_to_loopback, import_ray
 from .replica import ReplicaConfig
 
 _ATTEMPTS = 2  # if the replica dies before it responds
@@ -46,6 +46,7 @@ class Router:
             replicas: Ray Serve's deployment handle.
             config: configuration of the replicas.
         """
+        bind_serve_port_to_loopback()
         self._replicas, self._config = replicas, config
 
     async def __call__(self, request: Request) -> Response:

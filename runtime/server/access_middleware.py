@@ -62,18 +62,22 @@ class AccessMiddleware:
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:
-    """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
+    """Check the header, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Returns:
         The name of the API key, None where none is needed.
 
     Raises:
-        HttpError: 431 the header is too large, 403 the host is not allowed, 401 the key is missing or wrong.
+        HttpError: 431 the header is too large, 400 it gives the body two lengths, 403 the host is not
+            allowed, 401 the key is missing or wrong.
     """
     # h11 bounds only a header that arrives in several pieces.
     if (nbytes := _header_bytes(scope)) > HEADER_BYTES_MAX:
         raise HttpError(431, f"a header of {nbytes} bytes; at most {HEADER_BYTES_MAX} are accepted")
     headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        # A proxy in front may go by the other one: what it takes for the body would be a request here.
+        raise HttpError(400, "Content-Length and Transfer-Encoding exclude each other", close=True)
     if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
         raise HttpError(
             403,

@@ -41,11 +41,15 @@ class HttpError(ThirteenError):
         status: HTTP status code.
         code: machine-readable error code; by default that of the status.
         param: name of the invalid field, if any.
+        close: whether the connection ends with the response.
     """
 
-    def __init__(self, status: int, message: str, *, code: str = "", param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str | None = None, close: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.close = close
         self.param = None if param is None else _replace_surrogates(param)
         self.code = code or ERROR_TYPES[status][1]
 
@@ -70,8 +74,9 @@ class HttpError(ThirteenError):
 
     def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """HTTP response to a request for a path, with these headers and those of the status."""
+        close = {"Connection": "close"} if self.close else {}
         body = self.short_body if path.startswith(OLLAMA_PATHS) else self.body
-        return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **(headers or {})})
+        return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
 
 
 def _replace_surrogates(text: str) -> str:

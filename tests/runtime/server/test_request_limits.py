@@ -131,6 +131,25 @@ def test_bytes_that_are_not_http_are_400(serving):
 
 
 @pytest.mark.parametrize(
+    "names", [("Content-Length", "Transfer-Encoding"), ("transfer-encoding", "content-length")]
+)
+def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(serving, names):
+    """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
+    client = serving()
+    values = {"content-length": "57", "transfer-encoding": "chunked"}
+    fields = "".join(f"{name}: {values[name.lower()]}\r\n" for name in names)
+    head = f"POST /v1/check HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n{fields}\r\n"
+    hidden = "0\r\n\r\nGET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with connected(client) as connection:
+        connection.sendall((head + hidden).encode())
+        received = b"".join(iter(lambda: connection.recv(10_000), b""))
+    assert received.startswith(b"HTTP/1.1 400 ") and b"connection: close" in received.lower()
+    assert received.count(b"HTTP/1.1") == 1, "the hidden request was answered"
+    assert b"exclude each other" in received
+    assert client.post("/v1/check", json={"claim": "1 + 1 = 2"}).json()["verified"]
+
+
+@pytest.mark.parametrize(
     "start", [b"", b"POST /v1/completions HT", request()[:-20]], ids=["nothing", "header", "body"]
 )
 def test_slow_request_is_disconnected_and_delays_no_other(serving, start):
