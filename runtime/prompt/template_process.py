@@ -35,16 +35,22 @@ class TemplateProcess:
         takes_tools: whether it uses the variable `tools`; False until it is compiled.
     """
 
-    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
-        """Start the process; `bos` and `eos` are the names of the tokens that the template may write.
+    def __init__(self, source: str, bos: str = "", eos: str = "", where: str = "") -> None:
+        """Start the process.
+
+        Args:
+            source: the template, in Jinja.
+            bos: name of the begin-of-text token, which the template may write.
+            eos: name of the end-of-text token.
+            where: what the errors of the template begin with.
 
         Raises:
             ModelFileError: the source is too long, or the process cannot be started.
         """
         if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
-            raise ModelFileError(f"the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
+            raise ModelFileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
         self.source, self.takes_tools = source, False
-        self._template = {"source": source, "bos": bos, "eos": eos}
+        self._template, self._where = {"source": source, "bos": bos, "eos": eos}, where
         self._lock = Lock()  # one conversation at a time
         self._process = _Process(self._template)
 
@@ -86,7 +92,7 @@ class TemplateProcess:
         try:
             self.takes_tools = self._process.compile()
         except _ReplyError as error:
-            raise ModelFileError(str(error)) from None
+            raise ModelFileError(f"{self._where}{error}") from None
         return self._process
 
 
@@ -180,7 +186,5 @@ def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> Te
     if not isinstance(source, str):
         raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     tokens = header.metadata["tokenizer.ggml.tokens"]
-    try:
-        return TemplateProcess(source, *("" if token is None else tokens[token] for token in (bos, eos)))
-    except ModelFileError as error:
-        raise ModelFileError(f"{header.path}: {error}") from None
+    names = ("" if token is None else tokens[token] for token in (bos, eos))
+    return TemplateProcess(source, *names, where=f"{header.path}: ")
