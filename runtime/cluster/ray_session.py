@@ -25,7 +25,9 @@ _NAMESPACE = "thirteen"
 _RAISED = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
 _CONNECT_TIMEOUT_S = 5.0
 _SOCKET_PATH_MAX = 103  # bytes on macOS; Linux allows four more
-_SOCKET_IN_SESSION = "/thirteen-12345678/files/session_2026-12-31_23-59-59_123456_1234567/sockets/plasma_store"
+_SOCKET_IN_SESSION = (
+    "/thirteen-12345678/files/session_2026-12-31_23-59-59_123456_1234567/sockets/plasma_store"
+)
 
 
 def import_ray() -> Any:
@@ -116,7 +118,7 @@ def _local_cluster() -> Iterator[dict[str, Any]]:
 
 
 def bind_serve_port_to_loopback() -> None:
-    """Let the port of this Ray Serve replica listen on loopback if its node does, instead of on all interfaces.
+    """Let the port of this Ray Serve replica listen on loopback, not on all interfaces, if its node does.
 
     Ray Serve has no setting for it; the port needs the cluster's token in any case.
     """
@@ -169,7 +171,7 @@ def _check_needs_token(ray: Any, address: str) -> None:
                 return
             raise RequestError(f"--ray {address}: no Ray cluster answers: {error.details()}") from None
     raise RequestError(
-        f"--ray {address}: the cluster needs no token, so all who reach its ports can run code on it: start it "
+        f"--ray {address}: the cluster needs no token, so all who reach it can run code on it: start it "
         "with RAY_AUTH_MODE=token, or give --ray-insecure"
     )
 

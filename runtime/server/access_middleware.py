@@ -62,7 +62,7 @@ def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[s
     """Check the header, the host and the API key of a request; see AccessMiddleware for the arguments.
 
     Raises:
-        HttpError: 431 the header is too large, 400 it gives the body two lengths, 403 the host is not allowed,
+        HttpError: 431 the header is too large, 400 it has two lengths, 403 the host is not allowed,
             401 the key is missing or wrong.
     """
     # h11 bounds only a header that arrives in several pieces.

@@ -69,7 +69,9 @@ class HttpError(ThirteenError):
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """HTTP response with these headers and those of the status."""
         close = {"Connection": "close"} if self.close else {}
-        return JSONResponse(self.body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
+        return JSONResponse(
+            self.body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})}
+        )
 
 
 def _replace_surrogates(text: str) -> str:

@@ -129,7 +129,9 @@ def test_bytes_that_are_not_http_are_400(serving):
     assert client.get("/health").json() == {"status": "ok"}
 
 
-@pytest.mark.parametrize("names", [("Content-Length", "Transfer-Encoding"), ("transfer-encoding", "content-length")])
+@pytest.mark.parametrize(
+    "names", [("Content-Length", "Transfer-Encoding"), ("transfer-encoding", "content-length")]
+)
 def test_a_body_with_two_lengths_is_refused_and_the_connection_closed(serving, names):
     """RFC 9112, 6.1: a proxy may go by the other length, and take the hidden request for the body."""
     client = serving()
