@@ -27,8 +27,8 @@ T = TypeVar("T")
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 MAX_ENTRIES = 1 << 14  # metadata keys or tensors; the largest published models have a few thousand
-# In all arrays. The largest published vocabularies have 0.8 million tokens and merges, half a million scores
-# and types.
+# In all arrays. The largest published vocabularies have 0.8 million tokens and merges, and half a million
+# scores and types.
 MAX_STRINGS = 1 << 20
 MAX_NUMBERS = 1 << 20
 MAX_STRING_BYTES = 1 << 25  # of a single value; an embedded tokenizer.json is the longest

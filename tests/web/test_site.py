@@ -106,7 +106,7 @@ def test_local_server_sends_isolation_headers(site):
 
 
 def test_local_server_refuses_names_of_other_sites(site):
-    """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its own origin."""
+    """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its origin."""
     with serve_app(isolated_app(site)) as address:
         port = int(address.rpartition(":")[2])
         for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
