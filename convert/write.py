@@ -11,7 +11,7 @@ from gguf import GGUFValueType, GGUFWriter
 from gguf.gguf_writer import WriterState
 
 from ..files.atomic_write import atomic_write
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from ..files.output import check_target
 from ..files.trusted_files import trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded

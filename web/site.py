@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ModelFileError, OutputError
 from ..files.atomic_write import atomic_write
-from ..files.gguf_header import Header, read_header
+from ..files.gguf.header import Header, read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model

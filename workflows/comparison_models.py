@@ -13,7 +13,7 @@ from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .importance_cache import PRECISION

@@ -9,7 +9,7 @@ from pathlib import Path
 from gguf import GGUFValueType
 
 from ..errors import ModelFileError, RequestError
-from ..files.gguf_header import Header, read_header
+from ..files.gguf.header import Header, read_header
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.profile import KV_TYPES, PROFILES, Profile

@@ -14,7 +14,7 @@ from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import ModelFileError, RequestError
 from ..files.cache_folder import cache_dir
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress
 from ..models.catalogue import catalogue

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table

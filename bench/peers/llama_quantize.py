@@ -19,7 +19,7 @@ from gguf import LlamaFileType
 from ...convert.quantize.importance import Importance, read_importance
 from ...errors import OutputError
 from ...files.atomic_write import atomic_write
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.output import check_target
 from ...files.trusted_files import trust_file
 from ...runtime.llama.gguf_checks import check_model

@@ -10,7 +10,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 
 from ...errors import AdapterError, CheckpointError, ZeroAdapterError, install_hint, one_line
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
 from ..source.remote_code import refuse_code

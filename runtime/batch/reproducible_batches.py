@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ..answer import Answer
 from ..engine.engine import Engine

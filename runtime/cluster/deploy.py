@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ..load_probe import probe_model_files
 from ..profile import profile_named
 from ..server.request_limits import CLOSING_S

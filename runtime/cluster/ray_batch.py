@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import ModelFileError, ThirteenError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ..batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
 from ..load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity

@@ -13,8 +13,8 @@ from threading import BoundedSemaphore, Condition
 from typing import TYPE_CHECKING
 
 from ...errors import BusyError, RequestError
+from ..forks import ForkCheck
 from ..llama.compute_thread import COMPUTE_THREAD
-from ..llama.forks import ForkCheck
 from ..llama.model import Model
 from ..llama.sampler import Sampler
 from ..request import Request, SequenceState

@@ -10,12 +10,12 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from ...errors import PromptLengthError, RequestError
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from ..answer import Answer
+from ..forks import ForkCheck
 from ..llama.attention import choose_attention
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
-from ..llama.forks import ForkCheck
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model

@@ -11,7 +11,7 @@ from typing import Any
 from ..answer import Answer
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
-from ..llama.forks import ForkCheck
+from ..forks import ForkCheck
 from ..request import SequenceEnd, TokenLogprob
 from .loop_waker import LoopWaker, waker_of
 from .runner import SequenceUpdate

@@ -20,8 +20,8 @@ import llama_cpp
 from ...errors import ModelFileError, OutputError, ThirteenError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir
-from ...files.gguf_header import Header
-from ...files.model_shape import read_model_shape
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
 from ..profile import QUANTIZED_KV, Profile
 from .context import Context, ContextParams, Span

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
-from .forks import ForkCheck
+from ..forks import ForkCheck
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 

@@ -13,11 +13,11 @@ from typing import Any
 import llama_cpp
 
 from ...errors import AdapterError, ModelFileError, RequestError
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
+from ..forks import begin_loading
 from ..load_probe import probe_model_files
 from ..profile import GpuLayers
 from .foreign_text import foreign_share
-from .forks import begin_loading
 from .gguf_checks import check_adapter, check_model
 from .gpu import set_gpu_layers
 from .library import LOG, NativeHandle

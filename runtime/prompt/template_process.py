@@ -19,7 +19,7 @@ from ...errors import ModelFileError, RequestError
 from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
 
 if TYPE_CHECKING:
-    from ...files.gguf_header import Header
+    from ...files.gguf.header import Header
 
 SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
 SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
@@ -186,5 +186,5 @@ def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> Te
     if not isinstance(source, str):
         raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
     tokens = header.metadata["tokenizer.ggml.tokens"]
-    names = ("" if token is None else tokens[token] for token in (bos, eos))
-    return TemplateProcess(source, *names, where=f"{header.path}: ")
+    begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
+    return TemplateProcess(source, begin, end, where=f"{header.path}: ")

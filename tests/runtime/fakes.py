@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import Header
+from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.config import EngineOptions

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 from thirteen.bench.harness.environment import this_build
 from thirteen.cli.main import main
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.files.processors import read_cpuinfo
 from thirteen.models import fetch
 from thirteen.runtime.llama import struct_layouts

@@ -10,7 +10,7 @@ from typing import Any
 
 from gguf import LlamaFileType
 
-from ....files.gguf_header import Header
+from ....files.gguf.header import Header
 from ....files.hashing import file_sha256
 from ...engine.engine import Engine
 from ...llama.memory_estimate import estimate_memory

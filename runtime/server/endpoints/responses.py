@@ -14,11 +14,11 @@ from ..api import responses_api
 from ..api.openai_api import Source
 from ..api.operations import RESPONSES_OPERATIONS
 from ..api.request_body import JSON_TYPE
-from ..api.response_store import ResponseStore, StoredResponse
 from ..api.responses_api import LAST_EVENTS, Json, ResponsesFormatter
 from ..api.responses_models import ResponseRequest
 from ..engine_service import collect_answers, stream_pieces
 from ..http_errors import HttpError
+from ..response_store import ResponseStore, StoredResponse
 from ..sse import EventStream, format_event
 from .endpoints import Endpoints, client_of
 

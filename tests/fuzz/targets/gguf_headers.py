@@ -7,7 +7,7 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import Header, read_header
+from thirteen.files.gguf.header import Header, read_header
 from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.workflows.inspect_gguf import inspect_gguf
 

@@ -1,7 +1,7 @@
 """LoRA adapters in GGUF files, for the model in the corpus of gguf_headers."""
 
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.gguf_checks import check_adapter
 
 from ..gguf_mutator import mutate_gguf

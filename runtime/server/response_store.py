@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...prompt.prompt_encoder import Message
+from ..prompt.prompt_encoder import Message
 
 STORE_BYTES_MAX = 16 << 20  # of a namespace; thousands of conversations that fit a context of 2,048 tokens
 _ENTRY_BYTES = 1 << 10  # what an entry takes beside its texts

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
-from ..errors import InsufficientMemoryError, ModelFileError
+from ...errors import InsufficientMemoryError, ModelFileError
 from .string_array import LENGTH_BYTES, StringArray
 
 T = TypeVar("T")
@@ -195,7 +195,7 @@ class _HeaderReader:
                 f"{self.text_bytes} bytes of text up to byte {self.at}; at most {MAX_TEXT_BYTES} are read"
             )
         self.at += length
-        return self.at - length
+        return int(self.at - length)
 
     def read_bytes(self) -> bytes:
         start = self.pass_string()

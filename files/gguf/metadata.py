@@ -5,8 +5,8 @@ from typing import Any
 
 from gguf import GGUFValueType
 
-from ..errors import ThirteenError
-from .gguf_header import Header
+from ...errors import ThirteenError
+from .header import Header
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ one of them waits for ever.
 
 import os
 
-from ...errors import RequestError
+from ..errors import RequestError
 
 _ADVICE = "load the model in a process that is not forked after that: multiprocessing's start method 'spawn'"
 

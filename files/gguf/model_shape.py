@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from gguf import GGUFValueType
 
-from ..errors import ThirteenError
-from .gguf_header import Header
-from .gguf_metadata import CheckedMetadata
+from ...errors import ThirteenError
+from .header import Header
+from .metadata import CheckedMetadata
 
 MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
 MAX_COUNT = 1 << 24  # widths, heads and tokens

@@ -20,7 +20,7 @@ from gguf import GGUFValueType as Kind
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import (
+from thirteen.files.gguf.header import (
     MAX_ENTRIES,
     MAX_NUMBERS,
     MAX_STRING_BYTES,
@@ -358,7 +358,7 @@ MEMORY = """
 import sys
 from pathlib import Path
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 def peak():  # of this process alone, in bytes; getrusage() starts with the parent's peak
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))

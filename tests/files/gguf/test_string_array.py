@@ -8,7 +8,7 @@ from itertools import accumulate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from thirteen.files.string_array import StringArray
+from thirteen.files.gguf.string_array import StringArray
 
 
 def string_array(values: list[bytes]) -> StringArray:
