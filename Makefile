@@ -17,7 +17,7 @@ WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test quick lint check format wheel oldest lock sbom soak interop arm vulkan screenshot screenshot-web clean
+.PHONY: demo test quick lint check format wheel oldest lock sbom soak fuzz sanitize interop arm vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -69,6 +69,15 @@ sbom: .venv-tools/installed
 soak: $(VENV)/test
 	$(BIN)/python tests/soak.py 300
 
+# Coverage-guided fuzzing of everything that reads input from outside, SECONDS in all.
+fuzz: $(VENV)/fuzz
+	$(BIN)/python tests/fuzz/campaign.py $(or $(SECONDS),600) $(TARGETS)
+
+# llama.cpp with AddressSanitizer and UndefinedBehaviorSanitizer, over the corpora of the fuzzer. It is compiled
+# once into the cache, about half an hour on two cores: apt-get install cmake g++
+sanitize: $(VENV)/test
+	$(BIN)/python tests/fuzz/sanitize.py
+
 # GGUF files of this project in other loaders: node-llama-cpp from npm, xllamacpp from PyPI. Both are downloaded once.
 interop: $(VENV)/test
 	$(BIN)/pytest -m interop -s tests/interop
@@ -110,6 +119,10 @@ $(VENV)/test: $(VENV)/run
 	@echo "Installing what the tests need: PyTorch, transformers, Ray and others; some minutes of downloads."
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[test]'
 	@mkdir -p $(VENV)/typed && ln -sfn ../.. $(VENV)/typed/thirteen  # the name under which mypy finds the package
+	@touch $@
+
+$(VENV)/fuzz: $(VENV)/test
+	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
 # The tests' own tools are the newest ones.

@@ -17,6 +17,10 @@ class AdapterError(ThirteenError):
     """An adapter is damaged, does not fit its base, or has a setting that cannot be honoured."""
 
 
+class ZeroAdapterError(AdapterError):
+    """An adapter changes nothing."""
+
+
 class ModelFileError(ThirteenError):
     """A file is not a GGUF, is damaged, or cannot be loaded by this build."""
 
@@ -60,5 +64,6 @@ def shorten(value: object) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Type and message of another library's error, on one line of at most 300 characters."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    """Type and message of another library's error, on one line of at most 300 printable characters."""
+    text = "".join(c if c.isprintable() else " " for c in f"{type(error).__name__}: {error}")
+    return " ".join(text.split())[:300]

@@ -11,8 +11,9 @@ from gguf import GGUFValueType, GGUFWriter
 from gguf.gguf_writer import WriterState
 
 from ..files.atomic_write import atomic_write
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from ..files.output import check_target
+from ..files.trusted_files import trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 
@@ -23,7 +24,7 @@ def write_gguf(
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
 ) -> str:
-    """Write a GGUF atomically.
+    """Write a GGUF atomically, and record that it is ours.
 
     Args:
         target: the file.
@@ -51,6 +52,7 @@ def write_gguf(
                 missing -= len(block)
             assert missing == 0, plan
             _put(file, digest, bytes(-plan.nbytes % ALIGNMENT))
+    trust_file(target, digest.hexdigest())
     return digest.hexdigest()
 
 

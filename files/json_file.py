@@ -1,12 +1,14 @@
 """JSON from untrusted files: bounded in size, with errors that name the file."""
 
 import json
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import CheckpointError, RequestError, ThirteenError
 
 MAX_BYTES = 100_000_000  # the largest published tokenizer.json is a third of this
+_PIECE_BYTES = 1 << 20
 
 
 def read_json(path: Path, error: type[ThirteenError] = CheckpointError) -> dict[str, Any]:
@@ -29,12 +31,20 @@ def read_bounded(path: Path, max_bytes: int, error: type[ThirteenError] = Reques
     """
     try:
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            data = _read_at_most(file, max_bytes + 1)
     except OSError as failure:
         raise error(f"{path}: {failure.strerror or failure}") from None
     if len(data) > max_bytes:
         raise error(f"{path}: more than {max_bytes:,} bytes, the limit")
     return data
+
+
+def _read_at_most(file: BinaryIO, max_bytes: int) -> bytes:
+    """Read in pieces: a single read would first allocate `max_bytes`, however short the file is."""
+    data = BytesIO()
+    while piece := file.read(min(_PIECE_BYTES, max_bytes - data.tell())):
+        data.write(piece)
+    return data.getvalue()
 
 
 def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> Any:

@@ -19,6 +19,7 @@ from .atomic_write import atomic_write
 
 MAX_HEADER_BYTES = 100_000_000  # the bound of the reference implementation
 MAX_DIMENSIONS = 8  # numpy has a limit too
+MAX_ITEMS = 1 << 48  # of a tensor, without its empty dimensions
 
 Rows = NDArray[np.float32]
 
@@ -82,9 +83,7 @@ class SafetensorsFile:
         """Rows `start` to `stop` of a tensor as float32, (stop - start, …); a scalar is (), whole."""
         entry = self.entries[name]
         if entry.dtype not in _READERS:
-            raise self.error(
-                f"{self.path}: tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}"
-            )
+            raise self._problem(f"tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}")
         dtype, convert = _READERS[entry.dtype]
         if not entry.shape:
             return convert(np.fromfile(self.path, dtype, 1, offset=entry.offset)).reshape(())
@@ -95,43 +94,41 @@ class SafetensorsFile:
         )
         return convert(raw).reshape(stop - start, *entry.shape[1:])
 
+    def _problem(self, what: str) -> CheckpointError | AdapterError:
+        return self.error(f"{self.path}: {what:.300}")  # a damaged name can be as long as the header
+
     def _entries(self) -> dict[str, TensorEntry]:
         with self.path.open("rb") as file:
             size = self.path.stat().st_size
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
-                raise self.error(
-                    f"{self.path}: a header of {length} bytes in a file of {size}: truncated or damaged"
-                )
+                raise self._problem(f"a header of {length} bytes in a file of {size}: truncated or damaged")
             header = self._parse(file.read(length))
         entries, end = {}, 0
         for name, value in sorted(header.items(), key=_data_offsets):
             begin, end_next = value["data_offsets"]
             if begin != end:
-                raise self.error(
-                    f"{self.path}: tensor {name!r} starts at {begin}, but the previous one ends at {end}"
-                )
+                raise self._problem(f"tensor {name!r} starts at {begin}, but the previous one ends at {end}")
             entries[name] = TensorEntry(value["dtype"], tuple(value["shape"]), 8 + length + begin)
             end = end_next
         if 8 + length + end != size:
-            raise self.error(
-                f"{self.path}: the header describes {8 + length + end} bytes, the file has {size}"
-            )
+            raise self._problem(f"the header describes {8 + length + end} bytes, the file has {size}")
         return entries
 
     def _parse(self, text: bytes) -> dict[str, Any]:
         try:
             header = json.loads(text, object_pairs_hook=_unique_names)
         except (ValueError, RecursionError) as failure:
-            raise self.error(f"{self.path}: the header is not JSON: {failure}") from None
+            raise self._problem(f"the header is not JSON: {failure}") from None
         if not isinstance(header, dict):
-            raise self.error(f"{self.path}: the header is not a JSON object")
+            raise self._problem("the header is not a JSON object")
         metadata = header.pop("__metadata__", None)
-        if isinstance(metadata, dict):
-            self.metadata = {name: value for name, value in metadata.items() if isinstance(value, str)}
+        self.metadata = {} if metadata is None else metadata
+        if not isinstance(self.metadata, dict) or not all(map(_is_text, self.metadata.values())):
+            raise self._problem("__metadata__ is not an object of strings")
         for name, value in header.items():
             if not _is_valid(value):
-                raise self.error(f"{self.path}: tensor {name!r} has a damaged entry")
+                raise self._problem(f"tensor {name!r} has a damaged entry")
         return header
 
 
@@ -188,6 +185,10 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _is_counts(value: Any) -> bool:
     short = isinstance(value, list) and len(value) <= MAX_DIMENSIONS
     return short and all(type(count) is int and 0 <= count < 1 << 48 for count in value)
@@ -202,4 +203,5 @@ def _is_valid(value: Any) -> bool:
     item = _ITEM_BYTES.get(value["dtype"])
     if not (_is_counts(shape) and _is_counts(offsets) and item and len(offsets) == 2):
         return False
-    return bool(offsets[1] - offsets[0] == prod(shape) * item)
+    bounded = prod(max(size, 1) for size in shape) < MAX_ITEMS  # as numpy counts them
+    return bounded and bool(offsets[1] - offsets[0] == prod(shape) * item)

@@ -17,19 +17,20 @@ _CREATIONS = 100  # attempts; each fails only if another process cleans up at th
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Create a folder in the cache, which may hold a whole model and is removed when the block ends.
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Create a folder that only this user can reach, and that is removed when the block ends.
 
     Args:
         prefix: what its name begins with. Folders of this prefix whose process was killed are removed first.
+        parent: folder to create it in; None for the cache, where a whole model has room.
 
     Raises:
         OutputError: it cannot be created.
     """
-    cache = cache_dir()
+    parent = parent or cache_dir()
     with ExitStack() as stack:
-        with output_errors(cache):
-            folder = stack.enter_context(locked_folder(cache, prefix, mode=0o700))
+        with output_errors(parent):
+            folder = stack.enter_context(locked_folder(parent, prefix, mode=0o700))
         yield folder
 
 

@@ -26,7 +26,12 @@ class ThreadCounts:
 
 
 def default_threads() -> ThreadCounts:
-    """Return the saved thread counts, if measured with the same number of processors, or one per core."""
+    """Return the saved thread counts, or one thread per core."""
+    return saved_threads() or ThreadCounts(physical_cores(), physical_cores())
+
+
+def saved_threads() -> ThreadCounts | None:
+    """Return the saved thread counts; None if there are none that were measured with as many processors."""
     try:
         found = json.loads(_tuning_file().read_bytes())
         if found["processors"] == usable_processors():
@@ -35,7 +40,7 @@ def default_threads() -> ThreadCounts:
                 return threads
     except (OSError, OutputError, ValueError, TypeError, KeyError):
         pass  # nothing was measured, or the file is not ours
-    return ThreadCounts(physical_cores(), physical_cores())
+    return None
 
 
 def save_threads(threads: ThreadCounts) -> Path:

@@ -83,6 +83,11 @@ def test_a_locked_environment_has_only_the_versions_and_hashes_of_the_lock_file(
     assert not (checkout.root / ".venv/run").exists()
 
 
+def test_the_fuzzer_comes_on_top_of_the_tests(checkout: Checkout) -> None:
+    *_, tests, fuzzer = checkout.make(".venv/fuzz")
+    assert tests.endswith(" --editable .[test]") and fuzzer.endswith(" --editable .[fuzz]")
+
+
 def test_the_lock_file_fits_pyproject_and_has_a_hash_for_each_package() -> None:
     """`make lock` was forgotten after a change of the dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ModelFileError, OutputError
 from ..files.atomic_write import atomic_write
-from ..files.gguf_header import Header, read_header
+from ..files.gguf.header import Header, read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model
@@ -34,6 +34,7 @@ CONTENT_SECURITY_POLICY = {
     "worker-src": "'self' blob:",
     "connect-src": "'self' blob:",
     "style-src": "'self'",
+    "font-src": "'self'",
     "img-src": "'self'",
     "manifest-src": "'self'",
     "base-uri": "'none'",
@@ -148,7 +149,7 @@ def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict
 
 def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dict[str, bytes]:
     """Content of all files but the parts, by path; the app's client replaces that of the server's page."""
-    page = {file.name: file.read_bytes() for file in PAGE_FILES}
+    page = {path: file.read_bytes() for path, file in PAGE_FILES.items()}
     app = {file.name: file.read_bytes() for file in sorted(APP.iterdir()) if file.name not in _EMBEDDED_FILES}
     adapted = {
         "index.html": _adapt_index(page["index.html"].decode()).encode(),

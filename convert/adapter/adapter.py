@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError
+from ...errors import AdapterError, ZeroAdapterError, shorten
 from ...files.json_file import read_json
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
@@ -138,7 +138,7 @@ class PeftAdapter:
         if missing:
             raise AdapterError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
-            raise AdapterError(f"{self.id}: every delta is zero: it changes nothing")
+            raise ZeroAdapterError(f"{self.id}: every delta is zero: it changes nothing")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -154,6 +154,9 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
         pickled = (folder / "adapter_model.bin").exists()
         hint = "; adapter_model.bin is a pickle, which can run code: save it as safetensors"
         raise AdapterError(f"{folder}: {WEIGHTS_FILE} is missing{hint if pickled else ''}")
+    base = config.get("base_model_name_or_path")
+    if base is not None and not isinstance(base, str):
+        raise AdapterError(f"{folder / CONFIG_FILE}: base_model_name_or_path is {shorten(base)}, not a name")
     for key, reason in _UNMERGEABLE_SETTINGS.items():
         if config.get(key):
             raise AdapterError(f"{folder / CONFIG_FILE}: {key} is set: {reason}, which cannot be merged")
@@ -164,14 +167,14 @@ def peft_only_reason(config: Mapping[str, Any]) -> str | None:
     """Why only PEFT can merge this adapter; None if its low-rank factors suffice."""
     kind = config.get("peft_type")
     if kind not in ("LORA", "TINYLORA"):
-        return f"its kind is {kind}"
+        return f"its kind is {shorten(kind)}"
     if config.get("bias", "none") != "none":
-        return f"bias is {config['bias']!r}"
+        return f"bias is {shorten(config['bias'])}"
     if kind == "TINYLORA":
         return None
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
-        return f"init_lora_weights is {init!r}, which changes the base"
+        return f"init_lora_weights is {shorten(init)}, which changes the base"
     return next((f"{key} is set" for key in _PEFT_ONLY_SETTINGS if config.get(key)), None)
 
 
@@ -210,7 +213,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         target_modules=_target_modules(config),
     )
     if len(adapter.zero_deltas) == len(adapter.deltas):
-        raise AdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
+        raise ZeroAdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
 
 
@@ -241,15 +244,15 @@ def _group_tensors(file: SafetensorsFile) -> tuple[ModuleTensors, TrainedVectors
     for key in file.entries:
         rows = file.rows(key)
         if not np.isfinite(rows).all():
-            raise AdapterError(f"{file.path}: {key!r} holds a value that is not finite")
+            raise AdapterError(f"{file.path}: {key!r:.100} holds a value that is not finite")
         if vector := _VECTOR.fullmatch(key):
             vectors[int(vector[1])] = rows
         elif (found := _MODULE.fullmatch(key)) and (order := module_order(found["module"])):
             orders[found["module"]] = order
             if tensors.setdefault(found["module"], {}).setdefault(found["part"], rows) is not rows:
-                raise AdapterError(f"{file.path}: {key!r} occurs twice, with and without '.weight'")
+                raise AdapterError(f"{file.path}: {key!r:.100} occurs twice, with and without '.weight'")
         else:
-            raise AdapterError(f"{file.path}: unknown key {key!r}: no supported model has such a part")
+            raise AdapterError(f"{file.path}: unknown key {key!r:.100}: no supported model has such a part")
     return {module: tensors[module] for module in sorted(tensors, key=lambda module: orders[module])}, vectors
 
 

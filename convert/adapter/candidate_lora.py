@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from ...errors import AdapterError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.output import output_errors
 from ...files.safetensors import Rows
 from ..source.architecture import permute

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import AdapterError
+from ...errors import AdapterError, shorten
 from ...files.safetensors import Rows
 
 CONFIG_FILE = "adapter_config.json"
@@ -74,4 +74,6 @@ def check_factors(folder: Path, module: str, a: Rows, b: Rows) -> None:
 def check_rank(folder: Path, module: str, rank: int, expected: Any) -> None:
     """Raise AdapterError unless the factors have the rank that the config gives."""
     if rank != expected:
-        raise AdapterError(f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {expected!r}")
+        raise AdapterError(
+            f"{folder}: {module!r} has rank {rank}, but {CONFIG_FILE} says {shorten(expected)}"
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError
+from ...errors import AdapterError, shorten
 from .delta import CONFIG_FILE, Delta, ModuleTensors, check_factors, check_rank, take_factors
 
 
@@ -45,7 +45,7 @@ def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int) -> f
     check_rank(folder, module, rank, _by_pattern(folder, config, "rank_pattern", module, config.get("r")))
     alpha = _by_pattern(folder, config, "alpha_pattern", module, config.get("lora_alpha"))
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
-        raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha is {alpha!r} for {module!r}")
+        raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha is {shorten(alpha)} for {module!r}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -58,10 +58,12 @@ def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, 
         # An untrusted pattern must not backtrack exponentially: few repeats, one group, no repeated group.
         repeats, groups = len(re.findall(r"[*+{?]", pattern)), pattern.count("(")
         if repeats > 3 or groups > 1 or re.search(r"\)[*+{]", pattern):
-            raise AdapterError(f"{folder / CONFIG_FILE}: the {key} {pattern!r} is too complex")
+            raise AdapterError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except (re.error, OverflowError) as failure:
-            raise AdapterError(f"{folder / CONFIG_FILE}: invalid {key} {pattern!r}: {failure}") from None
+            raise AdapterError(
+                f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}"
+            ) from None
     return default

@@ -101,6 +101,8 @@ def decode_short_code(text: str) -> ShortCode:
     if format_ >= len(_NUMBER_BYTES) or not raw or len(raw) % _NUMBER_BYTES[format_]:
         raise AdapterError(f"the code {shown!r} has a format that this version does not support")
     numbers = _decode_numbers(raw, _NUMBER_BYTES[format_])
+    if not np.isfinite(numbers).all():
+        raise AdapterError(f"the code {shown!r} has a number that is not finite")
     return ShortCode(prefix.removeprefix(PREFIX), fingerprint, numbers, exact=bool(format_))
 
 

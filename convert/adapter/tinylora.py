@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError
+from ...errors import AdapterError, shorten
 from ...files.safetensors import Rows
 from .delta import (
     CONFIG_FILE,
@@ -47,7 +47,8 @@ def read_tinylora(
         vector = vectors[groups[module]]  # (u,)
         if vector.shape != (u,):
             raise AdapterError(
-                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG_FILE} says u = {u!r}"
+                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG_FILE} says "
+                f"u = {shorten(u)}"
             )
         shape = (vector.size, len(a), len(a))
         p = projection[0] if saved else _redraw_projection(folder, config, index, shape)
@@ -61,7 +62,7 @@ def _groups(folder: Path, config: Mapping[str, Any], tensors: ModuleTensors) -> 
     """The group of each module; modules of a group share a trained vector."""
     tying = config.get("weight_tying", 0.0)
     if not isinstance(tying, int | float) or not 0 <= tying <= 1:
-        raise AdapterError(f"{folder / CONFIG_FILE}: weight_tying is {tying!r}, not between 0 and 1")
+        raise AdapterError(f"{folder / CONFIG_FILE}: weight_tying is {shorten(tying)}, not between 0 and 1")
     count = max(1, round(len(tensors) * (1.0 - tying)))
     size = max(1, len(tensors) // count)
     return {module: min(index // size, count - 1) for index, module in enumerate(tensors)}
@@ -71,7 +72,9 @@ def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shap
     """The projections of module number `index`, (u, r, r), which PEFT draws from `projection_seed`."""
     seed = config.get("projection_seed")
     if type(seed) is not int or seed < 0:
-        raise AdapterError(f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {seed!r}")
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}"
+        )
     if math.prod(shape) > _PROJECTION_MAX:
         raise AdapterError(f"{folder}: projections of {shape} are more than {_PROJECTION_MAX:,} numbers")
     return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

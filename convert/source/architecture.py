@@ -14,8 +14,8 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError, shorten
-from ...files.gguf_header import Field, Header
-from ...files.model_shape import ModelShape, read_model_shape
+from ...files.gguf.header import Field, Header
+from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..tensors import TensorSpec
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}
@@ -83,7 +83,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
     rope = _rope(config, where)
     tied = config.get("tie_word_embeddings") or False
     if not isinstance(tied, bool):
-        raise CheckpointError(f"{where}: tie_word_embeddings is {tied!r}, neither true nor false")
+        raise CheckpointError(f"{where}: tie_word_embeddings is {shorten(tied)}, neither true nor false")
     heads = _count(config, "num_attention_heads", where)
     hidden = _count(config, "hidden_size", where)
     architecture = Architecture(
@@ -114,9 +114,11 @@ def from_header(header: Header) -> Architecture:
     where, metadata = str(header.path), header.metadata
     name, kind = str(metadata.get("general.architecture")), metadata.get("general.type", "model")
     if kind != "model":
-        raise CheckpointError(f"{where}: general.type is {kind!r}, not 'model'")
+        raise CheckpointError(f"{where}: general.type is {shorten(kind)}, not 'model'")
     if name not in ARCHITECTURES.values():
-        raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
+        raise CheckpointError(
+            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
+        )
     values = {key.removeprefix(f"{name}."): value for key, value in metadata.items()}
     for key, value in values.items():
         if key.startswith("rope.scal") and value != "none":
@@ -221,12 +223,16 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in ARCHITECTURES:
-        raise CheckpointError(f"{where}: the architecture {name!r} is not supported; {_list_supported()}")
+        raise CheckpointError(
+            f"{where}: the architecture {shorten(name)} is not supported; {_list_supported()}"
+        )
     for flag in ("attention_bias", "mlp_bias", "use_sliding_window"):
         if config.get(flag):
             raise CheckpointError(f"{where}: {flag} is true, which is not supported for {name}")
     if config.get("hidden_act", "silu") != "silu":
-        raise CheckpointError(f"{where}: hidden_act is {config['hidden_act']!r}; only 'silu' is supported")
+        raise CheckpointError(
+            f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported"
+        )
     if "quantization_config" in config:
         raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
@@ -250,7 +256,7 @@ def _number(values: Mapping[str, Any], key: str, where: str, default: float | No
 def _count(values: Mapping[str, Any], key: str, where: str, default: int | None = None) -> int:
     value = _number(values, key, where, default)
     if not isinstance(value, int) or value > 1 << 24:
-        raise CheckpointError(f"{where}: {key} is {value!r}, not an integer up to {1 << 24}")
+        raise CheckpointError(f"{where}: {key} is {shorten(value)}, not an integer up to {1 << 24}")
     return value
 
 
@@ -272,7 +278,9 @@ def _scaling(rope: Mapping[str, Any], where: str) -> Llama3Scaling | None:
     if kind == "default":
         return None
     if kind != "llama3":
-        raise CheckpointError(f"{where}: rope scaling {kind!r} is not supported; supported: default, llama3")
+        raise CheckpointError(
+            f"{where}: rope scaling {shorten(kind)} is not supported; supported: default, llama3"
+        )
     scaling = Llama3Scaling(
         factor=_number(rope, "factor", where),
         low_freq_factor=_number(rope, "low_freq_factor", where),

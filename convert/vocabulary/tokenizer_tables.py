@@ -12,7 +12,7 @@ from gguf import GGUFValueType, TokenType
 from numpy.typing import NDArray
 
 from ...errors import VocabularyError, shorten
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."
@@ -58,7 +58,9 @@ class TokenizerTables:
         """
         model = fields.get(f"{PREFIX}model", Field(None, _STRING)).value
         if model != "gpt2":
-            raise VocabularyError(f"{where}: the tokenizer is {model!r}; only byte-level BPE can be trimmed")
+            raise VocabularyError(
+                f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed"
+            )
         tokens = _array(fields, "tokens", _STRING, where)
         types = _array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):
@@ -218,7 +220,7 @@ def _special_ids(fields: Mapping[str, Field], count: int, where: str) -> dict[st
         if key.startswith(PREFIX) and key.endswith("_token_id"):
             if type(field.value) is not int or not 0 <= field.value < count:
                 raise VocabularyError(
-                    f"{where}: metadata key {key!r} is {field.value!r}, not one of {count} tokens"
+                    f"{where}: metadata key {key!r} is {shorten(field.value)}, not one of {count} tokens"
                 )
             found[key.removeprefix(PREFIX).removesuffix("_token_id")] = field.value
     return found

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from gguf import GGUFValueType
 
 from ...errors import ModelFileError, VocabularyError
-from ...files.gguf_header import Field, Header, read_header
-from ...files.gguf_metadata import CheckedMetadata
+from ...files.gguf.header import Field, Header, read_header
+from ...files.gguf.metadata import CheckedMetadata
 from ..source.checkpoint import Checkpoint, GgufCheckpoint
 from .trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary_list import MAX_TOKENS, VocabularyList, check_tokens
@@ -47,10 +47,10 @@ def read_vocabulary(header: Header) -> VocabularyList | None:
     metadata = CheckedMetadata(header, ModelFileError)
     of = metadata.count(f"{PREFIX}of", MAX_TOKENS)
     tokens = metadata.array(f"{PREFIX}tokens", _U32)
-    if len(tokens) != len(header.metadata.get(_TOKENS, ())):
+    count = len(metadata.array(_TOKENS, _TEXT))
+    if len(tokens) != count:
         raise metadata.error(
-            f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, "
-            f"but the file has {len(header.metadata.get(_TOKENS, ()))} tokens"
+            f"metadata key '{PREFIX}tokens' has {len(tokens)} ids, but the file has {count} tokens"
         )
     try:
         check_tokens(f"{header.path}: metadata key '{PREFIX}tokens'", tokens, of)

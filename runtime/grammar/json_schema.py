@@ -6,8 +6,7 @@ but it does not allow every valid text:
 - Properties come in the schema's order. Without `additionalProperties`, an object with `properties` has no
   others.
 - A keyword of one type implies that type.
-- White space is at most one space, or a newline and up to 20 spaces or tabs; values of `enum` and `const`
-  contain none.
+- White space is at most one space, or a newline and up to 20 spaces or tabs.
 - Years start at 1000.
 """
 
@@ -17,11 +16,13 @@ from typing import Any
 from urllib.parse import unquote
 
 from .schema_keywords import (
+    INEXACT,
     KEYWORDS,
     compile_error,
     excerpt,
     fail,
     has_type,
+    is_exact,
     length_bounds,
     number_keywords,
     string_keywords,
@@ -124,6 +125,8 @@ class _Normalizer:
         listed = [value for value in values if any(has_type(value, type_) for type_ in types)]
         if not listed:
             fail(path, f"no listed value is {' or '.join(types)}")
+        if (number := _inexact_number(listed)) is not None:
+            fail(path, f'"{key}" cannot be enforced for {excerpt(number)}: {INEXACT}')
         return {"enum": listed}
 
     def _reference(self, pointer: object, path: str) -> dict[str, Any]:
@@ -217,6 +220,14 @@ class _Normalizer:
         normal: dict[str, Any] = {"prefixItems": visited} if visited else {}
         normal |= {"items": False if items is False else self._visit(items, f"{path}/items"), "minItems": low}
         return normal if high is None else {**normal, "maxItems": high}
+
+
+def _inexact_number(value: object) -> int | float | None:
+    """Return a number within a value that is_exact() rejects; None if there is none."""
+    if isinstance(value, int | float):
+        return None if is_exact(value) else value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((number for part in parts if (number := _inexact_number(part)) is not None), None)
 
 
 def _finite_definitions(definitions: Mapping[str, dict[str, Any]]) -> set[str]:

@@ -1,6 +1,7 @@
 """Keywords of a JSON schema for single types: their bounds, patterns and formats, checked and made exact."""
 
 import json
+from decimal import Decimal
 from typing import Any, Never
 
 from llguidance import LLMatcher
@@ -11,6 +12,11 @@ from .compiler import LIMITS, summary
 COUNT_MAX = 1000  # of items and characters
 PATTERN_MAX = 1000  # characters
 BOUND_MAX = 10**15  # of a number; a double is exact up to there
+
+# llguidance parses decimals with an error in the last bit of a double, except those of few digits.
+DIGITS_MAX = 15
+PLACES_MAX = 22
+INEXACT = f"a number has at most {DIGITS_MAX} digits and {PLACES_MAX} decimal places"
 
 _NUMBER = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 KEYWORDS = {
@@ -46,6 +52,14 @@ def excerpt(value: object) -> str:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_exact(number: int | float) -> bool:
+    """Whether llguidance reads and writes a number as it is."""
+    if isinstance(number, int):
+        return abs(number) <= 1 << 53
+    _, digits, exponent = Decimal(repr(number)).as_tuple()
+    return len(digits) <= DIGITS_MAX and int(exponent) >= -PLACES_MAX
 
 
 def has_type(value: object, type_: str) -> bool:
@@ -111,6 +125,8 @@ def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
     for key, value in bounds.items():
         if not _is_number(value) or abs(value) > BOUND_MAX:
             fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {excerpt(value)}')
+        if not is_exact(value):
+            fail(path, f'"{key}" cannot be enforced for {excerpt(value)}: {INEXACT}')
     return bounds
 
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +17,13 @@ import pytest
 from numpy.typing import NDArray
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.cache_folder import cache_dir
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes
 from thirteen.runtime.llama.model import Model
+
+from ..llama_cpp_source import llama_cpp_source
 
 pytestmark = pytest.mark.arm
 
@@ -42,9 +43,8 @@ def greedy() -> Path:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
-    release = version("llama-cpp-python")
-    folder = cache_dir() / f"arm-{release}"
-    source, build, program = _source(folder, release), folder / "build", folder / "greedy"
+    folder = cache_dir() / f"arm-{version('llama-cpp-python')}"
+    source, build, program = llama_cpp_source(folder), folder / "build", folder / "greedy"
     program.mkdir(exist_ok=True)  # cmake ties a build to this folder, so it must not depend on the checkout
     for name in ("CMakeLists.txt", "greedy.cpp"):
         shutil.copy2(HERE / name, program)
@@ -52,30 +52,6 @@ def greedy() -> Path:
     subprocess.run(configure, check=True, capture_output=True)
     subprocess.run(["cmake", "--build", str(build), "--target", "greedy"], check=True)
     return build / "greedy"
-
-
-def _source(folder: Path, release: str) -> Path:
-    source = folder / "llama.cpp"
-    if not source.exists():
-        wanted = f"llama-cpp-python=={release}"
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--no-binary",
-            ":all:",
-            "-d",
-            str(folder),
-        ]
-        subprocess.run([*pip, wanted], check=True)
-        (archive,) = folder.glob("*.tar.gz")
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-        (unpacked,) = folder.glob("*/vendor/llama.cpp")
-        unpacked.rename(source)
-    return source
 
 
 @pytest.fixture(scope="session")

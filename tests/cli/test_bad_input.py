@@ -341,6 +341,13 @@ ADAPTERS = {
     ),
     "an unknown kind": Bad(lora_config(peft_type="NONSENSE"), "NONSENSE"),
     "a kind that is a list": Bad(lora_config(peft_type=[1]), "[1]"),
+    "a base that is a list": Bad(
+        lora_config(base_model_name_or_path=["a/b"]), "base_model_name_or_path is ['a/b'], not a name"
+    ),
+    "a kind of 5000 characters": Bad(lora_config(peft_type="x" * 5000), "xxx"),
+    "a pattern of 5000 characters": Bad(lora_config(rank_pattern={"(" * 5000: 4}), "'(((("),
+    "an alpha of 5000 characters": Bad(lora_config(lora_alpha="6" * 5000), "lora_alpha is '666"),
+    "a rank of 5000 characters": Bad(lora_config(r="4" * 5000), "says '444"),
     "prompt tuning": Bad(lora_config(peft_type="PROMPT_TUNING"), "PROMPT_TUNING"),
     "a NaN in an adapter": Bad(
         lora(lambda a: a[LORA_A].fill(np.nan)), f"{LORA_A!r} holds a value that is not finite"

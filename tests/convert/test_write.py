@@ -20,7 +20,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
-from thirteen.files.gguf_header import Field, read_header
+from thirteen.files.gguf.header import Field, read_header
 
 Base = Callable[[str], Path]
 

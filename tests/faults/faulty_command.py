@@ -24,6 +24,7 @@ from thirteen.errors import ThirteenError  # noqa: E402
 from thirteen.runtime.batch import batch_file  # noqa: E402, F401
 from thirteen.runtime.calibration.corpus import read_passages  # noqa: E402
 from thirteen.runtime.engine.prefix_cache import PrefixCache  # noqa: E402
+from thirteen.runtime.request import PrefixKey  # noqa: E402
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora  # noqa: E402
 from thirteen.workflows.importance_cache import cached_importance  # noqa: E402
 from thirteen.workflows.vocabulary_choice import ChoiceTexts, rank_vocabulary  # noqa: E402
@@ -80,9 +81,9 @@ def _prefixes(folder: Path) -> None:
         cache = PrefixCache(PREFIX_BYTES, {"base": folder / "base", "other": folder / "other"})
         for adapter in ("base", "other"):
             for prompt in _PROMPTS:
-                if found := cache.find(adapter, (*prompt, 1)):
+                if found := cache.find(PrefixKey(adapter), (*prompt, 1)):
                     assert np.array_equal(found.state, state(prompt)), "another state"
-                cache.add(adapter, prompt, state(prompt))
+                cache.add(PrefixKey(adapter), prompt, state(prompt))
                 cache.flush()
 
 

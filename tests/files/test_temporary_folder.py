@@ -1,6 +1,7 @@
-"""Temporary folders in the cache: those of killed processes go, those of running ones stay."""
+"""Temporary folders: those of killed processes go, those of running ones stay."""
 
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -66,3 +67,9 @@ def test_a_folder_that_cannot_be_created_is_one_line(cache: Path) -> None:
         temporary_folder("no/work"),
     ):
         pass
+
+
+def test_another_parent_is_possible_and_the_folder_is_private(tmp_path: Path) -> None:
+    with temporary_folder("work", tmp_path / "..") as folder:
+        assert folder.parent.samefile(tmp_path.parent)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -1,6 +1,7 @@
 """Files of the static site and their local server, without a browser."""
 
 import json
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -102,6 +103,22 @@ def test_local_server_sends_isolation_headers(site):
         assert httpx.get(f"{address}/start.js").headers["content-type"].startswith("text/javascript")
         assert httpx.get(f"{address}/wllama/wllama.wasm").headers["content-type"] == "application/wasm"
         assert httpx.get(f"{address}/../../etc/passwd").status_code == 404
+
+
+def test_local_server_refuses_names_of_other_sites(site):
+    """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its origin."""
+    with serve_app(isolated_app(site)) as address:
+        port = int(address.rpartition(":")[2])
+        for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
+            assert _get_raw(port, name).startswith(b"HTTP/1.1 400 "), name
+        for name in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost"):
+            assert _get_raw(port, name).startswith(b"HTTP/1.1 200 "), name
+
+
+def _get_raw(port, host):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"GET /model.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return connection.recv(1000)
 
 
 @pytest.mark.parametrize(

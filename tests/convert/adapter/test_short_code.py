@@ -125,6 +125,16 @@ def test_a_format_of_a_later_version_is_refused():
         decode_short_code(f"{prefix}:{text}")
 
 
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_a_code_of_a_number_that_is_not_finite_is_refused(number):
+    """Its checksum matched, and `adapter decode --output` wrote an adapter that nothing could read."""
+    raw = np.array([1, number], "<f4").tobytes()
+    symbols, prefix = [1, *map(CHARSET.index, FINGERPRINT), *to_symbols(raw)], "t13:a"
+    text = "".join(CHARSET[symbol] for symbol in [*symbols, *bech32m_checksum(prefix, symbols)])
+    with pytest.raises(AdapterError, match="has a number that is not finite"):
+        decode_short_code(f"{prefix}:{text}")
+
+
 @pytest.mark.parametrize("name", ["", "a" * 21, "A", "a:b", "-a"])
 def test_a_name_that_does_not_fit_a_code_is_refused(name):
     with pytest.raises(AdapterError, match="does not fit a code"):

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from gguf import TokenType
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.engine.chat_template import ChatTemplate
-from thirteen.runtime.engine.prompt_encoder import PromptEncoder
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 

@@ -179,6 +179,14 @@ SCHEMA_TEXTS = {
         ["1", "null"],
         ['"a"', "true"],
     ),
+    "numbers of many digits in an enum": (
+        {"enum": [2**53, -(2**53), 123456789.123456, 1.23456789012345e-7, 1e-22]},
+        [
+            *("9007199254740992", "-9007199254740992", "123456789.123456", "0.000000123456789012345"),
+            "0.0000000000000000000001",
+        ],
+        ["9007199254740993", "123456789.12345601", "0.0000000000000000000002"],
+    ),
     "whole numbers in an enum": ({"enum": [1.0, -2e2]}, ["1", "-200"], ["1.0"]),
     "integers from": (
         {"type": "integer", "minimum": 98},
@@ -349,6 +357,12 @@ REFUSED = [
     ({"enum": []}, "no listed value"),
     ({"enum": 1}, '"enum" must be a list'),
     ({"enum": ["a", True], "type": "integer"}, "no listed value is integer"),
+    # llguidance would allow 9007199254740992, 0.30000000000000006 and the like instead.
+    ({"const": 2**53 + 1}, '"const" cannot be enforced for 9007199254740993: a number has at most 15 digits'),
+    ({"enum": [1, {"a": [-(2**64)]}]}, '"enum" cannot be enforced for -18446744073709551616'),
+    ({"const": 0.1 + 0.2}, "cannot be enforced for 0.30000000000000004: a number has at most 15 digits"),
+    ({"const": 1e-23}, "cannot be enforced for 1e-23: a number has at most 15 digits and 22 decimal places"),
+    ({"minimum": 0.00011874404507367229}, '"minimum" cannot be enforced for 0.00011874404507367229'),
     ({"type": "any"}, '"type" must be one of object'),
     ({"type": []}, '"type" must list distinct types'),
     ({"type": ["null", "null"]}, '"type" must list distinct types'),
@@ -405,6 +419,13 @@ def test_cyclic_schema_object_is_refused():
     schema = {"type": "array"}
     schema["items"] = schema
     assert "not JSON" in error_message(from_schema, schema)
+
+
+@pytest.mark.parametrize("key", ["enum", "type", "oneOf", "$ref", "minimum"])
+def test_values_that_just_fit_the_limit_of_recursion_are_refused(key):
+    """They were parsed, and exceeded the limit where an error quoted them."""
+    for depth in range(sys.getrecursionlimit() - 200, sys.getrecursionlimit()):
+        assert error_message(from_schema, f'{{"{key}": {"[" * depth}{"]" * depth}}}')
 
 
 EXCLUSIVE_ONLY_AS_WRITTEN = {

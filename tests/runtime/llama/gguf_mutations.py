@@ -1,5 +1,6 @@
 """GGUF files with mutated headers: keys, types, zero bytes, duplicates, arrays, alignment, split files."""
 
+import math
 import re
 import struct
 from collections.abc import Callable, Sequence
@@ -62,6 +63,14 @@ class RawTensor:
     data: bytes = field(repr=False)
     shift: int = 0  # added to the offset
 
+    @property
+    def nbytes(self) -> int:
+        """How many bytes a tensor of this shape and type has; 0 for an unknown type."""
+        if self.type not in set(GGMLQuantizationType):
+            return 0
+        block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType(self.type)]
+        return int(math.prod(self.shape) // block * nbytes)
+
     def declare(self, offset: int) -> bytes:
         sizes = struct.pack(f"<{len(self.shape)}Q", *reversed(self.shape))
         place = struct.pack("<IQ", self.type, (offset + self.shift) % (1 << 64))
@@ -98,6 +107,70 @@ class RawFile:
         for at, value in self.flips:
             head[at % len(head)] = value
         return (bytes(head) + bytes(-len(head) % self.alignment) + data)[: self.end]
+
+    @classmethod
+    def decode(cls, content: bytes) -> "RawFile":
+        """The file with these bytes, of which nothing is checked.
+
+        Raises:
+            ValueError: they are no GGUF, or its header does not end.
+        """
+        cursor = _Cursor(content)
+        if content[:4] != b"GGUF":
+            raise ValueError("no GGUF")
+        version, tensor_count, field_count = cursor.read("IQQ")
+        fields = tuple(cursor.field() for _ in range(field_count))
+        declared = [cursor.declaration() for _ in range(tensor_count)]
+        file = cls(fields, (), version)
+        start = -(-cursor.at // file.alignment) * file.alignment
+        tensors, expected = [], 0
+        for tensor, offset in declared:
+            data = content[start + offset : start + offset + tensor.nbytes]
+            tensors.append(replace(tensor, data=data, shift=offset - expected))
+            expected += -(-len(data) // file.alignment) * file.alignment
+        return replace(file, tensors=tuple(tensors))
+
+
+class _Cursor:
+    """Reads a header; ValueError where it ends too early."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.at = content, 4
+
+    def read(self, layout: str) -> tuple[Any, ...]:
+        try:
+            values = struct.unpack_from(f"<{layout}", self.content, self.at)
+        except struct.error as error:
+            raise ValueError(str(error)) from None
+        self.at += struct.calcsize(f"<{layout}")
+        return values
+
+    def text(self) -> bytes:
+        (length,) = self.read("Q")
+        if length > len(self.content) - self.at:
+            raise ValueError("a string that does not end")
+        self.at += length
+        return self.content[self.at - length : self.at]
+
+    def field(self) -> RawField:
+        key, (kind,) = self.text(), self.read("I")
+        if kind != Kind.ARRAY:
+            return RawField(key, kind, self.value(kind))
+        element, count = self.read("IQ")
+        return RawField(key, kind, [self.value(element) for _ in range(count)], element)
+
+    def value(self, kind: int) -> Any:
+        if kind == Kind.STRING:
+            return self.text()
+        (value,) = self.read(LAYOUTS[Kind(kind)] if kind in LAYOUTS else "unknown")
+        return value
+
+    def declaration(self) -> tuple[RawTensor, int]:
+        """A tensor without its data, and its offset."""
+        name, (dimensions,) = self.text(), self.read("I")
+        shape = tuple(reversed(self.read(f"{dimensions}Q")))
+        kind, offset = self.read("IQ")
+        return RawTensor(name, shape, kind, b""), offset
 
 
 def _text(value: bytes) -> bytes:

@@ -16,13 +16,15 @@ from typing import Any
 
 os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
 
-import llama_cpp
 from gguf import GGUFValueType as Kind
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import Field, Header, read_header
+from thirteen.files.gguf.header import Field, Header, read_header
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 from thirteen.runtime.llama.model import LoraAdapter, Model
+from thirteen.runtime.llama.sampler import Sampler
+from thirteen.runtime.llama.struct_layouts import ggml_function
+from thirteen.runtime.request import Sampling
 
 TIME_LIMIT_S = 60
 TOKENS = (1, 2, 3, 4, 5)
@@ -46,7 +48,6 @@ class _Params(ctypes.Structure):
 
 
 def _bind() -> dict[str, Any]:
-    library = ctypes.CDLL(str(next((Path(llama_cpp.__file__).parent / "lib").glob("libggml-base.so"))))
     pointer, text, number, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_size_t
     returns: dict[str, tuple[Any, ...]] = {
         "init_from_file": (pointer, text, _Params),
@@ -69,12 +70,7 @@ def _bind() -> dict[str, Any]:
         "get_tensor_offset": (size, pointer, number),
         "get_tensor_size": (size, pointer, number),
     }
-    bound = {}
-    for name, (result, *arguments) in returns.items():
-        function = library[f"gguf_{name}"]
-        function.restype, function.argtypes = result, arguments
-        bound[name] = function
-    return bound
+    return {name: ggml_function(f"gguf_{name}", *types) for name, types in returns.items()}
 
 
 gguf = _bind()
@@ -144,12 +140,20 @@ def _shown(field: Field) -> tuple[object, ...]:
 
 
 def run(model: Model, adapter: LoraAdapter | None = None) -> None:
-    """Compute a batch."""
+    """Compute a batch, sample from its logits, and restore its KV cache."""
     model.tokenize("ab 12 <|im_end|>\n é", special=True, bos=True)
     params = ContextParams(min(32, model.context_trained), 1, 8, 1, outputs=1)
     tokens = tuple(token % model.vocabulary_size for token in TOKENS)[: params.context]
     with Context(model, params, adapter) as context:
-        context.decode([Span(0, 0, tokens, rows=1)])
+        (row,) = context.decode([Span(0, 0, tokens, rows=1)])
+        with Sampler(model, Sampling(temperature=1.0, seed=13)) as sampler:
+            sampler.sample(context, row)
+            sampler.sample(context, row, no_digit=True)
+        state = context.save(0)
+        context.clear(0)
+        assert not context.restore(0, state[:-1], len(tokens))
+        assert context.restore(0, state, len(tokens) - 1)
+        context.decode([Span(0, len(tokens) - 1, tokens[-1:], rows=1)])
 
 
 def load(path: Path, base: Model) -> str:

@@ -11,8 +11,8 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import read_header
-from thirteen.files.model_shape import read_model_shape
+from thirteen.files.gguf.header import read_header
+from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.runtime.llama.model import Model
@@ -120,6 +120,13 @@ def test_every_wrong_header_is_refused_by_name_in_one_line(tmp_path, write_tiny)
     for number, (name, (_, _, pattern)) in enumerate(WRONG.items()):
         line = outcomes[f"{number:02}.gguf"]
         assert re.match(rf"refused: .*\.gguf: [^\n]*{pattern}", line), f"{name}: {line}"
+
+
+def test_a_value_as_long_as_the_file_is_quoted_in_part(tmp_path, write_tiny):
+    path = write_tiny(tmp_path / "a.gguf", {"tokenizer.ggml.pre": ("x" * 100_000, TEXT, None)})
+    with pytest.raises(ModelFileError, match="pre-tokenizer 'xxx") as caught:
+        check_model(read_header(path))
+    assert len(str(caught.value)) < 1000
 
 
 @pytest.mark.parametrize("alignment", [1, 2, 4, 8, 16])

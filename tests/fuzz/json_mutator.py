@@ -1,0 +1,77 @@
+"""Structured mutations of JSON texts: values exchanged, removed, repeated, renamed, and nested deeply."""
+
+import json
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from random import Random
+from typing import Any
+
+_ODD_VALUES: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 1.0, 0.5, -0.0, 1e308, 1e-308, 2**31, 2**53 + 1, 2**64, 10**400),
+    *(float("nan"), float("inf"), "", " ", "\0", "\n", "\x1b[31m", "é", "\ud800", "a" * 400, "1", "#", "a/b"),
+    *([], {}, [[]], [None], {"": None}, {"a": {"a": []}}),
+)
+_DEPTHS = (2, 64, 65, 128, 500, *range(900, 1000, 7), 1500)
+_NESTED = '"\\ue000"'  # stands for a deeply nested value until the text is written
+
+
+def mutate_json(data: bytes, random: Random, words: Sequence[str] = ()) -> bytes:
+    """Apply one to three mutations; returns nothing for bytes that are no JSON.
+
+    Args:
+        data: the text.
+        random: the fuzzer's random numbers.
+        words: names of fields, and strings, that the reader knows.
+    """
+    try:
+        root = [json.loads(data)]
+        for _ in range(random.randint(1, 3)):
+            _mutate(root, random, words)
+        text = json.dumps(root[0], ensure_ascii=random.random() < 0.5)
+    except (ValueError, RecursionError):
+        return b""
+    text = text.replace("\ue000", "\\ue000").replace(_NESTED, _nested(random))
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _mutate(root: list[Any], random: Random, words: Sequence[str]) -> None:
+    places = list(_places(root))
+    container, key = random.choice(places)
+    match random.randrange(5):
+        case 0:
+            container[key] = _value(random, words)
+        case 1:
+            other, place = random.choice(places)
+            container[key] = deepcopy(other[place])
+        case 2 if container is not root:
+            del container[key]
+        case 3 if isinstance(container[key], dict):
+            container[key][random.choice(words) if words else "a"] = _value(random, words)
+        case 3 if isinstance(container[key], list):
+            container[key].append(_value(random, words))
+        case _:
+            container[key] = random.choice(([container[key]], {"a": container[key]}, [container[key]] * 3))
+
+
+def _places(root: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Each value, as its container and its key there."""
+    containers: list[Any] = [root]
+    while containers:
+        container = containers.pop()
+        items = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in items:
+            yield container, key
+            if isinstance(value, dict | list):
+                containers.append(value)
+
+
+def _value(random: Random, words: Sequence[str]) -> Any:
+    if words and random.random() < 0.4:
+        return random.choice(words)
+    return "\ue000" if random.random() < 0.1 else deepcopy(random.choice(_ODD_VALUES))
+
+
+def _nested(random: Random) -> str:
+    depth = random.choice(_DEPTHS)
+    opening, closing = random.choice((("[", "]"), ('{"a":', "}"), ('{"items":', "}")))
+    return f"{opening * depth}1{closing * depth}"

@@ -1,0 +1,73 @@
+"""adapter_config.json of PEFT adapters: a LoRA and a TinyLoRA, each with weights that fit."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from thirteen.convert.adapter.adapter import (
+    WEIGHTS_FILE,
+    load_adapter,
+    norms_by_layer,
+    peft_only_reason,
+    read_adapter_config,
+)
+from thirteen.convert.adapter.delta import CONFIG_FILE
+from thirteen.convert.source.remote_code import refuse_code
+from thirteen.errors import AdapterError, ThirteenError
+from thirteen.files.safetensors import write_safetensors
+
+from ..json_mutator import mutate_json
+from ..target import Target, refused, scratch_folder
+
+_WORDS = (
+    *("peft_type", "LORA", "TINYLORA", "r", "lora_alpha", "target_modules", "bias", "none", "use_rslora"),
+    *("use_dora", "rank_pattern", "alpha_pattern", "init_lora_weights", "pissa", "fan_in_fan_out", "q_proj"),
+    *("modules_to_save", "layers_to_transform", "exclude_modules", "base_model_name_or_path", "auto_map"),
+    *(
+        "u",
+        "weight_tying",
+        "projection_seed",
+        "save_projection",
+        "attn_implementation",
+        ".*",
+        "(a|b)",
+        "[a-z]{1,9}",
+    ),
+)
+
+
+_QUERY = "base_model.model.model.layers.0.self_attn.q_proj"
+
+
+def _folder(kind: str, **shapes: tuple[int, ...]) -> Path:
+    folder = scratch_folder(kind)
+    tensors = {f"{_QUERY}.{part}.weight": np.ones(shape, np.float32) for part, shape in shapes.items()}
+    vectors = {"base_model.tinylora_v.0": np.ones(3, np.float32)} if kind == "tinylora" else {}
+    write_safetensors(folder / WEIGHTS_FILE, tensors | vectors, {})
+    return folder
+
+
+_FOLDERS = (
+    _folder("lora", lora_A=(2, 8), lora_B=(8, 2)),
+    _folder("tinylora", tinylora_A=(2, 8), tinylora_B=(8, 2)),
+)
+
+
+def check(data: bytes) -> bool:
+    return any([_load(folder, data) for folder in _FOLDERS])  # noqa: C419 - all of them run
+
+
+def _load(folder: Path, data: bytes) -> bool:
+    (folder / CONFIG_FILE).write_bytes(data)
+    try:
+        refuse_code(folder, AdapterError)
+        peft_only_reason(read_adapter_config(folder))
+        adapter = load_adapter(folder)
+    except ThirteenError as error:
+        return refused(error)
+    assert adapter.deltas and all(norm >= 0 for norm in norms_by_layer(adapter).values())
+    assert adapter.trained_on is None or isinstance(adapter.trained_on, str)
+    return True
+
+
+TARGET = Target(check, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))

@@ -1,0 +1,122 @@
+"""Chat templates, compiled and rendered in this process.
+
+template_process.py ends one that takes too much time or memory. Here a timer does, and the limit of
+fuzz_target.py, so that the next one can be tried.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+
+from thirteen.errors import ThirteenError
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX
+
+from ..target import ADDRESS_SPACE_BYTES, Target, refused
+
+_SECONDS = 0.3
+_MESSAGES = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": " Tom has 3 <apples>.\n"},
+    {"role": "assistant", "content": "é 🙂"},
+]
+_WORDS = (
+    *(
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "{#",
+        "#}",
+        "-%}",
+        "{%- for m in messages -%}",
+        "{% endfor %}",
+        "{% if ",
+        "{% endif %}",
+    ),
+    *(
+        "{% else %}",
+        "{% set x = ",
+        "{% macro f(a) %}",
+        "{% endmacro %}",
+        "{% generation %}",
+        "{% endgeneration %}",
+    ),
+    *(
+        "messages[0]",
+        "['content']",
+        ".role",
+        "loop.index0",
+        "loop.last",
+        "namespace(a=1)",
+        "range(9)",
+        "| tojson",
+    ),
+    *(
+        "| trim",
+        "| length",
+        "| join(',')",
+        "raise_exception('a')",
+        "strftime_now('%Y')",
+        "bos_token",
+        "tools",
+    ),
+    *(
+        " is defined",
+        " is string",
+        ".__class__",
+        "['__init__']",
+        "| attr('__globals__')",
+        ".format(",
+        "| map(",
+    ),
+    *(
+        "'a' * 9",
+        "2 ** 9",
+        "~",
+        "cycler",
+        "joiner",
+        "lipsum()",
+        "{% break %}",
+        "{% include 'a' %}",
+        "{% raw %}",
+    ),
+)
+
+
+class _TimeUpError(BaseException):
+    """No Exception: a template must not be able to catch it."""
+
+
+def check(data: bytes) -> bool:
+    messages = deepcopy(_MESSAGES)
+    try:
+        with _timer():
+            text = ChatTemplate(data.decode("utf-8", "replace"), "<s>", "</s>").render(messages)
+    except ThirteenError as error:
+        return refused(error)
+    except _TimeUpError:
+        return False
+    finally:
+        assert messages == _MESSAGES, "a template changes nothing"
+    assert len(text) <= PROMPT_CHARACTERS_MAX
+    return True
+
+
+@contextmanager
+def _timer() -> Iterator[None]:
+    previous = signal.signal(signal.SIGVTALRM, _time_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, previous)
+
+
+def _time_up(*_: object) -> None:
+    raise _TimeUpError
+
+
+TARGET = Target(check, max_bytes=512, words=_WORDS, memory_bytes_max=ADDRESS_SPACE_BYTES)

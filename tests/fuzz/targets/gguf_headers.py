@@ -1,0 +1,74 @@
+"""Headers of GGUF files, read as a model, as a base to convert, and by `thirteen inspect`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
+from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
+from thirteen.errors import ThirteenError
+from thirteen.files.gguf.header import Header, read_header
+from thirteen.runtime.llama.gguf_checks import check_model
+from thirteen.workflows.inspect_gguf import inspect_gguf
+
+from ...runtime.llama.gguf_mutations import RawFile
+from ..gguf_mutator import mutate_gguf
+from ..target import Target, refused, scratch_file
+
+
+def check(data: bytes) -> bool:
+    path = scratch_file("model.gguf", data)
+    try:
+        header = read_header(path)
+    except ThirteenError as error:
+        return refused(error)
+    check_values(header, data)
+    inspect_gguf(path)
+    readers: tuple[Callable[[], object], ...] = (
+        lambda: check_model(header),
+        lambda: read_vocabulary(header),
+        lambda: _open_base(path),
+    )
+    return [_accepts(reader) for reader in readers][0]  # noqa: RUF015 - all of them run
+
+
+def check_values(header: Header, data: bytes) -> None:
+    """Compare a header with what a reader finds that checks nothing."""
+    raw = RawFile.decode(data)
+    assert [entry.key.decode() for entry in raw.fields] == list(header.fields)
+    for entry, field in zip(raw.fields, header.fields.values(), strict=True):
+        assert (entry.type, entry.element) == (field.type, field.element)
+        assert repr(_text(entry.value)) == repr(field.value), entry.key  # NaN is not equal to itself
+    end = 0
+    for declared, tensor in zip(raw.tensors, header.tensors.values(), strict=True):
+        assert (declared.name.decode(), declared.shape) == (tensor.name, tensor.shape)
+        assert (declared.type, declared.nbytes) == (tensor.type, tensor.nbytes)
+        assert end <= tensor.offset and data[tensor.offset :][: tensor.nbytes] == declared.data
+        end = tensor.offset + tensor.nbytes
+        assert end <= len(data)
+
+
+def _text(value: object) -> object:
+    if isinstance(value, list):
+        return [_text(item) for item in value]
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
+
+
+def _open_base(path: Path) -> None:
+    base = open_checkpoint(path)
+    for name, spec in base.specs.items():
+        assert base.rows(name, 0, spec.shape[0]).shape == spec.shape
+    tables = TokenizerTables.from_fields(base.tokenizer, str(path))
+    assert tables.required_ids <= set(range(len(tables.tokens)))
+    tables.missing_parts(tables.required_ids)
+
+
+def _accepts(reader: Callable[[], object]) -> bool:
+    try:
+        reader()
+    except ThirteenError as error:
+        return refused(error)
+    return True
+
+
+TARGET = Target(check, max_bytes=1 << 14, mutate=mutate_gguf)

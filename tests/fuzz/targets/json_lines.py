@@ -1,0 +1,74 @@
+"""JSON lines: the questions of a batch, question sets, and training rows."""
+
+import json
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from random import Random
+
+from thirteen.bench.accuracy.datasets import load_question_set
+from thirteen.errors import ThirteenError
+from thirteen.files.json_lines import numbered_lines
+from thirteen.models.rows import read_rows
+from thirteen.runtime.batch.batch_file import answer_file
+from thirteen.runtime.batch.reproducible_batches import (
+    BatchJob,
+    BatchResult,
+    GenerationSettings,
+    QuestionBatch,
+)
+
+from ..json_mutator import mutate_json
+from ..target import Target, refused, scratch_file
+from .lora_adapters import BASE
+
+_WORDS = ("question", "id", "answer", "solution", "#### 5", "1/2", "1e9")
+_JOB = BatchJob(model=BASE, adapter=None, settings=GenerationSettings(), threads=1, flash_attention=True)
+
+
+def check(data: bytes) -> bool:
+    path = scratch_file("rows.jsonl", data)
+    readers: tuple[Callable[[Path], object], ...] = (
+        _answer,
+        lambda path: load_question_set(str(path)).sha256,
+        read_rows,
+        lambda path: read_rows(path, required=("answer",)),
+    )
+    return any([_accepts(reader, path) for reader in readers])  # noqa: C419 - all of them run
+
+
+def _accepts(reader: Callable[[Path], object], path: Path) -> bool:
+    try:
+        reader(path)
+    except ThirteenError as error:
+        return refused(error)
+    return True
+
+
+def _answer(path: Path) -> None:
+    """Each line of the file has a line in the output, with its number and its id."""
+    output = path.with_name("answers.jsonl")
+    output.unlink(missing_ok=True)
+    report = answer_file(path, _JOB, output, skip_bad=True, executor=_refuse)
+    rows = [json.loads(line) for line in output.read_bytes().splitlines()]
+    lines = list(numbered_lines(path.read_bytes()))
+    assert report.rows == len(rows) and [row["line"] for row in rows] == [number for number, _ in lines]
+    for row, (_, line) in zip(rows, lines, strict=True):
+        if row["error"] == "not asked":
+            asked = json.loads(line)
+            assert (row["question"], row.get("id")) == (asked["question"], asked.get("id"))
+
+
+def _refuse(job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
+    for batch in batches:
+        yield from (BatchResult(number, error="not asked") for number in batch)
+
+
+def mutate(data: bytes, random: Random) -> bytes:
+    """Change, repeat or remove a line."""
+    lines = data.split(b"\n")
+    at = random.randrange(len(lines))
+    lines[at : at + 1] = random.choice(((mutate_json(lines[at], random, _WORDS),), (lines[at],) * 2, ()))
+    return b"\n".join(lines)
+
+
+TARGET = Target(check, words=_WORDS, mutate=mutate)

@@ -1,0 +1,59 @@
+"""JSON schemas: a grammar of one that is accepted gives only texts that are valid for it."""
+
+import json
+from contextlib import suppress
+from functools import partial
+from random import Random
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+from thirteen.errors import RequestError, ThirteenError
+from thirteen.runtime.grammar.grammar import Grammar, from_schema
+from thirteen.runtime.grammar.json_schema import ANNOTATIONS
+from thirteen.runtime.grammar.schema_keywords import FORMATS, KEYWORDS
+from thirteen.runtime.llama.model import Model
+
+from ...runtime.conftest import write_gguf
+from ...runtime.grammar.texts import GrammarTexts
+from ..json_mutator import mutate_json
+from ..target import Target, refused, scratch_folder
+
+_WORDS = (
+    *KEYWORDS,
+    *sorted({key for keys in KEYWORDS.values() for key in keys} | ANNOTATIONS),
+    *("type", "anyOf", "oneOf", "allOf", "const", "enum", "$ref", "#", "#/$defs/a", "#/properties/a", "not"),
+    *FORMATS,
+)
+# The oracle has another syntax of patterns, and divides floating point numbers.
+_OTHER_RULES = ('"pattern"', '"multipleOf"')
+_texts = GrammarTexts(Model(write_gguf(scratch_folder("grammar") / "tiny.gguf", {}, {})))
+
+
+def check(data: bytes) -> bool:
+    text = data.decode("utf-8", "replace")
+    try:
+        grammar = from_schema(text)
+    except ThirteenError as error:
+        return refused(error)
+    sample = _sample(grammar, len(data))
+    if sample is not None and not any(word in text for word in _OTHER_RULES):
+        _check(json.loads(sample), json.loads(text))
+    return True
+
+
+def _check(value: object, schema: Any) -> None:
+    """Validate a value; annotations that are none, such as an `$id` that is a number, end the oracle."""
+    with suppress(AttributeError, LookupError, TypeError):
+        jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def _sample(grammar: Grammar, seed: int) -> str | None:
+    """A text of the grammar; none if it is long, or needs a token that the vocabulary lacks."""
+    try:
+        return _texts.sample(grammar, Random(seed), max_bytes=80, closing_bytes=20)
+    except RequestError as error:
+        refused(error)
+        return None
+
+
+TARGET = Target(check, max_bytes=2048, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))

@@ -1,0 +1,34 @@
+"""Short codes of adapters, as they are and with a checksum that matches."""
+
+import numpy as np
+from thirteen.convert.adapter.bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum
+from thirteen.convert.adapter.short_code import decode_short_code, encode_short_code
+from thirteen.errors import ThirteenError
+
+from ..target import Target, refused
+
+
+def check(data: bytes) -> bool:
+    text = data.decode("utf-8", "replace")
+    return any([_decode(text), _decode(_with_checksum(text))])
+
+
+def _decode(text: str) -> bool:
+    try:
+        code = decode_short_code(text)
+    except ThirteenError as error:
+        return refused(error)
+    assert code.numbers.size and np.isfinite(code.numbers).all()
+    assert encode_short_code(code) == text.strip().lower(), "a code has one spelling"
+    return True
+
+
+def _with_checksum(text: str) -> str:
+    prefix, colon, body = text.lower().rpartition(":")
+    symbols = [CHARSET.index(character) for character in body if character in CHARSET][:-CHECKSUM_SYMBOLS]
+    if not prefix.isascii():
+        return text
+    return prefix + colon + "".join(CHARSET[n] for n in (*symbols, *bech32m_checksum(prefix, symbols)))
+
+
+TARGET = Target(check, max_bytes=512, words=("t13:", "T13:", "smollm2-135m"))
