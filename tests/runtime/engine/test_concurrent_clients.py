@@ -81,7 +81,7 @@ class Traffic:
     def count(self, handle):
         self.submitted += 1
         self.running[id(handle)] = handle
-        handle.add_done_callback(self.on_done)
+        handle.call_at_end(self.on_done)
 
     def on_done(self, handle):
         self.reasons[handle.wait().stop_reason] += 1
