@@ -28,11 +28,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 def can_fail(kind: str, point: str) -> bool:
     """Whether a point such as "write out/a.gguf" can have a fault of this kind."""
-<<<<<<< HEAD
     return kind != FULL_DISK or point.startswith(_GROWING)
-=======
-    return kind != FULL_DISK or point.split(maxsplit=1)[0] in _GROWING
->>>>>>> main
 
 
 @dataclass
