@@ -78,28 +78,20 @@ NamedAdapters = Annotated[
     ),
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
-ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.", callback=named_model)
-]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")]
 ModelOrShapeArgument = Annotated[
-    Path | None,
-    typer.Argument(metavar="MODEL", help="GGUF file or name, unless --shape is given.", callback=named_model),
+    Path | None, typer.Argument(metavar="MODEL", help="GGUF file, unless --shape is given.")
 ]
 ModelOrAdaptedArgument = Annotated[
     Path | None,
     typer.Argument(
         metavar="MODEL",
         help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
-        callback=named_model,
     ),
 ]
 ModelOrBaseArgument = Annotated[
     Path | None,
-    typer.Argument(
-        metavar="MODEL",
-        help="GGUF file, catalogue name or hub id. Default: the embedded model without an adapter.",
-        callback=named_model,
-    ),
+    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model without an adapter."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", help="GGUF to write.")]
 AdapterOutput = Annotated[

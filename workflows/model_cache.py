@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ def _cached_model(path: Path) -> CachedModel:
     header = read_header(path)
     base = header.metadata.get("thirteen.base.id")
     tokens = header.metadata.get("tokenizer.ggml.tokens")
-    if not isinstance(base, str) or not isinstance(tokens, list):
+    if not isinstance(base, str) or not isinstance(tokens, Sequence):
         raise ModelFileError(f"{path}: was not converted here")
     return CachedModel(
         name=path.stem,
