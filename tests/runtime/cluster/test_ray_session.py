@@ -91,7 +91,7 @@ class LocalSession:
             [sys.executable, "-c", CLIENT, self.gcs_address],
             capture_output=True,
             text=True,
-            env=without_ray_settings(**environment),
+            env=without_ray_settings(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0", **environment),
             timeout=90,
             check=False,
         )
@@ -129,8 +129,8 @@ def check_loopback_only(processes: list[psutil.Process]) -> None:
                 if connection.status == psutil.CONN_LISTEN or connection.type == socket.SOCK_DGRAM:
                     listening[connection.laddr] = process.name()
     assert {"raylet", "gcs_server"} <= set(listening.values())
-    foreign = {a: name for a, name in listening.items() if not ipaddress.ip_address(a.ip).is_loopback}
-    assert not foreign
+    addresses = {address.ip.removeprefix("::ffff:") for address in listening}  # IPv4 in IPv6
+    assert all(ipaddress.ip_address(ip).is_loopback for ip in addresses), listening
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the sockets of all processes in /proc")
@@ -190,8 +190,10 @@ def test_a_local_deployment_listens_on_loopback_only(tiny: Path) -> None:
 def open_cluster(tmp_path: Path) -> Iterator[str]:
     """Address of a cluster that asks for no token."""
     with started([sys.executable, "-c", HEAD], RAY_AUTH_MODE="disabled", HOME=str(tmp_path)) as head:
-        assert head.stdout
+        assert head.stdout and head.stdin
         yield next(line.strip() for line in head.stdout if line[0].isdigit())
+        head.stdin.close()
+        head.wait(60)
 
 
 def test_a_cluster_without_tokens_is_refused_unless_a_flag_allows_it(
