@@ -14,8 +14,9 @@ app = typer.Typer()
 
 @app.command(epilog=options.example("doctor"))
 def doctor(as_json: options.Json = False) -> None:
-    """Show what this machine and this installation have, and what is wrong.
+    """Show what this machine has, and what is wrong.
 
+    It looks at the processor, the build of llama.cpp, memory, limits, the cache and the installed packages.
     The exit status is 1 if something is wrong.
     """
     from ..workflows.doctor import diagnose

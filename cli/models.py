@@ -69,7 +69,10 @@ def models_show(name: CachedName, as_json: options.Json = False) -> None:
 
 @app.command("rm", epilog=options.example("models rm llama-3.2-1b-600MB"))
 def models_rm(name: CachedName) -> None:
-    """Delete a converted model from the cache; downloads stay in the hub's cache."""
+    """Delete a converted model from the cache.
+
+    What was downloaded for it stays in the hub's cache.
+    """
     from ..workflows.model_cache import remove_model
 
     model = remove_model(name)
