@@ -53,7 +53,8 @@ def printable(text: str) -> str:
 
 
 def note(message: str) -> None:
-    """Print a line on standard error."""
+    """Print a line on standard error, after what standard output has so far."""
+    sys.stdout.flush()
     err.print(printable(message), markup=False, soft_wrap=True)
 
 

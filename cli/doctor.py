@@ -16,6 +16,7 @@ app = typer.Typer()
 def doctor(as_json: options.Json = False) -> None:
     """Show what this machine has, and what is wrong.
 
+    It looks at the processor, the build of llama.cpp, memory, limits, the cache and the installed packages.
     The exit status is 1 if something is wrong.
     """
     from ..workflows.doctor import diagnose

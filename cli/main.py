@@ -7,6 +7,7 @@ and 130 for an interrupt.
 
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -75,6 +76,8 @@ def _fail(message: str, status: int = 2) -> None:
     line = printable(" ".join(message.split()))
     if len(line) > MESSAGE_MAX:
         line = f"{line[: MESSAGE_MAX // 2]} … {line[-MESSAGE_MAX // 2 :]}"
+    with suppress(OSError):  # a full disk, or a pipe without a reader, may be the error itself
+        sys.stdout.flush()
     print("error:", line, file=sys.stderr)
     sys.exit(status)
 

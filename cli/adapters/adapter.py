@@ -1,6 +1,5 @@
 """Commands `thirteen adapter …`: show, check, export and encode adapters."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -103,7 +102,6 @@ def adapter_check(
     rows = effect_rows(check) | ({"verdict": check.verdict} if check.effective else {})
     show_result(as_json, asdict(check), lambda: Group(changes_table(check.changes), facts_table(rows)))
     if not check.effective:
-        sys.stdout.flush()
         note(f"error: {check.verdict}")
         raise typer.Exit(NO_EFFECT)
 

@@ -1,6 +1,7 @@
 """The command line: imports, help, output, and the path from a checkpoint to an answer."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -270,3 +271,28 @@ def test_a_closed_standard_error_does_not_end_the_work(tmp_path: Path) -> None:
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == "0\n"
     assert (tmp_path / "done").exists()
+
+
+def in_one_pipe(*words: object) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_results_come_before_later_notes_in_one_pipe() -> None:
+    """Standard output was still in its buffer when standard error was written."""
+    code = "from thirteen.cli.console import note; print('result'); note('statistics'); print('more')"
+    assert in_one_pipe("-c", code) == ["result", "statistics", "more"]
+
+
+@pytest.mark.parametrize("votes", [1, 2])
+def test_an_answer_and_its_statistics_are_lines_of_their_own_in_one_pipe(votes: int, model: Path) -> None:
+    lines = in_one_pipe("-m", "thirteen", "ask", model, "What is 1 + 1?", *SHORT, "--votes", votes)
+    value, *statistics = lines[next(n for n, line in enumerate(lines) if line.startswith("answer: ")) :]
+    assert re.fullmatch(r"answer: (\d+|none found)", value)
+    assert statistics[-1].startswith("8 tokens at ")
