@@ -58,7 +58,8 @@ _WORDS = (
 
 
 def check(data: bytes) -> bool:
-    return any([_accepts(data, model) for model in _MODELS])
+    accepted = [_accepts(data, model) for model in _MODELS]
+    return any(accepted)
 
 
 def _accepts(data: bytes, model: type[RequestBody]) -> bool:
