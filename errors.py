@@ -17,6 +17,10 @@ class AdapterError(ThirteenError):
     """An adapter is damaged, does not fit its base, or has a setting that cannot be honoured."""
 
 
+class ZeroAdapterError(AdapterError):
+    """An adapter changes nothing."""
+
+
 class ModelFileError(ThirteenError):
     """A file is not a GGUF, is damaged, or cannot be loaded by this build."""
 

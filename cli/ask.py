@@ -32,8 +32,8 @@ def ask(
         list[str],
         typer.Argument(
             metavar="[MODEL] QUESTION",
-            help="GGUF file (default: the embedded model with its adapter merged), and question (- reads "
-            "standard input).",
+            help="GGUF file, catalogue name or hub id (default: the embedded model with its adapter merged), "
+            "and question (- reads standard input).",
         ),
     ],
     adapter: options.RuntimeAdapter = None,
@@ -60,6 +60,7 @@ def ask(
     votes: Annotated[int, typer.Option(min=1, help="Answers to sample, for a majority vote.")] = 1,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
@@ -82,7 +83,9 @@ def ask(
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(Path(words[0]) if len(words) == 2 else None, named)
+    model, loras = options.resolve_model(
+        Path(words[0]) if len(words) == 2 else None, named, untrusted=untrusted
+    )
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
     with Engine(model, **settings) as engine:

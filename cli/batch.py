@@ -35,9 +35,11 @@ def batch(
     max_tokens: options.MaxTokens = 512,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Warn about bad lines and continue.")] = False,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer a file of questions; an interrupted run resumes.
@@ -58,8 +60,9 @@ def batch(
         max_tokens=max_tokens,
     )
     layers = options.gpu_layers(gpu_layers, ray)
-    executor = options.batch_executor(ray, workers)
-    path, loras = options.resolve_model(model, {"adapter": adapter} if adapter else {})
+    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
+    named = {"adapter": adapter} if adapter else {}
+    path, loras = options.resolve_model(model, named, untrusted=untrusted)
     threads = threads or default_threads().decode
     job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:

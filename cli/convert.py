@@ -287,7 +287,10 @@ def _show_conversion(
     warnings = [*conversion.warnings, *(check.warnings if check else ())]
     facts = asdict(conversion) | {"warnings": warnings, "fidelity": asdict(fidelity) if fidelity else None}
     if report:
-        report.write_text(json_text(facts, indent=2) + "\n", "utf-8")
+        from ..files.atomic_write import atomic_write
+
+        with atomic_write(report) as file:
+            file.write(json_text(facts, indent=2).encode() + b"\n")
     warn(warnings)
     rows = {
         "file": conversion.output,

@@ -1,7 +1,8 @@
 """The command `thirteen`. Each subcommand imports its packages late, to keep `--help` fast.
 
 Results go to standard output, progress and logs to standard error. The exit status is 0 for success, 2 for
-bad input, with one line `error: …`, 1 for a server whose engine failed, and 130 for an interrupt.
+bad input, with one line `error: …`, 1 for a server whose engine failed or a check that found something wrong,
+and 130 for an interrupt.
 """
 
 import os
@@ -12,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import EngineFailedError, ThirteenError
-from . import adapter, ask, batch, convert, demo, inspect, models, serve, train, tune, vocabulary, web
+from . import ask, batch, chat, convert, demo, doctor, inspect, mcp, models, serve, vocabulary, web
+from .adapters import adapter, train, tune
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address
@@ -27,12 +29,12 @@ ClickError: type[Any] = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _family in (demo, inspect, ask, convert, vocabulary, train, tune, web, batch, serve):
+_FAMILIES = (demo, doctor, inspect, ask, chat, convert, vocabulary, train, tune, web, batch, serve, mcp)
+for _family in _FAMILIES:
     app.add_typer(_family.app)
 for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.items():
     app.add_typer(_group.app, name=_name)
@@ -42,7 +44,7 @@ def main() -> None:
     """Run the command line; errors that a user can fix become one line and an exit status."""
     _print_any_text()
     try:
-        status = app(default_ray_address(sys.argv[1:]), standalone_mode=False) or 0
+        status = app(default_ray_address(sys.argv[1:]), prog_name="thirteen", standalone_mode=False) or 0
         sys.stdout.flush()
         if status == INTERRUPTED:
             raise KeyboardInterrupt  # noqa: TRY301 - some versions of typer return it as a status
@@ -84,8 +86,8 @@ def _print_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _version(requested: bool) -> None:
-    if requested:
+def _version(context: typer.Context, requested: bool) -> None:
+    if requested and not context.resilient_parsing:  # a shell completes the line
         from importlib.metadata import version
 
         print(f"thirteen {version('thirteen')}")

@@ -1,10 +1,19 @@
-"""Commands `thirteen models` and `thirteen models fetch`."""
+"""Commands `thirteen models`: the catalogue, and the converted models in the cache."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from . import options
-from .console import out
+from .console import note, out, show_fields, show_result
+
+if TYPE_CHECKING:
+    from ..workflows.model_cache import CachedModel
+
+CachedName = Annotated[str, typer.Argument(metavar="NAME", help="Name in `thirteen models list`.")]
 
 app = typer.Typer(help="List and download the models of the catalogue.", invoke_without_command=True)
 
@@ -33,3 +42,43 @@ def models_fetch(name: options.BaseArgument, revision: options.Revision = None) 
     from ..models.fetch import fetch
 
     print(fetch(name, revision=revision, kind="base"))
+
+
+@app.command("list", epilog=options.example("models list"))
+def models_list(as_json: options.Json = False) -> None:
+    """List the converted models in the cache."""
+    from ..workflows.model_cache import cached_models
+
+    found = cached_models()
+    table = Table("name", "base", "size", "bits", "tokens", "last used", box=None, pad_edge=False)
+    for model in found:
+        table.add_row(model.name, model.base, *_numbers(model))
+    show_result(as_json, {"models": [asdict(model) for model in found]}, lambda: table)
+
+
+@app.command("show", epilog=options.example("models show llama-3.2-1b-600MB"))
+def models_show(name: CachedName, as_json: options.Json = False) -> None:
+    """Show a converted model in the cache."""
+    from ..workflows.model_cache import cached_model
+
+    model = cached_model(name)
+    size, bits, tokens, used = _numbers(model)
+    rows = {"name": model.name, "base": model.base, "file": str(model.path), "size": size}
+    show_fields(as_json, asdict(model), rows | {"bits": bits, "tokens": tokens, "last used": used})
+
+
+@app.command("rm", epilog=options.example("models rm llama-3.2-1b-600MB"))
+def models_rm(name: CachedName) -> None:
+    """Delete a converted model from the cache.
+
+    What was downloaded for it stays in the hub's cache.
+    """
+    from ..workflows.model_cache import remove_model
+
+    model = remove_model(name)
+    note(f"{model.path}: deleted, {model.file_bytes / 1e6:,.0f} MB")
+
+
+def _numbers(model: "CachedModel") -> tuple[str, str, str, str]:
+    used = datetime.fromtimestamp(model.used_at).isoformat(" ", "minutes")
+    return f"{model.file_bytes / 1e6:,.0f} MB", f"{model.bits_per_weight:.2f}", f"{model.tokens:,}", used

@@ -1,14 +1,14 @@
 """Options that several commands share, and the conversion of their values."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import progress_bar, stage_bars
+from .console import note, progress_bar, stage_bars
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,6 +17,21 @@ if TYPE_CHECKING:
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
+_RUNTIME_ADAPTER = "GGUF LoRA, PEFT folder, hub id, catalogue name, or short code."
+
+
+def named_model(model: Path | None) -> Path | None:
+    """MODEL as a file: a base that is given by its catalogue name or hub id is converted on first use."""
+    if model is None or model.suffix == ".gguf" or model.exists():
+        return model
+    from ..workflows.model_cache import is_model_name
+    from ..workflows.model_cache import named_model as convert_once
+
+    if not is_model_name(str(model)):
+        return model
+    with stage_bars() as stage:
+        return convert_once(str(model), announce=note, stage=stage)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
@@ -26,6 +41,13 @@ GpuLayers = Annotated[
     str,
     typer.Option(
         metavar="N|all", help="Layers that a GPU computes, if llama-cpp-python is built for it. Default: 0."
+    ),
+]
+Untrusted = Annotated[
+    bool,
+    typer.Option(
+        "--untrusted",
+        help="First load the files in another process, with limits. By default only those not made here.",
     ),
 ]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of the base on the hub.")]
@@ -39,8 +61,20 @@ Adapter = Annotated[str | None, typer.Option(help=_ADAPTER)]
 RuntimeAdapter = Annotated[
     str | None,
     typer.Option(
-        help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short code. "
-        "With the default model, it replaces the merged one."
+        help=f"Adapter to apply at run time: {_RUNTIME_ADAPTER} With the default model, it replaces the "
+        "merged one."
+    ),
+]
+ModelAdapter = Annotated[
+    str | None, typer.Option(help=f"Adapter to apply to MODEL at run time: {_RUNTIME_ADAPTER}")
+]
+NamedAdapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter",
+        metavar="NAME=ADAPTER",
+        help="Offer an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as NAME; "
+        "repeatable. With the default model, adapters replace the merged one.",
     ),
 ]
 Lora = Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to the adapted model at run time.")]
@@ -50,7 +84,10 @@ ModelOrShapeArgument = Annotated[
 ]
 ModelOrAdaptedArgument = Annotated[
     Path | None,
-    typer.Argument(metavar="MODEL", help="GGUF file. Default: the embedded model with its adapter merged."),
+    typer.Argument(
+        metavar="MODEL",
+        help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
+    ),
 ]
 ModelOrBaseArgument = Annotated[
     Path | None,
@@ -121,6 +158,9 @@ Ray = Annotated[
         help="Run on a Ray cluster: HOST:PORT of its head, or auto. Without ADDRESS, start one here.",
     ),
 ]
+RayInsecure = Annotated[
+    bool, typer.Option("--ray-insecure", help="Allow a Ray cluster without token authentication.")
+]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="With --ray: number of workers. Default: as many as fit.")
 ]
@@ -178,20 +218,44 @@ def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None)
     return path, resolve_adapter(adapter, base) if adapter else None
 
 
-def resolve_model(model: Path | None, adapters: Mapping[str, str]) -> tuple[Path, dict[str, Path]]:
+def resolve_model(
+    model: Path | None, adapters: Mapping[str, str], *, untrusted: bool = False
+) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    The embedded model has its own adapter merged, unless other adapters are given.
+    The embedded model has its own adapter merged, unless other adapters are given. With --untrusted, they are
+    loaded in another process; without it, Engine() does that where it is needed.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
 
+    model = named_model(model)
     with progress_bar("preparing") as progress:
         path = model or default_model(adapted=not adapters, progress=progress)
         loras = {
             name: resolve_runtime_lora(source, path, progress=progress) for name, source in adapters.items()
         }
+    if untrusted:
+        probe_files(path, *loras.values(), untrusted=True)
     return path, loras
+
+
+def named_adapters(words: Iterable[str]) -> dict[str, str]:
+    """Parse the values of --adapter, NAME=ADAPTER."""
+    named: dict[str, str] = {}
+    for word in words:
+        name, equals, source = word.partition("=")
+        if not (name and equals and source) or name in named:
+            raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
+        named[name] = source
+    return named
+
+
+def probe_files(model: Path, *adapters: Path | None, untrusted: bool) -> None:
+    """Load a model and its adapters in another process: what is not trusted, with --untrusted everything."""
+    from ..runtime.load_probe import probe_model_files
+
+    probe_model_files(model, filter(None, adapters), untrusted=untrusted or None)
 
 
 def resolve_vocabulary(
@@ -252,14 +316,14 @@ def default_ray_address(words: Sequence[str]) -> list[str]:
     ]
 
 
-def batch_executor(ray: str | None, workers: int | None) -> Any:
-    """The `BatchExecutor` of --ray and --workers: this machine, or the workers of a cluster."""
+def batch_executor(ray: str | None, workers: int | None, *, insecure: bool) -> Any:
+    """The `BatchExecutor` of --ray, --workers and --ray-insecure: this machine, or a cluster's workers."""
     from ..runtime.batch.reproducible_batches import BatchJob
     from ..runtime.cluster.ray_batch import RayWorkers
 
-    if ray is None and workers is not None:
-        raise typer.BadParameter("--workers requires --ray")
-    return BatchJob.run if ray is None else RayWorkers(ray, workers).run
+    if ray is None and (workers is not None or insecure):
+        raise typer.BadParameter("--workers and --ray-insecure require --ray")
+    return BatchJob.run if ray is None else RayWorkers(ray, workers, insecure).run
 
 
 def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":

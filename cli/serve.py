@@ -1,7 +1,6 @@
 """Command `thirteen serve`."""
 
 import signal
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -22,14 +21,7 @@ app = typer.Typer()
 def serve(
     model: options.ModelOrAdaptedArgument = None,
     name: Annotated[str | None, typer.Option(help="Model name. Default: the file name.")] = None,
-    adapter: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=ADAPTER",
-            help="Serve an adapter (GGUF LoRA, PEFT folder, hub id, catalogue name, or short code) as model "
-            "NAME; repeatable. With the default model, adapters replace the merged one.",
-        ),
-    ] = None,
+    adapter: options.NamedAdapters = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 picks a free one.")] = 8080,
     api_key_file: Annotated[Path | None, typer.Option(help="Accepted API keys, one per line.")] = None,
@@ -54,14 +46,16 @@ def serve(
     ] = 30,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Log questions and answers.")] = False,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: number of engines.")] = None,
     max_replicas: Annotated[
         int | None, typer.Option(min=1, help="With --ray: autoscale up to this number of engines.")
     ] = None,
     threads: options.Threads = None,
     gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
 ) -> None:
-    """Serve a model over an OpenAI-compatible HTTP API.
+    """Serve a model over HTTP, for clients of OpenAI and Ollama.
 
     With --ray, replicas on a Ray cluster serve the model, each with --threads threads. They replace an
     earlier deployment replica by replica, without failed requests.
@@ -75,14 +69,14 @@ def serve(
     from ..runtime.server.request_limits import RequestLimits
     from ..runtime.server.serve import ListenConfig, run_server, served_models
 
-    if ray is None and (replicas or max_replicas):
-        raise typer.BadParameter("--replicas and --max-replicas require --ray")
+    if ray is None and (replicas or max_replicas or ray_insecure):
+        raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")
     layers = options.gpu_layers(gpu_layers, ray)
     keys = ApiKeys.from_file(api_key_file) if api_key_file else None
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    path, adapters = options.resolve_model(model, _named_adapters(adapter or ()))
+    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()), untrusted=untrusted)
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)
@@ -100,17 +94,7 @@ def serve(
             exit_signal = run_server(service, listen, limits, on_listening)
     else:
         size = ClusterSize.from_config(config, replicas or 1, max_replicas)
-        exit_signal = deploy(ray, Deployment(path, adapters, config, size, listen), on_listening)
+        deployment = Deployment(path, adapters, config, size, listen)
+        exit_signal = deploy(ray, deployment, on_listening, insecure=ray_insecure)
     if exit_signal == signal.SIGINT:
         raise KeyboardInterrupt
-
-
-def _named_adapters(words: Iterable[str]) -> dict[str, str]:
-    """Parse the values of --adapter, NAME=ADAPTER."""
-    named: dict[str, str] = {}
-    for word in words:
-        name, equals, source = word.partition("=")
-        if not (name and equals and source) or name in named:
-            raise typer.BadParameter(f"--adapter {word}: must be NAME=ADAPTER, with distinct names")
-        named[name] = source
-    return named

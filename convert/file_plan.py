@@ -9,7 +9,7 @@ from pathlib import Path
 from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from ..files.progress import Progress, no_progress
 from .merged_model import MergedModel
 from .quantize.file_size import FileSize

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
-from tempfile import mkdtemp
 
 from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
+from ..files.disk_sync import sync_files, sync_folder
 from ..files.output import output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
+from ..files.temporary_folder import locked_folder
 from .merged_view import MergedView
 from .pipeline import BLOCK_WEIGHTS
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
@@ -126,14 +127,12 @@ def _check_output(output: Path, *sources: Path) -> None:
 @contextmanager
 def _atomic_folder(output: Path) -> Iterator[Path]:
     """Open a temporary folder that takes the name `output` when the block ends without an error."""
-    with output_errors(output):
-        part = Path(mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
-        try:
-            part.chmod(0o755)  # mkdtemp permits only the owner
-            yield part
-            part.replace(output)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)  # it is gone once it has taken the output's name
+    parent = output.absolute().parent
+    with output_errors(output), locked_folder(parent, f".{output.name}") as part:
+        yield part
+        sync_files(part)
+        part.replace(output)
+        sync_folder(parent)
 
 
 def _copy_other_files(base: Path, folder: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from .merged_view import MergedView
 from .provenance import file_metadata
 from .quantize.importance import Importance, read_importance

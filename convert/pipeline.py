@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gguf import GGMLQuantizationType
 
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.output import check_target
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import Rows

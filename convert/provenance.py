@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from gguf import GGML_QUANT_VERSION, GGUFValueType, LlamaFileType
 
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from .quantize.importance import Importance
 from .source.architecture import metadata_fields
 from .source.checkpoint import Checkpoint

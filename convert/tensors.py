@@ -7,7 +7,7 @@ from math import prod
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
 from ..errors import ModelFileError, OutputError
-from ..files.gguf_header import Header, row_bytes
+from ..files.gguf.header import Header, row_bytes
 
 ALIGNMENT = 32  # of tensor data: the default of the metadata key general.alignment
 

@@ -1,17 +1,19 @@
 """GGUF writer: header first, with every offset known, then the tensor data, in one pass."""
 
 import hashlib
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from gguf import GGUFValueType, GGUFWriter
+from gguf.gguf_writer import WriterState
 
 from ..files.atomic_write import atomic_write
-from ..files.gguf_header import Field
+from ..files.gguf.header import Field
 from ..files.output import check_target
+from ..files.trusted_files import trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 
@@ -22,7 +24,7 @@ def write_gguf(
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
 ) -> str:
-    """Write a GGUF atomically.
+    """Write a GGUF atomically, and record that it is ours.
 
     Args:
         target: the file.
@@ -50,6 +52,7 @@ def write_gguf(
                 missing -= len(block)
             assert missing == 0, plan
             _put(file, digest, bytes(-plan.nbytes % ALIGNMENT))
+    trust_file(target, digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -59,20 +62,18 @@ def _put(file: BinaryIO, digest: Any, data: bytes) -> None:
 
 
 def _header(architecture: str, fields: Mapping[str, Field], plans: Sequence[TensorPlan]) -> bytes:
-    """The bytes of a header; GGUFWriter writes only to a path."""
-    writer = GGUFWriter(None, architecture)
+    """The bytes of a header. GGUFWriter opens only paths; a temporary file would outlive a kill."""
+    writer, buffer = GGUFWriter(None, architecture), BytesIO()
     for key, field in fields.items():
         if field.type is not GGUFValueType.ARRAY or field.value:  # GGUF has no empty arrays
             writer.add_key_value(key, _encoded(field), field.type, field.element)
     for plan in plans:
         writer.add_tensor_info(plan.target, plan.shape, np.dtype(np.float32), plan.nbytes, plan.type)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "header"
-        writer.write_header_to_file(path)
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        writer.close()
-        return path.read_bytes()
+    writer.fout, writer.state = [buffer], WriterState.EMPTY
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    return buffer.getvalue()
 
 
 def _encoded(field: Field) -> Any:

@@ -6,19 +6,18 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EACCES, EBADF, EINVAL, ENOTSUP
 from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import OutputError
-from .file_lock import LOCKS, lock_file
+from .disk_sync import sync_folder
+from .file_lock import LOCKS, is_at, lock_file
 from .output import output_errors
 
 _POSIX = os.name == "posix"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # a link planted under the part's name is not written through
 _CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 _RANDOM_PART = re.compile(r"\..+\.[0-9a-f]{16}\.part")
-_NO_FOLDER_SYNC = (EACCES, EBADF, EINVAL, ENOTSUP)  # of file systems that cannot sync a folder
 
 
 @contextmanager
@@ -71,32 +70,13 @@ def atomic_write(
             sync_folder(target.absolute().parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, where the system can.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    if not _POSIX:
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-
-
 def _create_random(target: Path, mode: int) -> BinaryIO:
     """Create a part file under a random name, and lock it."""
     _remove_left_over(target.absolute().parent)
     for _ in range(_CREATIONS):
         part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         file = _create(part, mode)
-        if lock_file(file) and _is_at(file, part):
+        if lock_file(file) and is_at(file.fileno(), part):
             return file
         file.close()  # another process took it for left over, between its creation and its lock
     raise OutputError(f"{target}: other processes remove its part files")
@@ -136,16 +116,8 @@ def _lock(file: BinaryIO, part: Path, target: Path) -> None:
     if not lock_file(file):
         raise OutputError(f"{target}: another process is writing it")
     # A writer that finished between our opening and locking has renamed this very file to the target.
-    if not _is_at(file, part):
+    if not is_at(file.fileno(), part):
         raise OutputError(f"{target}: another process has just written it")
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    """Whether the path still names the open file."""
-    try:
-        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(file.fileno()))
-    except FileNotFoundError:
-        return False
 
 
 def _remove_left_over(folder: Path) -> None:
@@ -156,7 +128,7 @@ def _remove_left_over(folder: Path) -> None:
         parts = [Path(entry) for entry in os.scandir(folder) if _RANDOM_PART.fullmatch(entry.name)]
         for part in parts:
             with suppress(OSError), _open_existing(part) as file:
-                if lock_file(file, unsupported=False) and _is_at(file, part):
+                if lock_file(file, unsupported=False) and is_at(file.fileno(), part):
                     part.unlink()
 
 

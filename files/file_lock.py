@@ -1,5 +1,7 @@
-"""Exclusive lock on an open file, held until the file is closed."""
+"""Exclusive lock on an open file or folder, held until it is closed."""
 
+import os
+from pathlib import Path
 from typing import IO
 
 try:
@@ -10,11 +12,11 @@ except ImportError:  # Windows, where nothing is locked
 LOCKS = fcntl is not None
 
 
-def lock_file(file: IO[bytes], *, wait: bool = False, unsupported: bool = True) -> bool:
+def lock_file(file: IO[bytes] | int, *, wait: bool = False, unsupported: bool = True) -> bool:
     """Lock a file against other processes that lock it; without support for locks nothing is locked.
 
     Args:
-        file: an open file.
+        file: an open file, or the descriptor of one or of a folder.
         wait: wait until the file is free.
         unsupported: what is returned where the system or the file system has no locks.
 
@@ -30,3 +32,15 @@ def lock_file(file: IO[bytes], *, wait: bool = False, unsupported: bool = True) 
     except OSError:  # some network file systems
         return unsupported
     return True
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether a path still names what is open, and not what has taken its place.
+
+    Raises:
+        OSError: the path cannot be examined.
+    """
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..errors import OutputError, RequestError, shorten
-from .atomic_write import NO_LINK, sync_folder
+from .atomic_write import NO_LINK
+from .disk_sync import sync_folder
 from .file_lock import lock_file
 from .output import make_folder, output_errors
 
@@ -86,7 +87,6 @@ class AppendOnlyFile:
 
     def _open(self) -> FileIO:
         """Open the file for this process alone, and cut off what is not kept."""
-        new = not self.path.exists()
         file = FileIO(self.path, "ab", opener=self._opener)  # unbuffered: no rest to write after an error
         try:
             if not lock_file(file):
@@ -94,8 +94,8 @@ class AppendOnlyFile:
             if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
-            if new:  # its name must be on disk too
-                sync_folder(self.path.absolute().parent)
+            # Its name must be on disk too; whoever created it may have been killed before it was.
+            sync_folder(self.path.absolute().parent)
         except BaseException:
             file.close()
             raise

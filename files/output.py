@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import OutputError
+from .disk_sync import sync_folder
 
 
 @contextmanager
@@ -19,13 +20,16 @@ def output_errors(path: Path, *others: type[Exception]) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents unless they exist.
+    """Create a folder and its parents unless they exist, and flush the new names to disk.
 
     Raises:
         OutputError: it cannot be created.
     """
     with output_errors(folder):
+        new = [path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
+        for path in new:
+            sync_folder(path.parent)
 
 
 def check_folder(folder: Path) -> None:

@@ -1,45 +1,90 @@
-"""Temporary folders in the cache, which may hold a whole model; those of killed processes are removed."""
+"""Folders that are removed when a block ends; those of killed processes are removed by the next."""
 
+import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
+from ..errors import OutputError
 from .cache_folder import cache_dir
-from .file_lock import LOCKS, lock_file
+from .file_lock import LOCKS, is_at, lock_file
+from .output import output_errors
 
-_LOCK = "lock"  # beside the files, held while they are in use
+_CREATIONS = 100  # attempts; each fails only if another process cleans up at the same moment
 
 
 @contextmanager
-def temporary_folder(prefix: str) -> Iterator[Path]:
-    """Create a folder in the cache that is removed when the block ends.
+def temporary_folder(prefix: str, parent: Path | None = None) -> Iterator[Path]:
+    """Create a folder that only this user can reach, and that is removed when the block ends.
 
     Args:
         prefix: what its name begins with. Folders of this prefix whose process was killed are removed first.
+        parent: folder to create it in; None for the cache, where a whole model has room.
 
     Raises:
-        OutputError: the cache folder cannot be created.
+        OutputError: it cannot be created.
     """
-    _remove_left_over(prefix)
-    with TemporaryDirectory(prefix=f"{prefix}-", dir=cache_dir()) as name:
-        outer = Path(name)
-        inner = outer / "files"
-        inner.mkdir()
-        if not LOCKS:
-            yield inner
-            return
-        new = outer / f"{_LOCK}.new"
-        with new.open("xb") as lock:
-            lock_file(lock)
-            new.rename(outer / _LOCK)  # under this name it is never free while this process lives
-            yield inner
+    parent = parent or cache_dir()
+    with ExitStack() as stack:
+        with output_errors(parent):
+            folder = stack.enter_context(locked_folder(parent, prefix, mode=0o700))
+        yield folder
 
 
-def _remove_left_over(prefix: str) -> None:
-    """Remove folders whose lock is free. One without a lock file may just have been created: it stays."""
-    for lock in cache_dir().glob(f"{prefix}-*/{_LOCK}"):
-        with suppress(OSError), lock.open("rb") as file:
-            if lock_file(file, unsupported=False):
-                shutil.rmtree(lock.parent, ignore_errors=True)
+@contextmanager
+def locked_folder(parent: Path, prefix: str, mode: int = 0o777) -> Iterator[Path]:
+    """Create a folder under a random name, which is removed when the block ends, unless it was renamed.
+
+    It is locked meanwhile. One whose lock is free was left by a process that was killed.
+
+    Args:
+        parent: where it is created.
+        prefix: what its name begins with. Left-over folders of this prefix are removed first.
+        mode: permissions of the folder, before the umask.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    _remove_left_over(parent, prefix)
+    with ExitStack() as lock:
+        folder = _create(parent, prefix, mode, lock)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # if that fails, it is the next process's work
+
+
+def _create(parent: Path, prefix: str, mode: int, lock: ExitStack) -> Path:
+    """Create the folder; `lock` holds it until it is closed."""
+    for _ in range(_CREATIONS):
+        folder = parent / f"{prefix}-{secrets.token_hex(8)}"
+        folder.mkdir(mode)
+        if not LOCKS or _lock(folder, lock):
+            return folder
+    raise OutputError(f"{parent}: other processes remove its temporary folders")
+
+
+def _lock(folder: Path, lock: ExitStack, *, unsupported: bool = True) -> bool:
+    """Lock a folder until `lock` is closed; False if another process has locked or removed it."""
+    with ExitStack() as opened, suppress(FileNotFoundError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        opened.callback(os.close, descriptor)
+        if lock_file(descriptor, unsupported=unsupported) and is_at(descriptor, folder):
+            lock.push(opened.pop_all())
+            return True
+    return False
+
+
+def _remove_left_over(parent: Path, prefix: str) -> None:
+    """Remove the folders of a prefix that no process has locked. Without locks nobody can tell."""
+    if not LOCKS:
+        return
+    name = re.compile(rf"{re.escape(prefix)}-[0-9a-f]{{16}}")
+    with suppress(OSError):
+        for folder in [Path(entry) for entry in os.scandir(parent) if name.fullmatch(entry.name)]:
+            with suppress(OSError), ExitStack() as lock:
+                if _lock(folder, lock, unsupported=False):
+                    shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..convert.adapter.basis import TARGET_MODULES
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
-from ..files.output import output_errors
+from ..files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
     from .training.grpo import GrpoResult, Rollouts
@@ -29,9 +29,8 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    path = folder / "README.md"
-    with output_errors(path):
-        path.write_text(text, encoding="utf-8")
+    with atomic_write(folder / "README.md") as file:
+        file.write(text.encode())
 
 
 def _front_matter(base_id: str, *tags: str) -> str:

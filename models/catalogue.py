@@ -26,6 +26,7 @@ class CatalogueBase:
     architecture: str  # as in GGUF's general.architecture
     parameters: int
     config: Mapping[str, Any]  # the shape, with the keys of transformers' config.json
+    size: str = "4.5bpw"  # of the file that the name stands for, where one can run
     public_copy: str | None = None  # ungated repository with the same weights; only the user may choose it
 
 

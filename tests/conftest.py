@@ -16,8 +16,20 @@ settings.load_profile("no deadline")
 # with two threads then computes ten times slower. Set before llama.cpp, torch and numpy are loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
 
 _STATUS = pytest.StashKey[int]()
+
+
+@pytest.fixture
+def records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Trial loads as users have them, with an empty cache; the path of the folder of records in it."""
+    from thirteen.files import trusted_files
+
+    monkeypatch.delenv("THIRTEEN_UNTRUSTED")
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trusted_files, "_recorded_here", set())
+    return tmp_path / "cache/trusted"
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,11 @@ from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
 
 ADAPTER = "smollm2-135m-gsm8k-13"
-QUESTIONS = (  # the second answer is wrong, and the page marks it
+QUESTIONS = (
     "Sara had 20 dollars and spent 6. How much has she left?",
-    "Ann reads 12 pages a day. How many pages does she read in 7 days?",
-    "A pen costs $1.20. What do 3 pens cost?",
+    "She buys 3 pens for $1.20 each. What do they cost?",
 )
-SIZE: ViewportSize = {"width": 1280, "height": 600}
+SIZE: ViewportSize = {"width": 1280, "height": 780}
 TIMEOUT_MS = 120_000
 ONE_THREAD = ("--threads", "1")  # several threads busy-wait for each other, very slow on a loaded machine
 THIRTEEN = (sys.executable, "-m", "thirteen")
@@ -50,8 +49,8 @@ def screenshot(target: Path) -> None:
         page.goto(url)
         for question in QUESTIONS:
             page.get_by_label("Ask a math question").fill(question)
-            page.keyboard.press("Control+Enter")
-            page.locator("#stats:not(:empty)").wait_for(timeout=TIMEOUT_MS)
+            page.keyboard.press("Enter")
+            page.locator(".turn").last.locator(".stats:not(:empty)").wait_for(timeout=TIMEOUT_MS)
         page.get_by_label("Ask a math question").blur()
         page.screenshot(path=target)
         chromium.close()

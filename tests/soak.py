@@ -1,8 +1,9 @@
 """Soak test: a server under misbehaving clients. Run `make soak`, or `python tests/soak.py SECONDS`.
 
-64 clients send requests, disconnect, read slowly, send oversized or malformed bodies, or use wrong keys. The
-test passes if every client receives an expected response, every well-formed request is answered, no slot is
-in use at the end, and memory stops growing once the caches are full.
+500 clients send requests, disconnect, read slowly, hold connections without a word, send oversized or
+malformed bodies, or use wrong keys. The test passes if every client receives an expected response, no slot is
+in use at the end, and memory stops growing once the caches are full. A process of its own measures how long
+/health and a small request take, alone and beside the clients.
 """
 
 import asyncio
@@ -20,8 +21,9 @@ from time import monotonic
 
 import httpx
 
-CLIENTS = 64
-KEY = "the-right-key"
+CLIENTS = 500
+PROBE_ALONE_S = 10
+KEY, PROBE_KEY = "the-right-key", "a-key-of-its-own"
 MEMORY_GROWTH_MAX = 0.02
 _BUSY = (429, 503)
 _GAUGES = ("thirteen_slots_used", "thirteen_queue", "process_resident_memory_bytes")
@@ -60,9 +62,17 @@ async def stream(http: httpx.AsyncClient, continue_probability: float = 1.0, del
 
 async def disconnect(http: httpx.AsyncClient) -> str:
     """Disconnect before the answer is complete."""
-    with suppress(httpx.TimeoutException):
+    with suppress(httpx.TimeoutException, httpx.NetworkError):
         await http.post("/v1/answer", json={"question": "Tell a story.", "votes": 2}, timeout=random.random())
     return "disconnected: before the answer"
+
+
+async def hold_connection(http: httpx.AsyncClient) -> str:
+    """Connect and say nothing, until the server ends it or patience does."""
+    _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+    await asyncio.sleep(random.random() * 10)
+    writer.close()
+    return "disconnected: idle"
 
 
 async def invalid(
@@ -73,9 +83,9 @@ async def invalid(
     content: bytes | None = None,
     headers: dict[str, str] | None = None,
 ) -> str:
-    """Send an invalid request and compare the status."""
+    """Send an invalid request and compare the status; a busy server may refuse it before it is read."""
     response = await http.post("/v1/chat/completions", json=body, content=content, headers=headers)
-    matches = response.status_code == status
+    matches = response.status_code in (status, *_BUSY)
     return f"rejected: {status}" if matches else f"{response.status_code} instead of {status}"
 
 
@@ -87,6 +97,12 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     lambda http: stream(http, continue_probability=0.9),
     lambda http: stream(http, delay_s=0.05),
     disconnect,
+    hold_connection,
+    hold_connection,
+    lambda http: invalid(http, 400, body={"messages": [{"role": "user", "content": "word " * 200_000}]}),
+    lambda http: invalid(
+        http, 400, body=chat_body() | {"max_tokens": 2000, "logprobs": True, "top_logprobs": 20}
+    ),
     lambda http: invalid(http, 413, content=b" " * (1 << 21), headers=JSON),
     lambda http: invalid(http, 401, body=chat_body(), headers={"Authorization": "Bearer wrong"}),
     lambda http: invalid(http, 400, content=random.randbytes(200), headers=JSON),
@@ -97,11 +113,51 @@ EXPECTED = re.compile(r"(chat: 200|stream: (busy|200 complete)|disconnected: .*|
 
 
 async def run_client(url: str, end: float, outcomes: Counter[str]) -> None:
-    """Run random behaviours, each with a new connection."""
+    """Run random behaviours, each with a new connection, which a full server may end."""
     while monotonic() < end:
         headers = {"Authorization": f"Bearer {KEY}"}
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120) as http:
-            outcomes[await random.choice(BEHAVIOURS)(http)] += 1
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, verify=False) as http:
+            try:
+                outcomes[await random.choice(BEHAVIOURS)(http)] += 1
+            except httpx.NetworkError:
+                outcomes["disconnected: by the server"] += 1
+
+
+async def probe(url: str, seconds: float) -> dict[str, float]:
+    """Measure /health and a small request, whose key no other client has; in milliseconds."""
+    times: dict[str, list[float]] = {"health": [], "small request": []}
+    end = monotonic() + seconds
+    headers = {"Authorization": f"Bearer {PROBE_KEY}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=120, verify=False) as http:
+        while monotonic() < end:
+            for _ in range(20):
+                times["health"].append(await _milliseconds(http, "GET", "/health"))
+                await asyncio.sleep(0.02)
+            body = {"prompt": "a", "max_tokens": 1}
+            times["small request"].append(await _milliseconds(http, "POST", "/v1/completions", body))
+    return {
+        f"{name}, {rank}": round(sorted(values)[int(len(values) * share)], 1)
+        for name, values in times.items()
+        for rank, share in (("median", 0.5), ("99th percentile", 0.99))
+    } | {"health, maximum": round(max(times["health"]), 1)}
+
+
+async def _milliseconds(http: httpx.AsyncClient, method: str, path: str, body: object = None) -> float:
+    """Time of a request that is repeated while the server is busy, the repetitions included."""
+    start = monotonic()
+    while True:
+        with suppress(httpx.TransportError):  # a full server ends idle connections
+            if (await http.request(method, path, json=body)).status_code not in _BUSY:
+                return (monotonic() - start) * 1000
+        await asyncio.sleep(0.01)
+
+
+async def probe_beside(url: str, seconds: float) -> dict[str, float]:
+    """Run probe() in a process of its own: 500 clients in this one would delay it."""
+    command = [sys.executable, __file__, "probe", url, str(seconds)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return dict(json.loads(output))
 
 
 async def read_gauges(url: str) -> dict[str, float]:
@@ -115,7 +171,9 @@ async def read_gauges(url: str) -> dict[str, float]:
 async def soak(url: str, seconds: float) -> dict[str, object]:
     """Run all clients and sample the server's memory."""
     outcomes: Counter[str] = Counter()
+    alone = await probe_beside(url, PROBE_ALONE_S)
     end, memory = monotonic() + seconds, []
+    beside = asyncio.create_task(probe_beside(url, seconds - 5))
     clients = asyncio.gather(*(run_client(url, end, outcomes) for _ in range(CLIENTS)))
     while not clients.done():
         await asyncio.wait({clients}, timeout=seconds / 60)
@@ -126,10 +184,12 @@ async def soak(url: str, seconds: float) -> dict[str, object]:
     quarter = len(memory) // 4
     growth = mean(memory[-quarter:]) / mean(memory[quarter : 2 * quarter]) - 1
     unexpected = sorted(outcome for outcome in outcomes if not EXPECTED.fullmatch(outcome))
+    milliseconds = {"alone": alone, "beside the clients": await beside}
     idle = gauges["thirteen_slots_used"] == gauges["thirteen_queue"] == 0
     return {
         "outcomes": dict(sorted(outcomes.items())),
         "unexpected": unexpected,
+        "milliseconds": milliseconds,
         "idle": idle,
         "memory_bytes": max(memory),
         "memory_growth": growth,
@@ -139,9 +199,12 @@ async def soak(url: str, seconds: float) -> dict[str, object]:
 
 def main() -> int:
     """Start a server, soak it, and print the result as JSON; the exit status is 0 if the test passes."""
+    if sys.argv[1:2] == ["probe"]:
+        print(json.dumps(asyncio.run(probe(sys.argv[2], float(sys.argv[3])))))
+        return 0
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 300
     with NamedTemporaryFile("w", suffix=".keys") as keys:
-        keys.write(KEY)
+        keys.write(f"{KEY}\n{PROBE_KEY}\n")
         keys.flush()
         options = ["--port", "0", "--profile", "phone", "--slots", "4", "--queue", "16", "--api-key-file"]
         command = [sys.executable, "-m", "thirteen", "serve", *options, keys.name]

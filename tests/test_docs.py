@@ -1,20 +1,26 @@
-"""The documents hold: links lead somewhere, modules exist, and command lines parse."""
+"""The documents hold: links lead somewhere, modules exist, command lines parse, and the back end runs."""
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
 from typing import Any
 
+import httpx
 import pytest
 import typer
+import uvicorn
 from thirteen.cli.main import UsageError, app
 from thirteen.cli.options import default_ray_address
+from thirteen.models.fetch import embedded
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "deploy" / "README.md",
 ]
 PACKAGES = ("bench", "cli", "convert", "files", "models", "runtime", "stats", "web", "workflows", "tests")
 PLACEHOLDERS = {"…": "x", "FILE.jsonl": "f.jsonl", "DIR": "d", "N": "1"}
@@ -85,3 +91,45 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
         # A sentence may name a command without its arguments, or an option without its value.
         partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())
         assert partial and not complete, error.format_message()
+
+
+def fastapi_example() -> str:
+    text = (ROOT / "docs" / "apps.md").read_text("utf-8")
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "FastAPI" in block)
+    return code
+
+
+def test_the_back_end_with_fastapi_streams_and_a_client_that_leaves_frees_its_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-model.gguf").symlink_to(embedded())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(fastapi_example(), "apps.md", "exec"), names)
+    server = uvicorn.Server(uvicorn.Config(names["app"], port=0, log_level="warning"))
+    thread = Thread(target=server.run)
+    thread.start()
+    try:
+        wait_until(lambda: server.started)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        engine = names["app"].state.engine
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            asked = {"question": "What is 12 * 13? Answer in one sentence."}
+            with client.stream("GET", "/ask", params=asked) as response:
+                pieces = list(response.iter_text())
+            assert len(pieces) > 1 and "".join(pieces) == engine.answer(asked["question"]).text
+            with client.stream("GET", "/ask", params={"question": "Tell a long story."}) as response:
+                next(response.iter_text())
+                assert engine.load.running == 1
+            wait_until(lambda: engine.load.running == 0, timeout_s=1)  # the story would take seconds
+    finally:
+        server.should_exit = True
+        thread.join(60)
+    assert engine.closed
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60) -> None:
+    end = monotonic() + timeout_s
+    while not condition():
+        assert monotonic() < end, "it took too long"
+        sleep(0.01)

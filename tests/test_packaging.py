@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".jinja", ".safetensors"}
+DATA = {".json", ".js", ".css", ".html", ".svg", ".toml", ".jsonl", ".jinja", ".safetensors", ".woff2"}
 IMPORT_ALL = """
 import importlib, pkgutil, thirteen
 names = [module.name for module in pkgutil.walk_packages(thirteen.__path__, "thirteen.")]

@@ -13,7 +13,8 @@ from hashlib import sha256, sha384
 from pathlib import Path
 
 from ..errors import ModelFileError, OutputError
-from ..files.gguf_header import Header, read_header
+from ..files.atomic_write import atomic_write
+from ..files.gguf.header import Header, read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model
@@ -25,6 +26,7 @@ from ..runtime.validation import check_integer
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
 FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek offset is a signed 32-bit integer
+_DESCRIPTION, _PARTS = "model.json", "parts"
 _EMBEDDED_FILES = ("load.html", "load.css", "sw.js")  # become parts of other files
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
@@ -32,6 +34,7 @@ CONTENT_SECURITY_POLICY = {
     "worker-src": "'self' blob:",
     "connect-src": "'self' blob:",
     "style-src": "'self'",
+    "font-src": "'self'",
     "img-src": "'self'",
     "manifest-src": "'self'",
     "base-uri": "'none'",
@@ -99,8 +102,10 @@ def write_site(  # noqa: PLR0913
             "parts": parts,
         }
         files = _site_files(wllama, description)
-        for path, content in files.items():
-            _write_file(folder / path, content)
+        # By model.json a run that follows an interrupted one knows the folder, so it is the first.
+        for path in sorted(files, key=lambda path: path != _DESCRIPTION):
+            _write_file(folder / path, files[path])
+        _delete_old_parts(folder, parts)
     except OSError as error:
         raise OutputError(f"{error.filename or folder}: {error.strerror or error}") from None
     nbytes = header.file_bytes + sum(map(len, files.values()))
@@ -123,20 +128,19 @@ def _needed_bytes(header: Header, context: int) -> int:
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / "model.json").is_file():
+    written = (folder / _DESCRIPTION).is_file()
+    if folder.exists() and not written and {path.name for path in folder.iterdir()} - {_PARTS}:
         raise OutputError(f"{folder}: contains files of something else; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
 
 
 def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict[str, object]]:
-    """Write the parts of the model, delete those of an earlier model, and yield each part's description."""
-    for old in folder.glob("parts/*.bin"):
-        old.unlink()
+    """Write the parts of the model, and yield each part's description."""
     total, done = model.stat().st_size, 0
     with model.open("rb") as file:
         while content := file.read(PART_BYTES):
             digest = sha256(content).hexdigest()
-            name = f"parts/{digest[:16]}.bin"
+            name = f"{_PARTS}/{digest[:16]}.bin"
             _write_file(folder / name, content)
             done += len(content)
             progress(done, total)
@@ -145,7 +149,7 @@ def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict
 
 def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dict[str, bytes]:
     """Content of all files but the parts, by path; the app's client replaces that of the server's page."""
-    page = {file.name: file.read_bytes() for file in PAGE_FILES}
+    page = {path: file.read_bytes() for path, file in PAGE_FILES.items()}
     app = {file.name: file.read_bytes() for file in sorted(APP.iterdir()) if file.name not in _EMBEDDED_FILES}
     adapted = {
         "index.html": _adapt_index(page["index.html"].decode()).encode(),
@@ -153,7 +157,7 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
         "manifest.webmanifest": _manifest(),
     }
     engine = {f"wllama/{name}": content for name, content in wllama.items()}
-    files = page | app | adapted | engine | {"model.json": json.dumps(description, indent=1).encode()}
+    files = page | app | adapted | engine | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
     return files | {"sw.js": _service_worker(files)}
 
 
@@ -206,4 +210,13 @@ def _service_worker(files: dict[str, bytes]) -> bytes:
 
 def _write_file(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
+    with atomic_write(path) as file:
+        file.write(content)
+
+
+def _delete_old_parts(folder: Path, parts: list[dict[str, object]]) -> None:
+    """Delete the parts of an earlier model, which the site had until now."""
+    names = {part["name"] for part in parts}
+    for path in folder.glob(f"{_PARTS}/*.bin"):
+        if f"{_PARTS}/{path.name}" not in names:
+            path.unlink()

@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import RequestError
 
 _HOST = "127.0.0.1"
+_NAMES = [_HOST, "localhost"]  # a foreign page whose own name leads here (DNS rebinding) reads nothing
 _HEADERS = {
     b"cross-origin-opener-policy": b"same-origin",
     b"cross-origin-embedder-policy": b"require-corp",
@@ -40,9 +42,10 @@ class _IsolationMiddleware:
 
 
 def isolated_app(folder: Path) -> Starlette:
-    """Application that serves a folder, cross-origin isolated."""
+    """Application that serves a folder to this machine, cross-origin isolated."""
     files = Mount("/", StaticFiles(directory=folder, html=True))
-    return Starlette(routes=[files], middleware=[Middleware(_IsolationMiddleware)])
+    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
+    return Starlette(routes=[files], middleware=[Middleware(_IsolationMiddleware), trusted])
 
 
 def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -> None:

@@ -11,10 +11,11 @@ import tarfile
 from base64 import b64encode
 from hashlib import sha512
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from ..errors import DownloadError
+from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
+from ..files.temporary_folder import temporary_folder
 
 VERSION = "3.13.0"
 _ARCHIVE_NAME = f"wllama-{VERSION}.tgz"
@@ -55,10 +56,10 @@ def _read_verified(archive: Path) -> bytes:
 def _cached_archive() -> Path:
     cached = cache_dir() / _ARCHIVE_NAME
     if not cached.exists():
-        with TemporaryDirectory(dir=cache_dir()) as folder:
-            downloaded = _download(Path(folder))
-            _read_verified(downloaded)
-            downloaded.replace(cached)
+        with temporary_folder("wllama") as folder:
+            content = _read_verified(_download(folder))
+        with atomic_write(cached) as file:
+            file.write(content)
     return cached
 
 

@@ -32,7 +32,7 @@ from ..convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinyl
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import catalogue

@@ -11,7 +11,7 @@ from ..bench.harness.workload import Workload
 from ..bench.speed import latency
 from ..convert.adapter.adapter import load_adapter
 from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
 from ..models.tuning.objective import is_correct

@@ -1,24 +1,15 @@
-"""Fidelity of a converted file to the model in high precision, measured right after its conversion.
+"""Fidelity of a converted file to the model in high precision, measured right after its conversion."""
 
-The other models of the comparison are temporary files in the cache.
-"""
-
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..bench.fidelity.fidelity import FidelityReport, run_fidelity
-from ..bench.fidelity.model_roles import ModelFile, model_sources
-from ..convert.adapter.export import export_adapter
-from ..convert.pipeline import ConversionReport, convert
-from ..convert.provenance import SourceIds
+from ..bench.fidelity.model_roles import ModelFile
+from ..convert.pipeline import ConversionReport
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..errors import AdapterError, OutputError, ThirteenError
-from ..files.gguf_header import read_header
+from ..errors import ThirteenError
 from ..files.progress import Stage, no_progress
-from ..files.temporary_folder import temporary_folder
-from .importance_cache import PRECISION
+from .comparison_models import comparison_models
 
 POSITIONS = 1024  # about ten texts; with fewer texts, the intervals would be too narrow
 
@@ -59,58 +50,22 @@ def check_fidelity(  # noqa: PLR0913 - inputs of the conversion
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
     """
-    shipped, warnings = Path(conversion.output), list[str]()
-    ids = SourceIds(conversion.base.id, conversion.adapter.id if conversion.adapter else "")
     try:
-        with temporary_folder("fidelity") as folder:
-            _check_space(folder, shipped, adapted=adapter is not None)
-
-            def model(title: str, **options: Any) -> Path:
-                target = folder / f"{title}.gguf"
-                convert(base, target, ids=ids, threads=threads, progress=stage(title), **options)
-                return target
-
-            others: dict[str, Path | None] = {}
-            reference = model(f"reference {PRECISION}", quantization=PRECISION, adapter=adapter)
-            if adapter is not None:
-                others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
-                others["shipped_base"] = model(
-                    "base quantized alike", quantization=shipped, vocabulary=vocabulary, importance=importance
-                )
-                others["adapter"] = _export(adapter, base, vocabulary, folder / "adapter.gguf", ids, warnings)
-            models = model_sources(reference, shipped, **others)
-            report = run_fidelity(models, tokens=POSITIONS, threads=threads, progress=stage("fidelity"))
-            return FidelityCheck(_shorten_paths(report, folder), warnings)
+        with comparison_models(
+            conversion,
+            base,
+            adapter=adapter,
+            vocabulary=vocabulary,
+            importance=importance,
+            threads=threads,
+            stage=stage,
+        ) as models:
+            report = run_fidelity(
+                models.sources, tokens=POSITIONS, threads=threads, progress=stage("fidelity")
+            )
+            return FidelityCheck(_shorten_paths(report, models.folder), models.warnings)
     except (ThirteenError, OSError) as error:
         return FidelityCheck(None, [f"fidelity was not measured: {error}"])
-
-
-def _check_space(folder: Path, shipped: Path, *, adapted: bool) -> None:
-    """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
-    header = read_header(shipped)
-    metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
-    precise_bytes = 2 * header.weights + metadata_bytes  # in PRECISION
-    needed = 2 * precise_bytes + header.file_bytes if adapted else precise_bytes
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise OutputError(f"{folder.parent}: needs {needed:,} bytes of scratch space, but {free:,} are free")
-
-
-def _export(  # noqa: PLR0913, PLR0917 - inputs of the conversion
-    adapter: Path,
-    base: Path,
-    vocabulary: VocabularyList | None,
-    target: Path,
-    ids: SourceIds,
-    warnings: list[str],
-) -> Path | None:
-    """Export the adapter as a run-time LoRA; if it has no such form, add a warning and return None."""
-    try:
-        export_adapter(adapter, base, target, adapter_id=ids.adapter, base_id=ids.base, vocabulary=vocabulary)
-    except AdapterError as error:
-        warnings.append(f"the adapter at run time was not measured: {error}")
-        return None
-    return target
 
 
 def _shorten_paths(report: FidelityReport, folder: Path) -> FidelityReport:

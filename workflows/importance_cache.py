@@ -9,7 +9,7 @@ from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import open_checkpoint
 from ..files.cache_folder import cache_dir
-from ..files.gguf_header import read_header
+from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder

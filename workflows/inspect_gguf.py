@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
+from gguf import GGUFValueType
+
 from ..errors import ModelFileError, RequestError
-from ..files.gguf_header import Header, read_header
+from ..files.gguf.header import Header, read_header
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import MemoryEstimate, estimate_memory
 from ..runtime.profile import KV_TYPES, PROFILES, Profile
@@ -150,9 +152,9 @@ def _type_shares(header: Header) -> dict[str, TypeShare]:
 def _scalars(header: Header, prefix: str) -> dict[str, Scalar]:
     """The metadata under a prefix, without arrays."""
     return {
-        key.removeprefix(prefix): value
-        for key, value in header.metadata.items()
-        if key.startswith(prefix) and not isinstance(value, list)
+        key.removeprefix(prefix): field.value
+        for key, field in header.fields.items()
+        if key.startswith(prefix) and field.type is not GGUFValueType.ARRAY
     }
 
 

@@ -20,7 +20,8 @@ from ..convert.quantize.file_size import FileSize
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.vocabulary.vocabulary_list import VocabularyList
-from ..files.output import check_folder, make_folder, output_errors
+from ..files.atomic_write import atomic_write
+from ..files.output import check_folder, make_folder
 from ..files.progress import Progress, Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.texts import held_out_texts
@@ -265,6 +266,6 @@ def write_results(report: SizeSweepReport, folder: Path) -> list[Path]:
     make_folder(folder)
     files = {folder / f"curve-{_slug(report.model)}{ending}": data for ending, data in contents.items()}
     for path, data in files.items():
-        with output_errors(path):
-            path.write_bytes(data)
+        with atomic_write(path) as file:
+            file.write(data)
     return list(files)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,10 +14,11 @@ from ..convert.pipeline import convert
 from ..convert.source.checkpoint import Checkpoint, GgufCheckpoint, open_checkpoint
 from ..convert.vocabulary.ranking import Ranking, check_size, rank_tokens
 from ..convert.vocabulary.tokenizer_tables import TokenizerTables
-from ..convert.vocabulary.vocabulary_list import VocabularyList
+from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.progress import Stage, no_progress
+from ..files.temporary_folder import temporary_folder
 from ..models.text_generator.generate import generate_passages
 from ..models.text_generator.word_lists import word_list_passages
 from ..models.texts import calibration_texts
@@ -32,7 +32,6 @@ from ..runtime.calibration.token_statistics import (
 from ..runtime.llama.model import Model
 
 DEFAULT_SIZE = 49_152
-SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary
 POSITIONS = 4_096  # at which the model's probabilities are measured
 _GENERATED = 6_000  # passages
 _HELD_OUT = 10  # one in ten of one's own passages is not chosen on
@@ -152,8 +151,8 @@ def full_model(
         with Model(checkpoint.path, repack=False) as model:
             yield model
         return
-    with tempfile.TemporaryDirectory(prefix="vocabulary-", dir=cache_dir()) as folder:
-        path = Path(folder) / "model.gguf"
+    with temporary_folder("vocabulary") as folder:
+        path = folder / "model.gguf"
         progress = stage("8 bits")
         convert(checkpoint.path, path, quantization=_PRECISION, threads=threads, progress=progress)
         with Model(path, repack=False) as model:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from ...errors import RequestError
 from ...files.cache_folder import cache_dir
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
@@ -109,7 +109,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         read_header(path)  # a bad file fails before the first question
     head = report_head()
     folder = cache_dir() / "accuracy" if folder is None else folder
-    models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else "model": (model, adapter)}
+    models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else _alone(adapter): (model, adapter)}
     if base:
         models = {"base": (base, None), **models}
     evaluations = {
@@ -117,6 +117,11 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         for name, files in models.items()
     }
     return _report(head, question_set, settings, evaluations)
+
+
+def _alone(adapter: object) -> str:
+    """What a model is called that is compared with no other."""
+    return "model with adapter" if adapter else "model"
 
 
 def _evaluate(
@@ -171,11 +176,15 @@ def _report(
         adapted=adapted,
         base=base[0][0] if base else None,
         paired=paired,
-        verdict=tuple(_verdict(paired, {name: result.scores for name, (result, _) in evaluations.items()})),
+        verdict=tuple(_verdict(paired, {name: result for name, (result, _) in evaluations.items()})),
     )
 
 
-def _verdict(paired: PairedScores | None, scores: Mapping[str, Scores]) -> Iterator[str]:
+def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) -> Iterator[str]:
+    *base, adapted = results.values()
+    if adapted.adapter and not base:
+        name = Path(adapted.path).name
+        yield f"only {name} with the adapter was measured: --base {name} also measures it without"
     if paired:
         yield _describe_difference(paired)
         if paired.groups < paired.questions:
@@ -183,8 +192,8 @@ def _verdict(paired: PairedScores | None, scores: Mapping[str, Scores]) -> Itera
                 f"the questions are variations of {paired.groups}: the interval accounts for that, "
                 "McNemar's test does not"
             )
-    for name, model_scores in scores.items():
-        yield from _warnings(name, model_scores)
+    for name, result in results.items():
+        yield from _warnings(name, result.scores)
 
 
 def _describe_difference(paired: PairedScores) -> str:
@@ -215,7 +224,7 @@ def _warnings(name: str, scores: Scores) -> Iterator[str]:
 
 def accuracy_table(report: AccuracyReport) -> Table:
     """Tabulate the models, with the verdict and the settings below."""
-    columns = ["base", "adapted"] if report.base else ["model"]
+    columns = ["base", "adapted"] if report.base else [_alone(report.adapted.adapter)]
     if report.paired:
         columns.append("adapted - base (95 %)")
     table = report_table(f"{report.data}, {report.terms.prompt}", _caption(report), "", *columns)

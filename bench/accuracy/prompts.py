@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 
 from ...errors import RequestError
-from ...runtime.engine.prompt_encoder import Message
+from ...runtime.prompt.prompt_encoder import Message
 
 
 @dataclass(frozen=True, slots=True)

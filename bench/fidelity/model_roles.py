@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from ...errors import RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ..harness.adapter_file import AdapterFile, describe_adapter

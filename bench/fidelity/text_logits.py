@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ...runtime.calibration.corpus import answer_start, passage_tokens, read_passages
-from ...runtime.engine.template_process import read_chat_template
 from ...runtime.engine.engine import Engine
-from ...runtime.engine.prompt_encoder import PromptEncoder
 from ...runtime.llama.logits import Logits, log_softmax
+from ...runtime.prompt.prompt_encoder import PromptEncoder
+from ...runtime.prompt.template_process import read_chat_template
 from ...stats.bootstrap import PASSAGES_MIN
 from ...stats.interval import FloatArray
 from .token_map import TokenMap

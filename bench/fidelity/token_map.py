@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...convert.vocabulary.tokenizer_tables import TokenizerTables
 from ...convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ...errors import ModelFileError
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
 
 _TOKENS = "tokenizer.ggml.tokens"
 

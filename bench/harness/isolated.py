@@ -52,8 +52,10 @@ def module_process(
     """Command and environment variables of a process that runs a module of this package."""
     # -P: a folder in the caller's working directory must not shadow a package.
     command = [sys.executable, "-P", "-m", module, *arguments]
-    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger.
-    return command, {**os.environ, **environment, "GGML_NO_BACKTRACE": "1"}
+    # GGML_NO_BACKTRACE: else ggml's abort() waits for a debugger. THIRTEEN_UNTRUSTED: a trial load would be
+    # part of what is measured.
+    fixed = {"GGML_NO_BACKTRACE": "1", "THIRTEEN_UNTRUSTED": "never"}
+    return command, {**os.environ, **environment, **fixed}
 
 
 def print_outcome(work: Callable[[], dict[str, Any]]) -> int:

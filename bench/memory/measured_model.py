@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ..harness.adapter_file import AdapterFile, describe_adapter
 from ..harness.workload import Workload

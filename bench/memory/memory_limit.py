@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import InsufficientMemoryError, ModelFileError, RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.llama.memory_estimate import MemoryEstimate, estimate_memory

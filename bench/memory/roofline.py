@@ -11,7 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 
 BUFFER_BYTES = 1 << 28  # larger than the caches that the cores of one process share
 REPEATS = 20  # 10 to 30 ms each

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import llama_cpp
 
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from .peer import PeerWorkload, RequestPeer, random_tokens
 
 

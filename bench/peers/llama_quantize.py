@@ -19,8 +19,9 @@ from gguf import LlamaFileType
 from ...convert.quantize.importance import Importance, read_importance
 from ...errors import OutputError
 from ...files.atomic_write import atomic_write
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.output import check_target
+from ...files.trusted_files import trust_file
 from ...runtime.llama.gguf_checks import check_model
 from ...runtime.llama.library import LOG
 from ...runtime.threads import physical_cores
@@ -108,6 +109,7 @@ def quantize_stock(
                 f"{target}: llama.cpp's quantizer failed with exit status {status} for {stock.name}: {last}"
             ),
         )
+    trust_file(target)
 
 
 def quantize_params(stock: StockFormat, threads: int) -> Any:

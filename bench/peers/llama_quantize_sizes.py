@@ -20,7 +20,7 @@ import llama_cpp
 from gguf import GGMLQuantizationType
 
 from ...errors import ModelFileError
-from ...files.gguf_header import Header, read_header, row_bytes
+from ...files.gguf.header import Header, read_header, row_bytes
 from ...runtime.llama.gguf_checks import check_model
 from ..harness.isolated import print_outcome, run_in_subprocess
 from .llama_quantize import MIXES, UNIFORM, StockFormat, StockKind, quantize_params

@@ -10,7 +10,7 @@ from http.client import HTTPConnection, HTTPException
 from time import perf_counter, sleep
 
 from ...errors import RequestError
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from ..harness.peak_memory import process_peak_rss_bytes
 from .completion_server import CompletionServerPeer
 from .peer import PeerWorkload, vocabulary_size

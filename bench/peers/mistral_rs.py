@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RequestError, one_line
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from .peer import PeerWorkload, RequestPeer
 
 _LOWERCASE_WORD = re.compile("Ġ[a-z]{3,}")  # a token that its own text is tokenized to

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from ..harness.peak_memory import process_peak_rss_bytes
 from .peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import RequestError, one_line
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from .peer import PeerWorkload, RequestPeer, random_tokens, vocabulary_size
 
 

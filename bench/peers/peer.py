@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
 

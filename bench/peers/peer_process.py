@@ -21,7 +21,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from ...errors import RequestError, ThirteenError
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
 from ..harness.isolated import module_process
 from ..harness.peak_memory import peak_rss_bytes
 from .ik_llama import IkLlamaPeer

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...errors import RequestError
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval

@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from time import perf_counter
 
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from ...runtime.request import Request
 from ..harness.iteration import random_prompt, time_prefill_and_decode
 from ..harness.workload import Workload, load_engine

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...convert.source.remote_code import refuse_code
 from ...errors import RequestError, one_line
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from .peer import PeerWorkload, RequestPeer
 
 _PACKAGES = ("torch", "transformers")

@@ -4,7 +4,7 @@ from importlib.metadata import version
 from urllib.parse import urlsplit
 
 from ...errors import RequestError, one_line
-from ...files.gguf_header import Header
+from ...files.gguf.header import Header
 from .completion_server import CompletionServerPeer
 from .peer import PeerWorkload, vocabulary_size
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.progress import Stage, no_progress
 from ...runtime.threads import default_threads, physical_cores
 from ..accuracy.accuracy import AccuracyReport, run_accuracy

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...files.atomic_write import atomic_write
 from ...files.output import check_folder, make_folder, output_errors
 from . import sections
 from .collect import ReportData
@@ -81,7 +82,8 @@ def write_report(data: ReportData, folder: Path) -> Path:
     with output_errors(folder):
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(text, "utf-8", "surrogateescape")
+            with atomic_write(folder / name) as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
     return folder / (_PAGE if _PAGE in texts else _TEXT)
 
 

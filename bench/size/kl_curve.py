@@ -17,7 +17,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts

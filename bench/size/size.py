@@ -14,7 +14,7 @@ from rich.text import Text
 from ...convert.quantize.file_size import parse_file_size
 from ...convert.tensors import padded
 from ...errors import OutputError
-from ...files.gguf_header import Header, TensorInfo, read_header
+from ...files.gguf.header import Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..harness.format import megabytes
 from ..peers.llama_quantize import StockKind

@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from ...errors import RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine

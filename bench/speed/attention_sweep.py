@@ -15,7 +15,7 @@ from gguf import GGML_QUANT_SIZES
 from rich.table import Table
 
 from ...errors import ModelFileError
-from ...files.model_shape import read_model_shape
+from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.context import Context, ContextParams, Span
 from ...runtime.llama.model import Model

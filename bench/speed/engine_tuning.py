@@ -7,7 +7,7 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.llama.attention import AttentionTimes, measure_attention, save_attention
 from ...runtime.llama.model import Model

@@ -13,8 +13,8 @@ from pathlib import Path
 from rich.table import Table
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import read_header
-from ...files.model_shape import read_model_shape
+from ...files.gguf.header import read_header
+from ...files.gguf.model_shape import read_model_shape
 from ...files.progress import Progress, no_progress
 from ...runtime.validation import check_integer
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN

@@ -74,6 +74,7 @@ def run_ray_scaling(  # noqa: PLR0913 - options of a measurement, each with its 
     address: str,
     workers: Sequence[int],
     *,
+    insecure: bool = False,
     questions: int = QUESTIONS,
     max_tokens: int = MAX_TOKENS,
     threads: int = 1,
@@ -86,6 +87,7 @@ def run_ray_scaling(  # noqa: PLR0913 - options of a measurement, each with its 
         model: a GGUF file.
         address: address of the cluster; see ray_session().
         workers: numbers of workers to compare.
+        insecure: whether the cluster may have no token authentication.
         questions: questions of each round.
         max_tokens: maximum tokens per answer.
         threads: threads of each engine.
@@ -100,7 +102,8 @@ def run_ray_scaling(  # noqa: PLR0913 - options of a measurement, each with its 
     for name, value in [*numbers.items(), *(("workers", count) for count in workers)]:
         check_integer(f"bench: {name}", value, 1)
     job = BatchJob(model, None, GenerationSettings(max_tokens=max_tokens), threads)
-    executors: list[BatchExecutor] = [BatchJob.run, *(RayWorkers(address, count).run for count in workers)]
+    clusters = [RayWorkers(address, count, insecure) for count in workers]
+    executors: list[BatchExecutor] = [BatchJob.run, *(cluster.run for cluster in clusters)]
     advance = ProgressCounter(progress, len(executors) * questions * rounds)
     head = report_head()
     seconds, answers = np.empty((rounds, len(executors))), set()

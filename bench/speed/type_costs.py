@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, host_target
 from ...convert.tensors import parse_type
-from ...files.output import output_errors
+from ...files.atomic_write import atomic_write
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.engine import Engine
 from ...runtime.threads import physical_cores
@@ -238,8 +238,8 @@ def write_costs(report: TypesReport, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     text = json.dumps(_cost_table(report), indent=1, allow_nan=False) + "\n"
-    with output_errors(path):
-        path.write_text(text, "utf-8")
+    with atomic_write(path) as file:
+        file.write(text.encode())
 
 
 def _cost_table(report: TypesReport) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ...convert.source.architecture import (
 )
 from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 
 _SEED = 13
 _TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes

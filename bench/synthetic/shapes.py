@@ -17,7 +17,7 @@ from ...convert.tensors import (
     plan_uniform,
 )
 from ...errors import OutputError
-from ...files.gguf_header import MAGIC, read_header
+from ...files.gguf.header import MAGIC, read_header
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
 from ...files.output import check_target

@@ -16,6 +16,7 @@ def bench_constrained(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file.")],
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures everything once.")] = 8,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what grammars cost and gain.
@@ -25,6 +26,7 @@ def bench_constrained(
     """
     from ...bench.speed.constrained import constrained_table, run_constrained
 
+    options.probe_files(model, untrusted=untrusted)
     with progress_bar("rounds") as progress:
         report = run_constrained(model, threads=threads, rounds=rounds, progress=progress)
     show_report(as_json, report, constrained_table)

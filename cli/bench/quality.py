@@ -23,6 +23,7 @@ def bench_fidelity(
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure what quantization changes.
@@ -35,6 +36,8 @@ def bench_fidelity(
 
     with progress_bar("fidelity") as progress:
         models = model_sources(reference, shipped, base=base, shipped_base=shipped_base, adapter=adapter)
+        for model in models.present:
+            options.probe_files(model.model, model.adapter, untrusted=untrusted)
         report = run_fidelity(models, data=data, tokens=tokens, threads=threads, progress=progress)
     show_report(as_json, report, fidelity_table)
 
@@ -51,10 +54,10 @@ def bench_accuracy(
     base: Annotated[
         Path | None,
         typer.Option(
-            help="Unadapted GGUF to compare with. To measure the effect of --adapter, give MODEL again."
+            help="Unadapted model to compare with. To measure the effect of --adapter, give MODEL again."
         ),
     ] = None,
-    adapter: Annotated[Path | None, typer.Option(help="GGUF LoRA to apply to MODEL at run time.")] = None,
+    adapter: options.ModelAdapter = None,
     prompt: Annotated[str, typer.Option(help="Prompt format: zero-shot, refined or 8-shot.")] = "zero-shot",
     votes: options.Votes = 1,
     temperature: options.Temperature = 0.0,
@@ -66,8 +69,10 @@ def bench_accuracy(
         Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
     ray: options.Ray = None,
+    ray_insecure: options.RayInsecure = False,
     workers: options.Workers = None,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure the accuracy of a model and its base.
@@ -88,14 +93,21 @@ def bench_accuracy(
         calculator=calculator,
         max_tokens=max_tokens,
     )
-    executor = options.batch_executor(ray, workers)
+    executor = options.batch_executor(ray, workers, insecure=ray_insecure)
+    question_set = load_question_set(data).subsample(limit)
+    named = {"adapter": adapter} if adapter else {}
+    model, loras = options.resolve_model(model, named)
+    options.probe_files(model, *loras.values(), untrusted=untrusted)
+    if base:
+        base = options.resolve_model(base, {})[0]
+        options.probe_files(base, untrusted=untrusted)
     with labelled_progress_bar() as progress:
         report = run_accuracy(
             model,
-            load_question_set(data).subsample(limit),
+            question_set,
             settings,
             base=base,
-            adapter=adapter,
+            adapter=loras.get("adapter"),
             folder=records,
             executor=executor,
             progress=progress,

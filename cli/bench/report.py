@@ -45,6 +45,7 @@ def bench_report(
     rounds: options.Rounds = None,
     lengths: options.Lengths = "",
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Write a report of all measurements.
@@ -70,6 +71,10 @@ def bench_report(
     models = (base, adapted) if base and adapted else None
     if models is None and inputs == ReportInputs():
         models = options.default_base(), options.resolve_model(None, {})[0]
+    for path in filter(None, (*(models or ()), reference, base_reference)):
+        options.probe_files(path, untrusted=untrusted)
+    if models and adapter:
+        options.probe_files(models[1], adapter, untrusted=untrusted)
     # Options match the fields of ReportRequest by name.
     given = options.matching_options(ctx, ReportRequest) | {"lengths": parse_numbers("--lengths", lengths)}
     programs = PeerPrograms(llama_bench, checkpoint=checkpoint) if with_peers else None

@@ -54,6 +54,7 @@ def bench_memory(
     prompt_tokens: options.PromptTokens = 128,
     decode_tokens: options.DecodeTokens = 64,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure memory by purpose, start times and energy per token.
@@ -62,6 +63,7 @@ def bench_memory(
     """
     load = workload(prompt_tokens, decode_tokens, threads)
     with shape_or_files("memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
+        options.probe_files(file, adapter, untrusted=untrusted)
         if cap is not None:
             _measure_limit(file, options.memory_size("--cap", cap), profile, context, load.threads, as_json)
             return

@@ -44,6 +44,7 @@ def bench_latency(
     ] = None,
     lengths: options.Lengths = "",
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare the latency of an adapted model and its base.
@@ -62,6 +63,8 @@ def bench_latency(
         shape_or_files("latency", *files, shape=shape, types=(base_types, types)) as models,
         progress_bar("latency") as progress,
     ):
+        options.probe_files(models[0], untrusted=untrusted)
+        options.probe_files(models[1], adapter, untrusted=untrusted)
         report = run_latency(
             *models,
             workload=workload(prompt_tokens or 128, decode_tokens or 64, threads),
@@ -97,6 +100,7 @@ def bench_peers(
         Path | None, typer.Option(help="Folder that MODEL was made from, for transformers.")
     ] = None,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare speed with other inference programs.
@@ -121,6 +125,7 @@ def bench_peers(
         shape_or_files("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,
     ):
+        options.probe_files(file, untrusted=untrusted)
         report = run_peers(file, workload=load, rounds=rounds, programs=programs, progress=progress)
     show_report(as_json, report, peers_table)
 
@@ -136,6 +141,7 @@ def bench_trust(
     prompt_tokens: options.PromptTokens = 16,
     decode_tokens: Annotated[int, typer.Option(min=1, help="Tokens to decode.")] = 8,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Test whether bench latency can be trusted on this machine.
@@ -145,6 +151,7 @@ def bench_trust(
     from ...bench.speed.aa_test import aa_test_table, run_aa_test
 
     model = model or options.default_base()
+    options.probe_files(model, untrusted=untrusted)
     with progress_bar("trust") as progress:
         report = run_aa_test(
             model,
@@ -181,22 +188,26 @@ def bench_clients(
 def bench_cluster(
     model: options.ModelOrBaseArgument = None,
     ray: options.Ray = "local",
+    ray_insecure: options.RayInsecure = False,
     workers: Annotated[str, typer.Option(help="Numbers of workers to compare.")] = "1,2",
     questions: Annotated[int, typer.Option(min=1, help="Questions per round.")] = 200,
     max_tokens: options.MaxTokens = 64,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each engine.")] = 1,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; each measures every mode once.")] = 3,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare a batch on a local engine and on a Ray cluster."""
     from ...bench.speed.ray_scaling import ray_scaling_table, run_ray_scaling
 
     model = model or options.default_base()
+    options.probe_files(model, untrusted=untrusted)
     with progress_bar("cluster") as progress:
         report = run_ray_scaling(
             model,
             ray or "local",
             parse_numbers("--workers", workers),
+            insecure=ray_insecure,
             questions=questions,
             max_tokens=max_tokens,
             threads=threads,
@@ -213,6 +224,7 @@ def bench_attention(
     sequences: Annotated[str, typer.Option(help="Numbers of concurrent sequences.")] = "1,4,8",
     rounds: Annotated[int, typer.Option(min=8, help="Rounds; each measures every way once.")] = 8,
     threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Compare flash and standard attention by depth.
@@ -221,9 +233,11 @@ def bench_attention(
     """
     from ...bench.speed.attention_sweep import attention_table, run_attention_sweep
 
+    model = model or options.default_base()
+    options.probe_files(model, untrusted=untrusted)
     with progress_bar("attention") as progress:
         report = run_attention_sweep(
-            model or options.default_base(),
+            model,
             depths=parse_numbers("--depths", depths),
             sequences=parse_numbers("--sequences", sequences),
             threads=threads,
@@ -238,6 +252,7 @@ def bench_tune(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file that will be used.")],
     rounds: SweepRounds = 8,
     keep: Keep = True,
+    untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
     """Find the best number of threads and way to compute attention.
@@ -246,6 +261,7 @@ def bench_tune(
     """
     from ...bench.speed.engine_tuning import engine_tuning_table, run_engine_tuning, save_tuning
 
+    options.probe_files(model, untrusted=untrusted)
     with progress_bar("tune") as progress:
         tuning = run_engine_tuning(model, rounds=rounds, progress=progress)
     if keep:

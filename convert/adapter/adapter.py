@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, shorten
+from ...errors import AdapterError, ZeroAdapterError, shorten
 from ...files.json_file import read_json
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
@@ -138,7 +138,7 @@ class PeftAdapter:
         if missing:
             raise AdapterError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
-            raise AdapterError(f"{self.id}: every delta is zero: it changes nothing")
+            raise ZeroAdapterError(f"{self.id}: every delta is zero: it changes nothing")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def load_adapter(folder: Path, adapter_id: str = "") -> PeftAdapter:
         target_modules=_target_modules(config),
     )
     if len(adapter.zero_deltas) == len(adapter.deltas):
-        raise AdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
+        raise ZeroAdapterError(f"{adapter.id}: every delta is zero: it changes nothing")
     return adapter
 
 

@@ -1,12 +1,15 @@
 """Run-time LoRA file for the candidates of a search over one basis: each candidate rewrites only B."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
 from ...errors import AdapterError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
+from ...files.output import output_errors
 from ...files.safetensors import Rows
 from ..source.architecture import permute
 from ..source.checkpoint import Checkpoint
@@ -41,22 +44,30 @@ class CandidateLora:
         for module, factors in basis.factors.items():
             tensors += lora_tensors(specs[module].target, factors.a, np.zeros_like(factors.b), rank)
         write_lora(path, model.architecture.name, {}, rank, tensors)
-        header = read_header(path).tensors
-        file = np.memmap(path, np.uint8, "r+")
         # For each module: B in the file, the basis' B in the model's order of rows, and the factors.
         self._modules: list[tuple[Rows, Rows, BasisFactors]] = []
-        for module, factors in basis.factors.items():
-            spec = specs[module]
-            entry = header[f"{spec.target}.lora_b"]
-            mapped = file[entry.offset : entry.offset + entry.nbytes].view("<f4").reshape(entry.shape)
-            b = permute(factors.b, spec.heads) if spec.heads else factors.b
-            self._modules.append((mapped[:, : basis.origin.rank], b, factors))
+        try:
+            with output_errors(path):
+                self._map(basis, specs)
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _map(self, basis: Basis, specs: Mapping[str, TensorSpec]) -> None:
+        header = read_header(self.path).tensors
+        file = np.memmap(self.path, np.uint8, "r+")
+        for module, factors in basis.factors.items():
+            spec = specs[module]
+            entry = header[f"{spec.target}.lora_b"]
+            mapped = file[entry.offset : entry.offset + entry.nbytes].view("<f4").reshape(entry.shape)
+            b = permute(factors.b, spec.heads) if spec.heads else factors.b
+            self._modules.append((mapped[:, : basis.origin.rank], b, factors))
 
     def write(self, numbers: Rows) -> None:
         """Write the adapter with the trained vector `numbers`, (u,)."""
@@ -66,7 +77,8 @@ class CandidateLora:
     def close(self) -> None:
         """Unmap and delete the file."""
         self._modules.clear()
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # the next run deletes it
+            self.path.unlink()
 
 
 def _model_spec(basis: Basis, module: str, model: Checkpoint) -> TensorSpec:

@@ -11,7 +11,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ...files.output import check_target
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, permute

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from gguf import GGMLQuantizationType
 
-from ...errors import AdapterError, CheckpointError, install_hint, one_line
-from ...files.gguf_header import Field
+from ...errors import AdapterError, CheckpointError, ZeroAdapterError, install_hint, one_line
+from ...files.gguf.header import Field
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
 from ..source.remote_code import refuse_code
@@ -32,6 +32,7 @@ class PeftMergedCheckpoint:
 
         Raises:
             AdapterError: PEFT is not installed, does not know the adapter's kind, or cannot merge it.
+            ZeroAdapterError: the merge changes nothing.
         """
         self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
         self.quantized = base.quantized
@@ -39,7 +40,7 @@ class PeftMergedCheckpoint:
         self._base = base
         self._weights = _merged_weights(base.path, folder, self.kind)
         if not any(self._differs(name, name) for name in self.specs):
-            raise AdapterError(f"{folder}: its merge changes nothing")
+            raise ZeroAdapterError(f"{folder}: its merge changes nothing")
         embedding = "model.embed_tokens.weight"
         if base.architecture.tied and any(
             self._differs(name, embedding) for name in (embedding, "lm_head.weight")

@@ -47,7 +47,8 @@ def read_tinylora(
         vector = vectors[groups[module]]  # (u,)
         if vector.shape != (u,):
             raise AdapterError(
-                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG_FILE} says u = {shorten(u)}"
+                f"{folder}: the vector of {module!r} is {vector.shape}, but {CONFIG_FILE} says "
+                f"u = {shorten(u)}"
             )
         shape = (vector.size, len(a), len(a))
         p = projection[0] if saved else _redraw_projection(folder, config, index, shape)

@@ -13,7 +13,7 @@ from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError, OutputError
-from ...files.gguf_header import row_bytes
+from ...files.gguf.header import row_bytes
 
 _LIBRARIES = ("libggml-base.so", "libggml-base.dylib", "ggml-base.dll")
 F16_MAX = 65504.0  # the largest finite value

@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError, shorten
-from ...files.gguf_header import MAGIC, Field, Header, TensorInfo, read_header
+from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import TensorPlan, TensorSpec

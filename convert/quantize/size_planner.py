@@ -10,8 +10,9 @@ from gguf import GGMLQuantizationType
 
 from ...errors import OutputError
 from ...files.progress import Progress
-from ..source.architecture import OUTPUT
+from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import TensorPlan, TensorSpec, padded, plan_tensor
+from ..vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
 from .costs import REFERENCE, CostTable
 from .file_size import FileSize
 from .gptq import FeedbackCache
@@ -113,7 +114,7 @@ def plan_for_size(
     vectors = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs.values() if len(spec.shape) == 1]
     fixed = overhead + sum(padded(plan.nbytes) for plan in vectors)
     budget = target.size.file_bytes(_weights(specs))
-    _check_reachable(target, budget, fixed, _weights(specs), options)
+    _check_reachable(target, budget, fixed, specs, options)
     minimum, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
     chosen = allocate_types(options, budget - fixed, minimum, speed_weight)
     types = {name: option.type for name, option in chosen.items()}
@@ -128,16 +129,29 @@ def plan_for_size(
     )
 
 
-def _check_reachable(target: SizeTarget, budget: int, fixed: int, weights: int, options: TypeOptions) -> None:
+def _check_reachable(
+    target: SizeTarget, budget: int, fixed: int, specs: Mapping[str, TensorSpec], options: TypeOptions
+) -> None:
     sizes = [[option.nbytes for option in choices] for choices in options.values()]
     smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
+    weights = _weights(specs)
     if budget < smallest or _FILL_MIN * budget > largest:
+        hint = _vocabulary_hint(specs, options, smallest - budget) if budget < smallest else ""
         raise OutputError(
             f"--size {target.size.text}: {budget:,} bytes cannot be met with the types for "
             f"--target {target.costs.target}: "
             f"the smallest file possible has {smallest:,} bytes ({8 * smallest / weights:.2f} bits per "
-            f"weight), the largest {largest:,} ({8 * largest / weights:.2f})"
+            f"weight), the largest {largest:,} ({8 * largest / weights:.2f}){hint}"
         )
+
+
+def _vocabulary_hint(specs: Mapping[str, TensorSpec], options: TypeOptions, excess: int) -> str:
+    """How many tokens leave room for a size that is `excess` bytes too small for all of them."""
+    rows = {name: spec.shape[0] for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)}
+    token_bytes = sum(min(option.nbytes for option in options[name]) / rows[name] for name in rows)
+    vocabulary = max(rows.values())
+    kept = [size for size in VOCABULARY_SIZES if size < vocabulary - excess / token_bytes]
+    return f"; a vocabulary of {kept[-1]:,} tokens makes it possible: --vocabulary {kept[-1]}" if kept else ""
 
 
 def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:

@@ -14,8 +14,8 @@ from gguf import GGUFValueType
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError, shorten
-from ...files.gguf_header import Field, Header
-from ...files.model_shape import ModelShape, read_model_shape
+from ...files.gguf.header import Field, Header
+from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..tensors import TensorSpec
 
 ARCHITECTURES = {"LlamaForCausalLM": "llama", "Qwen2ForCausalLM": "qwen2"}

@@ -13,7 +13,7 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from ...files.gguf_header import Field, Header, read_header
+from ...files.gguf.header import Field, Header, read_header
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
 from ...files.safetensors import Rows, SafetensorsFile

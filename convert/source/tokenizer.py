@@ -15,7 +15,7 @@ from typing import Any
 from gguf import GGUFValueType, TokenType
 
 from ...errors import CheckpointError
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ...files.json_file import read_json
 
 _WORDS = (

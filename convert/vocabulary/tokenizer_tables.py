@@ -12,7 +12,7 @@ from gguf import GGUFValueType, TokenType
 from numpy.typing import NDArray
 
 from ...errors import VocabularyError, shorten
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ..source.tokenizer import KNOWN_END_TOKENS
 
 PREFIX = "tokenizer.ggml."

@@ -8,7 +8,7 @@ import numpy as np
 from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT, tensor_specs
 from ..source.checkpoint import Checkpoint

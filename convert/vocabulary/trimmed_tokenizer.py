@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...errors import VocabularyError
-from ...files.gguf_header import Field
+from ...files.gguf.header import Field
 from .tokenizer_tables import PREFIX, TokenizerTables
 from .vocabulary_list import VocabularyList
 

@@ -10,6 +10,7 @@ from ...files.atomic_write import atomic_write
 from ...files.json_file import parse_json, read_bounded
 from .tokenizer_tables import TokenizerTables
 
+SIZES = (16_384, 24_576, 32_768, 49_152, 65_536, 98_304)  # that are compared with the full vocabulary
 MAX_TOKENS = 1 << 24
 _MAX_BYTES = 160_000_000  # MAX_TOKENS ids of eight digits
 _KEYS = ("of", "tokenizer_sha256", "tokens")

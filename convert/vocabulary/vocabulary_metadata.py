@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from gguf import GGUFValueType
 
 from ...errors import ModelFileError, VocabularyError
-from ...files.gguf_header import Field, Header, read_header
-from ...files.gguf_metadata import CheckedMetadata
+from ...files.gguf.header import Field, Header, read_header
+from ...files.gguf.metadata import CheckedMetadata
 from ..source.checkpoint import Checkpoint, GgufCheckpoint
 from .trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary_list import MAX_TOKENS, VocabularyList, check_tokens

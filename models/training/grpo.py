@@ -117,7 +117,7 @@ def train_grpo(
         trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.monotonic() - start
     job.save(adapted)
-    shutil.rmtree(folder)
+    delete_checkpoints(folder)
     return GrpoResult(
         folder=job.out,
         trained_numbers=trained_numbers(adapted),
@@ -125,6 +125,18 @@ def train_grpo(
         seconds=seconds,
         completions=(rollouts.steps - done) * rollouts.questions * rollouts.completions,
     )
+
+
+def delete_checkpoints(folder: Path) -> None:
+    """Delete the checkpoints of a run, and then the file that says whose they are.
+
+    Raises:
+        OutputError: they cannot be deleted.
+    """
+    with output_errors(folder):
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(folder)
 
 
 def _last_checkpoint(folder: Path) -> tuple[int, str | None]:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ...convert.adapter.basis import Basis
+from ...files.disk_sync import sync_files, sync_folder
 from ...files.hashing import file_sha256
 from ...files.output import make_folder, output_errors
+from ...files.temporary_folder import locked_folder
 from .base_model import load_base_model
 from .recipe import Recipe
 
@@ -66,17 +68,21 @@ class TrainingJob:
         return model, tokenizer
 
     def save(self, adapted: Any) -> None:
-        """Save the adapter of a PEFT model. The same weights give the same files.
+        """Save the adapter of a PEFT model. The same weights give the same files, which are then on disk.
 
         Raises:
             OutputError: the folder cannot be written.
         """
         from safetensors import SafetensorError
 
-        with output_errors(self.out, SafetensorError):
+        with output_errors(self.out, SafetensorError), locked_folder(self.out, ".adapter") as part:
             adapted.peft_config["default"].base_model_name_or_path = self.base_id or str(self.base)
-            adapted.save_pretrained(self.out, save_embedding_layers=False)  # "auto" asks the hub for the base
-            path = self.out / "adapter_config.json"
+            adapted.save_pretrained(part, save_embedding_layers=False)  # "auto" asks the hub for the base
+            path = part / "adapter_config.json"
             config = json.loads(path.read_text(encoding="utf-8"))
             config["target_modules"] = sorted(config["target_modules"])  # PEFT stores a set
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            sync_files(part)
+            for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+                file.replace(self.out / file.name)  # the weights last
+            sync_folder(self.out)

@@ -23,7 +23,8 @@ def check_run(path: Path, run_id: str) -> None:
     make_folder(path.parent)
     with output_errors(path):
         if not path.exists():
-            path.write_text(run_id, encoding="utf-8")
+            with atomic_write(path) as file:
+                file.write(run_id.encode())
         found = path.read_text(encoding="utf-8", errors="replace")
     if found != run_id:
         raise _another_run(path.parent)

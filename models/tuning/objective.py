@@ -117,7 +117,7 @@ class EngineObjective:
             return BASE
         start = perf_counter()
         self._lora.write(numbers.astype(np.float32))
-        self.engine.swap(_ADAPTER_NAME, self._lora.path)
+        self.engine.swap(_ADAPTER_NAME, self._lora.path, untrusted=False)  # written here
         self.cost.swap_s += perf_counter() - start
         self.cost.swaps += 1
         return _ADAPTER_NAME

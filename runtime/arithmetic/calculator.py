@@ -11,7 +11,7 @@ from .final_answer import format_number
 from .lexer import blank_markup
 from .units import CURRENCIES
 
-_WINDOW = 300  # characters before and after a relation sign that are parsed
+WINDOW = 300  # characters before and after a relation sign that are parsed
 _RESULT_PLACES_MAX = 6
 _MONEY_PLACES = 2
 
@@ -50,8 +50,8 @@ def pending_result(text: str) -> str | None:
     """
     if not text.endswith(("=", "= ", "is", "is ")):
         return None
-    cut = len(text) > _WINDOW
-    window = text[-_WINDOW - 1 :] if cut else text  # one more character, for the patterns that look behind
+    cut = len(text) > WINDOW
+    window = text[-WINDOW - 1 :] if cut else text  # one more character, for the patterns that look behind
     plain = blank_markup(window)
     signs = list(_RELATION.finditer(plain))
     if not signs or signs[-1][0] not in _EQUALITIES or len(plain) - signs[-1].end() > 1:
@@ -66,12 +66,21 @@ def pending_result(text: str) -> str | None:
 
 def check_steps(text: str) -> tuple[Step, ...]:
     """Check every equation of a text whose two sides can be parsed, in order."""
+    return tuple(step for _, step in check_relations(text) if step)
+
+
+def check_relations(text: str) -> list[tuple[int, Step | None]]:
+    """Check what every relation sign of a text relates.
+
+    Returns:
+        For each sign its position and the equation, None if a side cannot be parsed.
+    """
     plain = _ANNOTATION.sub(lambda match: " " * len(match[0]), blank_markup(text))
     signs = list(_RELATION.finditer(plain))
     starts = [0, *(sign.end() for sign in signs)]
     ends = [*(sign.start() for sign in signs[1:]), len(plain)]
-    steps = (_check_step(text, plain, *span) for span in zip(starts, signs, ends, strict=False))
-    return tuple(step for step in steps if step)
+    spans = zip(starts, signs, ends, strict=False)
+    return [(sign.start(), _check_step(text, plain, start, sign, end)) for start, sign, end in spans]
 
 
 def is_verified(steps: Sequence[Step], value: str | None) -> bool:
@@ -90,7 +99,7 @@ def _left_side(plain: str, start: int, sign: re.Match[str], bounded: bool) -> Ex
 
 
 def _right_side(plain: str, start: int, end: int) -> Expression | None:
-    window_end = min(end, start + _WINDOW)
+    window_end = min(end, start + WINDOW)
     right = parse_right_side(plain, start, window_end)
     return right if right and (window_end == end or right.lexemes[-1].end < window_end) else None
 
@@ -118,7 +127,7 @@ def _check_step(text: str, plain: str, start: int, sign: re.Match[str], end: int
     """Check the equation at a relation sign, whose sides are between `start` and `end`."""
     if sign[0] not in (*_EQUALITIES, *_APPROXIMATIONS):
         return None
-    window_start = max(start, sign.start() - _WINDOW)
+    window_start = max(start, sign.start() - WINDOW)
     rounding_word = _ROUNDING_WORD.match(plain, sign.end(), end)
     left = _left_side(plain, window_start, sign, bounded=window_start == start)
     right = _right_side(plain, rounding_word.end() if rounding_word else sign.end(), end) if left else None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -100,12 +100,14 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
     began = perf_counter()
-    _check_output(output)
+    part = output.with_name(f"{output.name}.part")
+    _check_output(output, part)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
-    part = output.with_name(f"{output.name}.part")
     with Journal(part, _identity(data, job), _RUN) as journal:
         saved, new = _saved_records(journal, len(rows)), dict[int, Record]()
+        if output.exists() and output.read_bytes() != b"".join(_output_lines(saved)):
+            raise _output_exists(output)
         progress(len(saved), len(rows))
         with closing(_new_records(rows, saved, job, executor)) as records:
             for number, record in records:
@@ -120,10 +122,15 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     return _report(questions, output, saved, new, perf_counter() - began)
 
 
-def _check_output(output: Path) -> None:
-    if output.exists():
-        raise OutputError(f"{output}: already exists: remove it or choose another name")
+def _check_output(output: Path, part: Path) -> None:
+    """Check the output. It may exist beside the records of a run that was killed before it removed them."""
+    if output.exists() and not part.exists():
+        raise _output_exists(output)
     check_target(output)
+
+
+def _output_exists(output: Path) -> OutputError:
+    return OutputError(f"{output}: already exists: remove it or choose another name")
 
 
 def _parse_questions(path: Path, data: bytes, skip_bad: bool) -> list[BatchQuestion]:
@@ -216,10 +223,14 @@ def _result_fields(result: BatchResult) -> Record:
 
 
 def _write(output: Path, records: Mapping[int, Record]) -> None:
-    """Write the records in the order of the rows."""
     with atomic_write(output) as file:
-        for _, record in sorted(records.items()):
-            file.write(f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode())
+        file.writelines(_output_lines(records))
+
+
+def _output_lines(records: Mapping[int, Record]) -> Iterator[bytes]:
+    """Yield the lines of the output: the records in the order of the rows."""
+    for _, record in sorted(records.items()):
+        yield f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode()
 
 
 def _report(

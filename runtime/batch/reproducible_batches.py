@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ...files.hashing import file_sha256
 from ..answer import Answer
 from ..engine.engine import Engine
@@ -175,8 +175,11 @@ class BatchJob:
                 for batch in chain([first], batches):
                     yield from runner.run(batch)
 
-    def load_engine(self) -> Engine:
+    def load_engine(self, *, untrusted: bool | None = None) -> Engine:
         """Load an engine whose queue takes a whole batch.
+
+        Args:
+            untrusted: whether to load the files in another process first; see Engine().
 
         Raises:
             ThirteenError: Engine() raises it.
@@ -190,6 +193,7 @@ class BatchJob:
             queue=queue,
             flash_attention=self.flash_attention,
             gpu_layers=self.gpu_layers,
+            untrusted=untrusted,
         )
 
 
@@ -239,7 +243,7 @@ class BatchRunner:
         finished: SimpleQueue[int] = SimpleQueue()
         for number, samples in handles.items():
             for handle in samples:
-                handle.add_done_callback(partial(_put, finished, number))
+                handle.call_at_end(partial(_put, finished, number))
         unfinished = {number: len(samples) for number, samples in handles.items()}
         while unfinished:
             unfinished[number := finished.get()] -= 1

@@ -13,11 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
-from ..engine.template_process import read_chat_template
-from ..engine.prompt_encoder import PromptEncoder
 from ..llama.context import Context, ContextParams, Span
 from ..llama.eval_callback import MatMul, MatMulTap
 from ..llama.model import Model
+from ..prompt.prompt_encoder import PromptEncoder
+from ..prompt.template_process import read_chat_template
 from ..threads import physical_cores
 from .activation_covariance import CovarianceTap
 from .corpus import Passage, passage_tokens

@@ -6,8 +6,8 @@ from typing import Any
 
 from ...errors import RequestError
 from ...files.json_lines import read_json_lines
-from ..engine.prompt_encoder import PromptEncoder
 from ..llama.model import Model
+from ..prompt.prompt_encoder import PromptEncoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError, RequestError
 from ...files.progress import Progress, no_progress
-from ..engine.template_process import read_chat_template
-from ..engine.prompt_encoder import PromptEncoder
 from ..llama.context import Context, ContextParams, Span
 from ..llama.model import Model
+from ..prompt.prompt_encoder import PromptEncoder
+from ..prompt.template_process import read_chat_template
 from ..threads import physical_cores
 from .corpus import Passage
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelFileError, RequestError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
+from ..load_probe import probe_model_files
 from ..profile import profile_named
 from ..server.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
@@ -136,7 +137,9 @@ class Deployment:
         return routers.bind(replicas.bind(self.config, files, tuple(self.adapters)), self.config)
 
 
-def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], None]) -> int | None:
+def deploy(
+    address: str, deployment: Deployment, on_listening: Callable[[str], None], *, insecure: bool = False
+) -> int | None:
     """Serve a model on a cluster until a signal arrives or another command deploys there.
 
     An existing deployment is updated: its replicas are replaced one after the other, each when it has
@@ -146,6 +149,7 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
         address: address of the cluster; see ray_session().
         deployment: what to serve.
         on_listening: called with the server's URL when the replicas are ready.
+        insecure: whether the cluster may have no token authentication.
 
     Returns:
         The signal; None if another command took over.
@@ -156,7 +160,8 @@ def deploy(address: str, deployment: Deployment, on_listening: Callable[[str], N
     """
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
-    with ray_session(address) as ray:
+    probe_model_files(deployment.model, deployment.adapters.values())  # the replicas do not repeat it
+    with ray_session(address, insecure=insecure) as ray:
         from ray import serve  # noqa: PLC0415 - an extra
 
         capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)

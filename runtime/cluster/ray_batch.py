@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...errors import ModelFileError, ThirteenError
-from ...files.gguf_header import read_header
+from ...files.gguf.header import read_header
 from ..batch.reproducible_batches import BatchJob, BatchResult, BatchRunner, QuestionBatch
+from ..load_probe import probe_model_files
 from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 
 _IN_FLIGHT = 2  # batches per worker: the one that it answers, and the next
@@ -19,10 +20,12 @@ class RayWorkers:
     Attributes:
         address: address of the cluster; see ray_session().
         workers: number of workers; None for as many as fit.
+        insecure: whether the cluster may have no token authentication.
     """
 
     address: str
     workers: int | None = None
+    insecure: bool = False
 
     def run(self, job: BatchJob, batches: Iterable[QuestionBatch]) -> Generator[BatchResult, None, None]:
         """Answer the batches of a job. If a worker or a node dies, its unfinished batches run again.
@@ -39,7 +42,8 @@ class RayWorkers:
             return
         for path in job.files:
             read_header(path)  # an invalid file fails before anything starts
-        with ray_session(self.address) as ray:
+        probe_model_files(job.model, job.files[1:])  # the workers do not repeat it
+        with ray_session(self.address, insecure=self.insecure) as ray:
             capacity = worker_capacity(ray, job.threads, self.workers)
             ray.data.DataContext.get_current().enable_progress_bars = False
             answered = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
@@ -69,7 +73,7 @@ class RayWorker:
         try:
             model, *adapters = files.fetch()
             job = replace(job, model=model, adapter=adapters[0] if adapters else None)
-            self._runner = BatchRunner(job.load_engine(), job.settings)
+            self._runner = BatchRunner(job.load_engine(untrusted=False), job.settings)
         except ThirteenError as error:
             self._failure = str(error)
 

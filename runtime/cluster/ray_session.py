@@ -3,16 +3,20 @@
 Ray is imported only when a cluster is used.
 """
 
+import ipaddress
 import logging
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from ...errors import ModelFileError, RequestError, install_hint
+from ...files.temporary_folder import temporary_folder
 from .file_transfer import RemoteFile, read_chunk
 
 LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command
@@ -20,6 +24,10 @@ AUTO = "auto"  # address of the cluster that this machine is part of
 _NAMESPACE = "thirteen"
 _RAISED = re.compile(r"(\w+\.)*\w+(Error|Exception): ")
 _CONNECT_TIMEOUT_S = 5.0
+_SOCKET_PATH_MAX = 103  # bytes on macOS; Linux allows four more
+_SOCKET_IN_SESSION = (
+    "/thirteen-0123456789abcdef/ray/session_2026-12-31_23-59-59_123456_1234567/sockets/plasma_store"
+)
 
 
 def import_ray() -> Any:
@@ -39,29 +47,44 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def ray_session(address: str) -> Iterator[Any]:
+def ray_session(address: str, *, insecure: bool = False) -> Iterator[Any]:
     """Connect to a cluster for the duration of the block.
 
     Args:
         address: LOCAL, AUTO, or HOST:PORT of the head node.
+        insecure: whether to connect also to a cluster without token authentication.
 
     Yields:
         The module ray.
 
     Raises:
-        RequestError: Ray is not installed, cannot connect, or the cluster has another version.
+        RequestError: Ray is not installed, cannot connect, or the cluster has another version, or needs no
+            token.
     """
-    ray = import_ray()
-    if address not in {LOCAL, AUTO}:
+    if address == LOCAL:
+        with _local_cluster() as options, _connected(import_ray(), address, options) as ray:
+            yield ray
+        return
+    if address != AUTO:
         _check_reachable(address)
-    local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}  # Ray trusts all who can connect
+    if not insecure:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray reads it when it is imported
+    ray = import_ray()
+    if not insecure:
+        _check_needs_token(ray, address)
+    with _connected(ray, address, {}):
+        yield ray
+
+
+@contextmanager
+def _connected(ray: Any, address: str, options: Mapping[str, Any]) -> Iterator[Any]:
     try:
         ray.init(
             address=address,
             namespace=_NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            **(local if address == LOCAL else {}),
+            **options,
         )
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise RequestError(f"--ray {address}: {error_line(error)}") from None
@@ -70,6 +93,51 @@ def ray_session(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _local_cluster() -> Iterator[dict[str, Any]]:
+    """Options of a cluster that only this user's processes on this machine can reach.
+
+    It listens on loopback, asks for a random token, and keeps its sockets and logs in a private folder. Ray
+    reads the variables when it is imported, and its processes inherit them.
+
+    Raises:
+        RequestError: Ray was imported before without them, and would listen on all interfaces.
+    """
+    # Ray replaces 127.0.0.1 by the machine's own address, and then listens on all. Without "clusters" it does
+    # not, as on macOS and Windows.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())  # Ray reads it once per process
+    own_address = import_ray().util.get_node_ip_address()
+    if not ipaddress.ip_address(own_address).is_loopback:
+        raise RequestError(f"--ray {LOCAL}: Ray is in use already, and would listen on all interfaces")
+    with temporary_folder("thirteen", _sockets_parent()) as folder:
+        inner = folder / "ray"  # Ray makes it public, but not the folder around it
+        inner.mkdir()
+        yield {"include_dashboard": False, "_temp_dir": str(inner)}
+
+
+def bind_serve_port_to_loopback() -> None:
+    """Let the port of this Ray Serve replica listen on loopback if its node does, not on all interfaces.
+
+    Ray Serve has no setting for it; the port needs the cluster's token in any case.
+    """
+    own_address = import_ray().util.get_node_ip_address()
+    from ray.serve._private import replica  # noqa: PLC0415 - an extra
+
+    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    if add_port and ipaddress.ip_address(own_address).is_loopback:
+        host = f"[{own_address}]" if ":" in own_address else own_address
+        replica.add_port_to_grpc_server = lambda server, _: add_port(server, f"{host}:0")
+
+
+def _sockets_parent() -> Path:
+    """The folder for temporary files, unless the paths of Ray's sockets would be too long there."""
+    folder = Path(tempfile.gettempdir())
+    too_long = len(os.fsencode(f"{folder}{_SOCKET_IN_SESSION}")) > _SOCKET_PATH_MAX
+    return Path("/tmp") if too_long and os.name == "posix" else folder  # noqa: S108 - for a private folder
 
 
 def _check_reachable(address: str) -> None:
@@ -81,6 +149,33 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"--ray {address}: cannot connect: {reason}") from None
+
+
+def _check_needs_token(ray: Any, address: str) -> None:
+    """Check that a cluster refuses a client that sends no token.
+
+    Raises:
+        RequestError: it does not, or does not answer.
+    """
+    import grpc  # noqa: PLC0415 - comes with Ray
+
+    if os.environ.get("RAY_USE_TLS", "0").lower() in {"1", "true"}:
+        return  # then both sides need a certificate
+    try:
+        head = ray._private.services.canonicalize_bootstrap_address(address)
+    except OSError as error:
+        raise RequestError(f"--ray {address}: {error_line(error)}") from None
+    with grpc.insecure_channel(head, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")(b"", timeout=_CONNECT_TIMEOUT_S)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return
+            raise RequestError(f"--ray {address}: no Ray cluster answers: {error.details()}") from None
+    raise RequestError(
+        f"--ray {address}: the cluster needs no token, so all who reach its ports can run code on it: start "
+        "it with RAY_AUTH_MODE=token, or give --ray-insecure"
+    )
 
 
 def error_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from ..server.api_keys import ApiKeys
 from ..server.app import create_app
 from ..server.engine_service import EngineService
 from ..server.request_limits import RequestLimits
-from .ray_session import SharedFiles
+from .ray_session import SharedFiles, bind_serve_port_to_loopback
 
 ROUTING_KEYS_MAX = 512  # routing keys that a replica is known for
 
@@ -57,8 +57,11 @@ class Replica:
         """
         from ray import serve  # noqa: PLC0415 - an extra
 
+        bind_serve_port_to_loopback()
         model, *loras = files.fetch()
-        self._engine = Engine(model, adapters=dict(zip(adapters, loras, strict=True)), **config.engine)
+        named = dict(zip(adapters, loras, strict=True))
+        # The command that deploys has loaded the files on trial.
+        self._engine = Engine(model, **{**config.engine, "adapters": named, "untrusted": False})
         service = EngineService(self._engine, config.models, log_prompts=config.log_prompts)
         self._application = create_app(
             service,

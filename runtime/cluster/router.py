@@ -18,7 +18,7 @@ from ...errors import BusyError
 from ..request import BASE
 from ..server.access_middleware import check_access
 from ..server.http_errors import HttpError, to_http_error
-from .ray_session import import_ray
+from .ray_session import bind_serve_port_to_loopback, import_ray
 from .replica import ReplicaConfig
 
 _ATTEMPTS = 2  # if the replica dies before it responds
@@ -46,6 +46,7 @@ class Router:
             replicas: Ray Serve's deployment handle.
             config: configuration of the replicas.
         """
+        bind_serve_port_to_loopback()
         self._replicas, self._config = replicas, config
 
     async def __call__(self, request: Request) -> Response:
@@ -54,7 +55,7 @@ class Router:
         try:
             check_access(request.scope, config.keys, config.allowed_hosts)
         except HttpError as refused:
-            return refused.response()
+            return refused.response(request.url.path)
         body = await _read_body(request, config.limits.body_bytes)
         scope = {key: request.scope.get(key) for key in _SCOPE_KEYS}
         routing = RoutingKey.from_body(body, config.models)
@@ -67,7 +68,7 @@ class Router:
                 if attempt == _ATTEMPTS:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
-                return to_http_error(BusyError(str(error))).response()
+                return to_http_error(BusyError(str(error))).response(request.url.path)
         raise AssertionError("the last attempt returns or raises")
 
 

@@ -39,6 +39,7 @@ class EngineOptions(ProfileOptions, total=False):
     threads: int | None
     prefix_folder: str | Path | None
     queue: int
+    untrusted: bool | None
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class EngineConfig:
         adapters: adapter files by name.
         prefix_folder: parent of the prefix cache's folders.
         queue: maximum number of waiting requests.
+        untrusted: which files are loaded in another process first; see Engine().
     """
 
     profile: Profile
@@ -59,6 +61,7 @@ class EngineConfig:
     adapters: Mapping[str, Path]
     prefix_folder: Path | None
     queue: int
+    untrusted: bool | None
 
     @classmethod
     def from_options(  # noqa: PLR0913 - the documented options of Engine()
@@ -70,6 +73,7 @@ class EngineConfig:
         threads: int | None = None,
         prefix_folder: str | Path | None = None,
         queue: int = QUEUE,
+        untrusted: bool | None = None,
         **overrides: Unpack[ProfileOptions],
     ) -> Self:
         """Resolve the keywords of Engine().
@@ -86,6 +90,7 @@ class EngineConfig:
             adapters=_adapter_files(adapter, adapters or {}),
             prefix_folder=None if prefix_folder is None else Path(prefix_folder),
             queue=queue,
+            untrusted=untrusted,
         )
 
     @property

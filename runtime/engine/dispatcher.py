@@ -13,6 +13,7 @@ from threading import BoundedSemaphore, Condition
 from typing import TYPE_CHECKING
 
 from ...errors import BusyError, RequestError
+from ..forks import ForkCheck
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
@@ -48,8 +49,9 @@ class Dispatcher:
         self._places = BoundedSemaphore(slots + queue)
         self._handles: dict[SequenceState, Handle] = {}
         self._lock = Condition()  # guards the flags and counts below
-        self._closed = self._closing = self._attached = self._broken = False
+        self._closed = self._attached = self._broken = False
         self._users = 0
+        self._fork = ForkCheck()
 
     @property
     def load(self) -> EngineLoad:
@@ -62,25 +64,23 @@ class Dispatcher:
         """Whether no more requests are accepted, after close() or an unexpected error."""
         return self._closed
 
-    def close(self) -> bool:
-        """Abort all requests, once nobody uses the model any more; False if it was closed before."""
+    def close(self) -> None:
+        """Abort all requests, once nobody uses the model any more."""
         with self._lock:
-            if self._closing:
-                return False
-            self._closing = self._closed = True
+            self._closed = True
             self._lock.wait_for(lambda: not self._users)
         if self._attached:
             COMPUTE_THREAD.call(self._abort_all)
             COMPUTE_THREAD.detach(self)
-        return True
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep the model open while the caller's thread uses it.
 
         Raises:
-            RequestError: the engine is closed.
+            RequestError: the engine is closed, or belongs to the parent of a fork.
         """
+        self._fork.check()
         with self._lock:
             self._check_open()
             self._users += 1
@@ -93,6 +93,7 @@ class Dispatcher:
 
     def submit(self, sequences: Sequence[SequenceState], *, wait: bool) -> list[Handle]:
         """Accept all sequences or none; see Engine.submit_all()."""
+        self._fork.check()
         remaining = deque(sequences)
         handles: list[Handle] = []
         try:

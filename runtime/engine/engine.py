@@ -10,24 +10,27 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 from ...errors import PromptLengthError, RequestError
+from ...files.gguf.header import Header
 from ..answer import Answer
+from ..forks import ForkCheck
 from ..llama.attention import choose_attention
-from ..llama.compute_thread import COMPUTE_THREAD
+from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.logits import Logits
 from ..llama.memory_estimate import check_memory
 from ..llama.model import LoraAdapter, Model
+from ..load_probe import probe_model_files
 from ..profile import Profile
-from ..request import BASE, Request, Sampling, SequenceState
+from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
+from ..prompt.template_process import read_chat_template
+from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
-from .majority_vote import MajorityVote, check_votes
-from .prefix_cache import PrefixCache, prefix_folders
-from .prompt_encoder import Message, PromptEncoder
+from .majority_vote import MajorityVote, vote_requests
+from .prefix_cache import PrefixCache, common_length, prefix_folders
 from .runner import Runner
 from .scoring import ContinuationScorer, compute_logits, continuation_params, exact_params
-from .template_process import read_chat_template
 
 if TYPE_CHECKING:  # see request.py
     from ..grammar.grammar import Grammar
@@ -45,6 +48,7 @@ class RequestOptions(TypedDict, total=False):
     calculator: bool
     grammar: "Grammar | None"
     adapter: str | None
+    namespace: str
 
 
 class Engine:
@@ -54,6 +58,7 @@ class Engine:
         model: the loaded model.
         context: maximum tokens per request, prompt and answer together.
         profile: what is allocated.
+        queue: maximum number of waiting requests.
     """
 
     def __init__(self, path: str | Path, **options: Unpack[EngineOptions]) -> None:
@@ -80,11 +85,15 @@ class Engine:
                 gpu_layers: layers that a GPU computes, or "all": first the output matrix, which counts as
                     one, then from the last layer on. 0 uses the processor alone.
                 queue: maximum number of waiting requests (64 by default); more are refused.
+                untrusted: whether to load the files in another process first, with limits, so that a file
+                    which crashes llama.cpp is a ModelFileError. By default this is done with files that
+                    Thirteen did not write, once; True does it with all files, False with none.
                 The profile has the defaults of context, slots, batch, kv, prefix_bytes, lookup,
                 flash_attention and gpu_layers.
 
         Raises:
-            ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+            ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build, or it ended the
+                other process.
             AdapterError: an adapter does not fit the model.
             InsufficientMemoryError: the model does not fit in memory; nothing was loaded.
             RequestError: a number is out of range, a name is unknown or reserved, or there is no GPU for
@@ -104,16 +113,17 @@ class Engine:
             self.context = min(self.profile.context, self.model.context_trained)
             flash = self.profile.flash_attention
             self._params = replace(config.params, context=self.context, flash_attention=flash)
-            prefixes = _open_prefix_cache(self.model, self.profile, config)
-            self._runner = Runner(self._make_context(), self._adapters, prefixes, self.profile.lookup)
+            self._prefixes = _open_prefix_cache(self.model, self.profile, config)
+            self._runner = Runner(self._make_context(), self._adapters, self._prefixes, self.profile.lookup)
             handles.callback(self._runner.close)
             if template:
                 template.compile()  # in its process, which has started meanwhile
-            self._encoder = PromptEncoder(self.model, template)
+            self._encoder = PromptEncoder(self.model, template, self.model.max_bytes(self.context))
             self._handles = handles.pop_all()
-        self._default_adapter = config.default_adapter
+        self._default_adapter, self.queue = config.default_adapter, config.queue
         self._dispatcher = Dispatcher(self.model, self._runner, slots=self.profile.slots, queue=config.queue)
-        self._scoring = Lock()
+        self._scoring, self._closing = Lock(), Lock()
+        self._fork = ForkCheck()
 
     def _make_context(self) -> Context:
         return Context(self.model, self._params)
@@ -123,11 +133,26 @@ class Engine:
         """Names that a request can choose from."""
         return tuple(self._adapters)
 
+    def files(self, adapter: str) -> tuple[Path, ...]:
+        """Files that requests for an adapter use: the model's, and the adapter's if there is one."""
+        lora = self._adapters[adapter]
+        return (self.model.header.path, *([lora.path] if lora else []))
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def chat_template(self) -> str:
+        """The model's chat template, in Jinja; empty if it has none."""
+        return self._encoder.template_source
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the chat template tells the model of tools; see conversation()."""
+        return self._encoder.takes_tools
 
     @property
     def load(self) -> EngineLoad:
@@ -140,8 +165,16 @@ class Engine:
         return self._dispatcher.closed
 
     def close(self) -> None:
-        """Abort all requests and free the model; a second call does nothing."""
-        if self._dispatcher.close():
+        """Abort all requests and free the model; a second call does nothing.
+
+        In the child of a fork it does nothing either: the model is the parent's.
+        """
+        if not self._fork.forked:
+            run_uninterrupted(self._close)
+
+    def _close(self) -> None:
+        with self._closing:
+            self._dispatcher.close()
             self._handles.close()
 
     def submit(self, request: Request, *, wait: bool = False) -> Handle:
@@ -176,6 +209,7 @@ class Engine:
         calculator: bool = True,
         grammar: "Grammar | None" = None,
         adapter: str | None = None,
+        namespace: str = "",
     ) -> Request:
         """Make the request that asks a question.
 
@@ -190,6 +224,7 @@ class Engine:
             grammar: constrains the answer, from grammar.from_schema(), from_gbnf(), from_lark() or
                 from_regex(); turns the calculator off. The answer is cut short if max_tokens are used up.
             adapter: a name of the engine's adapters, or "base" for none; by default the engine's own adapter.
+            namespace: namespace of the prefix cache: nobody else learns whether the prompt was asked before.
 
         Raises:
             RequestError: the question is empty, or the chat template rejects it.
@@ -206,16 +241,21 @@ class Engine:
             grammar=grammar,
             adapter=adapter,
             foreign_share=foreign,
+            namespace=namespace,
         )
 
-    def conversation(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def conversation(self, messages: Sequence[Message], tools: Sequence[JsonObject] = ()) -> tuple[int, ...]:
         """Encode a conversation as a prompt (see Request) for the model's next message.
 
+        Args:
+            messages: what was said so far.
+            tools: what the model may call, each in the form of OpenAI's API.
+
         Raises:
-            RequestError: all messages are empty, or the chat template rejects them.
+            RequestError: all messages are empty, or the chat template takes no tools or rejects them.
         """
         with self._dispatcher.in_use():
-            return self._encoder.encode_conversation(messages)
+            return self._encoder.encode_conversation(messages, tools)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """Encode a text as a prompt (see Request) without the chat template, for the model to continue.
@@ -254,10 +294,7 @@ class Engine:
             RequestError: request() or submit() raises it, or `votes` is out of range.
             BusyError: the queue has no room for so many.
         """
-        check_votes(votes)
-        request = replace(self.request(question, **options), logprobs=0)
-        samplings = request.sampling.stochastic.with_seeds(votes)
-        return MajorityVote(self.submit_all([replace(request, sampling=sampling) for sampling in samplings]))
+        return MajorityVote(self.submit_all(vote_requests(self.request(question, **options), votes)))
 
     def stream(self, question: str, **options: Unpack[RequestOptions]) -> Iterator[Piece]:
         """Ask a question and yield the text as it is generated; the last piece carries the answer."""
@@ -282,15 +319,16 @@ class Engine:
         """Raise RequestError if the request can never run on this engine; see submit_all()."""
         self._new_sequence(request)
 
-    def swap(self, name: str, path: str | Path) -> None:
+    def swap(self, name: str, path: str | Path, *, untrusted: bool | None = None) -> None:
         """Load an adapter under a name, replacing the one that has the name.
 
         Args:
             name: the name that requests give.
             path: a LoRA in a GGUF file.
+            untrusted: whether to load it in another process first; see Engine().
 
         Raises:
-            ModelFileError: the file is not a GGUF, or is damaged.
+            ModelFileError: the file is not a GGUF, is damaged, or ended the other process.
             AdapterError: the adapter does not fit the model.
             RequestError: requests are running, the engine is closed, or it has a prefix cache, whose entries
                 would outlive the adapter under which they were computed.
@@ -300,6 +338,7 @@ class Engine:
                 f"swap: {name!r} with prefix_bytes {self.profile.prefix_bytes}: the name must not be "
                 f"{BASE!r}, and prefix_bytes must be 0"
             )
+        probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
         with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:
             adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
             old = COMPUTE_THREAD.call(partial(self._runner.swap_adapter, name, adapter))
@@ -326,7 +365,36 @@ class Engine:
         """
         name = self._adapter_name(adapter)
         with self._dispatcher.in_use(), self._scoring:
-            return self._scorer.score(pairs, self._adapters[name])
+            scores = self._scorer.score(pairs, self._adapters[name])
+        return [tuple(token.logprob for token in score) for score in scores]
+
+    def prompt_logprobs(
+        self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
+    ) -> tuple[TokenLogprob, ...]:
+        """Compute how likely the model finds each token of a prompt after those before it.
+
+        The first call allocates the memory of one more slot.
+
+        Args:
+            tokens: the prompt.
+            top: number of likeliest tokens to report beside each token.
+            adapter: name of an adapter; by default the engine's own.
+
+        Returns:
+            The log-probabilities of all tokens but the first.
+
+        Raises:
+            RequestError: the prompt is longer than the context or has an unknown token, the adapter's name is
+                unknown, or the engine is closed.
+            ModelFileError: the computation failed.
+        """
+        self._check_prompt(tokens)
+        name = self._adapter_name(adapter)
+        if len(tokens) < 2:
+            return ()
+        with self._dispatcher.in_use(), self._scoring:
+            (score,) = self._prompt_scorer.score([(tokens[:1], tokens[1:])], self._adapters[name], top)
+        return score
 
     def logits(self, tokens: Sequence[int]) -> Logits:
         """Compute the logits after each token exactly, with a KV cache and attention in float32.
@@ -349,18 +417,38 @@ class Engine:
         return ContinuationScorer(self._handles.enter_context(context))
 
     @cached_property
+    def _prompt_scorer(self) -> ContinuationScorer:
+        context = Context(self.model, continuation_params(replace(self._params, slots=1)))
+        return ContinuationScorer(self._handles.enter_context(context))
+
+    @cached_property
     def _exact_context(self) -> Context:
         adapter = self._adapters[self._default_adapter]
         return self._handles.enter_context(Context(self.model, exact_params(self._params), adapter))
 
-    def _new_sequence(self, request: Request) -> SequenceState:
-        self.model.check_tokens(request.tokens)
-        if len(request.tokens) > self.context:
+    @cached_property
+    def _common_prefix(self) -> tuple[int, ...]:
+        """Tokens with which every question begins: the chat template's own."""
+        try:
+            with self._dispatcher.in_use():
+                one, other = (self._encoder.encode_question(question) for question in ("0", "A"))
+        except RequestError:  # the template rejects such questions
+            return ()
+        return one[: common_length(one, other)]
+
+    def _check_prompt(self, tokens: Sequence[int]) -> None:
+        self.model.check_tokens(tokens)
+        if len(tokens) > self.context:
             raise PromptLengthError(
-                f"the prompt has {len(request.tokens)} tokens, but the context holds {self.context} "
+                f"the prompt has {len(tokens)} tokens, but the context holds {self.context} "
                 f"(the model was trained for {self.model.context_trained})"
             )
+
+    def _new_sequence(self, request: Request) -> SequenceState:
+        self._check_prompt(request.tokens)
         adapter = self._adapter_name(request.adapter)
+        if request.namespace and self._prefixes:
+            self._prefixes.shared = self._common_prefix
         return SequenceState(request, self.context, adapter, submitted_at=perf_counter())
 
     def _adapter_name(self, adapter: str | None) -> str:
@@ -376,9 +464,12 @@ class Engine:
 
 
 def _load_model(path: Path, config: EngineConfig) -> Model:
-    threads = config.params.prefill_threads or config.params.threads
-    check = partial(check_memory, profile=config.profile, threads=threads)
     profile = config.profile
+
+    def check(header: Header) -> None:
+        check_memory(header, profile, config.params.prefill_threads or config.params.threads)
+        probe_model_files(path, config.adapters.values(), untrusted=config.untrusted)
+
     return Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
 
 

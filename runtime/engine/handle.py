@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Condition
+from threading import Condition, Thread
 from typing import Any
 
 from ..answer import Answer
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
+from ..forks import ForkCheck
 from ..request import SequenceEnd, TokenLogprob
 from .loop_waker import LoopWaker, waker_of
 from .runner import SequenceUpdate
@@ -23,7 +24,8 @@ class Piece:
     Attributes:
         text: characters that became final since the last piece.
         tokens: tokens sampled or inserted since the last piece; their text may follow in a later one.
-        logprobs: log-probabilities of these tokens, if the request asks for them.
+        logprobs: log-probabilities of these tokens, and with Request.report_end of the token that ended them,
+            if the request asks for them.
         answer: the whole answer, None while there may be more.
     """
 
@@ -47,6 +49,7 @@ class Handle:
         self._text: list[str] = []
         self._listeners: list[tuple[LoopWaker, asyncio.Event]] = []
         self._end: Future[SequenceEnd] = Future()
+        self._fork = ForkCheck()
 
     @property
     def done(self) -> bool:
@@ -67,7 +70,18 @@ class Handle:
             self._abort()
 
     def add_done_callback(self, callback: Callable[["Handle"], None]) -> None:
-        """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended."""
+        """Call `callback` with this handle at the end, in a thread of its own: it may wait, ask and close."""
+
+        def start(_: object) -> None:
+            Thread(target=callback, args=(self,), name="thirteen-callback", daemon=True).start()
+
+        self._end.add_done_callback(start)
+
+    def call_at_end(self, callback: Callable[["Handle"], None]) -> None:
+        """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended.
+
+        No other sequence is computed meanwhile, and what waits for the engine waits for ever.
+        """
         self._end.add_done_callback(lambda _: callback(self))
 
     def put(self, update: SequenceUpdate) -> None:
@@ -99,7 +113,9 @@ class Handle:
         Raises:
             TimeoutError: the request has not ended in time; it continues.
             ModelFileError: the computation failed.
+            RequestError: this process was forked after the request was submitted.
         """
+        self._fork.check()
         return self._end.result(timeout)
 
     def answer(self, timeout: float | None = None) -> Answer:
@@ -113,7 +129,7 @@ class Handle:
     async def _wait(self) -> Answer:
         try:
             await asyncio.shield(asyncio.wrap_future(self._end))
-            return self._answer
+            return await asyncio.to_thread(self.answer)  # checks the equations, which takes a while
         finally:
             self.abort()
 
@@ -142,6 +158,8 @@ class Handle:
                 if not updates and not done:
                     await event.wait()
                     continue
+                if not updates or updates[-1].end:
+                    await asyncio.to_thread(self.answer)
                 yield (piece := self._piece(updates))
                 last = piece.answer is not None
         finally:

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 
 from ..answer import Answer, VoteTally
-from ..request import StopReason
+from ..request import Request, StopReason
 from ..validation import check_integer
 from .handle import Handle
 
@@ -28,6 +28,17 @@ def check_votes(votes: object) -> None:
     check_integer("votes", votes, 1, VOTES_MAX)
 
 
+def vote_requests(request: Request, votes: int) -> list[Request]:
+    """The requests of a vote: the same one with other seeds, sampled at a temperature above 0.
+
+    Raises:
+        RequestError: `votes` is out of range.
+    """
+    check_votes(votes)
+    samplings = request.sampling.stochastic.with_seeds(votes)
+    return [replace(request, sampling=sampling, logprobs=0) for sampling in samplings]
+
+
 class MajorityVote:
     """A question that is being answered several times; awaited like a Handle."""
 
@@ -38,7 +49,7 @@ class MajorityVote:
         self._answers: list[ScoredAnswer] = []
         self._winner: Future[Answer] = Future()
         for handle in handles:
-            handle.add_done_callback(self._count)
+            handle.call_at_end(self._count)
 
     @property
     def handles(self) -> tuple[Handle, ...]:

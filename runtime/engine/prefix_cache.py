@@ -5,10 +5,14 @@ outlive the process. A KV cache belongs to a model, an adapter, a KV type and a 
 prefix cache, which separates the adapters, and each such combination has a folder of its own. A file is named
 by the hash of its bytes and is read when a prompt starts with its tokens. A file whose bytes do not match its
 name is deleted with a warning.
+
+The number of cached tokens and the time to the first token tell a client what was asked before. Clients that
+must not learn that of each other have namespaces. They share only the tokens with which every prompt begins.
 """
 
 import json
 import logging
+import operator
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,22 +21,24 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OutputError
+from ...errors import OutputError, one_line
 from ...files.atomic_write import atomic_write
 from ...files.hashing import file_sha256
 from ...files.private_folder import sharing_problem
 from ..profile import Profile
-from ..request import BASE
+from ..request import BASE, PrefixKey
 
 PREFIX_TOKENS_MIN = 16  # a shorter prefix is not worth waiting for, or caching
 
 KvState = NDArray[np.uint8]  # serialized KV cache of one sequence, from Context.save()
 _log = logging.getLogger(__name__)
-_HEADER_MAX = 1 << 24  # bytes of a file's first line, which lists the tokens
+_HEADER_MAX = 1 << 24  # bytes of a file's first line: a JSON list of the namespace and the tokens
+_FORMAT = 2  # of the files
 
 
 def common_length(one: Sequence[int], other: Sequence[int]) -> int:
@@ -51,7 +57,7 @@ def prefix_folders(
     """
     layout = (profile.kv, profile.slots, profile.flash_attention)  # standard attention transposes the values
     machine = (platform.machine(), profile.gpu_layers)
-    build = (version("llama-cpp-python"), *machine, *layout, file_sha256(model))
+    build = (_FORMAT, version("llama-cpp-python"), *machine, *layout, file_sha256(model))
     hashes = {BASE: ""} | {name: file_sha256(path) for name, path in adapters.items()}
     return {
         name: parent / sha256(json.dumps((*build, adapter)).encode()).hexdigest()
@@ -74,18 +80,22 @@ class PrefixMatch:
 
 @dataclass(slots=True, eq=False)
 class _CachedPrefix:
-    """KV cache of some tokens under an adapter: in memory, in a file, or both."""
+    """KV cache of some tokens under a key: in memory, in a file, or both."""
 
-    adapter: str
+    key: PrefixKey
     tokens: tuple[int, ...]
     state: KvState | None
     file: Path | None
 
-    def match(self, adapter: str, tokens: tuple[int, ...]) -> int:
-        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful."""
-        if self.adapter != adapter or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
+    def match(self, key: PrefixKey, tokens: tuple[int, ...], shared: tuple[int, ...] = ()) -> int:
+        """Return how many tokens of a prompt this entry covers; 0 if too few to be useful.
+
+        Of another namespace's entry only the tokens in `shared` count.
+        """
+        if self.key.adapter != key.adapter or self.tokens[:PREFIX_TOKENS_MIN] != tokens[:PREFIX_TOKENS_MIN]:
             return 0
-        return common_length(self.tokens, tokens)
+        length = common_length(self.tokens, tokens)
+        return length if self.key == key else min(length, common_length(shared, tokens))
 
 
 class PrefixCache:
@@ -93,6 +103,7 @@ class PrefixCache:
 
     Attributes:
         nbytes: size of the entries in memory.
+        shared: tokens with which every prompt of the chat template begins; all namespaces share them.
     """
 
     def __init__(self, capacity: int, folders: Mapping[str, Path] | None = None) -> None:
@@ -106,20 +117,24 @@ class PrefixCache:
         self._capacity = capacity
         self._folders = {adapter: path for adapter, path in (folders or {}).items() if _is_private(path)}
         self.nbytes = 0
+        self.shared: tuple[int, ...] = ()
         self._entries: list[_CachedPrefix] = []  # most recently used last
         for adapter, folder in self._folders.items():
             found = _list(folder, capacity + _HEADER_MAX)
-            self._entries += [_CachedPrefix(adapter, tokens, None, file) for tokens, file in found]
+            self._entries += [
+                _CachedPrefix(PrefixKey(adapter, namespace), tokens, None, file)
+                for namespace, tokens, file in found
+            ]
 
-    def find(self, adapter: str, prompt: tuple[int, ...]) -> PrefixMatch | None:
+    def find(self, key: PrefixKey, prompt: tuple[int, ...]) -> PrefixMatch | None:
         """Find the longest useful prefix of a prompt.
 
         It never includes the prompt's last token, whose logits are needed.
         """
         while self._entries:
             length, best = max(
-                ((entry.match(adapter, prompt[:-1]), entry) for entry in self._entries),
-                key=lambda found: found[0],
+                ((entry.match(key, prompt[:-1], self.shared), entry) for entry in self._entries),
+                key=operator.itemgetter(0),
             )
             if length < PREFIX_TOKENS_MIN:
                 break
@@ -134,24 +149,24 @@ class PrefixCache:
         """Whether a state of this size can be cached at all."""
         return nbytes <= self._capacity
 
-    def add(self, adapter: str, prompt: tuple[int, ...], state: KvState) -> None:
+    def add(self, key: PrefixKey, prompt: tuple[int, ...], state: KvState) -> None:
         """Add the KV cache of a prompt, which replaces those of its prefixes."""
         if not self.fits(state.nbytes):
             return
         for entry in list(self._entries):
-            if entry.adapter == adapter and entry.tokens == prompt[: len(entry.tokens)]:
+            if entry.key == key and entry.tokens == prompt[: len(entry.tokens)]:
                 self._unload(entry)
                 self._entries.remove(entry)
-        self._entries.append(_CachedPrefix(adapter, prompt, state, None))
+        self._entries.append(_CachedPrefix(key, prompt, state, None))
         self.nbytes += state.nbytes
         self._evict()
 
-    def clear(self, adapter: str, keep: tuple[int, ...]) -> None:
+    def clear(self, key: PrefixKey, keep: tuple[int, ...]) -> None:
         """Remove everything from memory but the prefix `keep`, as far as it is there; files stay."""
         loaded = [entry for entry in self._entries if entry.state is not None]
-        best = max(loaded, key=lambda entry: entry.match(adapter, keep), default=None)
-        length = best.match(adapter, keep) if best else 0
-        kept = _CachedPrefix(adapter, keep[:length], best.state, None) if best and length else None
+        best = max(loaded, key=lambda entry: entry.match(key, keep), default=None)
+        length = best.match(key, keep) if best else 0
+        kept = _CachedPrefix(key, keep[:length], best.state, None) if best and length else None
         for entry in loaded:
             self._unload(entry)
         self._entries = [entry for entry in self._entries if entry.file is not None]
@@ -165,7 +180,8 @@ class PrefixCache:
         A folder that cannot be written only costs a warning: no answer depends on it.
         """
         for adapter, folder in self._folders.items():
-            fresh = [e for e in self._entries if e.adapter == adapter and e.state is not None and not e.file]
+            entries = (entry for entry in self._entries if entry.key.adapter == adapter)
+            fresh = [entry for entry in entries if entry.state is not None and not entry.file]
             try:
                 if fresh:
                     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -211,18 +227,22 @@ def _is_private(folder: Path) -> bool:
     return not problem
 
 
-def _list(folder: Path, max_bytes: int) -> Iterator[tuple[tuple[int, ...], Path]]:
-    """Yield the tokens and the path of each file of at most `max_bytes`, most recently used last."""
+def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], Path]]:
+    """Yield namespace, tokens and path of each file of at most `max_bytes`, most recently used last."""
     for path in sorted(_files(folder), key=_used_at):
         if _size(path) > max_bytes:  # of an engine with a larger cache
             continue
-        tokens: object = None
-        with suppress(OSError, ValueError, RecursionError), path.open("rb") as file:
-            tokens = json.loads(file.readline(_HEADER_MAX))
-        if isinstance(tokens, list) and all(type(token) is int for token in tokens):
-            yield tuple(tokens), path
-        else:
-            _delete(path)
+        header: Any = None
+        try:
+            with suppress(ValueError, RecursionError), path.open("rb") as file:
+                header = json.loads(file.readline(_HEADER_MAX))
+        except OSError:  # such as too many open files, which is no damage
+            continue
+        match header:
+            case [str(namespace), [*tokens]] if all(type(token) is int for token in tokens):
+                yield namespace, tuple(tokens), path
+            case _:
+                _delete(path)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -242,15 +262,16 @@ def _used_at(path: Path) -> float:
 
 
 def _read(path: Path, max_bytes: int) -> KvState | None:
-    """Read the KV cache in a file; None if the file is gone, damaged, or larger than `max_bytes`."""
+    """Read the KV cache in a file; None if that fails, or the file is damaged or larger than `max_bytes`."""
     try:
         with path.open("rb") as file:
             size = min(os.fstat(file.fileno()).st_size, max_bytes)
             data = file.read(size + 1)  # which allocates all that is asked for
     except FileNotFoundError:  # this engine or another deleted it, to keep the folder within its capacity
         return None
-    except OSError:
-        data = b""
+    except (OSError, MemoryError) as failure:
+        _log.warning("prefix cache: %s cannot be read: %s", path, one_line(failure))
+        return None
     with suppress(OSError):  # the folder may be read-only
         os.utime(path)
     start = data.find(b"\n") + 1
@@ -268,7 +289,8 @@ def _delete(path: Path) -> None:
 
 def _write(folder: Path, entry: _CachedPrefix) -> Path:
     assert entry.state is not None, "only entries in memory are written"
-    header, data = json.dumps(entry.tokens).encode() + b"\n", entry.state.data
+    header = json.dumps([entry.key.namespace, entry.tokens]).encode() + b"\n"
+    data = entry.state.data
     digest = sha256(header)
     digest.update(data)
     path = folder / f"{digest.hexdigest()}.prefix"

@@ -9,11 +9,11 @@ from ...errors import ModelFileError, RequestError, ThirteenError
 from ..llama.context import Context, Span
 from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
-from ..request import SequenceEnd, SequenceState, StopReason, TokenLogprob
+from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .output_stream import OutputStream
 from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
 from .prompt_lookup import PromptLookup
-from .scheduler import Chunk, Scheduler
+from .scheduler import Chunk, Scheduler, prefill_chunk
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class SequenceUpdate:
         sequence: the sequence.
         text: text that became final.
         tokens: new tokens, including those that the calculator or a grammar inserted.
-        logprobs: log-probabilities of these tokens, if the request asks for them.
+        logprobs: log-probabilities of these tokens, if the request asks for them; the last may be that of the
+            end-of-generation token, which is not among the tokens.
         end: None while more may follow.
         failure: error of the computation or of the grammar, if it ended the sequence.
     """
@@ -69,7 +70,10 @@ class Runner:
         self._context, self._model = context, context.model
         self._adapters, self._prefixes, self._draft_tokens = adapters, prefixes, draft_tokens
         self._scheduler = Scheduler(
-            context.params.slots, context.params.batch, prefix_caching=prefixes is not None
+            context.params.slots,
+            context.params.batch,
+            prefix_caching=prefixes is not None,
+            chunk=prefill_chunk(context.model.header.weights),
         )
         self._outputs: dict[SequenceState, SequenceOutput] = {}
         self._updates: list[SequenceUpdate] = []
@@ -102,7 +106,7 @@ class Runner:
     def clear_prefixes(self, adapter: str, keep: tuple[int, ...]) -> None:
         """Remove all prefixes but one from memory."""
         if self._prefixes:
-            self._prefixes.clear(adapter, keep)
+            self._prefixes.clear(PrefixKey(adapter), keep)
 
     def swap_adapter(self, name: str, adapter: LoraAdapter) -> LoraAdapter | None:
         """Register an adapter under a name.
@@ -191,6 +195,8 @@ class Runner:
             logprob = self._context.logprob(row, token, top)
         sequence.log_likelihood += logprob.logprob
         if self._model.is_eog(token) and not sequence.request.ignore_end:
+            if sequence.request.report_end:
+                output.logprobs.append(logprob)
             self._end(sequence, StopReason.END)
             return
         self._append(sequence, logprob)
@@ -255,7 +261,7 @@ class Runner:
     def _restore_prefix(self, sequence: SequenceState) -> None:
         """Fill a new slot with the longest cached prefix of its prompt."""
         prompt = sequence.request.tokens
-        found = self._prefixes.find(sequence.adapter, prompt) if self._prefixes else None
+        found = self._prefixes.find(sequence.prefix_key, prompt) if self._prefixes else None
         if found and self._context.restore(sequence.running_slot, found.state, found.length):
             sequence.cached = sequence.computed = found.length
 
@@ -268,7 +274,7 @@ class Runner:
             self._context.clear(slot, len(prompt))
             if self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
                 with suppress(MemoryError):  # then it is not cached
-                    self._prefixes.add(sequence.adapter, prompt, self._context.save(slot))
+                    self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:

@@ -1,4 +1,4 @@
-"""Scoring of given tokens: log-probabilities of continuations, and exact logits."""
+"""Scoring of given tokens: log-probabilities of continuations and prompts, and exact logits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -8,8 +8,9 @@ import numpy as np
 
 from ...errors import ModelFileError, RequestError
 from ..llama.context import Context, ContextParams, Span
-from ..llama.logits import Logits, log_softmax
+from ..llama.logits import Logits
 from ..llama.model import LoraAdapter
+from ..request import TokenLogprob
 from .prefix_cache import PREFIX_TOKENS_MIN, KvState, common_length
 
 Tokens = Sequence[int]
@@ -36,17 +37,19 @@ class ContinuationScorer:
     def __init__(self, context: Context) -> None:
         """Use a context, which must have nothing else in it, with continuation_params()."""
         self._context, self._params = context, context.params
+        self._top = 0  # likeliest tokens to report
         self._shared = 0  # tokens of the prefix that all pairs share
         self._state: KvState | None = None  # of the shared prefix
 
     def score(
-        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None
-    ) -> list[tuple[float, ...]]:
+        self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None, top: int = 0
+    ) -> list[tuple[TokenLogprob, ...]]:
         """Compute the log-probability of each token of each continuation, in nats.
 
         Args:
             pairs: prompt and continuation, neither empty.
             adapter: applied to all of them.
+            top: number of likeliest tokens to report beside each token.
 
         Raises:
             RequestError: a pair is longer than the context, or has an empty part or an unknown token.
@@ -55,7 +58,8 @@ class ContinuationScorer:
         for prompt, continuation in pairs:
             self._check(prompt, continuation)
         self._context.set_adapter(adapter)
-        scores: list[tuple[float, ...]] = [()] * len(pairs)
+        self._top = top
+        scores: list[tuple[TokenLogprob, ...]] = [()] * len(pairs)
         try:
             self._compute_shared_prefix(pairs)
             for batch in self._batches(pairs):
@@ -105,7 +109,7 @@ class ContinuationScorer:
         if batch:
             yield batch
 
-    def _score_batch(self, batch: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, ...]]:
+    def _score_batch(self, batch: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[TokenLogprob, ...]]:
         with ExitStack() as slots:
             for slot in range(len(batch)):
                 slots.callback(self._context.clear, slot)
@@ -122,10 +126,10 @@ class ContinuationScorer:
                 tuple(self._logprob(next(rows), token) for token in continuation) for _, continuation in batch
             ]
 
-    def _score_one(self, prompt: Tokens, continuation: Tokens) -> tuple[float, ...]:
+    def _score_one(self, prompt: Tokens, continuation: Tokens) -> tuple[TokenLogprob, ...]:
         """Score a pair that may be longer than a batch, or than its rows of logits."""
         tokens, first = (*prompt, *continuation[:-1]), len(prompt) - 1
-        logprobs: list[float] = []
+        logprobs: list[TokenLogprob] = []
         step = min(self._params.batch, self._params.outputs)
         for start in range(self._shared, len(tokens), step):
             part = tokens[start : start + step]
@@ -137,8 +141,8 @@ class ContinuationScorer:
             )
         return tuple(logprobs)
 
-    def _logprob(self, row: int, token: int) -> float:
-        return float(log_softmax(self._context.logits_row(row), np.float32)[token])
+    def _logprob(self, row: int, token: int) -> TokenLogprob:
+        return self._context.logprob(row, token, self._top)
 
 
 def compute_logits(context: Context, tokens: Tokens) -> Logits:

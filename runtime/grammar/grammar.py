@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
@@ -60,8 +61,12 @@ def from_gbnf(text: str) -> Grammar:
     return _checked(LLMatcher.grammar_from_lark(lark), "grammar")
 
 
-def from_lark(text: str) -> Grammar:
+def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:
     """Make a grammar from llguidance's variant of Lark, with `start` as its start rule.
+
+    Args:
+        text: the grammar.
+        values: grammars by from_schema(), by the names of rules that stand for them in the text.
 
     Raises:
         RequestError: the grammar is malformed, exceeds a limit, or uses something that would not be
@@ -73,7 +78,13 @@ def from_lark(text: str) -> Grammar:
         if refused := match["refused"]:
             line = text.count("\n", 0, match.start()) + 1
             raise RequestError(f"grammar at line {line}: {refused[:40]!r} cannot be enforced")
-    return _checked(LLMatcher.grammar_from_lark(text), "grammar")
+    rules = [f"{name}: %json {_schema_of(value)}" for name, value in values.items()]
+    return _checked(LLMatcher.grammar_from_lark("\n".join([text, *rules])), "grammar")
+
+
+def _schema_of(grammar: Grammar) -> str:
+    (part,) = json.loads(grammar.source)["grammars"]
+    return json.dumps(part["json_schema"])
 
 
 def from_regex(text: str) -> Grammar:

@@ -20,8 +20,8 @@ import llama_cpp
 from ...errors import ModelFileError, OutputError, ThirteenError
 from ...files.atomic_write import atomic_write
 from ...files.cache_folder import cache_dir
-from ...files.gguf_header import Header
-from ...files.model_shape import read_model_shape
+from ...files.gguf.header import Header
+from ...files.gguf.model_shape import read_model_shape
 from ...files.processors import processor_name
 from ..profile import QUANTIZED_KV, Profile
 from .context import Context, ContextParams, Span
@@ -108,15 +108,33 @@ def save_attention(times: AttentionTimes, header: Header, threads: int) -> Path:
     return path
 
 
+def saved_attention() -> list[bool]:
+    """Whether flash attention is chosen, for each model shape and number of threads measured here."""
+    chosen, environment = list[bool](), _environment()
+    with suppress(OutputError):  # no cache folder
+        for path in cache_dir().glob("attention-*.json"):
+            with suppress(OSError, ValueError, KeyError, TypeError):
+                found = json.loads(path.read_bytes())
+                if all(found[name] == value for name, value in environment.items()):
+                    chosen.append(bool(found["flash_attention"]))
+    return chosen
+
+
 def _key(header: Header, threads: int) -> dict[str, Any]:
     """Everything that the choice depends on."""
     shape = read_model_shape(header, ModelFileError)
     return {
+        **_environment(),
+        **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
+        "threads": threads,
+    }
+
+
+def _environment() -> dict[str, str]:
+    return {
         "processor": processor_name(),
         "llama_cpp_python": version("llama-cpp-python"),
         "features": llama_cpp.llama_print_system_info().decode("utf-8", "replace").strip(" |\n"),
-        **{name: getattr(shape, name) for name in ("layers", "hidden", "heads", "kv_heads", "head_dim")},
-        "threads": threads,
     }
 
 

@@ -102,4 +102,19 @@ def _run_into(result: "Future[T]", function: Callable[[], T]) -> None:
         result.set_exception(failure)
 
 
+def run_uninterrupted(function: Callable[[], None]) -> None:
+    """Run a function to its end even if Ctrl-C comes meanwhile, which is raised afterwards."""
+    result: Future[None] = Future()
+    Thread(target=_run_into, args=(result, function), name="thirteen-close").start()
+    interrupt = None
+    while not result.done():
+        try:
+            wait([result])
+        except KeyboardInterrupt as raised:
+            interrupt = raised
+    if interrupt is not None:
+        raise interrupt
+    result.result()
+
+
 COMPUTE_THREAD = ComputeThread()

@@ -271,8 +271,10 @@ class Context(NativeHandle):
         """Return the log-probability of a token at a batch index from decode(), and the `top` likeliest."""
         logits = self.logits_row(row)  # (vocab,)
         logprobs = log_softmax(logits, np.float32)  # (vocab,)
-        best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
-        ranked = sorted(best.tolist(), key=lambda one: -logits[one])
+        ranked: list[int] = []
+        if top:  # without, one pass over the logits less
+            best = np.argpartition(-logits, min(top, len(logits) - 1))[:top]
+            ranked = sorted(best.tolist(), key=lambda one: -logits[one])
         return TokenLogprob(
             token, float(logprobs[token]), tuple((one, float(logprobs[one])) for one in ranked)
         )

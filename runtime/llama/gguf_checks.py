@@ -13,9 +13,9 @@ from collections.abc import Iterator, Set
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError, ModelFileError
-from ...files.gguf_header import Header, TensorInfo
-from ...files.gguf_metadata import CheckedMetadata
-from ...files.model_shape import ModelShape, read_model_shape
+from ...files.gguf.header import Header, TensorInfo
+from ...files.gguf.metadata import CheckedMetadata
+from ...files.gguf.model_shape import ModelShape, read_model_shape
 
 DATA_ALIGNMENT = (
     32  # TENSOR_ALIGNMENT of ggml: the address of each mapped tensor is asserted to be a multiple

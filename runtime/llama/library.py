@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import RequestError
+from ..forks import ForkCheck
 
 _ERROR, _CONTINUED = 4, 5  # of ggml_log_level
 
@@ -52,6 +53,7 @@ class NativeHandle:
     def __init__(self) -> None:
         self._handles = ExitStack()
         self._handle: Any = None
+        self._fork = ForkCheck()
 
     def __enter__(self) -> Self:
         return self
@@ -66,7 +68,8 @@ class NativeHandle:
 
     @property
     def handle(self) -> Any:
-        """The handle, while it is valid: the library would crash on a freed one."""
+        """The handle, while it is valid: the library would crash on a freed one, and hang on a forked one."""
+        self._fork.check()
         if self._handle is None:
             raise RequestError(f"the {type(self).__name__.lower()} is closed")
         return self._handle

@@ -16,8 +16,8 @@ import llama_cpp
 from gguf import GGMLQuantizationType as Type
 
 from ...errors import InsufficientMemoryError, ModelFileError
-from ...files.gguf_header import Header, row_bytes
-from ...files.model_shape import ModelShape, read_model_shape
+from ...files.gguf.header import Header, row_bytes
+from ...files.gguf.model_shape import ModelShape, read_model_shape
 from ..profile import KV_TYPES, STANDARD_ATTENTION_TOKENS, Profile
 from .available_memory import available_bytes, reserved_bytes
 

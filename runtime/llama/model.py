@@ -13,7 +13,9 @@ from typing import Any
 import llama_cpp
 
 from ...errors import AdapterError, ModelFileError, RequestError
-from ...files.gguf_header import Header, read_header
+from ...files.gguf.header import Header, read_header
+from ..forks import begin_loading
+from ..load_probe import probe_model_files
 from ..profile import GpuLayers
 from .foreign_text import foreign_share
 from .gguf_checks import check_adapter, check_model
@@ -23,8 +25,13 @@ from .struct_layouts import check_struct_layouts
 
 CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
 NFC_PRE_TOKENIZERS = ("qwen2",)  # their own tokenizers normalize to NFC, which llama.cpp leaves out
+_NFC_RATIO = 3  # bytes of a text / bytes of its normal form, at most: a Hangul syllable has 9 or 3
 _NAME_ENCODING = ("utf-8", "surrogateescape")  # how read_header() decodes the names of tokens
 _EXTENDS_NUMBER = re.compile(r"[.,]?[0-9]")
+
+
+def _probe(header: Header) -> None:
+    probe_model_files(header.path)
 
 
 class Model(NativeHandle):
@@ -46,7 +53,7 @@ class Model(NativeHandle):
         *,
         repack: bool = True,
         gpu_layers: GpuLayers = 0,
-        check_header: Callable[[Header], None] | None = None,
+        check_header: Callable[[Header], None] | None = _probe,
     ) -> None:
         """Load the model.
 
@@ -56,19 +63,23 @@ class Model(NativeHandle):
                 but on some processors they round activations differently. Layers on a GPU are not repacked;
                 with CUDA and Vulkan, neither are the others then.
             gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Profile.
-            check_header: called before anything is loaded; raises if the model must not be.
+            check_header: called before anything is loaded; raises if the model must not be. By default a file
+                that is not trusted is loaded in another process first; see probe_model_files().
 
         Raises:
             ModelFileError: the file is not a GGUF, is damaged, or is not a model that this build can run, or
                 the build of llama.cpp is not one that this package knows.
+            RequestError: this process was forked after a model had been loaded.
+            ThirteenError: check_header() raises it.
         """
         super().__init__()
         self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
         check_model(self.header)
+        check_struct_layouts()
         if check_header:
             check_header(self.header)
         self.gpu_layers = gpu_layers
-        check_struct_layouts()
+        begin_loading()
         params = _native_params(gpu_layers, repack=repack)
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
@@ -126,6 +137,14 @@ class Model(NativeHandle):
             return None
         text = self._normalized(text)
         return foreign_share(text, self.tokenize(text, special=False, bos=False), self.token_to_piece)
+
+    def max_bytes(self, tokens: int) -> int:
+        """Bytes of the longest text that can have so few tokens, for a check before the text is tokenized."""
+        longest = max(
+            map(len, self.header.metadata["tokenizer.ggml.tokens"])
+        )  # a character stands for a byte
+        shrinks = self.header.metadata.get("tokenizer.ggml.pre") in NFC_PRE_TOKENIZERS
+        return tokens * longest * (_NFC_RATIO if shrinks else 1)
 
     def token_to_piece(self, token: int) -> bytes:
         """Return the bytes of a token: not always whole characters, and none for a control token."""

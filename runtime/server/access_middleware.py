@@ -8,12 +8,14 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .api_keys import ApiKeys
-from .http_errors import HttpError
+from .http_errors import OLLAMA_PATHS, HttpError
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
 
+API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
-_PROTECTED_PATHS = ("/v1/", "/metrics")  # need a key if the server has keys; other paths are public
+# Need a key if the server has keys; other paths are public.
+_PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")
 
 
 class AccessMiddleware:
@@ -51,32 +53,43 @@ class AccessMiddleware:
             await send(message)
 
         try:
-            check_access(scope, self._keys, self._allowed_hosts)
+            key = check_access(scope, self._keys, self._allowed_hosts)
         except HttpError as error:
-            await error.response()(scope, receive, send_counted)
+            await error.response(scope["path"])(scope, receive, send_counted)
         else:
+            scope[API_KEY] = key
             await self._app(scope, receive, send_counted)
 
 
-def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> None:
-    """Check the header's size, the host and the API key of a request; see AccessMiddleware for the arguments.
+def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:
+    """Check the header, the host and the API key of a request; see AccessMiddleware for the arguments.
+
+    Returns:
+        The name of the API key, None where none is needed.
 
     Raises:
-        HttpError: 431 the header is too large, 403 the host is not allowed, 401 the key is missing or wrong.
+        HttpError: 431 the header is too large, 400 it gives the body two lengths, 403 the host is not
+            allowed, 401 the key is missing or wrong.
     """
     # h11 bounds only a header that arrives in several pieces.
     if (nbytes := _header_bytes(scope)) > HEADER_BYTES_MAX:
         raise HttpError(431, f"a header of {nbytes} bytes; at most {HEADER_BYTES_MAX} are accepted")
     headers = dict(scope["headers"])
+    if b"transfer-encoding" in headers and b"content-length" in headers:
+        # A proxy in front may go by the other one: what it takes for the body would be a request here.
+        raise HttpError(400, "Content-Length and Transfer-Encoding exclude each other", close=True)
     if allowed_hosts is not None and (host := _hostname(headers.get(b"host", b""))) not in allowed_hosts:
         raise HttpError(
             403,
             f"host {host[:100]!r} is not allowed: a server without API keys accepts only "
             f"{', '.join(allowed_hosts)}",
         )
-    protected = scope["path"].startswith(_PROTECTED_PATHS)
-    if keys and protected and not keys.accepts(headers.get(b"authorization", b"")):
+    if not keys or not scope["path"].startswith(_PROTECTED_PATHS):
+        return None
+    key = keys.identify(headers.get(b"authorization", b""))
+    if key is None:
         raise HttpError(401, "the API key is missing or wrong: send Authorization: Bearer KEY")
+    return key
 
 
 def _header_bytes(scope: Scope) -> int:

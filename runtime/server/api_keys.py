@@ -50,9 +50,12 @@ class ApiKeys:
                 return [f"{path}: every user of this machine can read these keys: chmod 600 {path}"]
         return []
 
-    def accepts(self, authorization: bytes) -> bool:
-        """Whether an Authorization header ("Bearer KEY") carries one of the keys."""
+    def identify(self, authorization: bytes) -> str | None:
+        """Name of the key in an Authorization header ("Bearer KEY"), None if it is none of the keys.
+
+        The name does not tell the key: it is a hash of the hash.
+        """
         scheme, _, key = authorization.strip().partition(b" ")
         digest = sha256(key.strip()).digest()
         matches = [compare_digest(digest, known) for known in self._hashes]  # no early exit: constant time
-        return scheme.lower() == b"bearer" and any(matches)
+        return sha256(digest).hexdigest() if scheme.lower() == b"bearer" and any(matches) else None

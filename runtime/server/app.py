@@ -1,212 +1,37 @@
-"""Starlette application: routes that parse a request, submit it to the engine and format the response."""
+"""Starlette application: the routes of all APIs and of the web page, middleware and error handlers."""
 
-from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
-from time import time
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ...errors import ThirteenError
-from ..answer import Answer
-from ..engine.engine import RequestOptions
-from ..engine.handle import Handle
-from ..engine.majority_vote import MajorityVote
 from .access_middleware import AccessMiddleware
-from .api import answer_api, openai_api
-from .api.openai_api import CompletionFormatter, ResponseFormatter
-from .api.openapi_document import OPERATIONS, openapi_document
-from .api.request_body import read_body
-from .api.request_models import (
-    AnswerRequest,
-    ChatRequest,
-    CheckRequest,
-    CompletionRequest,
-    RequestBody,
-    limited,
-)
 from .api_keys import ApiKeys
-from .engine_service import (
-    EngineService,
-    collect_answers,
-    collect_vote,
-    ensure_completed,
-    merge_streams,
-    stream_pieces,
-)
+from .endpoints.answers import AnswerEndpoints
+from .endpoints.endpoints import Endpoints
+from .endpoints.ollama import OllamaEndpoints
+from .endpoints.openai import OpenAiEndpoints
+from .endpoints.responses import ResponsesEndpoints
+from .endpoints.status import StatusEndpoints
+from .engine_service import EngineService
 from .http_errors import ERROR_TYPES, HttpError, to_http_error
-from .metrics import PROMETHEUS_TYPE
 from .request_limits import RequestLimits
-from .sse import DONE_EVENT, EventStream, format_event
 from .static_files import page_routes
 
-Body = TypeVar("Body", bound=RequestBody)
-
+ENDPOINTS: tuple[type[Endpoints], ...] = (
+    OpenAiEndpoints,
+    ResponsesEndpoints,
+    AnswerEndpoints,
+    OllamaEndpoints,
+    StatusEndpoints,
+)
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a disconnected client; only the metrics show it
-
-
-@dataclass
-class Server:
-    """Endpoints and their shared state.
-
-    Attributes:
-        service: submits requests to the engine.
-        limits: limits of a request.
-        created: start time in Unix seconds, the `created` field of the models.
-    """
-
-    service: EngineService
-    limits: RequestLimits
-    created: int = field(default_factory=lambda: int(time()))
-
-    @cached_property
-    def document(self) -> dict[str, Any]:
-        """The OpenAPI document."""
-        return openapi_document(self.limits)
-
-    async def chat(self, request: Request) -> Response:
-        """POST /v1/chat/completions."""
-        body = await self._read_body(request, ChatRequest)
-        name, adapter = self.service.resolve_model(body.model)
-        messages, engine = openai_api.chat_messages(body), self.service.engine
-        requests = await self.service.run_in_thread(
-            lambda: openai_api.chat_requests(body, engine.conversation(messages), adapter)
-        )
-        formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        handles = await self.service.submit(requests)
-        return await self._completion_response(request, body, formatter, handles)
-
-    async def completion(self, request: Request) -> Response:
-        """POST /v1/completions."""
-        body = await self._read_body(request, CompletionRequest)
-        name, adapter = self.service.resolve_model(body.model)
-        engine = self.service.engine
-        if (count := len(body.prompt) * body.n) > self.limits.votes:
-            raise HttpError(400, f"prompts times n is {count}, at most {self.limits.votes}", param="n")
-        tokens = await self.service.run_in_thread(lambda: [engine.encode_text(text) for text in body.prompt])
-        requests = openai_api.completion_requests(body, tokens, adapter)
-        formatter = CompletionFormatter(name, engine.model.token_to_piece, body.n)
-        handles = await self.service.submit(requests)
-        return await self._completion_response(request, body, formatter, handles)
-
-    async def answer(self, request: Request) -> Response:
-        """POST /v1/answer."""
-        body = await self._read_body(request, AnswerRequest)
-        name, adapter = self.service.resolve_model(body.model)
-        options = RequestOptions(
-            system=body.system,
-            max_tokens=body.max_tokens,
-            calculator=body.calculator,
-            adapter=adapter,
-        )
-        if body.votes > 1:
-            return await self._vote_response(request, body, name, options)
-        prepare = partial(self.service.engine.request, body.question, **options)
-        handles = await self.service.submit([await self.service.run_in_thread(prepare)])
-        if body.stream:
-            return EventStream(self._answer_events(body, handles[0], name), handles, "error")
-        await collect_answers(request, handles)
-        return self._answer_response(body, handles[0].answer(), name)
-
-    async def check(self, request: Request) -> Response:
-        """POST /v1/check."""
-        body = await self._read_body(request, CheckRequest)
-        return JSONResponse(answer_api.check_claim(body.claim))
-
-    async def models(self, _: Request) -> Response:
-        """GET /v1/models."""
-        return JSONResponse(openai_api.model_list(self.service.models, self.created))
-
-    async def model(self, request: Request) -> Response:
-        """GET /v1/models/{model}."""
-        name, _ = self.service.resolve_model(request.path_params["model"])
-        return JSONResponse(openai_api.model_entry(name, self.created))
-
-    async def health(self, _: Request) -> Response:
-        """GET /health: liveness."""
-        failed = self.service.engine.closed
-        return _status_response("failed" if failed else "ok", ok=not failed)
-
-    async def ready(self, _: Request) -> Response:
-        """GET /ready: readiness."""
-        return _status_response("ready" if self.service.ready else "not ready", ok=self.service.ready)
-
-    async def metrics(self, _: Request) -> Response:
-        """GET /metrics."""
-        return Response(self.service.metrics.render(), media_type=PROMETHEUS_TYPE)
-
-    async def openapi(self, _: Request) -> Response:
-        """GET /openapi.json."""
-        return JSONResponse(self.document)
-
-    async def _read_body(self, request: Request, model: type[Body]) -> Body:
-        return await read_body(request, limited(model, self.limits), self.limits.body_bytes)
-
-    async def _completion_response(
-        self,
-        request: Request,
-        body: ChatRequest | CompletionRequest,
-        formatter: ResponseFormatter,
-        handles: Sequence[Handle],
-    ) -> Response:
-        """Response of both OpenAI endpoints, whole or streamed."""
-        if body.stream:
-            include_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(
-                self._chunk_events(body.prompt_json, formatter, handles, include_usage), handles
-            )
-        pieces = await collect_answers(request, handles)
-        self.service.log_answers(body.prompt_json, [piece.answer for piece in pieces if piece.answer])
-        return JSONResponse(formatter.response(pieces))
-
-    async def _chunk_events(
-        self, prompt: object, formatter: ResponseFormatter, handles: Sequence[Handle], include_usage: bool
-    ) -> AsyncIterator[str]:
-        answers: dict[int, Answer] = {}
-        started: set[int] = set()
-        usage = {"usage": None} if include_usage else {}
-        async for index, piece in merge_streams(handles):
-            if piece.answer:
-                answers[index] = piece.answer
-            yield format_event({**formatter.chunk(index, piece, first=index not in started), **usage})
-            started.add(index)
-        ordered = [answers[index] for index in sorted(answers)]
-        if include_usage:
-            yield format_event(formatter.usage_chunk(ordered))
-        yield DONE_EVENT
-        self.service.log_answers(prompt, ordered)
-
-    async def _vote_response(
-        self, request: Request, body: AnswerRequest, model: str, options: RequestOptions
-    ) -> Response:
-        """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
-        poll = partial(self.service.engine.poll, body.question, body.votes, **options)
-        vote = await self.service.run_in_thread(poll)
-        self.service.track(vote.handles)
-        if body.stream:
-            return EventStream(self._vote_events(body, vote, model), vote.handles, "error")
-        return self._answer_response(body, await collect_vote(request, vote), model)
-
-    def _answer_response(self, body: AnswerRequest, answer: Answer, model: str) -> Response:
-        self.service.log_answers(body.question, [answer])
-        return JSONResponse(answer_api.answer_json(model, answer))
-
-    async def _answer_events(self, body: AnswerRequest, handle: Handle, model: str) -> AsyncIterator[str]:
-        async for name, data in answer_api.answer_events(stream_pieces(handle), model):
-            yield format_event(data, name)
-        self.service.log_answers(body.question, [handle.answer()])
-
-    async def _vote_events(self, body: AnswerRequest, vote: MajorityVote, model: str) -> AsyncIterator[str]:
-        answer = ensure_completed(await vote)
-        yield format_event(answer_api.answer_json(model, answer), "answer")
-        self.service.log_answers(body.question, [answer])
 
 
 def create_app(
@@ -226,18 +51,18 @@ def create_app(
         allowed_hosts: accepted names in the Host header; None accepts any.
         origins: origins allowed by CORS, for example "https://example.org"; "*" allows all.
     """
-    server = Server(service, limits)
     access = Middleware(AccessMiddleware, metrics=service.metrics, keys=keys, allowed_hosts=allowed_hosts)
     cors = Middleware(
         CORSMiddleware,
         allow_origins=origins,
-        allow_methods=["GET", "POST"],
+        allow_methods=["GET", "POST", "DELETE"],
         allow_headers=["Authorization", "Content-Type"],
         expose_headers=["Retry-After"],
     )
     api_routes = [
-        Route(operation.route, getattr(server, operation.name), methods=[operation.method])
-        for operation in OPERATIONS
+        Route(operation.route, getattr(endpoints, operation.name), methods=[operation.method])
+        for endpoints in (each(service, limits) for each in ENDPOINTS)
+        for operation in endpoints.operations
     ]
     app = Starlette(
         routes=[*api_routes, *page_routes()],
@@ -253,19 +78,15 @@ def create_app(
     return app
 
 
-async def _handle_error(_: Request, error: Exception) -> Response:
-    return to_http_error(error).response()
+async def _handle_error(request: Request, error: Exception) -> Response:
+    return to_http_error(error).response(request.url.path)
 
 
 async def _handle_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    status = error.status_code if error.status_code in ERROR_TYPES else 400
-    return HttpError(status, f"{request.method} {request.url.path}: {error.detail}").response(error.headers)
+    path, status = request.url.path, error.status_code if error.status_code in ERROR_TYPES else 400
+    return HttpError(status, f"{request.method} {path}: {error.detail}").response(path, error.headers)
 
 
 async def _handle_disconnect(_: Request, __: Exception) -> Response:
     return Response(status_code=_CLIENT_CLOSED_REQUEST)
-
-
-def _status_response(status: str, *, ok: bool) -> Response:
-    return JSONResponse({"status": status}, 200 if ok else 503)

@@ -3,19 +3,21 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import NamedTuple, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 
+from ...errors import BusyError
 from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle, Piece
 from ..engine.majority_vote import MajorityVote
 from ..request import Request, StopReason
+from .fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
 
@@ -23,8 +25,20 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
 
+class Client(NamedTuple):
+    """Who sends a request.
+
+    Attributes:
+        name: the client as far as it is known: by its key, or else by its address.
+        namespace: its namespace of the prefix cache; one for all where no keys are set.
+    """
+
+    name: str
+    namespace: str
+
+
 class EngineService:
-    """Submits requests to an engine and tracks them until they finish.
+    """Prepares requests, submits them to an engine, and tracks them until they finish.
 
     Attributes:
         engine: the engine that runs the requests.
@@ -41,9 +55,8 @@ class EngineService:
             _log.addHandler(logging.StreamHandler())
             _log.setLevel(logging.INFO)
         self._unfinished: set[Handle] = set()
-        # Chat templates and grammars are compiled off the event loop, one at a time: the memory limit of a
-        # template is process-wide, and would end the process if a grammar's allocations met it.
-        self._prompt_thread = CapacityLimiter(1)
+        self._preparing = 0  # answers whose requests are not submitted yet, and prompts to score
+        self._turns, self._scoring_turns = FairTurns(), FairTurns()
 
     @property
     def ready(self) -> bool:
@@ -52,8 +65,8 @@ class EngineService:
 
     @property
     def idle(self) -> bool:
-        """Whether all submitted requests have finished."""
-        return not self._unfinished
+        """Whether all accepted requests have finished."""
+        return not self._unfinished and not self._preparing
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
@@ -74,37 +87,59 @@ class EngineService:
             )
         return name, self.models[name]
 
-    async def run_in_thread(self, prepare: Callable[[], T]) -> T:
-        """Run blocking prompt preparation (chat template, tokenizer) in a worker thread, one call at a time.
+    async def submit(
+        self, client: Client, size: int, count: int, prepare: Callable[[], Sequence[Request]]
+    ) -> list[Handle]:
+        """Prepare requests and submit them to the engine: all of them, or none if it raises.
+
+        Args:
+            client: who asks.
+            size: bytes of the request body; a client's smaller requests are prepared first.
+            count: number of requests that will be prepared; places for them are reserved meanwhile.
+            prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
 
         Raises:
             HttpError: 503 the server accepts no new requests.
-        """
-        if not self.ready:
-            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
-        return await to_thread.run_sync(prepare, limiter=self._prompt_thread)
-
-    async def submit(self, requests: Sequence[Request]) -> list[Handle]:
-        """Submit requests to the engine: all of them, or none if it raises.
-
-        Grammars are compiled off the event loop.
-
-        Raises:
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        if any(request.grammar for request in requests):
-            handles = await self.run_in_thread(partial(self.engine.submit_all, requests))
-        else:
-            handles = self.engine.submit_all(requests)
-        self.track(handles)
+        with self._reserved(count):
+            async with self._turns.turn(client.name, size):
+                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
+            for handle in handles:
+                self._unfinished.add(handle)
+                handle.call_at_end(self._on_done)
         return handles
 
-    def track(self, handles: Sequence[Handle]) -> None:
-        """Include requests in `idle`, `abort_all()` and the metrics."""
-        for handle in handles:
-            self._unfinished.add(handle)
-            handle.add_done_callback(self._on_done)
+    @asynccontextmanager
+    async def scoring_turn(self, client: Client, size: int, count: int) -> AsyncIterator[None]:
+        """Wait for a turn at scoring prompts, and keep it for the duration of the block.
+
+        Args:
+            client: who asks.
+            size: bytes of the request body; a client's smaller requests are first.
+            count: number of prompts; they take places in the queue meanwhile.
+
+        Raises:
+            HttpError: 503 the server accepts no new requests.
+            BusyError: the queue is full.
+        """
+        with self._reserved(count):
+            async with self._scoring_turns.turn(client.name, size):
+                yield
+
+    @contextmanager
+    def _reserved(self, count: int) -> Iterator[None]:
+        if not self.ready:
+            raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
+        slots, queue = self.engine.profile.slots, self.engine.queue
+        if len(self._unfinished) + self._preparing + count > slots + queue:
+            raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")
+        self._preparing += count
+        try:
+            yield
+        finally:
+            self._preparing -= count
 
     def log_answers(self, prompt: object, answers: Sequence[Answer]) -> None:
         """Log a prompt and its answers if the service was created with `log_prompts`."""

@@ -1,4 +1,4 @@
-"""HTTP error responses in the format of the OpenAI API."""
+"""HTTP error responses in the format of the OpenAI API; in that of Ollama's under its paths."""
 
 import logging
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse
 from ...errors import BusyError, PromptLengthError, RequestError, ThirteenError
 
 MESSAGE_CHARS_MAX = 600  # a message may quote input of the client
+OLLAMA_PATHS = "/api/"
 RETRY_AFTER_S = 1  # by then an answer has usually finished and freed its slot
 
 _log = logging.getLogger(__name__)
@@ -40,11 +41,15 @@ class HttpError(ThirteenError):
         status: HTTP status code.
         code: machine-readable error code; by default that of the status.
         param: name of the invalid field, if any.
+        close: whether the connection ends with the response.
     """
 
-    def __init__(self, status: int, message: str, *, code: str = "", param: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, code: str = "", param: str | None = None, close: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.close = close
         self.param = None if param is None else _replace_surrogates(param)
         self.code = code or ERROR_TYPES[status][1]
 
@@ -62,9 +67,16 @@ class HttpError(ThirteenError):
             "error": {"message": self.message, "type": error_type, "param": self.param, "code": self.code}
         }
 
-    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
-        """HTTP response with these headers and those of the status."""
-        return JSONResponse(self.body, self.status, {**_HEADERS.get(self.status, {}), **(headers or {})})
+    @property
+    def short_body(self) -> dict[str, str]:
+        """JSON body of a response of Ollama's API."""
+        return {"error": self.message}
+
+    def response(self, path: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+        """HTTP response to a request for a path, with these headers and those of the status."""
+        close = {"Connection": "close"} if self.close else {}
+        body = self.short_body if path.startswith(OLLAMA_PATHS) else self.body
+        return JSONResponse(body, self.status, {**_HEADERS.get(self.status, {}), **close, **(headers or {})})
 
 
 def _replace_surrogates(text: str) -> str:

@@ -1,4 +1,8 @@
-"""Routes of the web page at `/`: the files of the folder `page`, with security headers."""
+"""Routes of the web page at `/`: the files of the folder `page`, with security headers.
+
+KaTeX, in `page/katex`, is part of the repository: `pip install` needs no npm, and the page no other server.
+Its files are those of the npm package, unmodified; `SHA256SUMS` beside them records version and hashes.
+"""
 
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
@@ -11,23 +15,31 @@ from starlette.routing import Route
 _FOLDER = Path(__file__).with_name("page")
 _INDEX = "index.html"
 _MEDIA_TYPES = {
+    "": "text/plain; charset=utf-8",
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
 }
-PAGE_FILES = tuple(sorted(file for file in _FOLDER.iterdir() if file.suffix in _MEDIA_TYPES))
+PAGE_FILES = {
+    file.relative_to(_FOLDER).as_posix(): file for file in sorted(_FOLDER.rglob("*")) if file.is_file()
+}
 
-# Only same-origin files, no inline code, no frames: defence in depth in case model output became markup.
+# Only same-origin files, no inline code or styles, no frames, and no way to make markup from strings: defence
+# in depth in case model output became markup.
 _CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
     "connect-src": "'self'",
+    "font-src": "'self'",
     "img-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'none'",
     "frame-ancestors": "'none'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
 }
 _HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -44,8 +56,8 @@ _HEADERS = {
 def page_routes() -> list[Route]:
     """Routes of the page and its files: `/`, `/page.css`, `/page.js` and so on. None needs an API key."""
     return [
-        Route("/" if file.name == _INDEX else f"/{file.name}", _file_endpoint(file), include_in_schema=False)
-        for file in PAGE_FILES
+        Route("/" if path == _INDEX else f"/{path}", _file_endpoint(file), include_in_schema=False)
+        for path, file in PAGE_FILES.items()
     ]
 
 

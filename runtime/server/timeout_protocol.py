@@ -1,17 +1,25 @@
-"""HTTP/1.1 connection with timeouts for slow clients."""
+"""HTTP/1.1 connection with timeouts for slow clients, and room for new ones."""
 
 import asyncio
+import ipaddress
+from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .request_limits import CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_S
 
 
 class TimeoutProtocol(H11Protocol):
     """uvicorn's HTTP/1.1 protocol that aborts connections of slow clients.
 
-    All timeouts are uvicorn's `timeout_keep_alive`. A request (header and body) must arrive within this time
-    after its first byte, and the first request of a connection within this time after connecting. While a
-    response is sent, the client must read some of it within this time.
+    All timeouts but one are uvicorn's `timeout_keep_alive`. A request (header and body) must arrive within
+    this time after its first byte, and the next request of a connection within this time after a response.
+    While a response is sent, the client must read some of it within this time. The first byte of a connection
+    must arrive within FIRST_BYTE_S.
+
+    When there are CONNECTIONS_MAX, or CONNECTIONS_PER_ADDRESS_MAX from another machine, a new connection ends
+    the one that has waited longest without a request to answer.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -19,11 +27,13 @@ class TimeoutProtocol(H11Protocol):
         self._request_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
         self._between_requests = True  # the next byte starts a request
+        self._idle_since = monotonic()  # uvloop's time has milliseconds only
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the timeout of the first request."""
+        """Start the timeout of the first byte, and make room for the connection."""
         super().connection_made(transport)
-        self._start_request_timer()
+        self._start_request_timer(min(FIRST_BYTE_S, self.timeout_keep_alive))
+        self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel all timeouts."""
@@ -36,13 +46,13 @@ class TimeoutProtocol(H11Protocol):
         """Restart the timeout at the first byte of a request."""
         if self._between_requests:
             self._between_requests = False
-            self._start_request_timer()
+            self._start_request_timer(self.timeout_keep_alive)
         super().data_received(data)
 
     def on_response_complete(self) -> None:
         """Start the timeout of the next request."""
-        self._between_requests = True
-        self._start_request_timer()
+        self._between_requests, self._idle_since = True, monotonic()
+        self._start_request_timer(self.timeout_keep_alive)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -56,12 +66,40 @@ class TimeoutProtocol(H11Protocol):
             self._write_timer.cancel()
         super().resume_writing()
 
-    def _start_request_timer(self) -> None:
+    @property
+    def _responding(self) -> bool:
+        return bool(self.cycle and not self.cycle.more_body and not self.cycle.response_complete)
+
+    def _make_room(self) -> None:
+        others = [
+            other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self
+        ]
+        same = [other for other in others if _host(other) == _host(self)]
+        too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not _is_loopback(_host(self))
+        if len(others) < CONNECTIONS_MAX and not too_many_of_one:
+            return
+        idle = [other for other in (same if too_many_of_one else others) if not other._responding]
+        if idle:
+            min(idle, key=lambda other: other._idle_since).transport.abort()
+        elif too_many_of_one:
+            self.transport.abort()  # else the request gets 503
+
+    def _start_request_timer(self, seconds: float) -> None:
         if self._request_timer:
             self._request_timer.cancel()
-        self._request_timer = self.loop.call_later(self.timeout_keep_alive, self._abort_unless_responding)
+        self._request_timer = self.loop.call_later(seconds, self._abort_unless_responding)
 
     def _abort_unless_responding(self) -> None:
-        responding = self.cycle and not self.cycle.more_body and not self.cycle.response_complete
-        if not responding:
+        if not self._responding:
             self.transport.abort()
+
+
+def _host(connection: H11Protocol) -> str:
+    return connection.client[0] if connection.client else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.files.cache_folder import cache_dir
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.memory_estimate import REPACKED_TYPES, repacked_bytes

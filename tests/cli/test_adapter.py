@@ -91,7 +91,7 @@ def test_rounding_to_bfloat16_is_a_warning(env):
 def test_the_qr_code_contains_the_code(env):
     done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--qr")
     code, drawing = done.stdout.split("\n", 1)
-    from thirteen.cli.qr_code import qr_text
+    from thirteen.cli.adapters.qr_code import qr_text
 
     assert drawing.rstrip("\n") == qr_text(code)
     assert {len(line) for line in drawing.splitlines() if line} == {len(drawing.splitlines()[0])}
@@ -139,6 +139,21 @@ def test_ask_applies_a_code_like_its_exported_file(env):
         for adapter in (("--adapter", exported), ("--adapter", env.code), ("--adapter", env.adapter), ())
     )
     assert with_file == with_code == with_folder != plain
+
+
+def test_accuracy_applies_a_code_like_its_exported_file(env):
+    """It took only a GGUF LoRA; a code was a file that does not exist."""
+    exported, data = env.folder / "measured.gguf", env.folder / "questions.jsonl"
+    json_of(env.thirteen("adapter", "export", env.code, "--base", env.model, "-o", exported, "--json"))
+    data.write_text('{"question": "Why?", "answer": "2"}\n')
+    words = ("--data", data, "--max-tokens", 8, "--threads", 1, "--records", env.folder / "records", "--json")
+    texts = []
+    for adapter in (("--adapter", exported), ("--adapter", env.code), ("--adapter", env.adapter), ()):
+        adapted = json_of(env.thirteen("bench", "accuracy", env.model, *adapter, *words))["adapted"]
+        assert (adapted["adapter"] is None) == (adapter == ())
+        record = json.loads(Path(adapted["records"]).read_text().splitlines()[1])
+        texts.append(record["samples"][0]["text"])
+    assert texts[0] == texts[1] == texts[2] != texts[3]
 
 
 def test_show_accepts_a_code(env):

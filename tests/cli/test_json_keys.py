@@ -23,6 +23,7 @@ from ..commands import Commands
 
 RECORD = Path(__file__).parents[1] / "data" / "json_keys.json"
 REPORTS = {
+    "adapter check": "workflows.adapter_check.AdapterCheck",
     "bench accuracy": "bench.accuracy.accuracy.AccuracyReport",
     "bench clients": "bench.speed.load_test.LoadTestReport",
     "bench cluster": "bench.speed.ray_scaling.RayScalingReport",
@@ -40,6 +41,7 @@ REPORTS = {
     "bench tune": "bench.speed.engine_tuning.EngineTuning",
     "bench types": "bench.speed.type_costs.TypesReport",
     "demo": "workflows.demo.DemoReport",
+    "doctor": "workflows.doctor.Diagnosis",
     "inspect": "workflows.inspect_gguf.Inspection",
     "vocabulary": "workflows.vocabulary_report.VocabularyReport",
     "web": "web.site.Site",

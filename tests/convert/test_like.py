@@ -8,7 +8,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.errors import ModelFileError, OutputError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 from ..runtime.conftest import write_gguf as write_tiny
 from .peft_adapters import save_random_adapter

@@ -11,7 +11,7 @@ from peft import IA3Config, LoHaConfig, LoKrConfig, LoraConfig, PeftConfig, Tiny
 from thirteen.convert import pipeline
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 from .peft_adapters import Arrays, as_gguf, base_tensors, peft_merged, read_gguf, save_random_adapter
 

@@ -137,3 +137,13 @@ def test_gguf_base_is_refused(base: Base, tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert "takes a folder of safetensors" in done.stderr
     assert not (tmp_path / "merged").exists()
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next(base: Base, tmp_path: Path) -> None:
+    """The part of a folder stayed beside it, with all its weights."""
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
+    left = tmp_path / ".merged-0123456789abcdef"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    merge_checkpoint(base("llama"), folder, tmp_path / "merged")
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter", "merged"}

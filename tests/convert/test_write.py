@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
-from thirteen.files.gguf_header import Field, read_header
+from thirteen.files.gguf.header import Field, read_header
 
 Base = Callable[[str], Path]
 
@@ -226,3 +227,10 @@ def test_full_disk_is_an_error_that_leaves_nothing(tmp_path: Path) -> None:
         (disk / ".a.gguf.part").write_bytes(bytes(1_000_000))
         write_gguf(target, "llama", {}, [plan], iter(parts))
         assert [path.name for path in disk.iterdir()] == ["a.gguf"]
+
+
+def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The header went through a file in /tmp, which stayed there when the process was killed."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    write(tmp_path / "a.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]

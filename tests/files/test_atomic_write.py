@@ -2,9 +2,11 @@
 
 import errno
 import os
+import re
 import stat
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -137,3 +139,22 @@ def test_a_folder_that_cannot_reach_the_disk_is_an_error(
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OutputError, match="Input/output error"), atomic_write(tmp_path / "a") as file:
         file.write(b"1")
+
+
+# These write into folders that are renamed as a whole.
+_INTO_PART_FOLDERS = {"convert/merge.py", "convert/vocabulary/checkpoint_files.py", "models/training/job.py"}
+
+
+def test_no_module_writes_a_file_that_could_be_half_written() -> None:
+    """Reports, cards and saved measurements were written in place."""
+    root = Path(module.__file__).parents[1]
+    packages = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = [root.joinpath(*name.split(".")[1:]) for name in packages]
+    in_place = re.compile(r"\.write_(text|bytes)\(|open\([^)]*[\"'][wx]b?\+?[\"']")
+    found = {
+        path.relative_to(root).as_posix()
+        for folder in folders
+        for path in folder.glob("*.py")
+        if in_place.search(path.read_text("utf-8"))
+    }
+    assert found - {"files/atomic_write.py"} == _INTO_PART_FOLDERS

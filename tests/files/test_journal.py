@@ -1,5 +1,6 @@
 """Append-only files: what is on disk after an interruption, and whose records they are."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,15 @@ def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path)
     assert Journal(path, identity, "batch").entries == [{"n": 1}, {"n": 3}]
     with pytest.raises(RequestError, match="seed is 1"):
         Journal(path, {"seed": 2}, "batch")
+
+
+def test_the_name_of_a_file_that_a_killed_process_created_reaches_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the process that created the file flushed its name, and could be killed before."""
+    synced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
+    (tmp_path / "a").write_bytes(b"")
+    with AppendOnlyFile(tmp_path / "a") as file:
+        file.append("1")
+    assert synced == {tmp_path.stat().st_ino, (tmp_path / "a").stat().st_ino}

@@ -1,5 +1,6 @@
 """What goes wrong in writing is one line, and needs nothing that comes with an extra."""
 
+import os
 import subprocess
 import sys
 
@@ -34,3 +35,11 @@ def test_tune_writes_without_what_only_train_installs(tmp_path):
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")], check=True, cwd=tmp_path)
     assert (tmp_path / "out" / "README.md").read_text() == "card"
+
+
+def test_the_name_of_a_new_folder_reaches_the_disk(tmp_path, monkeypatch):
+    """A power failure could take the folder of a journal whose every line had been flushed."""
+    synced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
+    make_folder(tmp_path / "some" / "folder")
+    assert synced == {tmp_path.stat().st_ino, (tmp_path / "some").stat().st_ino}

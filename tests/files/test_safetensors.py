@@ -1,4 +1,4 @@
-"""Headers of safetensors files that a fuzzer found: refused in one line, or read as the reference reads them."""
+"""Headers of safetensors files that a fuzzer found: refused in one line, or read as the reference does."""
 
 import json
 from pathlib import Path

@@ -1,11 +1,13 @@
-"""Temporary folders in the cache: those of killed processes go, those of running ones stay."""
+"""Temporary folders: those of killed processes go, those of running ones stay."""
 
 import signal
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from thirteen.errors import OutputError
 from thirteen.files.temporary_folder import temporary_folder
 
 KILLED = """
@@ -32,7 +34,7 @@ def test_a_folder_is_removed_at_the_end(cache: Path) -> None:
 def test_what_a_killed_process_left_is_removed_by_the_next(cache: Path) -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], check=False)
     (left,) = cache.iterdir()
-    assert done.returncode == -signal.SIGKILL and (left / "files" / "model.gguf").exists()
+    assert done.returncode == -signal.SIGKILL and (left / "model.gguf").exists()
     with temporary_folder("other"):
         assert left.exists(), "another prefix, another task"
     with temporary_folder("work") as first, temporary_folder("work") as second:
@@ -40,8 +42,34 @@ def test_what_a_killed_process_left_is_removed_by_the_next(cache: Path) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_folders_without_a_lock_stay(cache: Path) -> None:
-    (cache / "work-mine").mkdir()
+def test_what_a_process_left_that_was_killed_before_it_locked_is_removed(cache: Path) -> None:
+    """The lock was a file in the folder, which was there a moment later: without it the folder stayed."""
+    (cache / "work-0123456789abcdef").mkdir()
     with temporary_folder("work"):
         pass
-    assert [path.name for path in cache.iterdir()] == ["work-mine"]
+    assert list(cache.iterdir()) == []
+
+
+def test_other_files_and_folders_stay(cache: Path) -> None:
+    names = {"work-mine", "work-0123456789abcdef.part", "other-0123456789abcdef"}
+    for name in names:
+        (cache / name).mkdir()
+    (cache / "work-fedcba9876543210").symlink_to(cache / "work-mine")
+    with temporary_folder("work"):
+        pass
+    assert {path.name for path in cache.iterdir()} == names | {"work-fedcba9876543210"}
+
+
+def test_a_folder_that_cannot_be_created_is_one_line(cache: Path) -> None:
+    """The error of the system passed through, as a traceback in Python."""
+    with (
+        pytest.raises(OutputError, match=f"{cache}: cannot write: No such file"),
+        temporary_folder("no/work"),
+    ):
+        pass
+
+
+def test_another_parent_is_possible_and_the_folder_is_private(tmp_path: Path) -> None:
+    with temporary_folder("work", tmp_path / "..") as folder:
+        assert folder.parent.samefile(tmp_path.parent)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700

@@ -18,8 +18,10 @@ from thirteen.tests.llama_cpp_source import llama_cpp_source
 from thirteen.tests.runtime.llama.loader_process import LoaderProcess, is_survived
 
 _TARGETS = ("gguf_headers", "lora_adapters", "native_files")
-_OFF = ("LLAMA_BUILD_COMMON", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_EXAMPLES")
-_OFF += ("LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP", "LLAMA_OPENSSL", "GGML_OPENMP")
+_OFF = (
+    *("LLAMA_BUILD_COMMON", "LLAMA_BUILD_TESTS", "LLAMA_BUILD_TOOLS", "LLAMA_BUILD_EXAMPLES"),
+    *("LLAMA_BUILD_SERVER", "LLAMA_BUILD_APP", "LLAMA_OPENSSL", "GGML_OPENMP"),
+)
 _SANITIZERS = tuple(
     f"{library}_SANITIZE_{kind}" for library in ("LLAMA", "GGML") for kind in ("ADDRESS", "UNDEFINED")
 )

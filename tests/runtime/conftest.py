@@ -113,6 +113,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Pat
 
 
 @pytest.fixture(scope="session")
+def ending(tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path]) -> Path:
+    """Path of a tiny model that gives the end-of-generation token after anything."""
+    embedding = np.zeros((256 + len(CONTROL), EMBEDDING), np.float32)
+    embedding[:, 0] = 1.0
+    embedding[258, 0] = 9.0  # the tied output layer makes this the likeliest token
+    shapes = {"attn_output": (EMBEDDING, HEADS * HEAD), "ffn_down": (EMBEDDING, FEED_FORWARD)}
+    quiet = {  # zeroed matrices: the output layer then sees the embedding alone
+        f"blk.{n}.{name}.weight": np.zeros(shape, np.float32)
+        for n in range(LAYERS)
+        for name, shape in shapes.items()
+    }
+    path = tmp_path_factory.mktemp("ending") / "ending.gguf"
+    return write_tiny(path, arrays={"token_embd.weight": embedding, **quiet})
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """Path of SmolLM2-135M-Instruct, Q4_1."""
     return embedded()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import Header
+from thirteen.files.gguf.header import Header
 from thirteen.runtime.engine import dispatcher as dispatcher_module
 from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.config import EngineOptions
@@ -63,6 +63,9 @@ class Model(Native):
 
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(text.encode())
+
+    def max_bytes(self, tokens: int) -> int:
+        return 12 * tokens
 
     def token_to_piece(self, token: int) -> bytes:
         return b"" if token == END_OF_TURN else bytes((token,))

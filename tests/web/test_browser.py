@@ -15,10 +15,9 @@ from thirteen.web.site import write_site
 from thirteen.web.static_server import isolated_app
 from thirteen.web.wllama import wllama_files
 
-from ..chromium import BROWSER_TEST, CHROMIUM
+from ..chromium import BROWSER_TEST, CHROMIUM, LOW_CONTRAST
 from ..runtime.conftest import tensors
 from ..runtime.server.page_server import serve_app
-from ..runtime.server.test_page import LOW_CONTRAST
 from .arithmetic_vectors import FILE, vectors
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
@@ -125,9 +124,10 @@ def ready(page: Any) -> Any:
 
 def ask(page: Any, question: str) -> Any:
     page.get_by_label("Ask a math question").fill(question)
-    page.get_by_role("button", name="Ask").click()
-    page.locator("#stats:not(:empty)").wait_for()
-    return page.locator("#text").inner_text()
+    turns = page.locator(".turn").count()
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.locator(".turn").nth(turns).locator(".stats:not(:empty)").wait_for()
+    return page.locator(".answer").last.inner_text()
 
 
 def test_model_answers_online_and_offline_without_further_requests(
@@ -146,10 +146,10 @@ def test_model_answers_online_and_offline_without_further_requests(
         page.on("request", lambda request: request.url.startswith("blob:") or sent.append(request.url))
         before = len(faulty.paths)
         page.get_by_label("Ask a math question").fill("Write a long story.")
-        page.keyboard.press("Control+Enter")
-        expect(page.locator("#text")).not_to_be_empty(timeout=TIMEOUT_MS)
+        page.keyboard.press("Enter")
+        expect(page.locator(".answer")).not_to_be_empty(timeout=TIMEOUT_MS)
         page.keyboard.press("Escape")
-        expect(page.locator("output")).to_have_text("Stopped")
+        expect(page.locator(".result")).to_have_text("Stopped")
         assert (sent, len(faulty.paths)) == ([], before)
         assert page.evaluate(LOW_CONTRAST) == []
     page.reload()
@@ -164,9 +164,23 @@ def test_vote_by_keyboard(server: Server, visit: Visit) -> None:
     page.get_by_label("Votes").select_option("3")
     page.get_by_label("Ask a math question").focus()
     page.keyboard.type("1 + 1")
-    page.keyboard.press("Control+Enter")
-    page.locator("#stats:not(:empty)").wait_for()
-    expect(page.get_by_role("button", name="Ask")).to_be_visible()
+    page.keyboard.press("Enter")
+    page.locator(".stats:not(:empty)").wait_for()
+    expect(page.get_by_role("button", name="Ask", exact=True)).to_be_visible()
+
+
+def test_a_conversation_outgrows_the_context(server: Server, visit: Visit) -> None:
+    """The oldest turns make room, and the page tells; a question without room alone is an error."""
+    page = ready(visit(server[0]))
+    ask(page, "1 + 1")
+    for question in ("2 + 2 " * 20, "3 + 3 " * 20):
+        ask(page, question)
+        expect(page.locator(".stats").last).to_contain_text("no room for the first")
+    page.get_by_label("Ask a math question").fill("4 + 4 " * 200)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text(
+        "exceeds the available context size", timeout=TIMEOUT_MS
+    )
 
 
 def test_download_can_be_cancelled_and_resumed(server: Server, visit: Visit) -> None:

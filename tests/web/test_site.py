@@ -1,6 +1,7 @@
 """Files of the static site and their local server, without a browser."""
 
 import json
+import socket
 import subprocess
 import sys
 from base64 import b64encode
@@ -104,6 +105,22 @@ def test_local_server_sends_isolation_headers(site):
         assert httpx.get(f"{address}/../../etc/passwd").status_code == 404
 
 
+def test_local_server_refuses_names_of_other_sites(site):
+    """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its origin."""
+    with serve_app(isolated_app(site)) as address:
+        port = int(address.rpartition(":")[2])
+        for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
+            assert _get_raw(port, name).startswith(b"HTTP/1.1 400 "), name
+        for name in (f"127.0.0.1:{port}", f"localhost:{port}", "localhost"):
+            assert _get_raw(port, name).startswith(b"HTTP/1.1 200 "), name
+
+
+def _get_raw(port, host):
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(f"GET /model.json HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        return connection.recv(1000)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -118,3 +135,27 @@ def test_bad_options_are_a_one_line_error(tiny, options, message):
     assert result.returncode == 2
     assert message in result.stderr
     assert result.stderr.startswith("error: ")
+
+
+class StoppedError(Exception):
+    """Raised by the tests to interrupt a run."""
+
+
+def test_an_interrupted_run_leaves_the_old_site_whole_and_the_next_run_goes_on(tmp_path, tiny, smollm2):
+    """The parts of the old model went first; a first run that was interrupted made its folder unusable."""
+
+    def stop(done, total):
+        raise StoppedError
+
+    site = tmp_path / "site"
+    with pytest.raises(StoppedError):
+        write_site(tiny, site, ENGINE, progress=stop)
+    write_site(tiny, site, ENGINE)
+    old = {path: path.read_bytes() for path in site.rglob("*") if path.is_file()}
+    with pytest.raises(StoppedError):
+        write_site(smollm2, site, ENGINE, progress=stop)
+    assert {path: path.read_bytes() for path in old} == old
+    write_site(smollm2, site, ENGINE)
+    model = json.loads((site / "model.json").read_text())
+    names = {part["name"] for part in model["parts"]}
+    assert {f"parts/{path.name}" for path in (site / "parts").iterdir()} == names

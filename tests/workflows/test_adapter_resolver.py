@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from peft import LoraConfig
 from thirteen.convert.pipeline import convert
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.workflows import adapter_resolver
 from thirteen.workflows.adapter_resolver import resolve_runtime_lora
 

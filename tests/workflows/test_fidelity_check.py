@@ -234,7 +234,7 @@ def test_ctrl_c_during_the_measurement_leaves_only_the_output(
     # SIGINT is ignored in background jobs.
     reset_sigint = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=reset_sigint) as running:  # noqa: PLW1509
-        while not any(cache.glob(f"*/*/{temporary_file}")):
+        while not any(cache.glob(f"*/{temporary_file}")):
             assert running.poll() is None, running.stderr.read()
             time.sleep(0.005)
         running.send_signal(signal.SIGINT)

@@ -9,6 +9,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import VocabularyError
 from thirteen.workflows import vocabulary_choice, vocabulary_size
 from thirteen.workflows.importance_cache import measure_importance
@@ -74,3 +75,16 @@ def test_auto_without_a_size_is_one_line(thirteen: Commands, base: Base, tmp_pat
     done = thirteen("convert", base("llama"), "--vocabulary", "auto", "-o", tmp_path / "a.gguf")
     assert (done.status, done.stdout) == (2, "") and not list(tmp_path.iterdir())
     assert "--vocabulary auto requires --size" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_what_a_killed_process_left_of_a_full_model_is_removed(
+    base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model in 8 bits stayed in the cache for ever."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    left = tmp_path / "vocabulary-0123456789abcdef"
+    left.mkdir()
+    (left / "model.gguf").write_bytes(b"half")
+    with vocabulary_choice.full_model(open_checkpoint(base("llama")), threads=1):
+        assert not left.exists()
+    assert list(tmp_path.iterdir()) == []

@@ -6,11 +6,15 @@ import { Wllama } from "./wllama/index.min.js";
 
 const VOTE_TEMPERATURE = 0.7;
 const MAX_TOKENS = 512;
+const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
+const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
 const EQUATION_END = /[.!?,;]\s|\n/g; // a number before it cannot grow any more
 const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
 
 let engine = null;
 let modelName = "";
+let context = 0; // tokens
+let tokensPerChar = 0.4; // estimate, measured anew with each prompt
 
 /** A failure of the model; the message is one line for the user. */
 export class ServerError extends Error {}
@@ -37,7 +41,7 @@ export async function loadModel(blob, model) {
     throw new ServerError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
   }
   engine = wllama;
-  modelName = model.name;
+  [modelName, context] = [model.name, model.context];
 }
 
 /** @returns {Promise<string[]>} the name of the only model. */
@@ -48,22 +52,52 @@ export async function listModels() {
 /**
  * Ask a question and stream the answer.
  *
- * @param {{question: string, votes: number}} request
+ * @param {{question: string, turns: Array<{question: string, answer: string}>, votes: number}} request `turns` are
+ *   the earlier ones of the conversation, of which the oldest are dropped if the context has no room for them.
  * @param {AbortSignal} signal aborts the generation.
  * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
  * @throws {ServerError} the question is too long, or the generation failed.
  */
-export async function* streamAnswer({ question, votes }, signal) {
-  try {
-    yield* votes > 1 ? vote(question, votes, signal) : streamGreedy(question, signal);
-  } catch (error) {
-    throw new ServerError(`The model could not answer: ${error.message ?? error}`);
+export async function* streamAnswer({ question, turns, votes }, signal) {
+  const kept = turns.slice(firstKept(question, turns));
+  for (let started = false; !started; ) {
+    try {
+      const messages = toMessages(question, kept);
+      for await (const event of votes > 1 ? vote(messages, votes, signal) : streamGreedy(messages, signal)) {
+        started = true;
+        if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
+        yield event;
+      }
+    } catch (error) {
+      const message = error.message ?? String(error);
+      if (started || !TOO_LONG.test(message) || !kept.shift()) {
+        throw new ServerError(`The model could not answer: ${message}`);
+      }
+    }
   }
 }
 
-async function* streamGreedy(question, signal) {
+/** Index of the first turn that leaves room for an answer. The number of tokens is estimated: wllama tells none. */
+function firstKept(question, turns) {
+  const room = (context - Math.min(MAX_TOKENS, context / 4)) / tokensPerChar;
+  const chars = (from) => countChars(toMessages(question, turns.slice(from)));
+  const first = turns.findIndex((_, index) => chars(index) <= room);
+  return first < 0 ? turns.length : first;
+}
+
+const countChars = (messages) => messages.reduce((sum, { content }) => sum + content.length, 0);
+
+function toMessages(question, turns) {
+  const earlier = turns.flatMap((turn) => [
+    { role: "user", content: turn.question },
+    { role: "assistant", content: turn.answer },
+  ]);
+  return [...earlier, { role: "user", content: question }];
+}
+
+async function* streamGreedy(messages, signal) {
   let [text, sentSteps] = ["", 0];
-  for await (const piece of generate(question, { temperature: 0 }, signal)) {
+  for await (const piece of generate(messages, { temperature: 0 }, signal)) {
     if (piece.answer) {
       for (const data of piece.answer.steps.slice(sentSteps)) yield { event: "step", data };
       yield { event: "answer", data: piece.answer };
@@ -78,10 +112,10 @@ async function* streamGreedy(question, signal) {
 }
 
 /** Majority vote over several sampled answers (self-consistency). */
-async function* vote(question, votes, signal) {
+async function* vote(messages, votes, signal) {
   const [counts, answers] = [new Map(), []];
   for (let seed = 0; seed < votes; seed++) {
-    for await (const piece of generate(question, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
+    for await (const piece of generate(messages, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
       if (piece.answer) answers.push(piece.answer);
     }
     const { value } = answers.at(-1);
@@ -94,10 +128,9 @@ async function* vote(question, votes, signal) {
 }
 
 /** Generate an answer: its text in pieces, then the whole answer. */
-async function* generate(question, sampling, signal) {
+async function* generate(messages, sampling, signal) {
   const startMs = performance.now();
   let [text, firstTokenMs, pieces, stopReason, timings] = ["", 0, 0, "end", {}];
-  const messages = [{ role: "user", content: question }];
   const request = { messages, ...sampling, max_tokens: MAX_TOKENS, stream: true, abortSignal: signal };
   for await (const chunk of streamChunks(request)) {
     const [choice] = chunk.choices ?? [];
@@ -111,6 +144,9 @@ async function* generate(question, sampling, signal) {
   }
   const decode_s = (performance.now() - firstTokenMs) / 1000;
   const first_token_s = ((firstTokenMs || startMs) - startMs) / 1000;
+  const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
+  const promptChars = countChars(messages);
+  if (promptTokens && promptChars > MEASURED_CHARS) tokensPerChar = promptTokens / promptChars;
   yield { answer: buildAnswer(text, stopReason, timings, { pieces, decode_s, first_token_s }) };
 }
 

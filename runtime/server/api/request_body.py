@@ -27,7 +27,7 @@ ModelType = TypeVar("ModelType", bound=BaseModel)
 
 
 async def read_body(request: Request, model: type[ModelType], max_bytes: int) -> ModelType:
-    """Read and validate the JSON object in a request body.
+    """Read and validate the JSON object in a request body; request.state.body_bytes will be its size.
 
     Args:
         request: a request whose body has not been read.
@@ -41,7 +41,9 @@ async def read_body(request: Request, model: type[ModelType], max_bytes: int) ->
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != JSON_TYPE or "content-encoding" in request.headers:
         raise HttpError(415, f"the body must be {JSON_TYPE}, with no content encoding")
-    value = _parse_json(await _read_bytes(request, max_bytes))
+    data = await _read_bytes(request, max_bytes)
+    request.state.body_bytes = len(data)
+    value = _parse_json(data)
     try:
         return model.model_validate(value)
     except ValidationError as error:

@@ -3,94 +3,44 @@
 In a field with a default, null means the default, as in OpenAI's API.
 """
 
+from collections.abc import Sequence
 from functools import cache
+from secrets import randbelow
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    create_model,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
-from pydantic_core.core_schema import no_info_before_validator_function
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic_core import PydanticCustomError
 
 from ...request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
+from .request_fields import (
+    WHOLE,
+    Count,
+    FunctionName,
+    Name,
+    Nullable,
+    Prompts,
+    StopTexts,
+    Text,
+    Zero,
+    prompt_kind,
+)
 
 MAX_TOKENS_DEFAULT = 512
 CLAIM_CHARS_MAX = 4096
-TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
-_NAME_CHARS_MAX = 1024
-_MESSAGES_MAX = 1024
-_PROMPTS_MAX = 16
-_STOPS_MAX = 16  # each new piece of text is searched for all stop strings
-_STOP_CHARS_MAX = 256
+MESSAGES_MAX = 1024
+_TURNS_MAX = MESSAGES_MAX // 2
+TOOLS_MAX = 128  # as in OpenAI's API; also of the calls in a message
+TOOLS_BYTES_MAX = 1 << 16  # of all tools as JSON
 _COMPLETION_LOGPROBS_MAX = 5  # as in OpenAI's API
 _DEFAULT = Sampling()
 
-T = TypeVar("T")
 ModelType = TypeVar("ModelType", bound="RequestBody")
 
 
-class _NullIsDefault:
-    """Annotation of a field in which null means the default."""
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return no_info_before_validator_function(_use_default, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"anyOf": [handler(schema), {"type": "null"}]}
-
-
-def _use_default(value: Any) -> Any:
-    if value is None:
-        raise PydanticUseDefault
-    return value
-
-
-def _whole_number(value: Any) -> Any:
-    """1.0 is an integer in JSON Schema."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _as_list(value: Any) -> Any:
-    """A string is a list of one."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of strings")
-    return value
-
-
-def _as_parts(value: Any) -> Any:
-    """Message content that is a string is one part of text."""
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of text parts")
-    return value
-
-
-Nullable = Annotated[T, _NullIsDefault()]
-WHOLE = BeforeValidator(_whole_number)
-Count = Annotated[int, Field(ge=1), WHOLE]
-Zero = Annotated[float, Field(ge=0, le=0)]
-
-# A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
-# first error, because a body has room for hundreds of thousands.
-Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
-Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
-StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
-StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
-Prompts = Annotated[list[Text], Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)]
+def _as_choice(value: Any) -> Any:
+    """A word is a tool choice without a function."""
+    return {"type": value} if isinstance(value, str) else value
 
 
 class RequestBody(BaseModel):
@@ -108,6 +58,15 @@ class RequestBody(BaseModel):
         return {next(name for name in value if name not in known): None}
 
 
+def _as_parts(value: Any) -> Any:
+    """Message content that is a string is one part of text."""
+    if isinstance(value, str):
+        return [{"type": "text", "text": value}]
+    if value is not None and not isinstance(value, list):
+        raise PydanticCustomError("string_or_list", "Input should be a string or a list of text parts")
+    return value
+
+
 class TextPart(RequestBody):
     """A part of a message's content."""
 
@@ -115,20 +74,41 @@ class TextPart(RequestBody):
     text: Text
 
 
-TextParts = Annotated[list[TextPart], Field(max_length=_MESSAGES_MAX, fail_fast=True)]
+TextParts = Annotated[list[TextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
+
+
+class FunctionCall(RequestBody):
+    """A function that the model has called."""
+
+    name: Name
+    arguments: Annotated[Text, Field(description="A JSON object, as text.")]
+
+
+class MessageToolCall(RequestBody):
+    """A call in a message of the model."""
+
+    id: Name
+    type: Literal["function"]
+    function: FunctionCall
 
 
 class ChatMessage(RequestBody):
     """A message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[TextParts, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts)]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[
+        TextParts | None, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts | None)
+    ] = Field(None, description="Required, except beside tool_calls.")
     refusal: None = None  # part of our answers, which clients send back
+    tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
+        None, description="Only for the role assistant."
+    )
+    tool_call_id: Name | None = Field(None, description="Required for the role tool, and only for it.")
 
     @property
     def text(self) -> str:
         """The content's parts, joined."""
-        return "".join(part.text for part in self.content)
+        return "".join(part.text for part in self.content or ())
 
 
 class JsonSchemaFormat(RequestBody):
@@ -147,6 +127,37 @@ class ResponseFormat(RequestBody):
     json_schema: JsonSchemaFormat | None = None
 
 
+class FunctionDefinition(RequestBody):
+    """A function that the model may call."""
+
+    name: FunctionName
+    description: Text | None = None
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema; by default no parameters.")
+    strict: Nullable[bool] = Field(
+        False, description="Whether the schema is enforced where a call is optional."
+    )
+
+
+class Tool(RequestBody):
+    """A tool of a request."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ChosenFunction(RequestBody):
+    """The name of a function to call."""
+
+    name: FunctionName
+
+
+class ToolChoice(RequestBody):
+    """Whether the model may or must call a function, and which."""
+
+    type: Literal["none", "auto", "required", "function"]
+    function: ChosenFunction | None = None
+
+
 class StreamOptions(RequestBody):
     """Options of a stream."""
 
@@ -162,15 +173,12 @@ class GenerationRequest(RequestBody):
     stream: Nullable[bool] = False
 
 
-class OpenAiRequest(GenerationRequest):
-    """Fields of both OpenAI endpoints."""
+class SamplingRequest(RequestBody):
+    """Fields of all requests that choose how to sample."""
 
-    n: Nullable[Count] = Field(1, description="Number of answers.")
-    stop: Nullable[
-        Annotated[StopTexts, BeforeValidator(_as_list, json_schema_input_type=StopText | StopTexts)]
-    ] = Field([], description="Strings that end the answer; they are not included in it.")
     temperature: Annotated[float, Field(ge=0, le=2)] | None = Field(
-        None, description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 if n is above 1."
+        None,
+        description=f"0 or at least {TEMPERATURE_MIN}. By default 0 (greedy), or 0.7 for several answers.",
     )
     top_p: Nullable[Annotated[float, Field(gt=0, le=1)]] = _DEFAULT.top_p
     top_k: Nullable[Annotated[int, Field(ge=0, le=2**31 - 1), WHOLE]] = Field(
@@ -180,6 +188,25 @@ class OpenAiRequest(GenerationRequest):
     seed: Annotated[int, Field(ge=0, le=SEED_MAX), WHOLE] | None = Field(
         None, description="By default random."
     )
+
+    def new_sampling(self) -> Sampling:
+        """The engine's sampling parameters."""
+        return Sampling(
+            self.temperature or 0.0,
+            self.top_k,
+            self.top_p,
+            self.min_p,
+            seed=randbelow(SEED_MAX + 1) if self.seed is None else self.seed,
+        )
+
+
+class OpenAiRequest(GenerationRequest, SamplingRequest):
+    """Fields of both OpenAI endpoints."""
+
+    n: Nullable[Count] = Field(1, description="Number of answers.")
+    stop: Nullable[StopTexts] = Field(
+        [], description="Strings that end the answer; they are not included in it."
+    )
     stream_options: StreamOptions | None = None
     presence_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
     frequency_penalty: Nullable[Zero] = Field(0, description="Only 0 is supported.")
@@ -188,11 +215,19 @@ class OpenAiRequest(GenerationRequest):
 class ChatRequest(OpenAiRequest):
     """Body of /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MESSAGES_MAX, fail_fast=True)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MESSAGES_MAX, fail_fast=True)]
     max_completion_tokens: Count | None = Field(None, description="Takes precedence over max_tokens.")
     response_format: ResponseFormat | None = Field(
         None, description="Format of the answer; a schema that cannot be enforced is an error."
     )
+    tools: Annotated[list[Tool], Field(min_length=1, max_length=TOOLS_MAX, fail_fast=True)] | None = None
+    tool_choice: Annotated[
+        ToolChoice | None,
+        BeforeValidator(
+            _as_choice, json_schema_input_type=Literal["none", "auto", "required"] | ToolChoice | None
+        ),
+    ] = Field(None, description="By default auto.")
+    parallel_tool_calls: bool | None = Field(None, description="Whether an answer may have several calls.")
     logprobs: Nullable[bool] = False
     top_logprobs: Annotated[int, Field(ge=0, le=LOGPROBS_MAX), WHOLE] | None = Field(
         None, description="Requires logprobs."
@@ -207,19 +242,44 @@ class ChatRequest(OpenAiRequest):
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""
 
-    prompt: Annotated[Prompts, BeforeValidator(_as_list, json_schema_input_type=Text | Prompts)]
+    prompt: Prompts
+    max_tokens: Nullable[Annotated[int, Field(ge=0), WHOLE]] = Field(
+        MAX_TOKENS_DEFAULT, description="0 requires echo."
+    )
+    echo: Nullable[bool] = Field(
+        False, description="Begin the answer with the prompt, and its log-probabilities with the prompt's."
+    )
     logprobs: Annotated[int, Field(ge=0, le=_COMPLETION_LOGPROBS_MAX), WHOLE] | None = None
+
+    @property
+    def prompts(self) -> Sequence[str | list[int]]:
+        """The prompts, each a text or tokens."""
+        prompts: list[Any] = (
+            [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
+        )
+        return prompts
 
     @property
     def prompt_json(self) -> object:
         """The prompts, for the log."""
-        return self.prompt
+        return self.prompts
+
+
+class EarlierTurn(RequestBody):
+    """A question that was asked before, and its answer."""
+
+    question: Text
+    answer: Text
 
 
 class AnswerRequest(GenerationRequest):
     """Body of /v1/answer."""
 
     question: Annotated[Text, Field(min_length=1)]
+    turns: Nullable[Annotated[list[EarlierTurn], Field(max_length=_TURNS_MAX, fail_fast=True)]] = Field(
+        [],
+        description="Earlier turns of the conversation; the oldest are dropped if the context has no room.",
+    )
     system: Text | None = None
     votes: Nullable[Count] = 1
 
@@ -242,6 +302,7 @@ def _limited(model: type[RequestBody], limits: RequestLimits) -> type[RequestBod
     maxima = {
         "max_tokens": limits.max_tokens,
         "max_completion_tokens": limits.max_tokens,
+        "max_output_tokens": limits.max_tokens,
         "n": limits.votes,
         "votes": limits.votes,
     }
@@ -249,6 +310,7 @@ def _limited(model: type[RequestBody], limits: RequestLimits) -> type[RequestBod
     for name in maxima.keys() & model.model_fields.keys():
         field, maximum = model.model_fields[name], maxima[name]
         default = None if field.default is None else min(field.default, maximum)
-        count = Nullable[Annotated[int, Field(ge=1, le=maximum), WHOLE]]
+        minimum = next((bound.ge for bound in field.metadata if hasattr(bound, "ge")), 1)
+        count = Nullable[Annotated[int, Field(ge=minimum, le=maximum), WHOLE]]
         fields[name] = (count, Field(default, description=field.description))
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)

@@ -47,6 +47,7 @@ class AnswerResponse(ResponseBody):
     usage: Usage
     timings: AnswerTimings
     tally: VoteTally | None
+    dropped_turns: Count = Field(description="Oldest turns for which the context had no room.")
     foreign_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
         description="Share of the question's letters in a script that the file's vocabulary was trimmed of; "
         "null for a file with its full vocabulary."
@@ -76,18 +77,42 @@ class AssistantMessage(ResponseBody):
     refusal: None
 
 
+class CalledFunction(ResponseBody):
+    """A function that an answer calls; the arguments are a JSON object, as text."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(ResponseBody):
+    """A call in an answer."""
+
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ToolCallMessage(ResponseBody):
+    """The message of an answer that calls functions."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: None
+    tool_calls: list[ToolCall]
+
+
 class Choice(ResponseBody):
     """An answer of both OpenAI endpoints."""
 
     index: Count
     logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
 
 
 class ChatChoice(Choice):
     """An answer of /v1/chat/completions."""
 
-    message: AssistantMessage
+    message: AssistantMessage | ToolCallMessage
 
 
 class CompletionChoice(Choice):

@@ -1,55 +1,51 @@
-// History of recent questions: stored in this browser, shown as a list of buttons.
+// The list of stored conversations, shown as buttons.
 
+import { clearConversations, loadConversations, storeConversation } from "./conversations.js";
 import { element } from "./element.js";
-import { load, save } from "./store.js";
 
-const STORAGE_NAME = "thirteen.questions";
-const ENTRIES_MAX = 20;
+export class History {
+  #current = ""; // id of the conversation that is shown
 
-export class QuestionHistory {
   /**
-   * @param {HTMLElement} box hidden while the history is empty.
-   * @param {HTMLElement} list shows the questions.
-   * @param {(question: string) => void} onSelect called with the question that is clicked.
+   * @param {HTMLElement} box hidden while there are no conversations.
+   * @param {HTMLElement} list shows them, each by its first question.
+   * @param {(conversation: object) => void} onSelect called with the conversation that is clicked.
    */
   constructor(box, list, onSelect) {
     Object.assign(this, { box, list, onSelect });
     this.#draw();
   }
 
-  /**
-   * Insert a question at the top, or move it there.
-   *
-   * @param {{question: string, value: ?string, verified: boolean}} entry
-   */
-  put(entry) {
-    const others = this.#load().filter(({ question }) => question !== entry.question);
-    save("localStorage", STORAGE_NAME, [entry, ...others].slice(0, ENTRIES_MAX));
+  /** Tell which conversation is shown. */
+  select({ id }) {
+    this.#current = id;
     this.#draw();
   }
 
-  /** Remove all questions. */
+  /** Store the conversation that is shown. */
+  put(conversation) {
+    storeConversation(conversation);
+    this.select(conversation);
+  }
+
+  /** Remove all conversations. */
   clear() {
-    save("localStorage", STORAGE_NAME, []);
+    clearConversations();
     this.#draw();
-  }
-
-  #load() {
-    const stored = load("localStorage", STORAGE_NAME); // possibly written by another version of this page
-    return Array.isArray(stored) ? stored.filter((entry) => typeof entry?.question === "string") : [];
   }
 
   #draw() {
-    const entries = this.#load();
-    this.box.hidden = entries.length === 0;
-    this.list.replaceChildren(...entries.map((entry) => element("li", {}, this.#button(entry))));
+    const conversations = loadConversations();
+    this.box.hidden = conversations.length === 0;
+    this.list.replaceChildren(...conversations.map((found) => element("li", {}, this.#button(found))));
   }
 
-  #button({ question, value, verified }) {
-    const mark = verified ? [" ", element("span", { role: "img", "aria-label": "verified" }, "✓")] : [];
-    const result = element("span", { class: verified ? "past-value ok" : "past-value" }, value ?? "", ...mark);
-    const button = element("button", { type: "button", title: question }, element("span", {}, question), result);
-    button.addEventListener("click", () => this.onSelect(question));
+  #button(conversation) {
+    const { id, turns } = conversation;
+    const current = id === this.#current ? { "aria-current": "true" } : {};
+    const title = turns[0].question;
+    const button = element("button", { type: "button", title, ...current }, title);
+    button.addEventListener("click", () => this.onSelect(conversation));
     return button;
   }
 }

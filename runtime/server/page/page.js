@@ -1,20 +1,20 @@
-// The page: asks a question, streams its answer, and handles stop, errors and the API key.
+// The page: its form, buttons and keys, errors and the API key.
 
-import { AnswerView } from "./answer.js";
-import { listModels, ServerError, setApiKey, streamAnswer } from "./client.js";
+import { Chat } from "./chat.js";
+import { listModels, ServerError, setApiKey } from "./client.js";
+import { loadConversations } from "./conversations.js";
 import { element } from "./element.js";
-import { QuestionHistory } from "./history.js";
+import { History } from "./history.js";
+import { load, save } from "./store.js";
+
+const OPEN_NAME = "thirteen.conversation"; // the id of this tab's conversation
+const QUESTIONS_NAME = "thirteen.questions"; // an earlier version's
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
-const view = new AnswerView({ ...ui, box: ui.answer });
-const history = new QuestionHistory(ui.history, ui.questions, editQuestion);
-let running = null; // AbortController of the current answer
+const history = new History(ui.history, ui.conversations, open);
+const chat = new Chat(ui.turns, ui.announcement, { onEdit: edit, onChange: store });
+let edited = null; // index of the turn whose question is being edited
 let waitingForKey = false; // the last question failed for lack of an API key
-
-function editQuestion(question) {
-  ui.question.value = question;
-  ui.question.focus();
-}
 
 /** Run an action; show its error, or ask for the API key if the server requires one. */
 async function attempt(action) {
@@ -40,49 +40,66 @@ async function showModels() {
   ui.model.disabled = names.length < 2;
 }
 
+function store(conversation) {
+  save("sessionStorage", OPEN_NAME, conversation.id);
+  history.put(conversation);
+}
+
+/** Show a conversation, or a new one. */
+async function open(conversation) {
+  await chat.open(conversation);
+  endEdit();
+  ui.error.textContent = "";
+  save("sessionStorage", OPEN_NAME, conversation?.id ?? null);
+  history.select(conversation ?? {});
+  showHistory(false);
+  ui.question.focus();
+}
+
+/** On small screens the list of conversations is shown on demand. */
+function showHistory(shown) {
+  ui.past.setAttribute("aria-expanded", shown);
+  ui.history.classList.toggle("shown", shown);
+}
+
+async function edit(index) {
+  await chat.stop();
+  [edited, ui.question.value] = [index, chat.questions[index]];
+  chat.mark(index);
+  ui.editing.textContent = "Asked anew, without the turns after it.";
+  ui.keep.hidden = false;
+  ui.question.focus();
+}
+
+function endEdit() {
+  edited = null;
+  chat.mark(null);
+  ui.editing.textContent = "";
+  ui.keep.hidden = true;
+}
+
+function cancelEdit() {
+  endEdit();
+  ui.question.value = "";
+  ui.question.focus();
+}
+
 async function ask() {
-  const question = ui.question.value.trim();
-  const votes = Number(ui.votes.value);
-  const model = ui.model.value || undefined;
-  start(question, votes);
-  try {
-    for await (const event of streamAnswer({ question, model, votes }, running.signal)) show(question, event);
-  } catch (error) {
-    const stopped = running.signal.aborted;
-    view.stop(stopped ? "Stopped" : "No answer");
-    waitingForKey = error.status === 401;
-    if (!stopped) throw error;
-  } finally {
-    end();
-  }
-}
-
-/** Continue with a new API key. */
-async function resume() {
-  await showModels();
-  if (waitingForKey) await ask();
-}
-
-function start(question, votes) {
+  const request = { question: ui.question.value.trim(), model: ui.model.value || undefined, votes: Number(ui.votes.value) };
+  const from = edited;
+  endEdit();
+  ui.question.value = "";
   waitingForKey = false;
-  running = new AbortController();
-  history.put({ question, value: null, verified: false });
-  view.start(question, votes);
   swap(ui.send, ui.stop);
-}
-
-function show(question, { event, data }) {
-  if (event === "text") view.addText(data);
-  if (event === "step") view.addStep(data);
-  if (event === "answer") {
-    view.finish(data);
-    history.put({ question, value: data.value, verified: data.verified });
+  try {
+    await chat.ask(request, from);
+  } catch (error) {
+    waitingForKey = error.status === 401;
+    if (!ui.question.value) await edit(chat.questions.length - 1); // to be asked again
+    throw error;
+  } finally {
+    swap(ui.stop, ui.send);
   }
-}
-
-function end() {
-  running = null;
-  swap(ui.stop, ui.send);
 }
 
 /** Replace a button by another, which takes over the focus. */
@@ -93,9 +110,15 @@ function swap(shown, hidden) {
   shown.hidden = true;
 }
 
+/** Continue with a new API key. */
+async function resume() {
+  await showModels();
+  if (waitingForKey && ui.question.value.trim()) await ask();
+}
+
 ui.ask.addEventListener("submit", (event) => {
   event.preventDefault();
-  if (!running && ui.question.value.trim()) attempt(ask);
+  if (!chat.running && ui.question.value.trim()) attempt(ask);
 });
 
 ui.unlock.addEventListener("submit", async (event) => {
@@ -108,21 +131,38 @@ ui.unlock.addEventListener("submit", async (event) => {
 });
 
 ui.question.addEventListener("keydown", (event) => {
-  const modifier = event.ctrlKey || event.metaKey;
-  if (event.key === "Enter" && modifier && !event.isComposing) ui.ask.requestSubmit();
+  const composing = event.isComposing || event.keyCode === 229; // Enter chooses a word of an input method
+  if (event.key === "Enter" && !event.shiftKey && !composing) {
+    event.preventDefault();
+    ui.ask.requestSubmit();
+  } else if (event.key === "ArrowUp" && !ui.question.value && chat.questions.length) {
+    event.preventDefault();
+    edit(chat.questions.length - 1);
+  }
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key !== "Escape") return;
+  if (chat.running) chat.stop();
+  else if (edited !== null) cancelEdit();
 });
+
+ui.keep.addEventListener("click", cancelEdit);
 
 ui.stop.addEventListener("click", (event) => {
-  if (event.detail < 2) running?.abort(); // the second click of a double click on Ask must not stop
+  if (event.detail < 2) chat.stop(); // the second click of a double click on Ask must not stop
 });
 
-ui.clear.addEventListener("click", () => {
+ui.new.addEventListener("click", () => open());
+
+ui.past.addEventListener("click", () => showHistory(ui.past.getAttribute("aria-expanded") !== "true"));
+
+ui.clear.addEventListener("click", async () => {
+  await open(); // ends a running answer, which would be stored once more
   history.clear();
-  ui.question.focus();
 });
 
+save("localStorage", QUESTIONS_NAME, null);
+const last = loadConversations().find(({ id }) => id === load("sessionStorage", OPEN_NAME));
+if (last) open(last);
 attempt(showModels);

@@ -7,21 +7,21 @@ const DIGITS = String.raw`(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?: \d+/\d+)?`;
 const FRACTION = String.raw`[dt]?frac\s?\{[^{}]*\}\s?\{[^{}]*\}`;
 const VALUE = String.raw`[-−+($€£*\\]*(?:${FRACTION}|${DIGITS})(?:\s?\\?%)?`;
 const NUMBER = String.raw`(?:\\boxed\s?\{${VALUE}\}|${VALUE})`;
-const OPERATOR = String.raw`\)?\s*(?:[-−+*/×÷·^]|\\(?:times|cdot|div)\b)\s*`;
+const OPERATOR = String.raw`\)?[^\S\n]*(?:[-−+*/×÷·^]|\\(?:times|cdot|div)\b)\s*`;
 const CLAIM = new RegExp(`^(${RELATION})(${NUMBER}(?:${OPERATOR}${NUMBER})*)?`);
 const CLAIM_CHARS_MAX = 300; // searched after an expression
 
 /**
- * Split a text into segments, some of which are equations.
+ * Find equations in a text.
  *
  * @param {string} text
  * @param {Array<{expression: string, computed: string, ok: boolean}>} steps checked equations in text order.
- * @returns {Array<{text: string, claim: string, step: ?object}>} segments whose `text` and `claim` concatenate
- *   to the whole text; `claim` is the claimed result of an equation. Steps that are not found are skipped.
+ * @returns {Array<{start: number, claim: number, end: number, step: object}>} where each equation, its claimed
+ *   result and its end are; they do not overlap. Steps that are not found are skipped.
  */
-export function splitSteps(text, steps) {
-  const segments = [];
-  let end = 0; // of the last segment
+export function findSteps(text, steps) {
+  const found = [];
+  let end = 0; // of the last equation
   let from = 0; // where the next expression may start: the claim of an equation can start the next equation
   for (const step of steps) {
     const match = findEquation(text, step.expression, from);
@@ -29,12 +29,10 @@ export function splitSteps(text, steps) {
     from = match.relation;
     const start = Math.max(match.start, end);
     if (match.claim < start) continue;
-    segments.push({ text: text.slice(end, start), claim: "", step: null });
-    segments.push({ text: text.slice(start, match.claim), claim: text.slice(match.claim, match.end), step });
     end = match.end;
+    found.push({ start, claim: match.claim, end, step });
   }
-  segments.push({ text: text.slice(end), claim: "", step: null });
-  return segments.filter((segment) => segment.text || segment.claim);
+  return found;
 }
 
 /** Offsets of the first equation with this expression: start, relation, claim and end; null if there is none. */
@@ -42,7 +40,7 @@ function findEquation(text, expression, from) {
   for (let start = text.indexOf(expression, from); start >= 0; start = text.indexOf(expression, start + 1)) {
     const relation = start + expression.length;
     const match = CLAIM.exec(text.slice(relation, relation + CLAIM_CHARS_MAX));
-    if (match) return { start, relation, claim: relation + match[1].length, end: relation + match[0].length };
+    if (match) return { start, relation, claim: relation + match[1].length, end: relation + match[0].trimEnd().length };
   }
   return null;
 }

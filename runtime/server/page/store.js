@@ -9,10 +9,11 @@ export function load(storage, name) {
   }
 }
 
-/** Store a value under a name. */
+/** Store a value under a name; null removes it. */
 export function save(storage, name, value) {
   try {
-    window[storage].setItem(name, JSON.stringify(value));
+    if (value === null) window[storage].removeItem(name);
+    else window[storage].setItem(name, JSON.stringify(value));
   } catch {
     // unavailable or full
   }

@@ -129,6 +129,25 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
     assert len({config.file_name for config in configs}) == len(configs)
 
 
+def test_one_side_is_named(tiny, lora, data, tmp_path):
+    """With an adapter and no base, the table had one column named "model", and nothing told which it was."""
+    labels = set()
+    settings = {
+        "folder": tmp_path,
+        "progress": lambda label, done, total: labels.add(label.partition(":")[0]),
+    }
+    report = run_accuracy(tiny, data.subsample(3), FEW, adapter=lora, **settings)
+    assert labels == {"model with adapter"}
+    assert (
+        report.verdict[0]
+        == "only tiny.gguf with the adapter was measured: --base tiny.gguf also measures it without"
+    )
+    assert [column.header for column in accuracy_table(report).columns] == ["", "model with adapter"]
+    plain = run_accuracy(tiny, data.subsample(3), FEW, **settings)
+    assert [column.header for column in accuracy_table(plain).columns] == ["", "model"]
+    assert not any("only" in line for line in plain.verdict)
+
+
 def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lora, data, tmp_path):
     report = run_accuracy(tiny, data.subsample(9), FEW, base=tiny, adapter=lora, folder=tmp_path)
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))

@@ -13,7 +13,7 @@ from thirteen.bench.fidelity.token_map import TokenMap
 from thirteen.bench.size.kl_curve import CurveEntry, run_curve
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 from ... import checkpoints

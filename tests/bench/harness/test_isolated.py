@@ -1,7 +1,7 @@
 """Modules run in separate processes: results, errors and crashes reach the caller."""
 
 import pytest
-from thirteen.bench.harness.isolated import run_in_subprocess
+from thirteen.bench.harness.isolated import module_process, run_in_subprocess
 from thirteen.errors import ModelFileError, OutputError
 
 
@@ -24,3 +24,9 @@ def test_a_crash_is_the_callers_error_with_the_last_line_of_stderr():
 def test_a_process_without_output_is_a_crash():
     with pytest.raises(OutputError, match="it ended with 0: no output"):
         run_in_subprocess("thirteen.stats.paired_ratio", [], crash_error)
+
+
+def test_a_measured_process_loads_nothing_on_trial(records):
+    """It would count as time and memory of the model."""
+    _, environment = module_process("thirteen.bench.memory.memory", [], {"THIRTEEN_UNTRUSTED": "always"})
+    assert environment["THIRTEEN_UNTRUSTED"] == "never"

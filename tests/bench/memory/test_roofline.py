@@ -10,7 +10,7 @@ from thirteen.bench.memory.roofline import (
     find_roofline,
     measure_read_bandwidth,
 )
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 from ...runtime.conftest import tensors, write_gguf
 

@@ -12,7 +12,7 @@ from thirteen.bench.peers.llama_quantize import MIXES, UNIFORM, StockFormat, qua
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.importance import ImportanceStats, write_importance
 from thirteen.errors import ModelFileError, OutputError, ThirteenError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 
 class Sources:

@@ -15,7 +15,7 @@ from thirteen.bench.peers.peers import PeerPrograms, _row, peers_table, run_peer
 from thirteen.bench.peers.transformers import TransformersPeer
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 WORKLOAD = PeerWorkload(
     threads=1, prompt_tokens=8, decode_tokens=4, depth=8, sequences=2, short_prompt=4, short_answer=3

@@ -13,7 +13,7 @@ from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
 from thirteen.bench.size.size import SizeReport, run_size, size_table
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 
 from ...runtime.conftest import write_gguf
 

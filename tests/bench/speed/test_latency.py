@@ -22,7 +22,7 @@ from thirteen.bench.memory.roofline import decode_bytes
 from thirteen.bench.speed.latency import latency_table, run_latency
 from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS, QuestionShape
 from thirteen.errors import ModelFileError, RequestError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow

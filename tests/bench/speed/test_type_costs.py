@@ -19,7 +19,7 @@ from thirteen.bench.speed.type_costs import (
 from thirteen.bench.synthetic.random_model import count_matrix_weights, write_uniform_model
 from thirteen.convert.quantize.costs import PARTS, host_target, read_costs
 from thirteen.errors import OutputError, RequestError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 
 pytestmark = pytest.mark.slow

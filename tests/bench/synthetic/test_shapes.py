@@ -13,7 +13,7 @@ from thirteen.bench.synthetic import random_model
 from thirteen.bench.synthetic.shapes import _plans, temporary_shape_models, write_shape_model
 from thirteen.convert.source.architecture import Llama3Scaling, from_config, rope_factors
 from thirteen.errors import DownloadError, ModelFileError, OutputError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.models.catalogue import catalogue
 from thirteen.runtime.engine.engine import Engine
 

@@ -11,7 +11,7 @@ import torch
 from gguf import GGUFValueType
 from thirteen.convert.source import architecture as arch
 from thirteen.errors import CheckpointError
-from thirteen.files.gguf_header import Field, Header
+from thirteen.files.gguf.header import Field, Header
 from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 

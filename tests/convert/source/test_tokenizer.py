@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from gguf import TokenType
 from thirteen.convert.pipeline import convert
-from thirteen.runtime.engine.chat_template import ChatTemplate
-from thirteen.runtime.engine.prompt_encoder import PromptEncoder
+from thirteen.files.gguf.string_array import StringArray
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -192,7 +193,7 @@ def test_metadata_equals_that_of_llama_cpps_converter(pair: Pair) -> None:
     keys = {
         key.removeprefix("tokenizer.ggml."): value
         for key, value in pair.model.header.metadata.items()
-        if key.startswith("tokenizer.ggml.") and not isinstance(value, list)
+        if key.startswith("tokenizer.ggml.") and not isinstance(value, list | StringArray)
     }
     always = {"model": "gpt2", "add_bos_token": pair.name == "llama3", "add_eos_token": False}
     assert keys == always | KEYS[pair.name]

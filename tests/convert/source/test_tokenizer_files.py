@@ -9,7 +9,7 @@ import pytest
 from gguf import TokenType
 from thirteen.convert.source.tokenizer import tokenizer_fields
 from thirteen.errors import CheckpointError
-from thirteen.files.gguf_header import Field
+from thirteen.files.gguf.header import Field
 
 from ... import checkpoints
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 from gguf import TokenType
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from ... import checkpoints

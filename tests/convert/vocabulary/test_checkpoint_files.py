@@ -15,7 +15,7 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import LIST_FILE
 from thirteen.errors import VocabularyError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -15,7 +15,7 @@ from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import ModelFileError, VocabularyError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.adapter_resolver import (

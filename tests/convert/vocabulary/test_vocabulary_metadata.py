@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from gguf import GGUFValueType as Kind
-from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
+from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_fields
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import Field, Header
+from thirteen.files.gguf.header import Field, Header
 
 
 @pytest.mark.parametrize(

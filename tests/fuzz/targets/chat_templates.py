@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from copy import deepcopy
 
 from thirteen.errors import ThirteenError
-from thirteen.runtime.engine.chat_template import ChatTemplate
-from thirteen.runtime.engine.prompt_encoder import PROMPT_CHARACTERS_MAX
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import PROMPT_CHARACTERS_MAX
 
 from ..target import ADDRESS_SPACE_BYTES, Target, refused
 

@@ -6,7 +6,8 @@ from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.tokenizer_tables import TokenizerTables
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import Header, read_header
+from thirteen.files.gguf.header import Header, read_header
+from thirteen.files.gguf.string_array import StringArray
 from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.workflows.inspect_gguf import inspect_gguf
 
@@ -34,7 +35,7 @@ def check_values(header: Header, data: bytes) -> None:
     assert [entry.key.decode() for entry in raw.fields] == list(header.fields)
     for entry, field in zip(raw.fields, header.fields.values(), strict=True):
         assert (entry.type, entry.element) == (field.type, field.element)
-        assert repr(_text(entry.value)) == repr(field.value), entry.key  # NaN is not equal to itself
+        assert repr(_text(entry.value)) == repr(_text(field.value)), entry.key  # NaN is not equal to itself
     end = 0
     for declared, tensor in zip(raw.tensors, header.tensors.values(), strict=True):
         assert (declared.name.decode(), declared.shape) == (tensor.name, tensor.shape)
@@ -45,7 +46,7 @@ def check_values(header: Header, data: bytes) -> None:
 
 
 def _text(value: object) -> object:
-    if isinstance(value, list):
+    if isinstance(value, list | StringArray):
         return [_text(item) for item in value]
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
-from thirteen.runtime.server.api.openai_api import chat_messages, chat_requests, completion_requests
+from thirteen.runtime.server.api.openai_api import Source, chat_messages, chat_requests, completion_requests
 from thirteen.runtime.server.api.request_body import read_body
 from thirteen.runtime.server.api.request_models import (
     AnswerRequest,
@@ -17,6 +17,7 @@ from thirteen.runtime.server.api.request_models import (
     RequestBody,
     limited,
 )
+from thirteen.runtime.server.api.tool_calls import ToolUse, check_tools
 from thirteen.runtime.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 from thirteen.runtime.server.request_limits import RequestLimits
 
@@ -27,6 +28,7 @@ _LIMITS = RequestLimits(max_tokens=256)
 _MODELS = tuple(
     limited(model, _LIMITS) for model in (ChatRequest, CompletionRequest, AnswerRequest, CheckRequest)
 )
+_SOURCE = Source("base", "")
 _PROMPT = (1, 2, 3)
 _WORDS = (
     *sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()}),
@@ -67,10 +69,11 @@ def _accepts(data: bytes, model: type[RequestBody]) -> bool:
         body = _finish(read_body(_request(data), model, _LIMITS.body_bytes))
         if isinstance(body, ChatRequest):
             assert len(chat_messages(body)) == len(body.messages)
-            assert len(chat_requests(body, _PROMPT, "")) == body.n
+            check_tools(body, takes_tools=True)
+            assert len(chat_requests(body, _PROMPT, _SOURCE, ToolUse.of(body, ""))) == body.n
         if isinstance(body, CompletionRequest):
-            prompts = [_PROMPT] * len(body.prompt)
-            assert len(completion_requests(body, prompts, "")) == body.n * len(prompts)
+            prompts = [_PROMPT] * len(body.prompts)
+            assert len(completion_requests(body, prompts, _SOURCE)) == body.n * len(prompts)
     except ThirteenError as error:
         return _refused(error)
     return True
@@ -81,7 +84,7 @@ def _refused(error: ThirteenError) -> bool:
     answer = to_http_error(error)
     assert answer.status in (400, 413, 415, 422), answer
     assert answer.message and "\n" not in answer.message and len(answer.message) <= MESSAGE_CHARS_MAX + 1
-    assert loads(answer.response().body)["error"]["message"] == answer.message
+    assert loads(bytes(answer.response("/v1/").body))["error"]["message"] == answer.message
     return False
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from random import Random
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 from thirteen.errors import RequestError, ThirteenError
 from thirteen.runtime.grammar.grammar import Grammar, from_schema
 from thirteen.runtime.grammar.json_schema import ANNOTATIONS

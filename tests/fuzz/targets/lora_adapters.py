@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.gguf_checks import check_adapter
 
 from ..gguf_mutator import mutate_gguf

@@ -4,7 +4,7 @@ native_loader.py also compares the keys, values and tensors that ggml's parser f
 """
 
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 
 from ...runtime.llama.loader_process import LoaderProcess, is_survived

@@ -6,6 +6,7 @@ from hashlib import sha256
 from random import Random
 
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
+from thirteen.runtime.request import PrefixKey
 
 from ..json_mutator import mutate_json
 from ..target import Target, scratch_folder
@@ -21,8 +22,8 @@ def check(data: bytes) -> bool:
         (_FOLDER / f"{name}.prefix").write_bytes(data)
     cache = PrefixCache(_CAPACITY, {"base": _FOLDER})
     header, newline, state = data.partition(b"\n")
-    tokens = _tokens(header)
-    found = cache.find("base", (*tokens, 0))
+    namespace, tokens = _header(header)
+    found = cache.find(PrefixKey("base", namespace), (*tokens, 0))
     assert bool(found) == bool(newline and len(tokens) >= PREFIX_TOKENS_MIN)
     if found:
         assert found.length == len(tokens) and found.state.tobytes() == state
@@ -31,17 +32,17 @@ def check(data: bytes) -> bool:
     return found is not None
 
 
-def _tokens(header: bytes) -> tuple[int, ...]:
+def _header(header: bytes) -> tuple[str, tuple[int, ...]]:
     try:
-        tokens = json.loads(header)
-    except (ValueError, RecursionError):
-        return ()
+        namespace, tokens = json.loads(header)
+    except (ValueError, TypeError, RecursionError):
+        return "", ()
     valid = isinstance(tokens, list) and all(type(token) is int for token in tokens)
-    return tuple(tokens) if valid else ()
+    return (namespace, tuple(tokens)) if valid and isinstance(namespace, str) else ("", ())
 
 
 def mutate(data: bytes, random: Random) -> bytes:
-    """Change the tokens, and leave the state."""
+    """Change the namespace and the tokens, and leave the state."""
     header, newline, state = data.partition(b"\n")
     return mutate_json(header, random) + newline + state
 

@@ -315,3 +315,23 @@ def test_the_command_reports_and_refuses_to_overwrite(tiny: Path, tmp_path: Path
 )
 def test_the_address_of_ray_is_optional(words: list[str], parsed: list[str]) -> None:
     assert default_ray_address(words) == parsed
+
+
+def test_a_run_killed_before_it_removed_the_records_is_finished_by_the_next(
+    job: BatchJob, questions: Path, tmp_path: Path
+) -> None:
+    """The next run said that the output exists, and the records stayed."""
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with pytest.raises(StoppedError):
+        answer_file(questions, job, output, progress=stop_at(COUNT))
+    records = part.read_bytes()
+    answer_file(questions, job, output)
+    answers = output.read_bytes()
+    part.write_bytes(records)
+    assert answer_file(questions, job, output).earlier == COUNT
+    assert output.read_bytes() == answers and not part.exists()
+    part.write_bytes(records)
+    output.write_text("mine\n")
+    with pytest.raises(OutputError, match="already exists"):
+        answer_file(questions, job, output)
+    assert (output.read_text(), part.read_bytes()) == ("mine\n", records)

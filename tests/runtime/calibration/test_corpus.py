@@ -7,9 +7,9 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.files import json_lines
 from thirteen.runtime.calibration.corpus import Passage, passage_tokens, read_passages
-from thirteen.runtime.engine.chat_template import read_chat_template
-from thirteen.runtime.engine.prompt_encoder import PromptEncoder
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
+from thirteen.runtime.prompt.template_process import read_chat_template
 
 from ...byte_level import byte_names
 

@@ -293,7 +293,10 @@ def test_invalid_arguments_give_a_one_line_error(cluster: Any, tiny: Path, tmp_p
             "error: --port 0: a cluster deployment needs a fixed port",
         ),
         ((tiny, "--ray", cluster.address, "--profile", "x"), "error: profile: 'x' is not one of"),
-        ((tiny, "--replicas", 2), "error: Invalid value: --replicas and --max-replicas require --ray"),
+        (
+            (tiny, "--replicas", 2),
+            "error: Invalid value: --replicas, --max-replicas and --ray-insecure require --ray",
+        ),
     ):
         with Commands() as thirteen:
             done = thirteen("serve", *words)

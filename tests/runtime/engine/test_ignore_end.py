@@ -1,11 +1,9 @@
-"""ignore_end: a request continues past end-of-turn tokens, so that a benchmark cannot stop early."""
+"""What becomes of end-of-generation tokens: they end a request, are ignored, or are reported."""
 
-import numpy as np
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request, StopReason
 
-# Zeroed matrices: the output layer then sees the embedding alone.
-SHAPES = {"attn_output": (64, 64), "ffn_down": (64, 96)}
+EOS = 258
 
 
 def run(engine, **options):
@@ -13,18 +11,21 @@ def run(engine, **options):
     return [token for piece in (*pieces, last) for token in piece.tokens], last.answer
 
 
-def test_a_model_that_only_ends_still_gives_max_tokens(tmp_path, write_tiny):
-    eos = 258
-    embedding = np.zeros((259, 64), np.float32)
-    embedding[:, 0] = 1.0
-    embedding[eos, 0] = 9.0  # the tied output layer makes this the likeliest token after anything
-    quiet = {
-        f"blk.{n}.{name}.weight": np.zeros(SHAPES[name], np.float32) for n in range(2) for name in SHAPES
-    }
-    path = write_tiny(tmp_path / "ends.gguf", arrays={"token_embd.weight": embedding, **quiet})
-    with Engine(path, context=64, slots=1, threads=1) as engine:
+def test_a_model_that_only_ends_still_gives_max_tokens(ending):
+    """A benchmark must not stop early."""
+    with Engine(ending, context=64, slots=1, threads=1) as engine:
         tokens, end = run(engine)
         assert (tokens, end.stop_reason) == ([], StopReason.END)
         tokens, end = run(engine, ignore_end=True)
-        assert (tokens, end.stop_reason) == ([eos] * 7, StopReason.LENGTH)
+        assert (tokens, end.stop_reason) == ([EOS] * 7, StopReason.LENGTH)
         assert end.usage.completion_tokens == 7
+
+
+def test_the_end_is_reported_with_its_log_probability(ending):
+    with Engine(ending, context=64, slots=1, threads=1) as engine:
+        (piece,) = engine.submit(Request((1, 2, 3), logprobs=1, report_end=True))
+        assert (piece.text, piece.tokens, piece.answer.stop_reason) == ("", (), StopReason.END)
+        ((token, logprob, ((likeliest, _),)),) = [(e.token, e.logprob, e.top) for e in piece.logprobs]
+        assert token == likeliest == EOS and -0.5 < logprob <= 0
+        (piece,) = engine.submit(Request((1, 2, 3), logprobs=1))
+        assert piece.logprobs == ()

@@ -1,5 +1,7 @@
 """Prefix cache: it finds the longest prefix, keeps to its capacity, and verifies every file."""
 
+import errno
+import io
 import json
 import logging
 import os
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.engine.prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
-from thirteen.runtime.request import Request
+from thirteen.runtime.request import PrefixKey, Request
 
 from ..gguf_adapters import write_lora
 
@@ -35,7 +37,7 @@ def state(tokens, nbytes=64):
 
 def add(cache, *prompts, adapter="base", nbytes=64):
     for prompt in prompts:
-        cache.add(adapter, prompt, state(prompt, nbytes))
+        cache.add(PrefixKey(adapter), prompt, state(prompt, nbytes))
 
 
 def shared_length(one, other):
@@ -51,7 +53,7 @@ def test_the_longest_prefix_is_found_under_its_adapter_and_never_the_whole_promp
         for adapter in "ab":
             candidates = [tokens for name, tokens in entries if name == adapter]
             longest = max((shared_length(tokens, prompt[:-1]) for tokens in candidates), default=0)
-            found = cache.find(adapter, prompt)
+            found = cache.find(PrefixKey(adapter), prompt)
             if longest < PREFIX_TOKENS_MIN:
                 assert found is None
                 continue
@@ -65,7 +67,7 @@ def test_memory_keeps_to_its_capacity_and_the_most_recently_used_stay(steps):
     capacity = 256
     cache, latest = PrefixCache(capacity), []
     for tokens, size, seek in steps:
-        if seek and (found := cache.find("base", tokens)):
+        if seek and (found := cache.find(PrefixKey("base"), tokens)):
             used = next(entry for entry in latest if np.array_equal(found.state, state(*entry)))
             latest.remove(used)
             latest.append(used)
@@ -82,14 +84,14 @@ def test_a_prompt_replaces_its_prefixes():
     cache = PrefixCache(1 << 20)
     add(cache, PROMPT[:20], PROMPT[:30], (*PROMPT[:20], 1, 2, 3), PROMPT)
     assert cache.nbytes == 2 * 64, "an entry that is no prefix of it stays"
-    assert np.array_equal(cache.find("base", PROMPT).state, state(PROMPT))
+    assert np.array_equal(cache.find(PrefixKey("base"), PROMPT).state, state(PROMPT))
 
 
 def test_a_state_above_the_capacity_is_not_added_and_evicts_nothing():
     cache = PrefixCache(64)
     add(cache, PROMPT)
     add(cache, (*PROMPT, 1), nbytes=96)
-    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(cache.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
 
 
 def test_clear_keeps_one_prefix_and_the_files(tmp_path):
@@ -97,20 +99,24 @@ def test_clear_keeps_one_prefix_and_the_files(tmp_path):
     cache, shared = PrefixCache(1 << 20), PROMPT[:20]
     add(cache, (*shared, 1, 2, 3), (*shared, 4, 5), tuple(range(30)))
     add(cache, (*shared, 6), adapter="other")
-    cache.clear("base", keep=shared)
-    found = cache.find("base", (*shared, 4, 5, 6))
+    cache.clear(PrefixKey("base"), keep=shared)
+    found = cache.find(PrefixKey("base"), (*shared, 4, 5, 6))
     assert found.length == len(shared)
     assert np.array_equal(found.state, state((*shared, 1, 2, 3)))
-    assert cache.find("base", tuple(range(30))) is cache.find("other", (*shared, 6, 7)) is None
+    assert (
+        cache.find(PrefixKey("base"), tuple(range(30)))
+        is cache.find(PrefixKey("other"), (*shared, 6, 7))
+        is None
+    )
     assert cache.nbytes == 64
-    cache.clear("base", keep=())
-    assert cache.find("base", (*shared, 4, 5, 6)) is None and cache.nbytes == 0
+    cache.clear(PrefixKey("base"), keep=())
+    assert cache.find(PrefixKey("base"), (*shared, 4, 5, 6)) is None and cache.nbytes == 0
     on_disk = PrefixCache(1 << 20, {"base": tmp_path})
     add(on_disk, PROMPT)
     on_disk.flush()
-    on_disk.clear("base", keep=())
+    on_disk.clear(PrefixKey("base"), keep=())
     assert on_disk.nbytes == 0
-    assert np.array_equal(on_disk.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(on_disk.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
 
 
 def test_a_new_cache_finds_the_bytes_in_the_folders_of_each_adapter(tmp_path):
@@ -122,10 +128,12 @@ def test_a_new_cache_finds_the_bytes_in_the_folders_of_each_adapter(tmp_path):
     cache.flush()
     again = PrefixCache(1 << 20, folders)
     assert again.nbytes == 0, "files are read when needed"
-    assert np.array_equal(again.find("base", (*PROMPT, 1)).state, state(PROMPT))
-    assert np.array_equal(again.find("a", (*PROMPT[::-1], 1)).state, state(PROMPT[::-1]))
+    assert np.array_equal(again.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(again.find(PrefixKey("a"), (*PROMPT[::-1], 1)).state, state(PROMPT[::-1]))
     assert again.nbytes == 2 * 64
-    assert again.find("a", PROMPT) is None and again.find("without folder", PROMPT) is None
+    assert (
+        again.find(PrefixKey("a"), PROMPT) is None and again.find(PrefixKey("without folder"), PROMPT) is None
+    )
 
 
 def test_an_entry_evicted_from_memory_is_found_in_the_folder(tmp_path):
@@ -134,12 +142,12 @@ def test_an_entry_evicted_from_memory_is_found_in_the_folder(tmp_path):
     cache.flush()
     add(cache, PROMPT[::-1], PROMPT[10:], nbytes=size)
     assert cache.nbytes == 2 * size
-    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT, size))
+    assert np.array_equal(cache.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT, size))
     assert cache.nbytes == 2 * size
 
 
 def test_a_folder_keeps_to_the_capacity_and_the_most_recently_used_stay(tmp_path, caplog):
-    size = 64 + len(json.dumps(PROMPT)) + 1
+    size = 64 + len(json.dumps(["", PROMPT])) + 1
     cache = PrefixCache(3 * size, {"base": tmp_path})
     prompts = [tuple(token + 100 * n for token in PROMPT) for n in range(1, 6)]
     for at, prompt in enumerate(prompts):
@@ -151,7 +159,7 @@ def test_a_folder_keeps_to_the_capacity_and_the_most_recently_used_stay(tmp_path
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert 0 < total <= 3 * size
     again = PrefixCache(3 * size, {"base": tmp_path})
-    found = [again.find("base", (*prompt, 1)) is not None for prompt in prompts]
+    found = [again.find(PrefixKey("base"), (*prompt, 1)) is not None for prompt in prompts]
     assert found == [False, False, True, True, True] and not caplog.records
 
 
@@ -161,7 +169,7 @@ def test_files_that_another_engine_deleted_are_ignored(tmp_path, caplog):
     cache = PrefixCache(1 << 20, {"base": tmp_path})
     for path in tmp_path.iterdir():
         path.unlink()
-    assert cache.find("base", (*PROMPT, 1)) is None
+    assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert not caplog.records
 
 
@@ -191,7 +199,7 @@ def flip(data):
 def test_a_damaged_file_is_deleted_with_a_warning(tmp_path, caplog, change):
     path = written(tmp_path)
     path.write_bytes(change(path.read_bytes()))
-    assert PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1)) is None
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert len(caplog.records) == 1 and path.name in caplog.text and "deleted" in caplog.text
     assert not path.exists()
 
@@ -200,7 +208,7 @@ def test_a_file_damaged_after_it_was_listed_is_deleted_too(tmp_path, caplog):
     path = written(tmp_path)
     cache = PrefixCache(1 << 20, {"base": tmp_path})
     path.write_bytes(flip(path.read_bytes()))
-    assert cache.find("base", (*PROMPT, 1)) is None
+    assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert path.name in caplog.text and not path.exists()
 
 
@@ -208,7 +216,7 @@ def test_a_file_damaged_after_it_was_listed_is_deleted_too(tmp_path, caplog):
 def test_a_file_under_a_wrong_name_is_deleted(tmp_path, caplog, name):
     path = written(tmp_path)
     path = path.rename(path.with_stem(name))
-    assert PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1)) is None
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert path.name in caplog.text and not path.exists()
 
 
@@ -233,15 +241,15 @@ def test_a_file_without_tokens_is_deleted_with_a_warning(tmp_path, caplog, heade
     """Even if its name matches its hash."""
     path = tmp_path / f"{sha256(header).hexdigest()}.prefix"
     path.write_bytes(header)
-    assert PrefixCache(1 << 20, {"base": tmp_path}).find("base", PROMPT) is None
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), PROMPT) is None
     assert path.name in caplog.text and not path.exists()
 
 
 def test_a_file_without_a_state_is_deleted_when_it_is_read(tmp_path, caplog):
-    header = json.dumps(PROMPT).encode()
+    header = json.dumps(["", PROMPT]).encode()
     path = tmp_path / f"{sha256(header).hexdigest()}.prefix"
     path.write_bytes(header)
-    found = PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1))
+    found = PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
     assert found is None and path.name in caplog.text and not path.exists()
 
 
@@ -251,7 +259,7 @@ def test_other_files_in_the_folder_stay_and_do_no_harm(tmp_path, caplog):
     (tmp_path / "a folder.prefix").mkdir()
     (tmp_path / "nowhere.prefix").symlink_to(tmp_path / "missing")
     cache = PrefixCache(1 << 20, {"base": tmp_path})
-    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(cache.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
     assert (tmp_path / "notes.txt").read_text() == "mine" and path.exists()
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
@@ -264,7 +272,7 @@ def test_a_folder_that_cannot_be_written_only_costs_a_warning(tmp_path, caplog, 
     add(cache, PROMPT, adapter="a")
     cache.flush()
     assert "prefix cache" in caplog.text and len(caplog.records) == 1
-    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(cache.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
     assert len(list((tmp_path / "a").iterdir())) == 1, "the other folder is written"
 
 
@@ -302,7 +310,7 @@ def test_read_only_files_are_used(tmp_path, caplog):
         folder.chmod(0o755)
     os.seteuid(65534)
     try:
-        found = PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1))
+        found = PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
     finally:
         os.seteuid(0)
     assert np.array_equal(found.state, state(PROMPT)) and not caplog.records
@@ -314,7 +322,7 @@ def test_a_folder_that_others_can_write_is_not_used(tmp_path, caplog, mode):
     path = written(tmp_path)
     tmp_path.chmod(mode)
     cache = PrefixCache(1 << 20, {"base": tmp_path})
-    assert cache.find("base", (*PROMPT, 1)) is None
+    assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     add(cache, PROMPT[::-1])
     cache.flush()
     assert list(tmp_path.iterdir()) == [path] and "others can write to it" in caplog.text
@@ -324,7 +332,7 @@ def test_a_folder_that_others_can_write_is_not_used(tmp_path, caplog, mode):
 def test_a_folder_of_another_user_is_not_used(tmp_path, caplog):
     written(tmp_path)
     os.chown(tmp_path, 65534, -1)
-    assert PrefixCache(1 << 20, {"base": tmp_path}).find("base", (*PROMPT, 1)) is None
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert "it belongs to user 65534" in caplog.text
 
 
@@ -332,7 +340,7 @@ def test_a_link_to_a_folder_is_not_used(tmp_path, caplog):
     (tmp_path / "real").mkdir()
     written(tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    assert PrefixCache(1 << 20, {"base": tmp_path / "link"}).find("base", (*PROMPT, 1)) is None
+    assert PrefixCache(1 << 20, {"base": tmp_path / "link"}).find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert "it is not a folder" in caplog.text
 
 
@@ -342,7 +350,7 @@ def test_a_file_larger_than_the_cache_is_not_read(tmp_path, caplog):
     with path.open("r+b") as file:
         file.truncate(1 << 40)
     cache = PrefixCache(1 << 20, {"base": tmp_path})
-    assert cache.find("base", (*PROMPT, 1)) is None
+    assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert path.exists() and not caplog.records
 
 
@@ -362,7 +370,7 @@ def test_a_file_that_grew_after_it_was_listed_is_deleted_unread(tmp_path, caplog
     cache = PrefixCache(1 << 20, {"base": tmp_path})
     with path.open("r+b") as file:
         file.truncate(1 << 40)
-    assert cache.find("base", (*PROMPT, 1)) is None
+    assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert not path.exists() and len(caplog.records) == 1
 
 
@@ -476,3 +484,60 @@ def test_a_file_belongs_to_an_adapter_by_its_contents_and_not_its_name(tiny, tmp
     write_lora(lora, seed=2)
     with Engine(tiny, adapters={"b": lora}, prefix_folder=tmp_path, **OPTIONS) as engine:
         assert greedy(engine, QUESTION, adapter="b")[0][1] == 0
+
+
+def test_a_namespace_learns_nothing_of_another_but_the_templates_beginning():
+    cache = PrefixCache(1 << 20)
+    ours, theirs = PrefixKey("base", "ours"), PrefixKey("base", "theirs")
+    cache.add(ours, PROMPT, state(PROMPT))
+    assert cache.find(theirs, (*PROMPT, 1)) is None
+    cache.shared = PROMPT[:20]
+    assert [cache.find(key, (*PROMPT, 1)).length for key in (ours, theirs)] == [len(PROMPT), 20]
+    cache.shared = PROMPT[: PREFIX_TOKENS_MIN - 1]
+    assert cache.find(theirs, (*PROMPT, 1)) is None
+    cache.add(theirs, (*PROMPT, 1), state((*PROMPT, 1)))
+    assert cache.find(ours, (*PROMPT, 1, 2)).length == len(PROMPT), (
+        "not replaced by another namespace's entry"
+    )
+
+
+def test_namespaces_outlive_the_process(tmp_path):
+    cache = PrefixCache(1 << 20, {"base": tmp_path})
+    cache.add(PrefixKey("base", "ours"), PROMPT, state(PROMPT))
+    cache.flush()
+    again = PrefixCache(1 << 20, {"base": tmp_path})
+    assert again.find(PrefixKey("base"), (*PROMPT, 1)) is None
+    assert again.find(PrefixKey("base", "ours"), (*PROMPT, 1)).length == len(PROMPT)
+
+
+def test_a_file_that_cannot_be_opened_now_is_not_damaged(tmp_path, caplog):
+    """A server with too many open files deleted the states that it could not open."""
+    path, cache = written(tmp_path), PrefixCache(1 << 20, {"base": tmp_path})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Too many open files" in caplog.text and path.exists()
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
+
+
+def test_a_listed_file_that_cannot_be_opened_stays(tmp_path, caplog, monkeypatch):
+    path, open_ = written(tmp_path), io.open
+
+    def fail(file, *options, **more):
+        if file == path:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open_(file, *options, **more)
+
+    monkeypatch.setattr(io, "open", fail)
+    assert PrefixCache(1 << 20, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1)) is None
+    assert path.exists() and not caplog.records
+
+
+def test_a_capacity_beyond_all_memory_is_not_allocated(tmp_path):
+    """A read asked for as many bytes as the cache may have, whatever the size of the file."""
+    written(tmp_path)
+    found = PrefixCache(1 << 50, {"base": tmp_path}).find(PrefixKey("base"), (*PROMPT, 1))
+    assert np.array_equal(found.state, state(PROMPT))

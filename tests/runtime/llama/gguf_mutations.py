@@ -69,7 +69,7 @@ class RawTensor:
         if self.type not in set(GGMLQuantizationType):
             return 0
         block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType(self.type)]
-        return math.prod(self.shape) // block * nbytes
+        return int(math.prod(self.shape) // block * nbytes)
 
     def declare(self, offset: int) -> bytes:
         sizes = struct.pack(f"<{len(self.shape)}Q", *reversed(self.shape))

@@ -18,7 +18,7 @@ os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger,
 
 from gguf import GGUFValueType as Kind
 from thirteen.errors import ThirteenError
-from thirteen.files.gguf_header import Field, Header, read_header
+from thirteen.files.gguf.header import Field, Header, read_header
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 from thirteen.runtime.llama.model import LoraAdapter, Model

@@ -11,8 +11,8 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.errors import ModelFileError
-from thirteen.files.gguf_header import read_header
-from thirteen.files.model_shape import read_model_shape
+from thirteen.files.gguf.header import read_header
+from thirteen.files.gguf.model_shape import read_model_shape
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.gguf_checks import check_model
 from thirteen.runtime.llama.model import Model

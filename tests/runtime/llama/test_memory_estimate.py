@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.errors import InsufficientMemoryError, RequestError
-from thirteen.files.gguf_header import read_header
+from thirteen.files.gguf.header import read_header
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import memory_estimate
 from thirteen.runtime.llama.memory_estimate import estimate_memory

@@ -20,7 +20,7 @@ from thirteen.runtime.arithmetic.calculator import check_steps, is_verified
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
-from thirteen.runtime.server.api.answer_api import answer_events
+from thirteen.runtime.server.api.answer_api import AnswerFormatter
 from thirteen.runtime.server.sse import format_event
 from thirteen.runtime.server.static_files import page_routes
 
@@ -99,7 +99,8 @@ class ScriptedServer:
         answer = scripted_answer(self.script.answers.get(question, "It is 3 + 4 = 7 ."), body["votes"])
         done = False
         try:
-            async for name, data in answer_events(self._pieces(question, answer), model):
+            formatter = AnswerFormatter(model, 1 if question == "!dropped" else 0)
+            async for name, data in formatter.events(self._pieces(question, answer)):
                 for chunk in self._chunks(question, name, data):
                     yield chunk
             done = True

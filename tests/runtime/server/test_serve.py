@@ -137,7 +137,7 @@ def examples():
 
 def test_python_examples_work(examples, smollm2, tmp_path):
     codes = [code for language, code in examples if language == "python" and "import Engine" in code]
-    assert len(codes) == 4
+    assert len(codes) == 5
     (tmp_path / "my-model.gguf").symlink_to(smollm2)
     for code in codes:
         done = subprocess.run(

@@ -8,9 +8,10 @@ import httpx
 import pytest
 from thirteen.runtime.answer import Answer
 from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.handle import Piece
 from thirteen.runtime.request import StopReason, Timings, Usage
-from thirteen.runtime.server.api.answer_api import answer_events
+from thirteen.runtime.server.api.answer_api import AnswerFormatter
 
 PRODUCT = "Repeat exactly: 1234 * 5678 ="
 
@@ -66,6 +67,40 @@ def test_system_prompt_and_max_tokens(http, smollm2_server):
     assert (served["text"], served["stop_reason"]) == (direct.text, "length")
 
 
+def test_earlier_turns_are_the_conversation_of_the_engine(http, smollm2_server):
+    turns = [{"question": "Hi", "answer": "Hello!"}, {"question": "1 + 1?", "answer": "1 + 1 = 2"}]
+    served = answer(http, question="And 2 + 2?", turns=turns, system="Be brief.", max_tokens=8)
+    conversation = Conversation(smollm2_server.service.engine, "Be brief.")
+    for turn in turns:
+        conversation.add(turn["question"], turn["answer"])
+    request = conversation.next_turn("And 2 + 2?", max_tokens=8).request
+    assert served["usage"]["prompt_tokens"] == len(request.tokens)
+    assert served["text"] == smollm2_server.service.engine.submit(request).answer().text
+    assert served["dropped_turns"] == 0
+    assert answer(http, question="And 2 + 2?", turns=turns, votes=2, max_tokens=8)["tally"]["asked"] == 2
+
+
+def test_turns_for_which_there_is_no_room_are_dropped_and_counted(http):
+    turns = [{"question": f"{number} " * 40, "answer": "yes"} for number in range(20)]
+    served = answer(http, question="Why?", turns=turns, max_tokens=4)
+    (*_, (name, streamed)) = events(http, question="Why?", turns=turns, max_tokens=4)
+    assert 0 < served["dropped_turns"] == streamed["dropped_turns"] < 20 and name == "answer"
+    assert served["usage"]["prompt_tokens"] <= 512 - 4
+
+
+@pytest.mark.parametrize(
+    ("turns", "param"),
+    [
+        ([{"question": "a"}], "turns[0].answer"),
+        ([{"question": "a", "answer": 1}], "turns[0].answer"),
+        ([{"question": "a", "answer": "b"}] * 600, "turns"),
+    ],
+)
+def test_wrong_turns_are_refused_by_name(http, turns, param):
+    response = http.post("/v1/answer", json={"question": "a", "turns": turns})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+
+
 @pytest.mark.parametrize("votes", [1, 3])
 def test_question_longer_than_the_context_has_its_error_code(http, votes):
     response = http.post("/v1/answer", json={"question": "one two " * 3000, "votes": votes})
@@ -96,7 +131,7 @@ def test_step_event_follows_the_complete_equation():
         yield Piece("", answer=last)
 
     async def collect():
-        return [event async for event in answer_events(pieces(), "m")]
+        return [event async for event in AnswerFormatter("m").events(pieces())]
 
     collected = asyncio.run(collect())
     names = [name for name, _ in collected]

@@ -8,6 +8,7 @@ import random
 import httpx
 import jsonschema
 import pytest
+from thirteen.runtime.grammar.compiler import compile_matcher
 
 from ..serving import RunningServer
 
@@ -120,3 +121,38 @@ def test_a_stream_of_forced_tokens_is_the_whole_answer(smollm2_server: RunningSe
     assert b"".join(bytes(entry["bytes"]) for entry in logprobs).decode() == text
     forced = [entry for entry in logprobs if entry["logprob"] == 0 and not entry["top_logprobs"]]
     assert len(forced) > len(logprobs) / 2
+
+
+ORDER = {
+    "type": "object",
+    "properties": {
+        "customer": {"type": "string", "maxLength": 40},
+        "items": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "pieces": {"type": "integer", "minimum": 1}},
+                "required": ["name", "pieces"],
+            },
+            "minItems": 1,
+        },
+    },
+    "required": ["customer", "items"],
+}
+
+
+def test_the_schema_of_several_answers_is_compiled_once(tiny_server: RunningServer, monkeypatch):
+    compiled = []
+
+    def count(source, tokenizer):
+        compiled.append(source)
+        return compile_matcher(source, tokenizer)
+
+    monkeypatch.setattr("thirteen.runtime.llama.constraint.compile_matcher", count)
+    with tiny_server.http() as http:
+        for _ in range(2):
+            sent = body(ORDER, n=4, temperature=1, max_tokens=40)
+            choices = http.post("/v1/chat/completions", json=sent).json()["choices"]
+            texts = {choice["message"]["content"] for choice in choices}
+            assert len(texts) == 4 and all(text.startswith("{") for text in texts)
+    assert len(compiled) == 1

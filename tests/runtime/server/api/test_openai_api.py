@@ -213,8 +213,12 @@ def test_models(client):
 def test_errors_have_openais_format(client):
     missing = error_of(client, model="gpt-4o")
     assert (missing.status_code, missing.code, missing.param) == (404, "model_not_found", "model")
-    tools = error_of(client, tools=[{"type": "function", "function": {"name": "f"}}])
-    assert (tools.status_code, tools.code, tools.param) == (422, "unsupported_parameter", "tools")
+    functions = error_of(client, functions=[{"name": "f"}])
+    assert (functions.status_code, functions.code, functions.param) == (
+        422,
+        "unsupported_parameter",
+        "functions",
+    )
     hot = error_of(client, temperature=9)
     assert (hot.status_code, hot.param, hot.type) == (422, "temperature", "invalid_request_error")
     long = error_of(client, messages=[{"role": "user", "content": "word " * 600}])
@@ -228,7 +232,7 @@ def test_errors_have_openais_format(client):
         assert error_of(client, **options).status_code == 400, options
     for options in (
         {"messages": []},
-        {"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]},
+        {"messages": [{"role": "function", "content": "x", "name": "f"}]},
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"n": 0},
         {"n": 17},

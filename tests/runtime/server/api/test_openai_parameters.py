@@ -14,9 +14,14 @@ import pytest
 from openai.resources import Models
 from openai.types import completion_create_params
 from openai.types.chat import completion_create_params as chat_create_params
+from openai.types.responses import response_create_params
 from pydantic import BaseModel
 from thirteen.runtime.server.api.request_models import ChatRequest, CompletionRequest
+from thirteen.runtime.server.api.responses_models import ResponseRequest
 from typing_extensions import is_typeddict
+
+from ..serving import open_engine, serve_engine
+from ..tool_model import CONTEXT, write_tool_model
 
 PARAMS: dict[str, tuple[type, ...]] = {
     "/v1/chat/completions": (
@@ -27,23 +32,39 @@ PARAMS: dict[str, tuple[type, ...]] = {
         completion_create_params.CompletionCreateParamsStreaming,
         completion_create_params.CompletionCreateParamsNonStreaming,
     ),
+    "/v1/responses": (
+        response_create_params.ResponseCreateParamsStreaming,
+        response_create_params.ResponseCreateParamsNonStreaming,
+    ),
 }
 BODIES: dict[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/responses": ResponseRequest,
 }
 # Fields that other fields need.
 BASES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1},
     "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/v1/responses": {"input": "a", "max_output_tokens": 1},
 }
-NEEDS: dict[str, dict[str, Any]] = {"top_logprobs": {"logprobs": True}, "stream_options": {"stream": True}}
+TOOLS = {"tools": [{"type": "function", "function": {"name": "a"}}]}
+TAKE_TOOLS = ("/v1/chat/completions",)  # /v1/responses takes an empty list
+NEEDS: dict[str, dict[str, Any]] = {
+    "top_logprobs": {"logprobs": True},
+    "stream_options": {"stream": True},
+    "tool_choice": TOOLS,
+    "parallel_tool_calls": TOOLS,
+}
 # Values within the ranges that the client's types do not tell.
 VALUES: dict[str, Any] = {
     "presence_penalty": 0,
     "frequency_penalty": 0,
     "model": "tiny",
     "schema": {"type": "boolean"},
+    "arguments": "{}",
+    "annotations": [],
+    "include": [],
 }
 OURS_REQUIRED = {"content", "schema"}  # the client may leave them out; then they are named as missing
 SCALARS: dict[Any, Any] = {str: "a", int: 1, float: 0.5, bool: True, object: "a", Any: "a", NoneType: None}
@@ -55,6 +76,13 @@ HONOURED = {
     "messages[0].content[0].type",
     "messages[0].refusal",
     "messages[0].role",
+    "messages[0].tool_call_id",
+    "messages[0].tool_calls",
+    "messages[0].tool_calls[0].function",
+    "messages[0].tool_calls[0].function.arguments",
+    "messages[0].tool_calls[0].function.name",
+    "messages[0].tool_calls[0].id",
+    "messages[0].tool_calls[0].type",
     "response_format.json_schema",
     "response_format.json_schema.description",
     "response_format.json_schema.name",
@@ -62,7 +90,31 @@ HONOURED = {
     "response_format.json_schema.strict",
     "response_format.type",
     "stream_options.include_usage",
+    "tool_choice.function",
+    "tool_choice.function.name",
+    "tool_choice.type",
+    "tools[0].function",
+    "tools[0].function.description",
+    "tools[0].function.name",
+    "tools[0].function.parameters",
+    "tools[0].function.strict",
+    "tools[0].type",
+    "input[0].content",
+    "input[0].content[0].annotations",
+    "input[0].content[0].text",
+    "input[0].content[0].type",
+    "input[0].id",
+    "input[0].role",
+    "input[0].status",
+    "input[0].type",
+    "text.format",
+    "text.format.description",
+    "text.format.name",
+    "text.format.schema",
+    "text.format.strict",
+    "text.format.type",
 }
+SCHEMAS = ("response_format.json_schema.schema.", "text.format.schema.", "tools[0].function.parameters.")
 
 
 def samples(kind: Any, name: str = "") -> Iterator[Any]:
@@ -116,25 +168,40 @@ def paths(value: Any, path: str = "") -> Iterator[str]:
 def bodies(path: str) -> list[dict[str, Any]]:
     """Bodies that send each field of the client's parameters."""
     found = []
+    hints = {name for params in PARAMS[path] for name in get_type_hints(params)}
     for params in PARAMS[path]:
         for body in objects(params, BASES[path] | {"model": "tiny"}):
             extra = [NEEDS[name] for name in NEEDS.keys() & body.keys()]
-            found.append({name: value for more in extra for name, value in more.items()} | body)
+            needed = {name: value for more in extra for name, value in more.items() if name in hints}
+            sent = needed | body
+            if "tools" in sent and path not in TAKE_TOOLS:
+                sent = body | ({"tools": []} if "tools" in body else {})
+            found.append(sent)
     return found
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, write_tiny):
+    path = write_tool_model(write_tiny, tmp_path_factory.mktemp("tools") / "tiny.gguf", "tagged")
+    with open_engine(path, context=CONTEXT) as engine, serve_engine(engine, name="tiny") as server:
+        yield server
+
+
 @pytest.mark.parametrize("path", BODIES)
-def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, path):
+def test_every_field_of_the_client_is_honoured_or_refused_by_name(server, path, monkeypatch):
     accepted: set[str] = set()
     refused: dict[str, str] = {}
-    with tiny_server.http() as http:
+    with server.http() as http:
+        stored = http.post("/v1/responses", json=BASES["/v1/responses"]).json()
+        monkeypatch.setitem(VALUES, "previous_response_id", stored["id"])
         for body in bodies(path):
             response = http.post(path, json=body)
             if response.status_code == 200:
                 accepted |= set(paths(body))
             else:
                 error = refusal(response)
-                assert error["param"] in set(paths(body)), (body, error)
+                missing = error["message"].endswith(" is missing")
+                assert missing or error["param"] in set(paths(body)), (body, error)
                 refused[error["param"]] = error["code"]
     names = {name for params in PARAMS[path] for name in get_type_hints(params)}
     own = {field.alias or name for name, field in BODIES[path].model_fields.items()}
@@ -143,8 +210,11 @@ def test_every_field_of_the_client_is_honoured_or_refused_by_name(tiny_server, p
         names - own
     ), "a field that we do not have was not refused by its name"
     inner = {name for name in accepted if name not in names and not name.endswith("]")}
-    assert {name for name in inner if not name.startswith("response_format.json_schema.schema.")} == {
-        name for name in HONOURED if name.partition(".")[0].partition("[")[0] in names
+    assert {name for name in inner if not name.startswith(SCHEMAS)} == {
+        name
+        for name in HONOURED
+        if name.partition(".")[0].partition("[")[0] in names & own
+        and (path in TAKE_TOOLS or not name.startswith("tools"))
     }
 
 

@@ -36,7 +36,7 @@ def post(server, path, body):
         ({"stop": ["a"] * 17}, "stop must have at most 16 items, not 17"),
         ({"prompt": ["a", 1]}, "prompt[1] must be a valid string"),
         ({"prompt": "\ud800"}, "prompt has half of a surrogate pair"),
-        ({"prompt": None}, "prompt must be a string or a list of strings"),
+        ({"prompt": None}, "prompt must be a string or tokens, or a list of either"),
         ({"model": "a" * 1025}, "model must have at most 1024 characters"),
         ({"prompts": "a", "n": 0}, "prompts is not supported"),
         ({"stream_options": {"a": 1}}, "stream_options.a is not supported"),
@@ -56,7 +56,6 @@ def test_completion(tiny_server, fields, message):
 @pytest.mark.parametrize(
     ("message", "param"),
     [
-        ({"role": "user"}, "messages[0].content"),
         ({"role": "robot", "content": "a"}, "messages[0].role"),
         ({"role": "user", "content": 5}, "messages[0].content"),
         ({"role": "user", "content": "\ud800"}, "messages[0].content"),
@@ -70,6 +69,12 @@ def test_completion(tiny_server, fields, message):
 def test_message(tiny_server, message, param):
     response = post(tiny_server, CHAT, {"messages": [message]})
     assert (response.status_code, response.json()["error"]["param"]) == (422, param)
+
+
+def test_a_message_needs_content(tiny_server):
+    """Only calls of tools can stand in its place; see test_tools_api.py."""
+    response = post(tiny_server, CHAT, {"messages": [{"role": "user"}]})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages[0].content")
 
 
 def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
@@ -90,11 +95,12 @@ def test_last_of_duplicate_names_counts(tiny_server):
     ("path", "body"),
     [
         (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
-        (COMPLETION, {"prompt": [0] * 300_000}),
+        (COMPLETION, {"prompt": ["", *[0] * 300_000]}),
+        (COMPLETION, {"prompt": [0, *[""] * 200_000]}),
         (CHAT, {"messages": [{"role": "user", "content": [{}] * 200} for _ in range(1000)]}),
         (CHAT, {"messages": [{}] * 200_000}),
     ],
-    ids=["unknown fields", "prompts", "parts", "messages"],
+    ids=["unknown fields", "prompts", "tokens", "parts", "messages"],
 )
 def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
     """An error for each of them took a second, in which the server answered nobody."""

@@ -1,0 +1,236 @@
+"""Commands that train an adapter with gradients, or prepare for it: `train`, `distill`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ...models.training.recipe import KINDS, RECIPES
+from .. import options
+from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
+
+if TYPE_CHECKING:
+    from ...models.rows import TrainingRow
+    from ...models.training.grpo import Rollouts
+    from ...models.training.job import TrainingJob
+    from ...models.training.recipe import Recipe
+    from ...models.training.sft import SftResult
+
+app = typer.Typer()
+
+
+def _help(text: str, field: str) -> str:
+    """Help of an option whose default is that of the recipe's field."""
+    lora, tinylora = (f"{getattr(RECIPES[kind], field):,}" for kind in KINDS)
+    return f"{text} Default: {lora}" + ("." if lora == tinylora else f"; {tinylora} for tinylora.")
+
+
+@app.command(
+    epilog=options.example(
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
+        "train smollm2-135m --data gsm8k-train.jsonl --output my-loras --rank 1,2,3,4",
+    )
+)
+def train(
+    ctx: typer.Context,
+    base: options.BaseArgument,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
+    output: options.AdapterOutput,
+    kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
+    rank: Annotated[
+        str | None,
+        typer.Option(help=_help("Rank of the factors. Several, such as 1,2,4, are compared.", "rank")),
+    ] = None,
+    method: Annotated[str, typer.Option(help="Method: sft on solutions, or grpo on answers.")] = "sft",
+    numbers: Annotated[
+        int | None, typer.Option(min=1, help=_help("Trained numbers of a TinyLoRA.", "numbers"))
+    ] = None,
+    alpha: Annotated[
+        int | None, typer.Option(min=1, help=_help("LoRA alpha; the scale is alpha / rank.", "alpha"))
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help=_help("Peak learning rate.", "learning_rate"))
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help=_help("Passes over the rows.", "epochs"))] = None,
+    batch_rows: Annotated[int | None, typer.Option(min=1, help=_help("Rows per step.", "batch_rows"))] = None,
+    micro_rows: Annotated[
+        int | None, typer.Option(min=1, help=_help("Rows per forward pass.", "micro_rows"))
+    ] = None,
+    share: Annotated[float | None, typer.Option(help=_help("Fraction of the rows to use.", "share"))] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help=_help("Drop rows with more tokens.", "max_tokens"))
+    ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(min=1, help=_help("Maximum rows to train on.", "max_rows"))
+    ] = None,
+    held_out: Annotated[
+        int | None, typer.Option(min=1, help=_help("Number of held-out rows to measure on.", "held_out"))
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
+    steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
+    questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
+    completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
+    completion_tokens: Annotated[
+        int, typer.Option(min=1, help="With grpo: maximum tokens of a completion.")
+    ] = 128,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=512, help=_help("CPU threads.", "threads"))
+    ] = None,
+    revision: options.Revision = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train an adapter with gradients, by PEFT on a CPU.
+
+    The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
+    extra `train`.
+    """
+    from ...models.fetch import fetch
+    from ...models.rows import read_rows, split_rows
+    from ...models.training.grpo import Rollouts
+    from ...models.training.recipe import METHODS, Recipe
+
+    if method not in METHODS:
+        raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
+    recipe = RECIPES.get(kind, Recipe())
+    ranks = _parse_ranks(rank) if rank else [recipe.rank]
+    recipes = [  # options match the fields of Recipe by name
+        replace(recipe, **options.matching_options(ctx, Recipe) | {"rank": number}) for number in ranks
+    ]
+    if method == "grpo" and len(recipes) > 1:
+        raise typer.BadParameter(f"--rank {rank}: --method grpo takes one rank")
+    path = fetch(base, revision=revision, kind="base")
+    if method == "grpo":
+        rows = read_rows(data, ("answer",))
+        rollouts = Rollouts(steps, questions, completions, completion_tokens)
+        show_fields(as_json, _run_grpo(_job(base, path, output, recipes[0]), rows, rollouts, data.name))
+        return
+    rows, held = split_rows(read_rows(data), recipes[0].held_out, recipes[0].seed)
+    results = {}
+    for recipe in recipes:
+        folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
+        results[recipe.rank] = _run_sft(_job(base, path, folder, recipe), rows, held, data.name)
+    facts = {f"rank {number}": _sft_facts(result) for number, result in results.items()}
+    show_result(as_json, facts, lambda: _sft_table(results))
+
+
+def _parse_ranks(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words) or len(set(words)) != len(words):
+        raise typer.BadParameter(
+            f"--rank {text!r}: must be an integer, or several that differ, such as 1,2,4"
+        )
+    return [int(word) for word in words]
+
+
+def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
+    from ...models.training.job import TrainingJob
+    from ...workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
+
+    name, basis = catalogue_name(base), None
+    if recipe.kind == "tinylora":
+        settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
+        with progress_bar("basis") as progress:
+            basis = resolve_basis(base, settings=settings, progress=progress)
+    return TrainingJob(path, out, recipe, basis, hub_id_of(name) if name else options.provenance_name(base))
+
+
+def _run_sft(
+    job: "TrainingJob", rows: "list[TrainingRow]", held_out: "list[TrainingRow]", data: str
+) -> "SftResult":
+    from ...models.cards import sft_card, write_card
+    from ...models.training.sft import train_sft
+
+    with stage_bars() as stage:
+        result = train_sft(job, rows, held_out, stage)
+    write_card(job.out, sft_card(job, result, command_line(), data))
+    return result
+
+
+def _sft_facts(result: "SftResult") -> dict[str, Any]:
+    return {
+        "output": str(result.folder),
+        "trained_numbers": result.trained_numbers,
+        "rows": result.rows,
+        "steps": result.steps,
+        "train_s": result.train_s,
+        "validation": list(result.validation),
+        "loss_before": result.held_out.loss_before,
+        "loss_after": result.held_out.loss_after,
+        "difference": interval_json(result.held_out.difference),
+    }
+
+
+def _sft_table(results: "dict[int, SftResult]") -> Table:
+    table = Table(
+        "rank", "trained numbers", "loss before", "after", "difference, 95 %", "minutes", "adapter", box=None
+    )
+    for rank, result in results.items():
+        held, difference = result.held_out, result.held_out.difference
+        table.add_row(
+            str(rank),
+            f"{result.trained_numbers:,}",
+            f"{held.loss_before:.4f}",
+            f"{held.loss_after:.4f}",
+            f"{difference.low:+.4f} to {difference.high:+.4f}",
+            f"{result.train_s / 60:.1f}",
+            str(result.folder),
+        )
+    return table
+
+
+def _run_grpo(
+    job: "TrainingJob", rows: "list[TrainingRow]", rollouts: "Rollouts", data: str
+) -> dict[str, Any]:
+    from ...models.cards import grpo_card, write_card
+    from ...models.training.grpo import train_grpo
+
+    with progress_bar("grpo") as progress:
+        result = train_grpo(job, rows, rollouts, progress)
+    write_card(job.out, grpo_card(job, result, rollouts, command_line(), data))
+    return {
+        "output": str(result.folder),
+        "trained_numbers": result.trained_numbers,
+        "steps": len(result.rewards),
+        "reward_first": result.first_mean(),
+        "reward_last": result.last_mean(),
+        "seconds": result.seconds,
+        "real_run_hours": result.real_run_hours,
+    }
+
+
+@app.command(
+    epilog=options.example(
+        "distill questions.jsonl --endpoint http://127.0.0.1:8080/v1 --model teacher --output solutions.jsonl"
+    )
+)
+def distill(
+    data: Annotated[
+        Path, typer.Argument(metavar="QUESTIONS", help="Questions: JSON lines with question, answer.")
+    ],
+    endpoint: Annotated[str, typer.Option(help="URL of an OpenAI-compatible API, up to /v1.")],
+    model: Annotated[str, typer.Option(help="Model name of the teacher at the endpoint.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Training rows to write. An interrupted run resumes there.")
+    ],
+    key_file: Annotated[Path | None, typer.Option(help="File with the API key.")] = None,
+    system: options.System = None,
+    temperature: Annotated[float, typer.Option(min=0, help="Sampling temperature.")] = 0.0,
+    max_tokens: options.MaxTokens = 512,
+    as_json: options.Json = False,
+) -> None:
+    """Have a teacher model solve questions.
+
+    Only solutions with the right final answer are kept.
+    """
+    from ...models.rows import read_rows
+    from ...models.training.distill import PROMPT, Teacher, distill_solutions
+
+    rows = read_rows(data, ("answer",))
+    key = key_file.read_text(encoding="utf-8").strip() if key_file else None
+    teacher = Teacher(endpoint, model, key, system or PROMPT, temperature, max_tokens)
+    with progress_bar("distill") as progress:
+        result = distill_solutions(rows, teacher, output, progress)
+    show_fields(as_json, {"output": str(output), "teacher": model, **vars(result)})

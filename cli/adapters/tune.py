@@ -1,0 +1,239 @@
+"""Commands that tune an adapter by forward passes only, or prepare for it: `tune`, `sums`."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from .. import options
+from ..console import command_line, err, interval_json, note, progress_bar, show_fields, warn
+
+if TYPE_CHECKING:
+    from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
+
+app = typer.Typer()
+
+_COLUMNS = ("generation", "restart", "best", "mean", "step", "validation accuracy", "95 %", "seconds")
+
+
+@app.command(epilog=options.example("sums --rows 3000 --held-out 1000 --output sums"))
+def sums(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Prefix of the files OUTPUT.jsonl and OUTPUT-held-out.jsonl."),
+    ],
+    rows: Annotated[int, typer.Option(min=1, help="Number of training rows.")] = 3000,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of held-out rows.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 13,
+    as_json: options.Json = False,
+) -> None:
+    """Generate one-step word problems.
+
+    They are JSON lines with question, solution and answer.
+    """
+    from ...files.atomic_write import atomic_write
+    from ...files.output import check_target
+    from ...models.tuning.synthetic_sums import draw_sums
+
+    files = {}
+    for suffix, count, is_held_out in ((".jsonl", rows, False), ("-held-out.jsonl", held_out, True)):
+        path = output.with_name(f"{output.name}{suffix}")
+        check_target(path)
+        drawn = draw_sums(count, seed, held_out=is_held_out)
+        with atomic_write(path) as file:
+            file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
+        files[str(path)] = len(drawn)
+    show_fields(as_json, files, {path: f"{count:,} rows" for path, count in files.items()})
+
+
+@app.command(
+    epilog=options.example("tune my-model.gguf --base smollm2-135m --data sums.jsonl --output my-adapter")
+)
+def tune(
+    ctx: typer.Context,
+    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, answer, solution.")],
+    output: options.AdapterOutput,
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL", help="GGUF that answers. Default: the embedded model without an adapter."
+        ),
+    ] = None,
+    base: Annotated[str, typer.Option(help="Base that MODEL was made from, as in convert.")] = "embedded",
+    held_out_data: Annotated[
+        Path | None, typer.Option(help="File of rows to measure the result on. Default: some of --data.")
+    ] = None,
+    held_out: Annotated[int, typer.Option(min=1, help="Number of rows to measure the result on.")] = 400,
+    checks: Annotated[int, typer.Option(min=1, help="Number of rows to select the best mean on.")] = 200,
+    questions: Annotated[int, typer.Option(min=1, help="Number of rows to score each generation on.")] = 64,
+    score: Annotated[
+        str,
+        typer.Option(
+            help="Score to maximize: reference (likelihood of solutions), own (likelihood of own right "
+            "answers), answer (likelihood of the answer after own output) or exact (accuracy)."
+        ),
+    ] = "reference",
+    generations: Annotated[int, typer.Option(min=1, help="Maximum generations.")] = 60,
+    population: Annotated[int, typer.Option(min=4, help="Candidates per generation.")] = 12,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Initial step size. Default: one that changes the predictions by 0.1 nats of KL per token."
+        ),
+    ] = None,
+    check_every: Annotated[int, typer.Option(min=1, help="Generations between checks of the mean.")] = 5,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Checks without improvement before a restart, or the end.")
+    ] = 4,
+    restarts: Annotated[int, typer.Option(min=0, help="Maximum restarts from the best mean.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 13,
+    start: Annotated[
+        str | None, typer.Option(help="Adapter over the same basis, or its code, to start from.")
+    ] = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = 128,
+    calculator: options.Calculator = True,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Concurrent answers.")] = 16,
+    context: options.Context = 512,
+    basis: options.Basis = None,
+    threads: options.Threads = None,
+    untrusted: options.Untrusted = False,
+    as_json: options.Json = False,
+) -> None:
+    """Tune 13 numbers by forward passes, without gradients.
+
+    The forward passes are those of the quantized model itself. Requires the extra `tune`.
+    """
+    from ...convert.adapter.tinylora_folder import read_tinylora_numbers
+    from ...models.cards import tune_card, write_card
+    from ...models.fetch import fetch
+    from ...models.tuning.cma_search import SearchSettings
+    from ...models.tuning.objective import AnswerSettings
+    from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
+    from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
+
+    # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
+    answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
+    required = ("answer", "solution") if score == "reference" else ("answer",)
+    rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed)
+    path = fetch(model, kind="base") if model else options.default_base()
+    with progress_bar("basis") as progress:
+        resolved = resolve_basis(base, basis, progress=progress)
+    check_same_base(path, resolved)
+    options.probe_files(path, untrusted=untrusted)
+    search = SearchSettings(
+        **options.matching_options(ctx, SearchSettings) | {"numbers": resolved.origin.numbers}
+    )
+    numbers = read_tinylora_numbers(options.resolve_adapter(start), resolved).astype(float) if start else None
+    job = TuneJob(
+        path,
+        resolved,
+        rows,
+        output,
+        search=search,
+        answers=answers,
+        engine=EngineSettings(**options.matching_options(ctx, EngineSettings)),
+        measure_sigma=sigma is None,
+        start=numbers,
+        base_id=hub_id_of(resolved.origin.name),
+    )
+    with _live_table() as on_progress:
+        result = tune_adapter(job, on_progress)
+    write_card(output, tune_card(job, result, command_line(), data.name))
+    if not result.improved:
+        warn([f"no check was better than {start or 'the base: the numbers are all zero'}"])
+    _show_result(result, output, as_json)
+
+
+def _split_data(
+    data: Path,
+    held_out_data: Path | None,
+    required: tuple[str, ...],
+    questions: int,
+    counts: tuple[int, int],
+    seed: int,
+) -> "TuneData":
+    """Read the rows and split off those for checks and the held-out ones."""
+    from ...models.rows import read_rows, split_rows
+    from ...models.tuning.tune import TuneData
+
+    checks, held_out = counts
+    rows = read_rows(data, required)
+    if held_out_data:
+        held = read_rows(held_out_data, ("answer",))[:held_out]
+    else:
+        rows, held = split_rows(rows, held_out, seed)
+    pool, check_rows = split_rows(rows, checks, seed)
+    return TuneData(pool, check_rows, held, questions)
+
+
+@contextmanager
+def _live_table() -> Iterator[Callable[["TuneProgress"], None]]:
+    """Show generations on standard error: as a live table on a terminal, otherwise as lines."""
+    table = Table(*_COLUMNS, box=None)
+    live = Live(table, console=err, auto_refresh=False, transient=False) if err.is_terminal else None
+    with live or nullcontext():
+
+        def on_progress(progress: "TuneProgress") -> None:
+            cells = _cells(progress)
+            if live:
+                table.add_row(*cells)
+                live.refresh()
+            else:
+                note(", ".join(f"{name} {cell}" for name, cell in zip(_COLUMNS, cells, strict=True) if cell))
+
+        yield on_progress
+
+
+def _cells(progress: "TuneProgress") -> tuple[str, ...]:
+    search, record = progress.search, progress.record
+    checked = interval = ""
+    if record.check:
+        accuracy = record.check.accuracy
+        checked = f"{record.check.score:.1%} (at first {progress.start.score:.1%})"
+        interval = f"{accuracy.low:.1%} to {accuracy.high:.1%}"
+    return (
+        str(search.generation),
+        str(search.restarts),
+        f"{max(record.scores):.4f}",
+        f"{sum(record.scores) / len(record.scores):.4f}",
+        f"{search.sigma:.3g}",
+        checked,
+        interval,
+        "resumed" if progress.resumed else f"{record.seconds:.1f}",
+    )
+
+
+def _show_result(result: "TuneResult", output: Path, as_json: bool) -> None:
+    search, held, difference = result.search, result.held_out, result.held_out.difference
+    before, after = held.accuracy
+    facts = {
+        "output": str(output),
+        "numbers": [float(number) for number in result.best.numbers],
+        "held_out": {"rows": len(held.before), "before": before, "after": after},
+        "difference": interval_json(difference),
+        "gained": held.gained,
+        "lost": held.lost,
+        "generations": search.generation,
+        "restarts": search.restarts,
+        "sigma": search.settings.sigma,
+        "seconds": result.seconds,
+        "questions": result.questions,
+        "model_share": result.model_share,
+        "swaps": result.cost.swaps,
+        "swap_s": result.cost.swap_s,
+    }
+    rows = {
+        "adapter": str(output),
+        "right before": f"{before:.1%} of {len(held.before)} held-out rows",
+        "right after": f"{after:.1%} ({held.gained} gained, {held.lost} lost)",
+        "difference": f"{after - before:+.1%} (95 %: {difference.low:+.1%} to {difference.high:+.1%})",
+        "generations": f"{search.generation}, {search.restarts} restarts, {result.seconds / 60:.1f} minutes",
+        "time in the model": f"{result.model_share:.3f}",
+    }
+    show_fields(as_json, facts, rows)

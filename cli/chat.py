@@ -1,0 +1,276 @@
+"""Command `thirteen chat`."""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import RequestError, ThirteenError
+from . import options
+from .console import note, out, printable
+
+if TYPE_CHECKING:
+    from ..runtime.answer import Answer
+    from ..runtime.arithmetic.calculator import Step
+    from ..runtime.engine.conversation import Conversation, Turn
+    from ..runtime.engine.engine import Engine, RequestOptions
+
+_FULL = 0.8  # share of the context from which on the chat says that it is filling up
+_VOTES_MAX = 8  # as many answers run at once
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog=options.example(
+        "chat", "chat llama-3.2-1b --adapter ./my-lora", "chat model.gguf --adapter math=my-lora"
+    )
+)
+def chat(
+    model: options.ModelOrAdaptedArgument = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]ADAPTER",
+            help="Adapter to apply at run time: GGUF LoRA, PEFT folder, hub id, catalogue name, or short "
+            "code; repeatable, /adapter chooses. With the default model, it replaces the merged one.",
+        ),
+    ] = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = 512,
+    context: options.Context = 4096,
+    temperature: options.Temperature = 0.0,
+    seed: options.Seed = 0,
+    calculator: options.Calculator = True,
+    threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "0",
+    untrusted: options.Untrusted = False,
+) -> None:
+    """Talk with a model.
+
+    Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without
+    a terminal, each line of standard input is a message or a command.
+    """
+    from ..runtime.engine.config import EngineOptions
+    from ..runtime.engine.conversation import Conversation
+    from ..runtime.engine.engine import Engine, RequestOptions
+    from ..runtime.request import Sampling
+
+    request = RequestOptions(
+        sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator
+    )
+    layers = options.gpu_layers(gpu_layers)
+    words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
+    path, adapters = options.resolve_model(model, options.named_adapters(words), untrusted=untrusted)
+    settings = EngineOptions(
+        adapters=adapters, context=context, slots=_VOTES_MAX, threads=threads, gpu_layers=layers
+    )
+    with Engine(path, **settings) as engine:
+        if adapters:
+            request["adapter"] = next(iter(adapters))
+        terminal = sys.stdin.isatty()
+        if terminal:
+            note(f"{path.name}, context of {engine.context} tokens. /help lists the commands.")
+        session = ChatSession(engine, Conversation(engine, system), request, interactive=terminal)
+        session.run(_typed_lines() if terminal else iter(sys.stdin))
+
+
+def _typed_lines() -> Iterator[str]:
+    """Lines that are edited in the terminal; Esc Enter begins a new line within one."""
+    from prompt_toolkit import PromptSession
+    from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+
+    keys = KeyBindings()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    session: PromptSession[str] = PromptSession("> ", key_bindings=keys, prompt_continuation="  ")
+    while True:
+        try:
+            yield session.prompt()
+        except KeyboardInterrupt:  # clears the line
+            continue
+        except EOFError:
+            return
+
+
+class _QuitError(Exception):
+    """The user ends the chat."""
+
+
+@dataclass
+class ChatSession:
+    """A chat on the console.
+
+    Attributes:
+        engine: answers.
+        conversation: what was said.
+        request: options of the next answer.
+        interactive: whether a person reads along; errors then do not end the chat.
+        votes: answers to sample for a majority vote.
+        answered: answers so far, for /stats.
+    """
+
+    engine: "Engine"
+    conversation: "Conversation"
+    request: "RequestOptions"
+    interactive: bool
+    votes: int = 1
+    answered: list["Answer"] = field(default_factory=list)
+
+    def run(self, lines: Iterator[str]) -> None:
+        """Answer messages and run commands until the lines end."""
+        for line in lines:
+            try:
+                self._take(line.strip())
+            except _QuitError:
+                return
+            except ThirteenError as error:
+                if not self.interactive:
+                    raise
+                note(f"error: {error}")
+
+    def _take(self, line: str) -> None:
+        if line.startswith("/"):
+            name, _, argument = line[1:].partition(" ")
+            if name not in _COMMANDS:
+                raise RequestError(f"/{name} is no command; /help lists them")
+            _COMMANDS[name](self, argument.strip())
+        elif line:
+            self._answer(line)
+
+    def _answer(self, text: str) -> None:
+        turn = self.conversation.next_turn(text, **self.request)
+        self._tell_context(turn)
+        try:
+            answer = self._vote(turn) if self.votes > 1 else self._stream(turn)
+        except KeyboardInterrupt:
+            note("\n(stopped; the question is not kept)")
+            return
+        self.conversation.add(text, answer.text)
+        self.answered.append(answer)
+        out.print(f"\nanswer: {answer.value if answer.value is not None else 'none found'}\n", markup=False)
+
+    def _tell_context(self, turn: "Turn") -> None:
+        if turn.dropped:
+            note(f"(the context is full: the oldest {turn.dropped} messages are forgotten)")
+        elif turn.context_share > _FULL:
+            note(f"({turn.context_share:.0%} of the context is used; the oldest messages will be forgotten)")
+
+    def _stream(self, turn: "Turn") -> "Answer":
+        """Print the answer as it comes, with a mark after each equation."""
+        from ..runtime.arithmetic.step_stream import StepStream
+
+        steps, marked = StepStream(), 0
+        for piece in self.engine.submit(turn.request, wait=True):
+            sys.stdout.write(printable(piece.text))
+            found = piece.answer.steps[marked:] if piece.answer else steps.feed(piece.text)
+            marked += len(found)
+            sys.stdout.write("".join(map(_mark, found)))
+            sys.stdout.flush()
+        assert piece.answer is not None, "the last piece carries the answer"
+        return piece.answer
+
+    def _vote(self, turn: "Turn") -> "Answer":
+        from ..runtime.engine.majority_vote import MajorityVote, vote_requests
+
+        vote = MajorityVote(self.engine.submit_all(vote_requests(turn.request, self.votes), wait=True))
+        try:
+            answer = vote.answer()
+        finally:
+            vote.abort()
+        out.print(printable(answer.text), markup=False)
+        assert answer.tally is not None, "a vote has a tally"
+        note(
+            "votes: "
+            + (", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none")
+        )
+        return answer
+
+    def help(self, _: str) -> None:
+        """List the commands."""
+        for name, command in _COMMANDS.items():
+            note(f"/{name:12} {command.__doc__}")
+        note("Esc Enter begins a new line. Ctrl-C ends an answer.")
+
+    def adapter(self, name: str) -> None:
+        """NAME: answer with this adapter; base is the model without one."""
+        if name not in self.engine.adapters:
+            raise RequestError(f"/adapter {name}: must be one of {', '.join(self.engine.adapters)}")
+        self.request["adapter"] = name
+
+    def vote(self, number: str) -> None:
+        """N: sample so many answers and take the value that most of them give."""
+        if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _VOTES_MAX):
+            raise RequestError(f"/votes {number}: must be from 1 to {_VOTES_MAX}")
+        self.votes = int(number)
+
+    def calculator(self, switch: str) -> None:
+        """On|off: complete sums with their exact results."""
+        if switch not in ("on", "off"):
+            raise RequestError(f"/calculator {switch}: must be on or off")
+        self.request["calculator"] = switch == "on"
+
+    def schema(self, file: str) -> None:
+        """FILE: JSON schema that answers must match; without FILE none."""
+        from ..files.json_file import read_bounded
+        from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
+
+        self.request["grammar"] = from_schema(read_bounded(Path(file), SCHEMA_MAX).decode()) if file else None
+
+    def save(self, file: str) -> None:
+        """FILE: write the conversation."""
+        self.conversation.save(_path("save", file))
+
+    def load(self, file: str) -> None:
+        """FILE: continue a written conversation."""
+        self.conversation.load(_path("load", file))
+
+    def reset(self, _: str) -> None:
+        """Forget the conversation."""
+        self.conversation.messages.clear()
+
+    def stats(self, _: str) -> None:
+        """Show tokens and speed of the last answer, and the context in use."""
+        if not self.answered:
+            raise RequestError("/stats: there is no answer yet")
+        last = self.answered[-1]
+        note(
+            f"{last.usage.completion_tokens} tokens at {last.timings.decode_tokens_per_s(last.usage):.1f}/s, "
+            f"first after {last.timings.first_token_s:.2f} s, {last.usage.cached_tokens} of "
+            f"{last.usage.prompt_tokens} prompt tokens cached, {len(self.answered)} answers"
+        )
+
+    def quit(self, _: str) -> None:
+        """End the chat."""
+        raise _QuitError
+
+
+_COMMANDS: dict[str, Callable[[ChatSession, str], None]] = {
+    "help": ChatSession.help,
+    "adapter": ChatSession.adapter,
+    "votes": ChatSession.vote,
+    "calculator": ChatSession.calculator,
+    "schema": ChatSession.schema,
+    "save": ChatSession.save,
+    "load": ChatSession.load,
+    "reset": ChatSession.reset,
+    "stats": ChatSession.stats,
+    "quit": ChatSession.quit,
+}
+
+
+def _path(command: str, file: str) -> Path:
+    if not file:
+        raise RequestError(f"/{command}: give a file")
+    return Path(file)
+
+
+def _mark(step: "Step") -> str:
+    """The mark after an equation; a wrong one gets its right result."""
+    return "\u2713 " if step.ok else f"\u2717 ({step.expression} is {step.computed}) "

@@ -1,0 +1,45 @@
+"""Command `thirteen mcp`."""
+
+import typer
+
+from ..errors import RequestError, install_hint
+from . import options
+from .console import note
+
+_SLOTS = 4  # of as many votes again that wait
+
+app = typer.Typer()
+
+
+@app.command(epilog=options.example("mcp", "mcp my-model.gguf --adapter my-lora"))
+def mcp(
+    model: options.ModelOrAdaptedArgument = None,
+    adapter: options.RuntimeAdapter = None,
+    system: options.System = None,
+    max_tokens: options.MaxTokens = 512,
+    context: options.Context = 2048,
+    calculator: options.Calculator = True,
+    threads: options.Threads = None,
+    gpu_layers: options.GpuLayers = "0",
+) -> None:
+    """Offer a model to desktop assistants, over MCP.
+
+    An assistant starts the command and speaks the Model Context Protocol with it, over standard input and
+    output. The tools are solve, for word problems, and check_arithmetic.
+    """
+    try:
+        from ..runtime.mcp_server import serve_stdio
+    except ModuleNotFoundError:
+        raise RequestError(f"thirteen mcp needs the package mcp: {install_hint('mcp')}") from None
+    from ..runtime.engine.config import EngineOptions
+    from ..runtime.engine.engine import Engine, RequestOptions
+
+    layers = options.gpu_layers(gpu_layers)
+    named = {"adapter": adapter} if adapter else {}
+    path, loras = options.resolve_model(model, named)
+    settings = EngineOptions(
+        adapter=loras.get("adapter"), context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
+    )
+    with Engine(path, **settings) as engine:
+        note(f"serving {path.name} on standard input and output")
+        serve_stdio(engine, RequestOptions(system=system, max_tokens=max_tokens, calculator=calculator))

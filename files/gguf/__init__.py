@@ -1,0 +1,1 @@
+"""GGUF files: the header, its metadata, and the shape of a model."""

@@ -1,0 +1,51 @@
+"""Metadata of a GGUF header, read with the type and range of each value checked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from gguf import GGUFValueType
+
+from ...errors import ThirteenError
+from .header import Header
+
+
+@dataclass(frozen=True)
+class CheckedMetadata:
+    """Metadata by key; a missing, ill-typed or out-of-range value is an error that names file and key.
+
+    Attributes:
+        header: header of the GGUF file.
+        error_type: class of the errors that are raised.
+    """
+
+    header: Header
+    error_type: type[ThirteenError]
+
+    def error(self, problem: str) -> ThirteenError:
+        """Make an error about the file."""
+        return self.error_type(f"{self.header.path}: {problem:.300}")  # a value can be as long as the file
+
+    def get(self, key: str, type_: GGUFValueType) -> Any:
+        """Return a value of exactly this type."""
+        field = self.header.fields.get(key)
+        if field is None:
+            raise self.error(f"metadata key {key!r} is missing")
+        if field.type is not type_:
+            raise self.error(f"metadata key {key!r} is of type {field.type.name}, not {type_.name}")
+        return field.value
+
+    def count(self, key: str, maximum: int, default: int | None = None) -> int:
+        """Return a UINT32 from 1 to `maximum`, or the default, if there is one, where the key is missing."""
+        if default is not None and key not in self.header.fields:
+            return default
+        value = self.get(key, GGUFValueType.UINT32)
+        if not 1 <= value <= maximum:
+            raise self.error(f"metadata key {key!r} is {value}; it must be from 1 to {maximum}")
+        return int(value)
+
+    def array(self, key: str, element: GGUFValueType) -> list[Any]:
+        """Return an array whose elements have exactly this type."""
+        values: list[Any] = self.get(key, GGUFValueType.ARRAY)
+        if self.header.fields[key].element is not element:
+            raise self.error(f"metadata key {key!r} is not an array of {element.name}")
+        return values

@@ -1,0 +1,102 @@
+"""Shape of a dense Llama or Qwen2 model, read from the header of its GGUF file."""
+
+from dataclasses import dataclass
+
+from gguf import GGUFValueType
+
+from ...errors import ThirteenError
+from .header import Header
+from .metadata import CheckedMetadata
+
+MAX_LAYERS = 512  # LLAMA_MAX_LAYERS
+MAX_COUNT = 1 << 24  # widths, heads and tokens
+MAX_CONTEXT = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """Sizes of a model.
+
+    Attributes:
+        layers: transformer layers.
+        hidden: width of the hidden state.
+        ffn: width inside the feed-forward network.
+        heads: query heads.
+        kv_heads: key-value heads; each serves `heads / kv_heads` query heads.
+        head_dim: width of a head.
+        vocab: tokens of the vocabulary.
+        context: tokens of the longest context that the model was trained for.
+    """
+
+    layers: int
+    hidden: int
+    ffn: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+
+    @property
+    def kv_width(self) -> int:
+        """Width of a token's keys, and of its values, over all key-value heads."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def layer_matrices(self) -> dict[str, tuple[int, int]]:
+        """Shape of each matrix of a layer, (out, in), by its name in a GGUF file."""
+        q_width = self.heads * self.head_dim
+        return {
+            "attn_q": (q_width, self.hidden),
+            "attn_k": (self.kv_width, self.hidden),
+            "attn_v": (self.kv_width, self.hidden),
+            "attn_output": (self.hidden, q_width),
+            "ffn_gate": (self.ffn, self.hidden),
+            "ffn_up": (self.ffn, self.hidden),
+            "ffn_down": (self.hidden, self.ffn),
+        }
+
+    def check(self, where: object, error_type: type[ThirteenError]) -> None:
+        """Raise `error_type`, with `where` named, if the sizes do not fit each other."""
+        if self.layers > MAX_LAYERS:
+            raise error_type(f"{where}: {self.layers} layers; at most {MAX_LAYERS} are supported")
+        if self.heads % self.kv_heads:
+            raise error_type(
+                f"{where}: {self.heads} heads do not divide among {self.kv_heads} key-value heads"
+            )
+        if self.head_dim < 1 or self.head_dim % 2:
+            raise error_type(f"{where}: the head dimension is {self.head_dim}; it must be positive and even")
+
+
+def read_model_shape(header: Header, error_type: type[ThirteenError]) -> ModelShape:
+    """Read the shape of the model that a GGUF file holds.
+
+    Raises:
+        ThirteenError: an `error_type`: a value is missing, of another type than llama.cpp reads, out of range
+            or at odds with another; file and key are named.
+    """
+    metadata = CheckedMetadata(header, error_type)
+    architecture = metadata.get("general.architecture", GGUFValueType.STRING)
+
+    def count(key: str, default: int | None = None, maximum: int = MAX_COUNT) -> int:
+        return metadata.count(f"{architecture}.{key}", maximum, default)
+
+    heads, hidden = count("attention.head_count"), count("embedding_length")
+    head_dim = count("attention.key_length", hidden // heads)
+    shape = ModelShape(
+        layers=count("block_count", maximum=MAX_LAYERS),
+        hidden=hidden,
+        ffn=count("feed_forward_length"),
+        heads=heads,
+        kv_heads=count("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        vocab=len(metadata.array("tokenizer.ggml.tokens", GGUFValueType.STRING)),
+        context=count("context_length", maximum=MAX_CONTEXT),
+    )
+    shape.check(header.path, error_type)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (width := count(key, head_dim)) != head_dim:
+            raise metadata.error(
+                f"metadata key '{architecture}.{key}' is {width}, but the head dimension is {head_dim}"
+            )
+    return shape

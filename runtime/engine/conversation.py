@@ -1,0 +1,131 @@
+"""Conversation: turns of a user and a model, kept within the model's context."""
+
+import json
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Unpack
+
+from ...errors import PromptLengthError, RequestError
+from ...files.atomic_write import atomic_write
+from ...files.json_file import parse_json, read_bounded
+from ..prompt.prompt_encoder import Message
+from ..request import Request
+from .engine import Engine, RequestOptions
+
+FILE_BYTES_MAX = 1 << 24
+_ROLES = ("user", "assistant")
+_ANSWER_TOKENS_MIN = 64  # room for an answer, which the oldest turns make
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What comes next in a conversation.
+
+    Attributes:
+        request: the request for the next answer.
+        dropped: how many of the oldest messages were dropped for it.
+        context_share: share of the context that its prompt takes, from 0 to 1.
+    """
+
+    request: Request
+    dropped: int
+    context_share: float
+
+
+class Conversation:
+    """Turns of a user and a model; those that were not answered are not kept.
+
+    Attributes:
+        system: system prompt; None for the chat template's own.
+        messages: what was said so far, without dropped messages.
+    """
+
+    def __init__(self, engine: Engine, system: str | None = None) -> None:
+        """Start without messages; the engine must outlive the conversation."""
+        self._engine, self.system = engine, system
+        self.messages: list[Message] = []
+
+    def next_turn(self, text: str, **options: Unpack[RequestOptions]) -> Turn:
+        """Make the request for the next answer; the oldest turns are dropped if there is no room for it.
+
+        Args:
+            text: what the user says.
+            options: see Engine.request(); `system` is the conversation's own.
+
+        Raises:
+            RequestError: the text is empty, or the chat template rejects the conversation.
+            PromptLengthError: the text alone does not fit the context.
+        """
+        request, context = self._engine.request(text, **options), self._engine.context
+        room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
+        dropped, tokens = self._fit(text, room)
+        if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
+            raise PromptLengthError(f"the message does not fit the context of {context} tokens")
+        del self.messages[:dropped]
+        return Turn(replace(request, tokens=tokens), dropped, len(tokens) / context)
+
+    def _fit(self, text: str, room: int) -> tuple[int, tuple[int, ...] | None]:
+        """How many of the oldest messages to drop, and the prompt; all are dropped if nothing fits the room.
+
+        Of a long conversation, few prompts are encoded: the number is found by bisection.
+        """
+
+        @cache
+        def encode(dropped: int) -> tuple[int, ...] | None:
+            return self._encode(text, self.messages[dropped:])
+
+        def fits(dropped: int) -> bool:
+            tokens = encode(dropped)
+            return tokens is not None and len(tokens) <= room
+
+        counts = range(0, len(self.messages) + 1, 2)
+        last = len(counts) - 1
+        at = 0 if fits(0) else bisect_left(counts, True, lo=min(1, last), hi=last, key=fits)
+        return counts[at], encode(counts[at])
+
+    def _encode(self, text: str, messages: Sequence[Message]) -> tuple[int, ...] | None:
+        """Encode messages and a text as a prompt; None if they have too many bytes to be tokenized."""
+        system = [Message("system", self.system)] if self.system else []
+        try:
+            return self._engine.conversation([*system, *messages, Message("user", text)])
+        except PromptLengthError:
+            return None
+
+    def add(self, text: str, answer: str) -> None:
+        """Keep what the user said and what the model answered."""
+        self.messages += [Message("user", text), Message("assistant", answer)]
+
+    def save(self, path: Path) -> None:
+        """Write the conversation as JSON.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        messages = [message.template_fields() for message in self.messages]
+        with atomic_write(path, mode=0o600) as file:
+            file.write(json.dumps({"system": self.system, "messages": messages}, indent=1).encode())
+
+    def load(self, path: Path) -> None:
+        """Replace the conversation by one that save() wrote.
+
+        Raises:
+            RequestError: the file cannot be read, is too large, or holds no conversation.
+        """
+        match parse_json(read_bounded(path, FILE_BYTES_MAX), str(path)):
+            case {"system": str() | None as system, "messages": [*entries], **rest} if not rest:
+                messages = [_message(entry, _ROLES[at % 2], path) for at, entry in enumerate(entries)]
+            case _:
+                raise RequestError(f"{path}: not a saved conversation")
+        if len(messages) % 2:
+            raise RequestError(f"{path}: the last message has no answer")
+        self.system, self.messages = system, messages
+
+
+def _message(entry: object, role: str, path: Path) -> Message:
+    match entry:
+        case {"role": found, "content": str(content), **rest} if found == role and not rest:
+            return Message(role, content)
+    raise RequestError(f"{path}: users and assistants must take turns, each with a role and a content")

@@ -1,0 +1,1 @@
+"""Prompts: the chat template in a process of its own, and texts to tokens."""

@@ -1,0 +1,111 @@
+"""Chat template of a model: untrusted Jinja code, rendered in Jinja's sandbox.
+
+The sandbox bounds what a template can reach, not what it can use up: template_process.py does that.
+"""
+
+import json
+from collections.abc import Sequence, Sized
+from datetime import datetime
+from typing import Any
+
+from jinja2 import TemplateError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ...errors import ModelFileError, RequestError, one_line
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
+
+POWER_MAX = 1 << 10
+
+
+class _Generation(Extension):
+    """The tag `{% generation %}`, which marks text to train on; its body is rendered like any other."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's interface
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's sandbox, which also refuses products and powers that would fill the memory."""
+
+    intercepted_binops = frozenset({"*", "**"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            size, maximum = max(abs(left), abs(right)), POWER_MAX
+        else:
+            size, maximum = _repeated(left, right) or _repeated(right, left), PROMPT_CHARACTERS_MAX
+        if size > maximum:
+            raise SecurityError(f"{operator} gives more than the {maximum} that a prompt may need")
+        return super().call_binop(context, operator, left, right)
+
+
+def _repeated(sequence: Any, times: Any) -> int:
+    return len(sequence) * times if isinstance(sequence, Sized) and isinstance(times, int) else 0
+
+
+class ChatTemplate:
+    """A compiled chat template.
+
+    It renders as `transformers` does, with the same extensions, filters and variables.
+
+    Attributes:
+        source: the template, in Jinja.
+        takes_tools: whether it uses the variable `tools`.
+    """
+
+    def __init__(self, source: str, bos: str = "", eos: str = "") -> None:
+        """Compile the template; `bos` and `eos` are the names of the tokens that it may write.
+
+        Raises:
+            ModelFileError: the source is not a Jinja template.
+        """
+        self.source = source
+        environment = _Sandbox(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+        )
+        environment.filters["tojson"] = _to_json
+        environment.globals["raise_exception"] = _raise
+        environment.globals["strftime_now"] = lambda layout: datetime.now().strftime(layout)
+        self._variables = {"bos_token": bos, "eos_token": eos, "documents": None}
+        try:
+            self._template = environment.from_string(source)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
+        except Exception as error:  # from Jinja, or from the Python code that it generates
+            raise ModelFileError(f"the chat template cannot be compiled: {one_line(error)}") from None
+
+    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
+        """Render a conversation as a prompt for the model's next message.
+
+        Args:
+            messages: what was said so far, with `role` and `content`.
+            tools: what the model may call.
+
+        Raises:
+            RequestError: the template rejects the conversation, fails, or writes too much.
+        """
+        parts, length = [], 0
+        variables = {"messages": messages, "tools": tools or None, "add_generation_prompt": True}
+        try:
+            for part in self._template.generate(self._variables | variables):
+                parts.append(part)
+                length += len(part)
+                if length > PROMPT_CHARACTERS_MAX:
+                    _raise(f"it has written more than {PROMPT_CHARACTERS_MAX} characters")
+        except Exception as error:  # untrusted code raises anything
+            raise RequestError(f"the chat template failed: {one_line(error)}") from None
+        return "".join(parts)
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
+
+
+def _raise(message: str) -> None:
+    raise TemplateError(message)

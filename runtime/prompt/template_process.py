@@ -1,0 +1,190 @@
+"""Chat template in a process of its own, so that no template can use up the memory or the time of this one.
+
+Limits within this process would not do. A memory limit holds for all threads, and ends those that load or
+compute. A time limit between lines of Python does not interrupt a single long operation.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Lock, Timer
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from weakref import finalize
+
+from ...errors import ModelFileError, RequestError
+from .prompt_encoder import PROMPT_CHARACTERS_MAX, JsonObject
+
+if TYPE_CHECKING:
+    from ...files.gguf.header import Header
+
+SECONDS_MAX = 10.0  # to compile a template, or to render a conversation
+SOURCE_BYTES_MAX = 1 << 16  # published templates have at most a quarter of this
+_REPLY_BYTES_MAX = 12 * PROMPT_CHARACTERS_MAX + 64  # JSON writes a character with at most 12 bytes
+_PROGRAM = "from thirteen.runtime.prompt.template_worker import main; main()"
+
+
+class TemplateProcess:
+    """A chat template and the process that renders it, which is started again when it has died.
+
+    Attributes:
+        source: the template, in Jinja.
+        takes_tools: whether it uses the variable `tools`; False until it is compiled.
+    """
+
+    def __init__(self, source: str, bos: str = "", eos: str = "", where: str = "") -> None:
+        """Start the process.
+
+        Args:
+            source: the template, in Jinja.
+            bos: name of the begin-of-text token, which the template may write.
+            eos: name of the end-of-text token.
+            where: what the errors of the template begin with.
+
+        Raises:
+            ModelFileError: the source is too long, or the process cannot be started.
+        """
+        if (nbytes := len(source.encode("utf-8", "replace"))) > SOURCE_BYTES_MAX:
+            raise ModelFileError(f"{where}the chat template has {nbytes} bytes, more than {SOURCE_BYTES_MAX}")
+        self.source, self.takes_tools = source, False
+        self._template, self._where = {"source": source, "bos": bos, "eos": eos}, where
+        self._lock = Lock()  # one conversation at a time
+        self._process = _Process(self._template)
+
+    def compile(self) -> None:
+        """Wait until the template is compiled.
+
+        Raises:
+            ModelFileError: it is not a Jinja template, or takes too long or too much memory to compile.
+        """
+        with self._lock:
+            self._running()
+
+    def render(self, messages: Sequence[JsonObject], tools: Sequence[JsonObject] = ()) -> str:
+        """Render a conversation as a prompt for the model's next message.
+
+        Args:
+            messages: what was said so far, with `role` and `content`.
+            tools: what the model may call.
+
+        Raises:
+            RequestError: the template rejects the conversation, fails, or exceeds a limit.
+            ModelFileError: compile() raises it.
+        """
+        with self._lock:
+            try:
+                return str(self._running().request({"messages": list(messages), "tools": list(tools)}))
+            except _ReplyError as error:
+                raise RequestError(str(error)) from None
+
+    def close(self) -> None:
+        """End the process; render() would start another one."""
+        with self._lock:
+            self._process.close()
+
+    def _running(self) -> "_Process":
+        """The process with the compiled template."""
+        if not self._process.alive:
+            self._process = _Process(self._template)
+        try:
+            self.takes_tools = self._process.compile()
+        except _ReplyError as error:
+            raise ModelFileError(f"{self._where}{error}") from None
+        return self._process
+
+
+class _ReplyError(Exception):
+    """The process has replied with an error, or not at all."""
+
+
+class _Process:
+    """One run of template_worker.py."""
+
+    def __init__(self, template: dict[str, str]) -> None:
+        self._template = template
+        self._takes_tools: bool | None = None  # until it is compiled
+        try:
+            self._popen = subprocess.Popen(  # noqa: S603 - own program
+                [sys.executable, "-P", "-c", _PROGRAM],  # -P: no modules from the working directory
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # on Windows
+            )
+        except OSError as error:
+            raise ModelFileError(f"the chat template's process cannot be started: {error}") from None
+        self._owner = os.getpid()
+        self.close = finalize(self, _end, self._popen)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked: it runs, and this process has started it."""
+        return self._owner == os.getpid() and self._popen.poll() is None
+
+    def compile(self) -> bool:
+        """Wait until the template is compiled, and return whether it takes tools."""
+        if self._takes_tools is None:
+            self._takes_tools = bool(self.request(self._template))
+        return self._takes_tools
+
+    def request(self, message: Any) -> object:
+        """Send a line and return the result in the reply.
+
+        Raises:
+            _ReplyError: there is none; if the process has not replied in time, it has ended.
+        """
+        timer = Timer(SECONDS_MAX, self._popen.kill)
+        timer.daemon = True
+        started = perf_counter()
+        timer.start()
+        try:
+            reply = self._exchange(json.dumps(message).encode() + b"\n")
+        finally:
+            timer.cancel()
+        if not reply:
+            self.close()
+            late = perf_counter() - started >= SECONDS_MAX
+            reason = f"more than {SECONDS_MAX:g} seconds" if late else "its process has died"
+            raise _ReplyError(f"the chat template failed: {reason}")
+        if "error" in reply:
+            raise _ReplyError(str(reply["error"]))
+        return reply["result"]
+
+    def _exchange(self, line: bytes) -> dict[str, object]:
+        """Return the reply to a line; empty if the process has died."""
+        assert self._popen.stdin and self._popen.stdout, "both are pipes"
+        try:
+            self._popen.stdin.write(line)
+            self._popen.stdin.flush()
+            reply = json.loads(self._popen.stdout.readline(_REPLY_BYTES_MAX))
+        except (OSError, ValueError):
+            return {}
+        return reply if isinstance(reply, dict) and reply.keys() & {"result", "error"} else {}
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with suppress(OSError):  # a line that was not read
+            pipe.close()  # type: ignore[union-attr]
+
+
+def read_chat_template(header: "Header", bos: int | None, eos: int | None) -> TemplateProcess | None:
+    """Start the template in a model's file, None if it has none; it may write the tokens `bos` and `eos`.
+
+    Raises:
+        ModelFileError: it is not a string, it is too long, or its process cannot be started.
+    """
+    source = header.metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise ModelFileError(f"{header.path}: metadata key 'tokenizer.chat_template' is not a string")
+    tokens = header.metadata["tokenizer.ggml.tokens"]
+    begin, end = ("" if token is None else tokens[token] for token in (bos, eos))
+    return TemplateProcess(source, begin, end, where=f"{header.path}: ")

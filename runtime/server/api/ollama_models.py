@@ -1,0 +1,198 @@
+"""Bodies of Ollama's API: requests and responses."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from .request_fields import WHOLE, Count, Name, Nullable, StopTexts, Text, Unsupported
+from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
+from .response_models import Count as Total
+from .response_models import ResponseBody
+
+_JSON_OBJECT = {"type": "object"}
+
+
+def _as_schema(value: Any) -> Any:
+    """A format as a JSON schema; "" is none."""
+    if value in ("", "json"):
+        return _JSON_OBJECT if value else None
+    if value is not None and not isinstance(value, dict):
+        raise PydanticCustomError("format", 'Input should be "json" or a JSON schema')
+    return value
+
+
+OllamaFormat = Annotated[
+    dict[str, Any] | None,
+    BeforeValidator(_as_schema, json_schema_input_type=Literal["", "json"] | dict[str, Any] | None),
+]
+ModelName = Annotated[Name, Field(min_length=1)]
+
+
+class OllamaOptions(SamplingRequest):
+    """Options of a request."""
+
+    num_predict: Annotated[int, Field(ge=-2), WHOLE] | None = Field(
+        None, description="Maximum tokens of the answer; as many as the server allows if not above 0."
+    )
+    num_ctx: Count | None = Field(
+        None, description="At most the server's context, which is used in any case."
+    )
+    stop: Nullable[StopTexts] = Field(
+        [], description="Strings that end the answer; they are not included in it."
+    )
+
+
+class OllamaRequest(RequestBody):
+    """Fields of both requests that generate text."""
+
+    model: ModelName
+    stream: Nullable[bool] = True
+    format: OllamaFormat = None
+    options: Nullable[OllamaOptions] = OllamaOptions.model_validate({})
+    keep_alive: float | Name | None = Field(None, description="Without effect: models stay loaded.")
+    calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
+    think: Unsupported = None
+
+
+class OllamaMessage(RequestBody):
+    """A message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: Text
+    thinking: Unsupported = None
+    images: Unsupported = None
+    tool_calls: Unsupported = None
+
+
+class OllamaChatRequest(OllamaRequest):
+    """Body of /api/chat."""
+
+    messages: Nullable[Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]] = (
+        Field([], description="Without messages, nothing is generated.")
+    )
+    tools: Unsupported = None
+
+
+class OllamaGenerateRequest(OllamaRequest):
+    """Body of /api/generate."""
+
+    prompt: Nullable[Text] = Field("", description="Without a prompt, nothing is generated.")
+    system: Text | None = None
+    suffix: Unsupported = None
+    template: Unsupported = None
+    raw: Unsupported = None
+    context: Unsupported = None
+    images: Unsupported = None
+
+
+class ShowRequest(RequestBody):
+    """Body of /api/show."""
+
+    model: ModelName
+    verbose: Unsupported = None
+
+
+class OllamaResponse(ResponseBody):
+    """Fields of both responses that have text; durations are in nanoseconds, and only in the last."""
+
+    model: str
+    created_at: str
+    done: bool
+    done_reason: Literal["stop", "length", "load"] | None = None
+    total_duration: Total | None = None
+    load_duration: Total | None = None
+    prompt_eval_count: Total | None = None
+    prompt_eval_duration: Total | None = None
+    eval_count: Total | None = None
+    eval_duration: Total | None = None
+
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+
+class OllamaAnswer(ResponseBody):
+    """The message of an answer, or a part of it."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class ChatResponse(OllamaResponse):
+    """Response of /api/chat, or a line of it."""
+
+    message: OllamaAnswer
+
+
+class GenerateResponse(OllamaResponse):
+    """Response of /api/generate, or a line of it."""
+
+    response: str
+
+
+class ModelDetails(ResponseBody):
+    """What a model is."""
+
+    parent_model: str
+    format: Literal["gguf"]
+    family: str
+    families: list[str]
+    parameter_size: str
+    quantization_level: str
+
+
+class ListedModel(ResponseBody):
+    """A model of /api/tags."""
+
+    name: str
+    model: str
+    modified_at: str
+    size: Total
+    digest: str
+    details: ModelDetails
+
+
+class LoadedModel(ResponseBody):
+    """A model of /api/ps."""
+
+    name: str
+    model: str
+    size: Total
+    digest: str
+    details: ModelDetails
+    expires_at: str
+    size_vram: Total
+    context_length: Total
+
+
+class TagsResponse(ResponseBody):
+    """Response of /api/tags."""
+
+    models: list[ListedModel]
+
+
+class PsResponse(ResponseBody):
+    """Response of /api/ps."""
+
+    models: list[LoadedModel]
+
+
+class ShowResponse(ResponseBody):
+    """Response of /api/show."""
+
+    modified_at: str
+    template: str
+    details: ModelDetails
+    model_info: dict[str, Any]
+    capabilities: list[Literal["completion"]]
+
+
+class VersionResponse(ResponseBody):
+    """Response of /api/version."""
+
+    version: str
+
+
+class OllamaError(ResponseBody):
+    """Response of a failed request."""
+
+    error: str

@@ -1,0 +1,189 @@
+"""Responses of OpenAI's chat and text completions, whole and as chunks of a stream."""
+
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from time import time
+from typing import Any
+from uuid import uuid4
+
+from ...answer import Answer
+from ...engine.handle import Piece
+from ...request import StopReason, TokenLogprob
+from .tool_calls import AnswerCall, ToolCallParser, ToolUse
+
+Json = dict[str, Any]
+
+_FINGERPRINT = f"thirteen-{version('thirteen')}"
+_LOGPROB_MIN = -9999.0  # OpenAI's value for an impossible token; JSON has no infinity
+_FINISH_REASONS = {StopReason.END: "stop", StopReason.STOP: "stop", StopReason.LENGTH: "length"}
+
+
+@dataclass(frozen=True)
+class ResponseFormatter:
+    """Formats chat completions; CompletionFormatter formats text completions.
+
+    Attributes:
+        model: model name.
+        token_bytes: returns the bytes of a token id.
+        choices: answers per prompt.
+        id: id of the response.
+        created: Unix time of the response.
+    """
+
+    model: str
+    token_bytes: Callable[[int], bytes]
+    choices: int
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time()))
+    response_type = "chat.completion"
+    chunk_type = "chat.completion.chunk"
+
+    def response(self, pieces: Sequence[Piece]) -> Json:
+        """Response with all answers, each given as one piece."""
+        answers = [piece.answer for piece in pieces if piece.answer]
+        return {
+            **self._header(self.response_type),
+            "choices": [self._choice(index, piece) for index, piece in enumerate(pieces)],
+            "usage": usage_json(answers, self.choices),
+        }
+
+    def chunk(self, index: int, piece: Piece, *, first: bool) -> Json:
+        """Stream chunk with one piece of an answer."""
+        return {**self._header(self.chunk_type), "choices": [self._chunk_choice(index, piece, first=first)]}
+
+    def usage_chunk(self, answers: Sequence[Answer]) -> Json:
+        """Last chunk of a stream, with the usage and no choices."""
+        return {**self._header(self.chunk_type), "choices": [], "usage": usage_json(answers, self.choices)}
+
+    def _header(self, object_type: str) -> Json:
+        return {
+            "id": self.id,
+            "object": object_type,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": _FINGERPRINT,
+        }
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        message = {"role": "assistant", "content": piece.text, "refusal": None}
+        return {"index": index, "message": message, **self._finish(piece)}
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
+        return {"index": index, "delta": delta, **self._finish(piece)}
+
+    def _finish(self, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
+        reason = _FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
+        if calls and reason == "stop":
+            reason = "tool_calls"
+        logprobs = self._logprobs(piece.logprobs) if piece.logprobs else None
+        return {"logprobs": logprobs, "finish_reason": reason}
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+        content = [
+            {
+                **self._token_logprob(entry.token, entry.logprob),
+                "top_logprobs": [self._token_logprob(*top) for top in entry.top],
+            }
+            for entry in logprobs
+        ]
+        return {"content": content, "refusal": None}
+
+    def _token_logprob(self, token: int, logprob: float) -> Json:
+        data = self.token_bytes(token)
+        return {"token": _token_text(data), "logprob": max(logprob, _LOGPROB_MIN), "bytes": list(data)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCallFormatter(ResponseFormatter):
+    """Formats chat completions that may call functions.
+
+    Attributes:
+        tools: which functions.
+    """
+
+    tools: ToolUse
+    _parsers: dict[int, ToolCallParser] = field(default_factory=dict, init=False)
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        text, calls = self._parse(index, piece)
+        message: Json = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
+        return {"index": index, "message": message, **self._finish(piece, calls)}
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        text, calls = self._parse(index, piece)
+        delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
+        if calls:
+            delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
+        return {"index": index, "delta": delta, **self._finish(piece, calls)}
+
+    def _parse(self, index: int, piece: Piece) -> tuple[str, list[AnswerCall]]:
+        """Text and calls of a piece; the calls come with the last one."""
+        if index not in self._parsers:
+            self._parsers[index] = self.tools.parser()
+        text = self._parsers[index].feed(piece.text)
+        if not piece.answer:
+            return text, []
+        rest, calls = self._parsers[index].finish()
+        return text + rest, calls
+
+
+@dataclass(frozen=True)
+class CompletionFormatter(ResponseFormatter):
+    """Formats text completions."""
+
+    id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
+    response_type = "text_completion"
+    chunk_type = "text_completion"
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        return {"index": index, "text": piece.text, **self._finish(piece)}
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        return self._choice(index, piece)
+
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+        pieces = [self.token_bytes(entry.token) for entry in logprobs]
+        return {
+            "tokens": [_token_text(piece) for piece in pieces],
+            "token_logprobs": [max(entry.logprob, _LOGPROB_MIN) for entry in logprobs],
+            "top_logprobs": [self._top_logprobs(entry.top) for entry in logprobs],
+            "text_offset": [*_text_offsets(pieces)],
+        }
+
+    def _top_logprobs(self, top: Iterable[tuple[int, float]]) -> dict[str, float]:
+        """Log-probabilities by text; of tokens with the same text, that of the likeliest."""
+        found: dict[str, float] = {}
+        for token, logprob in top:
+            found.setdefault(_token_text(self.token_bytes(token)), max(logprob, _LOGPROB_MIN))
+        return found
+
+
+def _token_text(data: bytes) -> str:
+    """Text of a token; an incomplete UTF-8 sequence becomes U+FFFD."""
+    return data.decode("utf-8", "replace")
+
+
+def _text_offsets(pieces: Iterable[bytes]) -> Iterator[int]:
+    """Where the text of each token begins, in characters; a part of a character begins after those before."""
+    decoder, offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
+    for piece in pieces:
+        yield offset
+        offset += len(decoder.decode(piece))
+
+
+def usage_json(answers: Sequence[Answer], choices: int) -> Json:
+    """Usage of a response: the prompt counts once for its `choices` consecutive answers."""
+    prompt = sum(answer.usage.prompt_tokens for answer in answers[::choices])
+    completion = sum(answer.usage.completion_tokens for answer in answers)
+    cached = sum(answer.usage.cached_tokens for answer in answers[::choices])
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }

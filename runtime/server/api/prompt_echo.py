@@ -1,0 +1,63 @@
+"""Prompts that /v1/completions echoes, with the log-probabilities of their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...answer import Answer
+from ...engine.handle import Piece
+from ...request import StopReason, Timings, TokenLogprob, Usage
+from .openai_formatter import CompletionFormatter
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class EchoedPrompt:
+    """A prompt that the answer begins with.
+
+    Attributes:
+        text: its text.
+        tokens: its tokens.
+        logprobs: log-probabilities of all tokens but the first; None if they are not asked for.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] | None
+
+    @property
+    def empty_answer(self) -> Piece:
+        """An answer of no tokens."""
+        nothing = Timings(0.0, 0.0, 0.0)
+        usage = Usage(len(self.tokens), 0)
+        return Piece("", answer=Answer(None, "", StopReason.LENGTH, usage, nothing, (), verified=False))
+
+
+@dataclass(frozen=True)
+class EchoFormatter(CompletionFormatter):
+    """Formats text completions that begin with their prompts.
+
+    Attributes:
+        prompts: the prompts, each of `choices` answers.
+    """
+
+    prompts: Sequence[EchoedPrompt] = ()
+
+    def _choice(self, index: int, piece: Piece) -> Json:
+        choice, prompt = super()._choice(index, piece), self.prompts[index // self.choices]
+        logprobs = choice["logprobs"]
+        if prompt.logprobs is not None:
+            logprobs = self._with_prompt(prompt, prompt.logprobs, piece.logprobs)
+        return {**choice, "text": prompt.text + piece.text, "logprobs": logprobs}
+
+    def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
+        return self._choice(index, piece) if first else super()._choice(index, piece)
+
+    def _with_prompt(
+        self, prompt: EchoedPrompt, scored: Sequence[TokenLogprob], completion: Sequence[TokenLogprob]
+    ) -> Json:
+        """Log-probabilities of prompt and completion; nothing comes before the first token: it has none."""
+        logprobs = self._logprobs([TokenLogprob(prompt.tokens[0], 0.0), *scored, *completion])
+        logprobs["token_logprobs"][0] = logprobs["top_logprobs"][0] = None
+        return logprobs

@@ -1,0 +1,107 @@
+"""Types of the fields of request bodies, with their limits."""
+
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticUseDefault
+from pydantic_core.core_schema import no_info_before_validator_function
+
+TEXT_CHARS_MAX = 1 << 22  # about a million tokens, more than any context
+_NAME_CHARS_MAX = 1024
+_PROMPTS_MAX = 16
+_PROMPT_TOKENS_MAX = 1 << 20
+_STOPS_MAX = 16  # each new piece of text is searched for all stop strings
+_STOP_CHARS_MAX = 256
+_EMPTY: tuple[Any, ...] = (False, "", [], {})
+
+T = TypeVar("T")
+
+
+class _NullIsDefault:
+    """Annotation of a field in which null means the default."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(_use_default, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
+
+
+def _use_default(value: Any) -> Any:
+    if value is None:
+        raise PydanticUseDefault
+    return value
+
+
+def _whole_number(value: Any) -> Any:
+    """1.0 is an integer in JSON Schema."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_list(value: Any) -> Any:
+    """A string is a list of one."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise PydanticCustomError("string_or_list", "Input should be a string or a list of strings")
+    return value
+
+
+def _reject(value: Any) -> None:
+    """Reject a value of an unsupported field, unless it says that the field is not used."""
+    if value is not None and not any(value == one and type(value) is type(one) for one in _EMPTY):
+        raise PydanticCustomError("extra_forbidden", "Input is not supported")
+
+
+def prompt_kind(value: Any) -> str | None:
+    """Which kind of prompt a value is, by its first element: text, texts, tokens or token_lists."""
+    if not isinstance(value, list):
+        return "text" if isinstance(value, str) else None
+    first = value[0] if value else None
+    if isinstance(first, list):
+        return "token_lists"
+    return "tokens" if isinstance(first, int | float) else "texts"
+
+
+Nullable = Annotated[T, _NullIsDefault()]
+WHOLE = BeforeValidator(_whole_number)
+Count = Annotated[int, Field(ge=1), WHOLE]
+Zero = Annotated[float, Field(ge=0, le=0)]
+# A field that clients send although they do not use it.
+Unsupported = Annotated[None, BeforeValidator(_reject), WithJsonSchema({"enum": [None, *_EMPTY]})]
+
+# A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
+# first error, because a body has room for hundreds of thousands.
+Text = Annotated[str, Field(max_length=TEXT_CHARS_MAX)]
+Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
+_StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
+StopTexts = Annotated[_StopTexts, BeforeValidator(_as_list, json_schema_input_type=StopText | _StopTexts)]
+_Tokens = Annotated[
+    list[Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]],
+    Field(min_length=1, max_length=_PROMPT_TOKENS_MAX, fail_fast=True),
+]
+_PROMPTS = Field(min_length=1, max_length=_PROMPTS_MAX, fail_fast=True)
+Prompts = Annotated[
+    Annotated[Text, Tag("text")]
+    | Annotated[Annotated[list[Text], _PROMPTS], Tag("texts")]
+    | Annotated[_Tokens, Tag("tokens")]
+    | Annotated[Annotated[list[_Tokens], _PROMPTS], Tag("token_lists")],
+    Discriminator(
+        prompt_kind,
+        custom_error_type="prompt",
+        custom_error_message="Input should be a string or tokens, or a list of either",
+    ),
+]

@@ -1,0 +1,1 @@
+"""Endpoints of the HTTP server: a class for each API, whose methods respond to requests."""

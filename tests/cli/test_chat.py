@@ -1,0 +1,140 @@
+"""`thirteen chat`: lines from a pipe, and a person at a terminal."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+from time import monotonic
+
+import pytest
+from thirteen.models.fetch import embedded
+
+from ..commands import Commands
+from ..runtime.conftest import write_gguf
+
+TIMEOUT_S = 60
+
+
+@pytest.fixture(scope="module")
+def thirteen():
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_gguf(tmp_path_factory.mktemp("models") / "tiny.gguf", {}, {})
+
+
+def chat(thirteen, model, *lines, options=()):
+    arguments = ("chat", model, "--max-tokens", "8", "--context", "256", "--threads", "1", *options)
+    return thirteen(*arguments, stdin="\n".join(lines).encode())
+
+
+def test_each_line_of_standard_input_gets_an_answer(thirteen, model):
+    done = chat(thirteen, model, "one", "", "two", "/stats", "/reset", "three")
+    assert done.status == 0 and done.stdout.count("answer: ") == 3, done
+    assert re.search(r"\d+ tokens at .*/s, .* prompt tokens cached, 2 answers", done.stderr)
+
+
+def test_a_second_turn_takes_the_first_from_the_prefix_cache(thirteen, model):
+    done = chat(thirteen, model, "a question of some length to begin with", "and another", "/stats")
+    cached = int(re.search(r"(\d+) of \d+ prompt tokens cached", done.stderr)[1])
+    assert cached > len("a question of some length to begin with")
+
+
+def test_commands(thirteen, model, tmp_path):
+    talk, schema = tmp_path / "talk.json", tmp_path / "schema.json"
+    schema.write_text('{"type": "boolean"}')
+    lines = [
+        "/help",
+        "one",
+        f"/save {talk}",
+        "/reset",
+        f"/load {talk}",
+        f"/schema {schema}",
+        "yes or no?",
+        "/schema",
+    ]
+    done = chat(
+        thirteen, model, *lines, "/votes 3", "two", "/calculator off", "/adapter base", "/quit", "never"
+    )
+    assert done.status == 0 and "/adapter" in done.stderr and "votes: " in done.stderr, done
+    assert [message["role"] for message in json.loads(talk.read_text())["messages"]] == ["user", "assistant"]
+    assert re.search("^(true|false)$", done.stdout, re.MULTILINE)
+    assert done.stdout.count("answer: ") == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("/nothing", "/nothing is no command; /help lists them"),
+        ("/votes 0", "/votes 0: must be from 1 to 8"),
+        ("/votes many", "/votes many: must be from 1 to 8"),
+        ("/calculator maybe", "/calculator maybe: must be on or off"),
+        ("/adapter none", "/adapter none: must be one of base"),
+        ("/stats", "/stats: there is no answer yet"),
+        ("/save", "/save: give a file"),
+        ("/load /nonexistent", "/nonexistent: No such file or directory"),
+        ("/schema /nonexistent", "/nonexistent: No such file or directory"),
+        ("x" * 2000, "the message does not fit"),
+    ],
+)
+def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model, line, problem):
+    done = chat(thirteen, model, line)
+    assert done.status == 2 and problem in done.stderr, done
+    assert done.stderr.count("\n") == 1
+
+
+class Terminal:
+    """A chat in a terminal of its own."""
+
+    def __init__(self, *arguments):
+        self.master, slave = pty.openpty()
+        command = [sys.executable, "-m", "thirteen", "chat", *map(str, arguments)]
+        environment = os.environ | {"TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        self.process = subprocess.Popen(
+            command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+        )
+        os.close(slave)
+        self.text = ""
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+    def wait_for(self, pattern):
+        """Read until the output since the last match has one."""
+        end = monotonic() + TIMEOUT_S
+        while not (found := re.search(pattern, self.text)):
+            ready, _, _ = select.select([self.master], [], [], max(end - monotonic(), 0))
+            assert ready, f"no {pattern!r} in {self.text!r}"
+            try:
+                self.text += os.read(self.master, 4096).decode("utf-8", "replace")
+            except OSError:
+                pytest.fail(f"the chat has ended: {self.text}")
+        self.text = self.text[found.end() :]
+
+
+@pytest.mark.slow
+def test_a_person_edits_lines_stops_an_answer_and_goes_on():
+    terminal = Terminal(embedded(), "--max-tokens", "400", "--threads", "1", "--context", "512")
+    terminal.wait_for("/help lists the commands")
+    terminal.wait_for(">")
+    terminal.type("Tell a long storyx\x7f.\r")  # the last letter is deleted
+    terminal.wait_for(r"\x1b\[\?2004l")  # the editor has let go of the terminal
+    terminal.wait_for("[a-z]+ [a-z]+ ")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.wait_for("stopped; the question is not kept")
+    terminal.type("/votes nonsense\r")
+    terminal.wait_for("error: /votes nonsense")
+    terminal.type("Repeat exactly: 12 * 13 =\r")
+    terminal.wait_for("= 156")
+    terminal.wait_for("\u2713")
+    terminal.wait_for("answer: ")
+    terminal.wait_for(r"\x1b\[\?2004h")  # the editor has the terminal again
+    terminal.type("\x04")
+    assert terminal.process.wait(TIMEOUT_S) == 0

@@ -1,0 +1,83 @@
+"""--untrusted: every command that opens a model first loads it on trial, and survives a crash there."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from ..commands import Commands
+from ..runtime.conftest import write_gguf
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+
+# Python runs this module at each start; of all programs, only a trial load ends here.
+CRASH = """
+import os, signal, sys
+if any("load_probe_worker" in word for word in sys.orig_argv):
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+COMMANDS = {
+    "ask": ("ask", "MODEL", "1 + 1?"),
+    "serve": ("serve", "MODEL", "--port", "0"),
+    "batch": ("batch", "QUESTIONS", "MODEL", "--out", "OUT", "--threads", "1"),
+    "accuracy": ("bench", "accuracy", "MODEL", "--data", "QUESTIONS"),
+    "attention": ("bench", "attention", "MODEL"),
+    "cluster": ("bench", "cluster", "MODEL"),
+    "constrained": ("bench", "constrained", "MODEL"),
+    "fidelity": ("bench", "fidelity", "MODEL", "MODEL"),
+    "latency": ("bench", "latency", "MODEL", "MODEL"),
+    "memory": ("bench", "memory", "MODEL"),
+    "peers": ("bench", "peers", "MODEL"),
+    "report": ("bench", "report", "MODEL", "MODEL", "--out", "OUT"),
+    "trust": ("bench", "trust", "MODEL"),
+    "bench tune": ("bench", "tune", "MODEL"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a model and of questions."""
+    folder = tmp_path_factory.mktemp("untrusted")
+    write_gguf(folder / "MODEL", {}, {})
+    (folder / "QUESTIONS").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crash(folder: Path) -> Iterator[Commands]:
+    """Runs commands whose trial loads all end with a signal."""
+    (folder / "sitecustomize.py").write_text(CRASH)
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
+            patch.setenv("THIRTEEN_CACHE", str(folder / "cache"))
+            commands = stack.enter_context(Commands())
+        yield commands
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_model_that_ends_the_process_is_one_line(
+    name: str, crash: Commands, folder: Path, tmp_path: Path
+) -> None:
+    """The tests turn trial loads off: what is tried here is tried because of the option."""
+    paths = {"MODEL": folder / "MODEL", "QUESTIONS": folder / "QUESTIONS", "OUT": tmp_path / "out"}
+    done = crash(*(paths.get(word, word) for word in COMMANDS[name]), "--untrusted")
+    message = f"{folder / 'MODEL'}: a trial load ended with SIGSEGV: the file is damaged or harmful"
+    assert (done.status, done.stderr) == (2, f"error: {message}\n")
+    assert not done.stdout and not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_without_the_option_a_file_is_tried_once(folder: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("THIRTEEN_UNTRUSTED")
+        patch.setenv("THIRTEEN_CACHE", str(tmp_path))
+        with Commands() as run:
+            ask = ("ask", folder / "MODEL", "1 + 1?", "--max-tokens", "2", "--threads", "1")
+            assert run(*ask).status == 0
+            records = {path: path.stat().st_mtime_ns for path in (tmp_path / "trusted").iterdir()}
+            assert len(records) == 2
+            assert run(*ask).status == 0
+            assert {path: path.stat().st_mtime_ns for path in records} == records
+            assert run(*ask, "--untrusted").status == 0

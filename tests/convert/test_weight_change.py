@@ -1,0 +1,44 @@
+"""Sizes of weight changes, against those of PEFT's own merge."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from peft import LoHaConfig, LoraConfig
+from thirteen.convert.pipeline import convert
+from thirteen.convert.weight_change import weight_changes
+
+from .peft_adapters import base_tensors, peft_merged, save_random_adapter
+
+TARGETS = ["q_proj", "up_proj"]
+KINDS: dict[str, Any] = {
+    "lora": LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS),
+    "dora": LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, use_dora=True),
+    "loha": LoHaConfig(r=2, target_modules=TARGETS),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_are_those_of_the_merged_tensors(
+    kind: str, base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """DoRA's factors alone would not tell its change, and LoHa has none."""
+    adapter = save_random_adapter(base("llama"), KINDS[kind], tmp_path / kind)
+    before, after = base_tensors(base("llama")), peft_merged(base("llama"), adapter)
+    expected = {
+        name: np.linalg.norm(after[name] - before[name]) / np.linalg.norm(before[name])
+        for name in before
+        if any(target in name for target in TARGETS)
+    }
+    assert weight_changes(base("llama"), adapter) == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    adapter = save_random_adapter(base("llama"), KINDS["dora"], tmp_path / "dora")
+    convert(base("llama"), tmp_path / "base.gguf", quantization="F32", threads=1)
+    changes = weight_changes(base("llama"), adapter)
+    assert weight_changes(tmp_path / "base.gguf", adapter) == pytest.approx(changes, rel=1e-5)

@@ -1,0 +1,451 @@
+"""A GGUF header is read as it was written, and a damaged one is an error that names the file, no more."""
+
+import os
+import random
+import string
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType as Kind
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thirteen.errors import ModelFileError
+from thirteen.files.gguf.header import (
+    MAX_ENTRIES,
+    MAX_NUMBERS,
+    MAX_STRING_BYTES,
+    MAX_STRINGS,
+    MAX_TEXT_BYTES,
+    Field,
+    Header,
+    read_header,
+)
+from thirteen.models.fetch import embedded
+
+Entries = dict[str, Field]
+Arrays = dict[str, tuple[np.ndarray, Type]]
+
+BITS = {Kind.UINT8: 8, Kind.UINT16: 16, Kind.UINT32: 32, Kind.UINT64: 64}
+VALUES: dict[Kind, st.SearchStrategy[Any]] = {
+    **{kind: st.integers(0, 2**bits - 1) for kind, bits in BITS.items()},
+    **{
+        kind: st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+        for kind, bits in zip((Kind.INT8, Kind.INT16, Kind.INT32, Kind.INT64), BITS.values(), strict=True)
+    },
+    Kind.FLOAT32: st.floats(width=32, allow_nan=False),
+    Kind.FLOAT64: st.floats(allow_nan=False),
+    Kind.BOOL: st.booleans(),
+    Kind.STRING: st.text(max_size=20),
+}
+
+
+def arrays_of(kind: Kind) -> st.SearchStrategy[Field]:
+    values = st.lists(VALUES[kind], min_size=1, max_size=8)  # the gguf package writes no empty ones
+    return values.map(lambda value: Field(value, Kind.ARRAY, kind))
+
+
+fields = st.one_of(
+    *(values.map(lambda value, kind=kind: Field(value, kind)) for kind, values in VALUES.items()),
+    *(arrays_of(kind) for kind in VALUES),
+)
+names = st.text(string.ascii_letters + string.digits + "._-", min_size=1, max_size=63)
+keys = names.map(lambda text: f"k.{text}")
+columns = {
+    Type.F32: 1,
+    Type.F16: 1,
+    Type.I32: 1,
+    Type.Q8_0: 32,
+    Type.IQ4_NL: 32,
+    Type.Q4_K: 256,
+    Type.Q6_K: 256,
+}
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> tuple[np.ndarray, Type]:
+    type_ = draw(st.sampled_from(list(columns)))
+    nbytes = gguf.GGML_QUANT_SIZES[type_][1]
+    shape = draw(st.lists(st.integers(1, 3), min_size=1, max_size=4))
+    raw = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 255, (*shape[:-1], shape[-1] * nbytes))
+    return raw.astype(np.uint8), type_
+
+
+def write(path: Path, entries: Entries, arrays: Arrays, alignment: int = 32) -> Path:
+    """Write a GGUF by the gguf package."""
+    writer = gguf.GGUFWriter(path, "llama")
+    if alignment != 32:
+        writer.add_custom_alignment(alignment)
+    for key, field in entries.items():
+        writer.add_key_value(key, field.value, field.type, field.element)
+    for name, (raw, type_) in arrays.items():
+        writer.add_tensor(name, raw, raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def check_sound(header: Header) -> None:
+    """Whatever a header says lies within the file and fits its types."""
+    for tensor in header.tensors.values():
+        block, nbytes = gguf.GGML_QUANT_SIZES[tensor.type]
+        weights = int(np.prod(tensor.shape, dtype=object))
+        assert tensor.shape[-1] % block == 0
+        assert tensor.nbytes == weights // block * nbytes
+        assert 0 < tensor.offset <= tensor.offset + tensor.nbytes <= header.file_bytes
+    assert all(isinstance(field.type, Kind) for field in header.fields.values())
+    assert header.bits_per_weight >= 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.dictionaries(keys, fields, max_size=6),
+    st.dictionaries(names, tensors(), max_size=4),
+    st.sampled_from([8, 32, 256]),
+)
+def test_a_header_is_read_as_the_gguf_package_wrote_it(
+    entries: Entries, arrays: Arrays, alignment: int
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.gguf", entries, arrays, alignment)
+        header, content = read_header(path), path.read_bytes()
+    usual = {"general.architecture": Field("llama", Kind.STRING)}
+    usual |= {"general.alignment": Field(alignment, Kind.UINT32)} if alignment != 32 else {}
+    assert header.fields == usual | entries
+    assert header.metadata == {key: field.value for key, field in (usual | entries).items()}
+    assert list(header.tensors) == list(arrays)
+    for name, (raw, type_) in arrays.items():
+        tensor = header.tensors[name]
+        assert tensor.type is type_
+        assert tensor.offset % alignment == 0
+        assert content[tensor.offset :][: tensor.nbytes] == raw.tobytes()
+        block, nbytes = gguf.GGML_QUANT_SIZES[type_]
+        assert tensor.shape == (*raw.shape[:-1], raw.shape[-1] // nbytes * block)
+    check_sound(header)
+
+
+def test_text_that_is_no_utf_8_passes_unchanged(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", {"k": Field([b"\xff\xfe", "é".encode()], Kind.ARRAY, Kind.STRING)}, {})
+    value = read_header(path).metadata["k"]
+    assert [text.encode("utf-8", "surrogateescape") for text in value] == [b"\xff\xfe", "é".encode()]
+
+
+@given(entries=st.dictionaries(keys, fields, min_size=1, max_size=6), data=st.data())
+def test_what_is_passed_over_is_checked_but_not_kept(entries: Entries, data: st.DataObject) -> None:
+    with TemporaryDirectory() as folder:
+        path = write(Path(folder) / "a.gguf", entries, {})
+        over = data.draw(st.sets(st.sampled_from(sorted(entries))))
+        full, partial = read_header(path), read_header(path, skip_values=over)
+    for key, field in full.fields.items():
+        left = key in over and field.element is Kind.STRING
+        assert partial.fields[key] == (Field([], Kind.ARRAY, Kind.STRING) if left else field)
+
+
+def test_a_text_that_is_passed_over_must_lie_in_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.gguf", {"k": Field([b"ab", b"cd"], Kind.ARRAY, Kind.STRING)}, {})
+    content = path.read_bytes()
+    at = content.index(b"\x02" + bytes(7) + b"cd")
+    path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
+    with pytest.raises(ModelFileError, match="runs past the end"):
+        read_header(path, skip_values=("k",))
+
+
+def test_a_real_model_is_read() -> None:
+    path = embedded()
+    header = read_header(path)
+    assert header.metadata["general.architecture"] == "llama"
+    assert len(header.metadata["tokenizer.ggml.tokens"]) == 49152
+    assert header.tensors["token_embd.weight"].shape == (49152, 576)
+    assert len(header.tensors) == 2 + 30 * 9
+    assert header.weights == 134_515_008
+    assert header.bits_per_weight * header.weights / 8 == pytest.approx(path.stat().st_size, rel=0.03)
+
+
+# The security property: a damaged file gives ModelFileError or a sound header, never another exception.
+
+
+@pytest.fixture(scope="module")
+def file_content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    entries = {
+        f"k.{kind.name}": Field(value, kind)
+        for kind, value in {Kind.UINT8: 7, Kind.FLOAT64: 0.5, Kind.BOOL: True, Kind.STRING: "text"}.items()
+    }
+    entries |= {"k.tokens": Field(["a", "bc", "é"], Kind.ARRAY, Kind.STRING)}
+    entries |= {"k.numbers": Field([1, 2, 3], Kind.ARRAY, Kind.INT32)}
+    arrays = {name: (np.ones((3, 34 * 2), np.uint8), Type.Q8_0) for name in ("blk.0.a", "blk.0.b")}
+    path = write(tmp_path_factory.mktemp("file") / "a.gguf", entries, arrays, 64)
+    return path.read_bytes()
+
+
+@contextmanager
+def refused(path: Path) -> Iterator[list[str]]:
+    """Whether reading failed as it may: the list is empty when it did not."""
+    messages: list[str] = []
+    try:
+        yield messages
+    except ModelFileError as failure:
+        messages.append(str(failure))
+        assert str(path) in str(failure)
+        assert "\n" not in str(failure)
+        assert len(str(failure)) < 500 + len(str(path))
+
+
+def test_a_file_cut_at_any_byte_is_refused(file_content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(file_content)
+    end = max(tensor.offset + tensor.nbytes for tensor in read_header(path).tensors.values())
+    for cut in range(len(file_content)):
+        path.write_bytes(file_content[:cut])
+        with refused(path) as messages:
+            check_sound(read_header(path))
+        assert bool(messages) == (cut < end), cut
+
+
+@pytest.mark.parametrize("changed", [1, 4])
+def test_any_changed_bytes_of_a_header_are_refused_or_leave_it_sound(
+    changed: int, file_content: bytes, tmp_path: Path
+) -> None:
+    path, chance = tmp_path / "a.gguf", random.Random(13)
+    path.write_bytes(file_content)
+    header_bytes = min(tensor.offset for tensor in read_header(path).tensors.values())
+    outcomes = set()
+    for _ in range(1500):
+        damaged = bytearray(file_content)
+        for _ in range(changed):
+            damaged[chance.randrange(header_bytes)] = chance.choice(
+                (0, 1, 127, 128, 255, chance.randrange(256))
+            )
+        path.write_bytes(damaged)
+        with refused(path) as messages:
+            check_sound(read_header(path))
+        outcomes.add(bool(messages))
+    assert outcomes == {True, False}
+
+
+def text(value: bytes) -> bytes:
+    return struct.pack("<Q", len(value)) + value
+
+
+def declared(shape: tuple[int, ...], type_: int = 0, offset: int = 0, name: bytes = b"t") -> bytes:
+    sizes = b"".join(struct.pack("<Q", size) for size in shape)
+    return text(name) + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", type_, offset)
+
+
+def crafted(
+    entries: tuple[bytes, ...] = (), infos: tuple[bytes, ...] = (), data: bytes = bytes(256)
+) -> bytes:
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(infos), len(entries)) + b"".join((*entries, *infos))
+    return head + bytes(-len(head) % 32) + data
+
+
+U8, U32, F32, BOOL, STRING, ARRAY = (struct.pack("<I", kind) for kind in (0, 4, 6, 7, 8, 9))
+ALIGNMENT = text(b"general.alignment")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "not a GGUF file"),
+        (b"GGU", "not a GGUF file"),
+        (b"PK\3\4" + bytes(64), "not a GGUF file"),
+        (b"GGUF", "past the end"),
+        (b"GGUF" + struct.pack("<IQQ", 1, 0, 0), "version 1"),
+        (b"FUGG"[::-1] + struct.pack(">IQQ", 3, 0, 0), "version 50331648"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 2**63, 0), "9223372036854775808 tensors"),
+        (b"GGUF" + struct.pack("<IQQ", 3, 0, 2**40), "1099511627776 metadata keys"),
+        (crafted((struct.pack("<Q", 2**63),)), "a string of 9223372036854775808 bytes"),
+        (crafted((text(b"k") + struct.pack("<I", 13),)), "unknown type 13"),
+        (crafted((text(b"k") + ARRAY + ARRAY + bytes(8),)), "array of arrays"),
+        (
+            crafted((text(b"k") + ARRAY + U8 + struct.pack("<Q", 2**60),)),
+            "'k' has 1152921504606846976 elements",
+        ),
+        (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
+        (crafted((ALIGNMENT + U32 + struct.pack("<I", 24),)), "general.alignment is 24"),
+        (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
+        (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
+        (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
+        (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),
+        (crafted(infos=(declared((4,), name=b"n" * 64),)), "longer than 63 bytes"),
+        (crafted((text(b"k" * 65536) + U8 + b"1",)), "longer than 65535 bytes"),
+        (crafted((text(b"") + U8 + b"1",)), "the name of a metadata key is empty"),
+        (crafted(infos=(declared((4,), name=b""),)), "the name of a tensor is empty"),
+        (
+            crafted((text(b"k") + STRING + struct.pack("<Q", 2**25 + 1),), data=bytes(2**25 + 2)),
+            "a string of",
+        ),
+        (crafted(infos=(declared(()),)), "0 dimensions"),
+        (crafted(infos=(declared((1, 1, 1, 1, 1)),)), "5 dimensions"),
+        (crafted(infos=(declared((0, 4)),)), "shape (4, 0)"),
+        (crafted(infos=(declared((2**63, 2)),)), "shape (2, 9223372036854775808)"),
+        (crafted(infos=(declared((4,), type_=4),)), "unknown type 4"),
+        (
+            crafted(infos=(declared((33,), type_=int(Type.Q8_0)),)),
+            "rows of 33, not a multiple of Q8_0's block of 32",
+        ),
+        (crafted(infos=(declared((4,), offset=32),)), "at offset 32; it must be at 0"),
+        (
+            crafted(infos=(declared((4,)), declared((4,), offset=0, name=b"u"))),
+            "at offset 0; it must be at 32",
+        ),
+        (crafted(infos=(declared((65,)),)), "it is truncated"),
+    ],
+)
+def test_a_lying_header_is_named(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError) as failure:
+        read_header(path)
+    assert named in str(failure.value)
+    assert str(path) in str(failure.value)
+
+
+# One class of input per published hole of GGUF parsers.
+PUBLISHED = {
+    # A count of keys or tensors that overflows the allocation.
+    "CVE-2024-21802 keys": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**64 // 24),
+    "CVE-2024-21836 tensors": b"GGUF" + struct.pack("<IQQ", 3, 2**60 + 1, 0),
+    # A length of a string, or of an array, whose product with the element's size wraps around.
+    "CVE-2024-23496 string": crafted((struct.pack("<Q", 2**64 - 1),)),
+    "CVE-2024-21825 array": crafted((text(b"k") + ARRAY + U32 + struct.pack("<Q", 2**62),)),
+    "CVE-2024-21825 strings": crafted((text(b"k") + ARRAY + STRING + struct.pack("<Q", 2**61),)),
+    "CVE-2024-23605 dimensions": crafted(infos=(text(b"t") + struct.pack("<I", 2**31),)),
+    # Sizes of tensors whose sum, or whose padding, wraps around.
+    "CVE-2025-53630 sum": crafted(infos=(declared((2**47,)), declared((2**47,), offset=2**49, name=b"u"))),
+    "CVE-2026-27940 padding": crafted(infos=(declared((2**62 - 1, 1)),)),
+    "CVE-2026-33298 bytes": crafted(infos=(declared((2**31, 2**31, 2, 1)),)),
+    # Data that a quantizer reads beyond the end of an uploaded file.
+    "CVE-2026-7482 data": crafted(infos=(declared((1 << 20,)),)),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_holes_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(PUBLISHED[name])
+    with refused(path) as messages:
+        read_header(path)
+    assert messages
+
+
+@pytest.mark.parametrize(
+    "odd", [b"\0", b"a\0", b"\0a", b"a\0b", b" ", b"a/b", b"a\n", b"\x7f", "é".encode(), b"\xff"]
+)
+def test_a_name_that_is_another_as_a_c_string_is_refused(odd: bytes, tmp_path: Path) -> None:
+    """llama.cpp reads `block_count\\0` as `block_count`: unchecked values reached its assertions."""
+    path = tmp_path / "a.gguf"
+    for content in (
+        crafted((text(b"k" + odd) + U8 + b"1",)),
+        crafted(infos=(declared((4,), name=b"k" + odd),)),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelFileError, match="has characters other than"):
+            read_header(path)
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from thirteen.errors import ThirteenError
+from thirteen.files.gguf.header import read_header
+
+def peak():  # of this process alone, in bytes; getrusage() starts with the parent's peak
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+before = peak()
+try:
+    header = read_header(Path(sys.argv[1]))
+except ThirteenError:
+    pass
+print(peak() - before)
+"""
+
+
+def string_array(count: int, string: bytes) -> bytes:
+    return text(b"k") + ARRAY + STRING + struct.pack("<Q", count) + text(string) * count
+
+
+def number_array(count: int, type_: bytes, number: bytes) -> bytes:
+    return text(b"k") + ARRAY + type_ + struct.pack("<Q", count) + number * count
+
+
+def many_tensors() -> bytes:
+    infos = tuple(
+        declared((1,) * 4, type_=int(Type.I8), offset=32 * n, name=b"%063d" % n) for n in range(MAX_ENTRIES)
+    )
+    return crafted(infos=infos, data=bytes(32 * MAX_ENTRIES))
+
+
+MOST_MEMORY: dict[str, Callable[[], bytes]] = {
+    "short strings": lambda: crafted((string_array(MAX_STRINGS, b"xy"),)),
+    "odd strings": lambda: crafted((string_array(MAX_STRINGS, b"\xff\xfe"),)),
+    "long strings": lambda: crafted((string_array(MAX_STRINGS, b"x" * 51 + "😀".encode()),)),
+    "small numbers": lambda: crafted((number_array(MAX_NUMBERS, U8, b"\3"),)),
+    "floats": lambda: crafted((number_array(MAX_NUMBERS, F32, struct.pack("<f", 0.3)),)),
+    "entries": lambda: crafted(tuple(text(b"%x" % n) + STRING + text(b"xy") for n in range(MAX_ENTRIES))),
+    "tensors": many_tensors,
+    "a text": lambda: crafted((text(b"k") + STRING + text(b"x" * (MAX_STRING_BYTES - 4) + "😀".encode()),)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("name", MOST_MEMORY)
+def test_a_header_takes_four_times_its_size_and_a_constant(name: str, tmp_path: Path) -> None:
+    """A header of 72 MB took 683 MB."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(MOST_MEMORY[name]())
+    done = subprocess.run([sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True)
+    assert 0 < int(done.stdout) < 4 * path.stat().st_size + 70_000_000
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (crafted((string_array(MAX_STRINGS + 1, b""),)), f"{MAX_STRINGS + 1} strings"),
+        (crafted((number_array(MAX_NUMBERS + 1, U8, b"\1"),)), f"{MAX_NUMBERS + 1} numbers"),
+        (
+            crafted(
+                (number_array(MAX_NUMBERS, U8, b"\1"), b"\1\0\0\0\0\0\0\0j" + ARRAY + U8 + b"\1" + bytes(8))
+            ),
+            "numbers",
+        ),
+        (b"GGUF" + struct.pack("<IQQ", 3, MAX_ENTRIES + 1, 0), f"{MAX_ENTRIES + 1} tensors"),
+    ],
+    ids=["strings", "numbers", "numbers of two", "tensors"],
+)
+def test_counts_that_would_fill_the_memory_are_refused(content: bytes, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=named):
+        read_header(path)
+
+
+def test_texts_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    """Such a file is sparse and costs its maker nothing; eight texts of 32 MB took 1.4 GB."""
+    path = tmp_path / "a.gguf"
+    with path.open("wb") as file:
+        file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 3))
+        for n in range(3):
+            file.write(text(b"%d" % n) + STRING + struct.pack("<Q", MAX_STRING_BYTES))
+            file.seek(MAX_STRING_BYTES, os.SEEK_CUR)
+        file.truncate()
+    with pytest.raises(ModelFileError, match=f"bytes of text .*; at most {MAX_TEXT_BYTES} are read"):
+        read_header(path)
+
+
+def test_what_is_no_file_is_named(tmp_path: Path) -> None:
+    for path, named in ((tmp_path / "none.gguf", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ModelFileError, match=named):
+            read_header(path)

@@ -1,0 +1,100 @@
+"""What a training run writes, and when it deletes what it could be resumed from. No model is loaded."""
+
+import json
+import os
+import resource
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from thirteen.errors import OutputError
+from thirteen.models.training.grpo import delete_checkpoints
+from thirteen.models.training.job import TrainingJob
+from thirteen.models.training.recipe import RECIPES
+from thirteen.models.training.resume import check_run
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@contextmanager
+def file_limit(nbytes: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+class FakeAdapter:
+    """Saves files as PEFT does."""
+
+    def __init__(self, weights: bytes) -> None:
+        self.peft_config = {"default": SimpleNamespace()}
+        self.weights = weights
+
+    def save_pretrained(self, folder: Path, **_: object) -> None:
+        (folder / CONFIG).write_text(json.dumps({"target_modules": ["b", "a"]}))
+        (folder / WEIGHTS).write_bytes(self.weights)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TrainingJob:
+    return TrainingJob(tmp_path / "base", tmp_path, RECIPES["lora"])
+
+
+def test_an_adapter_is_saved_as_a_whole_or_not_at_all(job: TrainingJob, tmp_path: Path) -> None:
+    """Half of the weights stood under their name."""
+    job.save(FakeAdapter(b"old"))
+    with pytest.raises(OutputError, match="File too large"), file_limit(100):
+        job.save(FakeAdapter(bytes(101)))
+    assert {path.name for path in tmp_path.iterdir()} == {CONFIG, WEIGHTS}
+    assert (tmp_path / WEIGHTS).read_bytes() == b"old"
+    job.save(FakeAdapter(b"new"))
+    assert (tmp_path / WEIGHTS).read_bytes() == b"new"
+    assert json.loads((tmp_path / CONFIG).read_text())["target_modules"] == ["a", "b"]
+
+
+def test_a_saved_adapter_is_on_disk(
+    job: TrainingJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint was deleted before its replacement was on disk."""
+    synced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
+    job.save(FakeAdapter(b"new"))
+    assert {path.stat().st_ino for path in (tmp_path, tmp_path / CONFIG, tmp_path / WEIGHTS)} <= synced
+
+
+def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:
+    """With half of it the run itself could not be resumed: it was taken for another."""
+    path = tmp_path / "run"
+    with pytest.raises(OutputError, match="File too large"), file_limit(10):
+        check_run(path, "0123456789abcdef")
+    assert list(tmp_path.iterdir()) == []
+    check_run(path, "0123456789abcdef")
+    check_run(path, "0123456789abcdef")
+
+
+def test_the_mark_of_a_run_is_deleted_after_its_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints without it were taken for those of any run."""
+    folder = tmp_path / "checkpoints"
+    (folder / "checkpoint-1").mkdir(parents=True)
+    (folder / "run").write_text("run")
+    delete = shutil.rmtree
+
+    def fail(path: Path) -> None:
+        if path == folder:
+            raise OSError(5, "Input/output error")
+        delete(path)
+
+    with monkeypatch.context() as patch, pytest.raises(OutputError, match="Input/output error"):
+        patch.setattr(shutil, "rmtree", fail)
+        delete_checkpoints(folder)
+    assert [path.name for path in folder.iterdir()] == ["run"]
+    delete_checkpoints(folder)
+    assert not folder.exists()

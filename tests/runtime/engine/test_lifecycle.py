@@ -1,0 +1,195 @@
+"""An engine's life with forks, callbacks and Ctrl-C: nothing hangs, and the model is freed."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
+
+import gguf
+import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.library import NativeHandle
+from thirteen.runtime.prompt.prompt_encoder import Message
+
+from ..server.serving import open_engine
+
+TIMEOUT_S = 60
+REPEATS = int(os.environ.get("THIRTEEN_REPEATS", "1"))  # of what is a matter of chance
+
+
+def run_program(program, *arguments):
+    """Run a program in a process of its own; returns its lines."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+FORK = """
+import os, sys
+from thirteen import Engine, ThirteenError
+
+def attempt(name, action):
+    try:
+        print(name, action() or "done", flush=True)
+    except ThirteenError as error:
+        print(name, type(error).__name__, flush=True)
+
+engine = Engine(sys.argv[1], threads=2, context=64)
+request = engine.request("a", max_tokens=2)
+if sys.argv[2] == "used":
+    engine.submit(request).answer()
+handle = engine.submit(engine.request("b", max_tokens=40))
+if not (child := os.fork()):
+    attempt("answer", lambda: engine.answer("a", max_tokens=2))
+    attempt("submit", lambda: engine.submit(request))
+    attempt("wait", lambda: handle.answer() and None)
+    attempt("logits", lambda: engine.logits([1, 2]) and None)
+    attempt("tokenize", lambda: engine.model.tokenize("a", special=False, bos=False) and None)
+    attempt("new", lambda: Engine(sys.argv[1], threads=2, context=64) and None)
+    attempt("close", engine.close)
+    sys.exit()
+assert os.waitpid(child, 0)[1] == 0
+print("parent", engine.answer("a", max_tokens=2).usage.completion_tokens > 0, handle.answer().stop_reason)
+engine.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.parametrize("state", ["used", "busy"])
+def test_a_forked_child_gets_errors_and_its_parent_goes_on(tiny, state):
+    lines = run_program(FORK, tiny, state)
+    names = ("answer", "submit", "wait", "logits", "tokenize", "new")
+    assert lines[:7] == [*(f"{name} RequestError" for name in names), "close done"]
+    assert lines[7].startswith("parent True")
+
+
+FORK_BEFORE = """
+import os, sys
+from thirteen import Engine
+import thirteen.runtime.engine.engine
+if not (child := os.fork()):
+    with Engine(sys.argv[1], threads=2, context=64) as engine:
+        engine.answer("a", max_tokens=2)
+    sys.exit()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_child_that_was_forked_before_any_model_was_loaded_has_its_own(tiny):
+    assert run_program(FORK_BEFORE, tiny) == ["0"]
+
+
+def test_callbacks_may_wait_ask_and_close(tiny):
+    """They ran in the compute thread: the first deadlocked, and the last left it unusable."""
+    results, closed = [], Event()
+    with open_engine(tiny, slots=2, context=128) as engine:
+        question = engine.request("a", max_tokens=3)
+
+        def ask(handle):
+            results.append(handle.answer(TIMEOUT_S))
+            results.append(engine.answer("b", max_tokens=3))
+            results.append(engine.poll("c", 2, max_tokens=3).answer(TIMEOUT_S))
+            engine.close()
+            closed.set()
+
+        engine.submit(question).add_done_callback(ask)
+        assert closed.wait(TIMEOUT_S) and len(results) == 3 and engine.closed
+    with open_engine(tiny, slots=2, context=128) as again:
+        assert again.answer("a", max_tokens=3).usage.completion_tokens
+
+
+def test_a_callback_of_an_ended_request_is_called(tiny):
+    called = Event()
+    with open_engine(tiny, context=128) as engine:
+        handle = engine.submit(engine.request("a", max_tokens=3))
+        handle.answer(TIMEOUT_S)
+        handle.add_done_callback(lambda ended: ended is handle and called.set())
+        assert called.wait(TIMEOUT_S)
+
+
+class Natives:
+    """Counts the native handles that are open."""
+
+    def __init__(self, monkeypatch):
+        self.open = 0
+        own = NativeHandle.own
+
+        def count(native, handle, free):
+            self.open += 1
+
+            def freed(freed_handle):
+                free(freed_handle)
+                self.open -= 1
+
+            own(native, handle, freed)
+
+        monkeypatch.setattr(NativeHandle, "own", count)
+
+
+@pytest.mark.parametrize("delay_us", [0, 20, 50, 100, 150, 200, 300, 500, 800, 1200, 2000, 4000])
+def test_ctrl_c_during_close_leaves_nothing_open(tiny, monkeypatch, delay_us):
+    """A second close() ends what an interrupt before the first prevented."""
+    for _ in range(REPEATS):
+        natives = Natives(monkeypatch)
+        engine = Engine(tiny, threads=1, context=64)
+        handle = engine.submit(engine.request("a", max_tokens=60))
+        before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, max(delay_us, 1) / 1e6)
+            engine.close()
+            Event().wait(0.05)  # the signal may come after it
+        except KeyboardInterrupt:
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            engine.close()
+        assert natives.open == 0 and handle.done
+        monkeypatch.undo()
+
+
+def test_a_second_close_waits_for_the_first(tiny):
+    engine = Engine(tiny, threads=1, context=64)
+    engine.close()
+    engine.close()
+    with pytest.raises(RequestError, match="closed"):
+        engine.answer("a")
+
+
+def test_a_new_engine_takes_a_burst_of_threads(tiny):
+    """While a template was rendered, the limit on this process's memory kept new threads from starting."""
+    for _ in range(2 * REPEATS):
+        with open_engine(tiny, slots=4, queue=64, context=128) as engine, ThreadPoolExecutor(64) as pool:
+            answers = pool.map(lambda n: engine.answer(f"{n}", max_tokens=1), range(64))
+            assert len(list(answers)) == 64
+
+
+def test_models_are_loaded_while_templates_are_rendered(tiny, write_tiny, tmp_path):
+    source = "{% for n in range(20000) %}{{ messages[0].content }}{% endfor %}"
+    key = {"tokenizer.chat_template": (source, gguf.GGUFValueType.STRING, None)}
+    path = write_tiny(tmp_path / "slow.gguf", key)
+    done = Event()
+
+    def render(_):
+        rendered = 0
+        while not done.is_set():
+            with suppress(RequestError):  # the prompt is too long
+                engine.conversation([Message("user", "ab")])
+            rendered += 1
+        return rendered
+
+    with open_engine(path, context=128) as engine, ThreadPoolExecutor(4) as pool:
+        rendering = pool.map(render, range(4))
+        try:
+            for _ in range(5 * REPEATS):
+                with open_engine(tiny, context=128) as other:
+                    assert other.answer("a", max_tokens=1).usage.completion_tokens
+        finally:
+            done.set()
+        assert min(rendering) > 0

@@ -1,0 +1,141 @@
+"""Clients that share a server: none learns of another, delays it, or keeps it out."""
+
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import pytest
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.server import timeout_protocol
+
+from .serving import TIMEOUT_S, open_engine, serve_engine
+
+pytestmark = pytest.mark.slow
+
+WORK = {"prompt": "a", "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def engine(tiny):
+    with open_engine(tiny, slots=2, queue=30, context=256) as engine:
+        yield engine
+
+
+@pytest.fixture
+def serving(engine):
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(serve_engine(engine, name="tiny", **options))
+
+
+def cached_tokens(server, key, text):
+    with server.openai(key) as client:
+        messages = [{"role": "user", "content": text}]
+        usage = client.chat.completions.create(model="tiny", messages=messages, max_tokens=1).usage
+    return usage.prompt_tokens_details.cached_tokens
+
+
+def test_a_key_learns_nothing_of_another_keys_prompts(serving):
+    """40 requests read a number in another key's prompt."""
+    secret = "the code of the safe in the hall is 4711, and no other"
+    guesses = [secret, secret[:-5], secret[:40], "x" + secret, secret.replace("4711", "4712"), "a question"]
+    keys = [f"key-{number}" for number, _ in enumerate(guesses)]
+    server = serving(keys=["ours", *keys])
+    assert cached_tokens(server, "ours", secret) == 0
+    assert {cached_tokens(server, key, guess) for key, guess in zip(keys, guesses, strict=True)} == {0}
+    assert cached_tokens(server, "ours", secret) > len(secret)
+
+
+def test_clients_without_keys_share_the_cache(serving):
+    server, text = serving(), "a question that is asked twice, by whomever it may be asked"
+    cached_tokens(server, "none", text)
+    assert cached_tokens(server, "none", text) > len(text)
+
+
+def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(serving, monkeypatch):
+    tokenized = []
+    tokenize = Model.tokenize
+
+    def spy(model, text, **options):
+        tokenized.append(len(text))
+        return tokenize(model, text, **options)
+
+    monkeypatch.setattr(Model, "tokenize", spy)
+    server, long = serving(), "a" * 900_000
+    with server.http() as client:
+        for path, body in {
+            "completions": {"prompt": long},
+            "answer": {"question": long},
+            "chat/completions": {"messages": [{"role": "user", "content": long}]},
+        }.items():
+            response = client.post(f"/v1/{path}", json=body)
+            assert response.status_code == 400 and "900000 bytes" in response.json()["error"]["message"]
+        assert max(tokenized, default=0) < 10_000
+        assert client.post("/v1/completions", json=WORK).status_code == 200
+
+
+def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving):
+    server = serving()
+    with server.http() as client, ThreadPoolExecutor(60) as pool:
+        body = WORK | {"prompt": "b c" * 80, "max_tokens": 100}
+        found = [
+            one.status_code
+            for one in pool.map(lambda _: client.post("/v1/completions", json=body), range(60))
+        ]
+    assert set(found) <= {200, 429} and found.count(200) >= 32
+
+
+@pytest.fixture
+def few_connections(monkeypatch):
+    monkeypatch.setattr(timeout_protocol, "CONNECTIONS_MAX", 8)
+    monkeypatch.setattr(timeout_protocol, "FIRST_BYTE_S", TIMEOUT_S)
+
+
+def idle_connection(server):
+    return socket.create_connection(("127.0.0.1", server.port), timeout=TIMEOUT_S)
+
+
+def test_a_new_connection_ends_the_one_that_is_idle_for_longest(serving, few_connections):
+    server = serving()
+    with ExitStack() as stack:
+        idle = [stack.enter_context(idle_connection(server)) for _ in range(8)]
+        with server.http() as client:
+            assert client.post("/v1/completions", json=WORK).status_code == 200
+        assert idle[0].recv(1) == b""
+        idle[7].settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            idle[7].recv(1)
+
+
+def test_a_running_answer_is_not_ended_for_a_new_connection(serving, few_connections):
+    server = serving()
+    with ExitStack() as stack, server.openai() as client:
+        chunks = iter(
+            client.completions.create(model="tiny", prompt="a", max_tokens=200, stream=True, temperature=0)
+        )
+        next(chunks)
+        for _ in range(20):
+            stack.enter_context(idle_connection(server))
+        assert list(chunks)[-1].choices[0].finish_reason
+
+
+def test_one_address_cannot_take_all_connections(serving, monkeypatch):
+    monkeypatch.setattr(timeout_protocol, "CONNECTIONS_PER_ADDRESS_MAX", 4)
+    monkeypatch.setattr(timeout_protocol, "_is_loopback", lambda host: False)
+    server = serving()
+    with ExitStack() as stack:
+        idle = [stack.enter_context(idle_connection(server)) for _ in range(5)]
+        assert idle[0].recv(1) == b""
+
+
+def test_a_connection_that_sends_nothing_is_ended_soon(serving, monkeypatch):
+    monkeypatch.setattr(timeout_protocol, "FIRST_BYTE_S", 0.2)
+    with idle_connection(serving()) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_more_log_probabilities_than_a_response_holds_are_refused(serving):
+    with serving().http() as client:
+        body = {"messages": [{"role": "user", "content": "a"}], "n": 16, "logprobs": True, "top_logprobs": 20}
+        refused = client.post("/v1/chat/completions", json=body | {"max_tokens": 200})
+        assert refused.status_code == 400 and "67200 log-probabilities" in refused.json()["error"]["message"]
+        assert client.post("/v1/chat/completions", json=body | {"max_tokens": 2}).status_code == 200

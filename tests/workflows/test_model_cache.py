@@ -1,0 +1,97 @@
+"""Models by name: from a stand-in hub to an answer, at once the second time, listed and removed."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from thirteen.errors import RequestError
+from thirteen.workflows import model_cache
+from thirteen.workflows.model_cache import cached_model, cached_models, is_model_name, remove_model
+
+from ..models.hub_server import Repository, serve
+from ..runtime.conftest import write_gguf
+
+pytestmark = pytest.mark.slow
+
+COMMIT = "0" * 39 + "1"
+
+
+def run_thirteen(home, url, *arguments, stdin=""):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(home / "hub"),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "THIRTEEN_CACHE": str(home / "cache"),
+    }
+    command = [sys.executable, "-m", "thirteen", *map(str, arguments)]
+    return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def home(base, tmp_path_factory):
+    """A home with the model `owner/tiny`, of which one question was asked while the hub was reachable."""
+    files = {path.name: path.read_bytes() for path in base("llama wide").iterdir() if path.is_file()}
+    home = tmp_path_factory.mktemp("home")
+    with serve({"owner/tiny": Repository({COMMIT: files}, {"main": COMMIT})}) as hub:
+        first = run_thirteen(
+            home, hub.url, "chat", "owner/tiny", "--max-tokens", "4", stdin="one plus one?\n"
+        )
+    assert first.returncode == 0 and "answer: " in first.stdout, first
+    assert (
+        "owner/tiny: a download, unless the hub's cache has it, then a conversion to 4.5bpw" in first.stderr
+    )
+    return home
+
+
+def test_the_second_time_needs_no_hub(home):
+    second = run_thirteen(
+        home, "http://127.0.0.1:9", "ask", "owner/tiny", "--max-tokens", "4", "one plus one?"
+    )
+    assert second.returncode == 0 and "download" not in second.stderr, second
+
+
+def test_converted_models_are_listed_shown_and_removed(home):
+    listed = json.loads(run_thirteen(home, "", "models", "list", "--json").stdout)["models"]
+    assert [(model["name"], model["base"]) for model in listed] == [("owner--tiny-4.5bpw", "owner/tiny")]
+    shown = run_thirteen(home, "", "models", "show", "owner--tiny-4.5bpw").stdout
+    assert str(listed[0]["path"]) in shown.replace("\n", "")
+    other = run_thirteen(home, "", "models", "rm", "../models/owner--tiny-4.5bpw")
+    assert other.returncode == 2 and "is not in the cache, which has owner--tiny-4.5bpw" in other.stderr
+    assert "deleted" in run_thirteen(home, "", "models", "rm", "owner--tiny-4.5bpw").stderr
+    assert json.loads(run_thirteen(home, "", "models", "list", "--json").stdout) == {"models": []}
+
+
+def test_what_was_not_converted_here_is_neither_listed_nor_removed(tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    folder = model_cache._folder()
+    write_gguf(folder / "foreign.gguf", {}, {})
+    (folder / "damaged.gguf").write_bytes(b"GGUF")
+    assert cached_models() == []
+    for name in ("foreign", "damaged", "nothing", ""):
+        with pytest.raises(RequestError, match="is not in the cache, which has no models"):
+            cached_model(name)
+        with pytest.raises(RequestError):
+            remove_model(name)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner").mkdir()
+    (tmp_path / "owner" / "model").write_text("")
+    names = ["llama-3.2-1b", "smollm2-135m@main", "someone/model", "someone/model@v1"]
+    paths = [
+        "owner/model",
+        "model.gguf",
+        "someone/model.gguf",
+        "./model",
+        "../a",
+        "a/b/c",
+        "~/model",
+        "/a/b",
+        "x",
+    ]
+    assert [is_model_name(name) for name in (*names, *paths)] == [True] * 4 + [False] * 9

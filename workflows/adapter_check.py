@@ -1,0 +1,217 @@
+"""Whether an adapter has an effect: on the weights, on the predictions, and after quantization."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from ..bench.fidelity.adapter_effect import AdapterEffect
+from ..bench.fidelity.fidelity import run_fidelity
+from ..bench.fidelity.kl_divergence import Divergence
+from ..bench.fidelity.merge_or_runtime import EFFECT_MIN
+from ..bench.fidelity.model_roles import ModelRoles, ModelSource
+from ..convert.adapter.adapter import read_adapter_config
+from ..convert.pipeline import DEFAULT_TYPE, convert
+from ..convert.provenance import SourceIds
+from ..convert.quantize.size_planner import SizeTarget
+from ..convert.weight_change import weight_changes
+from ..errors import AdapterError, ZeroAdapterError
+from ..files.progress import Stage, no_progress
+from ..files.temporary_folder import temporary_folder
+from .adapter_resolver import catalogue_name
+from .comparison_models import comparison_models
+from .importance_cache import PRECISION, cached_importance
+
+POSITIONS = 384
+KL_MIN = 1e-6  # nats; less is rounding
+SURVIVING_MIN = 0.5  # slope and cosine of the effect in a quantized file, below which it counts as lost
+
+_LAYER_TENSOR = re.compile(r"model\.layers\.(\d+)\.(?:\w+\.)?(\w+)\.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredEffect:
+    """Effect of an adapter on the predictions.
+
+    Attributes:
+        positions: number of predictions compared.
+        moved: the adapted model against the base, both in high precision.
+        agreement: effect of the adapter at run time against that of the merged one, in high precision; None
+            if it has no form for run time, or the merged one has no effect.
+        merged: what remains in the quantized file; None if there is no effect to begin with.
+        run_time: what remains if the adapter is applied to the quantized base at run time; None as above.
+    """
+
+    positions: int
+    moved: Divergence
+    agreement: AdapterEffect | None
+    merged: AdapterEffect | None
+    run_time: AdapterEffect | None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterCheck:
+    """Check of an adapter.
+
+    Attributes:
+        adapter: the adapter as the user named it.
+        base: the base as the user named it.
+        quantization: type or size of the quantized file.
+        changes: size of each tensor's change, relative to the tensor; empty if the adapter changes nothing.
+        effect: effect on the predictions; None if the adapter changes nothing.
+        effective: whether the adapter has an effect, of which the quantized file keeps the most.
+        verdict: the conclusion, in a line.
+        warnings: messages for the user.
+    """
+
+    adapter: str
+    base: str
+    quantization: str
+    changes: dict[str, float]
+    effect: MeasuredEffect | None
+    effective: bool
+    verdict: str
+    warnings: list[str]
+
+
+def check_trained_on(adapter: Path, base: str) -> None:
+    """Raise AdapterError if an adapter's config names another base of the catalogue than this one."""
+    trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
+    expected = catalogue_name(trained_on) if isinstance(trained_on, str) else None
+    found = catalogue_name(base)
+    if expected and found and expected != found:
+        raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")
+
+
+def check_adapter(  # noqa: PLR0913 - options of a measurement, each with its default
+    base: Path,
+    adapter: Path,
+    *,
+    ids: SourceIds,
+    quantization: str | SizeTarget = DEFAULT_TYPE,
+    positions: int = POSITIONS,
+    threads: int | None = None,
+    stage: Stage = lambda name: no_progress,
+) -> AdapterCheck:
+    """Measure the effect of an adapter on its base and, over the held-out texts, on the predictions.
+
+    Args:
+        base: a folder of safetensors, or a GGUF.
+        adapter: a PEFT folder.
+        ids: names of base and adapter.
+        quantization: type of the quantized file, or its size.
+        positions: maximum number of compared predictions.
+        threads: number of threads that compute.
+        stage: makes the progress callback of each stage.
+
+    Raises:
+        AdapterError: the adapter is damaged, or for another base.
+        ThirteenError: another input is invalid, or the temporary files do not fit on the disk.
+    """
+    name = quantization if isinstance(quantization, str) else quantization.size.text
+    try:
+        changes = weight_changes(base, adapter, ids.adapter)
+    except ZeroAdapterError as error:
+        return AdapterCheck(ids.adapter, ids.base, name, {}, None, False, str(error), [])
+    options: dict[str, Any] = {"adapter": adapter, "threads": threads}
+    if isinstance(quantization, SizeTarget):
+        options["importance"] = cached_importance(base, adapter, threads=threads, stage=stage)
+    with temporary_folder("check") as folder:
+        target, progress = folder / "quantized.gguf", stage("quantized")
+        conversion = convert(base, target, quantization=quantization, ids=ids, progress=progress, **options)
+        with comparison_models(conversion, base, stage=stage, **options) as models:
+            effect = _measure(models.sources, positions, threads, stage)
+    problem = find_problem(effect, name)
+    verdict = problem or _summary(effect.merged, name)
+    warnings = [*conversion.warnings, *models.warnings]
+    return AdapterCheck(ids.adapter, ids.base, name, changes, effect, problem is None, verdict, warnings)
+
+
+def _measure(
+    models: ModelRoles[ModelSource], positions: int, threads: int | None, stage: Stage
+) -> MeasuredEffect:
+    base, lora = models.base, models.run_time.adapter if models.run_time else None
+    assert base is not None, "it is made where there is an adapter"
+    settings: dict[str, Any] = {"tokens": positions, "threads": threads}
+    adapted = ModelSource(base.model, lora) if lora else models.reference
+    moved = run_fidelity(ModelRoles(base, adapted), progress=stage("effect"), **settings)
+    agreement = None
+    if lora:
+        both = ModelRoles(models.reference, adapted, base, base)
+        agreement = run_fidelity(both, progress=stage("merged and at run time"), **settings).merged.effect
+    kept = run_fidelity(models, progress=stage("after quantization"), **settings)
+    run_time = kept.run_time.effect if kept.run_time else None
+    return MeasuredEffect(moved.positions, moved.merged.divergence, agreement, kept.merged.effect, run_time)
+
+
+def find_problem(effect: MeasuredEffect, quantization: str) -> str | None:
+    """What is wrong with an adapter's effect, in a line; None if nothing is."""
+    if (moved := effect.moved.kl_mean.estimate) < KL_MIN:
+        return f"no effect: the adapter moves the predictions by {moved:.1g} nats of KL"
+    if effect.merged is None:
+        return f"no effect once it is merged: in {PRECISION} its changes are rounded away"
+    if _weakest(effect.merged) < SURVIVING_MIN:
+        better = "a type with more bits"
+        if effect.run_time and _weakest(effect.run_time) >= SURVIVING_MIN:
+            better += f", or the adapter at run time ({_text(effect.run_time)})"
+        return f"effect lost: merged in {quantization} it has {_text(effect.merged)}; take {better}"
+    if effect.agreement and _weakest(effect.agreement) < EFFECT_MIN:
+        return (
+            f"in {PRECISION} the effect at run time is not that of the merged model: "
+            f"{_text(effect.agreement)}"
+        )
+    return None
+
+
+def _summary(merged: AdapterEffect | None, quantization: str) -> str:
+    assert merged is not None, "find_problem() has found it"
+    loss = (
+        "" if _weakest(merged) >= EFFECT_MIN else "; a part of it is lost, a type with more bits keeps more"
+    )
+    return f"the adapter has an effect: merged in {quantization} it has {_text(merged)}{loss}"
+
+
+def _weakest(effect: AdapterEffect) -> float:
+    return min(effect.slope.estimate, effect.cosine.estimate)
+
+
+def _text(effect: AdapterEffect) -> str:
+    return f"slope {effect.slope.estimate:.2f}, cosine {effect.cosine.estimate:.2f}"
+
+
+def effect_rows(check: AdapterCheck) -> dict[str, str]:
+    """The effect on the predictions in a few named lines."""
+    rows = {"adapter": check.adapter, "base": check.base}
+    if check.effect is None:
+        return rows
+    moved, quantization = check.effect.moved, check.quantization
+    changed = 100 * (1 - moved.same_top.estimate)
+    effects = {
+        "at run time, of the merged one's": check.effect.agreement,
+        f"merged in {quantization}": check.effect.merged,
+        f"at run time on {quantization}": check.effect.run_time,
+    }
+    return {
+        **rows,
+        "KL from the base": f"{moved.kl_mean.text(4)} nats",
+        "changed top tokens": f"{changed:.1f} % of {check.effect.positions} positions",
+        **{f"effect {name}": _text(effect) for name, effect in effects.items() if effect},
+    }
+
+
+def changes_table(changes: dict[str, float]) -> Table:
+    """Tabulate the changes of the weights by layer and module."""
+    by_place = dict[str, dict[str, float]]()
+    for name, change in changes.items():
+        layer = _LAYER_TENSOR.fullmatch(name)
+        place, module = (f"layer {layer[1]}", layer[2]) if layer else ("others", name.removesuffix(".weight"))
+        by_place.setdefault(place, {})[module] = change
+    modules = list(dict.fromkeys(module for row in by_place.values() for module in row))
+    table = Table("change in % of the weights' norm", box=None, pad_edge=False)
+    for module in modules:
+        table.add_column(module, justify="right")
+    for place, row in by_place.items():
+        table.add_row(place, *(f"{100 * row[module]:.3g}" if module in row else "" for module in modules))
+    return table

@@ -1,0 +1,271 @@
+"""What this machine and this installation have, and what is wrong with them."""
+
+import math
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+import psutil
+from packaging.requirements import Requirement
+
+from ..errors import DownloadError, ModelFileError, OutputError, one_line
+from ..files.cache_folder import cache_dir
+from ..files.processors import processor_name, read_cpuinfo, usable_processors
+from ..models.fetch import embedded
+from ..runtime.control_groups import ROOT, memory_limits, processor_limits
+from ..runtime.llama.available_memory import available_bytes
+from ..runtime.threads import ThreadCounts, default_threads, physical_cores, saved_threads
+
+MEMORY_MIN = 1 << 30  # for a model of 600 MB with the profile phone
+DISK_MIN = 2 << 30  # for the temporary models of a conversion
+
+# Instruction sets that matter to the speed: flag in /proc/cpuinfo, usual name, name in llama.cpp's builds.
+_INSTRUCTION_SETS = (
+    ("avx2", "AVX2", "AVX2"),
+    ("avx512f", "AVX-512", "AVX512"),
+    ("avx512_vnni", "AVX-512 VNNI", "AVX512_VNNI"),
+    ("avx512_bf16", "AVX-512 BF16", "AVX512_BF16"),
+    ("avx_vnni", "AVX-VNNI", "AVX_VNNI"),
+    ("amx_int8", "AMX", "AMX_INT8"),
+    ("asimd", "NEON", "NEON"),
+    ("asimddp", "dotprod", "DOTPROD"),
+    ("i8mm", "i8mm", "MATMUL_INT8"),
+)
+_EXTRAS = {
+    "peft": "unusual adapters",
+    "train": "thirteen train",
+    "tune": "thirteen tune",
+    "data": "the question sets gsm8k and asdiv",
+    "ray": "clusters",
+    "report": "the pages and plots of bench report and bench curve",
+    "peers": "other programs in bench peers",
+}
+_PACKAGES = ("thirteen", "llama-cpp-python", "gguf", "numpy")
+_COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that was looked at.
+
+    Attributes:
+        name: what it is.
+        value: what was found.
+        problem: what is wrong with it and what to do; None if nothing is.
+    """
+
+    name: str
+    value: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """All findings on this machine and this installation."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, a line each."""
+        return [finding.problem for finding in self.findings if finding.problem]
+
+
+def diagnose() -> Diagnosis:
+    """Look at this machine and this installation; takes a second, mostly to hash the embedded model."""
+    name, flags = processor_name(), read_cpuinfo()[1]
+    llama, threads = list(llama_findings(flags)), default_threads()
+    findings = (
+        processor_finding(name, flags),
+        *llama,
+        compiler_finding(needed=any(finding.problem for finding in llama)),
+        threads_finding(threads, tuned=saved_threads() is not None),
+        memory_finding(available_bytes(), psutil.virtual_memory().total),
+        control_group_finding(max(threads.decode, threads.prefill)),
+        cache_finding(),
+        versions_finding(),
+        *extra_findings(),
+        embedded_finding(),
+    )
+    return Diagnosis(findings)
+
+
+def processor_finding(name: str, flags: frozenset[str]) -> Finding:
+    """The processor and its instruction sets."""
+    known = ", ".join(label for flag, label, _ in _INSTRUCTION_SETS if flag in flags)
+    return Finding("processor", f"{name} ({known or platform.machine()})")
+
+
+def llama_findings(flags: frozenset[str]) -> Iterator[Finding]:
+    """The installed build of llama.cpp, and what it finds on this machine."""
+    try:
+        from ..bench.harness.environment import this_build  # noqa: PLC0415 - each loads the library
+        from ..runtime.llama.attention import saved_attention  # noqa: PLC0415
+        from ..runtime.llama.gpu import gpu_found  # noqa: PLC0415
+        from ..runtime.llama.struct_layouts import check_struct_layouts  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError) as error:
+        yield Finding("llama.cpp", "cannot be loaded", f"{one_line(error)}: install llama-cpp-python again")
+        return
+    yield build_finding(this_build().llama_cpp_system, flags)
+    try:
+        check_struct_layouts()
+    except ModelFileError as error:
+        yield Finding("struct layouts", "unknown", str(error))
+    choices = saved_attention()
+    measured = f"flash for {choices.count(True)}, standard for {choices.count(False)} kinds of models"
+    yield Finding("attention", measured if choices else "measured when a model is first loaded")
+    yield Finding("GPU", "found" if gpu_found() else "none, or the build is not made for it")
+
+
+def build_finding(system_info: str, flags: frozenset[str]) -> Finding:
+    """Compare the instruction sets of the build with those of the processor.
+
+    Args:
+        system_info: what llama_print_system_info() says.
+        flags: the processor's; empty if unknown.
+    """
+    built = {name for name, value in re.findall(r"(\w+) = (\d+)", system_info) if value != "0"}
+    pairs = [(label, flag in flags, name in built) for flag, label, name in _INSTRUCTION_SETS]
+    value = ", ".join(label for label, _, in_build in pairs if in_build) or "no special instruction sets"
+    unused = ", ".join(label for label, in_processor, in_build in pairs if in_processor and not in_build)
+    lacking = ", ".join(label for label, in_processor, in_build in pairs if in_build and not in_processor)
+    remedy = "`make wheel` compiles it for this processor; then install it again"
+    problem = None
+    if flags and lacking:
+        problem = f"the build of llama.cpp needs {lacking}, which the processor lacks: {remedy}"
+    elif unused:
+        problem = f"the build of llama.cpp does not use {unused}, which the processor has: {remedy}"
+    return Finding("llama.cpp", f"built for {value}", problem)
+
+
+def compiler_finding(*, needed: bool) -> Finding:
+    """The C++ compiler, which only a new build of llama.cpp needs."""
+    names = filter(None, (os.environ.get("CXX"), *_COMPILERS))
+    found = next(filter(None, map(shutil.which, names)), None)
+    missing = "no C++ compiler: apt-get install g++, xcode-select --install, or Visual Studio's build tools"
+    return Finding("compiler", found or "none", missing if needed and not found else None)
+
+
+def threads_finding(threads: ThreadCounts, *, tuned: bool) -> Finding:
+    """The cores, and the threads that compute by default."""
+    source = (
+        "by `thirteen bench tune`" if tuned else "one per core; `thirteen bench tune MODEL` measures them"
+    )
+    return Finding(
+        "cores",
+        f"{physical_cores()}, with {usable_processors()} hardware threads; threads: {threads.decode} for "
+        f"decode, {threads.prefill} for prefill ({source})",
+    )
+
+
+def memory_finding(available: int, total: int) -> Finding:
+    """The memory in bytes: what this process can still have, and that of the machine."""
+    problem = (
+        f"only {_size(available)} of memory is available: end other programs, or use a smaller file "
+        "(convert --size) and --profile phone"
+    )
+    value = f"{_size(available)} available of {_size(total)}"
+    return Finding("memory", value, problem if available < MEMORY_MIN else None)
+
+
+def control_group_finding(threads: int, root: Path = ROOT) -> Finding:
+    """The limits of the control groups, as in a container.
+
+    Args:
+        threads: threads that compute.
+        root: parent of the /proc and /sys that describe the groups.
+    """
+    memory = min((limit for limit, _ in memory_limits(root)), default=None)
+    processors = min(processor_limits(root), default=math.inf)
+    limits = [] if memory is None else [f"{_size(memory)} of memory"]
+    if processors < math.inf:
+        limits.append(f"{processors:g} processors")
+    problem = (
+        f"{threads} threads share the time of {processors:g} processors, and wait for each other: "
+        f"--threads {max(1, int(min(processors, threads)))}"
+    )
+    value = ", ".join(limits) or "no limits"
+    return Finding("control groups", value, problem if threads >= processors + 1 else None)
+
+
+def cache_finding() -> Finding:
+    """The cache folder, its size, and the space that is free there."""
+    try:
+        folder = cache_dir()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        free = shutil.disk_usage(folder).free
+    except (OSError, OutputError) as error:
+        problem = (
+            f"the cache folder cannot be used: {error}; set THIRTEEN_CACHE to a folder that can be written to"
+        )
+        return Finding("cache", "not usable", problem)
+    value = f"{folder}, {_size(sum(sizes))} in {len(sizes):,} files; {_size(free)} free on its disk"
+    problem = f"only {_size(free)} is free on the disk of {folder}: delete files, or set THIRTEEN_CACHE"
+    return Finding("cache", value, problem if free < DISK_MIN else None)
+
+
+def versions_finding() -> Finding:
+    """The versions of Python and the main packages, and whether all required packages are there."""
+    value = f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {_version(name) or 'missing'}" for name in _PACKAGES
+    )
+    unmet = [str(one) for one in _requirements("") if not _is_met(one)]
+    problem = f"not installed in a version that fits: {', '.join(unmet)}: pip install " + " ".join(
+        f"'{one}'" for one in unmet
+    )
+    return Finding("versions", value, problem if unmet else None)
+
+
+def extra_findings() -> Iterator[Finding]:
+    """The extras of the project, and which of their packages are missing; none of them is required."""
+    for extra, purpose in _EXTRAS.items():
+        missing = ", ".join(str(one) for one in _requirements(extra) if not _is_met(one))
+        state = f"missing: {missing} (pip install '.[{extra}]')" if missing else "installed"
+        yield Finding(f"extra {extra}", f"for {purpose}: {state}")
+
+
+def embedded_finding() -> Finding:
+    """The embedded model; its hash is checked."""
+    try:
+        path = embedded()
+    except DownloadError as error:
+        return Finding("embedded model", "not usable", str(error))
+    return Finding("embedded model", f"{path.name}, {_size(path.stat().st_size)}, with the right hash")
+
+
+def _requirements(extra: str) -> Iterator[Requirement]:
+    """What the project itself, or one of its extras, requires on this system."""
+    for one in map(Requirement, requires("thirteen") or []):
+        of_extra = "extra" in str(one.marker or "")
+        if of_extra != bool(extra) or (one.marker and not one.marker.evaluate({"extra": extra})):
+            continue
+        one.marker = None  # it is not for the reader
+        if one.name == "thirteen":
+            for inner in one.extras:
+                yield from _requirements(inner)
+        else:
+            yield one
+
+
+def _is_met(requirement: Requirement) -> bool:
+    found = _version(requirement.name)
+    return found is not None and requirement.specifier.contains(found, prereleases=True)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e9:.1f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.0f} MB"

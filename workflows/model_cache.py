@@ -1,0 +1,161 @@
+"""Models by name: bases of the hub that were converted into the cache, once for each size."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..convert.pipeline import convert
+from ..convert.provenance import SourceIds
+from ..convert.quantize.costs import costs_for, host_target
+from ..convert.quantize.file_size import parse_file_size
+from ..convert.quantize.size_planner import SizeTarget
+from ..errors import ModelFileError, RequestError
+from ..files.cache_folder import cache_dir
+from ..files.gguf.header import read_header
+from ..files.output import make_folder
+from ..files.progress import Stage, no_progress
+from ..models.catalogue import catalogue
+from ..models.fetch import fetch
+from .importance_cache import cached_importance
+
+DEFAULT_SIZE = "4.5bpw"  # of a base outside the catalogue
+_BYTES_PER_PARAMETER = 2  # of published weights
+_NOT_IN_NAMES = re.compile(r"[^\w.@-]")
+_HUB_ID = re.compile(r"[^/\\~.][^/\\]*/[^/\\]+")
+
+
+@dataclass(frozen=True)
+class CachedModel:
+    """A converted model in the cache.
+
+    Attributes:
+        name: its name in the cache.
+        base: the base, as it was named.
+        path: the GGUF.
+        file_bytes: its size.
+        bits_per_weight: mean over all tensors.
+        tokens: size of its vocabulary.
+        used_at: when it was last opened by its name, in Unix seconds.
+    """
+
+    name: str
+    base: str
+    path: Path
+    file_bytes: int
+    bits_per_weight: float
+    tokens: int
+    used_at: float
+
+
+def is_model_name(source: str) -> bool:
+    """Whether this is a catalogue name or a hub id, and no path."""
+    if Path(source).exists() or source.endswith(".gguf"):
+        return False
+    return source.partition("@")[0] in catalogue().bases or bool(_HUB_ID.fullmatch(source))
+
+
+def named_model(
+    name: str,
+    *,
+    size: str | None = None,
+    threads: int | None = None,
+    announce: Callable[[str], None] = lambda message: None,
+    stage: Stage = lambda name: no_progress,
+) -> Path:
+    """Return the GGUF of a base; download, plan and convert it on first use.
+
+    Args:
+        name: catalogue name or hub id, perhaps with `@revision`.
+        size: size of the file, as in convert --size; by default that of the catalogue, or DEFAULT_SIZE.
+        threads: number of threads that compute.
+        announce: called with a line on what a first use will download and write.
+        stage: makes the progress callback of each stage.
+
+    Raises:
+        ThirteenError: the name is unknown, the download fails, or the size is impossible.
+    """
+    entry = catalogue().bases.get(name.partition("@")[0])
+    size = size or (entry.size if entry else DEFAULT_SIZE)
+    target = SizeTarget(parse_file_size(size), "balanced", costs_for(host_target()))
+    output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
+    if not output.exists():
+        announce(_announcement(name, entry.parameters if entry else None, size))
+        base = fetch(name, kind="base")
+        importance = cached_importance(base, None, threads=threads, stage=stage)
+        convert(
+            base,
+            output,
+            quantization=target,
+            importance=importance,
+            ids=SourceIds(name, ""),
+            threads=threads,
+            progress=stage("convert"),
+        )
+    os.utime(output)
+    return output
+
+
+def cached_models() -> list[CachedModel]:
+    """The converted models in the cache, the most recently used first; damaged files are left out."""
+    found = []
+    for path in _folder().glob("*.gguf"):
+        with suppress(ModelFileError):
+            found.append(_cached_model(path))
+    return sorted(found, key=lambda model: model.used_at, reverse=True)
+
+
+def cached_model(name: str) -> CachedModel:
+    """Find a model by its name in the cache.
+
+    Raises:
+        RequestError: there is none.
+    """
+    models = {model.name: model for model in cached_models()}
+    if name not in models:
+        raise RequestError(f"{name!r} is not in the cache, which has {', '.join(models) or 'no models'}")
+    return models[name]
+
+
+def remove_model(name: str) -> CachedModel:
+    """Delete a model from the cache; what was downloaded for it stays in the hub's cache.
+
+    Raises:
+        RequestError: there is none of this name.
+    """
+    model = cached_model(name)
+    model.path.unlink(missing_ok=True)
+    return model
+
+
+def _folder() -> Path:
+    folder = cache_dir() / "models"
+    make_folder(folder)
+    return folder
+
+
+def _announcement(name: str, parameters: int | None, size: str) -> str:
+    download = "" if parameters is None else f" of about {parameters * _BYTES_PER_PARAMETER / 1e9:.1f} GB"
+    return (
+        f"{name}: a download{download}, unless the hub's cache has it, then a conversion to {size}. Later it "
+        "starts at once."
+    )
+
+
+def _cached_model(path: Path) -> CachedModel:
+    header = read_header(path)
+    base = header.metadata.get("thirteen.base.id")
+    tokens = header.metadata.get("tokenizer.ggml.tokens")
+    if not isinstance(base, str) or not isinstance(tokens, Sequence):
+        raise ModelFileError(f"{path}: was not converted here")
+    return CachedModel(
+        name=path.stem,
+        base=base,
+        path=path,
+        file_bytes=header.file_bytes,
+        bits_per_weight=header.bits_per_weight,
+        tokens=len(tokens),
+        used_at=path.stat().st_mtime,
+    )
