@@ -63,7 +63,11 @@ def shorten(value: object) -> str:
     return text if len(text := repr(value)) <= 60 else f"{text[:59]}…"
 
 
+def as_line(text: str) -> str:
+    """A text on one line: single spaces stand for white space and for characters that cannot be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 def one_line(error: BaseException) -> str:
-    """Type and message of another library's error, on one line of at most 300 printable characters."""
-    text = "".join(c if c.isprintable() else " " for c in f"{type(error).__name__}: {error}")
-    return " ".join(text.split())[:300]
+    """Type and message of another library's error, on one line of at most 300 characters."""
+    return as_line(f"{type(error).__name__}: {error}")[:300]

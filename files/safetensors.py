@@ -117,7 +117,7 @@ class SafetensorsFile:
 
     def _parse(self, text: bytes) -> dict[str, Any]:
         try:
-            header = json.loads(text, object_pairs_hook=_unique_names)
+            header = json.loads(text, object_pairs_hook=_unique_names, parse_constant=_no_number)
         except (ValueError, RecursionError) as failure:
             raise self._problem(f"the header is not JSON: {failure}") from None
         if not isinstance(header, dict):
@@ -183,6 +183,10 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name occurs twice")
     return found
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
 
 
 def _is_text(value: Any) -> bool:

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
-from ...errors import RequestError
+from ...errors import RequestError, as_line
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ def compile_matcher(source: str, tokenizer: LLTokenizer) -> LLMatcher:
 
 def summary(message: str) -> str:
     """Return the library's error message as one line."""
-    line = " ".join(message.removeprefix("ERROR: ").replace("<non-verbose/>", "").split())
+    line = as_line(message.removeprefix("ERROR: ").replace("<non-verbose/>", ""))
     return line if len(line) <= 200 else f"{line[:200]}…"
 
 

@@ -28,6 +28,11 @@ def test_metadata_that_is_no_object_of_strings_is_refused(tmp_path: Path, metada
         SafetensorsFile(write(tmp_path / "a", {"__metadata__": metadata}))
 
 
+def test_nan_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the header is not JSON: NaN is not a number"):
+        SafetensorsFile(write(tmp_path / "a", {"a": float("nan")}))
+
+
 def test_an_empty_tensor_is_read(tmp_path: Path) -> None:
     entry = {"dtype": "F32", "shape": [0, 5], "data_offsets": [0, 0]}
     file = SafetensorsFile(write(tmp_path / "a", {"a": entry}))

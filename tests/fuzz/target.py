@@ -96,6 +96,15 @@ def refused(error: ThirteenError) -> bool:
     return False
 
 
+def accepts(reader: Callable[..., object], *arguments: object) -> bool:
+    """Call a reader of input; returns whether it accepted it."""
+    try:
+        reader(*arguments)
+    except ThirteenError as error:
+        return refused(error)
+    return True
+
+
 @cache
 def _folder() -> TemporaryDirectory[str]:
     return TemporaryDirectory(prefix="thirteen-fuzz-")

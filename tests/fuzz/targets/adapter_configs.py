@@ -13,11 +13,11 @@ from thirteen.convert.adapter.adapter import (
 )
 from thirteen.convert.adapter.delta import CONFIG_FILE
 from thirteen.convert.source.remote_code import refuse_code
-from thirteen.errors import AdapterError, ThirteenError
+from thirteen.errors import AdapterError
 from thirteen.files.safetensors import write_safetensors
 
 from ..json_mutator import mutate_json
-from ..target import Target, refused, scratch_folder
+from ..target import Target, accepts, scratch_folder
 
 _WORDS = (
     *("peft_type", "LORA", "TINYLORA", "r", "lora_alpha", "target_modules", "bias", "none", "use_rslora"),
@@ -54,20 +54,17 @@ _FOLDERS = (
 
 
 def check(data: bytes) -> bool:
-    return any([_load(folder, data) for folder in _FOLDERS])  # noqa: C419 - all of them run
+    accepted = [accepts(_load, folder, data) for folder in _FOLDERS]
+    return any(accepted)
 
 
-def _load(folder: Path, data: bytes) -> bool:
+def _load(folder: Path, data: bytes) -> None:
     (folder / CONFIG_FILE).write_bytes(data)
-    try:
-        refuse_code(folder, AdapterError)
-        peft_only_reason(read_adapter_config(folder))
-        adapter = load_adapter(folder)
-    except ThirteenError as error:
-        return refused(error)
+    refuse_code(folder, AdapterError)
+    peft_only_reason(read_adapter_config(folder))
+    adapter = load_adapter(folder)
     assert adapter.deltas and all(norm >= 0 for norm in norms_by_layer(adapter).values())
     assert adapter.trained_on is None or isinstance(adapter.trained_on, str)
-    return True
 
 
 TARGET = Target(check, words=_WORDS, mutate=partial(mutate_json, words=_WORDS))

@@ -1,6 +1,5 @@
 """Headers of GGUF files, read as a model, as a base to convert, and by `thirteen inspect`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -14,7 +13,7 @@ from thirteen.workflows.inspect_gguf import inspect_gguf
 
 from ...runtime.llama.gguf_mutations import RawFile
 from ..gguf_mutator import mutate_gguf
-from ..target import Target, refused, scratch_file
+from ..target import Target, accepts, refused, scratch_file
 
 
 def check(data: bytes) -> bool:
@@ -25,12 +24,9 @@ def check(data: bytes) -> bool:
         return refused(error)
     check_values(header, data)
     inspect_gguf(path)
-    readers: tuple[Callable[[], object], ...] = (
-        lambda: check_model(header),
-        lambda: read_vocabulary(header),
-        lambda: _open_base(path),
-    )
-    return [_accepts(reader) for reader in readers][0]  # noqa: RUF015 - all of them run
+    accepts(read_vocabulary, header)
+    accepts(_open_base, path)
+    return accepts(check_model, header)
 
 
 def check_values(header: Header, data: bytes) -> None:
@@ -63,13 +59,6 @@ def _open_base(path: Path) -> None:
     assert tables.required_ids <= set(range(len(tables.tokens)))
     tables.missing_parts(tables.required_ids)
 
-
-def _accepts(reader: Callable[[], object]) -> bool:
-    try:
-        reader()
-    except ThirteenError as error:
-        return refused(error)
-    return True
 
 
 TARGET = Target(check, max_bytes=1 << 14, mutate=mutate_gguf)

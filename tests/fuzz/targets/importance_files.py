@@ -1,36 +1,29 @@
 """Importance files, for the model in the corpus of gguf_headers."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.convert.tensors import TensorSpec
-from thirteen.errors import ThirteenError
 
 from ..gguf_mutator import mutate_gguf
-from ..target import Target, refused, scratch_file
+from ..target import Target, accepts, scratch_file
 from .lora_adapters import BASE
 
 _SPECS = tuple(open_checkpoint(BASE).specs.values())
 
 
 def check(data: bytes) -> bool:
-    try:
-        _read(scratch_file("importance.gguf", data), _SPECS)
-    except ThirteenError as error:
-        return refused(error)
-    return True
+    return accepts(_read, scratch_file("importance.gguf", data))
 
 
-def _read(path: Path, specs: Sequence[TensorSpec]) -> None:
+def _read(path: Path) -> None:
     importance = read_importance(path)
     assert importance.mean_squares.keys() == importance.token_counts.keys()
     for values in importance.mean_squares.values():
         assert values.dtype == np.float32 and np.isfinite(values).all() and (values >= 0).all()
-    importance.check_fits(specs)
-    for name, columns in ((spec.target, spec.shape[-1]) for spec in specs if len(spec.shape) == 2):
+    importance.check_fits(_SPECS)
+    for name, columns in ((spec.target, spec.shape[-1]) for spec in _SPECS if len(spec.shape) == 2):
         shares = importance.energy_shares(name, columns)
         assert shares.shape == (columns,) and np.isfinite(shares).all(), name
 

@@ -1,12 +1,11 @@
 """JSON lines: the questions of a batch, question sets, and training rows."""
 
 import json
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from random import Random
 
 from thirteen.bench.accuracy.datasets import load_question_set
-from thirteen.errors import ThirteenError
 from thirteen.files.json_lines import numbered_lines
 from thirteen.models.rows import read_rows
 from thirteen.runtime.batch.batch_file import answer_file
@@ -18,7 +17,7 @@ from thirteen.runtime.batch.reproducible_batches import (
 )
 
 from ..json_mutator import mutate_json
-from ..target import Target, refused, scratch_file
+from ..target import Target, accepts, scratch_file
 from .lora_adapters import BASE
 
 _WORDS = ("question", "id", "answer", "solution", "#### 5", "1/2", "1e9")
@@ -27,21 +26,13 @@ _JOB = BatchJob(model=BASE, adapter=None, settings=GenerationSettings(), threads
 
 def check(data: bytes) -> bool:
     path = scratch_file("rows.jsonl", data)
-    readers: tuple[Callable[[Path], object], ...] = (
-        _answer,
-        lambda path: load_question_set(str(path)).sha256,
-        read_rows,
-        lambda path: read_rows(path, required=("answer",)),
-    )
-    return any([_accepts(reader, path) for reader in readers])  # noqa: C419 - all of them run
-
-
-def _accepts(reader: Callable[[Path], object], path: Path) -> bool:
-    try:
-        reader(path)
-    except ThirteenError as error:
-        return refused(error)
-    return True
+    accepted = [
+        accepts(_answer, path),
+        accepts(load_question_set, str(path)),
+        accepts(read_rows, path),
+        accepts(read_rows, path, ("answer",)),
+    ]
+    return any(accepted)
 
 
 def _answer(path: Path) -> None:

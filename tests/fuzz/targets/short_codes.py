@@ -3,24 +3,20 @@
 import numpy as np
 from thirteen.convert.adapter.bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum
 from thirteen.convert.adapter.short_code import decode_short_code, encode_short_code
-from thirteen.errors import ThirteenError
 
-from ..target import Target, refused
+from ..target import Target, accepts
 
 
 def check(data: bytes) -> bool:
     text = data.decode("utf-8", "replace")
-    return any([_decode(text), _decode(_with_checksum(text))])
+    accepted = [accepts(_decode, text), accepts(_decode, _with_checksum(text))]
+    return any(accepted)
 
 
-def _decode(text: str) -> bool:
-    try:
-        code = decode_short_code(text)
-    except ThirteenError as error:
-        return refused(error)
+def _decode(text: str) -> None:
+    code = decode_short_code(text)
     assert code.numbers.size and np.isfinite(code.numbers).all()
     assert encode_short_code(code) == text.strip().lower(), "a code has one spelling"
-    return True
 
 
 def _with_checksum(text: str) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import resource
+import tracemalloc
 from hashlib import sha256
 from itertools import takewhile
 from operator import eq
@@ -351,6 +352,17 @@ def test_a_file_larger_than_the_cache_is_not_read(tmp_path, caplog):
     cache = PrefixCache(1 << 20, {"base": tmp_path})
     assert cache.find(PrefixKey("base"), (*PROMPT, 1)) is None
     assert path.exists() and not caplog.records
+
+
+def test_a_small_file_takes_little_memory_whatever_the_capacity(tmp_path):
+    """All of the capacity was allocated, and exceeded limits on address space."""
+    written(tmp_path)
+    cache = PrefixCache(1 << 30, {"base": tmp_path})
+    tracemalloc.start()
+    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_file_that_grew_after_it_was_listed_is_deleted_unread(tmp_path, caplog):
