@@ -38,9 +38,6 @@ def main() -> None:
     root, kind, at, points, command, *arguments = sys.argv[1:]
     os.chdir(root)
     os.environ["THIRTEEN_CACHE"] = f"{root}/cache"
-    os.environ["THIRTEEN_UNTRUSTED"] = (
-        "never"  # a trial is another process, and its records have no fixed names
-    )
     tempfile.tempdir = f"{root}/tmp"
     fault_points.arm(root, kind, int(at))
     try:

@@ -3,6 +3,7 @@
 `python tests/fuzz/fuzz_target.py NAME FILE` reads one input again.
 """
 
+import logging
 import os
 import resource
 import sys
@@ -55,6 +56,7 @@ def limit_address_space() -> None:
 
 def main() -> None:
     """Fuzz the target that the first argument names; the others are libFuzzer's."""
+    logging.disable()  # the targets warn of almost every input
     limit_address_space()
     own = {"custom_mutator": mutator(TARGET.mutate)} if TARGET.mutate else {}
     atheris.Setup([sys.argv[0], *sys.argv[2:]], checker(TARGET), **own)

@@ -11,6 +11,7 @@ _ODD_VALUES: tuple[Any, ...] = (
     *(float("nan"), float("inf"), "", " ", "\0", "\n", "\x1b[31m", "é", "\ud800", "a" * 400, "1", "#", "a/b"),
     *([], {}, [[]], [None], {"": None}, {"a": {"a": []}}),
 )
+_ODD_NAMES = ("", "a", "\ud800", "\n", "a.b", "a/b~")
 _DEPTHS = (2, 64, 65, 128, 500, *range(900, 1000, 7), 1500)
 _NESTED = '"\\ue000"'  # stands for a deeply nested value until the text is written
 
@@ -46,7 +47,7 @@ def _mutate(root: list[Any], random: Random, words: Sequence[str]) -> None:
         case 2 if container is not root:
             del container[key]
         case 3 if isinstance(container[key], dict):
-            container[key][random.choice(words) if words else "a"] = _value(random, words)
+            container[key][random.choice((*_ODD_NAMES, *words))] = _value(random, words)
         case 3 if isinstance(container[key], list):
             container[key].append(_value(random, words))
         case _:

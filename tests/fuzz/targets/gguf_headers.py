@@ -60,5 +60,4 @@ def _open_base(path: Path) -> None:
     tables.missing_parts(tables.required_ids)
 
 
-
 TARGET = Target(check, max_bytes=1 << 14, mutate=mutate_gguf)

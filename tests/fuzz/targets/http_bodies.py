@@ -1,13 +1,19 @@
-"""Bodies of HTTP requests, each read as all of the API's requests and made into requests of the engine."""
+"""Bodies of HTTP requests, each read as all kinds of requests and made into requests of the engine."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
 from functools import partial
 from json import loads
 from typing import Any
 
 from starlette.requests import Request
 from thirteen.errors import ThirteenError
-from thirteen.runtime.server.api.openai_api import Source, chat_messages, chat_requests, completion_requests
+from thirteen.runtime.prompt.chat_template import ChatTemplate
+from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder
+from thirteen.runtime.request import Request as EngineRequest
+from thirteen.runtime.server.api import ollama_api, openai_api, responses_api
+from thirteen.runtime.server.api.answer_api import check_claim
+from thirteen.runtime.server.api.ollama_models import OllamaChatRequest, OllamaGenerateRequest
+from thirteen.runtime.server.api.openai_api import Source
 from thirteen.runtime.server.api.request_body import read_body
 from thirteen.runtime.server.api.request_models import (
     AnswerRequest,
@@ -17,45 +23,40 @@ from thirteen.runtime.server.api.request_models import (
     RequestBody,
     limited,
 )
+from thirteen.runtime.server.api.responses_models import ResponseRequest
 from thirteen.runtime.server.api.tool_calls import ToolUse, check_tools
 from thirteen.runtime.server.http_errors import MESSAGE_CHARS_MAX, to_http_error
 from thirteen.runtime.server.request_limits import RequestLimits
 
+from ...runtime.conftest import CONTROL, TEMPLATE
 from ..json_mutator import mutate_json
 from ..target import Target
+from ..tiny_model import tiny_model
 
-_LIMITS = RequestLimits(max_tokens=256)
-_MODELS = tuple(
-    limited(model, _LIMITS) for model in (ChatRequest, CompletionRequest, AnswerRequest, CheckRequest)
+_CONTEXT = 256
+_LIMITS = RequestLimits(max_tokens=_CONTEXT)
+_MODELS: tuple[type[RequestBody], ...] = (
+    *(ChatRequest, CompletionRequest, ResponseRequest),
+    *(OllamaChatRequest, OllamaGenerateRequest, AnswerRequest, CheckRequest),
 )
 _SOURCE = Source("base", "")
-_PROMPT = (1, 2, 3)
+_TOOL_TEMPLATE = "{% if tools %}{{ tools | tojson }}{% endif %}" + TEMPLATE
+_encoder = PromptEncoder(tiny_model(), ChatTemplate(_TOOL_TEMPLATE, *CONTROL[::2]))
+
+
+def _fields(model: type[RequestBody]) -> Iterator[str]:
+    """The names of the fields of a model and of all that are made from it."""
+    yield from (field.alias or name for name, field in model.model_fields.items())
+    for made in model.__subclasses__():
+        yield from _fields(made)
+
+
 _WORDS = (
-    *sorted({field.alias or name for model in _MODELS for name, field in model.model_fields.items()}),
-    *(
-        "role",
-        "content",
-        "user",
-        "assistant",
-        "system",
-        "text",
-        "type",
-        "json_schema",
-        "json_object",
-        "schema",
-    ),
-    *(
-        "name",
-        "strict",
-        "include_usage",
-        "integer",
-        "string",
-        "properties",
-        "required",
-        "enum",
-        "anyOf",
-        "$ref",
-    ),
+    *sorted({*_fields(RequestBody)}),
+    *("system", "user", "assistant", "tool", "function", "auto", "required", "none", "message", "input_text"),
+    *("json_schema", "json_object", "json", "object", "integer", "string", "properties", "enum", "$ref"),
+    *CONTROL,
+    "[key]",  # pydantic's name for a key in the place of an error
 )
 
 
@@ -66,17 +67,50 @@ def check(data: bytes) -> bool:
 
 def _accepts(data: bytes, model: type[RequestBody]) -> bool:
     try:
-        body = _finish(read_body(_request(data), model, _LIMITS.body_bytes))
-        if isinstance(body, ChatRequest):
-            assert len(chat_messages(body)) == len(body.messages)
-            check_tools(body, takes_tools=True)
-            assert len(chat_requests(body, _PROMPT, _SOURCE, ToolUse.of(body, ""))) == body.n
-        if isinstance(body, CompletionRequest):
-            prompts = [_PROMPT] * len(body.prompts)
-            assert len(completion_requests(body, prompts, _SOURCE)) == body.n * len(prompts)
+        _use(_finish(read_body(_request(data), limited(model, _LIMITS), _LIMITS.body_bytes)))
     except ThirteenError as error:
         return _refused(error)
     return True
+
+
+def _use(body: RequestBody) -> list[EngineRequest]:
+    """The requests of the engine, as the endpoints make them."""
+    match body:
+        case ChatRequest():
+            check_tools(body, takes_tools=True)
+            tools = ToolUse.of(body, _TOOL_TEMPLATE)
+            prompt = _encode(openai_api.chat_messages(body), tools)
+            return openai_api.chat_requests(body, prompt, _SOURCE, tools)
+        case CompletionRequest():
+            openai_api.check_completion(body)
+            prompts = [_encoder.encode_text(one) if isinstance(one, str) else one for one in body.prompts]
+            return openai_api.completion_requests(body, list(map(tuple, prompts)), _SOURCE)
+        case ResponseRequest():
+            messages = responses_api.with_instructions(body, responses_api.input_messages(body))
+            return [responses_api.response_request(body, _encode(messages), _SOURCE, _CONTEXT)]
+        case OllamaChatRequest() | OllamaGenerateRequest():
+            messages = _ollama_messages(body)
+            tokens = ollama_api.max_tokens(body.options, _CONTEXT, _CONTEXT)
+            return [ollama_api.ollama_request(body, _encode(messages), _SOURCE, tokens)]
+        case AnswerRequest():
+            return [EngineRequest(_encoder.encode_question(body.question, body.system), body.max_tokens)]
+        case CheckRequest():
+            check_claim(body.claim)
+    return []
+
+
+def _ollama_messages(body: OllamaChatRequest | OllamaGenerateRequest) -> list[Message]:
+    if isinstance(body, OllamaChatRequest):
+        return ollama_api.chat_messages(body)
+    return ollama_api.generate_messages(body)
+
+
+def _encode(messages: Sequence[Message], tools: ToolUse | None = None) -> tuple[int, ...]:
+    """The prompt, whose only control tokens are those of the template."""
+    prompt = _encoder.encode_conversation(messages, tools.template_fields() if tools else ())
+    control = {*tiny_model().control_tokens.values()}
+    assert sum(token in control for token in prompt) == 2 * len(messages) + 2, "begin, and one turn more"
+    return prompt
 
 
 def _refused(error: ThirteenError) -> bool:

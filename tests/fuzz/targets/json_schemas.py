@@ -11,12 +11,11 @@ from thirteen.errors import RequestError, ThirteenError
 from thirteen.runtime.grammar.grammar import Grammar, from_schema
 from thirteen.runtime.grammar.json_schema import ANNOTATIONS
 from thirteen.runtime.grammar.schema_keywords import FORMATS, KEYWORDS
-from thirteen.runtime.llama.model import Model
 
-from ...runtime.conftest import write_gguf
 from ...runtime.grammar.texts import GrammarTexts
 from ..json_mutator import mutate_json
-from ..target import Target, refused, scratch_folder
+from ..target import Target, refused
+from ..tiny_model import tiny_model
 
 _WORDS = (
     *KEYWORDS,
@@ -26,7 +25,7 @@ _WORDS = (
 )
 # The oracle has another syntax of patterns, and divides floating point numbers.
 _OTHER_RULES = ('"pattern"', '"multipleOf"')
-_texts = GrammarTexts(Model(write_gguf(scratch_folder("grammar") / "tiny.gguf", {}, {})))
+_texts = GrammarTexts(tiny_model())
 
 
 def check(data: bytes) -> bool:

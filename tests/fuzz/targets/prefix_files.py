@@ -1,7 +1,6 @@
 """Files of the prefix cache: a state is found under the name that it must have, and under no other."""
 
 import json
-import logging
 from hashlib import sha256
 from random import Random
 
@@ -13,7 +12,6 @@ from ..target import Target, scratch_folder
 
 _CAPACITY = 1 << 16
 _FOLDER = scratch_folder("prefixes")
-logging.getLogger("thirteen.runtime.engine.prefix_cache").setLevel(logging.CRITICAL)
 
 
 def check(data: bytes) -> bool:

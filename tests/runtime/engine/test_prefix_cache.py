@@ -359,7 +359,7 @@ def test_a_small_file_takes_little_memory_whatever_the_capacity(tmp_path):
     written(tmp_path)
     cache = PrefixCache(1 << 30, {"base": tmp_path})
     tracemalloc.start()
-    assert np.array_equal(cache.find("base", (*PROMPT, 1)).state, state(PROMPT))
+    assert np.array_equal(cache.find(PrefixKey("base"), (*PROMPT, 1)).state, state(PROMPT))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
