@@ -89,7 +89,7 @@ def collect_activation_stats(
     hidden = _look_up(weights, chunks)
     layers, states = weights.shape.layers, [_beginnings(hidden, traced)]
     inputs: dict[str, InputStats] = {}
-    with lane_pool(threads) as pool, np.errstate(all="ignore"):  # _check_finite() reports what is not finite
+    with lane_pool(threads) as pool:
         for index in range(layers):
             part = part_of(progress, index * len(chunks), len(chunks), layers * len(chunks))
             found = _run_layer(DecoderLayer(weights, index), hidden, pool, part)
@@ -124,9 +124,10 @@ def _run_layer(
     lanes = [{name: InputSums(matrices[name][1]) for name in FIRST_OF_INPUT.values()} for _ in range(LANES)]
 
     def run(chunk: int) -> None:
-        made = layer.forward(hidden[chunk])
-        for field, name in FIRST_OF_INPUT.items():
-            lanes[chunk % LANES][name].add(getattr(made, field))
+        with np.errstate(all="ignore"):  # _check_finite() reports what is not finite
+            made = layer.forward(hidden[chunk])
+            for field, name in FIRST_OF_INPUT.items():
+                lanes[chunk % LANES][name].add(getattr(made, field))
         hidden[chunk] = made.output
 
     for start in range(0, len(hidden), LANES):
@@ -141,8 +142,9 @@ def _output_stats(weights: DecoderWeights, hidden: Sequence[Array]) -> InputStat
     """Statistics of the inputs of the output matrix."""
     norm = weights.rows("output_norm.weight", 0, weights.shape.hidden)
     sums = InputSums(weights.shape.hidden)
-    for states in hidden:
-        sums.add(rms_norm(states, norm, weights.rms_eps))
+    with np.errstate(all="ignore"):
+        for states in hidden:
+            sums.add(rms_norm(states, norm, weights.rms_eps))
     return sums.stats()
 
 

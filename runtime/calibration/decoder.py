@@ -241,7 +241,7 @@ def _attend(queries: Array, keys: Array, values: Array) -> Array:
 def _attention_weights(queries: Array, keys: Array) -> Array:
     """Probabilities of the last queries, (heads, queries, keys)."""
     count, tokens = queries.shape[1], len(keys)
-    scores: Array = (queries * np.float32(keys.shape[1] ** -0.5)) @ keys.T
+    scores: Array = (queries @ keys.T) * np.float32(keys.shape[1] ** -0.5)
     scores += np.triu(np.full((count, tokens), -np.inf, np.float32), 1 + tokens - count)
     scores -= scores.max(-1, keepdims=True)
     np.exp(scores, out=scores)

@@ -101,8 +101,7 @@ def _layer_gradients(
 
 def _energy(inputs: Array, gradient: Array) -> float:
     """Sum over the tokens of |input|² |gradient|², per row of the matrix."""
-    energy = float(_square_lengths(inputs) @ _square_lengths(gradient))
-    return energy / gradient.shape[1]
+    return float(_square_lengths(inputs) @ _square_lengths(gradient) / gradient.shape[1])
 
 
 def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
@@ -110,8 +109,7 @@ def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
     distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
     sums = np.zeros((len(distinct), rows.shape[1]))
     np.add.at(sums, inverse, np.sqrt(_square_lengths(rows))[:, None] * gradient)
-    energy = float(np.square(sums).sum())
-    return energy / rows.shape[1]
+    return float(np.square(sums).sum() / rows.shape[1])
 
 
 def _square_lengths(rows: Array) -> Doubles:
@@ -184,8 +182,9 @@ class _LogitGradient:
         return squares, part.sum(1, dtype=np.float64)
 
     def _propagate(self, block: slice, projected: Array) -> Array:
-        part = self._values[:, block]
-        product: Array = (part - np.square(part) * projected) @ self._rows(block)
+        drawn = self._values[:, block]
+        vector: Array = drawn * (1 - drawn * projected)  # r - p (sum of r)
+        product: Array = vector @ self._rows(block)
         return product
 
 

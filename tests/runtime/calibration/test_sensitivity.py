@@ -78,16 +78,17 @@ def test_the_sensitivity_of_a_matrix_predicts_the_divergence_of_random_errors(tm
 
 @pytest.mark.parametrize("name", ["Q4_0", "IQ4_NL", "Q5_0"])
 def test_the_lookup_sensitivity_predicts_the_divergence_of_a_quantized_embedding(tmp_path, write_tiny, name):
-    """The embedding is untied, so its errors affect the lookup only."""
+    """The embedding is untied, so its errors affect the lookup only. Larger errors cost less than in proportion."""
     embedding, kind = tensors()["token_embd.weight"], gguf.GGMLQuantizationType[name]
     data = np.frombuffer(quantize_rows(embedding, kind, "test"), np.uint8).reshape(len(embedding), -1)
     rounded = gguf.dequantize(data, kind)
     exact = write_tiny(tmp_path / "exact.gguf", {}, OUTPUT)
     changed = write_tiny(tmp_path / "rounded.gguf", {}, {**OUTPUT, "token_embd.weight": rounded})
-    (chunk, *_) = chunks_of(exact)
-    error = np.square(rounded - embedding)[list(chunk)].sum() / np.square(embedding)[list(chunk)].sum()
-    predicted = measure(exact, [chunk]).lookup * error
-    assert 0.5 < divergence_of(exact, changed, chunk) / predicted < 2
+    chunks = chunks_of(exact)
+    read = [token for chunk in chunks for token in chunk]
+    error = np.square(rounded - embedding)[read].sum() / np.square(embedding)[read].sum()
+    found = np.mean([divergence_of(exact, changed, chunk) for chunk in chunks])
+    assert 0.4 < found / (measure(exact, chunks).lookup * error) < 2
 
 
 def test_the_sensitivity_of_several_chunks_is_their_mean(tiny, monkeypatch):
