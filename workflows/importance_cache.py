@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..convert.adapter.adapter import adapter_sha256
-from ..convert.gguf_names import WeightsByGgufName
+from ..convert.calibration_weights import WeightsByGgufName
 from ..convert.merged_view import MergedView
 from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from thirteen.convert.gguf_names import WeightsByGgufName
+from thirteen.convert.calibration_weights import WeightsByGgufName
 from thirteen.convert.merged_view import MergedView
 from thirteen.convert.source.checkpoint import open_checkpoint
 
