@@ -7,7 +7,7 @@ import pytest
 from thirteen.bench.accuracy.accuracy import run_accuracy
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
-from thirteen.bench.accuracy.prompts import find_prompt
+from thirteen.bench.accuracy.prompts import PROMPTS, Prompt
 from thirteen.bench.accuracy.run_config import RunConfig
 from thirteen.files.gguf.header import read_header
 
@@ -15,7 +15,7 @@ from ..serving import serve_engine
 
 pytestmark = pytest.mark.slow
 
-# The harness drops the requests of a task that is not YAML; `{data}` is the file of its questions.
+# `{data}` is the file of a task's questions.
 CHOICES = """
 task: capitals
 dataset_path: json
@@ -35,9 +35,11 @@ dataset_path: json
 dataset_kwargs: {{data_files: {{test: "{data}"}}}}
 test_split: test
 output_type: generate_until
-doc_to_text: "{{{{question}}}}{after}"
+doc_to_text: "{{{{question}}}}"
 doc_to_target: "{{{{answer}}}}"
-generation_kwargs: {{until: [], max_gen_toks: {tokens}, do_sample: false}}
+num_fewshot: {count}
+fewshot_config: {{sampler: first_n, samples: {shots}}}
+generation_kwargs: {{until: [], max_gen_toks: {tokens}, do_sample: false, calculator: {calculator}}}
 filter_list:
   - name: last-number
     filter:
@@ -46,7 +48,8 @@ filter_list:
 metric_list:
   - {{metric: exact_match, regexes_to_ignore: [","]}}
 """
-PROMPT, TOKENS, COUNT = "zero-shot", 64, 50
+SHOTS = (("What is 3 plus 5?", "3 + 5 = 8"), ("What is 12 minus 4?", "12 - 4 = 8"))
+COUNT, TOKENS = 50, 32
 
 
 @pytest.fixture(scope="module")
@@ -139,35 +142,61 @@ def _is_greedy(engine, context, continuation):
     return likeliest.tolist() == [*continuation]
 
 
+def record_requests(engine, monkeypatch):
+    """The requests that reach the engine from now on."""
+    recorded, submit_all = [], engine.submit_all
+
+    def record(requests, *, wait=False):
+        recorded.extend(requests)
+        return submit_all(requests, wait=wait)
+
+    monkeypatch.setattr(engine, "submit_all", record)
+    return recorded
+
+
 def sums():
-    """Questions of one step, each with its answer."""
+    """Questions of one step, with answers; the model takes the last kind for the opposite difference."""
     for n in range(COUNT):
-        first, second = 7 * n % 40 + 3, 11 * n % 30 + 2
-        if n % 2:
-            yield (
-                f"Tom has {first} apples and buys {second} more. How many apples has he now?",
-                first + second,
-            )
-        else:
-            yield f"A box holds {first} pens. How many pens do {second} boxes hold?", first * second
+        first, second = 7 * n % 40 + 35, 11 * n % 30 + 2
+        kinds = (
+            (f"What is {first} plus {second}?", first + second),
+            (f"What is {first} times {second}?", first * second),
+            (f"What is {second} less than {first}?", first - second),
+        )
+        question, answer = kinds[n % len(kinds)]
+        yield {"question": question, "answer": str(answer)}
 
 
-def test_the_accuracy_is_that_of_our_benchmark(evaluate, smollm2, tmp_path):
-    rows = [{"question": question, "answer": str(answer)} for question, answer in sums()]
+def evaluate_sums(evaluate, server, rows, **options):
+    arguments = {"model": "smollm2", "base_url": f"{server.url}/v1/chat/completions", "max_retries": 1}
+    shots = json.dumps([{"question": question, "answer": answer} for question, answer in SHOTS])
+    fields = {"count": len(SHOTS), "shots": shots, "calculator": "true"} | options
+    return evaluate(SUMS, rows, "local-chat-completions", arguments, chat=True, **fields)
+
+
+def test_the_calculator_can_be_off(evaluate, smollm2_server, monkeypatch):
+    """A field of ours among the settings of a task reaches the server."""
+    requests = record_requests(smollm2_server.service.engine, monkeypatch)
+    evaluate_sums(evaluate, smollm2_server, [next(sums())], tokens=5, calculator="false")
+    assert [(request.calculator, request.max_tokens) for request in requests] == [(False, 5)]
+
+
+def test_the_accuracy_is_that_of_our_benchmark(evaluate, smollm2, tmp_path, monkeypatch):
+    """The prompts have the same tokens; how an answer is read is the harness's own filter."""
+    monkeypatch.setitem(PROMPTS, "2-shot", Prompt("2-shot", shots=SHOTS))
+    rows = [*sums()]
     data = tmp_path / "questions.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = PromptSettings(threads=1, prompt=PROMPT, max_tokens=TOKENS)
+    settings = PromptSettings(threads=1, prompt="2-shot", max_tokens=TOKENS)
     questions = load_question_set(str(data))
-    report = run_accuracy(smollm2, questions, settings, folder=tmp_path / "log")
+    scores = run_accuracy(smollm2, questions, settings, folder=tmp_path / "log").adapted.scores
     with ExitStack() as stack:
         engine = stack.enter_context(RunConfig(smollm2, None, questions, settings).job.load_engine())
         server = stack.enter_context(serve_engine(engine, name="smollm2"))
-        arguments = {"model": "smollm2", "base_url": f"{server.url}/v1/chat/completions", "max_retries": 1}
-        after = find_prompt(PROMPT).after.replace("\n", "\\n")
-        results, samples = evaluate(
-            SUMS, rows, "local-chat-completions", arguments, chat=True, after=after, tokens=TOKENS
-        )
-    assert len(samples) == report.adapted.scores.questions == COUNT
-    accuracy = report.adapted.scores.accuracy.estimate
-    assert results["exact_match,last-number"] == pytest.approx(accuracy)
-    assert 0 < accuracy < 1
+        requests = record_requests(engine, monkeypatch)
+        results, samples = evaluate_sums(evaluate, server, rows, tokens=TOKENS)
+        expected = [settings.prompt_tokens(engine, row["question"]) for row in rows]
+    assert {request.tokens for request in requests} == {*expected}
+    assert len(samples) == scores.questions == COUNT
+    assert 0 < scores.accuracy.estimate < 1
+    assert results["exact_match,last-number"] == pytest.approx(scores.accuracy.estimate)
