@@ -65,7 +65,9 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
     loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
     if tensors is not None:
-        loaded = replace(loaded, deltas={name: loaded.deltas[name] for name in loaded.deltas if name in tensors})
+        loaded = replace(
+            loaded, deltas={name: loaded.deltas[name] for name in loaded.deltas if name in tensors}
+        )
     fields = {
         "general.name": Field(loaded.id, _TEXT),
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
@@ -73,7 +75,9 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         "thirteen.adapter.sha256": Field(loaded.sha256, _TEXT),
     }
-    return write_lora(output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint))
+    return write_lora(
+        output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint)
+    )
 
 
 def write_lora(

@@ -163,7 +163,10 @@ def remove(folder: Path) -> None:
 DEEP = "[" * 200_000
 BASES = {
     "two matrices, with --tie": Bad(
-        lambda folder: None, "--tie: token_embd.weight and output.weight differ by", ("--tie",), "llama untied"
+        lambda folder: None,
+        "--tie: token_embd.weight and output.weight differ by",
+        ("--tie",),
+        "llama untied",
     ),
     "a truncated weight file": Bad(bytes_of(WEIGHTS, lambda raw: raw[:-100]), "bytes, the file has"),
     "an empty weight file": Bad(put(WEIGHTS, b""), f"{WEIGHTS}: a header of 0 bytes in a file of 0"),

@@ -30,9 +30,7 @@ def llama(base: Callable[[str], Path]) -> Path:
 def importance(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("importance")
     (folder / "texts.jsonl").write_text(TEXT)
-    measure_importance(
-        llama, None, folder / "importance.gguf", calibration=folder / "texts.jsonl", threads=1
-    )
+    measure_importance(llama, None, folder / "importance.gguf", calibration=folder / "texts.jsonl", threads=1)
     return folder / "importance.gguf"
 
 
@@ -78,7 +76,10 @@ def test_the_fewest_tensors_are_kept(adapter, llama, importance, share, tmp_path
     assert len(kept.names) == 1 or without_last < share * total
     export_adapter(adapter, llama, tmp_path / "lora.gguf", tensors=kept.names)
     checkpoint = open_checkpoint(llama)
-    found = {name.removesuffix(".lora_a").removesuffix(".lora_b") for name in read_header(tmp_path / "lora.gguf").tensors}
+    found = {
+        name.removesuffix(".lora_a").removesuffix(".lora_b")
+        for name in read_header(tmp_path / "lora.gguf").tensors
+    }
     assert found == {checkpoint.specs[name].target for name in kept.names}
 
 
