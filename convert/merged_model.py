@@ -19,7 +19,7 @@ from .vocabulary.vocabulary_metadata import vocabulary_of
 class MergedModel(MergedView):
     """The merged model, and the quantizer of its rows."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - inputs of a conversion
         self,
         base: Checkpoint,
         folder: Path | None,
@@ -70,7 +70,7 @@ class MergedModel(MergedView):
 
 
 def _fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
-    """The importance, which may be that of all tokens of a trimmed base, or of a tied base that is not tied."""
+    """The importance for this base, which may be that of all its tokens, or from before it was tied."""
     kept, counts = vocabulary_of(base), importance.lookup_counts
     if kept and counts is not None and len(counts) == kept.of:
         importance = importance.select_tokens(kept.tokens)

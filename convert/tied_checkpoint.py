@@ -1,6 +1,6 @@
 """A base that stores one matrix twice, as its token embedding and as its output.
 
-Many GGUF files of models with tied embeddings do, in types of their own: the matrices then differ by rounding.
+Many GGUF files of models with tied embeddings do, in types of their own. The two then differ by rounding.
 """
 
 from collections.abc import Iterator, Mapping
@@ -122,7 +122,7 @@ def _by_size(base: Checkpoint) -> tuple[str, str]:
 
 def _bits(type_: GGMLQuantizationType) -> float:
     weights, size = GGML_QUANT_SIZES[type_]
-    return 8 * size / weights
+    return float(8 * size / weights)
 
 
 def _stored_bytes(base: Checkpoint, name: str) -> int:

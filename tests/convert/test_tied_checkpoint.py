@@ -26,7 +26,7 @@ F32 = GGMLQuantizationType.F32
 
 @pytest.fixture
 def stored_twice(base: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
-    """stored_twice(embedding, output): a GGUF with one matrix in both types; `change` is added to the output."""
+    """stored_twice(embedding, output): one matrix in both types; `change` is added to the output."""
     tied = tmp_path / "tied.gguf"
     convert(base("llama"), tied, quantization="F32")
     header, arrays = read_header(tied), read_gguf(tied)

@@ -133,9 +133,8 @@ def test_no_interrupt_of_a_waiter_holds_up_the_other_thread(interrupts, seed):
         box["next"] = outcome = Outcome()
         try:
             interrupts(random.uniform(1e-6, 2e-4))
-            while not outcome.done:
-                notified.wait_for(lambda: outcome.done, 1e-3)
-                outcome.wait_done(1e-3)
+            notified.wait_for(lambda: "next" not in box, TIMEOUT_S)
+            outcome.result(TIMEOUT_S)
             interrupts(0)
         except Interrupted:
             interrupted += 1
