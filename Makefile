@@ -125,14 +125,18 @@ $(VENV)/fuzz: $(VENV)/test
 	@$(BIN)/python -m pip install --disable-pip-version-check --editable '.[fuzz]'
 	@touch $@
 
-# The tests' own tools are the newest ones.
+# The oldest versions that pyproject.toml allows; the tests' own tools are the newest ones that go with them.
 .venv-oldest/test: pyproject.toml .venv-tools/installed
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
 	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
-	  --extra ray --extra report --extra train --extra tune --output-file .venv-oldest/constraints.txt pyproject.toml
+	  --extra mcp --extra ray --extra report --extra train --extra tune --output-file .venv-oldest/constraints.txt \
+	  pyproject.toml
+	@$(TOOLS)/uv pip compile --quiet --python .venv-oldest/bin/python --constraint .venv-oldest/constraints.txt \
+	  --extra test --output-file .venv-oldest/requirements.txt pyproject.toml
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check $${folder:+--find-links "$$folder"} \
-	  --constraint .venv-oldest/constraints.txt --editable '.[test]'
+	  --requirement .venv-oldest/requirements.txt
+	@.venv-oldest/bin/python -m pip install --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 .venv-tools/installed:

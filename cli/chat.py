@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RequestError, ThirteenError
 from . import options
-from .console import note, out, printable
+from .console import note, out, printable, progress_bar
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -74,7 +74,9 @@ def chat(
         terminal = sys.stdin.isatty()
         if terminal:
             note(f"{path.name}, context of {engine.context} tokens. /help lists the commands.")
-        session = ChatSession(engine, Conversation(engine, system), request, interactive=terminal)
+        session = ChatSession(
+            engine, Conversation(engine, system), request, interactive=terminal, untrusted=untrusted
+        )
         session.run(_typed_lines() if terminal else iter(sys.stdin))
 
 
@@ -112,6 +114,7 @@ class ChatSession:
         conversation: what was said.
         request: options of the next answer.
         interactive: whether a person reads along; errors then do not end the chat.
+        untrusted: whether to load all adapters in another process first.
         votes: answers to sample for a majority vote.
         answered: answers so far, for /stats.
     """
@@ -120,6 +123,7 @@ class ChatSession:
     conversation: "Conversation"
     request: "RequestOptions"
     interactive: bool
+    untrusted: bool = False
     votes: int = 1
     answered: list["Answer"] = field(default_factory=list)
 
@@ -198,11 +202,27 @@ class ChatSession:
             note(f"/{name:12} {command.__doc__}")
         note("Esc Enter begins a new line. Ctrl-C ends an answer.")
 
-    def adapter(self, name: str) -> None:
-        """NAME: answer with this adapter; base is the model without one."""
-        if name not in self.engine.adapters:
-            raise RequestError(f"/adapter {name}: must be one of {', '.join(self.engine.adapters)}")
-        self.request["adapter"] = name
+    def adapter(self, word: str) -> None:
+        """NAME: answer with this adapter, or load [NAME=]ADAPTER; base is the model without one."""
+        self.request["adapter"] = word if word in self.engine.adapters else self._load_adapter(word)
+
+    def _load_adapter(self, word: str) -> str:
+        """Load an adapter, as --adapter does, and return its name."""
+        from ..workflows.adapter_resolver import resolve_runtime_lora
+
+        named, names = word if "=" in word else f"{Path(word).name}={word}", self.engine.adapters
+        name, _, source = named.partition("=")
+        if not (name and source) or name in names:
+            raise RequestError(
+                f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
+            )
+        try:
+            with progress_bar("preparing") as progress:
+                lora = resolve_runtime_lora(source, self.engine.model.header.path, progress=progress)
+            self.engine.swap(name, lora, untrusted=self.untrusted or None)
+        except ThirteenError as error:
+            raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
+        return name
 
     def vote(self, number: str) -> None:
         """N: sample so many answers and take the value that most of them give."""

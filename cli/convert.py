@@ -35,6 +35,7 @@ def convert(
     size: options.Size = None,
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
+    tie: options.Tie = False,
     importance: Annotated[
         Path | None,
         typer.Option(
@@ -82,7 +83,9 @@ def convert(
         check_target(file, base_path, *filter(None, sources))
     if importance is None and (size or calibration):
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
-    kept = _vocabulary(vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads)
+    kept = _vocabulary(
+        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
+    )
     with progress_bar("convert") as progress:
         conversion = pipeline.convert(
             base_path,
@@ -91,6 +94,7 @@ def convert(
             importance=importance,
             adapter=adapter_path,
             vocabulary=kept,
+            tie=tie,
             ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,
             progress=progress,
@@ -171,6 +175,7 @@ def plan(
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
+    tie: options.Tie = False,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
@@ -193,7 +198,9 @@ def plan(
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, threads)
-    kept = _vocabulary(vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, threads)
+    kept = _vocabulary(
+        vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
+    )
     with progress_bar("plan") as progress:
         result = plan_conversion(
             base_path,
@@ -201,6 +208,7 @@ def plan(
             importance,
             adapter=adapter_path,
             vocabulary=kept,
+            tie=tie,
             threads=threads,
             progress=progress,
         )
@@ -277,6 +285,8 @@ def _vocabulary(
     planned: Any,
     importance: Path | None,
     adapter: Path | None,
+    *,
+    tie: bool,
     threads: int | None,
 ) -> "VocabularyList | None":
     """The tokens that --vocabulary keeps; None for all."""
@@ -288,7 +298,7 @@ def _vocabulary(
 
     with stage_bars() as stage:
         kept, losses = choose_vocabulary_size(
-            base, planned, importance, adapter=adapter, texts=texts, threads=threads, stage=stage
+            base, planned, importance, adapter=adapter, texts=texts, tie=tie, threads=threads, stage=stage
         )
     for loss in losses:
         note(

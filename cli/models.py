@@ -50,9 +50,11 @@ def models_list(as_json: options.Json = False) -> None:
     from ..workflows.model_cache import cached_models
 
     found = cached_models()
-    table = Table("name", "base", "size", "bits", "tokens", "last used", box=None, pad_edge=False)
+    table = Table("name", "base", box=None, pad_edge=False)
+    for column in ("size", "bits", "tokens", "predicted KL", "last used"):
+        table.add_column(column)
     for model in found:
-        table.add_row(model.name, model.base, *_numbers(model))
+        table.add_row(model.name, model.base, *_numbers(model).values())
     show_result(as_json, {"models": [asdict(model) for model in found]}, lambda: table)
 
 
@@ -62,9 +64,8 @@ def models_show(name: CachedName, as_json: options.Json = False) -> None:
     from ..workflows.model_cache import cached_model
 
     model = cached_model(name)
-    size, bits, tokens, used = _numbers(model)
-    rows = {"name": model.name, "base": model.base, "file": str(model.path), "size": size}
-    show_fields(as_json, asdict(model), rows | {"bits": bits, "tokens": tokens, "last used": used})
+    rows = {"name": model.name, "base": model.base, "file": str(model.path)}
+    show_fields(as_json, asdict(model), rows | _numbers(model))
 
 
 @app.command("rm", epilog=options.example("models rm llama-3.2-1b-600MB"))
@@ -79,6 +80,12 @@ def models_rm(name: CachedName) -> None:
     note(f"{model.path}: deleted, {model.file_bytes / 1e6:,.0f} MB")
 
 
-def _numbers(model: "CachedModel") -> tuple[str, str, str, str]:
-    used = datetime.fromtimestamp(model.used_at).isoformat(" ", "minutes")
-    return f"{model.file_bytes / 1e6:,.0f} MB", f"{model.bits_per_weight:.2f}", f"{model.tokens:,}", used
+def _numbers(model: "CachedModel") -> dict[str, str]:
+    divergence = model.predicted_divergence
+    return {
+        "size": f"{model.file_bytes / 1e6:,.0f} MB",
+        "bits": f"{model.bits_per_weight:.2f}",
+        "tokens": f"{model.tokens:,}",
+        "predicted KL": "" if divergence is None else f"{divergence:.4f} nats",
+        "last used": datetime.fromtimestamp(model.used_at).isoformat(" ", "minutes"),
+    }

@@ -139,6 +139,10 @@ VocabularyTexts = Annotated[
     Path | None,
     typer.Option(help="Texts of your own to choose the tokens on, besides the built-in ones: JSON lines."),
 ]
+Tie = Annotated[
+    bool,
+    typer.Option("--tie", help="Store token embedding and output once if they differ by rounding only."),
+]
 
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]

@@ -97,6 +97,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     vocabularies: Sequence[VocabularyList | None],
     *,
     adapter: Path | None = None,
+    tie: bool = False,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> list[float | None]:
@@ -110,6 +111,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         importance: see convert().
         vocabularies: the tokens that each file keeps; None for all.
         adapter: see convert().
+        tie: see convert().
         threads: see convert().
         progress: called with the matrices measured and in all.
 
@@ -120,7 +122,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     Raises:
         ThirteenError: an input is invalid.
     """
-    full = MergedModel(open_checkpoint(base), adapter, "", importance, None)
+    full = MergedModel(open_checkpoint(base), adapter, "", importance, None, tie=tie)
     specs = full.base.specs
     by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
     shared = {name: spec for name, spec in specs.items() if name not in by_token}
@@ -132,7 +134,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
             if vocabulary is None:
                 model, changed = full, types
             else:
-                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
+                model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary, tie=tie)
                 own = {name: model.base.specs[name] for name in by_token}
                 changed = _measure_types(model, own, target, pool, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}

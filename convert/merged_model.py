@@ -11,6 +11,7 @@ from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
 from .source.checkpoint import FLOATS, Checkpoint
 from .tensors import TensorPlan
+from .tied_checkpoint import tie_embeddings
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import vocabulary_of
 
@@ -18,16 +19,20 @@ from .vocabulary.vocabulary_metadata import vocabulary_of
 class MergedModel(MergedView):
     """The merged model, and the quantizer of its rows."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - inputs of a conversion
         self,
         base: Checkpoint,
         folder: Path | None,
         adapter_id: str,
         importance: Path | None,
         vocabulary: VocabularyList | None,
+        *,
+        tie: bool = False,
     ) -> None:
+        base, warnings = tie_embeddings(base, tie=tie)
         self.importance = _fitting_importance(read_importance(importance), base) if importance else None
         super().__init__(base, folder, adapter_id, vocabulary)
+        self.warnings += warnings
         if self.importance and vocabulary:
             self.importance = self.importance.select_tokens(vocabulary.tokens)
         self.quantizer = RowQuantizer(self.importance)
@@ -65,9 +70,11 @@ class MergedModel(MergedView):
 
 
 def _fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
-    """The importance, which may be that of the full vocabulary that a trimmed base was made from."""
+    """The importance for this base, which may be that of all its tokens, or from before it was tied."""
     kept, counts = vocabulary_of(base), importance.lookup_counts
     if kept and counts is not None and len(counts) == kept.of:
         importance = importance.select_tokens(kept.tokens)
+    if base.architecture.tied:
+        importance = importance.tied()
     importance.check_fits(base.specs.values())
     return importance

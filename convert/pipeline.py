@@ -96,6 +96,7 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     *,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
+    tie: bool = False,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> ConversionPlan:
@@ -106,7 +107,7 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
     """
-    model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary)
+    model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary, tie=tie)
     with worker_pool(threads) as pool:
         tensors, prediction = plan_for_file_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
     model.warn_of_requantization(tensors)
@@ -121,6 +122,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     importance: Path | None = None,
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
+    tie: bool = False,
     ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -136,6 +138,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         importance: importance file of the base, or better of the base with this adapter.
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
+        tie: store token embedding and output once, also if they differ by rounding.
         ids: names of base and adapter in the provenance.
         threads: number of worker threads; by default one per usable processor.
         progress: called with the weights done and in all.
@@ -148,7 +151,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     inputs = (base, adapter, importance, quantization)
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
-    model = MergedModel(checkpoint, adapter, ids.adapter, importance, vocabulary)
+    model = MergedModel(checkpoint, adapter, ids.adapter, importance, vocabulary, tie=tie)
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
         plan = _plan(model, types, pool, progress)

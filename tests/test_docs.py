@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
@@ -91,6 +92,15 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
         # A sentence may name a command without its arguments, or an option without its value.
         partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())
         assert partial and not complete, error.format_message()
+
+
+def test_the_versions_of_the_clients_are_those_that_the_tests_need() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    clients = {re.split(r"\[|>=", line)[0]: line.rpartition(">=")[2] for line in extras["clients"]}
+    table = re.findall(
+        r"^\| `([\w-]+)` \| ([\d.]+) \|", (ROOT / "docs/serving.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert dict(table) == clients
 
 
 def fastapi_example() -> str:

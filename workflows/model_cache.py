@@ -1,20 +1,24 @@
 """Models by name: bases of the hub that were converted into the cache, once for each size."""
 
+import json
 import os
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
-from ..convert.pipeline import convert
+from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds
 from ..convert.quantize.costs import costs_for, host_target
 from ..convert.quantize.file_size import parse_file_size
 from ..convert.quantize.size_planner import SizeTarget
 from ..errors import ModelFileError, RequestError
+from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.gguf.header import read_header
+from ..files.json_file import read_json
 from ..files.output import make_folder
 from ..files.progress import Stage, no_progress
 from ..models.catalogue import catalogue
@@ -38,6 +42,8 @@ class CachedModel:
         file_bytes: its size.
         bits_per_weight: mean over all tensors.
         tokens: size of its vocabulary.
+        predicted_divergence: KL divergence from the unquantized model in nats, as it was predicted when the
+            file was planned; None if that is not known.
         used_at: when it was last opened by its name, in Unix seconds.
     """
 
@@ -47,6 +53,7 @@ class CachedModel:
     file_bytes: int
     bits_per_weight: float
     tokens: int
+    predicted_divergence: float | None
     used_at: float
 
 
@@ -85,7 +92,8 @@ def named_model(
         announce(_announcement(name, entry.parameters if entry else None, size))
         base = fetch(name, kind="base")
         importance = cached_importance(base, None, threads=threads, stage=stage)
-        convert(
+        _record_path(output).unlink(missing_ok=True)
+        report = convert(
             base,
             output,
             quantization=target,
@@ -94,6 +102,7 @@ def named_model(
             threads=threads,
             progress=stage("convert"),
         )
+        _write_record(output, report)
     os.utime(output)
     return output
 
@@ -127,6 +136,7 @@ def remove_model(name: str) -> CachedModel:
     """
     model = cached_model(name)
     model.path.unlink(missing_ok=True)
+    _record_path(model.path).unlink(missing_ok=True)
     return model
 
 
@@ -134,6 +144,26 @@ def _folder() -> Path:
     folder = cache_dir() / "models"
     make_folder(folder)
     return folder
+
+
+def _record_path(model: Path) -> Path:
+    """The file beside a model with what was predicted of it."""
+    return model.with_name(f"{model.name}.json")
+
+
+def _write_record(model: Path, report: ConversionReport) -> None:
+    divergence = report.prediction.divergence if report.prediction else None
+    with atomic_write(_record_path(model)) as file:
+        file.write(json.dumps({"predicted_divergence": divergence}).encode())
+
+
+def _predicted_divergence(model: Path) -> float | None:
+    """What the record of a model says; None for a model without one."""
+    try:
+        value = read_json(_record_path(model), ModelFileError).get("predicted_divergence")
+    except ModelFileError:
+        return None
+    return value if isinstance(value, float) and isfinite(value) else None
 
 
 def _announcement(name: str, parameters: int | None, size: str) -> str:
@@ -157,5 +187,6 @@ def _cached_model(path: Path) -> CachedModel:
         file_bytes=header.file_bytes,
         bits_per_weight=header.bits_per_weight,
         tokens=len(tokens),
+        predicted_divergence=_predicted_divergence(path),
         used_at=path.stat().st_mtime,
     )

@@ -49,6 +49,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     *,
     adapter: Path | None = None,
     texts: Path | None = None,
+    tie: bool = False,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> tuple[VocabularyList | None, tuple[SizeLoss, ...]]:
@@ -60,6 +61,7 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         importance: importance file with sensitivities.
         adapter: a PEFT folder.
         texts: passages of one's own as JSON lines, besides the built-in ones.
+        tie: see convert().
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
 
@@ -80,7 +82,14 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
         outside = outside_probability(model, sample, ranking.order, sizes, threads=threads, progress=progress)
     lists = [*map(ranking.choose, sizes), None]
     predicted = predict_vocabularies(
-        base, target, importance, lists, adapter=adapter, threads=threads, progress=stage("plans")
+        base,
+        target,
+        importance,
+        lists,
+        adapter=adapter,
+        tie=tie,
+        threads=threads,
+        progress=stage("plans"),
     )
     nats = [*(-np.log1p(-np.minimum(outside.values, 1 - 1e-9))).mean(axis=1), 0.0]
     losses = _losses(ranking, sizes, predicted, nats)

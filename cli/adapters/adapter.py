@@ -113,7 +113,21 @@ def adapter_export(
     adapter: options.AdapterArgument,
     base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")],
     output: options.Output,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Leave out matrices as long as this share of the predicted effect is kept, such as 0.98: "
+            "each one costs time in decode.",
+        ),
+    ] = None,
+    importance: Annotated[
+        Path | None,
+        typer.Option(help="With --keep: importance file of the base. Default: measured once, then cached."),
+    ] = None,
     revision: options.Revision = None,
+    threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
     """Write an adapter as a GGUF LoRA.
@@ -123,11 +137,32 @@ def adapter_export(
     from ...convert.adapter.export import export_adapter
     from ...models.fetch import fetch
 
+    if importance and keep is None:
+        raise typer.BadParameter("--importance requires --keep")
+
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
     adapter_id, base_id = options.provenance_name(adapter), options.provenance_name(base)
-    sha256 = export_adapter(folder, base_path, output, adapter_id=adapter_id, base_id=base_id)
+    tensors = None if keep is None else _keep_effect(folder, base_path, importance, keep, threads)
+    sha256 = export_adapter(
+        folder, base_path, output, adapter_id=adapter_id, base_id=base_id, tensors=tensors
+    )
     show_file(output, sha256, as_json)
+
+
+def _keep_effect(
+    adapter: Path, base: Path, importance: Path | None, share: float, threads: int | None
+) -> frozenset[str]:
+    """The tensors of a LoRA that keeps a share of the adapter's effect."""
+    from ...convert.adapter.effect_shares import keep_effect
+    from ...workflows.importance_cache import cached_importance
+
+    if importance is None:
+        with stage_bars() as stage:
+            importance = cached_importance(base, None, threads=threads, stage=stage)
+    kept = keep_effect(adapter, base, importance, share)
+    note(f"{len(kept.names)} of {kept.of} matrices are kept, with {kept.share:.1%} of the predicted effect")
+    return kept.names
 
 
 @app.command("basis", epilog=options.example("adapter basis smollm2-135m --output smollm2-135m.safetensors"))

@@ -4,7 +4,8 @@ The layout is that of llama.cpp's convert_lora_to_gguf.py: `lora_a` (r, in) and 
 tensor, and one alpha for all, with a scale of alpha / r.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     adapter_id: str = "",
     base_id: str = "",
     vocabulary: VocabularyList | None = None,
+    tensors: Collection[str] | None = None,
 ) -> str:
     """Write a PEFT folder as a GGUF LoRA in float32.
 
@@ -47,6 +49,7 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         adapter_id: name of the adapter; by default that of its folder.
         base_id: name of the base in the provenance; by default that of its folder or file.
         vocabulary: the tokens of `base` that the model keeps; by default all.
+        tensors: names of the tensors that the LoRA changes; by default all that the adapter does.
 
     Returns:
         The file's SHA-256.
@@ -61,7 +64,10 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
     if vocabulary is not None:
         checkpoint = TrimmedCheckpoint(checkpoint, vocabulary)
     loaded = load_adapter(adapter, adapter_id).for_base(checkpoint)
-    tensors = _adapter_tensors(loaded, checkpoint)
+    if tensors is not None:
+        loaded = replace(
+            loaded, deltas={name: loaded.deltas[name] for name in loaded.deltas if name in tensors}
+        )
     fields = {
         "general.name": Field(loaded.id, _TEXT),
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
@@ -69,7 +75,9 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
         "thirteen.adapter.sha256": Field(loaded.sha256, _TEXT),
     }
-    return write_lora(output, checkpoint.architecture.name, fields, loaded.rank, tensors)
+    return write_lora(
+        output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint)
+    )
 
 
 def write_lora(

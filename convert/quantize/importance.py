@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
@@ -25,6 +25,7 @@ from ..write import write_gguf
 from .covariance import Covariance, empty_low_rank
 
 Vector = NDArray[np.float32]
+Value = TypeVar("Value")
 
 _SUMS, _COUNTS, _SENSITIVITY = ".in_sum2", ".counts", ".sensitivity"
 _COVARIANCE, _LOW_RANK = ".in_cov", ".in_low"
@@ -133,6 +134,23 @@ class Importance:
         if self.lookup_counts is None:
             return self
         return replace(self, lookup_counts=self.lookup_counts[np.array(tokens, np.int64)])
+
+    def tied(self) -> "Importance":
+        """The importance of the same model with its output matrix stored as the token embedding."""
+
+        def moved(entries: dict[str, Value]) -> dict[str, Value]:
+            return {EMBEDDING if name == OUTPUT else name: value for name, value in entries.items()}
+
+        if OUTPUT not in self.mean_squares:
+            return self
+        return replace(
+            self,
+            mean_squares=moved(self.mean_squares),
+            token_counts=moved(self.token_counts),
+            sensitivity=moved(self.sensitivity),
+            covariance_blocks=moved(self.covariance_blocks),
+            covariance_low_rank=moved(self.covariance_low_rank),
+        )
 
     def _check_covariances(self, columns: Mapping[str, int]) -> None:
         for name, blocks in self.covariance_blocks.items():

@@ -91,6 +91,20 @@ def parse_right_side(text: str, start: int, end: int) -> Expression | None:
     return expression if after in _FOLLOWERS or (has_unit and after in _OPERAND_STARTS) else None
 
 
+def evaluate(text: str) -> Quantity:
+    """Evaluate a text that is an expression and nothing else; `text` is a result of blank_markup().
+
+    Raises:
+        AmbiguityError: it is none, may mean something else, or has no value, or one that is too large.
+    """
+    _, *lexemes = lex(f" {text}", 1, len(text) + 1)  # a space before it, so that it begins no list item
+    parser = _ExpressionParser(lexemes, before_prose=False)
+    quantity = parser.sum()
+    if lexemes[parser.position].kind != "end":
+        raise AmbiguityError
+    return quantity
+
+
 def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
     """Find the last operand that follows a word, or what follows the last break if that begins an operand."""
     for index in range(len(lexemes) - 2, 0, -1):
@@ -262,7 +276,7 @@ class _ExpressionParser:
         braced = self._accept("brace", "{")
         number = self._accept("number")
         if not number or not number.text.isdecimal() or int(number.text) > _EXPONENT_MAX:
-            raise AmbiguityError
+            raise AmbiguityError(f"an exponent must be a whole number up to {_EXPONENT_MAX}")
         if braced and not self._accept("brace", "}"):
             raise AmbiguityError
         return int(number.text)

@@ -27,7 +27,7 @@ _ABBREVIATION = re.compile("kgs?|[kcm]m|m[gl]|lbs?|oz|ft|in|hrs?|mins?|sec|mph")
 
 
 class AmbiguityError(Exception):
-    """An expression has no value, or could mean more than one thing."""
+    """An expression has no value, or could mean more than one thing; the message may say why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Quantity:
 
     def __post_init__(self) -> None:
         if max(abs(self.value.numerator), self.value.denominator) >= _MAGNITUDE_LIMIT:
-            raise AmbiguityError
+            raise AmbiguityError("a number has more than 60 digits")
 
     def __neg__(self) -> "Quantity":
         return Quantity(-self.value, self.units, self.per, self.percent)
@@ -79,7 +79,7 @@ class Quantity:
 
     def __truediv__(self, other: "Quantity") -> "Quantity":
         if not other.value:
-            raise AmbiguityError
+            raise AmbiguityError("division by zero")
         value = self.value / other.value
         if other.percent and not self.percent:
             value *= 100

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from threading import BoundedSemaphore, Condition
+from queue import Empty, SimpleQueue
+from threading import RLock
 from typing import TYPE_CHECKING
 
 from ...errors import BusyError, RequestError
@@ -17,6 +18,7 @@ from ..forks import ForkCheck
 from ..llama.compute_thread import COMPUTE_THREAD
 from ..llama.model import Model
 from ..llama.sampler import Sampler
+from ..outcome import Signal
 from ..request import Request, SequenceState
 from .handle import Handle
 from .output_stream import OutputStream
@@ -46,9 +48,11 @@ class Dispatcher:
         """Start without requests; model and runner must outlive close()."""
         self.slots, self.queue = slots, queue
         self._model, self._runner = model, runner
-        self._places = BoundedSemaphore(slots + queue)
+        self._places: SimpleQueue[None] = SimpleQueue()  # an item for each that is free
+        self._release(slots + queue)
         self._handles: dict[SequenceState, Handle] = {}
-        self._lock = Condition()  # guards the flags and counts below
+        self._lock = RLock()  # guards the flags and counts below
+        self._unused = Signal()
         self._closed = self._attached = self._broken = False
         self._users = 0
         self._fork = ForkCheck()
@@ -68,7 +72,7 @@ class Dispatcher:
         """Abort all requests, once nobody uses the model any more."""
         with self._lock:
             self._closed = True
-            self._lock.wait_for(lambda: not self._users)
+        self._unused.wait_for(lambda: not self._users)
         if self._attached:
             COMPUTE_THREAD.call(self._abort_all)
             COMPUTE_THREAD.detach(self)
@@ -89,7 +93,7 @@ class Dispatcher:
         finally:
             with self._lock:
                 self._users -= 1
-                self._lock.notify_all()
+            self._unused.notify_all()
 
     def submit(self, sequences: Sequence[SequenceState], *, wait: bool) -> list[Handle]:
         """Accept all sequences or none; see Engine.submit_all()."""
@@ -121,11 +125,15 @@ class Dispatcher:
 
     def _reserve(self, wanted: int, wait: bool) -> int:
         """Reserve from 1 to `wanted` places."""
-        if not self._places.acquire(blocking=wait):
-            raise BusyError(f"{self.slots} requests run and {self.queue} wait: the queue is full")
-        reserved = 1
-        while reserved < wanted and self._places.acquire(blocking=False):
-            reserved += 1
+        reserved = 0
+        try:
+            while reserved < wanted:
+                self._places.get(block=wait and not reserved)
+                reserved += 1
+        except Empty:
+            if not reserved:
+                full = f"{self.slots} requests run and {self.queue} wait: the queue is full"
+                raise BusyError(full) from None
         return reserved
 
     def _accept(self, sequences: Sequence[SequenceState]) -> list[Handle]:
@@ -141,7 +149,7 @@ class Dispatcher:
 
     def _release(self, places: int) -> None:
         for _ in range(places):
-            self._places.release()
+            self._places.put(None)
 
     def _sampler(self, request: Request) -> Sampler:
         constraint = self._grammars().constraint(request.grammar) if request.grammar else None
@@ -193,7 +201,7 @@ class Dispatcher:
                 self._broken = self._closed = True
             while self._handles:
                 self._handles.popitem()[1].fail(failure)
-                self._places.release()
+                self._release(1)
 
     def _step(self) -> None:
         for update in self._runner.step():
@@ -201,7 +209,7 @@ class Dispatcher:
                 self._handles[update.sequence].put(update)
                 continue
             handle = self._handles.pop(update.sequence)
-            self._places.release()
+            self._release(1)
             handle.fail(update.failure) if update.failure else handle.put(update)
         if self._runner.idle:
             self._runner.flush_prefixes()

@@ -330,13 +330,13 @@ class Engine:
         Raises:
             ModelFileError: the file is not a GGUF, is damaged, or ended the other process.
             AdapterError: the adapter does not fit the model.
-            RequestError: requests are running, the engine is closed, or it has a prefix cache, whose entries
-                would outlive the adapter under which they were computed.
+            RequestError: requests are running, the engine is closed, or an adapter has the name and there is
+                a prefix cache, whose entries would outlive the adapter under which they were computed.
         """
-        if name == BASE or self.profile.prefix_bytes:
+        if name == BASE or (self.profile.prefix_bytes and name in self._adapters):
             raise RequestError(
                 f"swap: {name!r} with prefix_bytes {self.profile.prefix_bytes}: the name must not be "
-                f"{BASE!r}, and prefix_bytes must be 0"
+                f"{BASE!r}, and with prefix_bytes it must be new"
             )
         probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
         with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:

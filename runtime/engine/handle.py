@@ -1,17 +1,18 @@
 """Handle of a submitted request: its pieces as they come, its answer at the end, and abort."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from threading import Condition, Thread
+from threading import Thread
 from typing import Any
 
 from ..answer import Answer
 from ..arithmetic.calculator import check_steps, is_verified
 from ..arithmetic.final_answer import final_answer, format_number
 from ..forks import ForkCheck
+from ..outcome import Outcome, Signal
 from ..request import SequenceEnd, TokenLogprob
 from .loop_waker import LoopWaker, waker_of
 from .runner import SequenceUpdate
@@ -44,22 +45,22 @@ class Handle:
 
     def __init__(self, abort: Callable[[], None], foreign_share: float | None = None) -> None:
         self._abort, self._foreign_share = abort, foreign_share
-        self._changed = Condition()
-        self._updates: list[SequenceUpdate] = []  # not yet taken by an iterator
+        self._changed = Signal()
+        self._updates: deque[SequenceUpdate] = deque()  # not yet taken by an iterator
         self._text: list[str] = []
         self._listeners: list[tuple[LoopWaker, asyncio.Event]] = []
-        self._end: Future[SequenceEnd] = Future()
+        self._end: Outcome[SequenceEnd] = Outcome()
         self._fork = ForkCheck()
 
     @property
     def done(self) -> bool:
         """Whether the request has ended."""
-        return self._end.done()
+        return self._end.done
 
     @property
     def failed(self) -> bool:
         """Whether the request has ended because the computation failed."""
-        return self.done and self._end.exception() is not None
+        return self._end.failure is not None
 
     def abort(self) -> None:
         """End the request within one step; does nothing if it has ended.
@@ -72,36 +73,34 @@ class Handle:
     def add_done_callback(self, callback: Callable[["Handle"], None]) -> None:
         """Call `callback` with this handle at the end, in a thread of its own: it may wait, ask and close."""
 
-        def start(_: object) -> None:
+        def start() -> None:
             Thread(target=callback, args=(self,), name="thirteen-callback", daemon=True).start()
 
-        self._end.add_done_callback(start)
+        self._end.call_at_end(start)
 
     def call_at_end(self, callback: Callable[["Handle"], None]) -> None:
         """Call `callback` with this handle at the end, in the engine's thread, or now if it has ended.
 
         No other sequence is computed meanwhile, and what waits for the engine waits for ever.
         """
-        self._end.add_done_callback(lambda _: callback(self))
+        self._end.call_at_end(lambda: callback(self))
 
     def put(self, update: SequenceUpdate) -> None:
         """Receive an update from the engine."""
-        with self._changed:
-            self._updates.append(update)
-            self._text.append(update.text)
-            if update.end:
-                self._end.set_result(update.end)
-            self._notify()
+        self._text.append(update.text)
+        self._updates.append(update)
+        if update.end:
+            self._end.set_result(update.end)
+        self._notify()
 
     def fail(self, failure: Exception) -> None:
         """Receive the failure of the request from the engine."""
-        with self._changed:
-            self._end.set_exception(failure)
-            self._notify()
+        self._end.set_failure(failure)
+        self._notify()
 
     def _notify(self) -> None:
         self._changed.notify_all()
-        for waker, event in self._listeners:
+        for waker, event in tuple(self._listeners):
             waker.set_soon(event)
 
     def wait(self, timeout: float | None = None) -> SequenceEnd:
@@ -128,7 +127,7 @@ class Handle:
 
     async def _wait(self) -> Answer:
         try:
-            await asyncio.shield(asyncio.wrap_future(self._end))
+            await self._end.wait()
             return await asyncio.to_thread(self.answer)  # checks the equations, which takes a while
         finally:
             self.abort()
@@ -137,9 +136,10 @@ class Handle:
         try:
             last = False
             while not last:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._updates or self.done)
-                    updates = self._take_updates()
+                self._changed.wait_for(lambda: self._updates or self.done)
+                updates, done = self._take_updates()
+                if not updates and not done:  # another iterator took them
+                    continue
                 yield (piece := self._piece(updates))
                 last = piece.answer is not None
         finally:
@@ -147,14 +147,12 @@ class Handle:
 
     async def __aiter__(self) -> AsyncIterator[Piece]:
         listener = (waker_of(asyncio.get_running_loop()), event := asyncio.Event())
-        with self._changed:
-            self._listeners.append(listener)
+        self._listeners.append(listener)
         try:
             last = False
             while not last:
                 event.clear()
-                with self._changed:
-                    updates, done = self._take_updates(), self.done
+                updates, done = self._take_updates()
                 if not updates and not done:
                     await event.wait()
                     continue
@@ -163,13 +161,18 @@ class Handle:
                 yield (piece := self._piece(updates))
                 last = piece.answer is not None
         finally:
-            with self._changed:
-                self._listeners.remove(listener)
+            self._listeners.remove(listener)
             self.abort()
 
-    def _take_updates(self) -> list[SequenceUpdate]:
-        updates, self._updates = self._updates, []
-        return updates
+    def _take_updates(self) -> tuple[list[SequenceUpdate], bool]:
+        """Take the updates so far; True if there will be no more."""
+        done, updates = self.done, []
+        while self._updates:
+            try:
+                updates.append(self._updates.popleft())
+            except IndexError:  # another iterator took the last one
+                break
+        return updates, done
 
     def _piece(self, updates: list[SequenceUpdate]) -> Piece:
         tokens = tuple(token for update in updates for token in update.tokens)

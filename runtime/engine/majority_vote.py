@@ -4,15 +4,14 @@ Wrong chains of thought differ from each other, right ones end in the same value
 prompt, whose KV cache is computed once and copied.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from threading import Lock
 from typing import Any
 
 from ..answer import Answer, VoteTally
+from ..outcome import Outcome
 from ..request import Request, StopReason
 from ..validation import check_integer
 from .handle import Handle
@@ -47,7 +46,7 @@ class MajorityVote:
         self._handles = tuple(handles)
         self._lock = Lock()  # guards _answers
         self._answers: list[ScoredAnswer] = []
-        self._winner: Future[Answer] = Future()
+        self._winner: Outcome[Answer] = Outcome()
         for handle in handles:
             handle.call_at_end(self._count)
 
@@ -70,22 +69,23 @@ class MajorityVote:
 
     async def _wait(self) -> Answer:
         try:
-            return await asyncio.shield(asyncio.wrap_future(self._winner))
+            await self._winner.wait()
+            return self._winner.result(0)
         finally:
             self.abort()
 
     def _count(self, handle: Handle) -> None:
         with self._lock:
-            if self._winner.done():
+            if self._winner.done:
                 return
             try:
                 self._answers.append((handle.answer(), mean_logprob(handle)))
             except Exception as failure:
-                self._winner.set_exception(failure)
+                self._winner.set_failure(failure)
             else:
                 if not _is_open(self._answers, len(self._handles) - len(self._answers)):
                     self._winner.set_result(select_winner(self._answers, len(self._handles)))
-        if self._winner.done():
+        if self._winner.done:
             self.abort()
 
 

@@ -6,10 +6,11 @@ speed of a small model, from 124 to 65 tokens per second, although one of the tw
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Lock, Thread, current_thread
 from typing import Protocol, TypeVar
+
+from ..outcome import Outcome
 
 T = TypeVar("T")
 
@@ -71,13 +72,9 @@ class ComputeThread:
         """
         if self._thread is None or current_thread() is self._thread:
             return function()
-        result: Future[T] = Future()
-        self.post(lambda: _run_into(result, function))
-        try:
-            return result.result()
-        except KeyboardInterrupt:
-            wait([result])  # the caller may now free what the function works on
-            raise
+        outcome: Outcome[T] = Outcome()
+        self.post(lambda: outcome.run(function))
+        return _uninterrupted_result(outcome)  # the caller may then free what the function works on
 
     def _run(self) -> None:
         while self._run_inbox():
@@ -95,26 +92,24 @@ class ComputeThread:
         return True
 
 
-def _run_into(result: "Future[T]", function: Callable[[], T]) -> None:
-    try:
-        result.set_result(function())
-    except BaseException as failure:
-        result.set_exception(failure)
-
-
 def run_uninterrupted(function: Callable[[], None]) -> None:
     """Run a function to its end even if Ctrl-C comes meanwhile, which is raised afterwards."""
-    result: Future[None] = Future()
-    Thread(target=_run_into, args=(result, function), name="thirteen-close").start()
+    outcome: Outcome[None] = Outcome()
+    Thread(target=outcome.run, args=(function,), name="thirteen-close").start()
+    _uninterrupted_result(outcome)
+
+
+def _uninterrupted_result(outcome: Outcome[T]) -> T:
+    """Wait for a result even if Ctrl-C comes meanwhile, which is raised afterwards."""
     interrupt = None
-    while not result.done():
+    while not outcome.done:
         try:
-            wait([result])
+            outcome.wait_done()
         except KeyboardInterrupt as raised:
             interrupt = raised
     if interrupt is not None:
         raise interrupt
-    result.result()
+    return outcome.result(0)
 
 
 COMPUTE_THREAD = ComputeThread()

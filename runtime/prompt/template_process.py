@@ -163,6 +163,9 @@ class _Process:
             reply = json.loads(self._popen.stdout.readline(_REPLY_BYTES_MAX))
         except (OSError, ValueError):
             return {}
+        except BaseException:  # Ctrl-C: the reply would be read as that to the next line
+            self.close()
+            raise
         return reply if isinstance(reply, dict) and reply.keys() & {"result", "error"} else {}
 
 

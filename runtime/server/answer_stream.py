@@ -1,14 +1,29 @@
 """Response that is sent while its answers are generated."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from typing import Any, Protocol
 
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..engine.handle import Handle
+from ..answer import Answer
+from ..engine.handle import Piece
 from .http_errors import HttpError, to_http_error
 
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}  # no buffering in proxies
+
+
+class PendingAnswer(Protocol):
+    """An answer that is being generated: a Handle, or the rounds of an answer."""
+
+    def abort(self) -> None:
+        """End the answer; does nothing if it has ended."""
+
+    def __await__(self) -> Generator[Any, None, Answer]:
+        """Wait for the whole answer."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]:
+        """Iterate over the pieces as they come; over one piece if the answer is complete."""
 
 
 class AnswerStream(StreamingResponse):
@@ -17,7 +32,7 @@ class AnswerStream(StreamingResponse):
     def __init__(
         self,
         parts: AsyncIterator[str],
-        handles: Sequence[Handle],
+        handles: Sequence[PendingAnswer],
         media_type: str,
         format_error: Callable[[HttpError], str],
     ) -> None:

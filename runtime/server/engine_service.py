@@ -17,6 +17,7 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle, Piece
 from ..engine.majority_vote import MajorityVote
 from ..request import Request, StopReason
+from .answer_stream import PendingAnswer
 from .fair_turns import FairTurns
 from .http_errors import HttpError
 from .metrics import Metrics
@@ -56,6 +57,7 @@ class EngineService:
             _log.setLevel(logging.INFO)
         self._unfinished: set[Handle] = set()
         self._preparing = 0  # answers whose requests are not submitted yet, and prompts to score
+        self._in_rounds: set[PendingAnswer] = set()
         self._turns, self._scoring_turns = FairTurns(), FairTurns()
 
     @property
@@ -66,7 +68,7 @@ class EngineService:
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
-        return not self._unfinished and not self._preparing
+        return not (self._unfinished or self._preparing or self._in_rounds)
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
@@ -87,8 +89,22 @@ class EngineService:
             )
         return name, self.models[name]
 
+    def begin_rounds(self, answer: PendingAnswer) -> None:
+        """Count an answer as unfinished, also between its requests, until end_rounds()."""
+        self._in_rounds.add(answer)
+
+    def end_rounds(self, answer: PendingAnswer) -> None:
+        """Count an answer as finished that has no unfinished request; a second call does nothing."""
+        self._in_rounds.discard(answer)
+
     async def submit(
-        self, client: Client, size: int, count: int, prepare: Callable[[], Sequence[Request]]
+        self,
+        client: Client,
+        size: int,
+        count: int,
+        prepare: Callable[[], Sequence[Request]],
+        *,
+        accepted: bool = False,
     ) -> list[Handle]:
         """Prepare requests and submit them to the engine: all of them, or none if it raises.
 
@@ -97,15 +113,17 @@ class EngineService:
             size: bytes of the request body; a client's smaller requests are prepared first.
             count: number of requests that will be prepared; places for them are reserved meanwhile.
             prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
+            accepted: whether they go on with an accepted answer, which a draining server still finishes; they
+                wait while the queue is full.
 
         Raises:
             HttpError: 503 the server accepts no new requests.
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        with self._reserved(count):
+        with self._reserved(count, accepted=accepted):
             async with self._turns.turn(client.name, size):
-                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare()))
+                handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare(), wait=accepted))
             for handle in handles:
                 self._unfinished.add(handle)
                 handle.call_at_end(self._on_done)
@@ -129,11 +147,11 @@ class EngineService:
                 yield
 
     @contextmanager
-    def _reserved(self, count: int) -> Iterator[None]:
-        if not self.ready:
+    def _reserved(self, count: int, *, accepted: bool = False) -> Iterator[None]:
+        if self.engine.closed or (self.draining and not accepted):
             raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
         slots, queue = self.engine.profile.slots, self.engine.queue
-        if len(self._unfinished) + self._preparing + count > slots + queue:
+        if not accepted and len(self._unfinished) + self._preparing + count > slots + queue:
             raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")
         self._preparing += count
         try:
@@ -162,7 +180,7 @@ def ensure_completed(answer: Answer) -> Answer:
     return answer
 
 
-async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
+async def stream_pieces(handle: PendingAnswer) -> AsyncIterator[Piece]:
     """Pieces of an answer as they are generated.
 
     Raises:
@@ -174,7 +192,7 @@ async def stream_pieces(handle: Handle) -> AsyncIterator[Piece]:
         yield piece
 
 
-async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, Piece]]:
+async def merge_streams(handles: Sequence[PendingAnswer]) -> AsyncIterator[tuple[int, Piece]]:
     """Pieces of several answers in order of arrival, each with the index of its answer."""
     if len(handles) == 1:  # the common case needs no task and no queue
         async for piece in stream_pieces(handles[0]):
@@ -182,7 +200,7 @@ async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, P
         return
     queue: asyncio.Queue[tuple[int, Piece] | Exception] = asyncio.Queue()
 
-    async def forward(index: int, handle: Handle) -> None:
+    async def forward(index: int, handle: PendingAnswer) -> None:
         try:
             async for piece in stream_pieces(handle):
                 queue.put_nowait((index, piece))
@@ -203,7 +221,7 @@ async def merge_streams(handles: Sequence[Handle]) -> AsyncIterator[tuple[int, P
             task.cancel()
 
 
-async def collect_answers(request: HttpRequest, handles: Sequence[Handle]) -> list[Piece]:
+async def collect_answers(request: HttpRequest, handles: Sequence[PendingAnswer]) -> list[Piece]:
     """Wait for all answers; each is returned as one piece.
 
     Raises:
@@ -220,7 +238,9 @@ async def collect_vote(request: HttpRequest, vote: MajorityVote) -> Answer:
     return ensure_completed(await abort_on_disconnect(request, vote, vote.handles))
 
 
-async def abort_on_disconnect(request: HttpRequest, result: Awaitable[T], handles: Sequence[Handle]) -> T:
+async def abort_on_disconnect(
+    request: HttpRequest, result: Awaitable[T], handles: Sequence[PendingAnswer]
+) -> T:
     """Wait for a result, and abort the requests when the client disconnects first.
 
     Raises:

@@ -4,8 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from ..engine.handle import Handle
-from .answer_stream import AnswerStream
+from .answer_stream import AnswerStream, PendingAnswer
 
 JSON_LINES_TYPE = "application/x-ndjson"
 
@@ -18,7 +17,7 @@ def format_line(data: Mapping[str, Any]) -> str:
 class JsonLinesStream(AnswerStream):
     """Stream of lines; an error is the last of them."""
 
-    def __init__(self, lines: AsyncIterator[str], handles: Sequence[Handle]) -> None:
+    def __init__(self, lines: AsyncIterator[str], handles: Sequence[PendingAnswer]) -> None:
         """Create the response.
 
         Args:

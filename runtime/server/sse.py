@@ -4,8 +4,7 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from ..engine.handle import Handle
-from .answer_stream import AnswerStream
+from .answer_stream import AnswerStream, PendingAnswer
 
 EVENT_STREAM_TYPE = "text/event-stream"
 DONE_EVENT = "data: [DONE]\n\n"
@@ -20,7 +19,9 @@ def format_event(data: Any, name: str = "") -> str:
 class EventStream(AnswerStream):
     """Stream of events."""
 
-    def __init__(self, events: AsyncIterator[str], handles: Sequence[Handle], error_name: str = "") -> None:
+    def __init__(
+        self, events: AsyncIterator[str], handles: Sequence[PendingAnswer], error_name: str = ""
+    ) -> None:
         """Create the response.
 
         Args:

@@ -162,6 +162,12 @@ def remove(folder: Path) -> None:
 
 DEEP = "[" * 200_000
 BASES = {
+    "two matrices, with --tie": Bad(
+        lambda folder: None,
+        "--tie: token_embd.weight and output.weight differ by",
+        ("--tie",),
+        "llama untied",
+    ),
     "a truncated weight file": Bad(bytes_of(WEIGHTS, lambda raw: raw[:-100]), "bytes, the file has"),
     "an empty weight file": Bad(put(WEIGHTS, b""), f"{WEIGHTS}: a header of 0 bytes in a file of 0"),
     "a header length of 0": Bad(bytes_of(WEIGHTS, lambda raw: bytes(8) + raw[8:]), "the header is not JSON"),
@@ -772,6 +778,14 @@ COMMANDS = {
     "an unknown base": (("convert", "nothing-13", "-o", "OUT/x.gguf"), "no base 'nothing-13'"),
     "a base that is an empty string": (("convert", "", "-o", "OUT/x.gguf"), "'': no such file or folder"),
     "an unknown adapter": (("adapter", "show", "nothing-13"), "no adapter 'nothing-13'"),
+    "an importance of an export that keeps all": (
+        ("adapter", "export", "BASE", "--base", "BASE", "--importance", "MODEL", "-o", "OUT/x.gguf"),
+        "--importance requires --keep",
+    ),
+    "a share above 1": (
+        ("adapter", "export", "BASE", "--base", "BASE", "--keep", "1.5", "-o", "OUT/x.gguf"),
+        "'--keep': 1.5 is not in the range 0<=x<=1",
+    ),
     "an adapter that is a file": (("adapter", "show", "MODEL"), "not a PEFT adapter"),
     "a revision of a folder": (
         ("convert", "BASE", "-o", "OUT/x.gguf", "--revision", "v1"),

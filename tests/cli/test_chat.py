@@ -10,11 +10,13 @@ import subprocess
 import sys
 from time import monotonic
 
+import numpy as np
 import pytest
 from thirteen.models.fetch import embedded
 
 from ..commands import Commands
 from ..runtime.conftest import write_gguf
+from ..runtime.gguf_adapters import write_factors, write_lora
 
 TIMEOUT_S = 60
 
@@ -69,6 +71,25 @@ def test_commands(thirteen, model, tmp_path):
     assert done.stdout.count("answer: ") == 3
 
 
+def test_an_adapter_is_loaded_while_the_chat_runs(thirteen, model, tmp_path):
+    """Also under a name of its own, and again by its name; the base and its prefix cache stay the same."""
+    lora = write_lora(tmp_path / "one.gguf", 1)
+    choices = ["base", lora, "base", f"again={lora}", "one.gguf", "again"]
+    lines = [line for choice in choices for line in (f"/adapter {choice}", "Why?", "/reset")]
+    done = chat(thirteen, model, *lines)
+    assert done.status == 0, done
+    base, adapted, *others = re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]
+    assert others == [base, adapted, adapted, adapted] and base != adapted
+
+
+def test_an_adapter_of_another_model_is_refused_with_one_line(thirteen, model, tmp_path):
+    factors = {"blk.0.attn_q.weight": (np.ones((2, 8)), np.ones((8, 2)))}
+    lora = write_factors(tmp_path / "other.gguf", factors)
+    done = chat(thirteen, model, f"/adapter {lora}")
+    assert done.status == 2 and done.stderr.startswith(f"error: /adapter {lora}: "), done
+    assert done.stderr.count("\n") == 1 and done.stderr.endswith("; loaded are base\n")
+
+
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
@@ -76,7 +97,10 @@ def test_commands(thirteen, model, tmp_path):
         ("/votes 0", "/votes 0: must be from 1 to 8"),
         ("/votes many", "/votes many: must be from 1 to 8"),
         ("/calculator maybe", "/calculator maybe: must be on or off"),
-        ("/adapter none", "/adapter none: must be one of base"),
+        ("/adapter", "/adapter : must be one of base, or [NAME=]ADAPTER with a new name"),
+        ("/adapter base=x", "/adapter base=x: must be one of base, or"),
+        ("/adapter none", "; loaded are base"),
+        ("/adapter /nonexistent/lora.gguf", "/adapter /nonexistent/lora.gguf: "),
         ("/stats", "/stats: there is no answer yet"),
         ("/save", "/save: give a file"),
         ("/load /nonexistent", "/nonexistent: No such file or directory"),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import gguf
 import pytest
 from thirteen.errors import RequestError
 from thirteen.workflows import model_cache
@@ -58,10 +59,25 @@ def test_converted_models_are_listed_shown_and_removed(home):
     assert [(model["name"], model["base"]) for model in listed] == [("owner--tiny-4.5bpw", "owner/tiny")]
     shown = run_thirteen(home, "", "models", "show", "owner--tiny-4.5bpw").stdout
     assert str(listed[0]["path"]) in shown.replace("\n", "")
+    assert listed[0]["predicted_divergence"] > 0
+    assert f"{listed[0]['predicted_divergence']:.4f} nats" in shown
     other = run_thirteen(home, "", "models", "rm", "../models/owner--tiny-4.5bpw")
     assert other.returncode == 2 and "is not in the cache, which has owner--tiny-4.5bpw" in other.stderr
     assert "deleted" in run_thirteen(home, "", "models", "rm", "owner--tiny-4.5bpw").stderr
     assert json.loads(run_thirteen(home, "", "models", "list", "--json").stdout) == {"models": []}
+    assert list((home / "cache/models").iterdir()) == []
+
+
+@pytest.mark.parametrize("record", [None, "", "{", "[]", "{}", '{"predicted_divergence": "0.1"}'])
+def test_a_model_without_a_record_has_no_prediction(tmp_path, monkeypatch, record):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    text = gguf.GGUFValueType.STRING
+    path = write_gguf(
+        model_cache._folder() / "tiny.gguf", {"thirteen.base.id": ("owner/tiny", text, None)}, {}
+    )
+    if record is not None:
+        path.with_name("tiny.gguf.json").write_text(record)
+    assert cached_model("tiny").predicted_divergence is None
 
 
 def test_what_was_not_converted_here_is_neither_listed_nor_removed(tmp_path, monkeypatch):

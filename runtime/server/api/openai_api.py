@@ -1,7 +1,7 @@
 """OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from ...grammar.grammar import Grammar, from_schema
@@ -16,7 +16,7 @@ from .request_models import (
     OpenAiRequest,
     ResponseFormat,
 )
-from .tool_calls import ToolUse
+from .tool_calls import ServerCall, ToolUse
 
 Json = dict[str, Any]
 
@@ -30,14 +30,36 @@ def chat_messages(body: ChatRequest) -> list[Message]:
     Raises:
         HttpError: 400 a message lacks a field, or has one that is not for its role.
     """
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(body.messages)]
+    return [
+        one
+        for index, message in enumerate(body.messages)
+        for one in (*_server_calls(message, f"messages[{index}]"), _message(message, f"messages[{index}]"))
+    ]
+
+
+def call_messages(text: str, calls: Sequence[ServerCall]) -> list[Message]:
+    """Messages of a round: its text with the calls that the server has run, and their results."""
+    named = [
+        (ToolCall(f"call_{number}", call.name, json.loads(call.arguments)), call.result)
+        for number, call in enumerate(calls)
+    ]
+    results = [Message("tool", result, tool_call_id=call.id) for call, result in named]
+    return [Message("assistant", text, tuple(call for call, _ in named)), *results]
+
+
+def _server_calls(message: ChatMessage, path: str) -> Iterator[Message]:
+    """The rounds before a message that is one of our answers."""
+    for index, call in enumerate(message.server_tool_calls or ()):
+        _arguments(call.arguments, f"{path}.server_tool_calls[{index}].arguments")
+        yield from call_messages("", [ServerCall(call.name, call.arguments, call.result)])
 
 
 def _message(message: ChatMessage, path: str) -> Message:
     if message.content is None and not message.tool_calls:
         raise HttpError(400, f"{path}.content is missing", param=f"{path}.content")
-    if message.tool_calls and message.role != "assistant":
-        raise HttpError(400, f"{path}.tool_calls is only for the role assistant", param=f"{path}.tool_calls")
+    for field in ("tool_calls", "server_tool_calls"):
+        if getattr(message, field) and message.role != "assistant":
+            raise HttpError(400, f"{path}.{field} is only for the role assistant", param=f"{path}.{field}")
     if (message.role == "tool") == (message.tool_call_id is None):
         raise HttpError(
             400,
@@ -51,14 +73,18 @@ def _message(message: ChatMessage, path: str) -> Message:
 
 
 def _tool_call(call: MessageToolCall, path: str) -> ToolCall:
+    arguments = _arguments(call.function.arguments, f"{path}.function.arguments")
+    return ToolCall(call.id, call.function.name, arguments)
+
+
+def _arguments(text: str, path: str) -> Json:
     try:
-        arguments = json.loads(call.function.arguments)
+        arguments = json.loads(text)
     except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
-        path = f"{path}.function.arguments"
         raise HttpError(400, f"{path} must be a JSON object, as text", param=path)
-    return ToolCall(call.id, call.function.name, arguments)
+    return arguments
 
 
 def response_grammar(response_format: ResponseFormat | None) -> Grammar | None:

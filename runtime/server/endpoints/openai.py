@@ -10,11 +10,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ...answer import Answer
-from ...engine.handle import Handle
+from ...prompt.prompt_encoder import Message
 from ...request import Request as EngineRequest
+from ..answer_stream import PendingAnswer
 from ..api import openai_api
 from ..api.openai_api import Source
-from ..api.openai_formatter import CompletionFormatter, ResponseFormatter, ToolCallFormatter
+from ..api.openai_formatter import (
+    CompletionFormatter,
+    ResponseFormatter,
+    RoundsFormatter,
+    ToolCallFormatter,
+)
 from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
@@ -23,6 +29,7 @@ from ..engine_service import collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..sse import DONE_EVENT, EventStream, format_event
 from .endpoints import Endpoints, client_of
+from .tool_rounds import ToolRounds
 
 
 @dataclass
@@ -40,17 +47,27 @@ class OpenAiEndpoints(Endpoints):
         """POST /v1/chat/completions."""
         body = await self._read_body(request, ChatRequest)
         name, adapter = self.service.resolve_model(body.model)
-        engine, source = self.service.engine, Source(adapter, client_of(request).namespace)
+        engine, client = self.service.engine, client_of(request)
         check_tools(body, takes_tools=engine.takes_tools)
         tools = ToolUse.of(body, engine.chat_template)
 
-        def prepare() -> list[EngineRequest]:
-            prompt = engine.conversation(openai_api.chat_messages(body), tools.template_fields())
-            return openai_api.chat_requests(body, prompt, source, tools)
+        messages: list[Message] = []
+        requests: list[EngineRequest] = []
 
-        handles = await self._submit(request, body.n, prepare)
+        def prepare() -> list[EngineRequest]:
+            messages.extend(openai_api.chat_messages(body))
+            prompt = engine.conversation(messages, tools.template_fields())
+            requests.extend(openai_api.chat_requests(body, prompt, Source(adapter, client.namespace), tools))
+            return requests
+
+        first, *others = await self._submit(request, body.n, prepare)
+        handles: list[PendingAnswer] = [first, *others]
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
-        if tools.functions:
+        if tools.has_calculator:
+            size = request.state.body_bytes
+            handles = [ToolRounds(first, requests[0], messages, tools, self.service, client, size)]
+            formatter = RoundsFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
+        elif tools.functions:
             formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         return await self._completion_response(request, body, formatter, handles)
 
@@ -135,7 +152,7 @@ class OpenAiEndpoints(Endpoints):
         request: Request,
         body: ChatRequest | CompletionRequest,
         formatter: ResponseFormatter,
-        handles: Sequence[Handle],
+        handles: Sequence[PendingAnswer],
     ) -> Response:
         """Response of both endpoints, whole or streamed."""
         if body.stream:
@@ -148,7 +165,11 @@ class OpenAiEndpoints(Endpoints):
         return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
 
     async def _chunk_events(
-        self, prompt: object, formatter: ResponseFormatter, handles: Sequence[Handle], include_usage: bool
+        self,
+        prompt: object,
+        formatter: ResponseFormatter,
+        handles: Sequence[PendingAnswer],
+        include_usage: bool,
     ) -> AsyncIterator[str]:
         answers: dict[int, Answer] = {}
         started: set[int] = set()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from random import Random
 from threading import Event
 
 import gguf
@@ -152,6 +153,31 @@ def test_ctrl_c_during_close_leaves_nothing_open(tiny, monkeypatch, delay_us):
             engine.close()
         assert natives.open == 0 and handle.done
         monkeypatch.undo()
+
+
+def test_ctrl_c_during_answers_leaves_the_engine_working(tiny):
+    """It could leave a lock taken that the compute thread needs: every later answer hung."""
+    random = Random(13)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    interrupted = 0
+    with open_engine(tiny, slots=2, context=128) as engine:
+        try:
+            for _ in range(60 * REPEATS):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 2e-2))
+                    for _ in engine.submit(engine.request("a", max_tokens=30)):
+                        pass
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                assert (
+                    engine.submit(engine.request("b", max_tokens=1)).answer(TIMEOUT_S).usage.completion_tokens
+                )
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    assert interrupted > 10
 
 
 def test_a_second_close_waits_for_the_first(tiny):

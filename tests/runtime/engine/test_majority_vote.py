@@ -36,7 +36,7 @@ class FakePoll:
 
     @property
     def decided(self):
-        return self.vote._winner.done()
+        return self.vote._winner.done
 
 
 def winners(answers):

@@ -8,11 +8,9 @@ import openai
 import pytest
 from thirteen.runtime.engine import dispatcher
 
-from ...fakes import FreeSampler
 from ..serving import open_engine, serve_engine
-from ..tool_model import CONTEXT, NOTATIONS, write_tool_model
+from ..tool_model import CONTEXT, NOTATIONS, ScriptedSampler, record_prompts, write_tool_model
 
-END = 258
 PARAMETERS = {
     "type": "object",
     "properties": {
@@ -30,19 +28,6 @@ NOW = {"type": "function", "function": {"name": "now"}}
 TOOLS = [WEATHER, NOW]
 MESSAGES = [{"role": "user", "content": "Will it rain in Oslo?"}]
 CALL = {"name": "weather", "arguments": {"city": "Oslo", "days": 2}}
-
-
-class ScriptedSampler(FreeSampler):
-    """Says what the test wants, on a model in which each byte is a token."""
-
-    script = ""
-
-    def __init__(self, model, sampling, constraint):
-        super().__init__()
-        self.remaining = [*self.script.encode(), END]
-
-    def sample(self, context, row, *, no_digit=False):
-        return self.remaining.pop(0)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +62,7 @@ def client(server):
 def say(monkeypatch):
     """say(text): let the model say it."""
     monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    return lambda text: monkeypatch.setattr(ScriptedSampler, "script", text)
+    return lambda text: monkeypatch.setattr(ScriptedSampler, "scripts", [text])
 
 
 def chat(client, messages=MESSAGES, **options):
@@ -151,19 +136,7 @@ def call_text(notation):
 
 @pytest.fixture
 def prompts(server, monkeypatch):
-    """The prompts that reach the engine, with the names of control tokens in square brackets."""
-    engine, texts = server.service.engine, []
-    names = {token: f"[{name}]".encode() for name, token in engine.model.control_tokens.items()}
-    submit_all = engine.submit_all
-
-    def record(requests):
-        for request in requests:
-            pieces = (names.get(token) or engine.model.token_to_piece(token) for token in request.tokens)
-            texts.append(b"".join(pieces).decode())
-        return submit_all(requests)
-
-    monkeypatch.setattr(engine, "submit_all", record)
-    return texts
+    return record_prompts(server.service.engine, monkeypatch)
 
 
 def test_a_call_in_an_answer_is_found(client, say, call_text):

@@ -1,0 +1,170 @@
+"""A base that stores one matrix twice, as its token embedding and as its output.
+
+Many GGUF files of models with tied embeddings do, in types of their own. The two then differ by rounding.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf.quants import dequantize
+
+from ..errors import CheckpointError
+from ..files.gguf.header import Field
+from ..files.safetensors import Rows
+from .quantize.ggml import quantize_rows
+from .source.architecture import EMBEDDING, OUTPUT, tensor_specs
+from .source.checkpoint import Checkpoint
+
+_ROWS = 1024  # read at once
+_SAMPLE = 1024  # rows that are compared first
+_ROUNDING_MAX = 2.0  # the difference may be so many times the rounding error of the smaller type
+
+
+class TiedCheckpoint:
+    """A Checkpoint that presents the token embedding and the output of another as one matrix.
+
+    Attributes:
+        full: the base that stores both.
+    """
+
+    def __init__(self, full: Checkpoint) -> None:
+        """Keep the larger of the two; both must be one matrix."""
+        self.full = full
+        self.id, self.path = full.id, full.path
+        self.architecture = replace(full.architecture, tied=True)
+        self.specs = tensor_specs(self.architecture)
+        self._embedding, self._output = _names(full)
+        self._kept, _ = _by_size(full)
+
+    @property
+    def quantized(self) -> Mapping[str, int]:
+        """See Checkpoint."""
+        return self.full.quantized
+
+    @property
+    def rope_factors(self) -> Rows | None:
+        """See Checkpoint."""
+        return self.full.rope_factors
+
+    @property
+    def tokenizer(self) -> dict[str, Field]:
+        """See Checkpoint."""
+        return self.full.tokenizer
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        """See Checkpoint."""
+        return self.full.rows(self._stored(name), start, stop)
+
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        """See Checkpoint."""
+        return self.full.stored_type(self._stored(name))
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        """See Checkpoint."""
+        return self.full.stored_rows(self._stored(name), start, stop)
+
+    def sha256(self) -> str:
+        """The hash of the full base."""
+        return self.full.sha256()
+
+    def _stored(self, name: str) -> str:
+        return self._kept if name == self._embedding else name
+
+
+def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str]]:
+    """Present a matrix that a base stores twice as one.
+
+    Args:
+        base: the base.
+        tie: whether to do so if the two differ by rounding; equal ones always are.
+
+    Returns:
+        The base, tied or as it is, and messages for the user.
+
+    Raises:
+        CheckpointError: with `tie`, the two differ by more than rounding.
+    """
+    if base.architecture.tied:
+        return base, [f"{base.id} stores its token embedding once: --tie changes nothing"] if tie else []
+    kept, dropped = _by_size(base)
+    saved = f"which saves {_stored_bytes(base, dropped):,} bytes of the base"
+    both = f"{EMBEDDING} and {OUTPUT}"
+    if _equal(base):
+        return TiedCheckpoint(base), [f"{both} are equal and stored once, {saved}"]
+    difference, rounding = _difference(base), _rounding_error(base, kept, dropped)
+    types = " and ".join(base.stored_type(name).name for name in _names(base))
+    if difference <= _ROUNDING_MAX * rounding:
+        if tie:
+            return TiedCheckpoint(base), [f"{both} differ by rounding and are stored once, {saved}"]
+        return base, [f"{both} are one matrix, rounded to {types}: --tie stores it once, {saved}"]
+    if tie:
+        raise CheckpointError(
+            f"{base.path}: --tie: {both} differ by {difference:.1%} of their size, and rounding to {types} "
+            f"explains {_ROUNDING_MAX * rounding:.1%} at most"
+        )
+    return base, []
+
+
+def _names(base: Checkpoint) -> tuple[str, str]:
+    """Names of the token embedding and the output."""
+    names = {spec.target: name for name, spec in base.specs.items()}
+    return names[EMBEDDING], names[OUTPUT]
+
+
+def _by_size(base: Checkpoint) -> tuple[str, str]:
+    """The name of the matrix with more bits a weight, and that of the other one."""
+    embedding, output = _names(base)
+    larger = max(output, embedding, key=lambda name: _bits(base.stored_type(name)))
+    return (output, embedding) if larger == output else (embedding, output)
+
+
+def _bits(type_: GGMLQuantizationType) -> float:
+    weights, size = GGML_QUANT_SIZES[type_]
+    return float(8 * size / weights)
+
+
+def _stored_bytes(base: Checkpoint, name: str) -> int:
+    rows, columns = base.specs[name].shape
+    return round(rows * columns * _bits(base.stored_type(name)) / 8)
+
+
+def _equal(base: Checkpoint) -> bool:
+    """Whether both matrices have the same values."""
+    first, second = _names(base)
+    if base.stored_type(first) is not base.stored_type(second):
+        return False
+    pairs = ((base.rows(first, *span), base.rows(second, *span)) for span in _spans(base))
+    return all(np.array_equal(one, other) for one, other in pairs)
+
+
+def _spans(base: Checkpoint) -> Iterator[tuple[int, int]]:
+    for start in range(0, base.architecture.vocab, _ROWS):
+        yield start, min(start + _ROWS, base.architecture.vocab)
+
+
+def _sample(base: Checkpoint, name: str) -> Rows:
+    """Rows that are spread over a matrix, (at most _SAMPLE, columns)."""
+    vocab = base.architecture.vocab
+    chosen = np.linspace(0, vocab - 1, min(_SAMPLE, vocab)).astype(int)
+    return np.concatenate([base.rows(name, row, row + 1) for row in chosen])
+
+
+def _difference(base: Checkpoint) -> float:
+    """Root mean square of the matrices' difference, relative to that of the embedding."""
+    embedding, output = (_sample(base, name) for name in _names(base))
+    return _relative(output - embedding, embedding)
+
+
+def _rounding_error(base: Checkpoint, kept: str, dropped: str) -> float:
+    """What rounding the larger matrix to the type of the smaller one changes, as _difference() counts."""
+    rows, type_ = _sample(base, kept), base.stored_type(dropped)
+    data = quantize_rows(rows, type_, f"tensor {kept!r}", np.ones(rows.shape[1], np.float32))
+    rounded = dequantize(np.frombuffer(data, np.uint8).reshape(len(rows), -1), type_)
+    return _relative(rounded - rows, rows)
+
+
+def _relative(difference: Rows, reference: Rows) -> float:
+    energy = float(np.square(reference, dtype=np.float64).sum())
+    return float(np.sqrt(np.square(difference, dtype=np.float64).sum() / energy)) if energy else 0.0

@@ -1,0 +1,101 @@
+"""Bases that store their token embedding a second time as their output."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gguf import GGMLQuantizationType
+from thirteen.convert.pipeline import convert, plan_conversion
+from thirteen.convert.quantize.costs import costs_for
+from thirteen.convert.quantize.file_size import FileSize
+from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.convert.tensors import TensorPlan
+from thirteen.convert.write import write_gguf
+from thirteen.errors import CheckpointError
+from thirteen.files.gguf.header import read_header
+from thirteen.workflows.importance_cache import measure_importance
+
+from .peft_adapters import read_gguf
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+F32 = GGMLQuantizationType.F32
+
+
+@pytest.fixture
+def stored_twice(base: Callable[[str], Path], tmp_path: Path) -> Callable[..., Path]:
+    """stored_twice(embedding, output): one matrix in both types; `change` is added to the output."""
+    tied = tmp_path / "tied.gguf"
+    convert(base("llama"), tied, quantization="F32")
+    header, arrays = read_header(tied), read_gguf(tied)
+
+    def write(embedding: str, output: str, change: float = 0.0) -> Path:
+        path = tmp_path / f"{embedding}-{output}.gguf"
+        types = dict.fromkeys(arrays, F32)
+        types |= {EMBEDDING: GGMLQuantizationType[embedding], OUTPUT: GGMLQuantizationType[output]}
+        rows = arrays | {OUTPUT: arrays[EMBEDDING] + np.float32(change)}
+        blocks = {name: quantize_rows(rows[name], type_, name) for name, type_ in types.items()}
+        plans = [
+            TensorPlan(name, name, rows[name].shape, types[name], len(block))
+            for name, block in blocks.items()
+        ]
+        fields = {key: field for key, field in header.fields.items() if key != "general.architecture"}
+        write_gguf(path, "llama", fields, plans, blocks.values())
+        return path
+
+    return write
+
+
+def test_equal_matrices_are_stored_once(stored_twice, base, tmp_path):
+    report = convert(stored_twice("F32", "F32"), tmp_path / "out.gguf", quantization="Q8_0")
+    assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
+    (warning,) = report.warnings
+    assert "are equal and stored once, which saves 69,632 bytes" in warning
+    convert(base("llama"), tmp_path / "expected.gguf", quantization="Q8_0")
+    expected, found = read_gguf(tmp_path / "expected.gguf"), read_gguf(tmp_path / "out.gguf")
+    assert all(np.array_equal(found[name], values) for name, values in expected.items())
+
+
+@pytest.mark.parametrize(("embedding", "output"), [("Q5_0", "Q8_0"), ("Q8_0", "Q4_0"), ("F16", "F32")])
+def test_tie_keeps_the_matrix_with_more_bits(stored_twice, tmp_path, embedding, output):
+    path = stored_twice(embedding, output)
+    report = convert(path, tmp_path / "both.gguf", quantization="same")
+    assert OUTPUT in read_header(tmp_path / "both.gguf").tensors
+    assert any(f"rounded to {embedding} and {output}: --tie stores it once" in w for w in report.warnings)
+    report = convert(path, tmp_path / "tied.gguf", quantization="same", tie=True)
+    assert any("differ by rounding and are stored once" in warning for warning in report.warnings)
+    tensors, stored = read_header(tmp_path / "tied.gguf").tensors, read_header(path).tensors
+    larger = max((EMBEDDING, OUTPUT), key=lambda name: stored[name].nbytes)
+    assert OUTPUT not in tensors and tensors[EMBEDDING].type is stored[larger].type
+    assert np.array_equal(read_gguf(tmp_path / "tied.gguf")[EMBEDDING], read_gguf(path)[larger])
+
+
+def test_another_matrix_is_not_tied(stored_twice, base, tmp_path):
+    changed = stored_twice("Q5_0", "Q8_0", change=1.0)
+    for path in (changed, base("llama untied")):
+        assert not any("--tie" in warning for warning in convert(path, tmp_path / "a.gguf").warnings)
+        (tmp_path / "a.gguf").unlink()
+        with pytest.raises(CheckpointError, match=r"--tie: .* differ by .*%.* explains .*% at most"):
+            convert(path, tmp_path / "b.gguf", tie=True)
+        assert not (tmp_path / "b.gguf").exists()
+
+
+def test_a_tied_base_stays_as_it_is(base, tmp_path):
+    report = convert(base("llama"), tmp_path / "a.gguf", tie=True)
+    assert any("stores its token embedding once" in warning for warning in report.warnings)
+    convert(base("llama"), tmp_path / "b.gguf")
+    assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
+    """A plan for a size reads the statistics of the output for the one matrix."""
+    path, texts, importance = stored_twice("Q5_0", "Q8_0"), tmp_path / "t.jsonl", tmp_path / "i.gguf"
+    texts.write_text('{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n')
+    measure_importance(path, None, importance, calibration=texts, threads=1)
+    target = SizeTarget(FileSize("90000B", 90_000, 1), "quality", costs_for("x86"))
+    plan = plan_conversion(path, target, importance, tie=True, threads=1)
+    assert plan.prediction.divergence is not None
+    assert all(tensor.target != OUTPUT for tensor in plan.tensors)
+    assert open_checkpoint(path).architecture.tied is False
