@@ -78,7 +78,7 @@ def test_the_sensitivity_of_a_matrix_predicts_the_divergence_of_random_errors(tm
 
 @pytest.mark.parametrize("name", ["Q4_0", "IQ4_NL", "Q5_0"])
 def test_the_lookup_sensitivity_predicts_the_divergence_of_a_quantized_embedding(tmp_path, write_tiny, name):
-    """The embedding is untied: its errors affect the lookup only. Larger ones cost less than in proportion."""
+    """The embedding is untied: its errors affect the lookup only. Larger ones cost less in proportion."""
     embedding, kind = tensors()["token_embd.weight"], gguf.GGMLQuantizationType[name]
     data = np.frombuffer(quantize_rows(embedding, kind, "test"), np.uint8).reshape(len(embedding), -1)
     rounded = gguf.dequantize(data, kind)
