@@ -67,9 +67,7 @@ def chat(
     loaded = dict(adapters)
 
     def open_engine(slots: int) -> Engine:
-        return Engine(
-            path, adapters=loaded, context=context, slots=slots, threads=threads, gpu_layers=layers
-        )
+        return Engine(path, adapters=loaded, context=context, slots=slots, threads=threads, gpu_layers=layers)
 
     engine, terminal = open_engine(slots=1), sys.stdin.isatty()
     session = ChatSession(

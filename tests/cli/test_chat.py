@@ -13,7 +13,7 @@ from time import monotonic
 import numpy as np
 import pytest
 from thirteen.cli.chat import ChatSession
-from thirteen.errors import NoRoomError
+from thirteen.errors import ThirteenError
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.conversation import Conversation
 from thirteen.runtime.engine.engine import Engine
@@ -129,7 +129,7 @@ def test_votes_open_the_model_with_more_slots_and_keep_what_was_loaded(thirteen,
 def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
     def open_engine(slots):
         if slots > 1:
-            raise NoRoomError("8 slots: too much")
+            raise ThirteenError("8 slots: too much")
         return Engine(model, slots=slots, context=256, threads=1)
 
     engine = open_engine(1)
@@ -137,7 +137,7 @@ def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
     session = ChatSession(engine, Conversation(engine), options, open_engine, {}, interactive=False)
     try:
         session.run(iter(["one"]))
-        with pytest.raises(NoRoomError):
+        with pytest.raises(ThirteenError):
             session.run(iter(["/votes 8"]))
         session.run(iter(["two"]))
         assert (session.votes, len(session.answered), len(session.conversation.messages)) == (1, 2, 4)
