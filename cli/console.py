@@ -29,6 +29,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 _STAGES_SHOWN = 4
 _LINE_INTERVAL_S = 10
+_RESUMED_S = 1  # steps that are reported sooner were done by an earlier run
 
 
 class _Output(Console):
@@ -136,12 +137,39 @@ class _ProgressLines:
     """Progress as lines of text, at most one every ten seconds, when standard error is not a terminal."""
 
     def __init__(self) -> None:
-        self._last_s = monotonic()
+        self._printed_s = monotonic()
+        self.begin("")
+
+    def begin(self, title: str) -> None:
+        """Begin the work of this title, from which the time left is estimated."""
+        self._title, self._begun_s = title, monotonic()
+        self._since_s, self._before, self._done = self._begun_s, 0, 0
 
     def show(self, title: str, done: int, total: int) -> None:
-        if not err.is_terminal and monotonic() - self._last_s >= _LINE_INTERVAL_S:
-            self._last_s = monotonic()
-            note(f"{title}: {done:,} of {total:,}")
+        if title != self._title or done < self._done:
+            self.begin(title)
+        self._done, now_s = done, monotonic()
+        if now_s - self._begun_s < _RESUMED_S:
+            self._since_s, self._before = now_s, done
+        if not err.is_terminal and now_s - self._printed_s >= _LINE_INTERVAL_S:
+            self._printed_s = now_s
+            left = time_left(done - self._before, total - done, now_s - self._since_s)
+            share = f"{done / total:.0%}".replace("%", " %") if total else ""
+            note(f"{title}: " + ", ".join(filter(None, (f"{done:,} of {total:,}", share, left))))
+
+
+def time_left(done: int, missing: int, elapsed_s: float) -> str:
+    """How long the missing steps take if they are as fast as those done; empty if none is done."""
+    return f"{duration_text(missing * elapsed_s / done)} left" if done > 0 else ""
+
+
+def duration_text(seconds: float) -> str:
+    """A duration in its two largest units: `1 h 5 min`, `1 min 20 s`, `20 s`."""
+    minutes, s = divmod(round(seconds), 60)
+    hours, min_ = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {min_} min"
+    return f"{min_} min {s} s" if min_ else f"{s} s"
 
 
 @contextmanager
@@ -178,6 +206,7 @@ def stage_bars() -> Iterator[Stage]:
             for old in bars.task_ids[: 1 - _STAGES_SHOWN]:
                 bars.remove_task(old)
             task = bars.add_task(name, total=None)
+            lines.begin(name)
 
             def show(done: int, total: int) -> None:
                 bars.update(task, completed=done, total=total)

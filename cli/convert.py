@@ -223,17 +223,30 @@ def plan(
     )
 
 
-@app.command(epilog=options.example("importance smollm2-135m --output importance.gguf"))
+@app.command(
+    epilog=options.example(
+        "importance smollm2-135m --output importance.gguf", "importance llama-3.2-1b --fetch"
+    )
+)
 def importance(
     base: options.BaseArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Importance file to write.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Importance file to write; not with --fetch.")
+    ] = None,
     adapter: options.Adapter = None,
     calibration: options.Calibration = None,
+    fetch: Annotated[
+        bool,
+        typer.Option(
+            "--fetch",
+            help="Download the published file of a catalogue base to the cache, for convert --size.",
+        ),
+    ] = False,
     revision: options.Revision = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the importance of a model's weights.
+    """Measure the importance of a model's weights, or fetch a published file.
 
     The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
     llama-quantize reads it, and convert reads llama.cpp's files.
@@ -241,6 +254,13 @@ def importance(
     from ..files.output import check_target
     from ..workflows.importance_cache import measure_importance
 
+    if fetch:
+        if output or adapter or calibration or revision:
+            raise typer.BadParameter("--fetch takes no other option than --json")
+        _fetch_importance(base, as_json)
+        return
+    if output is None:
+        raise typer.BadParameter("--output is missing; only --fetch needs none")
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     check_target(output, base_path, *filter(None, (adapter_path, calibration)))
     with stage_bars() as stage:
@@ -248,6 +268,14 @@ def importance(
             base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
         )
     show_file(output, sha256, as_json)
+
+
+def _fetch_importance(base: str, as_json: bool) -> None:
+    from ..files.hashing import file_sha256
+    from ..workflows.importance_cache import fetch_importance
+
+    path = fetch_importance(base)
+    show_file(path, file_sha256(path), as_json)
 
 
 def _vocabulary(

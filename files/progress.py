@@ -8,3 +8,8 @@ Stage = Callable[[str], Progress]  # the progress of a named stage
 
 def no_progress(done: int, total: int) -> None:
     """Ignore progress."""
+
+
+def part_of(progress: Progress, start: int, steps: int, total: int) -> Progress:
+    """The progress of a part of an operation: it takes `steps` of `total` steps, after `start`."""
+    return lambda done, of: progress(start + steps * done // of, total)

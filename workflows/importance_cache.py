@@ -1,27 +1,43 @@
 """Importance files of a base with its adapter, measured over calibration text and cached."""
 
 import hashlib
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ..convert.adapter.adapter import adapter_sha256
-from ..convert.pipeline import convert
+from ..convert.calibration_weights import WeightsByGgufName
+from ..convert.merged_view import MergedView
 from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
-from ..convert.source.checkpoint import open_checkpoint
+from ..convert.source.checkpoint import Checkpoint, open_checkpoint
+from ..convert.tokenizer_file import write_tokenizer_file
+from ..errors import DownloadError
+from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
-from ..files.gguf.header import read_header
 from ..files.hashing import file_sha256
-from ..files.progress import Stage, no_progress
+from ..files.output import check_target
+from ..files.progress import Stage, no_progress, part_of
 from ..files.temporary_folder import temporary_folder
+from ..models.catalogue import catalogue
+from ..models.hub import download_file
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
-from ..runtime.calibration.corpus import read_passages
+from ..runtime.calibration.chunks import Chunk, chunk_passages
+from ..runtime.calibration.corpus import Passage, read_passages
 from ..runtime.calibration.sensitivity import Sensitivities, measure_sensitivities
+from ..runtime.llama.model import Model
+
+T = TypeVar("T")
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
-_METHOD = "3"  # incremented when the measurement changes, so that older files are not reused
+_METHOD = "4"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
+_CHUNKS = 18  # at most, spread over the text
+_TRACED = 4  # of these, whose beginnings the sensitivities are measured on
+_GRADIENT_COST = 3  # of a layer, relative to what the same tokens take in the first pass
 
 
 def cached_importance(
@@ -46,17 +62,39 @@ def cached_importance(
     """
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
-    parts = [
-        _METHOD,
-        open_checkpoint(base).sha256(),
-        adapter_sha256(adapter) if adapter else "",
-        file_sha256(texts),
-    ]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    path = cache_dir() / f"importance-{key}.gguf"
+    adapter_hash = adapter_sha256(adapter) if adapter else ""
+    path = _cache_path(open_checkpoint(base).sha256(), adapter_hash, texts)
     if not path.exists():
         measure_importance(base, adapter, path, calibration=calibration, threads=threads, stage=stage)
     return path
+
+
+def fetch_importance(base: str) -> Path:
+    """Download the published importance file of a base into the cache, where cached_importance() finds it.
+
+    Args:
+        base: a name in the catalogue.
+
+    Raises:
+        DownloadError: none is published for this base, or the download fails or is damaged.
+        OutputError: the cache cannot be written.
+    """
+    published = None if base == "embedded" else catalogue().base(base).importance
+    if published is None:
+        raise DownloadError(
+            f"no importance file is published for {base}: measure it without --fetch, or let convert do so"
+        )
+    source = download_file(published.hub_id, published.revision, published.file, published.sha256)
+    path = _cache_path(published.base_sha256, "", calibration_texts())
+    with atomic_write(path) as file, source.open("rb") as data:
+        shutil.copyfileobj(data, file)
+    return path
+
+
+def _cache_path(base_sha256: str, adapter_hash: str, texts: Path) -> Path:
+    parts = [_METHOD, base_sha256, adapter_hash, file_sha256(texts)]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return cache_dir() / f"importance-{key}.gguf"
 
 
 def measure_importance(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -76,22 +114,42 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
         The file's SHA-256.
     """
     texts = calibration or calibration_texts()
-    passages = read_passages(texts)
-    with temporary_folder("importance") as folder:
-        model = folder / "model.gguf"
-        progress = stage("high precision")
-        convert(base, model, quantization=PRECISION, adapter=adapter, threads=threads, progress=progress)
-        metadata = read_header(model).metadata
-        context = metadata[f"{metadata['general.architecture']}.context_length"]
-        activations = collect_activation_stats(
-            model,
-            passages,
-            chunk_size=min(_CHUNK_SIZE, context),
-            threads=threads,
-            progress=stage("activations"),
-        )
-        sensitivities = measure_sensitivities(model, passages, threads=threads, progress=stage("sensitivity"))
+    view = MergedView(open_checkpoint(base), adapter, "")
+    check_target(output)
+    chunks = _spread(_chunks(view.base, read_passages(texts)), _CHUNKS)
+    weights = WeightsByGgufName(view)
+    traced = _spread(range(len(chunks)), _TRACED)
+    # In chunks and layers: the output matrix counts as a layer.
+    first, second = (
+        weights.shape.layers * len(chunks),
+        _GRADIENT_COST * weights.shape.layers * len(traced) // 2,
+    )
+    progress = stage("importance")
+    activations, trace = collect_activation_stats(
+        weights,
+        chunks,
+        traced=traced,
+        threads=threads,
+        progress=part_of(progress, 0, first, first + second),
+    )
+    sensitivities = measure_sensitivities(
+        weights, trace, threads=threads, progress=part_of(progress, first, second, first + second)
+    )
     return write_importance(output, _importance_stats(activations, sensitivities, texts.name))
+
+
+def _spread(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of the items, evenly spread over all."""
+    count = min(most, len(items))
+    return [items[index * len(items) // count] for index in range(count)]
+
+
+def _chunks(base: Checkpoint, passages: Sequence[Passage]) -> list[Chunk]:
+    """The tokens of the calibration text, by llama.cpp's tokenizer."""
+    with temporary_folder("importance") as folder:
+        write_tokenizer_file(base, folder / "tokenizer.gguf")
+        with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
+            return chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
 
 
 def _importance_stats(

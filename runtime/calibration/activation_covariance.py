@@ -5,12 +5,12 @@ diagonal are stored in full. A Nyström approximation of low rank, made in one p
 columns (Tropp, Yurtsever, Udell, Cevher 2017, arXiv 1706.05736, algorithm 3).
 """
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-from ..llama.eval_callback import MatMul
 
 Array = NDArray[np.float32]
 
@@ -18,57 +18,69 @@ WIDTH_MAX = 640  # columns of a block
 RANK = 64  # of the sketch
 PROBES = 96  # random vectors; more than RANK, for accuracy
 _SEED = 13
-_SHARED_INPUTS = (".attn_k.weight", ".attn_v.weight", ".ffn_up.weight")  # those of attn_q and ffn_gate
 
 
-class CovarianceTap:
-    """MatMulTap that sums x xᵀ over the input vectors x of each weight, normalized to length 1.
-
-    Without the normalization a few tokens would dominate, such as the first of a text, whose activations are
-    hundreds of times larger.
+@dataclass(frozen=True)
+class InputStats:
+    """Statistics of the input vectors of a weight matrix.
 
     Attributes:
-        counts: weight name -> tokens so far.
+        count: number of vectors.
+        squares: sums of squares, (columns,).
+        blocks: diagonal blocks of the covariance, (blocks, width, width); their traces sum to 1.
+        low_rank: L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns.
     """
 
-    def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self._blocks: dict[str, Array] = {}  # (blocks, width, width)
-        self._probed: dict[str, Array] = {}  # (columns, PROBES)
+    count: int
+    squares: NDArray[np.float64]
+    blocks: Array
+    low_rank: Array | None
 
-    def __call__(self, matmul: MatMul) -> None:
-        """Add the inputs of a product, unless another weight has the same inputs."""
-        name, inputs = matmul.weight, matmul.inputs  # (tokens, columns)
-        if name.endswith(_SHARED_INPUTS):
-            return
-        columns = inputs.shape[1]
-        width, probes = block_width(columns), _probes(columns)
-        if name not in self.counts:
-            self.counts[name] = 0
-            self._blocks[name] = np.zeros((columns // width, width, width), np.float32)
-            if width < columns:
-                self._probed[name] = np.zeros(probes.shape, np.float32)
+
+class InputSums:
+    """Sums over the input vectors x of a weight matrix: of x², and of x xᵀ with x normalized to length 1.
+
+    Without the normalization a few tokens would dominate the covariance, such as the first of a text, whose
+    activations are hundreds of times larger.
+
+    Attributes:
+        count: number of vectors so far.
+        squares: sums of squares, (columns,).
+    """
+
+    def __init__(self, columns: int) -> None:
+        width = block_width(columns)
+        self.count = 0
+        self.squares = np.zeros(columns)
+        self._blocks = np.zeros((columns // width, width, width), np.float32)
+        probed = columns if width < columns else 0  # one block needs no sketch
+        self._probed = np.zeros((probed, min(PROBES, columns)), np.float32)
+
+    def add(self, inputs: Array) -> None:
+        """Add vectors, (tokens, columns)."""
+        width = self._blocks.shape[1]
+        self.count += len(inputs)
+        self.squares += np.einsum("tc,tc->c", inputs, inputs)
         length = np.linalg.norm(inputs, axis=1, keepdims=True)
         unit = np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
-        for block in range(columns // width):
+        for block in range(len(self._blocks)):
             # numpy calls BLAS for contiguous arrays only.
             part = np.ascontiguousarray(unit[:, block * width : (block + 1) * width])
-            self._blocks[name][block] += part.T @ part
-        if name in self._probed:
-            self._probed[name] += unit.T @ (unit @ probes)
-        self.counts[name] += len(inputs)
+            self._blocks[block] += part.T @ part
+        if self._probed.size:
+            self._probed += unit.T @ (unit @ _probes(inputs.shape[1]))
 
-    def blocks(self) -> dict[str, Array]:
-        """Return the mean blocks, weight name -> (blocks, width, width); their traces sum to 1."""
-        return {name: sums / np.float32(self.counts[name]) for name, sums in self._blocks.items()}
-
-    def sketches(self) -> dict[str, Array]:
-        """Return low-rank factors of the covariance, weight name -> L (columns, rank); see nystrom_factor().
-
-        A weight whose columns fit in one block has none.
-        """
-        means = {name: sums / np.float32(self.counts[name]) for name, sums in self._probed.items()}
-        return {name: nystrom_factor(probed) for name, probed in means.items()}
+    def stats(self, others: Iterable["InputSums"] = ()) -> InputStats:
+        """The statistics of these vectors and those of `others`; nothing can be added afterwards."""
+        for other in others:
+            self.count += other.count
+            self.squares += other.squares
+            self._blocks += other._blocks
+            self._probed += other._probed
+        self._blocks /= self.count
+        self._probed /= self.count
+        low_rank = nystrom_factor(self._probed) if self._probed.size else None
+        return InputStats(self.count, self.squares, self._blocks, low_rank)
 
 
 def nystrom_factor(probed: Array) -> Array:

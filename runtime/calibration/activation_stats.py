@@ -1,28 +1,32 @@
 """Activation statistics over calibration text, as llama-imatrix collects them.
 
-The tokens of all passages are concatenated and cut into chunks, and each chunk runs in an empty context.
+Each chunk of text is a sequence of its own. All chunks pass through a layer before the next one is read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from ...errors import ModelFileError, RequestError
-from ...files.progress import Progress, no_progress
-from ..llama.context import Context, ContextParams, Span
-from ..llama.eval_callback import MatMul, MatMulTap
-from ..llama.model import Model
-from ..prompt.prompt_encoder import PromptEncoder
-from ..prompt.template_process import read_chat_template
-from ..threads import physical_cores
-from .activation_covariance import CovarianceTap
-from .corpus import Passage, passage_tokens
+from ...errors import ModelFileError
+from ...files.progress import Progress, no_progress, part_of
+from .activation_covariance import InputStats, InputSums
+from .chunks import Chunk
+from .decoder import (
+    EMBEDDING,
+    FIRST_OF_INPUT,
+    INPUTS,
+    Array,
+    DecoderLayer,
+    DecoderWeights,
+    output_matrix,
+    rms_norm,
+)
+from .worker_lanes import LANES, lane_pool
 
-BATCH_TOKENS = 512  # tokens of one decode(), which returns a row of logits for each of them
+TRACE_TOKENS = 256  # of a traced chunk
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class ActivationStats:
     Attributes:
         sums: weight name -> sum of each input's square over the tokens, (columns,).
         counts: weight name -> tokens.
-        covariances: weight name -> diagonal blocks of the input covariance, see CovarianceTap. Weights that
+        covariances: weight name -> diagonal blocks of the input covariance, see InputStats. Weights that
             share their inputs have one entry, under the first one's name.
         sketches: weight name -> low-rank factor of the input covariance, (columns, rank), likewise.
         token_counts: occurrences of each token, (vocab,).
@@ -49,115 +53,124 @@ class ActivationStats:
     chunk_count: int
 
 
-def collect_activation_stats(
-    model_path: Path,
-    passages: Sequence[Passage],
-    *,
-    chunk_size: int = 512,
-    threads: int | None = None,
-    progress: Progress = no_progress,
-) -> ActivationStats:
-    """Run a model over passages and collect its activation statistics.
-
-    Args:
-        model_path: a GGUF file.
-        passages: calibration text.
-        chunk_size: tokens of a chunk.
-        threads: compute threads; by default one per physical core.
-        progress: called after each chunk.
-
-    Raises:
-        ModelFileError: the file cannot be run by this build, or its activations are not finite.
-        RequestError: there are no tokens, the chunk size exceeds the context that the model was trained for,
-            or the chat template rejects a question.
-    """
-    squares, covariances = SquaresTap(), CovarianceTap()
-
-    def tap(matmul: MatMul) -> None:
-        squares(matmul)
-        covariances(matmul)
-
-    with Model(model_path, repack=False) as model:  # repacked kernels would round differently per processor
-        chunks = chunk_passages(model, passages, chunk_size)
-        token_counts = np.bincount(np.concatenate(chunks), minlength=model.vocabulary_size)
-        with threadpool_limits(1):  # the library's own threads still spin while the taps compute
-            run_chunks(model, chunks, tap, threads=threads, progress=progress)
-    sums = {name: values.astype(np.float32) for name, values in squares.sums.items()}
-    if not sums:
-        raise ModelFileError(f"{model_path}: this build of llama.cpp reports no matrix products")
-    if not all(np.isfinite(values).all() for values in sums.values()):
-        raise ModelFileError(f"{model_path}: the model's activations are not finite numbers")
-    return ActivationStats(
-        sums=sums,
-        counts=squares.counts,
-        covariances=covariances.blocks(),
-        sketches=covariances.sketches(),
-        token_counts=token_counts,
-        chunk_size=chunk_size,
-        chunk_count=len(chunks),
-    )
-
-
-def chunk_passages(model: Model, passages: Sequence[Passage], chunk_size: int) -> list[tuple[int, ...]]:
-    """Cut the tokens of all passages into chunks.
-
-    As in llama-imatrix, the begin-of-text token replaces the first token of each chunk, if the tokenizer adds
-    one, and an incomplete last chunk is dropped, unless it is the only one.
-
-    Raises:
-        RequestError: there are no tokens, the chunk size is out of range, or the chat template rejects a
-            question.
-    """
-    if not 1 <= chunk_size <= model.context_trained:
-        raise RequestError(
-            f"chunk size must be from 1 to the {model.context_trained} tokens that the model was trained "
-            f"for, not {chunk_size}"
-        )
-    encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-    tokens = [token for passage in passages for token in passage_tokens(model, encoder, passage)]
-    if not tokens:
-        raise RequestError("the passages have no tokens")
-    end = len(tokens) // chunk_size * chunk_size or len(tokens)
-    bos = [model.bos] if model.adds_bos and model.bos is not None else []
-    return [(*bos, *tokens[start + len(bos) : start + chunk_size]) for start in range(0, end, chunk_size)]
-
-
-def run_chunks(
-    model: Model,
-    chunks: Sequence[tuple[int, ...]],
-    tap: MatMulTap,
-    *,
-    threads: int | None = None,
-    progress: Progress = no_progress,
-) -> None:
-    """Compute each chunk in an empty context, with logits of all tokens, and pass each product to `tap`."""
-    longest = max(map(len, chunks))
-    batch = min(longest, BATCH_TOKENS)
-    params = ContextParams(longest, 1, batch, physical_cores() if threads is None else threads, outputs=batch)
-    with Context(model, params, tap=tap) as context:
-        for done, tokens in enumerate(chunks, 1):
-            for start in range(0, len(tokens), batch):
-                part = tokens[start : start + batch]
-                context.decode([Span(0, start, part, rows=len(part))])
-            context.clear(0)
-            progress(done, len(chunks))
-
-
-class SquaresTap:
-    """MatMulTap that sums the squares of each weight's inputs.
+@dataclass(frozen=True)
+class HiddenStates:
+    """Hidden states of a few sequences.
 
     Attributes:
-        sums: weight name -> sums over the tokens, (columns,).
-        counts: weight name -> tokens so far.
+        tokens: the tokens of each sequence.
+        layers: before each layer, and after the last: those of each sequence, (tokens, hidden).
     """
 
-    def __init__(self) -> None:
-        self.sums: dict[str, NDArray[np.float64]] = {}
-        self.counts: dict[str, int] = {}
+    tokens: list[Chunk]
+    layers: list[list[Array]]
 
-    def __call__(self, matmul: MatMul) -> None:
-        """Add the inputs of a product."""
-        name, inputs = matmul.weight, matmul.inputs  # (tokens, columns)
-        squares = np.einsum("tc,tc->c", inputs, inputs)  # (columns,)
-        self.sums[name] = self.sums.get(name, 0) + squares.astype(np.float64)
-        self.counts[name] = self.counts.get(name, 0) + len(inputs)
+
+def collect_activation_stats(
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    *,
+    traced: Sequence[int] = (),
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[ActivationStats, HiddenStates]:
+    """Run chunks of text through a model and collect its activation statistics.
+
+    Args:
+        weights: the model.
+        chunks: the text, at least one chunk.
+        traced: numbers of the chunks whose first TRACE_TOKENS hidden states are returned too.
+        threads: compute threads; by default one per physical core.
+        progress: called with the chunks done in all layers together.
+
+    Raises:
+        ModelFileError: the activations are not finite.
+    """
+    hidden = _look_up(weights, chunks)
+    layers, states = weights.shape.layers, [_beginnings(hidden, traced)]
+    inputs: dict[str, InputStats] = {}
+    with lane_pool(threads) as pool:
+        for index in range(layers):
+            part = part_of(progress, index * len(chunks), len(chunks), layers * len(chunks))
+            found = _run_layer(DecoderLayer(weights, index), hidden, pool, part)
+            inputs |= {f"blk.{index}.{name}.weight": one for name, one in found.items()}
+            states.append(_beginnings(hidden, traced))
+        inputs[output_matrix(weights)] = _output_stats(weights, hidden)
+    _check_finite(inputs)
+    tokens = [chunks[chunk][:TRACE_TOKENS] for chunk in traced]
+    return _stats(weights, chunks, inputs), HiddenStates(tokens, states)
+
+
+def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:
+    """Rows of the token embedding for each chunk, (tokens, hidden)."""
+    tokens = sorted({token for chunk in chunks for token in chunk})
+    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] for token in tokens}
+    return [np.stack([rows[token] for token in chunk]) for chunk in chunks]
+
+
+def _beginnings(hidden: Sequence[Array], traced: Sequence[int]) -> list[Array]:
+    return [hidden[chunk][:TRACE_TOKENS].copy() for chunk in traced]
+
+
+def _run_layer(
+    layer: DecoderLayer, hidden: list[Array], pool: ThreadPoolExecutor, progress: Progress
+) -> dict[str, InputStats]:
+    """Replace the hidden states before a layer by those after it.
+
+    Returns:
+        Statistics of the layer's inputs, by the first matrix that each is for.
+    """
+    matrices = layer.model.shape.layer_matrices
+    lanes = [{name: InputSums(matrices[name][1]) for name in FIRST_OF_INPUT.values()} for _ in range(LANES)]
+
+    def run(chunk: int) -> None:
+        with np.errstate(all="ignore"):  # _check_finite() reports what is not finite
+            made = layer.forward(hidden[chunk])
+            for field, name in FIRST_OF_INPUT.items():
+                lanes[chunk % LANES][name].add(getattr(made, field))
+        hidden[chunk] = made.output
+
+    for start in range(0, len(hidden), LANES):
+        stop = min(start + LANES, len(hidden))
+        list(pool.map(run, range(start, stop)))
+        progress(stop, len(hidden))
+    first, *others = lanes
+    return dict(pool.map(lambda name: (name, first[name].stats(other[name] for other in others)), first))
+
+
+def _output_stats(weights: DecoderWeights, hidden: Sequence[Array]) -> InputStats:
+    """Statistics of the inputs of the output matrix."""
+    norm = weights.rows("output_norm.weight", 0, weights.shape.hidden)
+    sums = InputSums(weights.shape.hidden)
+    with np.errstate(all="ignore"):
+        for states in hidden:
+            sums.add(rms_norm(states, norm, weights.rms_eps))
+    return sums.stats()
+
+
+def _check_finite(inputs: Mapping[str, InputStats]) -> None:
+    for name, one in inputs.items():
+        if not np.isfinite(one.squares).all():
+            raise ModelFileError(
+                f"the model's activations are not finite numbers: those that {name} multiplies"
+            )
+
+
+def _stats(
+    weights: DecoderWeights, chunks: Sequence[Chunk], inputs: Mapping[str, InputStats]
+) -> ActivationStats:
+    layers = range(weights.shape.layers)
+    firsts = {
+        f"blk.{index}.{name}.weight": f"blk.{index}.{FIRST_OF_INPUT[field]}.weight"
+        for index in layers
+        for name, field in INPUTS.items()
+    } | {output_matrix(weights): output_matrix(weights)}
+    return ActivationStats(
+        sums={name: inputs[first].squares.astype(np.float32) for name, first in firsts.items()},
+        counts={name: inputs[first].count for name, first in firsts.items()},
+        covariances={name: one.blocks for name, one in inputs.items()},
+        sketches={name: one.low_rank for name, one in inputs.items() if one.low_rank is not None},
+        token_counts=np.bincount(np.concatenate(chunks), minlength=weights.shape.vocab),
+        chunk_size=max(map(len, chunks)),
+        chunk_count=len(chunks),
+    )

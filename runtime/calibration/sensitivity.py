@@ -1,38 +1,43 @@
-"""Sensitivity of a model's output to quantization errors of each weight matrix, measured by adding noise.
+"""Sensitivity of a model's predictions to quantization errors of each weight matrix, from gradients.
 
-The noise resembles the effect of rounded weights: it is independent between the rows of the output and
-proportional to the length of the input. It is added to a few matrices at a time, those of one role in
-neighbouring layers. The sensitivity is the KL divergence per unit of noise energy. It is the measured
-counterpart of the Fisher information that second-order quantization methods estimate from gradients (HAWQ,
-arXiv 1905.03696).
+To second order, the KL divergence that an error of a matrix's output costs is half its quadratic form with
+the Fisher information of the predictions. A backward pass of a random vector whose covariance is that Fisher
+information gives an unbiased estimate for all matrices at once (Hutchinson's estimator, used like this in
+HAWQ, arXiv 1905.03696). The error is taken to be independent between the rows of the output and proportional
+to the length of the input, as the errors of rounded weights are.
 
-The token embedding is also the input of the first layer. Noise on its looked-up rows, equal for equal tokens,
-measures the sensitivity to their errors there.
+The token embedding is also the input of the first layer. There, equal tokens have equal errors.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...files.progress import Progress, no_progress
-from ..llama.context import Context, ContextParams, Span
-from ..llama.eval_callback import EmbeddingLookup, MatMul
-from ..llama.logits import log_softmax
-from ..llama.model import Model
-from ..threads import physical_cores
-from .activation_stats import chunk_passages
-from .corpus import Passage
+from .activation_stats import HiddenStates
+from .chunks import Chunk
+from .decoder import (
+    INPUTS,
+    Array,
+    DecoderLayer,
+    DecoderWeights,
+    output_matrix,
+    rms_norm,
+    rms_norm_gradient,
+)
+from .worker_lanes import lane_pool
 
-CHUNK_TOKENS = 256
-LOOKUP_CHUNKS = 8  # the lookup sensitivity of a single chunk varies from half to twice the mean
-GROUPS_MAX = 10  # groups of layers per role
-NOISE_LEVEL = 0.1  # noise amplitude relative to the output, about that of 4 bits per weight
 _SEED = 13
+_POSITIONS = 512  # whose logits are in memory at once
+_ROWS = 8192  # of the output matrix at once
 
-Logprobs = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+F = TypeVar("F", np.float32, np.float64)
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,8 @@ class Sensitivities:
 
 
 def measure_sensitivities(
-    model_path: Path,
-    passages: Sequence[Passage],
+    weights: DecoderWeights,
+    trace: HiddenStates,
     *,
     threads: int | None = None,
     progress: Progress = no_progress,
@@ -60,106 +65,129 @@ def measure_sensitivities(
     """Measure the sensitivity of every weight matrix and of the embedding lookup.
 
     Args:
-        model_path: a GGUF file of high precision.
-        passages: calibration text. The first CHUNK_TOKENS tokens serve for the matrices. The lookup, being a
-            single matrix, takes up to LOOKUP_CHUNKS such chunks, spread over the text.
+        weights: the model.
+        trace: hidden states of a few sequences.
         threads: compute threads; by default one per physical core.
-        progress: called after each group of matrices and each chunk of the lookup.
+        progress: called after the output matrix, and after each layer.
     """
-    with Model(model_path) as model:
-        chunks = chunk_passages(model, passages, min(CHUNK_TOKENS, model.context_trained))
-        lookup_chunks = chunks[:: -(-len(chunks) // LOOKUP_CHUNKS)]
-        noise, lookup_noise = _MatMulNoise(), _LookupNoise()
-        size = len(chunks[0])
-        params = ContextParams(size, 1, size, physical_cores() if threads is None else threads, outputs=size)
-        with Context(model, params, tap=noise, embedding_tap=lookup_noise) as context:
-            reference = _chunk_logprobs(context, chunks[0])
-            groups = _group_by_role(noise.energy)
-            total = len(groups) + len(lookup_chunks)
-            matmul: dict[str, float] = {}
-            for done, group in enumerate(groups, 1):
-                noise.targets = group
-                divergence = _kl_divergence(reference, _chunk_logprobs(context, chunks[0]))
-                for name in group:
-                    energy = noise.energy[name]  # 0 if all outputs are 0
-                    matmul[name] = divergence / len(group) / energy if energy else 0.0
-                progress(done, total)
-            noise.targets = ()
-            divergences = []
-            for done, chunk in enumerate(lookup_chunks, len(groups) + 1):
-                lookup_noise.enabled = False
-                reference = _chunk_logprobs(context, chunk)
-                lookup_noise.enabled = True
-                divergences.append(_kl_divergence(reference, _chunk_logprobs(context, chunk)))
-                progress(done, total)
-    return Sensitivities(matmul, float(np.mean(divergences)) / NOISE_LEVEL**2)
+    layers, positions = weights.shape.layers, sum(map(len, trace.tokens))
+    with lane_pool(threads) as pool:
+        gradients, energy = _output_gradients(weights, trace, pool)
+        energies = {output_matrix(weights): energy}
+        progress(1, 1 + layers)
+        for index in reversed(range(layers)):
+            layer = DecoderLayer(weights, index)
+            gradients, found = _layer_gradients(layer, trace.layers[index], gradients, pool)
+            energies |= {f"blk.{index}.{name}.weight": energy for name, energy in found.items()}
+            progress(1 + layers - index, 1 + layers)
+    lookup = sum(map(_lookup_energy, trace.tokens, trace.layers[0], gradients))
+    per_position = {name: energy / 2 / positions for name, energy in energies.items()}
+    return Sensitivities(per_position, lookup / 2 / positions)
 
 
-class _MatMulNoise:
-    """MatMulTap that adds noise to the outputs of the target matrices.
+def _layer_gradients(
+    layer: DecoderLayer, hidden: list[Array], gradients: list[Array], pool: ThreadPoolExecutor
+) -> tuple[list[Array], dict[str, float]]:
+    """The gradients of a layer's inputs from those of its outputs, and the energy of each matrix."""
 
-    Attributes:
-        targets: weight names.
-        energy: weight name -> noise energy at inputs of length 1, in the order of the first products.
+    def run(states: Array, gradient: Array) -> tuple[Array, dict[str, float]]:
+        made = layer.forward(states)
+        before, outputs = layer.backward(states, made, gradient)
+        return before, {name: _energy(getattr(made, INPUTS[name]), outputs[name]) for name in outputs}
+
+    before, energies = zip(*pool.map(run, hidden, gradients), strict=True)
+    return list(before), {name: sum(one[name] for one in energies) for name in energies[0]}
+
+
+def _energy(inputs: Array, gradient: Array) -> float:
+    """Sum over the tokens of |input|² |gradient|², per row of the matrix."""
+    return float(_square_lengths(inputs) @ _square_lengths(gradient) / gradient.shape[1])
+
+
+def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
+    """Sum over the different tokens of |sum of |row| gradient|², per column."""
+    distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
+    sums = np.zeros((len(distinct), rows.shape[1]))
+    np.add.at(sums, inverse, np.sqrt(_square_lengths(rows))[:, None] * gradient)
+    return float(np.square(sums).sum() / rows.shape[1])
+
+
+def _square_lengths(rows: Array) -> Doubles:
+    """Square of each row's length, (n,)."""
+    squares: Doubles = np.einsum("tc,tc->t", rows, rows).astype(np.float64)
+    return squares
+
+
+def _output_gradients(
+    weights: DecoderWeights, trace: HiddenStates, pool: ThreadPoolExecutor
+) -> tuple[list[Array], float]:
+    """The gradients of the last hidden states, and the energy of the output matrix."""
+    norm = weights.rows("output_norm.weight", 0, weights.shape.hidden)
+    hidden = np.concatenate(trace.layers[-1])  # (positions, hidden)
+    gradients, energy = [], 0.0
+    for start in range(0, len(hidden), _POSITIONS):
+        rows = hidden[start : start + _POSITIONS]
+        inputs = rms_norm(rows, norm, weights.rms_eps)
+        gradient, fisher = _LogitGradient(weights, inputs, seed=start).compute(pool)
+        energy += float(_square_lengths(inputs) @ fisher) / weights.shape.vocab
+        gradients.append(rms_norm_gradient(rows, gradient * norm, weights.rms_eps))
+    ends = np.cumsum([len(tokens) for tokens in trace.tokens])[:-1]
+    return np.split(np.concatenate(gradients), ends), energy
+
+
+class _LogitGradient:
+    """Gradient of the output matrix's inputs, from a random vector at the logits of each position.
+
+    With probabilities p, random signs z and r = sqrt(p) z, the vector r - p (sum of r) has the covariance
+    diag(p) - p p', which is the Fisher information of the logits. Rows of the matrix are read in blocks.
     """
 
-    def __init__(self) -> None:
-        self.targets: Collection[str] = ()
-        self.energy: dict[str, float] = {}
+    def __init__(self, weights: DecoderWeights, inputs: Array, seed: int) -> None:
+        vocab = weights.shape.vocab
+        self._weights, self._inputs, self._seed = weights, inputs, seed
+        self._blocks = [slice(start, min(start + _ROWS, vocab)) for start in range(0, vocab, _ROWS)]
+        self._values = np.empty((len(inputs), vocab), np.float32)  # logits, then their exponentials, then r
 
-    def __call__(self, matmul: MatMul) -> None:
-        name = matmul.weight
-        if name not in self.energy:
-            self.energy[name] = _gain(matmul) * NOISE_LEVEL**2
-        if name in self.targets:
-            lengths = np.linalg.norm(matmul.inputs, axis=1, keepdims=True)  # (tokens, 1)
-            rows = matmul.outputs.shape[1]
-            random = np.random.default_rng((_SEED, list(self.energy).index(name)))
-            noise = random.standard_normal(matmul.outputs.shape, np.float32)
-            matmul.outputs[:] += noise * lengths * np.float32(np.sqrt(self.energy[name] / rows))
+    def compute(self, pool: ThreadPoolExecutor) -> tuple[Array, Doubles]:
+        """The gradient, (positions, hidden), and the trace of each position's Fisher information."""
+        list(pool.map(self._compute_logits, self._blocks))
+        self._values -= self._values.max(1, keepdims=True)
+        total = _sum(pool.map(self._exponentiate, self._blocks)).astype(np.float32)[:, None]
+        drawn = list(pool.map(lambda block: self._draw(block, total), self._blocks))
+        squares, sums = _sum(one for one, _ in drawn), _sum(other for _, other in drawn)
+        projected = sums.astype(np.float32)[:, None]
+        gradient = _sum(pool.map(lambda block: self._propagate(block, projected), self._blocks))
+        return gradient, 1 - squares
 
+    def _rows(self, block: slice) -> Array:
+        return self._weights.rows(output_matrix(self._weights), block.start, block.stop)
 
-class _LookupNoise:
-    """EmbeddingTap that, while enabled, adds noise to looked-up rows; equal tokens get equal noise."""
+    def _compute_logits(self, block: slice) -> None:
+        self._values[:, block] = self._inputs @ self._rows(block).T
 
-    def __init__(self) -> None:
-        self.enabled = False
+    def _exponentiate(self, block: slice) -> Doubles:
+        part = self._values[:, block]
+        np.exp(part, out=part)
+        total: Doubles = part.sum(1, dtype=np.float64)
+        return total
 
-    def __call__(self, lookup: EmbeddingLookup) -> None:
-        if self.enabled:
-            tokens, inverse = np.unique(lookup.tokens, return_inverse=True)
-            columns = lookup.outputs.shape[1]
-            noise = np.random.default_rng(_SEED).standard_normal((len(tokens), columns), np.float32)
-            lengths = np.linalg.norm(lookup.outputs, axis=1, keepdims=True)  # (tokens, 1)
-            lookup.outputs[:] += noise[inverse] * lengths * np.float32(NOISE_LEVEL / np.sqrt(columns))
+    def _draw(self, block: slice, total: Array) -> tuple[Doubles, Doubles]:
+        """Replace exponentials by r; returns the sums of p² and of r."""
+        part = self._values[:, block]
+        part /= total
+        squares = np.einsum("tv,tv->t", part, part).astype(np.float64)
+        np.sqrt(part, out=part)
+        random = np.random.default_rng((_SEED, self._seed, block.start))
+        part *= random.integers(0, 2, part.shape, np.int8) * np.int8(2) - np.int8(1)
+        return squares, part.sum(1, dtype=np.float64)
 
-
-def _gain(matmul: MatMul) -> float:
-    """Return the median over the tokens of output energy / input energy."""
-    energy = np.square(matmul.inputs, dtype=np.float64).sum(1)  # (tokens,)
-    return float(np.median(np.square(matmul.outputs, dtype=np.float64).sum(1) / np.maximum(energy, 1e-30)))
-
-
-def _group_by_role(names: Iterable[str]) -> list[list[str]]:
-    """Group matrices of one role in neighbouring layers, in at most GROUPS_MAX groups per role."""
-    roles: dict[str, list[str]] = {}
-    for name in names:
-        roles.setdefault(name.split(".", 2)[-1] if name.startswith("blk.") else name, []).append(name)
-    return [
-        [str(name) for name in part]
-        for members in roles.values()
-        for part in np.array_split(members, min(GROUPS_MAX, len(members)))
-    ]
+    def _propagate(self, block: slice, projected: Array) -> Array:
+        drawn = self._values[:, block]
+        vector: Array = drawn * (1 - drawn * projected)  # r - p (sum of r)
+        product: Array = vector @ self._rows(block)
+        return product
 
 
-def _chunk_logprobs(context: Context, tokens: tuple[int, ...]) -> Logprobs:
-    """Compute the log-probabilities after each token, (tokens, vocab), in an empty context."""
-    rows = context.decode([Span(0, 0, tokens, rows=len(tokens))])
-    logprobs = log_softmax(np.stack([context.logits_row(row) for row in rows]), np.float32)
-    context.clear(0)
-    return logprobs
-
-
-def _kl_divergence(reference: Logprobs, other: Logprobs) -> float:
-    """Return the mean KL divergence over the tokens, in nats."""
-    return float((np.exp(reference) * (reference - other)).sum(1).mean(dtype=np.float64))
+def _sum(arrays: Iterable[NDArray[F]]) -> NDArray[F]:
+    """Sum of at least one array, in order."""
+    return reduce(np.add, arrays)

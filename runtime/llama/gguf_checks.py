@@ -57,8 +57,12 @@ DENSE_DECODER = {
 STRING, FLOAT32 = GGUFValueType.STRING, GGUFValueType.FLOAT32
 
 
-def check_model(header: Header) -> None:
+def check_model(header: Header, *, weights: bool = True) -> None:
     """Check that the file is a model which this build can load and run.
+
+    Args:
+        header: header of the file.
+        weights: whether the weights will be loaded, and not only the vocabulary.
 
     Raises:
         ModelFileError: it is not; the message names the key or the tensor.
@@ -74,7 +78,9 @@ def check_model(header: Header) -> None:
         raise metadata.error(f"general.type is {header.metadata['general.type']!r}, not 'model'")
     _check_architecture(metadata, architecture)
     _check_vocabulary(metadata)
-    _check_tensors(metadata, read_model_shape(header, ModelFileError))
+    shape = read_model_shape(header, ModelFileError)
+    if weights:
+        _check_tensors(metadata, shape)
 
 
 def check_adapter(header: Header, base: Header) -> None:

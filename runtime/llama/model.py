@@ -14,6 +14,7 @@ import llama_cpp
 
 from ...errors import AdapterError, ModelFileError, RequestError
 from ...files.gguf.header import Header, read_header
+from ...files.gguf.model_shape import read_model_shape
 from ..forks import begin_loading
 from ..load_probe import probe_model_files
 from ..profile import GpuLayers
@@ -53,6 +54,7 @@ class Model(NativeHandle):
         *,
         repack: bool = True,
         gpu_layers: GpuLayers = 0,
+        vocabulary_only: bool = False,
         check_header: Callable[[Header], None] | None = _probe,
     ) -> None:
         """Load the model.
@@ -63,6 +65,7 @@ class Model(NativeHandle):
                 but on some processors they round activations differently. Layers on a GPU are not repacked;
                 with CUDA and Vulkan, neither are the others then.
             gpu_layers: layers that a GPU computes, as check_gpu_layers() accepts them; see Profile.
+            vocabulary_only: load no weights, which the file then need not have.
             check_header: called before anything is loaded; raises if the model must not be. By default a file
                 that is not trusted is loaded in another process first; see probe_model_files().
 
@@ -74,19 +77,20 @@ class Model(NativeHandle):
         """
         super().__init__()
         self.header = read_header(path, skip_values=("tokenizer.ggml.merges",))
-        check_model(self.header)
+        check_model(self.header, weights=not vocabulary_only)
         check_struct_layouts()
         if check_header:
             check_header(self.header)
         self.gpu_layers = gpu_layers
         begin_loading()
         params = _native_params(gpu_layers, repack=repack)
+        params.vocab_only = vocabulary_only
         handle = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
         if not handle:
             raise ModelFileError(f"{path}: {LOG.take_errors()}")
         self.own(handle, llama_cpp.llama_model_free)
         self.vocabulary_size: int = llama_cpp.llama_vocab_n_tokens(self.vocab)
-        self.context_trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
+        self.context_trained = read_model_shape(self.header, ModelFileError).context
         bos, eos = llama_cpp.llama_vocab_bos(self.vocab), llama_cpp.llama_vocab_eos(self.vocab)
         self.bos: int | None = bos if bos >= 0 else None
         self.eos: int | None = eos if eos >= 0 else None

@@ -1,17 +1,18 @@
-"""CovarianceTap: exact diagonal blocks and a low-rank sketch of the input covariance."""
+"""InputSums: exact diagonal blocks and a low-rank sketch of the input covariance."""
 
 import numpy as np
 import pytest
-from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, CovarianceTap, block_width
-from thirteen.runtime.llama.eval_callback import MatMul
+from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 
 
-def tap_of(inputs, name="blk.0.attn_q.weight"):
-    """A tap that saw the inputs in two parts."""
-    tap = CovarianceTap()
-    for part in np.array_split(inputs, 2):
-        tap(MatMul(name, part, np.empty((len(part), 1), np.float32)))
-    return tap
+def stats_of(inputs, parts=2):
+    """Statistics of inputs that were added in parts, the last one to other sums."""
+    *first, last = np.array_split(inputs, parts)
+    sums, other = InputSums(inputs.shape[1]), InputSums(inputs.shape[1])
+    for part in first:
+        sums.add(part)
+    other.add(last)
+    return sums.stats([other])
 
 
 def normalized(inputs):
@@ -28,7 +29,7 @@ def inputs_of_rank(rank, columns, noise):
 def test_blocks_are_the_mean_outer_products_of_normalized_inputs():
     inputs = inputs_of_rank(6, 1024, 0.5)
     inputs[7] = 0  # a zero vector has no direction
-    (blocks,) = tap_of(inputs).blocks().values()
+    blocks = stats_of(inputs).blocks
     covariance = normalized(inputs).T @ normalized(inputs) / len(inputs)
     assert blocks.shape == (2, 512, 512)
     for block in range(2):
@@ -38,7 +39,7 @@ def test_blocks_are_the_mean_outer_products_of_normalized_inputs():
 
 def test_the_sketch_of_a_low_rank_covariance_is_exact():
     inputs = inputs_of_rank(20, 768, 0)
-    (factor,) = tap_of(inputs).sketches().values()
+    factor = stats_of(inputs).low_rank
     covariance = normalized(inputs).T @ normalized(inputs) / len(inputs)
     assert factor.shape == (768, RANK)
     assert np.linalg.norm(factor @ factor.T - covariance) < 1e-3 * np.linalg.norm(covariance)
@@ -46,7 +47,7 @@ def test_the_sketch_of_a_low_rank_covariance_is_exact():
 
 def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covariance():
     inputs = inputs_of_rank(200, 768, 1)
-    (factor,) = tap_of(inputs).sketches().values()
+    factor = stats_of(inputs).low_rank
     covariance = (normalized(inputs).T @ normalized(inputs) / len(inputs)).astype(np.float64)
     values = np.linalg.eigvalsh(covariance)
     optimum = values[:-RANK].sum()
@@ -55,12 +56,16 @@ def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covari
 
 
 def test_a_single_block_needs_no_sketch():
-    tap = tap_of(inputs_of_rank(2, 576, 1))
-    assert tap.blocks() and not tap.sketches()
+    stats = stats_of(inputs_of_rank(2, 576, 1))
+    assert stats.blocks.shape == (1, 576, 576) and stats.low_rank is None
 
 
-def test_shared_inputs_are_stored_once():
-    assert not tap_of(inputs_of_rank(2, 64, 1), "blk.0.ffn_up.weight").blocks()
+def test_squares_are_those_of_the_inputs_as_they_are():
+    inputs = inputs_of_rank(6, 64, 0.5)
+    for parts in (2, 5):
+        stats = stats_of(inputs, parts)
+        assert stats.count == len(inputs)
+        assert np.allclose(stats.squares, np.square(inputs).sum(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sensitivities predict the KL divergence of quantization errors."""
+"""Sensitivities predict the KL divergence of errors in each matrix, as the runtime computes it."""
 
 from pathlib import Path
 
@@ -6,77 +6,102 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.runtime.calibration.activation_stats import chunk_passages
+from thirteen.runtime.calibration.activation_stats import TRACE_TOKENS, collect_activation_stats
+from thirteen.runtime.calibration.chunks import chunk_passages
 from thirteen.runtime.calibration.corpus import Passage
-from thirteen.runtime.calibration.sensitivity import (
-    CHUNK_TOKENS,
-    NOISE_LEVEL,
-    _chunk_logprobs,
-    _kl_divergence,
-    _LookupNoise,
-    measure_sensitivities,
-)
-from thirteen.runtime.llama.context import Context, ContextParams
-from thirteen.runtime.llama.eval_callback import EmbeddingLookup
+from thirteen.runtime.calibration.sensitivity import measure_sensitivities
+from thirteen.runtime.llama.context import Context, ContextParams, Span
+from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import tensors
+from .weights import weights_of
 
 TEXT = Passage((Path(__file__).parents[2] / "data" / "imatrix.txt").read_text())
+OUTPUT = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).astype(np.float32)}
 
 
-def chunk_logprobs(path):
-    """Log-probabilities after each token of the first chunk, (tokens, vocab), and the chunk."""
+def chunks_of(path):
     with Model(path) as model:
-        chunk = chunk_passages(model, [TEXT], CHUNK_TOKENS)[0]
-        with Context(
-            model, ContextParams(len(chunk), 1, len(chunk), 1, outputs=len(chunk), exact=True)
-        ) as context:
-            return _chunk_logprobs(context, chunk), chunk
+        return chunk_passages(model, [TEXT], TRACE_TOKENS)
+
+
+def measure(path, chunks=None, **options):
+    """Sensitivities over some chunks, by default the first."""
+    chunks = chunks or chunks_of(path)[:1]
+    _, trace = collect_activation_stats(weights_of(path), chunks, traced=range(len(chunks)), threads=1)
+    return measure_sensitivities(weights_of(path), trace, **{"threads": 1} | options)
+
+
+def logprobs_of(path, chunk):
+    """Log-probabilities after each token, (tokens, vocab)."""
+    params = ContextParams(len(chunk), 1, len(chunk), 1, outputs=len(chunk), exact=True)
+    with Model(path) as model, Context(model, params) as context:
+        rows = context.decode([Span(0, 0, chunk, rows=len(chunk))])
+        return log_softmax(np.stack([context.logits_row(row) for row in rows]), np.float64)
+
+
+def divergence_of(exact, changed, chunk):
+    reference, other = logprobs_of(exact, chunk), logprobs_of(changed, chunk)
+    return float((np.exp(reference) * (reference - other)).sum(1).mean())
 
 
 def test_every_matrix_has_a_sensitivity_and_progress_ends_at_its_total(tiny):
     progress = []
-    found = measure_sensitivities(tiny, [TEXT], threads=1, progress=lambda *at: progress.append(at))
+    found = measure(tiny, progress=lambda *at: progress.append(at))
     assert found.matmul.keys() == {name for name, array in tensors().items() if array.ndim == 2}
     assert all(value > 0 for value in found.matmul.values()) and found.lookup > 0
     total = progress[0][1]
     assert progress == [(n + 1, total) for n in range(total)]
 
 
+@pytest.mark.parametrize(
+    "name", [*(name for name in tensors() if name.startswith("blk.") and "norm" not in name), "output.weight"]
+)
+def test_the_sensitivity_of_a_matrix_predicts_the_divergence_of_random_errors(tmp_path, write_tiny, name):
+    """The errors are independent between the rows, and small; the prediction is a mean over their signs."""
+    exact = write_tiny(tmp_path / "exact.gguf", {}, OUTPUT)
+    weights = (tensors() | OUTPUT)[name]
+    (chunk, *_) = chunks_of(exact)
+    stats, trace = collect_activation_stats(weights_of(exact), [chunk], traced=[0], threads=1)
+    sensitivity = measure_sensitivities(weights_of(exact), trace, threads=1).matmul[name]
+    random, found, predicted = np.random.default_rng(11), [], []
+    source = name.replace("attn_k", "attn_q").replace("attn_v", "attn_q").replace("ffn_up", "ffn_gate")
+    shares = np.diagonal(stats.covariances[source], axis1=1, axis2=2).ravel()
+    for _ in range(4):
+        error = random.normal(0, 0.004, weights.shape).astype(np.float32)
+        changed = write_tiny(tmp_path / "changed.gguf", {}, OUTPUT | {name: weights + error})
+        found.append(divergence_of(exact, changed, chunk))
+        predicted.append(sensitivity * float((error**2 @ shares).sum()))
+    assert 0.5 < np.mean(found) / np.mean(predicted) < 2
+
+
 @pytest.mark.parametrize("name", ["Q4_0", "IQ4_NL", "Q5_0"])
 def test_the_lookup_sensitivity_predicts_the_divergence_of_a_quantized_embedding(tmp_path, write_tiny, name):
-    """The embedding is untied, so its errors affect the lookup only."""
+    """The embedding is untied: its errors affect the lookup only. Larger ones cost less in proportion."""
     embedding, kind = tensors()["token_embd.weight"], gguf.GGMLQuantizationType[name]
     data = np.frombuffer(quantize_rows(embedding, kind, "test"), np.uint8).reshape(len(embedding), -1)
     rounded = gguf.dequantize(data, kind)
-    output = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).astype(np.float32)}
-    exact = write_tiny(tmp_path / "exact.gguf", {}, output)
-    reference, chunk = chunk_logprobs(exact)
-    logprobs, _ = chunk_logprobs(
-        write_tiny(tmp_path / "rounded.gguf", {}, {**output, "token_embd.weight": rounded})
-    )
-    rows = list(chunk)
-    error = np.square(rounded - embedding)[rows].sum() / np.square(embedding)[rows].sum()
-    predicted = measure_sensitivities(exact, [TEXT], threads=1).lookup * error
-    assert 0.5 < _kl_divergence(reference, logprobs) / predicted < 2
+    exact = write_tiny(tmp_path / "exact.gguf", {}, OUTPUT)
+    changed = write_tiny(tmp_path / "rounded.gguf", {}, {**OUTPUT, "token_embd.weight": rounded})
+    chunks = chunks_of(exact)
+    read = [token for chunk in chunks for token in chunk]
+    error = np.square(rounded - embedding)[read].sum() / np.square(embedding)[read].sum()
+    found = np.mean([divergence_of(exact, changed, chunk) for chunk in chunks])
+    assert 0.4 < found / (measure(exact, chunks).lookup * error) < 2
+
+
+def test_the_sensitivity_of_several_chunks_is_their_mean(tiny, monkeypatch):
+    """The random signs differ, so the parts agree only about as well as two estimates do."""
+    chunks = chunks_of(tiny)[:2]
+    both, single = measure(tiny, chunks), [measure(tiny, [chunk]) for chunk in chunks]
+    for name, value in both.matmul.items():
+        assert value == pytest.approx(np.mean([one.matmul[name] for one in single]), rel=0.3), name
 
 
 def test_a_model_with_constant_output_is_not_sensitive(tmp_path, write_tiny):
     constant = write_tiny(tmp_path / "constant.gguf", {}, {"output.weight": np.zeros((259, 64), np.float32)})
-    found = measure_sensitivities(constant, [TEXT], threads=1)
-    assert [found.lookup, *found.matmul.values()] == pytest.approx([0] * 16, abs=1e-9)
-
-
-def test_lookup_noise_is_equal_for_equal_tokens_and_proportional_to_the_row():
-    tokens = np.array([7, 3, 7, 9], np.int32)
-    rows = np.array([1.0, 10.0, 1.0, 0.0], np.float32)[:, None] * np.ones((1, 4096), np.float32)
-    outputs, noise = rows.copy(), _LookupNoise()
-    noise(EmbeddingLookup("token_embd.weight", tokens, outputs))
-    assert np.array_equal(outputs, rows)
-    noise.enabled = True
-    noise(EmbeddingLookup("token_embd.weight", tokens, outputs))
-    added = np.linalg.norm(outputs - rows, axis=1) / 64
-    assert added == pytest.approx([NOISE_LEVEL, 10 * NOISE_LEVEL, NOISE_LEVEL, 0], rel=0.05)
-    assert np.array_equal(outputs[0], outputs[2])
-    assert np.corrcoef(outputs[0], outputs[1])[0, 1] < 0.1
+    found = measure(constant)
+    output = found.matmul.pop("output.weight")  # errors of the logits do change a constant output
+    assert output > 0
+    assert [found.lookup, *found.matmul.values()] == pytest.approx([0] * 15, abs=1e-9)

@@ -1,0 +1,26 @@
+"""A GGUF with a base's tokenizer and metadata, from which llama.cpp loads the vocabulary alone."""
+
+from pathlib import Path
+
+import numpy as np
+from gguf import GGMLQuantizationType
+
+from .provenance import file_metadata
+from .source.checkpoint import Checkpoint
+from .tensors import plan_tensor
+from .write import write_gguf
+
+_TENSOR = "output_norm.weight"  # a GGUF without any tensor is refused
+
+
+def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
+    """Write the file; its only tensor is the output norm.
+
+    Raises:
+        OutputError: the target cannot be written.
+    """
+    spec = next(spec for spec in base.specs.values() if spec.target == _TENSOR)
+    values = base.rows(spec.source, 0, spec.shape[0]).astype(np.float32)
+    fields = file_metadata(base, None, None, "F32", "0" * 64)
+    plan = plan_tensor(spec, GGMLQuantizationType.F32)
+    write_gguf(target, base.architecture.name, fields, [plan], [values.tobytes()])

@@ -1,0 +1,268 @@
+"""A Llama or Qwen2 in float32 with NumPy, one layer at a time, and its gradients.
+
+Calibration passes all texts through a layer before it reads the next one. So only one layer's weights are in
+memory, and every product of a matrix has its inputs at hand.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...files.gguf.model_shape import ModelShape
+
+Array = NDArray[np.float32]
+Gradients = dict[str, Array]  # by matrix: gradient of its outputs, (tokens, rows)
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+INPUTS = {  # matrix -> the field of LayerActivations that it multiplies
+    "attn_q": "attention_input",
+    "attn_k": "attention_input",
+    "attn_v": "attention_input",
+    "attn_output": "context",
+    "ffn_gate": "ffn_input",
+    "ffn_up": "ffn_input",
+    "ffn_down": "ffn_hidden",
+}
+FIRST_OF_INPUT = {field: name for name, field in reversed(INPUTS.items())}  # field -> its first matrix
+_QUERIES = 128  # of a sequence, for which attention is computed at once
+_BIASED = ("attn_q", "attn_k", "attn_v")
+
+
+class DecoderWeights(Protocol):
+    """The weights of a model. Tensors have GGUF's names, but the rows of q and k are in transformers' order.
+
+    Attributes:
+        shape: sizes of the model.
+        rms_eps: epsilon of RMSNorm.
+        rope_theta: base of the RoPE frequencies.
+        rope_factors: divisors of the RoPE frequencies, (head_dim / 2,); None if they are not scaled.
+        biased: whether q, k and v have biases, as in Qwen2.
+        tied: whether the token embedding is also the output matrix.
+    """
+
+    @property
+    def shape(self) -> ModelShape: ...
+    @property
+    def rms_eps(self) -> float: ...
+    @property
+    def rope_theta(self) -> float: ...
+    @property
+    def rope_factors(self) -> Array | None: ...
+    @property
+    def biased(self) -> bool: ...
+    @property
+    def tied(self) -> bool: ...
+
+    def rows(self, name: str, start: int, stop: int) -> Array:
+        """Rows `start` to `stop` of a tensor, (n, …)."""
+
+
+def output_matrix(weights: DecoderWeights) -> str:
+    """Name of the output matrix, which may be the token embedding."""
+    return EMBEDDING if weights.tied else OUTPUT
+
+
+@dataclass(frozen=True)
+class LayerActivations:
+    """What a layer computes for one sequence; all have a row per token.
+
+    Attributes:
+        attention_input: normalized hidden state, (tokens, hidden).
+        queries: with RoPE, (kv_heads, heads / kv_heads, tokens, head_dim).
+        keys: with RoPE, (kv_heads, tokens, head_dim).
+        values: (kv_heads, tokens, head_dim).
+        context: outputs of all heads, (tokens, heads * head_dim).
+        middle: hidden state after attention, (tokens, hidden).
+        ffn_input: normalized `middle`, (tokens, hidden).
+        gate: outputs of ffn_gate, (tokens, ffn).
+        up: outputs of ffn_up, (tokens, ffn).
+        ffn_hidden: silu(gate) * up, (tokens, ffn).
+        output: hidden state after the layer, (tokens, hidden).
+    """
+
+    attention_input: Array
+    queries: Array
+    keys: Array
+    values: Array
+    context: Array
+    middle: Array
+    ffn_input: Array
+    gate: Array
+    up: Array
+    ffn_hidden: Array
+    output: Array
+
+
+class DecoderLayer:
+    """A layer with its weights.
+
+    Attributes:
+        matrices: by name, (rows, columns).
+        biases: by name, (rows,); empty without biases.
+        norms: by name, (hidden,).
+    """
+
+    def __init__(self, model: DecoderWeights, index: int) -> None:
+        """Read the weights of layer `index`."""
+        self.model = model
+        shape = model.shape
+
+        def read(name: str, count: int) -> Array:
+            return np.ascontiguousarray(model.rows(f"blk.{index}.{name}", 0, count), np.float32)
+
+        rows = {name: count for name, (count, _) in shape.layer_matrices.items()}
+        self.matrices = {name: read(f"{name}.weight", count) for name, count in rows.items()}
+        biased = _BIASED if model.biased else ()
+        self.biases = {name: read(f"{name}.bias", rows[name]) for name in biased}
+        self.norms = {name: read(f"{name}.weight", shape.hidden) for name in ("attn_norm", "ffn_norm")}
+
+    def forward(self, hidden: Array) -> LayerActivations:
+        """Compute the layer for one sequence, (tokens, hidden)."""
+        shape = self.model.shape
+        x = rms_norm(hidden, self.norms["attn_norm"], self.model.rms_eps)
+        queries = self._heads(self._project("attn_q", x))
+        keys, values = self._heads(self._project("attn_k", x)), self._heads(self._project("attn_v", x))
+        queries, keys = self._rotate(queries, 1), self._rotate(keys, 1)
+        queries = queries.reshape(shape.kv_heads, -1, len(hidden), shape.head_dim)
+        context = _merge_heads(np.concatenate([*map(_attend, queries, keys, values)]))
+        middle = hidden + self._project("attn_output", context)
+        y = rms_norm(middle, self.norms["ffn_norm"], self.model.rms_eps)
+        gate, up = self._project("ffn_gate", y), self._project("ffn_up", y)
+        ffn_hidden = _sigmoid(gate)
+        ffn_hidden *= gate
+        ffn_hidden *= up
+        output = middle + self._project("ffn_down", ffn_hidden)
+        return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden, output)
+
+    def backward(self, hidden: Array, made: LayerActivations, gradient: Array) -> tuple[Array, Gradients]:
+        """Propagate a gradient from the layer's output to its input.
+
+        Args:
+            hidden: input of the layer, (tokens, hidden).
+            made: what forward() made of it.
+            gradient: gradient of the layer's output, (tokens, hidden).
+
+        Returns:
+            The gradient of `hidden`, and those of the outputs of all matrices.
+        """
+        gradients = {"ffn_down": gradient}
+        inner = gradient @ self.matrices["ffn_down"]  # (tokens, ffn)
+        sigmoid = _sigmoid(made.gate)
+        silu = sigmoid * made.gate
+        gradients["ffn_up"] = inner * silu
+        gradients["ffn_gate"] = inner * made.up * (sigmoid + silu * (1 - sigmoid))
+        gradient = gradient + self._norm_gradient("ffn_norm", made.middle, gradients, ("ffn_gate", "ffn_up"))
+        gradients["attn_output"] = gradient
+        context = self._heads(gradient @ self.matrices["attn_output"])
+        context = context.reshape(made.queries.shape)
+        parts = [*map(_attend_gradient, made.queries, made.keys, made.values, context)]
+        queries, keys, values = (np.stack(part) for part in zip(*parts, strict=True))
+        queries = queries.reshape(-1, *queries.shape[2:])  # (heads, tokens, head_dim)
+        gradients["attn_q"] = _merge_heads(self._rotate(queries, -1))
+        gradients["attn_k"] = _merge_heads(self._rotate(keys, -1))
+        gradients["attn_v"] = _merge_heads(values)
+        gradient = gradient + self._norm_gradient("attn_norm", hidden, gradients, _BIASED)
+        return gradient, gradients
+
+    def _project(self, name: str, inputs: Array) -> Array:
+        outputs: Array = inputs @ self.matrices[name].T
+        if name in self.biases:
+            outputs += self.biases[name]
+        return outputs
+
+    def _heads(self, rows: Array) -> Array:
+        """Split rows by head: (tokens, heads * head_dim) to (heads, tokens, head_dim)."""
+        parts = rows.reshape(len(rows), -1, self.model.shape.head_dim)
+        return np.ascontiguousarray(parts.swapaxes(0, 1))
+
+    def _rotate(self, vectors: Array, direction: int) -> Array:
+        """Apply RoPE to (heads, tokens, head_dim), or with direction -1 invert it."""
+        half = vectors.shape[-1] // 2
+        angles = np.arange(vectors.shape[1])[:, None] * self._frequencies  # (tokens, head_dim / 2)
+        cosine, sine = np.cos(angles).astype(np.float32), direction * np.sin(angles).astype(np.float32)
+        first, second = vectors[..., :half], vectors[..., half:]
+        return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+    @cached_property
+    def _frequencies(self) -> NDArray[np.float64]:
+        width = self.model.shape.head_dim
+        frequencies = self.model.rope_theta ** (-np.arange(0, width, 2) / width)
+        factors = self.model.rope_factors
+        scaled: NDArray[np.float64] = frequencies if factors is None else frequencies / factors
+        return scaled
+
+    def _norm_gradient(self, norm: str, hidden: Array, gradients: Gradients, names: tuple[str, ...]) -> Array:
+        """The gradient of what `norm` normalizes for some matrices, from those of their outputs."""
+        parts = (gradients[name] @ self.matrices[name] for name in names)
+        return rms_norm_gradient(hidden, reduce(np.add, parts) * self.norms[norm], self.model.rms_eps)
+
+
+def rms_norm(hidden: Array, weight: Array, eps: float) -> Array:
+    """RMSNorm of each row."""
+    scaled: Array = hidden * _inverse_rms(hidden, eps)
+    scaled *= weight
+    return scaled
+
+
+def rms_norm_gradient(hidden: Array, gradient: Array, eps: float) -> Array:
+    """The gradient of rows from that of their RMSNorm, which has been multiplied by its weight."""
+    scale = _inverse_rms(hidden, eps)
+    along = np.einsum("tc,tc->t", hidden, gradient)[:, None] * scale**2
+    result: Array = scale * (gradient - hidden * (along / np.float32(hidden.shape[1])))
+    return result
+
+
+def _inverse_rms(hidden: Array, eps: float) -> Array:
+    squares = np.einsum("tc,tc->t", hidden, hidden).astype(np.float64)[:, None]
+    inverse: Array = (1 / np.sqrt(squares / hidden.shape[1] + eps)).astype(np.float32)  # (tokens, 1)
+    return inverse
+
+
+def _sigmoid(values: Array) -> Array:
+    result: Array = np.tanh(values * np.float32(0.5))  # unlike exp, it does not overflow
+    result += 1
+    result *= np.float32(0.5)
+    return result
+
+
+def _attend(queries: Array, keys: Array, values: Array) -> Array:
+    """Causal attention of the query heads, (heads, tokens, head_dim), that share a key-value head."""
+    result = np.empty_like(queries)
+    for start in range(0, len(keys), _QUERIES):
+        stop = min(start + _QUERIES, len(keys))  # no query reads a key after its own
+        weights = _attention_weights(queries[:, start:stop], keys[:stop])
+        np.matmul(weights, values[:stop], out=result[:, start:stop])
+    return result
+
+
+def _attention_weights(queries: Array, keys: Array) -> Array:
+    """Probabilities of the last queries, (heads, queries, keys)."""
+    count, tokens = queries.shape[1], len(keys)
+    scores: Array = (queries @ keys.T) * np.float32(keys.shape[1] ** -0.5)
+    scores += np.triu(np.full((count, tokens), -np.inf, np.float32), 1 + tokens - count)
+    scores -= scores.max(-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(-1, keepdims=True)
+    return scores
+
+
+def _attend_gradient(
+    queries: Array, keys: Array, values: Array, gradient: Array
+) -> tuple[Array, Array, Array]:
+    """Gradients of the arguments of _attend() from that of its result."""
+    weights = _attention_weights(queries, keys)
+    scores: Array = gradient @ values.T
+    scores -= (scores * weights).sum(-1, keepdims=True)
+    scores *= weights
+    scores *= np.float32(keys.shape[1] ** -0.5)
+    key_gradient: Array = (scores.swapaxes(1, 2) @ queries).sum(0)
+    value_gradient: Array = (weights.swapaxes(1, 2) @ gradient).sum(0)
+    return scores @ keys, key_gradient, value_gradient
+
+
+def _merge_heads(vectors: Array) -> Array:
+    """Invert DecoderLayer._heads()."""
+    return np.ascontiguousarray(vectors.swapaxes(0, 1)).reshape(vectors.shape[1], -1)

@@ -1,0 +1,71 @@
+"""Progress without a terminal: a line every ten seconds, with the share done and the time left."""
+
+from collections.abc import Iterator
+
+import pytest
+from thirteen.cli import console
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    clock = Clock()
+    monkeypatch.setattr(console, "monotonic", clock)
+    yield clock
+
+
+def lines(
+    clock: Clock, capsys: pytest.CaptureFixture[str], *steps: tuple[float, int], total: int = 40
+) -> str:
+    """What is printed for steps that end after so many seconds."""
+    with console.stage_bars() as stage:
+        progress = stage("importance")
+        start_s = clock.now_s
+        for after_s, done in steps:
+            clock.now_s = start_s + after_s
+            progress(done, total)
+    return capsys.readouterr().err
+
+
+def test_a_line_has_the_share_done_and_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = lines(clock, capsys, (8, 4), (12, 5), (16, 8), (23, 10))
+    assert printed == (
+        "importance: 5 of 40, 12 %, 1 min 24 s left\nimportance: 10 of 40, 25 %, 1 min 9 s left\n"
+    )
+
+
+def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lines(clock, capsys, (0.1, 20), (10.1, 25)) == "importance: 25 of 40, 62 %, 30 s left\n"
+
+
+def test_nothing_done_has_no_time_left(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lines(clock, capsys, (11, 0)) == "importance: 0 of 40, 0 %\n"
+
+
+def test_a_new_label_starts_a_new_estimate(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with console.labelled_progress_bar() as show:
+        for label, done in (("a", 1), ("a", 2), ("b", 1), ("b", 2)):
+            clock.now_s += 20
+            show(label, done, 4)
+    printed = capsys.readouterr().err.splitlines()
+    assert printed[1] == "a: 2 of 4, 50 %, 40 s left" and printed[-1] == "b: 2 of 4, 50 %, 40 s left"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert console.duration_text(seconds) == text

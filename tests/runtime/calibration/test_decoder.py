@@ -1,0 +1,106 @@
+"""The NumPy decoder against transformers: hidden states, and the gradients of every matrix's outputs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from thirteen.runtime.calibration.decoder import (
+    INPUTS,
+    Array,
+    DecoderLayer,
+    _sigmoid,
+    rms_norm,
+    rms_norm_gradient,
+)
+from transformers import AutoModelForCausalLM
+
+from .weights import weights_of
+
+TOKENS = np.random.default_rng(3).integers(0, 250, 90)
+MODULES = {
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+NAMES = ["llama", "llama long", "llama wide", "qwen2", "qwen2 f16 tied"]
+
+
+class Oracle:
+    """A model of transformers, whose matrices' inputs and outputs are kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).model
+        self.inputs: dict[str, torch.Tensor] = {}
+        self.outputs: dict[str, torch.Tensor] = {}
+        for index, layer in enumerate(self.model.layers):
+            for name, module in MODULES.items():
+                layer.get_submodule(module).register_forward_hook(self._hook(f"{index}.{name}"))
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        def keep(module: torch.nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+            output.retain_grad()
+            self.inputs[name], self.outputs[name] = inputs[0], output
+
+        return keep
+
+    def run(self, tokens: Array, direction: Array) -> tuple[Array, Array, torch.Tensor]:
+        """The embeddings and the normalized last hidden state; the gradient is that of its product."""
+        embedded = self.model.embed_tokens(torch.tensor(tokens)[None]).detach().requires_grad_()
+        last = self.model(inputs_embeds=embedded).last_hidden_state
+        (last * torch.tensor(direction)).sum().backward()
+        return embedded.detach().numpy()[0], last.detach().numpy()[0], embedded.grad
+
+
+def near(found: Array, expected: torch.Tensor) -> None:
+    wanted = expected.detach().numpy()[0]
+    assert np.linalg.norm(found - wanted) < 2e-4 * np.linalg.norm(wanted)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_activations_and_gradients_are_those_of_transformers(base: Callable[[str], Path], name: str) -> None:
+    oracle, weights = Oracle(base(name)), weights_of(base(name))
+    shape = weights.shape
+    direction = np.random.default_rng(5).standard_normal((len(TOKENS), shape.hidden), np.float32)
+    hidden, last, embedding_gradient = oracle.run(TOKENS, direction)
+    layers = [DecoderLayer(weights, index) for index in range(shape.layers)]
+    before, made = [], []
+    for index, layer in enumerate(layers):
+        before.append(hidden)
+        made.append(layer.forward(hidden))
+        hidden = made[-1].output
+        for matrix, field in INPUTS.items():
+            near(getattr(made[-1], field), oracle.inputs[f"{index}.{matrix}"])
+    norm = weights.rows("output_norm.weight", 0, shape.hidden)
+    assert np.allclose(rms_norm(hidden, norm, weights.rms_eps), last, atol=1e-3)
+    gradient = rms_norm_gradient(hidden, direction * norm, weights.rms_eps)
+    for index in reversed(range(shape.layers)):
+        gradient, gradients = layers[index].backward(before[index], made[index], gradient)
+        assert gradients.keys() == INPUTS.keys()
+        for matrix, found in gradients.items():
+            near(found, _gradient(oracle.outputs[f"{index}.{matrix}"]))
+    near(gradient, embedding_gradient)
+
+
+def _gradient(output: torch.Tensor) -> Any:
+    assert output.grad is not None
+    return output.grad
+
+
+def test_a_sequence_of_one_token(base: Callable[[str], Path]) -> None:
+    layer = DecoderLayer(weights_of(base("llama")), 0)
+    hidden = np.random.default_rng(1).standard_normal((3, 64), np.float32)
+    whole, first = layer.forward(hidden), layer.forward(hidden[:1])
+    assert np.allclose(whole.output[:1], first.output, atol=1e-4)
+
+
+def test_the_sigmoid_does_not_overflow() -> None:
+    with np.errstate(all="raise"):
+        found = _sigmoid(np.array([-1e30, -100, 0, 100, 1e30], np.float32))
+    assert found.tolist() == pytest.approx([0, 0, 0.5, 1, 1], abs=1e-6)
