@@ -128,9 +128,9 @@ $(VENV)/fuzz: $(VENV)/test
 # The oldest versions that pyproject.toml allows; the tests' own tools are the newest ones that go with them.
 .venv-oldest/test: pyproject.toml .venv-tools/installed
 	@test -x .venv-oldest/bin/python || $(PYTHON) -m venv .venv-oldest
-	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra data \
-	  --extra mcp --extra ray --extra report --extra train --extra tune --output-file .venv-oldest/constraints.txt \
-	  pyproject.toml
+	@$(TOOLS)/uv pip compile --quiet --resolution lowest-direct --python .venv-oldest/bin/python --extra clients \
+	  --extra data --extra mcp --extra ray --extra report --extra train --extra tune \
+	  --output-file .venv-oldest/constraints.txt pyproject.toml
 	@$(TOOLS)/uv pip compile --quiet --python .venv-oldest/bin/python --constraint .venv-oldest/constraints.txt \
 	  --extra test --output-file .venv-oldest/requirements.txt pyproject.toml
 	@folder="$(WHEELS)"; test -d "$$folder" || folder=; \

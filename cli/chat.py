@@ -54,7 +54,6 @@ def chat(
     Sums in its answers are marked as right or wrong. Ctrl-C ends an answer, /help lists the commands. Without
     a terminal, each line of standard input is a message or a command.
     """
-    from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.conversation import Conversation
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
@@ -65,19 +64,23 @@ def chat(
     layers = options.gpu_layers(gpu_layers)
     words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
     path, adapters = options.resolve_model(model, options.named_adapters(words), untrusted=untrusted)
-    settings = EngineOptions(
-        adapters=adapters, context=context, slots=_VOTES_MAX, threads=threads, gpu_layers=layers
+    loaded = dict(adapters)
+
+    def open_engine(slots: int) -> Engine:
+        return Engine(path, adapters=loaded, context=context, slots=slots, threads=threads, gpu_layers=layers)
+
+    engine, terminal = open_engine(slots=1), sys.stdin.isatty()
+    session = ChatSession(
+        engine, Conversation(engine, system), request, open_engine, loaded, terminal, untrusted
     )
-    with Engine(path, **settings) as engine:
+    try:
         if adapters:
             request["adapter"] = next(iter(adapters))
-        terminal = sys.stdin.isatty()
         if terminal:
             note(f"{path.name}, context of {engine.context} tokens. /help lists the commands.")
-        session = ChatSession(
-            engine, Conversation(engine, system), request, interactive=terminal, untrusted=untrusted
-        )
         session.run(_typed_lines() if terminal else iter(sys.stdin))
+    finally:
+        session.engine.close()
 
 
 def _typed_lines() -> Iterator[str]:
@@ -113,6 +116,8 @@ class ChatSession:
         engine: answers.
         conversation: what was said.
         request: options of the next answer.
+        open_engine: opens the model with so many slots.
+        adapters: the adapters with which it does; those that the chat loads are added.
         interactive: whether a person reads along; errors then do not end the chat.
         untrusted: whether to load all adapters in another process first.
         votes: answers to sample for a majority vote.
@@ -122,6 +127,8 @@ class ChatSession:
     engine: "Engine"
     conversation: "Conversation"
     request: "RequestOptions"
+    open_engine: Callable[[int], "Engine"]
+    adapters: dict[str, Path]
     interactive: bool
     untrusted: bool = False
     votes: int = 1
@@ -220,6 +227,7 @@ class ChatSession:
             with progress_bar("preparing") as progress:
                 lora = resolve_runtime_lora(source, self.engine.model.header.path, progress=progress)
             self.engine.swap(name, lora, untrusted=self.untrusted or None)
+            self.adapters[name] = lora
         except ThirteenError as error:
             raise RequestError(f"/adapter {word}: {error}; loaded are {', '.join(names)}") from None
         return name
@@ -229,6 +237,18 @@ class ChatSession:
         if not (number.isascii() and number.isdigit() and 1 <= int(number) <= _VOTES_MAX):
             raise RequestError(f"/votes {number}: must be from 1 to {_VOTES_MAX}")
         self.votes = int(number)
+        if self.votes > (slots := self.engine.profile.slots):
+            self.engine.close()
+            try:
+                self._reopen(self.votes)
+            except ThirteenError:  # there is no memory for so many
+                self.votes = 1
+                self._reopen(slots)
+                raise
+
+    def _reopen(self, slots: int) -> None:
+        """Open the model anew; each slot has memory for the whole context."""
+        self.conversation.engine = self.engine = self.open_engine(slots)
 
     def calculator(self, switch: str) -> None:
         """On|off: complete sums with their exact results."""

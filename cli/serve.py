@@ -32,7 +32,10 @@ def serve(
     profile: Annotated[str, typer.Option(help="Memory profile: laptop, server or phone.")] = "laptop",
     context: Annotated[int | None, typer.Option(min=1, help="Maximum tokens of prompt and answer.")] = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Concurrent answers.")] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Waiting answers; beyond these, 429 is returned.")] = 64,
+    queue: Annotated[
+        int,
+        typer.Option(min=0, help="Waiting answers; beyond these, 429 is returned to clients that have one."),
+    ] = 64,
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Maximum tokens of an answer. Default: the context.")
     ] = None,
@@ -67,7 +70,7 @@ def serve(
     from ..runtime.server.api_keys import ApiKeys
     from ..runtime.server.engine_service import EngineService
     from ..runtime.server.request_limits import RequestLimits
-    from ..runtime.server.serve import ListenConfig, run_server, served_models
+    from ..runtime.server.serve import KEPT_PLACES, ListenConfig, run_server, served_models
 
     if ray is None and (replicas or max_replicas or ray_insecure):
         raise typer.BadParameter("--replicas, --max-replicas and --ray-insecure require --ray")
@@ -83,14 +86,15 @@ def serve(
     settings = EngineOptions(
         profile=profile, context=context, slots=slots, threads=threads, queue=queue, gpu_layers=layers
     )
+    keeping = EngineOptions(adapters=adapters, queue=queue + KEPT_PLACES)
     config = ReplicaConfig(models, settings, limits, keys, listen.allowed_hosts, listen.origins, log_prompts)
 
     def on_listening(url: str) -> None:
         note(f"serving {', '.join(models)} at {url}")
 
     if ray is None:
-        with Engine(path, **settings | EngineOptions(adapters=adapters)) as engine:
-            service = EngineService(engine, models, log_prompts=log_prompts)
+        with Engine(path, **settings | keeping) as engine:
+            service = EngineService(engine, models, log_prompts=log_prompts, kept_places=KEPT_PLACES)
             exit_signal = run_server(service, listen, limits, on_listening)
     else:
         size = ClusterSize.from_config(config, replicas or 1, max_replicas)

@@ -108,6 +108,9 @@ def test_the_oldest_versions_are_the_constraints_of_their_environment(checkout: 
     uv = checkout.root / ".venv-tools/bin/uv"
     uv.write_text(PYTHON)
     uv.chmod(0o755)
-    _, resolved, installed = checkout.make(".venv-oldest/test")
-    assert "--resolution lowest-direct" in resolved and "--extra train" in resolved
-    assert installed.endswith(" --constraint .venv-oldest/constraints.txt --editable .[test]")
+    _, resolved, pinned, installed, editable = checkout.make(".venv-oldest/test")
+    assert "--resolution lowest-direct" in resolved
+    assert "--extra clients" in resolved and "--extra train" in resolved
+    assert " --constraint .venv-oldest/constraints.txt --extra test " in pinned
+    assert installed.endswith(" --requirement .venv-oldest/requirements.txt")
+    assert editable.endswith(" --no-deps --editable .")

@@ -39,13 +39,14 @@ class Conversation:
     """Turns of a user and a model; those that were not answered are not kept.
 
     Attributes:
+        engine: answers; it may be replaced by another one of the same model.
         system: system prompt; None for the chat template's own.
         messages: what was said so far, without dropped messages.
     """
 
     def __init__(self, engine: Engine, system: str | None = None) -> None:
         """Start without messages; the engine must outlive the conversation."""
-        self._engine, self.system = engine, system
+        self.engine, self.system = engine, system
         self.messages: list[Message] = []
 
     def next_turn(self, text: str, **options: Unpack[RequestOptions]) -> Turn:
@@ -59,7 +60,7 @@ class Conversation:
             RequestError: the text is empty, or the chat template rejects the conversation.
             PromptLengthError: the text alone does not fit the context.
         """
-        request, context = self._engine.request(text, **options), self._engine.context
+        request, context = self.engine.request(text, **options), self.engine.context
         room = context - min(request.max_tokens, max(_ANSWER_TOKENS_MIN, context // 4))
         dropped, tokens = self._fit(text, room)
         if tokens is None or len(tokens) > context:  # with less than `room`, a short answer has room
@@ -90,7 +91,7 @@ class Conversation:
         """Encode messages and a text as a prompt; None if they have too many bytes to be tokenized."""
         system = [Message("system", self.system)] if self.system else []
         try:
-            return self._engine.conversation([*system, *messages, Message("user", text)])
+            return self.engine.conversation([*system, *messages, Message("user", text)])
         except PromptLengthError:
             return None
 

@@ -1,13 +1,14 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
-Requests are admitted first come, first served, and keep their slot until they end. A request whose prompt
-shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one adapter:
-of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come first,
-with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; in a batch that
-also decodes, these chunks are small, so that a long prompt never stalls the answers of others.
+Requests are admitted first come, first served, and keep their slot until they end. Of several namespaces, the
+one with the fewest requests in slots is next, so that no client keeps the others waiting. A request whose
+prompt shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one
+adapter: of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come
+first, with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; in a batch
+that also decodes, these chunks are small, so that a long prompt never stalls the answers of others.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -89,16 +90,22 @@ class Scheduler:
             Each sequence that gets a slot. Its prefix must be restored from the cache before the next one is
             requested: only then is it known which others must wait for the rest of its prompt.
         """
-        for sequence in list(self.waiting):
-            if not self._free_slots:
-                break
-            if self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running):
-                continue
+        while self._free_slots and (sequence := self._next_waiting()):
             self.waiting.remove(sequence)
             sequence.slot = self._choose_slot(sequence)
             self._free_slots.remove(sequence.slot)
             self.running.append(sequence)
             yield sequence
+
+    def _next_waiting(self) -> SequenceState | None:
+        """The waiting sequence that is next, of those that need not wait for the prefill of another."""
+        running = Counter(sequence.request.namespace for sequence in self.running)
+        ready = (
+            sequence
+            for sequence in self.waiting
+            if not (self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running))
+        )
+        return min(ready, key=lambda sequence: running[sequence.request.namespace], default=None)
 
     def has_waiter(self, sequence: SequenceState) -> bool:
         """Whether another sequence waits for the prefill of this one."""

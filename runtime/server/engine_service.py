@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import NamedTuple, TypeVar
@@ -48,15 +49,26 @@ class EngineService:
         draining: whether the server is shutting down and rejects new requests.
     """
 
-    def __init__(self, engine: Engine, models: Mapping[str, str], *, log_prompts: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, models: Mapping[str, str], *, log_prompts: bool = False, kept_places: int = 0
+    ) -> None:
+        """Start without requests.
+
+        Args:
+            engine: the engine.
+            models: see above.
+            log_prompts: whether prompts and answers are logged.
+            kept_places: places of the engine's queue for clients that have no other request.
+        """
         self.engine, self.models, self.metrics = engine, models, Metrics(engine)
+        self._kept_places = kept_places
         self.draining = False
         self._log_prompts = log_prompts
         if log_prompts and not _log.handlers:
             _log.addHandler(logging.StreamHandler())
             _log.setLevel(logging.INFO)
-        self._unfinished: set[Handle] = set()
-        self._preparing = 0  # answers whose requests are not submitted yet, and prompts to score
+        self._unfinished: dict[Handle, str] = {}  # with the client's name
+        self._preparing: Counter[str] = Counter()  # by client: requests to submit, and prompts to score
         self._in_rounds: set[PendingAnswer] = set()
         self._turns, self._scoring_turns = FairTurns(), FairTurns()
 
@@ -68,7 +80,7 @@ class EngineService:
     @property
     def idle(self) -> bool:
         """Whether all accepted requests have finished."""
-        return not (self._unfinished or self._preparing or self._in_rounds)
+        return not (self._unfinished or self._preparing.total() or self._in_rounds)
 
     def abort_all(self) -> None:
         """Abort all unfinished requests."""
@@ -121,11 +133,11 @@ class EngineService:
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
-        with self._reserved(count, accepted=accepted):
+        with self._reserved(client, count, accepted=accepted):
             async with self._turns.turn(client.name, size):
                 handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare(), wait=accepted))
             for handle in handles:
-                self._unfinished.add(handle)
+                self._unfinished[handle] = client.name
                 handle.call_at_end(self._on_done)
         return handles
 
@@ -142,22 +154,31 @@ class EngineService:
             HttpError: 503 the server accepts no new requests.
             BusyError: the queue is full.
         """
-        with self._reserved(count):
+        with self._reserved(client, count):
             async with self._scoring_turns.turn(client.name, size):
                 yield
 
     @contextmanager
-    def _reserved(self, count: int, *, accepted: bool = False) -> Iterator[None]:
+    def _reserved(self, client: Client, count: int, *, accepted: bool = False) -> Iterator[None]:
         if self.engine.closed or (self.draining and not accepted):
             raise HttpError(503, "the server is shutting down" if self.draining else "the engine has failed")
-        slots, queue = self.engine.profile.slots, self.engine.queue
-        if not accepted and len(self._unfinished) + self._preparing + count > slots + queue:
-            raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")
-        self._preparing += count
+        if not accepted:
+            self._check_places(client, count)
+        self._preparing[client.name] += count
         try:
             yield
         finally:
-            self._preparing -= count
+            self._preparing[client.name] -= count
+            self._preparing += Counter()  # without the clients that have none
+
+    def _check_places(self, client: Client, count: int) -> None:
+        """Raise BusyError unless there are places; the last ones are for clients without a request."""
+        slots, queue = self.engine.profile.slots, self.engine.queue
+        names = (*tuple(self._unfinished.values()), *self._preparing)
+        if client.name in names:
+            queue -= self._kept_places
+        if len(self._unfinished) + self._preparing.total() + count > slots + queue:
+            raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")
 
     def log_answers(self, prompt: object, answers: Sequence[Answer]) -> None:
         """Log a prompt and its answers if the service was created with `log_prompts`."""
@@ -165,7 +186,7 @@ class EngineService:
             _log.info(json.dumps({"prompt": prompt, "answers": [answer.text for answer in answers]}))
 
     def _on_done(self, handle: Handle) -> None:
-        self._unfinished.discard(handle)
+        self._unfinished.pop(handle, None)
         self.metrics.count_answer(handle)
 
 

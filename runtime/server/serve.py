@@ -15,6 +15,8 @@ from .drain_server import DrainServer, bind_socket
 from .engine_service import EngineService
 from .request_limits import RequestLimits
 
+KEPT_PLACES = 16  # of the queue, for clients that have no other request
+
 
 @dataclass(frozen=True, slots=True)
 class ListenConfig:

@@ -12,7 +12,11 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from thirteen.cli.chat import ChatSession
+from thirteen.errors import ThirteenError
 from thirteen.models.fetch import embedded
+from thirteen.runtime.engine.conversation import Conversation
+from thirteen.runtime.engine.engine import Engine
 
 from ..commands import Commands
 from ..runtime.conftest import write_gguf
@@ -112,6 +116,33 @@ def test_a_wrong_line_ends_a_chat_without_a_terminal(thirteen, model, line, prob
     done = chat(thirteen, model, line)
     assert done.status == 2 and problem in done.stderr, done
     assert done.stderr.count("\n") == 1
+
+
+def test_votes_open_the_model_with_more_slots_and_keep_what_was_loaded(thirteen, model, tmp_path):
+    lora = write_lora(tmp_path / "one.gguf", 1)
+    done = chat(thirteen, model, f"/adapter {lora}", "Why?", "/votes 3", "Why?", "/votes 1", "/reset", "Why?")
+    assert done.status == 0 and "votes: " in done.stderr, done
+    first, _, last = re.split(r"\nanswer: .*\n\n", done.stdout)[:-1]
+    assert first == last
+
+
+def test_votes_that_memory_has_no_room_for_leave_the_chat_as_it_was(model):
+    def open_engine(slots):
+        if slots > 1:
+            raise ThirteenError("8 slots: too much")
+        return Engine(model, slots=slots, context=256, threads=1)
+
+    engine = open_engine(1)
+    options = {"max_tokens": 4}
+    session = ChatSession(engine, Conversation(engine), options, open_engine, {}, interactive=False)
+    try:
+        session.run(iter(["one"]))
+        with pytest.raises(ThirteenError):
+            session.run(iter(["/votes 8"]))
+        session.run(iter(["two"]))
+        assert (session.votes, len(session.answered), len(session.conversation.messages)) == (1, 2, 4)
+    finally:
+        session.engine.close()
 
 
 class Terminal:

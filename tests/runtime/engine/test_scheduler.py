@@ -7,9 +7,11 @@ from thirteen.runtime.engine.scheduler import PREFILL_CHUNK, Chunk, Scheduler
 from thirteen.runtime.request import Request, SequenceState, StopReason
 
 
-def add(scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, **more) -> SequenceState:
+def add(
+    scheduler: Scheduler, prompt: int | tuple[int, ...], max_tokens: int = 3, namespace: str = "", **more
+) -> SequenceState:
     tokens = (7,) * prompt if isinstance(prompt, int) else prompt
-    sequence = SequenceState(Request(tokens, max_tokens), context=10_000, **more)
+    sequence = SequenceState(Request(tokens, max_tokens, namespace=namespace), context=10_000, **more)
     scheduler.add(sequence)
     return sequence
 
@@ -44,6 +46,19 @@ def test_slots_are_given_in_the_order_of_submission():
     waiting = [add(scheduler, prompt=1) for _ in range(3)]
     plan(scheduler)
     assert [sequence.slot for sequence in waiting] == [0, 1, None]
+
+
+def test_the_namespace_with_the_fewest_running_requests_is_next():
+    scheduler = Scheduler(slots=2, budget=8)
+    greedy = [add(scheduler, prompt=1, namespace="greedy") for _ in range(4)]
+    plan(scheduler)
+    other = add(scheduler, prompt=1, namespace="other")
+    scheduler.finish(greedy[0], StopReason.ABORTED)
+    plan(scheduler)
+    assert [sequence.slot for sequence in (*greedy[2:], other)] == [None, None, 0]
+    scheduler.finish(other, StopReason.ABORTED)
+    plan(scheduler)
+    assert [sequence.slot for sequence in greedy[2:]] == [0, None]
 
 
 def test_a_long_prompt_is_computed_in_chunks_during_decode():

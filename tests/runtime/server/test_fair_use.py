@@ -1,7 +1,7 @@
 """Clients that share a server: none learns of another, delays it, or keeps it out."""
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
 
 import pytest
@@ -82,6 +82,24 @@ def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving)
             for one in pool.map(lambda _: client.post("/v1/completions", json=body), range(60))
         ]
     assert set(found) <= {200, 429} and found.count(200) >= 32
+
+
+def test_a_key_that_fills_the_queue_keeps_no_other_key_out(serving):
+    """Another key waited 15 s beside 500 clients: the queue was full whenever it asked."""
+    server, body = serving(keys=["greedy", "other"], kept_places=4), WORK | {"max_tokens": 240}
+    with server.http() as http, ThreadPoolExecutor(60) as pool:
+
+        def ask(key, body):
+            headers = {"Authorization": f"Bearer {key}"}
+            return http.post("/v1/completions", json=body, headers=headers).status_code
+
+        flood = [pool.submit(ask, "greedy", body) for _ in range(60)]
+        assert next(one.result() for one in as_completed(flood)) == 429  # the queue is full
+        for _ in range(3):
+            assert ask("other", WORK) == 200
+        waiting = [one for one in flood if not one.done()]
+        assert len(waiting) > 10, "the greedy key's requests wait, not the other's"
+    assert {one.result() for one in flood} == {200, 429}
 
 
 @pytest.fixture
