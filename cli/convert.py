@@ -246,7 +246,7 @@ def importance(
     threads: options.Threads = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the importance of a model's weights, or fetch a published file.
+    """Measure the importance of weights, or fetch it.
 
     The file has activations, covariances and sensitivities. It is an importance matrix in llama.cpp's format:
     llama-quantize reads it, and convert reads llama.cpp's files.

@@ -784,7 +784,7 @@ COMMANDS = {
     ),
     "a share above 1": (
         ("adapter", "export", "BASE", "--base", "BASE", "--keep", "1.5", "-o", "OUT/x.gguf"),
-        "'--keep': 1.5 is not in the range 0<=x<=1",
+        "'--keep': Input should be less than or equal to 1",
     ),
     "an adapter that is a file": (("adapter", "show", "MODEL"), "not a PEFT adapter"),
     "a revision of a folder": (
