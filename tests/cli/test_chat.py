@@ -22,7 +22,7 @@ from ..commands import Commands
 from ..runtime.conftest import write_gguf
 from ..runtime.gguf_adapters import write_factors, write_lora
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ PHONE = {
     "has_touch": True,
     "is_mobile": True,
 }
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 90_000
 CHECK_TEXTS = "(texts) => import('./calculator.js').then(({ checkClaim }) => texts.map(checkClaim))"
 
 # Blocks the download of parts until window.release is set.

@@ -2,7 +2,7 @@
 
 from playwright.sync_api import Locator, Page, expect
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=30_000)
 
 EGGS = "Tom has 3 boxes of 12 eggs and breaks 5. How many are left?"
 WIDE = "9" * 90 + " is a number and " + "w" * 120 + " a word. 1234567890123456789 + 1 = 1234567890123456790 ."
