@@ -62,8 +62,8 @@ def chat(
         sampling=Sampling(temperature, seed=seed), max_tokens=max_tokens, calculator=calculator
     )
     layers = options.gpu_layers(gpu_layers)
-    words = (word if "=" in word else f"{Path(word).name}={word}" for word in adapter or ())
-    path, adapters = options.resolve_model(model, options.named_adapters(words), untrusted=untrusted)
+    named = options.named_adapters(map(_with_name, adapter or ()))
+    path, adapters = options.resolve_model(model, named, untrusted=untrusted)
     loaded = dict(adapters)
 
     def open_engine(slots: int) -> Engine:
@@ -217,8 +217,8 @@ class ChatSession:
         """Load an adapter, as --adapter does, and return its name."""
         from ..workflows.adapter_resolver import resolve_runtime_lora
 
-        named, names = word if "=" in word else f"{Path(word).name}={word}", self.engine.adapters
-        name, _, source = named.partition("=")
+        names = self.engine.adapters
+        name, _, source = _with_name(word).partition("=")
         if not (name and source) or name in names:
             raise RequestError(
                 f"/adapter {word}: must be one of {', '.join(names)}, or [NAME=]ADAPTER with a new name"
@@ -303,6 +303,11 @@ _COMMANDS: dict[str, Callable[[ChatSession, str], None]] = {
     "stats": ChatSession.stats,
     "quit": ChatSession.quit,
 }
+
+
+def _with_name(word: str) -> str:
+    """NAME=ADAPTER of [NAME=]ADAPTER, by default with the name of the file."""
+    return word if "=" in word else f"{Path(word).name}={word}"
 
 
 def _path(command: str, file: str) -> Path:

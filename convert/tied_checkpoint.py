@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from ..errors import CheckpointError
-from ..files.gguf.header import Field
+from ..files.gguf.header import Field, row_bytes
 from ..files.safetensors import Rows
 from .quantize.ggml import quantize_rows
 from .source.architecture import EMBEDDING, OUTPUT, tensor_specs
@@ -116,18 +116,13 @@ def _names(base: Checkpoint) -> tuple[str, str]:
 def _by_size(base: Checkpoint) -> tuple[str, str]:
     """The name of the matrix with more bits a weight, and that of the other one."""
     embedding, output = _names(base)
-    larger = max(output, embedding, key=lambda name: _bits(base.stored_type(name)))
+    larger = max(output, embedding, key=lambda name: _stored_bytes(base, name))
     return (output, embedding) if larger == output else (embedding, output)
-
-
-def _bits(type_: GGMLQuantizationType) -> float:
-    weights, size = GGML_QUANT_SIZES[type_]
-    return float(8 * size / weights)
 
 
 def _stored_bytes(base: Checkpoint, name: str) -> int:
     rows, columns = base.specs[name].shape
-    return round(rows * columns * _bits(base.stored_type(name)) / 8)
+    return rows * row_bytes(columns, base.stored_type(name))
 
 
 def _equal(base: Checkpoint) -> bool:

@@ -160,7 +160,7 @@ class Tool(RequestBody):
 
     @property
     def definition(self) -> FunctionDefinition:
-        """The function that the model is told of."""
+        """The function as the chat template describes it to the model."""
         return self.function or CALCULATOR
 
 
