@@ -1,8 +1,8 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
 Requests are admitted first come, first served, and keep their slot until they end. Of several namespaces, the
-one with the fewest requests in slots is next, so that no client keeps the others waiting. A request whose
-prompt shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one
+one with the fewest requests in slots is next, and while there are several, the last free slot is kept for one that
+has none, so that no client keeps the others waiting. A request whose prompt shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one
 adapter: of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come
 first, with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; in a batch
 that also decodes, these chunks are small, so that a long prompt never stalls the answers of others.
@@ -18,6 +18,7 @@ from .prefix_cache import PREFIX_TOKENS_MIN
 
 PREFILL_CHUNK = 128
 SMALL_MODEL_WEIGHTS = 300_000_000
+_RECENT = 64  # requests; a slot is kept while these are of several namespaces
 
 
 def prefill_chunk(weights: int) -> int:
@@ -67,6 +68,7 @@ class Scheduler:
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free_slots: set[int] = field(init=False)
+    _recent: deque[str] = field(default_factory=lambda: deque(maxlen=_RECENT))  # namespaces
     _scheduled: dict[str, int] = field(default_factory=dict)  # adapter -> number of its last batch
     _batches: "count[int]" = field(default_factory=count)
 
@@ -82,6 +84,7 @@ class Scheduler:
     def add(self, sequence: SequenceState) -> None:
         """Append a new sequence to the queue."""
         self.waiting.append(sequence)
+        self._recent.append(sequence.request.namespace)
 
     def admit(self) -> Iterator[SequenceState]:
         """Give free slots to waiting sequences.
@@ -100,10 +103,12 @@ class Scheduler:
     def _next_waiting(self) -> SequenceState | None:
         """The waiting sequence that is next, of those that need not wait for the prefill of another."""
         running = Counter(sequence.request.namespace for sequence in self.running)
+        keep = len(self._free_slots) == 1 < self.slots and len(set(self._recent)) > 1
         ready = (
             sequence
             for sequence in self.waiting
-            if not (self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running))
+            if not (keep and running[sequence.request.namespace])
+            and not (self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running))
         )
         return min(ready, key=lambda sequence: running[sequence.request.namespace], default=None)
 

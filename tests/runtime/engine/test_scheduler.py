@@ -49,16 +49,39 @@ def test_slots_are_given_in_the_order_of_submission():
 
 
 def test_the_namespace_with_the_fewest_running_requests_is_next():
-    scheduler = Scheduler(slots=2, budget=8)
+    scheduler = Scheduler(slots=3, budget=8)
     greedy = [add(scheduler, prompt=1, namespace="greedy") for _ in range(4)]
     plan(scheduler)
-    other = add(scheduler, prompt=1, namespace="other")
+    other = [add(scheduler, prompt=1, namespace="other") for _ in range(2)]
     scheduler.finish(greedy[0], StopReason.ABORTED)
     plan(scheduler)
-    assert [sequence.slot for sequence in (*greedy[2:], other)] == [None, None, 0]
-    scheduler.finish(other, StopReason.ABORTED)
+    assert [sequence.slot for sequence in (greedy[3], *other)] == [None, 0, None]
+    scheduler.finish(greedy[1], StopReason.ABORTED)
+    scheduler.finish(greedy[2], StopReason.ABORTED)
     plan(scheduler)
-    assert [sequence.slot for sequence in greedy[2:]] == [0, None]
+    assert [sequence.slot for sequence in (greedy[3], *other)] == [1, 0, None]
+
+
+def test_of_several_namespaces_the_last_slot_is_kept_for_one_that_has_none():
+    scheduler = Scheduler(slots=3, budget=8)
+    first = [add(scheduler, prompt=1, namespace=name) for name in ("greedy", "other")]
+    plan(scheduler)
+    greedy = add(scheduler, prompt=1, namespace="greedy")
+    plan(scheduler)
+    assert [sequence.slot for sequence in (*first, greedy)] == [0, 1, None]
+    third = add(scheduler, prompt=1, namespace="third")
+    plan(scheduler)
+    assert (greedy.slot, third.slot) == (None, 2)
+
+
+def test_a_namespace_that_is_alone_again_gets_every_slot():
+    scheduler = Scheduler(slots=2, budget=8)
+    scheduler.finish(add(scheduler, prompt=1, namespace="other"), StopReason.ABORTED)
+    for _ in range(64):
+        scheduler.finish(add(scheduler, prompt=1, namespace="alone"), StopReason.ABORTED)
+    alone = [add(scheduler, prompt=1, namespace="alone") for _ in range(2)]
+    plan(scheduler)
+    assert [sequence.slot for sequence in alone] == [0, 1]
 
 
 def test_a_long_prompt_is_computed_in_chunks_during_decode():
