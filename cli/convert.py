@@ -43,6 +43,7 @@ def convert(
         ),
     ] = None,
     calibration: options.Calibration = None,
+    effort: options.Effort = "normal",
     target: options.Target = None,
     prefer: options.Prefer = "balanced",
     costs: options.Costs = None,
@@ -82,7 +83,7 @@ def convert(
         sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
         check_target(file, base_path, *filter(None, sources))
     if importance is None and (size or calibration):
-        importance = _cached_importance(base_path, adapter_path, calibration, threads)
+        importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
     kept = _vocabulary(
         vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
     )
@@ -179,6 +180,7 @@ def plan(
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
+    effort: options.Effort = "normal",
     target: options.Target = None,
     prefer: options.Prefer = "balanced",
     costs: options.Costs = None,
@@ -197,7 +199,7 @@ def plan(
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if importance is None:
-        importance = _cached_importance(base_path, adapter_path, calibration, threads)
+        importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
     kept = _vocabulary(
         vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
     )
@@ -235,6 +237,7 @@ def importance(
     ] = None,
     adapter: options.Adapter = None,
     calibration: options.Calibration = None,
+    effort: options.Effort = "normal",
     fetch: Annotated[
         bool,
         typer.Option(
@@ -265,7 +268,13 @@ def importance(
     check_target(output, base_path, *filter(None, (adapter_path, calibration)))
     with stage_bars() as stage:
         sha256 = measure_importance(
-            base_path, adapter_path, output, calibration=calibration, threads=threads, stage=stage
+            base_path,
+            adapter_path,
+            output,
+            calibration=calibration,
+            effort=effort,
+            threads=threads,
+            stage=stage,
         )
     show_file(output, sha256, as_json)
 
@@ -309,12 +318,14 @@ def _vocabulary(
 
 
 def _cached_importance(
-    base: Path, adapter: Path | None, calibration: Path | None, threads: int | None
+    base: Path, adapter: Path | None, calibration: Path | None, effort: str, threads: int | None
 ) -> Path:
     from ..workflows.importance_cache import cached_importance
 
     with stage_bars() as stage:
-        return cached_importance(base, adapter, calibration=calibration, threads=threads, stage=stage)
+        return cached_importance(
+            base, adapter, calibration=calibration, effort=effort, threads=threads, stage=stage
+        )
 
 
 def _show_conversion(

@@ -114,6 +114,13 @@ Calibration = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
+Effort = Annotated[
+    str,
+    typer.Option(
+        help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
+        "thorough (18,432)."
+    ),
+]
 Target = Annotated[
     str | None, typer.Option(help="Processor: x86, x86-avx512, arm or any. Default: this machine's.")
 ]

@@ -13,7 +13,7 @@ from ..convert.quantize.covariance import Covariance, empty_low_rank
 from ..convert.quantize.importance import ImportanceStats, write_importance
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..convert.tokenizer_file import write_tokenizer_file
-from ..errors import DownloadError
+from ..errors import DownloadError, RequestError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
 from ..files.hashing import file_sha256
@@ -26,25 +26,27 @@ from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.chunks import Chunk, chunk_passages
 from ..runtime.calibration.corpus import Passage, read_passages
-from ..runtime.calibration.sensitivity import Sensitivities, measure_sensitivities
+from ..runtime.calibration.hidden_states import compute_hidden_states
 from ..runtime.llama.model import Model
 
 T = TypeVar("T")
 
 # BF16 would round a small adapter away; F16 has three bits more of mantissa.
 PRECISION = "F16"
-_METHOD = "4"  # incremented when the measurement changes, so that older files are not reused
+_METHOD = "5"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
-_CHUNKS = 18  # at most, spread over the text
-_TRACED = 4  # of these, whose beginnings the sensitivities are measured on
-_GRADIENT_COST = 3  # of a layer, relative to what the same tokens take in the first pass
+# Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures.md.
+EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
+DEFAULT_EFFORT = "normal"
+_FORWARD_SHARE = 25  # percent of the time, for the progress
 
 
-def cached_importance(
+def cached_importance(  # noqa: PLR0913 - options of a measurement, each with its default
     base: Path,
     adapter: Path | None,
     *,
     calibration: Path | None = None,
+    effort: str = DEFAULT_EFFORT,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> Path:
@@ -54,6 +56,7 @@ def cached_importance(
         base: a folder of safetensors, or a GGUF.
         adapter: a PEFT folder, merged into the base before the measurement.
         calibration: passages as JSON lines; by default the built-in ones.
+        effort: how much of the text is read, a key of EFFORTS.
         threads: number of threads that compute.
         stage: makes the progress callback of each stage.
 
@@ -63,9 +66,11 @@ def cached_importance(
     texts = calibration or calibration_texts()
     read_passages(texts)  # reports an invalid file before the weights are hashed
     adapter_hash = adapter_sha256(adapter) if adapter else ""
-    path = _cache_path(open_checkpoint(base).sha256(), adapter_hash, texts)
+    path = _cache_path(open_checkpoint(base).sha256(), adapter_hash, texts, _chunk_count(effort))
     if not path.exists():
-        measure_importance(base, adapter, path, calibration=calibration, threads=threads, stage=stage)
+        measure_importance(
+            base, adapter, path, calibration=calibration, effort=effort, threads=threads, stage=stage
+        )
     return path
 
 
@@ -85,14 +90,20 @@ def fetch_importance(base: str) -> Path:
             f"no importance file is published for {base}: measure it without --fetch, or let convert do so"
         )
     source = download_file(published.hub_id, published.revision, published.file, published.sha256)
-    path = _cache_path(published.base_sha256, "", calibration_texts())
+    path = _cache_path(published.base_sha256, "", calibration_texts(), EFFORTS[DEFAULT_EFFORT])
     with atomic_write(path) as file, source.open("rb") as data:
         shutil.copyfileobj(data, file)
     return path
 
 
-def _cache_path(base_sha256: str, adapter_hash: str, texts: Path) -> Path:
-    parts = [_METHOD, base_sha256, adapter_hash, file_sha256(texts)]
+def _chunk_count(effort: str) -> int:
+    if effort not in EFFORTS:
+        raise RequestError(f"--effort {effort!r}: must be one of {', '.join(EFFORTS)}")
+    return EFFORTS[effort]
+
+
+def _cache_path(base_sha256: str, adapter_hash: str, texts: Path, chunks: int) -> Path:
+    parts = [_METHOD, base_sha256, adapter_hash, file_sha256(texts), str(chunks)]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return cache_dir() / f"importance-{key}.gguf"
 
@@ -103,6 +114,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     output: Path,
     *,
     calibration: Path | None = None,
+    effort: str = DEFAULT_EFFORT,
     threads: int | None = None,
     stage: Stage = lambda name: no_progress,
 ) -> str:
@@ -113,29 +125,24 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     Returns:
         The file's SHA-256.
     """
-    texts = calibration or calibration_texts()
+    texts, count = calibration or calibration_texts(), _chunk_count(effort)
     view = MergedView(open_checkpoint(base), adapter, "")
     check_target(output)
-    chunks = _spread(_chunks(view.base, read_passages(texts)), _CHUNKS)
+    chunks = _spread(_chunks(view.base, read_passages(texts)), count)
     weights = WeightsByGgufName(view)
-    traced = _spread(range(len(chunks)), _TRACED)
-    # In chunks and layers: the output matrix counts as a layer.
-    first, second = (
-        weights.shape.layers * len(chunks),
-        _GRADIENT_COST * weights.shape.layers * len(traced) // 2,
-    )
     progress = stage("importance")
-    activations, trace = collect_activation_stats(
-        weights,
-        chunks,
-        traced=traced,
-        threads=threads,
-        progress=part_of(progress, 0, first, first + second),
-    )
-    sensitivities = measure_sensitivities(
-        weights, trace, threads=threads, progress=part_of(progress, first, second, first + second)
-    )
-    return write_importance(output, _importance_stats(activations, sensitivities, texts.name))
+    with temporary_folder("hidden") as folder:
+        hidden = compute_hidden_states(
+            weights, chunks, folder, threads=threads, progress=part_of(progress, 0, _FORWARD_SHARE, 100)
+        )
+        stats = collect_activation_stats(
+            weights,
+            chunks,
+            hidden,
+            threads=threads,
+            progress=part_of(progress, _FORWARD_SHARE, 100 - _FORWARD_SHARE, 100),
+        )
+    return write_importance(output, _importance_stats(stats, texts.name))
 
 
 def _spread(items: Sequence[T], most: int) -> list[T]:
@@ -152,17 +159,15 @@ def _chunks(base: Checkpoint, passages: Sequence[Passage]) -> list[Chunk]:
             return chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
 
 
-def _importance_stats(
-    activations: ActivationStats, sensitivities: Sensitivities, dataset: str
-) -> ImportanceStats:
+def _importance_stats(activations: ActivationStats, dataset: str) -> ImportanceStats:
     return ImportanceStats(
         sums=activations.sums,
         counts=activations.counts,
         chunk_size=activations.chunk_size,
         chunk_count=activations.chunk_count,
         datasets=[dataset],
-        sensitivity=sensitivities.matmul,
-        lookup_sensitivity=sensitivities.lookup,
+        sensitivity=activations.sensitivity,
+        lookup_sensitivity=activations.lookup_sensitivity,
         lookup_counts=activations.token_counts,
         covariances={
             name: Covariance(blocks, activations.sketches.get(name, empty_low_rank(blocks)))

@@ -1,4 +1,4 @@
-"""Covariance of each weight matrix's inputs: exact blocks of neighbouring columns, and a low-rank sketch.
+"""Weighted covariance of each matrix's inputs: exact blocks of neighbouring columns, and a low-rank sketch.
 
 The full covariance would take 268 MB for each of the widest matrices of Llama 3.2 1B. So blocks on its
 diagonal are stored in full. A Nyström approximation of low rank, made in one pass over the tokens, covers all
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 WIDTH_MAX = 640  # columns of a block
 RANK = 64  # of the sketch
@@ -22,65 +23,63 @@ _SEED = 13
 
 @dataclass(frozen=True)
 class InputStats:
-    """Statistics of the input vectors of a weight matrix.
+    """Statistics of the input vectors of one or several weight matrices.
 
     Attributes:
-        count: number of vectors.
         squares: sums of squares, (columns,).
-        blocks: diagonal blocks of the covariance, (blocks, width, width); their traces sum to 1.
+        blocks: diagonal blocks of the weighted covariance, (blocks, width, width); their traces sum to 1, or
+            to 0 if all gradients are 0.
         low_rank: L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns.
     """
 
-    count: int
-    squares: NDArray[np.float64]
+    squares: Doubles
     blocks: Array
     low_rank: Array | None
 
 
 class InputSums:
-    """Sums over the input vectors x of a weight matrix: of x², and of x xᵀ with x normalized to length 1.
+    """Sums over the input vectors x of matrices: of x², and of (|g| / |x|) x xᵀ.
 
-    Without the normalization a few tokens would dominate the covariance, such as the first of a text, whose
-    activations are hundreds of times larger.
-
-    Attributes:
-        count: number of vectors so far.
-        squares: sums of squares, (columns,).
+    Here g is the gradient of the predictions at the outputs of the matrices. For the expected loss the weight
+    of x xᵀ would be |g|². But one random vector gives a noisy estimate of |g|², and a few tokens would
+    dominate: on SmolLM2-135M in IQ4_NL, KL is 0.059 with |g| / |x|, 0.064 with |g|², and 0.075 with 1 / |x|².
     """
 
     def __init__(self, columns: int) -> None:
         width = block_width(columns)
-        self.count = 0
-        self.squares = np.zeros(columns)
+        self._squares, self._trace = np.zeros(columns), 0.0
         self._blocks = np.zeros((columns // width, width, width), np.float32)
         probed = columns if width < columns else 0  # one block needs no sketch
         self._probed = np.zeros((probed, min(PROBES, columns)), np.float32)
 
-    def add(self, inputs: Array) -> None:
-        """Add vectors, (tokens, columns)."""
+    def add(self, inputs: Array, energies: Doubles) -> None:
+        """Add vectors, (tokens, columns), with |g|² |x|² of each, (tokens,)."""
         width = self._blocks.shape[1]
-        self.count += len(inputs)
-        self.squares += np.einsum("tc,tc->c", inputs, inputs)
-        length = np.linalg.norm(inputs, axis=1, keepdims=True)
-        unit = np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
+        squares = np.square(inputs, dtype=np.float64)
+        self._squares += squares.sum(0)
+        lengths, weighted = squares.sum(1), np.sqrt(energies)  # |g| |x|
+        self._trace += float(weighted.sum())
+        weights = np.divide(weighted, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+        scaled = inputs * np.sqrt(weights).astype(np.float32)[:, None]
         for block in range(len(self._blocks)):
             # numpy calls BLAS for contiguous arrays only.
-            part = np.ascontiguousarray(unit[:, block * width : (block + 1) * width])
+            part = np.ascontiguousarray(scaled[:, block * width : (block + 1) * width])
             self._blocks[block] += part.T @ part
         if self._probed.size:
-            self._probed += unit.T @ (unit @ _probes(inputs.shape[1]))
+            self._probed += scaled.T @ (scaled @ _probes(inputs.shape[1]))
 
     def stats(self, others: Iterable["InputSums"] = ()) -> InputStats:
         """The statistics of these vectors and those of `others`; nothing can be added afterwards."""
         for other in others:
-            self.count += other.count
-            self.squares += other.squares
+            self._squares += other._squares
+            self._trace += other._trace
             self._blocks += other._blocks
             self._probed += other._probed
-        self._blocks /= self.count
-        self._probed /= self.count
+        if self._trace > 0:
+            self._blocks /= self._trace
+            self._probed /= self._trace
         low_rank = nystrom_factor(self._probed) if self._probed.size else None
-        return InputStats(self.count, self.squares, self._blocks, low_rank)
+        return InputStats(self._squares, self._blocks, low_rank)
 
 
 def nystrom_factor(probed: Array) -> Array:
@@ -92,6 +91,8 @@ def nystrom_factor(probed: Array) -> Array:
     Returns:
         L (columns, rank), rank at most RANK. L @ L.T exceeds the covariance in no direction.
     """
+    if not probed.any():
+        return probed[:, :0]
     probes, probed = _probes(len(probed)).astype(np.float64), probed.astype(np.float64)
     shift = np.finfo(np.float32).eps * np.linalg.norm(probed)  # makes the core positive definite
     shifted = probed + shift * probes

@@ -1,6 +1,9 @@
-"""Activation statistics over calibration text, as llama-imatrix collects them.
+"""Activation statistics over calibration text, and how much errors of each matrix cost.
 
-Each chunk of text is a sequence of its own. All chunks pass through a layer before the next one is read.
+The squares of the inputs are what llama-imatrix collects. The covariances weight each token by the gradient
+of the predictions at the matrix's outputs, so that an error counts by how much it changes them: some
+tokens have activations that are hundreds of times larger, but hardly any effect. GuidedQuant
+(arXiv 2505.07004) and YAQA (arXiv 2505.22988) weight GPTQ's Hessian by gradients too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,22 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ModelFileError
-from ...files.progress import Progress, no_progress, part_of
-from .activation_covariance import InputStats, InputSums
+from ...files.progress import Progress, no_progress
+from .activation_covariance import Doubles, InputStats, InputSums
 from .chunks import Chunk
-from .decoder import (
-    EMBEDDING,
-    FIRST_OF_INPUT,
-    INPUTS,
-    Array,
-    DecoderLayer,
-    DecoderWeights,
-    output_matrix,
-    rms_norm,
-)
+from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, output_matrix
+from .hidden_states import HiddenStates
+from .output_gradient import OutputGradient
 from .worker_lanes import LANES, lane_pool
 
-TRACE_TOKENS = 256  # of a traced chunk
+Energies = dict[str, float]  # by weight: sum of |gradient|² |input|² over the tokens, per row of the matrix
+_READERS = {  # field of LayerActivations -> the matrices that multiply it
+    field: [name for name, read in INPUTS.items() if read == field] for field in INPUTS.values()
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,11 @@ class ActivationStats:
         covariances: weight name -> diagonal blocks of the input covariance, see InputStats. Weights that
             share their inputs have one entry, under the first one's name.
         sketches: weight name -> low-rank factor of the input covariance, (columns, rank), likewise.
+        sensitivity: weight name -> KL divergence in nats per unit of error energy: errors of the weights cost
+            about sensitivity * E nats, where E is the sum over all weights of squared error times variance
+            of the weight's input.
+        lookup_sensitivity: KL divergence in nats per unit of error energy of the looked-up rows of the token
+            embedding, at rows of length 1.
         token_counts: occurrences of each token, (vocab,).
         chunk_size: tokens of a chunk.
         chunk_count: number of chunks.
@@ -48,129 +52,142 @@ class ActivationStats:
     counts: dict[str, int]
     covariances: dict[str, NDArray[np.float32]]
     sketches: dict[str, NDArray[np.float32]]
+    sensitivity: dict[str, float]
+    lookup_sensitivity: float
     token_counts: NDArray[np.int64]
     chunk_size: int
     chunk_count: int
 
 
-@dataclass(frozen=True)
-class HiddenStates:
-    """Hidden states of a few sequences.
-
-    Attributes:
-        tokens: the tokens of each sequence.
-        layers: before each layer, and after the last: those of each sequence, (tokens, hidden).
-    """
-
-    tokens: list[Chunk]
-    layers: list[list[Array]]
-
-
 def collect_activation_stats(
     weights: DecoderWeights,
     chunks: Sequence[Chunk],
+    hidden: HiddenStates,
     *,
-    traced: Sequence[int] = (),
     threads: int | None = None,
     progress: Progress = no_progress,
-) -> tuple[ActivationStats, HiddenStates]:
-    """Run chunks of text through a model and collect its activation statistics.
+) -> ActivationStats:
+    """Propagate gradients of the predictions back through a model, and collect the statistics on the way.
+
+    The errors of a matrix's output are taken to be independent between its rows, as those of rounded weights
+    are. The token embedding is also the input of the first layer. There, equal tokens have equal errors.
 
     Args:
         weights: the model.
         chunks: the text, at least one chunk.
-        traced: numbers of the chunks whose first TRACE_TOKENS hidden states are returned too.
+        hidden: the hidden states of these chunks.
         threads: compute threads; by default one per physical core.
-        progress: called with the chunks done in all layers together.
+        progress: called after the output matrix, and after each layer.
 
     Raises:
         ModelFileError: the activations are not finite.
     """
-    hidden = _look_up(weights, chunks)
-    layers, states = weights.shape.layers, [_beginnings(hidden, traced)]
-    inputs: dict[str, InputStats] = {}
+    layers = weights.shape.layers
     with lane_pool(threads) as pool:
-        for index in range(layers):
-            part = part_of(progress, index * len(chunks), len(chunks), layers * len(chunks))
-            found = _run_layer(DecoderLayer(weights, index), hidden, pool, part)
+        gradients, inputs, energies = _run_output(weights, len(chunks), hidden, pool)
+        progress(1, 1 + layers)
+        for index in reversed(range(layers)):
+            found, costs = _run_layer(DecoderLayer(weights, index), index, hidden, gradients, pool)
             inputs |= {f"blk.{index}.{name}.weight": one for name, one in found.items()}
-            states.append(_beginnings(hidden, traced))
-        inputs[output_matrix(weights)] = _output_stats(weights, hidden)
+            energies |= {f"blk.{index}.{name}.weight": cost for name, cost in costs.items()}
+            progress(1 + layers - index, 1 + layers)
+    lookup = sum(
+        _lookup_energy(chunk, hidden.load(0, number), gradients[number])
+        for number, chunk in enumerate(chunks)
+    )
     _check_finite(inputs)
-    tokens = [chunks[chunk][:TRACE_TOKENS] for chunk in traced]
-    return _stats(weights, chunks, inputs), HiddenStates(tokens, states)
+    return _stats(chunks, inputs, energies, lookup, weights.shape.vocab)
 
 
-def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:
-    """Rows of the token embedding for each chunk, (tokens, hidden)."""
-    tokens = sorted({token for chunk in chunks for token in chunk})
-    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] for token in tokens}
-    return [np.stack([rows[token] for token in chunk]) for chunk in chunks]
-
-
-def _beginnings(hidden: Sequence[Array], traced: Sequence[int]) -> list[Array]:
-    return [hidden[chunk][:TRACE_TOKENS].copy() for chunk in traced]
+def _run_output(
+    weights: DecoderWeights, chunks: int, hidden: HiddenStates, pool: ThreadPoolExecutor
+) -> tuple[list[Array], dict[str, InputStats], Energies]:
+    """The gradients of the last hidden states, and the statistics of the output matrix."""
+    output, sums = OutputGradient(weights, pool), InputSums(weights.shape.hidden)
+    gradients, total = [], 0.0
+    for chunk in range(chunks):
+        gradient, inputs, traces = output.compute(hidden.load(weights.shape.layers, chunk), seed=chunk)
+        energies = _square_lengths(inputs) * traces
+        sums.add(inputs, energies)
+        total += float(energies.sum()) / weights.shape.vocab
+        gradients.append(gradient)
+    name = output_matrix(weights)
+    return gradients, {name: sums.stats()}, {name: total}
 
 
 def _run_layer(
-    layer: DecoderLayer, hidden: list[Array], pool: ThreadPoolExecutor, progress: Progress
-) -> dict[str, InputStats]:
-    """Replace the hidden states before a layer by those after it.
+    layer: DecoderLayer, index: int, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
+) -> tuple[dict[str, InputStats], Energies]:
+    """Replace the gradients of a layer's outputs by those of its inputs.
 
     Returns:
-        Statistics of the layer's inputs, by the first matrix that each is for.
+        Statistics of the layer's inputs, by the first matrix that each is for, and the matrices' energies.
     """
-    matrices = layer.model.shape.layer_matrices
-    lanes = [{name: InputSums(matrices[name][1]) for name in FIRST_OF_INPUT.values()} for _ in range(LANES)]
+    columns = {name: shape[1] for name, shape in layer.model.shape.layer_matrices.items()}
+    lanes = [{names[0]: InputSums(columns[names[0]]) for names in _READERS.values()} for _ in range(LANES)]
 
-    def run(chunk: int) -> None:
-        with np.errstate(all="ignore"):  # _check_finite() reports what is not finite
-            made = layer.forward(hidden[chunk])
-            for field, name in FIRST_OF_INPUT.items():
-                lanes[chunk % LANES][name].add(getattr(made, field))
-        hidden[chunk] = made.output
+    def run(chunk: int) -> Energies:
+        states, found = hidden.load(index, chunk), {}
+        made = layer.forward(states)
+        gradients[chunk], outputs = layer.backward(states, made, gradients[chunk])
+        for field, names in _READERS.items():
+            inputs = getattr(made, field)
+            energies = [_square_lengths(inputs) * _square_lengths(outputs[name]) for name in names]
+            lanes[chunk % LANES][names[0]].add(inputs, np.sum(energies, 0))
+            for name, one in zip(names, energies, strict=True):
+                found[name] = float(one.sum()) / outputs[name].shape[1]
+        return found
 
-    for start in range(0, len(hidden), LANES):
-        stop = min(start + LANES, len(hidden))
-        list(pool.map(run, range(start, stop)))
-        progress(stop, len(hidden))
+    found: list[Energies] = []
+    for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
+        found += pool.map(run, range(start, min(start + LANES, len(gradients))))
     first, *others = lanes
-    return dict(pool.map(lambda name: (name, first[name].stats(other[name] for other in others)), first))
+    stats = pool.map(lambda name: first[name].stats(other[name] for other in others), first)
+    return dict(zip(first, stats, strict=True)), {name: sum(one[name] for one in found) for name in INPUTS}
 
 
-def _output_stats(weights: DecoderWeights, hidden: Sequence[Array]) -> InputStats:
-    """Statistics of the inputs of the output matrix."""
-    norm = weights.rows("output_norm.weight", 0, weights.shape.hidden)
-    sums = InputSums(weights.shape.hidden)
-    with np.errstate(all="ignore"):
-        for states in hidden:
-            sums.add(rms_norm(states, norm, weights.rms_eps))
-    return sums.stats()
+def _square_lengths(rows: Array) -> Doubles:
+    """Square of each row's length, (n,)."""
+    squares: Doubles = np.einsum("tc,tc->t", rows, rows).astype(np.float64)
+    return squares
+
+
+def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
+    """Sum over the different tokens of |sum of |row| gradient|², per column."""
+    distinct, inverse = np.unique(np.array(tokens), return_inverse=True)
+    sums = np.zeros((len(distinct), rows.shape[1]))
+    np.add.at(sums, inverse, np.linalg.norm(rows, axis=1)[:, None] * gradient)
+    return float(np.square(sums).sum() / rows.shape[1])
 
 
 def _check_finite(inputs: Mapping[str, InputStats]) -> None:
     for name, one in inputs.items():
-        if not np.isfinite(one.squares).all():
+        if not (np.isfinite(one.squares).all() and np.isfinite(one.blocks).all()):
             raise ModelFileError(
                 f"the model's activations are not finite numbers: those that {name} multiplies"
             )
 
 
 def _stats(
-    weights: DecoderWeights, chunks: Sequence[Chunk], inputs: Mapping[str, InputStats]
+    chunks: Sequence[Chunk], inputs: Mapping[str, InputStats], energies: Energies, lookup: float, vocab: int
 ) -> ActivationStats:
-    layers = range(weights.shape.layers)
-    firsts = {
-        f"blk.{index}.{name}.weight": f"blk.{index}.{FIRST_OF_INPUT[field]}.weight"
-        for index in layers
-        for name, field in INPUTS.items()
-    } | {output_matrix(weights): output_matrix(weights)}
+    tokens = sum(map(len, chunks))
     return ActivationStats(
-        sums={name: inputs[first].squares.astype(np.float32) for name, first in firsts.items()},
-        counts={name: inputs[first].count for name, first in firsts.items()},
+        sums={name: inputs[_first_reader(name)].squares.astype(np.float32) for name in energies},
+        counts=dict.fromkeys(energies, tokens),
         covariances={name: one.blocks for name, one in inputs.items()},
         sketches={name: one.low_rank for name, one in inputs.items() if one.low_rank is not None},
-        token_counts=np.bincount(np.concatenate(chunks), minlength=weights.shape.vocab),
+        sensitivity={name: energy / 2 / tokens for name, energy in energies.items()},
+        lookup_sensitivity=lookup / 2 / tokens,
+        token_counts=np.bincount(np.concatenate(chunks), minlength=vocab),
         chunk_size=max(map(len, chunks)),
         chunk_count=len(chunks),
     )
+
+
+def _first_reader(name: str) -> str:
+    """The first of the matrices that multiply what this one multiplies."""
+    for first, *others in _READERS.values():
+        for other in others:
+            name = name.replace(f".{other}.", f".{first}.")
+    return name

@@ -26,7 +26,6 @@ INPUTS = {  # matrix -> the field of LayerActivations that it multiplies
     "ffn_up": "ffn_input",
     "ffn_down": "ffn_hidden",
 }
-FIRST_OF_INPUT = {field: name for name, field in reversed(INPUTS.items())}  # field -> its first matrix
 _QUERIES = 128  # of a sequence, for which attention is computed at once
 _BIASED = ("attn_q", "attn_k", "attn_v")
 
@@ -136,6 +135,11 @@ class DecoderLayer:
         ffn_hidden *= up
         output = middle + self._project("ffn_down", ffn_hidden)
         return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden, output)
+
+    def output(self, hidden: Array) -> Array:
+        """Compute only the hidden state after the layer, (tokens, hidden), which may not be finite."""
+        with np.errstate(all="ignore"):
+            return self.forward(hidden).output
 
     def backward(self, hidden: Array, made: LayerActivations, gradient: Array) -> tuple[Array, Gradients]:
         """Propagate a gradient from the layer's output to its input.

@@ -1,11 +1,12 @@
 """Scheduler: which tokens go into the next batch. It holds no tensors, so it is tested without weights.
 
 Requests are admitted first come, first served, and keep their slot until they end. Of several namespaces, the
-one with the fewest requests in slots is next, and while there are several, the last free slot is kept for one that
-has none, so that no client keeps the others waiting. A request whose prompt shares a prefix with one in prefill waits until that prefix is in the prefix cache. A batch has one
-adapter: of those with work, the one that was scheduled longest ago. Within a batch, sequences in decode come
-first, with their next token each. The rest of the budget goes to prefill, oldest first, in chunks; in a batch
-that also decodes, these chunks are small, so that a long prompt never stalls the answers of others.
+one with the fewest requests in slots is next, and while there are several, the last free slot is kept for one
+that has none, so that no client keeps the others waiting. A request whose prompt shares a prefix with one in
+prefill waits until that prefix is in the prefix cache. A batch has one adapter: of those with work, the one
+that was scheduled longest ago. Within a batch, sequences in decode come first, with their next token each.
+The rest of the budget goes to prefill, oldest first, in chunks; in a batch that also decodes, the chunks are
+small, so that a long prompt never stalls the answers of others.
 """
 
 from collections import Counter, deque

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import gguf
@@ -37,6 +38,7 @@ pytestmark = pytest.mark.interop
 HERE = Path(__file__).parent
 NODE_LLAMA_CPP, XLLAMACPP = "node-llama-cpp@3.22.1", "xllamacpp==2026.10.11549"
 COUNT = 32  # tokens of an answer
+DISTRIBUTIONS = 16  # prompts whose next token's distribution is compared: that of one varies tenfold
 TEXTS = (
     *("Tom has 3 apples.", "½ of $1,250.50 is…\n\n\tso: 12\u00d713", "naïve façade — 東京 🙂"),
     "<|im_start|>user\nHi<|im_end|>\n",
@@ -181,8 +183,8 @@ def task(case: Case, found: EngineOutput, count: int, distributions: int) -> Tas
 
 
 def test_tokens_answers_and_probabilities_are_ours(case: Case, node: Loader, xllamacpp: Loader) -> None:
-    found = ours(case, QUESTIONS, COUNT, 4)
-    one, other = (loader(task(case, found, COUNT, 4)) for loader in (node, xllamacpp))
+    found = ours(case, QUESTIONS, COUNT, DISTRIBUTIONS)
+    one, other = (loader(task(case, found, COUNT, DISTRIBUTIONS)) for loader in (node, xllamacpp))
     kl_theirs = _divergence(one["distributions"], other["distributions"])
     equal_theirs = _count_equal(one["answers"], other["answers"])
     print(f"node-llama-cpp, xllamacpp: {equal_theirs} of {len(QUESTIONS)} answers equal, KL {kl_theirs:.2e}")
@@ -201,12 +203,12 @@ def _count_equal(ours: list[list[int]], theirs: list[list[int]]) -> int:
 
 
 def _divergence(ours: Sequence[Any], theirs: Sequence[Any]) -> float:
-    """The largest KL divergence of the pairs, in nats, each given as logits or log-probabilities."""
+    """The mean KL divergence of the pairs, in nats, each given as logits or log-probabilities."""
     pairs = [
         (log_softmax(np.array(p), np.float64), log_softmax(np.array(q), np.float64))
         for p, q in zip(ours, theirs, strict=True)
     ]
-    return max(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
+    return fmean(float((np.exp(p) * (p - q)).sum()) for p, q in pairs)
 
 
 @pytest.fixture(scope="session")

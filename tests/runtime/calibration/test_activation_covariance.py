@@ -1,23 +1,28 @@
-"""InputSums: exact diagonal blocks and a low-rank sketch of the input covariance."""
+"""InputSums: exact diagonal blocks and a low-rank sketch of the weighted input covariance."""
 
 import numpy as np
 import pytest
 from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 
+GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
 
-def stats_of(inputs, parts=2):
+
+def stats_of(inputs, gradients=GRADIENTS, parts=2):
     """Statistics of inputs that were added in parts, the last one to other sums."""
-    *first, last = np.array_split(inputs, parts)
+    energies = gradients * np.square(inputs).sum(1)
+    spans = np.array_split(np.arange(len(inputs)), parts)
     sums, other = InputSums(inputs.shape[1]), InputSums(inputs.shape[1])
-    for part in first:
-        sums.add(part)
-    other.add(last)
+    for span in spans[:-1]:
+        sums.add(inputs[span], energies[span])
+    other.add(inputs[spans[-1]], energies[spans[-1]])
     return sums.stats([other])
 
 
-def normalized(inputs):
-    length = np.linalg.norm(inputs, axis=1, keepdims=True)
-    return np.divide(inputs, length, out=np.zeros_like(inputs), where=length > 0)
+def covariance_of(inputs, gradients=GRADIENTS):
+    length = np.linalg.norm(inputs, axis=1)
+    weights = np.divide(np.sqrt(gradients), length, out=np.zeros_like(gradients), where=length > 0)
+    covariance = (weights[:, None] * inputs).T @ inputs
+    return covariance / np.trace(covariance)
 
 
 def inputs_of_rank(rank, columns, noise):
@@ -26,29 +31,38 @@ def inputs_of_rank(rank, columns, noise):
     return (mixed + noise * random.standard_normal((500, columns))).astype(np.float32)
 
 
-def test_blocks_are_the_mean_outer_products_of_normalized_inputs():
+def test_blocks_are_those_of_the_covariance_weighted_by_gradients():
     inputs = inputs_of_rank(6, 1024, 0.5)
     inputs[7] = 0  # a zero vector has no direction
-    blocks = stats_of(inputs).blocks
-    covariance = normalized(inputs).T @ normalized(inputs) / len(inputs)
+    blocks, covariance = stats_of(inputs).blocks, covariance_of(inputs)
     assert blocks.shape == (2, 512, 512)
     for block in range(2):
         span = slice(512 * block, 512 * block + 512)
         assert np.allclose(blocks[block], covariance[span, span], atol=1e-6)
 
 
+def test_a_token_without_a_gradient_has_no_effect_on_the_covariance():
+    inputs, gradients = inputs_of_rank(6, 64, 0.5), GRADIENTS.copy()
+    gradients[::2] = 0
+    expected = stats_of(inputs[1::2], gradients[1::2]).blocks
+    assert np.allclose(stats_of(inputs, gradients).blocks, expected, atol=1e-6)
+
+
+def test_without_any_gradient_the_covariance_is_zero():
+    stats = stats_of(inputs_of_rank(6, 768, 0.5), np.zeros(500))
+    assert not stats.blocks.any() and stats.low_rank.shape == (768, 0)
+
+
 def test_the_sketch_of_a_low_rank_covariance_is_exact():
     inputs = inputs_of_rank(20, 768, 0)
-    factor = stats_of(inputs).low_rank
-    covariance = normalized(inputs).T @ normalized(inputs) / len(inputs)
+    factor, covariance = stats_of(inputs).low_rank, covariance_of(inputs)
     assert factor.shape == (768, RANK)
     assert np.linalg.norm(factor @ factor.T - covariance) < 1e-3 * np.linalg.norm(covariance)
 
 
 def test_the_sketch_is_near_the_optimum_of_its_rank_and_never_exceeds_the_covariance():
     inputs = inputs_of_rank(200, 768, 1)
-    factor = stats_of(inputs).low_rank
-    covariance = (normalized(inputs).T @ normalized(inputs) / len(inputs)).astype(np.float64)
+    factor, covariance = stats_of(inputs).low_rank, covariance_of(inputs)
     values = np.linalg.eigvalsh(covariance)
     optimum = values[:-RANK].sum()
     assert PROBES < 200 and np.trace(covariance - factor @ factor.T) < 1.5 * optimum
@@ -63,9 +77,7 @@ def test_a_single_block_needs_no_sketch():
 def test_squares_are_those_of_the_inputs_as_they_are():
     inputs = inputs_of_rank(6, 64, 0.5)
     for parts in (2, 5):
-        stats = stats_of(inputs, parts)
-        assert stats.count == len(inputs)
-        assert np.allclose(stats.squares, np.square(inputs).sum(0), rtol=1e-5)
+        assert np.allclose(stats_of(inputs, parts=parts).squares, np.square(inputs).sum(0), rtol=1e-5)
 
 
 @pytest.mark.parametrize(

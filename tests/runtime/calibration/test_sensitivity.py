@@ -6,16 +6,14 @@ import gguf
 import numpy as np
 import pytest
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.runtime.calibration.activation_stats import TRACE_TOKENS, collect_activation_stats
 from thirteen.runtime.calibration.chunks import chunk_passages
 from thirteen.runtime.calibration.corpus import Passage
-from thirteen.runtime.calibration.sensitivity import measure_sensitivities
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.logits import log_softmax
 from thirteen.runtime.llama.model import Model
 
 from ..conftest import tensors
-from .weights import weights_of
+from .weights import stats_of
 
 TEXT = Passage((Path(__file__).parents[2] / "data" / "imatrix.txt").read_text())
 OUTPUT = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).astype(np.float32)}
@@ -23,14 +21,7 @@ OUTPUT = {"output.weight": np.random.default_rng(7).normal(0, 0.03, (259, 64)).a
 
 def chunks_of(path):
     with Model(path) as model:
-        return chunk_passages(model, [TEXT], TRACE_TOKENS)
-
-
-def measure(path, chunks=None, **options):
-    """Sensitivities over some chunks, by default the first."""
-    chunks = chunks or chunks_of(path)[:1]
-    _, trace = collect_activation_stats(weights_of(path), chunks, traced=range(len(chunks)), threads=1)
-    return measure_sensitivities(weights_of(path), trace, **{"threads": 1} | options)
+        return chunk_passages(model, [TEXT], 256)
 
 
 def logprobs_of(path, chunk):
@@ -46,13 +37,10 @@ def divergence_of(exact, changed, chunk):
     return float((np.exp(reference) * (reference - other)).sum(1).mean())
 
 
-def test_every_matrix_has_a_sensitivity_and_progress_ends_at_its_total(tiny):
-    progress = []
-    found = measure(tiny, progress=lambda *at: progress.append(at))
-    assert found.matmul.keys() == {name for name, array in tensors().items() if array.ndim == 2}
-    assert all(value > 0 for value in found.matmul.values()) and found.lookup > 0
-    total = progress[0][1]
-    assert progress == [(n + 1, total) for n in range(total)]
+def test_every_matrix_has_a_sensitivity(tiny):
+    found = stats_of(tiny, chunks_of(tiny)[:1])
+    assert found.sensitivity.keys() == {name for name, array in tensors().items() if array.ndim == 2}
+    assert all(value > 0 for value in found.sensitivity.values()) and found.lookup_sensitivity > 0
 
 
 @pytest.mark.parametrize(
@@ -63,8 +51,8 @@ def test_the_sensitivity_of_a_matrix_predicts_the_divergence_of_random_errors(tm
     exact = write_tiny(tmp_path / "exact.gguf", {}, OUTPUT)
     weights = (tensors() | OUTPUT)[name]
     (chunk, *_) = chunks_of(exact)
-    stats, trace = collect_activation_stats(weights_of(exact), [chunk], traced=[0], threads=1)
-    sensitivity = measure_sensitivities(weights_of(exact), trace, threads=1).matmul[name]
+    stats = stats_of(exact, [chunk])
+    sensitivity = stats.sensitivity[name]
     random, found, predicted = np.random.default_rng(11), [], []
     source = name.replace("attn_k", "attn_q").replace("attn_v", "attn_q").replace("ffn_up", "ffn_gate")
     shares = np.diagonal(stats.covariances[source], axis1=1, axis2=2).ravel()
@@ -88,20 +76,20 @@ def test_the_lookup_sensitivity_predicts_the_divergence_of_a_quantized_embedding
     read = [token for chunk in chunks for token in chunk]
     error = np.square(rounded - embedding)[read].sum() / np.square(embedding)[read].sum()
     found = np.mean([divergence_of(exact, changed, chunk) for chunk in chunks])
-    assert 0.4 < found / (measure(exact, chunks).lookup * error) < 2
+    assert 0.4 < found / (stats_of(exact, chunks).lookup_sensitivity * error) < 2
 
 
-def test_the_sensitivity_of_several_chunks_is_their_mean(tiny, monkeypatch):
+def test_the_sensitivity_of_several_chunks_is_their_mean(tiny):
     """The random signs differ, so the parts agree only about as well as two estimates do."""
     chunks = chunks_of(tiny)[:2]
-    both, single = measure(tiny, chunks), [measure(tiny, [chunk]) for chunk in chunks]
-    for name, value in both.matmul.items():
-        assert value == pytest.approx(np.mean([one.matmul[name] for one in single]), rel=0.3), name
+    both, single = stats_of(tiny, chunks), [stats_of(tiny, [chunk]) for chunk in chunks]
+    for name, value in both.sensitivity.items():
+        assert value == pytest.approx(np.mean([one.sensitivity[name] for one in single]), rel=0.3), name
 
 
 def test_a_model_with_constant_output_is_not_sensitive(tmp_path, write_tiny):
     constant = write_tiny(tmp_path / "constant.gguf", {}, {"output.weight": np.zeros((259, 64), np.float32)})
-    found = measure(constant)
-    output = found.matmul.pop("output.weight")  # errors of the logits do change a constant output
+    found = stats_of(constant, chunks_of(constant)[:1])
+    output = found.sensitivity.pop("output.weight")  # errors of the logits do change a constant output
     assert output > 0
-    assert [found.lookup, *found.matmul.values()] == pytest.approx([0] * 15, abs=1e-9)
+    assert [found.lookup_sensitivity, *found.sensitivity.values()] == pytest.approx([0] * 15, abs=1e-9)

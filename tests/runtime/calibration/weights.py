@@ -1,11 +1,25 @@
-"""Test helper: the weights of a checkpoint, as calibration reads them."""
+"""Test helpers: the weights of a checkpoint, as calibration reads them, and its activation statistics."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from thirteen.convert.calibration_weights import WeightsByGgufName
 from thirteen.convert.merged_view import MergedView
 from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
+from thirteen.runtime.calibration.chunks import Chunk
+from thirteen.runtime.calibration.hidden_states import compute_hidden_states
 
 
 def weights_of(path: Path) -> WeightsByGgufName:
     return WeightsByGgufName(MergedView(open_checkpoint(path), None, ""))
+
+
+def stats_of(path: Path, chunks: Sequence[Chunk], threads: int = 1, **options: Any) -> ActivationStats:
+    """The activation statistics of a checkpoint over chunks."""
+    weights = weights_of(path)
+    with TemporaryDirectory() as folder:
+        hidden = compute_hidden_states(weights, chunks, Path(folder), threads=threads)
+        return collect_activation_stats(weights, chunks, hidden, threads=threads, **options)

@@ -1,0 +1,81 @@
+"""Hidden states of calibration texts before each layer, kept on disk: they outgrow the memory of a laptop."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ...errors import ModelFileError
+from ...files.output import output_errors
+from ...files.progress import Progress, no_progress
+from .chunks import Chunk
+from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights
+from .worker_lanes import lane_pool
+
+
+class HiddenStates:
+    """The hidden states of some chunks of text, layer by layer, in files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def save(self, layer: int, states: Iterable[Array]) -> None:
+        """Save the states before a layer, (tokens, hidden) for each chunk.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        with output_errors(self._folder):
+            for chunk, one in enumerate(states):
+                np.save(self._path(layer, chunk), one)
+
+    def load(self, layer: int, chunk: int) -> Array:
+        """The states of a chunk before a layer, or after all of them."""
+        states: Array = np.load(self._path(layer, chunk))
+        return states
+
+    def _path(self, layer: int, chunk: int) -> Path:
+        return self._folder / f"{layer}-{chunk}.npy"
+
+
+def compute_hidden_states(
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    folder: Path,
+    *,
+    threads: int | None = None,
+    progress: Progress = no_progress,
+) -> HiddenStates:
+    """Run chunks of text through a model, one layer after the other.
+
+    Args:
+        weights: the model.
+        chunks: the text.
+        folder: where the states are kept.
+        threads: compute threads; by default one per physical core.
+        progress: called after each layer.
+
+    Raises:
+        ModelFileError: the states are not finite.
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    kept, states, layers = HiddenStates(folder), _look_up(weights, chunks), weights.shape.layers
+    with lane_pool(threads) as pool:
+        for index in range(layers):
+            kept.save(index, states)
+            layer = DecoderLayer(weights, index)
+            states = list(pool.map(lambda one, layer=layer: layer.output(one), states))
+            if not all(np.isfinite(one).all() for one in states):
+                raise ModelFileError(
+                    f"the model's activations are not finite numbers: those after layer {index}"
+                )
+            progress(index + 1, layers)
+    kept.save(layers, states)
+    return kept
+
+
+def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:
+    """Rows of the token embedding for each chunk, (tokens, hidden)."""
+    tokens = sorted({token for chunk in chunks for token in chunk})
+    rows = {token: weights.rows(EMBEDDING, token, token + 1)[0] for token in tokens}
+    return [np.stack([rows[token] for token in chunk]) for chunk in chunks]
