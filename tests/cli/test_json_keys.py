@@ -34,6 +34,7 @@ REPORTS = {
     "bench memory": "bench.memory.memory.MemoryUse",
     "bench memory --cap": "bench.memory.memory_limit.MemoryLimitReport",
     "bench peers": "bench.peers.peers.PeersReport",
+    "bench sampler": "bench.speed.sampler_cost.SamplerReport",
     "bench size": "bench.size.size.SizeReport",
     "bench trust": "bench.speed.aa_test.AATestReport",
     "bench attention": "bench.speed.attention_sweep.AttentionReport",
