@@ -1,6 +1,5 @@
 """Time to choose a token from its logits, beside the time to compute them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -74,22 +73,24 @@ def run_sampler_cost(
             start = perf_counter()
             (row,) = context.decode([Span(0, position, (token,), 1)])
             decode_s = perf_counter() - start
-            choices: list[Callable[[], int]] = [
-                lambda row=row: greedy.sample(context, row),
-                lambda row=row: sampled.sample(context, row),
-                lambda row=row: sampled.sample(context, row, no_digit=True),
-            ]
-            times.append([decode_s, *map(_seconds, choices)])
-            token = choices[0]()
+            times.append(
+                [
+                    decode_s,
+                    _seconds(greedy, context, row),
+                    _seconds(sampled, context, row),
+                    _seconds(sampled, context, row, no_digit=True),
+                ]
+            )
+            token = greedy.sample(context, row)
             advance()
         medians = [1e3 * median(column) for column in zip(*times, strict=True)]
         return SamplerReport(str(model), loaded.vocabulary_size, tokens, *medians)
 
 
-def _seconds(choose: Callable[[], int]) -> float:
+def _seconds(sampler: Sampler, context: Context, row: int, *, no_digit: bool = False) -> float:
     start = perf_counter()
     for _ in range(_REPEATS):
-        choose()
+        sampler.sample(context, row, no_digit=no_digit)
     return (perf_counter() - start) / _REPEATS
 
 
