@@ -2,13 +2,14 @@
 
 import { checkClaim, checkSteps } from "./calculator.js";
 import { threads } from "./device.js";
+import { prose } from "./tables.js";
 import { Wllama } from "./wllama/index.min.js";
 
 const VOTE_TEMPERATURE = 0.7;
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
-const EQUATION_END = /[.!?,;]\s|\n/g; // a number before it cannot grow any more
+const EQUATION_END = prose("equation_end", "g"); // a number before it cannot grow any more
 const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
 
 let engine = null;
