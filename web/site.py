@@ -17,12 +17,12 @@ from ..files.atomic_write import atomic_write
 from ..files.gguf.header import Header, read_header
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
-from ..runtime.arithmetic.notation import PATH as NOTATION
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
 from ..runtime.server.static_files import PAGE_FILES
 from ..runtime.validation import check_integer
+from .shared_modules import shared_modules
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
@@ -156,10 +156,16 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
         "index.html": _adapt_index(page["index.html"].decode()).encode(),
         "page.css": page["page.css"] + (APP / "load.css").read_bytes(),
         "manifest.webmanifest": _manifest(),
-        "notation.js": _notation_module(),
     }
     engine = {f"wllama/{name}": content for name, content in wllama.items()}
-    files = page | app | adapted | engine | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
+    files = (
+        page
+        | shared_modules()
+        | app
+        | adapted
+        | engine
+        | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
+    )
     return files | {"sw.js": _service_worker(files)}
 
 
@@ -198,11 +204,6 @@ def _manifest() -> bytes:
         "icons": [{"src": "icon.svg", "sizes": "any", "type": "image/svg+xml"}],
     }
     return json.dumps(manifest, indent=1).encode()
-
-
-def _notation_module() -> bytes:
-    """The tables of arithmetic as a module: not every browser can import JSON, or fetch it from a module."""
-    return b"export default " + NOTATION.read_bytes().strip() + b";\n"
 
 
 def _service_worker(files: dict[str, bytes]) -> bytes:
