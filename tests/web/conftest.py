@@ -48,7 +48,9 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[str, bytes]) -> Path:
+def small(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny: Callable[..., Path], wllama: dict[str, bytes]
+) -> Path:
     """Site of a tiny model that generates only ASCII, since wllama fails on invalid UTF-8."""
     folder = tmp_path_factory.mktemp("small")
     embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
@@ -61,7 +63,12 @@ def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[s
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[..., Any]]:
     """visit(address, script=""): open the page; fails on script errors and foreign requests."""
-    contexts, problems = [], []
+    contexts: list[Any] = []
+    problems: list[str] = []
+
+    def note_if(wrong: bool, problem: str) -> None:
+        if wrong:
+            problems.append(problem)
 
     def visit(address: str, script: str = "") -> Any:
         context = browser.new_context(**PHONE)
@@ -70,9 +77,9 @@ def visit(browser: Any) -> Iterator[Callable[..., Any]]:
         page.set_default_timeout(TIMEOUT_MS)
         page.add_init_script(script)
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
+        page.on("console", lambda message: note_if(message.type == "error", message.text))
         own = (address, f"blob:{address}")
-        page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
+        page.on("request", lambda request: note_if(not request.url.startswith(own), request.url))
         page.goto(address)
         return page
 

@@ -12,6 +12,7 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.web.site import write_site
 from thirteen.web.static_server import isolated_app
 
+from ..axe_core import violations
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
 from ..runtime.server.page_server import serve_app
 from .arithmetic_vectors import FILE, vectors
@@ -115,6 +116,24 @@ def test_download_can_be_cancelled_and_resumed(server: Server, visit: Visit) -> 
     page.evaluate("window.release = true")
     page.get_by_role("button", name="Try again").click()
     ready(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit: Visit, scheme: str) -> None:
+    page = visit(server[0], BLOCK_PARTS)
+    page.emulate_media(color_scheme=scheme)
+    page.get_by_role("button", name="Cancel").wait_for()
+    assert violations(page) == []
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Cancel").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Try again")).to_be_focused()
+    assert violations(page) == []
+    page.evaluate("window.release = true")
+    page.keyboard.press("Enter")
+    ask(ready(page), "1 + 1")
+    assert violations(page) == []
+    assert page.evaluate(LOW_CONTRAST) == []
 
 
 @pytest.mark.parametrize(

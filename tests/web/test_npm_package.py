@@ -28,9 +28,9 @@ NODE_TEST = pytest.mark.skipif(NODE is None, reason="needs Node.js")
 ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
 CHECK = "(text) => thirteen.checkClaim(text)"
 SECONDS = """({ text, ends }) => {
-  const start = performance.now();
+  const start = process.cpuUsage();
   for (const end of ends) thirteen.checkClaim(text + end);
-  return (performance.now() - start) / 1000;
+  return process.cpuUsage(start).user / 1e6;
 }"""
 ERROR = """async (url) => thirteen.load(url).then(() => "loaded", (error) =>
   `${error instanceof thirteen.LoadError} ${error.message}`)"""
@@ -58,7 +58,7 @@ console.log(JSON.stringify(await Promise.all(results)));"""
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     result: list[Any] = json.loads(done.stdout)
@@ -134,11 +134,11 @@ def test_checks_in_node_are_those_of_python(installed: Path) -> None:
 @NODE_TEST
 @pytest.mark.slow
 def test_time_is_linear_in_hostile_text(installed: Path) -> None:
-    """Backtracking over 100 kB would take minutes. The limit is generous for busy machines."""
+    """Backtracking over 50 kB would take minutes of the processor."""
     pieces = list(dict.fromkeys((*EQUATION_PIECES, *ANSWER_PIECES)))
-    texts = [{"text": piece * (100_000 // len(piece)), "ends": ["= 1", "x", "}"]} for piece in pieces]
+    texts = [{"text": piece * (50_000 // len(piece)), "ends": ["= 1", "}"]} for piece in pieces]
     seconds = dict(zip(pieces, run_node(installed, SECONDS, texts), strict=True))
-    assert max(seconds.values()) < 20, max(seconds, key=lambda piece: seconds[piece])
+    assert max(seconds.values()) < 10, max(seconds, key=lambda piece: seconds[piece])
 
 
 def test_the_tables_are_those_of_python(installed: Path) -> None:
