@@ -22,6 +22,7 @@ from ..runtime.llama.memory_estimate import estimate_memory
 from ..runtime.profile import PROFILES
 from ..runtime.server.static_files import PAGE_FILES
 from ..runtime.validation import check_integer
+from .shared_modules import shared_modules
 
 APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
@@ -157,7 +158,14 @@ def _site_files(wllama: dict[str, bytes], description: dict[str, object]) -> dic
         "manifest.webmanifest": _manifest(),
     }
     engine = {f"wllama/{name}": content for name, content in wllama.items()}
-    files = page | app | adapted | engine | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
+    files = (
+        page
+        | shared_modules()
+        | app
+        | adapted
+        | engine
+        | {_DESCRIPTION: json.dumps(description, indent=1).encode()}
+    )
     return files | {"sw.js": _service_worker(files)}
 
 

@@ -9,18 +9,16 @@ from math import floor
 from .expression import DIGITS_MAX, Expression, parse_left_side, parse_right_side
 from .final_answer import format_number
 from .lexer import blank_markup
+from .notation import NOTATION
 from .units import CURRENCIES
 
-WINDOW = 300  # characters before and after a relation sign that are parsed
-_RESULT_PLACES_MAX = 6
-_MONEY_PLACES = 2
-
-_EQUALITIES = ("=", "is")
-_APPROXIMATIONS = ("\u2248", r"\approx")
-_RELATION = re.compile(r"[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|\bis\b")
-_ROUNDING_WORD = re.compile(r"\s*(?:about|approximately|roughly)\b", re.IGNORECASE)
+WINDOW = NOTATION.limits["window"]  # characters before and after a relation sign that are parsed
+_EQUALITIES = NOTATION.lists["relations"]["equalities"]
+_APPROXIMATIONS = NOTATION.lists["relations"]["approximations"]
+_RELATION = NOTATION.patterns["relation"]
+_ROUNDING_WORD = NOTATION.patterns["rounding_word"]
+_ANNOTATION = NOTATION.patterns["annotation"]  # GSM8K's "3 * 4 = <<3*4=12>>12"
 _LINE_MARKUP = " \t\n\\&"  # before a relation sign that begins a line
-_ANNOTATION = re.compile(r"(?<==)\s?<<[^<>\n]*>>")  # GSM8K's "3 * 4 = <<3*4=12>>12"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,8 @@ def _format_result(left: Expression) -> str | None:
     percent = left.first("percent").replace("percent", " percent")
     number = format_number(abs(quantity.value))
     whole, _, decimals = number.partition(".")
-    places_max = _MONEY_PLACES if currency else _RESULT_PLACES_MAX
+    money_places = NOTATION.limits["money_places"]
+    places_max = money_places if currency else NOTATION.limits["result_places"]
     if "/" in number or len(whole + decimals) > DIGITS_MAX or len(decimals) > places_max:
         return None
     if percent and not quantity.percent and whole == "0" and not currency and "of" not in left.operators:
@@ -118,7 +117,7 @@ def _format_result(left: Expression) -> str | None:
     if any("," in lexeme.text for lexeme in left.lexemes):
         whole = f"{int(whole):,}"
     if decimals and currency:
-        decimals = decimals.ljust(_MONEY_PLACES, "0")
+        decimals = decimals.ljust(money_places, "0")
     sign = "-" * (quantity.value < 0)
     return sign + currency + whole + "." * bool(decimals) + decimals + percent * quantity.percent
 

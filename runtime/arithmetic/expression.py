@@ -4,7 +4,6 @@ An expression that may be part of a larger one, or may mean something else, is n
 would be wrong with confidence.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,29 +11,20 @@ from itertools import takewhile
 
 from .final_answer import VULGAR_FRACTIONS
 from .lexer import OPERAND_ENDS, Lexeme, lex
-from .units import CONNECTIVE, NUMBER_WORD, AmbiguityError, Quantity, parse_units
+from .notation import NOTATION
+from .units import CONNECTIVES, NUMBER_WORDS, AmbiguityError, Quantity, parse_units
 
-DIGITS_MAX = 18  # of a number
-_NESTING_MAX = 20  # parentheses
-_EXPONENT_MAX = 64
+DIGITS_MAX = NOTATION.limits["digits"]  # of a number
+_NESTING_MAX = NOTATION.limits["nesting"]  # parentheses
+_EXPONENT_MAX = NOTATION.limits["exponent"]
 
-_OPERAND_STARTS = ("number", "currency", "open", "fraction")
-_CLOSING = {"(": ("close", ")"), "[": ("close", "]"), "{": ("brace", "}")}
-_FOLLOWERS = ("end", "break", "open", "close", "brace", "word")  # kinds that do not continue an expression
+_OPERAND_STARTS, _WORDS = NOTATION.lists["kinds"]["operand_starts"], NOTATION.lists["kinds"]["words"]
+_FOLLOWERS = NOTATION.lists["kinds"]["followers"]  # kinds that do not continue an expression
+_CLOSING = {opening: tuple(closing) for opening, closing in NOTATION.lists["brackets"].items()}
 
 # Words before a number: some change it, some join it to the text before, some only label it.
-_MODIFIER = re.compile(
-    "hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?|tenths?|twice|double|triple|thrice|squared?|cubed?"
-    "|root|sqrt|log|ln|sin|cos|tan|negative|dozen|hundred|thousand|(?:m|b|tr)illion|percent|than"
-)
-_OPERATOR_WORD = re.compile("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per")
-_LABEL = re.compile(
-    "(?:step|day|week|month|year|question|problem|part|number|equation|example|case|option|method|page|chapter"
-    "|room|phase|level|round|grade|item|group|team|line|row|box|bag|player|person|student|set|trip|lap)s?"
-)
-_FUNCTION_WORDS = ("of", "the", "a", "as", "by")
-_VARIABLE = re.compile(r"[^\Wi]|.*[\d_].*")
-_LEADING_ZERO = re.compile(r"0\d")  # 0930, 007
+_MODIFIERS, _OPERATOR_WORDS = NOTATION.words("modifiers"), NOTATION.words("operator_words")
+_LABELS, _FUNCTION_WORDS = NOTATION.words("labels"), NOTATION.words("function_words")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +102,7 @@ def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
         if previous == "break":
             negated = lexemes[index].text == "-" and lexemes[index + 1].tight
             return index if kind in _OPERAND_STARTS or negated else None
-        if previous in ("word", "compound") and kind in _OPERAND_STARTS:
+        if previous in _WORDS and kind in _OPERAND_STARTS:
             return index
     return None
 
@@ -120,24 +110,29 @@ def _expression_start(lexemes: Sequence[Lexeme]) -> int | None:
 def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
     """Return whether nothing before an expression belongs to it."""
     index = first
-    while lexemes[index - 1].kind in ("word", "compound"):
+    while lexemes[index - 1].kind in _WORDS:
         index -= 1
     words, previous = [lexeme.text.lower() for lexeme in lexemes[index:first]], lexemes[index - 1]
     if lexemes[first].kind == "open" and words and (lexemes[first].tight or previous.kind in OPERAND_ENDS):
         return False  # "f(3) + 1", "5 apples (3 red) + 2"
     last = next((word for word in reversed(words) if word not in _FUNCTION_WORDS), "")
-    if previous.kind in OPERAND_ENDS and (_OPERATOR_WORD.fullmatch(last) or _joins(words, lexemes[first:])):
+    if previous.kind in OPERAND_ENDS and (last in _OPERATOR_WORDS or _joins(words, lexemes[first:])):
         return False
-    if any(pattern.fullmatch(last.rpartition("-")[2]) for pattern in (_MODIFIER, _LABEL, _VARIABLE)):
+    word = last.rpartition("-")[2]
+    if word in _MODIFIERS or word.removesuffix("s") in _LABELS or _is_variable(word):
         return False
     if previous.kind == "break":
         return not _continues(lexemes[:index], lexemes[first])
     return previous.kind not in ("open", "operator") or (previous.text == "/" and previous.tight)
 
 
+def _is_variable(word: str) -> bool:
+    return (len(word) == 1 and word != "i") or any(c == "_" or c.isdecimal() for c in word)
+
+
 def _joins(words: Sequence[str], lexemes: Sequence[Lexeme]) -> bool:
     """Return whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes"."""
-    adjacent = words[-1] == "and" or (len(words) == 1 and not CONNECTIVE.fullmatch(words[0]))
+    adjacent = words[-1] == "and" or (len(words) == 1 and words[0] not in CONNECTIVES)
     has_unit = any(lexeme.kind == "word" for lexeme in lexemes)
     return len(words) <= 3 and ("of" in words[-2:] or (adjacent and has_unit))
 
@@ -291,7 +286,7 @@ class _ExpressionParser:
             words += ["per", *self._words()]
         if self.before_prose and self._next.kind != "operator":
             near = words[1:3] if words[:1] == ["and"] else words[:1]  # "3 and a half"
-            if not abbreviated and not any(map(NUMBER_WORD.fullmatch, near)) and "remainder" not in words:
+            if not abbreviated and NUMBER_WORDS.isdisjoint(near) and "remainder" not in words:
                 words = []
         return parse_units(words, abbreviated)
 
@@ -314,6 +309,10 @@ def _parse_mixed_number(text: str) -> Fraction:
     parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
     values = [Fraction(part) for part in parts]
     digits = max(len(part.replace(".", "")) for part in parts)
-    if digits > DIGITS_MAX or _LEADING_ZERO.match(text) or not all(0 < part < 1 for part in values[1:]):
+    if (
+        digits > DIGITS_MAX
+        or (text[:1] == "0" and text[1:2].isdecimal())
+        or not all(0 < part < 1 for part in values[1:])
+    ):
         raise AmbiguityError
     return sum(values, Fraction())

@@ -9,60 +9,16 @@ import re
 from collections.abc import Iterator
 from fractions import Fraction
 
-_NUMBER_CHARACTERS_MAX = 1_000
-_EXPONENT_MAX = 300  # absolute value of a power of ten
-_MAGNITUDE_LIMIT = 10**400  # of a numerator or denominator; beyond it, a model repeats itself
-_DECIMAL_PLACES_MAX = 100  # a finite decimal with more is written as a fraction
+from .notation import NOTATION
 
-_FLAGS = re.ASCII | re.IGNORECASE | re.MULTILINE
-VULGAR_FRACTIONS = str.maketrans({"½": " 1/2", "⅓": " 1/3", "⅔": " 2/3", "¼": " 1/4", "¾": " 3/4"})
+_MAGNITUDE_LIMIT = 10 ** NOTATION.limits["answer_magnitude_digits"]  # beyond it, a model repeats itself
 
-# Applied in this order. Every pattern of this file takes linear time; the tests measure it.
-_NORMALIZATIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, _FLAGS), replacement)
-    for pattern, replacement in (
-        ("[\u2212\u2010\u2011\u2013]", "-"),
-        ("[\u00a0~]|\\\\[ ()\\[\\]]", " "),
-        ("[\u2009\u202f]|\\\\[,!;:]", ""),
-        (r"\{,\}", ","),
-        (r"\\([$%£€#])", r"\1"),
-        ("\u00d7|\\\\(?:times|cdot)(?![a-z])", "*"),
-        (r"\\(?:text|math|left|right|display|q?quad)[a-z]*", ""),
-        (r"\^\{([^{}]*)\}", r"^\1"),
-        (r"(?<=\d)\s?(?=\\[dt]?frac)", " "),
-        (r"\\[dt]?frac\s?(\d)\s?(\d)", r"\1/\2"),
-        (r"\\[dt]?frac\s?\{([^{}]*)\}\s?\{([^{}]*)\}", r"\1/\2"),
-        (r"\b(?:step|question|problem|equation|example)\s?#?\d+", ""),
-        (r"^[ \t>#*-]*\d{1,2}[.)](?=[ \t]+\S)", ""),
-        (r"\b\d+(?:st|nd|rd|th)\b", ""),
-    )
-)
-
-DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)"
-_NUMBER = re.compile(
-    rf"""(?P<sign>(?<![\w)\]}}%$])-)?  (?:[$€£]\s?){{0,2}}  (?P<inner_sign>(?<=[$€£])-)?
-    (?<![\w^])(?<!\d\.)
-    (?:(?P<whole>\d++)(?:[ ]|[ ]and[ ])(?={DECIMAL}[ ]?/[ ]?\d))?
-    (?P<number>{DECIMAL})
-    (?:[ ]?/[ ]?[$€£]?(?P<denominator>{DECIMAL}) | (?:e|[ ]?[*x][ ]?10\^)(?P<exponent>[+-]?\d+))?""",
-    _FLAGS | re.VERBOSE,
-)
-_UNIT = re.compile(
-    r"\s?[%$€£°]?(?:[\s/-]{0,3}[a-z\u00b0\u00b2\u00b3\u00b5][^\d=+*<>\n]{0,60}(?:\^?[23])?)?[\s.!)}*`\"'$]*",
-    _FLAGS,
-)
-
-# The group of each pattern captures the text that states the answer.
-_CUES = tuple(
-    re.compile(pattern, _FLAGS)
-    for pattern in (
-        r"\\f?boxed\s?\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*+\})*+\})*+)",
-        r"####\s*(?=([^\w\n]{0,6}\d.{0,300}))",
-        r"(?<!/)\banswers?\b(?:[^\n\d.:=]{0,60}?\bis\b|\W{0,5}[:=>])[\s*:#>_`]*(?=(.{1,300}))",
-    )
-)
-_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
-_SENTENCE_END = re.compile(r"[.!?](?=\s)|\n")
+VULGAR_FRACTIONS = str.maketrans(dict(NOTATION.texts["vulgar_fractions"]))
+_NUMBER = NOTATION.patterns["number"]
+_UNIT = NOTATION.patterns["unit"]
+_CUES = NOTATION.cues
+_BOLD = NOTATION.patterns["bold"]
+_SENTENCE_END = NOTATION.patterns["sentence_end"]
 
 
 def final_answer(text: str) -> Fraction | None:
@@ -93,7 +49,9 @@ def parse_number(text: str) -> Fraction | None:
 def format_number(value: Fraction) -> str:
     """Write a number in a canonical form: "42", "-3.5", or "1/3" if the decimal does not end."""
     denominator = value.denominator
-    places = next((n for n in range(_DECIMAL_PLACES_MAX + 1) if pow(10, n, denominator) == 0), None)
+    places = next(
+        (n for n in range(NOTATION.limits["answer_places"] + 1) if pow(10, n, denominator) == 0), None
+    )
     if places is None:
         return f"{value.numerator}/{denominator}"
     digits = str(abs(value.numerator) * 10**places // denominator).zfill(places + 1)
@@ -103,7 +61,7 @@ def format_number(value: Fraction) -> str:
 
 def _normalize(text: str) -> str:
     text = text.translate(VULGAR_FRACTIONS)
-    for pattern, replacement in _NORMALIZATIONS:
+    for pattern, replacement in NOTATION.normalizations:
         text = pattern.sub(replacement, text)
     return text
 
@@ -113,8 +71,8 @@ def _value(match: re.Match[str]) -> Fraction | None:
         (match[name] or default).replace(",", "")
         for name, default in (("whole", "0"), ("number", ""), ("denominator", "1"), ("exponent", "0"))
     )
-    too_long = len(match[0]) > _NUMBER_CHARACTERS_MAX
-    if too_long or abs(int(exponent)) > _EXPONENT_MAX or not Fraction(denominator):
+    too_long = len(match[0]) > NOTATION.limits["answer_characters"]
+    if too_long or abs(int(exponent)) > NOTATION.limits["answer_exponent"] or not Fraction(denominator):
         return None
     value = (int(whole) + Fraction(number) / Fraction(denominator)) * Fraction(10) ** int(exponent)
     if max(abs(value.numerator), value.denominator) >= _MAGNITUDE_LIMIT:

@@ -1,10 +1,9 @@
 """Equations of a text that is still being written, each as soon as further text cannot change it."""
 
-import re
-
 from .calculator import WINDOW, Step, check_relations
+from .notation import NOTATION
 
-_EQUATION_END = re.compile(r"[.!?,;]\s|\n")  # a number before it cannot grow any more
+_EQUATION_END = NOTATION.patterns["equation_end"]  # a number before it cannot grow any more
 _REACH = (
     WINDOW + 32
 )  # characters around a relation sign that matter: a side, and the longest markup beside it

@@ -1,29 +1,21 @@
 """Exact quantities with units: which ones may be added in prose, and which units a result has."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-CURRENCIES = "$\u20ac\u00a3\u00a5\u20b9"  # dollar, euro, pound, yen, rupee
+from .notation import NOTATION
 
-_MAGNITUDE_LIMIT = 10**60  # of a numerator or denominator
-_UNIT_WORDS_MAX = 6
+CURRENCIES = NOTATION.texts["fragments"]["currencies"]
+NUMBER_WORDS = NOTATION.words("number_words")  # after a number, they scale it or join it to the next
+CONNECTIVES = NOTATION.words(
+    "connectives"
+)  # they separate the number before them from an operator after them
 
-# Words after a number that scale it or join it to the next: with them it is another number.
-NUMBER_WORD = re.compile(
-    "dozens?|hundreds?|thousands?|(?:m|b|tr)illions?|score|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?"
-    "|tenths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:twen|thir|for|fif)ty|percent"
-    "|(?:six|seven|eigh|nine)ty|squared|cubed|pi|am|pm|o['\u2019]?clock|plus|minus|over|divided|multiplied|mod"
-    "|modulo|choose|factorial|remainder|than"
-)
-# Words that separate the number before them from an operator after them.
-CONNECTIVE = re.compile("because|since|so|is|are|was|were|be|if|then|equals?|gives|and|or|but|as|we|it")
-_PER = re.compile("per|an?|each|every")
-_LINK = re.compile(f"{_PER.pattern}|of|in|for|from|on|at|with|to|by|who|which|that|s?he|they")
-_TRAILING = re.compile("left|more|total|remaining|altogether|each|together")
-_ABBREVIATION = re.compile("kgs?|[kcm]m|m[gl]|lbs?|oz|ft|in|hrs?|mins?|sec|mph")
+_MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
+_PER, _LINKS = NOTATION.words("per"), NOTATION.words("links")
+_TRAILING, _ABBREVIATIONS = NOTATION.words("trailing"), NOTATION.words("abbreviations")
 
 
 class AmbiguityError(Exception):
@@ -113,21 +105,21 @@ def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozen
     Raises:
         AmbiguityError: the words may be variables, or part of the number.
     """
-    if words[:1] in (["of"], ["the"]) or len(words) > _UNIT_WORDS_MAX:
+    if words[:1] in (["of"], ["the"]) or len(words) > NOTATION.limits["unit_words"]:
         raise AmbiguityError
-    if abbreviated and not _ABBREVIATION.fullmatch(words[0]):
+    if abbreviated and words[0] not in _ABBREVIATIONS:
         raise AmbiguityError
     if any(_is_no_unit(word) for index, word in enumerate(words) if not (index and word == "a")):
         raise AmbiguityError
-    link = next((index for index, word in enumerate(words) if _LINK.fullmatch(word)), len(words))
-    counted = [word for word in words[:link] if not _TRAILING.fullmatch(word)][-1:]
-    divisors = [after for word, after in pairwise(words) if _PER.fullmatch(word)]
+    link = next((index for index, word in enumerate(words) if word in _LINKS), len(words))
+    counted = [word for word in words[:link] if word not in _TRAILING][-1:]
+    divisors = [after for word, after in pairwise(words) if word in _PER]
     return frozenset(map(_stem, counted)), frozenset(map(_stem, divisors))
 
 
 def _is_no_unit(word: str) -> bool:
     variable = len(word) == 1 or any(map(str.isdigit, word))
-    return variable or bool(NUMBER_WORD.fullmatch(word) or CONNECTIVE.fullmatch(word))
+    return variable or word in NUMBER_WORDS or word in CONNECTIVES
 
 
 def _stem(noun: str) -> str:

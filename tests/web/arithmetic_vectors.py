@@ -1,8 +1,8 @@
 """Test vectors that keep the Python and the JavaScript answer parser in agreement.
 
 `python tests/web/arithmetic_vectors.py tests/data/arithmetic.json` writes texts with the Python parser's
-results. The tests of both parsers read this file. After a change to one parser, change the other and
-regenerate the file.
+results. The tests of both parsers read this file. Their tables are one, runtime/arithmetic/notation.json;
+after a change to one engine, change the other. Then regenerate the file.
 """
 
 import json

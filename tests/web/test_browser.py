@@ -8,80 +8,31 @@ from typing import Any
 
 import pytest
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from thirteen.errors import DownloadError
 from thirteen.runtime.engine.engine import Engine
 from thirteen.web.site import write_site
 from thirteen.web.static_server import isolated_app
-from thirteen.web.wllama import wllama_files
 
-from ..chromium import BROWSER_TEST, CHROMIUM, LOW_CONTRAST
-from ..runtime.conftest import tensors
+from ..axe_core import violations
+from ..chromium import BROWSER_TEST, LOW_CONTRAST
 from ..runtime.server.page_server import serve_app
 from .arithmetic_vectors import FILE, vectors
+from .conftest import TIMEOUT_MS
+from .faulty_app import FaultyApp
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = BROWSER_TEST
 expect = playwright.expect
 
-PHONE = {
-    "viewport": {"width": 390, "height": 844},
-    "device_scale_factor": 2,
-    "has_touch": True,
-    "is_mobile": True,
-}
-TIMEOUT_MS = 90_000
 CHECK_TEXTS = "(texts) => import('./calculator.js').then(({ checkClaim }) => texts.map(checkClaim))"
 
 # Blocks the download of parts until window.release is set.
 BLOCK_PARTS = """const original = fetch; const block = (signal) =>
   new Promise((_, reject) => signal.addEventListener('abort', () => reject(new Error('aborted'))));
 window.fetch = (path, ...rest) =>
-  String(path).startsWith('parts/') && !window.release ? block(rest[0].signal) : original(path, ...rest);"""
+  String(path).includes('/parts/') && !window.release ? block(rest[0].signal) : original(path, ...rest);"""
 
-Server = tuple[str, "FaultyApp"]
+Server = tuple[str, FaultyApp]
 Visit = Callable[..., Any]
-
-
-class FaultyApp:
-    """A site with injected faults: `faults` maps the end of a path to the response sent instead."""
-
-    def __init__(self, folder: Path) -> None:
-        self._app, self.faults = isolated_app(folder), dict[str, Callable[[], Response]]()
-        self.paths: list[str] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope.get("path", "")
-        self.paths.append(path)
-        fault = next((fault for end, fault in self.faults.items() if path.endswith(end)), None)
-        await (fault() if fault else self._app)(scope, receive, send)
-
-
-@pytest.fixture(scope="module")
-def wllama() -> dict[str, bytes]:
-    try:
-        return wllama_files()
-    except DownloadError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as engine:
-        chromium = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: Any, write_tiny: Callable[..., Path], wllama: dict[str, bytes]) -> Path:
-    """Site of a tiny model that generates only ASCII, since wllama fails on invalid UTF-8."""
-    folder = tmp_path_factory.mktemp("small")
-    embedding = tensors()["token_embd.weight"]  # (vocab, width); tied to the output
-    embedding[[not " " <= chr(token) <= "~" for token in range(len(embedding))]] = 0
-    tiny = write_tiny(folder / "tiny.gguf", {}, {"token_embd.weight": embedding})
-    write_site(tiny, folder / "site", wllama, name="tiny", context=256)
-    return folder / "site"
 
 
 @pytest.fixture
@@ -89,31 +40,6 @@ def server(small: Path) -> Iterator[Server]:
     faulty = FaultyApp(small)
     with serve_app(faulty) as address:
         yield address, faulty
-
-
-@pytest.fixture
-def visit(browser: Any) -> Iterator[Callable[..., Any]]:
-    """visit(address, script=""): open the page; fails on script errors and foreign requests."""
-    contexts, problems = [], []
-
-    def visit(address: str, script: str = "") -> Any:
-        context = browser.new_context(**PHONE)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(TIMEOUT_MS)
-        page.add_init_script(script)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and problems.append(message.text))
-        own = (address, f"blob:{address}")
-        page.on("request", lambda request: request.url.startswith(own) or problems.append(request.url))
-        page.goto(address)
-        return page
-
-    yield visit
-    for context in contexts:
-        context.close()
-    expected = "Failed to load resource"  # the browser's message for an injected fault
-    assert [problem for problem in problems if expected not in problem] == []
 
 
 def ready(page: Any) -> Any:
@@ -190,6 +116,24 @@ def test_download_can_be_cancelled_and_resumed(server: Server, visit: Visit) -> 
     page.evaluate("window.release = true")
     page.get_by_role("button", name="Try again").click()
     ready(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit: Visit, scheme: str) -> None:
+    page = visit(server[0], BLOCK_PARTS)
+    page.emulate_media(color_scheme=scheme)
+    page.get_by_role("button", name="Cancel").wait_for()
+    assert violations(page) == []
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Cancel").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("button", name="Try again")).to_be_focused()
+    assert violations(page) == []
+    page.evaluate("window.release = true")
+    page.keyboard.press("Enter")
+    ask(ready(page), "1 + 1")
+    assert violations(page) == []
+    assert page.evaluate(LOW_CONTRAST) == []
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 import { loadModel } from "./client.js";
 import { formatBytes, unsupportedReason } from "./device.js";
-import { LoadError, modelBlob } from "./parts.js";
+import { LoadError } from "./errors.js";
+import { modelBlob } from "./parts.js";
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 let loading = null; // AbortController of the current download
@@ -27,7 +28,7 @@ async function prepareModel(signal) {
   const reason = unsupportedReason(model);
   if (reason) throw new LoadError(reason);
   ui.progress.max = model.file_bytes;
-  const { blob, cached } = await modelBlob(model, signal, (bytes) => {
+  const { blob, cached } = await modelBlob(model, document.baseURI, signal, (bytes) => {
     ui.progress.value = bytes;
     ui.status.textContent = `Fetching and verifying ${model.name}: ${formatBytes(bytes)} of ${formatBytes(model.file_bytes)}`;
   });

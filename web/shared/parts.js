@@ -1,7 +1,6 @@
 // Downloads the model in parts, caches them in the browser, and verifies their hashes on every load.
 
-/** An error with a message for the user. */
-export class LoadError extends Error {}
+import { LoadError } from "./errors.js";
 
 const CACHE_PREFIX = "thirteen-model-";
 
@@ -9,21 +8,24 @@ const CACHE_PREFIX = "thirteen-model-";
  * Assemble the model from cached parts, and download the missing ones.
  *
  * @param {{sha256: string, file_bytes: number, parts: Array<{name: string, sha256: string}>}} model
+ * @param {string} base address of the folder with the parts.
  * @param {AbortSignal} signal aborts the download; complete parts stay cached.
  * @param {(bytes: number) => void} onProgress called with the number of bytes available so far.
+ * @param {typeof fetch} [get] what fetches a part.
  * @returns {Promise<{blob: Blob, cached: boolean}>} `cached`: all parts are cached for offline use.
  * @throws {LoadError} there is no connection, or a part does not match its hash.
  */
-export async function modelBlob(model, signal, onProgress) {
+export async function modelBlob(model, base, signal, onProgress, get = fetch) {
   const cache = await openCache(model.sha256);
   const blobs = [];
   let cached = cache !== null;
-  for (const part of model.parts) {
+  for (const { name, sha256 } of model.parts) {
+    const part = { name, sha256, url: new URL(name, base).href };
     signal.throwIfAborted();
     const before = totalSize(blobs);
     let blob = cache && (await cachedPart(cache, part));
     if (!blob) {
-      blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes));
+      blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes), get);
       cached &&= await putPart(cache, part, blob);
     }
     blobs.push(blob);
@@ -41,7 +43,7 @@ async function openCache(sha256) {
     for (const other of await caches.keys()) {
       if (other.startsWith(CACHE_PREFIX) && other !== name) await caches.delete(other);
     }
-    await navigator.storage?.persist?.();
+    await globalThis.navigator?.storage?.persist?.();
     return await caches.open(name);
   } catch {
     return null;
@@ -49,26 +51,26 @@ async function openCache(sha256) {
 }
 
 async function cachedPart(cache, part) {
-  const response = await cache.match(part.name);
+  const response = await cache.match(part.url);
   if (!response) return null;
   const blob = await response.blob();
   if ((await hash(blob)) === part.sha256) return blob;
-  await cache.delete(part.name); // damaged: download it again
+  await cache.delete(part.url); // damaged: download it again
   return null;
 }
 
-async function downloadPart(part, signal, onProgress) {
+async function downloadPart(part, signal, onProgress, get) {
   for (const cache of ["default", "reload"]) {
-    const blob = await fetchPart(part, { signal, cache }, onProgress);
+    const blob = await fetchPart(part, { signal, cache }, onProgress, get);
     if ((await hash(blob)) === part.sha256) return blob;
   }
   throw new LoadError(`A part of the model (${part.name}) is damaged on the server: try again later.`);
 }
 
-async function fetchPart(part, options, onProgress) {
+async function fetchPart(part, options, onProgress, get) {
   const chunks = [];
   try {
-    const response = await fetch(part.name, options);
+    const response = await get(part.url, options);
     if (!response.ok) throw new LoadError(`A part of the model is missing: ${part.name}, status ${response.status}.`);
     let bytes = 0;
     for (const reader = response.body.getReader(); ; ) {
@@ -85,7 +87,7 @@ async function fetchPart(part, options, onProgress) {
 
 async function putPart(cache, part, blob) {
   try {
-    await cache.put(part.name, new Response(blob, { headers: { "Content-Length": blob.size } }));
+    await cache.put(part.url, new Response(blob, { headers: { "Content-Length": blob.size } }));
     return true;
   } catch {
     return false; // quota exceeded, or not allowed

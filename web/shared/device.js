@@ -13,7 +13,7 @@ const SIMD_MODULE = Uint8Array.of(
  * @returns {?string} a sentence that says why the model cannot run here; null if no reason is known.
  */
 export function unsupportedReason({ file_bytes, needed_bytes }) {
-  if (!window.isSecureContext) return "This page requires HTTPS, or localhost.";
+  if (globalThis.isSecureContext === false) return "This page requires HTTPS, or localhost.";
   if (typeof WebAssembly !== "object") return "The model requires WebAssembly, which this browser does not support.";
   if (!WebAssembly.validate(SIMD_MODULE)) {
     return "The model requires WebAssembly SIMD, which this browser or processor does not support.";
@@ -21,7 +21,7 @@ export function unsupportedReason({ file_bytes, needed_bytes }) {
   if (file_bytes > FILE_BYTES_MAX) {
     return `The model file has ${formatBytes(file_bytes)}, but the maximum in a browser is 2 GB.`;
   }
-  const usable = USABLE_MEMORY * (navigator.deviceMemory ?? Infinity) * 2 ** 30;
+  const usable = USABLE_MEMORY * (globalThis.navigator?.deviceMemory ?? Infinity) * 2 ** 30;
   if (needed_bytes > usable) {
     return `The model needs ${formatBytes(needed_bytes)} of memory; a page on this device can use ${formatBytes(usable)}.`;
   }
@@ -30,7 +30,7 @@ export function unsupportedReason({ file_bytes, needed_bytes }) {
 
 /** Number of threads: up to 4 cores, all of them; above, half of them, since only some cores are fast. */
 export function threads() {
-  const cores = navigator.hardwareConcurrency || 1;
+  const cores = globalThis.navigator?.hardwareConcurrency || 1;
   return cores <= 4 ? cores : Math.min(8, Math.floor(cores / 2));
 }
 

@@ -1,31 +1,11 @@
 // Parser for arithmetic expressions in prose, a port of runtime/arithmetic/expression.py.
 
-import { VULGAR_FRACTIONS } from "./final_answer.js";
 import { Fraction, ONE, ZERO } from "./fraction.js";
-import { DIGIT, lex, OPERAND_ENDS, WORD } from "./lexer.js";
-import { ambiguous, AmbiguityError, CONNECTIVE, fullMatch, NUMBER_WORD, parseUnits, Quantity, union } from "./units.js";
+import { lex } from "./lexer.js";
+import { brackets, expandVulgar, kinds, limits, words as tables } from "./tables.js";
+import { ambiguous, AmbiguityError, parseUnits, Quantity, union } from "./units.js";
 
-const DIGITS_MAX = 18; // of a number
-const NESTING_MAX = 20; // parentheses
-const EXPONENT_MAX = 64n;
-
-const OPERAND_STARTS = ["number", "currency", "open", "fraction"];
-const CLOSING = { "(": ["close", ")"], "[": ["close", "]"], "{": ["brace", "}"] };
-const FOLLOWERS = ["end", "break", "open", "close", "brace", "word"]; // kinds that do not continue an expression
-const WORDS = ["word", "compound"];
-
-const MODIFIER = fullMatch(
-  "hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?|tenths?|twice|double|triple|thrice|squared?|cubed?" +
-    "|root|sqrt|log|ln|sin|cos|tan|negative|dozen|hundred|thousand|(?:m|b|tr)illion|percent|than",
-);
-const OPERATOR_WORD = fullMatch("times|plus|minus|over|divided|multiplied|less|mod|modulo|choose|per");
-const LABEL = fullMatch(
-  "(?:step|day|week|month|year|question|problem|part|number|equation|example|case|option|method|page|chapter" +
-    "|room|phase|level|round|grade|item|group|team|line|row|box|bag|player|person|student|set|trip|lap)s?",
-);
-const FUNCTION_WORDS = ["of", "the", "a", "as", "by"];
-const VARIABLE = fullMatch(`(?!i)[${WORD}]|.*[${DIGIT}_].*`);
-const LEADING_ZERO = new RegExp(`^0${DIGIT}`, "u"); // 0930, 007
+const LEADING_ZERO = /^0\p{Nd}/u; // 0930, 007
 
 /**
  * Parse the expression that ends at a position.
@@ -52,7 +32,7 @@ export function parseRightSide(text, start, end) {
   if (!expression) return null;
   const after = lexemes[expression.lexemes.length].kind;
   const hasUnit = expression.lexemes.at(-1).kind === "word"; // a number after it is another expression
-  return FOLLOWERS.includes(after) || (hasUnit && OPERAND_STARTS.includes(after)) ? expression : null;
+  return kinds.followers.includes(after) || (hasUnit && kinds.operand_starts.includes(after)) ? expression : null;
 }
 
 /** The text of the first lexeme of a kind; empty if there is none. */
@@ -66,9 +46,9 @@ function expressionStart(lexemes) {
     const [kind, previous] = [lexemes[index].kind, lexemes[index - 1].kind];
     if (previous === "break") {
       const negated = lexemes[index].text === "-" && lexemes[index + 1].tight;
-      return OPERAND_STARTS.includes(kind) || negated ? index : null;
+      return kinds.operand_starts.includes(kind) || negated ? index : null;
     }
-    if (WORDS.includes(previous) && OPERAND_STARTS.includes(kind)) return index;
+    if (kinds.words.includes(previous) && kinds.operand_starts.includes(kind)) return index;
   }
   return null;
 }
@@ -76,23 +56,25 @@ function expressionStart(lexemes) {
 /** Whether nothing before an expression belongs to it. */
 function isIndependent(lexemes, first) {
   let index = first;
-  while (WORDS.includes(lexemes[index - 1]?.kind)) index--;
+  while (kinds.words.includes(lexemes[index - 1]?.kind)) index--;
   const words = lexemes.slice(index, first).map((lexeme) => lexeme.text.toLowerCase());
   const previous = lexemes.at(index - 1);
   const opens = lexemes[first].kind === "open" && words.length > 0;
-  if (opens && (lexemes[first].tight || OPERAND_ENDS.includes(previous.kind))) return false; // "f(3) + 1"
-  const last = words.findLast((word) => !FUNCTION_WORDS.includes(word)) ?? "";
-  const afterOperand = OPERAND_ENDS.includes(previous.kind);
-  if (afterOperand && (OPERATOR_WORD.test(last) || joins(words, lexemes.slice(first)))) return false;
+  if (opens && (lexemes[first].tight || kinds.operand_ends.includes(previous.kind))) return false; // "f(3) + 1"
+  const last = words.findLast((word) => !tables.function_words.has(word)) ?? "";
+  const afterOperand = kinds.operand_ends.includes(previous.kind);
+  if (afterOperand && (tables.operator_words.has(last) || joins(words, lexemes.slice(first)))) return false;
   const word = last.slice(last.lastIndexOf("-") + 1);
-  if ([MODIFIER, LABEL, VARIABLE].some((pattern) => pattern.test(word))) return false;
+  if (tables.modifiers.has(word) || tables.labels.has(word.replace(/s$/, "")) || isVariable(word)) return false;
   if (previous.kind === "break") return !continues(lexemes.slice(0, index), lexemes[first]);
   return !["open", "operator"].includes(previous.kind) || (previous.text === "/" && previous.tight);
 }
 
+const isVariable = (word) => ([...word].length === 1 && word !== "i") || /[\p{Nd}_]/u.test(word);
+
 /** Whether words make one quantity of two numbers: "3 boxes of 12", "2 hours 30 minutes". */
 function joins(words, lexemes) {
-  const adjacent = words.at(-1) === "and" || (words.length === 1 && !CONNECTIVE.test(words[0]));
+  const adjacent = words.at(-1) === "and" || (words.length === 1 && !tables.connectives.has(words[0]));
   const hasUnit = lexemes.some((lexeme) => lexeme.kind === "word");
   return words.length <= 3 && (words.slice(-2).includes("of") || (adjacent && hasUnit));
 }
@@ -227,9 +209,9 @@ class ExpressionParser {
   group(kind) {
     const opening = this.accept(kind);
     this.nesting++;
-    if (!opening || !(opening.text in CLOSING) || this.nesting > NESTING_MAX) ambiguous();
+    if (!opening || !(opening.text in brackets) || this.nesting > limits.nesting) ambiguous();
     const value = this.sum();
-    if (!this.accept(...CLOSING[opening.text])) ambiguous();
+    if (!this.accept(...brackets[opening.text])) ambiguous();
     this.nesting--;
     return value;
   }
@@ -237,7 +219,7 @@ class ExpressionParser {
   exponent() {
     const braced = this.accept("brace", "{");
     const number = this.accept("number");
-    if (!number || !/^\d+$/.test(number.text) || BigInt(number.text) > EXPONENT_MAX) ambiguous();
+    if (!number || !/^\d+$/.test(number.text) || BigInt(number.text) > limits.exponent) ambiguous();
     if (braced && !this.accept("brace", "}")) ambiguous();
     return Number(number.text);
   }
@@ -253,7 +235,7 @@ class ExpressionParser {
     }
     if (this.beforeProse && this.next.kind !== "operator") {
       const near = words[0] === "and" ? words.slice(1, 3) : words.slice(0, 1); // "3 and a half"
-      const isNumber = near.some((word) => NUMBER_WORD.test(word)) || words.includes("remainder");
+      const isNumber = near.some((word) => tables.number_words.has(word)) || words.includes("remainder");
       if (!abbreviated && !isNumber) words = [];
     }
     return parseUnits(words, abbreviated);
@@ -275,10 +257,10 @@ function isAmbiguous(last, operator) {
 /** Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½". */
 function parseMixedNumber(text) {
   const plain = text.replaceAll(",", "").replaceAll("and", " ");
-  const parts = plain.replace(/[½⅓⅔¼¾]/g, (sign) => VULGAR_FRACTIONS[sign]).trim().split(/\s+/);
+  const parts = expandVulgar(plain).trim().split(/\s+/);
   const digits = Math.max(...parts.map((part) => part.replaceAll(".", "").length));
   const values = parts.map(Fraction.parse);
   const properFractions = values.slice(1).every((value) => value.compare(ZERO) > 0 && value.compare(ONE) < 0);
-  if (digits > DIGITS_MAX || LEADING_ZERO.test(text) || !properFractions) ambiguous();
+  if (digits > limits.digits || LEADING_ZERO.test(text) || !properFractions) ambiguous();
   return values.reduce((sum, value) => sum.plus(value), ZERO);
 }

@@ -3,15 +3,13 @@
 import { firstOf, parseLeftSide, parseRightSide } from "./expression.js";
 import { finalAnswer, formatNumber } from "./final_answer.js";
 import { Fraction, HALF, HUNDRED } from "./fraction.js";
-import { BOUNDARY, blankMarkup, SPACE } from "./lexer.js";
+import { blankMarkup } from "./lexer.js";
+import { anyCase, limits, prose, relations, TRAILING_SPACE } from "./tables.js";
 
-const WINDOW = 300; // characters before and after a relation sign that are parsed
-const EQUALITIES = ["=", "is"];
-const APPROXIMATIONS = ["\u2248", "\\approx"];
-const RELATION = new RegExp(String.raw`[<>!:]?=[=<>]*|\u2248|\\approx(?![a-zA-Z])|${BOUNDARY}is${BOUNDARY}`, "gu");
-const ROUNDING_WORD = new RegExp(`[${SPACE}]*(?:about|approximately|roughly)${BOUNDARY}`, "iuy");
-const ANNOTATION = new RegExp(`(?<==)[${SPACE}]?<<[^<>\\n]*>>`, "gu"); // GSM8K's "3 * 4 = <<3*4=12>>12"
-const TRAILING_SPACE = new RegExp(`[${SPACE}]+$`, "u");
+const { equalities: EQUALITIES, approximations: APPROXIMATIONS } = relations;
+const RELATION = prose("relation", "g");
+const ROUNDING_WORD = anyCase("rounding_word", "y");
+const ANNOTATION = prose("annotation", "g"); // GSM8K's "3 * 4 = <<3*4=12>>12"
 
 /**
  * Check every equation of a text whose two sides can be parsed, in order.
@@ -56,7 +54,7 @@ function leftSide(plain, start, sign, bounded) {
 }
 
 function rightSide(plain, start, end) {
-  const windowEnd = Math.min(end, start + WINDOW);
+  const windowEnd = Math.min(end, start + limits.window);
   const right = parseRightSide(plain, start, windowEnd);
   return right && (windowEnd === end || right.lexemes.at(-1).end < windowEnd) ? right : null;
 }
@@ -64,7 +62,7 @@ function rightSide(plain, start, end) {
 /** Check the equation at a relation sign, whose sides are between `start` and `end`. */
 function checkStep(text, plain, start, sign, end) {
   if (![...EQUALITIES, ...APPROXIMATIONS].includes(sign.text)) return null;
-  const windowStart = Math.max(start, sign.start - WINDOW);
+  const windowStart = Math.max(start, sign.start - limits.window);
   ROUNDING_WORD.lastIndex = sign.end;
   const wordEnd = ROUNDING_WORD.test(plain.slice(0, end)) ? ROUNDING_WORD.lastIndex : null;
   const left = leftSide(plain, windowStart, sign, windowStart === start);

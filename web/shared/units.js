@@ -1,29 +1,9 @@
 // Exact quantities with units, a port of runtime/arithmetic/units.py.
 
 import { HUNDRED, ONE } from "./fraction.js";
+import { currencies, limits, words as tables } from "./tables.js";
 
-export const CURRENCIES = "$\u20ac\u00a3\u00a5\u20b9"; // dollar, euro, pound, yen, rupee
-
-const MAGNITUDE_LIMIT = 10n ** 60n; // of a numerator or denominator
-const UNIT_WORDS_MAX = 6;
-
-/** A regular expression that matches whole strings only. */
-export const fullMatch = (pattern) => new RegExp(`^(?:${pattern})$`, "u");
-
-export const NUMBER_WORD = fullMatch(
-  "dozens?|hundreds?|thousands?|(?:m|b|tr)illions?|score|hal(?:f|ves)|(?:third|quarter|fourth|fifth|sixth|eighth)s?" +
-    "|tenths?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|(?:twen|thir|for|fif)ty|percent" +
-    "|(?:six|seven|eigh|nine)ty|squared|cubed|pi|am|pm|o['\u2019]?clock|plus|minus|over|divided|multiplied|mod" +
-    "|modulo|choose|factorial|remainder|than",
-);
-export const CONNECTIVE = fullMatch(
-  "because|since|so|is|are|was|were|be|if|then|equals?|gives|and|or|but|as|we|it",
-);
-const PER_WORDS = "per|an?|each|every";
-const PER = fullMatch(PER_WORDS);
-const LINK = fullMatch(`${PER_WORDS}|of|in|for|from|on|at|with|to|by|who|which|that|s?he|they`);
-const TRAILING = fullMatch("left|more|total|remaining|altogether|each|together");
-const ABBREVIATION = fullMatch("kgs?|[kcm]m|m[gl]|lbs?|oz|ft|in|hrs?|mins?|sec|mph");
+const MAGNITUDE_LIMIT = 10n ** BigInt(limits.magnitude_digits); // of a numerator or denominator
 const DIGIT = /[\p{Nd}\u00b2\u00b3\u00b9\u2070-\u2079\u2080-\u2089]/u;
 
 /** An expression has no value, or could mean more than one thing. */
@@ -64,7 +44,7 @@ export class Quantity {
 
   times(other) {
     let [value, percent] = [this.value.times(other.value), this.percent && other.percent];
-    const isMoney = intersect(this.units, new Set(CURRENCIES));
+    const isMoney = intersect(this.units, currencies);
     if (other.percent && other.value.equals(HUNDRED) && !this.percent && !isMoney) {
       if (this.value.denominator === 1n && !this.per.size) ambiguous(); // "80 * 100%": 80, or 8000%?
       percent = true;
@@ -104,18 +84,19 @@ export class Quantity {
  */
 export function parseUnits(words, abbreviated) {
   const first = words[0];
-  if (first === "of" || first === "the" || words.length > UNIT_WORDS_MAX) ambiguous();
-  if (abbreviated && !ABBREVIATION.test(first)) ambiguous();
+  if (first === "of" || first === "the" || words.length > limits.unit_words) ambiguous();
+  if (abbreviated && !tables.abbreviations.has(first)) ambiguous();
   if (words.some((word, index) => !(index && word === "a") && isNoUnit(word))) ambiguous();
-  const link = words.findIndex((word) => LINK.test(word));
+  const link = words.findIndex((word) => tables.links.has(word));
   const beforeLink = link < 0 ? words : words.slice(0, link);
-  const counted = beforeLink.filter((word) => !TRAILING.test(word)).slice(-1);
-  const divisors = words.filter((_, index) => index && PER.test(words[index - 1]));
+  const counted = beforeLink.filter((word) => !tables.trailing.has(word)).slice(-1);
+  const divisors = words.filter((_, index) => index && tables.per.has(words[index - 1]));
   return [new Set(counted.map(stem)), new Set(divisors.map(stem))];
 }
 
 function isNoUnit(word) {
-  return [...word].length === 1 || DIGIT.test(word) || NUMBER_WORD.test(word) || CONNECTIVE.test(word);
+  const variable = [...word].length === 1 || DIGIT.test(word);
+  return variable || tables.number_words.has(word) || tables.connectives.has(word);
 }
 
 function stem(noun) {

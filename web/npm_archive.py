@@ -1,0 +1,74 @@
+"""Archives of npm packages: downloaded once with `npm pack`, cached, and accepted only by their hash.
+
+npm does it because it knows the user's registry mirror and proxy.
+"""
+
+import shutil
+import subprocess
+from base64 import b64encode
+from dataclasses import dataclass
+from hashlib import sha512
+from pathlib import Path
+
+from ..errors import DownloadError
+from ..files.atomic_write import atomic_write
+from ..files.cache_folder import cache_dir
+from ..files.temporary_folder import temporary_folder
+
+
+@dataclass(frozen=True, slots=True)
+class NpmArchive:
+    """The archive of one version of an npm package.
+
+    Attributes:
+        package: name of the package, with its scope.
+        version: the version.
+        sha512: hash of the .tgz in base64, as npm publishes it.
+    """
+
+    package: str
+    version: str
+    sha512: str
+
+    def read(self, path: Path | None = None) -> bytes:
+        """Content of the .tgz, from a file; by default it is downloaded once and cached.
+
+        Raises:
+            DownloadError: the file is unreadable, has the wrong hash, or cannot be downloaded.
+        """
+        return self._read_verified(path or self._cached())
+
+    def _read_verified(self, path: Path) -> bytes:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DownloadError(f"{path}: {error.strerror or error}") from None
+        digest = b64encode(sha512(content).digest()).decode()
+        if digest != self.sha512:
+            expected = f"{self.sha512} of {self.package} {self.version}"
+            raise DownloadError(f"{path}: sha512 {digest}, expected {expected}")
+        return content
+
+    def _cached(self) -> Path:
+        cached = cache_dir() / f"{self.package.rpartition('/')[2]}-{self.version}.tgz"
+        if not cached.exists():
+            with temporary_folder("npm") as folder:
+                content = self._read_verified(self._download(folder))
+            with atomic_write(cached) as file:
+                file.write(content)
+        return cached
+
+    def _download(self, folder: Path) -> Path:
+        npm = shutil.which("npm")
+        package = f"{self.package}@{self.version}"
+        if npm is None:
+            raise DownloadError(
+                f"{package}: npm is not installed; give the package's archive with --wllama FILE"
+            )
+        command = [npm, "pack", "--silent", "--pack-destination", str(folder), package]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - own command
+        archive = next(folder.glob("*.tgz"), None)
+        if result.returncode or archive is None:
+            reason = (result.stderr.strip().splitlines() or ["no error message"])[-1]
+            raise DownloadError(f"{package}: npm pack failed: {reason}")
+        return archive

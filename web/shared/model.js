@@ -1,0 +1,253 @@
+// The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
+
+import { checkClaim, checkSteps } from "./calculator.js";
+import { threads } from "./device.js";
+import { ModelError } from "./errors.js";
+import { prose } from "./tables.js";
+import { Wllama } from "./wllama/index.min.js";
+
+const VOTE_TEMPERATURE = 0.7;
+const MAX_TOKENS = 512;
+const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
+const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
+const EQUATION_END = prose("equation_end", "g"); // a number before it cannot grow any more
+const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
+const BROWSER = { wasm: new URL("wllama/wllama.wasm", import.meta.url).href };
+
+export class Model {
+  #engine;
+  #context; // tokens
+  #tokensPerChar = 0.4; // estimate, measured anew with each prompt
+  #busy = false;
+
+  /** Use load(). */
+  constructor(engine, { name, context }) {
+    this.#engine = engine;
+    this.#context = context;
+    this.name = name;
+  }
+
+  /**
+   * Load a model into memory.
+   *
+   * @param {Blob} blob the GGUF.
+   * @param {{name: string, context: number}} description
+   * @param {{wasm: string, cacheManager?: object}} [environment] address of wllama's code, and wllama's storage,
+   *   which is not used.
+   * @returns {Promise<Model>}
+   * @throws {ModelError} there is too little memory, or the file is not a supported model.
+   */
+  static async load(blob, description, { wasm, cacheManager } = BROWSER) {
+    const wllama = new Wllama({ default: wasm }, { suppressNativeLog: true, logger: NO_LOGGER, cacheManager });
+    wllama.setCompat(null); // otherwise wllama downloads a fallback build from another site
+    const params = { n_ctx: description.context, n_batch: 64, n_parallel: 1, n_gpu_layers: 0, n_threads: threads() };
+    try {
+      await wllama.loadModel([blob], { ...params, warmup: false });
+      if (!wllama.getLoadedContextInfo().success) throw new Error("llama.cpp rejects it");
+    } catch (error) {
+      await wllama.exit().catch(() => {});
+      throw new ModelError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
+    }
+    return new Model(wllama, description);
+  }
+
+  /** Free the memory. A question after it is rejected. */
+  async close() {
+    await this.#engine?.exit();
+    this.#engine = null;
+  }
+
+  /**
+   * Ask a question: the pieces of the answer's text as they come, and the answer as the generator's result.
+   *
+   * @param {string} question
+   * @param {{turns?: Array<{question: string, answer: string}>, signal?: AbortSignal}} [options]
+   */
+  async *ask(question, { turns, signal } = {}) {
+    for await (const { event, data } of this.events(question, { turns, signal })) {
+      if (event === "text") yield data.text;
+      if (event === "answer") return data;
+    }
+  }
+
+  /**
+   * Ask a question and wait for the answer.
+   *
+   * @param {string} question
+   * @param {{turns?: Array<object>, votes?: number, signal?: AbortSignal}} [options]
+   */
+  async answer(question, options = {}) {
+    for await (const { event, data } of this.events(question, options)) if (event === "answer") return data;
+  }
+
+  /**
+   * Ask a question and stream the answer.
+   *
+   * @param {string} question
+   * @param {{turns?: Array<{question: string, answer: string}>, votes?: number, signal?: AbortSignal}} [options]
+   *   `turns` are the earlier ones of the conversation, of which the oldest are dropped if the context has no
+   *   room for them. `votes`: answers of a majority vote. `signal` aborts the generation, and so does leaving
+   *   the loop.
+   * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
+   * @throws {ModelError} the question is too long, the generation failed, or another one is running.
+   */
+  async *events(question, { turns = [], votes = 1, signal } = {}) {
+    if (!this.#engine) throw new ModelError("The model is closed.");
+    if (this.#busy) throw new ModelError("The model is answering another question.");
+    this.#busy = true;
+    try {
+      yield* this.#eventsThatFit(question, turns, votes, signal);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  async *#eventsThatFit(question, turns, votes, signal) {
+    const kept = turns.slice(this.#firstKept(question, turns));
+    for (let started = false; !started; ) {
+      try {
+        const messages = toMessages(question, kept);
+        const events = votes > 1 ? this.#vote(messages, votes, signal) : this.#streamGreedy(messages, signal);
+        for await (const event of events) {
+          started = true;
+          if (event.event === "answer") event.data.dropped_turns = turns.length - kept.length;
+          yield event;
+        }
+      } catch (error) {
+        const message = error.message ?? String(error);
+        if (started || !TOO_LONG.test(message) || !kept.shift()) {
+          throw new ModelError(`The model could not answer: ${message}`);
+        }
+      }
+    }
+  }
+
+  /** Index of the first turn that leaves room for an answer. Tokens are estimated: wllama counts none. */
+  #firstKept(question, turns) {
+    const room = (this.#context - Math.min(MAX_TOKENS, this.#context / 4)) / this.#tokensPerChar;
+    const chars = (from) => countChars(toMessages(question, turns.slice(from)));
+    const first = turns.findIndex((_, index) => chars(index) <= room);
+    return first < 0 ? turns.length : first;
+  }
+
+  async *#streamGreedy(messages, signal) {
+    let [text, sentSteps] = ["", 0];
+    for await (const piece of this.#generate(messages, { temperature: 0 }, signal)) {
+      if (piece.answer) {
+        for (const data of piece.answer.steps.slice(sentSteps)) yield { event: "step", data };
+        yield { event: "answer", data: piece.answer };
+        return;
+      }
+      text += piece.text;
+      yield { event: "text", data: { text: piece.text } };
+      const complete = /\s/.test(piece.text) ? checkSteps(completeText(text)).slice(sentSteps) : [];
+      for (const data of complete) yield { event: "step", data };
+      sentSteps += complete.length;
+    }
+  }
+
+  /** Majority vote over several sampled answers (self-consistency). */
+  async *#vote(messages, votes, signal) {
+    const [counts, answers] = [new Map(), []];
+    for (let seed = 0; seed < votes; seed++) {
+      for await (const piece of this.#generate(messages, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
+        if (piece.answer) answers.push(piece.answer);
+      }
+      const { value } = answers.at(-1);
+      if (value !== null) counts.set(value, (counts.get(value) ?? 0) + 1);
+    }
+    const ranked = [...counts].sort(([, a], [, b]) => b - a);
+    const winner = answers.find(({ value }) => value === ranked[0]?.[0]) ?? answers[0];
+    const tally = { asked: votes, ended: votes, votes: Object.fromEntries(ranked) };
+    yield { event: "answer", data: { ...winner, tally } };
+  }
+
+  /** Generate an answer: its text in pieces, then the whole answer. */
+  async *#generate(messages, sampling, signal) {
+    const startMs = performance.now();
+    let [text, firstTokenMs, pieces, stopReason, timings] = ["", 0, 0, "end", {}];
+    const request = { messages, ...sampling, max_tokens: MAX_TOKENS, stream: true };
+    for await (const chunk of this.#chunks(request, signal)) {
+      const [choice] = chunk.choices ?? [];
+      timings = chunk.timings ?? timings;
+      if (choice?.finish_reason === "length") stopReason = "length";
+      if (!choice?.delta?.content) continue;
+      firstTokenMs ||= performance.now();
+      pieces++;
+      text += choice.delta.content;
+      yield { text: choice.delta.content };
+    }
+    const decode_s = (performance.now() - firstTokenMs) / 1000;
+    const first_token_s = ((firstTokenMs || startMs) - startMs) / 1000;
+    const promptTokens = (timings.prompt_n ?? 0) + (timings.cache_n ?? 0);
+    const promptChars = countChars(messages);
+    if (promptTokens && promptChars > MEASURED_CHARS) this.#tokensPerChar = promptTokens / promptChars;
+    const answer = buildAnswer(text, stopReason, timings, { pieces, decode_s, first_token_s });
+    yield { answer: { ...answer, model: this.name } };
+  }
+
+  /**
+   * Chunks of a chat completion. wllama's own iterator leaves the rejection of an abort unhandled, and goes on
+   * generating for a reader that is gone.
+   */
+  async *#chunks(request, signal) {
+    const stop = new AbortController();
+    const queue = [];
+    let [done, failure, wake] = [false, null, () => {}];
+    const abort = () => stop.abort();
+    if (signal?.aborted) abort();
+    signal?.addEventListener("abort", abort);
+    const onData = (chunk) => wake(queue.push(chunk));
+    const completion = this.#engine.createChatCompletion({ ...request, abortSignal: stop.signal, onData });
+    const settled = completion.catch((error) => (failure = error)).finally(() => wake((done = true)));
+    try {
+      for (;;) {
+        while (queue.length) yield queue.shift();
+        if (failure) throw failure;
+        if (done) return;
+        await new Promise((resolve) => (wake = resolve));
+      }
+    } finally {
+      signal?.removeEventListener("abort", abort);
+      abort();
+      await settled;
+    }
+  }
+}
+
+const countChars = (messages) => messages.reduce((sum, { content }) => sum + content.length, 0);
+
+function toMessages(question, turns) {
+  const earlier = turns.flatMap((turn) => [
+    { role: "user", content: turn.question },
+    { role: "assistant", content: turn.answer },
+  ]);
+  return [...earlier, { role: "user", content: question }];
+}
+
+/** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */
+function buildAnswer(text, stop_reason, timings, { pieces, decode_s, first_token_s }) {
+  const tokens = timings.predicted_n ?? pieces;
+  return {
+    ...checkClaim(text),
+    text,
+    stop_reason,
+    tally: null,
+    usage: {
+      prompt_tokens: (timings.prompt_n ?? 0) + (timings.cache_n ?? 0),
+      completion_tokens: tokens,
+      cached_tokens: timings.cache_n ?? 0,
+      sampled_tokens: tokens,
+    },
+    timings: {
+      decode_tokens_per_s: timings.predicted_per_second ?? Math.max(0, pieces - 1) / decode_s,
+      first_token_s,
+    },
+  };
+}
+
+/** The text up to the last point that further text cannot change. */
+function completeText(text) {
+  const end = [...text.matchAll(EQUATION_END)].at(-1);
+  return end ? text.slice(0, end.index + end[0].length) : "";
+}
