@@ -109,6 +109,7 @@ class BatchResult:
         answer: the only sample, or the one that the majority vote selects; None after an error.
         error: what went wrong; None without an error.
         failed: whether the computation failed; otherwise an error is the question's.
+        tokens: tokens of each sample, sampled or inserted, without the end-of-generation token.
     """
 
     number: int
@@ -116,6 +117,7 @@ class BatchResult:
     answer: Answer | None = None
     error: str | None = None
     failed: bool = False
+    tokens: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,8 @@ def _result(number: int, handles: Sequence[Handle]) -> BatchResult:
         samples = tuple(handle.answer() for handle in handles)
     except ModelFileError as error:
         return BatchResult(number, error=str(error), failed=True)
+    tokens = tuple(tuple(token for piece in handle for token in piece.tokens) for handle in handles)
     if len(samples) == 1:
-        return BatchResult(number, samples, samples[0])
+        return BatchResult(number, samples, samples[0], tokens=tokens)
     scored = list(zip(samples, map(mean_logprob, handles), strict=True))
-    return BatchResult(number, samples, select_winner(scored, len(samples)))
+    return BatchResult(number, samples, select_winner(scored, len(samples)), tokens=tokens)
