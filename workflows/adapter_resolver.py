@@ -123,7 +123,7 @@ def resolve_basis(
     base: str,
     file: Path | None = None,
     *,
-    settings: Mapping[str, int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
 ) -> Basis:
     """Find the basis of a base: read it from a file or the cache, or compute it.
