@@ -15,7 +15,7 @@ import typer
 
 from ..errors import EngineFailedError, ThirteenError
 from . import ask, batch, chat, convert, demo, doctor, inspect, mcp, models, serve, vocabulary, web
-from .adapters import adapter, train, tune
+from .adapters import adapter, rollouts, train, tune
 from .bench import commands as bench
 from .console import err, printable
 from .options import default_ray_address
@@ -34,7 +34,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_FAMILIES = (demo, doctor, inspect, ask, chat, convert, vocabulary, train, tune, web, batch, serve, mcp)
+_FAMILIES = (
+    *(demo, doctor, inspect, ask, chat, convert, vocabulary, train, tune, rollouts, web, batch, serve, mcp),
+)
 for _family in _FAMILIES:
     app.add_typer(_family.app)
 for _name, _group in {"adapter": adapter, "bench": bench, "models": models}.items():

@@ -197,6 +197,9 @@ DecodeTokens = Annotated[int, typer.Option(min=2, help="Tokens to decode.")]
 Texts = Annotated[Path | None, typer.Option(help="Texts as JSON lines. Default: the built-in ones.")]
 Positions = Annotated[int, typer.Option(min=1, help="Maximum positions to compare.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Maximum questions, spread evenly over the set.")]
+Timed = Annotated[
+    int, typer.Option(min=0, help="Questions to ask one at a time, for the time to a right answer; 0: none.")
+]
 
 
 def example(*commands: str) -> str:

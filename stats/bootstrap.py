@@ -3,7 +3,7 @@
 Whole units are resampled, because the positions within one passage depend on each other.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,13 +44,31 @@ def bootstrap_interval(sums: FloatArray, figure: Callable[[FloatArray], FloatArr
         sums: sums per unit, (units, …).
         figure: maps sums over all units to the figure; it is called with many sums at once, (n, …) to (n,).
     """
-    random, even = np.random.default_rng(_SEED), np.full(len(sums), 1 / len(sums))
-    drawn = (random.multinomial(len(sums), even, _BLOCK) for _ in range(RESAMPLES // _BLOCK))
-    summed = (np.asarray(np.tensordot(times, sums, 1), np.float64) for times in drawn)  # (_BLOCK, …) each
-    resampled = np.concatenate([figure(block) for block in summed])  # (RESAMPLES,)
+    return joint_interval((sums,), figure)
+
+
+def joint_interval(samples: Sequence[FloatArray], figure: Callable[..., FloatArray]) -> Interval:
+    """Estimate a figure of several independent samples, with its interval; see bootstrap_interval().
+
+    Each resample draws the units of every sample anew, so the interval holds the uncertainty of all.
+
+    Args:
+        samples: sums per unit of each sample, (units, …) each.
+        figure: maps the sums over all units of each sample to the figure, (n, …) each to (n,).
+    """
+    random = np.random.default_rng(_SEED)
+    resampled = np.concatenate(
+        [figure(*(_resample(sums, random) for sums in samples)) for _ in range(RESAMPLES // _BLOCK)]
+    )  # (RESAMPLES,)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail))
-    return Interval(float(low), float(figure(sums.sum(0)[None])[0]), float(high))
+    return Interval(float(low), float(figure(*(sums.sum(0)[None] for sums in samples))[0]), float(high))
+
+
+def _resample(sums: FloatArray, random: np.random.Generator) -> FloatArray:
+    """Sums over the units of _BLOCK resamples, (_BLOCK, …)."""
+    times = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _BLOCK)  # (_BLOCK, units)
+    return np.asarray(np.tensordot(times, sums, 1), np.float64)
 
 
 def mean_interval(values: FloatArray, weights: FloatArray | None = None) -> Interval:

@@ -14,6 +14,7 @@ from ..convert.adapter.basis import (
     NAME_MAX,
     Basis,
     BasisOrigin,
+    grouped_origins,
     make_basis,
     read_basis,
     write_basis,
@@ -122,7 +123,7 @@ def resolve_basis(
     base: str,
     file: Path | None = None,
     *,
-    settings: Mapping[str, int] | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Progress = no_progress,
 ) -> Basis:
     """Find the basis of a base: read it from a file or the cache, or compute it.
@@ -191,7 +192,9 @@ def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progr
         return basis
     path = base_file(code.name)
     checkpoint = open_checkpoint(path)
-    origin = BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))
+    origins = list(grouped_origins(BasisOrigin(code.name, checkpoint.sha256(), numbers=len(code.numbers))))
+    named = (one for one in origins if basis_fingerprint(one.id) == code.fingerprint)
+    origin = next(named, origins[0])
     _check_basis(code, origin, f"{code.name} ({path.name})")
     return _cached_basis(origin, checkpoint, progress)
 

@@ -1,12 +1,16 @@
 """Demo of the whole path: the embedded base, its adapter and fewer tokens as GGUFs; answers and latency."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
 
+from ..bench.accuracy.answer_time import AnsweredQuestion, AnswerTimes, summarize_times, time_rows
+from ..bench.accuracy.timed_answers import TIMED, time_answers
+from ..bench.harness.energy import find_energy_meter
 from ..bench.harness.workload import Workload
 from ..bench.speed import latency
 from ..convert.adapter.adapter import load_adapter
@@ -14,10 +18,13 @@ from ..convert.vocabulary.vocabulary_metadata import read_vocabulary
 from ..files.gguf.header import read_header
 from ..files.progress import Progress, no_progress
 from ..models.catalogue import adapter_folder
+from ..models.rows import TrainingRow
 from ..models.tuning.objective import is_correct
 from ..models.tuning.synthetic_sums import draw_sums
 from ..runtime.answer import Answer
+from ..runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from ..runtime.engine.engine import Engine
+from ..runtime.threads import default_threads
 from ..stats.paired_ratio import ROUNDS_MIN
 from .default_model import ADAPTER, NAME, TYPE, default_model
 
@@ -35,10 +42,12 @@ class DemoAnswers:
     Attributes:
         answer: its answer to the question.
         right: number of sums that it solved.
+        sums: each sum: whether it solved it, and the tokens of its answer.
     """
 
     answer: Answer
     right: int
+    sums: tuple[AnsweredQuestion, ...]
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class DemoReport:
         base: answers of the base.
         adapted: answers of the adapted model.
         bench: latency of both models.
+        answer_time: time to a right answer of both models, on the sums.
         trimmed: the adapted model with a smaller vocabulary.
     """
 
@@ -82,6 +92,7 @@ class DemoReport:
     base: DemoAnswers
     adapted: DemoAnswers
     bench: latency.LatencyReport
+    answer_time: AnswerTimes
     trimmed: DemoTrimmed
 
 
@@ -93,15 +104,17 @@ def run_demo(progress: Progress = no_progress) -> DemoReport:
     """
     base = default_model(adapted=False, progress=progress)
     adapted = default_model(adapted=True, progress=progress)
+    answers = ask_demo(base), ask_demo(adapted)
     return DemoReport(
         question=QUESTION,
         max_tokens=MAX_TOKENS,
         sums=SUMS,
         adapter=ADAPTER,
         trained_numbers=load_adapter(adapter_folder(ADAPTER)).trained_parameters,
-        base=ask_demo(base),
-        adapted=ask_demo(adapted),
+        base=answers[0],
+        adapted=answers[1],
         bench=_compare_speed(base, adapted, progress),
+        answer_time=time_demo((base, adapted), answers, progress),
         trimmed=_trimmed(adapted, progress),
     )
 
@@ -110,6 +123,18 @@ def _compare_speed(one: Path, other: Path, progress: Progress) -> latency.Latenc
     return latency.run_latency(
         one, other, workload=Workload(64, 32), questions=(), rounds=ROUNDS_MIN, progress=progress
     )
+
+
+def time_demo(
+    models: Sequence[Path], answers: Sequence[DemoAnswers], progress: Progress = no_progress
+) -> AnswerTimes:
+    """Time some of the sums that the models answered, asked one at a time in alternation."""
+    settings = GenerationSettings(max_tokens=MAX_TOKENS)
+    threads = default_threads().decode
+    loaders = [BatchJob(model, None, settings, threads).load_engine for model in models]
+    questions = [row.question for row in _draw_sums()]
+    times = time_answers(loaders, questions[:TIMED], settings, progress, find_energy_meter())
+    return summarize_times(times, [one.sums for one in answers], questions)
 
 
 def _trimmed(adapted: Path, progress: Progress) -> DemoTrimmed:
@@ -136,6 +161,10 @@ def demo_table(report: DemoReport) -> Group:
             f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})",
         )
     sizes = [model.file_bytes / 1e6 for model in (bench.base, bench.adapted)]
+    table.add_section()
+    for row in time_rows(report.answer_time):
+        table.add_row(*row)
+    table.add_section()
     table.add_row("file, MB", *(f"{size:.1f}" for size in sizes), f"{sizes[1] / sizes[0]:.3f}")
     both = (report.base, report.adapted)
     table.add_row(f"sums right, of {report.sums}", *(str(model.right) for model in both), "")
@@ -165,12 +194,19 @@ def _trimmed_text(report: DemoReport) -> str:
 
 def ask_demo(model: Path) -> DemoAnswers:
     """Ask a model the question and the sums."""
-    rows = draw_sums(SUMS, _SEED, held_out=True)
+    rows = _draw_sums()
     with Engine(model, context=512, slots=8) as engine:
         answer = engine.answer(QUESTION, max_tokens=MAX_TOKENS)
         answers = engine.answers([row.question for row in rows], max_tokens=MAX_TOKENS)
-    right = sum(is_correct(answer, row) for answer, row in zip(answers, rows, strict=True))
-    return DemoAnswers(answer, right)
+    sums = tuple(
+        AnsweredQuestion(is_correct(one, row), one.usage.completion_tokens)
+        for one, row in zip(answers, rows, strict=True)
+    )
+    return DemoAnswers(answer, sum(one.right for one in sums), sums)
+
+
+def _draw_sums() -> list[TrainingRow]:
+    return draw_sums(SUMS, _SEED, held_out=True)
 
 
 def _home(path: str) -> str:

@@ -1,7 +1,9 @@
 """Accuracy of a model on a question set, and of its base on the same questions, compared in pairs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 from rich.table import Table
@@ -10,14 +12,18 @@ from ...errors import RequestError
 from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
+from ...runtime.validation import check_integer
+from ..harness.energy import find_energy_meter
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
+from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
 from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
 from .evaluate import evaluate
 from .prompt_settings import PromptSettings
 from .run_config import RunConfig
+from .timed_answers import TimedAnswers, read_or_time, time_answers
 
 SIGNIFICANCE_LEVEL = 0.05
 _TRUNCATED_MAX = 0.05  # share of truncated answers above which the report warns
@@ -60,6 +66,7 @@ class AccuracyReport(BenchReport):
         base: the model that it is compared with; None without one.
         paired: paired comparison; None without a base, or if every question failed on one of them.
         verdict: conclusions in words, a line each.
+        answer_time: time to a right answer; None if no question was timed.
     """
 
     terms: PromptSettings
@@ -71,6 +78,7 @@ class AccuracyReport(BenchReport):
     base: ModelResult | None
     paired: PairedScores | None
     verdict: tuple[str, ...]
+    answer_time: AnswerTimes | None = None
 
 
 _Evaluation = tuple[ModelResult, Sequence[QuestionRecord]]
@@ -84,6 +92,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
     base: Path | None = None,
     adapter: Path | None = None,
     folder: Path | None = None,
+    timed: int = 0,
     executor: BatchExecutor = BatchJob.run,
     progress: EvalProgress = lambda label, done, total: None,
 ) -> AccuracyReport:
@@ -96,6 +105,8 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         base: the unadapted model, another GGUF file, or the same one with `adapter`.
         adapter: a LoRA in a GGUF file, applied at run time to `model`.
         folder: folder of the logs; by default one in the cache.
+        timed: number of questions that are then asked one at a time on this machine, for the time to a right
+            answer; see answer_time.py. Their times are kept beside the logs.
         executor: answers batches, BatchJob.run or RayWorkers.run.
         progress: called with the model's name and accuracy so far, and with questions done and in all.
 
@@ -105,6 +116,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
         RequestError: all questions failed, or a log belongs to another run.
         OutputError: a log cannot be written.
     """
+    check_integer("bench: timed", timed, 0)
     for path in filter(None, (model, base, adapter)):
         read_header(path)  # a bad file fails before the first question
     head = report_head()
@@ -112,11 +124,16 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
     models: dict[str, tuple[Path, Path | None]] = {"adapted" if base else _alone(adapter): (model, adapter)}
     if base:
         models = {"base": (base, None), **models}
+    configs = {name: RunConfig(*files, question_set, settings) for name, files in models.items()}
     evaluations = {
-        name: _evaluate(name, RunConfig(*files, question_set, settings), folder, executor, progress)
-        for name, files in models.items()
+        name: _evaluate(name, config, folder, executor, progress) for name, config in configs.items()
     }
-    return _report(head, question_set, settings, evaluations)
+    report = _report(head, question_set, settings, evaluations)
+    if timed:
+        records = [records for _, records in evaluations.values()]
+        times = _time_answers(list(configs.values()), records, folder, timed, progress)
+        report = _with_times(report, times)
+    return report
 
 
 def _alone(adapter: object) -> str:
@@ -151,6 +168,50 @@ def _evaluate(
         scores=score(records, question_set.groups),
     )
     return result, records
+
+
+def _time_answers(
+    configs: Sequence[RunConfig],
+    records: Sequence[Sequence[QuestionRecord]],
+    folder: Path,
+    timed: int,
+    progress: EvalProgress,
+) -> AnswerTimes | None:
+    """Time some of the questions that all models answered; None if there is no such question."""
+    answered = [of_all for of_all in zip(*records, strict=True) if all(one.samples for one in of_all)]
+    if not answered:
+        return None
+    count = min(timed, len(answered))
+    numbers = [answered[n * len(answered) // count][0].number for n in range(count)]  # evenly spaced
+    question_set = configs[0].question_set
+    identity = {"records": [config.file_name for config in configs], "questions": numbers}
+    digest = sha256(repr(identity).encode()).hexdigest()[:12]
+
+    def measure() -> TimedAnswers:
+        return time_answers(
+            [config.job.load_engine for config in configs],
+            [question_set.questions[number].text for number in numbers],
+            configs[0].settings,
+            partial(progress, "time to an answer"),
+            find_energy_meter(),
+        )
+
+    times = read_or_time(folder / f"times-{digest}.jsonl", identity, measure)
+    questions = [
+        [
+            AnsweredQuestion(one.outcome is Outcome.CORRECT, sum(sample.tokens for sample in one.samples))
+            for one in model
+        ]
+        for model in zip(*answered, strict=True)
+    ]
+    return summarize_times(times, questions, [question_set.groups[one.number] for one, *_ in answered])
+
+
+def _with_times(report: AccuracyReport, times: AnswerTimes | None) -> AccuracyReport:
+    verdict = report.verdict
+    if times and times.base and report.paired:
+        verdict = (describe_times(times, report.paired.difference), *verdict)
+    return replace(report, answer_time=times, verdict=verdict)
 
 
 def _accuracy_so_far(records: Sequence[QuestionRecord]) -> str:
@@ -226,10 +287,14 @@ def accuracy_table(report: AccuracyReport) -> Table:
     """Tabulate the models, with the verdict and the settings below."""
     columns = ["base", "adapted"] if report.base else [_alone(report.adapted.adapter)]
     if report.paired:
-        columns.append("adapted - base (95 %)")
+        columns.append("against the base (95 %)" if report.answer_time else "adapted - base (95 %)")
     table = report_table(f"{report.data}, {report.terms.prompt}", _caption(report), "", *columns)
     for row in _rows([result.scores for result in (report.base, report.adapted) if result], report.paired):
         table.add_row(*row)
+    if report.answer_time:
+        table.add_section()
+        for row in time_rows(report.answer_time):
+            table.add_row(*row)
     return table
 
 
@@ -255,6 +320,7 @@ def _caption(report: AccuracyReport) -> str:
         (
             *report.verdict,
             f"{report.adapted.scores.questions} questions of {report.source}{left_out}",
+            *([_describe_timing(report.answer_time)] if report.answer_time else []),
             f"{'greedy' if settings.sampling.greedy else votes}, "
             f"calculator {'on' if settings.calculator else 'off'}, at most {settings.max_tokens} tokens",
             f"{report.machine.cpu}, threads: {settings.threads}, "
@@ -262,3 +328,7 @@ def _caption(report: AccuracyReport) -> str:
             *(f"records: {result.records}" for result in (report.base, report.adapted) if result),
         )
     )
+
+
+def _describe_timing(times: AnswerTimes) -> str:
+    return f"seconds: {times.timed} of the questions, asked one at a time, {times.date}"

@@ -1,1 +1,1 @@
-"""What the benchmarks share: workload, iterations, interleaved rounds, environment, isolated processes."""
+"""What the benchmarks share: workload, interleaved iterations, environment, energy, isolated processes."""

@@ -18,13 +18,13 @@ from ...errors import ModelFileError
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.memory_estimate import kv_bytes
 from ...runtime.llama.model import Model
+from ..harness.energy import Energy, find_energy_meter, measure_energy
 from ..harness.format import NOT_AVAILABLE, megabytes, seconds
 from ..harness.from_json import from_json
 from ..harness.isolated import print_outcome, run_in_subprocess
 from ..harness.iteration import random_prompt, run_iteration, time_prefill_and_decode
 from ..harness.peak_memory import peak_rss_bytes
 from ..harness.workload import Workload, load_engine
-from .energy import Energy, find_energy_meter, measure_energy
 from .os_page_cache import drop_from_page_cache
 from .resident_memory import (
     Footprint,

@@ -13,6 +13,7 @@ from ...runtime.threads import default_threads, physical_cores
 from ..accuracy.accuracy import AccuracyReport, run_accuracy
 from ..accuracy.datasets import QuestionSet, load_question_set
 from ..accuracy.prompt_settings import PromptSettings
+from ..accuracy.timed_answers import TIMED
 from ..fidelity.fidelity import FidelityReport, run_fidelity
 from ..fidelity.model_roles import model_sources
 from ..harness.from_json import read_report
@@ -47,6 +48,7 @@ class ReportRequest:
         data: question set that both models answer; None leaves accuracy out.
         limit: maximum number of its questions.
         max_tokens: maximum tokens per answer.
+        timed: number of the questions that are timed; see run_accuracy().
         reference: the adapted model in full precision; None leaves fidelity out.
         base_reference: the unadapted model in full precision, to measure the adapter's effect as well.
         programs: programs to run the adapted file with; None leaves peers out.
@@ -60,6 +62,7 @@ class ReportRequest:
     data: str | None = None
     limit: int | None = None
     max_tokens: int = 512
+    timed: int = TIMED
     reference: Path | None = None
     base_reference: Path | None = None
     programs: PeerPrograms | None = None
@@ -204,5 +207,6 @@ class _Measurements:
             PromptSettings(threads=threads, max_tokens=self.request.max_tokens),
             base=self.base,
             adapter=self.request.adapter,
+            timed=self.request.timed,
             progress=lambda _, done, total: progress(done, total),
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...files.atomic_write import atomic_write
 from ...files.output import check_folder, make_folder, output_errors
+from ..accuracy.answer_time import describe_times
 from . import sections
 from .collect import ReportData
 from .document import Document, Figures, Section
@@ -20,7 +21,7 @@ def compose_report(data: ReportData) -> Document:
     """Compose the document of a report."""
     return Document(
         title=_title(data),
-        lead="Speed, accuracy, size and memory of an adapted model and its base, by thirteen bench.",
+        lead=_lead(data),
         sections=(
             sections.headline_section(data),
             sections.speed_section(data.latency),
@@ -33,6 +34,16 @@ def compose_report(data: ReportData) -> Document:
             sections.environment_section(data),
         ),
     )
+
+
+def _lead(data: ReportData) -> str:
+    """What the report is of, after its most important figure: the time to a right answer."""
+    lead = "Speed, accuracy, size and memory of an adapted model and its base, by thirteen bench."
+    accuracy = data.accuracy
+    if accuracy and accuracy.answer_time and accuracy.paired:
+        times = describe_times(accuracy.answer_time, accuracy.paired.difference)
+        return f"{times[0].upper()}{times[1:]}. {lead}"
+    return lead
 
 
 def _title(data: ReportData) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from ...stats.interval import Interval
 from ...stats.paired_ratio import RATIO_LEVEL
 from ..accuracy.accuracy import AccuracyReport, ModelResult
+from ..accuracy.answer_time import AnswerTimes, time_rows
 from ..fidelity.fidelity import FidelityReport
 from ..fidelity.merge_or_runtime import Fidelity
 from ..harness.environment import BenchReport
@@ -36,6 +37,7 @@ _FOOTPRINT_SEGMENTS = {
 def headline_section(data: ReportData) -> Section:
     """Key figures and the conclusions in words."""
     cards = (
+        _right_answers_card(data.accuracy),
         *_answer_cards(data.latency),
         _speed_card(data.latency),
         _accuracy_card(data.accuracy),
@@ -44,6 +46,19 @@ def headline_section(data: ReportData) -> Section:
     )
     verdict = tuple(line for report in (data.latency, data.accuracy) if report for line in report.verdict)
     return Section("Summary", (Cards(cards), *([Notes(verdict)] if verdict else [])))
+
+
+def _right_answers_card(accuracy: AccuracyReport | None) -> Card:
+    """Right answers a minute: accuracy and speed in one figure."""
+    name = "right answers a minute"
+    times = accuracy.answer_time if accuracy else None
+    if times is None:
+        return Card(name, "unknown", NOT_MEASURED)
+    adapted = times.adapted.right_per_minute
+    if times.base is None or times.right_ratio is None:
+        return Card(name, f"{adapted:.2f}", f"{times.adapted.seconds:.2f} s a question")
+    note = f"{times.right_ratio.text(2)} times the base's {times.base.right_per_minute:.2f}"
+    return Card(name, f"{adapted:.2f}", note)
 
 
 def _answer_cards(latency: LatencyReport | None) -> Iterator[Card]:
@@ -201,7 +216,18 @@ def accuracy_section(accuracy: AccuracyReport | None) -> Section:
             f"{paired.lost} only in the base; McNemar's exact test: p = {paired.p_value:.3g}."
         )
         blocks.append(Paragraph(text))
+    if accuracy.answer_time:
+        blocks.append(_answer_time_table(accuracy.answer_time))
     return Section("Accuracy", tuple(blocks))
+
+
+def _answer_time_table(times: AnswerTimes) -> Table:
+    title = (
+        f"Time to a right answer: {times.timed} questions asked one at a time, tokens and accuracy of "
+        f"{times.questions}"
+    )
+    header = ("", "base", "adapted", "adapted / base (95 %)") if times.base else ("", "model")
+    return Table(title, header, tuple(time_rows(times)))
 
 
 def _outcome_table(models: dict[str, ModelResult]) -> Table:

@@ -175,6 +175,12 @@ def adapter_basis(
     rank: Annotated[int, typer.Option(min=1, max=64, help="Rank of the factors.")] = 2,
     numbers: Annotated[int, typer.Option(min=1, max=4096, help="Size of the trained vector.")] = 13,
     projection_seed: Annotated[int, typer.Option(min=0, max=1 << 32, help="Seed of the projections.")] = 42,
+    groups: Annotated[
+        int, typer.Option(min=1, help="Groups of modules; each has its own part of the trained vector.")
+    ] = 1,
+    group_by: Annotated[
+        str, typer.Option(help="Grouping of modules: depth (neighbouring layers) or kind (such as q_proj).")
+    ] = "depth",
     revision: options.Revision = None,
     as_json: options.Json = False,
 ) -> None:
@@ -195,7 +201,9 @@ def adapter_basis(
     path = base_file(base) if base == name and not revision else fetch(base, revision=revision, kind="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
-    origin = BasisOrigin(name, checkpoint.sha256(), rank, numbers, projection_seed)
+    origin = BasisOrigin(
+        name, checkpoint.sha256(), rank, numbers, projection_seed, groups=groups, group_by=group_by
+    )
     with progress_bar("basis") as progress:
         write_basis(make_basis(checkpoint, origin, progress=progress), output)
     facts = asdict(origin) | {"id": origin.id, "mark": basis_fingerprint(origin.id), "output": str(output)}

@@ -1,7 +1,7 @@
 """Commands that tune an adapter by forward passes only, or prepare for it: `tune`, `sums`."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +10,12 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
+from ...errors import ThirteenError
 from .. import options
 from ..console import command_line, err, interval_json, note, progress_bar, show_fields, warn
 
 if TYPE_CHECKING:
+    from ...models.rows import TrainingRow
     from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
@@ -75,9 +77,25 @@ def tune(
         str,
         typer.Option(
             help="Score to maximize: reference (likelihood of solutions), own (likelihood of own right "
-            "answers), answer (likelihood of the answer after own output) or exact (accuracy)."
+            "answers), answer (likelihood of the answer after own output), exact (accuracy) or contrast "
+            "(likelihood of right against wrong rollouts where they part)."
         ),
     ] = "reference",
+    rollouts: Annotated[
+        Path | None, typer.Option(help="With --score contrast: file of thirteen rollouts, of MODEL.")
+    ] = None,
+    rollouts_every: Annotated[
+        int, typer.Option(min=0, help="Generations between fresh rollouts of the search's mean; 0: never.")
+    ] = 0,
+    clip: Annotated[
+        float, typer.Option(help="With --score contrast: change of a token's probability that still counts.")
+    ] = 0.2,
+    kl: Annotated[
+        float, typer.Option(help="With --score contrast: weight of the divergence from the base.")
+    ] = 0.1,
+    branch_tokens: Annotated[
+        int, typer.Option(min=1, help="With --score contrast: maximum tokens a question beyond its prompt.")
+    ] = 64,
     generations: Annotated[int, typer.Option(min=1, help="Maximum generations.")] = 60,
     population: Annotated[int, typer.Option(min=4, help="Candidates per generation.")] = 12,
     sigma: Annotated[
@@ -113,15 +131,27 @@ def tune(
     from ...models.cards import tune_card, write_card
     from ...models.fetch import fetch
     from ...models.tuning.cma_search import SearchSettings
+    from ...models.tuning.contrast import ContrastSettings
+    from ...models.tuning.contrast_objective import ContrastOptions, rollout_settings
     from ...models.tuning.objective import AnswerSettings
+    from ...models.tuning.rollouts import read_rollouts
     from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
     from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
-    # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
+    # Options match the fields of AnswerSettings, ContrastSettings, SearchSettings and EngineSettings by name.
     answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
+    if (score == "contrast") != (rollouts is not None):
+        raise ThirteenError("tune: --score contrast and --rollouts FILE require each other")
     required = ("answer", "solution") if score == "reference" else ("answer",)
-    rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed)
     path = fetch(model, kind="base") if model else options.default_base()
+    contrast = None
+    if rollouts:
+        found = read_rollouts(rollouts, rollout_settings(path, answers))
+        contrast = ContrastOptions(
+            found, ContrastSettings(**options.matching_options(ctx, ContrastSettings)), rollouts_every
+        )
+    pool = contrast.rows if contrast else None
+    rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed, pool)
     with progress_bar("basis") as progress:
         resolved = resolve_basis(base, basis, progress=progress)
     check_same_base(path, resolved)
@@ -141,6 +171,7 @@ def tune(
         measure_sigma=sigma is None,
         start=numbers,
         base_id=hub_id_of(resolved.origin.name),
+        contrast=contrast,
     )
     with _live_table() as on_progress:
         result = tune_adapter(job, on_progress)
@@ -157,8 +188,12 @@ def _split_data(
     questions: int,
     counts: tuple[int, int],
     seed: int,
+    pool: "Sequence[TrainingRow] | None",
 ) -> "TuneData":
-    """Read the rows and split off those for checks and the held-out ones."""
+    """Read the rows and split off those for checks and the held-out ones.
+
+    The rest are the pool, unless another one is given, of which only the other rows are left.
+    """
     from ...models.rows import read_rows, split_rows
     from ...models.tuning.tune import TuneData
 
@@ -168,8 +203,11 @@ def _split_data(
         held = read_rows(held_out_data, ("answer",))[:held_out]
     else:
         rows, held = split_rows(rows, held_out, seed)
-    pool, check_rows = split_rows(rows, checks, seed)
-    return TuneData(pool, check_rows, held, questions)
+    rest, check_rows = split_rows(rows, checks, seed)
+    if pool is not None:
+        used = {row.question for row in (*check_rows, *held)}
+        rest = [row for row in pool if row.question not in used]
+    return TuneData(rest, check_rows, held, questions)
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def bench_accuracy(
     calculator: options.Calculator = True,
     max_tokens: options.MaxTokens = 512,
     limit: options.Limit = None,
+    timed: options.Timed = 16,
     records: Annotated[
         Path | None, typer.Option(help="Folder for the record of each question. Default: in the cache.")
     ] = None,
@@ -75,9 +76,10 @@ def bench_accuracy(
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the accuracy of a model and its base.
+    """Measure accuracy and right answers a minute.
 
-    An interrupted run resumes.
+    An interrupted run resumes. Some of the questions are then asked one at a time, for the seconds that a
+    user waits.
     """
     from ...bench.accuracy.accuracy import accuracy_table, run_accuracy
     from ...bench.accuracy.datasets import load_question_set
@@ -109,6 +111,7 @@ def bench_accuracy(
             base=base,
             adapter=loras.get("adapter"),
             folder=records,
+            timed=timed,
             executor=executor,
             progress=progress,
         )

@@ -30,6 +30,7 @@ def bench_report(
         str | None, typer.Option(help="Also measure accuracy, as in bench accuracy --data.")
     ] = None,
     limit: options.Limit = None,
+    timed: options.Timed = 16,
     max_tokens: options.MaxTokens = 512,
     reference: Annotated[
         Path | None, typer.Option(help="Also measure fidelity to this adapted model in high precision.")

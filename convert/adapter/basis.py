@@ -6,8 +6,8 @@ alone. In PEFT's terms (see tinylora.py) the parts are `tinylora_A`, `tinylora_B
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,11 @@ from .delta import Delta
 from .deterministic_svd import Svd, svd_factors
 from .torch_random import torch_normal
 
+GROUPINGS = ("depth", "kind")
 TARGET_MODULES = ("down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj")
 NAME_MAX = 20  # characters, so that a code of thirteen numbers has at most 80
 _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
+_SINCE_GROUPS = ("groups", "group_by")  # fields that earlier files lack
 _METADATA_KEY = "thirteen.basis"
 _VERSION = 1  # of the algorithm; a change makes another basis
 _RANK_MAX, _NUMBERS_MAX = 64, 4096
@@ -41,6 +43,10 @@ class BasisOrigin:
         numbers: length of the trained vector.
         seed: seed of the projections; module number n uses `seed` + n.
         version: version of the algorithm.
+        groups: number of groups of modules. Each group has its own part of the vector, numbers/groups long:
+            the projections of its modules are zero in all other parts.
+        group_by: what modules of a group have in common: `depth`, neighbouring layers, or `kind`, the last
+            part of their names.
     """
 
     name: str
@@ -49,6 +55,8 @@ class BasisOrigin:
     numbers: int = 13
     seed: int = 42
     version: int = _VERSION
+    groups: int = 1
+    group_by: str = "depth"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not isinstance(self.base_sha256, str):
@@ -59,12 +67,27 @@ class BasisOrigin:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise AdapterError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")
+        if type(self.groups) is not int or self.groups < 1 or self.numbers % self.groups:
+            raise AdapterError(f"basis: {self.numbers} numbers do not divide into {self.groups!r} groups")
+        if self.group_by not in GROUPINGS:
+            raise AdapterError(
+                f"basis: group_by must be one of {', '.join(GROUPINGS)}, not {self.group_by!r}"
+            )
 
     @property
     def id(self) -> str:
         """Hash of all attributes except the name, which users choose."""
         hashed = {key: value for key, value in asdict(self).items() if key != "name"}
+        if self.groups == 1:  # as in earlier files
+            hashed = {key: value for key, value in hashed.items() if key not in _SINCE_GROUPS}
         return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()
+
+
+def grouped_origins(origin: BasisOrigin) -> Iterator[BasisOrigin]:
+    """All origins that differ in their groups only, beginning with one group."""
+    for groups in range(1, origin.numbers + 1):
+        if not origin.numbers % groups:
+            yield from (replace(origin, groups=groups, group_by=by) for by in GROUPINGS)
 
 
 @dataclass(frozen=True)
@@ -119,16 +142,40 @@ def make_basis(
         origin: what determines the basis.
         svd: decomposes a matrix, by default NumPy; the choice affects only the last bits.
         progress: called with the number of modules done and of all modules.
+
+    Raises:
+        AdapterError: the base has fewer layers, or fewer kinds of modules, than there are groups.
     """
     modules = target_modules(base)
+    groups = _groups(modules, origin)
     factors = {}
     for index, module in enumerate(modules):
         name = f"{module}.weight"
         b, a = svd_factors(base.rows(name, 0, base.specs[name].shape[0]), origin.rank, svd)
-        shape = (origin.numbers, len(a), len(a))
-        factors[module] = BasisFactors(a, b, torch_normal(origin.seed + index, 1.0 / np.sqrt(len(a)), shape))
+        part = origin.numbers // origin.groups
+        projections = np.zeros((origin.numbers, len(a), len(a)), np.float32)  # (u, r, r)
+        start = part * groups[module]
+        drawn = torch_normal(origin.seed + index, 1.0 / np.sqrt(len(a)), (part, len(a), len(a)))
+        projections[start : start + part] = drawn
+        factors[module] = BasisFactors(a, b, projections)
         progress(index + 1, len(modules))
     return Basis(origin, factors)
+
+
+def _groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
+    """The group of each module: equal shares of the layers in their order, or of the kinds."""
+    by_depth = origin.group_by == "depth"
+    keys = {
+        module: (module_order(module) or (0, 0))[0]
+        if by_depth
+        else TARGET_MODULES.index(module.rpartition(".")[2])
+        for module in modules
+    }
+    order = {key: place for place, key in enumerate(sorted(set(keys.values())))}
+    if len(order) < origin.groups:
+        what = "layers" if by_depth else "kinds of modules"
+        raise AdapterError(f"basis: {origin.groups} groups of {len(order)} {what}")
+    return {module: order[key] * origin.groups // len(order) for module, key in keys.items()}
 
 
 def write_basis(basis: Basis, path: Path) -> None:
@@ -150,7 +197,10 @@ def read_basis(path: Path) -> Basis:
     """
     file = SafetensorsFile(path, AdapterError)
     metadata = _read_metadata(file)
-    attributes: dict[str, Any] = {field.name: metadata.get(field.name) for field in fields(BasisOrigin)}
+    attributes: dict[str, Any] = {
+        field.name: metadata.get(field.name, field.default if field.name in _SINCE_GROUPS else None)
+        for field in fields(BasisOrigin)
+    }
     origin = BasisOrigin(**attributes)
     tensors = {name: file.rows(name) for name in file.entries}
     if metadata.get("id") != origin.id or metadata.get("content") != _content_sha256(tensors):

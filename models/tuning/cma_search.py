@@ -16,6 +16,9 @@ from ...stats.interval import Interval
 from ...stats.wilson import wilson_interval
 
 Numbers = NDArray[np.float64]
+# Numbers up to which the search learns how all pairs of them depend on each other. With more it learns their
+# scales only, which takes fewer generations: sep-CMA-ES (R. Ros and N. Hansen, 2008).
+_FULL_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ class CmaSearch:
             "seed": np.nan,  # cma would seed numpy for the whole process
             "randn": lambda *shape: rng.standard_normal(shape),
             "verbose": -9,
+            "CMA_diagonal": settings.numbers > _FULL_MAX,
         }
         try:
             import cma  # noqa: PLC0415 - it comes with an extra

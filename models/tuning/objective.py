@@ -20,7 +20,7 @@ from ...runtime.request import BASE, Request, Sampling, StopReason
 from ..rows import TrainingRow
 from .cma_search import Numbers
 
-SCORES = ("reference", "own", "answer", "exact")
+SCORES = ("reference", "own", "answer", "exact", "contrast")
 _CUE = "\nThe answer is"
 _LOG_LIKELIHOOD_MIN = -8.0  # nats, so that a single question cannot dominate
 _TRUNCATION_PENALTY = 1.0  # nats, for an answer that reached the token limit
@@ -64,7 +64,7 @@ class AnswerSettings:
         score: the score to maximize. `reference`: mean log-likelihood of the solution's tokens, except those
             that the calculator inserts. `own`: GRPO's objective on answers sampled at the search's mean.
             `answer`: log-likelihood of the right answer after the model's own output. `exact`: fraction of
-            right answers.
+            right answers. `contrast`: likelihood of right against wrong rollouts; see contrast.py.
         system: system prompt; None for the chat template's default.
         max_tokens: maximum tokens per answer.
         calculator: whether the calculator completes equations in answers.
@@ -106,6 +106,9 @@ class EngineObjective:
 
     def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
         return self._correct(self._load(numbers), [self._request(row) for row in rows], rows)
+
+    def prepare(self, generation: int, mean: Numbers) -> None:
+        """Prepare the next generation of a search, of which `mean` is the mean; does nothing here."""
 
     def log_likelihoods(self, numbers: Numbers, pairs: Sequence[Pair]) -> list[tuple[float, ...]]:
         """Engine.log_likelihoods() with the adapter of `numbers`."""

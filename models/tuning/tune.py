@@ -26,6 +26,7 @@ from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..rows import TrainingRow
 from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
+from .contrast_objective import ContrastObjective, ContrastOptions
 from .heldout_cache import HeldOutCache
 from .initial_sigma import initial_sigma
 from .objective import AnswerSettings, Cost, EngineObjective, Objective
@@ -114,6 +115,7 @@ class TuneJob:
         measure_sigma: measure the initial step size on the model; `search.sigma` is then ignored.
         start: numbers to start from; by default zeros, the base itself.
         base_id: name of the base to record in the adapter; by default that of the basis.
+        contrast: rollouts and settings of the score `contrast`; None for the others.
     """
 
     model: Path
@@ -126,6 +128,17 @@ class TuneJob:
     measure_sigma: bool = False
     start: Numbers | None = None
     base_id: str = ""
+    contrast: ContrastOptions | None = None
+
+    def __post_init__(self) -> None:
+        if (self.answers.score == "contrast") != (self.contrast is not None):
+            raise ThirteenError("tune: --score contrast and --rollouts FILE require each other")
+
+    def objective(self, engine: Engine, lora: CandidateLora) -> EngineObjective:
+        """The objective on an engine that runs the model."""
+        if self.contrast:
+            return ContrastObjective(engine, lora, self.answers, self.contrast, self.out)
+        return EngineObjective(engine, lora, self.answers)
 
     def identity(self) -> dict[str, object]:
         """All that the scores in a journal depend on; a resumed run may have more generations."""
@@ -141,6 +154,7 @@ class TuneJob:
             **search,
             **({} if self.start is None else {"start": self.start.tolist()}),
             **asdict(self.answers),
+            **(self.contrast.identity if self.contrast else {}),
         }
 
 
@@ -194,9 +208,17 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
         Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,
         CandidateLora(job.basis, open_checkpoint(job.model), job.out / _CANDIDATE_FILE) as lora,
     ):
-        objective = EngineObjective(engine, lora, job.answers)
+        objective = job.objective(engine, lora)
         settings = replace(job.search, sigma=_sigma(journal, objective, job))
-        search = run_search(objective, job.data, settings, journal, start=job.start, on_progress=on_progress)
+        search = run_search(
+            objective,
+            job.data,
+            settings,
+            journal,
+            start=job.start,
+            prepare=objective.prepare,
+            on_progress=on_progress,
+        )
         best = _rounded(search.best)
         before, after = (
             tuple(cache.correct(objective.correct, numbers, job.data.held_out))
@@ -237,6 +259,7 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
     journal: TuningJournal,
     *,
     start: Numbers | None = None,
+    prepare: Callable[[int, Numbers], None] = lambda generation, mean: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> CmaSearch:
     """Run a search to its end, after replaying the generations in the journal.
@@ -247,6 +270,7 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
         settings: settings of the search.
         journal: receives a record after each generation.
         start: numbers to start from; by default zeros, the base itself.
+        prepare: called before each generation that is not in the journal, with its number and the mean.
         on_progress: called after each generation.
 
     Raises:
@@ -267,6 +291,7 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
             search.record_check(record.check)
         on_progress(TuneProgress(search, record, check, resumed=True))
     while not search.done:
+        prepare(search.generation, search.mean)
         record = _record(objective, lambda: _next_generation(objective, search, data))
         journal.add(record)
         on_progress(TuneProgress(search, record, check, resumed=False))

@@ -77,6 +77,27 @@ class GenerationSettings:
         """
         return engine.request(question, system=self.system).tokens
 
+    def sample_requests(self, engine: Engine, question: str) -> list[Request]:
+        """Make the requests that sample the answers to a question, one for each vote.
+
+        Raises:
+            RequestError: the question is empty or too long for the engine, or the chat template rejects it.
+        """
+        tokens = self.prompt_tokens(engine, question)
+        requests = [
+            Request(
+                tokens,
+                self.max_tokens,
+                sampling,
+                stop=self.stop,
+                calculator=self.calculator,
+                logprobs=None if self.votes == 1 else 0,
+            )
+            for sampling in self.sampling.with_seeds(self.votes)
+        ]
+        engine.check_request(requests[0])  # the others differ in their seeds only
+        return requests
+
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
@@ -88,6 +109,7 @@ class BatchResult:
         answer: the only sample, or the one that the majority vote selects; None after an error.
         error: what went wrong; None without an error.
         failed: whether the computation failed; otherwise an error is the question's.
+        tokens: tokens of each sample, sampled or inserted, without the end-of-generation token.
     """
 
     number: int
@@ -95,6 +117,7 @@ class BatchResult:
     answer: Answer | None = None
     error: str | None = None
     failed: bool = False
+    tokens: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +258,7 @@ class BatchRunner:
         requests: dict[int, list[Request]] = {}
         for number, question in batch.items():
             try:
-                requests[number] = self._sample_requests(question)
+                requests[number] = self._settings.sample_requests(self._engine, question)
             except RequestError as error:
                 yield BatchResult(number, error=str(error))
         submitted = iter(self._engine.submit_all(list(chain.from_iterable(requests.values())), wait=True))
@@ -251,23 +274,6 @@ class BatchRunner:
                 del unfinished[number]
                 yield _result(number, handles[number])
 
-    def _sample_requests(self, question: str) -> list[Request]:
-        settings = self._settings
-        tokens = settings.prompt_tokens(self._engine, question)
-        requests = [
-            Request(
-                tokens,
-                settings.max_tokens,
-                sampling,
-                stop=settings.stop,
-                calculator=settings.calculator,
-                logprobs=None if settings.votes == 1 else 0,
-            )
-            for sampling in settings.sampling.with_seeds(settings.votes)
-        ]
-        self._engine.check_request(requests[0])  # the others differ in their seeds only
-        return requests
-
 
 def _put(finished: SimpleQueue[int], number: int, _: Handle) -> None:
     finished.put(number)
@@ -278,7 +284,8 @@ def _result(number: int, handles: Sequence[Handle]) -> BatchResult:
         samples = tuple(handle.answer() for handle in handles)
     except ModelFileError as error:
         return BatchResult(number, error=str(error), failed=True)
+    tokens = tuple(tuple(token for piece in handle for token in piece.tokens) for handle in handles)
     if len(samples) == 1:
-        return BatchResult(number, samples, samples[0])
+        return BatchResult(number, samples, samples[0], tokens=tokens)
     scored = list(zip(samples, map(mean_logprob, handles), strict=True))
-    return BatchResult(number, samples, select_winner(scored, len(samples)))
+    return BatchResult(number, samples, select_winner(scored, len(samples)), tokens=tokens)

@@ -24,6 +24,7 @@ from ..profile import Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template
 from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
+from .branch_scoring import BranchScorer, Logprobs, Tree
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
 from .handle import Handle, Piece
@@ -368,6 +369,26 @@ class Engine:
             scores = self._scorer.score(pairs, self._adapters[name])
         return [tuple(token.logprob for token in score) for score in scores]
 
+    def next_logprobs(self, trees: Sequence[Tree], adapter: str | None = None) -> list[list[Logprobs]]:
+        """Compute how likely the model finds some next tokens after each of many texts.
+
+        Args:
+            trees: texts that begin alike, such as a prompt with several continuations, each with the next
+                tokens to score. What a text shares with the one before it in its tree is computed once.
+            adapter: name of an adapter; by default the engine's own.
+
+        Returns:
+            For each tree and text the log-probability of each next token, in nats.
+
+        Raises:
+            RequestError: a part is empty, too long or has an unknown token, the adapter's name is unknown, or
+                the engine is closed.
+            ModelFileError: the computation failed.
+        """
+        name = self._adapter_name(adapter)
+        with self._dispatcher.in_use(), self._scoring:
+            return self._branch_scorer.score(trees, self._adapters[name])
+
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None
     ) -> tuple[TokenLogprob, ...]:
@@ -412,9 +433,16 @@ class Engine:
             return compute_logits(self._exact_context, tokens)
 
     @cached_property
+    def _scoring_context(self) -> Context:
+        return self._handles.enter_context(Context(self.model, continuation_params(self._params)))
+
+    @cached_property
     def _scorer(self) -> ContinuationScorer:
-        context = Context(self.model, continuation_params(self._params))
-        return ContinuationScorer(self._handles.enter_context(context))
+        return ContinuationScorer(self._scoring_context)
+
+    @cached_property
+    def _branch_scorer(self) -> BranchScorer:
+        return BranchScorer(self._scoring_context)
 
     @cached_property
     def _prompt_scorer(self) -> ContinuationScorer:

@@ -126,6 +126,10 @@ def test_printed_json_has_the_recorded_keys(base: Any, folder: Path, monkeypatch
         "ask --votes": ("ask", model, "2?", "--votes", 2, "--max-tokens", 4, "--threads", 1),
         "batch": ("batch", rows, model, "--out", folder / "answers.jsonl", "--max-tokens", 4, "--threads", 1),
         "sums": ("sums", "-o", folder / "sums", "--rows", 4, "--held-out", 4),
+        "rollouts": (
+            *("rollouts", model, "--questions", rows, "-o", folder / "rollouts.jsonl", "--limit", 4),
+            *("--samples", 2, "--max-tokens", 4, "--threads", 1),
+        ),
         "train": ("train", tiny, "--data", rows, "-o", folder / "trained", *TRAIN),
         "merge": ("merge", tiny, "--adapter", folder / "trained", "--out", folder / "merged"),
         "adapter show": ("adapter", "show", ADAPTER),

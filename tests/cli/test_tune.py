@@ -136,3 +136,66 @@ def test_a_full_disk_is_one_line_and_the_run_resumes(env):
     done = tune(env, out, file_limit=8192)
     assert done.status == 2 and done.stderr.splitlines()[-1].startswith("error: "), done
     assert tune(env, out).status == 0
+
+
+def rollouts(env, out: Path, *more: object) -> CommandResult:
+    options = ("--samples", 2, "--max-tokens", 4, "--threads", 1, "--questions", env.folder / "rows.jsonl")
+    return env.thirteen("rollouts", env.folder / "model.gguf", *options, "-o", out, *more)
+
+
+def with_contrast(path: Path) -> None:
+    """Take every first solution for right; a random model never is."""
+    first, *lines = path.read_text().splitlines()
+    entries = [json.loads(line) for line in lines]
+    for entry in entries:
+        entry["solutions"][0]["right"] = True
+    path.write_text("".join(f"{line}\n" for line in (first, *map(json.dumps, entries))))
+
+
+def test_rollouts_are_sampled_and_tuned_on(env):
+    path = env.folder / "rollouts.jsonl"
+    done = rollouts(env, path, "--limit", 12, "--json")
+    summary = json.loads(done.stdout)
+    assert done.status == 0 and (summary["questions"], summary["never_right"]) == (12, 12), done
+    assert "warning: no question is sometimes right" in done.stderr
+    assert json.loads(rollouts(env, path, "--limit", 12, "--json").stdout) == summary
+    contrast = ("--score", "contrast", "--rollouts", path)
+    hopeless = tune(env, env.folder / "no", *contrast)
+    assert hopeless.status == 2 and hopeless.stderr.count("\n") == 1, hopeless
+    assert "none of its 24 solutions is right: a contrast needs" in hopeless.stderr
+    with_contrast(path)
+    out = env.folder / "by-contrast"
+    tuned = tune(env, out, *contrast, "--json", "--rollouts-every", 0)
+    assert tuned.status == 0 and json.loads(tuned.stdout)["generations"] == 2, tuned
+    scores = json.loads((out / "generations.jsonl").read_text().splitlines()[2])["scores"]
+    assert any(scores) and not all(score == scores[0] for score in scores)
+
+
+def test_rollouts_that_do_not_fit_are_one_line(env):
+    path = env.folder / "other.jsonl"
+    assert rollouts(env, path, "--limit", 8).status == 0
+    with_contrast(path)
+    whole = path.read_text()
+    contrast = ("--score", "contrast", "--rollouts", path)
+    for options, message in (
+        (("--score", "contrast"), "--score contrast and --rollouts FILE require each other"),
+        (("--rollouts", path), "--score contrast and --rollouts FILE require each other"),
+        ((*contrast, "--system", "Think."), "other.jsonl: rollouts with another prompt: system is None"),
+        ((*contrast, "--max-tokens", 5), "rollouts with another limit of tokens: max_tokens is 4"),
+        ((*contrast, "--clip", 2), "--clip 2.0: must be above 0 and below 1"),
+        ((*contrast, "--questions", 20), "--questions 20: "),
+        (("--score", "contrast", "--rollouts", env.folder / "rows.jsonl"), "not a file of rollouts"),
+        (("--score", "contrast", "--rollouts", env.folder / "none"), "No such file"),
+    ):
+        done = tune(env, env.folder / "no", *options)
+        assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
+    path.write_text(whole[:-30])
+    cut = tune(env, env.folder / "no", *contrast)
+    assert cut.status == 2 and "cut off: it holds 7 of 8 questions" in cut.stderr, cut
+    path.write_text(whole)
+    other = tune(env, env.folder / "no", *contrast, model="named.gguf")
+    assert other.status == 2 and "rollouts with another model: model_sha256 is" in other.stderr, other
+    again = rollouts(env, path, "--limit", 8, "--temperature", 0.9)
+    assert again.status == 2 and "temperature is 0.7 in the file, 0.9 now" in again.stderr, again
+    assert rollouts(env, env.folder / "x", "--samples", 1).status == 2
+    assert not (env.folder / "no").exists()

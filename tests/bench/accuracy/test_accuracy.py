@@ -169,6 +169,50 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
         assert row in console.file.getvalue()
 
 
+@pytest.fixture
+def rightish(tiny, tmp_path):
+    """Questions of which the tiny model has some right: their answers are its own."""
+    asked = [f"Tom has {n} apples and {n} pears. How many?" for n in range(12)]
+    with RunConfig(tiny, None, None, FEW).job.load_engine() as engine:
+        values = [engine.submit(*FEW.sample_requests(engine, text)).answer().value or "7" for text in asked]
+    path = tmp_path / "own.jsonl"
+    rows = ({"question": text, "answer": value} for text, value in zip(asked, values, strict=True))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_question_set(str(path))
+
+
+def test_the_time_to_a_right_answer_is_measured_once(tiny, lora, rightish, tmp_path, monkeypatch):
+    """The records hold no times, so they stay the same bytes; the times have a file of their own."""
+    settings = {"base": tiny, "adapter": lora, "folder": tmp_path / "records"}
+    plain = run_accuracy(tiny, rightish, FEW, **settings)
+    records = {path: path.read_bytes() for path in (tmp_path / "records").iterdir()}
+    assert plain.answer_time is None and len(records) == 2
+    timed = run_accuracy(tiny, rightish, FEW, timed=4, **settings)
+    assert all(path.read_bytes() == content for path, content in records.items())
+    times = timed.answer_time
+    assert (times.timed, times.questions) == (4, 12)
+    assert times.base.tokens == timed.base.scores.tokens
+    assert times.base.prefill_s > 0 and times.seconds_ratio.low <= times.seconds_ratio.high
+    assert timed.verdict[1:] == plain.verdict and timed.verdict[0].startswith("right answers a minute: ")
+    console = Console(width=100, file=StringIO())
+    console.print(accuracy_table(timed))
+    for row in ("seconds a question", "prefill", "decode", "right answers a minute", "tokens a question"):
+        assert row in console.file.getvalue()
+    monkeypatch.setattr("thirteen.runtime.batch.reproducible_batches.Engine", None)  # cannot be loaded
+    assert run_accuracy(tiny, rightish, FEW, timed=4, **settings).answer_time == times
+
+
+def test_no_question_is_timed_that_failed(tiny, tmp_path):
+    path = tmp_path / "long.jsonl"
+    rows = [{"question": text, "answer": 1} for text in ("short", "a" * 300, "short too")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path, timed=3)
+    assert (report.answer_time.timed, report.answer_time.questions) == (2, 2)
+    assert report.answer_time.right_ratio is None
+    with pytest.raises(RequestError, match="bench: timed must be an integer of at least 0, not -1"):
+        run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path, timed=-1)
+
+
 def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(tiny, tmp_path):
     """The tiny model has a context of 256 tokens, one per byte."""
     path = tmp_path / "long.jsonl"

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
+from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
@@ -58,6 +59,21 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
         base=model_result(57, "base.gguf", "0"),
         paired=PairedScores(199, 199, 45, 30, 12, 112, Interval(0.02, 0.09, 0.16), 0.0078),
         verdict=("accuracy: better by 9.0 points",),
+        answer_time=answer_times(),
+    )
+
+
+def answer_times() -> AnswerTimes:
+    return AnswerTimes(
+        date="2026-11-25",
+        timed=16,
+        questions=199,
+        meter=None,
+        adapted=AnswerTime(64.0, 0.5, 1.5, 11.25, None),
+        base=AnswerTime(200.0, 0.5, 4.5, 3.42, None),
+        tokens_ratio=Interval(0.3, 0.32, 0.34),
+        seconds_ratio=Interval(0.38, 0.4, 0.42),
+        right_ratio=Interval(2.61, 3.29, 4.12),
     )
 
 
@@ -151,6 +167,33 @@ def test_the_page_shows_the_measured_figures(data):
     assert data.latency.machine.cpu in text
     for line in (*data.latency.verdict, *data.accuracy.verdict):
         assert line in text
+
+
+def test_the_report_opens_with_the_time_to_a_right_answer(data, accuracy_only, tmp_path):
+    line = (
+        "Right answers a minute: 3.29 times the base's (2.61 to 4.12), accuracy +9.0 points (+2.0 to +16.0)."
+    )
+    document = compose_report(data)
+    assert document.lead.startswith(line)
+    text = Page(render_html(document)).text
+    assert "11.25 3.29 (2.61 to 4.12) times the base's 3.42" in text
+    assert "16 questions asked one at a time, tokens and accuracy of 199" in text
+    assert "0.32 (0.30 to 0.34) times" in text
+    alone = replace(
+        data.accuracy,
+        base=None,
+        paired=None,
+        answer_time=AnswerTimes("", 16, 9, None, AnswerTime(64, 0.5, 1.5, 11.25, None)),
+    )
+    text = Page(render_html(compose_report(replace(data, accuracy=alone)))).text
+    assert "11.25 2.00 s a question" in text and not document.lead.startswith("Speed")
+    earlier = tmp_path / "accuracy.json"
+    rows = asdict(accuracy_only.accuracy)
+    del rows["answer_time"]
+    earlier.write_text(json.dumps(rows))
+    found = collect_measurements(ReportInputs(accuracy=earlier), ReportRequest())
+    assert found.accuracy == replace(accuracy_only.accuracy, answer_time=None)
+    assert compose_report(found).lead.startswith("Speed")
 
 
 def test_text_from_files_is_escaped(data):
@@ -306,6 +349,7 @@ def test_requested_measurements_are_run(tiny, tmp_path, data, monkeypatch):
     found = collect_measurements(files, request, stage)
     assert stages == ["peers", "fidelity", "accuracy"]
     assert found.accuracy.paired.questions == 1 and found.accuracy.data == "two"
+    assert found.accuracy.answer_time.timed == 1
     assert found.fidelity.merged.divergence.kl_mean.estimate == pytest.approx(0, abs=1e-6)
     assert [row.name for row in found.peers.rows[:2]] == ["thirteen", "llama-cpp-python"]
     text = Page(render_html(compose_report(found))).text

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from peft import LoraConfig, PeftModel, TinyLoraConfig, get_peft_model
 from thirteen.convert.adapter.adapter import load_adapter
-from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis, target_modules, write_basis
+from thirteen.convert.adapter.basis import (
+    BasisOrigin,
+    grouped_origins,
+    make_basis,
+    read_basis,
+    target_modules,
+    write_basis,
+)
 from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
@@ -146,3 +153,37 @@ def test_the_modules_are_in_the_order_of_transformers(base):
     modules = target_modules(open_checkpoint(base("llama")))
     assert modules == [name for name in named if name in set(modules)]
     assert len(modules) == 14
+
+
+def test_each_group_has_its_own_part_of_the_vector(base, basis):
+    """A change of a group's numbers changes the modules of that group only, as one group of them would."""
+    checkpoint = open_checkpoint(base("llama"))
+    for by, in_second in (("depth", ".layers.1."), ("kind", ("q_proj", "up_proj", "v_proj"))):
+        grouped = make_basis(checkpoint, replace(basis.origin, numbers=26, groups=2, group_by=by))
+        numbers = np.concatenate([np.zeros(13), np.arange(1, 14)]).astype(np.float32)
+        alone = basis.deltas(numbers[13:])
+        for module, delta in grouped.deltas(numbers).items():
+            moved = in_second in module if by == "depth" else module.endswith(in_second)
+            assert np.allclose(delta.b, alone[module].b * moved, atol=1e-6), module
+
+
+def test_groups_are_part_of_a_basis_and_files_without_them_are_read(base, tmp_path):
+    single = origin(base("llama"))
+    assert replace(single, group_by="kind").id == single.id != replace(single, numbers=26).id
+    others = list(grouped_origins(replace(single, numbers=26)))
+    assert len({one.id for one in others}) == 1 + 2 * 3  # of 2, 13 and 26 groups
+    grouped = make_basis(
+        open_checkpoint(base("llama")), replace(single, numbers=26, groups=2, group_by="kind")
+    )
+    write_basis(grouped, tmp_path / "grouped.safetensors")
+    assert read_basis(tmp_path / "grouped.safetensors").origin == grouped.origin
+    for change, message in (
+        ({"groups": 2}, "13 numbers do not divide into 2 groups"),
+        ({"groups": 0}, "13 numbers do not divide into 0 groups"),
+        ({"groups": "1"}, "into '1' groups"),
+        ({"group_by": "size"}, "group_by must be one of depth, kind, not 'size'"),
+    ):
+        with pytest.raises(AdapterError, match=message):
+            replace(single, **change)
+    with pytest.raises(AdapterError, match=r"basis: 13 groups of \d layers"):
+        make_basis(open_checkpoint(base("llama")), replace(single, groups=13))

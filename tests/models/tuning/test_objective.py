@@ -150,7 +150,7 @@ def test_the_reference_score_is_on_sampled_tokens_only(engine, objective):
     assert score == pytest.approx(np.mean(expected), rel=1e-3)
 
 
-@pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("score", [score for score in SCORES if score != "contrast"])
 def test_a_score_is_reproducible(objective, score):
     made = objective(score)
     first, second, again = made.scores([V, -V, V], ROWS[:6], np.zeros(13))

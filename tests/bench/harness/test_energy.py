@@ -5,7 +5,7 @@ from pathlib import Path
 from time import sleep
 
 import pytest
-from thirteen.bench.memory.energy import Battery, Rapl, find_energy_meter, measure_energy
+from thirteen.bench.harness.energy import Battery, Rapl, find_energy_meter, measure_energy
 
 RANGE = 262_143_328_850
 

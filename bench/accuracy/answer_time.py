@@ -1,0 +1,195 @@
+"""Time to a right answer: tokens and seconds a question, right answers a minute, and their ratios.
+
+Right answers a minute are 60 times the accuracy over the mean seconds a question. These seconds are those of
+a user who asks one question and waits: the mean seconds to the first token, and the mean tokens of all
+answers times the seconds a token of decoding. The seconds are measured on a sample of the questions, asked
+one at a time; see timed_answers.py. Accuracy and tokens are those of all questions, because their spread is
+much larger than that of the seconds a token.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...stats.bootstrap import joint_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
+from ..harness.format import NOT_AVAILABLE
+from .timed_answers import TimedAnswer, TimedAnswers
+
+_RIGHT_MIN = 0.5  # right answers of a resample without any, whose logarithm would be infinite
+
+
+@dataclass(frozen=True, slots=True)
+class AnsweredQuestion:
+    """A question that a model answered: whether rightly, and the tokens of all samples."""
+
+    right: bool
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTime:
+    """Time to the answers of one model.
+
+    Attributes:
+        tokens: mean tokens a question, of all samples.
+        prefill_s: mean seconds to the first token.
+        decode_s: mean seconds from there to the last token.
+        right_per_minute: right answers a minute.
+        joules: mean energy a question; None without a meter that resolves it.
+    """
+
+    tokens: float
+    prefill_s: float
+    decode_s: float
+    right_per_minute: float
+    joules: float | None
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds a question."""
+        return self.prefill_s + self.decode_s
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTimes:
+    """Time to the answers of base and adapted model.
+
+    The ratios are adapted/base with bootstrap intervals over the questions, paired, and over the timed ones.
+
+    Attributes:
+        date: when the seconds were measured, in UTC, ISO 8601.
+        timed: number of questions that were asked one at a time.
+        questions: number of questions that both models answered.
+        meter: name of the energy meter; None without one.
+        adapted: times of the model.
+        base: times of the model that it is compared with; None without one. So are the ratios.
+        tokens_ratio: ratio of the tokens a question.
+        seconds_ratio: ratio of the seconds a question.
+        right_ratio: ratio of the right answers a minute; None also if either model has none right.
+    """
+
+    date: str
+    timed: int
+    questions: int
+    meter: str | None
+    adapted: AnswerTime
+    base: AnswerTime | None = None
+    tokens_ratio: Interval | None = None
+    seconds_ratio: Interval | None = None
+    right_ratio: Interval | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Means:
+    """Figures of each model, (n, models) each."""
+
+    tokens: FloatArray
+    prefill_s: FloatArray
+    seconds: FloatArray
+    right_per_minute: FloatArray
+
+
+def summarize_times(
+    times: TimedAnswers, answered: Sequence[Sequence[AnsweredQuestion]], groups: Sequence[str]
+) -> AnswerTimes:
+    """Summarize the times of one model, or of base and adapted model.
+
+    Args:
+        times: times of some of the questions.
+        answered: for each model, in the same order, all questions that each of them answered.
+        groups: group of each question; those of one group are not independent.
+    """
+    counts, seconds = _count_answers(answered, groups), _count_seconds(times.models)
+    means = _means(counts.sum(0)[None], seconds.sum(0)[None])
+    *base, adapted = (_model_time(means, model, timed) for model, timed in enumerate(times.models))
+    some_right = all(any(one.right for one in model) for model in answered)
+
+    def ratio(name: str) -> Interval | None:
+        def figure(of_all: FloatArray, of_timed: FloatArray) -> FloatArray:
+            values: FloatArray = getattr(_means(of_all, of_timed), name)  # (n, 2)
+            return values[:, 1] / values[:, 0]
+
+        return joint_interval((counts, seconds), figure) if base else None
+
+    return AnswerTimes(
+        date=times.date,
+        timed=len(seconds),
+        questions=len(groups),
+        meter=times.meter,
+        adapted=adapted,
+        base=base[0] if base else None,
+        tokens_ratio=ratio("tokens"),
+        seconds_ratio=ratio("seconds"),
+        right_ratio=ratio("right_per_minute") if some_right else None,
+    )
+
+
+def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]], groups: Sequence[str]) -> FloatArray:
+    """Right answers, tokens and questions of each group and model, (groups, models, 3)."""
+    values = np.array([[(one.right, one.tokens, 1) for one in model] for model in answered], np.float64)
+    _, numbers = np.unique(groups, return_inverse=True)
+    return sum_by_passage(values.swapaxes(0, 1), numbers.astype(np.int64))
+
+
+def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
+    """Seconds of prefill and of decode, tokens and questions of each timed question, (timed, models, 4)."""
+    values = [[(one.prefill_s, one.decode_s, one.tokens, 1) for one in model] for model in models]
+    return np.array(values, np.float64).swapaxes(0, 1)
+
+
+def _means(counts: FloatArray, seconds: FloatArray) -> _Means:
+    """Figures from sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4)."""
+    right, tokens, questions = np.moveaxis(counts, -1, 0)  # (n, models) each
+    prefill_s, decode_s, timed_tokens, timed = np.moveaxis(seconds, -1, 0)  # (n, models) each
+    tokens_mean, prefill_mean_s = tokens / questions, prefill_s / timed
+    total_s = prefill_mean_s + tokens_mean * decode_s / timed_tokens
+    accuracy = np.maximum(right, _RIGHT_MIN) / questions
+    return _Means(tokens_mean, prefill_mean_s, total_s, 60 * accuracy / total_s)
+
+
+def _model_time(means: _Means, model: int, timed: Sequence[TimedAnswer]) -> AnswerTime:
+    prefill_s, total_s = float(means.prefill_s[0, model]), float(means.seconds[0, model])
+    metered = [(one.joules, one.prefill_s + one.decode_s) for one in timed if one.joules is not None]
+    watts = sum(joules for joules, _ in metered) / sum(one_s for _, one_s in metered) if metered else None
+    return AnswerTime(
+        tokens=float(means.tokens[0, model]),
+        prefill_s=prefill_s,
+        decode_s=total_s - prefill_s,
+        right_per_minute=float(means.right_per_minute[0, model]),
+        joules=None if watts is None else watts * total_s,
+    )
+
+
+def describe_times(times: AnswerTimes, accuracy: Interval) -> str:
+    """Say in a line what the adapted model is worth to someone who waits.
+
+    Args:
+        times: times of base and adapted model.
+        accuracy: difference of the accuracies, as a fraction.
+    """
+    points = f"accuracy {100 * accuracy.estimate:+.1f} points "
+    points += f"({100 * accuracy.low:+.1f} to {100 * accuracy.high:+.1f})"
+    if (ratio := times.right_ratio) is None:
+        return f"right answers a minute: no ratio, as a model has none right; {points}"
+    estimate, low, high = (f"{bound:.3g}" for bound in (ratio.estimate, ratio.low, ratio.high))
+    return f"right answers a minute: {estimate} times the base's ({low} to {high}), {points}"
+
+
+def time_rows(times: AnswerTimes) -> Iterator[tuple[str, ...]]:
+    """Rows of a table: a title, the figure of base (if there is one) and adapted model, and the ratio."""
+    models = [model for model in (times.base, times.adapted) if model]
+
+    def row(title: str, figures: Sequence[str], ratio: Interval | None = None) -> tuple[str, ...]:
+        ratios = [f"{ratio.text(2)} times" if ratio else ""] if times.base else []
+        return (title, *figures, *ratios)
+
+    yield row("tokens a question", [f"{one.tokens:.0f}" for one in models], times.tokens_ratio)
+    yield row("seconds a question", [f"{one.seconds:.2f}" for one in models], times.seconds_ratio)
+    yield row("  prefill", [f"{one.prefill_s:.2f}" for one in models])
+    yield row("  decode", [f"{one.decode_s:.2f}" for one in models])
+    yield row("right answers a minute", [f"{one.right_per_minute:.2f}" for one in models], times.right_ratio)
+    if times.meter:
+        joules = (NOT_AVAILABLE if one.joules is None else f"{one.joules:.1f}" for one in models)
+        yield row(f"energy a question, J ({times.meter})", list(joules))

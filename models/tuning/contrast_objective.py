@@ -1,0 +1,201 @@
+"""Objective of a search by contrast: candidates are scored on rollouts, which may be sampled afresh."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from ...convert.adapter.candidate_lora import CandidateLora
+from ...errors import RequestError, ThirteenError
+from ...files.hashing import file_sha256
+from ...runtime.engine.engine import Engine
+from ...runtime.request import Sampling, StopReason
+from ..rows import TrainingRow
+from .cma_search import Numbers
+from .contrast import Contrast, ContrastSettings, Floats, flatten, make_contrast
+from .objective import AnswerSettings, EngineObjective, is_correct
+from .rollouts import COMMON, QuestionRollouts, RolloutFile, Rollouts, Solution, read_rollouts
+
+_BLOCK = 8  # questions whose fresh rollouts are sampled together
+
+
+@dataclass(frozen=True)
+class ContrastOptions:
+    """What a search by contrast is given.
+
+    Attributes:
+        rollouts: rollouts of the base.
+        settings: how a contrast is scored.
+        rollouts_every: generations after which solutions are sampled afresh, from the mean of the search; 0
+            keeps those of the base.
+    """
+
+    rollouts: Rollouts
+    settings: ContrastSettings = field(default_factory=ContrastSettings)
+    rollouts_every: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rollouts_every < 0:
+            raise ThirteenError(f"--rollouts-every {self.rollouts_every}: must be at least 0")
+
+    @property
+    def identity(self) -> dict[str, object]:
+        """All that the scores depend on, as JSON values."""
+        settings = self.settings
+        return {
+            "rollouts": file_sha256(self.rollouts.path),
+            "clip": settings.clip,
+            "kl": settings.kl,
+            "branch_tokens": settings.branch_tokens,
+            "rollouts_every": self.rollouts_every,
+        }
+
+    @property
+    def rows(self) -> list[TrainingRow]:
+        """The questions that are sometimes right."""
+        return [
+            TrainingRow(one.question, "", one.answer)
+            for one in self.rollouts.questions
+            if one.sometimes_right
+        ]
+
+
+def rollout_settings(model: Path, answers: AnswerSettings) -> dict[str, object]:
+    """What a search must have in common with its rollouts; see read_rollouts(). Hashes the model."""
+    return {
+        "model_sha256": file_sha256(model),
+        "system": answers.system,
+        "calculator": answers.calculator,
+        "max_tokens": answers.max_tokens,
+    }
+
+
+class ContrastObjective(EngineObjective):
+    """The objective `contrast`, computed by an engine that runs the model to be shipped."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        lora: CandidateLora,
+        settings: AnswerSettings,
+        options: ContrastOptions,
+        folder: Path,
+    ) -> None:
+        """Find what to score of each question.
+
+        Args:
+            engine: see EngineObjective, also for `lora` and `settings`.
+            lora: the LoRA file of the candidates.
+            settings: how questions are asked.
+            options: rollouts, and how they are scored.
+            folder: where fresh rollouts are kept, for a run that resumes.
+
+        Raises:
+            RequestError: the rollouts are of another prompt, or longer than the engine's context.
+        """
+        super().__init__(engine, lora, settings)
+        self._options, self._folder = options, folder
+        self._age = 0  # how often rollouts were sampled afresh
+        self._use(options.rollouts)
+
+    def scores(
+        self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
+    ) -> list[float]:
+        """Mean scores over the questions; those whose rollouts have one outcome only are left out."""
+        questions = [row.question for row in rows if row.question in self._contrasts]
+        contrasts = [self._contrasts[question] for question in questions]
+        old = self._cached(self._old, self._sampled_by, questions)
+        base = self._cached(self._base, np.zeros_like(self._sampled_by), questions)
+        settings = self._options.settings
+
+        def mean_score(numbers: Numbers) -> float:
+            found = zip(contrasts, self._next_logprobs(numbers, contrasts), old, base, strict=True)
+            scores = [one.score(logprobs, before, first, settings) for one, logprobs, before, first in found]
+            return sum(scores) / max(len(scores), 1)
+
+        return [mean_score(numbers) for numbers in candidates]
+
+    def prepare(self, generation: int, mean: Numbers) -> None:
+        """Sample rollouts afresh from the mean of the search, if it is time; `generation` is the next one."""
+        every = self._options.rollouts_every
+        if every and generation // every != self._age:
+            self._age = generation // every
+            path = self._folder / f"rollouts-{every * self._age}.jsonl"
+            if generation % every == 0 or not path.exists():  # else a resumed run has it
+                self._sample(path, mean)
+            self._use(read_rollouts(path, {key: self._options.rollouts.identity[key] for key in COMMON}))
+
+    def _use(self, rollouts: Rollouts) -> None:
+        """Score by these rollouts from now on."""
+        self._sampled_by = np.array(rollouts.identity.get("numbers", [0.0]))  # all zeros are the base
+        self._base: dict[str, Floats] = {}
+        self._old = self._base if not self._sampled_by.any() else {}
+        self._contrasts: dict[str, Contrast] = {}
+        for one in rollouts.questions:
+            if one.sometimes_right and (contrast := self._contrast(one, rollouts.path)):
+                self._contrasts[one.question] = contrast
+
+    def _contrast(self, rollouts: QuestionRollouts, path: Path) -> Contrast | None:
+        prompt = self._request(TrainingRow(rollouts.question, "", rollouts.answer)).tokens
+        where = f"{path}: question {rollouts.number}"
+        if len(prompt) != rollouts.prompt_tokens:
+            raise RequestError(
+                f"{where}: rollouts with another prompt: it has {rollouts.prompt_tokens} tokens in the file, "
+                f"{len(prompt)} now"
+            )
+        limit = self._options.settings.branch_tokens
+        contrast = make_contrast(prompt, rollouts, self._end_token, self._sampled_mask, limit)
+        if contrast and contrast.longest > self.engine.context:
+            raise RequestError(
+                f"{where}: {contrast.longest} tokens to its last branch do not fit the context of "
+                f"{self.engine.context}: --context {contrast.longest} or fewer --branch-tokens"
+            )
+        return contrast
+
+    def _cached(self, cache: dict[str, Floats], numbers: Numbers, questions: Sequence[str]) -> list[Floats]:
+        """Log-probabilities that stay the same until rollouts are sampled afresh."""
+        missing = [question for question in dict.fromkeys(questions) if question not in cache]
+        contrasts = [self._contrasts[question] for question in missing]
+        cache.update(zip(missing, self._next_logprobs(numbers, contrasts), strict=True))
+        return [cache[question] for question in questions]
+
+    def _next_logprobs(self, numbers: Numbers, contrasts: Sequence[Contrast]) -> list[Floats]:
+        if not contrasts:
+            return []
+        adapter = self._load(numbers)
+        self.cost.tokens += sum(contrast.tokens for contrast in contrasts)
+        with self._model_time():
+            scored = self.engine.next_logprobs([contrast.branches for contrast in contrasts], adapter)
+        return [flatten(logprobs) for logprobs in scored]
+
+    def _sample(self, path: Path, mean: Numbers) -> None:
+        """Sample solutions to the questions that the base sometimes solves; resumes from the file."""
+        rows, first = self._options.rows, self._options.rollouts.identity
+        identity = {**first, "questions": len(rows), "numbers": mean.tolist()}
+        with RolloutFile(path, identity) as file:
+            missing = [number for number in range(len(rows)) if number not in file.questions]
+            for start in range(0, len(missing), _BLOCK):
+                numbers = missing[start : start + _BLOCK]
+                for rollouts in self._sample_block(mean, {number: rows[number] for number in numbers}):
+                    file.add(rollouts)
+
+    def _sample_block(self, mean: Numbers, rows: Mapping[int, TrainingRow]) -> Iterator[QuestionRollouts]:
+        identity, adapter = self._options.rollouts.identity, self._load(mean)
+        sampling = Sampling(**{one.name: identity[one.name] for one in fields(Sampling)})
+        samples = sampling.with_seeds(identity["votes"])
+        requests = [
+            replace(self._request(row), adapter=adapter, sampling=one)
+            for row in rows.values()
+            for one in samples
+        ]
+        outputs = iter(self._generate(requests))
+        for number, row in rows.items():
+            found = list(islice(outputs, len(samples)))
+            solutions = tuple(
+                Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
+                for tokens, answer in found
+            )
+            prompt_tokens = found[0][1].usage.prompt_tokens
+            yield QuestionRollouts(number, row.question, row.answer, prompt_tokens, solutions)
