@@ -25,7 +25,7 @@ from ..models.hub import download_file
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.chunks import Chunk, chunk_passages
-from ..runtime.calibration.corpus import Passage, read_passages
+from ..runtime.calibration.corpus import read_passages
 from ..runtime.calibration.sensitivity import Sensitivities, measure_sensitivities
 from ..runtime.llama.model import Model
 
@@ -116,7 +116,7 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     texts = calibration or calibration_texts()
     view = MergedView(open_checkpoint(base), adapter, "")
     check_target(output)
-    chunks = _spread(_chunks(view.base, read_passages(texts)), _CHUNKS)
+    chunks = calibration_chunks(view.base, texts)
     weights = WeightsByGgufName(view)
     traced = _spread(range(len(chunks)), _TRACED)
     # In chunks and layers: the output matrix counts as a layer.
@@ -144,12 +144,22 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _chunks(base: Checkpoint, passages: Sequence[Passage]) -> list[Chunk]:
-    """The tokens of the calibration text, by llama.cpp's tokenizer."""
+def calibration_chunks(base: Checkpoint, texts: Path) -> list[Chunk]:
+    """The chunks of a calibration text that the importance is measured on, by llama.cpp's tokenizer.
+
+    Args:
+        base: the base, whose tokenizer applies.
+        texts: passages as JSON lines.
+
+    Raises:
+        RequestError: the file cannot be read, or holds no text.
+    """
+    passages = read_passages(texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
         with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
-            return chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
+            chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
+    return _spread(chunks, _CHUNKS)
 
 
 def _importance_stats(

@@ -16,7 +16,8 @@ from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
+from thirteen.workflows.size_sweep import check_results, run_size_sweep, write_results
+from thirteen.workflows.sweep_files import SweepInputs, SweepRivals
 
 from ..commands import Commands
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
@@ -69,7 +70,7 @@ def test_files_are_made_measured_and_deleted(
         return lambda done, total: None
 
     inputs = SweepInputs(base("llama"), importance=importance, ids=SourceIds("owner/tiny"), threads=1)
-    report = run_size_sweep(inputs, targets, stock=STOCK, tokens=60, stage=stage)
+    report = run_size_sweep(inputs, targets, SweepRivals(STOCK), tokens=60, stage=stage)
     assert max_files == 2 and not leftovers(cache)  # the reference and one other; then nothing
     sizes = [target.size.text for target in targets]
     assert [name for name in stages if "making" in name] == [
@@ -106,7 +107,7 @@ def test_a_vocabulary_adds_a_file_of_each_size_with_fewer_tokens(
     by_weight = [replace(targets[0], size=parse_file_size("8.4bpw"))]
     for sizes in (targets[:2], by_weight):
         inputs = SweepInputs(base("llama"), importance=importance, threads=1, vocabulary=kept)
-        curve = run_size_sweep(inputs, sizes, stock=(), tokens=60).curve
+        curve = run_size_sweep(inputs, sizes, SweepRivals(()), tokens=60).curve
         points = {(point.kind, point.name): point for point in curve.points}
         for target in sizes:
             size = target.size.text
@@ -124,7 +125,7 @@ def test_keep_folder_retains_the_files(
 ) -> None:
     keep = tmp_path / "files"
     inputs = SweepInputs(base("llama"), importance=importance, threads=1)
-    run_size_sweep(inputs, targets[:1], stock=STOCK, tokens=5, keep=keep)
+    run_size_sweep(inputs, targets[:1], SweepRivals(STOCK), tokens=5, keep=keep)
     names = ("full", f"planned-{targets[0].size.text}", "uniform-Q4_0", "mix-Q5_K_M")
     assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
     assert not cache.exists() or not leftovers(cache)
@@ -136,7 +137,7 @@ def test_size_that_cannot_be_met_leaves_no_files(
     target = SizeTarget(parse_file_size("1KB"), "quality", costs_for("x86"))
     inputs = SweepInputs(base("llama"), importance=importance, threads=1)
     with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
-        run_size_sweep(inputs, [target], stock=STOCK, tokens=5)
+        run_size_sweep(inputs, [target], SweepRivals(STOCK), tokens=5)
     assert not leftovers(cache)
 
 
