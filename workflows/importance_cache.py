@@ -25,7 +25,7 @@ from ..models.hub import download_file
 from ..models.texts import calibration_texts
 from ..runtime.calibration.activation_stats import ActivationStats, collect_activation_stats
 from ..runtime.calibration.chunks import Chunk, chunk_passages
-from ..runtime.calibration.corpus import Passage, read_passages
+from ..runtime.calibration.corpus import read_passages
 from ..runtime.calibration.hidden_states import compute_hidden_states
 from ..runtime.llama.model import Model
 
@@ -125,10 +125,10 @@ def measure_importance(  # noqa: PLR0913 - options of a measurement, each with i
     Returns:
         The file's SHA-256.
     """
-    texts, count = calibration or calibration_texts(), _chunk_count(effort)
+    texts = calibration or calibration_texts()
     view = MergedView(open_checkpoint(base), adapter, "")
     check_target(output)
-    chunks = _spread(_chunks(view.base, read_passages(texts)), count)
+    chunks = calibration_chunks(view.base, texts, effort)
     weights = WeightsByGgufName(view)
     progress = stage("importance")
     with temporary_folder("hidden") as folder:
@@ -151,12 +151,23 @@ def _spread(items: Sequence[T], most: int) -> list[T]:
     return [items[index * len(items) // count] for index in range(count)]
 
 
-def _chunks(base: Checkpoint, passages: Sequence[Passage]) -> list[Chunk]:
-    """The tokens of the calibration text, by llama.cpp's tokenizer."""
+def calibration_chunks(base: Checkpoint, texts: Path, effort: str = DEFAULT_EFFORT) -> list[Chunk]:
+    """The chunks of a calibration text that the importance is measured on, by llama.cpp's tokenizer.
+
+    Args:
+        base: the base, whose tokenizer applies.
+        texts: passages as JSON lines.
+        effort: how many, a key of EFFORTS.
+
+    Raises:
+        RequestError: the file cannot be read, or holds no text; or the effort is unknown.
+    """
+    count, passages = _chunk_count(effort), read_passages(texts)
     with temporary_folder("importance") as folder:
         write_tokenizer_file(base, folder / "tokenizer.gguf")
         with Model(folder / "tokenizer.gguf", vocabulary_only=True, check_header=None) as model:
-            return chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
+            chunks = chunk_passages(model, passages, min(_CHUNK_SIZE, model.context_trained))
+    return _spread(chunks, count)
 
 
 def _importance_stats(activations: ActivationStats, dataset: str) -> ImportanceStats:

@@ -1,11 +1,11 @@
-"""KL divergence against file size: planned files against llama.cpp's own (stock) files.
+"""KL divergence against file size: planned files against llama.cpp's own (stock) files and other quantizers'.
 
 All files are measured on the same held-out texts, position by position against one reference, and each
-planned file is compared with the stock files of its size.
+planned file is compared with the other files of its size.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -17,14 +17,26 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from ...errors import ThirteenError
 from ...files.gguf.header import Header, read_header
 from ...files.hashing import file_sha256
 from ...files.progress import Progress, Stage, no_progress
 from ...models.texts import held_out_texts
+from ...runtime.calibration.corpus import read_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.validation import check_integer
-from ..fidelity.kl_divergence import PositionDivergence, position_divergence, summarize_divergence
+from ...stats.interval import FloatArray, Interval
+from ..accuracy.accuracy import run_accuracy
+from ..accuracy.accuracy_metrics import Scores
+from ..accuracy.datasets import QuestionSet
+from ..accuracy.prompt_settings import PromptSettings
+from ..fidelity.kl_divergence import (
+    PositionDivergence,
+    mean_interval,
+    position_divergence,
+    summarize_divergence,
+)
 from ..fidelity.model_roles import ModelFile, ModelSource, describe_model
 from ..fidelity.text_logits import (
     WindowPrediction,
@@ -40,6 +52,7 @@ from ..fidelity.windows import Window
 from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter
+from .quantizers import QUANTIZERS
 from .size_matched import (
     PLANNED_KINDS,
     SIZE_TOLERANCE,
@@ -47,13 +60,14 @@ from .size_matched import (
     CurvePoint,
     FileKind,
     MeasuredFile,
+    OtherKind,
     StockComparison,
     TrimmedComparison,
     compare_at_equal_size,
     compare_trimmed,
 )
 
-KL_RATIO_GOAL = 0.8  # KL divergence of a planned file / of the best stock file of its size, at most
+KL_RATIO_GOAL = 0.8  # KL divergence of a planned file / of the best other file of its size, at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class CurveEntry:
 
     Attributes:
         kind: see CurvePoint.
-        name: target size of a planned file, or llama.cpp's name of the type or mix.
+        name: target size of a planned file, or the other program's name of the type or mix.
         path: the file; it must exist until the next entry is requested.
         predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
     """
@@ -71,6 +85,35 @@ class CurveEntry:
     name: str
     path: Path
     predicted_kl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentFile:
+    """A file that could not be made or read.
+
+    Attributes:
+        kind: see CurvePoint.
+        name: see CurvePoint; of a quantizer that is not installed, its own name.
+        reason: what failed, on one line.
+    """
+
+    kind: FileKind
+    name: str
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """The reason with the file's kind and name."""
+        name = self.kind if self.name == self.kind else f"{self.kind} {self.name}"
+        return f"{name}: not measured: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class CurveQuestions:
+    """Questions that all files answer, and how."""
+
+    question_set: QuestionSet
+    settings: PromptSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +128,12 @@ class CurveReport(BenchReport):
         passages: number of texts measured.
         positions: number of predictions compared per file.
         points: the files, in order of size.
-        comparisons: each planned file with the stock files of each kind.
+        comparisons: each planned file with the other files of each kind.
         trimmed: each trimmed file with the planned one of its size.
         verdict: conclusions in words, one per line.
+        absent: files that could not be made or read.
+        accuracy: scores of the reference over the questions; None if they were not asked.
+        questions: origin of the questions; None if they were not asked.
     """
 
     reference: ModelFile
@@ -100,14 +146,18 @@ class CurveReport(BenchReport):
     comparisons: tuple[StockComparison, ...]
     trimmed: tuple[TrimmedComparison, ...]
     verdict: tuple[str, ...]
+    absent: tuple[AbsentFile, ...]
+    accuracy: Scores | None
+    questions: str | None
 
 
 def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     reference: Path,
-    entries: Iterable[CurveEntry],
+    entries: Iterable[CurveEntry | AbsentFile],
     *,
     data: Path | None = None,
     tokens: int = 4096,
+    questions: CurveQuestions | None = None,
     threads: int | None = None,
     scratch: Path | None = None,
     stage: Stage = lambda name: no_progress,
@@ -120,9 +170,10 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     Args:
         reference: the model in full precision, a GGUF file.
         entries: the files, at least one. Each is requested after the one before it was measured, so files can
-            be made and deleted on the way.
+            be made and deleted on the way. One of another quantizer that cannot be read becomes absent.
         data: texts as JSON lines; by default the built-in held-out texts.
         tokens: maximum number of compared positions.
+        questions: questions that the reference and all files answer; by default none.
         threads: compute threads; by default one per physical core.
         scratch: folder for the temporary file; by default the system's.
         stage: makes the progress callback of each file, in tokens.
@@ -130,7 +181,7 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, has tokens that the
             reference lacks, or computes logits that are not finite.
-        RequestError: a number is out of range, or `data` holds no text.
+        RequestError: a number is out of range, `data` holds no text, or a file answers no question.
         ThirteenError: raised by `entries`.
     """
     check_integer("bench: tokens", tokens, 1)
@@ -140,12 +191,25 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
         with load_for_logits(reference, threads) as model:
             windows = read_windows(model, data, model.context, tokens)
             answers = answer_positions(model, data, windows)
-            expected = _store_logits(model, windows, answers, file, stage("reading the reference"))
-        measured = [
-            _measure(entry, expected, threads, stage(f"reading {entry.kind} {entry.name}"))
-            for entry in entries
-        ]
-    return _report(head, data, expected, measured)
+            expected = _store_logits(model, data, windows, answers, file, stage("reading the reference"))
+        accuracy = _accuracy(reference, questions, stage("questions to the reference"))
+        files = [_measure_or_absent(entry, expected, questions, threads, stage) for entry in entries]
+    measured = [file for file in files if isinstance(file, MeasuredFile)]
+    absent = tuple(file for file in files if isinstance(file, AbsentFile))
+    source = None if questions is None else questions.question_set.source
+    return _report(head, data, expected, measured, _Unmeasured(absent, accuracy, source))
+
+
+def _accuracy(model: Path, questions: CurveQuestions | None, progress: Progress) -> Scores | None:
+    if questions is None:
+        return None
+    report = run_accuracy(
+        model,
+        questions.question_set,
+        questions.settings,
+        progress=lambda _, done, total: progress(done, total),
+    )
+    return report.adapted.scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +221,7 @@ class _ReferenceLogits:
         windows: the windows of text.
         passages: passage of each scored position, (positions,).
         answers: whether a position predicts a token of an answer, (positions,).
+        questions: whether a position is in a question with its solution, (positions,).
         logits: logits at each scored position, (positions, vocab), memory-mapped.
     """
 
@@ -164,11 +229,13 @@ class _ReferenceLogits:
     windows: Sequence[Window]
     passages: NDArray[np.int64]
     answers: NDArray[np.bool_]
+    questions: NDArray[np.bool_]
     logits: Logits
 
 
-def _store_logits(
+def _store_logits(  # noqa: PLR0913, PLR0917 - what a reference is made of
     model: Engine,
+    data: Path,
     windows: Sequence[Window],
     answers: NDArray[np.bool_],
     file: IO[bytes],
@@ -180,8 +247,10 @@ def _store_logits(
             file.write(prediction.logits(at).tobytes())  # not written through a map: a full disk raises here
     file.flush()
     passages = scored_passages(windows)
+    questions = np.array([passage.question is not None for passage in read_passages(data)])[passages]
     shape = (len(passages), model.model.vocabulary_size)
-    return _ReferenceLogits(header, windows, passages, answers, np.memmap(file, np.float32, "r", shape=shape))
+    logits = np.memmap(file, np.float32, "r", shape=shape)
+    return _ReferenceLogits(header, windows, passages, answers, questions, logits)
 
 
 def _predictions(
@@ -191,6 +260,26 @@ def _predictions(
     for window in windows:
         yield window, WindowPrediction(model, window, tokens)
         advance(len(window.tokens))
+
+
+def _measure_or_absent(
+    entry: CurveEntry | AbsentFile,
+    reference: _ReferenceLogits,
+    questions: CurveQuestions | None,
+    threads: int | None,
+    stage: Stage,
+) -> MeasuredFile | AbsentFile:
+    if isinstance(entry, AbsentFile):
+        return entry
+    name = f"{entry.kind} {entry.name}"
+    try:
+        measured = _measure(entry, reference, threads, stage(f"reading {name}"))
+        accuracy = _accuracy(entry.path, questions, stage(f"questions to {name}"))
+    except ThirteenError as error:
+        if entry.kind not in QUANTIZERS:
+            raise
+        return AbsentFile(entry.kind, entry.name, str(error))
+    return replace(measured, point=replace(measured.point, accuracy=accuracy))
 
 
 def _measure(
@@ -214,6 +303,7 @@ def _measure(
             ]
         )  # (positions, 5)
     outside = divergences[:, PositionDivergence._fields.index("outside")]
+    kl = divergences[:, PositionDivergence._fields.index("kl")]
     point = CurvePoint(
         kind=entry.kind,
         name=entry.name,
@@ -225,19 +315,40 @@ def _measure(
             tokens, reference.windows, outside, reference.passages, reference.answers
         ),
         predicted_kl=entry.predicted_kl,
+        kl_questions=_mean_where(reference.questions, kl, reference.passages),
+        kl_texts=_mean_where(~reference.questions, kl, reference.passages),
     )
-    return MeasuredFile(point, divergences[:, PositionDivergence._fields.index("kl")])
+    return MeasuredFile(point, kl)
+
+
+def _mean_where(chosen: NDArray[np.bool_], kl: FloatArray, passages: NDArray[np.int64]) -> Interval | None:
+    return mean_interval(kl[chosen], passages[chosen]) if chosen.any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Unmeasured:
+    """What a report has besides the measured files; see CurveReport."""
+
+    absent: tuple[AbsentFile, ...]
+    accuracy: Scores | None
+    questions: str | None
 
 
 def _report(
-    head: ReportHead, data: Path, reference: _ReferenceLogits, measured: Sequence[MeasuredFile]
+    head: ReportHead,
+    data: Path,
+    reference: _ReferenceLogits,
+    measured: Sequence[MeasuredFile],
+    besides: _Unmeasured,
 ) -> CurveReport:
     measured = sorted(measured, key=lambda file: file.point.file_bytes)
+    present = {file.point.kind for file in measured}
+    others: list[OtherKind] = [*STOCK_KINDS, *(name for name in QUANTIZERS if name in present)]
     comparisons = tuple(
         compare_at_equal_size(file, measured, kind, reference.passages)
         for file in measured
         if file.point.kind == "planned"
-        for kind in STOCK_KINDS
+        for kind in others
     )
     trimmed = compare_trimmed(measured, reference.passages)
     passages = len(np.unique(reference.passages))
@@ -253,6 +364,9 @@ def _report(
         comparisons=comparisons,
         trimmed=trimmed,
         verdict=(*_verdict(comparisons), *map(_trimmed_text, trimmed), *few_texts_warning(passages)),
+        absent=besides.absent,
+        accuracy=besides.accuracy,
+        questions=besides.questions,
     )
 
 
@@ -265,7 +379,7 @@ def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
         reached = sum(max(file_ratios) <= KL_RATIO_GOAL for file_ratios in ratios if file_ratios)
         yield (
             f"{reached} of {len(by_file)} planned files have at most {KL_RATIO_GOAL} times the KL divergence "
-            "of the best stock files of their size"
+            "of the best other files of their size"
         )
 
 
@@ -283,7 +397,7 @@ def _ratio_text(comparison: StockComparison) -> str:
 
 
 def curve_table(report: CurveReport) -> Group:
-    """Table of all files by size, and table of planned files against stock files; conclusions below."""
+    """Table of all files by size, and table of planned files against the others; conclusions below."""
     return Group(_files_table(report), "", _comparisons_table(report))
 
 
@@ -291,7 +405,9 @@ def _files_table(report: CurveReport) -> Table:
     table = Table(title="KL divergence from the reference by file size")
     table.add_column("kind")
     table.add_column("file")
-    for title in ("MB", "bits per weight", "KL, nats (95 %)", "predicted", "same top token, %"):
+    titles = ("MB", "bits per weight", "KL, nats (95 %)", "of questions", "of texts", "predicted")
+    answers = ("answers right, %",) if report.accuracy else ()
+    for title in (*titles, "same top token, %", *answers):
         table.add_column(title, justify="right")
     for point in report.points:
         table.add_row(
@@ -300,23 +416,29 @@ def _files_table(report: CurveReport) -> Table:
             f"{point.file_bytes / 1e6:.2f}",
             f"{point.bits_per_weight:.2f}",
             point.divergence.kl_mean.text(4),
+            *("" if kl is None else f"{kl.estimate:.4f}" for kl in (point.kl_questions, point.kl_texts)),
             "" if point.predicted_kl is None else f"{point.predicted_kl:.4f}",
             point.divergence.same_top.text(1, 100),
+            *_accuracy_cells(point.accuracy),
             style="bold" if point.kind in PLANNED_KINDS else None,
         )
+    if report.accuracy:
+        table.add_row("reference", *[""] * len(titles), "", "", *_accuracy_cells(report.accuracy))
+    for absent in report.absent:
+        table.add_row(absent.kind, Text(absent.name), Text("not measured"))
     return table
 
 
+def _accuracy_cells(accuracy: Scores | None) -> tuple[str, ...]:
+    return () if accuracy is None else (accuracy.accuracy.text(1, 100),)
+
+
 def _comparisons_table(report: CurveReport) -> Table:
-    columns = (
-        column
-        for kind in STOCK_KINDS
-        for column in (f"best {kind} file", "planned / it (95 %)", f"planned / {kind} curve")
-    )
-    title = "KL divergence of planned files / of stock files at equal size"
+    title = "KL divergence of planned files / of other files at equal size"
+    columns = ("others", "best of them", "planned / it (95 %)", "planned / their curve")
     table = report_table(title, _caption(report), "planned", *columns)
-    for planned, group in groupby(report.comparisons, key=lambda one: one.planned):
-        table.add_row(Text(planned), *(cell for one in group for cell in _cells(one)))
+    for one in report.comparisons:
+        table.add_row(Text(one.planned), one.kind, *_cells(one))
     return table
 
 
@@ -333,10 +455,17 @@ def _caption(report: CurveReport) -> str:
     return "\n".join(
         (
             *report.verdict,
+            *(absent.text for absent in report.absent),
             f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}; "
             f"reference: {report.reference.bits_per_weight:.2f} bits per weight",
             f"best file: of at most {SIZE_TOLERANCE} times the planned file's bytes; "
-            "curve: interpolated between the best stock files at exactly its bytes",
+            "curve: interpolated between the best of the others at exactly its bytes",
+            *([] if report.questions is None else [f"answers: {_questions_text(report)}"]),
             f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
         )
     )
+
+
+def _questions_text(report: CurveReport) -> str:
+    count = 0 if report.accuracy is None else report.accuracy.questions
+    return f"{count} questions of {report.questions}"

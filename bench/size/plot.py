@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # an extra: imported only to draw
 ImageFormat = Literal["svg", "png"]
 
 _DPI = 160
-_MARGIN = 0.12  # stock files are shown up to this fraction beyond the sizes of the planned files
+_MARGIN = 0.12  # other files are shown up to this fraction beyond the sizes of the planned files
 _OBSTACLE_STEP = 4.0  # pixels between the boxes that stand for a line
 _KL_MIN = 1e-9  # nats: less is rounding error of the runtime and would stretch the axis
 # Offsets of a label from its marker in points, the preferred one first.
@@ -46,6 +46,10 @@ _STYLES: dict[FileKind, _Style] = {
     "trimmed": _Style("the same with a smaller vocabulary", "#CC79A7", "D"),
     "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s"),
     "mix": _Style("llama.cpp's own mixes", "#009E73", "^"),
+    "autoround": _Style("AutoRound, optimized rounding to nearest", "#E69F00", "v"),
+    "autoround-light": _Style("AutoRound, 50 steps of tuning per layer", "#56B4E9", "<"),
+    "autoround-200": _Style("AutoRound, 200 steps of tuning per layer", "#999999", ">"),
+    "gptq-gguf": _Style("gptq-gguf-toolkit", "#000000", "P"),
 }
 
 
@@ -56,7 +60,7 @@ def check_plot() -> None:
 
 
 def draw_curve(report: CurveReport, title: str, image_format: ImageFormat) -> bytes:
-    """Draw the planned files as a line, and the stock files of similar size as labelled points.
+    """Draw the planned files as a line, and the other files of similar size as labelled points.
 
     Args:
         report: the measurement.
@@ -109,7 +113,7 @@ def _draw(figure: "Figure", report: CurveReport, title: str) -> None:
 
 
 def _points_to_draw(points: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """The planned files and the stock files of similar size, or all files without planned ones."""
+    """The planned files and the other files of similar size, or all files without planned ones."""
     planned = [point for point in points if point.kind in PLANNED_KINDS] or points
     sizes = [point.file_bytes for point in planned]
     smallest, largest = (1 - _MARGIN) * min(sizes), (1 + _MARGIN) * max(sizes)
@@ -117,7 +121,7 @@ def _points_to_draw(points: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 
 def _draw_series(axes: "Axes", points: Sequence[CurvePoint], kind: FileKind) -> "Artist | Container | None":
-    """Draw the files of one kind, and a line through the planned ones or the best stock files.
+    """Draw the files of one kind, and a line through the planned ones or the best of the others.
 
     Returns:
         The entry for the legend; None without files of that kind.

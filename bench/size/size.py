@@ -153,7 +153,7 @@ def run_size(model: Path) -> SizeReport:
         tensors=tensors,
         groups=_group_sizes(tensors),
         types=_bytes_by_type(tensors),
-        stock=_stock_file_sizes(header, stock_tensor_sizes(model)),
+        stock=stock_file_sizes(header),
         budget=_budget(header),
     )
 
@@ -193,14 +193,19 @@ def _bytes_by_type(tensors: Iterable[TensorSize]) -> dict[str, int]:
     return dict(nbytes.most_common())
 
 
-def _stock_file_sizes(header: Header, stock: Iterable[StockTensorSizes]) -> tuple[StockSize, ...]:
+def stock_file_sizes(header: Header) -> tuple[StockSize, ...]:
+    """Sizes of llama.cpp's own files of a model, smallest first.
+
+    Raises:
+        ModelFileError: the file cannot be run by this build.
+    """
     metadata_bytes = header.file_bytes - sum(padded(tensor.nbytes) for tensor in header.tensors.values())
 
     def file_size(sizes: StockTensorSizes) -> StockSize:
         file_bytes = metadata_bytes + sum(map(padded, sizes.nbytes.values()))
         return StockSize(sizes.kind, sizes.name, file_bytes, header.file_bytes / file_bytes)
 
-    return tuple(sorted(map(file_size, stock), key=lambda size: size.file_bytes))
+    return tuple(sorted(map(file_size, stock_tensor_sizes(header.path)), key=lambda size: size.file_bytes))
 
 
 def _budget(header: Header) -> SizeBudget | None:

@@ -1,4 +1,4 @@
-"""Comparison of a planned file with the stock files of its size: the best one, and the curve through them."""
+"""Comparison of a planned file with the other files of its size: the best one, and the curve through them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 
 from ...stats.bootstrap import bootstrap_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
+from ..accuracy.accuracy_metrics import Scores
 from ..fidelity.kl_divergence import Divergence
 from ..fidelity.vocabulary_coverage import VocabularyCoverage
 from ..peers.llama_quantize import StockKind
+from .quantizers import QuantizerName
 
-FileKind = Literal["planned", "trimmed"] | StockKind
+OtherKind = StockKind | QuantizerName
+FileKind = Literal["planned", "trimmed"] | OtherKind
 
 PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "trimmed")
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
@@ -26,14 +29,18 @@ class CurvePoint:
     """A measured file.
 
     Attributes:
-        kind: "planned", "trimmed" if it also has a smaller vocabulary, or the kind of the stock file.
-        name: target size of a planned file, or llama.cpp's name of the type or mix.
+        kind: "planned", "trimmed" if it also has a smaller vocabulary, the kind of the stock file, or the
+            name of another quantizer.
+        name: target size of a planned file, or the other program's name of the type or mix.
         file_bytes: size of the file.
         bits_per_weight: 8 * file_bytes / weights, metadata included, as a target size in `bpw` counts them.
         sha256: hash of the file, in hexadecimal.
         divergence: divergence from the reference.
         predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
         vocabulary: what the file's vocabulary covers; None if it has all tokens of the reference.
+        kl_questions: mean KL divergence over the questions with solutions, in nats; None without any.
+        kl_texts: mean KL divergence over the other texts, in nats; None without any.
+        accuracy: scores over the questions; None if it was not measured.
     """
 
     kind: FileKind
@@ -44,6 +51,9 @@ class CurvePoint:
     divergence: Divergence
     predicted_kl: float | None
     vocabulary: VocabularyCoverage | None = None
+    kl_questions: Interval | None = None
+    kl_texts: Interval | None = None
+    accuracy: Scores | None = None
 
     @property
     def kl(self) -> float:
@@ -61,23 +71,23 @@ class MeasuredFile:
 
 @dataclass(frozen=True, slots=True)
 class StockComparison:
-    """A planned file against the stock files of one kind.
+    """A planned file against the stock files of one kind, or the files of another quantizer.
 
     Attributes:
         planned: name of the planned file.
-        kind: kind of the stock files.
-        best: the stock file with the lowest KL divergence among those of at most SIZE_TOLERANCE times the
+        kind: kind of the other files.
+        best: the other file with the lowest KL divergence among those of at most SIZE_TOLERANCE times the
             planned file's bytes; None if all are larger.
         best_bytes: its size; None if all are larger.
         ratio: KL divergence of the planned file / of the best one, paired by position; None if all are
             larger.
-        curve_kl: KL divergence of the curve through the stock files at exactly the planned file's bytes, see
+        curve_kl: KL divergence of the curve through the other files at exactly the planned file's bytes, see
             kl_at_size(); None if all are larger.
         curve_ratio: KL divergence of the planned file / of the curve; None if all are larger.
     """
 
     planned: str
-    kind: StockKind
+    kind: OtherKind
     best: str | None
     best_bytes: int | None
     ratio: Interval | None
@@ -116,14 +126,14 @@ def compare_trimmed(
 
 
 def compare_at_equal_size(
-    planned: MeasuredFile, files: Sequence[MeasuredFile], kind: StockKind, passages: NDArray[np.int64]
+    planned: MeasuredFile, files: Sequence[MeasuredFile], kind: OtherKind, passages: NDArray[np.int64]
 ) -> StockComparison:
-    """Compare a planned file with the stock files of one kind.
+    """Compare a planned file with the other files of one kind.
 
     Args:
         planned: the planned file.
         files: files of all kinds.
-        kind: kind of the stock files to compare with.
+        kind: kind of the files to compare with.
         passages: passage of each position, (positions,).
     """
     ours = planned.point

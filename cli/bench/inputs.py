@@ -9,6 +9,7 @@ from ...errors import RequestError
 
 if TYPE_CHECKING:
     from ...bench.harness.workload import Workload
+    from ...bench.size.kl_curve import CurveQuestions
 
 
 @contextmanager
@@ -51,3 +52,16 @@ def workload(prompt_tokens: int, decode_tokens: int, threads: int | None) -> "Wo
     from ...runtime.threads import physical_cores
 
     return Workload(prompt_tokens, decode_tokens, threads or physical_cores())
+
+
+def curve_questions(data: str, limit: int, max_tokens: int, threads: int | None) -> "CurveQuestions":
+    """The questions that all files of a curve answer, without samples or votes."""
+    from ...bench.accuracy.datasets import load_question_set
+    from ...bench.accuracy.prompt_settings import PromptSettings
+    from ...bench.size.kl_curve import CurveQuestions
+    from ...runtime.threads import default_threads
+
+    settings = PromptSettings(
+        threads=default_threads().decode if threads is None else threads, max_tokens=max_tokens
+    )
+    return CurveQuestions(load_question_set(data).subsample(limit), settings)

@@ -8,7 +8,7 @@ import typer
 
 from .. import options
 from ..console import note, progress_bar, show_file, show_report, show_result, stage_bars, warn
-from .inputs import shape_or_files, workload
+from .inputs import curve_questions, shape_or_files, workload
 
 app = typer.Typer()
 
@@ -84,12 +84,43 @@ def _measure_limit(
     show_report(as_json, report, lambda report: memory_limit_table(report, model))
 
 
-@app.command("curve", epilog=options.example("bench curve embedded --sizes 4.3bpw,4.5bpw,5bpw"))
+@app.command(
+    "curve",
+    epilog=options.example(
+        "bench curve embedded --sizes 72MB,76MB,84MB --vocabulary 24576",
+        "bench curve embedded --sizes 92MB --with imatrix,autoround --accuracy svamp",
+    ),
+)
 def bench_curve(
     base: options.BaseArgument,
     sizes: Annotated[
         str, typer.Option(help="Sizes of the planned files, as in convert --size, separated by commas.")
-    ] = "4.3bpw,4.5bpw,4.75bpw,5bpw,5.25bpw,5.5bpw,6bpw",
+    ] = "4.5bpw,5bpw,5.5bpw",
+    rivals: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAMES",
+            help="Quantizers to compare with: imatrix (llama.cpp's), autoround, autoround-light, "
+            "autoround-200, gptq-gguf; a file made elsewhere as NAME=FILE.gguf; or none.",
+        ),
+    ] = "imatrix",
+    all_types: Annotated[
+        bool,
+        typer.Option("--all-types", help="Make all of llama.cpp's files, not only those of similar size."),
+    ] = False,
+    timeout: Annotated[
+        int, typer.Option(min=1, help="Minutes that another quantizer may take for a file.")
+    ] = 180,
+    accuracy: Annotated[
+        str | None, typer.Option(help="Also ask these questions, as bench accuracy --data does.")
+    ] = None,
+    questions: Annotated[
+        int, typer.Option(min=1, help="With --accuracy: maximum questions, spread evenly over the set.")
+    ] = 200,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="With --accuracy: maximum tokens of an answer.")
+    ] = 300,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
     calibration: options.Calibration = None,
@@ -100,6 +131,7 @@ def bench_curve(
     workload: options.AnswerWorkload = None,
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
+    tie: options.Tie = False,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     output_dir: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("bench/results"),
@@ -110,14 +142,20 @@ def bench_curve(
 ) -> None:
     """Plot KL divergence against file size.
 
-    The files are planned ones, and those of llama.cpp's types and mixes. With --vocabulary, each size has a
-    second planned file, with fewer tokens.
+    The files are planned ones, and those of llama.cpp's types and mixes around them. With --vocabulary, each
+    size has a second planned file, with fewer tokens. A quantizer that is missing or fails is a row that says
+    so, and each of its files has a planned one of equal size.
     """
     from ...bench.size.kl_curve import curve_table
+    from ...bench.size.quantizers import parse_quantizers
     from ...convert.provenance import SourceIds
-    from ...workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
+    from ...workflows.size_sweep import ALL_STOCK, check_results, run_size_sweep, write_results
+    from ...workflows.sweep_files import SweepInputs, SweepRivals
 
     check_results(output_dir)
+    llama_cpp, quantizers = parse_quantizers("--with", rivals)
+    stock = () if not llama_cpp else ALL_STOCK if all_types else None
+    asked = None if accuracy is None else curve_questions(accuracy, questions, max_tokens, threads)
     targets = [
         options.size_target(size, target, prefer, costs, together=together, workload=workload)
         for size in sizes.split(",")
@@ -126,9 +164,18 @@ def bench_curve(
     base_id = options.provenance_name(str(base_path) if base == "embedded" else base)
     ids = SourceIds(base_id, options.provenance_name(adapter or ""))
     kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
-    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept)
+    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept, tie)
     with stage_bars() as stage:
-        report = run_size_sweep(inputs, targets, data=data, tokens=tokens, keep=keep, stage=stage)
+        report = run_size_sweep(
+            inputs,
+            targets,
+            SweepRivals(stock, quantizers, 60 * timeout),
+            data=data,
+            tokens=tokens,
+            questions=asked,
+            keep=keep,
+            stage=stage,
+        )
     warn(report.warnings)
     for path in write_results(report, output_dir):
         note(f"written: {path}")

@@ -823,6 +823,18 @@ COMMANDS = {
         ("bench", "memory", "MODEL", "--shape", "llama-3.2-1b"),
         "give either MODEL or --shape",
     ),
+    "a curve beside an unknown quantizer": (
+        ("bench", "curve", "BASE", "--with", "imatrix,gguf"),
+        "--with 'gguf': must be none, or some of imatrix, autoround",
+    ),
+    "a curve beside a missing file": (
+        ("bench", "curve", "BASE", "--with", "gptq-gguf=missing.gguf"),
+        "there is no file 'missing.gguf'",
+    ),
+    "a curve with questions that are missing": (
+        ("bench", "curve", "BASE", "--accuracy", "missing.jsonl"),
+        "missing.jsonl",
+    ),
     "an unknown shape": (("bench", "peers", "--shape", "nothing-13"), "no base 'nothing-13'"),
     "a shape of an unknown type": (
         ("bench", "memory", "--shape", "smollm2-135m", "--types", "Q9_M"),

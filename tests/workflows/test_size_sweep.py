@@ -1,6 +1,7 @@
 """A size sweep of a small model, and bad input on the command line."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from thirteen.bench.peers.llama_quantize import StockFormat
+from thirteen.bench.size import quantizers
+from thirteen.bench.size.quantizers import Quantizer, parse_quantizers
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantize.costs import costs_for
@@ -16,7 +19,8 @@ from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
 from thirteen.workflows.importance_cache import measure_importance
-from thirteen.workflows.size_sweep import SweepInputs, check_results, run_size_sweep, write_results
+from thirteen.workflows.size_sweep import check_results, run_size_sweep, write_results
+from thirteen.workflows.sweep_files import SweepInputs, SweepRivals
 
 from ..commands import Commands
 from ..convert.vocabulary.kept_lists import closed_list, tables_of
@@ -69,7 +73,7 @@ def test_files_are_made_measured_and_deleted(
         return lambda done, total: None
 
     inputs = SweepInputs(base("llama"), importance=importance, ids=SourceIds("owner/tiny"), threads=1)
-    report = run_size_sweep(inputs, targets, stock=STOCK, tokens=60, stage=stage)
+    report = run_size_sweep(inputs, targets, SweepRivals(STOCK), tokens=60, stage=stage)
     assert max_files == 2 and not leftovers(cache)  # the reference and one other; then nothing
     sizes = [target.size.text for target in targets]
     assert [name for name in stages if "making" in name] == [
@@ -106,7 +110,7 @@ def test_a_vocabulary_adds_a_file_of_each_size_with_fewer_tokens(
     by_weight = [replace(targets[0], size=parse_file_size("8.4bpw"))]
     for sizes in (targets[:2], by_weight):
         inputs = SweepInputs(base("llama"), importance=importance, threads=1, vocabulary=kept)
-        curve = run_size_sweep(inputs, sizes, stock=(), tokens=60).curve
+        curve = run_size_sweep(inputs, sizes, SweepRivals(()), tokens=60).curve
         points = {(point.kind, point.name): point for point in curve.points}
         for target in sizes:
             size = target.size.text
@@ -124,10 +128,108 @@ def test_keep_folder_retains_the_files(
 ) -> None:
     keep = tmp_path / "files"
     inputs = SweepInputs(base("llama"), importance=importance, threads=1)
-    run_size_sweep(inputs, targets[:1], stock=STOCK, tokens=5, keep=keep)
+    run_size_sweep(inputs, targets[:1], SweepRivals(STOCK), tokens=5, keep=keep)
     names = ("full", f"planned-{targets[0].size.text}", "uniform-Q4_0", "mix-Q5_K_M")
     assert {path.name for path in keep.iterdir()} == {f"llama-{name}.gguf" for name in names}
     assert not cache.exists() or not leftovers(cache)
+
+
+# Stands in for the package: it reads the checkpoint and the text that it is given, and writes a GGUF of the
+# scheme by llama.cpp.
+FAKE_AUTO_ROUND = """
+import os
+from pathlib import Path
+from transformers import AutoModelForCausalLM
+
+class AutoRound:
+    def __init__(self, model, *, scheme, iters, dataset, seqlen, nsamples, **_):
+        if iters == 50:
+            os.abort()
+        if iters == 200:
+            raise ValueError("a scheme\\nthat fails")
+        self.model = AutoModelForCausalLM.from_pretrained(model)
+        assert scheme == "GGUF:Q5_0" and nsamples == len(dataset)
+        assert max(chunk.shape[1] for chunk in dataset) == seqlen
+
+    def quantize_and_save(self, folder, format):
+        from thirteen.bench.peers.llama_quantize import StockFormat, quantize_stock
+        print("a line on standard output")
+        assert format == "gguf:q5_0"
+        source = Path(folder).parents[1] / "llama-full.gguf"
+        Path(folder, "model").mkdir(parents=True)
+        quantize_stock(source, Path(folder, "model", "model-Q5_0.gguf"), StockFormat("mix", "Q5_0"))
+"""
+
+
+@pytest.mark.slow
+def test_other_quantizers_are_measured_or_absent_with_the_reason(
+    base: Callable[[str], Path],
+    importance: Path,
+    cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    (packages / "auto_round.py").write_text(FAKE_AUTO_ROUND)
+    (packages / "sentencepiece.py").touch()
+    monkeypatch.syspath_prepend(packages)
+    monkeypatch.setenv("PYTHONPATH", str(packages), prepend=os.pathsep)
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
+    # Between Q5_0 and its neighbours, so that it is the nearest scheme.
+    target = SizeTarget(parse_file_size("8.2bpw"), "quality", costs_for("x86"))
+    _, others = parse_quantizers("--with", "autoround,autoround-light,autoround-200,gptq-gguf")
+    curve = run_size_sweep(inputs, [target], SweepRivals((), others, 300), tokens=30).curve
+    absent = {one.kind: one.reason for one in curve.absent}
+    assert set(absent) == {"autoround-light", "autoround-200", "gptq-gguf"}
+    assert absent["autoround-light"].startswith("its process ended with status -6")
+    assert absent["autoround-200"] == "ValueError: a scheme that fails"
+    points = {point.kind: point for point in curve.points if point.name != target.size.text}
+    assert points["planned"].file_bytes <= points["autoround"].file_bytes
+    assert points["planned"].name == f"{points['autoround'].file_bytes / 1e6:.2f}MB"
+    compared = [one for one in curve.comparisons if one.kind == "autoround" and one.ratio]
+    assert points["planned"].name in {one.planned for one in compared}
+    assert not leftovers(cache)
+
+
+@pytest.mark.slow
+def test_a_quantizer_that_takes_too_long_is_absent(
+    base: Callable[[str], Path], importance: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantizers, "find_spec", lambda name: object())
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
+    target = SizeTarget(parse_file_size("8.4bpw"), "quality", costs_for("x86"))
+    rivals = SweepRivals((), [Quantizer("autoround")], 0.01)
+    (absent,) = run_size_sweep(inputs, [target], rivals, tokens=5).curve.absent
+    assert absent.reason == "its process ended with status -9: it took longer than 0.01 s"
+    assert not leftovers(cache)
+
+
+def test_a_file_made_elsewhere_is_measured_beside_a_planned_one_of_its_size(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.gguf"
+    convert(base("llama"), made, quantization="Q8_0")
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
+    rivals = SweepRivals((), [Quantizer("gptq-gguf", made)])
+    curve = run_size_sweep(inputs, targets[:1], rivals, tokens=30).curve
+    points = {(point.kind, point.name): point for point in curve.points}
+    size = f"{made.stat().st_size / 1e6:.2f}MB"
+    assert set(points) == {("planned", targets[0].size.text), ("gptq-gguf", "made"), ("planned", size)}
+    assert points["planned", size].file_bytes <= made.stat().st_size
+    assert made.exists() and not leftovers(cache)
+
+
+def test_by_default_llama_cpp_makes_the_files_around_the_sizes(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path
+) -> None:
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1)
+    curve = run_size_sweep(inputs, targets[:1], tokens=5).curve
+    size = targets[0].size.file_bytes(curve.weights)
+    for kind in ("uniform", "mix"):
+        sizes = [point.file_bytes for point in curve.points if point.kind == kind]
+        assert min(sizes) <= size < max(sizes)
+    assert len(curve.points) < 20
 
 
 def test_size_that_cannot_be_met_leaves_no_files(
@@ -136,7 +238,7 @@ def test_size_that_cannot_be_met_leaves_no_files(
     target = SizeTarget(parse_file_size("1KB"), "quality", costs_for("x86"))
     inputs = SweepInputs(base("llama"), importance=importance, threads=1)
     with pytest.raises(OutputError, match=r"--size 1KB: .* the smallest file possible"):
-        run_size_sweep(inputs, [target], stock=STOCK, tokens=5)
+        run_size_sweep(inputs, [target], SweepRivals(STOCK), tokens=5)
     assert not leftovers(cache)
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from thirteen.bench.accuracy.datasets import load_question_set
+from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity import fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
-from thirteen.bench.size.kl_curve import CurveEntry, curve_table, run_curve
+from thirteen.bench.size.kl_curve import AbsentFile, CurveEntry, CurveQuestions, curve_table, run_curve
 from thirteen.bench.size.plot import draw_curve
 from thirteen.convert.pipeline import convert
 from thirteen.errors import ModelFileError, RequestError
@@ -80,9 +82,60 @@ def test_a_planned_file_is_compared_with_stock_files_of_its_size(report):
     assert "times that of uniform Q4_0" in report.verdict[0]
     assert "not compared with mix files, which are all larger" in report.verdict[0]
     assert report.verdict[1] == (
-        "1 of 1 planned files have at most 0.8 times the KL divergence of the best stock files of their size"
+        "1 of 1 planned files have at most 0.8 times the KL divergence of the best other files of their size"
     )
     assert report.verdict[2].startswith("warning: with 3 texts")
+
+
+def test_questions_and_other_texts_have_their_own_divergence(report, files, texts, tmp_path):
+    """Texts of one kind alone give the same figure as their part of all texts."""
+    kinds = {"kl_questions": TEXTS[1:2], "kl_texts": [TEXTS[0], TEXTS[2]]}
+    for name, rows in kinds.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        entry = CurveEntry("mix", "Q8_0", files["Q8_0"])
+        (alone,) = run_curve(files["F32"], [entry], data=path, tokens=400, threads=1).points
+        assert getattr(report.points[2], name).estimate == pytest.approx(alone.kl)
+        assert [getattr(alone, other) is None for other in kinds] == [other != name for other in kinds]
+
+
+def test_files_of_other_quantizers_that_cannot_be_read_are_absent(files, entries, texts, tmp_path):
+    foreign = write_gguf(tmp_path / "foreign.gguf", {}, {})
+    missing = AbsentFile("gptq-gguf", "gptq-gguf", "it is not installed")
+    others = [
+        missing,
+        CurveEntry("autoround", "Q4_0", files["Q4_0"]),
+        CurveEntry("autoround-light", "Q4_0", foreign),
+    ]
+    found = run_curve(files["F32"], [*others, *entries], data=texts, tokens=60, threads=1)
+    assert len(found.points) == 4
+    assert found.absent[0] == missing
+    (unreadable,) = found.absent[1:]
+    assert (unreadable.kind, unreadable.name) == ("autoround-light", "Q4_0")
+    assert "its vocabulary has 259 tokens" in unreadable.reason
+    assert [one.kind for one in found.comparisons] == ["uniform", "mix", "autoround"]
+    assert found.comparisons[2].ratio == found.comparisons[0].ratio  # the same file
+    console = Console(width=150, file=StringIO())
+    console.print(curve_table(found))
+    printed = " ".join(console.file.getvalue().split())
+    assert "gptq-gguf: not measured: it is not installed" in printed
+    assert "autoround-light Q4_0: not measured: " in printed
+    assert b"AutoRound" in draw_curve(found, "a tiny model", "svg")
+
+
+def test_all_files_answer_the_questions(files, entries, texts, tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "sums.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n} + 1?", "answer": n + 1}) + "\n" for n in range(4)))
+    asked = CurveQuestions(load_question_set(str(path)), PromptSettings(threads=1, max_tokens=4))
+    found = run_curve(files["F32"], entries, data=texts, tokens=30, threads=1, questions=asked)
+    assert found.questions == str(path)
+    for scores in (found.accuracy, *(point.accuracy for point in found.points)):
+        assert (scores.questions, scores.errors) == (4, 0)
+    console = Console(width=200, file=StringIO())
+    console.print(curve_table(found))
+    assert "answers right, %" in console.file.getvalue()
+    assert f"answers: 4 questions of {path}" in " ".join(console.file.getvalue().split())
 
 
 def test_entries_are_requested_one_at_a_time(files, entries, texts, tmp_path):
