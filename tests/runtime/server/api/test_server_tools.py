@@ -10,7 +10,6 @@ import jsonschema
 import openai
 import pytest
 from thirteen.runtime.arithmetic.calculator_tool import DESCRIPTION, PARAMETERS
-from thirteen.runtime.engine import dispatcher
 from thirteen.runtime.request import Request
 from thirteen.runtime.server.endpoints.tool_rounds import ROUNDS_MAX
 
@@ -42,13 +41,6 @@ def server(tool_model):
 def client(server):
     with server.openai() as client:
         yield client
-
-
-@pytest.fixture
-def say(monkeypatch):
-    """say(text, …): let the model say these texts, one for each round, the last for all others."""
-    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    return lambda *texts: monkeypatch.setattr(ScriptedSampler, "scripts", [*texts])
 
 
 @pytest.fixture

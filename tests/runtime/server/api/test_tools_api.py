@@ -6,10 +6,9 @@ from contextlib import ExitStack
 import jsonschema
 import openai
 import pytest
-from thirteen.runtime.engine import dispatcher
 
 from ..serving import open_engine, serve_engine
-from ..tool_model import CONTEXT, NOTATIONS, ScriptedSampler, record_prompts, write_tool_model
+from ..tool_model import CONTEXT, NOTATIONS, record_prompts, write_tool_model
 
 PARAMETERS = {
     "type": "object",
@@ -56,13 +55,6 @@ def server(servers, notation):
 def client(server):
     with server.openai() as client:
         yield client
-
-
-@pytest.fixture
-def say(monkeypatch):
-    """say(text): let the model say it."""
-    monkeypatch.setattr(dispatcher, "Sampler", ScriptedSampler)
-    return lambda text: monkeypatch.setattr(ScriptedSampler, "scripts", [text])
 
 
 def chat(client, messages=MESSAGES, **options):
