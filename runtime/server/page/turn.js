@@ -3,6 +3,7 @@
 import { resultNodes, statsLine, tallyItems } from "./answer.js";
 import { describeAnswer } from "./answer_text.js";
 import { element } from "./element.js";
+import { keepReachable, watchScrolling } from "./scrolling.js";
 import { update } from "./tree.js";
 
 let count = 0; // for unique ids
@@ -26,6 +27,7 @@ export class TurnView {
     edit.addEventListener("click", onEdit);
     const head = element("div", { class: "head" }, element("h2", { id, class: "question" }, turn.question), edit);
     const parts = [head, this.#result, this.#content, this.#tally, this.#stats];
+    watchScrolling(this.#content);
     this.element = element("article", { class: "turn", "aria-labelledby": id }, ...parts);
     if (turn.answer) this.finish(turn.answer);
     else this.stop("No answer", turn.text);
@@ -62,6 +64,7 @@ export class TurnView {
     this.#result.replaceChildren(...resultNodes(answer));
     this.#tally.replaceChildren(...tallyItems(answer.tally));
     this.#stats.textContent = statsLine(answer);
+    keepReachable(this.#content);
   }
 
   /** Show a message instead of the result; the text received so far stays. */

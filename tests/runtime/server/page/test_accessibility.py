@@ -73,6 +73,18 @@ def test_axe_finds_nothing_while_an_answer_streams(page: Page, script: Script) -
     expect(stats(page)).not_to_be_empty()
 
 
+def test_what_is_too_wide_can_be_focused_and_scrolled(screen: Page) -> None:
+    """The code of "wide" has 200 characters without a space: on no screen do they fit."""
+    ask_and_wait(screen, EGGS)
+    expect(screen.locator(".answer[tabindex]")).to_have_count(0)  # it fits, and is no stop of the Tab key
+    ask_and_wait(screen, "wide")
+    code = screen.locator(".answer pre")
+    expect(code).to_have_attribute("tabindex", "0")
+    code.focus()
+    screen.keyboard.press("ArrowRight")
+    screen.wait_for_function("document.querySelector('.answer pre').scrollLeft > 0")
+
+
 def test_a_conversation_by_keyboard_alone(page: Page) -> None:
     """From the focused question to an answer, to a second by editing, and to the history and back."""
 
