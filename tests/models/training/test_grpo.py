@@ -18,15 +18,15 @@ def test_the_reward_is_1_for_a_right_final_answer():
 def test_it_learns_the_rewarded_digit(base, tmp_path, capsys):
     """The toy task: a random model must output 7, which is one of its 272 tokens."""
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
-    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
-    rollouts = Rollouts(steps=40, questions=1, completions=64, tokens=2)
+    recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.02, threads=1, seed=3)
+    rollouts = Rollouts(steps=60, questions=1, completions=64, tokens=2)
     job = TrainingJob(base("llama"), tmp_path / "out", recipe, base_id="tiny")
     result = train_grpo(job, rows, rollouts)
-    assert len(result.rewards) == 40 and result.completions == 2_560
+    assert len(result.rewards) == 60 and result.completions == 3_840
     assert result.last_mean() > result.first_mean() + 0.5
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert capsys.readouterr().out == ""  # standard output is for results
-    assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 2_560 / 3600)
+    assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 3_840 / 3600)
 
 
 class Killed(Exception):
