@@ -11,6 +11,7 @@ from ...convert.adapter.candidate_lora import CandidateLora
 from ...errors import RequestError, ThirteenError
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
+from ...runtime.engine.majority_vote import check_votes
 from ...runtime.request import Sampling, StopReason
 from ..rows import TrainingRow
 from .cma_search import Numbers
@@ -39,6 +40,22 @@ class ContrastOptions:
     def __post_init__(self) -> None:
         if self.rollouts_every < 0:
             raise ThirteenError(f"--rollouts-every {self.rollouts_every}: must be at least 0")
+        if self.rollouts_every:
+            self.samplings()  # a first line without it fails before the search
+
+    def samplings(self) -> list[Sampling]:
+        """Sampling parameters of the solutions to a question.
+
+        Raises:
+            RequestError: the first line of the rollouts lacks them.
+        """
+        identity = self.rollouts.identity
+        try:
+            check_votes(identity["votes"])
+            sampling = Sampling(**{one.name: identity[one.name] for one in fields(Sampling)})
+            return sampling.with_seeds(identity["votes"])
+        except (KeyError, RequestError) as error:
+            raise RequestError(f"{self.rollouts.path}: line 1: no sampling parameters: {error}") from None
 
     @property
     def identity(self) -> dict[str, object]:
@@ -182,9 +199,7 @@ class ContrastObjective(EngineObjective):
                     file.add(rollouts)
 
     def _sample_block(self, mean: Numbers, rows: Mapping[int, TrainingRow]) -> Iterator[QuestionRollouts]:
-        identity, adapter = self._options.rollouts.identity, self._load(mean)
-        sampling = Sampling(**{one.name: identity[one.name] for one in fields(Sampling)})
-        samples = sampling.with_seeds(identity["votes"])
+        adapter, samples = self._load(mean), self._options.samplings()
         requests = [
             replace(self._request(row), adapter=adapter, sampling=one)
             for row in rows.values()

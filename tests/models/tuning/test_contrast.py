@@ -269,3 +269,7 @@ def test_a_run_by_contrast_improves_the_score_and_resumes(model, basis, tmp_path
         replace(job, contrast=None)
     with pytest.raises(ThirteenError, match="--rollouts-every -1"):
         ContrastOptions(found, rollouts_every=-1)
+    for change in ({"votes": "8"}, {"temperature": -1.0}):
+        damaged = replace(found, identity={**found.identity, **change})
+        with pytest.raises(RequestError, match=r"rollouts.jsonl: line 1: no sampling parameters"):
+            ContrastOptions(damaged, rollouts_every=3)
