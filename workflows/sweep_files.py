@@ -30,6 +30,7 @@ from ..errors import OutputError, ThirteenError
 from ..files.gguf.header import read_header
 from ..files.progress import Progress, Stage
 from ..models.texts import calibration_texts
+from ..runtime.calibration.chunks import Chunk
 from .importance_cache import calibration_chunks
 
 
@@ -61,6 +62,11 @@ class SweepInputs:
     def weights(self) -> int:
         """Number of the model's weights."""
         return sum(prod(spec.shape) for spec in open_checkpoint(self.base).specs.values())
+
+    @cached_property
+    def calibration_chunks(self) -> list[Chunk]:
+        """The calibration text that other quantizers get: the one that the importance is measured on."""
+        return calibration_chunks(open_checkpoint(self.base), self.calibration or calibration_texts())
 
     @property
     def slug(self) -> str:
@@ -260,7 +266,7 @@ def _auto_round(  # noqa: PLR0913, PLR0917 - what its files are made from
             path,
             scheme,
             iterations=AUTO_ROUND_ITERATIONS[quantizer.name],
-            chunks=calibration_chunks(open_checkpoint(reference), inputs.calibration or calibration_texts()),
+            chunks=inputs.calibration_chunks,
             threads=inputs.threads,
             timeout_s=timeout_s,
         )
