@@ -123,6 +123,7 @@ class _Job(NamedTuple):
         target: settings of a planned file of equal size; None for no such file.
         given: the file, if the user has it already.
         optional: whether the sweep goes on without it if it cannot be made.
+        target_bytes: size that it is planned for; None for other files.
     """
 
     kind: FileKind
@@ -131,6 +132,7 @@ class _Job(NamedTuple):
     target: SizeTarget | None = None
     given: Path | None = None
     optional: bool = False
+    target_bytes: int | None = None
 
 
 def sweep_files(  # noqa: PLR0913 - what a sweep is made of
@@ -162,7 +164,7 @@ def sweep_files(  # noqa: PLR0913 - what a sweep is made of
         path = job.given or _path(reference, inputs, job)
         progress = stage(f"{number} of {number + len(queue)}: making {job.kind} {job.name}")
         try:
-            entry = CurveEntry(job.kind, job.name, path, job.make(path, progress))
+            predicted_kl = job.make(path, progress)
         except ThirteenError as error:
             if not job.optional:
                 raise
@@ -170,7 +172,7 @@ def sweep_files(  # noqa: PLR0913 - what a sweep is made of
             continue
         if job.target:
             queue.extend(_planned_of_equal_size(inputs, job.target, path, queue))
-        yield entry
+        yield CurveEntry(job.kind, job.name, path, predicted_kl, job.target_bytes)
         if not (keep or job.given):
             path.unlink()
 
@@ -219,7 +221,8 @@ def _planned(inputs: SweepInputs, target: SizeTarget, *, optional: bool = False)
         prediction = inputs.convert(path, target, progress).prediction
         return None if prediction is None else prediction.divergence
 
-    return _Job("planned", target.size.text, make, optional=optional)
+    size = target.size
+    return _Job("planned", size.text, make, optional=optional, target_bytes=size.file_bytes(inputs.weights))
 
 
 def _planned_of_equal_size(
@@ -241,7 +244,7 @@ def _trimmed(inputs: SweepInputs, target: SizeTarget) -> _Job:
         prediction = inputs.convert(path, of_equal_size, progress, inputs.vocabulary).prediction
         return None if prediction is None else prediction.divergence
 
-    return _Job("trimmed", target.size.text, make)
+    return _Job("trimmed", target.size.text, make, target_bytes=size.file_bytes(inputs.weights))
 
 
 def _stock(inputs: SweepInputs, reference: Path, stock: StockFormat) -> _Job:

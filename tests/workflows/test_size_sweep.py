@@ -87,7 +87,7 @@ def test_files_are_made_measured_and_deleted(
     assert len(points) == 4
     for target in targets:
         planned = points["planned", target.size.text]
-        assert planned.file_bytes <= target.size.file_bytes(report.curve.weights)
+        assert planned.file_bytes <= target.size.file_bytes(report.curve.weights) == planned.target_bytes
         assert planned.predicted_kl is not None and planned.predicted_kl > 0
     assert points["planned", sizes[0]].kl < points["uniform", "Q4_0"].kl
     assert report.curve.reference.bits_per_weight == 32
