@@ -30,6 +30,7 @@ from ..errors import OutputError, ThirteenError
 from ..files.gguf.header import read_header
 from ..files.progress import Progress, Stage
 from ..models.texts import calibration_texts
+from ..runtime.calibration.chunks import Chunk
 from .importance_cache import calibration_chunks
 
 
@@ -61,6 +62,11 @@ class SweepInputs:
     def weights(self) -> int:
         """Number of the model's weights."""
         return sum(prod(spec.shape) for spec in open_checkpoint(self.base).specs.values())
+
+    @cached_property
+    def calibration_chunks(self) -> list[Chunk]:
+        """The calibration text that other quantizers get: the one that the importance is measured on."""
+        return calibration_chunks(open_checkpoint(self.base), self.calibration or calibration_texts())
 
     @property
     def slug(self) -> str:
@@ -117,6 +123,7 @@ class _Job(NamedTuple):
         target: settings of a planned file of equal size; None for no such file.
         given: the file, if the user has it already.
         optional: whether the sweep goes on without it if it cannot be made.
+        target_bytes: size that it is planned for; None for other files.
     """
 
     kind: FileKind
@@ -125,6 +132,7 @@ class _Job(NamedTuple):
     target: SizeTarget | None = None
     given: Path | None = None
     optional: bool = False
+    target_bytes: int | None = None
 
 
 def sweep_files(  # noqa: PLR0913 - what a sweep is made of
@@ -156,7 +164,7 @@ def sweep_files(  # noqa: PLR0913 - what a sweep is made of
         path = job.given or _path(reference, inputs, job)
         progress = stage(f"{number} of {number + len(queue)}: making {job.kind} {job.name}")
         try:
-            entry = CurveEntry(job.kind, job.name, path, job.make(path, progress))
+            predicted_kl = job.make(path, progress)
         except ThirteenError as error:
             if not job.optional:
                 raise
@@ -164,7 +172,7 @@ def sweep_files(  # noqa: PLR0913 - what a sweep is made of
             continue
         if job.target:
             queue.extend(_planned_of_equal_size(inputs, job.target, path, queue))
-        yield entry
+        yield CurveEntry(job.kind, job.name, path, predicted_kl, job.target_bytes)
         if not (keep or job.given):
             path.unlink()
 
@@ -213,7 +221,8 @@ def _planned(inputs: SweepInputs, target: SizeTarget, *, optional: bool = False)
         prediction = inputs.convert(path, target, progress).prediction
         return None if prediction is None else prediction.divergence
 
-    return _Job("planned", target.size.text, make, optional=optional)
+    size = target.size
+    return _Job("planned", size.text, make, optional=optional, target_bytes=size.file_bytes(inputs.weights))
 
 
 def _planned_of_equal_size(
@@ -235,7 +244,7 @@ def _trimmed(inputs: SweepInputs, target: SizeTarget) -> _Job:
         prediction = inputs.convert(path, of_equal_size, progress, inputs.vocabulary).prediction
         return None if prediction is None else prediction.divergence
 
-    return _Job("trimmed", target.size.text, make)
+    return _Job("trimmed", target.size.text, make, target_bytes=size.file_bytes(inputs.weights))
 
 
 def _stock(inputs: SweepInputs, reference: Path, stock: StockFormat) -> _Job:
@@ -260,7 +269,7 @@ def _auto_round(  # noqa: PLR0913, PLR0917 - what its files are made from
             path,
             scheme,
             iterations=AUTO_ROUND_ITERATIONS[quantizer.name],
-            chunks=calibration_chunks(open_checkpoint(reference), inputs.calibration or calibration_texts()),
+            chunks=inputs.calibration_chunks,
             threads=inputs.threads,
             timeout_s=timeout_s,
         )

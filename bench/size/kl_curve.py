@@ -79,12 +79,14 @@ class CurveEntry:
         name: target size of a planned file, or the other program's name of the type or mix.
         path: the file; it must exist until the next entry is requested.
         predicted_kl: KL divergence that the planner predicted, in nats; None without a prediction.
+        target_bytes: see CurvePoint.
     """
 
     kind: FileKind
     name: str
     path: Path
     predicted_kl: float | None = None
+    target_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +319,7 @@ def _measure(
         predicted_kl=entry.predicted_kl,
         kl_questions=_mean_where(reference.questions, kl, reference.passages),
         kl_texts=_mean_where(~reference.questions, kl, reference.passages),
+        target_bytes=entry.target_bytes,
     )
     return MeasuredFile(point, kl)
 
@@ -458,8 +461,8 @@ def _caption(report: CurveReport) -> str:
             *(absent.text for absent in report.absent),
             f"{report.positions:,} positions of {report.passages} texts in {Path(report.data).name}; "
             f"reference: {report.reference.bits_per_weight:.2f} bits per weight",
-            f"best file: of at most {SIZE_TOLERANCE} times the planned file's bytes; "
-            "curve: interpolated between the best of the others at exactly its bytes",
+            f"best file: of at most {SIZE_TOLERANCE} times the bytes that the planned file may have; "
+            "curve: interpolated between the best of the others at exactly these bytes",
             *([] if report.questions is None else [f"answers: {_questions_text(report)}"]),
             f"{report.machine.cpu}, llama-cpp-python {report.build.llama_cpp_python}",
         )

@@ -20,7 +20,9 @@ FileKind = Literal["planned", "trimmed"] | OtherKind
 
 PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "trimmed")
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
-SIZE_TOLERANCE = 1.005  # times a file's bytes: metadata differ, so this still counts as equal size
+SIZE_TOLERANCE = (
+    1.005  # times the bytes of a planned file's size: metadata differ, so this still counts as equal size
+)
 _KL_MIN = 1e-30  # nats: a KL divergence of 0 still has a logarithm and can be a divisor
 
 
@@ -41,6 +43,7 @@ class CurvePoint:
         kl_questions: mean KL divergence over the questions with solutions, in nats; None without any.
         kl_texts: mean KL divergence over the other texts, in nats; None without any.
         accuracy: scores over the questions; None if it was not measured.
+        target_bytes: size that the file was planned for, which it may be well below; None for other files.
     """
 
     kind: FileKind
@@ -54,6 +57,12 @@ class CurvePoint:
     kl_questions: Interval | None = None
     kl_texts: Interval | None = None
     accuracy: Scores | None = None
+    target_bytes: int | None = None
+
+    @property
+    def budget_bytes(self) -> int:
+        """The bytes that other files of its size may have: those that it may have itself."""
+        return max(self.file_bytes, self.target_bytes or 0)
 
     @property
     def kl(self) -> float:
@@ -77,11 +86,11 @@ class StockComparison:
         planned: name of the planned file.
         kind: kind of the other files.
         best: the other file with the lowest KL divergence among those of at most SIZE_TOLERANCE times the
-            planned file's bytes; None if all are larger.
+            bytes that the planned file may have; None if all are larger.
         best_bytes: its size; None if all are larger.
         ratio: KL divergence of the planned file / of the best one, paired by position; None if all are
             larger.
-        curve_kl: KL divergence of the curve through the other files at exactly the planned file's bytes, see
+        curve_kl: KL divergence of the curve through the other files at exactly these bytes, see
             kl_at_size(); None if all are larger.
         curve_ratio: KL divergence of the planned file / of the curve; None if all are larger.
     """
@@ -138,9 +147,9 @@ def compare_at_equal_size(
     """
     ours = planned.point
     stock = [file for file in files if file.point.kind == kind]
-    fitting = [file for file in stock if file.point.file_bytes <= SIZE_TOLERANCE * ours.file_bytes]
+    fitting = [file for file in stock if file.point.file_bytes <= SIZE_TOLERANCE * ours.budget_bytes]
     best = min(fitting, key=lambda file: file.point.kl, default=None)
-    curve_kl = kl_at_size(ours.file_bytes, [(file.point.file_bytes, file.point.kl) for file in stock])
+    curve_kl = kl_at_size(ours.budget_bytes, [(file.point.file_bytes, file.point.kl) for file in stock])
     return StockComparison(
         planned=ours.name,
         kind=kind,

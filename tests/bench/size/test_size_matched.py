@@ -1,6 +1,7 @@
 """Comparison of planned files with stock files, on made-up divergences."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,16 @@ def test_the_size_tolerance_applies_and_other_kinds_do_not_count() -> None:
     assert (found.best, found.best_bytes) == ("near", 1004)
     assert found.curve_kl is None is found.curve_ratio  # smaller than all, though within the tolerance
     assert compare(planned, *stock, kind="mix").best == "m"
+
+
+def test_a_planned_file_well_below_its_size_is_compared_with_files_of_that_size() -> None:
+    """A plan may need less than its size; then the best file of the full size was no longer compared."""
+    planned = file("planned", "a", 980, 0.1)
+    of_its_size = replace(planned, point=replace(planned.point, target_bytes=1000))
+    other = file("uniform", "u", 1000, 0.2)
+    assert compare(planned, other).best is None
+    found = compare(of_its_size, other)
+    assert (found.best, found.curve_kl) == ("u", pytest.approx(0.2))
 
 
 def test_the_interval_is_paired_by_position() -> None:
