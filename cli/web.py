@@ -43,7 +43,7 @@ def web(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a web page that runs a model in the browser, or a JavaScript package that does.
+    """Write a web page or a JavaScript package that runs a model.
 
     After the first visit, the page works offline.
     """

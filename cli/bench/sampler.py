@@ -19,7 +19,10 @@ def bench_sampler(
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
-    """Measure what choosing a token takes beside computing its logits. It takes some seconds."""
+    """Measure what choosing a token takes.
+
+    Greedy, sampled, and without digits, beside the decode step for its logits. It takes some seconds.
+    """
     from ...bench.speed.sampler_cost import run_sampler_cost, sampler_table
 
     options.probe_files(model, untrusted=untrusted)

@@ -21,7 +21,7 @@ from ...convert.adapter.tinylora_folder import write_tinylora_folder
 from ...convert.source.checkpoint import open_checkpoint
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
-from ...files.output import make_folder
+from ...files.output import output_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..rows import TrainingRow
@@ -201,8 +201,8 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
     Raises:
         ThirteenError: an input is invalid, or the output folder cannot be written or belongs to another run.
     """
-    make_folder(job.out)
     with (
+        output_folder(job.out),
         TuningJournal(job.out, job.identity()) as journal,
         HeldOutCache(job.out) as cache,
         Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,

@@ -117,6 +117,7 @@ def test_a_bad_input_is_one_line(env, files, message):
     done = tune(env, env.folder / "no", **files)
     assert done.status == 2 and done.stderr.startswith("error: ") and message in done.stderr, done
     assert done.stderr.count("\n") == 1
+    assert not (env.folder / "no").exists()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from thirteen.errors import OutputError
-from thirteen.files.output import make_folder, output_errors
+from thirteen.files.output import make_folder, output_errors, output_folder
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
@@ -43,3 +43,14 @@ def test_the_name_of_a_new_folder_reaches_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
     make_folder(tmp_path / "some" / "folder")
     assert synced == {tmp_path.stat().st_ino, (tmp_path / "some").stat().st_ino}
+
+
+def test_a_new_folder_without_a_file_is_removed_when_the_block_fails(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for folder in (tmp_path / "new", kept, tmp_path / "used"):
+        with pytest.raises(OutputError), output_folder(folder):
+            if folder.name == "used":
+                (folder / "file").touch()
+            raise OutputError("full")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "used"]
