@@ -395,7 +395,7 @@ def _trimmed_text(comparison: TrimmedComparison) -> str:
 
 def _ratio_text(comparison: StockComparison) -> str:
     if comparison.ratio is None:
-        return f"not compared with {comparison.kind} files, which are all larger"
+        return f"not compared with {comparison.kind} files: none is as small"
     return f"{comparison.ratio.text(2)} times that of {comparison.kind} {comparison.best}"
 
 
