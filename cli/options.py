@@ -117,7 +117,7 @@ Calibration = Annotated[
 Effort = Annotated[
     str,
     typer.Option(
-        help="Calibration text that the importance is measured on: quick (2,560 tokens), normal (5,120) or "
+        help="Calibration text that the importance is measured on: quick (3,072 tokens), normal (6,144) or "
         "thorough (18,432)."
     ),
 ]

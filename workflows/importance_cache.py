@@ -36,7 +36,7 @@ PRECISION = "F16"
 _METHOD = "5"  # incremented when the measurement changes, so that older files are not reused
 _CHUNK_SIZE = 512  # tokens
 # Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures.md.
-EFFORTS = {"quick": 5, "normal": 10, "thorough": 36}
+EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
 DEFAULT_EFFORT = "normal"
 _FORWARD_SHARE = 25  # percent of the time, for the progress
 
