@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import ModelFileError, RequestError
+from ...errors import RequestError
 from ..llama.context import Context, Span
 from ..llama.logits import Logits, log_softmax
 from ..llama.model import LoraAdapter
-from .prefix_cache import PREFIX_TOKENS_MIN, KvState, common_length
+from .prefix_cache import common_length
+from .scoring import SharedPrefix
 
 Tokens = Sequence[int]
 Branch = tuple[Tokens, Tokens]  # tokens of a text, and the next tokens to score
@@ -49,8 +50,7 @@ class BranchScorer:
     def __init__(self, context: Context) -> None:
         """Use a context, which must have nothing else in it between calls."""
         self._context, self._params = context, context.params
-        self._shared = 0  # tokens that all trees begin with
-        self._state: KvState | None = None  # of these tokens
+        self._prefix = SharedPrefix(context)  # that all trees begin with
 
     def score(self, trees: Sequence[Tree], adapter: LoraAdapter | None) -> list[list[Logprobs]]:
         """Compute the log-probability of each next token after each text, in nats.
@@ -71,7 +71,8 @@ class BranchScorer:
         self._context.set_adapter(adapter)
         scores: list[list[Logprobs]] = [[()] * len(tree) for tree in trees]
         try:
-            self._compute_shared(trees)
+            # A tree's own texts share their beginning anyway.
+            self._prefix.compute([text for tree in trees for text, _ in tree] if len(trees) > 1 else [])
             rounds = {index: list(self._rounds(tree)) for index, tree in enumerate(trees) if tree}
             for batch in self._batches(rounds):
                 self._score_batch(batch, trees, rounds, scores)
@@ -88,21 +89,8 @@ class BranchScorer:
         self._context.model.check_tokens(text)
         self._context.model.check_tokens(tokens)
 
-    def _compute_shared(self, trees: Sequence[Tree]) -> None:
-        """Compute what all texts begin with; every slot then restores its KV cache."""
-        texts = [text for tree in trees for text, _ in tree]
-        first = tuple(texts[0][:-1]) if len(trees) > 1 else ()
-        shared = min((common_length(first, text[:-1]) for text in texts), default=0)
-        self._shared, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
-        if self._shared:
-            for start in range(0, shared, self._params.batch):
-                part = first[start : min(shared, start + self._params.batch)]
-                self._context.decode([Span(0, start, part, 0)])
-            self._state = self._context.save(0)
-            self._context.clear(0)
-
     def _rounds(self, tree: Tree) -> Iterator[_Round]:
-        round_, held = _Round(self._shared), tuple(tree[0][0][: self._shared])
+        round_, held = _Round(self._prefix.length), tuple(tree[0][0][: self._prefix.length])
         for index, (text, _) in enumerate(tree):
             start = min(common_length(held, text), len(text) - 1)
             if start < len(held):
@@ -137,8 +125,7 @@ class BranchScorer:
         with ExitStack() as slots:
             for slot in range(len(batch)):
                 slots.callback(self._context.clear, slot)
-                if self._state is not None and not self._context.restore(slot, self._state, self._shared):
-                    raise ModelFileError("llama.cpp rejects the KV cache of a sequence that it saved")
+                self._prefix.restore(slot)
             for number in range(max(len(rounds[index]) for index in batch)):
                 found = {slot: index for slot, index in enumerate(batch) if number < len(rounds[index])}
                 for slot, index in found.items():

@@ -31,6 +31,40 @@ def exact_params(params: ContextParams) -> ContextParams:
     return ContextParams(params.context, 1, rows, params.threads, outputs=rows, exact=True)
 
 
+class SharedPrefix:
+    """The prefix that several texts share: computed once, its KV cache is restored in every slot.
+
+    Attributes:
+        length: its tokens; 0 if the texts share too few.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.length = 0
+        self._state: KvState | None = None
+
+    def compute(self, texts: Sequence[Tokens]) -> None:
+        """Compute what texts begin with, without the last token of any, in slot 0 of an empty context."""
+        first, *others = [tuple(text[:-1]) for text in texts] or [()]
+        shared = min((common_length(first, other) for other in others), default=0)
+        self.length, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
+        if self.length:
+            step = self._context.params.batch
+            for start in range(0, shared, step):
+                self._context.decode([Span(0, start, first[start : min(shared, start + step)], 0)])
+            self._state = self._context.save(0)
+            self._context.clear(0)
+
+    def restore(self, slot: int) -> None:
+        """Restore the prefix in an empty slot.
+
+        Raises:
+            ModelFileError: llama.cpp rejects it.
+        """
+        if self._state is not None and not self._context.restore(slot, self._state, self.length):
+            raise ModelFileError("llama.cpp rejects the KV cache of a sequence that it saved")
+
+
 class ContinuationScorer:
     """Computes log-probabilities of continuations, batched as in prefill."""
 
@@ -38,8 +72,7 @@ class ContinuationScorer:
         """Use a context, which must have nothing else in it, with continuation_params()."""
         self._context, self._params = context, context.params
         self._top = 0  # likeliest tokens to report
-        self._shared = 0  # tokens of the prefix that all pairs share
-        self._state: KvState | None = None  # of the shared prefix
+        self._prefix = SharedPrefix(context)
 
     def score(
         self, pairs: Sequence[tuple[Tokens, Tokens]], adapter: LoraAdapter | None, top: int = 0
@@ -61,7 +94,7 @@ class ContinuationScorer:
         self._top = top
         scores: list[tuple[TokenLogprob, ...]] = [()] * len(pairs)
         try:
-            self._compute_shared_prefix(pairs)
+            self._prefix.compute([prompt for prompt, _ in pairs])
             for batch in self._batches(pairs):
                 for index, logprobs in zip(batch, self._score_batch([pairs[i] for i in batch]), strict=True):
                     scores[index] = logprobs
@@ -78,25 +111,13 @@ class ContinuationScorer:
             )
         self._context.model.check_tokens(continuation)
 
-    def _compute_shared_prefix(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
-        """Compute the prefix that all pairs share once; every slot then restores its KV cache."""
-        first = tuple(pairs[0][0][:-1]) if len(pairs) > 1 else ()
-        shared = min((common_length(first, prompt[:-1]) for prompt, _ in pairs), default=0)
-        self._shared, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
-        if self._shared:
-            for start in range(0, shared, self._params.batch):
-                part = first[start : min(shared, start + self._params.batch)]
-                self._context.decode([Span(0, start, part, 0)])
-            self._state = self._context.save(0)
-            self._context.clear(0)
-
     def _batches(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[int]]:
         """Yield the indices of each batch, of similar lengths: llama.cpp computes equal numbers of tokens."""
         params = self._params
         batch: list[int] = []
         tokens = rows = 0
         for index in sorted(range(len(pairs)), key=lambda index: sum(map(len, pairs[index]))):
-            length, outputs = sum(map(len, pairs[index])) - 1 - self._shared, len(pairs[index][1])
+            length, outputs = sum(map(len, pairs[index])) - 1 - self._prefix.length, len(pairs[index][1])
             if batch and (
                 len(batch) == params.slots
                 or tokens + length > params.batch
@@ -113,12 +134,16 @@ class ContinuationScorer:
         with ExitStack() as slots:
             for slot in range(len(batch)):
                 slots.callback(self._context.clear, slot)
-                if self._state is not None and not self._context.restore(slot, self._state, self._shared):
-                    raise ModelFileError("llama.cpp rejects the KV cache of a sequence that it saved")
+                self._prefix.restore(slot)
             if len(batch) == 1:
                 return [self._score_one(*batch[0])]
             spans = [
-                Span(slot, self._shared, (*prompt, *continuation[:-1])[self._shared :], len(continuation))
+                Span(
+                    slot,
+                    self._prefix.length,
+                    (*prompt, *continuation[:-1])[self._prefix.length :],
+                    len(continuation),
+                )
                 for slot, (prompt, continuation) in enumerate(batch)
             ]
             rows = iter(self._context.decode(spans))
@@ -131,7 +156,7 @@ class ContinuationScorer:
         tokens, first = (*prompt, *continuation[:-1]), len(prompt) - 1
         logprobs: list[TokenLogprob] = []
         step = min(self._params.batch, self._params.outputs)
-        for start in range(self._shared, len(tokens), step):
+        for start in range(self._prefix.length, len(tokens), step):
             part = tokens[start : start + step]
             outputs = max(min(start + len(part) - first, len(part)), 0)
             rows = self._context.decode([Span(0, start, part, outputs)])
