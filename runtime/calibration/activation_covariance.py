@@ -5,15 +5,13 @@ diagonal are stored in full. A Nyström approximation of low rank, made in one p
 columns (Tropp, Yurtsever, Udell, Cevher 2017, arXiv 1706.05736, algorithm 3).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Doubles = NDArray[np.float64]
+from .decoder import Array, Doubles
 
 WIDTH_MAX = 640  # columns of a block
 RANK = 64  # of the sketch
@@ -27,12 +25,14 @@ class InputStats:
 
     Attributes:
         squares: sums of squares, (columns,).
+        energies: sum of |g|² |x|² for each matrix, (matrices,).
         blocks: diagonal blocks of the weighted covariance, (blocks, width, width); their traces sum to 1, or
             to 0 if all gradients are 0.
         low_rank: L (columns, rank) of the sketch, see nystrom_factor(); None if one block covers all columns.
     """
 
     squares: Doubles
+    energies: Doubles
     blocks: Array
     low_rank: Array | None
 
@@ -40,24 +40,28 @@ class InputStats:
 class InputSums:
     """Sums over the input vectors x of matrices: of x², and of (|g| / |x|) x xᵀ.
 
-    Here g is the gradient of the predictions at the outputs of the matrices. For the expected loss the weight
-    of x xᵀ would be |g|². But one random vector gives a noisy estimate of |g|², and a few tokens would
-    dominate: on SmolLM2-135M in IQ4_NL, KL is 0.059 with |g| / |x|, 0.064 with |g|², and 0.075 with 1 / |x|².
+    Here g is the gradient of the predictions at the outputs of all matrices with this input. For the expected
+    loss the weight of x xᵀ would be |g|². But one random vector gives a noisy estimate of |g|², and a few
+    tokens would dominate: on SmolLM2-135M in IQ4_NL, KL is 0.059 with |g| / |x|, 0.064 with |g|², and 0.075
+    with 1 / |x|².
     """
 
-    def __init__(self, columns: int) -> None:
+    def __init__(self, columns: int, matrices: int) -> None:
         width = block_width(columns)
-        self._squares, self._trace = np.zeros(columns), 0.0
+        self._squares, self._energies, self._trace = np.zeros(columns), np.zeros(matrices), 0.0
         self._blocks = np.zeros((columns // width, width, width), np.float32)
         probed = columns if width < columns else 0  # one block needs no sketch
         self._probed = np.zeros((probed, min(PROBES, columns)), np.float32)
 
-    def add(self, inputs: Array, energies: Doubles) -> None:
-        """Add vectors, (tokens, columns), with |g|² |x|² of each, (tokens,)."""
+    def add(self, inputs: Array, gradients: Sequence[Doubles]) -> None:
+        """Add vectors, (tokens, columns), with |g|² of each token for each matrix, (tokens,)."""
         width = self._blocks.shape[1]
         squares = np.square(inputs, dtype=np.float64)
         self._squares += squares.sum(0)
-        lengths, weighted = squares.sum(1), np.sqrt(energies)  # |g| |x|
+        lengths = squares.sum(1)  # |x|²
+        energies = np.stack(gradients) * lengths  # (matrices, tokens)
+        self._energies += energies.sum(1)
+        weighted = np.sqrt(energies.sum(0))  # |g| |x|
         self._trace += float(weighted.sum())
         weights = np.divide(weighted, lengths, out=np.zeros_like(lengths), where=lengths > 0)
         scaled = inputs * np.sqrt(weights).astype(np.float32)[:, None]
@@ -72,6 +76,7 @@ class InputSums:
         """The statistics of these vectors and those of `others`; nothing can be added afterwards."""
         for other in others:
             self._squares += other._squares
+            self._energies += other._energies
             self._trace += other._trace
             self._blocks += other._blocks
             self._probed += other._probed
@@ -79,7 +84,7 @@ class InputSums:
             self._blocks /= self._trace
             self._probed /= self._trace
         low_rank = nystrom_factor(self._probed) if self._probed.size else None
-        return InputStats(self._squares, self._blocks, low_rank)
+        return InputStats(self._squares, self._energies, self._blocks, low_rank)
 
 
 def nystrom_factor(probed: Array) -> Array:

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 
 from ...errors import ModelFileError
 from ...files.progress import Progress, no_progress
-from .activation_covariance import Doubles, InputStats, InputSums
+from .activation_covariance import InputStats, InputSums
 from .chunks import Chunk
-from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, output_matrix
+from .decoder import INPUTS, Array, DecoderLayer, DecoderWeights, Doubles, output_matrix
 from .hidden_states import HiddenStates
 from .output_gradient import OutputGradient
 from .worker_lanes import LANES, lane_pool
 
-Energies = dict[str, float]  # by weight: sum of |gradient|² |input|² over the tokens, per row of the matrix
 _READERS = {  # field of LayerActivations -> the matrices that multiply it
-    field: [name for name, read in INPUTS.items() if read == field] for field in INPUTS.values()
+    field: tuple(name for name, read in INPUTS.items() if read == field) for field in INPUTS.values()
 }
 
 
@@ -84,66 +83,60 @@ def collect_activation_stats(
     """
     layers = weights.shape.layers
     with lane_pool(threads) as pool:
-        gradients, inputs, energies = _run_output(weights, len(chunks), hidden, pool)
+        gradients, output = _run_output(weights, len(chunks), hidden, pool)
+        inputs: dict[tuple[str, ...], InputStats] = {(output_matrix(weights),): output}
         progress(1, 1 + layers)
         for index in reversed(range(layers)):
-            found, costs = _run_layer(DecoderLayer(weights, index), index, hidden, gradients, pool)
-            inputs |= {f"blk.{index}.{name}.weight": one for name, one in found.items()}
-            energies |= {f"blk.{index}.{name}.weight": cost for name, cost in costs.items()}
+            layer = DecoderLayer(weights, index)
+            for names, found in _run_layer(layer, index, hidden, gradients, pool).items():
+                inputs[tuple(f"blk.{index}.{name}.weight" for name in names)] = found
             progress(1 + layers - index, 1 + layers)
     lookup = sum(
         _lookup_energy(chunk, hidden.load(0, number), gradients[number])
         for number, chunk in enumerate(chunks)
     )
     _check_finite(inputs)
-    return _stats(chunks, inputs, energies, lookup, weights.shape.vocab)
+    return _stats(weights, chunks, inputs, lookup)
 
 
 def _run_output(
     weights: DecoderWeights, chunks: int, hidden: HiddenStates, pool: ThreadPoolExecutor
-) -> tuple[list[Array], dict[str, InputStats], Energies]:
+) -> tuple[list[Array], InputStats]:
     """The gradients of the last hidden states, and the statistics of the output matrix."""
-    output, sums = OutputGradient(weights, pool), InputSums(weights.shape.hidden)
-    gradients, total = [], 0.0
+    output, sums, gradients = OutputGradient(weights, pool), InputSums(weights.shape.hidden, 1), []
     for chunk in range(chunks):
         gradient, inputs, traces = output.compute(hidden.load(weights.shape.layers, chunk), seed=chunk)
-        energies = _square_lengths(inputs) * traces
-        sums.add(inputs, energies)
-        total += float(energies.sum()) / weights.shape.vocab
+        sums.add(inputs, [traces])
         gradients.append(gradient)
-    name = output_matrix(weights)
-    return gradients, {name: sums.stats()}, {name: total}
+    return gradients, sums.stats()
 
 
 def _run_layer(
     layer: DecoderLayer, index: int, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
-) -> tuple[dict[str, InputStats], Energies]:
+) -> dict[tuple[str, ...], InputStats]:
     """Replace the gradients of a layer's outputs by those of its inputs.
 
     Returns:
-        Statistics of the layer's inputs, by the first matrix that each is for, and the matrices' energies.
+        Statistics of the layer's inputs, by the matrices that read each.
     """
     columns = {name: shape[1] for name, shape in layer.model.shape.layer_matrices.items()}
-    lanes = [{names[0]: InputSums(columns[names[0]]) for names in _READERS.values()} for _ in range(LANES)]
+    lanes = [
+        {names: InputSums(columns[names[0]], len(names)) for names in _READERS.values()} for _ in range(LANES)
+    ]
 
-    def run(chunk: int) -> Energies:
-        states, found = hidden.load(index, chunk), {}
+    def run(chunk: int) -> None:
+        states = hidden.load(index, chunk)
         made = layer.forward(states)
         gradients[chunk], outputs = layer.backward(states, made, gradients[chunk])
         for field, names in _READERS.items():
-            inputs = getattr(made, field)
-            energies = [_square_lengths(inputs) * _square_lengths(outputs[name]) for name in names]
-            lanes[chunk % LANES][names[0]].add(inputs, np.sum(energies, 0))
-            for name, one in zip(names, energies, strict=True):
-                found[name] = float(one.sum()) / outputs[name].shape[1]
-        return found
+            squares = [_square_lengths(outputs[name]) for name in names]
+            lanes[chunk % LANES][names].add(getattr(made, field), squares)
 
-    found: list[Energies] = []
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
-        found += pool.map(run, range(start, min(start + LANES, len(gradients))))
+        list(pool.map(run, range(start, min(start + LANES, len(gradients)))))
     first, *others = lanes
-    stats = pool.map(lambda name: first[name].stats(other[name] for other in others), first)
-    return dict(zip(first, stats, strict=True)), {name: sum(one[name] for one in found) for name in INPUTS}
+    stats = pool.map(lambda names: first[names].stats(other[names] for other in others), first)
+    return dict(zip(first, stats, strict=True))
 
 
 def _square_lengths(rows: Array) -> Doubles:
@@ -160,34 +153,39 @@ def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
     return float(np.square(sums).sum() / rows.shape[1])
 
 
-def _check_finite(inputs: Mapping[str, InputStats]) -> None:
-    for name, one in inputs.items():
+def _check_finite(inputs: Mapping[tuple[str, ...], InputStats]) -> None:
+    for names, one in inputs.items():
         if not (np.isfinite(one.squares).all() and np.isfinite(one.blocks).all()):
             raise ModelFileError(
-                f"the model's activations are not finite numbers: those that {name} multiplies"
+                f"the model's activations are not finite numbers: those that {names[0]} multiplies"
             )
 
 
 def _stats(
-    chunks: Sequence[Chunk], inputs: Mapping[str, InputStats], energies: Energies, lookup: float, vocab: int
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    inputs: Mapping[tuple[str, ...], InputStats],
+    lookup: float,
 ) -> ActivationStats:
-    tokens = sum(map(len, chunks))
+    tokens, shape = sum(map(len, chunks)), weights.shape
+    energies = {
+        name: energy
+        for names, one in inputs.items()
+        for name, energy in zip(names, one.energies.tolist(), strict=True)
+    }
+    rows = {output_matrix(weights): shape.vocab} | {
+        f"blk.{index}.{name}.weight": count
+        for index in range(shape.layers)
+        for name, (count, _) in shape.layer_matrices.items()
+    }
     return ActivationStats(
-        sums={name: inputs[_first_reader(name)].squares.astype(np.float32) for name in energies},
+        sums={name: one.squares.astype(np.float32) for names, one in inputs.items() for name in names},
         counts=dict.fromkeys(energies, tokens),
-        covariances={name: one.blocks for name, one in inputs.items()},
-        sketches={name: one.low_rank for name, one in inputs.items() if one.low_rank is not None},
-        sensitivity={name: energy / 2 / tokens for name, energy in energies.items()},
+        covariances={names[0]: one.blocks for names, one in inputs.items()},
+        sketches={names[0]: one.low_rank for names, one in inputs.items() if one.low_rank is not None},
+        sensitivity={name: energy / rows[name] / 2 / tokens for name, energy in energies.items()},
         lookup_sensitivity=lookup / 2 / tokens,
-        token_counts=np.bincount(np.concatenate(chunks), minlength=vocab),
+        token_counts=np.bincount(np.concatenate(chunks), minlength=shape.vocab),
         chunk_size=max(map(len, chunks)),
         chunk_count=len(chunks),
     )
-
-
-def _first_reader(name: str) -> str:
-    """The first of the matrices that multiply what this one multiplies."""
-    for first, *others in _READERS.values():
-        for other in others:
-            name = name.replace(f".{other}.", f".{first}.")
-    return name

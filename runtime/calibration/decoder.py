@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...files.gguf.model_shape import ModelShape
 
 Array = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Gradients = dict[str, Array]  # by matrix: gradient of its outputs, (tokens, rows)
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"

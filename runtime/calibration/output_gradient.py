@@ -14,13 +14,12 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from .decoder import Array, DecoderWeights, output_matrix, rms_norm, rms_norm_gradient
+from .decoder import Array, DecoderWeights, Doubles, output_matrix, rms_norm, rms_norm_gradient
 
 _SEED = 13
 _POSITIONS = 512  # whose logits are in memory at once
 _ROWS = 8192  # of the output matrix at once
 
-Doubles = NDArray[np.float64]
 F = TypeVar("F", np.float32, np.float64)
 
 

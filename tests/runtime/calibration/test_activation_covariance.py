@@ -9,12 +9,11 @@ GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
 
 def stats_of(inputs, gradients=GRADIENTS, parts=2):
     """Statistics of inputs that were added in parts, the last one to other sums."""
-    energies = gradients * np.square(inputs).sum(1)
     spans = np.array_split(np.arange(len(inputs)), parts)
-    sums, other = InputSums(inputs.shape[1]), InputSums(inputs.shape[1])
+    sums, other = InputSums(inputs.shape[1], 2), InputSums(inputs.shape[1], 2)
     for span in spans[:-1]:
-        sums.add(inputs[span], energies[span])
-    other.add(inputs[spans[-1]], energies[spans[-1]])
+        sums.add(inputs[span], [0.3 * gradients[span], 0.7 * gradients[span]])
+    other.add(inputs[spans[-1]], [0.3 * gradients[spans[-1]], 0.7 * gradients[spans[-1]]])
     return sums.stats([other])
 
 
@@ -51,6 +50,12 @@ def test_a_token_without_a_gradient_has_no_effect_on_the_covariance():
 def test_without_any_gradient_the_covariance_is_zero():
     stats = stats_of(inputs_of_rank(6, 768, 0.5), np.zeros(500))
     assert not stats.blocks.any() and stats.low_rank.shape == (768, 0)
+
+
+def test_energies_are_those_of_each_matrix():
+    inputs = inputs_of_rank(6, 64, 0.5)
+    energy = GRADIENTS @ np.square(inputs).sum(1)
+    assert np.allclose(stats_of(inputs).energies, [0.3 * energy, 0.7 * energy], rtol=1e-5)
 
 
 def test_the_sketch_of_a_low_rank_covariance_is_exact():
