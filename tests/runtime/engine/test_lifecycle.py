@@ -16,10 +16,10 @@ from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.library import NativeHandle
 from thirteen.runtime.prompt.prompt_encoder import Message
 
+from ...repeats import REPEATS
 from ..server.serving import open_engine
 
 TIMEOUT_S = 60
-REPEATS = int(os.environ.get("THIRTEEN_REPEATS", "1"))  # of what is a matter of chance
 
 
 def run_program(program, *arguments):

@@ -8,6 +8,7 @@ import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.server import timeout_protocol
 
+from ...repeats import REPEATS
 from .serving import TIMEOUT_S, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
@@ -38,10 +39,10 @@ def test_a_key_learns_nothing_of_another_keys_prompts(serving):
     """40 requests read a number in another key's prompt."""
     secret = "the code of the safe in the hall is 4711, and no other"
     guesses = [secret, secret[:-5], secret[:40], "x" + secret, secret.replace("4711", "4712"), "a question"]
-    keys = [f"key-{number}" for number, _ in enumerate(guesses)]
-    server = serving(keys=["ours", *keys])
+    probes = [(f"key-{number}", guess) for number, guess in enumerate(guesses * REPEATS)]
+    server = serving(keys=["ours", *(key for key, _ in probes)])
     assert cached_tokens(server, "ours", secret) == 0
-    assert {cached_tokens(server, key, guess) for key, guess in zip(keys, guesses, strict=True)} == {0}
+    assert {cached_tokens(server, key, guess) for key, guess in probes} == {0}
     assert cached_tokens(server, "ours", secret) > len(secret)
 
 
