@@ -198,7 +198,8 @@ def _jobs(
 ) -> Iterator[_Job]:
     targets = _distinct(targets, inputs.weights)
     yield from (_planned(inputs, target) for target in targets)
-    yield from (_trimmed(inputs, target) for target in targets if inputs.vocabulary)
+    if inputs.vocabulary:
+        yield from (_planned(inputs, target, inputs.vocabulary) for target in targets)
     present = [quantizer for quantizer in rivals.quantizers if not quantizer.missing]
     stock: tuple[StockSize, ...] = ()
     if rivals.stock is None or present:
@@ -216,13 +217,23 @@ def _jobs(
                 yield _auto_round(inputs, reference, quantizer, scheme, targets[0], rivals.timeout_s)
 
 
-def _planned(inputs: SweepInputs, target: SizeTarget, *, optional: bool = False) -> _Job:
+def _planned(
+    inputs: SweepInputs,
+    target: SizeTarget,
+    vocabulary: VocabularyList | None = None,
+    *,
+    optional: bool = False,
+) -> _Job:
+    """The job of a planned file; with a vocabulary it has fewer tokens and as many bytes."""
+    nbytes = target.size.file_bytes(inputs.weights)
+    of_equal_size = replace(target, size=FileSize(target.size.text, nbytes, unit=1)) if vocabulary else target
+
     def make(path: Path, progress: Progress) -> float | None:
-        prediction = inputs.convert(path, target, progress).prediction
+        prediction = inputs.convert(path, of_equal_size, progress, vocabulary).prediction
         return None if prediction is None else prediction.divergence
 
-    size = target.size
-    return _Job("planned", size.text, make, optional=optional, target_bytes=size.file_bytes(inputs.weights))
+    kind: FileKind = "trimmed" if vocabulary else "planned"
+    return _Job(kind, target.size.text, make, optional=optional, target_bytes=nbytes)
 
 
 def _planned_of_equal_size(
@@ -233,18 +244,6 @@ def _planned_of_equal_size(
     size = FileSize(f"{file_bytes / 1e6:.2f}MB", file_bytes, unit=1)
     if all((job.kind, job.name) != ("planned", size.text) for job in queue):
         yield _planned(inputs, replace(target, size=size), optional=True)
-
-
-def _trimmed(inputs: SweepInputs, target: SizeTarget) -> _Job:
-    """The job of a file with fewer tokens and as many bytes as the planned one."""
-    size = FileSize(target.size.text, target.size.file_bytes(inputs.weights), unit=1)
-    of_equal_size = replace(target, size=size)
-
-    def make(path: Path, progress: Progress) -> float | None:
-        prediction = inputs.convert(path, of_equal_size, progress, inputs.vocabulary).prediction
-        return None if prediction is None else prediction.divergence
-
-    return _Job("trimmed", target.size.text, make, target_bytes=size.file_bytes(inputs.weights))
 
 
 def _stock(inputs: SweepInputs, reference: Path, stock: StockFormat) -> _Job:

@@ -10,12 +10,13 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from ...errors import ThirteenError
 from .. import options
 from ..console import command_line, err, interval_json, note, progress_bar, show_fields, warn
 
 if TYPE_CHECKING:
     from ...models.rows import TrainingRow
+    from ...models.tuning.contrast_objective import ContrastOptions
+    from ...models.tuning.objective import AnswerSettings
     from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
@@ -131,25 +132,17 @@ def tune(
     from ...models.cards import tune_card, write_card
     from ...models.fetch import fetch
     from ...models.tuning.cma_search import SearchSettings
-    from ...models.tuning.contrast import ContrastSettings
-    from ...models.tuning.contrast_objective import ContrastOptions, rollout_settings
+    from ...models.tuning.contrast_objective import check_rollouts_given
     from ...models.tuning.objective import AnswerSettings
-    from ...models.tuning.rollouts import read_rollouts
     from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
     from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
-    # Options match the fields of AnswerSettings, ContrastSettings, SearchSettings and EngineSettings by name.
+    # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
     answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
-    if (score == "contrast") != (rollouts is not None):
-        raise ThirteenError("tune: --score contrast and --rollouts FILE require each other")
+    check_rollouts_given(score, given=rollouts is not None)
     required = ("answer", "solution") if score == "reference" else ("answer",)
     path = fetch(model, kind="base") if model else options.default_base()
-    contrast = None
-    if rollouts:
-        found = read_rollouts(rollouts, rollout_settings(path, answers))
-        contrast = ContrastOptions(
-            found, ContrastSettings(**options.matching_options(ctx, ContrastSettings)), rollouts_every
-        )
+    contrast = _contrast_options(ctx, path, answers, rollouts, rollouts_every) if rollouts else None
     pool = contrast.rows if contrast else None
     rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed, pool)
     with progress_bar("basis") as progress:
@@ -179,6 +172,19 @@ def tune(
     if not result.improved:
         warn([f"no check was better than {start or 'the base: the numbers are all zero'}"])
     _show_result(result, output, as_json)
+
+
+def _contrast_options(
+    ctx: typer.Context, model: Path, answers: "AnswerSettings", rollouts: Path, rollouts_every: int
+) -> "ContrastOptions":
+    """Read the rollouts; other options match the fields of ContrastSettings by name."""
+    from ...models.tuning.contrast import ContrastSettings
+    from ...models.tuning.contrast_objective import ContrastOptions, rollout_settings
+    from ...models.tuning.rollouts import read_rollouts
+
+    found = read_rollouts(rollouts, rollout_settings(model, answers))
+    settings = ContrastSettings(**options.matching_options(ctx, ContrastSettings))
+    return ContrastOptions(found, settings, rollouts_every)
 
 
 def _split_data(

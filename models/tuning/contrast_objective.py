@@ -1,7 +1,7 @@
 """Objective of a search by contrast: candidates are scored on rollouts, which may be sampled afresh."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 
@@ -60,12 +60,9 @@ class ContrastOptions:
     @property
     def identity(self) -> dict[str, object]:
         """All that the scores depend on, as JSON values."""
-        settings = self.settings
         return {
             "rollouts": file_sha256(self.rollouts.path),
-            "clip": settings.clip,
-            "kl": settings.kl,
-            "branch_tokens": settings.branch_tokens,
+            **asdict(self.settings),
             "rollouts_every": self.rollouts_every,
         }
 
@@ -77,6 +74,12 @@ class ContrastOptions:
             for one in self.rollouts.questions
             if one.sometimes_right
         ]
+
+
+def check_rollouts_given(score: str, *, given: bool) -> None:
+    """Raise ThirteenError unless rollouts are given for the score `contrast`, and only for it."""
+    if (score == "contrast") != given:
+        raise ThirteenError("tune: --score contrast and --rollouts FILE require each other")
 
 
 def rollout_settings(model: Path, answers: AnswerSettings) -> dict[str, object]:

@@ -26,7 +26,7 @@ from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..rows import TrainingRow
 from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
-from .contrast_objective import ContrastObjective, ContrastOptions
+from .contrast_objective import ContrastObjective, ContrastOptions, check_rollouts_given
 from .heldout_cache import HeldOutCache
 from .initial_sigma import initial_sigma
 from .objective import AnswerSettings, Cost, EngineObjective, Objective
@@ -131,8 +131,7 @@ class TuneJob:
     contrast: ContrastOptions | None = None
 
     def __post_init__(self) -> None:
-        if (self.answers.score == "contrast") != (self.contrast is not None):
-            raise ThirteenError("tune: --score contrast and --rollouts FILE require each other")
+        check_rollouts_given(self.answers.score, given=self.contrast is not None)
 
     def objective(self, engine: Engine, lora: CandidateLora) -> EngineObjective:
         """The objective on an engine that runs the model."""
