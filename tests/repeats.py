@@ -1,4 +1,4 @@
-"""How often tests of what is a matter of chance repeat it: THIRTEEN_REPEATS=100 pytest PATH for a long run."""
+"""How often tests repeat what is a matter of chance: THIRTEEN_REPEATS=100 pytest PATH for a long run."""
 
 import os
 
