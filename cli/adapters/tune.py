@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from ...models.rows import TrainingRow
     from ...models.tuning.contrast_objective import ContrastOptions
     from ...models.tuning.objective import AnswerSettings
+    from ...models.tuning.score_ranking import ScoreRanking
     from ...models.tuning.tune import TuneData, TuneProgress, TuneResult
 
 app = typer.Typer()
@@ -114,6 +116,14 @@ def tune(
     start: Annotated[
         str | None, typer.Option(help="Adapter over the same basis, or its code, to start from.")
     ] = None,
+    rank_candidates: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            help="Do not search: score that many random candidates and compare their order with that of "
+            "their accuracy on the --checks rows.",
+        ),
+    ] = None,
     system: options.System = None,
     max_tokens: options.MaxTokens = 128,
     calculator: options.Calculator = True,
@@ -134,6 +144,7 @@ def tune(
     from ...models.tuning.cma_search import SearchSettings
     from ...models.tuning.contrast_objective import check_rollouts_given
     from ...models.tuning.objective import AnswerSettings
+    from ...models.tuning.score_ranking import rank_candidates as ranked_candidates
     from ...models.tuning.tune import EngineSettings, TuneJob, tune_adapter
     from ...workflows.adapter_resolver import check_same_base, hub_id_of, resolve_basis
 
@@ -166,6 +177,10 @@ def tune(
         base_id=hub_id_of(resolved.origin.name),
         contrast=contrast,
     )
+    if rank_candidates:
+        with progress_bar("candidates") as progress:
+            _show_ranking(ranked_candidates(job, rank_candidates, progress), output, as_json)
+        return
     with _live_table() as on_progress:
         result = tune_adapter(job, on_progress)
     write_card(output, tune_card(job, result, command_line(), data.name))
@@ -251,6 +266,24 @@ def _cells(progress: "TuneProgress") -> tuple[str, ...]:
         interval,
         "resumed" if progress.resumed else f"{record.seconds:.1f}",
     )
+
+
+def _show_ranking(ranking: "ScoreRanking", output: Path, as_json: bool) -> None:
+    facts = {
+        "output": str(output),
+        "score": ranking.score,
+        "questions": ranking.questions,
+        "checks": ranking.checks,
+        "correlation": interval_json(ranking.correlation),
+        "cost_ratio": interval_json(ranking.cost_ratio),
+        "candidates": [asdict(candidate) for candidate in ranking.candidates],
+    }
+    rows = {
+        "candidates": f"{len(ranking.candidates)}, with their scores and answers in {output}",
+        "Spearman's rho": f"{ranking.correlation.text(2)} of {ranking.score} and accuracy (95 %)",
+        "processor time": f"{ranking.cost_ratio.text(1)} a question by answers / by {ranking.score} (95 %)",
+    }
+    show_fields(as_json, facts, rows)
 
 
 def _show_result(result: "TuneResult", output: Path, as_json: bool) -> None:

@@ -7,7 +7,8 @@ held-out rows, on which nothing was selected, measure it.
 
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -133,12 +134,6 @@ class TuneJob:
     def __post_init__(self) -> None:
         check_rollouts_given(self.answers.score, given=self.contrast is not None)
 
-    def objective(self, engine: Engine, lora: CandidateLora) -> EngineObjective:
-        """The objective on an engine that runs the model."""
-        if self.contrast:
-            return ContrastObjective(engine, lora, self.answers, self.contrast, self.out)
-        return EngineObjective(engine, lora, self.answers)
-
     def identity(self) -> dict[str, object]:
         """All that the scores in a journal depend on; a resumed run may have more generations."""
         parts = (self.data.pool, self.data.checks)
@@ -204,10 +199,8 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
         output_folder(job.out),
         TuningJournal(job.out, job.identity()) as journal,
         HeldOutCache(job.out) as cache,
-        Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,
-        CandidateLora(job.basis, open_checkpoint(job.model), job.out / _CANDIDATE_FILE) as lora,
+        open_objective(job) as objective,
     ):
-        objective = job.objective(engine, lora)
         settings = replace(job.search, sigma=_sigma(journal, objective, job))
         search = run_search(
             objective,
@@ -236,10 +229,31 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
     )
 
 
+@contextmanager
+def open_objective(job: TuneJob) -> Iterator[EngineObjective]:
+    """The objective of a run, on an engine that is open in the `with` block. The output folder must exist.
+
+    Raises:
+        ThirteenError: the model or the rollouts do not fit the run.
+    """
+    with (
+        Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,
+        CandidateLora(job.basis, open_checkpoint(job.model), job.out / _CANDIDATE_FILE) as lora,
+    ):
+        if job.contrast:
+            yield ContrastObjective(engine, lora, job.answers, job.contrast, job.out)
+        else:
+            yield EngineObjective(engine, lora, job.answers)
+
+
 def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> float:
-    """The initial step size: from the journal, measured, or from the settings."""
-    if journal.generations and journal.generations[0].sigma:
-        return journal.generations[0].sigma
+    """The initial step size, which a resumed run has in its journal."""
+    recorded = journal.generations[0].sigma if journal.generations else 0
+    return recorded or step_size(objective, job)
+
+
+def step_size(objective: EngineObjective, job: TuneJob) -> float:
+    """The initial step size: measured on the model, or from the settings."""
     if not job.measure_sigma:
         return job.search.sigma
     rows = job.data.draw(job.search.seed, -1)[:_SIGMA_ROWS]

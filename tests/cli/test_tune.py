@@ -132,6 +132,25 @@ def test_invalid_options_are_refused(env, options, message):
     assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
 
 
+def test_random_candidates_are_ranked_instead_of_a_search(env):
+    out = env.folder / "ranked"
+    few = json.loads(tune(env, out, "--rank-candidates", 4, "--json").stdout)
+    done = tune(env, out, "--rank-candidates", 6, "--json")
+    assert done.status == 0, done
+    ranking = json.loads(done.stdout)
+    candidates = ranking["candidates"]
+    assert candidates[:4] == few["candidates"], "they are read from the output folder"
+    assert len({tuple(one["numbers"]) for one in candidates}) == 6 and ranking["checks"] == 4
+    assert len({one["score"] for one in candidates}) == 6
+    assert all(one["score_s"] > 0 < one["right_s"] for one in candidates)
+    correlation, cost = ranking["correlation"], ranking["cost_ratio"]
+    assert -1 <= correlation["low"] <= correlation["value"] <= correlation["high"] <= 1
+    assert 0 < cost["low"] <= cost["value"] <= cost["high"]
+    assert not (out / "adapter_config.json").exists()
+    other = tune(env, out, "--rank-candidates", 6, "--score", "own")
+    assert other.status == 2 and "score is 'reference'" in other.stderr, other
+
+
 def test_a_full_disk_is_one_line_and_the_run_resumes(env):
     out = env.folder / "full"
     done = tune(env, out, file_limit=8192)
