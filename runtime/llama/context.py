@@ -19,7 +19,6 @@ from ..profile import KV_TYPES, QUANTIZED_KV, STANDARD_ATTENTION_TOKENS, GpuLaye
 from ..request import TokenLogprob
 from ..validation import check_integer
 from .compute_thread import COMPUTE_THREAD, KeepAlive
-from .eval_callback import EmbeddingTap, EvalCallback, MatMulTap
 from .library import LOG, NativeHandle, byte_pointer, logits_address
 from .logits import Logits, log_softmax
 from .model import LoraAdapter, Model
@@ -143,23 +142,13 @@ class Context(NativeHandle):
     Every sequence has its own cells: a full one takes none from the others.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        params: ContextParams,
-        adapter: LoraAdapter | None = None,
-        tap: MatMulTap | None = None,
-        embedding_tap: EmbeddingTap | None = None,
-    ) -> None:
+    def __init__(self, model: Model, params: ContextParams, adapter: LoraAdapter | None = None) -> None:
         """Allocate the context.
 
         Args:
             model: the model to compute.
             params: sizes and threads.
             adapter: applied to all sequences.
-            tap: called in decode() with each product of a weight matrix. In the last layer it sees all tokens
-                only if the logits of all are requested: llama.cpp computes no others.
-            embedding_tap: called in decode() with the embedding lookup of the tokens.
 
         Raises:
             RequestError: the context is longer than the model was trained for, or does not fit in memory.
@@ -171,9 +160,7 @@ class Context(NativeHandle):
                 f"context must be at most the {model.context_trained} tokens that the model was trained for, "
                 f"not {params.context}"
             )
-        self._callback = EvalCallback(tap, embedding_tap) if tap or embedding_tap else None
-        assert not (self._callback and model.gpu_layers), "a tap reads the processor's own memory"
-        native = _native_params(params, model.gpu_layers, self._callback)
+        native = _native_params(params, model.gpu_layers)
         handle = llama_cpp.llama_init_from_model(model.handle, native)
         if not handle:
             raise RequestError(
@@ -225,13 +212,10 @@ class Context(NativeHandle):
         Raises:
             RequestError: a token, slot, position or number of tokens is out of range; nothing was computed.
             ModelFileError: the computation failed.
-            Exception: raised by a tap. The sequences of the batch must be cleared before their next use.
         """
         self._check(spans)
         rows = self._batch.fill(spans)
         status = COMPUTE_THREAD.call(partial(llama_cpp.llama_decode, self.handle, self._batch.native))
-        if self._callback is not None:
-            self._callback.raise_failure()
         if status:
             raise ModelFileError(
                 f"{self.model.header.path}: decoding failed (status {status}): {LOG.take_errors()}"
@@ -328,7 +312,7 @@ _FLASH_ATTENTION = {
 }
 
 
-def _native_params(params: ContextParams, gpu_layers: GpuLayers, callback: EvalCallback | None) -> Any:
+def _native_params(params: ContextParams, gpu_layers: GpuLayers) -> Any:
     native = llama_cpp.llama_context_default_params()
     native.n_seq_max = params.slots
     native.n_ctx = params.context * params.slots
@@ -343,6 +327,4 @@ def _native_params(params: ContextParams, gpu_layers: GpuLayers, callback: EvalC
     native.flash_attn_type = _FLASH_ATTENTION[False if params.exact else params.flash_attention]
     # The KV cache of the GPU's layers is on the GPU. It also computes large batches of the other layers.
     native.offload_kqv = native.op_offload = gpu_layers != 0
-    if callback is not None:
-        native.cb_eval = callback.native
     return native

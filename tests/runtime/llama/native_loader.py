@@ -17,13 +17,13 @@ from typing import Any
 os.environ["GGML_NO_BACKTRACE"] = "1"  # otherwise each abort starts a debugger, which takes seconds
 
 from gguf import GGUFValueType as Kind
+from llama_cpp._ggml import libggml
 from thirteen.errors import ThirteenError
 from thirteen.files.gguf.header import Field, Header, read_header
 from thirteen.runtime.llama.context import Context, ContextParams, Span
 from thirteen.runtime.llama.gguf_checks import check_adapter, check_model
 from thirteen.runtime.llama.model import LoraAdapter, Model
 from thirteen.runtime.llama.sampler import Sampler
-from thirteen.runtime.llama.struct_layouts import ggml_function
 from thirteen.runtime.request import Sampling
 
 TIME_LIMIT_S = 60
@@ -47,7 +47,7 @@ class _Params(ctypes.Structure):
     _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
 
 
-def _bind() -> dict[str, Any]:
+def _bind() -> Iterator[tuple[str, Any]]:
     pointer, text, number, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64, ctypes.c_size_t
     returns: dict[str, tuple[Any, ...]] = {
         "init_from_file": (pointer, text, _Params),
@@ -70,10 +70,13 @@ def _bind() -> dict[str, Any]:
         "get_tensor_offset": (size, pointer, number),
         "get_tensor_size": (size, pointer, number),
     }
-    return {name: ggml_function(f"gguf_{name}", *types) for name, types in returns.items()}
+    for name, (result, *arguments) in returns.items():
+        function = libggml[f"gguf_{name}"]
+        function.restype, function.argtypes = result, arguments
+        yield name, function
 
 
-gguf = _bind()
+gguf = dict(_bind())
 
 
 def differences(header: Header) -> Iterator[str]:

@@ -53,7 +53,7 @@ def test_layers_reach_the_native_parameters(layers, native_layers, found):
         assert native.devices is None  # all devices
     else:
         assert ctypes.c_void_p.from_address(native.devices).value is None  # a list of none
-    native = context._native_params(config.params, layers, None)
+    native = context._native_params(config.params, layers)
     assert native.op_offload == native.offload_kqv == bool(layers)
 
 
@@ -68,7 +68,7 @@ def test_layers_reach_the_native_parameters(layers, native_layers, found):
     ],
 )
 def test_attention_reaches_the_native_parameters(params, expected, layers):
-    assert context._native_params(params, layers, None).flash_attn_type == expected
+    assert context._native_params(params, layers).flash_attn_type == expected
 
 
 def test_attention_of_a_gpu_is_left_to_llama_cpp(tiny, found, monkeypatch):
