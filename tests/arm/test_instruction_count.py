@@ -7,7 +7,7 @@ import pytest
 from gguf import GGMLQuantizationType
 from thirteen.convert.quantize import costs
 
-from .arm_costs import BYTES_PER_INSTRUCTION, COUNTED_TYPES, roofline_costs
+from .arm_costs import BYTES_PER_INSTRUCTION, roofline_costs
 from .cross_build import missing_tools
 from .instruction_count import VARIANTS, count_instructions, count_sections
 
@@ -49,20 +49,24 @@ def test_only_blocks_between_the_marks_count_and_each_by_its_own_length():
 def test_the_shipped_costs_follow_from_the_shipped_counts(table):
     assert set(table["instructions_per_weight"]) == set(VARIANTS)
     assert table["bytes_per_instruction"] == BYTES_PER_INSTRUCTION
-    derived = roofline_costs(table["instructions_per_weight"], list(table["layer"]))
+    derived = roofline_costs(table["instructions_per_weight"])
     assert derived == {part: table[part] for part in costs.PARTS}
 
 
-def test_a_cost_is_the_longer_of_reading_and_computing():
+def test_a_cost_is_the_longer_of_reading_and_computing_and_slow_types_are_left_out():
+    def count(*instructions: float) -> dict[str, float]:
+        return dict(zip(("1", "8", "16"), instructions, strict=True))
+
     counts = {
-        "one": {"Q8_0": {"1": 0.25, "8": 0.125, "16": 0.1}},
-        "other": {"Q8_0": {"1": 2.0, "8": 0.0625, "16": 0.05}},
+        "one": {"Q8_0": count(0.25, 0.125, 0.1), "Q4_K": count(0.4, 0.2, 0.2), "IQ3_S": count(1.1, 1, 1)},
+        "other": {"Q8_0": count(2, 0.0625, 0.05), "Q4_K": count(0.5, 0.2, 0.2), "IQ3_S": count(2.5, 1, 1)},
     }
-    table = roofline_costs(counts, ["Q8_0"], bytes_per_instruction=0.5)
-    assert table["layer"] == table["output"] == {"Q8_0": 1.062}  # 34 bytes for 32 weights
-    assert table["layer_together"] == {"Q8_0": 0.1328}  # reading is shared by 8
-    assert table["layer_prefill"] == {"Q8_0": 0.05}
-    assert roofline_costs(counts, ["Q8_0"], bytes_per_instruction=4.0)["layer"] == {"Q8_0": 8.0}
+    table = roofline_costs(counts, bytes_per_instruction=0.5)
+    assert table["layer"] == table["output"] == {"Q8_0": 1.062, "Q4_K": 0.5625}  # 34 bytes for 32 weights
+    assert table["layer_together"] == table["output_together"] == {"Q8_0": 0.1328, "Q4_K": 0.1}
+    assert table["layer_prefill"] == {"Q8_0": 0.06641, "Q4_K": 0.1}
+    assert roofline_costs(counts, bytes_per_instruction=0.4)["layer"]["IQ3_S"] == 1.0
+    assert roofline_costs(counts, bytes_per_instruction=0.1)["layer_together"]["IQ3_S"] == 0.1
 
 
 @pytest.mark.arm
