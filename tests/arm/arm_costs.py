@@ -1,7 +1,7 @@
 """Writes the cost table for Arm from counted instructions: `make arm-costs`.
 
-The reasoning is the roofline model's: a weight costs the longer of the time to read it, which the columns of a
-product share, and the time to compute with it. The counts do not tell how long an instruction takes, so one
+The reasoning is the roofline model's: a weight costs the longer of the time to read it, which the columns of
+a product share, and the time to compute with it. The counts do not tell how long an instruction takes, so one
 number is assumed: the bytes that memory delivers while the processor does one instruction.
 """
 

@@ -53,9 +53,9 @@ def test_arm_costs_are_no_less_than_the_bytes_and_a_type_without_quick_kernels_c
     for costs in (table.layer, table.output):
         for name, cost in costs.items():
             block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType[name]]
-            assert cost >= pytest.approx(block_bytes / block, rel=1e-3)
+            assert cost > 0.999 * block_bytes / block  # rounded to four digits
     assert not {"IQ3_S", "IQ3_XXS", "IQ2_S"} & set(table.layer)
-    assert table.layer["Q4_0"] == table.layer["Q4_K"] < table.layer["Q2_K"]  # Q2_K has half the bytes
+    assert table.layer["Q4_0"] == table.layer["Q4_K"] < table.layer["Q2_K"]  # which has fewer bytes
     assert table.together().layer["Q8_0"] < table.together().layer["Q4_K"]  # as reading is shared
     assert table.for_answers(AnswerWorkload(200, 50)).layer["Q4_K"] > 4 * table.layer_prefill["Q4_K"]
 
