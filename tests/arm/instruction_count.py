@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType
 
 from .cross_build import build_program
 
-# A decoded token, one of each of 8 sequences, and a prompt: no kernel takes more than 16 columns at once.
+# A decoded token, one of each of 8 sequences, and a prompt: 64 columns take as many per column as 16.
 COLUMNS = (1, 8, 16)
 _WIDTH = 2048  # of Llama 3.2 1B's layers
 _ROWS = 16  # and twice as many; a multiple of the 8 rows that are interleaved
