@@ -17,7 +17,7 @@ WHEELS = $(or $(THIRTEEN_CACHE),$(HOME)/.cache/thirteen)/wheels/$(PROCESSOR)
 
 # Where `make lock`, `make sbom` and `make oldest` keep uv and cyclonedx-py.
 TOOLS := .venv-tools/bin
-.PHONY: demo test quick lint check format wheel npm oldest lock sbom soak fuzz sanitize interop arm vulkan screenshot screenshot-web clean
+.PHONY: demo test quick lint check format wheel npm oldest lock sbom soak fuzz sanitize interop arm arm-costs vulkan screenshot screenshot-web clean
 
 demo: $(VENV)/run
 	$(BIN)/thirteen demo
@@ -92,6 +92,10 @@ interop: $(VENV)/test
 # It is compiled once into the cache, half an hour on two cores.
 arm: $(VENV)/test
 	$(BIN)/pytest -m arm -s tests/arm
+
+# The cost table for Arm, from counted instructions. Only ggml is compiled, once for each set of instructions.
+arm-costs: $(VENV)/test
+	$(BIN)/python tests/arm/arm_costs.py --output convert/quantize/cost_tables/arm.json
 
 # llama.cpp with Vulkan, in an environment of its own, where it is compiled once:
 # apt-get install mesa-vulkan-drivers libvulkan-dev glslc spirv-headers

@@ -7,10 +7,13 @@ repack either for the processor. Where measured, a table also has the cost of a 
 the output matrix is computed for the last of them only.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
-`arm.json` was derived, not measured: it has the types that llama.cpp repacks on Arm with the dot product
-instructions (`ggml_repack_get_optimal_repack_type` in ggml-cpu/repack.cpp of llama-cpp-python 0.3.36), each
-at its bytes per weight, since decode is bound by memory bandwidth. The K-quants below 4 bits and IQ4_XS,
-which are not repacked, cost 1.5 times their bytes.
+`arm.json` was derived: no Arm processor was at hand, and an emulator's times say nothing. It rests on the
+instructions that the kernels of llama-cpp-python 0.3.36 take for a weight, counted under an emulator for four
+kinds of processor (`make arm-costs`; the counts are in the file). A weight costs the longer of two times, as
+in the roofline model: that to read its bytes, which the sequences of a batch share, and that of its
+instructions on the kind of processor where they are most. This assumes that memory delivers one byte while
+the processor, all cores together, does one instruction, and that all instructions take as long. Types that
+cost more than twice as much as Q4_K in decode are not in the table.
 """
 
 import platform
