@@ -42,10 +42,11 @@ def headless_chromium(url: str) -> Iterator[subprocess.Popen[bytes]]:
     program = find_chromium()
     # Not in the cache folder: on Linux, Chromium puts a socket into the profile, whose path must be short.
     with tempfile.TemporaryDirectory(prefix="thirteen-chromium-", ignore_cleanup_errors=True) as profile:
-        command = [program, "--headless=new", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
+        options = ["--headless=new", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
-            command.append("--no-sandbox")  # Chromium's sandbox does not work for root
-        process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+            options.append("--no-sandbox")  # Chromium's sandbox does not work for root
+        command = [program, *options, url]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
         try:
             yield process
         finally:

@@ -290,7 +290,7 @@ def bench_tune_threads(
     show_report(as_json, report, thread_sweep_table)
 
 
-@app.command("types", epilog=options.example("bench types -o costs.json", "bench types --target wasm"))
+@app.command("types", epilog=options.example("bench types --output costs.json", "bench types --target wasm"))
 def bench_types(
     output: Annotated[
         Path | None,
