@@ -45,7 +45,7 @@ def headless_chromium(url: str) -> Iterator[subprocess.Popen[bytes]]:
         options = ["--headless=new", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"]
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             options.append("--no-sandbox")  # Chromium's sandbox does not work for root
-        command = [program, *options, url]
+        command = [str(program), *options, url]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
         try:
             yield process

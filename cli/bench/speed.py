@@ -290,7 +290,7 @@ def bench_tune_threads(
     show_report(as_json, report, thread_sweep_table)
 
 
-@app.command("types", epilog=options.example("bench types --output costs.json", "bench types --target wasm"))
+@app.command("types", epilog=options.example("bench types -o costs.json", "bench types --target wasm"))
 def bench_types(
     output: Annotated[
         Path | None,
@@ -305,8 +305,8 @@ def bench_types(
 ) -> None:
     """Measure the cost of a weight of each type.
 
-    It takes three to six minutes and 4.3 GB of temporary disk space; set TMPDIR to choose where. With --target
-    wasm it takes four minutes and 3 GB of memory, and needs Chromium or Chrome.
+    It takes three to six minutes and 4.3 GB of temporary disk space; set TMPDIR to choose where.
+    With --target wasm it takes about three minutes, and needs Chromium or Chrome.
     """
     from ...bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
     from ...bench.speed.wasm_type_costs import TARGET, run_wasm_type_costs
