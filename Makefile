@@ -103,12 +103,13 @@ arm-costs: $(VENV)/test
 vulkan: $(VENV)-vulkan/run
 	GGML_VK_VISIBLE_DEVICES=$${GGML_VK_VISIBLE_DEVICES-0} $(VENV)-vulkan/bin/pytest -m vulkan -s tests/vulkan
 
-# The pictures in the documentation. They need Chromium (apt-get install chromium).
+# The pictures in the documentation. They need Chromium (apt-get install chromium). MODEL=FILE.gguf PICTURE=FILE.png take that
+# of the web page with another model than the embedded one.
 screenshot: $(VENV)/test
 	$(BIN)/python tests/screenshot.py bench/results/page.png
 
 screenshot-web: $(VENV)/test
-	$(BIN)/python tests/screenshot_web.py bench/results/web.png
+	$(BIN)/python tests/screenshot_web.py $(or $(PICTURE),bench/results/web.png) $(MODEL)
 
 # Both are made again when the dependencies change. A wheel of `make wheel` has no hash in requirements.lock.
 $(VENV)/run: pyproject.toml $(if $(LOCKED),requirements.lock)

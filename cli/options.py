@@ -122,7 +122,8 @@ Effort = Annotated[
     ),
 ]
 Target = Annotated[
-    str | None, typer.Option(help="Processor: x86, x86-avx512, arm or any. Default: this machine's.")
+    str | None,
+    typer.Option(help="x86, x86-avx512, arm, any (of these) or wasm (a browser). Default: this machine's."),
 ]
 Prefer = Annotated[str, typer.Option(help="Preference: quality, balanced or speed.")]
 Costs = Annotated[Path | None, typer.Option(help="Costs of types, measured by bench types.")]

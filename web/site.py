@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from hashlib import sha256, sha384
 from pathlib import Path
 
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
 from ..errors import ModelFileError, OutputError
 from ..files.atomic_write import atomic_write
 from ..files.gguf.header import Header, read_header
+from ..files.gguf.model_shape import read_model_shape
 from ..files.hashing import file_sha256
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model
@@ -28,7 +31,7 @@ APP = Path(__file__).with_name("app")
 PART_BYTES = 24 << 20
 FILE_BYTES_MAX = (1 << 31) - 1  # wllama's seek offset is a signed 32-bit integer
 _DESCRIPTION, _PARTS = "model.json", "parts"
-_EMBEDDED_FILES = ("load.html", "load.css", "sw.js")  # become parts of other files
+_EMBEDDED_FILES = ("load.html", "load.css", "device_note.html", "sw.js")  # become parts of other files
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self' 'wasm-unsafe-eval' blob:",
@@ -90,7 +93,8 @@ def write_site(  # noqa: PLR0913
     check_integer("context", context, 1)
     trained = int(header.metadata[f"{header.metadata['general.architecture']}.context_length"])
     context = min(context, trained)
-    needed = _needed_bytes(header, context)
+    kv = _kv_type(header)
+    needed = _needed_bytes(header, context, kv)
     try:
         _check_folder(folder)
         parts = list(_write_parts(model, folder, progress))
@@ -100,6 +104,7 @@ def write_site(  # noqa: PLR0913
             "file_bytes": header.file_bytes,
             "needed_bytes": needed,
             "context": context,
+            "kv": kv,
             "parts": parts,
         }
         files = _site_files(wllama, description)
@@ -121,9 +126,15 @@ def _read_checked_header(model: Path) -> Header:
     return header
 
 
-def _needed_bytes(header: Header, context: int) -> int:
+def _kv_type(header: Header) -> str:
+    """The fastest type of the KV cache in WebAssembly: q8_0 has SIMD kernels, and converting f16 has none."""
+    blocks = GGML_QUANT_SIZES[GGMLQuantizationType.Q8_0][0]
+    return "f16" if read_model_shape(header, ModelFileError).head_dim % blocks else "q8_0"
+
+
+def _needed_bytes(header: Header, context: int, kv: str) -> int:
     """Memory of the model in wllama: that of the native engine, without Python and the prefix cache."""
-    profile = replace(PROFILES["phone"], context=context, kv="f16", prefix_bytes=0)
+    profile = replace(PROFILES["phone"], context=context, kv=kv, prefix_bytes=0)
     estimate = estimate_memory(header, profile)
     return estimate.total_bytes - estimate.program_bytes
 
@@ -177,12 +188,11 @@ def _adapt_index(page: str) -> str:
         '  <meta name="theme-color" content="#0b6b4b">\n'
         '  <link rel="manifest" href="manifest.webmanifest">\n  <title>'
     )
-    storage = '<span id="storage"></span>'
     replacements = {
         "<title>": head,
         '<script type="module" src="page.js">': '<script type="module" src="start.js">',
         "<main>\n": "<main>\n" + (APP / "load.html").read_text("utf-8") + "\n",
-        "Questions are sent to this server only.": f"Questions stay on this device. {storage}",
+        "Questions are sent to this server only.": (APP / "device_note.html").read_text("utf-8").rstrip(),
         "This page needs JavaScript; the server's API does not.": "This page needs JavaScript.",
     }
     for old, new in replacements.items():
@@ -197,6 +207,7 @@ def _manifest() -> bytes:
         "name": "Thirteen",
         "short_name": "Thirteen",
         "description": "Answers math questions on this device, without a network.",
+        "id": "./",
         "start_url": "./",
         "display": "standalone",
         "background_color": "#f5f6f4",

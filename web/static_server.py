@@ -1,14 +1,17 @@
 """Local server for a static site, with the headers that WebAssembly threads require."""
 
 import socket
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -41,11 +44,11 @@ class _IsolationMiddleware:
         await self._app(scope, receive, send_with_headers)
 
 
-def isolated_app(folder: Path) -> Starlette:
-    """Application that serves a folder to this machine, cross-origin isolated."""
+def isolated_app(folder: Path, *routes: Route) -> Starlette:
+    """Application that serves a folder, and other routes, to this machine, cross-origin isolated."""
     files = Mount("/", StaticFiles(directory=folder, html=True))
     trusted = Middleware(TrustedHostMiddleware, allowed_hosts=_NAMES)
-    return Starlette(routes=[files], middleware=[Middleware(_IsolationMiddleware), trusted])
+    return Starlette(routes=[*routes, files], middleware=[Middleware(_IsolationMiddleware), trusted])
 
 
 def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -> None:
@@ -66,3 +69,19 @@ def serve_folder(folder: Path, port: int, on_listening: Callable[[str], None]) -
     with listener:
         on_listening(f"http://{_HOST}:{listener.getsockname()[1]}/")
         uvicorn.Server(uvicorn.Config(isolated_app(folder), log_level="warning")).run(sockets=[listener])
+
+
+@contextmanager
+def background_server(app: ASGIApp) -> Iterator[str]:
+    """Serve an application on a free port of the loopback address while the block runs; yields the URL."""
+    with socket.create_server((_HOST, 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield f"http://{_HOST}:{listener.getsockname()[1]}/"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from .npm_archive import NpmArchive
 
+VERSION = "3.13.0"
+
 _ARCHIVE = NpmArchive(
     "@wllama/wllama",
-    "3.13.0",
+    VERSION,
     "ZvoRdQAn+E+18EvQ9qS036gudiI9rbZRBJgG/qNICPPwrA0Y6SMMdbziz/j7K/0WxcbJlhaRraVIYsnEy732NA==",
 )
 _FILES = {  # path in the archive: name on the site

@@ -28,7 +28,7 @@ from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
 from ...stats.paired_ratio import RATIO_LEVEL, ROUNDS_MIN, paired_ratio
-from ..harness.environment import BenchReport, report_head
+from ..harness.environment import BenchReport, ReportHead, report_head
 from ..harness.format import report_table
 from ..harness.iteration import random_prompt, time_batched_decode, time_prefill_and_decode
 from ..harness.schedule import ProgressCounter, alternating_order
@@ -74,20 +74,20 @@ class TypeCost:
         bits_per_weight: bits of a weight, including its share of the scales.
         layer: cost in the matrices of the layers, repacked where the build has kernels for that.
         output: cost in the output matrix, tied to the token embedding.
-        layer_together: cost in the layers, per token of SEQUENCES decoded in a batch.
-        output_together: cost in the output matrix, per token of SEQUENCES decoded in a batch.
         layer_prefill: cost in the layers, per token of a prompt.
         prefill: the ratio of `layer_prefill`.
+        layer_together: cost in the layers, per token of SEQUENCES decoded in a batch; None if not measured.
+        output_together: cost in the output matrix, per token of SEQUENCES decoded in a batch; likewise.
     """
 
     type: str
     bits_per_weight: float
     layer: WeightCost
     output: WeightCost
-    layer_together: WeightCost
-    output_together: WeightCost
     layer_prefill: WeightCost
     prefill: Interval
+    layer_together: WeightCost | None = None
+    output_together: WeightCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +101,8 @@ class TypesReport(BenchReport):
         overhead_ms: time of a decoded token in a model with next to no weights, which the costs exclude.
         costs: costs of each type.
         noisy: types for which the run was too noisy for a conclusion on the decode costs.
+        target: the target of `convert` that the costs are for.
+        engine: what ran the models, with its version.
     """
 
     settings: Workload
@@ -109,6 +111,8 @@ class TypesReport(BenchReport):
     overhead_ms: float
     costs: tuple[TypeCost, ...]
     noisy: tuple[str, ...]
+    target: str
+    engine: str
 
 
 def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its default
@@ -142,21 +146,56 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
     workload = Workload(
         PROMPT_TOKENS, tokens, physical_cores() if threads is None else threads, PROMPT_TOKENS
     )
-    ggml_types = tuple(dict.fromkeys(map(parse_type, (REFERENCE, *types))))
-    shape = shape or ProbeShape()
+    ggml_types, shape = measured_types(types), shape or ProbeShape()
     head = report_head()
     seconds_per_token = _measure(shape, ggml_types, workload, rounds, progress)  # (rounds, models, 3)
-    costs = _costs(shape, ggml_types, seconds_per_token)
+    engine = f"llama-cpp-python {head[2].llama_cpp_python}"
+    return types_report(head, workload, shape, ggml_types, seconds_per_token, host_target(), engine)
+
+
+def measured_types(names: Sequence[str]) -> tuple[GGMLQuantizationType, ...]:
+    """The types of these names, without duplicates, after the reference.
+
+    Raises:
+        OutputError: a type is unknown.
+    """
+    return tuple(dict.fromkeys(map(parse_type, (REFERENCE, *names))))
+
+
+def types_report(  # noqa: PLR0913, PLR0917 - what a report is made of
+    head: ReportHead,
+    workload: Workload,
+    shape: ProbeShape,
+    types: Sequence[GGMLQuantizationType],
+    seconds_per_token: FloatArray,
+    target: str,
+    engine: str,
+) -> TypesReport:
+    """The report of measured times.
+
+    Args:
+        head: head of the report, from before the measurement.
+        workload: work of an iteration.
+        shape: shape of the models.
+        types: the types, of which the first is the reference.
+        seconds_per_token: seconds per token of the models of write_probe_models() in prefill, in decode and,
+            where it was measured, in batched decode, (rounds, 1 + 2 * types, 2 or 3).
+        target: the target of `convert` that the costs are for.
+        engine: what ran the models, with its version.
+    """
+    costs = _costs(shape, types, seconds_per_token)
     return TypesReport(
         *head,
         settings=workload,
         sizes=shape,
-        rounds=rounds,
+        rounds=len(seconds_per_token),
         overhead_ms=1e3 * float(np.median(seconds_per_token[:, 0, _DECODE])),
         costs=costs,
         noisy=tuple(
             cost.type for cost in costs if too_noisy(cost.layer.ratio) or too_noisy(cost.output.ratio)
         ),
+        target=target,
+        engine=engine,
     )
 
 
@@ -199,17 +238,21 @@ def _run_round(
 def _costs(
     shape: ProbeShape, types: Sequence[GGMLQuantizationType], seconds_per_token: FloatArray
 ) -> tuple[TypeCost, ...]:
-    """Costs from seconds per token, (rounds, 1 + 2 * types, 3); the first type is the reference."""
-    overhead = np.median(seconds_per_token[:, 0], axis=0)  # (3,)
+    """Costs from seconds per token, (rounds, 1 + 2 * types, phases); the first type is the reference."""
+    rounds, _, phases = seconds_per_token.shape
+    overhead = np.median(seconds_per_token[:, 0], axis=0)  # (phases,)
     net = np.maximum(seconds_per_token[:, 1:] - overhead, _NET_MIN * seconds_per_token[:, 1:])
     minimal = count_matrix_weights(shape.minimal)
     weights = [count_matrix_weights(model) - minimal for model in (shape.all_layers, shape.all_output)]
-    ns = 1e9 * net.reshape(len(net), len(types), 2, 3) / np.array(weights)[:, None]  # (rounds, types, 2, 3)
+    ns = 1e9 * net.reshape(rounds, len(types), 2, phases) / np.array(weights)[:, None]
 
     def cost(index: int, place: int, phase: int = _DECODE) -> WeightCost:
         each = ns[:, :, place, phase]  # (rounds, types)
         median = float(np.median(each[:, index]))
         return WeightCost(median, _bits(types[index]) / 8 / median, paired_ratio(each[:, 0], each[:, index]))
+
+    def together(index: int, place: int) -> WeightCost | None:
+        return cost(index, place, _BATCHED_DECODE) if phases > _BATCHED_DECODE else None
 
     return tuple(
         TypeCost(
@@ -217,10 +260,10 @@ def _costs(
             bits_per_weight=_bits(type_),
             layer=cost(index, _LAYER),
             output=cost(index, _OUTPUT),
-            layer_together=cost(index, _LAYER, _BATCHED_DECODE),
-            output_together=cost(index, _OUTPUT, _BATCHED_DECODE),
             layer_prefill=(prefill := cost(index, _LAYER, _PREFILL)),
             prefill=prefill.ratio,
+            layer_together=together(index, _LAYER),
+            output_together=together(index, _OUTPUT),
         )
         for index, type_ in enumerate(types)
     )
@@ -244,14 +287,15 @@ def write_costs(report: TypesReport, path: Path) -> None:
 
 def _cost_table(report: TypesReport) -> dict[str, Any]:
     def costs(part: str) -> dict[str, float]:
-        return {cost.type: float(f"{getattr(cost, part).ns_per_weight:.4g}") for cost in report.costs}
+        found = {cost.type: getattr(cost, part) for cost in report.costs}
+        return {name: float(f"{cost.ns_per_weight:.4g}") for name, cost in found.items() if cost}
 
     return {
-        "target": host_target(),
+        "target": report.target,
         "cpu": report.machine.cpu,
         "date": report.date,
-        "build": report.build.llama_cpp_python,
-        **{part: costs(part) for part in PARTS},
+        "build": report.engine.removeprefix("llama-cpp-python "),
+        **{part: table for part in PARTS if (table := costs(part))},
         "measured": asdict(report),
     }
 
@@ -275,8 +319,7 @@ def type_costs_table(report: TypesReport) -> Table:
             f"{cost.bits_per_weight:.2f}",
             *_cells(cost.layer),
             *_cells(cost.output),
-            cost.layer_together.ratio.text(2),
-            cost.output_together.ratio.text(2),
+            *(part.ratio.text(2) if part else "-" for part in (cost.layer_together, cost.output_together)),
             cost.prefill.text(2),
         )
     return table
@@ -289,7 +332,7 @@ def _cells(cost: WeightCost) -> tuple[str, str, str]:
 def _caption(report: TypesReport) -> str:
     workload = report.settings
     lines = [
-        "both repacked where the build can; output: tied to the token embedding",
+        f"by {report.engine}; both repacked where it can; output: tied to the token embedding",
         f"medians of {report.rounds} rounds, {workload.prompt_tokens} prompt and {workload.decode_tokens} "
         f"decode tokens in an iteration, {report.environment(workload.threads)}",
     ]

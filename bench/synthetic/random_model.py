@@ -21,6 +21,8 @@ from ...convert.tensors import TensorPlan, TensorSpec, plan_tensor
 from ...convert.write import write_gguf
 from ...files.gguf.header import Field
 
+NOT_ASCII = range(94, 256)  # tokens of the models' vocabulary that are bytes, and no printable ASCII
+
 _SEED = 13
 _TILE_SHAPE = (64, 1024)  # of the weights that are quantized; matrices repeat their bytes
 _SCALE = 0.02  # standard deviation, that of Llama's initialization: nothing overflows

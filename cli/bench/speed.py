@@ -290,11 +290,15 @@ def bench_tune_threads(
     show_report(as_json, report, thread_sweep_table)
 
 
-@app.command("types", epilog=options.example("bench types --output costs.json"))
+@app.command("types", epilog=options.example("bench types -o costs.json", "bench types --target wasm"))
 def bench_types(
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Also write the costs, for plan and convert --costs."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(help="wasm: in a headless Chromium, as a page of `thirteen web`. Default: this engine."),
     ] = None,
     threads: options.Threads = None,
     as_json: options.Json = False,
@@ -302,14 +306,24 @@ def bench_types(
     """Measure the cost of a weight of each type.
 
     It takes three to six minutes and 4.3 GB of temporary disk space; set TMPDIR to choose where.
+    With --target wasm it takes about three minutes, and needs Chromium or Chrome.
     """
     from ...bench.speed.type_costs import run_type_costs, type_costs_table, write_costs
+    from ...bench.speed.wasm_type_costs import TARGET, run_wasm_type_costs
     from ...files.output import check_target
 
+    if target not in {None, TARGET}:
+        raise typer.BadParameter(f"--target {target!r}: must be {TARGET}, or left out for this machine")
+    if target and threads:
+        raise typer.BadParameter(f"--threads {threads}: with --target {target}, the page chooses them")
     if output:
         check_target(output)
     with progress_bar("types") as progress:
-        report = run_type_costs(threads=threads, progress=progress)
+        report = (
+            run_wasm_type_costs(progress=progress)
+            if target
+            else run_type_costs(threads=threads, progress=progress)
+        )
     if output:
         write_costs(report, output)
     show_report(as_json, report, type_costs_table)

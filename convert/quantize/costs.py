@@ -7,6 +7,9 @@ repack either for the processor. Where measured, a table also has the cost of a 
 the output matrix is computed for the last of them only.
 
 `x86.json`, for processors with AVX2, and `x86-avx512.json` were measured by `thirteen bench types`.
+`wasm.json` was measured by `thirteen bench types --target wasm`, in a browser; there, Q4_0, Q5_0, IQ4_NL and
+MXFP4 cost what Q8_0 does, because the page rewrites them. It is no part of "any": its kernels are others, and
+would make types costly in plans for processors that are quick there.
 `arm.json` was derived: no Arm processor was at hand, and an emulator's times say nothing. It rests on the
 instructions that the kernels of llama-cpp-python 0.3.36 take for a weight, counted under an emulator for four
 kinds of processor (`make arm-costs`; the counts are in the file). A weight costs the longer of two times, as
@@ -31,7 +34,8 @@ from ...errors import OutputError, shorten
 from ...files.json_file import read_json
 from ..source.architecture import EMBEDDING
 
-TARGETS = ("x86", "x86-avx512", "arm", "any")
+_PROCESSORS = ("x86", "x86-avx512", "arm")
+TARGETS = (*_PROCESSORS, "wasm", "any")
 SEQUENCES = 8  # decoded at once, for the costs of several
 PARTS = ("layer", "output", "layer_together", "output_together", "layer_prefill")
 REFERENCE = "Q4_K"  # in every table; the type that costs are compared with
@@ -62,7 +66,7 @@ class CostTable:
         output: cost of a weight in a tied output matrix.
         cpu: the processor measured on, or "derived".
         date: date of the measurement, in ISO 8601.
-        build: version of llama-cpp-python.
+        build: version of llama-cpp-python, or of wllama and the browser.
         layer_together: `layer` with SEQUENCES decoded at once; empty where unknown.
         output_together: `output` with SEQUENCES decoded at once; empty where unknown.
         layer_prefill: cost of a weight in a layer's matrix per token of a prompt; empty where unknown.
@@ -140,7 +144,7 @@ def costs_for(target: str) -> CostTable:
         OutputError: there is no such target.
     """
     if _parse_target(target, "--target") == "any":
-        return reduce(_worse_of, (costs_for(one) for one in TARGETS if one != "any"))
+        return reduce(_worse_of, map(costs_for, _PROCESSORS))
     return read_costs(_TABLES / f"{target}.json")
 
 

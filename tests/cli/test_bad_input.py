@@ -835,6 +835,11 @@ COMMANDS = {
         ("bench", "curve", "BASE", "--accuracy", "missing.jsonl"),
         "missing.jsonl",
     ),
+    "an unknown target": (("bench", "types", "--target", "gpu"), "--target 'gpu': must be wasm"),
+    "threads of a page": (
+        ("bench", "types", "--target", "wasm", "--threads", "2"),
+        "with --target wasm, the page chooses them",
+    ),
     "an unknown shape": (("bench", "peers", "--shape", "nothing-13"), "no base 'nothing-13'"),
     "a shape of an unknown type": (
         ("bench", "memory", "--shape", "smollm2-135m", "--types", "Q9_M"),

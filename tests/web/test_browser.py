@@ -1,6 +1,7 @@
 """The static site in a real Chromium with a phone's screen, with the real wllama and real models."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -142,6 +143,10 @@ def test_axe_finds_nothing_from_the_download_to_an_answer(server: Server, visit:
         ("Object.defineProperty(navigator, 'deviceMemory', { get: () => 1e-3 })", "needs 1 MB of memory"),
         ("WebAssembly.validate = () => false", "requires WebAssembly SIMD"),
         ("WebAssembly = undefined", "requires WebAssembly, which"),
+        (
+            "const all = WebAssembly.validate; WebAssembly.validate = (code) => code[8] !== 5 && all(code)",
+            "requires 64-bit WebAssembly memory",
+        ),
         ("Object.defineProperty(window, 'isSecureContext', { get: () => false })", "HTTPS"),
     ],
 )
@@ -181,6 +186,47 @@ def test_part_damaged_in_the_cache_is_downloaded_again(server: Server, visit: Vi
     downloads = sum(path.endswith(".bin") for path in faulty.paths)
     ready(page.reload() and page)
     assert sum(path.endswith(".bin") for path in faulty.paths) == downloads + 1
+
+
+def test_stored_model_is_shown_and_can_be_deleted(server: Server, visit: Visit) -> None:
+    address, faulty = server
+    page = ready(visit(address))
+    expect(page.locator("#storage")).to_have_text(re.compile(r"stored here \(\d+ MB with the page\)"))
+    page.get_by_role("button", name="Delete the stored model").click()
+    expect(page.locator("#storage")).to_contain_text("the next visit downloads it again")
+    expect(page.locator("#forget")).to_be_hidden()
+    assert not any("model" in name for name in page.evaluate("caches.keys()"))
+    ask(page, "1 + 1")  # the model in memory still answers
+    downloads = sum(path.endswith(".bin") for path in faulty.paths)
+    ready(page.reload() and page)
+    assert sum(path.endswith(".bin") for path in faulty.paths) > downloads
+
+
+def test_install_button_asks_once(server: Server, visit: Visit) -> None:
+    """Chromium sends the event after a while only; here the test sends it."""
+    page = ready(visit(server[0]))
+    button = page.get_by_role("button", name="Install this page")
+    expect(button).to_be_hidden()
+    page.evaluate(
+        """() => { const event = new Event('beforeinstallprompt', { cancelable: true });
+        event.prompt = () => (window.prompts = (window.prompts ?? 0) + 1);
+        window.dispatchEvent(event); window.prevented = event.defaultPrevented; }"""
+    )
+    assert violations(page) == []
+    button.click()
+    expect(button).to_be_hidden()
+    assert page.evaluate("[window.prompts, window.prevented]") == [1, True]
+
+
+def test_time_left_follows_the_speed_of_the_last_seconds(server: Server, visit: Visit) -> None:
+    script = """async () => { const { TimeLeft, formatSeconds } = await import('./time_left.js');
+      const left = new TimeLeft(1000); const at = (ms, bytes) => left.seconds(bytes, ms);
+      const found = [at(0, 0), at(500, 50), at(1000, 100), at(7000, 700), at(8000, 800), at(20000, 800)];
+      return [found, [0.2, 89, 150].map(formatSeconds)]; }"""
+    found, texts = visit(server[0]).evaluate(script)
+    # nothing yet, too early, 100 a second; a sample alone; 100 a second again; nothing arrived
+    assert found == [None, None, 9, None, 2, None]
+    assert texts == ["1 s", "89 s", "3 min"]
 
 
 def test_page_works_without_cache_storage(server: Server, visit: Visit) -> None:

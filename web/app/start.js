@@ -3,7 +3,10 @@
 import { loadModel } from "./client.js";
 import { formatBytes, unsupportedReason } from "./device.js";
 import { LoadError } from "./errors.js";
+import { offerInstallation } from "./install.js";
 import { modelBlob } from "./parts.js";
+import { showStorage } from "./storage.js";
+import { formatSeconds, TimeLeft } from "./time_left.js";
 
 const ui = Object.fromEntries([...document.querySelectorAll("[id]")].map((found) => [found.id, found]));
 let loading = null; // AbortController of the current download
@@ -27,21 +30,29 @@ async function prepareModel(signal) {
   const model = await fetchDescription();
   const reason = unsupportedReason(model);
   if (reason) throw new LoadError(reason);
-  ui.progress.max = model.file_bytes;
-  const { blob, cached } = await modelBlob(model, document.baseURI, signal, (bytes) => {
-    ui.progress.value = bytes;
-    ui.status.textContent = `Fetching and verifying ${model.name}: ${formatBytes(bytes)} of ${formatBytes(model.file_bytes)}`;
-  });
+  const { blob, cached } = await modelBlob(model, document.baseURI, signal, showProgress(model));
   ui.cancel.hidden = true;
   ui.progress.removeAttribute("value");
+  ui.amount.textContent = "";
   ui.status.textContent = "Loading the model into memory";
   await loadModel(blob, model);
-  ui.storage.textContent = cached
-    ? "The model is stored on this device: this page works offline."
-    : "This browser cannot store the model: it will be downloaded again next time.";
+  await showStorage(ui, cached);
   ui.load.hidden = true;
   document.documentElement.dataset.ready = "yes";
   await import("./page.js");
+}
+
+/** What shows the bytes available so far. Only the status is read aloud, and it stays the same. */
+function showProgress({ name, file_bytes }) {
+  const timeLeft = new TimeLeft(file_bytes);
+  ui.progress.max = file_bytes;
+  ui.status.textContent = `Fetching and verifying ${name}`;
+  return (bytes) => {
+    const seconds = timeLeft.seconds(bytes);
+    const left = seconds === null ? "" : `, ${formatSeconds(seconds)} left`;
+    ui.progress.value = bytes;
+    ui.amount.textContent = `${formatBytes(bytes)} of ${formatBytes(file_bytes)}${left}`;
+  };
 }
 
 async function fetchDescription() {
@@ -55,6 +66,7 @@ async function fetchDescription() {
 function showStatus(message, ended) {
   ui.status.textContent = message;
   ui.progress.hidden = ended;
+  ui.amount.textContent = "";
   ui.cancel.hidden = ended;
   ui.retry.hidden = !ended;
   if (ended) ui.retry.focus();
@@ -63,5 +75,6 @@ function showStatus(message, ended) {
 ui.cancel.addEventListener("click", () => loading?.abort());
 ui.retry.addEventListener("click", start);
 
+offerInstallation(ui.install);
 navigator.serviceWorker?.register("sw.js").catch(() => {}); // without it, the page only works online
 start();

@@ -7,6 +7,7 @@ const SIMD_MODULE = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253],
   ...[98, 11],
 );
+const MEMORY64_MODULE = Uint8Array.of(0, 97, 115, 109, 1, 0, 0, 0, 5, 3, 1, 4, 1); // one page, 64-bit addresses
 
 /**
  * @param {{file_bytes: number, needed_bytes: number}} model
@@ -18,15 +19,24 @@ export function unsupportedReason({ file_bytes, needed_bytes }) {
   if (!WebAssembly.validate(SIMD_MODULE)) {
     return "The model requires WebAssembly SIMD, which this browser or processor does not support.";
   }
+  if (!WebAssembly.validate(MEMORY64_MODULE)) {
+    return "The model requires 64-bit WebAssembly memory, which this browser does not support: use a newer one, or another.";
+  }
   if (file_bytes > FILE_BYTES_MAX) {
     return `The model file has ${formatBytes(file_bytes)}, but the maximum in a browser is 2 GB.`;
   }
-  const usable = USABLE_MEMORY * (globalThis.navigator?.deviceMemory ?? Infinity) * 2 ** 30;
-  if (needed_bytes > usable) {
-    return `The model needs ${formatBytes(needed_bytes)} of memory; a page on this device can use ${formatBytes(usable)}.`;
+  if (needed_bytes > usableBytes()) {
+    return `The model needs ${formatBytes(needed_bytes)} of memory; a page on this device can use ${formatBytes(usableBytes())}.`;
   }
   return null;
 }
+
+/** Greatest size to which the file can grow in memory. */
+export function expandedBytesMax({ file_bytes, needed_bytes }) {
+  return Math.min(FILE_BYTES_MAX, usableBytes() - needed_bytes + file_bytes);
+}
+
+const usableBytes = () => USABLE_MEMORY * (globalThis.navigator?.deviceMemory ?? Infinity) * 2 ** 30;
 
 /** Number of threads: up to 4 cores, all of them; above, half of them, since only some cores are fast. */
 export function threads() {

@@ -1,18 +1,15 @@
 // The model in the browser: answers by wllama (llama.cpp in WebAssembly), their equations checked.
 
 import { checkClaim, checkSteps } from "./calculator.js";
-import { threads } from "./device.js";
+import { loadEngine } from "./engine.js";
 import { ModelError } from "./errors.js";
 import { prose } from "./tables.js";
-import { Wllama } from "./wllama/index.min.js";
 
 const VOTE_TEMPERATURE = 0.7;
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
 const EQUATION_END = prose("equation_end", "g"); // a number before it cannot grow any more
-const NO_LOGGER = { debug() {}, log() {}, warn() {}, error() {} };
-const BROWSER = { wasm: new URL("wllama/wllama.wasm", import.meta.url).href };
 
 export class Model {
   #engine;
@@ -31,24 +28,18 @@ export class Model {
    * Load a model into memory.
    *
    * @param {Blob} blob the GGUF.
-   * @param {{name: string, context: number}} description
+   * @param {{name: string, context: number, file_bytes: number, needed_bytes: number}} description
    * @param {{wasm: string, cacheManager?: object}} [environment] address of wllama's code, and wllama's storage,
    *   which is not used.
    * @returns {Promise<Model>}
    * @throws {ModelError} there is too little memory, or the file is not a supported model.
    */
-  static async load(blob, description, { wasm, cacheManager } = BROWSER) {
-    const wllama = new Wllama({ default: wasm }, { suppressNativeLog: true, logger: NO_LOGGER, cacheManager });
-    wllama.setCompat(null); // otherwise wllama downloads a fallback build from another site
-    const params = { n_ctx: description.context, n_batch: 64, n_parallel: 1, n_gpu_layers: 0, n_threads: threads() };
+  static async load(blob, description, environment) {
     try {
-      await wllama.loadModel([blob], { ...params, warmup: false });
-      if (!wllama.getLoadedContextInfo().success) throw new Error("llama.cpp rejects it");
+      return new Model(await loadEngine(blob, description, environment), description);
     } catch (error) {
-      await wllama.exit().catch(() => {});
       throw new ModelError(`The model could not be loaded: too little memory, or a damaged file (${error.message}).`);
     }
-    return new Model(wllama, description);
   }
 
   /** Free the memory. A question after it is rejected. */
@@ -240,7 +231,7 @@ function buildAnswer(text, stop_reason, timings, { pieces, decode_s, first_token
       sampled_tokens: tokens,
     },
     timings: {
-      decode_tokens_per_s: timings.predicted_per_second ?? Math.max(0, pieces - 1) / decode_s,
+      decode_tokens_per_s: Math.max(0, tokens - 1) / (timings.predicted_ms / 1000 || decode_s),
       first_token_s,
     },
   };

@@ -34,6 +34,11 @@ export async function modelBlob(model, base, signal, onProgress, get = fetch) {
   return { blob: new Blob(blobs), cached };
 }
 
+/** Delete every model that is stored for pages of this origin. */
+export async function deleteStoredModels() {
+  for (const name of await caches.keys()) if (name.startsWith(CACHE_PREFIX)) await caches.delete(name);
+}
+
 const totalSize = (blobs) => blobs.reduce((bytes, { size }) => bytes + size, 0);
 
 /** Open the cache of this model and delete those of other models; null if the browser allows no cache. */

@@ -67,9 +67,17 @@ def test_x86_has_the_types_of_arm_and_its_slow_types_cost_more():
     assert min(table.layer["IQ3_S"], table.layer["Q6_K"], table.layer["F16"]) > table.layer["Q4_K"]
 
 
-def test_any_has_the_common_types_at_the_highest_relative_cost():
+def test_wasm_has_what_the_page_rewrites_at_the_cost_of_q8_0():
+    table = costs_for("wasm")
+    for costs in (table.layer, table.output, table.layer_prefill):
+        for name in ("Q4_0", "Q5_0", "IQ4_NL", "MXFP4"):
+            assert costs[name] == pytest.approx(costs["Q8_0"], rel=0.15)
+        assert costs["Q4_1"] > costs["Q8_0"] > costs["Q4_K"]
+
+
+def test_any_has_the_common_types_of_processors_at_the_highest_relative_cost():
     both = costs_for("any")
-    tables = [costs_for(target) for target in TARGETS if target != "any"]
+    tables = [costs_for(target) for target in ("x86", "x86-avx512", "arm")]
     assert both.layer["Q4_K"] == 1
     for part in ("layer", "output"):
         costs = [getattr(table, part) for table in tables]
@@ -132,7 +140,7 @@ def test_a_workload_that_is_not_one_is_refused(text):
         (GOOD | {"layer": {"Q4_K": 10**400}}, "cost of Q4_K is 1000"),
         (
             GOOD | {"target": "riscv"},
-            "target: 'riscv' is not a target; choose from x86, x86-avx512, arm, any",
+            "target: 'riscv' is not a target; choose from x86, x86-avx512, arm, wasm, any",
         ),
         (GOOD | {"target": ["x86"]}, "target"),
         (GOOD | {"cpu": None}, "cpu: None is not a string"),
