@@ -36,6 +36,7 @@ async function deleteOldCaches() {
 async function cachedResponse(file) {
   const cached = await (await caches.open(CACHE_NAME)).match(file);
   if (!cached) return fetch(file); // the browser has evicted it
-  const headers = new Headers([...cached.headers, ...Object.entries(ISOLATION_HEADERS)]);
+  const headers = new Headers(cached.headers);
+  for (const [name, value] of Object.entries(ISOLATION_HEADERS)) headers.set(name, value); // a second value voids both
   return new Response(cached.body, { status: 200, headers });
 }
