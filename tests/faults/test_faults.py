@@ -50,7 +50,7 @@ CONFIG = {
 }
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
 # What a run may leave until the next one, and no longer.
-TEMPORARY = re.compile(r"(.*/)?\..*|out/answers\.jsonl\.part|cache/importance-[0-9a-f]{16}(/.*)?")
+TEMPORARY = re.compile(r"(.*/)?\..*|out/answers\.jsonl\.part|cache/(importance|hidden)-[0-9a-f]{16}(/.*)?")
 
 Tree = dict[str, bytes | None]  # files, and folders as None, by path
 
@@ -243,7 +243,7 @@ def check_end(done: CommandResult, kind: str) -> None:
         return
     assert done.status == 2
     (line,) = lines
-    assert re.match(r"error: (\S*/)?(out|cache|inputs\d*)/\S+: ", line) or kind == NO_MEMORY
+    assert re.match(r"error: (\S*/)?(out|cache|inputs\d*)(/\S+)?: ", line) or kind == NO_MEMORY
     assert REASONS[kind] in line
 
 

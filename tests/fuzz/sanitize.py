@@ -32,7 +32,9 @@ def build(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     source, output = llama_cpp_source(folder), folder / "build"
     options = {**dict.fromkeys(_SANITIZERS, "ON"), **dict.fromkeys(_OFF, "OFF")}
-    options |= {"CMAKE_BUILD_TYPE": "None", "CMAKE_C_FLAGS": "-O0 -g1", "CMAKE_CXX_FLAGS": "-O0 -g1"}
+    # NDEBUG as in the library that ships: with assertions, values that overflow to infinity end the process.
+    flags = "-O0 -g1 -DNDEBUG"
+    options |= {"CMAKE_BUILD_TYPE": "None", "CMAKE_C_FLAGS": flags, "CMAKE_CXX_FLAGS": flags}
     options |= {"BUILD_SHARED_LIBS": "ON", "CMAKE_C_COMPILER": "gcc", "CMAKE_CXX_COMPILER": "g++"}
     definitions = [f"-D{name}={value}" for name, value in options.items()]
     subprocess.run(["cmake", "-S", source, "-B", output, *definitions], check=True)
