@@ -1,11 +1,12 @@
 """Structured mutations: they differ from their input, keep its format, and depend on nothing but the seed."""
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from ..runtime.llama.gguf_mutations import RawFile, adapter_file, model_file
+from ..runtime.llama.gguf_mutations import RawField, RawFile, adapter_file, model_file
 from .gguf_mutator import mutate_gguf
 from .json_mutator import mutate_json
 
@@ -27,6 +28,14 @@ def test_gguf_files_are_changed_by_the_seed() -> None:
     mutated = [mutate_gguf(data, Random(seed)) for seed in range(20)]
     assert mutated == [mutate_gguf(data, Random(seed)) for seed in range(20)]
     assert len({*mutated, data}) > 15 and sum(one.startswith(b"GGUF") for one in mutated) > 15
+
+
+@pytest.mark.parametrize("element", [9, 4521987], ids=["arrays", "unknown"])
+def test_values_of_a_type_that_is_no_scalar_are_changed(element: int) -> None:
+    """The second was a ValueError of the mutator, after 90,000 inputs."""
+    file = replace(FILES[1], fields=(RawField(b"pad", 9, [], element),))
+    mutated = {mutate_gguf(file.encode(), Random(seed)) for seed in range(60)}
+    assert len(mutated) > 20
 
 
 def test_json_texts_are_changed_by_the_seed_and_stay_json() -> None:
