@@ -11,9 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import ViewportSize, sync_playwright
 from thirteen.models.fetch import embedded
-from thirteen.tests.runtime.server.page_server import serve_app
 from thirteen.web.site import write_site
-from thirteen.web.static_server import isolated_app
+from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
 
 QUESTION = "If I have 3 apples and buy 4 more, how many apples do I have?"
@@ -28,7 +27,7 @@ def screenshot(target: Path, model: Path) -> None:
         chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = chromium.new_context(viewport=PHONE, device_scale_factor=2, is_mobile=True).new_page()
         ready = page.locator("html[data-ready] #ask")
-        with serve_app(isolated_app(Path(name) / "site")) as url:
+        with background_server(isolated_app(Path(name) / "site")) as url:
             page.goto(url)
             ready.wait_for(timeout=TIMEOUT_MS)
             page.wait_for_function("navigator.serviceWorker.controller")

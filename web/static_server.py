@@ -81,7 +81,7 @@ def background_server(app: ASGIApp) -> Iterator[str]:
         try:
             while not server.started:
                 time.sleep(0.01)
-            yield f"http://{_HOST}:{listener.getsockname()[1]}/"
+            yield f"http://{_HOST}:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

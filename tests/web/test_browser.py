@@ -11,11 +11,10 @@ import pytest
 from starlette.responses import Response
 from thirteen.runtime.engine.engine import Engine
 from thirteen.web.site import write_site
-from thirteen.web.static_server import isolated_app
+from thirteen.web.static_server import background_server, isolated_app
 
 from ..axe_core import violations
 from ..chromium import BROWSER_TEST, LOW_CONTRAST
-from ..runtime.server.page_server import serve_app
 from .arithmetic_vectors import FILE, vectors
 from .conftest import TIMEOUT_MS
 from .faulty_app import FaultyApp
@@ -39,7 +38,7 @@ Visit = Callable[..., Any]
 @pytest.fixture
 def server(small: Path) -> Iterator[Server]:
     faulty = FaultyApp(small)
-    with serve_app(faulty) as address:
+    with background_server(faulty) as address:
         yield address, faulty
 
 
@@ -64,7 +63,7 @@ def test_model_answers_online_and_offline_without_further_requests(
     folder = tmp_path / "site"
     write_site(smollm2, folder, wllama, name="smollm2")
     faulty = FaultyApp(folder)
-    with serve_app(faulty) as address:
+    with background_server(faulty) as address:
         page = ready(visit(address))
         assert page.evaluate("crossOriginIsolated")
         expect(page.locator("#storage")).to_contain_text("works offline")
@@ -250,7 +249,7 @@ def test_unloadable_model_shows_a_message(
     part.write_bytes(b"GGUF" + bytes(100))
     page_model["parts"][0]["sha256"] = sha256(part.read_bytes()).hexdigest()
     (folder / "model.json").write_text(json.dumps(page_model))
-    with serve_app(isolated_app(folder)) as address:
+    with background_server(isolated_app(folder)) as address:
         expect(visit(address).get_by_role("alert")).to_contain_text("could not be loaded", timeout=TIMEOUT_MS)
 
 

@@ -15,10 +15,10 @@ from starlette.responses import Response
 from thirteen.errors import OutputError
 from thirteen.runtime.arithmetic.notation import PATH
 from thirteen.web.npm_package import write_package
+from thirteen.web.static_server import background_server
 
 from ..chromium import BROWSER_TEST
 from ..runtime.arithmetic.hostile_pieces import ANSWER_PIECES, EQUATION_PIECES
-from ..runtime.server.page_server import serve_app
 from .arithmetic_vectors import FILE
 from .faulty_app import FaultyApp
 
@@ -227,7 +227,7 @@ def server(small: Path, wllama: dict[str, bytes], tmp_path: Path) -> Iterator[tu
     shutil.copytree(small, tmp_path / "site")
     write_package(tmp_path / "package", wllama)
     faulty = FaultyApp(tmp_path)
-    with serve_app(faulty) as address:
+    with background_server(faulty) as address:
         yield address, faulty
 
 

@@ -11,10 +11,8 @@ import httpx
 import pytest
 from thirteen.errors import DownloadError, ModelFileError, OutputError, RequestError
 from thirteen.web.site import PART_BYTES, write_site
-from thirteen.web.static_server import isolated_app
+from thirteen.web.static_server import background_server, isolated_app
 from thirteen.web.wllama import wllama_files
-
-from ..runtime.server.page_server import serve_app
 
 ENGINE = {"index.min.js": b"export class Wllama {}", "wllama.wasm": b"\0asm", "LICENCE": b"MIT"}
 
@@ -95,7 +93,7 @@ def test_only_the_pinned_archive_is_accepted(tmp_path, monkeypatch):
 
 
 def test_local_server_sends_isolation_headers(site):
-    with serve_app(isolated_app(site)) as address:
+    with background_server(isolated_app(site)) as address:
         page = httpx.get(f"{address}/")
         assert page.status_code == 200
         assert page.headers["cross-origin-opener-policy"] == "same-origin"
@@ -107,7 +105,7 @@ def test_local_server_sends_isolation_headers(site):
 
 def test_local_server_refuses_names_of_other_sites(site):
     """DNS rebinding: for a foreign page whose domain leads to this machine, the files are of its origin."""
-    with serve_app(isolated_app(site)) as address:
+    with background_server(isolated_app(site)) as address:
         port = int(address.rpartition(":")[2])
         for name in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "[", ""):
             assert _get_raw(port, name).startswith(b"HTTP/1.1 400 "), name

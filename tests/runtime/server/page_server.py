@@ -2,15 +2,11 @@
 
 import asyncio
 import re
-import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -129,19 +125,3 @@ class ScriptedServer:
             yield from (bytes([byte]) for byte in b": keep-alive\r\n\r\n" + event.replace(b"\n", b"\r\n"))
         elif question != "!break" or name != "answer":
             yield event
-
-
-@contextmanager
-def serve_app(app: Any) -> Iterator[str]:
-    """Serve an application on a free port of this machine; yields the URL."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            while not server.started:
-                time.sleep(0.01)
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()

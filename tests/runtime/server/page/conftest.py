@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from thirteen.web.static_server import background_server
 
 from ....chromium import CHROMIUM
-from ..page_server import Script, ScriptedServer, serve_app
+from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, expect_ready
 
 
@@ -23,7 +24,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def server() -> Iterator[tuple[str, Script]]:
     script = Script(ANSWERS)
-    with serve_app(ScriptedServer(script).app) as address:
+    with background_server(ScriptedServer(script).app) as address:
         yield address, script
 
 

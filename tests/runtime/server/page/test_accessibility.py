@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
+from thirteen.web.static_server import background_server
 
 from ....axe_core import violations
 from ....chromium import BROWSER_TEST
-from ..page_server import Script, ScriptedServer, serve_app
+from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats
 
 pytestmark = BROWSER_TEST
@@ -59,7 +60,7 @@ def test_axe_finds_nothing_in_the_history(screen: Page) -> None:
 
 
 def test_axe_finds_nothing_where_a_key_is_asked_for(visit: Callable[..., Page]) -> None:
-    with serve_app(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
+    with background_server(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
         page = visit(address, viewport=PHONE)
         expect(page.get_by_label("This server requires an API key")).to_be_focused()
         assert violations(page) == []

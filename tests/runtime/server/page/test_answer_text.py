@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 from thirteen.runtime.arithmetic.calculator import check_steps
+from thirteen.web.static_server import background_server
 
 from ....chromium import BROWSER_TEST
-from ..page_server import Script, ScriptedServer, serve_app
+from ..page_server import Script, ScriptedServer
 from .browsing import EGGS, ask_and_wait, text
 
 pytestmark = BROWSER_TEST
@@ -99,7 +100,7 @@ CHROME = "['title', 'header', '#ask', 'aside h2'].map((part) => document.querySe
 @pytest.fixture
 def answered(visit: Callable[..., Page]) -> Any:
     """answered(text, …): a page on which these answers have been given."""
-    with serve_app(ScriptedServer(script := Script({}, delay_s=0)).app) as address:
+    with background_server(ScriptedServer(script := Script({}, delay_s=0)).app) as address:
 
         def answered(*answers: str) -> Page:
             page = visit(address)

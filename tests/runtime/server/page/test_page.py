@@ -9,10 +9,11 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 from thirteen.runtime.engine.conversation import Conversation
+from thirteen.web.static_server import background_server
 
 from ....chromium import BROWSER_TEST, LOW_CONTRAST
 from .. import serving
-from ..page_server import Script, ScriptedServer, serve_app
+from ..page_server import Script, ScriptedServer
 from .browsing import ANSWERS, EGGS, ask, ask_and_wait, expect_ready, result, stats, text
 
 pytestmark = BROWSER_TEST
@@ -195,7 +196,7 @@ def test_unreachable_server_shows_a_message(page: Page) -> None:
 
 
 def test_api_key_is_requested_and_stored_for_the_tab(visit: Callable[..., Page]) -> None:
-    with serve_app(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
+    with background_server(ScriptedServer(Script(ANSWERS, key="thirteen-26")).app) as address:
         page = visit(address)
         key = page.get_by_label("This server requires an API key")
         expect(key).to_be_focused()
@@ -285,7 +286,7 @@ def test_dark_mode_has_a_switch(visit: Callable[..., Page], server: tuple[str, S
 
 def test_markup_is_shown_as_text(page: Page, visit: Callable[..., Page]) -> None:
     answer = f"{MARKUP} so 3 + 4 = 7 . The answer is 7."
-    with serve_app(ScriptedServer(Script({MARKUP: answer}, models=(MARKUP, "other"))).app) as address:
+    with background_server(ScriptedServer(Script({MARKUP: answer}, models=(MARKUP, "other"))).app) as address:
         page = visit(address)
         ask(page, MARKUP)
         expect(result(page)).to_contain_text("7")
