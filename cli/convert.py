@@ -1,6 +1,6 @@
 """Commands that write a converted model, or prepare for it: `convert`, `merge`, `plan`, `importance`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..convert.pipeline import ConversionReport
     from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..workflows.fidelity_check import FidelityCheck
+    from ..workflows.refine import RefineReport
 
 app = typer.Typer()
 
@@ -22,6 +23,7 @@ app = typer.Typer()
         "convert llama-3.2-1b --adapter ./my-lora --type Q4_K --output my-model.gguf",
         "convert llama-3.2-1b --adapter ./my-lora --size 600MB --output my-model.gguf",
         "convert llama-3.2-1b --vocabulary 49152 --size 600MB --output my-model.gguf",
+        "convert smollm2-135m --size 84MB --refine 30 --output my-model.gguf",
     )
 )
 def convert(
@@ -49,6 +51,15 @@ def convert(
     costs: options.Costs = None,
     together: options.Together = False,
     workload: options.AnswerWorkload = None,
+    refine: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MINUTES",
+            min=0.1,
+            max=10_000,
+            help="Then tune block scales and norms for so long, by distillation from the base.",
+        ),
+    ] = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(
@@ -96,10 +107,28 @@ def convert(
             adapter=adapter_path,
             vocabulary=kept,
             tie=tie,
+            refine=refine is not None,
             ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,
             progress=progress,
         )
+    refined = None
+    if refine is not None:
+        from ..workflows.refine import refine_file
+
+        with progress_bar("refine") as progress:
+            refined = refine_file(
+                output,
+                base_path,
+                refine,
+                adapter=adapter_path,
+                vocabulary=kept,
+                tie=tie,
+                calibration=calibration,
+                threads=threads,
+                progress=progress,
+            )
+        conversion = replace(conversion, sha256=refined.sha256)
     measured = adapter_path is not None if fidelity is None else fidelity
     check = None
     if measured:
@@ -115,7 +144,7 @@ def convert(
                 threads=threads,
                 stage=stage,
             )
-    _show_conversion(conversion, check, report, as_json)
+    _show_conversion(conversion, refined, check, report, as_json)
 
 
 @app.command(
@@ -329,12 +358,20 @@ def _cached_importance(
 
 
 def _show_conversion(
-    conversion: "ConversionReport", check: "FidelityCheck | None", report: Path | None, as_json: bool
+    conversion: "ConversionReport",
+    refined: "RefineReport | None",
+    check: "FidelityCheck | None",
+    report: Path | None,
+    as_json: bool,
 ) -> None:
-    """Print a conversion and its fidelity, and write both to the file `report` if given."""
+    """Print a conversion, how it was refined and its fidelity; write all to the file `report` if given."""
     fidelity = check.fidelity if check else None
     warnings = [*conversion.warnings, *(check.warnings if check else ())]
-    facts = asdict(conversion) | {"warnings": warnings, "fidelity": asdict(fidelity) if fidelity else None}
+    facts = asdict(conversion) | {
+        "warnings": warnings,
+        "refine": asdict(refined) if refined else None,
+        "fidelity": asdict(fidelity) if fidelity else None,
+    }
     if report:
         from ..files.atomic_write import atomic_write
 
@@ -349,6 +386,7 @@ def _show_conversion(
         "adapter": _adapter_text(conversion.adapter) if conversion.adapter else "none",
         **_vocabulary_rows(conversion.vocabulary),
         **(_prediction_rows(conversion.prediction) if conversion.prediction else {}),
+        **({"refined": _refined_text(refined)} if refined else {}),
         "sha256": conversion.sha256,
         "time": f"{conversion.seconds:.1f} s",
     }
@@ -378,6 +416,16 @@ def _prediction_rows(prediction: Any) -> dict[str, str]:
         "predicted speed": f"{prediction.decode_speed:.2f} of uniform Q4_K's ({prediction.target})",
         "planned size": f"{prediction.file_bytes:,} of {prediction.budget_bytes:,} bytes",
     }
+
+
+def _refined_text(refined: "RefineReport") -> str:
+    before, after = refined.divergence_before, refined.divergence_after
+    if not refined.steps:
+        return f"no: no step lowered the KL of {before:.4f} nats on text that it did not learn from"
+    return (
+        f"KL {before:.4f} -> {after:.4f} nats on text that it did not learn from, {refined.steps} steps, "
+        f"{refined.parameters:,} numbers"
+    )
 
 
 def _adapter_text(adapter: Any) -> str:

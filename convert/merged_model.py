@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..files.gguf.header import Field
 from .merged_view import MergedView
-from .provenance import file_metadata
+from .provenance import file_metadata, refine_fields
 from .quantize.importance import Importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
@@ -28,7 +28,9 @@ class MergedModel(MergedView):
         vocabulary: VocabularyList | None,
         *,
         tie: bool = False,
+        refine: bool = False,
     ) -> None:
+        self._refine = refine
         base, warnings = tie_embeddings(base, tie=tie)
         self.importance = _fitting_importance(read_importance(importance), base) if importance else None
         super().__init__(base, folder, adapter_id, vocabulary)
@@ -39,7 +41,8 @@ class MergedModel(MergedView):
 
     def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
         """The file's metadata; its size does not depend on the hash of the base."""
-        return file_metadata(self.base, self.source, self.importance, requested, base_sha256)
+        fields = file_metadata(self.base, self.source, self.importance, requested, base_sha256)
+        return fields | (refine_fields(0) if self._refine else {})
 
     def stored_rows(self, plan: TensorPlan, start: int, stop: int) -> bytes | None:
         """Rows that the base already has in the planned type; None if there are none, or if they change.

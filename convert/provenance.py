@@ -103,6 +103,11 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
     return {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
 
 
+def refine_fields(steps: int) -> dict[str, Field]:
+    """Metadata of a file whose scales are tuned; its size does not depend on the number of steps."""
+    return {"thirteen.refine.steps": Field(steps, GGUFValueType.UINT32)}
+
+
 def provenance_entries(values: Mapping[str, object]) -> dict[str, str]:
     """Entries `thirteen.*`; unknown values are omitted."""
     return {f"thirteen.{key}": str(value) for key, value in values.items() if value not in ("", None)}

@@ -7,14 +7,13 @@ from typing import Protocol
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-from gguf.quants import dequantize
 
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
 from .costs import CostTable
-from .ggml import quantize_rows
+from .ggml import dequantize_rows, quantize_rows
 from .gptq import ErrorFeedback, FeedbackCache
 from .importance import Importance
 from .knapsack import TypeOption
@@ -122,7 +121,7 @@ def _squared_errors(
 ) -> Rows:
     """The squared error of each weight, (n, columns)."""
     data = np.frombuffer(quantize_rows(rows, type_, f"tensor {spec.source!r}", importance), np.uint8)
-    rounded = dequantize(data.reshape(len(rows), -1), type_)
+    rounded = dequantize_rows(data.reshape(len(rows), -1), type_)
     errors: Rows = np.square(rows - rounded)
     return errors
 

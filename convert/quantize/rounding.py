@@ -1,12 +1,11 @@
 """Quantization of rows: by GPTQ where the covariance of the inputs is known, else by ggml alone."""
 
 import numpy as np
-from gguf.quants import dequantize
 
 from ...files.safetensors import Rows
 from ..tensors import TensorPlan
 from .block_codec import Bytes, block_layout
-from .ggml import check_values, floored_importance, quantize_rows
+from .ggml import check_values, dequantize_rows, floored_importance, quantize_rows
 from .gptq import ErrorFeedback, FeedbackCache, gptq_round
 from .importance import Importance
 from .scales import fit_scales
@@ -45,7 +44,7 @@ class RowQuantizer:
         base = _gptq(plan, rows, importance, feedback)
         if merged is None:
             return base.tobytes()
-        rounded = dequantize(base, plan.type)
+        rounded = dequantize_rows(base, plan.type)
         delta = merged - rows
         if _energy(delta) > _energy(rows - rounded):  # the adapter stands out from the rounding noise
             return _gptq(plan, merged, importance, feedback).tobytes()

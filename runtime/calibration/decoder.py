@@ -15,7 +15,7 @@ from ...files.gguf.model_shape import ModelShape
 
 Array = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Gradients = dict[str, Array]  # by matrix: gradient of its outputs, (tokens, rows)
+Gradients = dict[str, Array]  # by matrix or norm: gradient of its outputs, (tokens, rows)
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 INPUTS = {  # matrix -> the field of LayerActivations that it multiplies
@@ -26,6 +26,11 @@ INPUTS = {  # matrix -> the field of LayerActivations that it multiplies
     "ffn_gate": "ffn_input",
     "ffn_up": "ffn_input",
     "ffn_down": "ffn_hidden",
+}
+NORM_OUTPUTS = {"attn_norm": "attention_input", "ffn_norm": "ffn_input"}  # norm -> field of LayerActivations
+_NORM_READERS = {
+    norm: tuple(name for name, read in INPUTS.items() if read == field)
+    for norm, field in NORM_OUTPUTS.items()
 }
 _QUERIES = 128  # of a sequence, for which attention is computed at once
 _BIASED = ("attn_q", "attn_k", "attn_v")
@@ -117,7 +122,7 @@ class DecoderLayer:
         self.matrices = {name: read(f"{name}.weight", count) for name, count in rows.items()}
         biased = _BIASED if model.biased else ()
         self.biases = {name: read(f"{name}.bias", rows[name]) for name in biased}
-        self.norms = {name: read(f"{name}.weight", shape.hidden) for name in ("attn_norm", "ffn_norm")}
+        self.norms = {name: read(f"{name}.weight", shape.hidden) for name in NORM_OUTPUTS}
 
     def forward(self, hidden: Array) -> LayerActivations:
         """Compute the layer for one sequence, (tokens, hidden)."""
@@ -151,7 +156,7 @@ class DecoderLayer:
             gradient: gradient of the layer's output, (tokens, hidden).
 
         Returns:
-            The gradient of `hidden`, and those of the outputs of all matrices.
+            The gradient of `hidden`, and those of the outputs of all matrices and norms.
         """
         gradients = {"ffn_down": gradient}
         inner = gradient @ self.matrices["ffn_down"]  # (tokens, ffn)
@@ -159,7 +164,7 @@ class DecoderLayer:
         silu = sigmoid * made.gate
         gradients["ffn_up"] = inner * silu
         gradients["ffn_gate"] = inner * made.up * (sigmoid + silu * (1 - sigmoid))
-        gradient = gradient + self._norm_gradient("ffn_norm", made.middle, gradients, ("ffn_gate", "ffn_up"))
+        gradient = gradient + self._norm_gradient("ffn_norm", made.middle, gradients)
         gradients["attn_output"] = gradient
         context = self._heads(gradient @ self.matrices["attn_output"])
         context = context.reshape(made.queries.shape)
@@ -169,7 +174,7 @@ class DecoderLayer:
         gradients["attn_q"] = _merge_heads(self._rotate(queries, -1))
         gradients["attn_k"] = _merge_heads(self._rotate(keys, -1))
         gradients["attn_v"] = _merge_heads(values)
-        gradient = gradient + self._norm_gradient("attn_norm", hidden, gradients, _BIASED)
+        gradient = gradient + self._norm_gradient("attn_norm", hidden, gradients)
         return gradient, gradients
 
     def _project(self, name: str, inputs: Array) -> Array:
@@ -199,10 +204,11 @@ class DecoderLayer:
         scaled: NDArray[np.float64] = frequencies if factors is None else frequencies / factors
         return scaled
 
-    def _norm_gradient(self, norm: str, hidden: Array, gradients: Gradients, names: tuple[str, ...]) -> Array:
-        """The gradient of what `norm` normalizes for some matrices, from those of their outputs."""
-        parts = (gradients[name] @ self.matrices[name] for name in names)
-        return rms_norm_gradient(hidden, reduce(np.add, parts) * self.norms[norm], self.model.rms_eps)
+    def _norm_gradient(self, norm: str, hidden: Array, gradients: Gradients) -> Array:
+        """The gradient of what `norm` normalizes; that of its outputs is added to `gradients`."""
+        parts = (gradients[name] @ self.matrices[name] for name in _NORM_READERS[norm])
+        gradients[norm] = reduce(np.add, parts)
+        return rms_norm_gradient(hidden, gradients[norm] * self.norms[norm], self.model.rms_eps)
 
 
 def rms_norm(hidden: Array, weight: Array, eps: float) -> Array:

@@ -1,6 +1,7 @@
 """Hidden states of calibration texts before each layer, kept on disk: they outgrow the memory of a laptop."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -59,19 +60,30 @@ def compute_hidden_states(
         ModelFileError: the states are not finite.
         OutputError: the folder cannot be written, or the disk is full.
     """
-    kept, states, layers = HiddenStates(folder), _look_up(weights, chunks), weights.shape.layers
+    kept, layers = HiddenStates(folder), weights.shape.layers
     with lane_pool(threads) as pool:
-        for index in range(layers):
+        for index, states in enumerate(layer_states(weights, chunks, pool)):
             kept.save(index, states)
-            layer = DecoderLayer(weights, index)
-            states = list(pool.map(lambda one, layer=layer: layer.output(one), states))
-            if not all(np.isfinite(one).all() for one in states):
-                raise ModelFileError(
-                    f"the model's activations are not finite numbers: those after layer {index}"
-                )
-            progress(index + 1, layers)
-    kept.save(layers, states)
+            if index:
+                progress(index, layers)
     return kept
+
+
+def layer_states(
+    weights: DecoderWeights, chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+) -> Iterator[list[Array]]:
+    """Yield the hidden states of all chunks before each layer, and those after the last.
+
+    Raises:
+        ModelFileError: the states are not finite.
+    """
+    states = _look_up(weights, chunks)
+    yield states
+    for index in range(weights.shape.layers):
+        states = list(pool.map(DecoderLayer(weights, index).output, states))
+        if not all(np.isfinite(one).all() for one in states):
+            raise ModelFileError(f"the model's activations are not finite numbers: those after layer {index}")
+        yield states
 
 
 def _look_up(weights: DecoderWeights, chunks: Sequence[Chunk]) -> list[Array]:
