@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
-from thirteen.convert.quantize.ggml import quantize_rows
+from thirteen.convert.quantize.ggml import dequantize_rows, quantize_rows
 from thirteen.convert.tensors import GGML_TYPES
 from thirteen.errors import CheckpointError, OutputError
 
@@ -48,6 +48,16 @@ def test_quantizing_in_parts_gives_the_bytes_of_one_call_and_a_small_error(name:
     assert made == quantized_at_once(rows, type_)
     back = dequantize(np.frombuffer(made, np.uint8).reshape(len(rows), -1), type_)
     assert np.linalg.norm(back - rows) <= ERRORS[name] * np.linalg.norm(rows)
+
+
+@pytest.mark.parametrize("name", GGML_TYPES)
+def test_rows_are_dequantized_as_by_gguf(name: str) -> None:
+    rows, type_ = weights(), GGML_TYPES[name]
+    importance = np.ones(rows.shape[1], np.float32) if name in NEED_IMPORTANCE else None
+    made = quantize_rows(rows, type_, "w", importance)
+    data = np.frombuffer(made, np.uint8).reshape(len(rows), -1)
+    for chosen in (data, data[1::2]):
+        assert np.array_equal(dequantize_rows(chosen, type_), dequantize(chosen, type_))
 
 
 @pytest.mark.parametrize("name", NEED_IMPORTANCE)
