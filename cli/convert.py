@@ -51,15 +51,7 @@ def convert(
     costs: options.Costs = None,
     together: options.Together = False,
     workload: options.AnswerWorkload = None,
-    refine: Annotated[
-        float | None,
-        typer.Option(
-            metavar="MINUTES",
-            min=0.1,
-            max=10_000,
-            help="Then tune block scales and norms for so long, by distillation from the base.",
-        ),
-    ] = None,
+    refine: options.Refine = None,
     fidelity: Annotated[
         bool | None,
         typer.Option(

@@ -151,6 +151,15 @@ Tie = Annotated[
     bool,
     typer.Option("--tie", help="Store token embedding and output once if they differ by rounding only."),
 ]
+Refine = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MINUTES",
+        min=0.01,
+        max=10_000,
+        help="Also tune block scales and norms for so long, by distillation from the base.",
+    ),
+]
 
 # Generation.
 System = Annotated[str | None, typer.Option(help="System prompt.")]

@@ -32,6 +32,7 @@ from ..files.progress import Progress, Stage
 from ..models.texts import calibration_texts
 from ..runtime.calibration.chunks import Chunk
 from .importance_cache import calibration_chunks
+from .refine import refine_file
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class SweepInputs:
         threads: number of threads that quantize and compute.
         vocabulary: tokens that a second planned file of each size keeps; None for no such files.
         tie: store token embedding and output once, also if they differ by rounding.
+        refine: minutes for which the scales of a second planned file of each size are tuned; None for no such
+            files.
     """
 
     base: Path
@@ -57,6 +60,7 @@ class SweepInputs:
     threads: int | None = None
     vocabulary: VocabularyList | None = None
     tie: bool = False
+    refine: float | None = None
 
     @cached_property
     def weights(self) -> int:
@@ -79,9 +83,10 @@ class SweepInputs:
         quantization: str | SizeTarget,
         progress: Progress,
         vocabulary: VocabularyList | None = None,
+        refine: float | None = None,
     ) -> ConversionReport:
-        """Write a planned file, or one of a type."""
-        return convert(
+        """Write a planned file, or one of a type, and tune its scales for some minutes if requested."""
+        report = convert(
             self.base,
             output,
             quantization=quantization,
@@ -89,10 +94,23 @@ class SweepInputs:
             adapter=self.adapter,
             vocabulary=vocabulary,
             tie=self.tie,
+            refine=refine is not None,
             ids=self.ids,
             threads=self.threads,
             progress=progress,
         )
+        if refine is not None:
+            refine_file(
+                output,
+                self.base,
+                refine,
+                adapter=self.adapter,
+                vocabulary=vocabulary,
+                tie=self.tie,
+                calibration=self.calibration,
+                threads=self.threads,
+            )
+        return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +216,8 @@ def _jobs(
 ) -> Iterator[_Job]:
     targets = _distinct(targets, inputs.weights)
     yield from (_planned(inputs, target) for target in targets)
+    if inputs.refine is not None:
+        yield from (_planned(inputs, target, refine=inputs.refine) for target in targets)
     if inputs.vocabulary:
         yield from (_planned(inputs, target, inputs.vocabulary) for target in targets)
     present = [quantizer for quantizer in rivals.quantizers if not quantizer.missing]
@@ -222,17 +242,18 @@ def _planned(
     target: SizeTarget,
     vocabulary: VocabularyList | None = None,
     *,
+    refine: float | None = None,
     optional: bool = False,
 ) -> _Job:
-    """The job of a planned file; with a vocabulary it has fewer tokens and as many bytes."""
+    """The job of a planned file, perhaps refined; with a vocabulary it has fewer tokens and as many bytes."""
     nbytes = target.size.file_bytes(inputs.weights)
     of_equal_size = replace(target, size=FileSize(target.size.text, nbytes, unit=1)) if vocabulary else target
 
     def make(path: Path, progress: Progress) -> float | None:
-        prediction = inputs.convert(path, of_equal_size, progress, vocabulary).prediction
+        prediction = inputs.convert(path, of_equal_size, progress, vocabulary, refine).prediction
         return None if prediction is None else prediction.divergence
 
-    kind: FileKind = "trimmed" if vocabulary else "planned"
+    kind: FileKind = "trimmed" if vocabulary else "refined" if refine is not None else "planned"
     return _Job(kind, target.size.text, make, optional=optional, target_bytes=nbytes)
 
 

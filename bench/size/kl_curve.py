@@ -62,9 +62,9 @@ from .size_matched import (
     MeasuredFile,
     OtherKind,
     StockComparison,
-    TrimmedComparison,
+    VariantComparison,
     compare_at_equal_size,
-    compare_trimmed,
+    compare_variants,
 )
 
 KL_RATIO_GOAL = 0.8  # KL divergence of a planned file / of the best other file of its size, at most
@@ -131,6 +131,7 @@ class CurveReport(BenchReport):
         positions: number of predictions compared per file.
         points: the files, in order of size.
         comparisons: each planned file with the other files of each kind.
+        refined: each refined file with the planned one of its size.
         trimmed: each trimmed file with the planned one of its size.
         verdict: conclusions in words, one per line.
         absent: files that could not be made or read.
@@ -146,7 +147,8 @@ class CurveReport(BenchReport):
     positions: int
     points: tuple[CurvePoint, ...]
     comparisons: tuple[StockComparison, ...]
-    trimmed: tuple[TrimmedComparison, ...]
+    refined: tuple[VariantComparison, ...]
+    trimmed: tuple[VariantComparison, ...]
     verdict: tuple[str, ...]
     absent: tuple[AbsentFile, ...]
     accuracy: Scores | None
@@ -350,10 +352,11 @@ def _report(
     comparisons = tuple(
         compare_at_equal_size(file, measured, kind, reference.passages)
         for file in measured
-        if file.point.kind == "planned"
+        if file.point.kind in {"planned", "refined"}
         for kind in others
     )
-    trimmed = compare_trimmed(measured, reference.passages)
+    refined = compare_variants(measured, "refined", reference.passages)
+    trimmed = compare_variants(measured, "trimmed", reference.passages)
     passages = len(np.unique(reference.passages))
     return CurveReport(
         *head,
@@ -365,8 +368,14 @@ def _report(
         positions=len(reference.passages),
         points=tuple(file.point for file in measured),
         comparisons=comparisons,
+        refined=refined,
         trimmed=trimmed,
-        verdict=(*_verdict(comparisons), *map(_trimmed_text, trimmed), *few_texts_warning(passages)),
+        verdict=(
+            *_verdict(comparisons),
+            *map(_refined_text, refined),
+            *map(_trimmed_text, trimmed),
+            *few_texts_warning(passages),
+        ),
         absent=besides.absent,
         accuracy=besides.accuracy,
         questions=besides.questions,
@@ -386,7 +395,11 @@ def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
         )
 
 
-def _trimmed_text(comparison: TrimmedComparison) -> str:
+def _refined_text(comparison: VariantComparison) -> str:
+    return f"{comparison.name}, refined: KL divergence {comparison.ratio.text(2)} times that before"
+
+
+def _trimmed_text(comparison: VariantComparison) -> str:
     return (
         f"{comparison.name}, smaller vocabulary: KL divergence over the kept tokens "
         f"{comparison.ratio.text(2)} times that of the file with all tokens"

@@ -16,9 +16,9 @@ from ..peers.llama_quantize import StockKind
 from .quantizers import QuantizerName
 
 OtherKind = StockKind | QuantizerName
-FileKind = Literal["planned", "trimmed"] | OtherKind
+FileKind = Literal["planned", "refined", "trimmed"] | OtherKind
 
-PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "trimmed")
+PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "refined", "trimmed")
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
 SIZE_TOLERANCE = (
     1.005  # times the bytes of a planned file's size: metadata differ, so this still counts as equal size
@@ -31,8 +31,8 @@ class CurvePoint:
     """A measured file.
 
     Attributes:
-        kind: "planned", "trimmed" if it also has a smaller vocabulary, the kind of the stock file, or the
-            name of another quantizer.
+        kind: "planned", "refined" if its scales were also tuned, "trimmed" if it also has a smaller
+            vocabulary, the kind of the stock file, or the name of another quantizer.
         name: target size of a planned file, or the other program's name of the type or mix.
         file_bytes: size of the file.
         bits_per_weight: 8 * file_bytes / weights, metadata included, as a target size in `bpw` counts them.
@@ -80,10 +80,10 @@ class MeasuredFile:
 
 @dataclass(frozen=True, slots=True)
 class StockComparison:
-    """A planned file against the stock files of one kind, or the files of another quantizer.
+    """A planned or refined file against the stock files of one kind, or the files of another quantizer.
 
     Attributes:
-        planned: name of the planned file.
+        planned: name of the file.
         kind: kind of the other files.
         best: the other file with the lowest KL divergence among those of at most SIZE_TOLERANCE times the
             bytes that the planned file may have; None if all are larger.
@@ -105,32 +105,34 @@ class StockComparison:
 
 
 @dataclass(frozen=True, slots=True)
-class TrimmedComparison:
-    """A planned file with a smaller vocabulary against the one of the same size with all tokens.
+class VariantComparison:
+    """A refined or trimmed file against the planned one of the same size.
 
     Attributes:
         name: target size of both.
-        ratio: KL divergence over the kept tokens / KL divergence over all, paired by position.
+        ratio: KL divergence of the variant / of the planned file, paired by position; that of a trimmed file
+            is over the kept tokens.
     """
 
     name: str
     ratio: Interval
 
 
-def compare_trimmed(
-    files: Sequence[MeasuredFile], passages: NDArray[np.int64]
-) -> tuple[TrimmedComparison, ...]:
-    """Compare each trimmed file with the planned one of the same size, if there is one.
+def compare_variants(
+    files: Sequence[MeasuredFile], kind: FileKind, passages: NDArray[np.int64]
+) -> tuple[VariantComparison, ...]:
+    """Compare each refined or trimmed file with the planned one of the same size, if there is one.
 
     Args:
         files: files of all kinds.
+        kind: "refined" or "trimmed".
         passages: passage of each position, (positions,).
     """
     planned = {file.point.name: file for file in files if file.point.kind == "planned"}
     return tuple(
-        TrimmedComparison(file.point.name, _ratio(file.kl, planned[file.point.name].kl, passages))
+        VariantComparison(file.point.name, _ratio(file.kl, planned[file.point.name].kl, passages))
         for file in files
-        if file.point.kind == "trimmed" and file.point.name in planned
+        if file.point.kind == kind and file.point.name in planned
     )
 
 
@@ -151,7 +153,7 @@ def compare_at_equal_size(
     best = min(fitting, key=lambda file: file.point.kl, default=None)
     curve_kl = kl_at_size(ours.budget_bytes, [(file.point.file_bytes, file.point.kl) for file in stock])
     return StockComparison(
-        planned=ours.name,
+        planned=ours.name if ours.kind == "planned" else f"{ours.name}, {ours.kind}",
         kind=kind,
         best=best.point.name if best else None,
         best_bytes=best.point.file_bytes if best else None,

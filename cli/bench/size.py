@@ -132,6 +132,7 @@ def bench_curve(
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
     tie: options.Tie = False,
+    refine: options.Refine = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
     output_dir: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("bench/results"),
@@ -143,8 +144,8 @@ def bench_curve(
     """Plot KL divergence against file size.
 
     The files are planned ones, and those of llama.cpp's types and mixes around them. With --vocabulary, each
-    size has a second planned file, with fewer tokens. A quantizer that is missing or fails is a row that says
-    so, and each of its files has a planned one of equal size.
+    size has a second planned file, with fewer tokens, and with --refine one with tuned scales. A quantizer
+    that is missing or fails is a row that says so, and each of its files has a planned one of equal size.
     """
     from ...bench.size.kl_curve import curve_table
     from ...bench.size.quantizers import parse_quantizers
@@ -164,7 +165,7 @@ def bench_curve(
     base_id = options.provenance_name(str(base_path) if base == "embedded" else base)
     ids = SourceIds(base_id, options.provenance_name(adapter or ""))
     kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
-    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept, tie)
+    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept, tie, refine)
     with stage_bars() as stage:
         report = run_size_sweep(
             inputs,

@@ -85,7 +85,6 @@ class LayerActivations:
         gate: outputs of ffn_gate, (tokens, ffn).
         up: outputs of ffn_up, (tokens, ffn).
         ffn_hidden: silu(gate) * up, (tokens, ffn).
-        output: hidden state after the layer, (tokens, hidden).
     """
 
     attention_input: Array
@@ -98,7 +97,6 @@ class LayerActivations:
     gate: Array
     up: Array
     ffn_hidden: Array
-    output: Array
 
 
 class DecoderLayer:
@@ -125,7 +123,7 @@ class DecoderLayer:
         self.norms = {name: read(f"{name}.weight", shape.hidden) for name in NORM_OUTPUTS}
 
     def forward(self, hidden: Array) -> LayerActivations:
-        """Compute the layer for one sequence, (tokens, hidden)."""
+        """Compute what the layer multiplies for one sequence, (tokens, hidden)."""
         shape = self.model.shape
         x = rms_norm(hidden, self.norms["attn_norm"], self.model.rms_eps)
         queries = self._heads(self._project("attn_q", x))
@@ -139,13 +137,13 @@ class DecoderLayer:
         ffn_hidden = _sigmoid(gate)
         ffn_hidden *= gate
         ffn_hidden *= up
-        output = middle + self._project("ffn_down", ffn_hidden)
-        return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden, output)
+        return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden)
 
     def output(self, hidden: Array) -> Array:
-        """Compute only the hidden state after the layer, (tokens, hidden), which may not be finite."""
+        """Compute the hidden state after the layer, (tokens, hidden), which may not be finite."""
         with np.errstate(all="ignore"):
-            return self.forward(hidden).output
+            made = self.forward(hidden)
+            return made.middle + self._project("ffn_down", made.ffn_hidden)
 
     def backward(self, hidden: Array, made: LayerActivations, gradient: Array) -> tuple[Array, Gradients]:
         """Propagate a gradient from the layer's output to its input.

@@ -123,6 +123,20 @@ def test_a_vocabulary_adds_a_file_of_each_size_with_fewer_tokens(
     assert not leftovers(cache)
 
 
+def test_refine_adds_a_file_of_each_size_with_tuned_scales(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path
+) -> None:
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1, refine=0.05)
+    curve = run_size_sweep(inputs, targets[:1], SweepRivals(STOCK), tokens=60).curve
+    points = {point.kind: point for point in curve.points}
+    assert points["refined"].file_bytes <= targets[0].size.file_bytes(curve.weights)
+    assert points["refined"].sha256 != points["planned"].sha256
+    assert [one.name for one in curve.refined] == [targets[0].size.text]
+    assert sum("times that before" in line for line in curve.verdict) == 1
+    assert f"{targets[0].size.text}, refined" in {one.planned for one in curve.comparisons}
+    assert not leftovers(cache)
+
+
 def test_keep_folder_retains_the_files(
     base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path, tmp_path: Path
 ) -> None:

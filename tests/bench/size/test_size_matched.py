@@ -14,7 +14,7 @@ from thirteen.bench.size.size_matched import (
     FileKind,
     MeasuredFile,
     compare_at_equal_size,
-    compare_trimmed,
+    compare_variants,
     kl_at_size,
     pareto_front,
 )
@@ -132,14 +132,15 @@ def test_zero_divergence_still_gives_finite_ratios() -> None:
     assert worse.ratio.estimate > 1e6 and math.isfinite(worse.ratio.high)
 
 
-def test_trimmed_files_are_compared_with_the_planned_ones_of_their_size() -> None:
+@pytest.mark.parametrize("kind", ["refined", "trimmed"])
+def test_variants_are_compared_with_the_planned_files_of_their_size(kind: str) -> None:
     kl = np.linspace(1, 2, len(PASSAGES))
     files = [
         file("planned", "5bpw", 100, kl),
-        file("trimmed", "5bpw", 100, kl / 2),
-        file("trimmed", "6bpw", 120, kl),
+        file(kind, "5bpw", 100, kl / 2),
+        file(kind, "6bpw", 120, kl),
         file("uniform", "Q4_0", 100, kl),
     ]
-    (only,) = compare_trimmed(files, PASSAGES)
+    (only,) = compare_variants(files, kind, PASSAGES)
     assert only.name == "5bpw"
     assert (only.ratio.low, only.ratio.estimate, only.ratio.high) == pytest.approx((0.5, 0.5, 0.5))

@@ -21,7 +21,7 @@ def test_the_states_before_each_layer_and_after_the_last_are_kept(tiny, tmp_path
         states = weights.rows(EMBEDDING, 0, 259)[list(chunk)]
         for layer in range(weights.shape.layers):
             assert np.array_equal(kept.load(layer, number), states)
-            states = DecoderLayer(weights, layer).forward(states).output
+            states = DecoderLayer(weights, layer).output(states)
         assert np.array_equal(kept.load(weights.shape.layers, number), states)
     assert progress == [(1, 2), (2, 2)]
 
