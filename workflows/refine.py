@@ -23,7 +23,7 @@ from .importance_cache import calibration_chunks
 _CHUNK_SIZE = 256  # tokens
 _BATCH = LANES  # chunks of a step
 _HELD_OUT = 9  # one of so many chunks is not learned from
-_STEP_SIZE = 1e-4  # relative; it falls to 0 by the end
+_STEP_SIZE = 1.5e-4  # relative; it falls to 0 by the end
 _CHECKS = 8  # of the held-out chunks, in the whole time
 _SEED = 13
 

@@ -109,6 +109,7 @@ class SweepInputs:
                 tie=self.tie,
                 calibration=self.calibration,
                 threads=self.threads,
+                progress=progress,
             )
         return report
 
