@@ -56,9 +56,9 @@ class InputSums:
     def add(self, inputs: Array, gradients: Sequence[Doubles]) -> None:
         """Add vectors, (tokens, columns), with |g|² of each token for each matrix, (tokens,)."""
         width = self._blocks.shape[1]
-        squares = np.square(inputs, dtype=np.float64)
+        squares = np.square(inputs)
         self._squares += squares.sum(0)
-        lengths = squares.sum(1)  # |x|²
+        lengths = squares.sum(1).astype(np.float64)  # |x|²
         energies = np.stack(gradients) * lengths  # (matrices, tokens)
         self._energies += energies.sum(1)
         weighted = np.sqrt(energies.sum(0))  # |g| |x|

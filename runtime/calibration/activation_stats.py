@@ -87,7 +87,7 @@ def collect_activation_stats(
         inputs: dict[tuple[str, ...], InputStats] = {(output_matrix(weights),): output}
         progress(1, 1 + layers)
         for index in reversed(range(layers)):
-            layer = DecoderLayer(weights, index)
+            layer = DecoderLayer(weights, index, pool)
             for names, found in _run_layer(layer, index, hidden, gradients, pool).items():
                 inputs[tuple(f"blk.{index}.{name}.weight" for name in names)] = found
             progress(1 + layers - index, 1 + layers)

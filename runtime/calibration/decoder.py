@@ -4,6 +4,8 @@ Calibration passes all texts through a layer before it reads the next one. So on
 memory, and every product of a matrix has its inputs at hand.
 """
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Protocol
@@ -108,8 +110,8 @@ class DecoderLayer:
         norms: by name, (hidden,).
     """
 
-    def __init__(self, model: DecoderWeights, index: int) -> None:
-        """Read the weights of layer `index`."""
+    def __init__(self, model: DecoderWeights, index: int, pool: ThreadPoolExecutor | None = None) -> None:
+        """Read the weights of layer `index`, with a pool one matrix per thread."""
         self.model = model
         shape = model.shape
 
@@ -117,7 +119,8 @@ class DecoderLayer:
             return np.ascontiguousarray(model.rows(f"blk.{index}.{name}", 0, count), np.float32)
 
         rows = {name: count for name, (count, _) in shape.layer_matrices.items()}
-        self.matrices = {name: read(f"{name}.weight", count) for name, count in rows.items()}
+        matrices = (pool.map if pool else map)(lambda name: read(f"{name}.weight", rows[name]), rows)
+        self.matrices = dict(zip(rows, matrices, strict=True))
         biased = _BIASED if model.biased else ()
         self.biases = {name: read(f"{name}.bias", rows[name]) for name in biased}
         self.norms = {name: read(f"{name}.weight", shape.hidden) for name in NORM_OUTPUTS}
@@ -240,11 +243,16 @@ def _sigmoid(values: Array) -> Array:
 def _attend(queries: Array, keys: Array, values: Array) -> Array:
     """Causal attention of the query heads, (heads, tokens, head_dim), that share a key-value head."""
     result = np.empty_like(queries)
-    for start in range(0, len(keys), _QUERIES):
-        stop = min(start + _QUERIES, len(keys))  # no query reads a key after its own
+    for start, stop in _query_blocks(len(keys)):
         weights = _attention_weights(queries[:, start:stop], keys[:stop])
         np.matmul(weights, values[:stop], out=result[:, start:stop])
     return result
+
+
+def _query_blocks(tokens: int) -> Iterator[tuple[int, int]]:
+    """Blocks of queries; none reads a key after its own, so a block needs the keys up to its end only."""
+    for start in range(0, tokens, _QUERIES):
+        yield start, min(start + _QUERIES, tokens)
 
 
 def _attention_weights(queries: Array, keys: Array) -> Array:
@@ -262,14 +270,18 @@ def _attend_gradient(
     queries: Array, keys: Array, values: Array, gradient: Array
 ) -> tuple[Array, Array, Array]:
     """Gradients of the arguments of _attend() from that of its result."""
-    weights = _attention_weights(queries, keys)
-    scores: Array = gradient @ values.T
-    scores -= (scores * weights).sum(-1, keepdims=True)
-    scores *= weights
-    scores *= np.float32(keys.shape[1] ** -0.5)
-    key_gradient: Array = (scores.swapaxes(1, 2) @ queries).sum(0)
-    value_gradient: Array = (weights.swapaxes(1, 2) @ gradient).sum(0)
-    return scores @ keys, key_gradient, value_gradient
+    results = np.empty_like(queries), np.zeros_like(keys), np.zeros_like(values)
+    for start, stop in _query_blocks(len(keys)):
+        part, outer = queries[:, start:stop], gradient[:, start:stop]
+        weights = _attention_weights(part, keys[:stop])
+        scores: Array = outer @ values[:stop].T
+        scores -= (scores * weights).sum(-1, keepdims=True)
+        scores *= weights
+        scores *= np.float32(keys.shape[1] ** -0.5)
+        np.matmul(scores, keys[:stop], out=results[0][:, start:stop])
+        results[1][:stop] += (scores.swapaxes(1, 2) @ part).sum(0)
+        results[2][:stop] += (weights.swapaxes(1, 2) @ outer).sum(0)
+    return results
 
 
 def _merge_heads(vectors: Array) -> Array:

@@ -160,7 +160,7 @@ class Distillation:
         self, index: int, before: Sequence[Array], gradients: Sequence[Array]
     ) -> list[Array]:
         """Add the gradients of a layer's weights, and return those of its inputs."""
-        layer = DecoderLayer(self._student, index)
+        layer = DecoderLayer(self._student, index, self._pool)
 
         def run(hidden: Array, gradient: Array) -> tuple[LayerActivations, Array, Gradients]:
             made = layer.forward(hidden)

@@ -80,7 +80,7 @@ def layer_states(
     states = _look_up(weights, chunks)
     yield states
     for index in range(weights.shape.layers):
-        states = list(pool.map(DecoderLayer(weights, index).output, states))
+        states = list(pool.map(DecoderLayer(weights, index, pool).output, states))
         if not all(np.isfinite(one).all() for one in states):
             raise ModelFileError(f"the model's activations are not finite numbers: those after layer {index}")
         yield states
