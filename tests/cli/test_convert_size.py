@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from thirteen.files.hashing import file_sha256
 
 from ..commands import Commands
 
@@ -54,6 +55,25 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
     assert report["file_bytes"] == report["prediction"]["file_bytes"] == (tmp_path / "a.gguf").stat().st_size
     assert 0.985 * budget <= report["file_bytes"] <= budget
     assert json.loads(planned.stdout)["types"] == report["types"]
+
+
+def test_refine_tunes_the_planned_file_within_its_size(
+    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, importance = made
+    (tmp_path / "texts.jsonl").write_text(2 * TEXT, "utf-8")
+    sized = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
+    options = (*sized, "--calibration", tmp_path / "texts.jsonl", "--refine", "0.05", "--threads", "1")
+    done = thirteen("convert", model, *options, "--output", tmp_path / "a.gguf", "--json")
+    assert done.status == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (
+        report["file_bytes"] == (tmp_path / "a.gguf").stat().st_size <= report["prediction"]["budget_bytes"]
+    )
+    assert report["refine"]["divergence_after"] <= report["refine"]["divergence_before"]
+    assert report["sha256"] == report["refine"]["sha256"] == file_sha256(tmp_path / "a.gguf")
+    shown = thirteen("convert", model, *options, "--output", tmp_path / "b.gguf")
+    assert "nats on text that it did not learn from" in " ".join(shown.stdout.split())
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
