@@ -119,9 +119,7 @@ class Distillation:
             logits /= len(hidden)
             total += float(losses.sum())
             gradient[part] = self._propagate(logits, inputs[part])
-        # Where a norm's weight is 0, its gradient is lost; such a weight stays 0.
-        normalized = np.divide(inputs, norm, out=np.zeros_like(inputs), where=norm != 0)
-        student.add_gradient("output_norm.weight", 0, np.einsum("tc,tc->c", gradient, normalized))
+        student.add_gradient("output_norm.weight", 0, _norm_gradient(norm, inputs, gradient))
         gradient = rms_norm_gradient(hidden, gradient * norm, student.rms_eps)
         ends = np.cumsum([len(one) for one in states])[:-1]
         return total / len(hidden), np.split(gradient, ends)
@@ -174,11 +172,10 @@ class Distillation:
             field = INPUTS.get(name) or NORM_OUTPUTS[name]
             values = np.concatenate([getattr(one, field) for one in made])
             if name in NORM_OUTPUTS:
-                norm = layer.norms[name]
-                normalized = np.divide(values, norm, out=np.zeros_like(values), where=norm != 0)
-                self._student.add_gradient(f"{tensor}.weight", 0, np.einsum("tc,tc->c", gradient, normalized))
-                return
-            self._student.add_gradient(f"{tensor}.weight", 0, gradient.T @ values)
+                product = _norm_gradient(layer.norms[name], values, gradient)
+            else:
+                product = gradient.T @ values
+            self._student.add_gradient(f"{tensor}.weight", 0, product)
             if name in layer.biases:
                 self._student.add_gradient(f"{tensor}.bias", 0, gradient.sum(0))
 
@@ -196,6 +193,13 @@ class Distillation:
 
 def _output_norm(weights: DecoderWeights) -> Array:
     return weights.rows("output_norm.weight", 0, weights.shape.hidden)
+
+
+def _norm_gradient(norm: Array, outputs: Array, gradient: Array) -> Array:
+    """The gradient of a norm's weights from that of its outputs; of a weight of 0 it is lost, so 0."""
+    normalized = np.divide(outputs, norm, out=np.zeros_like(outputs), where=norm != 0)
+    product: Array = np.einsum("tc,tc->c", gradient, normalized)
+    return product
 
 
 def _blocks(weights: DecoderWeights) -> list[slice]:
