@@ -38,7 +38,7 @@ _CHUNK_SIZE = 512  # tokens
 # Chunks at most, spread over the text. KL of SmolLM2-135M's layers in IQ4_NL: see docs/figures.md.
 EFFORTS = {"quick": 6, "normal": 12, "thorough": 36}
 DEFAULT_EFFORT = "normal"
-_FORWARD_SHARE = 25  # percent of the time, for the progress
+_FORWARD_SHARE = 35  # percent of the time, for the progress
 
 
 def cached_importance(  # noqa: PLR0913 - options of a measurement, each with its default

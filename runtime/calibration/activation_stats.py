@@ -126,7 +126,7 @@ def _run_layer(
 
     def run(chunk: int) -> None:
         states = hidden.load(index, chunk)
-        made = layer.forward(states)
+        made = layer.forward(states, hidden.load_ffn(index, chunk))
         gradients[chunk], outputs = layer.backward(states, made, gradients[chunk])
         for field, names in _READERS.items():
             squares = [_square_lengths(outputs[name]) for name in names]

@@ -105,6 +105,7 @@ class DecoderLayer:
     """A layer with its weights.
 
     Attributes:
+        index: its place in the model.
         matrices: by name, (rows, columns).
         biases: by name, (rows,); empty without biases.
         norms: by name, (hidden,).
@@ -112,7 +113,7 @@ class DecoderLayer:
 
     def __init__(self, model: DecoderWeights, index: int, pool: ThreadPoolExecutor | None = None) -> None:
         """Read the weights of layer `index`, with a pool one matrix per thread."""
-        self.model = model
+        self.model, self.index = model, index
         shape = model.shape
 
         def read(name: str, count: int) -> Array:
@@ -125,8 +126,13 @@ class DecoderLayer:
         self.biases = {name: read(f"{name}.bias", rows[name]) for name in biased}
         self.norms = {name: read(f"{name}.weight", shape.hidden) for name in NORM_OUTPUTS}
 
-    def forward(self, hidden: Array) -> LayerActivations:
-        """Compute what the layer multiplies for one sequence, (tokens, hidden)."""
+    def forward(self, hidden: Array, ffn: tuple[Array, Array] | None = None) -> LayerActivations:
+        """Compute what the layer multiplies for one sequence, (tokens, hidden).
+
+        Args:
+            hidden: hidden state before the layer.
+            ffn: outputs of ffn_gate and ffn_up if they are known: half of the layer's time.
+        """
         shape = self.model.shape
         x = rms_norm(hidden, self.norms["attn_norm"], self.model.rms_eps)
         queries = self._heads(self._project("attn_q", x))
@@ -136,17 +142,15 @@ class DecoderLayer:
         context = _merge_heads(np.concatenate([*map(_attend, queries, keys, values)]))
         middle = hidden + self._project("attn_output", context)
         y = rms_norm(middle, self.norms["ffn_norm"], self.model.rms_eps)
-        gate, up = self._project("ffn_gate", y), self._project("ffn_up", y)
+        gate, up = ffn or (self._project("ffn_gate", y), self._project("ffn_up", y))
         ffn_hidden = _sigmoid(gate)
         ffn_hidden *= gate
         ffn_hidden *= up
         return LayerActivations(x, queries, keys, values, context, middle, y, gate, up, ffn_hidden)
 
-    def output(self, hidden: Array) -> Array:
-        """Compute the hidden state after the layer, (tokens, hidden), which may not be finite."""
-        with np.errstate(all="ignore"):
-            made = self.forward(hidden)
-            return made.middle + self._project("ffn_down", made.ffn_hidden)
+    def output(self, made: LayerActivations) -> Array:
+        """The hidden state after the layer, (tokens, hidden), from what forward() made."""
+        return made.middle + self._project("ffn_down", made.ffn_hidden)
 
     def backward(self, hidden: Array, made: LayerActivations, gradient: Array) -> tuple[Array, Gradients]:
         """Propagate a gradient from the layer's output to its input.

@@ -1,6 +1,10 @@
-"""Hidden states of calibration texts before each layer, kept on disk: they outgrow the memory of a laptop."""
+"""Hidden states of calibration texts before each layer, kept on disk: they outgrow the memory of a laptop.
 
-from collections.abc import Iterable, Iterator, Sequence
+The outputs of ffn_gate and ffn_up are kept too, in float16: to compute them again takes longer than to read
+them.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,8 +14,10 @@ from ...errors import ModelFileError
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
 from .chunks import Chunk
-from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights
+from .decoder import EMBEDDING, Array, DecoderLayer, DecoderWeights, LayerActivations
 from .worker_lanes import lane_pool
+
+_F16_MAX = np.finfo(np.float16).max
 
 
 class HiddenStates:
@@ -35,8 +41,24 @@ class HiddenStates:
         states: Array = np.load(self._path(layer, chunk))
         return states
 
-    def _path(self, layer: int, chunk: int) -> Path:
-        return self._folder / f"{layer}-{chunk}.npy"
+    def save_ffn(self, layer: int, chunk: int, made: LayerActivations) -> None:
+        """Save the outputs of a layer's ffn_gate and ffn_up for a chunk.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        both = np.stack((made.gate, made.up))
+        np.clip(both, -_F16_MAX, _F16_MAX, out=both)
+        with output_errors(self._folder):
+            np.save(self._path(layer, chunk, "-ffn"), both.astype(np.float16))
+
+    def load_ffn(self, layer: int, chunk: int) -> tuple[Array, Array]:
+        """The outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
+        gate, up = np.load(self._path(layer, chunk, "-ffn")).astype(np.float32)
+        return gate, up
+
+    def _path(self, layer: int, chunk: int, kind: str = "") -> Path:
+        return self._folder / f"{layer}-{chunk}{kind}.npy"
 
 
 def compute_hidden_states(
@@ -62,7 +84,7 @@ def compute_hidden_states(
     """
     kept, layers = HiddenStates(folder), weights.shape.layers
     with lane_pool(threads) as pool:
-        for index, states in enumerate(layer_states(weights, chunks, pool)):
+        for index, states in enumerate(layer_states(weights, chunks, pool, kept.save_ffn)):
             kept.save(index, states)
             if index:
                 progress(index, layers)
@@ -70,9 +92,18 @@ def compute_hidden_states(
 
 
 def layer_states(
-    weights: DecoderWeights, chunks: Sequence[Chunk], pool: ThreadPoolExecutor
+    weights: DecoderWeights,
+    chunks: Sequence[Chunk],
+    pool: ThreadPoolExecutor,
+    keep: Callable[[int, int, LayerActivations], None] = lambda layer, chunk, made: None,
 ) -> Iterator[list[Array]]:
     """Yield the hidden states of all chunks before each layer, and those after the last.
+
+    Args:
+        weights: the model.
+        chunks: the text.
+        pool: threads that compute.
+        keep: called by these threads with a layer, a chunk's place and what the layer computes for it.
 
     Raises:
         ModelFileError: the states are not finite.
@@ -80,7 +111,15 @@ def layer_states(
     states = _look_up(weights, chunks)
     yield states
     for index in range(weights.shape.layers):
-        states = list(pool.map(DecoderLayer(weights, index, pool).output, states))
+        layer = DecoderLayer(weights, index, pool)
+
+        def run(chunk: int, layer: DecoderLayer = layer, states: Sequence[Array] = states) -> Array:
+            with np.errstate(all="ignore"):  # what is not finite is reported below
+                made = layer.forward(states[chunk])
+                keep(layer.index, chunk, made)
+                return layer.output(made)
+
+        states = list(pool.map(run, range(len(chunks))))
         if not all(np.isfinite(one).all() for one in states):
             raise ModelFileError(f"the model's activations are not finite numbers: those after layer {index}")
         yield states

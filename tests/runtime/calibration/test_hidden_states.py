@@ -21,7 +21,11 @@ def test_the_states_before_each_layer_and_after_the_last_are_kept(tiny, tmp_path
         states = weights.rows(EMBEDDING, 0, 259)[list(chunk)]
         for layer in range(weights.shape.layers):
             assert np.array_equal(kept.load(layer, number), states)
-            states = DecoderLayer(weights, layer).output(states)
+            made = DecoderLayer(weights, layer).forward(states)
+            gate, up = kept.load_ffn(layer, number)
+            assert np.allclose(gate, made.gate, rtol=1e-3, atol=1e-6)
+            assert np.allclose(up, made.up, rtol=1e-3, atol=1e-6)
+            states = DecoderLayer(weights, layer).output(made)
         assert np.array_equal(kept.load(weights.shape.layers, number), states)
     assert progress == [(1, 2), (2, 2)]
 
@@ -33,3 +37,12 @@ def test_non_finite_states_are_rejected(tmp_path, write_tiny, value):
     path = write_tiny(tmp_path / "nan.gguf", {}, {"blk.0.ffn_up.weight": broken})
     with pytest.raises(ModelFileError, match="not finite numbers: those after layer 0"):
         compute_hidden_states(weights_of(path), CHUNKS, tmp_path, threads=1)
+
+
+def test_outputs_beyond_float16_are_kept_as_its_largest_value(tiny, tmp_path):
+    weights = weights_of(tiny)
+    kept = compute_hidden_states(weights, CHUNKS, tmp_path, threads=1)
+    made = DecoderLayer(weights, 0).forward(kept.load(0, 0))
+    made.up[0, 0] = -1e6
+    kept.save_ffn(0, 0, made)
+    assert kept.load_ffn(0, 0)[1][0, 0] == -65504
