@@ -168,7 +168,11 @@ class DecoderLayer:
         sigmoid = _sigmoid(made.gate)
         silu = sigmoid * made.gate
         gradients["ffn_up"] = inner * silu
-        gradients["ffn_gate"] = inner * made.up * (sigmoid + silu * (1 - sigmoid))
+        silu *= 1 - sigmoid  # in place: arrays of this size are expensive to allocate
+        silu += sigmoid
+        silu *= made.up
+        silu *= inner
+        gradients["ffn_gate"] = silu
         gradient = gradient + self._norm_gradient("ffn_norm", made.middle, gradients)
         gradients["attn_output"] = gradient
         context = self._heads(gradient @ self.matrices["attn_output"])
@@ -238,7 +242,8 @@ def _inverse_rms(hidden: Array, eps: float) -> Array:
 
 
 def _sigmoid(values: Array) -> Array:
-    result: Array = np.tanh(values * np.float32(0.5))  # unlike exp, it does not overflow
+    result: Array = values * np.float32(0.5)
+    np.tanh(result, out=result)  # unlike exp, it does not overflow
     result += 1
     result *= np.float32(0.5)
     return result

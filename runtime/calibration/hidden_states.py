@@ -47,10 +47,11 @@ class HiddenStates:
         Raises:
             OutputError: the disk is full.
         """
-        both = np.stack((made.gate, made.up))
-        np.clip(both, -_F16_MAX, _F16_MAX, out=both)
+        both = np.empty((2, *made.gate.shape), np.float16)
+        for part, outputs in zip(both, (made.gate, made.up), strict=True):
+            np.clip(outputs, -_F16_MAX, _F16_MAX, out=part, casting="same_kind")
         with output_errors(self._folder):
-            np.save(self._path(layer, chunk, "-ffn"), both.astype(np.float16))
+            np.save(self._path(layer, chunk, "-ffn"), both)
 
     def load_ffn(self, layer: int, chunk: int) -> tuple[Array, Array]:
         """The outputs of a layer's ffn_gate and ffn_up for a chunk, (tokens, ffn) each."""
