@@ -133,6 +133,7 @@ def convert(
                 adapter=adapter_path,
                 vocabulary=kept,
                 importance=importance,
+                tie=tie,
                 threads=threads,
                 stage=stage,
             )

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from peft import LoraConfig
 from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
@@ -16,9 +17,10 @@ from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
 from thirteen.errors import CheckpointError
 from thirteen.files.gguf.header import read_header
+from thirteen.workflows.fidelity_check import check_fidelity
 from thirteen.workflows.importance_cache import measure_importance
 
-from .peft_adapters import read_gguf
+from .peft_adapters import read_gguf, save_random_adapter
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 F32 = GGMLQuantizationType.F32
@@ -99,3 +101,13 @@ def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):
     assert plan.prediction.divergence is not None
     assert all(tensor.target != OUTPUT for tensor in plan.tensors)
     assert open_checkpoint(path).architecture.tied is False
+
+
+def test_the_fidelity_of_a_tied_file_is_measured(stored_twice, base, tmp_path, monkeypatch):
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    source, config = stored_twice("Q8_0", "F16"), LoraConfig(r=2, target_modules=["q_proj"])
+    adapter = save_random_adapter(base("llama"), config, tmp_path / "lora")
+    report = convert(source, tmp_path / "out.gguf", quantization="Q8_0", adapter=adapter, tie=True)
+    check = check_fidelity(report, source, adapter=adapter, tie=True, threads=1)
+    assert check.warnings == []
+    assert check.fidelity is not None and check.fidelity.merged.effect is not None
