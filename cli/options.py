@@ -286,7 +286,7 @@ def resolve_vocabulary(
     vocabulary: str | None, base: Path, texts: Path | None, threads: int | None
 ) -> "VocabularyList | None":
     """Resolve --vocabulary and --vocabulary-texts to the tokens of a base that stay; None for all."""
-    from ..workflows.vocabulary_option import resolve_vocabulary
+    from ..workflows.vocabulary_choice import resolve_vocabulary
 
     if vocabulary is None:
         if texts:
