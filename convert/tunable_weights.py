@@ -10,7 +10,6 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ..files.gguf.header import read_header
 from ..files.safetensors import Rows
 from .calibration_weights import WeightsByGgufName
 from .merged_view import MergedView
@@ -18,7 +17,7 @@ from .provenance import refine_fields
 from .quantize.block_codec import BlockLayout, block_layout
 from .quantize.ggml import dequantize_rows, quantize_rows
 from .source.architecture import permute, unpermute
-from .source.checkpoint import Checkpoint, open_checkpoint
+from .source.checkpoint import Checkpoint, GgufCheckpoint
 from .tensors import TensorPlan, TensorSpec
 from .write import write_gguf
 
@@ -142,9 +141,9 @@ class TunableWeights(WeightsByGgufName):
             CheckpointError: it is not a supported model.
             ModelFileError: it is damaged.
         """
-        base = open_checkpoint(path)
+        base = GgufCheckpoint(path, path.name)
         super().__init__(MergedView(base, None, ""))
-        self._header, self._specs = read_header(path), {spec.target: spec for spec in base.specs.values()}
+        self._header, self._specs = base.header, {spec.target: spec for spec in base.specs.values()}
         self._tensors = {name: _tensor(base, spec) for name, spec in self._specs.items()}
 
     @property

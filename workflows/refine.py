@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +102,13 @@ def refine_file(  # noqa: PLR0913 - options of a measurement, each with its defa
 
 def _chunks(file: Path, texts: Path) -> list[Chunk]:
     chunks = calibration_chunks(open_checkpoint(file), texts, "thorough")
-    parts = [
-        chunk[start : start + _CHUNK_SIZE] for chunk in chunks for start in range(0, len(chunk), _CHUNK_SIZE)
-    ]
+    parts = list(  # each once: a repeated one would be learned from and held out
+        dict.fromkeys(
+            chunk[start : start + _CHUNK_SIZE]
+            for chunk in chunks
+            for start in range(0, len(chunk), _CHUNK_SIZE)
+        )
+    )
     if len(parts) < 2:
         raise RequestError(f"{texts}: --refine needs at least {2 * _CHUNK_SIZE} tokens of text")
     return parts
@@ -135,7 +140,7 @@ class _Search:
     def run(self, learned: list[Target], seconds: float, progress: Progress) -> None:
         """Step until the time is over; the step size falls linearly to 0."""
         random, began, order = np.random.default_rng(_SEED), time.monotonic(), list[int]()
-        checks = 1
+        checks, total = 1, ceil(seconds)
         while (elapsed := time.monotonic() - began) < seconds:
             if elapsed > seconds * checks / _CHECKS:
                 self._check()
@@ -146,7 +151,7 @@ class _Search:
             self._distillation.add_gradients(batch)
             self._student.step(_STEP_SIZE * (1 - elapsed / seconds))
             self._steps += 1
-            progress(min(int(elapsed), int(seconds)), int(seconds))
+            progress(int(elapsed), total)
         self._check()
 
     def _check(self) -> None:

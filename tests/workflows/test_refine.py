@@ -65,11 +65,12 @@ def test_the_base_has_the_adapter_merged(base: Callable[[str], Path], texts: Pat
     assert with_adapter.divergence_before < without.divergence_before / 2
 
 
-def test_too_little_text_is_an_error(base: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["Two pens.", "a" * 2000], ids=["short", "the same chunk again"])
+def test_too_little_text_is_an_error(base: Callable[[str], Path], tmp_path: Path, text: str) -> None:
     path, texts = tmp_path / "model.gguf", tmp_path / "short.jsonl"
     convert(base("llama"), path, quantization="Q8_0", refine=True)
     before = path.read_bytes()
-    texts.write_text(json.dumps({"text": "Two pens."}) + "\n")
+    texts.write_text(json.dumps({"text": text}) + "\n")
     with pytest.raises(RequestError, match=r"short.jsonl: --refine needs at least 512 tokens of text$"):
         refine_file(path, base("llama"), 0.001, calibration=texts)
     assert path.read_bytes() == before
