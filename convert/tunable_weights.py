@@ -40,12 +40,8 @@ class Parameters:
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self.changes, self.gradient = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self._momentum, self._squares, self._steps = (
-            np.zeros(shape, np.float32),
-            np.zeros(shape, np.float32),
-            0,
-        )
+        self.changes, self.gradient, self._momentum, self._squares = np.zeros((4, *shape), np.float32)
+        self._steps = 0
 
     def step(self, size: float) -> None:
         """Change the numbers against the gradient, and clear it."""
