@@ -94,13 +94,15 @@ def sft_card(job: "TrainingJob", result: "SftResult", command: str, data: str) -
     """The card of an adapter trained on worked solutions."""
     recipe, held, change = job.recipe, result.held_out, result.held_out.difference
     validation = ", ".join(f"{loss:.4f}" for loss in result.validation)
+    form = "; the answer ends in `#### number`" if recipe.final_line else ""
+    form += "; results that the calculator inserts are not learned" if recipe.calculator else ""
     return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
 A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
 
 ## How it was made
 Supervised, in float32 on a CPU: the loss on the answer's tokens only, after the chat template with its own
-system prompt and the question as the user's turn; the answer ends in `#### number`. Adam, cosine schedule.
+system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 
 ```
 {command}

@@ -12,6 +12,7 @@ from .. import options
 from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
 if TYPE_CHECKING:
+    from ...convert.adapter.basis import Basis
     from ...models.rows import TrainingRow
     from ...models.training.grpo import Rollouts
     from ...models.training.job import TrainingJob
@@ -69,7 +70,14 @@ def train(
     held_out: Annotated[
         int | None, typer.Option(min=1, help=_help("Number of held-out rows to measure on.", "held_out"))
     ] = None,
+    final_line: Annotated[
+        bool, typer.Option(help="Learn a last line with the final answer after each solution.")
+    ] = True,
+    calculator: Annotated[
+        bool, typer.Option(help="Do not learn results of equations, which the calculator completes.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
+    basis: options.Basis = None,
     steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
     questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
     completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
@@ -95,6 +103,10 @@ def train(
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     recipe = RECIPES.get(kind, Recipe())
+    found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
+    if found:
+        origin = found.origin
+        recipe = replace(recipe, rank=origin.rank, numbers=origin.numbers, projection_seed=origin.seed)
     ranks = _parse_ranks(rank) if rank else [recipe.rank]
     recipes = [  # options match the fields of Recipe by name
         replace(recipe, **options.matching_options(ctx, Recipe) | {"rank": number}) for number in ranks
@@ -105,13 +117,15 @@ def train(
     if method == "grpo":
         rows = read_rows(data, ("answer",))
         rollouts = Rollouts(steps, questions, completions, completion_tokens)
-        show_fields(as_json, _run_grpo(_job(base, path, output, recipes[0]), rows, rollouts, data.name))
+        show_fields(
+            as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, rollouts, data.name)
+        )
         return
     rows, held = split_rows(read_rows(data), recipes[0].held_out, recipes[0].seed)
     results = {}
     for recipe in recipes:
         folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
-        results[recipe.rank] = _run_sft(_job(base, path, folder, recipe), rows, held, data.name)
+        results[recipe.rank] = _run_sft(_job(base, path, folder, recipe, found), rows, held, data.name)
     facts = {f"rank {number}": _sft_facts(result) for number, result in results.items()}
     show_result(as_json, facts, lambda: _sft_table(results))
 
@@ -125,12 +139,23 @@ def _parse_ranks(text: str) -> list[int]:
     return [int(word) for word in words]
 
 
-def _job(base: str, path: Path, out: Path, recipe: "Recipe") -> "TrainingJob":
+def _read_basis(base: str, file: Path, kind: str, excluded: dict[str, Any]) -> "Basis":
+    """Read a file of adapter basis, which determines what the excluded options say."""
+    from ...workflows.adapter_resolver import resolve_basis
+
+    if kind != "tinylora":
+        raise typer.BadParameter(f"--basis {file}: it is for --kind tinylora")
+    if given := [name for name, value in excluded.items() if value is not None]:
+        raise typer.BadParameter(f"--basis {file}: it determines {' and '.join(given)}")
+    return resolve_basis(base, file)
+
+
+def _job(base: str, path: Path, out: Path, recipe: "Recipe", basis: "Basis | None") -> "TrainingJob":
     from ...models.training.job import TrainingJob
     from ...workflows.adapter_resolver import catalogue_name, hub_id_of, resolve_basis
 
-    name, basis = catalogue_name(base), None
-    if recipe.kind == "tinylora":
+    name = catalogue_name(base)
+    if recipe.kind == "tinylora" and basis is None:
         settings = {"rank": recipe.rank, "numbers": recipe.numbers, "seed": recipe.projection_seed}
         with progress_bar("basis") as progress:
             basis = resolve_basis(base, settings=settings, progress=progress)

@@ -26,7 +26,11 @@ app = typer.Typer()
 _COLUMNS = ("generation", "restart", "best", "mean", "step", "validation accuracy", "95 %", "seconds")
 
 
-@app.command(epilog=options.example("sums --rows 3000 --held-out 1000 --output sums"))
+@app.command(
+    epilog=options.example(
+        "sums --rows 3000 --held-out 1000 --output sums", "sums --steps 2 --output two-steps"
+    )
+)
 def sums(
     output: Annotated[
         Path,
@@ -34,22 +38,32 @@ def sums(
     ],
     rows: Annotated[int, typer.Option(min=1, help="Number of training rows.")] = 3000,
     held_out: Annotated[int, typer.Option(min=1, help="Number of held-out rows.")] = 1000,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            max=2,
+            help="1: one step. 2: one or two, of greater variety, some with a number that is not needed.",
+        ),
+    ] = 1,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 13,
     as_json: options.Json = False,
 ) -> None:
-    """Generate one-step word problems.
+    """Generate word problems of one or two steps.
 
     They are JSON lines with question, solution and answer.
     """
     from ...files.atomic_write import atomic_write
     from ...files.output import check_target
     from ...models.tuning.synthetic_sums import draw_sums
+    from ...models.tuning.two_step_sums import draw_two_step_sums
 
+    draw = draw_sums if steps == 1 else draw_two_step_sums
     files = {}
     for suffix, count, is_held_out in ((".jsonl", rows, False), ("-held-out.jsonl", held_out, True)):
         path = output.with_name(f"{output.name}{suffix}")
         check_target(path)
-        drawn = draw_sums(count, seed, held_out=is_held_out)
+        drawn = draw(count, seed, held_out=is_held_out)
         with atomic_write(path) as file:
             file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
         files[str(path)] = len(drawn)

@@ -41,21 +41,25 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
     if not tokenizer.chat_template:
         raise CheckpointError(f"{base}: the tokenizer has no chat template")
     if base.is_file():
-        _split_digits(base, tokenizer)
+        _fix_pre_tokenizer(base, tokenizer)
     return model.requires_grad_(False).eval(), tokenizer
 
 
-def _split_digits(base: Path, tokenizer: Any) -> None:
-    """Restore SmolLM2's rule that each digit is a token, which transformers drops when it reads a GGUF."""
+def _fix_pre_tokenizer(base: Path, tokenizer: Any) -> None:
+    """Split texts as the GGUF's tokenizer does.
+
+    When it reads a GGUF, transformers drops SmolLM2's rule that each digit is a token, and keeps Qwen2's.
+    """
     from gguf import GGUFReader
     from tokenizers import pre_tokenizers
 
     field = GGUFReader(base).get_field("tokenizer.ggml.pre")
     name = field.contents() if field else None
-    if name != "smollm":
+    if name == "smollm":
+        rules: Any = [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)
+    elif name != "qwen2":
         raise CheckpointError(f"{base}: tokenizer.ggml.pre is {name!r}; train from the folder of safetensors")
-    rules: Any = [
-        pre_tokenizers.Digits(individual_digits=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ]
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(rules)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...files.progress import Progress, no_progress
+from ...runtime.engine.output_stream import sampled_mask
 from ..rows import TrainingRow
 
 if TYPE_CHECKING:
@@ -17,15 +18,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Example:
-    """The token ids of a row: the prompt, then the answer and the end-of-turn token, which the loss is on."""
+    """A row in tokens.
+
+    Attributes:
+        ids: the prompt, then the answer and the end-of-turn token, which the loss is on.
+        prompt_tokens: tokens of the prompt.
+        inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
+    """
 
     ids: list[int]
     prompt_tokens: int
+    inserted: frozenset[int] = frozenset()
+
+    @property
+    def loss_places(self) -> list[int]:
+        """Places of the tokens that the loss is on."""
+        return [place for place in range(self.prompt_tokens, len(self.ids)) if place not in self.inserted]
 
     @property
     def answer_tokens(self) -> int:
         """The number of tokens that the loss is on."""
-        return len(self.ids) - self.prompt_tokens
+        return len(self.ids) - self.prompt_tokens - len(self.inserted)
 
 
 def prompt_text(tokenizer: Any, question: str) -> str:
@@ -34,11 +47,36 @@ def prompt_text(tokenizer: Any, question: str) -> str:
     return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
 
 
-def encode_example(tokenizer: Any, row: TrainingRow) -> Example:
-    """Tokenize a row as the runtime tokenizes a question and its answer."""
+@dataclass(frozen=True)
+class _Vocabulary:
+    """A tokenizer of transformers as the runtime's calculator uses one."""
+
+    tokenizer: Any
+
+    def token_to_piece(self, token: int) -> bytes:
+        return str(self.tokenizer.decode([token])).encode()
+
+    def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def encode_example(
+    tokenizer: Any, row: TrainingRow, *, final_line: bool = True, calculator: bool = False
+) -> Example:
+    """Tokenize a row as the runtime tokenizes a question and its answer.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        row: the row.
+        final_line: whether a last line with the final answer follows the solution.
+        calculator: whether the loss leaves out results that the runtime's calculator inserts.
+    """
     prompt_ids = tokenizer(prompt_text(tokenizer, row.question), add_special_tokens=False).input_ids
-    answer_ids = tokenizer(row.target, add_special_tokens=False).input_ids
-    return Example([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids))
+    answer = row.target if final_line else row.solution
+    answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
+    mask = sampled_mask(_Vocabulary(tokenizer), answer_ids) if calculator else []
+    inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt_ids)) if not sampled)
+    return Example([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), inserted)
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:
@@ -67,7 +105,7 @@ def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # (rows, tokens, width)
     counts = torch.tensor([example.answer_tokens for example in batch])
     row = torch.repeat_interleave(torch.arange(len(batch)), counts)  # (answer tokens,)
-    column = torch.cat([torch.arange(example.prompt_tokens, len(example.ids)) for example in batch])
+    column = torch.tensor([place for example in batch for place in example.loss_places])
     logits = model.get_output_embeddings()(hidden[row, column - 1])  # (answer tokens, vocabulary)
     losses = cross_entropy(logits, ids[row, column], reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)

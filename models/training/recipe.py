@@ -7,7 +7,7 @@ from ...errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
 METHODS = ("sft", "grpo")
-_MINIMUM = {"learning_rate": 1e-9, "warmup": 0, "share": 1e-9, "seed": 0, "projection_seed": 0}  # others: 1
+_MINIMUM = {"learning_rate": 1e-9, "share": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
 _MAXIMUM = {"share": 1, "rank": 64}
 
 
@@ -29,6 +29,8 @@ class Recipe:
         max_tokens: longer training rows are dropped; held-out rows never are.
         max_rows: maximum number of training rows.
         held_out: rows on which the loss before and after training is measured.
+        final_line: whether a last line with the final answer follows the solutions.
+        calculator: whether the loss leaves out results that the runtime's calculator inserts.
         seed: seed of the split, the order of the rows and the initial weights.
         projection_seed: seed of TinyLoRA's projections.
         threads: CPU threads.
@@ -47,6 +49,8 @@ class Recipe:
     max_tokens: int = 512
     max_rows: int = 100_000
     held_out: int = 300
+    final_line: bool = True
+    calculator: bool = False
     seed: int = 13
     projection_seed: int = 42
     threads: int = 2
@@ -56,7 +60,7 @@ class Recipe:
             raise ThirteenError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         for field in fields(self):
             value, minimum = getattr(self, field.name), _MINIMUM.get(field.name, 1)
-            if field.name != "kind" and not minimum <= value < math.inf:
+            if not isinstance(value, bool | str) and not minimum <= value < math.inf:
                 raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be at least {minimum}")
         for name, maximum in _MAXIMUM.items():
             if getattr(self, name) > maximum:

@@ -93,7 +93,7 @@ def train_sft(
     """
     model, tokenizer = job.load()
     examples = _training_examples(tokenizer, training, job.recipe)
-    held = [encode_example(tokenizer, row) for row in held_out]
+    held = [_encode(tokenizer, row, job.recipe) for row in held_out]
     adapted = attach_adapter(model, job.recipe, job.basis)
     before = held_out_losses(model, held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
@@ -126,11 +126,15 @@ def train_sft(
 def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
     """Take the recipe's share of `rows`, drop those that are too long, and tokenize."""
     share = rows[: max(1, round(recipe.share * len(rows)))]
-    encoded = (encode_example(tokenizer, row) for row in share)
+    encoded = (_encode(tokenizer, row, recipe) for row in share)
     examples = [example for example in encoded if len(example.ids) <= recipe.max_tokens][: recipe.max_rows]
     if not examples:
         raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(share)} training rows are longer")
     return examples
+
+
+def _encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> Example:
+    return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 
 def _loss_per_token(model: Any, examples: Sequence[Example]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
-from thirteen.convert.adapter.basis import BasisOrigin, make_basis
+from thirteen.convert.adapter.basis import BasisOrigin, make_basis, read_basis
 from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
@@ -22,7 +22,7 @@ from thirteen.models.training.resume import TrainCheckpoint
 from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
-from ...checkpoints import llama, save_model
+from ...checkpoints import llama, qwen2, save_model
 from ...commands import Commands
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
@@ -74,6 +74,46 @@ def test_the_loss_is_on_the_answer_and_its_end_token_only(loaded):
         )  # (tokens, vocabulary)
     expected = -sum(logits[i - 1, example.ids[i]] for i in range(example.prompt_tokens, len(example.ids)))
     assert held_out_losses(model, [example])[0] == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_the_loss_leaves_out_what_the_calculator_inserts(loaded):
+    model, tokenizer = loaded
+    row = TrainingRow("How many?", "First 12 + 30 = 42. Then 42 * 2 = 85, so 85.", "85")
+    plain = encode_example(tokenizer, row, final_line=False)
+    masked = encode_example(tokenizer, row, final_line=False, calculator=True)
+    learned = tokenizer.decode([masked.ids[place] for place in masked.loss_places])
+    assert learned.replace(" ", "") == "First12+30=.Then42*2=85,so85.<|im_end|>"  # 85 is not what it inserts
+    assert masked.ids == plain.ids and masked.answer_tokens == len(masked.loss_places) < plain.answer_tokens
+    all_, some = (held_out_losses(model, [example])[0] for example in (plain, masked))
+    assert 0 < some < all_
+
+
+def test_a_basis_with_groups_is_trained_by_its_file(thirteen, base, data, tmp_path):
+    basis, out = tmp_path / "basis.safetensors", tmp_path / "adapter"
+    made = thirteen("adapter", "basis", base("llama"), "--numbers", 8, "--groups", 2, "-o", basis)
+    assert made.status == 0, made
+    flags = ("--kind", "tinylora", "--basis", basis, "--held-out", 4, "--no-final-line", "--calculator")
+    done = thirteen("train", base("llama"), "--data", data, "-o", out, *flags, "--json")
+    assert done.status == 0, done
+    assert json.loads(done.stdout)["rank 2"]["trained_numbers"] == 8
+    numbers = read_tinylora_numbers(out, read_basis(basis))
+    assert numbers.shape == (8,) and numbers[:4].any() and numbers[4:].any()
+    card = (out / "README.md").read_text()
+    assert "the answer ends in" not in card and "| numbers | 8 |" in card
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--kind lora", "it is for --kind tinylora"),
+        ("--kind tinylora --rank 2 --numbers 13", "it determines --rank and --numbers"),
+    ],
+)
+def test_options_that_contradict_a_basis_are_refused(thirteen, base, data, tmp_path, flags, message):
+    done = thirteen(
+        "train", base("llama"), "--data", data, "-o", tmp_path / "out", "--basis", "b", *flags.split()
+    )
+    assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
 
 
 def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
@@ -349,9 +389,10 @@ def test_a_base_without_a_chat_template_is_refused(tmp_path, base):
         load_base_model(folder)
 
 
-def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path):
-    """transformers, reading a GGUF, drops the rule that each digit is a token."""
-    folder = save_model(tmp_path / "base", llama(), rules="smollm")
+@pytest.mark.parametrize(("config", "rules"), [(llama, "smollm"), (qwen2, "qwen")])
+def test_a_gguf_base_equals_the_folder_that_it_was_made_from(tmp_path, config, rules):
+    """transformers, reading a GGUF, drops SmolLM2's rule that each digit is a token."""
+    folder = save_model(tmp_path / "base", config(), rules=rules)
     convert(folder, tmp_path / "base.gguf", quantization="F32")
     (model, tokenizer), (same, twin) = load_base_model(folder), load_base_model(tmp_path / "base.gguf")
     rows = [*ROWS, TrainingRow("  12 or\n\t1234½ 漢字?", "'t is 1,000.50 \U0001f600")]
