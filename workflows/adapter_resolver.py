@@ -29,7 +29,7 @@ from ..convert.adapter.short_code import (
     looks_like_code,
     round_to_bfloat16,
 )
-from ..convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
+from ..convert.adapter.tinylora_folder import read_tinylora_numbers, with_saved_groups, write_tinylora_folder
 from ..convert.source.checkpoint import Checkpoint, open_checkpoint
 from ..errors import AdapterError, ThirteenError
 from ..files.cache_folder import cache_dir
@@ -157,7 +157,8 @@ def _basis_of_adapter(folder: Path, progress: Progress) -> Basis:
         raise AdapterError(f"{folder}: its base is not in the catalogue; use --basis")
     checkpoint = open_checkpoint(base_file(name))
     settings: dict[str, Any] = {field: config.get(key) for field, key in _PEFT_KEYS.items()}
-    return _cached_basis(BasisOrigin(name, checkpoint.sha256(), **settings), checkpoint, progress)
+    origin = with_saved_groups(BasisOrigin(name, checkpoint.sha256(), **settings), folder)
+    return _cached_basis(origin, checkpoint, progress)
 
 
 def _cached_basis(origin: BasisOrigin, base: Checkpoint, progress: Progress) -> Basis:

@@ -147,7 +147,7 @@ def make_basis(
         AdapterError: the base has fewer layers, or fewer kinds of modules, than there are groups.
     """
     modules = target_modules(base)
-    groups = _groups(modules, origin)
+    groups = module_groups(modules, origin)
     factors = {}
     for index, module in enumerate(modules):
         name = f"{module}.weight"
@@ -162,8 +162,12 @@ def make_basis(
     return Basis(origin, factors)
 
 
-def _groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
-    """The group of each module: equal shares of the layers in their order, or of the kinds."""
+def module_groups(modules: Sequence[str], origin: BasisOrigin) -> dict[str, int]:
+    """The group of each module: equal shares of the layers in their order, or of the kinds.
+
+    Raises:
+        AdapterError: there are fewer layers, or fewer kinds of modules, than groups.
+    """
     by_depth = origin.group_by == "depth"
     keys = {
         module: (module_order(module) or (0, 0))[0]

@@ -1,6 +1,7 @@
 """Converts between a trained vector over a basis and the PEFT TinyLoRA folder that training would save."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from ...files.atomic_write import atomic_write
 from ...files.output import make_folder
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
-from .basis import TARGET_MODULES, Basis
+from .basis import GROUPINGS, TARGET_MODULES, Basis, BasisOrigin, module_groups
 from .delta import CONFIG_FILE, Delta
 
 _VECTOR = "base_model.tinylora_v.0"
+_PROJECTIONS = ".tinylora_P"
 _TOLERANCE = 2.0**-8  # bfloat16's precision
 
 
@@ -78,6 +80,37 @@ def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
     for module, delta in basis.deltas(numbers).items():
         _check_same_delta(folder, module, saved[f"{module}.weight"], delta)
     return numbers
+
+
+def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
+    """The origin with the groups that the saved projections of an adapter show.
+
+    A module's projections are zero outside of its group's part of the vector. What shows no groups is
+    returned as it is.
+
+    Raises:
+        AdapterError: the adapter's weights are damaged.
+    """
+    file = SafetensorsFile(folder / WEIGHTS_FILE, AdapterError)
+    used = {  # by module: the numbers that its projections use
+        name.removeprefix("base_model.model.").removesuffix(_PROJECTIONS): np.flatnonzero(
+            file.rows(name).any((1, 2))
+        )
+        for name, entry in file.entries.items()
+        if name.endswith(_PROJECTIONS) and len(entry.shape) == 3
+    }
+    part = max(map(len, used.values()), default=0)
+    if not part or origin.numbers % part:
+        return origin
+    found = {module: int(numbers[0]) // part for module, numbers in used.items() if len(numbers)}
+    for by in GROUPINGS:
+        grouped = replace(origin, groups=origin.numbers // part, group_by=by)
+        try:
+            if module_groups([*found], grouped) == found:
+                return grouped
+        except AdapterError:  # more groups than layers or kinds
+            continue
+    return origin
 
 
 def _check_same_delta(folder: Path, module: str, saved: Delta, expected: Delta) -> None:

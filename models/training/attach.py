@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...convert.adapter.basis import TARGET_MODULES, Basis
+from ...errors import AdapterError
 from .recipe import Recipe
 
 
@@ -20,6 +21,9 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
 
     Returns:
         The PEFT model.
+
+    Raises:
+        AdapterError: the basis is of another base.
     """
     from peft import LoraConfig, TinyLoraConfig, get_peft_model
 
@@ -46,7 +50,13 @@ def _copy_basis(adapted: Any, basis: Basis) -> None:
     with torch.no_grad():
         for name, array in basis.tensors().items():
             module, _, part = name.rpartition(".")
-            getattr(modules[module], part)["default"].copy_(torch.from_numpy(array))
+            found = getattr(modules.get(module), part, {})
+            shape = tuple(found["default"].shape) if "default" in found else None
+            if shape != array.shape:
+                raise AdapterError(
+                    f"the basis is of {basis.origin.name}: its {name!r} is {array.shape}, the model's {shape}"
+                )
+            found["default"].copy_(torch.from_numpy(array))
 
 
 def trained_numbers(model: Any) -> int:

@@ -7,6 +7,7 @@ from ...errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
 METHODS = ("sft", "grpo")
+# Minima of the numbers; of the others it is 1.
 _MINIMUM = {"learning_rate": 1e-9, "share": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
 _MAXIMUM = {"share": 1, "rank": 64}
 

@@ -14,9 +14,14 @@ from thirteen.convert.adapter.basis import (
     target_modules,
     write_basis,
 )
-from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
+from thirteen.convert.adapter.tinylora_folder import (
+    read_tinylora_numbers,
+    with_saved_groups,
+    write_tinylora_folder,
+)
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
+from thirteen.files.safetensors import write_safetensors
 
 from ..peft_adapters import load, save_random_adapter
 from .test_deterministic_svd import SVDS, right_factors
@@ -165,6 +170,23 @@ def test_each_group_has_its_own_part_of_the_vector(base, basis):
         for module, delta in grouped.deltas(numbers).items():
             moved = in_second in module if by == "depth" else module.endswith(in_second)
             assert np.allclose(delta.b, alone[module].b * moved, atol=1e-6), module
+
+
+@pytest.mark.parametrize(("groups", "by"), [(1, "depth"), (2, "depth"), (2, "kind"), (7, "kind")])
+def test_the_groups_of_a_saved_adapter_are_found_again(base, tmp_path, groups, by):
+    """Without them its numbers could not be encoded."""
+    checkpoint, single = open_checkpoint(base("llama")), replace(origin(base("llama")), numbers=14)
+    basis = make_basis(checkpoint, replace(single, groups=groups, group_by=by))
+    write_tinylora_folder(basis, np.arange(1, 15, dtype=np.float32), tmp_path, "some/base")
+    assert with_saved_groups(single, tmp_path) == basis.origin
+
+
+def test_an_adapter_without_saved_projections_has_one_group(base, tmp_path):
+    single = origin(base("llama"))
+    write_safetensors(
+        tmp_path / "adapter_model.safetensors", {"base_model.tinylora_v.0": np.ones(13, "f4")}, {}
+    )
+    assert with_saved_groups(single, tmp_path) == single
 
 
 def test_groups_are_part_of_a_basis_and_files_without_them_are_read(base, tmp_path):

@@ -116,6 +116,15 @@ def test_options_that_contradict_a_basis_are_refused(thirteen, base, data, tmp_p
     assert done.status == 2 and message in done.stderr and done.stderr.count("\n") == 1, done
 
 
+def test_the_basis_of_another_base_is_refused(thirteen, base, data, tmp_path):
+    other, basis = save_model(tmp_path / "other", llama(hidden_size=32)), tmp_path / "basis.safetensors"
+    assert thirteen("adapter", "basis", other, "-o", basis).status == 0
+    flags = ("--kind", "tinylora", "--basis", basis, "--held-out", 4)
+    done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *flags)
+    assert done.status == 2 and "the basis is of other: its" in done.stderr, done
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+
+
 def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
     """Attention to the padding, or a wrong order of the rows, would change the losses slightly."""
     model, tokenizer = loaded
