@@ -23,7 +23,9 @@ THREADS, ENGINES, SECONDS = 50, 6, 0.5
 
 def request(random: Random) -> Request:
     tokens = tuple(random.choices(range(256), k=random.randint(1, 40)))
-    return Request(tokens, random.randint(1, 60), Sampling(random.uniform(0.01, 1), seed=random.randint(0, 9)))
+    return Request(
+        tokens, random.randint(1, 60), Sampling(random.uniform(0.01, 1), seed=random.randint(0, 9))
+    )
 
 
 def read_all(handle: Handle, random: Random) -> None:
