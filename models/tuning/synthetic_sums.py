@@ -96,6 +96,9 @@ _OPERATIONS = (
     )),
 )  # fmt: skip
 
+# By sign; of "/" the whole quotient.
+RESULTS = {operation.sign: operation.result for operation in _OPERATIONS}
+
 
 def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[TrainingRow]:
     """Draw distinct questions.

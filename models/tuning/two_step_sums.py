@@ -6,22 +6,16 @@ held-out question is in none of the other questions, for any seed.
 
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 from ...runtime.arithmetic.calculator import check_steps
 from ..rows import TrainingRow
 from ..text_generator.fields import Fields, WordDecks
-from .synthetic_sums import distinct_rows, is_held_out
+from .synthetic_sums import RESULTS, distinct_rows, is_held_out
 
 _LETTERS = "abc"
 _STEP = re.compile(r"\[([abcm]) ([-+*/]) ([abcm])\]")  # a sum in a solution; m is the result before it
 _ADDEND_MAX, _FACTOR_MAX, _RESULT_MAX = 90, 12, 400
-_RESULTS: Mapping[str, Callable[[int, int], int]] = {
-    "+": lambda one, other: one + other,
-    "-": lambda one, other: one - other,
-    "*": lambda one, other: one * other,
-    "/": lambda one, other: one // other if one % other == 0 else 0,
-}
 
 # Question and solution. {a}, {b} and {c} are numbers; the other fields are words, see text_generator/fields.py.
 _STORIES = (
@@ -169,10 +163,11 @@ def _draw_numbers(
         }
         values, sums, held = dict(numbers), [], []
         for one, sign, other in steps:
-            values["m"], operands = _RESULTS[sign](values[one], values[other]), (values[one], values[other])
-            held.append(is_held_out(sign, *operands))
-            sums.append(f"{operands[0]} {sign} {operands[1]} = {values['m']}")
-            if not 2 <= values["m"] <= _RESULT_MAX:
+            left, right = values[one], values[other]
+            values["m"] = RESULTS[sign](left, right)
+            held.append(is_held_out(sign, left, right))
+            sums.append(f"{left} {sign} {right} = {values['m']}")
+            if not 2 <= values["m"] <= _RESULT_MAX or (sign == "/" and left % right):
                 break
         else:
             if held[0] if held_out else not any(held):
