@@ -41,7 +41,8 @@ def convert(
     importance: Annotated[
         Path | None,
         typer.Option(
-            help="Importance file. Default with --size or --calibration: measured once, then cached."
+            help="Importance file. Default where it is needed, and with --calibration: measured once, then "
+            "cached."
         ),
     ] = None,
     calibration: options.Calibration = None,
@@ -51,6 +52,7 @@ def convert(
     costs: options.Costs = None,
     together: options.Together = False,
     workload: options.AnswerWorkload = None,
+    search_scales: options.SearchScales = False,
     refine: options.Refine = None,
     fidelity: Annotated[
         bool | None,
@@ -85,7 +87,7 @@ def convert(
     for file in filter(None, (output, report)):
         sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
         check_target(file, base_path, *filter(None, sources))
-    if importance is None and (size or calibration):
+    if importance is None and (size or calibration or search_scales):
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
     kept = _vocabulary(
         vocabulary, base_path, vocabulary_texts, planned, importance, adapter_path, tie=tie, threads=threads
@@ -99,6 +101,7 @@ def convert(
             adapter=adapter_path,
             vocabulary=kept,
             tie=tie,
+            search_scales=search_scales,
             refine=refine is not None,
             ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,

@@ -151,6 +151,13 @@ Tie = Annotated[
     bool,
     typer.Option("--tie", help="Store token embedding and output once if they differ by rounding only."),
 ]
+SearchScales = Annotated[
+    bool,
+    typer.Option(
+        "--search-scales",
+        help="Search the scales of all blocks by the error after feedback: better files, slower.",
+    ),
+]
 Refine = Annotated[
     float | None,
     typer.Option(

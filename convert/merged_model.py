@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ..files.gguf.header import Field
 from .merged_view import MergedView
-from .provenance import file_metadata, refine_fields
+from .provenance import file_metadata, scale_fields
 from .quantize.importance import Importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
@@ -28,21 +28,21 @@ class MergedModel(MergedView):
         vocabulary: VocabularyList | None,
         *,
         tie: bool = False,
+        search_scales: bool = False,
         refine: bool = False,
     ) -> None:
-        self._refine = refine
+        self._settings = scale_fields(searched=search_scales, refine=refine)
         base, warnings = tie_embeddings(base, tie=tie)
         self.importance = _fitting_importance(read_importance(importance), base) if importance else None
         super().__init__(base, folder, adapter_id, vocabulary)
         self.warnings += warnings
         if self.importance and vocabulary:
             self.importance = self.importance.select_tokens(vocabulary.tokens)
-        self.quantizer = RowQuantizer(self.importance)
+        self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
 
     def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
         """The file's metadata; its size does not depend on the hash of the base."""
-        fields = file_metadata(self.base, self.source, self.importance, requested, base_sha256)
-        return fields | (refine_fields(0) if self._refine else {})
+        return file_metadata(self.base, self.source, self.importance, requested, base_sha256) | self._settings
 
     def stored_rows(self, plan: TensorPlan, start: int, stop: int) -> bytes | None:
         """Rows that the base already has in the planned type; None if there are none, or if they change.

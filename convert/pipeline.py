@@ -123,6 +123,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     tie: bool = False,
+    search_scales: bool = False,
     refine: bool = False,
     ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
@@ -140,6 +141,7 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         adapter: a PEFT folder.
         vocabulary: the tokens that the file keeps; by default all.
         tie: store token embedding and output once, also if they differ by rounding.
+        search_scales: also search the scales of blocks, with the errors that are left after feedback.
         refine: leave room in the metadata for what TunableWeights.write() adds.
         ids: names of base and adapter in the provenance.
         threads: number of worker threads; by default one per usable processor.
@@ -153,7 +155,16 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
     inputs = (base, adapter, importance, quantization)
     check_target(output, *(path for path in inputs if isinstance(path, Path)))
     checkpoint = open_checkpoint(base, ids.base)
-    model = MergedModel(checkpoint, adapter, ids.adapter, importance, vocabulary, tie=tie, refine=refine)
+    model = MergedModel(
+        checkpoint,
+        adapter,
+        ids.adapter,
+        importance,
+        vocabulary,
+        tie=tie,
+        search_scales=search_scales,
+        refine=refine,
+    )
     with worker_pool(threads) as pool:
         base_sha256 = pool.submit(checkpoint.sha256)
         plan = _plan(model, types, pool, progress)

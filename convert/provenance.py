@@ -103,6 +103,12 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
     return {key: Field(value, _TEXT) for key, value in provenance_entries(values).items()}
 
 
+def scale_fields(*, searched: bool, refine: bool) -> dict[str, Field]:
+    """Metadata of a file whose scales are searched, or will be tuned."""
+    fields = {"thirteen.scales": Field("searched", _TEXT)} if searched else {}
+    return fields | (refine_fields(0) if refine else {})
+
+
 def refine_fields(steps: int) -> dict[str, Field]:
     """Metadata of a file whose scales are tuned; its size does not depend on the number of steps."""
     return {"thirteen.refine.steps": Field(steps, GGUFValueType.UINT32)}

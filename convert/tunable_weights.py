@@ -101,7 +101,7 @@ class _Matrix(_Tensor):
         super().__init__(data, type_)
         self._layout, self._block_bytes = layout, GGML_QUANT_SIZES[type_][1]
         blocks = data.shape[1] // self._block_bytes
-        self.parameters: Parameters = Parameters((len(data), blocks, len(layout.super_scales)))
+        self.parameters: Parameters = Parameters((len(data), blocks, len(layout.scales.super_scales)))
 
     def add_gradient(self, start: int, gradient: Rows) -> None:
         stop, shape = start + len(gradient), (len(gradient), -1, self._layout.block_size)
@@ -113,15 +113,15 @@ class _Matrix(_Tensor):
         self.parameters.step(size)
         self.data = self._original.copy()
         blocks = self.data.reshape(len(self.data), -1, self._block_bytes)
-        self._layout.multiply_super_scales(blocks, 1 + self.parameters.changes)
+        self._layout.scales.multiply_super(blocks, 1 + self.parameters.changes)
 
     def _terms(self, start: int, stop: int) -> list[Rows]:
         """The terms of rows that are proportional to each factor; they add up to the weights."""
         weights = self.rows(start, stop)
-        if len(self._layout.super_scales) == 1:
+        if len(self._layout.scales.super_scales) == 1:
             return [weights]
         blocks = self.data[start:stop].reshape(stop - start, -1, self._block_bytes).copy()
-        scale_at = self._layout.super_scales[0]
+        scale_at = self._layout.scales.super_scales[0]
         blocks[..., scale_at : scale_at + 2] = 0
         offsets = dequantize_rows(blocks.reshape(stop - start, -1), self._type)
         return [weights - offsets, offsets]
@@ -207,4 +207,4 @@ def _tensor(base: Checkpoint, spec: TensorSpec) -> _Tensor:
     data, layout = np.frombuffer(stored, np.uint8).reshape(spec.shape[0], -1), block_layout(type_)
     if len(spec.shape) == 1 and type_ is GGMLQuantizationType.F32:
         return _Vector(data)
-    return _Matrix(data, type_, layout) if layout and layout.super_scales else _Tensor(data, type_)
+    return _Matrix(data, type_, layout) if layout and layout.scales.super_scales else _Tensor(data, type_)

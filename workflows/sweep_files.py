@@ -48,8 +48,9 @@ class SweepInputs:
         threads: number of threads that quantize and compute.
         vocabulary: tokens that a second planned file of each size keeps; None for no such files.
         tie: store token embedding and output once, also if they differ by rounding.
-        refine: minutes for which the scales of a second planned file of each size are tuned; None for no such
-            files.
+        search_scales: whether the scales of a second planned file of each size are searched.
+        refine: minutes for which the scales of a further planned file of each size are tuned, searched before
+            with `search_scales`; None for no such files.
     """
 
     base: Path
@@ -60,6 +61,7 @@ class SweepInputs:
     threads: int | None = None
     vocabulary: VocabularyList | None = None
     tie: bool = False
+    search_scales: bool = False
     refine: float | None = None
 
     @cached_property
@@ -82,10 +84,10 @@ class SweepInputs:
         output: Path,
         quantization: str | SizeTarget,
         progress: Progress,
-        vocabulary: VocabularyList | None = None,
-        refine: float | None = None,
+        variant: FileKind = "planned",
     ) -> ConversionReport:
-        """Write a planned file, or one of a type, and tune its scales for some minutes if requested."""
+        """Write a planned file, one of its variants, or a file of one type."""
+        vocabulary = self.vocabulary if variant == "trimmed" else None
         report = convert(
             self.base,
             output,
@@ -94,16 +96,18 @@ class SweepInputs:
             adapter=self.adapter,
             vocabulary=vocabulary,
             tie=self.tie,
-            refine=refine is not None,
+            search_scales=self.search_scales and variant in {"searched", "refined"},
+            refine=variant == "refined",
             ids=self.ids,
             threads=self.threads,
             progress=progress,
         )
-        if refine is not None:
+        if variant == "refined":
+            assert self.refine is not None, "there is no such file without minutes"
             refine_file(
                 output,
                 self.base,
-                refine,
+                self.refine,
                 adapter=self.adapter,
                 vocabulary=vocabulary,
                 tie=self.tie,
@@ -216,11 +220,14 @@ def _jobs(
     inputs: SweepInputs, targets: Sequence[SizeTarget], rivals: SweepRivals, reference: Path
 ) -> Iterator[_Job]:
     targets = _distinct(targets, inputs.weights)
-    yield from (_planned(inputs, target) for target in targets)
-    if inputs.refine is not None:
-        yield from (_planned(inputs, target, refine=inputs.refine) for target in targets)
-    if inputs.vocabulary:
-        yield from (_planned(inputs, target, inputs.vocabulary) for target in targets)
+    requested: dict[FileKind, object] = {
+        "planned": True,
+        "searched": inputs.search_scales,
+        "refined": inputs.refine,
+        "trimmed": inputs.vocabulary,
+    }
+    for kind in (kind for kind, wanted in requested.items() if wanted):
+        yield from (_planned(inputs, target, kind) for target in targets)
     present = [quantizer for quantizer in rivals.quantizers if not quantizer.missing]
     stock: tuple[StockSize, ...] = ()
     if rivals.stock is None or present:
@@ -241,20 +248,20 @@ def _jobs(
 def _planned(
     inputs: SweepInputs,
     target: SizeTarget,
-    vocabulary: VocabularyList | None = None,
+    kind: FileKind = "planned",
     *,
-    refine: float | None = None,
     optional: bool = False,
 ) -> _Job:
-    """The job of a planned file, perhaps refined; with a vocabulary it has fewer tokens and as many bytes."""
+    """The job of a planned file or one of its variants; one with fewer tokens has as many bytes."""
     nbytes = target.size.file_bytes(inputs.weights)
-    of_equal_size = replace(target, size=FileSize(target.size.text, nbytes, unit=1)) if vocabulary else target
+    of_equal_size = (
+        replace(target, size=FileSize(target.size.text, nbytes, unit=1)) if kind == "trimmed" else target
+    )
 
     def make(path: Path, progress: Progress) -> float | None:
-        prediction = inputs.convert(path, of_equal_size, progress, vocabulary, refine).prediction
+        prediction = inputs.convert(path, of_equal_size, progress, kind).prediction
         return None if prediction is None else prediction.divergence
 
-    kind: FileKind = "trimmed" if vocabulary else "refined" if refine is not None else "planned"
     return _Job(kind, target.size.text, make, optional=optional, target_bytes=nbytes)
 
 

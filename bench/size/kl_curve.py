@@ -62,6 +62,7 @@ from .size_matched import (
     MeasuredFile,
     OtherKind,
     StockComparison,
+    Variant,
     VariantComparison,
     compare_at_equal_size,
     compare_variants,
@@ -131,6 +132,7 @@ class CurveReport(BenchReport):
         positions: number of predictions compared per file.
         points: the files, in order of size.
         comparisons: each planned file with the other files of each kind.
+        searched: each file with searched scales with the planned one of its size.
         refined: each refined file with the planned one of its size.
         trimmed: each trimmed file with the planned one of its size.
         verdict: conclusions in words, one per line.
@@ -147,6 +149,7 @@ class CurveReport(BenchReport):
     positions: int
     points: tuple[CurvePoint, ...]
     comparisons: tuple[StockComparison, ...]
+    searched: tuple[VariantComparison, ...]
     refined: tuple[VariantComparison, ...]
     trimmed: tuple[VariantComparison, ...]
     verdict: tuple[str, ...]
@@ -352,9 +355,10 @@ def _report(
     comparisons = tuple(
         compare_at_equal_size(file, measured, kind, reference.passages)
         for file in measured
-        if file.point.kind in {"planned", "refined"}
+        if file.point.kind in {"planned", "searched", "refined"}
         for kind in others
     )
+    searched = compare_variants(measured, "searched", reference.passages)
     refined = compare_variants(measured, "refined", reference.passages)
     trimmed = compare_variants(measured, "trimmed", reference.passages)
     passages = len(np.unique(reference.passages))
@@ -368,11 +372,13 @@ def _report(
         positions=len(reference.passages),
         points=tuple(file.point for file in measured),
         comparisons=comparisons,
+        searched=searched,
         refined=refined,
         trimmed=trimmed,
         verdict=(
             *_verdict(comparisons),
-            *map(_refined_text, refined),
+            *(_variant_text(one, "searched") for one in searched),
+            *(_variant_text(one, "refined") for one in refined),
             *map(_trimmed_text, trimmed),
             *few_texts_warning(passages),
         ),
@@ -395,8 +401,8 @@ def _verdict(comparisons: Sequence[StockComparison]) -> Iterator[str]:
         )
 
 
-def _refined_text(comparison: VariantComparison) -> str:
-    return f"{comparison.name}, refined: KL divergence {comparison.ratio.text(2)} times that before"
+def _variant_text(comparison: VariantComparison, kind: Variant) -> str:
+    return f"{comparison.name}, {kind}: KL divergence {comparison.ratio.text(2)} times that of the plain one"
 
 
 def _trimmed_text(comparison: VariantComparison) -> str:

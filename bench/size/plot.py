@@ -43,6 +43,7 @@ class _Style(NamedTuple):
 
 _STYLES: dict[FileKind, _Style] = {
     "planned": _Style("planned by Thirteen, 95 % interval", "#0072B2", "o"),
+    "searched": _Style("the same with searched scales", "#117733", "*"),
     "refined": _Style("the same with tuned scales", "#882255", "X"),
     "trimmed": _Style("the same with a smaller vocabulary", "#CC79A7", "D"),
     "uniform": _Style("llama.cpp, one type throughout", "#D55E00", "s"),

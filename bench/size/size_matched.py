@@ -16,9 +16,10 @@ from ..peers.llama_quantize import StockKind
 from .quantizers import QuantizerName
 
 OtherKind = StockKind | QuantizerName
-FileKind = Literal["planned", "refined", "trimmed"] | OtherKind
+Variant = Literal["searched", "refined", "trimmed"]
+FileKind = Literal["planned"] | Variant | OtherKind
 
-PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "refined", "trimmed")
+PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "searched", "refined", "trimmed")
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
 SIZE_TOLERANCE = (
     1.005  # times the bytes of a planned file's size: metadata differ, so this still counts as equal size
@@ -31,8 +32,8 @@ class CurvePoint:
     """A measured file.
 
     Attributes:
-        kind: "planned", "refined" if its scales were also tuned, "trimmed" if it also has a smaller
-            vocabulary, the kind of the stock file, or the name of another quantizer.
+        kind: "planned", "searched" if its scales were searched, "refined" if they were tuned, "trimmed" if it
+            has a smaller vocabulary, the kind of the stock file, or the name of another quantizer.
         name: target size of a planned file, or the other program's name of the type or mix.
         file_bytes: size of the file.
         bits_per_weight: 8 * file_bytes / weights, metadata included, as a target size in `bpw` counts them.
@@ -80,7 +81,7 @@ class MeasuredFile:
 
 @dataclass(frozen=True, slots=True)
 class StockComparison:
-    """A planned or refined file against the stock files of one kind, or the files of another quantizer.
+    """A planned file or a variant against the stock files of one kind, or those of another quantizer.
 
     Attributes:
         planned: name of the file.
@@ -106,7 +107,7 @@ class StockComparison:
 
 @dataclass(frozen=True, slots=True)
 class VariantComparison:
-    """A refined or trimmed file against the planned one of the same size.
+    """A searched, refined or trimmed file against the planned one of the same size.
 
     Attributes:
         name: target size of both.
@@ -119,13 +120,13 @@ class VariantComparison:
 
 
 def compare_variants(
-    files: Sequence[MeasuredFile], kind: FileKind, passages: NDArray[np.int64]
+    files: Sequence[MeasuredFile], kind: Variant, passages: NDArray[np.int64]
 ) -> tuple[VariantComparison, ...]:
-    """Compare each refined or trimmed file with the planned one of the same size, if there is one.
+    """Compare each file of one variant with the planned one of the same size, if there is one.
 
     Args:
         files: files of all kinds.
-        kind: "refined" or "trimmed".
+        kind: the variant.
         passages: passage of each position, (positions,).
     """
     planned = {file.point.name: file for file in files if file.point.kind == "planned"}

@@ -132,6 +132,7 @@ def bench_curve(
     vocabulary: options.Vocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
     tie: options.Tie = False,
+    search_scales: options.SearchScales = False,
     refine: options.Refine = None,
     data: options.Texts = None,
     tokens: options.Positions = 4096,
@@ -143,9 +144,10 @@ def bench_curve(
 ) -> None:
     """Plot KL divergence against file size.
 
-    The files are planned ones, and those of llama.cpp's types and mixes around them. With --vocabulary, each
-    size has a second planned file, with fewer tokens, and with --refine one with tuned scales. A quantizer
-    that is missing or fails is a row that says so, and each of its files has a planned one of equal size.
+    The files are planned ones, and those of llama.cpp's types and mixes around them. --search-scales,
+    --refine and --vocabulary each add a planned file of each size: with searched scales, with tuned scales,
+    with fewer tokens. A quantizer that is missing or fails is a row that says so, and each of its files has a
+    planned one of equal size.
     """
     from ...bench.size.kl_curve import curve_table
     from ...bench.size.quantizers import parse_quantizers
@@ -165,7 +167,18 @@ def bench_curve(
     base_id = options.provenance_name(str(base_path) if base == "embedded" else base)
     ids = SourceIds(base_id, options.provenance_name(adapter or ""))
     kept = options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, threads)
-    inputs = SweepInputs(base_path, adapter_path, importance, calibration, ids, threads, kept, tie, refine)
+    inputs = SweepInputs(
+        base_path,
+        adapter_path,
+        importance,
+        calibration,
+        ids,
+        threads,
+        kept,
+        tie,
+        search_scales=search_scales,
+        refine=refine,
+    )
     with stage_bars() as stage:
         report = run_size_sweep(
             inputs,

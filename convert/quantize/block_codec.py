@@ -4,7 +4,6 @@ A weight is `levels[code] * scale + offset`. Bit positions follow ggml-quants.c.
 IQ3) encode several weights with one code and are not covered.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,10 +12,19 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from .ggml import F16_MAX
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
+from .scale_codec import (
+    EXPONENT,
+    IQ4_XS,
+    Q2_K,
+    Q3_K,
+    Q4_K,
+    Q6_K,
+    SCALE,
+    SCALE_AND_OFFSET,
+    Bytes,
+    Floats,
+    ScaleCodec,
+)
 
 _IQ4_NL_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 _E2M1_LEVELS = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)  # doubled, as in ggml
@@ -53,19 +61,15 @@ class BlockLayout:
         block_size: weights per block.
         group_size: consecutive weights that share a scale and an offset.
         levels: value of each code before scale and offset, (2**bits,).
-        read_scales: maps blocks (..., block bytes) to scales and offsets, (..., block_size / group_size)
-            each.
+        scales: codec of the scales and offsets.
         bit_fields: positions of the codes' bits.
-        super_scales: byte positions of the float16 factors of all scales and of all offsets in a block
-            (ggml's `d`, and `m` or `dmin`); the second, or both, may be missing.
     """
 
     block_size: int
     group_size: int
     levels: Floats
-    read_scales: Callable[[Bytes], tuple[Floats, Floats]]
+    scales: ScaleCodec
     bit_fields: tuple[_BitField, ...]
-    super_scales: tuple[int, ...]
 
     @cached_property
     def uniform(self) -> bool:
@@ -98,14 +102,8 @@ class BlockLayout:
 
     def dequantized_terms(self, blocks: Bytes) -> tuple[Floats, Floats]:
         """The scaled levels and the offsets of blocks, (..., block_size) each; weights are their sum."""
-        scale, offset = (np.repeat(values, self.group_size, -1) for values in self.read_scales(blocks))
+        scale, offset = (np.repeat(values, self.group_size, -1) for values in self.scales.read(blocks))
         return self.levels[self.unpack_codes(blocks)] * scale, offset
-
-    def multiply_super_scales(self, blocks: Bytes, factors: Floats) -> None:
-        """Multiply the super-scales of `blocks` by `factors`, (..., super-scales), rounded to float16."""
-        for index, at in enumerate(self.super_scales):
-            product = np.clip(_float16(blocks, at) * factors[..., index : index + 1], -F16_MAX, F16_MAX)
-            blocks[..., at : at + 2] = product.astype("<f2").view(np.uint8)
 
     def round_to_levels(self, values: Floats) -> None:
         """Replace values, in units of the scale and without the offset, by the nearest levels, in place."""
@@ -151,59 +149,6 @@ def block_layout(type_: GGMLQuantizationType) -> BlockLayout | None:
     return _LAYOUTS.get(type_.name)
 
 
-def _float16(blocks: Bytes, at: int) -> Floats:
-    return np.ascontiguousarray(blocks[..., at : at + 2]).view("<f2").astype(np.float32)  # (..., 1)
-
-
-def _scale_at(at: int) -> Callable[[Bytes], tuple[Floats, Floats]]:
-    def read(blocks: Bytes) -> tuple[Floats, Floats]:
-        d = _float16(blocks, at)
-        return d, np.zeros_like(d)
-
-    return read
-
-
-def _scale_and_minimum(blocks: Bytes) -> tuple[Floats, Floats]:
-    return _float16(blocks, 0), _float16(blocks, 2)
-
-
-def _e8m0_scale(blocks: Bytes) -> tuple[Floats, Floats]:
-    d: Floats = np.ldexp(np.float32(0.5), blocks[..., :1].astype(np.int32) - 127).astype(np.float32)
-    return d, np.zeros_like(d)
-
-
-def _q2_k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    packed = blocks[..., :16]
-    return _float16(blocks, 80) * (packed & 15), -_float16(blocks, 82) * (packed >> 4)
-
-
-def _q3_k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    low, high = blocks[..., 96:104], blocks[..., 104:108]
-    low_bits = np.concatenate([low & 15, low >> 4], -1)  # (..., 16)
-    high_bits = np.concatenate([high >> shift & 3 for shift in (0, 2, 4, 6)], -1)
-    d = _float16(blocks, 108) * ((low_bits | high_bits << 4).astype(np.int8) - 32)
-    return d, np.zeros_like(d)
-
-
-def _q4_k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    first, second, third = blocks[..., 4:8], blocks[..., 8:12], blocks[..., 12:16]
-    scale = np.concatenate([first & 63, third & 15 | first >> 6 << 4], -1)  # (..., 8)
-    minimum = np.concatenate([second & 63, third >> 4 | second >> 6 << 4], -1)
-    return _float16(blocks, 0) * scale, -_float16(blocks, 2) * minimum
-
-
-def _q6_k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    d = _float16(blocks, 208) * np.ascontiguousarray(blocks[..., 192:208]).view(np.int8)
-    return d, np.zeros_like(d)
-
-
-def _iq4_xs_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    high = np.ascontiguousarray(blocks[..., 2:4]).view("<u2") >> np.arange(0, 16, 2) & 3  # (..., 8)
-    low = np.repeat(blocks[..., 4:8], 2, -1) >> np.tile([0, 4], 4) & 15
-    d = _float16(blocks, 0) * ((low | high << 4).astype(np.int8) - 32)
-    return d, np.zeros_like(d)
-
-
 def _bit_field(block_size: int, byte: Any, shift: Any, width: int, code_shift: int = 0) -> _BitField:
     full = np.zeros(block_size, np.intp)
     return _BitField(full + byte, (full + shift).astype(np.uint8), width, code_shift)
@@ -227,13 +172,13 @@ def _block_layouts() -> dict[str, BlockLayout]:
     iq4_nl, e2m1 = np.array(_IQ4_NL_LEVELS, np.float32), np.array(_E2M1_LEVELS, np.float32)
     levels = _integer_levels
     return {
-        "Q4_0": BlockLayout(32, 32, levels(4, 8), _scale_at(0), (nibbles(2),), (0,)),
-        "Q4_1": BlockLayout(32, 32, levels(4), _scale_and_minimum, (nibbles(4),), (0, 2)),
-        "Q5_0": BlockLayout(32, 32, levels(5, 16), _scale_at(0), (nibbles(6), fifth_bits(2)), (0,)),
-        "Q5_1": BlockLayout(32, 32, levels(5), _scale_and_minimum, (nibbles(8), fifth_bits(4)), (0, 2)),
-        "Q8_0": BlockLayout(32, 32, int8, _scale_at(0), (_bit_field(32, 2 + k, 0, 8),), (0,)),
-        "IQ4_NL": BlockLayout(32, 32, iq4_nl, _scale_at(0), (nibbles(2),), (0,)),
-        "MXFP4": BlockLayout(32, 32, e2m1, _e8m0_scale, (nibbles(1),), ()),
+        "Q4_0": BlockLayout(32, 32, levels(4, 8), SCALE, (nibbles(2),)),
+        "Q4_1": BlockLayout(32, 32, levels(4), SCALE_AND_OFFSET, (nibbles(4),)),
+        "Q5_0": BlockLayout(32, 32, levels(5, 16), SCALE, (nibbles(6), fifth_bits(2))),
+        "Q5_1": BlockLayout(32, 32, levels(5), SCALE_AND_OFFSET, (nibbles(8), fifth_bits(4))),
+        "Q8_0": BlockLayout(32, 32, int8, SCALE, (_bit_field(32, 2 + k, 0, 8),)),
+        "IQ4_NL": BlockLayout(32, 32, iq4_nl, SCALE, (nibbles(2),)),
+        "MXFP4": BlockLayout(32, 32, e2m1, EXPONENT, (nibbles(1),)),
     }
 
 
@@ -255,12 +200,12 @@ def _super_block_layouts() -> dict[str, BlockLayout]:
     iq4_xs_nibbles = _bit_field(256, 8 + 16 * (k // 32) + k % 16, 4 * (k % 32 // 16), 4)
     iq4_nl, levels = np.array(_IQ4_NL_LEVELS, np.float32), _integer_levels
     return {
-        "Q2_K": BlockLayout(256, 16, levels(2), _q2_k_scales, (pairs(16),), (80, 82)),
-        "Q3_K": BlockLayout(256, 16, levels(3, 4), _q3_k_scales, (pairs(32), high_bits(0, 2)), (108,)),
-        "Q4_K": BlockLayout(256, 32, levels(4), _q4_k_scales, (nibbles(16),), (0, 2)),
-        "Q5_K": BlockLayout(256, 32, levels(5), _q4_k_scales, (nibbles(48), high_bits(16, 4)), (0, 2)),
-        "Q6_K": BlockLayout(256, 16, levels(6, 32), _q6_k_scales, (q6_k_nibbles, pairs(128, 4)), (208,)),
-        "IQ4_XS": BlockLayout(256, 32, iq4_nl, _iq4_xs_scales, (iq4_xs_nibbles,), (0,)),
+        "Q2_K": BlockLayout(256, 16, levels(2), Q2_K, (pairs(16),)),
+        "Q3_K": BlockLayout(256, 16, levels(3, 4), Q3_K, (pairs(32), high_bits(0, 2))),
+        "Q4_K": BlockLayout(256, 32, levels(4), Q4_K, (nibbles(16),)),
+        "Q5_K": BlockLayout(256, 32, levels(5), Q4_K, (nibbles(48), high_bits(16, 4))),
+        "Q6_K": BlockLayout(256, 16, levels(6, 32), Q6_K, (q6_k_nibbles, pairs(128, 4))),
+        "IQ4_XS": BlockLayout(256, 32, iq4_nl, IQ4_XS, (iq4_xs_nibbles,)),
     }
 
 

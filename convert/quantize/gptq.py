@@ -2,118 +2,29 @@
 
 GPTQ is optimal brain quantization (arXiv 2208.11580) for all rows at once. It minimizes the error of the
 layer's output on the calibration text, by the covariance of the inputs, instead of the error of each weight.
-Here it starts from given scales and offsets.
-
-The covariance is full only within blocks of columns. Between blocks, the error propagates through the
-low-rank part of the covariance: a few numbers per row, of which each block corrects what later blocks cannot
-correct better.
+Here it starts from given scales and offsets, which it may search too.
 """
 
-import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError
-from .block_codec import BlockLayout, Bytes, Floats, block_layout
-from .covariance import Covariance
-from .importance import Importance
+from .block_codec import BlockLayout, block_layout
+from .error_feedback import ErrorFeedback
+from .scale_codec import Bytes, Floats
 
-Doubles = NDArray[np.float64]
+ScaleChoice = Literal["given", "refit", "search"]
 
-# Weight of the error that resembles the adapter's effect, relative to other errors. On SmolLM2-135M with its
-# own adapter over IQ4_NL, mean slope and cosine are 0.74 and 0.83 with 0, 0.94 and 0.84 with 10, 0.98 and
-# 0.82 with 100.
-DIRECTION_WEIGHT = 10.0
-DIRECTIONS_MAX = 64  # with more emphasized directions, too few would be left to compensate errors in
-DAMPING = 0.01  # of the mean variance, added to each: inputs outside the calibration text count too
-_CACHE_SIZE = 8  # tensors come one after the other: more than those of a layer need not be cached
 _RIDGE = 1e-5  # of the mean diagonal of the Gram matrix, where the blocks of a row are collinear
-_INVERSE_WIDTH = 32  # triangular matrices up to this width are inverted as full ones
 _LAZY_COLUMNS = 32  # columns per lazy batch update: their errors reach the columns after them in one product
-
-
-@dataclass(frozen=True)
-class ErrorFeedback:
-    """Coefficients of the error feedback between columns.
-
-    Attributes:
-        permutation: order in which the columns of a block are rounded (act-order), (blocks, width).
-        inverse_cholesky: upper Cholesky factor of a block's inverse Hessian in that order, each row divided
-            by its diagonal: from the row's column to the columns after it, (blocks, width, width).
-        compensation: correction of a block's target per unit of the accumulated error of earlier blocks,
-            (blocks, rank, width).
-        low_rank: contribution of each column's error to the accumulated error, (blocks, width, rank).
-        hessian: quadratic form of the errors within a block, (blocks, width, width).
-        conditional_variances: variance of each input that the columns after it leave unexplained, (columns,).
-    """
-
-    permutation: NDArray[np.intp]
-    inverse_cholesky: Floats
-    compensation: Floats
-    low_rank: Floats
-    hessian: Floats
-    conditional_variances: Floats
-
-
-def error_feedback(covariance: Covariance) -> ErrorFeedback:
-    """Compute the error feedback for inputs with this covariance.
-
-    With e the error of a row, e_b its part in block b and s the sum of e_b L_b over finished blocks, the
-    later blocks can reduce the cost of s to s M s' at best, with M = (1 + sum of L' D^-1 L over them)^-1 and
-    D the diagonal blocks less L L'. So each block is rounded with the Hessian G = D + L M L', and s M L' G^-1
-    is subtracted from its target.
-
-    Raises:
-        ModelFileError: the matrix is no covariance: some combination of inputs has a negative variance.
-    """
-    count, width, _ = covariance.blocks.shape
-    low_rank = covariance.low_rank.astype(np.float64).reshape(count, width, -1)
-    rank = low_rank.shape[2]
-    variances = covariance.variances.reshape(count, width)
-    damping = DAMPING * variances.mean(1)
-    residual = covariance.blocks - low_rank @ low_rank.transpose(0, 2, 1)  # D
-    residual += np.where(damping > 0, damping, 1.0)[:, None, None] * np.eye(width)
-    inverse_cholesky, hessian = np.zeros_like(residual), np.empty_like(residual)
-    compensation, conditional = np.empty((count, rank, width)), np.empty((count, width))
-    permutation = np.argsort(-variances, axis=1, kind="stable")
-    inverse_m = np.eye(rank)
-    for block in reversed(range(count)):
-        coupling = np.linalg.inv(inverse_m) @ low_rank[block].T  # M L', (rank, width)
-        hessian[block] = residual[block] + low_rank[block] @ coupling
-        order = permutation[block]
-        factor = _inverse_cholesky(hessian[block][np.ix_(order, order)])
-        diagonal = np.diagonal(factor)
-        inverse_cholesky[block] = factor / diagonal[:, None]
-        compensation[block][:, order] = coupling[:, order] @ factor.T @ factor
-        conditional[block][order] = 1 / diagonal**2
-        if block:
-            inverse_m += low_rank[block].T @ np.linalg.solve(residual[block], low_rank[block])
-    arrays = (inverse_cholesky, compensation, low_rank, hessian, conditional.ravel())
-    return ErrorFeedback(permutation, *(array.astype(np.float32) for array in arrays))
-
-
-def _inverse_cholesky(matrix: Doubles) -> Doubles:
-    """The upper triangular R with R'R the inverse of `matrix`."""
-    try:
-        lower = np.linalg.cholesky(matrix[::-1, ::-1]).astype(np.float64)
-    except np.linalg.LinAlgError:
-        raise ModelFileError("the importance file's covariances have negative variances") from None
-    return _inverse_of_lower(lower)[::-1, ::-1]
-
-
-def _inverse_of_lower(matrix: Doubles) -> Doubles:
-    """The inverse of a lower triangular matrix by recursive halving; NumPy only inverts full matrices."""
-    half = len(matrix) // 2
-    if half < _INVERSE_WIDTH:
-        return np.linalg.inv(matrix).astype(np.float64)
-    inverse: Doubles = np.zeros_like(matrix)
-    first, last = _inverse_of_lower(matrix[:half, :half]), _inverse_of_lower(matrix[half:, half:])
-    inverse[:half, :half], inverse[half:, half:] = first, last
-    inverse[half:, :half] = -last @ (matrix[half:, :half] @ first)
-    return inverse
+_SEARCH_WEIGHTS = 1 << 19  # weights that are rounded at once by the search: the arrays fit into the cache
+# What the search tries for a group: factors of its scale; and, with an offset, factors with shifts of the
+# offset in units of the scale.
+_SCALES_ALONE = [(factor, 0.0) for factor in np.linspace(0.8, 1.2, 21)]
+_SCALES_AND_SHIFTS = [(f, shift) for f in np.linspace(0.8, 1.2, 13) for shift in np.linspace(-0.5, 0.5, 5)]
 
 
 def gptq_round(
@@ -122,7 +33,7 @@ def gptq_round(
     type_: GGMLQuantizationType,
     feedback: ErrorFeedback,
     *,
-    refit_scales: bool = False,
+    scales: ScaleChoice = "given",
 ) -> Bytes:
     """Choose the codes of `blocks` so that the dequantized rows come closest to `target`.
 
@@ -131,8 +42,10 @@ def gptq_round(
         blocks: quantized rows whose scales and offsets are used, (n, row bytes).
         type_: their type, one that block_layout() knows.
         feedback: coefficients from error_feedback() for these columns.
-        refit_scales: also fit scales and offsets, to the given codes before and to the chosen codes after. It
-            doubles the time; where a rounded row is to change a little, it contributes most of the change.
+        scales: "given" uses scales and offsets as they are. "refit" fits them to the given codes before, and
+            to the chosen codes after, in twice the time: where a rounded row is to change a little, this
+            contributes most of the change. "search" takes for each group those near the given ones that leave
+            the least error after feedback, which must keep the columns of a group together.
 
     Returns:
         The rounded rows, (n, row bytes).
@@ -145,11 +58,14 @@ def gptq_round(
     for block in range(count):
         here, wanted = rounded[:, block], target[:, block * width : (block + 1) * width]
         compensated = wanted - accumulated @ feedback.compensation[block]  # (n, width)
-        if refit_scales:
+        if scales == "refit":
             _refit_scales(layout, here, compensated, feedback.hessian[block])
+        if scales == "search":
+            for part in _row_parts(layout, len(target)):
+                _search_scales(layout, here[part], compensated[part], feedback, block)
         order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
         weights = _choose_codes(layout, here, compensated, order, inverse_cholesky)
-        if refit_scales:
+        if scales == "refit":
             _refit_scales(layout, here, compensated, feedback.hessian[block])
             weights = np.add(*layout.dequantized_terms(here)).reshape(wanted.shape)
         accumulated += (weights - wanted) @ feedback.low_rank[block]
@@ -161,9 +77,9 @@ def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: F
 
     This solves one least squares problem per row, with the Hessian as the metric of its errors.
     """
-    if not layout.super_scales:
+    if not layout.scales.super_scales:
         return
-    terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.super_scales)], 1)
+    terms = np.stack(layout.dequantized_terms(blocks)[: len(layout.scales.super_scales)], 1)
     rows, factors, count, size = terms.shape  # (n, super-scales, count, block_size)
     weighted = terms.transpose(2, 0, 1, 3).reshape(count, -1, size) @ hessian.reshape(count, size, -1)
     weighted = weighted.reshape(count, rows, factors, count, size)
@@ -172,7 +88,59 @@ def _refit_scales(layout: BlockLayout, blocks: Bytes, target: Floats, hessian: F
     gradient = np.einsum("pnfqs,nqs->npf", weighted, missing).reshape(rows, -1)
     ridge = _RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + np.finfo(np.float32).tiny
     change = np.linalg.solve(gram + ridge[:, None, None] * np.eye(gram.shape[1]), gradient[..., None])
-    layout.multiply_super_scales(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
+    layout.scales.multiply_super(blocks, (1 + change).astype(np.float32).reshape(rows, count, factors))
+
+
+def _row_parts(layout: BlockLayout, rows: int) -> Iterator[slice]:
+    """Rows that are searched at once."""
+    step = max(1, _SEARCH_WEIGHTS // (len(_candidates(layout)) * layout.group_size))
+    yield from (slice(start, start + step) for start in range(0, rows, step))
+
+
+def _candidates(layout: BlockLayout) -> list[tuple[float, float]]:
+    return _SCALES_AND_SHIFTS if layout.has_offsets else _SCALES_ALONE
+
+
+def _search_scales(
+    layout: BlockLayout, blocks: Bytes, target: Floats, feedback: ErrorFeedback, block: int
+) -> None:
+    """Replace scales and offsets of `blocks`, (n, count, bytes), by those of the least error after feedback.
+
+    Groups come in the order in which they are rounded: each knows the errors of the groups before it. The
+    error of a column counts as much as the columns after it cannot compensate.
+    """
+    assert feedback.group_size == layout.group_size
+    rows, size = len(target), layout.group_size
+    order, inverse_cholesky = feedback.permutation[block], feedback.inverse_cholesky[block]
+    unexplained = feedback.conditional_variances.reshape(-1, len(order))[block][order]
+    scales, offsets = _nearby_scales(layout, blocks)  # (candidates, groups, n)
+    chosen = scales[0].copy(), offsets[0].copy()
+    wanted = target.T[order]  # (width, n)
+    for start in range(0, len(order), size):
+        here, after, group = slice(start, start + size), slice(start + size, None), order[start] // size
+        tried = (wanted[here, None] - offsets[:, group]).reshape(size, -1)  # (size, candidates * n)
+        scale = scales[:, group].reshape(1, -1)
+        levels = _round_columns(layout, tried, scale, np.zeros(size, np.intp), inverse_cholesky[here, here])
+        errors = tried - levels * scale
+        best = (unexplained[here] @ np.square(errors)).reshape(-1, rows).argmin(0)
+        for values, candidates in zip(chosen, (scales, offsets), strict=True):
+            values[group] = np.take_along_axis(candidates[:, group], best[None], 0)[0]
+        errors = np.take_along_axis(errors.reshape(size, -1, rows), best[None, None], 1)[:, 0]
+        wanted[after] -= inverse_cholesky[here, after].T @ errors
+    layout.scales.write(blocks, *(values.T.reshape(rows, blocks.shape[1], -1) for values in chosen))
+
+
+def _nearby_scales(layout: BlockLayout, blocks: Bytes) -> tuple[Floats, Floats]:
+    """Scales and offsets near those of `blocks` that blocks can store, (candidates, groups, n) each."""
+    scales, offsets = layout.scales.read(blocks)
+    tried, found = blocks.copy(), []
+    middle = layout.levels[-1] / 2 if layout.has_offsets else 0.0
+    for factor, shift in _candidates(layout):
+        moved = np.float32(shift + (1 - factor) * middle)  # the middle of the levels stays but for the shift
+        layout.scales.write(tried, np.float32(factor) * scales, offsets + moved * scales)
+        found.append(np.stack(layout.scales.read(tried)).reshape(2, len(blocks), -1))
+    both = np.ascontiguousarray(np.stack(found).transpose(1, 0, 3, 2))
+    return both[0], both[1]
 
 
 def _choose_codes(
@@ -184,7 +152,7 @@ def _choose_codes(
         The dequantized weights, (n, width).
     """
     rows, group = len(target), order // layout.group_size
-    scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.read_scales(blocks))
+    scales, offsets = (np.ascontiguousarray(part.reshape(rows, -1).T) for part in layout.scales.read(blocks))
     wanted = np.ascontiguousarray(target.T)  # (width, n)
     if layout.has_offsets:
         wanted.reshape(len(scales), -1, rows)[:] -= offsets[:, None]
@@ -228,48 +196,3 @@ def _round_columns(
             np.subtract(wanted, weights, out=errors[column - start])
         target[stop:] -= inverse_cholesky[start:stop, stop:].T @ errors
     return levels
-
-
-class FeedbackCache:
-    """Thread-safe cache of the error feedback of a model's matrices, computed on first use."""
-
-    def __init__(self, importance: Importance) -> None:
-        self._importance = importance
-        self._entries: dict[tuple[str, int], _CachedFeedback] = {}
-        self._lock = threading.Lock()
-
-    def get(self, name: str, directions: Floats | None = None) -> ErrorFeedback | None:
-        """The error feedback of a matrix; None where the importance has no covariance of its inputs.
-
-        Args:
-            name: name of the matrix in the GGUF.
-            directions: an adapter's A, (r, columns): errors along its rows get a larger weight.
-        """
-        if directions is not None and len(directions) > DIRECTIONS_MAX:
-            directions = None
-        # Matrices with the same input share an entry, unless each has directions of its own.
-        key = (self._importance.input_of(name), 0) if directions is None else (name, id(directions))
-        with self._lock:
-            entry = self._entries.pop(key, None) or _CachedFeedback()
-            self._entries[key] = entry
-            for oldest in list(self._entries)[:-_CACHE_SIZE]:
-                del self._entries[oldest]
-        with entry.lock:  # one thread computes it, the others wait for it
-            if not entry.done:
-                entry.feedback, entry.done = self._compute(name, directions), True
-        return entry.feedback
-
-    def _compute(self, name: str, directions: Floats | None) -> ErrorFeedback | None:
-        covariance = self._importance.covariance(name)
-        if covariance is None:
-            return None
-        if directions is not None:
-            covariance = covariance.emphasized(directions, DIRECTION_WEIGHT)
-        return error_feedback(covariance)
-
-
-@dataclass
-class _CachedFeedback:
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    done: bool = False
-    feedback: ErrorFeedback | None = None

@@ -13,8 +13,8 @@ from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
 from .block_codec import block_layout
 from .costs import CostTable
+from .error_feedback import ErrorFeedback, FeedbackCache
 from .ggml import dequantize_rows, quantize_rows
-from .gptq import ErrorFeedback, FeedbackCache
 from .importance import Importance
 from .knapsack import TypeOption
 

@@ -4,18 +4,24 @@ import numpy as np
 
 from ...files.safetensors import Rows
 from ..tensors import TensorPlan
-from .block_codec import Bytes, block_layout
+from .block_codec import block_layout
+from .error_feedback import ErrorFeedback, FeedbackCache
 from .ggml import check_values, dequantize_rows, floored_importance, quantize_rows
-from .gptq import ErrorFeedback, FeedbackCache, gptq_round
+from .gptq import gptq_round
 from .importance import Importance
+from .scale_codec import Bytes
 from .scales import fit_scales
 
 
 class RowQuantizer:
     """Quantizes blocks of rows of any tensor; thread-safe and deterministic."""
 
-    def __init__(self, importance: Importance | None) -> None:
-        self._importance = importance
+    def __init__(self, importance: Importance | None, *, search_scales: bool = False) -> None:
+        """Quantize with this importance; without one, by ggml alone.
+
+        With `search_scales`, GPTQ searches scales and offsets too, see gptq_round().
+        """
+        self._importance, self._search_scales = importance, search_scales
         self._feedbacks = FeedbackCache(importance) if importance else None
 
     def quantize(
@@ -50,7 +56,7 @@ class RowQuantizer:
             return _gptq(plan, merged, importance, feedback).tobytes()
         emphasized = self._feedback(plan, directions)
         assert emphasized is not None, "there was one without directions"
-        return gptq_round(rounded + delta, base, plan.type, emphasized, refit_scales=True).tobytes()
+        return gptq_round(rounded + delta, base, plan.type, emphasized, scales="refit").tobytes()
 
     def prepare(self, plan: TensorPlan, directions: Rows | None = None) -> None:
         """Compute and cache the error feedback that quantize() needs for a tensor's blocks."""
@@ -62,7 +68,8 @@ class RowQuantizer:
         layout = block_layout(plan.type)
         if layout is None or self._feedbacks is None:
             return None
-        feedback = self._feedbacks.get(plan.target, directions)
+        search = self._search_scales and directions is None and layout.scales.super_scales
+        feedback = self._feedbacks.get(plan.target, directions, layout.group_size if search else 1)
         # The covariance's blocks must not divide a block of the type: its columns share a scale.
         usable = feedback is not None and feedback.permutation.shape[1] % layout.block_size == 0
         return feedback if usable else None
@@ -76,7 +83,9 @@ def _gptq(plan: TensorPlan, target: Rows, importance: Rows, feedback: ErrorFeedb
     if blocks is None:
         quantized = quantize_rows(target, plan.type, where, importance)
         blocks = np.frombuffer(quantized, np.uint8).reshape(len(target), -1)
-    return gptq_round(target, blocks, plan.type, feedback)
+    return gptq_round(
+        target, blocks, plan.type, feedback, scales="search" if feedback.group_size > 1 else "given"
+    )
 
 
 def _energy(rows: Rows) -> float:

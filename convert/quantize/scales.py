@@ -6,15 +6,14 @@ solves least squares for the scale and the offset of the resulting codes. Types 
 left to ggml.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from numpy.typing import NDArray
 
-from .block_codec import BlockLayout, Bytes, Floats, block_layout
-from .ggml import F16_MAX
+from .block_codec import BlockLayout, block_layout
+from .scale_codec import Bytes, Floats
 
 _CHUNK_WEIGHTS = 1 << 16  # all arrays of a chunk fit into the processor's cache
 _EXTRA_LEVELS = (-0.8, -0.4, 0.0, 0.4, 0.8)  # with an offset: a group's range spans `top` plus these levels
@@ -34,16 +33,15 @@ def fit_scales(rows: Floats, type_: GGMLQuantizationType, importance: Floats) ->
     Returns:
         Blocks with scales and offsets, (n, row bytes); None for a type that ggml searches as quickly.
     """
-    pack, layout = _PACKERS.get(type_.name), block_layout(type_)
-    if pack is None or layout is None:
+    largest_code, layout = _LARGEST_CODE.get(type_.name), block_layout(type_)
+    if largest_code is None or layout is None:
         return None
     step = max(1, _CHUNK_WEIGHTS // rows.shape[1])
     shape = (len(rows), rows.shape[1] // layout.block_size, GGML_QUANT_SIZES[type_][1])
     blocks = np.zeros(shape, np.uint8)
     for start in range(0, len(rows), step):
-        chunk = blocks[start : start + step]
-        for at, data in pack(*_fit(rows[start : start + step], layout, importance)):
-            chunk[..., at : at + data.shape[1]] = data.reshape(*chunk.shape[:2], -1)
+        chunk = blocks[start : start + step].reshape(-1, shape[2])
+        _write(chunk, layout, largest_code, _fit(rows[start : start + step], layout, importance))
     return blocks.reshape(len(rows), -1)
 
 
@@ -111,64 +109,23 @@ class _BestFit:
             np.copyto(best, new, where=better)
 
 
-_Parts = tuple[tuple[int, Bytes], ...]  # byte positions, and the bytes there, (blocks, bytes)
-_Packer = Callable[..., _Parts]  # takes the parameters that _fit() returns
-
-
-def _float16_bytes(*values: Floats) -> Bytes:
-    """Values, (blocks,) each, as float16 side by side, (blocks, 2 * values)."""
-    limit = np.float32(F16_MAX)
-    return np.stack([np.clip(value, -limit, limit) for value in values], -1).astype("<f2").view(np.uint8)
-
-
-def _quantized(values: Floats, top: int) -> tuple[Floats, Bytes]:
-    """Non-negative values as a super-scale per block, (blocks,), and codes up to `top`, (blocks, groups)."""
-    d = (values.max(1) / top).astype(np.float16).astype(np.float32)
-    codes = np.rint(np.divide(values, d[:, None], out=np.zeros_like(values), where=d[:, None] > 0))
-    return d, np.minimum(codes, top).astype(np.uint8)
-
-
-def _quantized_with_minimums(
-    scale: Floats, offset: Floats, level: Floats, top: int
-) -> tuple[Floats, Bytes, Floats, Bytes]:
-    """Quantized scales and minimums; minimums correct the shift of the mean caused by rounding a scale."""
-    d, codes = _quantized(scale, top)
-    return d, codes, *_quantized(np.maximum(0, (d[:, None] * codes - scale) * level - offset), top)
-
-
-def _pack_float16(*parameters: Floats) -> _Parts:
-    scale_and_offset = (values[:, 0] for values in parameters[:2])
-    return ((0, _float16_bytes(*scale_and_offset)),)
-
-
-def _pack_q4_k(scale: Floats, offset: Floats, level: Floats) -> _Parts:
-    d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 63)
-    first, second = s[:, :4] | s[:, 4:] >> 4 << 6, m[:, :4] | m[:, 4:] >> 4 << 6
-    packed = np.concatenate([first, second, s[:, 4:] & 15 | m[:, 4:] << 4], 1)
-    return (0, _float16_bytes(d, dmin)), (4, packed.astype(np.uint8))
-
-
-def _pack_q2_k(scale: Floats, offset: Floats, level: Floats) -> _Parts:
-    d, s, dmin, m = _quantized_with_minimums(scale, offset, level, 15)
-    return (0, (s | m << 4).astype(np.uint8)), (80, _float16_bytes(d, dmin))
-
-
-def _pack_iq4_xs(scale: Floats) -> _Parts:
+def _write(blocks: Bytes, layout: BlockLayout, largest_code: int, parameters: list[Floats]) -> None:
+    """Write the parameters that _fit() returns into blocks, (blocks, block bytes)."""
+    scale, *with_offset = parameters
     extreme = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0]
-    d = (extreme / -32).astype(np.float16).astype(np.float32)[:, None]
-    codes = np.rint(np.divide(scale, d, out=np.zeros_like(scale), where=d != 0))
-    s = (np.clip(codes, -32, 31) + 32).astype(np.uint8)
-    low = (s[:, ::2] & 15 | s[:, 1::2] << 4).astype(np.uint8)
-    high = (s.astype(np.uint16) >> 4 << np.arange(0, 16, 2)).sum(1).astype("<u2")
-    return (0, _float16_bytes(d[:, 0])), (2, high[:, None].view(np.uint8)), (4, low)
+    if not with_offset:
+        layout.scales.write_super(blocks, extreme / largest_code)
+        layout.scales.write(blocks, scale, np.zeros_like(scale))
+        return
+    offset, level = with_offset
+    layout.scales.write_super(blocks, extreme / largest_code, np.zeros_like(extreme))
+    layout.scales.write(blocks, scale, np.zeros_like(scale))
+    # Minimums correct the shift of the mean that the rounding of a scale causes.
+    rounded, _ = layout.scales.read(blocks)
+    minimum = np.maximum(0, (rounded - scale) * level - offset)
+    layout.scales.write_super(blocks, extreme / largest_code, minimum.max(1) / largest_code)
+    layout.scales.write(blocks, scale, -minimum)
 
 
-_PACKERS: dict[str, _Packer] = {
-    "IQ4_NL": _pack_float16,
-    "Q4_1": _pack_float16,
-    "Q5_1": _pack_float16,
-    "Q4_K": _pack_q4_k,
-    "Q5_K": _pack_q4_k,
-    "Q2_K": _pack_q2_k,
-    "IQ4_XS": _pack_iq4_xs,
-}
+# The code of the largest scale of a block, and of the largest minimum; 1 where scales are no codes.
+_LARGEST_CODE = {"IQ4_NL": 1, "Q4_1": 1, "Q5_1": 1, "Q4_K": 63, "Q5_K": 63, "Q2_K": 15, "IQ4_XS": -32}

@@ -14,8 +14,8 @@ from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import TensorPlan, TensorSpec, padded, plan_tensor
 from ..vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
 from .costs import REFERENCE, CostTable
+from .error_feedback import FeedbackCache
 from .file_size import FileSize
-from .gptq import FeedbackCache
 from .importance import Importance
 from .knapsack import TypeOptions, allocate_types
 from .quant_error import RowSource, measure_types

@@ -38,7 +38,7 @@ def test_the_gradient_of_a_scale_is_the_change_of_the_weights(name: str) -> None
         factors = np.ones_like(expected)
         factors[..., index] += change
         moved = matrix.data.reshape(*expected.shape[:2], -1).copy()
-        layout.multiply_super_scales(moved, factors)
+        layout.scales.multiply_super(moved, factors)
         difference = _Matrix(moved.reshape(matrix.data.shape), type_, layout).rows(0, 6) - before
         product = (difference[2:5] * gradient).reshape(3, -1, layout.block_size).sum(-1) / change
         # The factors have 11 bits, so a change is only as exact as that.

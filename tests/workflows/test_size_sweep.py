@@ -132,8 +132,21 @@ def test_refine_adds_a_file_of_each_size_with_tuned_scales(
     assert points["refined"].file_bytes <= targets[0].size.file_bytes(curve.weights)
     assert points["refined"].sha256 != points["planned"].sha256
     assert [one.name for one in curve.refined] == [targets[0].size.text]
-    assert sum("times that before" in line for line in curve.verdict) == 1
+    assert sum("times that of the plain one" in line for line in curve.verdict) == 1
     assert f"{targets[0].size.text}, refined" in {one.planned for one in curve.comparisons}
+    assert not leftovers(cache)
+
+
+def test_searched_scales_add_a_file_of_each_size(
+    base: Callable[[str], Path], importance: Path, targets: list[SizeTarget], cache: Path
+) -> None:
+    inputs = SweepInputs(base("llama"), importance=importance, threads=1, search_scales=True)
+    curve = run_size_sweep(inputs, targets[:1], SweepRivals(STOCK), tokens=60).curve
+    points = {point.kind: point for point in curve.points}
+    assert points["searched"].file_bytes <= targets[0].size.file_bytes(curve.weights)
+    assert points["searched"].sha256 != points["planned"].sha256
+    assert [one.name for one in curve.searched] == [targets[0].size.text]
+    assert f"{targets[0].size.text}, searched" in {one.planned for one in curve.comparisons}
     assert not leftovers(cache)
 
 

@@ -19,7 +19,7 @@ def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8).reshape(8, -1)
     blocks = data.reshape(8, -1, GGML_QUANT_SIZES[type_][1]).copy()
     layout = block_layout(type_)
-    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.read_scales(blocks))
+    scales, offsets = (np.repeat(values, layout.group_size, -1) for values in layout.scales.read(blocks))
     codes = layout.unpack_codes(blocks)
     weights = (layout.levels[codes] * scales + offsets).reshape(8, -1)
     assert np.array_equal(weights, dequantize(data, type_))
@@ -30,6 +30,41 @@ def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     assert np.array_equal(weights, dequantize(blocks.reshape(8, -1), type_))
     layout.pack_codes(blocks, codes)
     assert np.array_equal(blocks.reshape(8, -1), data)
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_scales_are_written_as_they_are_read(name):
+    type_, random = Type[name], np.random.default_rng(14)
+    rows = random.standard_normal((16, 512)).astype(np.float32)
+    data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8)
+    blocks, layout = data.reshape(-1, GGML_QUANT_SIZES[type_][1]).copy(), block_layout(type_)
+    scales, offsets = layout.scales.read(blocks)
+    other = blocks[random.permutation(len(blocks))]
+    for at in layout.scales.super_scales:
+        other[:, at : at + 2] = blocks[:, at : at + 2]
+    codes = layout.unpack_codes(other)
+    layout.scales.write(other, scales, offsets)
+    assert all(map(np.array_equal, layout.scales.read(other), (scales, offsets)))
+    assert np.array_equal(layout.unpack_codes(other), codes)
+    layout.scales.write(blocks, scales, offsets)
+    assert np.array_equal(blocks.ravel(), data)
+
+
+@pytest.mark.parametrize("name", SCALAR)
+def test_written_scales_are_the_nearest_that_a_block_can_store(name):
+    type_, random = Type[name], np.random.default_rng(15)
+    rows = random.standard_normal((16, 512)).astype(np.float32)
+    data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8)
+    blocks, layout = data.reshape(-1, GGML_QUANT_SIZES[type_][1]).copy(), block_layout(type_)
+    read = layout.scales.read(blocks)
+    wanted = [values * random.uniform(0.6, 1.0, values.shape).astype(np.float32) for values in read]
+    layout.scales.write(blocks, *wanted)
+    near = layout.scales.read(blocks)
+    again = blocks.copy()
+    for nudge in (0.97, 1.03) if name != "MXFP4" else ():
+        layout.scales.write(again, *(values * np.float32(nudge) for values in wanted))
+        for best, values, target in zip(near, layout.scales.read(again), wanted, strict=True):
+            assert (np.abs(best - target) <= np.abs(values - target) + 1e-6).all()
 
 
 def test_codebook_types_have_no_layout():

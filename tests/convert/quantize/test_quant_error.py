@@ -11,8 +11,8 @@ from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.costs import CostTable
+from thirteen.convert.quantize.error_feedback import FeedbackCache
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.quantize.gptq import FeedbackCache
 from thirteen.convert.quantize.importance import Importance
 from thirteen.convert.quantize.quant_error import measure_types
 from thirteen.convert.quantize.size_planner import measure_all_types

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.block_codec import block_layout
 from thirteen.convert.quantize.covariance import Covariance
+from thirteen.convert.quantize.error_feedback import error_feedback
 from thirteen.convert.quantize.ggml import quantize_rows
-from thirteen.convert.quantize.gptq import error_feedback, gptq_round
+from thirteen.convert.quantize.gptq import gptq_round
 from thirteen.convert.quantize.scales import fit_scales
 
 FITTED = ["IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q5_K", "Q2_K", "IQ4_XS"]
