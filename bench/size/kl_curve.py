@@ -351,7 +351,8 @@ def _report(
 ) -> CurveReport:
     measured = sorted(measured, key=lambda file: file.point.file_bytes)
     present = {file.point.kind for file in measured}
-    others: list[OtherKind] = [*STOCK_KINDS, *(name for name in QUANTIZERS if name in present)]
+    stock = STOCK_KINDS if present.intersection(STOCK_KINDS) else ()
+    others: list[OtherKind] = [*stock, *(name for name in QUANTIZERS if name in present)]
     comparisons = tuple(
         compare_at_equal_size(file, measured, kind, reference.passages)
         for file in measured

@@ -7,7 +7,7 @@ tokens have activations that are hundreds of times larger, but hardly any effect
 """
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,13 +84,14 @@ def collect_activation_stats(
     layers = weights.shape.layers
     with lane_pool(threads) as pool:
         gradients, output = _run_output(weights, len(chunks), hidden, pool)
-        inputs: dict[tuple[str, ...], InputStats] = {(output_matrix(weights),): output}
+        found: dict[tuple[str, ...], Future[InputStats]] = {}
         progress(1, 1 + layers)
         for index in reversed(range(layers)):
             layer = DecoderLayer(weights, index, pool)
-            for names, found in _run_layer(layer, index, hidden, gradients, pool).items():
-                inputs[tuple(f"blk.{index}.{name}.weight" for name in names)] = found
+            for names, stats in _run_layer(layer, index, hidden, gradients, pool).items():
+                found[tuple(f"blk.{index}.{name}.weight" for name in names)] = stats
             progress(1 + layers - index, 1 + layers)
+        inputs = {(output_matrix(weights),): output} | {names: one.result() for names, one in found.items()}
     lookup = sum(
         _lookup_energy(chunk, hidden.load(0, number), gradients[number])
         for number, chunk in enumerate(chunks)
@@ -113,11 +114,12 @@ def _run_output(
 
 def _run_layer(
     layer: DecoderLayer, index: int, hidden: HiddenStates, gradients: list[Array], pool: ThreadPoolExecutor
-) -> dict[tuple[str, ...], InputStats]:
+) -> dict[tuple[str, ...], Future[InputStats]]:
     """Replace the gradients of a layer's outputs by those of its inputs.
 
     Returns:
-        Statistics of the layer's inputs, by the matrices that read each.
+        Statistics of the layer's inputs, by the matrices that read each. They are computed while the next
+        layer is read.
     """
     columns = {name: shape[1] for name, shape in layer.model.shape.layer_matrices.items()}
     lanes = [
@@ -135,8 +137,9 @@ def _run_layer(
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
         list(pool.map(run, range(start, min(start + LANES, len(gradients)))))
     first, *others = lanes
-    stats = pool.map(lambda names: first[names].stats(other[names] for other in others), first)
-    return dict(zip(first, stats, strict=True))
+    return {
+        names: pool.submit(sums.stats, [other[names] for other in others]) for names, sums in first.items()
+    }
 
 
 def _square_lengths(rows: Array) -> Doubles:
