@@ -1,0 +1,43 @@
+"""Conversion with searched scales."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from thirteen.convert import pipeline
+from thirteen.convert.pipeline import convert
+from thirteen.files.gguf.header import read_header
+from thirteen.workflows.importance_cache import measure_importance
+
+TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
+
+
+def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
+    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "BLOCK_WEIGHTS", 4096)  # many blocks, like a real model
+    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
+    texts.write_text(TEXT)
+    measure_importance(base("llama wide"), None, importance, calibration=texts, threads=1)
+
+    def converted(name: str, *, search_scales: bool, threads: int) -> str:
+        output = tmp_path / name
+        return convert(
+            base("llama wide"),
+            output,
+            quantization="Q4_K",
+            importance=importance,
+            search_scales=search_scales,
+            threads=threads,
+        ).sha256
+
+    given = converted("given.gguf", search_scales=False, threads=1)
+    searched = {converted("searched.gguf", search_scales=True, threads=threads) for threads in (1, 2, 3)}
+    assert len(searched) == 1 and given not in searched
+    given_header, header = (read_header(tmp_path / name) for name in ("given.gguf", "searched.gguf"))
+    assert "thirteen.scales" not in given_header.metadata
+    assert header.metadata["thirteen.scales"] == "searched"
+    types, given_types = (
+        {name: info.type for name, info in one.tensors.items()} for one in (header, given_header)
+    )
+    assert types == given_types
