@@ -36,6 +36,10 @@ class MergedModel(MergedView):
         self.importance = _fitting_importance(read_importance(importance), base) if importance else None
         super().__init__(base, folder, adapter_id, vocabulary)
         self.warnings += warnings
+        if search_scales and not (self.importance and self.importance.covariance_blocks):
+            self.warnings.append(
+                "scales are not searched: the covariances of `thirteen importance` are missing"
+            )
         if self.importance and vocabulary:
             self.importance = self.importance.select_tokens(vocabulary.tokens)
         self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)

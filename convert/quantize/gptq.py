@@ -172,7 +172,7 @@ def _round_columns(
 
     Args:
         layout: the blocks' layout.
-        target: columns in rounding order, offsets subtracted, (width, n); overwritten.
+        target: columns in rounding order, offsets subtracted, (width, n); feedback is subtracted in place.
         scales: scale of each group, (groups, n).
         group: group of each column, (width,).
         inverse_cholesky: see ErrorFeedback, (width, width).

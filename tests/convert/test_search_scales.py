@@ -41,3 +41,14 @@ def test_searched_scales_change_the_weights_alike_for_any_number_of_threads(
         {name: info.type for name, info in one.tensors.items()} for one in (header, given_header)
     )
     assert types == given_types
+
+
+def test_without_covariances_a_warning_says_that_nothing_is_searched(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    reports = [
+        convert(base("llama"), tmp_path / "model.gguf", quantization="Q5_0", search_scales=search, threads=1)
+        for search in (False, True)
+    ]
+    assert not any("not searched" in line for line in reports[0].warnings)
+    assert any("not searched" in line for line in reports[1].warnings)
