@@ -112,19 +112,19 @@ class _BestFit:
 def _write(blocks: Bytes, layout: BlockLayout, largest_code: int, parameters: list[Floats]) -> None:
     """Write the parameters that _fit() returns into blocks, (blocks, block bytes)."""
     scale, *with_offset = parameters
-    extreme = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0]
+    codec, largest, nothing = layout.scales, np.float32(largest_code), np.zeros_like(scale)
+    super_scale: Floats = np.take_along_axis(scale, np.abs(scale).argmax(1)[:, None], 1)[:, 0] / largest
     if not with_offset:
-        layout.scales.write_super(blocks, extreme / largest_code)
-        layout.scales.write(blocks, scale, np.zeros_like(scale))
+        codec.write_super(blocks, super_scale)
+        codec.write(blocks, scale, nothing)
         return
-    offset, level = with_offset
-    layout.scales.write_super(blocks, extreme / largest_code, np.zeros_like(extreme))
-    layout.scales.write(blocks, scale, np.zeros_like(scale))
+    codec.write_super(blocks, super_scale, nothing[:, 0])
+    codec.write(blocks, scale, nothing)
     # Minimums correct the shift of the mean that the rounding of a scale causes.
-    rounded, _ = layout.scales.read(blocks)
-    minimum = np.maximum(0, (rounded - scale) * level - offset)
-    layout.scales.write_super(blocks, extreme / largest_code, minimum.max(1) / largest_code)
-    layout.scales.write(blocks, scale, -minimum)
+    offset, level = with_offset
+    minimum = np.maximum(0, (codec.read(blocks)[0] - scale) * level - offset)
+    codec.write_super(blocks, super_scale, minimum.max(1) / largest)
+    codec.write(blocks, scale, -minimum)
 
 
 # The code of the largest scale of a block, and of the largest minimum; 1 where scales are no codes.
