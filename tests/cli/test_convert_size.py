@@ -57,6 +57,22 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
     assert json.loads(planned.stdout)["types"] == report["types"]
 
 
+def test_search_scales_changes_the_file_within_its_size(
+    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, importance = made
+    options = ("--size", "9bpw", "--importance", importance, "--target", "x86", "--prefer", "quality")
+    plain, searched = (
+        thirteen("convert", model, *options, *more, "--output", tmp_path / "a.gguf", "--json")
+        for more in ((), ("--search-scales",))
+    )
+    assert searched.status == 0, searched.stderr
+    report = json.loads(searched.stdout)
+    assert report["types"] == json.loads(plain.stdout)["types"]
+    assert report["sha256"] != json.loads(plain.stdout)["sha256"]
+    assert report["file_bytes"] <= report["prediction"]["budget_bytes"]
+
+
 def test_refine_tunes_the_planned_file_within_its_size(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
 ) -> None:
