@@ -13,6 +13,7 @@ from .source.checkpoint import Checkpoint
 from .vocabulary.vocabulary_metadata import vocabulary_fields, vocabulary_of
 
 _TEXT = GGUFValueType.STRING
+_SCALES, _SEARCHED = "thirteen.scales", "searched"
 # ggml types whose member of LlamaFileType is not MOSTLY_<type>
 _FILE_TYPES = {"F32": "ALL_F32", "MXFP4": "MOSTLY_MXFP4_MOE"} | {
     name: f"MOSTLY_{name}_S" for name in ("Q3_K", "Q4_K", "Q5_K")
@@ -105,8 +106,13 @@ def _text_fields(values: Mapping[str, object]) -> dict[str, Field]:
 
 def scale_fields(*, searched: bool, refine: bool) -> dict[str, Field]:
     """Metadata of a file whose scales are searched, or will be tuned."""
-    fields = {"thirteen.scales": Field("searched", _TEXT)} if searched else {}
+    fields = {_SCALES: Field(_SEARCHED, _TEXT)} if searched else {}
     return fields | (refine_fields(0) if refine else {})
+
+
+def has_searched_scales(metadata: Mapping[str, object]) -> bool:
+    """Whether the scales of a file with this metadata were searched."""
+    return metadata.get(_SCALES) == _SEARCHED
 
 
 def refine_fields(steps: int) -> dict[str, Field]:

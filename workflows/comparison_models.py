@@ -10,7 +10,7 @@ from typing import Any
 from ..bench.fidelity.model_roles import ModelRoles, ModelSource, model_sources
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
-from ..convert.provenance import SourceIds
+from ..convert.provenance import SourceIds, has_searched_scales
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError
 from ..files.gguf.header import read_header
@@ -77,7 +77,11 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
         if adapter is not None:
             others["base"] = model(f"base {PRECISION}", quantization=PRECISION)
             others["shipped_base"] = model(
-                "base quantized alike", quantization=shipped, vocabulary=vocabulary, importance=importance
+                "base quantized alike",
+                quantization=shipped,
+                vocabulary=vocabulary,
+                importance=importance,
+                search_scales=has_searched_scales(read_header(shipped).metadata),
             )
             others["adapter"] = _export(adapter, base, vocabulary, folder / "adapter.gguf", ids, warnings)
         yield ComparisonModels(folder, model_sources(reference, shipped, **others), warnings)

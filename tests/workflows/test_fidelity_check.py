@@ -119,6 +119,10 @@ def test_base_is_quantized_to_the_same_types_with_the_same_importance(
     shipped, measured = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
     assert measured == convert(base, other, quantization=shipped, importance=importance).sha256
     assert measured != convert(base, other, quantization=shipped).sha256
+    report = converted(base, "--adapter", adapter, "--importance", importance, *size, "--search-scales")
+    shipped, searched = Path(report["output"]), report["fidelity"]["files"]["shipped_base"]["sha256"]
+    expected = convert(base, other, quantization=shipped, importance=importance, search_scales=True)
+    assert searched == expected.sha256 != measured
 
 
 def test_nothing_is_measured_without_an_adapter_or_with_no_fidelity(
