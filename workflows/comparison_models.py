@@ -13,7 +13,7 @@ from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds, has_searched_scales
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError
-from ..files.gguf.header import read_header
+from ..files.gguf.header import Header, read_header
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from .importance_cache import PRECISION
@@ -65,7 +65,8 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
     shipped = Path(conversion.output)
     ids = SourceIds(conversion.base.id, conversion.adapter.id if conversion.adapter else "")
     with temporary_folder("fidelity") as folder:
-        _check_space(folder, shipped, adapted=adapter is not None)
+        header = read_header(shipped)
+        _check_space(folder, header, adapted=adapter is not None)
 
         def model(title: str, **options: Any) -> Path:
             target = folder / f"{title}.gguf"
@@ -81,15 +82,14 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
                 quantization=shipped,
                 vocabulary=vocabulary,
                 importance=importance,
-                search_scales=has_searched_scales(read_header(shipped).metadata),
+                search_scales=has_searched_scales(header.metadata),
             )
             others["adapter"] = _export(adapter, base, vocabulary, folder / "adapter.gguf", ids, warnings)
         yield ComparisonModels(folder, model_sources(reference, shipped, **others), warnings)
 
 
-def _check_space(folder: Path, shipped: Path, *, adapted: bool) -> None:
+def _check_space(folder: Path, header: Header, *, adapted: bool) -> None:
     """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
-    header = read_header(shipped)
     metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
     precise_bytes = 2 * header.weights + metadata_bytes  # in PRECISION
     needed = 2 * precise_bytes + header.file_bytes if adapted else precise_bytes

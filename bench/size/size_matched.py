@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ OtherKind = StockKind | QuantizerName
 Variant = Literal["searched", "refined", "trimmed"]
 FileKind = Literal["planned"] | Variant | OtherKind
 
-PLANNED_KINDS: tuple[FileKind, ...] = ("planned", "searched", "refined", "trimmed")
+PLANNED_KINDS: tuple[FileKind, ...] = ("planned", *get_args(Variant))
 STOCK_KINDS: tuple[StockKind, ...] = ("uniform", "mix")
 SIZE_TOLERANCE = (
     1.005  # times the bytes of a planned file's size: metadata differ, so this still counts as equal size

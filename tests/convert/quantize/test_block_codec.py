@@ -12,6 +12,13 @@ SCALAR = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL", "MXFP4"]
 SCALAR += ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_XS"]
 
 
+def random_blocks(name, random):
+    """Blocks of normal weights, (blocks, block bytes)."""
+    rows = random.standard_normal((16, 512)).astype(np.float32)
+    data = np.frombuffer(quantize_rows(rows, Type[name], "test"), np.uint8)
+    return data.reshape(-1, GGML_QUANT_SIZES[Type[name]][1]).copy()
+
+
 @pytest.mark.parametrize("name", SCALAR)
 def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
     type_, random = Type[name], np.random.default_rng(13)
@@ -34,10 +41,9 @@ def test_a_block_is_level_times_scale_plus_offset_and_accepts_other_codes(name):
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_scales_are_written_as_they_are_read(name):
-    type_, random = Type[name], np.random.default_rng(14)
-    rows = random.standard_normal((16, 512)).astype(np.float32)
-    data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8)
-    blocks, layout = data.reshape(-1, GGML_QUANT_SIZES[type_][1]).copy(), block_layout(type_)
+    random, layout = np.random.default_rng(14), block_layout(Type[name])
+    blocks = random_blocks(name, random)
+    data = blocks.copy()
     scales, offsets = layout.scales.read(blocks)
     other = blocks[random.permutation(len(blocks))]
     for at in layout.scales.super_scales:
@@ -47,15 +53,13 @@ def test_scales_are_written_as_they_are_read(name):
     assert all(map(np.array_equal, layout.scales.read(other), (scales, offsets)))
     assert np.array_equal(layout.unpack_codes(other), codes)
     layout.scales.write(blocks, scales, offsets)
-    assert np.array_equal(blocks.ravel(), data)
+    assert np.array_equal(blocks, data)
 
 
 @pytest.mark.parametrize("name", SCALAR)
 def test_written_scales_are_the_nearest_that_a_block_can_store(name):
-    type_, random = Type[name], np.random.default_rng(15)
-    rows = random.standard_normal((16, 512)).astype(np.float32)
-    data = np.frombuffer(quantize_rows(rows, type_, "test"), np.uint8)
-    blocks, layout = data.reshape(-1, GGML_QUANT_SIZES[type_][1]).copy(), block_layout(type_)
+    random, layout = np.random.default_rng(15), block_layout(Type[name])
+    blocks = random_blocks(name, random)
     read = layout.scales.read(blocks)
     wanted = [values * random.uniform(0.6, 1.0, values.shape).astype(np.float32) for values in read]
     layout.scales.write(blocks, *wanted)
