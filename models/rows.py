@@ -4,12 +4,14 @@ import random
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ThirteenError, shorten
 from ..files.json_lines import read_json_lines
 
 MAX_BYTES = 1 << 30  # of a file of training data
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,7 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
     return TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
 
 
-def split_rows(
-    rows: Sequence[TrainingRow], held_out: int, seed: int
-) -> tuple[list[TrainingRow], list[TrainingRow]]:
+def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row], list[Row]]:
     """Shuffle `rows` by `seed` and split off the first `held_out` of them.
 
     Returns:
@@ -73,6 +73,6 @@ def split_rows(
     return shuffled[held_out:], shuffled[:held_out]
 
 
-def shuffle_rows(rows: Sequence[TrainingRow], seed: int) -> list[TrainingRow]:
+def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:
     """Shuffle rows, in the same way on every machine."""
     return random.Random(seed).sample(rows, len(rows))  # noqa: S311 - no secret

@@ -42,7 +42,7 @@ def rollouts(
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
-    """Sample solutions to questions, for tune --score contrast.
+    """Sample solutions to questions, for train --rollouts and tune --score contrast.
 
     Each is judged by its final answer. An interrupted run resumes.
     """
@@ -68,7 +68,7 @@ def rollouts(
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)
     if not summary.sometimes_right:
-        warn(["no question is sometimes right: tune --score contrast has nothing to compare"])
+        warn(["no question is sometimes right: train and tune cannot learn from these rollouts"])
     asked = summary.questions - summary.errors
     shown = {
         "output": summary.output,

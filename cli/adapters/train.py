@@ -1,6 +1,6 @@
 """Commands that train an adapter with gradients, or prepare for it: `train`, `distill`."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,11 +12,14 @@ from .. import options
 from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ...convert.adapter.basis import Basis
     from ...models.rows import TrainingRow
     from ...models.training.grpo import Rollouts
     from ...models.training.job import TrainingJob
     from ...models.training.recipe import Recipe
+    from ...models.training.rollout_rows import SampledRow
     from ...models.training.sft import SftResult
 
 app = typer.Typer()
@@ -33,13 +36,22 @@ def _help(text: str, field: str) -> str:
         "train smollm2-135m --data gsm8k-train.jsonl --output my-lora",
         "train smollm2-135m --data gsm8k-train.jsonl --output my-tinylora --kind tinylora",
         "train smollm2-135m --data gsm8k-train.jsonl --output my-loras --rank 1,2,3,4",
+        "train my-model.gguf --rollouts rollouts.jsonl --output my-lora",
     )
 )
 def train(
     ctx: typer.Context,
     base: options.BaseArgument,
-    data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, solution, answer.")],
     output: options.AdapterOutput,
+    data: Annotated[
+        Path | None, typer.Option(help="Training rows: JSON lines with question, solution, answer.")
+    ] = None,
+    rollouts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of --data: rollouts, whose right solutions are learned with GRPO's weights."
+        ),
+    ] = None,
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
     rank: Annotated[
         str | None,
@@ -71,10 +83,11 @@ def train(
         int | None, typer.Option(min=1, help=_help("Number of held-out rows to measure on.", "held_out"))
     ] = None,
     final_line: Annotated[
-        bool, typer.Option(help="Learn a last line with the final answer after each solution.")
+        bool, typer.Option(help="With --data: learn a last line with the final answer after each solution.")
     ] = True,
     calculator: Annotated[
-        bool, typer.Option(help="Do not learn results of equations, which the calculator completes.")
+        bool,
+        typer.Option(help="With --data: do not learn results of equations, which the calculator completes."),
     ] = False,
     seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
     basis: options.Basis = None,
@@ -96,12 +109,13 @@ def train(
     extra `train`.
     """
     from ...models.fetch import fetch
-    from ...models.rows import read_rows, split_rows
+    from ...models.rows import read_rows
     from ...models.training.grpo import Rollouts
     from ...models.training.recipe import METHODS, Recipe
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
+    source = _training_file(data, rollouts, method)
     recipe = RECIPES.get(kind, Recipe())
     found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
     if found:
@@ -115,19 +129,63 @@ def train(
         raise typer.BadParameter(f"--rank {rank}: --method grpo takes one rank")
     path = fetch(base, revision=revision, kind="base")
     if method == "grpo":
-        rows = read_rows(data, ("answer",))
-        rollouts = Rollouts(steps, questions, completions, completion_tokens)
+        rows = read_rows(source, ("answer",))
+        sampling = Rollouts(steps, questions, completions, completion_tokens)
         show_fields(
-            as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, rollouts, data.name)
+            as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, sampling, source.name)
         )
         return
-    rows, held = split_rows(read_rows(data), recipes[0].held_out, recipes[0].seed)
+    training = _read_training_data(source, path, recipes[0], sampled=source == rollouts)
     results = {}
     for recipe in recipes:
         folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
-        results[recipe.rank] = _run_sft(_job(base, path, folder, recipe, found), rows, held, data.name)
+        job = _job(base, path, folder, replace(recipe, **training.recipe), found)
+        results[recipe.rank] = _run_sft(job, training)
     facts = {f"rank {number}": _sft_facts(result) for number, result in results.items()}
     show_result(as_json, facts, lambda: _sft_table(results))
+
+
+@dataclass(frozen=True)
+class _TrainingData:
+    """Rows to train on and held-out ones.
+
+    Attributes:
+        rows: rows to train on.
+        held_out: held-out rows.
+        name: what the card calls them.
+        recipe: fields of the recipe that they determine.
+    """
+
+    rows: "Sequence[TrainingRow | SampledRow]"
+    held_out: "Sequence[TrainingRow | SampledRow]"
+    name: str
+    recipe: dict[str, Any]
+
+
+def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Path:
+    """The one that is given."""
+    if rollouts and method != "sft":
+        raise typer.BadParameter(f"--rollouts {rollouts}: it is for --method sft")
+    if data and rollouts:
+        raise typer.BadParameter(f"--data {data} and --rollouts {rollouts} exclude each other")
+    if file := data or rollouts:
+        return file
+    raise typer.BadParameter("give --data or --rollouts")
+
+
+def _read_training_data(file: Path, base: Path, recipe: "Recipe", *, sampled: bool) -> _TrainingData:
+    """Read worked solutions, or rollouts if they are `sampled`."""
+    from ...files.hashing import file_sha256
+    from ...models.rows import read_rows, split_rows
+    from ...models.training.rollout_rows import read_rollout_rows
+
+    if not sampled:
+        return _TrainingData(*split_rows(read_rows(file), recipe.held_out, recipe.seed), file.name, {})
+    model = file_sha256(base) if base.is_file() else None
+    found = read_rollout_rows(file, model, recipe.held_out, recipe.seed)
+    name = f"{file.name}, right solutions that the base sampled, weighted by their advantage"
+    determined = {"final_line": False, "calculator": found.calculator}
+    return _TrainingData(found.training, found.held_out, name, determined)
 
 
 def _parse_ranks(text: str) -> list[int]:
@@ -162,15 +220,13 @@ def _job(base: str, path: Path, out: Path, recipe: "Recipe", basis: "Basis | Non
     return TrainingJob(path, out, recipe, basis, hub_id_of(name) if name else options.provenance_name(base))
 
 
-def _run_sft(
-    job: "TrainingJob", rows: "list[TrainingRow]", held_out: "list[TrainingRow]", data: str
-) -> "SftResult":
+def _run_sft(job: "TrainingJob", data: _TrainingData) -> "SftResult":
     from ...models.cards import sft_card, write_card
     from ...models.training.sft import train_sft
 
     with stage_bars() as stage:
-        result = train_sft(job, rows, held_out, stage)
-    write_card(job.out, sft_card(job, result, command_line(), data))
+        result = train_sft(job, data.rows, data.held_out, stage)
+    write_card(job.out, sft_card(job, result, command_line(), data.name))
     return result
 
 
@@ -207,14 +263,14 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
 
 
 def _run_grpo(
-    job: "TrainingJob", rows: "list[TrainingRow]", rollouts: "Rollouts", data: str
+    job: "TrainingJob", rows: "list[TrainingRow]", sampling: "Rollouts", data: str
 ) -> dict[str, Any]:
     from ...models.cards import grpo_card, write_card
     from ...models.training.grpo import train_grpo
 
     with progress_bar("grpo") as progress:
-        result = train_grpo(job, rows, rollouts, progress)
-    write_card(job.out, grpo_card(job, result, rollouts, command_line(), data))
+        result = train_grpo(job, rows, sampling, progress)
+    write_card(job.out, grpo_card(job, result, sampling, command_line(), data))
     return {
         "output": str(result.folder),
         "trained_numbers": result.trained_numbers,

@@ -207,9 +207,9 @@ def _contrast_options(
     ctx: typer.Context, model: Path, answers: "AnswerSettings", rollouts: Path, rollouts_every: int
 ) -> "ContrastOptions":
     """Read the rollouts; other options match the fields of ContrastSettings by name."""
+    from ...models.rollouts import read_rollouts
     from ...models.tuning.contrast import ContrastSettings
     from ...models.tuning.contrast_objective import ContrastOptions, rollout_settings
-    from ...models.tuning.rollouts import read_rollouts
 
     found = read_rollouts(rollouts, rollout_settings(model, answers))
     settings = ContrastSettings(**options.matching_options(ctx, ContrastSettings))

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ...errors import CheckpointError, shorten
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.output_stream import sampled_mask
 from ..rows import TrainingRow
+from .rollout_rows import SampledRow
 
 if TYPE_CHECKING:
     import torch
@@ -24,11 +26,13 @@ class Example:
         ids: the prompt, then the answer and the end-of-turn token, which the loss is on.
         prompt_tokens: tokens of the prompt.
         inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
+        weight: factor of the loss in training.
     """
 
     ids: list[int]
     prompt_tokens: int
     inserted: frozenset[int] = frozenset()
+    weight: float = 1.0
 
     @property
     def loss_places(self) -> list[int]:
@@ -71,12 +75,41 @@ def encode_example(
         final_line: whether a last line with the final answer follows the solution.
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
     """
-    prompt_ids = tokenizer(prompt_text(tokenizer, row.question), add_special_tokens=False).input_ids
     answer = row.target if final_line else row.solution
     answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
-    mask = sampled_mask(_Vocabulary(tokenizer), answer_ids) if calculator else []
-    inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt_ids)) if not sampled)
-    return Example([*prompt_ids, *answer_ids, tokenizer.eos_token_id], len(prompt_ids), inserted)
+    return _example(tokenizer, _prompt_ids(tokenizer, row.question), answer_ids, calculator=calculator)
+
+
+def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False) -> Example:
+    """Make the example of a solution that the model sampled.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        row: the row.
+        calculator: see encode_example().
+
+    Raises:
+        CheckpointError: the solution was sampled with another chat template or tokenizer.
+    """
+    prompt_ids = _prompt_ids(tokenizer, row.question)
+    if len(prompt_ids) != row.prompt_tokens or max(row.tokens, default=0) >= len(tokenizer):
+        raise CheckpointError(
+            f"the rollouts have another chat template or tokenizer than the base: the prompt of "
+            f"{shorten(row.question)} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
+        )
+    return _example(tokenizer, prompt_ids, row.tokens, calculator=calculator, weight=row.weight)
+
+
+def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
+    return list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids)
+
+
+def _example(
+    tokenizer: Any, prompt: list[int], answer: Sequence[int], *, calculator: bool, weight: float = 1.0
+) -> Example:
+    mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
+    inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
+    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted, weight)
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:

@@ -20,10 +20,11 @@ from ...files.progress import Progress, Stage, no_progress
 from ...stats.interval import Interval
 from ..rows import TrainingRow
 from .attach import attach_adapter, trained_numbers
-from .examples import Example, batches, encode_example, held_out_losses, row_losses
+from .examples import Example, batches, encode_example, encode_sampled, held_out_losses, row_losses
 from .job import TrainingJob
 from .recipe import Recipe
 from .resume import TrainCheckpoint, TrainState
+from .rollout_rows import SampledRow
 
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
 _CHECKPOINT = ".checkpoint.pt"
@@ -73,11 +74,11 @@ class SftResult:
 
 def train_sft(
     job: TrainingJob,
-    training: Sequence[TrainingRow],
-    held_out: Sequence[TrainingRow],
+    training: Sequence[TrainingRow | SampledRow],
+    held_out: Sequence[TrainingRow | SampledRow],
     stage: Stage = lambda name: no_progress,
 ) -> SftResult:
-    """Train an adapter on worked solutions and save it.
+    """Train an adapter on worked solutions, or on the model's own right ones, and save it.
 
     Args:
         job: base, recipe and output folder.
@@ -86,7 +87,7 @@ def train_sft(
         stage: starts the progress of a stage.
 
     Raises:
-        CheckpointError: the base cannot be loaded.
+        CheckpointError: the base cannot be loaded, or a solution was sampled with another tokenizer.
         OutputError: the output folder cannot be written.
         ThirteenError: all training rows are too long, the loss is not finite, or the checkpoint belongs to
             another run.
@@ -97,7 +98,8 @@ def train_sft(
     adapted = attach_adapter(model, job.recipe, job.basis)
     before = held_out_losses(model, held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
-    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids))
+    weights = [example.weight for example in examples if example.weight != 1]
+    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights))
     start = time.monotonic()
     state = fit_adapter(
         model,
@@ -123,7 +125,9 @@ def train_sft(
     )
 
 
-def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Recipe) -> list[Example]:
+def _training_examples(
+    tokenizer: Any, rows: Sequence[TrainingRow | SampledRow], recipe: Recipe
+) -> list[Example]:
     """Take the recipe's share of `rows`, drop those that are too long, and tokenize."""
     share = rows[: max(1, round(recipe.share * len(rows)))]
     encoded = (_encode(tokenizer, row, recipe) for row in share)
@@ -133,7 +137,9 @@ def _training_examples(tokenizer: Any, rows: Sequence[TrainingRow], recipe: Reci
     return examples
 
 
-def _encode(tokenizer: Any, row: TrainingRow, recipe: Recipe) -> Example:
+def _encode(tokenizer: Any, row: TrainingRow | SampledRow, recipe: Recipe) -> Example:
+    if isinstance(row, SampledRow):
+        return encode_sampled(tokenizer, row, calculator=recipe.calculator)
     return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 
@@ -210,10 +216,14 @@ def _lr_factor(step: int, steps: int, warmup: float) -> float:
 
 def _train_step(model: Any, batch: Sequence[Example], recipe: Recipe, optimizer: Any) -> float:
     """Take one step on `batch`, with gradients accumulated over micro-batches; returns the loss."""
+    import torch
+
     optimizer.zero_grad()
     tokens, total = sum(example.answer_tokens for example in batch), 0.0
     for start in range(0, len(batch), recipe.micro_rows):
-        loss = row_losses(model, batch[start : start + recipe.micro_rows]).sum() / tokens
+        part = batch[start : start + recipe.micro_rows]
+        weights = torch.tensor([example.weight for example in part])
+        loss = (weights * row_losses(model, part)).sum() / tokens
         loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         total += loss.item()
     if not math.isfinite(total):

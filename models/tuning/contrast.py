@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...errors import ThirteenError
 from ...runtime.engine.branch_scoring import Branch, Logprobs
 from ...runtime.engine.prefix_cache import common_length
-from .rollouts import QuestionRollouts
+from ..rollouts import QuestionRollouts
 
 _WORST = 3.0  # ratio that bounds the loss by a wrong token, as in dual-clip PPO (arXiv 1912.09729)
 _LOG_RATIO_MAX = 20.0  # nats, so that no ratio overflows

@@ -13,11 +13,11 @@ from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.majority_vote import check_votes
 from ...runtime.request import Sampling, StopReason
+from ..rollouts import COMMON, QuestionRollouts, RolloutFile, Rollouts, Solution, read_rollouts
 from ..rows import TrainingRow
 from .cma_search import Numbers
 from .contrast import Contrast, ContrastSettings, Floats, flatten, make_contrast
 from .objective import AnswerSettings, EngineObjective, is_correct
-from .rollouts import COMMON, QuestionRollouts, RolloutFile, Rollouts, Solution, read_rollouts
 
 _BLOCK = 8  # questions whose fresh rollouts are sampled together
 

@@ -12,9 +12,9 @@ from ...files.output import check_target
 from ...files.progress import Progress, no_progress
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
 from ...runtime.request import StopReason
+from ..rollouts import QuestionRollouts, RolloutFile, Solution
 from ..rows import TrainingRow
 from .objective import is_correct
-from .rollouts import QuestionRollouts, RolloutFile, Solution
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from thirteen.convert.adapter.candidate_lora import CandidateLora
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import RequestError, ThirteenError
+from thirteen.models.rollouts import QuestionRollouts, RolloutFile, Solution, read_rollouts
 from thirteen.models.rows import TrainingRow
 from thirteen.models.tuning.cma_search import SearchSettings
 from thirteen.models.tuning.contrast import ContrastSettings, make_contrast
 from thirteen.models.tuning.contrast_objective import ContrastObjective, ContrastOptions, rollout_settings
 from thirteen.models.tuning.objective import AnswerSettings
-from thirteen.models.tuning.rollouts import QuestionRollouts, RolloutFile, Solution, read_rollouts
 from thirteen.models.tuning.tune import EngineSettings, TuneData, TuneJob, tune_adapter
 from thirteen.runtime.engine.engine import Engine
 

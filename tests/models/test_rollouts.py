@@ -4,20 +4,20 @@ import json
 
 import pytest
 from thirteen.errors import RequestError
-from thirteen.models.rows import TrainingRow
-from thirteen.models.tuning.rollouts import (
+from thirteen.models.rollouts import (
     COMMON,
     QuestionRollouts,
     RolloutFile,
     Solution,
     read_rollouts,
 )
+from thirteen.models.rows import TrainingRow
 from thirteen.models.tuning.sample_rollouts import sample_rollouts
 from thirteen.runtime.batch.reproducible_batches import BatchJob, GenerationSettings
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Sampling
 
-from ...runtime.conftest import write_gguf
+from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
 SETTINGS = GenerationSettings(votes=4, sampling=Sampling(0.7), max_tokens=8)
@@ -137,7 +137,9 @@ def test_rollouts_with_other_settings_are_refused(tmp_path, change, message):
     ],
 )
 def test_rollouts_without_a_contrast_are_refused(tmp_path, rights, message):
-    with pytest.raises(RequestError, match=f"{message}: a contrast needs questions that are sometimes right"):
+    with pytest.raises(
+        RequestError, match=f"{message}: only questions that are sometimes right teach something"
+    ):
         read_rollouts(write(tmp_path / "file", *rights), OURS)
 
 

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ...errors import RequestError, shorten
-from ...files.journal import FORMAT, Journal
-from ...files.json_file import read_bounded
-from ..rows import MAX_BYTES
+from ..errors import RequestError, shorten
+from ..files.journal import FORMAT, Journal
+from ..files.json_file import read_bounded
+from .rows import MAX_BYTES
 
 _RUN = "rollouts"
-# What a search must have in common with its rollouts, and what another value means.
+# What a search or a training run can require of rollouts, and what another value means.
 COMMON = {
     "model_sha256": "another model",
     "system": "another prompt",
@@ -112,11 +112,11 @@ class Rollouts:
 
 
 def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
-    """Read a complete file of rollouts for a search.
+    """Read a complete file of rollouts.
 
     Args:
         path: the file.
-        common: the search's own values of COMMON.
+        common: what the file must have in common with its use: values of keys of COMMON.
 
     Raises:
         RequestError: the file cannot be read, is no file of rollouts, is cut off, has another model, prompt
@@ -124,10 +124,12 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
     """
     first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
     identity = _read_identity(first, path)
-    for key, other in COMMON.items():
-        if identity.get(key) != common[key]:
-            there, here = shorten(identity.get(key)), shorten(common[key])
-            raise RequestError(f"{path}: rollouts with {other}: {key} is {there} in the file, {here} now")
+    for key, value in common.items():
+        if identity.get(key) != value:
+            there, here = shorten(identity.get(key)), shorten(value)
+            raise RequestError(
+                f"{path}: rollouts with {COMMON[key]}: {key} is {there} in the file, {here} now"
+            )
     total = identity.get("questions")
     complete = lines[:-1]  # what follows the last newline is empty, or a line that is cut off
     if len(complete) != total or lines[-1]:
@@ -158,7 +160,7 @@ def _check_outcomes(questions: list[QuestionRollouts], path: Path) -> None:
     what = f"none of its {solutions} solutions is {'wrong' if right else 'right'}"
     if 0 < right < solutions:
         what = "each of its questions has either right or wrong solutions"
-    raise RequestError(f"{path}: {what}: a contrast needs questions that are sometimes right")
+    raise RequestError(f"{path}: {what}: only questions that are sometimes right teach something")
 
 
 def _parse_line(line: bytes, where: str) -> QuestionRollouts:

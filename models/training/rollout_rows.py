@@ -1,0 +1,83 @@
+"""Right solutions of a file of rollouts as training rows: the model learns from its own answers.
+
+Only questions that are sometimes right teach something. A right solution weighs as much as its advantage in
+GRPO (arXiv 2402.03300): the outcome, less the question's mean, in standard deviations. Wrong solutions are
+left out, as in RAFT, which comes close to GRPO (arXiv 2504.11343): nothing bounds how unlikely they could
+become.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..rollouts import QuestionRollouts, read_rollouts
+from ..rows import split_rows
+
+
+@dataclass(frozen=True)
+class SampledRow:
+    """A question and a right solution that the model sampled.
+
+    Attributes:
+        question: the question.
+        prompt_tokens: tokens of its prompt in the runtime.
+        tokens: the solution, without the end-of-generation token.
+        weight: its advantage, above 0.
+    """
+
+    question: str
+    prompt_tokens: int
+    tokens: tuple[int, ...]
+    weight: float
+
+
+@dataclass(frozen=True)
+class RolloutRows:
+    """The rows of a file of rollouts.
+
+    Attributes:
+        training: the rows to train on.
+        held_out: those of the held-out questions.
+        calculator: whether the calculator completed equations in the solutions.
+    """
+
+    training: list[SampledRow]
+    held_out: list[SampledRow]
+    calculator: bool
+
+
+def read_rollout_rows(path: Path, model_sha256: str | None, held_out: int, seed: int) -> RolloutRows:
+    """Read the right solutions to the questions that are sometimes right, shuffled by question.
+
+    Args:
+        path: the file.
+        model_sha256: hash of the GGUF that is trained; None for safetensors, of which any quantization may
+            have sampled the solutions.
+        held_out: number of questions to hold out.
+        seed: seed of the shuffle.
+
+    Raises:
+        RequestError: read_rollouts() raises it.
+        ThirteenError: no question is left to train on.
+    """
+    common: dict[str, Any] = {"system": None}  # what a question is trained with
+    rollouts = read_rollouts(path, common | ({"model_sha256": model_sha256} if model_sha256 else {}))
+    questions = [question for question in rollouts.questions if question.sometimes_right]
+    training, held = split_rows(questions, held_out, seed)
+    return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))
+
+
+def _right_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:
+    return [
+        SampledRow(question.question, question.prompt_tokens, solution.tokens, _advantage(question))
+        for question in questions
+        for solution in question.solutions
+        if solution.right and solution.ended
+    ]
+
+
+def _advantage(question: QuestionRollouts) -> float:
+    """The advantage of a right solution: (1 - p) / sqrt(p (1 - p)), if p is the fraction of right ones."""
+    return math.sqrt(len(question.solutions) / question.right - 1)
