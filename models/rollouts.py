@@ -19,6 +19,7 @@ _RUN = "rollouts"
 # What a search or a training run can require of rollouts, and what another value means.
 COMMON = {
     "model_sha256": "another model",
+    "adapter_sha256": "another adapter",
     "system": "another prompt",
     "calculator": "another setting of the calculator",
     "max_tokens": "another limit of tokens",

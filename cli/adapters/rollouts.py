@@ -26,6 +26,7 @@ def rollouts(
             metavar="MODEL", help="GGUF that answers. Default: the embedded model without an adapter."
         ),
     ] = None,
+    adapter: options.ModelAdapter = None,
     samples: Annotated[int, typer.Option(min=2, max=64, help="Solutions to each question.")] = 8,
     temperature: options.Temperature = 0.7,
     seed: options.Seed = 0,
@@ -63,8 +64,8 @@ def rollouts(
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
     path = fetch(model, kind="base") if model else options.default_base()
-    options.probe_files(path, untrusted=untrusted)
-    job = BatchJob(path, None, settings, threads or default_threads().decode)
+    path, loras = options.resolve_model(path, {"adapter": adapter} if adapter else {}, untrusted=untrusted)
+    job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads().decode)
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)
     if not summary.sometimes_right:

@@ -135,7 +135,7 @@ def train(
             as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, sampling, source.name)
         )
         return
-    training = _read_training_data(source, path, recipes[0], sampled=source == rollouts)
+    training = _read_training_data(source, recipes[0], sampled=source == rollouts)
     results = {}
     for recipe in recipes:
         folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
@@ -173,17 +173,15 @@ def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Pat
     raise typer.BadParameter("give --data or --rollouts")
 
 
-def _read_training_data(file: Path, base: Path, recipe: "Recipe", *, sampled: bool) -> _TrainingData:
+def _read_training_data(file: Path, recipe: "Recipe", *, sampled: bool) -> _TrainingData:
     """Read worked solutions, or rollouts if they are `sampled`."""
-    from ...files.hashing import file_sha256
     from ...models.rows import read_rows, split_rows
     from ...models.training.rollout_rows import read_rollout_rows
 
     if not sampled:
         return _TrainingData(*split_rows(read_rows(file), recipe.held_out, recipe.seed), file.name, {})
-    model = file_sha256(base) if base.is_file() else None
-    found = read_rollout_rows(file, model, recipe.held_out, recipe.seed)
-    name = f"{file.name}, right solutions that the base sampled, weighted by their advantage"
+    found = read_rollout_rows(file, recipe.held_out, recipe.seed)
+    name = f"{file.name}, right solutions that were sampled, weighted by their advantage"
     determined = {"final_line": False, "calculator": found.calculator}
     return _TrainingData(found.training, found.held_out, name, determined)
 

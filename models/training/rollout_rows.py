@@ -10,7 +10,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..rollouts import QuestionRollouts, read_rollouts
 from ..rows import split_rows
@@ -48,13 +47,13 @@ class RolloutRows:
     calculator: bool
 
 
-def read_rollout_rows(path: Path, model_sha256: str | None, held_out: int, seed: int) -> RolloutRows:
+def read_rollout_rows(path: Path, held_out: int, seed: int) -> RolloutRows:
     """Read the right solutions to the questions that are sometimes right, shuffled by question.
+
+    Any quantization of the base may have sampled them, with an adapter or without; see encode_sampled().
 
     Args:
         path: the file.
-        model_sha256: hash of the GGUF that is trained; None for safetensors, of which any quantization may
-            have sampled the solutions.
         held_out: number of questions to hold out.
         seed: seed of the shuffle.
 
@@ -62,8 +61,7 @@ def read_rollout_rows(path: Path, model_sha256: str | None, held_out: int, seed:
         RequestError: read_rollouts() raises it.
         ThirteenError: no question is left to train on.
     """
-    common: dict[str, Any] = {"system": None}  # what a question is trained with
-    rollouts = read_rollouts(path, common | ({"model_sha256": model_sha256} if model_sha256 else {}))
+    rollouts = read_rollouts(path, {"system": None})  # as questions are trained with
     questions = [question for question in rollouts.questions if question.sometimes_right]
     training, held = split_rows(questions, held_out, seed)
     return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))

@@ -86,6 +86,7 @@ def rollout_settings(model: Path, answers: AnswerSettings) -> dict[str, object]:
     """What a search must have in common with its rollouts; see read_rollouts(). Hashes the model."""
     return {
         "model_sha256": file_sha256(model),
+        "adapter_sha256": None,  # the base's probabilities are the old ones
         "system": answers.system,
         "calculator": answers.calculator,
         "max_tokens": answers.max_tokens,

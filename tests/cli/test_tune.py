@@ -182,13 +182,35 @@ def test_rollouts_are_sampled_and_tuned_on(env):
     contrast = ("--score", "contrast", "--rollouts", path)
     hopeless = tune(env, env.folder / "no", *contrast)
     assert hopeless.status == 2 and hopeless.stderr.count("\n") == 1, hopeless
-    assert "none of its 24 solutions is right: a contrast needs" in hopeless.stderr
+    assert "none of its 24 solutions is right: only questions" in hopeless.stderr
     with_contrast(path)
     out = env.folder / "by-contrast"
     tuned = tune(env, out, *contrast, "--json", "--rollouts-every", 0)
     assert tuned.status == 0 and json.loads(tuned.stdout)["generations"] == 2, tuned
     scores = json.loads((out / "generations.jsonl").read_text().splitlines()[2])["scores"]
     assert any(scores) and not all(score == scores[0] for score in scores)
+
+
+def test_rollouts_with_an_adapter_are_of_another_model_to_a_search(env):
+    """The search takes the base's probabilities for those of what sampled the solutions."""
+    lora, plain, adapted = (env.folder / name for name in ("large.gguf", "plain.jsonl", "adapted.jsonl"))
+    numbers, folder = np.full(13, 3.0), env.folder / "large"
+    write_tinylora_folder(resolve_basis(str(env.base)), numbers, folder, "tiny")
+    exported = env.thirteen("adapter", "export", folder, "--base", env.base, "-o", lora)
+    assert exported.status == 0, exported
+    assert rollouts(env, plain, "--limit", 4).status == 0
+    done = rollouts(env, adapted, "--limit", 4, "--adapter", lora)
+    assert done.status == 0, done
+    tokens = [
+        [json.loads(line)["solutions"] for line in path.read_text().splitlines()[1:]]
+        for path in (plain, adapted)
+    ]
+    assert tokens[0] != tokens[1]
+    with_contrast(adapted)
+    refused = tune(env, env.folder / "no", "--score", "contrast", "--rollouts", adapted)
+    assert refused.status == 2 and "rollouts with another adapter: adapter_sha256 is" in refused.stderr, (
+        refused
+    )
 
 
 def test_rollouts_that_do_not_fit_are_one_line(env):
