@@ -49,7 +49,8 @@ def train(
     rollouts: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --data: rollouts, whose right solutions are learned with GRPO's weights."
+            help="Instead of --data: rollouts, whose right solutions are learned with GRPO's weights. "
+            "All of them by default, without those of 32 held-out questions."
         ),
     ] = None,
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
@@ -111,12 +112,12 @@ def train(
     from ...models.fetch import fetch
     from ...models.rows import read_rows
     from ...models.training.grpo import Rollouts
-    from ...models.training.recipe import METHODS, Recipe
+    from ...models.training.recipe import METHODS, ROLLOUT_DEFAULTS, Recipe
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     source = _training_file(data, rollouts, method)
-    recipe = RECIPES.get(kind, Recipe())
+    recipe = replace(RECIPES.get(kind, Recipe()), **(ROLLOUT_DEFAULTS if rollouts else {}))
     found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
     if found:
         origin = found.origin

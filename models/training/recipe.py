@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any
 
 from ...errors import ThirteenError
 
@@ -83,3 +84,6 @@ RECIPES = {
         max_rows=1_000,
     ),
 }
+
+# Instead of a recipe's values for rollouts: they were sampled for this run, so nearly all are learned.
+ROLLOUT_DEFAULTS: dict[str, Any] = {"share": 1.0, "max_rows": 100_000, "max_tokens": 4_096, "held_out": 32}
