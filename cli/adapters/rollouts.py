@@ -43,7 +43,7 @@ def rollouts(
     untrusted: options.Untrusted = False,
     as_json: options.Json = False,
 ) -> None:
-    """Sample solutions to questions, for train --rollouts and tune --score contrast.
+    """Sample solutions to questions, to train or tune on.
 
     Each is judged by its final answer. An interrupted run resumes.
     """

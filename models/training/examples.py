@@ -92,10 +92,15 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         CheckpointError: the solution was sampled with another chat template or tokenizer.
     """
     prompt_ids = _prompt_ids(tokenizer, row.question)
-    if len(prompt_ids) != row.prompt_tokens or max(row.tokens, default=0) >= len(tokenizer):
+    found = None
+    if len(prompt_ids) != row.prompt_tokens:
+        asked = shorten(row.question)
+        found = f"the prompt of {asked} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
+    elif unknown := [token for token in row.tokens if not 0 <= token < len(tokenizer)]:
+        found = f"the base has no token {unknown[0]}"
+    if found:
         raise CheckpointError(
-            f"the rollouts have another chat template or tokenizer than the base: the prompt of "
-            f"{shorten(row.question)} has {row.prompt_tokens} tokens there, {len(prompt_ids)} here"
+            f"the rollouts are of another chat template or tokenizer than the base: {found}"
         )
     return _example(tokenizer, prompt_ids, row.tokens, calculator=calculator, weight=row.weight)
 

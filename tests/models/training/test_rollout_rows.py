@@ -83,9 +83,22 @@ def test_the_example_has_the_sampled_tokens(loaded):
     assert (example.prompt_tokens, example.weight) == (len(prompt), 2.0)
     learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
     assert learned.replace(" ", "") == "Itis12+30=.<|im_end|>"
-    for other in (replace(row, prompt_tokens=9), replace(row, tokens=(10**6,))):
-        with pytest.raises(CheckpointError, match="another chat template or tokenizer than the base"):
-            encode_sampled(tokenizer, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt_tokens": 9}, "the prompt of 'How many\\?' has 9 tokens there, [0-9]+ here"),
+        ({"tokens": (5, 10**6)}, "the base has no token 1000000"),
+        ({"tokens": (-1,)}, "the base has no token -1"),
+    ],
+)
+def test_a_solution_of_another_tokenizer_is_refused(loaded, change, message):
+    _, tokenizer = loaded
+    prompt = tokenizer(prompt_text(tokenizer, "How many?"), add_special_tokens=False).input_ids
+    row = replace(SampledRow("How many?", len(prompt), (5,), 1.0), **change)
+    with pytest.raises(CheckpointError, match=f"another chat template or tokenizer than the base: {message}"):
+        encode_sampled(tokenizer, row)
 
 
 def test_the_weight_is_a_factor_of_the_loss(base):
