@@ -163,9 +163,9 @@ class Terminal:
 
     def interrupt(self, pattern):
         """Press Ctrl-C until the output has a match: Python may drop one that comes within a callback."""
-        for _ in range(5):
+        for _ in range(20):
             self.process.send_signal(signal.SIGINT)
-            end = monotonic() + 4
+            end = monotonic() + 1  # an answer takes about four seconds
             while monotonic() < end and not re.search(pattern, self.text):
                 if select.select([self.master], [], [], 0.2)[0]:
                     self.text += os.read(self.master, 4096).decode("utf-8", "replace")
