@@ -120,8 +120,8 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
         common: what the file must have in common with its use: values of keys of COMMON.
 
     Raises:
-        RequestError: the file cannot be read, is no file of rollouts, is cut off, has another model, prompt
-            or limit, or has no question with right and wrong solutions.
+        RequestError: the file cannot be read, is no file of rollouts, is cut off, differs in a value of
+            `common`, or has no question with right and wrong solutions.
     """
     first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
     identity = _read_identity(first, path)

@@ -98,6 +98,7 @@ def train_sft(
     adapted = attach_adapter(model, job.recipe, job.basis)
     before = held_out_losses(model, held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
+    # Runs without weights keep their id: a checkpoint of an earlier version must still resume.
     weights = [example.weight for example in examples if example.weight != 1]
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights))
     start = time.monotonic()

@@ -13,21 +13,8 @@ from thirteen.models.training.recipe import RECIPES
 from thirteen.models.training.rollout_rows import SampledRow, read_rollout_rows
 from thirteen.models.training.sft import fit_adapter
 
-from ...commands import Commands
-
 # The outcomes of the solutions to each question: "10" has a right and a wrong one.
 OUTCOMES = ("10", "1000", "1110", "11", "00", "10", "10", "10")
-
-
-@pytest.fixture(scope="module")
-def loaded(base):
-    return load_base_model(base("llama"))
-
-
-@pytest.fixture(scope="module")
-def thirteen():
-    with Commands() as commands:
-        yield commands
 
 
 def write(path, tokenizer, *, outcomes=OUTCOMES, prompt_tokens=0, **identity):

@@ -23,23 +23,11 @@ from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, tr
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
 from ...checkpoints import llama, qwen2, save_model
-from ...commands import Commands
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"It is {n}+{n} = {2 * n}.", str(2 * n)) for n in range(2, 14)]
 RECIPE = replace(
     RECIPES["tinylora"], learning_rate=0.05, epochs=6, batch_rows=4, held_out=4, threads=1, max_tokens=200
 )
-
-
-@pytest.fixture(scope="module")
-def loaded(base):
-    return load_base_model(base("llama"))
-
-
-@pytest.fixture(scope="module")
-def thirteen():
-    with Commands() as commands:
-        yield commands
 
 
 @pytest.fixture(scope="module")
