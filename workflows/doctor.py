@@ -43,6 +43,7 @@ _EXTRAS = {
     "tune": "thirteen tune",
     "data": "the question sets gsm8k and asdiv",
     "ray": "clusters",
+    "mcp": "thirteen mcp",
     "curve": "AutoRound, to compare with in bench curve",
     "report": "the pages and plots of bench report and bench curve",
     "peers": "other programs in bench peers",

@@ -58,7 +58,7 @@ _STYLES: dict[FileKind, _Style] = {
 def check_plot() -> None:
     """Raise OutputError if matplotlib is missing; commands call it before their work."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise OutputError(f"matplotlib, which draws the plot, is not installed: {install_hint('plot')}")
+        raise OutputError(f"matplotlib, which draws the plot, is not installed: {install_hint('report')}")
 
 
 def draw_curve(report: CurveReport, title: str, image_format: ImageFormat) -> bytes:

@@ -90,7 +90,7 @@ def bench_peers(
         bool, typer.Option("--synthetic", help="Decode from an empty context, as llama-bench does.")
     ] = False,
     packages: Annotated[
-        str, typer.Option("--with", help="Python packages to compare with. Default: those installed.")
+        str, typer.Option("--with", help="Peers to compare with, by name. Default: those installed.")
     ] = "",
     llama_bench: Annotated[str | None, typer.Option(help="Path of llama-bench. Default: on PATH.")] = None,
     llama_batched_bench: Annotated[

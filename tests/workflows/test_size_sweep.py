@@ -318,6 +318,6 @@ def test_missing_matplotlib_is_one_line(base: Callable[[str], Path], tmp_path: P
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: matplotlib, which draws the plot, is not installed: "
-        "install the extra `plot`: pip install '.[plot]' in the checkout\n"
+        "install the extra `report`: pip install '.[report]' in the checkout\n"
     )
     assert not list(tmp_path.iterdir())
