@@ -52,7 +52,21 @@ class AppendOnlyFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file:
+            with suppress(OSError):
+                if not os.fstat(self._file.fileno()).st_size:  # claimed, and nothing was appended
+                    self.path.unlink()
             self._file.close()
+
+    def claim(self) -> Self:
+        """Keep other processes from writing, already before the first `append()`.
+
+        The file exists from then on. If it is still empty when the `with` block ends, it is removed.
+
+        Raises:
+            OutputError: the file cannot be written, or another process is writing.
+        """
+        self._claimed()
+        return self
 
     def repair(self) -> None:
         """Cut off a torn last line, for a file that others read.
@@ -60,9 +74,8 @@ class AppendOnlyFile:
         Raises:
             OutputError: the file cannot be written, or another process is writing.
         """
-        if self._kept_bytes < self._found_bytes and self._file is None:
-            with output_errors(self.path):
-                self._file = self._open()
+        if self._kept_bytes < self._found_bytes:
+            self.claim()
 
     def append(self, line: str) -> None:
         """Write a line to disk, or nothing of it.
@@ -70,17 +83,22 @@ class AppendOnlyFile:
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
+        file = self._claimed()
         with output_errors(self.path):
-            if self._file is None:
-                self._file = self._open()
-            start = os.fstat(self._file.fileno()).st_size
+            start = os.fstat(file.fileno()).st_size
             try:
-                _write(self._file, f"{line}\n".encode())
-                os.fsync(self._file.fileno())
+                _write(file, f"{line}\n".encode())
+                os.fsync(file.fileno())
             except OSError:
                 with suppress(OSError):  # a full disk keeps half a line
-                    self._file.truncate(start)
+                    file.truncate(start)
                 raise
+
+    def _claimed(self) -> FileIO:
+        if self._file is None:
+            with output_errors(self.path):
+                self._file = self._open()
+        return self._file
 
     def _opener(self, path: str, flags: int) -> int:
         return os.open(path, flags, 0o666)
@@ -116,14 +134,14 @@ class Journal(AppendOnlyFile):
 
         Args:
             path: the file, which need not exist.
-            identity: all that the entries depend on, as JSON values.
+            identity: all that the entries depend on, as values that JSON can hold.
             run: the key of the identity in the first line.
 
         Raises:
             RequestError: the file cannot be read, is not a journal, or belongs to another run.
         """
         super().__init__(path)
-        self._identity, self._run = dict(identity), run
+        self._identity, self._run = json.loads(json.dumps(identity)), run  # tuples become lists
         if self.lines:
             self._check_identity()
         self.entries = [self._entry(line, number) for number, line in enumerate(self.lines[1:], 2)]
@@ -139,8 +157,9 @@ class Journal(AppendOnlyFile):
         Raises:
             OutputError: it cannot be written, or another process is writing.
         """
-        if self._file is None and not self._kept_bytes:
+        if self._file is None:
             make_folder(self.path.parent)
+        if not os.fstat(self._claimed().fileno()).st_size:
             self.append(json.dumps({"format": FORMAT, self._run: self._identity}))
         self.append(json.dumps(entry))
 

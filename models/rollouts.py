@@ -8,12 +8,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import RequestError, shorten
 from ..files.journal import FORMAT, Journal
 from ..files.json_file import read_bounded
+from ..runtime.engine.majority_vote import VOTES_MAX
 from .rows import MAX_BYTES
+
+Value = TypeVar("Value")
 
 _RUN = "rollouts"
 # What a search or a training run can require of rollouts, and what another value means.
@@ -84,12 +87,13 @@ class RolloutFile(Journal):
 
         Args:
             path: the file.
-            identity: everything that the solutions depend on, as JSON values, with the number of `questions`.
+            identity: everything that the solutions depend on, as values that JSON can hold, with the number
+                of `questions`.
 
         Raises:
             RequestError: the file belongs to another run, or is damaged.
         """
-        super().__init__(path, json.loads(json.dumps(identity)), _RUN)
+        super().__init__(path, identity, _RUN)
         parsed = (_parse(entry, f"{path}: line {number}") for number, entry in enumerate(self.entries, 2))
         self.questions = {one.number: one for one in parsed}
 
@@ -123,8 +127,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
         RequestError: the file cannot be read, is no file of rollouts, is cut off, differs in a value of
             `common`, or has no question with right and wrong solutions.
     """
-    first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
-    identity = _read_identity(first, path)
+    identity, lines = _read(path)
     for key, value in common.items():
         if identity.get(key) != value:
             there, here = shorten(identity.get(key)), shorten(value)
@@ -133,21 +136,35 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
             )
     total = identity.get("questions")
     complete = lines[:-1]  # what follows the last newline is empty, or a line that is cut off
-    if len(complete) != total or lines[-1]:
+    if len(complete) != total or lines[-1:] != [b""]:
         raise RequestError(
             f"{path}: cut off: it holds {len(complete)} of {shorten(total)} questions; thirteen "
             "rollouts with the same options completes it"
         )
     questions = [_parse_line(line, f"{path}: line {number}") for number, line in enumerate(complete, 2)]
+    questions.sort(key=lambda one: one.number)
+    if [one.number for one in questions] != list(range(total)):
+        raise RequestError(f"{path}: the numbers of its {total} questions are not 0 to {total - 1}")
     _check_outcomes(questions, path)
-    return Rollouts(path, identity, tuple(sorted(questions, key=lambda one: one.number)))
+    return Rollouts(path, identity, tuple(questions))
 
 
-def _read_identity(line: bytes, path: Path) -> dict[str, Any]:
+def read_identity(path: Path) -> dict[str, Any]:
+    """Read what the solutions in a file of rollouts, complete or not, depend on.
+
+    Raises:
+        RequestError: the file cannot be read, or is no file of rollouts.
+    """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
+    """The identity in the first line, and the other lines."""
+    first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
     try:
-        header = json.loads(line)
+        header = json.loads(first)
         if header["format"] == FORMAT:
-            return dict(header[_RUN])
+            return dict(header[_RUN]), lines
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
@@ -173,17 +190,32 @@ def _parse_line(line: bytes, where: str) -> QuestionRollouts:
 
 def _parse(entry: Any, where: str) -> QuestionRollouts:
     try:
-        solutions = tuple(
-            Solution(tuple(map(int, one["tokens"])), bool(one["ended"]), bool(one["right"]))
-            for one in entry["solutions"]
-        )
-        return QuestionRollouts(
-            int(entry["number"]),
-            str(entry["question"]),
-            str(entry["answer"]),
-            int(entry["prompt_tokens"]),
-            solutions,
-            entry["error"],
-        )
-    except (KeyError, TypeError, ValueError):
-        raise RequestError(f"{where}: not a question with its solutions") from None
+        solutions, error = _list(entry["solutions"]), entry["error"]
+        if len(solutions) <= VOTES_MAX:
+            return QuestionRollouts(
+                _typed(entry["number"], int),
+                _typed(entry["question"], str),
+                _typed(entry["answer"], str),
+                _typed(entry["prompt_tokens"], int),
+                tuple(map(_parse_solution, solutions)),
+                error if error is None else _typed(error, str),
+            )
+    except (KeyError, TypeError):
+        pass
+    raise RequestError(f"{where}: not a question with its solutions")
+
+
+def _parse_solution(entry: Any) -> Solution:
+    tokens = tuple(_typed(token, int) for token in _list(entry["tokens"]))
+    return Solution(tokens, _typed(entry["ended"], bool), _typed(entry["right"], bool))
+
+
+def _typed(value: Any, kind: type[Value]) -> Value:
+    """The value, if it is of exactly this type; else a TypeError."""
+    if type(value) is not kind:
+        raise TypeError
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    return _typed(value, list)

@@ -47,6 +47,7 @@ def rollouts(
 
     Each is judged by its final answer. An interrupted run resumes.
     """
+    from ...files.output import check_target
     from ...models.fetch import fetch
     from ...models.rows import read_rows, shuffle_rows
     from ...models.tuning.sample_rollouts import sample_rollouts
@@ -61,6 +62,7 @@ def rollouts(
         calculator=calculator,
         max_tokens=max_tokens,
     )
+    check_target(output, questions)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
     path = fetch(model, kind="base") if model else options.default_base()

@@ -227,7 +227,7 @@ def _split_data(
 ) -> "TuneData":
     """Read the rows and split off those for checks and the held-out ones.
 
-    The rest are the pool, unless another one is given, of which only the other rows are left.
+    The rest are the pool, unless another one is given. No question is in two of the parts.
     """
     from ...models.rows import read_rows, split_rows
     from ...models.tuning.tune import TuneData
@@ -236,13 +236,19 @@ def _split_data(
     rows = read_rows(data, required)
     if held_out_data:
         held = read_rows(held_out_data, ("answer",))[:held_out]
+        rows = _without(rows, held)
     else:
         rows, held = split_rows(rows, held_out, seed)
-    rest, check_rows = split_rows(rows, checks, seed)
+    rest, check_rows = split_rows(rows, checks, seed, option="--checks")
     if pool is not None:
-        used = {row.question for row in (*check_rows, *held)}
-        rest = [row for row in pool if row.question not in used]
+        rest = _without(pool, (*check_rows, *held))
     return TuneData(rest, check_rows, held, questions)
+
+
+def _without(rows: "Sequence[TrainingRow]", others: "Sequence[TrainingRow]") -> "list[TrainingRow]":
+    """The rows whose questions the others do not ask."""
+    used = {row.question for row in others}
+    return [row for row in rows if row.question not in used]
 
 
 @contextmanager

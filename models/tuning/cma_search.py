@@ -144,8 +144,18 @@ class CmaSearch:
         )
 
     def tell(self, scores: Sequence[float]) -> None:
-        """Update the search with the scores of the candidates, in order; higher is better."""
-        self._evolution.tell(self.candidates, [-score for score in scores])
+        """Update the search with the scores of the candidates, in order; higher is better.
+
+        One that is NaN or infinite counts as the worst of the others.
+
+        Raises:
+            ThirteenError: all are.
+        """
+        finite = [score for score in scores if np.isfinite(score)]
+        if not finite:
+            raise ThirteenError(f"generation {self.generation + 1}: every score is NaN or infinite")
+        losses = [-(score if np.isfinite(score) else min(finite)) for score in scores]
+        self._evolution.tell(self.candidates, losses)
         self._candidates = None
         self.generation += 1
 

@@ -1,6 +1,6 @@
 """Objective of a search by contrast: candidates are scored on rollouts, which may be sampled afresh."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -12,12 +12,13 @@ from ...errors import RequestError, ThirteenError
 from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.majority_vote import check_votes
-from ...runtime.request import Sampling, StopReason
-from ..rollouts import COMMON, QuestionRollouts, RolloutFile, Rollouts, Solution, read_rollouts
+from ...runtime.request import Sampling
+from ..rollouts import QuestionRollouts, RolloutFile, Rollouts, read_identity
 from ..rows import TrainingRow
 from .cma_search import Numbers
 from .contrast import Contrast, ContrastSettings, Floats, flatten, make_contrast
-from .objective import AnswerSettings, EngineObjective, is_correct
+from .objective import AnswerSettings, EngineObjective
+from .sample_rollouts import judge_solution
 
 _BLOCK = 8  # questions whose fresh rollouts are sampled together
 
@@ -38,6 +39,8 @@ class ContrastOptions:
     rollouts_every: int = 0
 
     def __post_init__(self) -> None:
+        if "numbers" in self.rollouts.identity:
+            raise RequestError(f"{self.rollouts.path}: rollouts of a search's mean, not of the base")
         if self.rollouts_every < 0:
             raise ThirteenError(f"--rollouts-every {self.rollouts_every}: must be at least 0")
         if self.rollouts_every:
@@ -119,7 +122,11 @@ class ContrastObjective(EngineObjective):
         super().__init__(engine, lora, settings)
         self._options, self._folder = options, folder
         self._age = 0  # how often rollouts were sampled afresh
-        self._use(options.rollouts)
+        self._contrasts: dict[str, Contrast] = {}
+        self._sampled_by: Numbers = np.zeros(1)  # all zeros are the base
+        self._base: dict[str, Floats] = {}
+        self._old = self._base
+        self._use(options.rollouts.questions, options.rollouts.path, self._sampled_by)
 
     def scores(
         self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
@@ -144,22 +151,23 @@ class ContrastObjective(EngineObjective):
         if every and generation // every != self._age:
             self._age = generation // every
             path = self._folder / f"rollouts-{every * self._age}.jsonl"
-            if generation % every == 0 or not path.exists():  # else a resumed run has it
-                self._sample(path, mean)
-            self._use(read_rollouts(path, {key: self._options.rollouts.identity[key] for key in COMMON}))
+            if generation % every and path.exists():  # a resumed run, whose mean was another one then
+                mean = _sampled_by(path, len(mean))
+            self._use(self._sample(path, mean), path, mean)
 
-    def _use(self, rollouts: Rollouts) -> None:
-        """Score by these rollouts from now on."""
-        self._sampled_by = np.array(rollouts.identity.get("numbers", [0.0]))  # all zeros are the base
-        self._base: dict[str, Floats] = {}
-        self._old = self._base if not self._sampled_by.any() else {}
-        self._contrasts: dict[str, Contrast] = {}
-        for one in rollouts.questions:
-            if one.sometimes_right and (contrast := self._contrast(one, rollouts.path)):
-                self._contrasts[one.question] = contrast
+    def _use(self, rollouts: Iterable[QuestionRollouts], path: Path, sampled_by: Numbers) -> None:
+        """Score by these rollouts of `path` from now on, unless none of their questions has a contrast."""
+        contrasts = {
+            one.question: contrast
+            for one in rollouts
+            if one.sometimes_right and (contrast := self._contrast(one, path))
+        }
+        if contrasts:
+            self._contrasts, self._sampled_by, self._base = contrasts, sampled_by, {}
+            self._old = {} if sampled_by.any() else self._base
 
     def _contrast(self, rollouts: QuestionRollouts, path: Path) -> Contrast | None:
-        prompt = self._request(TrainingRow(rollouts.question, "", rollouts.answer)).tokens
+        prompt = self.request(TrainingRow(rollouts.question, "", rollouts.answer)).tokens
         where = f"{path}: question {rollouts.number}"
         if len(prompt) != rollouts.prompt_tokens:
             raise RequestError(
@@ -191,30 +199,44 @@ class ContrastObjective(EngineObjective):
             scored = self.engine.next_logprobs([contrast.branches for contrast in contrasts], adapter)
         return [flatten(logprobs) for logprobs in scored]
 
-    def _sample(self, path: Path, mean: Numbers) -> None:
+    def _sample(self, path: Path, mean: Numbers) -> list[QuestionRollouts]:
         """Sample solutions to the questions that the base sometimes solves; resumes from the file."""
         rows, first = self._options.rows, self._options.rollouts.identity
         identity = {**first, "questions": len(rows), "numbers": mean.tolist()}
         with RolloutFile(path, identity) as file:
-            missing = [number for number in range(len(rows)) if number not in file.questions]
-            for start in range(0, len(missing), _BLOCK):
-                numbers = missing[start : start + _BLOCK]
-                for rollouts in self._sample_block(mean, {number: rows[number] for number in numbers}):
-                    file.add(rollouts)
+            numbered = enumerate(rows)
+            while block := dict(islice(numbered, _BLOCK)):
+                if not file.questions.keys() >= block.keys():  # an interrupted block runs again as a whole
+                    for rollouts in self._sample_block(mean, block):
+                        if rollouts.number not in file.questions:
+                            file.add(rollouts)
+            return [file.questions[number] for number in range(len(rows))]
 
     def _sample_block(self, mean: Numbers, rows: Mapping[int, TrainingRow]) -> Iterator[QuestionRollouts]:
         adapter, samples = self._load(mean), self._options.samplings()
         requests = [
-            replace(self._request(row), adapter=adapter, sampling=one)
+            replace(self.request(row), adapter=adapter, sampling=one)
             for row in rows.values()
             for one in samples
         ]
         outputs = iter(self._generate(requests))
         for number, row in rows.items():
             found = list(islice(outputs, len(samples)))
-            solutions = tuple(
-                Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
-                for tokens, answer in found
-            )
+            solutions = tuple(judge_solution(tokens, answer, row) for tokens, answer in found)
             prompt_tokens = found[0][1].usage.prompt_tokens
             yield QuestionRollouts(number, row.question, row.answer, prompt_tokens, solutions)
+
+
+def _sampled_by(path: Path, size: int) -> Numbers:
+    """The numbers that sampled the fresh rollouts in a file.
+
+    Raises:
+        RequestError: the file is no file of rollouts, or has not as many numbers.
+    """
+    try:
+        numbers = np.array(read_identity(path).get("numbers"), float)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.shape != (size,):
+        raise RequestError(f"{path}: line 1: not the {size} numbers that sampled these rollouts")
+    return numbers

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import ThirteenError
-from ...runtime.engine.engine import Engine
 from ...runtime.request import Request
 from ..rows import TrainingRow
 from .cma_search import Numbers
@@ -40,9 +39,11 @@ def initial_sigma(
         target_kl: KL divergence to reach.
 
     Raises:
-        ThirteenError: the model computes NaN or infinity.
+        ThirteenError: the model computes NaN or infinity, or says nothing to any question.
     """
-    pairs = _sample_texts(objective.engine, rows, seed)
+    pairs = _sample_texts(objective, rows, seed)
+    if not pairs:
+        raise ThirteenError(f"the model ends its answers to {len(rows)} questions at once: give --sigma")
     tokens = sum(len(text) for _, text in pairs)
 
     def log_likelihood(candidate: Numbers) -> float:
@@ -61,12 +62,10 @@ def initial_sigma(
     return sigma
 
 
-def _sample_texts(engine: Engine, rows: Sequence[TrainingRow], seed: int) -> list[Pair]:
+def _sample_texts(objective: EngineObjective, rows: Sequence[TrainingRow], seed: int) -> list[Pair]:
     """Sample a short text from the base for each question; empty ones are dropped."""
-    prompts = [engine.request(row.question).tokens for row in rows]
-    requests = [
-        Request(prompt, _TEXT_TOKENS, replace(FULL_DISTRIBUTION, seed=seed + n))
-        for n, prompt in enumerate(prompts)
-    ]
-    texts = [collect_output(handle)[0] for handle in engine.submit_all(requests, wait=True)]
+    prompts = [objective.request(row).tokens for row in rows]
+    samplings = replace(FULL_DISTRIBUTION, seed=seed).with_seeds(len(prompts))
+    requests = [Request(prompt, _TEXT_TOKENS, one) for prompt, one in zip(prompts, samplings, strict=True)]
+    texts = [collect_output(handle)[0] for handle in objective.engine.submit_all(requests, wait=True)]
     return [(prompt, text) for prompt, text in zip(prompts, texts, strict=True) if text]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...convert.adapter.candidate_lora import CandidateLora
-from ...errors import ThirteenError
+from ...errors import RequestError, ThirteenError, shorten
 from ...runtime.answer import Answer
 from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.engine.engine import Engine
@@ -96,7 +96,7 @@ class EngineObjective:
     def scores(
         self, candidates: Sequence[Numbers], rows: Sequence[TrainingRow], mean: Numbers
     ) -> list[float]:
-        requests = [self._request(row) for row in rows]
+        requests = [self.request(row) for row in rows]
         if self._settings.score == "own":
             samples = self._sample_answers(mean, requests, rows)
             return [self._clipped_objective(self._load(numbers), samples) for numbers in candidates]
@@ -105,7 +105,20 @@ class EngineObjective:
         return [score(self._load(numbers), requests, rows) for numbers in candidates]
 
     def correct(self, numbers: Numbers, rows: Sequence[TrainingRow]) -> list[bool]:
-        return self._correct(self._load(numbers), [self._request(row) for row in rows], rows)
+        return self._correct(self._load(numbers), [self.request(row) for row in rows], rows)
+
+    def check_lengths(self, rows: Sequence[TrainingRow]) -> None:
+        """Raise RequestError unless the prompt of each row, and its reference solution if scored, fits."""
+        context = self.engine.context
+        for row in rows:
+            tokens = len(self.request(row).tokens) + 1  # an answer has at least one
+            if self._settings.score == "reference" and row.solution:
+                tokens += len(self._tokenize(row.solution))
+            if tokens > context:
+                raise RequestError(
+                    f"question {shorten(row.question)}: {tokens} tokens do not fit the context of {context}: "
+                    f"--context {tokens}"
+                )
 
     def prepare(self, generation: int, mean: Numbers) -> None:
         """Prepare the next generation of a search, of which `mean` is the mean; does nothing here."""
@@ -131,7 +144,8 @@ class EngineObjective:
         yield
         self.cost.model_s += perf_counter() - start
 
-    def _request(self, row: TrainingRow) -> Request:
+    def request(self, row: TrainingRow) -> Request:
+        """The request that asks a row's question, greedily."""
         settings = self._settings
         return self.engine.request(
             row.question,
@@ -200,13 +214,22 @@ class EngineObjective:
     def _answer(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         answers = self._answers(adapter, requests)
         pairs = [
-            ((*request.tokens, *self._tokenize(answer.text + _CUE)), self._tokenize(f" {row.answer}"))
+            self._answer_pair(request, answer, row)
             for request, answer, row in zip(requests, answers, rows, strict=True)
         ]
         logprobs = self._log_likelihoods(adapter, pairs)
         truncated = np.mean([answer.stop_reason is StopReason.LENGTH for answer in answers])
         likelihood = np.mean([max(sum(token_logprobs), _LOG_LIKELIHOOD_MIN) for token_logprobs in logprobs])
         return float(likelihood - _TRUNCATION_PENALTY * truncated)
+
+    def _answer_pair(self, request: Request, answer: Answer, row: TrainingRow) -> Pair:
+        """The prompt with the model's own words and a cue, and the right answer; what does not fit is cut."""
+        right = self._tokenize(f" {row.answer}")
+        words, cue = self._tokenize(answer.text + _CUE), self._tokenize(_CUE)
+        room = max(self.engine.context - len(request.tokens) - len(right), 0)
+        if len(words) > room:
+            words = [*words[: max(room - len(cue), 0)], *cue][:room]
+        return (*request.tokens, *words), right
 
     def _exact(self, adapter: str, requests: Sequence[Request], rows: Sequence[TrainingRow]) -> float:
         return float(np.mean(self._correct(adapter, requests, rows)))

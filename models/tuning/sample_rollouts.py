@@ -8,8 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ...errors import ModelFileError, RequestError
-from ...files.output import check_target
 from ...files.progress import Progress, no_progress
+from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
 from ...runtime.request import StopReason
 from ..rollouts import QuestionRollouts, RolloutFile, Solution
@@ -72,7 +72,6 @@ def sample_rollouts(
         raise RequestError(
             f"rollouts: samples must be at least 2, not {settings.votes}: right and wrong ones"
         )
-    check_target(output)
     with RolloutFile(output, rollout_identity(job, rows)) as file:
         progress(len(file.questions), len(rows))
         numbered = {number: row.question for number, row in enumerate(rows)}
@@ -103,11 +102,16 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
 
 def _question(result: BatchResult, row: TrainingRow) -> QuestionRollouts:
     solutions = tuple(
-        Solution(tokens, answer.stop_reason is StopReason.END, is_correct(answer, row))
+        judge_solution(tokens, answer, row)
         for tokens, answer in zip(result.tokens, result.samples, strict=True)
     )
     prompt_tokens = result.samples[0].usage.prompt_tokens if result.samples else 0
     return QuestionRollouts(result.number, row.question, row.answer, prompt_tokens, solutions, result.error)
+
+
+def judge_solution(tokens: Sequence[int], answer: Answer, row: TrainingRow) -> Solution:
+    """A sampled solution, right if it ended with the row's final answer."""
+    return Solution(tuple(tokens), answer.stop_reason is StopReason.END, is_correct(answer, row))
 
 
 def summarize(output: Path, questions: Sequence[QuestionRollouts], samples: int) -> RolloutSummary:

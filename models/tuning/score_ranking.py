@@ -80,7 +80,8 @@ class ScoreRanking:
 def rank_candidates(job: TuneJob, count: int, progress: Progress = no_progress) -> ScoreRanking:
     """Score random candidates around the start, and have them answer the check rows.
 
-    The records in the output folder let an interrupted run resume.
+    The records in the output folder let an interrupted run resume. The score `own` samples answers for each
+    candidate here, and once a generation in a search.
 
     Args:
         job: model, rows, score and settings; nothing is searched for.
@@ -95,14 +96,15 @@ def rank_candidates(job: TuneJob, count: int, progress: Progress = no_progress) 
     rows = job.data.draw(job.search.seed, 0)
     with (
         output_folder(job.out),
-        Journal(job.out / _FILE, job.identity(), "ranking") as journal,
+        Journal(job.out / _FILE, job.identity(), "ranking").claim() as journal,
         open_objective(job) as objective,
     ):
         found = [_parsed(entry, journal.path) for entry in journal.entries][:count]
         if len(found) < count:
             first = np.zeros(job.search.numbers) if job.start is None else job.start
             sigma = step_size(objective, job)
-            objective.scores([first], rows, first)  # what all candidates share is computed once
+            if job.contrast:
+                objective.scores([first], rows, first)  # what all candidates share is computed once
             for numbers in list(_draw(job, first, sigma, count))[len(found) :]:
                 found.append(_rank(objective, numbers, rows, job, first))
                 journal.record(asdict(found[-1]))
@@ -129,6 +131,12 @@ def _rank(
 
 def _parsed(entry: Entry, path: Path) -> RankedCandidate:
     try:
-        return RankedCandidate(**entry | {"numbers": tuple(entry["numbers"])})
-    except (KeyError, TypeError):
+        return RankedCandidate(
+            tuple(map(float, entry["numbers"])),
+            float(entry["score"]),
+            int(entry["right"]),
+            float(entry["score_s"]),
+            float(entry["right_s"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ThirteenError(f"{path}: not the record of a candidate") from None

@@ -23,6 +23,7 @@ from ...convert.source.checkpoint import open_checkpoint
 from ...errors import ThirteenError
 from ...files.hashing import file_sha256
 from ...files.output import output_folder
+from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
 from ..rows import TrainingRow
@@ -36,7 +37,6 @@ from .tuning_journal import GenerationRecord, TuningJournal
 
 _BATCH = 512
 _SIGMA_ROWS = 16  # questions from which the initial sigma is measured
-_CANDIDATE_FILE = ".candidate.gguf"
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,15 @@ class TuneJob:
     def __post_init__(self) -> None:
         check_rollouts_given(self.answers.score, given=self.contrast is not None)
 
+    def answer_identity(self) -> dict[str, object]:
+        """All that the answers of given numbers to given questions depend on."""
+        return {
+            "model": file_sha256(self.model),
+            "basis": self.basis.origin.id,
+            **asdict(self.answers),
+            "context": self.engine.context,
+        }
+
     def identity(self) -> dict[str, object]:
         """All that the scores in a journal depend on; a resumed run may have more generations."""
         parts = (self.data.pool, self.data.checks)
@@ -141,13 +150,11 @@ class TuneJob:
         search = asdict(self.search) | ({"sigma": "by divergence"} if self.measure_sigma else {})
         del search["generations"]
         return {
-            "model": file_sha256(self.model),
-            "basis": self.basis.origin.id,
+            **self.answer_identity(),
             "rows": hashlib.sha256(repr(rows).encode()).hexdigest(),
             "questions": self.data.questions,
             **search,
             **({} if self.start is None else {"start": self.start.tolist()}),
-            **asdict(self.answers),
             **(self.contrast.identity if self.contrast else {}),
         }
 
@@ -197,8 +204,8 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
     """
     with (
         output_folder(job.out),
-        TuningJournal(job.out, job.identity()) as journal,
-        HeldOutCache(job.out) as cache,
+        TuningJournal(job.out, job.identity()).claim() as journal,
+        HeldOutCache(job.out, job.answer_identity()) as cache,
         open_objective(job) as objective,
     ):
         settings = replace(job.search, sigma=_sigma(journal, objective, job))
@@ -234,16 +241,20 @@ def open_objective(job: TuneJob) -> Iterator[EngineObjective]:
     """The objective of a run, on an engine that is open in the `with` block. The output folder must exist.
 
     Raises:
-        ThirteenError: the model or the rollouts do not fit the run.
+        ThirteenError: the model, the rollouts or a row do not fit the run.
     """
+    data = job.data
     with (
         Engine(job.model, profile=job.engine.profile, threads=job.engine.threads, queue=1 << 16) as engine,
-        CandidateLora(job.basis, open_checkpoint(job.model), job.out / _CANDIDATE_FILE) as lora,
+        temporary_folder(".candidate-", job.out) as folder,
+        CandidateLora(job.basis, open_checkpoint(job.model), folder / "candidate.gguf") as lora,
     ):
         if job.contrast:
-            yield ContrastObjective(engine, lora, job.answers, job.contrast, job.out)
+            objective: EngineObjective = ContrastObjective(engine, lora, job.answers, job.contrast, job.out)
         else:
-            yield EngineObjective(engine, lora, job.answers)
+            objective = EngineObjective(engine, lora, job.answers)
+        objective.check_lengths([*data.pool, *data.checks, *data.held_out])
+        yield objective
 
 
 def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> float:
@@ -297,6 +308,9 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
         raise ThirteenError(f"{journal.path}: the check of the start is missing")
     search = CmaSearch(settings, start, check)
     for record in journal.generations[1:]:
+        if search.generation == settings.generations:
+            done = len(journal.generations) - 1
+            raise ThirteenError(f"{journal.path}: --generations {search.generation}: {done} are done")
         if search.done or len(record.scores) != len(search.candidates):
             raise ThirteenError(f"{journal.path}: the generations do not match this search")
         search.tell(record.scores)

@@ -1,6 +1,5 @@
 """Journal of a search: one line of JSON per generation, from which an interrupted run resumes."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -44,12 +43,12 @@ class TuningJournal(Journal):
 
         Args:
             folder: output folder of the run; created if missing.
-            identity: all that the search depends on.
+            identity: all that the search depends on, as values that JSON can hold.
 
         Raises:
             ThirteenError: the journal belongs to another search, or is damaged.
         """
-        super().__init__(folder / FILE, json.loads(json.dumps(identity)), "search")
+        super().__init__(folder / FILE, identity, "search")
         self.generations = [self._generation(entry, number) for number, entry in enumerate(self.entries, 2)]
 
     def add(self, generation: GenerationRecord) -> None:
@@ -66,12 +65,17 @@ class TuningJournal(Journal):
             check = entry["check"]
             return GenerationRecord(
                 tuple(float(score) for score in entry["scores"]),
-                None
-                if check is None
-                else CheckScore(float(check["score"]), int(check["right"]), int(check["rows"])),
+                None if check is None else _parse_check(check),
                 float(entry["seconds"]),
                 float(entry["tokens_s"]),
                 float(entry.get("sigma", 0.0)),
             )
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise ThirteenError(f"{self.path}: line {number}: not the record of a generation") from None
+
+
+def _parse_check(entry: Mapping[str, Any]) -> CheckScore:
+    check = CheckScore(float(entry["score"]), int(entry["right"]), int(entry["rows"]))
+    if not 0 <= check.right <= check.rows or not check.rows:
+        raise ValueError
+    return check

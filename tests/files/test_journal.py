@@ -61,6 +61,21 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
         two.append("2")
 
 
+def test_a_claimed_file_that_stays_empty_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with Journal(path, {"model": "one"}, "run").claim():
+        assert path.exists()
+        with pytest.raises(OutputError, match="another process is writing"):
+            AppendOnlyFile(path).claim()
+    assert not path.exists()
+    with Journal(path, {"model": "one"}, "run").claim() as journal:
+        journal.record({"value": 1})
+    with Journal(path, {"model": "one"}, "run").claim() as journal:
+        assert journal.entries == [{"value": 1}]
+        journal.record({"value": 2})
+    assert Journal(path, {"model": "one"}, "run").entries == [{"value": 1}, {"value": 2}]
+
+
 def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path) -> None:
     path, identity = tmp_path / "new" / "a.jsonl", {"seed": 1}
     with Journal(path, identity, "batch") as journal:

@@ -72,7 +72,6 @@ def test_the_tokens_are_those_of_the_answers(tiny, tmp_path):
             assert entry["prompt_tokens"] == len(engine.request(entry["question"]).tokens)
             assert len({tuple(one["tokens"]) for one in entry["solutions"]}) > 1
             assert all(len(one["tokens"]) == 8 for one in entry["solutions"] if not one["ended"])
-            assert not any(one["right"] and not one["ended"] for one in entry["solutions"])
 
 
 def test_a_question_that_does_not_fit_is_an_error(tiny, tmp_path):
@@ -155,8 +154,36 @@ def test_files_that_are_cut_off_or_something_else_are_refused(tmp_path):
         path.write_bytes(other)
         with pytest.raises(RequestError, match="not a file of rollouts"):
             read_rollouts(path, OURS)
-    path.write_bytes(content.replace(b'"solutions"', b'"solution"'))
-    with pytest.raises(RequestError, match="line 2: not a question with its solutions"):
+    path.write_bytes(content.partition(b"\n")[0].replace(b'"questions": 3', b'"questions": 0'))
+    with pytest.raises(RequestError, match="cut off: it holds 0 of 0 questions"):
+        read_rollouts(path, OURS)
+    path.write_bytes(content.replace(b'"number": 2', b'"number": 1'))
+    with pytest.raises(RequestError, match="the numbers of its 3 questions are not 0 to 2"):
         read_rollouts(path, OURS)
     with pytest.raises(RequestError, match="nothing"):
         read_rollouts(tmp_path / "nothing", OURS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"solutions"', '"solution"'),
+        ('"number": 0', '"number": Infinity'),
+        ('"number": 0', '"number": 0.0'),
+        ('"question": "question 0"', '"question": 7'),
+        ('"tokens": [0, 0]', '"tokens": [1e999]'),
+        ('"tokens": [0, 0]', '"tokens": "00"'),
+        ('"right": true', '"right": "true"'),
+        ('"ended": true', '"ended": 1'),
+        ('"error": null', '"error": {}'),
+        ('"error": null', '"error": [1]'),
+        ('"solutions": [', '"solutions": [' + 64 * '{"tokens": [], "ended": true, "right": true}, '),
+    ],
+)
+def test_a_question_of_other_types_is_refused(tmp_path, old, new):
+    path = write(tmp_path / "file", "10")
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(RequestError, match="file: line 2: not a question with its solutions"):
+        read_rollouts(path, OURS)

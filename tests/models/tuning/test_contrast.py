@@ -1,5 +1,6 @@
 """The score by contrast: the tree of solutions, the credit of tokens, clip, divergence; on real engines."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -223,7 +224,7 @@ def test_fresh_rollouts_are_sampled_once_from_the_mean(objective, model, tmp_pat
     found = write_rollouts(model, tmp_path / "rollouts.jsonl")
     turns = iter(range(1000))
     monkeypatch.setattr(
-        "thirteen.models.tuning.contrast_objective.is_correct", lambda answer, row: next(turns) % 3 == 0
+        "thirteen.models.tuning.sample_rollouts.is_correct", lambda answer, row: next(turns) % 3 == 0
     )
     made = objective(found, rollouts_every=2)
     made.prepare(0, V)
@@ -234,13 +235,35 @@ def test_fresh_rollouts_are_sampled_once_from_the_mean(objective, model, tmp_pat
     assert fresh.identity["numbers"] == (0.1 * V).tolist() and len(fresh.questions) == 5
     scores = made.scores([0.1 * V, V], ContrastOptions(found).rows, V)
     resumed = objective(found, rollouts_every=2)
-    monkeypatch.setattr(resumed, "_sample", None)  # the file is read
+    monkeypatch.setattr(resumed, "_sample_block", None)  # the file is read
     resumed.prepare(3, V)
     assert resumed.scores([0.1 * V, V], ContrastOptions(found).rows, V) == scores
     kept = objective(found, rollouts_every=2, settings=ContrastSettings(kl=0.0))
-    monkeypatch.setattr(kept, "_sample", None)
+    monkeypatch.setattr(kept, "_sample_block", None)
     kept.prepare(3, V)
     assert kept.scores([0.1 * V], ContrastOptions(found).rows, V) == [0]  # the model that sampled them
+    with pytest.raises(RequestError, match=r"rollouts-2.jsonl: rollouts of a search's mean, not of the base"):
+        ContrastOptions(fresh)
+
+
+def test_a_search_goes_on_where_fresh_rollouts_have_one_outcome_only(objective, model, tmp_path):
+    """A random model is never right: the rollouts of the base stay in use, and a resumed run ends alike."""
+    found = write_rollouts(model, tmp_path / "rollouts.jsonl")
+    made, rows = objective(found, rollouts_every=2), ContrastOptions(found).rows
+    before = made.scores([V], rows, V)
+    made.prepare(2, V)
+    assert made.scores([V], rows, V) == before and before != [0]
+    lines = (tmp_path / "rollouts-2.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "rollouts-2.jsonl").write_text("".join(lines[:3]))  # as after a kill
+    resumed = objective(found, rollouts_every=2)
+    resumed.prepare(2, V)
+    assert (tmp_path / "rollouts-2.jsonl").read_text().splitlines(keepends=True) == lines
+    header = json.loads(lines[0])
+    for numbers in ({"a": 1}, [[1.0], []], [0.5], None):
+        header["rollouts"]["numbers"] = numbers
+        (tmp_path / "rollouts-2.jsonl").write_text(json.dumps(header) + "\n")
+        with pytest.raises(RequestError, match="line 1: not the 13 numbers that sampled these rollouts"):
+            objective(found, rollouts_every=2).prepare(3, V)
 
 
 def test_a_run_by_contrast_improves_the_score_and_resumes(model, basis, tmp_path):

@@ -1,5 +1,7 @@
 """The objective on a real engine: candidates, log-likelihoods, scores, and a short run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from thirteen.convert.adapter.basis import BasisOrigin, make_basis
@@ -10,13 +12,14 @@ from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, RequestError, ThirteenError
 from thirteen.models.rows import TrainingRow
+from thirteen.models.tuning import initial_sigma as initial_sigma_module
 from thirteen.models.tuning import objective as objective_module
 from thirteen.models.tuning.cma_search import SearchSettings
 from thirteen.models.tuning.initial_sigma import initial_sigma
 from thirteen.models.tuning.objective import SCORES, AnswerSettings, EngineObjective, is_correct
 from thirteen.models.tuning.tune import EngineSettings, TuneData, TuneJob, tune_adapter
 from thirteen.runtime.engine.engine import Engine
-from thirteen.runtime.request import Request
+from thirteen.runtime.request import Request, StopReason
 
 V = np.random.default_rng(3).normal(0, 1.0, 13)
 ROWS = [TrainingRow(f"What is {n} and {n}?", f"{n} + {n} = {2 * n}", str(2 * n)) for n in range(2, 26)]
@@ -159,16 +162,17 @@ def test_a_score_is_reproducible(objective, score):
     assert made.cost.swaps == 3 and made.cost.tokens > 0
 
 
-def test_right_samples_raise_the_own_score_and_wrong_ones_lower_it(objective, monkeypatch):
-    """If all samples are right, raising their likelihood is better; if all are wrong, it is worse."""
+def test_less_likely_samples_lower_the_own_score_if_right_and_raise_it_if_wrong(objective, monkeypatch):
+    """The gain is clipped, the loss is not."""
     made, scores = objective("own"), []
     for right in (True, False):
         monkeypatch.setattr(objective_module, "is_correct", lambda answer, row, right=right: right)
-        zero, *others = made.scores([np.zeros(13), 0.2 * V, -0.2 * V], ROWS[:12], np.zeros(13))
+        zero, *others = made.scores([np.zeros(13), 0.005 * V, 0.2 * V], ROWS[:12], np.zeros(13))
         assert zero == pytest.approx(1 if right else -1)  # the mean itself: a ratio of 1 to itself
         scores.append(others)
-    assert scores[0] != scores[1]
-    assert all(score <= 1.2 for score in scores[0]) and all(score <= -0.8 for score in scores[1])
+    right, wrong = scores
+    assert 0.8 < right[0] < 1 and right[0] == pytest.approx(-wrong[0], abs=1e-3)
+    assert right[1] < 0.8 and wrong[1] == pytest.approx(-0.8)
 
 
 def test_advantages_are_relative_to_the_mean():
@@ -178,10 +182,41 @@ def test_advantages_are_relative_to_the_mean():
 
 
 def test_a_truncated_answer_is_not_correct(engine):
-    row = TrainingRow("Say 1.", "", "1")
-    answer = engine.answer(row.question, max_tokens=4)
+    """The calculator completes the random model's answer, so that it has a number."""
+    answer = engine.answer("Say 1.", max_tokens=4)
     assert answer.stop_reason == "length"
-    assert not is_correct(answer, TrainingRow("", "", answer.value or "0"))
+    ended = replace(answer, value="14", stop_reason=StopReason.END)
+    row = TrainingRow("Say 1.", "", "14")
+    assert is_correct(ended, row) and not is_correct(replace(ended, stop_reason=StopReason.LENGTH), row)
+    assert not is_correct(replace(ended, value=None), row) and not is_correct(replace(ended, value="1"), row)
+
+
+def test_rows_that_do_not_fit_are_refused_before_the_search(engine, objective):
+    objective("reference").check_lengths(ROWS)
+    long = TrainingRow("What is 1 and 1?", "1 + 1 = 2. " * 20, "2")
+    objective("exact").check_lengths([long])
+    with pytest.raises(
+        RequestError, match=r"question 'What is 1 and 1\?': \d+ tokens do not fit the context of"
+    ):
+        objective("reference").check_lengths([*ROWS, long])
+    with pytest.raises(RequestError, match=r"do not fit the context of 128: --context \d+"):
+        objective("exact").check_lengths([TrainingRow("a" * 130, "", "2")])
+
+
+def test_an_own_answer_that_fills_the_context_is_cut_to_score_the_right_one(engine, objective):
+    made, row = objective("answer"), TrainingRow("a" * 60, "", "12")
+    request = made.request(row)
+    words = replace(engine.answer("Say 1.", max_tokens=4), text="b" * (127 - len(request.tokens)))
+    before, right = made._answer_pair(request, words, row)
+    assert len(before) + len(right) == 128 and right == list(b" 12")
+    assert bytes(before[len(request.tokens) :]).endswith(b"b\nThe answer is")
+    assert len(engine.log_likelihoods([(before, right)])[0]) == 3
+
+
+def test_a_model_that_says_nothing_needs_a_sigma(engine, objective, monkeypatch):
+    monkeypatch.setattr(initial_sigma_module, "collect_output", lambda handle: ([], handle.answer()))
+    with pytest.raises(ThirteenError, match="ends its answers to 8 questions at once: give --sigma"):
+        initial_sigma(objective("reference"), ROWS[:8], numbers=13, seed=1)
 
 
 def test_the_initial_sigma_grows_with_the_root_of_the_target(engine, objective):

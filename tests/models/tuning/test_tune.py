@@ -165,6 +165,29 @@ def test_a_run_resumes_with_more_generations(tmp_path):
     assert resumed == [True] * 10 + [False] * 10
 
 
+def test_fewer_generations_than_are_done_are_refused(tmp_path):
+    for generations in (3, 2):
+        with TuningJournal(tmp_path, {}) as journal:
+            if generations == 3:
+                run_search(PlantedObjective(), DATA, replace(SETTINGS, generations=3), journal)
+                continue
+            with pytest.raises(ThirteenError, match=r"--generations 2: 3 are done"):
+                run_search(PlantedObjective(), DATA, replace(SETTINGS, generations=2), journal)
+
+
+def test_a_score_that_is_not_finite_counts_as_the_worst():
+    searches = [CmaSearch(SETTINGS, np.zeros(13), CheckScore(0.5, 1, 2)) for _ in range(2)]
+    scores = [float(np.sum(one)) for one in searches[0].candidates]
+    worst = int(np.argmin(scores))
+    searches[0].tell(scores)
+    assert len(searches[1].candidates) == len(scores)
+    searches[1].tell([float("nan") if n == worst else score for n, score in enumerate(scores)])
+    assert searches[0].mean == pytest.approx(searches[1].mean)
+    searches[1].candidates  # noqa: B018 - asks for the next generation
+    with pytest.raises(ThirteenError, match="generation 2: every score is NaN or infinite"):
+        searches[1].tell([float("nan"), float("-inf")] * 6)
+
+
 def test_a_search_without_progress_restarts_and_then_stops(tmp_path):
     class Hopeless(PlantedObjective):
         def correct(self, numbers, rows):
@@ -204,6 +227,14 @@ def test_the_journal_of_another_run_is_refused(tmp_path):
             "line 3: not the record of a generation",
         ),
         ('{"scores": [1.0], "check": null, "seconds": 0, "tokens_s": 0}', "do not match this search"),
+        *(
+            (
+                f'{{"scores": [], "check": {{"score": 1, "right": {right}, "rows": {rows}}}, "seconds": 0, '
+                '"tokens_s": 0}',
+                "line 3: not the record of a generation",
+            )
+            for right, rows in (("Infinity", 4), (5, 4), (-1, 4), (0, 0))
+        ),
     ],
 )
 def test_a_damaged_journal_is_refused(tmp_path, line, message):
@@ -228,6 +259,8 @@ def test_a_journal_in_use_cannot_be_written(tmp_path):
         run_search(PlantedObjective(), DATA, settings, journal)
         with pytest.raises(OutputError, match="another process is writing"):
             TuningJournal(tmp_path, identity(settings)).add(journal.generations[0])
+        with pytest.raises(OutputError, match="another process is writing"):
+            TuningJournal(tmp_path, identity(settings)).claim()  # before anything is computed
 
 
 @pytest.mark.parametrize(
@@ -273,11 +306,13 @@ def test_cached_held_out_rows_are_not_graded_again(tmp_path):
         return [int(row.answer) % 2 == 0 for row in rows]
 
     with pytest.raises(Killed):
-        HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS)
+        HeldOutCache(tmp_path, identity()).correct(grade, PLANTED, ROWS)
     with (tmp_path / "held-out.jsonl").open("a") as file:
         file.write('{"of": "what a killed')
-    right = HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS)
+    right = HeldOutCache(tmp_path, identity()).correct(grade, PLANTED, ROWS)
     assert right == [n % 2 == 0 for n in range(120)] and graded == [64, 56, 56]
-    assert HeldOutCache(tmp_path).correct(grade, PLANTED, ROWS) == right and len(graded) == 3
-    HeldOutCache(tmp_path).correct(grade, 2 * PLANTED, ROWS)
+    assert HeldOutCache(tmp_path, identity()).correct(grade, PLANTED, ROWS) == right and len(graded) == 3
+    HeldOutCache(tmp_path, identity()).correct(grade, 2 * PLANTED, ROWS)
     assert len(graded) == 5  # other numbers are graded separately
+    HeldOutCache(tmp_path, {"model": "another"}).correct(grade, PLANTED, ROWS)
+    assert len(graded) == 7  # and so are those of another model
