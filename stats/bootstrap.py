@@ -10,21 +10,24 @@ from numpy.typing import NDArray
 
 from .interval import CONFIDENCE, FloatArray, Interval
 
+Passages = NDArray[np.int64] | NDArray[np.str_]
+
 PASSAGES_MIN = 10  # with fewer, the intervals are too narrow
 RESAMPLES = 10_000
 _SEED = 13
-_BLOCK = 500  # resamples at a time, which bounds the memory for many units
+_BLOCK = 500  # resamples at a time
+_BLOCK_NUMBERS = 1 << 21  # of units and resamples at a time, which bounds the memory
 
 
-def sum_by_passage(values: FloatArray, passages: NDArray[np.int64]) -> FloatArray:
-    """Sum the positions of each passage.
+def sum_by_passage(values: FloatArray, passages: Passages) -> FloatArray:
+    """Sum the positions of each passage, or the questions of each group.
 
     Args:
         values: one or more values per position, (positions, …).
-        passages: the passage of each position, (positions,); passage numbers may have gaps.
+        passages: number or name of the passage of each position, (positions,).
 
     Returns:
-        The sums, (passages, …).
+        The sums, (passages, …), in the order of the numbers or names.
     """
     numbers, place = np.unique(passages, return_inverse=True)
     sums = np.zeros((len(numbers), *values.shape[1:]))  # (passages, …)
@@ -57,18 +60,25 @@ def joint_interval(samples: Sequence[FloatArray], figure: Callable[..., FloatArr
         figure: maps the sums over all units of each sample to the figure, (n, …) each to (n,).
     """
     random = np.random.default_rng(_SEED)
+    block = min(_BLOCK, max(_BLOCK_NUMBERS // max(map(len, samples)), 1))
+    counts = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
     resampled = np.concatenate(
-        [figure(*(_resample(sums, random) for sums in samples)) for _ in range(RESAMPLES // _BLOCK)]
+        [figure(*(_resample(sums, random, count) for sums in samples)) for count in counts]
     )  # (RESAMPLES,)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(resampled, (tail, 1 - tail))
     return Interval(float(low), float(figure(*(sums.sum(0)[None] for sums in samples))[0]), float(high))
 
 
-def _resample(sums: FloatArray, random: np.random.Generator) -> FloatArray:
-    """Sums over the units of _BLOCK resamples, (_BLOCK, …)."""
-    times = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), _BLOCK)  # (_BLOCK, units)
+def _resample(sums: FloatArray, random: np.random.Generator, count: int) -> FloatArray:
+    """Sums over the units of `count` resamples, (count, …)."""
+    times = random.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), count)  # (count, units)
     return np.asarray(np.tensordot(times, sums, 1), np.float64)
+
+
+def grouped_mean(values: FloatArray, groups: Passages) -> Interval:
+    """The mean of values, (values,), with its bootstrap interval over their groups, (values,)."""
+    return ratio_interval(sum_by_passage(np.stack((values, np.ones_like(values)), axis=1), groups))
 
 
 def mean_interval(values: FloatArray, weights: FloatArray | None = None) -> Interval:

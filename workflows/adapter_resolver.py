@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,13 @@ def _cached_basis(origin: BasisOrigin, base: Checkpoint, progress: Progress) -> 
     cached = cache_dir() / f"basis-{basis_fingerprint(origin.id)}.safetensors"
     if not cached.is_file():
         write_basis(make_basis(base, origin, progress=progress), cached)
-    return read_basis(cached)
+    return _read_cached(cached, origin.name)
+
+
+def _read_cached(file: Path, name: str) -> Basis:
+    """Read a basis from the cache. The file may be of the same base under another name."""
+    basis = read_basis(file)
+    return replace(basis, origin=replace(basis.origin, name=name))
 
 
 def hub_id_of(name: str) -> str:
@@ -187,9 +194,8 @@ def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progr
     """
     cached = cache_dir() / f"basis-{code.fingerprint}.safetensors"
     if file or cached.is_file():
-        file = file or cached
-        basis = read_basis(file)
-        _check_basis(code, basis.origin, str(file))
+        basis = read_basis(file) if file else _read_cached(cached, code.name)
+        _check_basis(code, basis.origin, str(file or cached))
         return basis
     path = base_file(code.name)
     checkpoint = open_checkpoint(path)

@@ -13,8 +13,9 @@ from ...files.cache_folder import cache_dir
 from ...files.gguf.header import read_header
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob
 from ...runtime.validation import check_integer
+from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.energy import find_energy_meter
-from ..harness.environment import BenchReport, ReportHead, report_head
+from ..harness.environment import BenchReport, ReportHead, report_head, this_machine
 from ..harness.format import report_table
 from .accuracy_metrics import PairedScores, Scores, pair_scores, score
 from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
@@ -137,7 +138,7 @@ def run_accuracy(  # noqa: PLR0913 - options of a measurement, each with its def
 
 
 def _alone(adapter: object) -> str:
-    """What a model is called that is compared with no other."""
+    """Name of a model without a base to compare with."""
     return "model with adapter" if adapter else "model"
 
 
@@ -184,7 +185,13 @@ def _time_answers(
     count = min(timed, len(answered))
     numbers = [answered[n * len(answered) // count][0].number for n in range(count)]  # evenly spaced
     question_set = configs[0].question_set
-    identity = {"records": [config.file_name for config in configs], "questions": numbers}
+    machine = this_machine()
+    identity = {
+        "records": [config.file_name for config in configs],
+        "questions": numbers,
+        "processor": machine.cpu,
+        "cores": machine.cores,
+    }
     digest = sha256(repr(identity).encode()).hexdigest()[:12]
 
     def measure() -> TimedAnswers:
@@ -248,11 +255,13 @@ def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) ->
         yield f"only {name} with the adapter was measured: --base {name} also measures it without"
     if paired:
         yield _describe_difference(paired)
-        if paired.groups < paired.questions:
+        if not paired.independent:
             yield (
                 f"the questions are variations of {paired.groups}: the interval accounts for that, "
                 "McNemar's test does not"
             )
+            if paired.groups < PASSAGES_MIN:
+                yield f"warning: with {paired.groups} groups the interval is too narrow"
     for name, result in results.items():
         yield from _warnings(name, result.scores)
 
@@ -260,14 +269,18 @@ def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) ->
 def _describe_difference(paired: PairedScores) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
-    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}, p = {paired.p_value:.2g}"
+    counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}"
+    significant = not points.low <= 0 <= points.high
+    if paired.independent:
+        counts += f", p = {paired.p_value:.2g}"
+        significant = paired.p_value < SIGNIFICANCE_LEVEL
     if not paired.gained + paired.lost:
-        undetected = 100 * min(3 / paired.questions, 1)  # the rule of three
+        undetected = 100 * min(3 / paired.groups, 1)  # the rule of three
         return (
             f"accuracy: the same on each of {paired.questions} questions; "
             f"a difference of less than {undetected:.1f} points cannot be excluded"
         )
-    if paired.p_value >= SIGNIFICANCE_LEVEL:
+    if not significant:
         return f"accuracy: no significant difference ({low} to {high} points; {counts})"
     word = "better" if points.estimate > 0 else "worse"
     return f"accuracy: {word} by {100 * abs(points.estimate):.1f} points ({low} to {high}; {counts})"

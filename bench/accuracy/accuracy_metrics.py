@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stats.bootstrap import ratio_interval, sum_by_passage
-from ...stats.interval import FloatArray, Interval
+from ...stats.bootstrap import grouped_mean
+from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
+from ...stats.paired_difference import paired_difference
 from ...stats.wilson import wilson_interval
 from .eval_log import Outcome, QuestionRecord
 
@@ -53,7 +54,8 @@ class PairedScores:
         gained: questions that only the adapted model answered correctly.
         lost: questions that only the base answered correctly.
         neither: questions that neither answered correctly.
-        difference: accuracy of adapted less base, with a bootstrap interval over the groups.
+        difference: accuracy of adapted less base, with its interval: Newcombe's if the questions are
+            independent, otherwise a bootstrap interval over the groups.
         p_value: p-value of McNemar's exact test, which takes all questions as independent.
     """
 
@@ -65,6 +67,11 @@ class PairedScores:
     neither: int
     difference: Interval
     p_value: float
+
+    @property
+    def independent(self) -> bool:
+        """Whether every question is a group of its own."""
+        return self.groups == self.questions
 
 
 def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
@@ -89,7 +96,7 @@ def score(records: Sequence[QuestionRecord], groups: Sequence[str]) -> Scores:
         accuracy=(
             wilson_interval(counts[Outcome.CORRECT], len(answered))
             if independent
-            else _group_mean(correct, groups)
+            else grouped_mean(correct, np.array(groups))
         ),
         single=_single_accuracy(answered, groups),
         tokens=float(np.mean([sample.tokens for record in answered for sample in record.samples])),
@@ -103,7 +110,7 @@ def _single_accuracy(answered: Sequence[QuestionRecord], groups: Sequence[str]) 
     shares = [
         np.mean([sample.outcome is Outcome.CORRECT for sample in record.samples]) for record in answered
     ]
-    return _group_mean(np.array(shares, np.float64), groups)
+    return grouped_mean(np.array(shares, np.float64), np.array(groups))
 
 
 def pair_scores(
@@ -121,22 +128,20 @@ def pair_scores(
         [[record.outcome is Outcome.CORRECT for record in pair] for pair in pairs]
     )  # (pairs, 2)
     gained, lost = int((~correct[:, 0] & correct[:, 1]).sum()), int((correct[:, 0] & ~correct[:, 1]).sum())
-    changes = correct[:, 1].astype(np.float64) - correct[:, 0]  # (pairs,)
+    both, neither = int(correct.all(1).sum()), int((~correct.any(1)).sum())
     pair_groups = [groups[one.number] for one, _ in pairs]
+    if len(set(pair_groups)) == len(pairs):
+        difference = paired_difference(both, gained, lost, neither)
+    else:
+        changes = correct[:, 1].astype(np.float64) - correct[:, 0]  # (pairs,)
+        difference = grouped_mean(changes, np.array(pair_groups))
     return PairedScores(
         questions=len(pairs),
         groups=len(set(pair_groups)),
-        both=int(correct.all(1).sum()),
+        both=both,
         gained=gained,
         lost=lost,
-        neither=int((~correct.any(1)).sum()),
-        difference=_group_mean(changes, pair_groups),
+        neither=neither,
+        difference=difference,
         p_value=mcnemar(gained, lost),
     )
-
-
-def _group_mean(values: FloatArray, groups: Sequence[str]) -> Interval:
-    """Mean over the questions, with its interval over the groups; values are (questions,)."""
-    _, numbers = np.unique(groups, return_inverse=True)
-    counted = np.stack([values, np.ones_like(values)], 1)  # (questions, 2)
-    return ratio_interval(sum_by_passage(counted, numbers.astype(np.int64)))

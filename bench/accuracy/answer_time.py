@@ -108,7 +108,7 @@ def summarize_times(
 
     def ratio(name: str) -> Interval | None:
         def figure(of_all: FloatArray, of_timed: FloatArray) -> FloatArray:
-            values: FloatArray = getattr(_means(of_all, of_timed), name)  # (n, 2)
+            values: FloatArray = getattr(_means(of_all, of_timed, _RIGHT_MIN), name)  # (n, 2)
             return values[:, 1] / values[:, 0]
 
         return joint_interval((counts, seconds), figure) if base else None
@@ -129,8 +129,7 @@ def summarize_times(
 def _count_answers(answered: Sequence[Sequence[AnsweredQuestion]], groups: Sequence[str]) -> FloatArray:
     """Right answers, tokens and questions of each group and model, (groups, models, 3)."""
     values = np.array([[(one.right, one.tokens, 1) for one in model] for model in answered], np.float64)
-    _, numbers = np.unique(groups, return_inverse=True)
-    return sum_by_passage(values.swapaxes(0, 1), numbers.astype(np.int64))
+    return sum_by_passage(values.swapaxes(0, 1), np.array(groups))
 
 
 def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
@@ -139,14 +138,18 @@ def _count_seconds(models: Sequence[Sequence[TimedAnswer]]) -> FloatArray:
     return np.array(values, np.float64).swapaxes(0, 1)
 
 
-def _means(counts: FloatArray, seconds: FloatArray) -> _Means:
-    """Figures from sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4)."""
+def _means(counts: FloatArray, seconds: FloatArray, right_min: float = 0.0) -> _Means:
+    """Figures from sums over the questions, (n, models, 3), and over the timed ones, (n, models, 4).
+
+    Fewer right answers than `right_min` count as that many.
+    """
     right, tokens, questions = np.moveaxis(counts, -1, 0)  # (n, models) each
     prefill_s, decode_s, timed_tokens, timed = np.moveaxis(seconds, -1, 0)  # (n, models) each
     tokens_mean, prefill_mean_s = tokens / questions, prefill_s / timed
     total_s = prefill_mean_s + tokens_mean * decode_s / timed_tokens
-    accuracy = np.maximum(right, _RIGHT_MIN) / questions
-    return _Means(tokens_mean, prefill_mean_s, total_s, 60 * accuracy / total_s)
+    return _Means(
+        tokens_mean, prefill_mean_s, total_s, 60 * np.maximum(right, right_min) / questions / total_s
+    )
 
 
 def _model_time(means: _Means, model: int, timed: Sequence[TimedAnswer]) -> AnswerTime:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import closing
 
+from ...errors import ModelFileError
 from ...runtime.answer import Answer
 from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, split_into_batches
 from ...runtime.engine.majority_vote import COMPLETE_REASONS
@@ -20,7 +21,8 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
         executor: answers batches, BatchJob.run or RayWorkers.run.
 
     Raises:
-        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build.
+        ModelFileError: a file is not a GGUF, is damaged, or cannot be run by this build; or a computation
+            failed.
         AdapterError: the adapter does not fit the model.
         OutputError: the log cannot be written.
     """
@@ -30,6 +32,8 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
     missing = (batch for batch in batches if not any(number in log for number in batch))
     with closing(executor(config.job, missing)) as results:
         for result in results:
+            if result.failed:
+                raise ModelFileError(f"{config.model}: {result.error}")
             log.append(_record(result, questions[result.number].answer))
             on_record()
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ...errors import RequestError
 from ...runtime.batch.reproducible_batches import GenerationSettings
 from ...runtime.engine.engine import Engine
 from .prompts import Prompt, find_prompt
@@ -21,6 +22,8 @@ class PromptSettings(GenerationSettings):
 
     def __post_init__(self) -> None:
         find_prompt(self.prompt)
+        if self.system is not None:
+            raise RequestError("bench: the prompts have no system prompt of the user's")
         super().__post_init__()
 
     @property

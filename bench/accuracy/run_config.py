@@ -29,9 +29,9 @@ class RunConfig:
     question_set: QuestionSet
     settings: PromptSettings
 
-    @property
+    @cached_property
     def job(self) -> BatchJob:
-        """The run as a job of the batch runtime."""
+        """The run as a job of the batch runtime. It is made once, as its attention depends on free memory."""
         return BatchJob(self.model, self.adapter, self.settings, self.settings.threads)
 
     @cached_property

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...stats.bootstrap import ratio_interval, sum_by_passage
+from ...stats.bootstrap import grouped_mean
 from ...stats.interval import FloatArray, Interval
 
 _TAIL = 0.99
@@ -91,10 +91,10 @@ def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -
     """
     kl, same_top, nll, reference_nll = divergences.T[:4]  # (positions,) each
     return Divergence(
-        kl_mean=mean_interval(kl, passages),
+        kl_mean=grouped_mean(kl, passages),
         kl_p99=float(np.quantile(kl, _TAIL)),
         kl_max=float(kl.max()),
-        same_top=mean_interval(same_top, passages),
+        same_top=grouped_mean(same_top, passages),
         perplexity=_exp_mean(nll, passages),
         reference_perplexity=_exp_mean(reference_nll, passages),
         perplexity_ratio=_exp_mean(nll - reference_nll, passages),
@@ -102,11 +102,5 @@ def summarize_divergence(divergences: FloatArray, passages: NDArray[np.int64]) -
 
 
 def _exp_mean(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
-    mean = mean_interval(values, passages)
+    mean = grouped_mean(values, passages)
     return Interval(*(float(np.exp(bound)) for bound in (mean.low, mean.estimate, mean.high)))
-
-
-def mean_interval(values: FloatArray, passages: NDArray[np.int64]) -> Interval:
-    """Mean of a value of each position, (positions,), with an interval over passages."""
-    counted = np.stack((values, np.ones_like(values)), axis=1)  # (positions, 2)
-    return ratio_interval(sum_by_passage(counted, passages))

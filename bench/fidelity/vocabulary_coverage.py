@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...stats.bootstrap import grouped_mean
 from ...stats.interval import FloatArray, Interval
-from .kl_divergence import mean_interval
 from .token_map import TokenMap
 from .windows import Window
 
@@ -68,7 +68,7 @@ def measure_coverage(
     return VocabularyCoverage(
         kept=len(tokens.ids),
         of=tokens.of,
-        unchanged=mean_interval(np.array(kept), passages),
+        unchanged=grouped_mean(np.array(kept), passages),
         outside=_summarize(outside, passages),
         outside_answers=_summarize(outside[answers], passages[answers]) if answers.any() else None,
     )
@@ -86,4 +86,4 @@ def coverage_rows(coverage: VocabularyCoverage) -> Iterator[tuple[str, str]]:
 
 
 def _summarize(outside: FloatArray, passages: NDArray[np.int64]) -> OutsideProbability:
-    return OutsideProbability(len(outside), mean_interval(outside, passages), float(np.median(outside)))
+    return OutsideProbability(len(outside), grouped_mean(outside, passages), float(np.median(outside)))

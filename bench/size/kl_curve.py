@@ -26,6 +26,7 @@ from ...runtime.calibration.corpus import read_passages
 from ...runtime.engine.engine import Engine
 from ...runtime.llama.logits import Logits, log_softmax
 from ...runtime.validation import check_integer
+from ...stats.bootstrap import grouped_mean
 from ...stats.interval import FloatArray, Interval
 from ..accuracy.accuracy import run_accuracy
 from ..accuracy.accuracy_metrics import Scores
@@ -33,7 +34,6 @@ from ..accuracy.datasets import QuestionSet
 from ..accuracy.prompt_settings import PromptSettings
 from ..fidelity.kl_divergence import (
     PositionDivergence,
-    mean_interval,
     position_divergence,
     summarize_divergence,
 )
@@ -330,7 +330,7 @@ def _measure(
 
 
 def _mean_where(chosen: NDArray[np.bool_], kl: FloatArray, passages: NDArray[np.int64]) -> Interval | None:
-    return mean_interval(kl[chosen], passages[chosen]) if chosen.any() else None
+    return grouped_mean(kl[chosen], passages[chosen]) if chosen.any() else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,10 @@
 """Paired comparison of two accuracies on the same questions."""
 
+from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
-
-from ...stats.bootstrap import mean_interval
 from ...stats.interval import Interval
+from ...stats.paired_difference import paired_difference
 
 
 @dataclass(frozen=True)
@@ -32,5 +31,11 @@ class PairedAccuracy:
 
     @property
     def difference(self) -> Interval:
-        """The difference in accuracy, with its bootstrap interval over questions."""
-        return mean_interval(np.subtract(self.after, self.before, dtype=float))
+        """The difference in accuracy, with its interval over questions."""
+        pairs = Counter(zip(self.before, self.after, strict=True))
+        return paired_difference(
+            both=pairs[True, True],
+            gained=pairs[False, True],
+            lost=pairs[True, False],
+            neither=pairs[False, False],
+        )

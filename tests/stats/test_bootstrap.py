@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from thirteen.stats import bootstrap
-from thirteen.stats.bootstrap import bootstrap_interval, sum_by_passage
+from thirteen.stats.bootstrap import bootstrap_interval, grouped_mean, sum_by_passage
 
 
 def mean(sums):
@@ -47,6 +47,20 @@ def test_the_estimate_is_the_figure_of_all_and_the_same_sums_give_the_same_inter
     assert each.estimate == pytest.approx(sums[:, 0].sum() / sums[:, 1].sum())
     assert each.low < each.estimate < each.high
     assert each == bootstrap_interval(sums, mean)
+
+
+def test_smaller_blocks_draw_the_same(monkeypatch):
+    """They bound the memory where there are many units."""
+    sums = sums_of(np.random.default_rng(9), 20, 0.5)
+    each = bootstrap_interval(sums, mean)
+    monkeypatch.setattr(bootstrap, "_BLOCK_NUMBERS", 20 * 7)
+    small = bootstrap_interval(sums, mean)
+    assert (small.low, small.high) == pytest.approx((each.low, each.high), rel=1e-12)
+
+
+def test_groups_may_have_names():
+    found = grouped_mean(np.array([1.0, 0.0, 1.0, 1.0]), np.array(["b", "a", "b", "b"]))
+    assert (found.low, found.estimate, found.high) == (0, 0.75, 1)
 
 
 def test_one_passage_has_an_interval_without_width():

@@ -1,6 +1,7 @@
 """Adapters in the cache: an exported one is used again only if all that it depends on is the same."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from peft import LoraConfig
 from thirteen.convert.pipeline import convert
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows import adapter_resolver
-from thirteen.workflows.adapter_resolver import resolve_runtime_lora
+from thirteen.workflows.adapter_resolver import resolve_basis, resolve_runtime_lora
 
 from ..convert.peft_adapters import save_random_adapter
 
@@ -42,6 +43,14 @@ def test_another_alpha_is_another_file(adapter: Path, model: Path) -> None:
     strong = resolve_runtime_lora(str(adapter), model)
     assert strong != weak
     assert np.allclose(factor(strong), 100 * factor(weak))
+
+
+def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path, tmp_path: Path) -> None:
+    """The file keeps the first name; a code of the other name could not be decoded."""
+    copy = Path(shutil.copy(model, tmp_path / "other.gguf"))
+    first, second = resolve_basis(str(model)), resolve_basis(str(copy))
+    assert (first.origin.name, second.origin.name) == ("model", "other")
+    assert len(list((tmp_path / "cache").glob("basis-*.safetensors"))) == 1
 
 
 def test_another_exporter_or_version_is_another_file(

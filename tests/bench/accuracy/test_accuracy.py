@@ -7,11 +7,13 @@ import sys
 from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import numpy as np
 import pytest
 from rich.console import Console
+from thirteen.bench.accuracy import accuracy as accuracy_module
 from thirteen.bench.accuracy.accuracy import accuracy_table, run_accuracy
 from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
 from thirteen.bench.accuracy.datasets import load_question_set
@@ -23,6 +25,7 @@ from thirteen.bench.accuracy.run_config import RunConfig
 from thirteen.errors import AdapterError, ModelFileError, RequestError
 from thirteen.runtime.answer import Answer, VoteTally
 from thirteen.runtime.arithmetic.final_answer import final_answer, format_number
+from thirteen.runtime.batch.reproducible_batches import BatchResult
 from thirteen.runtime.request import Sampling, StopReason, Timings, Usage
 
 from ...runtime.conftest import write_gguf
@@ -153,7 +156,7 @@ def test_a_file_with_an_adapter_is_compared_with_the_same_file_without(tiny, lor
     assert (report.base.adapter, report.adapted.adapter) == (None, str(lora))
     assert report.base.sha256 == report.adapted.sha256
     assert report.paired.questions == 9
-    assert report.verdict
+    assert report.verdict[0].startswith("accuracy: ") and "of 9 questions" in report.verdict[0]
     again = json.loads(json.dumps(asdict(report), allow_nan=False))
     assert again["paired"]["difference"]["estimate"] == report.paired.difference.estimate
     console = Console(width=100, file=StringIO())
@@ -229,6 +232,23 @@ def test_a_question_longer_than_the_context_is_an_error_and_not_a_wrong_answer(t
         RequestError, match=r"all questions of .*long\.jsonl failed; the first: the prompt has"
     ):
         run_accuracy(tiny, load_question_set(str(path)), FEW, folder=tmp_path)
+
+
+def test_a_failed_computation_ends_the_run_and_is_repeated(tiny, data, tmp_path):
+    def failing(job, batches):
+        yield from list(job.run([next(iter(batches))]))
+        yield BatchResult(41, error="decode: failed", failed=True)
+
+    with pytest.raises(ModelFileError, match=r"tiny\.gguf: decode: failed"):
+        run_accuracy(tiny, data, FEW, folder=tmp_path / "records", executor=failing)
+    report = run_accuracy(tiny, data, FEW, folder=tmp_path / "records")
+    whole = run_accuracy(tiny, data, FEW, folder=tmp_path / "whole")
+    assert report.adapted.scores.errors == 0 and lines(report) == lines(whole)
+
+
+def test_a_prompt_of_the_set_has_no_system_prompt():
+    with pytest.raises(RequestError, match="no system prompt"):
+        replace(FEW, system="Think.")
 
 
 def test_bad_files_are_refused_before_anything_is_written(tiny, lora, not_a_model, data, tmp_path):
@@ -339,6 +359,32 @@ def test_pairs_exclude_errors_of_either_model():
     assert found.difference.estimate == pytest.approx(1 / 5)
     assert found.p_value == 1
     assert pair_scores(records("e"), records("c"), ["0"]) is None
+
+
+def verdict(base, adapted, groups):
+    """The line on the accuracy, and the others."""
+    paired = pair_scores(records(base), records(adapted), groups)
+    first, *others = accuracy_module._verdict(paired, {"adapted": SimpleNamespace(adapter=None, scores=None)})
+    return first, others
+
+
+def test_the_verdict_on_variations_of_a_question_is_by_the_interval(monkeypatch):
+    """20 templates of 50 questions, of which two change for the better and one for the worse: by chance."""
+    monkeypatch.setattr(accuracy_module, "_warnings", lambda name, scores: ())
+    base = "w" * 100 + "c" * 50 + "w" * 850
+    adapted = "c" * 100 + "w" * 50 + "w" * 850
+    grouped = [str(n // 50) for n in range(1000)]
+    first, others = verdict(base, adapted, grouped)
+    assert first.startswith("accuracy: no significant difference") and "p = " not in first
+    assert others == [
+        "the questions are variations of 20: the interval accounts for that, McNemar's test does not"
+    ]
+    first, others = verdict(base, adapted, [str(n) for n in range(1000)])
+    assert first.startswith("accuracy: better by 5.0 points") and "p = 5.4e-05" in first and not others
+    first, others = verdict(base, base, [str(n // 100) for n in range(1000)])
+    assert "a difference of less than 30.0 points cannot be excluded" in first
+    first, others = verdict(base, base, [str(n // 200) for n in range(1000)])
+    assert others[1] == "warning: with 5 groups the interval is too narrow"
 
 
 @pytest.mark.slow

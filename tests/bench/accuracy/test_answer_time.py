@@ -62,6 +62,7 @@ def test_without_a_right_answer_there_is_no_ratio_of_right_answers():
         timed(one, one), [answered([0, 0], [50, 50]), answered([1, 0], [9, 9])], ["a", "b"]
     )
     assert times.right_ratio is None and times.seconds_ratio.estimate < 1
+    assert times.base.right_per_minute == 0 < times.adapted.right_per_minute
     assert "no ratio, as a model has none right" in describe_times(times, Interval(0, 0.5, 1))
 
 
