@@ -135,6 +135,7 @@ def adapter_export(
     It applies to the unmerged base at run time.
     """
     from ...convert.adapter.export import export_adapter
+    from ...files.output import check_target
     from ...models.fetch import fetch
 
     if importance and keep is None:
@@ -142,6 +143,7 @@ def adapter_export(
 
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
+    check_target(output, base_path, folder, *filter(None, (importance,)))
     adapter_id, base_id = options.provenance_name(adapter), options.provenance_name(base)
     tensors = None if keep is None else _keep_effect(folder, base_path, importance, keep, threads)
     sha256 = export_adapter(

@@ -141,6 +141,14 @@ def test_ask_applies_a_code_like_its_exported_file(env):
     assert with_file == with_code == with_folder != plain
 
 
+@pytest.mark.parametrize("output", ["", "missing/out.gguf", "model.gguf"])
+def test_an_export_checks_its_output_before_it_measures(env, output):
+    """The importance of a large base was measured first, for minutes."""
+    out = env.folder / output
+    flags = ("--base", env.model, "--keep", 0.9, "--importance", env.folder / "unread", "-o", out)
+    assert refused(env.thirteen("adapter", "export", env.adapter, *flags)).startswith(f"error: {out}: ")
+
+
 def test_accuracy_applies_a_code_like_its_exported_file(env):
     """It took only a GGUF LoRA; a code was a file that does not exist."""
     exported, data = env.folder / "measured.gguf", env.folder / "questions.jsonl"
