@@ -44,8 +44,10 @@ class TrainingJob:
         return ", ".join(file_sha256(file) for file in files)
 
     def run_id(self, *inputs: object) -> str:
-        """Hash of the base, the recipe and `inputs`: all that a run's result depends on."""
-        identity = (self.base_sha256, asdict(self.recipe), *inputs)
+        """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
+        identity = [self.base_sha256, asdict(self.recipe), *inputs]
+        if self.basis and self.basis.origin.groups > 1:  # with one group, the recipe determines the basis
+            identity.append(self.basis.origin.id)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def load(self) -> tuple[Any, Any]:

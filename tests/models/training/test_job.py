@@ -6,10 +6,12 @@ import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from thirteen.convert.adapter.basis import Basis, BasisOrigin
 from thirteen.errors import OutputError
 from thirteen.models.training.grpo import delete_checkpoints
 from thirteen.models.training.job import TrainingJob
@@ -66,6 +68,17 @@ def test_a_saved_adapter_is_on_disk(
     monkeypatch.setattr(os, "fsync", lambda file: (synced.add(os.fstat(file).st_ino), sync(file)))
     job.save(FakeAdapter(b"new"))
     assert {path.stat().st_ino for path in (tmp_path, tmp_path / CONFIG, tmp_path / WEIGHTS)} <= synced
+
+
+def test_a_run_with_another_grouping_is_another_run(job: TrainingJob) -> None:
+    """A checkpoint of groups by depth resumed over groups by kind of the same size."""
+
+    def run_id(groups: int, group_by: str) -> str:
+        origin = BasisOrigin("tiny", "0", numbers=8, groups=groups, group_by=group_by)
+        return replace(job, basis=Basis(origin, {})).run_id()
+
+    assert run_id(2, "depth") != run_id(2, "kind")
+    assert run_id(1, "depth") == job.run_id()  # as in earlier versions
 
 
 def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:
