@@ -8,9 +8,20 @@ from ...errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
 METHODS = ("sft", "grpo")
-# Minima of the numbers; of the others it is 1.
+# Bounds of the numbers; of the others the minimum is 1.
 _MINIMUM = {"learning_rate": 1e-9, "share": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
-_MAXIMUM = {"share": 1, "rank": 64}
+_MAXIMUM = {
+    "rank": 64,
+    "alpha": 1 << 20,
+    "numbers": 4096,
+    "learning_rate": 1000,
+    "warmup": 1,
+    "epochs": 10_000,
+    "share": 1,
+    "seed": (1 << 32) - 1,  # as far as NumPy can be seeded, which trl does
+    "projection_seed": 1 << 32,
+    "threads": 512,
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,12 @@ class Recipe:
         if self.kind not in KINDS:
             raise ThirteenError(f"--kind {self.kind!r}: must be one of {', '.join(KINDS)}")
         for field in fields(self):
-            value, minimum = getattr(self, field.name), _MINIMUM.get(field.name, 1)
-            if not isinstance(value, bool | str) and not minimum <= value < math.inf:
-                raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be at least {minimum}")
-        for name, maximum in _MAXIMUM.items():
-            if getattr(self, name) > maximum:
-                raise ThirteenError(f"--{name} {getattr(self, name)}: must be at most {maximum}")
+            value = getattr(self, field.name)
+            minimum, maximum = _MINIMUM.get(field.name, 1), _MAXIMUM.get(field.name, math.inf)
+            if isinstance(value, bool | str) or minimum <= value <= maximum:
+                continue
+            bound = f"at most {maximum}" if value > maximum else f"at least {minimum}"
+            raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be {bound}")
 
 
 # LoRA as published: three epochs over a tenth of GSM8K's training set. TinyLoRA as for the shipped adapter.
