@@ -2,16 +2,23 @@
 
 import random
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from ..errors import ThirteenError, shorten
+from ..errors import RequestError, shorten
 from ..files.json_lines import read_json_lines
+from ..runtime.arithmetic.final_answer import final_answer, parse_number
 
 MAX_BYTES = 1 << 30  # of a file of training data
 
-Row = TypeVar("Row")
+
+class _Asked(Protocol):
+    @property
+    def question(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Asked)
 
 
 @dataclass(frozen=True)
@@ -31,46 +38,78 @@ class TrainingRow:
 def read_rows(path: Path, required: Collection[str] = ("solution",)) -> list[TrainingRow]:
     """Read JSON lines with the fields `question`, `solution` and `answer`.
 
+    In GSM8K's own rows the answer is a whole solution: the part after its last `####` counts.
+
     Args:
         path: JSON lines file.
-        required: the fields, `solution` or `answer` or both, that every row must have.
+        required: the fields, `solution` or `answer` or both, that every row must have. A required answer is
+            a number.
 
     Raises:
-        ThirteenError: the file cannot be read or has no rows, or a row is invalid; names the line.
+        RequestError: the file cannot be read or has no rows, or a row is invalid; names the line.
     """
     rows = [_row(entry, required, where) for where, entry in read_json_lines(path, MAX_BYTES)]
     if not rows:
-        raise ThirteenError(f"{path}: contains no rows")
+        raise RequestError(f"{path}: contains no rows")
     return rows
 
 
 def _row(entry: dict[str, Any], required: Collection[str], where: str) -> TrainingRow:
     answer = entry.get("answer", "")
     if isinstance(answer, bool) or not isinstance(answer, str | int | float):
-        raise ThirteenError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
-    entry = {"solution": "", **entry, "answer": str(answer)}
+        raise RequestError(f"{where}: 'answer' must be a string or a number, not {shorten(answer)}")
+    entry = {"solution": "", **entry, "answer": str(answer).rpartition("####")[2]}
     for field in ("question", "solution"):
         value = entry.get(field)
         if not isinstance(value, str) or (field in {"question", *required} and not value.strip()):
-            raise ThirteenError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
-    if "answer" in required and not entry["answer"].strip():
-        raise ThirteenError(f"{where}: 'answer' is missing, and this command scores answers")
-    return TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
+            raise RequestError(f"{where}: {field!r} must be a non-empty string, not {shorten(value)}")
+    row = TrainingRow(*(entry[field].strip() for field in ("question", "solution", "answer")))
+    if "answer" in required and not row.answer:
+        raise RequestError(f"{where}: 'answer' is missing, and this command scores answers")
+    if "answer" in required and parse_number(row.answer) is None:
+        raise RequestError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
+    try:
+        "".join(astuple(row)).encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{where}: has a lone surrogate, which is not a character") from None
+    return row
 
 
-def split_rows(rows: Sequence[Row], held_out: int, seed: int) -> tuple[list[Row], list[Row]]:
+def has_final_answer(text: str, answer: str) -> bool:
+    """Whether the final answer of a text, as `final_answer()` reads it, is the number `answer`."""
+    found = final_answer(text)
+    return found is not None and found == parse_number(answer)
+
+
+def split_rows(
+    rows: Sequence[Row], held_out: int, seed: int, *, option: str = "--held-out", unit: str = "rows"
+) -> tuple[list[Row], list[Row]]:
     """Shuffle `rows` by `seed` and split off the first `held_out` of them.
+
+    No question is in both parts: other rows of a held-out question are in neither.
+
+    Args:
+        rows: the rows.
+        held_out: number of rows to split off.
+        seed: seed of the shuffle.
+        option: option that sets `held_out`, for errors.
+        unit: what the rows are called in errors.
 
     Returns:
         The remaining rows and the held-out rows.
 
     Raises:
-        ThirteenError: either part would be empty.
+        RequestError: either part would be empty.
     """
     if not 0 < held_out < len(rows):
-        raise ThirteenError(f"--held-out {held_out}: must be at least 1 and less than the {len(rows)} rows")
+        raise RequestError(f"{option} {held_out}: must be at least 1 and less than the {len(rows)} {unit}")
     shuffled = shuffle_rows(rows, seed)
-    return shuffled[held_out:], shuffled[:held_out]
+    held = shuffled[:held_out]
+    questions = {row.question for row in held}
+    rest = [row for row in shuffled[held_out:] if row.question not in questions]
+    if not rest:
+        raise RequestError(f"{option} {held_out}: leaves no other question of the {len(rows)} {unit}")
+    return rest, held
 
 
 def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:

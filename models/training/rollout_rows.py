@@ -63,7 +63,7 @@ def read_rollout_rows(path: Path, held_out: int, seed: int) -> RolloutRows:
     """
     rollouts = read_rollouts(path, {"system": None})  # as questions are trained with
     questions = [question for question in rollouts.questions if question.sometimes_right]
-    training, held = split_rows(questions, held_out, seed)
+    training, held = split_rows(questions, held_out, seed, unit="questions that are sometimes right")
     return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))
 
 

@@ -1,0 +1,77 @@
+"""Training rows: what is refused, and splits that keep a question on one side."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from thirteen.errors import RequestError
+from thirteen.models.rows import TrainingRow, has_final_answer, read_rows, split_rows
+
+
+def write(path: Path, **row: object) -> Path:
+    path.write_text(json.dumps({"question": "How many?", "solution": "7", "answer": "7"} | row))
+    return path
+
+
+@pytest.mark.parametrize("answer", ["yes", "7 or 8", "#### none", float("inf"), "1/0"])
+def test_an_answer_that_is_to_be_scored_is_a_number(tmp_path, answer):
+    """Otherwise every solution is wrong, or every one without a number right."""
+    path = write(tmp_path / "rows", answer=answer)
+    with pytest.raises(RequestError, match=r"rows: line 1: 'answer' must be a number, not "):
+        read_rows(path, ("answer",))
+    read_rows(path)  # a text to learn may end in anything
+
+
+@pytest.mark.parametrize("answer", ["1,234", "-$3.50", "1/2", 72, 0.5, "75%"])
+def test_numbers_stay_as_they_are_written(tmp_path, answer):
+    assert read_rows(write(tmp_path / "rows", answer=answer), ("answer",))[0].answer == str(answer)
+
+
+def test_the_answer_of_a_row_of_gsm8k_follows_its_last_mark(tmp_path):
+    """It was taken for no number: every solution was wrong."""
+    path = write(tmp_path / "rows", answer="She sold 48/2 = <<48/2=24>>24 clips.\n#### 1,072")
+    assert read_rows(path, ("answer",))[0].answer == "1,072"
+
+
+@pytest.mark.parametrize("field", ["question", "solution", "answer"])
+def test_a_lone_surrogate_is_refused(tmp_path, field):
+    """It raised UnicodeEncodeError or TypeError where the text was tokenized or sent."""
+    with pytest.raises(RequestError, match="rows: line 1: has a lone surrogate"):
+        read_rows(write(tmp_path / "rows", **{field: "7 \ud83d"}))
+    read_rows(write(tmp_path / "rows", **{field: "7 \U0001f600"}))
+
+
+def test_a_text_without_a_number_has_no_final_answer():
+    """None was compared with None."""
+    assert has_final_answer("so 3\n#### 4", "4.0")
+    assert not has_final_answer("so 3\n#### 4", "3")
+    assert not has_final_answer("no idea", "none")
+
+
+def test_a_question_is_never_in_both_parts():
+    rows = [TrainingRow(f"question {n % 20}", f"solution {n}") for n in range(60)]
+    rest, held = split_rows(rows, 8, seed=1)
+    assert len(held) == 8 and len(rest) > 20
+    assert not {row.question for row in rest} & {row.question for row in held}
+
+
+def test_rows_that_differ_are_split_as_ever():
+    """A search or a training run of an earlier version resumes with the same rows."""
+    rows = [TrainingRow(f"question {n}", "") for n in range(60)]
+    shuffled = random.Random(3).sample(rows, 60)
+    assert split_rows(rows, 8, seed=3) == (shuffled[8:], shuffled[:8])
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        (0, "--checks 0: must be at least 1 and less than the 6 rows"),
+        (6, "--checks 6: must be at least 1 and less than the 6 rows"),
+        (5, "--checks 5: leaves no other question of the 6 rows"),
+    ],
+)
+def test_the_error_of_a_split_names_the_option(held_out, message):
+    rows = [TrainingRow(f"question {n % 2}", f"solution {n}") for n in range(6)]
+    with pytest.raises(RequestError, match=message):
+        split_rows(rows, held_out, seed=1, option="--checks")
