@@ -15,7 +15,7 @@ from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_sh
 from ..files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
-    from .training.grpo import GrpoResult, Rollouts
+    from .training.grpo import GrpoResult, GrpoSettings
     from .training.job import TrainingJob
     from .training.sft import SftResult
     from .tuning.tune import TuneJob, TuneResult
@@ -53,6 +53,7 @@ def tune_card(job: "TuneJob", result: "TuneResult", command: str, data: str) -> 
     before, after = held.accuracy
     numbers = result.best.numbers.astype(np.float32)
     origin, model = job.basis.origin, job.model.name
+    source = job.contrast.rollouts.path.name if job.contrast else data
     code = encode_short_code(ShortCode(origin.name, basis_fingerprint(origin.id), numbers))
     return f"""{_front_matter(job.base_id, "tinylora")}# {job.out.name}
 A TinyLoRA adapter of {len(numbers)} numbers over {job.base_id}.
@@ -70,7 +71,7 @@ candidate a run-time adapter.
 | spent | |
 | --- | --- |
 | generations | {result.search.generation}, with {result.search.restarts} restarts |
-| questions put to candidates | {result.questions:,} of {data} |
+| questions put to candidates | {result.questions:,} of {source} |
 | time | {result.seconds / 60:.0f} minutes, {result.model_share:.2f} of it in the model |
 | first step | {result.search.settings.sigma:.2g} |
 | chosen after generation | {result.best.generation} |
@@ -109,7 +110,7 @@ system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 ```
 
 - Rows: {result.rows:,} of {data}, {result.tokens:,} tokens, {result.steps} steps
-- Time: {result.train_s / 60:.1f} minutes of training, {recipe.threads} threads
+- Time: {result.train_s / 60:.1f} minutes in the last sitting, {recipe.threads} threads
 - Base weights: SHA-256 {job.base_sha256}
 
 | hyperparameter | value |
@@ -117,19 +118,21 @@ system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 {_table(asdict(recipe))}
 
 ## What it changed
-On {len(held.tokens)} rows that it was never trained on ({sum(held.tokens):,} answer tokens):
+On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):,} answer tokens):
 
 | loss | nats a token |
 | --- | --- |
 | before | {held.loss_before:.4f} |
 | after | {held.loss_after:.4f} |
 | after - before | {held.loss_after - held.loss_before:+.4f} |
-| its 95 % interval, by paired bootstrap over rows | {change.low:+.4f} to {change.high:+.4f} |
-| after each epoch, on the first of these rows | {validation} |
+| its 95 % interval, by paired bootstrap over questions | {change.low:+.4f} to {change.high:+.4f} |
+| after each epoch, on the first of them | {validation} |
 """
 
 
-def grpo_card(job: "TrainingJob", result: "GrpoResult", rollouts: "Rollouts", command: str, data: str) -> str:
+def grpo_card(
+    job: "TrainingJob", result: "GrpoResult", settings: "GrpoSettings", command: str, data: str
+) -> str:
     """The card of an adapter trained by rewards."""
     recipe = job.recipe
     return f"""{_front_matter(job.base_id, recipe.kind)}# {job.out.name}
@@ -144,13 +147,13 @@ By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.
 
 | a step | |
 | --- | --- |
-{_table(asdict(rollouts))}
+{_table(asdict(settings))}
 
 Time: {result.seconds / 60:.1f} minutes in the last sitting, {recipe.threads} threads.{_real_run(result)}
 
 ## What it changed
-The mean reward of the first fifth of the steps was {result.first_mean():.3f}, of the last
-{result.last_mean():.3f}.
+The mean reward of the first fifth of the steps was {result.first_mean:.3f}, of the last
+{result.last_mean:.3f}.
 """
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ...convert.adapter.basis import Basis
     from ...models.rows import TrainingRow
-    from ...models.training.grpo import Rollouts
+    from ...models.training.grpo import GrpoSettings
     from ...models.training.job import TrainingJob
     from ...models.training.recipe import Recipe
     from ...models.training.rollout_rows import SampledRow
@@ -109,9 +109,10 @@ def train(
     The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
     extra `train`.
     """
+    from ...files.output import check_folder
     from ...models.fetch import fetch
     from ...models.rows import read_rows
-    from ...models.training.grpo import Rollouts
+    from ...models.training.grpo import GrpoSettings
     from ...models.training.recipe import METHODS, ROLLOUT_DEFAULTS, Recipe
 
     if method not in METHODS:
@@ -128,10 +129,11 @@ def train(
     ]
     if method == "grpo" and len(recipes) > 1:
         raise typer.BadParameter(f"--rank {rank}: --method grpo takes one rank")
+    check_folder(output)
     path = fetch(base, revision=revision, kind="base")
     if method == "grpo":
         rows = read_rows(source, ("answer",))
-        sampling = Rollouts(steps, questions, completions, completion_tokens)
+        sampling = GrpoSettings(steps, questions, completions, completion_tokens)
         show_fields(
             as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, sampling, source.name)
         )
@@ -189,11 +191,12 @@ def _read_training_data(file: Path, recipe: "Recipe", *, sampled: bool) -> _Trai
 
 def _parse_ranks(text: str) -> list[int]:
     words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words) or len(set(words)) != len(words):
+    ranks = [int(word) for word in words if word.strip().isdecimal()]
+    if len(set(ranks)) != len(words):
         raise typer.BadParameter(
             f"--rank {text!r}: must be an integer, or several that differ, such as 1,2,4"
         )
-    return [int(word) for word in words]
+    return ranks
 
 
 def _read_basis(base: str, file: Path, kind: str, excluded: dict[str, Any]) -> "Basis":
@@ -262,7 +265,7 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
 
 
 def _run_grpo(
-    job: "TrainingJob", rows: "list[TrainingRow]", sampling: "Rollouts", data: str
+    job: "TrainingJob", rows: "list[TrainingRow]", sampling: "GrpoSettings", data: str
 ) -> dict[str, Any]:
     from ...models.cards import grpo_card, write_card
     from ...models.training.grpo import train_grpo
@@ -274,8 +277,8 @@ def _run_grpo(
         "output": str(result.folder),
         "trained_numbers": result.trained_numbers,
         "steps": len(result.rewards),
-        "reward_first": result.first_mean(),
-        "reward_last": result.last_mean(),
+        "reward_first": result.first_mean,
+        "reward_last": result.last_mean,
         "seconds": result.seconds,
         "real_run_hours": result.real_run_hours,
     }
@@ -305,11 +308,14 @@ def distill(
 
     Only solutions with the right final answer are kept.
     """
+    from ...files.output import check_target
     from ...models.rows import read_rows
-    from ...models.training.distill import PROMPT, Teacher, distill_solutions
+    from ...models.training.distill import PROMPT, Teacher, distill_solutions, read_key, wrong_file
 
+    for file in (output, wrong_file(output)):
+        check_target(file, data, *filter(None, (key_file,)))
     rows = read_rows(data, ("answer",))
-    key = key_file.read_text(encoding="utf-8").strip() if key_file else None
+    key = read_key(key_file) if key_file else None
     teacher = Teacher(endpoint, model, key, system or PROMPT, temperature, max_tokens)
     with progress_bar("distill") as progress:
         result = distill_solutions(rows, teacher, output, progress)

@@ -12,13 +12,14 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ...errors import DownloadError, ThirteenError
+from ...errors import DownloadError, RequestError, ThirteenError
 from ...files.journal import AppendOnlyFile
+from ...files.json_file import read_bounded
 from ...files.progress import Progress, no_progress
-from ...runtime.arithmetic.final_answer import final_answer, parse_number
-from ..rows import TrainingRow
+from ..rows import TrainingRow, has_final_answer
 
 _RESPONSE_BYTES_MAX = 1 << 22
+_KEY_BYTES_MAX = 1 << 16
 _SCHEMES = ("http://", "https://")
 PROMPT = "Solve the problem step by step. End with a line '#### ' and the final number."
 
@@ -94,7 +95,19 @@ def _content(response: Any) -> str:
     content = response["choices"][0]["message"]["content"]
     if not isinstance(content, str):
         raise TypeError
-    return content
+    return content.encode(errors="replace").decode()  # the tokens may end within a surrogate pair
+
+
+def read_key(path: Path) -> str:
+    """Read the API key of a teacher.
+
+    Raises:
+        RequestError: the file cannot be read, or holds no key that a header could carry.
+    """
+    key = read_bounded(path, _KEY_BYTES_MAX).decode("ascii", "replace").strip()
+    if not (key and key.isascii() and key.isprintable()):
+        raise RequestError(f"{path}: must hold one API key in printable ASCII characters")
+    return key
 
 
 @dataclass(frozen=True)
@@ -114,7 +127,7 @@ def distill_solutions(
     Args:
         rows: questions with their answers.
         teacher: model that solves them.
-        out: JSON lines of question, solution, answer and teacher. Wrong solutions go to `OUT.wrong.jsonl`. If
+        out: JSON lines of question, solution, answer and teacher. Wrong solutions go to `wrong_file(out)`. If
             the files exist, the run resumes.
         progress: called with the number of questions done and of all questions.
 
@@ -123,7 +136,7 @@ def distill_solutions(
         OutputError: a file cannot be written.
         ThirteenError: an existing file is not an output of this function.
     """
-    with AppendOnlyFile(out) as kept, AppendOnlyFile(out.with_name(f"{out.name}.wrong.jsonl")) as wrong:
+    with AppendOnlyFile(out) as kept, AppendOnlyFile(wrong_file(out)) as wrong:
         solved = {True: list(_questions(kept)), False: list(_questions(wrong))}
         kept.repair()
         wrong.repair()
@@ -132,12 +145,17 @@ def distill_solutions(
         for number, row in enumerate(rows, 1):
             if row.question not in done:
                 solution = teacher.solve(row.question).strip()
-                right = bool(solution) and final_answer(solution) == parse_number(row.answer)
+                right = has_final_answer(solution, row.answer)
                 (kept if right else wrong).append(_line(row, solution, teacher.model))
                 solved[right].append(row.question)
                 done.add(row.question)
             progress(number, len(rows))
     return DistillResult(len(solved[True]), len(solved[False]), resumed)
+
+
+def wrong_file(out: Path) -> Path:
+    """The file of the wrong solutions beside `out`."""
+    return out.with_name(f"{out.name}.wrong.jsonl")
 
 
 def _line(row: TrainingRow, solution: str, teacher: str) -> str:

@@ -18,8 +18,7 @@ from typing import Any
 from ...errors import ThirteenError, install_hint
 from ...files.output import output_errors
 from ...files.progress import Progress, no_progress
-from ...runtime.arithmetic.final_answer import final_answer, parse_number
-from ..rows import TrainingRow
+from ..rows import TrainingRow, has_final_answer
 from .attach import attach_adapter, trained_numbers
 from .examples import prompt_text
 from .job import TrainingJob
@@ -32,7 +31,7 @@ _GSM8K_ROWS, _PAPER_EPOCHS = 7_473, 3  # GSM8K's training set, with the paper's 
 
 
 @dataclass(frozen=True)
-class Rollouts:
+class GrpoSettings:
     """Number of steps, questions per step, completions per question, and maximum tokens per completion."""
 
     steps: int = 50
@@ -65,11 +64,13 @@ class GrpoResult:
             return None
         return _GSM8K_ROWS * _PAPER_EPOCHS * 8 * self.seconds / self.completions / 3600
 
+    @property
     def first_mean(self) -> float:
         """The mean reward of the first fifth of the steps."""
         part = self.rewards[: max(1, len(self.rewards) // 5)]
         return sum(part) / len(part)
 
+    @property
     def last_mean(self) -> float:
         """The mean reward of the last fifth of the steps."""
         part = self.rewards[-max(1, len(self.rewards) // 5) :]
@@ -78,28 +79,28 @@ class GrpoResult:
 
 def reward(completions: Sequence[str], answer: Sequence[str], **_: Any) -> list[float]:
     """1 for each completion whose final answer, as `final_answer()` reads it, is right; otherwise 0."""
-    return [
-        float((value := final_answer(text)) is not None and value == parse_number(expected))
-        for text, expected in zip(completions, answer, strict=True)
-    ]
+    return [float(has_final_answer(*pair)) for pair in zip(completions, answer, strict=True)]
 
 
 def train_grpo(
-    job: TrainingJob, rows: Sequence[TrainingRow], rollouts: Rollouts, progress: Progress = no_progress
+    job: TrainingJob, rows: Sequence[TrainingRow], settings: GrpoSettings, progress: Progress = no_progress
 ) -> GrpoResult:
     """Train an adapter by rewards and save it.
 
     Args:
         job: base, recipe and output folder; GRPO ignores the recipe's fields on epochs, batches and rows.
         rows: questions with their answers.
-        rollouts: number and size of the steps.
+        settings: number and size of the steps.
         progress: called with the number of steps done and of all steps.
 
     Raises:
         CheckpointError: the base cannot be loaded.
         OutputError: the output folder cannot be written.
-        ThirteenError: the `train` extra is not installed, or the checkpoints belong to another run.
+        ThirteenError: the rows are fewer than the questions of a step, the `train` extra is not installed, or
+            the checkpoints belong to another run.
     """
+    if len(rows) < settings.questions:
+        raise ThirteenError(f"--questions {settings.questions}: more than the {len(rows)} rows")
     model, tokenizer = job.load()
     try:
         from safetensors import SafetensorError
@@ -108,8 +109,8 @@ def train_grpo(
         raise ThirteenError(f"grpo needs {error.name}: {install_hint('train')}") from None
     adapted = attach_adapter(model, job.recipe, job.basis)
     folder = job.out / _CHECKPOINTS
-    check_run(folder / "run", job.run_id(asdict(rollouts), [[row.question, row.answer] for row in rows]))
-    config = GRPOConfig(str(folder), **_settings(job.recipe, rollouts))
+    check_run(folder / "run", job.run_id(asdict(settings), [[row.question, row.answer] for row in rows]))
+    config = GRPOConfig(str(folder), **_trl_settings(job.recipe, settings))
     trainer = _trainer(adapted, tokenizer, rows, config, progress)
     done, checkpoint = _last_checkpoint(folder)
     start = time.monotonic()
@@ -123,7 +124,7 @@ def train_grpo(
         trained_numbers=trained_numbers(adapted),
         rewards=tuple(entry["reward"] for entry in trainer.state.log_history if "reward" in entry),
         seconds=seconds,
-        completions=(rollouts.steps - done) * rollouts.questions * rollouts.completions,
+        completions=(settings.steps - done) * settings.questions * settings.completions,
     )
 
 
@@ -150,6 +151,13 @@ def _last_checkpoint(folder: Path) -> tuple[int, str | None]:
     return max(found, default=(0, None))
 
 
+def trl_prompt(tokenizer: Any, question: str) -> str:
+    """The prompt without a begin-of-text token that the tokenizer adds, as it does when trl calls it."""
+    text = prompt_text(tokenizer, question)
+    adds_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+    return text.removeprefix(tokenizer.bos_token) if adds_bos else text
+
+
 def _trainer(
     adapted: Any, tokenizer: Any, rows: Sequence[TrainingRow], config: Any, progress: Progress
 ) -> Any:
@@ -163,7 +171,7 @@ def _trainer(
 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    prompts = [{"prompt": prompt_text(tokenizer, row.question), "answer": row.answer} for row in rows]
+    prompts = [{"prompt": trl_prompt(tokenizer, row.question), "answer": row.answer} for row in rows]
     trainer = GRPOTrainer(
         adapted,
         reward_funcs=reward,
@@ -176,7 +184,7 @@ def _trainer(
     return trainer
 
 
-def _settings(recipe: Recipe, rollouts: Rollouts) -> dict[str, Any]:
+def _trl_settings(recipe: Recipe, settings: GrpoSettings) -> dict[str, Any]:
     """The keyword arguments of trl's GRPOConfig."""
     import torch
 
@@ -187,10 +195,10 @@ def _settings(recipe: Recipe, rollouts: Rollouts) -> dict[str, Any]:
         "gradient_checkpointing": False,
         "learning_rate": recipe.learning_rate,
         "lr_scheduler_type": "cosine",
-        "per_device_train_batch_size": rollouts.questions * rollouts.completions,
-        "num_generations": rollouts.completions,
-        "max_completion_length": rollouts.tokens,
-        "max_steps": rollouts.steps,
+        "per_device_train_batch_size": settings.questions * settings.completions,
+        "num_generations": settings.completions,
+        "max_completion_length": settings.tokens,
+        "max_steps": settings.steps,
         "temperature": 1.0,
         "beta": 0.0,
         "seed": recipe.seed,

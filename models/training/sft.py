@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import ThirteenError
 from ...files.progress import Progress, Stage, no_progress
@@ -29,13 +29,15 @@ from .rollout_rows import SampledRow
 _VALIDATION_ROWS = 64  # the first held-out rows, on which the loss is measured after each epoch
 _CHECKPOINT = ".checkpoint.pt"
 
+Number = TypeVar("Number", int, float)
+
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """The loss on held-out rows before and after training; each tuple has one entry per row."""
+    """The loss on held-out rows before and after training; each tuple has one entry per question."""
 
-    tokens: tuple[int, ...]  # of the answer
-    before: tuple[float, ...]  # nats, summed over the answer
+    tokens: tuple[int, ...]  # of the answers
+    before: tuple[float, ...]  # nats, summed over the answers
     after: tuple[float, ...]
 
     @property
@@ -50,7 +52,7 @@ class HeldOutLoss:
 
     @property
     def difference(self) -> Interval:
-        """The change in nats per token, with its paired bootstrap interval over rows."""
+        """The change in nats per token, with its paired bootstrap interval over questions."""
         import numpy as np
 
         from ...stats.bootstrap import mean_interval
@@ -98,8 +100,9 @@ def train_sft(
     adapted = attach_adapter(model, job.recipe, job.basis)
     before = held_out_losses(model, held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
-    # Runs without weights keep their id: a checkpoint of an earlier version must still resume.
-    weights = [example.weight for example in examples if example.weight != 1]
+    weights = [example.weight for example in examples]
+    if set(weights) == {1}:  # such runs keep their id: a checkpoint of an earlier version must still resume
+        weights = []
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights))
     start = time.monotonic()
     state = fit_adapter(
@@ -122,8 +125,20 @@ def train_sft(
         steps=state.step,
         train_s=train_s,
         validation=tuple(state.validation),
-        held_out=HeldOutLoss(tuple(example.answer_tokens for example in held), tuple(before), tuple(after)),
+        held_out=HeldOutLoss(
+            sum_by_question(held_out, [example.answer_tokens for example in held]),
+            sum_by_question(held_out, before),
+            sum_by_question(held_out, after),
+        ),
     )
+
+
+def sum_by_question(rows: Sequence[TrainingRow | SampledRow], values: Sequence[Number]) -> tuple[Number, ...]:
+    """Sum the values of the rows of each question: solutions to one question are not independent."""
+    sums: dict[str, Number] = {}
+    for row, value in zip(rows, values, strict=True):
+        sums[row.question] = sums.get(row.question, 0) + value
+    return tuple(sums.values())
 
 
 def _training_examples(

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from thirteen.errors import DownloadError, OutputError, ThirteenError
+from thirteen.errors import DownloadError, OutputError, RequestError, ThirteenError
 from thirteen.models.rows import TrainingRow, read_rows
-from thirteen.models.training.distill import DistillResult, Teacher, distill_solutions
+from thirteen.models.training.distill import DistillResult, Teacher, distill_solutions, read_key
 
 from ...commands import Commands
 
@@ -97,6 +97,28 @@ def test_a_response_without_a_completion_is_an_error(tmp_path, raw):
         distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "out.jsonl")
 
 
+def test_half_a_character_of_a_teacher_is_replaced(tmp_path):
+    """Cut off at its limit of tokens, a solution ended the run with UnicodeEncodeError."""
+    raw = b'{"choices": [{"message": {"content": "It is 4. \\ud83d"}}]}'
+    out = tmp_path / "out.jsonl"
+    with endpoint(good=0, then=(200, raw)) as (_, url):
+        distill_solutions(ROWS[:1], Teacher(url, "wise"), out)
+    assert read_rows(out)[0].solution == "It is 4. ?"
+
+
+def test_a_key_is_read_without_its_newline(tmp_path):
+    (tmp_path / "key").write_bytes(b"sk-1234\r\n")
+    assert read_key(tmp_path / "key") == "sk-1234"
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xff\xfek", "schlüssel".encode(), b"one\ntwo", b"a\x00b"])
+def test_a_key_that_no_header_can_carry_is_refused(tmp_path, content):
+    """It raised UnicodeDecodeError, UnicodeEncodeError or ValueError."""
+    (tmp_path / "key").write_bytes(content)
+    with pytest.raises(RequestError, match="key: must hold one API key in printable ASCII characters"):
+        read_key(tmp_path / "key")
+
+
 def test_the_key_does_not_follow_a_redirect(tmp_path):
     """urllib repeated the Authorization header to the host that a redirect named."""
     with (
@@ -122,6 +144,18 @@ def test_a_run_does_not_resume_from_other_files(tmp_path):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "other")
         with pytest.raises(OutputError, match="cannot write"):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
+
+
+@pytest.mark.parametrize(("data", "output"), [("in", "in"), ("out.wrong.jsonl", "out"), ("in", "key")])
+def test_an_input_is_never_an_output(tmp_path, thirteen, data, output):
+    """A last line without a newline was cut off from the questions."""
+    text = json.dumps({"question": "How many?", "answer": "7"})
+    for name in (data, "key"):
+        (tmp_path / name).write_text(text)
+    flags = ("--endpoint", "http://127.0.0.1:9/v1", "--model", "wise", "--key-file", tmp_path / "key")
+    done = thirteen("distill", tmp_path / data, "-o", tmp_path / output, *flags)
+    assert done.status == 2 and "is an input of this command" in done.stderr, done
+    assert (tmp_path / data).read_text() == (tmp_path / "key").read_text() == text
 
 
 @pytest.mark.slow

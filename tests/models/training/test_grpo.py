@@ -1,11 +1,13 @@
 """GRPO with trl on a CPU: rewards, a toy task, and resumption."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
 from thirteen.errors import ThirteenError
 from thirteen.models.rows import TrainingRow
-from thirteen.models.training.grpo import Rollouts, reward, train_grpo
+from thirteen.models.training.examples import prompt_text
+from thirteen.models.training.grpo import GrpoSettings, reward, train_grpo, trl_prompt
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 
@@ -19,14 +21,43 @@ def test_it_learns_the_rewarded_digit(base, tmp_path, capsys):
     """The toy task: a random model must output 7, which is one of its 272 tokens."""
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.02, threads=1, seed=3)
-    rollouts = Rollouts(steps=60, questions=1, completions=64, tokens=2)
+    settings = GrpoSettings(steps=60, questions=1, completions=64, tokens=2)
     job = TrainingJob(base("llama"), tmp_path / "out", recipe, base_id="tiny")
-    result = train_grpo(job, rows, rollouts)
+    result = train_grpo(job, rows, settings)
     assert len(result.rewards) == 60 and result.completions == 3_840
-    assert result.last_mean() > result.first_mean() + 0.5
+    assert result.last_mean > result.first_mean + 0.5
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert capsys.readouterr().out == ""  # standard output is for results
     assert result.real_run_hours == pytest.approx(7_473 * 3 * 8 * result.seconds / 3_840 / 3600)
+
+
+def test_fewer_rows_than_questions_are_refused_before_anything_is_loaded(tmp_path):
+    """Nothing was trained, the adapter was saved, and the mean of no rewards divided by zero."""
+    job = TrainingJob(tmp_path / "nowhere", tmp_path / "out", RECIPES["lora"])
+    with pytest.raises(ThirteenError, match="--questions 4: more than the 1 rows"):
+        train_grpo(job, [TrainingRow("Say a number.", "", "7")], GrpoSettings(questions=4))
+    assert not job.out.exists()
+
+
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_a_prompt_begins_with_one_begin_of_text_token(base, tmp_path, adds_bos):
+    """Llama 3's template and its tokenizer, which trl calls with special tokens, both gave one."""
+    from tokenizers import Tokenizer, processors
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
+    if adds_bos:
+        fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        bos = "<|endoftext|>"
+        fast.post_processor = processors.TemplateProcessing(
+            single=f"{bos} $A", special_tokens=[(bos, fast.token_to_id(bos))]
+        )
+        fast.save(str(folder / "tokenizer.json"))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    expected = tokenizer(prompt_text(tokenizer, "How many?"), add_special_tokens=False).input_ids
+    assert tokenizer(trl_prompt(tokenizer, "How many?")).input_ids == expected
+    assert expected.count(tokenizer.bos_token_id) == 1
 
 
 class Killed(Exception):
@@ -40,7 +71,7 @@ def raise_killed(*_):
 def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
-    rollouts = Rollouts(steps=13, questions=2, completions=8, tokens=2)
+    settings = GrpoSettings(steps=13, questions=2, completions=8, tokens=2)
 
     def run(folder, stop=0, **changed):
         def progress(done, total):
@@ -48,7 +79,7 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
                 raise Killed
 
         job = TrainingJob(base("llama"), folder, replace(recipe, **changed))
-        return train_grpo(job, rows, rollouts, progress)
+        return train_grpo(job, rows, settings, progress)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     uninterrupted = run(whole)
@@ -68,14 +99,14 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
 
 
 def test_a_run_killed_after_its_last_step_resumes(base, tmp_path, monkeypatch):
-    rows, rollouts = (
+    rows, settings = (
         [TrainingRow("Say a number.", "", "7")],
-        Rollouts(steps=3, questions=1, completions=4, tokens=2),
+        GrpoSettings(steps=3, questions=1, completions=4, tokens=2),
     )
     recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
 
     def run(folder):
-        return train_grpo(TrainingJob(base("llama"), folder, recipe), rows, rollouts)
+        return train_grpo(TrainingJob(base("llama"), folder, recipe), rows, settings)
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -88,6 +119,6 @@ def test_a_run_killed_after_its_last_step_resumes(base, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("change", [{"completions": 1}, {"steps": 0}, {"tokens": 0}])
-def test_invalid_rollouts_are_refused(change):
+def test_invalid_settings_are_refused(change):
     with pytest.raises(ThirteenError, match="grpo: at least 2 completions"):
-        Rollouts(**change)
+        GrpoSettings(**change)

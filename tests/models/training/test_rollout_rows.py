@@ -1,6 +1,7 @@
 """Training on rollouts: which solutions are learned, with which weight, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -50,6 +51,15 @@ def test_right_solutions_weigh_as_much_as_their_advantage(loaded, tmp_path):
     assert texts == [f"Answer {n} is 2 + 2 = 4" for n in range(3)]
     assert not {row.question for row in found.training} & {row.question for row in found.held_out}
     assert len({row.question for row in found.held_out}) == 1 and not found.calculator
+
+
+def test_a_question_that_was_asked_twice_is_in_one_part(loaded, tmp_path):
+    path = write(tmp_path / "file", loaded[1], outcomes=("10",) * 12)
+    twice = re.sub(r"What is (\d+)", lambda match: f"What is {int(match[1]) // 2}", path.read_text())
+    path.write_text(re.sub(r"and \d+\?", "and so on?", twice))
+    rows = read_rollout_rows(path, 6, seed=3)
+    assert len(rows.held_out) == 6
+    assert not {row.question for row in rows.training} & {row.question for row in rows.held_out}
 
 
 def test_a_solution_that_did_not_end_is_not_learned(loaded, tmp_path):
@@ -116,6 +126,7 @@ def test_the_command_makes_right_answers_likelier(thirteen, base, loaded, tmp_pa
     assert result["trained_numbers"] == 13 and result["rows"] >= 4  # two of six questions are held out
     assert result["loss_after"] < result["loss_before"]
     card = (out / "README.md").read_text()
+    assert "On 2 questions that it was never trained on" in card
     assert "rollouts.jsonl, right solutions that were sampled" in card and "| final_line | False |" in card
 
 
@@ -125,8 +136,8 @@ def test_the_command_makes_right_answers_likelier(thirteen, base, loaded, tmp_pa
         ("", "give --data or --rollouts"),
         ("--data {file} --rollouts {file}", "exclude each other"),
         ("--rollouts {file} --method grpo", "it is for --method sft"),
-        ("--rollouts {file}", "--held-out 32: must be at least 1 and less than the 6 rows"),
-        ("--rollouts {file} --held-out 6", "--held-out 6: must be at least 1 and less than the 6 rows"),
+        ("--rollouts {file}", "less than the 6 questions that are sometimes right"),
+        ("--rollouts {file} --held-out 6", "--held-out 6: must be at least 1 and less than the 6 questions"),
         ("--rollouts {system}", "rollouts with another prompt: system is 'Think.' in the file, None now"),
         ("--rollouts {none} --held-out 1", "none of its 2 solutions is right"),
         ("--rollouts {other} --held-out 2", "another chat template or tokenizer than the base"),

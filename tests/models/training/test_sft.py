@@ -15,10 +15,18 @@ from thirteen.models.rows import TrainingRow, split_rows
 from thirteen.models.training import sft
 from thirteen.models.training.attach import attach_adapter, trained_numbers
 from thirteen.models.training.base_model import load_base_model
-from thirteen.models.training.examples import Example, batches, encode_example, held_out_losses
+from thirteen.models.training.examples import (
+    Example,
+    batches,
+    encode_example,
+    encode_sampled,
+    held_out_losses,
+    prompt_text,
+)
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 from thirteen.models.training.resume import TrainCheckpoint
+from thirteen.models.training.rollout_rows import SampledRow
 from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.runtime.arithmetic.final_answer import final_answer
 
@@ -243,6 +251,44 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
     assert all(torch.equal(one, other) for one, other in zip(whole, parts, strict=True))
 
 
+def sampled(tokenizer, question, *weights):
+    """Solutions to a question, which differ in their weights alone."""
+    prompt = tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids
+    return [SampledRow(question, len(prompt), (5, 6, 7), weight) for weight in weights]
+
+
+def test_solutions_to_a_held_out_question_are_one_unit(base, loaded, tmp_path):
+    """Resampled one by one, they made the interval too narrow."""
+    _, tokenizer = loaded
+    training, *held = (sampled(tokenizer, f"How many {n}?", 1.5, 1.5, 1.5) for n in range(3))
+    job = TrainingJob(base("llama"), tmp_path / "out", replace(RECIPE, epochs=1))
+    found = train_sft(job, training, held[0] + held[1]).held_out
+    assert found.tokens == (12, 12) and len(found.before) == len(found.after) == 2
+    assert found.before[0] == pytest.approx(
+        3 * held_out_losses(loaded[0], [encode_sampled(tokenizer, held[0][0])])[0], rel=1e-5
+    )
+
+
+def test_a_run_with_its_weights_in_another_order_is_another_run(base, loaded, tmp_path):
+    """The weights other than 1 were part of its id without their places."""
+    _, tokenizer = loaded
+    job = TrainingJob(base("llama"), tmp_path / "out", replace(RECIPE, epochs=6, batch_rows=1))
+
+    def stage(name):
+        def progress(done, total):
+            if (name, done) == ("train", 11):
+                raise Killed
+
+        return progress
+
+    held = sampled(tokenizer, "How few?", 1.0)
+    with pytest.raises(Killed):
+        train_sft(job, sampled(tokenizer, "How many?", 1.0, 2.0), held, stage)
+    with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
+        train_sft(job, sampled(tokenizer, "How many?", 2.0, 1.0), held)
+    assert train_sft(job, sampled(tokenizer, "How many?", 1.0, 2.0), held).steps == 12
+
+
 def test_a_step_does_not_depend_on_the_micro_batch(base):
     losses = []
     for micro in (1, 3, 8):
@@ -351,6 +397,11 @@ def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, tex
         ("--rank 0", "--rank 0: must be at least 1"),
         ("--rank 1,x", "--rank '1,x'"),
         ("--rank 1,1", "--rank '1,1'"),
+        ("--rank 1,01", "--rank '1,01'"),
+        ("--rank 65", "--rank 65: must be at most 64"),
+        ("--seed 20000000000000000000", "--seed 20000000000000000000: must be at most 4294967295"),
+        ("--epochs 1000000000", "--epochs 1000000000: must be at most 10000"),
+        ("--learning-rate inf", "--learning-rate inf: must be at most 1000"),
         ("--kind dora", "--kind 'dora'"),
         ("--method dpo", "--method 'dpo'"),
         ("--method grpo --rank 1,2", "--method grpo takes one rank"),
@@ -366,6 +417,12 @@ def test_invalid_options_are_refused(tmp_path, thirteen, base, data, flags, mess
 def test_a_missing_base_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="transformers cannot load it"):
         load_base_model(tmp_path / "nowhere")
+
+
+def test_the_output_folder_is_checked_before_the_base_is_loaded(tmp_path, thirteen, data):
+    (tmp_path / "file").touch()
+    done = thirteen("train", tmp_path / "nowhere", "--data", data, "-o", tmp_path / "file" / "out")
+    assert done.status == 2 and "file is a file, not a folder" in done.stderr, done
 
 
 def test_an_output_folder_that_cannot_be_created_is_an_error(tmp_path, base):
