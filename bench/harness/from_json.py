@@ -1,6 +1,8 @@
 """Restore report dataclasses from JSON, the inverse of dataclasses.asdict()."""
 
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,8 +15,11 @@ _BYTES_MAX = 1 << 26  # of a report file; typical ones have a few hundred thousa
 
 T = TypeVar("T")
 
+# Making an adapter takes longer than reading hundreds of lines of a log with it.
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(TypeAdapter)
 
-def read_report(path: Path, type_: type[T]) -> T:
+
+def read_report(path: Path, type_: type[T]) -> tuple[T, Any]:
     """Read a file that holds the `--json` output of a command.
 
     Args:
@@ -22,10 +27,14 @@ def read_report(path: Path, type_: type[T]) -> T:
         type_: dataclass of the report. Unknown fields in the file are ignored. Fields with a default may be
             missing: the file may be older than they are.
 
+    Returns:
+        The report, and the JSON that it was restored from: a pipe can be read only once.
+
     Raises:
         RequestError: the file cannot be read, is not JSON, or does not hold that report.
     """
-    return from_json(type_, parse_json(read_bounded(path, _BYTES_MAX), str(path)), str(path))
+    value = parse_json(read_bounded(path, _BYTES_MAX), str(path))
+    return from_json(type_, value, str(path)), value
 
 
 def from_json(type_: type[T], value: Any, where: str) -> T:
@@ -37,13 +46,21 @@ def from_json(type_: type[T], value: Any, where: str) -> T:
         where: what errors call the value.
 
     Raises:
-        RequestError: a field without a default is missing, or one has the wrong type.
+        RequestError: a field without a default is missing, one has the wrong type or a value that the
+            dataclass refuses, or a number is NaN or infinite.
     """
     try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise RequestError(f"{where}: has a number that is NaN or infinite") from None
+    try:
         # As JSON, in which a list can be a tuple: strictly, a Python list cannot.
-        return TypeAdapter(type_).validate_json(json.dumps(value), strict=True)
+        restored: T = _adapter(type_).validate_json(text, strict=True)
     except ValidationError as error:
         raise RequestError(f"{where}{_first_error(error)}") from None
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+    return restored
 
 
 def _first_error(error: ValidationError) -> str:
@@ -51,5 +68,5 @@ def _first_error(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f": {part}" for part in first["loc"])
     if first["type"] == "missing":
-        return f"{path} is missing: not the report that is expected here"
+        return f"{path} is missing: not what is expected here"
     return f"{path}: {shorten(first['input'])} {first['msg'].removeprefix('Input ')}"

@@ -1,6 +1,5 @@
 """Measurements of a report: earlier ones are read from JSON, missing ones are run."""
 
-import json
 from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..peers.peer import PeerWorkload
 from ..peers.peers import PeerPrograms, PeersReport, run_peers
 from ..size.size import SizeReport, run_size
 from ..speed.latency import LatencyReport, run_latency
+from .impossible_numbers import check_numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +109,8 @@ def collect_measurements(
         stage: makes the progress callback of each measurement.
 
     Raises:
-        RequestError: there is neither a file nor a model, a file does not hold its report, or a number is out
-            of range.
+        RequestError: there is neither a file nor a model, a file does not hold its report or has impossible
+            numbers, or a number is out of range.
         ThirteenError: raised by a measurement.
     """
     paths = {name: path for name in _REPORTS if (path := getattr(inputs, name))}
@@ -119,8 +119,11 @@ def collect_measurements(
             raise RequestError("bench report: give two models or the JSON of an earlier measurement")
         if (request.data, request.limit, request.reference, request.programs) != (None,) * 4:
             raise RequestError("bench report: --data, --limit, --reference and --with-peers need models")
-    reports: dict[str, Any] = {name: read_report(path, _REPORTS[name]) for name, path in paths.items()}
-    raw = {name: json.loads(path.read_bytes()) for name, path in paths.items()}
+    reports: dict[str, Any] = {}
+    raw: dict[str, Any] = {}
+    for name, path in paths.items():
+        reports[name], raw[name] = read_report(path, _REPORTS[name])
+        check_numbers(asdict(reports[name]), str(path))
     if request.models:
         for name, measure in _Measurements(*request.models, request, stage).missing(reports):
             reports[name] = measure()

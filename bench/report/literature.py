@@ -6,6 +6,8 @@ from ...errors import DownloadError
 from ...models.catalogue import catalogue
 from ...models.claims import Claim, claims
 from ..accuracy.accuracy import AccuracyReport
+from ..accuracy.datasets import HUB_SETS
+from ..accuracy.prompt_settings import PromptSettings
 from ..size.size import SizeReport
 from ..speed.latency import LatencyReport
 from .collect import ReportData
@@ -18,7 +20,8 @@ def literature_table(data: ReportData) -> Table:
     """Table with a row per claim.
 
     A measurement is compared with a claim only if both have the same base model (which the size report
-    holds), the same side (base or adapted), and the same questions and prompt.
+    holds), the same side (base or adapted), and the same prompt and questions, those of the set on the hub.
+    What else shapes an accuracy, the calculator and votes, is named beside it.
     """
     rows = tuple(_row(claim, data) for claim in claims())
     header = ("published", "figure", "measured here", "source")
@@ -60,7 +63,15 @@ def _latency(latency: LatencyReport) -> str:
 def _accuracy(claim: Claim, accuracy: AccuracyReport, size: SizeReport) -> str | None:
     """The accuracy for a claim; None for other questions, or if the size report is of another file."""
     model = accuracy.adapted if claim.side == "adapted" else accuracy.base
-    same_questions = (accuracy.data, accuracy.terms.prompt) == (claim.data, claim.prompt)
-    if model is None or not same_questions or accuracy.adapted.sha256 != size.sha256:
+    same = (accuracy.terms.prompt, accuracy.adapted.sha256) == (claim.prompt, size.sha256)
+    origin = f"{HUB_SETS[claim.data].hub_id}@"  # a local file can have the set's name
+    if model is None or not same or not accuracy.source.startswith(origin):
         return None
-    return f"{model.scores.accuracy.text(1, 100)} % of {model.scores.questions} questions"
+    text = f"{model.scores.accuracy.text(1, 100)} % of {model.scores.questions} questions"
+    return f"{text}, {_describe_terms(accuracy.terms)}"
+
+
+def _describe_terms(terms: PromptSettings) -> str:
+    votes = f"majority of {terms.votes}, temperature {terms.sampling.temperature}"
+    calculator = "on" if terms.calculator else "off"
+    return f"{'greedy' if terms.sampling.greedy else votes}, calculator {calculator}"

@@ -24,6 +24,7 @@ from .chart import Bar, BarChart, Chart, ChartPoint, IntervalChart, IntervalMark
 from .collect import ReportData
 from .document import Block, Card, Cards, Figure, Figures, Notes, Paragraph, Section, Table
 from .literature import NOT_MEASURED
+from .measured_files import describe_differences
 
 _FOOTPRINT_SEGMENTS = {
     "program_bytes": "program",
@@ -32,6 +33,11 @@ _FOOTPRINT_SEGMENTS = {
     "kv_bytes": "KV cache",
     "other_bytes": "buffers and rest",
 }
+_LATENCY_METHOD = (
+    "In each round both models were loaded again and measured in alternation (A B B A), so that drift of "
+    "the machine affects both alike. A ratio is the Hodges-Lehmann estimate over rounds with its "
+    "interval. Memory and load time were measured in one fresh process per model."
+)
 
 
 def headline_section(data: ReportData) -> Section:
@@ -44,8 +50,9 @@ def headline_section(data: ReportData) -> Section:
         _size_card(data.latency, data.size),
         _memory_card(data.latency),
     )
-    verdict = tuple(line for report in (data.latency, data.accuracy) if report for line in report.verdict)
-    return Section("Summary", (Cards(cards), *([Notes(verdict)] if verdict else [])))
+    verdict = (line for report in (data.latency, data.accuracy) if report for line in report.verdict)
+    notes = (*describe_differences(data), *verdict)
+    return Section("Summary", (Cards(cards), *([Notes(notes)] if notes else [])))
 
 
 def _right_answers_card(accuracy: AccuracyReport | None) -> Card:
@@ -344,8 +351,10 @@ def _peer_cell(row: PeerRow, kind: str) -> str:
 
 def environment_section(data: ReportData) -> Section:
     """Method, machine, versions and files."""
-    rows = [*_machine_rows(data.latency or data.fidelity or data.peers)]
+    rows = [*_machine_rows(data.latency or data.fidelity or data.peers or data.accuracy)]
+    text = "The raw figures are in JSON files next to this page."
     if latency := data.latency:
+        text = f"{_LATENCY_METHOD} {text}"
         rows += [
             ("commit", latency.commit or "none: an installed package"),
             (
@@ -356,13 +365,8 @@ def environment_section(data: ReportData) -> Section:
             ("adapted", _file(latency.adapted)),
         ]
     if accuracy := data.accuracy:
-        rows.append(("questions", f"{accuracy.data}, {accuracy.terms.prompt}, {accuracy.date}"))
-    text = (
-        "In each round both models were loaded again and measured in alternation (A B B A), so that drift of "
-        "the machine affects both alike. A ratio is the Hodges-Lehmann estimate over rounds with its "
-        "interval. Memory and load time were measured in one fresh process per model. The raw figures are in "
-        "JSON files next to this page."
-    )
+        terms, machine = accuracy.terms.prompt, accuracy.machine.cpu
+        rows.append(("questions", f"{accuracy.data}, {terms}, {accuracy.date}, {machine}"))
     table = Table("Environment", ("", ""), tuple(rows), is_text=True)
     return Section("Method and environment", (Paragraph(text), *([table] if rows else [])))
 

@@ -198,7 +198,7 @@ def _draw_rows(axes: "Axes", texts: Sequence[tuple[str, str]]) -> int:
 def _draw_legend(figure: "Figure", axes: "Axes") -> int:
     """Draw the legend above the axes and return its height."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, min(5, 50 // (6 + max(map(len, labels)))))
+    columns = max(1, min(5, 50 // (6 + max(map(len, labels), default=0))))
     figure.legend(
         handles,
         labels,

@@ -46,10 +46,30 @@ def test_round_trip_through_json_restores_the_dataclass():
     assert from_json(ExampleReport, json.loads(json.dumps(asdict(EXAMPLE))), "example") == EXAMPLE
 
 
-@pytest.mark.parametrize("number", [float("inf"), 1e300, 0.1 + 0.2, -5e-324])
+@dataclass(frozen=True)
+class Positive:
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise RequestError(f"bench: count must be at least 1, not {self.count}")
+
+
+@pytest.mark.parametrize("number", [1e300, 0.1 + 0.2, -5e-324])
 def test_numbers_are_restored_exactly(number):
     plain = json.loads(json.dumps(asdict(replace(EXAMPLE, maybe=number))))
     assert from_json(ExampleReport, plain, "example").maybe == number
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_numbers_that_are_not_finite_are_refused(number):
+    with pytest.raises(RequestError, match=r"^inner: has a number that is NaN or infinite$"):
+        from_json(Inner, json.loads(f'{{"count": 1, "part": {number}}}'), "inner")
+
+
+def test_a_value_that_the_dataclass_refuses_is_named_by_its_place():
+    with pytest.raises(RequestError, match=r"^file: bench: count must be at least 1, not 0$"):
+        from_json(Positive, {"count": 0}, "file")
 
 
 def test_unknown_fields_are_ignored():
@@ -103,6 +123,12 @@ def test_a_file_that_is_not_the_report_is_refused(tmp_path: Path, content, messa
     path.write_bytes(content)
     with pytest.raises(RequestError, match=rf"report\.json: .*{message}"):
         read_report(path, Inner)
+
+
+def test_a_report_comes_with_the_json_that_it_was_read_from(tmp_path: Path):
+    (tmp_path / "inner.json").write_text('{"count": 1, "part": 2.0, "new": []}')
+    report = read_report(tmp_path / "inner.json", Inner)
+    assert report == (Inner(1, 2.0), {"count": 1, "part": 2.0, "new": []})
 
 
 def test_a_missing_or_too_large_file_is_refused(tmp_path: Path):

@@ -1,15 +1,19 @@
 """Reports as a reader sees them: complete, self-contained, and with all text escaped."""
 
 import json
+import os
 import re
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from thirteen.bench.accuracy.accuracy import AccuracyReport, ModelResult
 from thirteen.bench.accuracy.accuracy_metrics import PairedScores, Scores
 from thirteen.bench.accuracy.answer_time import AnswerTime, AnswerTimes
+from thirteen.bench.accuracy.datasets import HUB_SETS
 from thirteen.bench.accuracy.prompt_settings import PromptSettings
 from thirteen.bench.fidelity.fidelity import run_fidelity
 from thirteen.bench.fidelity.model_roles import model_sources
@@ -20,6 +24,7 @@ from thirteen.bench.peers.peers import PeerPrograms
 from thirteen.bench.report.chart import LineChart
 from thirteen.bench.report.collect import ReportData, ReportInputs, ReportRequest, collect_measurements
 from thirteen.bench.report.document import Figures
+from thirteen.bench.report.measured_files import describe_differences
 from thirteen.bench.report.render import render_html, render_markdown
 from thirteen.bench.report.report import compose_report, write_report
 from thirteen.bench.report.svg import render_svg
@@ -52,7 +57,7 @@ def accuracy_report(sha256: str, path: str = "adapted.gguf") -> AccuracyReport:
         build=this_build(),
         terms=PromptSettings(threads=1),
         data="gsm8k",
-        source="somewhere",
+        source=f"{HUB_SETS['gsm8k'].hub_id}@0: test.parquet",
         data_sha256="1",
         left_out=0,
         adapted=model_result(75, path, sha256),
@@ -238,6 +243,35 @@ def test_missing_measurements_name_their_command(accuracy_only):
     assert "bench accuracy" not in text
 
 
+def test_a_report_of_accuracy_alone_names_its_machine_and_tells_of_no_rounds(accuracy_only, data):
+    """It showed seconds a question of an unknown machine, and told how a latency was measured."""
+    accuracy = accuracy_only.accuracy
+    text = Page(render_html(compose_report(accuracy_only))).text
+    assert f"processor {accuracy.machine.cpu}, " in text and f"thirteen {accuracy.build.thirteen}" in text
+    assert f"date {accuracy.date}" in text and "In each round" not in text
+    elsewhere = replace(accuracy, machine=replace(accuracy.machine, cpu="Another CPU"))
+    text = Page(render_html(compose_report(replace(data, accuracy=elsewhere)))).text
+    assert "gsm8k, zero-shot, 2026-11-25, Another CPU" in text and "In each round" in text
+
+
+def test_measurements_of_different_files_are_told_apart(data):
+    """Their figures stood under one title."""
+    latency, accuracy = data.latency, data.accuracy
+    lora = latency.adapted.adapter
+    same = replace(accuracy.adapted, adapter=lora.path, adapter_sha256=lora.sha256)
+    alike = replace(data, accuracy=replace(accuracy, adapted=same), fidelity=None)
+    assert list(describe_differences(alike)) == []
+    other = replace(alike, size=replace(data.size, path="of/other.gguf", sha256="ab" * 32))
+    (line,) = describe_differences(other)
+    assert line.startswith("warning: the measurements are of different models: latency of tiny.gguf (sha256 ")
+    assert line.endswith("size of other.gguf (sha256 abababababab)")
+    assert line in Page(render_html(compose_report(other))).text
+    (line,) = describe_differences(replace(alike, accuracy=accuracy))
+    assert "different run-time adapters: latency of lora.gguf (" in line and line.endswith("accuracy of none")
+    (line,) = describe_differences(replace(alike, fidelity=data.fidelity))
+    assert "fidelity of other.gguf (" in line
+
+
 def test_claims_are_compared_with_measurements_of_the_same_model_only(data):
     def rows(data: ReportData) -> dict[str, str]:
         text = render_markdown(compose_report(data), "figures").replace("\\", "")
@@ -249,6 +283,12 @@ def test_claims_are_compared_with_measurements_of_the_same_model_only(data):
     assert "37.5 %" not in found["GSM8K, 13 trained numbers, llama-3.2-1b"]
     assert found["GSM8K, 13 trained numbers, llama-3.2-1b"].startswith("37.5 (32.5 to 42.5) % of 200")
     assert found["GSM8K, base, llama-3.2-1b"].startswith("28.5")
+    assert found["GSM8K, base, llama-3.2-1b"].endswith("200 questions, greedy, calculator on")
+    voting = PromptSettings(threads=1, votes=3, calculator=False)
+    by_vote = replace(data, size=size_of_base, accuracy=replace(data.accuracy, terms=voting))
+    assert rows(by_vote)["GSM8K, base, llama-3.2-1b"].endswith(
+        "majority of 3, temperature 0.7, calculator off"
+    )
     assert found["size of the model, llama-3.2-1b"].endswith("bits per weight")
     assert found["latency that the adapter adds, any model"].startswith("adapted / base: decode ")
     for other in (
@@ -261,6 +301,7 @@ def test_claims_are_compared_with_measurements_of_the_same_model_only(data):
         replace(data, size=replace(size_of_base, base_id="someone/Llama-3.2-1B-Instruct-else")),
         replace(data, size=replace(size_of_base, base_id=None)),
         replace(data, size=replace(size_of_base, sha256="of another file")),
+        replace(data, size=size_of_base, accuracy=replace(data.accuracy, source="mine/gsm8k.jsonl")),
     )
     for other in others:
         assert rows(other)["GSM8K, 13 trained numbers, llama-3.2-1b"] == "not measured here"
@@ -287,6 +328,43 @@ def test_a_report_from_json_equals_that_of_the_measurement(data, tmp_path):
     for name in ("latency", "size", "fidelity", "accuracy"):
         assert json.loads((out / "raw" / f"{name}.json").read_text()) == json.loads(paths[name].read_text())
     write_report(again, out)  # overwrites the first
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="no /dev/fd")
+def test_a_report_is_read_from_a_pipe(accuracy_only):
+    """`--accuracy <(…)` was read twice, the second time empty."""
+    text = json.dumps(asdict(accuracy_only.accuracy)).encode()
+    reader, writer = os.pipe()
+    os.write(writer, text)
+    os.close(writer)
+    try:
+        found = collect_measurements(ReportInputs(accuracy=Path(f"/dev/fd/{reader}")), ReportRequest())
+    finally:
+        os.close(reader)
+    assert found.accuracy == accuracy_only.accuracy and found.raw == {"accuracy": json.loads(text)}
+
+
+def test_impossible_figures_are_refused_in_one_line(data, tmp_path):
+    """They ended in a traceback when the report was drawn, after all other measurements."""
+    path = tmp_path / "latency.json"
+
+    def refused(message: str, **changes: Any) -> None:
+        path.write_text(json.dumps(data.raw["latency"] | changes))
+        with pytest.raises(RequestError, match=rf"latency\.json: {message}$"):
+            collect_measurements(ReportInputs(latency=path), ReportRequest())
+
+    base, decode = data.raw["latency"]["base"], data.raw["latency"]["decode"]
+    refused("base: file_bytes cannot be 0", base=base | {"file_bytes": 0})
+    refused(
+        "base: memory: peak_rss_bytes cannot be 0",
+        base=base | {"memory": base["memory"] | {"peak_rss_bytes": 0}},
+    )
+    refused("decode: base_percentiles is empty", decode=decode | {"base_percentiles": []})
+    refused(
+        "decode: ratio: high cannot be 1e[+]200", decode=decode | {"ratio": decode["ratio"] | {"high": 1e200}}
+    )
+    refused("decode: base_median cannot be inf", decode=decode | {"base_median": 10**400})
+    refused("has a number that is NaN or infinite", decode=decode | {"base_median": float("nan")})
 
 
 def test_without_matplotlib_there_is_markdown_with_the_values_of_the_charts(data, tmp_path, monkeypatch):

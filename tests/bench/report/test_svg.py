@@ -24,10 +24,15 @@ CHARTS: tuple[Chart, ...] = (
     LineChart("one point", "x", "y", (Series("s", (ChartPoint(1, 0, 0, 0),)),)),
     LineChart("from zero", "x", "y", (Series("s", (ChartPoint(0, 1, 1, 1), ChartPoint(9000, 2, 2, 2))),)),
     LineChart("far and near", "tokens", "tokens/s", (FAR, NEAR)),
+    LineChart(
+        "large", "x", "y", (Series("s", (ChartPoint(1, 1e102, 0, 1e103), ChartPoint(1e100, 2, 1, 3))),)
+    ),
+    IntervalChart("large", "x", (IntervalMark("m", -1e102, 1.0, 1e102, "1"),)),
     IntervalChart("no width", "x", (IntervalMark("m", 1.0, 1.0, 1.0, "1"),), 1.0),
     IntervalChart("all zero", "x", (IntervalMark("m", 0.0, 0.0, 0.0, "0"),)),
     IntervalChart("markup", "<x>", (IntervalMark("$m$ & </svg>", 0.9, 1.0, 1.1, '"1"', 2),), 1.0),
     BarChart("nothing", "x", (Bar("b", (("a", 0.0),), "0"),)),
+    BarChart("a name that matplotlib hides", "x", (Bar("b", (("_a", 1.0),), "1"),)),
     BarChart("many", "x", tuple(Bar(f"b{n}", ((f"type{n}", n), ("rest", 1)), "") for n in range(12))),
     BarChart("long names", "MB", (Bar("model", tuple((f"a long name {n}", 1.0) for n in range(5)), "5 MB"),)),
 )
