@@ -11,10 +11,15 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field
 
 from ...errors import RequestError, shorten
 from ...files.journal import Journal
+from ..harness.from_json import from_json
+
+TokenCount = Annotated[int, Field(ge=1, lt=1 << 31)]  # of an answer: the end-of-generation token counts
 
 
 class Outcome(StrEnum):
@@ -42,7 +47,7 @@ class Sample:
     value: str | None
     outcome: Outcome
     verified: bool
-    tokens: int
+    tokens: TokenCount
     text: str
 
 
@@ -126,7 +131,7 @@ def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: i
     for count, record in enumerate(records, 1):
         start = record.number // batch_size * batch_size
         if record.number in seen or start not in missing:
-            raise RequestError(f"{path}: unexpected record of question {record.number}")
+            raise RequestError(f"{path}: unexpected record of question {shorten(record.number)}")
         seen.add(record.number)
         missing[start] -= 1
         (incomplete.add if missing[start] else incomplete.discard)(start)
@@ -135,13 +140,7 @@ def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: i
 
 
 def _parse(value: Mapping[str, Any], where: str) -> QuestionRecord:
-    try:
-        samples = tuple(
-            Sample(**(sample | {"outcome": Outcome(sample["outcome"])})) for sample in value["samples"]
-        )
-        record = QuestionRecord(**(dict(value) | {"outcome": Outcome(value["outcome"]), "samples": samples}))
-    except (ValueError, LookupError, TypeError):
-        raise RequestError(f"{where}: not a record") from None
-    if type(record.number) is not int:
-        raise RequestError(f"{where}: not a record: its number is {shorten(record.number)}")
+    record = from_json(QuestionRecord, value, where)
+    if not record.samples and record.outcome is not Outcome.ERROR:
+        raise RequestError(f"{where}: no samples, but the outcome is {record.outcome}")
     return record

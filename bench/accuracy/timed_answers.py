@@ -10,19 +10,25 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any
 
-from ...errors import RequestError
-from ...files.journal import Entry, Journal
+from pydantic import Field
+
+from ...errors import RequestError, shorten
+from ...files.journal import Journal
 from ...files.progress import Progress
 from ...runtime.batch.reproducible_batches import GenerationSettings
 from ...runtime.engine.engine import Engine
 from ..harness.energy import EnergyMeter
+from ..harness.from_json import from_json
 from ..harness.interleave import ITERATIONS_PER_ROUND, EngineLoader, count_iterations, interleave
 from ..harness.schedule import ProgressCounter
+from .eval_log import TokenCount
 
 TIMED = 16  # questions by default
 _TASKS = 2  # questions of each iteration
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +42,9 @@ class TimedAnswer:
         joules: energy; None without a meter, or with one that does not resolve so short a time.
     """
 
-    prefill_s: float
-    decode_s: float
-    tokens: int
+    prefill_s: Seconds
+    decode_s: Seconds
+    tokens: TokenCount
     joules: float | None = None
 
 
@@ -124,7 +130,8 @@ def read_or_time(path: Path, identity: dict[str, Any], measure: Callable[[], Tim
 
     Args:
         path: the file, which need not exist. A run that was interrupted measures anew.
-        identity: everything that the times depend on but for the machine's load, as JSON values.
+        identity: everything that the times depend on but for the machine's load, as JSON values. Its lists
+            `records` and `questions` have an item for each model and question.
         measure: measures the times.
 
     Raises:
@@ -134,15 +141,11 @@ def read_or_time(path: Path, identity: dict[str, Any], measure: Callable[[], Tim
     """
     with Journal(path, identity, "timing") as journal:
         if journal.entries:
-            return _parse(journal.entries[0], path)
+            times = from_json(TimedAnswers, journal.entries[0], f"{path}: line 2")
+            found = [len(model) for model in times.models]
+            if found != (asked := [len(identity["questions"])] * len(identity["records"])):
+                raise RequestError(f"{path}: line 2: {shorten(found)} questions by model, not {asked}")
+            return times
         times = measure()
         journal.record(asdict(times))
     return times
-
-
-def _parse(entry: Entry, path: Path) -> TimedAnswers:
-    try:
-        models = tuple(tuple(TimedAnswer(**answer) for answer in model) for model in entry["models"])
-        return TimedAnswers(entry["date"], entry["meter"], models)
-    except (LookupError, TypeError):
-        raise RequestError(f"{path}: line 2: not the times of answers") from None

@@ -1,5 +1,6 @@
 """Questions asked one at a time: order, what is timed, and the file from which a run resumes."""
 
+import json
 from functools import partial
 
 import pytest
@@ -62,14 +63,43 @@ def test_a_question_that_does_not_fit_is_an_error(loaders):
 
 
 def test_times_are_read_again(tmp_path):
-    path, identity = tmp_path / "times.jsonl", {"questions": [1]}
+    path, identity = tmp_path / "times.jsonl", {"records": ["base", "adapted"], "questions": [1]}
     assert read_or_time(path, identity, lambda: TIMES) == TIMES
     assert read_or_time(path, identity, pytest.fail) == TIMES
     first, _ = path.read_text().splitlines()
     path.write_text(f'{first}\n{{"date": ')  # killed while it wrote
     assert read_or_time(path, identity, lambda: TIMES) == TIMES
-    path.write_text(f"{first}\n{{}}\n")
-    with pytest.raises(RequestError, match="line 2: not the times of answers"):
-        read_or_time(path, identity, pytest.fail)
     with pytest.raises(RequestError, match=r"another run: questions is \[1\] in the file, \[2\] now"):
-        read_or_time(path, {"questions": [2]}, pytest.fail)
+        read_or_time(path, identity | {"questions": [2]}, pytest.fail)
+
+
+TIME = {"prefill_s": 0.1, "decode_s": 0.2, "tokens": 3, "joules": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": None}, "models: None should be a valid array"),
+        ({"models": []}, r"\[\] questions by model, not \[1, 1\]"),
+        ({"models": [[]]}, r"\[0\] questions by model, not \[1, 1\]"),
+        ({"models": [[TIME], [TIME, TIME]]}, r"\[1, 2\] questions by model, not \[1, 1\]"),
+        (
+            {"models": [[TIME | {"prefill_s": "x"}]]},
+            r"models\[0\]\[0\]: prefill_s: 'x' should be a valid number",
+        ),
+        ({"models": [[TIME | {"decode_s": -1.0}]]}, r"models\[0\]\[0\]: decode_s: -1.0 should be greater"),
+        ({"models": [[TIME | {"decode_s": 10**400}]]}, r"decode_s: 10{58}… should be a finite number"),
+        ({"models": [[TIME | {"decode_s": float("nan")}]]}, "has a number that is NaN or infinite"),
+        ({"models": [[TIME | {"tokens": 0}]]}, r"tokens: 0 should be greater"),
+        ({"date": 7}, "date: 7 should be a valid string"),
+    ],
+)
+def test_damaged_times_are_refused_in_one_line(change, message, tmp_path):
+    """They ended in numpy's errors, or in figures that are not numbers."""
+    path, identity = tmp_path / "times.jsonl", {"records": ["base", "adapted"], "questions": [1]}
+    read_or_time(path, identity, lambda: TIMES)
+    first, line = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps(json.loads(line) | change)}\n")
+    with pytest.raises(RequestError, match=rf"times\.jsonl: line 2: .*{message}") as raised:
+        read_or_time(path, identity, pytest.fail)
+    assert "\n" not in str(raised.value)
