@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -95,7 +95,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
 
     Raises:
         RequestError: the file cannot be read or has no question, a line is invalid and `skip_bad` is off, or
-            OUTPUT.part belongs to another batch.
+            OUTPUT.part is damaged or belongs to another batch.
         OutputError: the output exists or cannot be written.
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
@@ -105,21 +105,24 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
     with Journal(part, _identity(data, job), _RUN) as journal:
-        saved, new = _saved_records(journal, len(rows)), dict[int, Record]()
+        saved, new = _saved_records(journal, rows), dict[int, Record]()
+        if not skip_bad:
+            _check_answered(questions, saved.values())
         if output.exists() and output.read_bytes() != b"".join(_output_lines(saved)):
             raise _output_exists(output)
         progress(len(saved), len(rows))
         with closing(_new_records(rows, saved, job, executor)) as records:
             for number, record in records:
-                if not skip_bad and "error" in record:
-                    raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
+                if not skip_bad:
+                    _check_answered(questions, [record])
                 journal.record({"number": number, **record})
                 new[number] = record
                 progress(len(saved) + len(new), len(rows))
         _write(output, saved | new)
+        report = _report(questions, output, saved, new, perf_counter() - began)
         with suppress(OSError):
             part.unlink()
-    return _report(questions, output, saved, new, perf_counter() - began)
+    return report
 
 
 def _check_output(output: Path, part: Path) -> None:
@@ -173,15 +176,39 @@ def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
     }
 
 
-def _saved_records(journal: Journal, rows: int) -> dict[int, Record]:
+def _saved_records(journal: Journal, rows: Sequence[BatchQuestion]) -> dict[int, Record]:
     """Return the journal's records by row number."""
-    saved = {}
+    saved = dict[int, Record]()
     for line, entry in enumerate(journal.entries, 2):
+        where = f"{journal.path}: line {line}"
         number = entry.pop("number", None)
-        if type(number) is not int or not 0 <= number < rows or number in saved:
-            raise RequestError(f"{journal.path}: line {line}: unknown or repeated row {shorten(number)}")
+        if type(number) is not int or not 0 <= number < len(rows) or number in saved:
+            raise RequestError(f"{where}: unknown or repeated row {shorten(number)}")
+        if not _is_record(entry, rows[number]):
+            raise RequestError(f"{where}: not a record of line {rows[number].line} of the questions")
         saved[number] = entry
     return saved
+
+
+def _is_record(entry: Record, row: BatchQuestion) -> bool:
+    """Whether an entry has what a record of the row must have, and the output can hold it."""
+    fields = {name: entry[name] for name in ("line", "id", "question") if name in entry}
+    if "error" in entry:
+        complete = isinstance(entry["error"], str)
+    else:
+        complete = isinstance(entry.get("text"), str) and isinstance(entry.get("value", 0), str | None)
+    try:
+        _output_line(entry)
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    return complete and fields == _row_fields(row)
+
+
+def _check_answered(questions: Path, records: Iterable[Record]) -> None:
+    """Raise RequestError for the first record of a line that is invalid or cannot be asked."""
+    for record in records:
+        if "error" in record:
+            raise RequestError(f"{questions}: line {record['line']}: {record['error']}")
 
 
 def _new_records(
@@ -228,9 +255,12 @@ def _write(output: Path, records: Mapping[int, Record]) -> None:
 
 
 def _output_lines(records: Mapping[int, Record]) -> Iterator[bytes]:
-    """Yield the lines of the output: the records in the order of the rows."""
-    for _, record in sorted(records.items()):
-        yield f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode()
+    """Return the lines of the output: the records in the order of the rows."""
+    return (_output_line(record) for _, record in sorted(records.items()))
+
+
+def _output_line(record: Record) -> bytes:
+    return f"{json.dumps(record, ensure_ascii=False, default=str)}\n".encode()
 
 
 def _report(

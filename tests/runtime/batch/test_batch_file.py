@@ -240,6 +240,54 @@ def test_earlier_counts_only_rows_with_an_answer(job: BatchJob, tmp_path: Path) 
     assert report.questions_an_hour > 0
 
 
+DAMAGED = {
+    "a row alone": {"value": ..., "text": ..., "line": ..., "question": ..., "id": ...},
+    "no value": {"value": ...},
+    "a value that is a number": {"value": 7},
+    "no text": {"text": ...},
+    "no line": {"line": ...},
+    "another line": {"line": 9},
+    "another question": {"question": "What is 7 + 7?"},
+    "an error that is none": {"error": None},
+    "an error of no line": {"error": "no room", "line": ...},
+    "half a character": {"text": "\ud83d"},
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_damaged_records_are_refused_and_stay(
+    what: str, skip_bad: bool, job: BatchJob, tmp_path: Path
+) -> None:
+    """The run ended in a traceback, after it had removed the records."""
+    path = write(tmp_path / "questions.jsonl", [{"question": "1 + 1?", "id": 3}])
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with pytest.raises(StoppedError):
+        answer_file(path, job, output, progress=stop_at(1))
+    header, record = read(part)
+    record |= DAMAGED[what]
+    write(part, [header, {name: value for name, value in record.items() if value is not ...}])
+    damaged = part.read_bytes()
+    with pytest.raises(RequestError) as error:
+        answer_file(path, job, output, skip_bad=skip_bad)
+    assert str(error.value) == f"{part}: line 2: not a record of line 1 of the questions"
+    assert part.read_bytes() == damaged and not output.exists()
+
+
+def test_errors_of_a_run_that_skipped_them_end_one_that_does_not(job: BatchJob, tmp_path: Path) -> None:
+    """It wrote them as answers."""
+    long = {"question": "What is it? " * 60}
+    path = write(tmp_path / "questions.jsonl", [long, {"question": "1 + 1?"}])
+    output, part = tmp_path / "answers.jsonl", tmp_path / "answers.jsonl.part"
+    with pytest.raises(StoppedError):
+        answer_file(path, job, output, skip_bad=True, progress=stop_at(2))
+    with pytest.raises(RequestError, match=r"questions\.jsonl: line 1: .*context"):
+        answer_file(path, job, output)
+    assert part.exists() and not output.exists()
+    report = answer_file(path, job, output, skip_bad=True)
+    assert (report.answered, len(report.bad), part.exists()) == (1, 1, False)
+
+
 BAD = {
     "no JSON": ("question", "not JSON"),
     "no object": ("[1]", "not a JSON object"),
