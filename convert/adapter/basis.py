@@ -18,7 +18,7 @@ from ...files.progress import Progress, no_progress
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
 from ..source.checkpoint import Checkpoint
-from .delta import Delta
+from .delta import Delta, check_factors
 from .deterministic_svd import Svd, svd_factors
 from .torch_random import torch_normal
 
@@ -197,7 +197,7 @@ def read_basis(path: Path) -> Basis:
     """Read a basis from a file of write_basis().
 
     Raises:
-        AdapterError: the file is not a basis, or damaged.
+        AdapterError: the file is not a basis, or damaged, or its factors do not fit each other.
     """
     file = SafetensorsFile(path, AdapterError)
     metadata = _read_metadata(file)
@@ -217,7 +217,24 @@ def read_basis(path: Path) -> Basis:
         }
     except KeyError as missing:
         raise AdapterError(f"{path}: the basis lacks {missing}") from None
+    if not factors:
+        raise AdapterError(f"{path}: the basis has no modules")
+    for module, parts in factors.items():
+        _check_parts(path, module, parts, origin)
     return Basis(origin, factors)
+
+
+def _check_parts(path: Path, module: str, parts: BasisFactors, origin: BasisOrigin) -> None:
+    """Check what anyone can compute a matching hash of."""
+    check_factors(path, module, parts.a, parts.b)
+    rank = len(parts.a)
+    if rank > origin.rank or parts.p.shape != (origin.numbers, rank, rank):
+        raise AdapterError(
+            f"{path}: the projections of {module!r} are {parts.p.shape} and its rank is {rank}; the basis "
+            f"has {origin.numbers} numbers and rank {origin.rank}"
+        )
+    if not all(np.isfinite(rows).all() for rows in (parts.a, parts.b, parts.p)):
+        raise AdapterError(f"{path}: the factors of {module!r} are not finite")
 
 
 def _in_order(modules: Iterable[str]) -> list[str]:
@@ -239,6 +256,6 @@ def _read_metadata(file: SafetensorsFile) -> dict[str, Any]:
 def _content_sha256(tensors: Mapping[str, Rows]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
-        digest.update(name.encode())
+        digest.update(name.encode("utf-8", "surrogatepass"))
         digest.update(np.ascontiguousarray(tensors[name], "<f4").tobytes())
     return digest.hexdigest()

@@ -107,6 +107,49 @@ def test_a_changed_byte_of_a_basis_is_detected(basis, tmp_path):
             read_basis(path)
 
 
+Q = "model.layers.0.self_attn.q_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda parts: {"a": parts.a[0]}, r"q_proj' do not fit: B is \(96, 2\), A is \(64,\)"),
+        (lambda parts: {"a": parts.a[:1]}, r"q_proj' do not fit: B is \(96, 2\), A is \(1, 64\)"),
+        (lambda parts: {"a": parts.a[:0], "b": parts.b[:, :0]}, r"do not fit: B is \(96, 0\)"),
+        (
+            lambda parts: {"p": parts.p[1:]},
+            r"projections of .*q_proj' are \(12, 2, 2\) .* 13 numbers and rank 2",
+        ),
+        (lambda parts: {"p": parts.p[:, :1]}, r"projections of .*q_proj' are \(13, 1, 2\)"),
+        (
+            lambda parts: {"a": np.repeat(parts.a, 2, 0), "b": np.repeat(parts.b, 2, 1)},
+            "its rank is 4; .* rank 2",
+        ),
+        (lambda parts: {"a": parts.a * np.float32("nan")}, "q_proj' are not finite"),
+        (lambda parts: {"b": parts.b / np.float32(0)}, "q_proj' are not finite"),
+        (lambda parts: {"p": parts.p + np.float32("inf")}, "q_proj' are not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_factors_with_a_matching_hash_are_checked(basis, tmp_path, change, message):
+    """Anyone can compute the hash; such factors ended in numpy's errors, or in a model that is not finite."""
+    path = tmp_path / "basis.safetensors"
+    parts = basis.factors[Q]
+    write_basis(replace(basis, factors=basis.factors | {Q: replace(parts, **change(parts))}), path)
+    with pytest.raises(AdapterError, match=rf"basis\.safetensors: .*{message}"):
+        read_basis(path)
+
+
+def test_a_basis_without_modules_is_refused_and_any_name_has_a_hash(basis, tmp_path):
+    path = tmp_path / "basis.safetensors"
+    write_basis(replace(basis, factors={}), path)
+    with pytest.raises(AdapterError, match=r"basis\.safetensors: the basis has no modules"):
+        read_basis(path)
+    named = replace(basis, factors={"\ud83d": basis.factors[Q]})
+    write_basis(named, path)
+    assert list(read_basis(path).factors) == ["\ud83d"]
+
+
 @pytest.mark.parametrize("change", [{"rank": 1}, {"numbers": 12}, {"seed": 1}, {"base_sha256": "0"}])
 def test_the_hash_depends_on_everything_but_the_name(basis, change):
     assert replace(basis.origin, **change).id != basis.origin.id
