@@ -64,7 +64,7 @@ def test_patterns_have_only_what_both_languages_share():
         ),
         ({"fragments": {"a": "9" * 150, "b": "{a}" * 30}}, "'{a}{a}.* has 4500 characters, at most 4000"),
         ({"normalizations": {"(": ""}}, r"'\(' is no pattern: missing \)"),
-        ({"prose": {"bold": ["[", "x"]}}, r"'\[|x' is no pattern: unterminated"),
+        ({"prose": {"bold": ["[", "x"]}}, r"'\[\|x' is no pattern: unterminated"),
         ({"cues": {"boxed": ["{nothing}"]}}, "'{nothing}' contains 'nothing'"),
         ({"more": {}}, "the sections must be answers, any_case"),
     ],
