@@ -87,7 +87,7 @@ On {len(held.before)} held-out questions, which nothing was chosen on, answered 
 | after | {after:.1%} ({sum(held.after)}) |
 | gained, lost | {held.gained}, {held.lost} |
 | difference | {100 * (after - before):+.1f} points |
-| its 95 % interval, by paired bootstrap over questions | {low:+.1f} to {high:+.1f} points |
+| its 95 % interval, by Newcombe | {low:+.1f} to {high:+.1f} points |
 """
 
 
@@ -110,7 +110,7 @@ system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 ```
 
 - Rows: {result.rows:,} of {data}, {result.tokens:,} tokens, {result.steps} steps
-- Time: {result.train_s / 60:.1f} minutes in the last sitting, {recipe.threads} threads
+- Time: {result.train_s / 60:.1f} minutes, since the last resume, {recipe.threads} threads
 - Base weights: SHA-256 {job.base_sha256}
 
 | hyperparameter | value |
@@ -149,7 +149,7 @@ By GRPO (trl), rewarded for a right final answer, at a learning rate of {recipe.
 | --- | --- |
 {_table(asdict(settings))}
 
-Time: {result.seconds / 60:.1f} minutes in the last sitting, {recipe.threads} threads.{_real_run(result)}
+Time: {result.seconds / 60:.1f} minutes, since the last resume, {recipe.threads} threads.{_real_run(result)}
 
 ## What it changed
 The mean reward of the first fifth of the steps was {result.first_mean:.3f}, of the last

@@ -50,7 +50,7 @@ def test_the_time_of_a_resumed_run_is_that_of_its_last_sitting(job):
     held_out = HeldOutLoss((10, 20), (30.0, 50.0), (20.0, 40.0))
     supervised = SftResult(job.out, 2048, 8, 900, 12, 90.0, (1.5,), held_out)
     card = sft_card(job, supervised, "thirteen", "rows.jsonl")
-    assert "Time: 1.5 minutes in the last sitting" in card and "On 2 questions that it was never" in card
+    assert "Time: 1.5 minutes, since the last resume" in card and "On 2 questions that it was never" in card
     rewarded = GrpoResult(job.out, 2048, (0.0, 0.0, 0.0, 0.0, 1.0), 90.0, 40)
     card = grpo_card(job, rewarded, GrpoSettings(5, 1, 8), "thirteen", "rows.jsonl")
-    assert "Time: 1.5 minutes in the last sitting" in card and "was 0.000, of the last\n1.000" in card
+    assert "Time: 1.5 minutes, since the last resume" in card and "was 0.000, of the last\n1.000" in card
