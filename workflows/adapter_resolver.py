@@ -166,12 +166,10 @@ def _cached_basis(origin: BasisOrigin, base: Checkpoint, progress: Progress) -> 
     cached = cache_dir() / f"basis-{basis_fingerprint(origin.id)}.safetensors"
     if not cached.is_file():
         write_basis(make_basis(base, origin, progress=progress), cached)
-    return _read_cached(cached, origin.name)
+    return _renamed(read_basis(cached), origin.name)  # the file may have another name of the same base
 
 
-def _read_cached(file: Path, name: str) -> Basis:
-    """Read a basis from the cache. The file may be of the same base under another name."""
-    basis = read_basis(file)
+def _renamed(basis: Basis, name: str) -> Basis:
     return replace(basis, origin=replace(basis.origin, name=name))
 
 
@@ -194,7 +192,9 @@ def basis_for_code(code: ShortCode, file: Path | None = None, *, progress: Progr
     """
     cached = cache_dir() / f"basis-{code.fingerprint}.safetensors"
     if file or cached.is_file():
-        basis = read_basis(file) if file else _read_cached(cached, code.name)
+        basis = read_basis(file or cached)
+        if not file and basis.origin.name not in catalogue().bases:  # a user's name of the same base
+            basis = _renamed(basis, code.name)
         _check_basis(code, basis.origin, str(file or cached))
         return basis
     path = base_file(code.name)

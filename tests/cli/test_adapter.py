@@ -180,11 +180,7 @@ def other(env, **changes) -> str:
 
 def test_a_code_for_another_base_is_refused(env):
     code = other(env, name="smollm2-360m")
-    for line in (
-        ("convert", "smollm2-135m@x", "--adapter", code, "-o", env.folder / "no.gguf"),
-        ("ask", "embedded-model.gguf", "Why?", "--adapter", code),
-    ):
-        assert "smollm2-360m" in refused(env.thirteen(*line)) or line[0] == "convert"
+    refused(env.thirteen("convert", "smollm2-135m@x", "--adapter", code, "-o", env.folder / "no.gguf"))
     model = env.folder / "provenance.gguf"
     convert(env.base, model, quantization="F32", ids=SourceIds("smollm2-135m"))
     for line in (

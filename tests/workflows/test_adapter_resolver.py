@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from peft import LoraConfig
+from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
+from thirteen.errors import AdapterError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows import adapter_resolver
-from thirteen.workflows.adapter_resolver import resolve_basis, resolve_runtime_lora
+from thirteen.workflows.adapter_resolver import basis_for_code, resolve_basis, resolve_runtime_lora
 
 from ..convert.peft_adapters import save_random_adapter
 
@@ -50,7 +52,11 @@ def test_a_cached_basis_has_the_name_by_which_its_base_is_asked_for(model: Path,
     copy = Path(shutil.copy(model, tmp_path / "other.gguf"))
     first, second = resolve_basis(str(model)), resolve_basis(str(copy))
     assert (first.origin.name, second.origin.name) == ("model", "other")
-    assert len(list((tmp_path / "cache").glob("basis-*.safetensors"))) == 1
+    (cached,) = (tmp_path / "cache").glob("basis-*.safetensors")
+    code = ShortCode("other", basis_fingerprint(first.origin.id), np.zeros(13, np.float32))
+    with pytest.raises(AdapterError, match=r"the code is for other, but the basis of .* is for model"):
+        basis_for_code(code, cached)
+    assert basis_for_code(code).origin.name == "other"
 
 
 def test_another_exporter_or_version_is_another_file(
