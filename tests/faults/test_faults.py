@@ -336,6 +336,6 @@ def test_a_fault_in_the_prefix_cache_costs_a_warning_and_no_state(
 def test_each_kind_of_change_is_a_point(faulty: Callable[[Run], Faulty]) -> None:
     """Otherwise the tests above would prove nothing."""
     points = faulty(RUNS["merge"]).points[KILL] + faulty(RUNS["tune"]).points[KILL]
-    changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "mmap", "unlink"}
+    changes = {"open", "write", "truncate", "fsync", "replace", "mkdir", "mmap", "unlink", "rmdir"}
     assert {point.split()[0] for point in points} == changes
     assert faulty(RUNS["convert"]).points[NO_MEMORY]
