@@ -1,7 +1,7 @@
 """Training rows: JSON lines with a question and a worked solution, a final answer, or both."""
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -105,11 +105,16 @@ def split_rows(
         raise RequestError(f"{option} {held_out}: must be at least 1 and less than the {len(rows)} {unit}")
     shuffled = shuffle_rows(rows, seed)
     held = shuffled[:held_out]
-    questions = {row.question for row in held}
-    rest = [row for row in shuffled[held_out:] if row.question not in questions]
+    rest = other_questions(shuffled[held_out:], held)
     if not rest:
         raise RequestError(f"{option} {held_out}: leaves no other question of the {len(rows)} {unit}")
     return rest, held
+
+
+def other_questions(rows: Sequence[Row], asked: Iterable[_Asked]) -> list[Row]:
+    """The rows whose questions none of `asked` has."""
+    questions = {row.question for row in asked}
+    return [row for row in rows if row.question not in questions]
 
 
 def shuffle_rows(rows: Sequence[Row], seed: int) -> list[Row]:

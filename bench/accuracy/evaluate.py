@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from contextlib import closing
 
-from ...errors import ModelFileError
 from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, split_into_batches
+from ...runtime.batch.reproducible_batches import BatchExecutor, BatchResult, run_batches, split_into_batches
 from ...runtime.engine.majority_vote import COMPLETE_REASONS
 from .eval_log import EvalLog, Outcome, QuestionRecord, Sample
 from .run_config import RunConfig
@@ -30,10 +29,8 @@ def evaluate(config: RunConfig, log: EvalLog, on_record: Callable[[], None], exe
     numbered = {number: question.text for number, question in enumerate(questions)}
     batches = split_into_batches(numbered, config.settings.batch_size)
     missing = (batch for batch in batches if not any(number in log for number in batch))
-    with closing(executor(config.job, missing)) as results:
+    with closing(run_batches(config.job, missing, executor)) as results:
         for result in results:
-            if result.failed:
-                raise ModelFileError(f"{config.model}: {result.error}")
             log.append(_record(result, questions[result.number].answer))
             on_record()
 

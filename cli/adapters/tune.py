@@ -229,26 +229,20 @@ def _split_data(
 
     The rest are the pool, unless another one is given. No question is in two of the parts.
     """
-    from ...models.rows import read_rows, split_rows
+    from ...models.rows import other_questions, read_rows, split_rows
     from ...models.tuning.tune import TuneData
 
     checks, held_out = counts
     rows = read_rows(data, required)
     if held_out_data:
         held = read_rows(held_out_data, ("answer",))[:held_out]
-        rows = _without(rows, held)
+        rows = other_questions(rows, held)
     else:
         rows, held = split_rows(rows, held_out, seed)
     rest, check_rows = split_rows(rows, checks, seed, option="--checks")
     if pool is not None:
-        rest = _without(pool, (*check_rows, *held))
+        rest = other_questions(pool, (*check_rows, *held))
     return TuneData(rest, check_rows, held, questions)
-
-
-def _without(rows: "Sequence[TrainingRow]", others: "Sequence[TrainingRow]") -> "list[TrainingRow]":
-    """The rows whose questions the others do not ask."""
-    used = {row.question for row in others}
-    return [row for row in rows if row.question not in used]
 
 
 @contextmanager

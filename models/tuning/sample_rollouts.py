@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from ...errors import ModelFileError, RequestError
+from ...errors import RequestError
 from ...files.progress import Progress, no_progress
 from ...runtime.answer import Answer
-from ...runtime.batch.reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
+from ...runtime.batch.reproducible_batches import (
+    BatchExecutor,
+    BatchJob,
+    BatchResult,
+    run_batches,
+    split_into_batches,
+)
 from ...runtime.request import StopReason
 from ..rollouts import QuestionRollouts, RolloutFile, Solution
 from ..rows import TrainingRow
@@ -77,10 +83,8 @@ def sample_rollouts(
         numbered = {number: row.question for number, row in enumerate(rows)}
         batches = split_into_batches(numbered, settings.batch_size)
         missing = (batch for batch in batches if not file.questions.keys() >= batch.keys())
-        with closing(executor(job, missing)) as results:
+        with closing(run_batches(job, missing, executor)) as results:
             for result in results:
-                if result.failed:
-                    raise ModelFileError(f"{job.model}: {result.error}")
                 if result.number not in file.questions:  # an interrupted batch runs again as a whole
                     file.add(_question(result, rows[result.number]))
                     progress(len(file.questions), len(rows))

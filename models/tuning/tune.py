@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 
@@ -134,8 +135,9 @@ class TuneJob:
     def __post_init__(self) -> None:
         check_rollouts_given(self.answers.score, given=self.contrast is not None)
 
+    @cached_property
     def answer_identity(self) -> dict[str, object]:
-        """All that the answers of given numbers to given questions depend on."""
+        """All that the answers of given numbers to given questions depend on. Hashes the model."""
         return {
             "model": file_sha256(self.model),
             "basis": self.basis.origin.id,
@@ -150,7 +152,7 @@ class TuneJob:
         search = asdict(self.search) | ({"sigma": "by divergence"} if self.measure_sigma else {})
         del search["generations"]
         return {
-            **self.answer_identity(),
+            **self.answer_identity,
             "rows": hashlib.sha256(repr(rows).encode()).hexdigest(),
             "questions": self.data.questions,
             **search,
@@ -205,7 +207,7 @@ def tune_adapter(job: TuneJob, on_progress: OnProgress = lambda progress: None) 
     with (
         output_folder(job.out),
         TuningJournal(job.out, job.identity()).claim() as journal,
-        HeldOutCache(job.out, job.answer_identity()) as cache,
+        HeldOutCache(job.out, job.answer_identity) as cache,
         open_objective(job) as objective,
     ):
         settings = replace(job.search, sigma=_sigma(journal, objective, job))

@@ -10,14 +10,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from ...errors import ModelFileError, OutputError, RequestError, shorten
+from ...errors import OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
 from ...files.output import check_target
 from ...files.progress import Progress, no_progress
-from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, split_into_batches
+from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
 _RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
 
@@ -227,10 +227,9 @@ def _new_records(
             yield number, {**_row_fields(row), "error": row.error}
     questions = {number: row.question for number, row in enumerate(rows) if row.error is None}
     batches = split_into_batches(questions, job.settings.batch_size)
-    with closing(executor(job, (batch for batch in batches if not saved.keys() >= batch.keys()))) as results:
+    missing = (batch for batch in batches if not saved.keys() >= batch.keys())
+    with closing(run_batches(job, missing, executor)) as results:
         for result in results:
-            if result.failed:
-                raise ModelFileError(f"{job.model}: {result.error}")
             if result.number not in saved:
                 yield result.number, {**_row_fields(rows[result.number]), **_result_fields(result)}
 

@@ -6,6 +6,7 @@ run that was interrupted or spread over several engines then gives the same answ
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice
@@ -222,6 +223,22 @@ class BatchJob:
 
 # Answers the batches of a job: BatchJob.run, or RayWorkers.run.
 BatchExecutor = Callable[[BatchJob, Iterable[QuestionBatch]], Generator[BatchResult, None, None]]
+
+
+def run_batches(
+    job: BatchJob, batches: Iterable[QuestionBatch], executor: BatchExecutor
+) -> Generator[BatchResult, None, None]:
+    """Answer the batches of a job until a computation fails.
+
+    Raises:
+        ModelFileError: a computation failed, or the executor raises it.
+        ThirteenError: the executor raises it.
+    """
+    with closing(executor(job, batches)) as results:
+        for result in results:
+            if result.failed:
+                raise ModelFileError(f"{job.model}: {result.error}")
+            yield result
 
 
 def split_into_batches(questions: Mapping[int, str], size: int) -> Iterator[QuestionBatch]:
