@@ -28,6 +28,11 @@ def read_cpuinfo() -> tuple[str, frozenset[str]]:
         return parse_cpuinfo("")
 
 
+def multiplies_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 itself: AVX512-BF16, AMX, Arm's BF16. Known on Linux only."""
+    return not read_cpuinfo()[1].isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+
+
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str]]:
     """Parse /proc/cpuinfo; see read_cpuinfo()."""
     pairs = (line.partition(":") for line in text.splitlines())

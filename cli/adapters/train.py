@@ -90,6 +90,12 @@ def train(
         bool,
         typer.Option(help="With --data: do not learn results of equations, which the calculator completes."),
     ] = False,
+    bf16: Annotated[
+        bool | None,
+        typer.Option(
+            help="With sft: multiply in bfloat16. Default: where the processor does so itself; twice as fast."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
     basis: options.Basis = None,
     steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
@@ -110,6 +116,7 @@ def train(
     extra `train`.
     """
     from ...files.output import check_folder
+    from ...files.processors import multiplies_bf16
     from ...models.fetch import fetch
     from ...models.rows import read_rows
     from ...models.training.grpo import GrpoSettings
@@ -118,7 +125,10 @@ def train(
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     source = _training_file(data, rollouts, method)
+    if method == "grpo" and bf16:
+        raise typer.BadParameter("--bf16: it is for --method sft")
     recipe = replace(RECIPES.get(kind, Recipe()), **(ROLLOUT_DEFAULTS if rollouts else {}))
+    recipe = replace(recipe, bf16=method == "sft" and multiplies_bf16())
     found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
     if found:
         origin = found.origin

@@ -127,8 +127,13 @@ def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Exam
     return rng.sample(cut, len(cut))
 
 
-def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
+def row_losses(model: Any, batch: Sequence[Example], *, bf16: bool = False) -> torch.Tensor:
     """The negative log-likelihood of each example's answer.
+
+    Args:
+        model: transformers model.
+        batch: the examples, computed in one forward pass.
+        bf16: multiply matrices in bfloat16.
 
     Returns:
         Nats summed over the answer's tokens, (rows,).
@@ -140,17 +145,24 @@ def row_losses(model: Any, batch: Sequence[Example]) -> torch.Tensor:
     longest = max(len(example.ids) for example in batch)
     padded = [example.ids + [0] * (longest - len(example.ids)) for example in batch]
     ids = torch.tensor(padded)  # (rows, tokens)
-    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state  # (rows, tokens, width)
     counts = torch.tensor([example.answer_tokens for example in batch])
     row = torch.repeat_interleave(torch.arange(len(batch)), counts)  # (answer tokens,)
     column = torch.tensor([place for example in batch for place in example.loss_places])
-    logits = model.get_output_embeddings()(hidden[row, column - 1])  # (answer tokens, vocabulary)
-    losses = cross_entropy(logits, ids[row, column], reduction="none")
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        decoded = model.get_decoder()(input_ids=ids, use_cache=False)
+        hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
+        logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
+    losses = cross_entropy(logits.float(), ids[row, column], reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)
 
 
 def held_out_losses(
-    model: Any, examples: Sequence[Example], batch_rows: int = 8, progress: Progress = no_progress
+    model: Any,
+    examples: Sequence[Example],
+    batch_rows: int = 8,
+    progress: Progress = no_progress,
+    *,
+    bf16: bool = False,
 ) -> list[float]:
     """The loss of each example as in `row_losses()`, in the order of `examples`."""
     import torch
@@ -160,7 +172,7 @@ def held_out_losses(
     with torch.inference_mode():
         for start in range(0, len(order), batch_rows):
             indices = order[start : start + batch_rows]
-            batch = row_losses(model, [examples[i] for i in indices]).tolist()
+            batch = row_losses(model, [examples[i] for i in indices], bf16=bf16).tolist()
             for i, loss in zip(indices, batch, strict=True):
                 losses[i] = loss
             progress(min(start + batch_rows, len(order)), len(order))

@@ -45,7 +45,10 @@ class TrainingJob:
 
     def run_id(self, *inputs: object) -> str:
         """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
-        identity = [self.base_sha256, asdict(self.recipe), *inputs]
+        recipe = asdict(self.recipe)
+        if not recipe["bf16"]:  # checkpoints of versions that only knew float32 still resume
+            del recipe["bf16"]
+        identity = [self.base_sha256, recipe, *inputs]
         if self.basis and self.basis.origin.groups > 1:  # with one group, the recipe determines the basis
             identity.append(self.basis.origin.id)
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()

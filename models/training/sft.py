@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,7 +99,8 @@ def train_sft(
     examples = _training_examples(tokenizer, training, job.recipe)
     held = [_encode(tokenizer, row, job.recipe) for row in held_out]
     adapted = attach_adapter(model, job.recipe, job.basis)
-    before = held_out_losses(model, held, progress=stage("held out, before"))
+    loss = partial(held_out_losses, model, bf16=job.recipe.bf16)
+    before = loss(held, progress=stage("held out, before"))
     ids = [[example.ids for example in part] for part in (examples, held)]
     weights = [example.weight for example in examples]
     if set(weights) == {1}:  # such runs keep their id: a checkpoint of an earlier version must still resume
@@ -109,12 +111,12 @@ def train_sft(
         model,
         examples,
         job.recipe,
-        validate=lambda: _loss_per_token(model, held[:_VALIDATION_ROWS]),
+        validate=lambda: _per_token(loss(held[:_VALIDATION_ROWS]), held),
         checkpoint=checkpoint,
         progress=stage("train"),
     )
     train_s = time.monotonic() - start
-    after = held_out_losses(model, held, progress=stage("held out, after"))
+    after = loss(held, progress=stage("held out, after"))
     job.save(adapted)
     checkpoint.path.unlink(missing_ok=True)
     return SftResult(
@@ -159,8 +161,8 @@ def _encode(tokenizer: Any, row: TrainingRow | SampledRow, recipe: Recipe) -> Ex
     return encode_example(tokenizer, row, final_line=recipe.final_line, calculator=recipe.calculator)
 
 
-def _loss_per_token(model: Any, examples: Sequence[Example]) -> float:
-    return sum(held_out_losses(model, examples)) / sum(example.answer_tokens for example in examples)
+def _per_token(losses: Sequence[float], examples: Sequence[Example]) -> float:
+    return sum(losses) / sum(example.answer_tokens for example in examples[: len(losses)])
 
 
 def fit_adapter(  # noqa: PLR0913 - the inputs of a run
@@ -239,7 +241,7 @@ def _train_step(model: Any, batch: Sequence[Example], recipe: Recipe, optimizer:
     for start in range(0, len(batch), recipe.micro_rows):
         part = batch[start : start + recipe.micro_rows]
         weights = torch.tensor([example.weight for example in part])
-        loss = (weights * row_losses(model, part)).sum() / tokens
+        loss = (weights * row_losses(model, part, bf16=recipe.bf16)).sum() / tokens
         loss.backward()  # type: ignore[no-untyped-call]  # as torch declares it
         total += loss.item()
     if not math.isfinite(total):

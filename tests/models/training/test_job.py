@@ -81,6 +81,11 @@ def test_a_run_with_another_grouping_is_another_run(job: TrainingJob) -> None:
     assert run_id(1, "depth") == job.run_id()  # as in earlier versions
 
 
+def test_a_run_in_bfloat16_is_another_run(job: TrainingJob) -> None:
+    """Where it resumed on a processor without bfloat16, its result would depend on the time of the change."""
+    assert replace(job, recipe=replace(job.recipe, bf16=True)).run_id() != job.run_id()
+
+
 def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:
     """With half of it the run itself could not be resumed: it was taken for another."""
     path = tmp_path / "run"

@@ -22,6 +22,7 @@ from thirteen.models.training.examples import (
     encode_sampled,
     held_out_losses,
     prompt_text,
+    row_losses,
 )
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
@@ -145,6 +146,26 @@ def test_only_the_thirteen_numbers_change(base):
     assert sum(held_out_losses(model, examples)) < start * 0.99
     now = dict(model.named_parameters())
     assert all(torch.equal(weight, now[name]) and now[name].grad is None for name, weight in frozen.items())
+
+
+def test_bfloat16_gives_nearly_the_same_losses_and_gradient(base):
+    """Also on a processor without it, where PyTorch converts."""
+    import torch
+
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_example(tokenizer, row) for row in ROWS]
+    attach_adapter(model, RECIPE)
+    (numbers,) = (p for p in model.parameters() if p.requires_grad)
+    losses, gradients = [], []
+    for bf16 in (False, True):
+        loss = row_losses(model, examples, bf16=bf16)
+        (gradient,) = torch.autograd.grad(loss.sum(), numbers)
+        assert loss.dtype == gradient.dtype == torch.float32
+        losses.append(loss.tolist())
+        gradients.append(gradient)
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-6)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 def test_the_saved_adapter_has_the_measured_losses(trained, base):
@@ -404,6 +425,7 @@ def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, tex
         ("--learning-rate inf", "--learning-rate inf: must be at most 1000"),
         ("--kind dora", "--kind 'dora'"),
         ("--method dpo", "--method 'dpo'"),
+        ("--method grpo --bf16", "--bf16: it is for --method sft"),
         ("--method grpo --rank 1,2", "--method grpo takes one rank"),
         ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
     ],
@@ -464,7 +486,7 @@ def test_a_gguf_with_an_unsupported_pre_tokenizer_is_refused(tmp_path, base):
 def test_a_nan_loss_stops_the_run(monkeypatch):
     import torch
 
-    monkeypatch.setattr(sft, "row_losses", lambda model, batch: model.weight.sum() * torch.nan)
+    monkeypatch.setattr(sft, "row_losses", lambda model, batch, **_: model.weight.sum() * torch.nan)
     examples = [Example([0] * 4, 2)] * 8
     with pytest.raises(ThirteenError, match=r"became nan: lower --learning-rate 0\.05"):
         fit_adapter(torch.nn.Linear(2, 2), examples, RECIPE)
