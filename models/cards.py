@@ -4,7 +4,7 @@ Each card is made of a job and its result, the command line, and the file name o
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ..files.atomic_write import atomic_write
 if TYPE_CHECKING:
     from .training.grpo import GrpoResult, GrpoSettings
     from .training.job import TrainingJob
+    from .training.npg import NpgResult
     from .training.sft import SftResult
     from .tuning.tune import TuneJob, TuneResult
 
@@ -102,7 +103,7 @@ A {_KINDS[recipe.kind]} adapter of {result.trained_numbers:,} trained numbers ov
 Its weights stay frozen; adapted are {", ".join(TARGET_MODULES)} of every layer.
 
 ## How it was made
-Supervised, in float32 on a CPU: the loss on the answer's tokens only, after the chat template with its own
+Supervised, on a CPU: the loss on the answer's tokens only, after the chat template with its own
 system prompt and the question as the user's turn{form}. Adam, cosine schedule.
 
 ```
@@ -127,6 +128,30 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 | after - before | {held.loss_after - held.loss_before:+.4f} |
 | its 95 % interval, by paired bootstrap over questions | {change.low:+.4f} to {change.high:+.4f} |
 | after each epoch, on the first of them | {validation} |
+"""
+
+
+def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
+    """The card of an adapter that is one natural policy gradient step."""
+    low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
+    return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
+A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
+
+## How it was made
+Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
+{result.questions:,} questions of {data}, as long as {kl:g} nats of KL divergence per token allow.
+
+```
+{command}
+```
+
+- Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
+- Time: {result.seconds / 60:.1f} minutes, since the last resume, {job.recipe.threads} threads
+- Base weights: SHA-256 {job.base_sha256}
+
+## What it changed
+Expected to first order, by cross-validation over questions that are sometimes right: {gain} points of right
+solutions, sampled as those rollouts were ({low} to {high}, 95 % bootstrap over questions).
 """
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...models.rows import TrainingRow
     from ...models.training.grpo import GrpoSettings
     from ...models.training.job import TrainingJob
+    from ...models.training.npg import NpgResult
     from ...models.training.recipe import Recipe
     from ...models.training.rollout_rows import SampledRow
     from ...models.training.sft import SftResult
@@ -58,7 +59,13 @@ def train(
         str | None,
         typer.Option(help=_help("Rank of the factors. Several, such as 1,2,4, are compared.", "rank")),
     ] = None,
-    method: Annotated[str, typer.Option(help="Method: sft on solutions, or grpo on answers.")] = "sft",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="Method: sft on solutions, grpo on answers, or npg: one natural policy gradient step on "
+            "right and wrong rollouts, for tinylora."
+        ),
+    ] = "sft",
     numbers: Annotated[
         int | None, typer.Option(min=1, help=_help("Trained numbers of a TinyLoRA.", "numbers"))
     ] = None,
@@ -93,11 +100,14 @@ def train(
     bf16: Annotated[
         bool | None,
         typer.Option(
-            help="With sft: multiply in bfloat16. Default: where the processor does so itself; twice as fast."
+            help="Multiply in bfloat16; not with grpo. Default: where the processor does so itself."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
     basis: options.Basis = None,
+    kl: Annotated[
+        float, typer.Option(help="With npg: KL divergence from the base, in nats per token.")
+    ] = 0.01,
     steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
     questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
     completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
@@ -126,9 +136,13 @@ def train(
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     source = _training_file(data, rollouts, method)
     if method == "grpo" and bf16:
-        raise typer.BadParameter("--bf16: it is for --method sft")
+        raise typer.BadParameter("--bf16: --method grpo computes in float32")
+    if method == "npg" and kind != "tinylora":
+        raise typer.BadParameter("--method npg: it is for --kind tinylora")
+    if not 1e-6 <= kl <= 1:
+        raise typer.BadParameter(f"--kl {kl}: must be from 0.000001 to 1")
     recipe = replace(RECIPES.get(kind, Recipe()), **(ROLLOUT_DEFAULTS if rollouts else {}))
-    recipe = replace(recipe, bf16=method == "sft" and multiplies_bf16())
+    recipe = replace(recipe, bf16=method != "grpo" and multiplies_bf16())
     found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
     if found:
         origin = found.origin
@@ -137,8 +151,8 @@ def train(
     recipes = [  # options match the fields of Recipe by name
         replace(recipe, **options.matching_options(ctx, Recipe) | {"rank": number}) for number in ranks
     ]
-    if method == "grpo" and len(recipes) > 1:
-        raise typer.BadParameter(f"--rank {rank}: --method grpo takes one rank")
+    if method != "sft" and len(recipes) > 1:
+        raise typer.BadParameter(f"--rank {rank}: --method {method} takes one rank")
     check_folder(output)
     path = fetch(base, revision=revision, kind="base")
     if method == "grpo":
@@ -147,6 +161,9 @@ def train(
         show_fields(
             as_json, _run_grpo(_job(base, path, output, recipes[0], found), rows, sampling, source.name)
         )
+        return
+    if method == "npg":
+        _show_npg(as_json, _run_npg(_job(base, path, output, recipes[0], found), source, kl))
         return
     training = _read_training_data(source, recipes[0], sampled=source == rollouts)
     results = {}
@@ -177,8 +194,10 @@ class _TrainingData:
 
 def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Path:
     """The one that is given."""
-    if rollouts and method != "sft":
-        raise typer.BadParameter(f"--rollouts {rollouts}: it is for --method sft")
+    if rollouts and method == "grpo":
+        raise typer.BadParameter(f"--rollouts {rollouts}: it is for --method sft or npg")
+    if data and method == "npg":
+        raise typer.BadParameter(f"--data {data}: --method npg takes --rollouts")
     if data and rollouts:
         raise typer.BadParameter(f"--data {data} and --rollouts {rollouts} exclude each other")
     if file := data or rollouts:
@@ -272,6 +291,32 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
             str(result.folder),
         )
     return table
+
+
+def _run_npg(job: "TrainingJob", rollouts: Path, kl: float) -> "NpgResult":
+    from ...models.cards import npg_card, write_card
+    from ...models.training.npg import train_npg
+    from ...models.training.rollout_rows import read_advantage_rows
+
+    rows, calculator = read_advantage_rows(rollouts)
+    job = replace(job, recipe=replace(job.recipe, calculator=calculator))
+    with progress_bar("gradients") as progress:
+        result = train_npg(job, rows, kl, progress)
+    write_card(job.out, npg_card(job, result, kl, command_line(), rollouts.name))
+    return result
+
+
+def _show_npg(as_json: bool, result: "NpgResult") -> None:
+    facts = {"output": str(result.folder), **vars(result), "gain": interval_json(result.gain)}
+    del facts["folder"]
+    rows = {
+        "output": str(result.folder),
+        "trained numbers": f"{result.trained_numbers:,}",
+        "solutions": f"{result.solutions:,} to {result.questions:,} questions",
+        "minutes": f"{result.seconds / 60:.1f}",
+        "expected gain, points": f"{result.gain.text(1, 100)}, of such questions, by cross-validation",
+    }
+    show_fields(as_json, facts, rows)
 
 
 def _run_grpo(

@@ -7,7 +7,7 @@ from typing import Any
 from ...errors import ThirteenError
 
 KINDS = ("lora", "tinylora")
-METHODS = ("sft", "grpo")
+METHODS = ("sft", "npg", "grpo")
 # Bounds of the numbers; of the others the minimum is 1.
 _MINIMUM = {"learning_rate": 1e-9, "share": 1e-9} | dict.fromkeys(("warmup", "seed", "projection_seed"), 0)
 _MAXIMUM = {

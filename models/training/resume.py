@@ -6,7 +6,7 @@ from __future__ import annotations
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from ...errors import ThirteenError
 from ...files.atomic_write import atomic_write
@@ -47,21 +47,33 @@ class TrainState:
     optimizer: dict[str, Any]
 
 
+@dataclass
+class ScoreState:
+    """The gradients of the first solutions, a tensor (solutions, numbers)."""
+
+    scores: Any
+
+
+State = TypeVar("State", TrainState, ScoreState)
+
+
 @dataclass(frozen=True)
-class TrainCheckpoint:
+class TrainCheckpoint(Generic[State]):
     """The checkpoint file of one run.
 
     Attributes:
         path: the file.
         run: hash of all that the run's result depends on.
+        kind: class of the state.
         every: steps between two checkpoints.
     """
 
     path: Path
     run: str
+    kind: type[State]
     every: int = 10
 
-    def save(self, state: TrainState) -> None:
+    def save(self, state: State) -> None:
         """Write the state atomically.
 
         Raises:
@@ -72,7 +84,7 @@ class TrainCheckpoint:
         with output_errors(self.path, RuntimeError), atomic_write(self.path, exclusive=True) as file:
             torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 
-    def load(self) -> TrainState | None:
+    def load(self) -> State | None:
         """The last state saved, or None.
 
         Raises:
@@ -84,7 +96,7 @@ class TrainCheckpoint:
             return None
         try:
             found = torch.load(self.path, weights_only=True)
-            run, state = found.pop("run"), TrainState(**found)
+            run, state = found.pop("run"), self.kind(**found)
         except (
             OSError,
             RuntimeError,

@@ -1,9 +1,9 @@
-"""Right solutions of a file of rollouts as training rows: the model learns from its own answers.
+"""Solutions of a file of rollouts as training rows: the model learns from its own answers.
 
-Only questions that are sometimes right teach something. A right solution weighs as much as its advantage in
-GRPO (arXiv 2402.03300): the outcome, less the question's mean, in standard deviations. Wrong solutions are
-left out, as in RAFT, which comes close to GRPO (arXiv 2504.11343): nothing bounds how unlikely they could
-become.
+Only questions that are sometimes right teach something. Supervised training learns their right solutions.
+Each weighs as much as its advantage in GRPO (arXiv 2402.03300): the outcome, less the question's mean, in
+standard deviations. Wrong solutions are left out, as in RAFT, which comes close to GRPO (arXiv 2504.11343):
+nothing bounds how unlikely they could become. The natural policy gradient, whose step is bounded, takes both.
 """
 
 import math
@@ -11,19 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...errors import ThirteenError
+from ...stats.bootstrap import PASSAGES_MIN
 from ..rollouts import QuestionRollouts, read_rollouts
 from ..rows import split_rows
 
 
 @dataclass(frozen=True)
 class SampledRow:
-    """A question and a right solution that the model sampled.
+    """A question and a solution that the model sampled.
 
     Attributes:
         question: the question.
         prompt_tokens: tokens of its prompt in the runtime.
         tokens: the solution, without the end-of-generation token.
-        weight: its advantage, above 0.
+        weight: its advantage, below 0 for a wrong solution.
     """
 
     question: str
@@ -65,6 +67,42 @@ def read_rollout_rows(path: Path, held_out: int, seed: int) -> RolloutRows:
     questions = [question for question in rollouts.questions if question.sometimes_right]
     training, held = split_rows(questions, held_out, seed, unit="questions that are sometimes right")
     return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))
+
+
+def read_advantage_rows(path: Path) -> tuple[list[SampledRow], bool]:
+    """Read the solutions that ended, right and wrong, to the questions that have both.
+
+    Their weights are advantages such that a question's weighted sum of scores estimates the gradient of its
+    chance of a right solution without bias: the outcome, less the mean outcome of the question's other
+    solutions, divided by their number.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The rows, and whether the calculator completed equations in the solutions.
+
+    Raises:
+        RequestError: read_rollouts() raises it.
+        ThirteenError: fewer than 10 questions are left.
+    """
+    rollouts = read_rollouts(path, {"system": None, "adapter_sha256": None})
+    rows, questions = [], set()
+    for question in rollouts.questions:
+        ended = [solution for solution in question.solutions if solution.ended]
+        right = sum(solution.right for solution in ended)
+        if not 0 < right < len(ended):
+            continue
+        questions.add(question.question)
+        for solution in ended:
+            weight = (solution.right - right / len(ended)) / (len(ended) - 1)
+            rows.append(SampledRow(question.question, question.prompt_tokens, solution.tokens, weight))
+    if len(questions) < PASSAGES_MIN:
+        raise ThirteenError(
+            f"{path}: {len(questions)} questions have right and wrong solutions that ended; "
+            f"at least {PASSAGES_MIN} are needed"
+        )
+    return rows, bool(rollouts.identity.get("calculator"))
 
 
 def _right_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:

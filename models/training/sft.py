@@ -105,7 +105,7 @@ def train_sft(
     weights = [example.weight for example in examples]
     if set(weights) == {1}:  # such runs keep their id: a checkpoint of an earlier version must still resume
         weights = []
-    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights))
+    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights), TrainState)
     start = time.monotonic()
     state = fit_adapter(
         model,
@@ -171,7 +171,7 @@ def fit_adapter(  # noqa: PLR0913 - the inputs of a run
     recipe: Recipe,
     *,
     validate: Callable[[], float] | None = None,
-    checkpoint: TrainCheckpoint | None = None,
+    checkpoint: TrainCheckpoint[TrainState] | None = None,
     progress: Progress = no_progress,
 ) -> TrainState:
     """Train the parameters that require a gradient: Adam, linear warm-up, then cosine decay to zero.

@@ -1,0 +1,109 @@
+"""The natural policy gradient of a few hundred numbers, from solutions that were sampled once.
+
+REINFORCE pushes a solution's log-likelihood by its outcome, less the mean outcome of its question. Over a
+few hundred questions this gradient is mostly noise; an optimizer that follows it in small batches wanders.
+The natural gradient (Kakade, "A Natural Policy Gradient", 2001) divides it by the Fisher matrix: it gains the
+most for what it changes in the solutions. For a few hundred numbers that is one small linear system. The
+damping of the matrix is chosen by cross-validation over questions, which also tells what a step will bring.
+The length of the step follows from a bound on the KL divergence, as in TRPO (arXiv 1502.05477).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...stats.bootstrap import Passages, mean_interval, sum_by_passage
+from ...stats.interval import FloatArray, Interval
+
+DAMPING = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
+_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class SampledScores:
+    """Sampled solutions as the policy gradient sees them.
+
+    Attributes:
+        scores: gradient of each solution's log-likelihood by the trained numbers, (solutions, numbers).
+        advantages: weight of each solution, such that a question's weighted sum of scores estimates the
+            gradient of its chance of a right solution, (solutions,).
+        questions: the question of each, by number or text, (solutions,).
+        tokens: sampled tokens of each, (solutions,).
+    """
+
+    scores: FloatArray
+    advantages: FloatArray
+    questions: Passages
+    tokens: FloatArray
+
+
+@dataclass(frozen=True)
+class NaturalStep:
+    """A step from the base.
+
+    Attributes:
+        numbers: values of the trained numbers, (numbers,).
+        damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
+        gain: the change of the fraction of right solutions, to first order, over questions that the step was
+            not computed from.
+    """
+
+    numbers: FloatArray
+    damping: float
+    gain: Interval
+
+
+def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
+    """Compute the step that gains the most right solutions at a KL divergence from the base.
+
+    Args:
+        sampled: solutions of the base to questions that have right and wrong ones; at least 10 questions.
+        kl: divergence in nats per token, to second order.
+        seed: seed of the folds.
+    """
+    values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))
+    values = values.clip(0)
+    weighted = sampled.advantages[:, None] * sampled.scores
+    gradients = sum_by_passage(weighted, sampled.questions) @ vectors  # (questions, numbers)
+    length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
+    problem = _Problem(gradients, values, length)
+    fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
+    gains = np.empty(len(gradients))
+    for number in range(_FOLDS):  # the damping is chosen within the other folds: no fold chooses for itself
+        rest = problem.subset(fold != number)
+        gains[fold == number] = gradients[fold == number] @ rest.step(rest.best_damping())
+    damping = problem.best_damping()
+    return NaturalStep(vectors @ problem.step(damping), damping, mean_interval(gains))
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Gradients of questions, (questions, numbers), and eigenvalues of the Fisher matrix, (numbers,)."""
+
+    gradients: FloatArray
+    eigenvalues: FloatArray
+    length: float  # of a step, in the Fisher matrix's norm
+
+    def subset(self, questions: NDArray[np.bool_]) -> "_Problem":
+        return _Problem(self.gradients[questions], self.eigenvalues, self.length)
+
+    def step(self, damping: float) -> FloatArray:
+        """The damped natural gradient of all questions, scaled to the length."""
+        direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1])
+        norm = np.sqrt((direction**2 * self.eigenvalues).sum())
+        return np.asarray(direction * (self.length / norm))
+
+    def best_damping(self) -> float:
+        """The damping whose gain on left-out questions is the surest: mean over standard error."""
+        fold = np.arange(len(self.gradients)) % _FOLDS
+        sureness = []
+        for damping in DAMPING:
+            gains = np.concatenate(
+                [
+                    self.gradients[fold == number] @ self.subset(fold != number).step(damping)
+                    for number in range(_FOLDS)
+                ]
+            )
+            sureness.append(gains.mean() / gains.std())
+        return DAMPING[int(np.argmax(sureness))]

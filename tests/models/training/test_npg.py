@@ -1,0 +1,174 @@
+"""The natural policy gradient on rollouts of a tiny Llama, with PEFT as the oracle of the gradients."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
+from thirteen.convert.source.checkpoint import open_checkpoint
+from thirteen.errors import AdapterError, ThirteenError
+from thirteen.models.training import npg, solution_scores
+from thirteen.models.training.attach import attach_adapter
+from thirteen.models.training.base_model import load_base_model
+from thirteen.models.training.examples import encode_sampled, row_losses
+from thirteen.models.training.job import TrainingJob
+from thirteen.models.training.npg import train_npg
+from thirteen.models.training.recipe import RECIPES
+from thirteen.models.training.resume import ScoreState, TrainCheckpoint
+from thirteen.models.training.rollout_rows import read_advantage_rows
+
+from .test_rollout_rows import write
+
+OUTCOMES = ("10", "1000", "1110", "11", "00", *["10"] * 9)
+NUMBERS = 8
+
+
+@pytest.fixture(scope="module")
+def basis(base) -> Basis:
+    checkpoint = open_checkpoint(base("llama"))
+    return make_basis(checkpoint, BasisOrigin("tiny", checkpoint.sha256(), numbers=NUMBERS, groups=2))
+
+
+@pytest.fixture(scope="module")
+def rows(loaded, tmp_path_factory):
+    path = write(tmp_path_factory.mktemp("rollouts") / "file", loaded[1], outcomes=OUTCOMES)
+    return read_advantage_rows(path)[0]
+
+
+@pytest.fixture
+def job(base, basis, tmp_path) -> TrainingJob:
+    recipe = replace(RECIPES["tinylora"], numbers=NUMBERS, threads=1)
+    return TrainingJob(base("llama"), tmp_path / "adapter", recipe, basis, "some/base")
+
+
+def test_advantages_are_the_outcome_less_that_of_the_others(rows):
+    weights = {}
+    for row in rows:
+        weights.setdefault(row.question, []).append(row.weight)
+    assert len(weights) == 12  # not the questions that are always or never right
+    assert weights["What is 0 and 0?"] == [0.5, -0.5]
+    assert weights["What is 1 and 1?"] == pytest.approx([1 / 4, -1 / 12, -1 / 12, -1 / 12])
+
+
+def test_solutions_that_did_not_end_are_left_out(loaded, tmp_path):
+    path = write(tmp_path / "file", loaded[1], outcomes=OUTCOMES)
+    path.write_text(
+        path.read_text().replace('"ended": true, "right": false', '"ended": false, "right": false', 1)
+    )
+    rows, calculator = read_advantage_rows(path)
+    assert "What is 0 and 0?" not in {row.question for row in rows} and not calculator
+
+
+def test_the_scores_are_those_of_the_peft_adapter(base, basis, rows, job):
+    import torch
+
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_sampled(tokenizer, row) for row in rows[:7]]
+    found = solution_scores.solution_scores(model, basis, examples, batch_rows=3)
+    rounded = solution_scores.solution_scores(model, basis, examples, batch_rows=3, bf16=True)
+    attach_adapter(model, job.recipe, basis)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    expected = [torch.autograd.grad(-row_losses(model, [example]).sum(), trained) for example in examples]
+    expected = np.array([torch.cat([g.flatten() for g in gradients]).numpy() for gradients in expected])
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5 * np.abs(expected).max())
+    assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
+
+
+def test_right_solutions_become_likelier_than_wrong_ones(job, rows):
+    """By as much as the divergence allows: about 0.01 nats per token."""
+    import torch
+    from peft import PeftModel
+
+    result = train_npg(job, rows, kl=0.01)
+    assert (result.trained_numbers, result.questions, result.solutions) == (NUMBERS, 12, len(rows))
+    model, tokenizer = load_base_model(job.base)
+    examples = [encode_sampled(tokenizer, row) for row in rows]
+    with torch.no_grad():
+        before = row_losses(model, examples).numpy()
+        after = row_losses(PeftModel.from_pretrained(model, job.out).base_model.model, examples).numpy()
+    assert ((before - after) * [row.weight for row in rows]).sum() > 0
+    assert 0 < np.abs(before - after).mean() / np.mean([example.answer_tokens for example in examples]) < 0.5
+    assert not (job.out / ".scores.pt").exists()
+
+
+def test_a_resumed_run_gives_the_same_numbers(job, rows, monkeypatch):
+    from safetensors.numpy import load_file
+
+    train_npg(job, rows, kl=0.01)
+    expected = load_file(job.out / "adapter_model.safetensors")
+    again = replace(job, out=job.out.with_name("again"), recipe=replace(job.recipe, micro_rows=4))
+    passes = []
+
+    def interrupted(*args, **options):
+        passes.append(len(args[1]))
+        if len(passes) == 4:
+            raise KeyboardInterrupt
+        return row_losses(*args, **options)
+
+    monkeypatch.setattr(solution_scores, "row_losses", interrupted)
+    monkeypatch.setattr(npg, "TrainCheckpoint", lambda *args: TrainCheckpoint(*args, every=2))
+    with pytest.raises(KeyboardInterrupt):
+        train_npg(again, rows, kl=0.01)
+    train_npg(again, rows, kl=0.01)
+    assert sum(passes) == len(rows) + 8  # the third pass had not been saved, and the fourth had failed
+    found = load_file(again.out / "adapter_model.safetensors")
+    assert all(found[name] == pytest.approx(rows, rel=1e-3, abs=1e-6) for name, rows in expected.items())
+
+
+def test_a_checkpoint_of_another_run_is_refused(job, rows):
+    import torch
+
+    job.out.mkdir()
+    path = job.out / ".scores.pt"
+    TrainCheckpoint(path, "other", ScoreState).save(ScoreState(torch.zeros(1, NUMBERS)))
+    with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
+        train_npg(job, rows, kl=0.01)
+
+
+def test_a_basis_of_another_base_is_refused(base, job, rows):
+    checkpoint = open_checkpoint(base("qwen2"))
+    other = make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256(), numbers=NUMBERS))
+    with pytest.raises(AdapterError, match="the basis is of other"):
+        train_npg(replace(job, basis=other), rows, kl=0.01)
+
+
+FLAGS = ("--method", "npg", "--kind", "tinylora", "--threads", 1)
+
+
+def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
+    rollouts = write(tmp_path / "rollouts.jsonl", loaded[1], outcomes=OUTCOMES)
+    out = tmp_path / "adapter"
+    done = thirteen("train", base("llama"), "--rollouts", rollouts, "-o", out, *FLAGS, "--json")
+    assert done.status == 0, done
+    facts = json.loads(done.stdout)
+    assert facts["trained_numbers"] == 13 and facts["questions"] == 12
+    assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
+    card = (out / "README.md").read_text()
+    assert "one step of the natural policy gradient, on" in card and "12 questions of rollouts.jsonl" in card
+    shown = thirteen("adapter", "show", out)
+    assert shown.status == 0, shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--rollouts {few}", "6 questions have right and wrong solutions that ended; at least 10 are needed"),
+        ("--rollouts {adapter}", "rollouts with another adapter"),
+        ("--rollouts {file} --kind lora", "--method npg: it is for --kind tinylora"),
+        ("--rollouts {file} --kl nan", "--kl nan: must be from 0.000001 to 1"),
+        ("--rollouts {file} --rank 1,2", "--method npg takes one rank"),
+        ("--data {file}", "--method npg takes --rollouts"),
+        ("", "give --data or --rollouts"),
+    ],
+)
+def test_what_cannot_be_computed_is_one_line(thirteen, base, loaded, tmp_path, flags, message):
+    files = {
+        "file": write(tmp_path / "file", loaded[1], outcomes=OUTCOMES),
+        "few": write(tmp_path / "few", loaded[1]),
+        "adapter": write(tmp_path / "adapter.jsonl", loaded[1], outcomes=OUTCOMES, adapter_sha256="00"),
+    }
+    done = thirteen("train", base("llama"), "-o", tmp_path / "out", *FLAGS, *flags.format(**files).split())
+    assert done.status == 2 and message in done.stderr, done
+    assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
