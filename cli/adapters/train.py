@@ -131,6 +131,7 @@ def train(
     from ...models.rows import read_rows
     from ...models.training.grpo import GrpoSettings
     from ...models.training.recipe import METHODS, ROLLOUT_DEFAULTS, Recipe
+    from ...models.training.rollout_rows import read_advantage_rows
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
@@ -163,7 +164,9 @@ def train(
         )
         return
     if method == "npg":
-        _show_npg(as_json, _run_npg(_job(base, path, output, recipes[0], found), source, kl))
+        sampled, calculator = read_advantage_rows(source)
+        job = _job(base, path, output, replace(recipes[0], calculator=calculator), found)
+        _show_npg(as_json, _run_npg(job, sampled, kl, source.name))
         return
     training = _read_training_data(source, recipes[0], sampled=source == rollouts)
     results = {}
@@ -293,16 +296,13 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
     return table
 
 
-def _run_npg(job: "TrainingJob", rollouts: Path, kl: float) -> "NpgResult":
+def _run_npg(job: "TrainingJob", rows: "list[SampledRow]", kl: float, data: str) -> "NpgResult":
     from ...models.cards import npg_card, write_card
     from ...models.training.npg import train_npg
-    from ...models.training.rollout_rows import read_advantage_rows
 
-    rows, calculator = read_advantage_rows(rollouts)
-    job = replace(job, recipe=replace(job.recipe, calculator=calculator))
     with progress_bar("gradients") as progress:
         result = train_npg(job, rows, kl, progress)
-    write_card(job.out, npg_card(job, result, kl, command_line(), rollouts.name))
+    write_card(job.out, npg_card(job, result, kl, command_line(), data))
     return result
 
 
