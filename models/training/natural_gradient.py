@@ -18,6 +18,7 @@ from ...stats.interval import FloatArray, Interval
 
 DAMPING = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
 _FOLDS = 5
+_TINY = 1e-30  # keeps solutions without any gradient from a division by zero
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,9 @@ class _Problem:
 
     def step(self, damping: float) -> FloatArray:
         """The damped natural gradient of all questions, scaled to the length."""
-        direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1])
+        direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
         norm = np.sqrt((direction**2 * self.eigenvalues).sum())
-        return np.asarray(direction * (self.length / norm))
+        return np.asarray(direction * (self.length / (norm + _TINY)))
 
     def best_damping(self) -> float:
         """The damping whose gain on left-out questions is the surest: mean over standard error."""
@@ -105,5 +106,5 @@ class _Problem:
                     for number in range(_FOLDS)
                 ]
             )
-            sureness.append(gains.mean() / gains.std())
+            sureness.append(gains.mean() / (gains.std() + _TINY))
         return DAMPING[int(np.argmax(sureness))]

@@ -1,5 +1,7 @@
 """The natural gradient step on policies whose gradient and Fisher matrix are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from thirteen.models.training.natural_gradient import NaturalStep, SampledScores, natural_step
@@ -61,6 +63,12 @@ def test_noise_promises_nothing():
     assert sure <= 4  # of 40 one is expected
     gains = np.array([step.gain.estimate for step in steps])
     assert abs(gains.mean()) < 3 * gains.std() / np.sqrt(len(gains))
+
+
+def test_solutions_without_a_gradient_give_no_step():
+    sampled = sample(20, signal=1)
+    found = solve(replace(sampled, scores=np.zeros_like(sampled.scores)))
+    assert not found.numbers.any() and found.gain.low == found.gain.high == 0
 
 
 def test_questions_count_once_in_any_order():

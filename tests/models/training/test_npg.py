@@ -142,7 +142,8 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
     done = thirteen("train", base("llama"), "--rollouts", rollouts, "-o", out, *FLAGS, "--json")
     assert done.status == 0, done
     facts = json.loads(done.stdout)
-    assert facts["trained_numbers"] == 13 and facts["questions"] == 12
+    keys = ["output", "trained_numbers", "questions", "solutions", "seconds", "damping", "gain"]
+    assert list(facts) == keys and facts["trained_numbers"] == 13 and facts["questions"] == 12
     assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
     card = (out / "README.md").read_text()
     assert "one step of the natural policy gradient, on" in card and "12 questions of rollouts.jsonl" in card
