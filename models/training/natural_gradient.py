@@ -8,7 +8,7 @@ damping of the matrix is chosen by cross-validation over questions, which also t
 The length of the step follows from a bound on the KL divergence, as in TRPO (arXiv 1502.05477).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,12 +70,9 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
     problem = _Problem(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
-    gains = np.empty(len(gradients))
-    for number in range(_FOLDS):  # the damping is chosen within the other folds: no fold chooses for itself
-        rest = problem.subset(fold != number)
-        gains[fold == number] = gradients[fold == number] @ rest.step(rest.best_damping())
+    gain = mean_interval(problem.left_out_gains(fold))
     damping = problem.best_damping()
-    return NaturalStep(vectors @ problem.step(damping), damping, mean_interval(gains))
+    return NaturalStep(vectors @ problem.step(damping), damping, gain)
 
 
 @dataclass(frozen=True)
@@ -86,9 +83,6 @@ class _Problem:
     eigenvalues: FloatArray
     length: float  # of a step, in the Fisher matrix's norm
 
-    def subset(self, questions: NDArray[np.bool_]) -> "_Problem":
-        return _Problem(self.gradients[questions], self.eigenvalues, self.length)
-
     def step(self, damping: float) -> FloatArray:
         """The damped natural gradient of all questions, scaled to the length."""
         direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
@@ -97,14 +91,18 @@ class _Problem:
 
     def best_damping(self) -> float:
         """The damping whose gain on left-out questions is the surest: mean over standard error."""
-        fold = np.arange(len(self.gradients)) % _FOLDS
-        sureness = []
-        for damping in DAMPING:
-            gains = np.concatenate(
-                [
-                    self.gradients[fold == number] @ self.subset(fold != number).step(damping)
-                    for number in range(_FOLDS)
-                ]
-            )
-            sureness.append(gains.mean() / (gains.std() + _TINY))
-        return DAMPING[int(np.argmax(sureness))]
+
+        def sureness(damping: float) -> float:
+            gains = self.left_out_gains(np.arange(len(self.gradients)) % _FOLDS, damping)
+            return float(gains.mean() / (gains.std() + _TINY))
+
+        return max(DAMPING, key=sureness)
+
+    def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> FloatArray:
+        """The gain of each question by the step from the other folds, which by default choose the damping."""
+        gains = np.empty(len(self.gradients))
+        for number in range(_FOLDS):
+            rest = replace(self, gradients=self.gradients[fold != number])
+            step = rest.step(rest.best_damping() if damping is None else damping)
+            gains[fold == number] = self.gradients[fold == number] @ step
+        return gains
