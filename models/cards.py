@@ -134,24 +134,28 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
     """The card of an adapter that is one natural policy gradient step."""
     low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
+    basis = job.basis.origin.id if job.basis else "PEFT's own"
     return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
 A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 
 ## How it was made
-Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions to
-{result.questions:,} questions of {data}, as long as {kl:g} nats of KL divergence per token allow.
+Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions of
+{data}, where {result.questions:,} questions were asked. Its length is {kl:g} nats of KL divergence per token,
+to second order.
 
 ```
 {command}
 ```
 
 - Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
+- Basis: {basis}; seed of the folds: {job.recipe.seed}
+- Matrices multiplied in {"bfloat16" if job.recipe.bf16 else "float32"}
 - Time: {result.seconds / 60:.1f} minutes, since the last resume, {job.recipe.threads} threads
 - Base weights: SHA-256 {job.base_sha256}
 
 ## What it changed
-Expected to first order, by cross-validation over questions that are sometimes right: {gain} points of right
-solutions, sampled as those rollouts were ({low} to {high}, 95 % bootstrap over questions).
+Expected, not measured: {gain} points of right ones among sampled solutions that end ({low} to {high}, 95 %
+bootstrap over questions), to first order, by cross-validation over all questions asked.
 """
 
 

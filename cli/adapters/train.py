@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from ...models.training.job import TrainingJob
     from ...models.training.npg import NpgResult
     from ...models.training.recipe import Recipe
-    from ...models.training.rollout_rows import SampledRow
+    from ...models.training.rollout_rows import AdvantageRows, SampledRow
     from ...models.training.sft import SftResult
+
+# One step on all solutions has no use for them.
+_NOT_OF_NPG = (
+    *("alpha", "learning_rate", "epochs", "batch_rows", "share", "max_tokens", "max_rows", "held_out"),
+)
 
 app = typer.Typer()
 
@@ -50,8 +55,8 @@ def train(
     rollouts: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --data: rollouts, whose right solutions are learned with GRPO's weights. "
-            "All of them by default, without those of 32 held-out questions."
+            help="Instead of --data: rollouts. With sft the right solutions are learned with GRPO's weights, "
+            "all but those of 32 questions by default; with npg right and wrong ones."
         ),
     ] = None,
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
@@ -137,9 +142,11 @@ def train(
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
     source = _training_file(data, rollouts, method)
     if method == "grpo" and bf16:
-        raise typer.BadParameter("--bf16: --method grpo computes in float32")
+        raise typer.BadParameter("--bf16: it is not for --method grpo")
     if method == "npg" and kind != "tinylora":
         raise typer.BadParameter("--method npg: it is for --kind tinylora")
+    if method == "npg" and (unused := [name for name in _NOT_OF_NPG if ctx.params[name] is not None]):
+        raise typer.BadParameter(f"--{unused[0].replace('_', '-')}: it is not for --method npg")
     if not 1e-6 <= kl <= 1:
         raise typer.BadParameter(f"--kl {kl}: must be from 0.000001 to 1")
     recipe = replace(RECIPES.get(kind, Recipe()), **(ROLLOUT_DEFAULTS if rollouts else {}))
@@ -164,8 +171,8 @@ def train(
         )
         return
     if method == "npg":
-        sampled, calculator = read_advantage_rows(source)
-        job = _job(base, path, output, replace(recipes[0], calculator=calculator), found)
+        sampled = read_advantage_rows(source)
+        job = _job(base, path, output, replace(recipes[0], calculator=sampled.calculator), found)
         _show_npg(as_json, _run_npg(job, sampled, kl, source.name))
         return
     training = _read_training_data(source, recipes[0], sampled=source == rollouts)
@@ -296,12 +303,12 @@ def _sft_table(results: "dict[int, SftResult]") -> Table:
     return table
 
 
-def _run_npg(job: "TrainingJob", rows: "list[SampledRow]", kl: float, data: str) -> "NpgResult":
+def _run_npg(job: "TrainingJob", sampled: "AdvantageRows", kl: float, data: str) -> "NpgResult":
     from ...models.cards import npg_card, write_card
     from ...models.training.npg import train_npg
 
     with progress_bar("gradients") as progress:
-        result = train_npg(job, rows, kl, progress)
+        result = train_npg(job, sampled, kl, progress)
     write_card(job.out, npg_card(job, result, kl, command_line(), data))
     return result
 
@@ -312,9 +319,10 @@ def _show_npg(as_json: bool, result: "NpgResult") -> None:
     rows = {
         "output": str(result.folder),
         "trained numbers": f"{result.trained_numbers:,}",
-        "solutions": f"{result.solutions:,} to {result.questions:,} questions",
+        "questions asked": f"{result.questions:,}",
+        "solutions": f"{result.solutions:,}, to those with right and wrong ones",
         "minutes": f"{result.seconds / 60:.1f}",
-        "expected gain, points": f"{result.gain.text(1, 100)}, of such questions, by cross-validation",
+        "expected gain, points": f"{result.gain.text(1, 100)}, to first order, by cross-validation",
     }
     show_fields(as_json, facts, rows)
 

@@ -5,7 +5,7 @@ few hundred questions this gradient is mostly noise; an optimizer that follows i
 The natural gradient (Kakade, "A Natural Policy Gradient", 2001) divides it by the Fisher matrix: it gains the
 most for what it changes in the solutions. For a few hundred numbers that is one small linear system. The
 damping of the matrix is chosen by cross-validation over questions, which also tells what a step will bring.
-The length of the step follows from a bound on the KL divergence, as in TRPO (arXiv 1502.05477).
+The length of the step follows from the KL divergence, as in TRPO (arXiv 1502.05477), without its line search.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...stats.bootstrap import Passages, mean_interval, sum_by_passage
 from ...stats.interval import FloatArray, Interval
 
-DAMPING = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
+DAMPINGS = tuple(10.0**-power for power in range(6))  # fractions of the Fisher matrix's largest eigenvalue
 _FOLDS = 5
 _TINY = 1e-30  # keeps solutions without any gradient from a division by zero
 
@@ -31,12 +31,15 @@ class SampledScores:
             gradient of its chance of a right solution, (solutions,).
         questions: the question of each, by number or text, (solutions,).
         tokens: sampled tokens of each, (solutions,).
+        asked: number of questions. Those whose solutions are all right or all wrong need not be among the
+            solutions, as their gradient is zero, but they count: to leave them out would overstate a gain.
     """
 
     scores: FloatArray
     advantages: FloatArray
     questions: Passages
     tokens: FloatArray
+    asked: int
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,8 @@ class NaturalStep:
     Attributes:
         numbers: values of the trained numbers, (numbers,).
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
-        gain: the change of the fraction of right solutions, to first order, over questions that the step was
-            not computed from.
+        gain: the change of the fraction of right solutions, to first order, over all questions asked, each by
+            a step that was not computed from it.
     """
 
     numbers: FloatArray
@@ -58,17 +61,20 @@ class NaturalStep:
 def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
     """Compute the step that gains the most right solutions at a KL divergence from the base.
 
+    Divergence and gain are those of a small step, to second and to first order. Neither is measured.
+
     Args:
-        sampled: solutions of the base to questions that have right and wrong ones; at least 10 questions.
-        kl: divergence in nats per token, to second order.
+        sampled: solutions of the base to at least 10 questions.
+        kl: divergence in nats per token.
         seed: seed of the folds.
     """
     values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))
     values = values.clip(0)
     weighted = sampled.advantages[:, None] * sampled.scores
-    gradients = sum_by_passage(weighted, sampled.questions) @ vectors  # (questions, numbers)
+    mixed = sum_by_passage(weighted, sampled.questions) @ vectors
+    gradients = np.pad(mixed, ((0, sampled.asked - len(mixed)), (0, 0)))  # (questions asked, numbers)
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
-    problem = _Problem(gradients, values, length)
+    problem = _Eigenbasis(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
     gain = mean_interval(problem.left_out_gains(fold))
     damping = problem.best_damping()
@@ -76,11 +82,11 @@ def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalSte
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Gradients of questions, (questions, numbers), and eigenvalues of the Fisher matrix, (numbers,)."""
+class _Eigenbasis:
+    """Gradients along the eigenvectors of the Fisher matrix."""
 
-    gradients: FloatArray
-    eigenvalues: FloatArray
+    gradients: FloatArray  # (questions, numbers)
+    eigenvalues: FloatArray  # (numbers,), ascending
     length: float  # of a step, in the Fisher matrix's norm
 
     def step(self, damping: float) -> FloatArray:
@@ -90,13 +96,13 @@ class _Problem:
         return np.asarray(direction * (self.length / (norm + _TINY)))
 
     def best_damping(self) -> float:
-        """The damping whose gain on left-out questions is the surest: mean over standard error."""
+        """The damping whose gain on left-out questions is the surest."""
 
-        def sureness(damping: float) -> float:
+        def signal_to_noise(damping: float) -> float:
             gains = self.left_out_gains(np.arange(len(self.gradients)) % _FOLDS, damping)
             return float(gains.mean() / (gains.std() + _TINY))
 
-        return max(DAMPING, key=sureness)
+        return max(DAMPINGS, key=signal_to_noise)
 
     def left_out_gains(self, fold: NDArray[np.int64], damping: float | None = None) -> FloatArray:
         """The gain of each question by the step from the other folds, which by default choose the damping."""

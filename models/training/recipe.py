@@ -44,7 +44,7 @@ class Recipe:
         held_out: rows on which the loss before and after training is measured.
         final_line: whether a last line with the final answer follows the solutions.
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
-        bf16: whether matrices are multiplied in bfloat16; weights, sums and trained numbers are float32.
+        bf16: whether matrices are multiplied in bfloat16; weights and trained numbers are kept in float32.
         seed: seed of the split, the order of the rows and the initial weights.
         projection_seed: seed of TinyLoRA's projections.
         threads: CPU threads.

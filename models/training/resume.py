@@ -32,7 +32,8 @@ def check_run(path: Path, run_id: str) -> None:
 
 def _another_run(path: Path) -> ThirteenError:
     return ThirteenError(
-        f"{path}: checkpoint of a run with another base, rows or recipe: delete it or choose another output"
+        f"{path}: checkpoint of a run with another base, rows, recipe or --bf16: delete it or choose "
+        "another output"
     )
 
 
@@ -65,7 +66,7 @@ class TrainCheckpoint(Generic[State]):
         path: the file.
         run: hash of all that the run's result depends on.
         kind: class of the state.
-        every: steps between two checkpoints.
+        every: steps, or batches of solutions, between two checkpoints.
     """
 
     path: Path

@@ -3,7 +3,7 @@
 Only questions that are sometimes right teach something. Supervised training learns their right solutions.
 Each weighs as much as its advantage in GRPO (arXiv 2402.03300): the outcome, less the question's mean, in
 standard deviations. Wrong solutions are left out, as in RAFT, which comes close to GRPO (arXiv 2504.11343):
-nothing bounds how unlikely they could become. The natural policy gradient, whose step is bounded, takes both.
+nothing bounds how unlikely they could become. The natural policy gradient, a single short step, takes both.
 """
 
 import math
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ...errors import ThirteenError
 from ...stats.bootstrap import PASSAGES_MIN
-from ..rollouts import QuestionRollouts, read_rollouts
+from ..rollouts import QuestionRollouts, Solution, read_rollouts
 from ..rows import split_rows
 
 
@@ -69,40 +69,60 @@ def read_rollout_rows(path: Path, held_out: int, seed: int) -> RolloutRows:
     return RolloutRows(_right_rows(training), _right_rows(held), bool(rollouts.identity.get("calculator")))
 
 
-def read_advantage_rows(path: Path) -> tuple[list[SampledRow], bool]:
+@dataclass(frozen=True)
+class AdvantageRows:
+    """Right and wrong solutions.
+
+    Attributes:
+        rows: the solutions to the questions that have both.
+        questions: number of questions with two solutions that ended, whatever their outcomes.
+        calculator: whether the calculator completed equations in the solutions.
+    """
+
+    rows: list[SampledRow]
+    questions: int
+    calculator: bool
+
+
+def read_advantage_rows(path: Path) -> AdvantageRows:
     """Read the solutions that ended, right and wrong, to the questions that have both.
 
-    Their weights are advantages such that a question's weighted sum of scores estimates the gradient of its
-    chance of a right solution without bias: the outcome, less the mean outcome of the question's other
-    solutions, divided by their number.
+    A weight is the outcome, less the question's mean outcome, divided by the number of its other solutions.
+    Over all questions, those without a row included, the weighted sum of a question's scores then estimates
+    the gradient of its chance that a solution which ends is right.
 
     Args:
         path: the file.
 
-    Returns:
-        The rows, and whether the calculator completed equations in the solutions.
-
     Raises:
         RequestError: read_rollouts() raises it.
-        ThirteenError: fewer than 10 questions are left.
+        ThirteenError: fewer than 10 questions have right and wrong solutions.
     """
     rollouts = read_rollouts(path, {"system": None, "adapter_sha256": None})
-    rows, questions = [], set()
+    ended: dict[str, list[tuple[int, Solution]]] = {}  # a question may have been asked more than once
     for question in rollouts.questions:
-        ended = [solution for solution in question.solutions if solution.ended]
-        right = sum(solution.right for solution in ended)
-        if not 0 < right < len(ended):
-            continue
-        questions.add(question.question)
-        for solution in ended:
-            weight = (solution.right - right / len(ended)) / (len(ended) - 1)
-            rows.append(SampledRow(question.question, question.prompt_tokens, solution.tokens, weight))
-    if len(questions) < PASSAGES_MIN:
+        found = ((question.prompt_tokens, solution) for solution in question.solutions if solution.ended)
+        ended.setdefault(question.question, []).extend(found)
+    rows = [row for question, solutions in ended.items() for row in _advantages(question, solutions)]
+    mixed = len({row.question for row in rows})
+    if mixed < PASSAGES_MIN:
         raise ThirteenError(
-            f"{path}: {len(questions)} questions have right and wrong solutions that ended; "
+            f"{path}: {mixed} questions have right and wrong solutions that ended; "
             f"at least {PASSAGES_MIN} are needed"
         )
-    return rows, bool(rollouts.identity.get("calculator"))
+    asked = sum(len(solutions) > 1 for solutions in ended.values())
+    return AdvantageRows(rows, asked, bool(rollouts.identity.get("calculator")))
+
+
+def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:
+    right = sum(solution.right for _, solution in solutions)
+    if not 0 < right < len(solutions):
+        return []
+    mean, others = right / len(solutions), len(solutions) - 1
+    return [
+        SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others)
+        for prompt_tokens, solution in solutions
+    ]
 
 
 def _right_rows(questions: Sequence[QuestionRollouts]) -> list[SampledRow]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...convert.adapter.basis import Basis
+from ...convert.adapter.basis import TARGET_MODULES, Basis
 from ...errors import AdapterError, ThirteenError
 from ...files.progress import Progress, no_progress
 from ...stats.interval import FloatArray
@@ -51,7 +51,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         The scores, (solutions, numbers).
 
     Raises:
-        AdapterError: the basis is of another base.
+        AdapterError: the basis is of another base, or lacks modules of it.
         ThirteenError: a score is not finite, or the checkpoint belongs to another run.
         OutputError: the checkpoint cannot be written.
     """
@@ -63,16 +63,17 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     with _recorded(model, basis) as inner:
         for start in range(len(done), len(order), batch_rows):
             batch = [examples[i] for i in order[start : start + batch_rows]]
-            row_losses(model, batch, bf16=bf16).sum().backward()  # type: ignore[no-untyped-call]  # likewise
-            done += _by_numbers(inner, basis)
+            row_losses(model, batch, bf16=bf16).sum().backward()  # type: ignore[no-untyped-call]  # by torch
+            scores = _by_numbers(inner, basis)
+            if not scores.isfinite().all():
+                raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")
+            done += scores
             if checkpoint and (start // batch_rows + 1) % checkpoint.every == 0:
                 checkpoint.save(ScoreState(torch.stack(done)))
             progress(len(done), len(order))
-    scores = np.empty((len(order), basis.origin.numbers))
-    scores[order] = torch.stack(done).numpy()
-    if not np.isfinite(scores).all():
-        raise ThirteenError("the gradient of a solution's likelihood is not finite")
-    return scores
+    in_order = np.empty((len(order), basis.origin.numbers))
+    in_order[order] = torch.stack(done).numpy()
+    return in_order
 
 
 @contextmanager
@@ -82,6 +83,9 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
 
     inner: dict[str, torch.Tensor] = {}
     modules = dict(model.named_modules())
+    adapted = {name for name in modules if name.rpartition(".")[2] in TARGET_MODULES}
+    if lacking := sorted(adapted - basis.factors.keys()):
+        raise AdapterError(f"the basis is of {basis.origin.name}: it lacks the model's {lacking[0]!r}")
     embeddings = model.get_input_embeddings()  # nothing before them changes, so gradients end there
     hooks = [embeddings.register_forward_hook(lambda _, __, output: output.requires_grad_())]
     try:

@@ -9,7 +9,7 @@ from thirteen.models.training.natural_gradient import NaturalStep, SampledScores
 NUMBERS, SOLUTIONS, TOKENS = 20, 8, 50.0
 
 
-def sample(questions: int, *, signal: float, seed: int = 0) -> SampledScores:
+def sample(questions: int, *, signal: float, seed: int = 0, chance: float = 0.5) -> SampledScores:
     """Sample solutions whose scores are Gaussian, at very different scales of the numbers.
 
     A solution is right with a chance that rises with its score along the last number, the one of the smallest
@@ -18,11 +18,23 @@ def sample(questions: int, *, signal: float, seed: int = 0) -> SampledScores:
     rng = np.random.default_rng(seed)
     scale = np.geomspace(10, 0.1, NUMBERS)
     scores = rng.normal(size=(questions * SOLUTIONS, NUMBERS)) * scale
-    chance = 0.5 + signal * np.clip(scores[:, -1] / scale[-1], -2, 2) / 4
-    right = (rng.random(len(scores)) < chance).reshape(questions, SOLUTIONS)
+    chances = chance + signal * np.clip(scores[:, -1] / scale[-1], -2, 2) / 4
+    right = (rng.random(len(scores)) < chances).reshape(questions, SOLUTIONS)
     advantages = (right - right.mean(1, keepdims=True)) / (SOLUTIONS - 1)
     return SampledScores(
-        scores, advantages.ravel(), np.repeat(np.arange(questions), SOLUTIONS), np.full(len(scores), TOKENS)
+        scores,
+        advantages.ravel(),
+        np.repeat(np.arange(questions), SOLUTIONS),
+        np.full(len(scores), TOKENS),
+        questions,
+    )
+
+
+def without_one_outcome(sampled: SampledScores) -> SampledScores:
+    """Leave out the questions whose solutions are all right or all wrong, as rollouts are read."""
+    kept = sampled.advantages != 0
+    return replace(
+        sampled, **{name: values[kept] for name, values in vars(sampled).items() if name != "asked"}
     )
 
 
@@ -56,6 +68,18 @@ def test_the_expected_gain_holds_for_new_questions():
     assert found.gain.low > 0
 
 
+def test_questions_with_one_outcome_count_for_the_gain():
+    """Of questions that are seldom right, those that happen to have a right solution overstate it."""
+    sampled = sample(600, signal=0.15, chance=0.1)
+    kept = without_one_outcome(sampled)
+    assert len(np.unique(kept.questions)) < 400
+    found, whole = solve(kept), solve(sampled)
+    new = sample(20_000, signal=0.15, chance=0.1, seed=7)
+    true = new.advantages @ (new.scores @ found.numbers) / 20_000
+    assert found.gain.low < true < found.gain.high < 1.6 * true
+    assert found.gain.estimate == pytest.approx(whole.gain.estimate, rel=0.1)
+
+
 def test_noise_promises_nothing():
     """A gain on the questions of the step itself, or a damping chosen on all of them, would be above zero."""
     steps = [solve(sample(40, signal=0, seed=seed)) for seed in range(40)]
@@ -74,5 +98,7 @@ def test_solutions_without_a_gradient_give_no_step():
 def test_questions_count_once_in_any_order():
     sampled = sample(30, signal=1)
     order = np.random.default_rng(3).permutation(len(sampled.scores))
-    mixed = SampledScores(*(values[order] for values in vars(sampled).values()))
-    assert solve(mixed).numbers == pytest.approx(solve(sampled).numbers, rel=1e-6, abs=1e-9)
+    arrays = {name: values[order] for name, values in vars(sampled).items() if name != "asked"}
+    assert solve(replace(sampled, **arrays)).numbers == pytest.approx(
+        solve(sampled).numbers, rel=1e-6, abs=1e-9
+    )

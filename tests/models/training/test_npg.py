@@ -31,9 +31,9 @@ def basis(base) -> Basis:
 
 
 @pytest.fixture(scope="module")
-def rows(loaded, tmp_path_factory):
+def sampled(loaded, tmp_path_factory):
     path = write(tmp_path_factory.mktemp("rollouts") / "file", loaded[1], outcomes=OUTCOMES)
-    return read_advantage_rows(path)[0]
+    return read_advantage_rows(path)
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def job(base, basis, tmp_path) -> TrainingJob:
     return TrainingJob(base("llama"), tmp_path / "adapter", recipe, basis, "some/base")
 
 
-def test_advantages_are_the_outcome_less_that_of_the_others(rows):
+def test_advantages_are_the_outcome_less_that_of_the_others(sampled):
     weights = {}
-    for row in rows:
+    for row in sampled.rows:
         weights.setdefault(row.question, []).append(row.weight)
-    assert len(weights) == 12  # not the questions that are always or never right
+    assert (len(weights), sampled.questions) == (12, 14)  # two are always or never right
     assert weights["What is 0 and 0?"] == [0.5, -0.5]
     assert weights["What is 1 and 1?"] == pytest.approx([1 / 4, -1 / 12, -1 / 12, -1 / 12])
 
@@ -56,15 +56,25 @@ def test_solutions_that_did_not_end_are_left_out(loaded, tmp_path):
     path.write_text(
         path.read_text().replace('"ended": true, "right": false', '"ended": false, "right": false', 1)
     )
-    rows, calculator = read_advantage_rows(path)
-    assert "What is 0 and 0?" not in {row.question for row in rows} and not calculator
+    found = read_advantage_rows(path)
+    assert "What is 0 and 0?" not in {row.question for row in found.rows}
+    assert found.questions == 13 and not found.calculator
 
 
-def test_the_scores_are_those_of_the_peft_adapter(base, basis, rows, job):
+def test_a_question_that_was_asked_again_counts_once(loaded, tmp_path):
+    """Each time it was a full estimate of the question's gradient."""
+    path = write(tmp_path / "file", loaded[1], outcomes=OUTCOMES)
+    path.write_text(path.read_text().replace("What is 5 and 5?", "What is 0 and 0?"))
+    found = read_advantage_rows(path)
+    weights = [row.weight for row in found.rows if row.question == "What is 0 and 0?"]
+    assert weights == pytest.approx([1 / 6, -1 / 6] * 2) and found.questions == 13
+
+
+def test_the_scores_are_those_of_the_peft_adapter(base, basis, sampled, job):
     import torch
 
     model, tokenizer = load_base_model(base("llama"))
-    examples = [encode_sampled(tokenizer, row) for row in rows[:7]]
+    examples = [encode_sampled(tokenizer, row) for row in sampled.rows[:7]]
     found = solution_scores.solution_scores(model, basis, examples, batch_rows=3)
     rounded = solution_scores.solution_scores(model, basis, examples, batch_rows=3, bf16=True)
     attach_adapter(model, job.recipe, basis)
@@ -75,27 +85,29 @@ def test_the_scores_are_those_of_the_peft_adapter(base, basis, rows, job):
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
 
 
-def test_right_solutions_become_likelier_than_wrong_ones(job, rows):
-    """By as much as the divergence allows: about 0.01 nats per token."""
+def test_right_solutions_become_likelier_than_wrong_ones(job, sampled):
+    """By as much as the divergence says: a solution's log-ratio has the mean square 2 * KL."""
     import torch
     from peft import PeftModel
 
-    result = train_npg(job, rows, kl=0.01)
-    assert (result.trained_numbers, result.questions, result.solutions) == (NUMBERS, 12, len(rows))
+    rows, kl = sampled.rows, 1e-4
+    result = train_npg(job, sampled, kl)
+    assert (result.trained_numbers, result.questions, result.solutions) == (NUMBERS, 14, len(rows))
     model, tokenizer = load_base_model(job.base)
     examples = [encode_sampled(tokenizer, row) for row in rows]
     with torch.no_grad():
         before = row_losses(model, examples).numpy()
         after = row_losses(PeftModel.from_pretrained(model, job.out).base_model.model, examples).numpy()
     assert ((before - after) * [row.weight for row in rows]).sum() > 0
-    assert 0 < np.abs(before - after).mean() / np.mean([example.answer_tokens for example in examples]) < 0.5
+    expected = 2 * kl * np.mean([example.answer_tokens for example in examples])
+    assert ((before - after) ** 2).mean() == pytest.approx(expected, rel=0.1)
     assert not (job.out / ".scores.pt").exists()
 
 
-def test_a_resumed_run_gives_the_same_numbers(job, rows, monkeypatch):
+def test_a_resumed_run_gives_the_same_numbers(job, sampled, monkeypatch):
     from safetensors.numpy import load_file
 
-    train_npg(job, rows, kl=0.01)
+    train_npg(job, sampled, kl=0.01)
     expected = load_file(job.out / "adapter_model.safetensors")
     again = replace(job, out=job.out.with_name("again"), recipe=replace(job.recipe, micro_rows=4))
     passes = []
@@ -109,28 +121,46 @@ def test_a_resumed_run_gives_the_same_numbers(job, rows, monkeypatch):
     monkeypatch.setattr(solution_scores, "row_losses", interrupted)
     monkeypatch.setattr(npg, "TrainCheckpoint", lambda *args: TrainCheckpoint(*args, every=2))
     with pytest.raises(KeyboardInterrupt):
-        train_npg(again, rows, kl=0.01)
-    train_npg(again, rows, kl=0.01)
-    assert sum(passes) == len(rows) + 8  # the third pass had not been saved, and the fourth had failed
+        train_npg(again, sampled, kl=0.01)
+    train_npg(again, sampled, kl=0.01)
+    assert (
+        sum(passes) == len(sampled.rows) + 8
+    )  # the third pass had not been saved, and the fourth had failed
     found = load_file(again.out / "adapter_model.safetensors")
     assert all(found[name] == pytest.approx(rows, rel=1e-3, abs=1e-6) for name, rows in expected.items())
 
 
-def test_a_checkpoint_of_another_run_is_refused(job, rows):
+def test_a_checkpoint_of_another_run_is_refused(job, sampled):
     import torch
 
     job.out.mkdir()
     path = job.out / ".scores.pt"
     TrainCheckpoint(path, "other", ScoreState).save(ScoreState(torch.zeros(1, NUMBERS)))
     with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
-        train_npg(job, rows, kl=0.01)
+        train_npg(job, sampled, kl=0.01)
 
 
-def test_a_basis_of_another_base_is_refused(base, job, rows):
+def test_a_gradient_that_is_not_finite_is_not_saved(job, sampled, monkeypatch):
+    """Every later run would have failed on it."""
+    monkeypatch.setattr(
+        solution_scores, "row_losses", lambda *args, **options: np.nan * row_losses(*args, **options)
+    )
+    with pytest.raises(ThirteenError, match="is not finite: try --no-bf16"):
+        train_npg(job, sampled, kl=0.01)
+    assert not (job.out / ".scores.pt").exists()
+
+
+def test_a_basis_that_lacks_modules_is_refused(job, sampled):
+    factors = dict(list(job.basis.factors.items())[1:])
+    with pytest.raises(AdapterError, match="the basis is of tiny: it lacks the model's"):
+        train_npg(replace(job, basis=replace(job.basis, factors=factors)), sampled, kl=0.01)
+
+
+def test_a_basis_of_another_base_is_refused(base, job, sampled):
     checkpoint = open_checkpoint(base("qwen2"))
     other = make_basis(checkpoint, BasisOrigin("other", checkpoint.sha256(), numbers=NUMBERS))
     with pytest.raises(AdapterError, match="the basis is of other"):
-        train_npg(replace(job, basis=other), rows, kl=0.01)
+        train_npg(replace(job, basis=other), sampled, kl=0.01)
 
 
 FLAGS = ("--method", "npg", "--kind", "tinylora", "--threads", 1)
@@ -143,10 +173,10 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
     assert done.status == 0, done
     facts = json.loads(done.stdout)
     keys = ["output", "trained_numbers", "questions", "solutions", "seconds", "damping", "gain"]
-    assert list(facts) == keys and facts["trained_numbers"] == 13 and facts["questions"] == 12
+    assert list(facts) == keys and facts["trained_numbers"] == 13 and facts["questions"] == 14
     assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
     card = (out / "README.md").read_text()
-    assert "one step of the natural policy gradient, on" in card and "12 questions of rollouts.jsonl" in card
+    assert "one step of the natural policy gradient, on" in card and "14 questions were asked" in card
     shown = thirteen("adapter", "show", out)
     assert shown.status == 0, shown
 
@@ -157,6 +187,7 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
         ("--rollouts {few}", "6 questions have right and wrong solutions that ended; at least 10 are needed"),
         ("--rollouts {adapter}", "rollouts with another adapter"),
         ("--rollouts {file} --kind lora", "--method npg: it is for --kind tinylora"),
+        ("--rollouts {file} --max-rows 5", "--max-rows: it is not for --method npg"),
         ("--rollouts {file} --kl nan", "--kl nan: must be from 0.000001 to 1"),
         ("--rollouts {file} --rank 1,2", "--method npg takes one rank"),
         ("--data {file}", "--method npg takes --rollouts"),

@@ -425,7 +425,7 @@ def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, tex
         ("--learning-rate inf", "--learning-rate inf: must be at most 1000"),
         ("--kind dora", "--kind 'dora'"),
         ("--method dpo", "--method 'dpo'"),
-        ("--method grpo --bf16", "--bf16: --method grpo computes in float32"),
+        ("--method grpo --bf16", "--bf16: it is not for --method grpo"),
         ("--method grpo --rank 1,2", "--method grpo takes one rank"),
         ("--held-out 4 --share 1 --max-tokens 3", "--max-tokens 3: all 8 training rows are longer"),
     ],
