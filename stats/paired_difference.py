@@ -25,7 +25,7 @@ def paired_difference(both: int, gained: int, lost: int, neither: int) -> Interv
     difference = second.estimate - first.estimate
     down = _combine(second.estimate - second.low, first.high - first.estimate, correlation)
     up = _combine(second.high - second.estimate, first.estimate - first.low, correlation)
-    return Interval(difference - down, difference, difference + up)
+    return Interval(max(difference - down, -1.0), difference, min(difference + up, 1.0))  # by rounding errors
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:

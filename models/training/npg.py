@@ -49,6 +49,9 @@ def train_npg(
 ) -> NpgResult:
     """Compute the step of the trained numbers that the rollouts suggest, and save it as an adapter.
 
+    The gradients of the solutions take nearly all of the time. They stay in the folder, so that a run with
+    another divergence takes a minute.
+
     Args:
         job: base, recipe with kind `tinylora`, output folder and basis, which must be given.
         sampled: right and wrong solutions of the base.
@@ -88,7 +91,6 @@ def train_npg(
     step = natural_step(solutions, kl, job.recipe.seed)
     numbers = step.numbers.astype(np.float32)
     write_tinylora_folder(job.basis, numbers, job.out, job.base_id or str(job.base))
-    checkpoint.path.unlink(missing_ok=True)
     return NpgResult(
         folder=job.out,
         trained_numbers=len(step.numbers),

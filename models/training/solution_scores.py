@@ -68,7 +68,8 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")
             done += scores
-            if checkpoint and (start // batch_rows + 1) % checkpoint.every == 0:
+            batches = start // batch_rows + 1
+            if checkpoint and (batches % checkpoint.every == 0 or len(done) == len(order)):
                 checkpoint.save(ScoreState(torch.stack(done)))
             progress(len(done), len(order))
     in_order = np.empty((len(order), basis.origin.numbers))

@@ -101,7 +101,17 @@ def test_right_solutions_become_likelier_than_wrong_ones(job, sampled):
     assert ((before - after) * [row.weight for row in rows]).sum() > 0
     expected = 2 * kl * np.mean([example.answer_tokens for example in examples])
     assert ((before - after) ** 2).mean() == pytest.approx(expected, rel=0.1)
-    assert not (job.out / ".scores.pt").exists()
+
+
+def test_another_divergence_uses_the_gradients_of_the_first_run(job, sampled, monkeypatch):
+    from safetensors.numpy import load_file
+
+    vectors = []
+    for kl in (0.01, 0.04):
+        train_npg(job, sampled, kl)
+        vectors.append(load_file(job.out / "adapter_model.safetensors")["base_model.tinylora_v.0"])
+        monkeypatch.delattr(solution_scores, "row_losses", raising=False)
+    assert vectors[1] == pytest.approx(2 * vectors[0], rel=1e-5)
 
 
 def test_a_resumed_run_gives_the_same_numbers(job, sampled, monkeypatch):

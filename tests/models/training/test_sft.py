@@ -26,7 +26,7 @@ from thirteen.models.training.examples import (
 )
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
-from thirteen.models.training.resume import TrainCheckpoint
+from thirteen.models.training.resume import TrainCheckpoint, TrainState
 from thirteen.models.training.rollout_rows import SampledRow
 from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.runtime.arithmetic.final_answer import final_answer
@@ -261,7 +261,9 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path, kind):
             if done == stop:
                 raise Killed
 
-        fit_adapter(model, examples, recipe, checkpoint=TrainCheckpoint(path, "run", 2), progress=progress)
+        fit_adapter(
+            model, examples, recipe, checkpoint=TrainCheckpoint(path, "run", TrainState, 2), progress=progress
+        )
         return [p.detach().clone() for p in model.parameters() if p.requires_grad]
 
     whole = run(tmp_path / "whole", None)
@@ -331,11 +333,13 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(base, tmp_path, content, mes
     model, tokenizer = load_base_model(base("llama"))
     attach_adapter(model, RECIPE)
     examples = [encode_example(tokenizer, row) for row in ROWS]
-    fit_adapter(model, examples, replace(RECIPE, epochs=1), checkpoint=TrainCheckpoint(path, "one", 1))
+    fit_adapter(
+        model, examples, replace(RECIPE, epochs=1), checkpoint=TrainCheckpoint(path, "one", TrainState, 1)
+    )
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ThirteenError, match=message):
-        fit_adapter(model, examples, RECIPE, checkpoint=TrainCheckpoint(path, "other", 1))
+        fit_adapter(model, examples, RECIPE, checkpoint=TrainCheckpoint(path, "other", TrainState, 1))
 
 
 def test_the_same_seed_gives_the_same_losses(base):
