@@ -49,8 +49,8 @@ def train_npg(
 ) -> NpgResult:
     """Compute the step of the trained numbers that the rollouts suggest, and save it as an adapter.
 
-    The gradients of the solutions take nearly all of the time. They stay in the folder, so that a run with
-    another divergence takes a minute.
+    The gradients of the solutions take nearly all of the time. They stay in the folder for a run with another
+    divergence.
 
     Args:
         job: base, recipe with kind `tinylora`, output folder and basis, which must be given.
