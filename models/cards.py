@@ -134,7 +134,6 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
     """The card of an adapter that is one natural policy gradient step."""
     low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
-    basis = job.basis.origin.id if job.basis else "PEFT's own"
     return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
 A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 
@@ -148,7 +147,7 @@ to second order.
 ```
 
 - Damping of the Fisher matrix, by cross-validation: {result.damping:g} of its largest eigenvalue
-- Basis: {basis}; seed of the folds: {job.recipe.seed}
+- Basis: {result.basis}; seed of the folds: {job.recipe.seed}
 - Matrices multiplied in {"bfloat16" if job.recipe.bf16 else "float32"}
 - Time: {result.seconds / 60:.1f} minutes, since the last resume, {job.recipe.threads} threads
 - Base weights: SHA-256 {job.base_sha256}

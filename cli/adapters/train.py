@@ -135,22 +135,13 @@ def train(
     from ...models.fetch import fetch
     from ...models.rows import read_rows
     from ...models.training.grpo import GrpoSettings
-    from ...models.training.recipe import METHODS, ROLLOUT_DEFAULTS, Recipe
+    from ...models.training.recipe import ROLLOUT_DEFAULTS, Recipe
     from ...models.training.rollout_rows import read_advantage_rows
 
-    if method not in METHODS:
-        raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
+    _check_method(method, ctx.params)
     source = _training_file(data, rollouts, method)
-    if method == "grpo" and bf16:
-        raise typer.BadParameter("--bf16: it is not for --method grpo")
-    if method == "npg" and kind != "tinylora":
-        raise typer.BadParameter("--method npg: it is for --kind tinylora")
-    if method == "npg" and (unused := [name for name in _NOT_OF_NPG if ctx.params[name] is not None]):
-        raise typer.BadParameter(f"--{unused[0].replace('_', '-')}: it is not for --method npg")
-    if not 1e-6 <= kl <= 1:
-        raise typer.BadParameter(f"--kl {kl}: must be from 0.000001 to 1")
-    recipe = replace(RECIPES.get(kind, Recipe()), **(ROLLOUT_DEFAULTS if rollouts else {}))
-    recipe = replace(recipe, bf16=method != "grpo" and multiplies_bf16())
+    defaults = {"bf16": method != "grpo" and multiplies_bf16()} | (ROLLOUT_DEFAULTS if rollouts else {})
+    recipe = replace(RECIPES.get(kind, Recipe()), **defaults)
     found = _read_basis(base, basis, kind, {"--rank": rank, "--numbers": numbers}) if basis else None
     if found:
         origin = found.origin
@@ -200,6 +191,25 @@ class _TrainingData:
     held_out: "Sequence[TrainingRow | SampledRow]"
     name: str
     recipe: dict[str, Any]
+
+
+def _check_method(method: str, given: dict[str, Any]) -> None:
+    """Refuse an unknown method, and options that the method does not take."""
+    from ...models.training.recipe import METHODS
+
+    if method not in METHODS:
+        raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
+    if method == "grpo" and given["bf16"]:
+        raise typer.BadParameter("--bf16: it is not for --method grpo")
+    if not 1e-6 <= given["kl"] <= 1:
+        raise typer.BadParameter(f"--kl {given['kl']}: must be from 0.000001 to 1")
+    if method != "npg":
+        return
+    if given["kind"] != "tinylora":
+        raise typer.BadParameter("--method npg: it is for --kind tinylora")
+    for name in _NOT_OF_NPG:
+        if given[name] is not None:
+            raise typer.BadParameter(f"--{name.replace('_', '-')}: it is not for --method npg")
 
 
 def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Path:
@@ -314,8 +324,15 @@ def _run_npg(job: "TrainingJob", sampled: "AdvantageRows", kl: float, data: str)
 
 
 def _show_npg(as_json: bool, result: "NpgResult") -> None:
-    facts = {"output": str(result.folder), **vars(result), "gain": interval_json(result.gain)}
-    del facts["folder"]
+    facts = {
+        "output": str(result.folder),
+        "trained_numbers": result.trained_numbers,
+        "questions": result.questions,
+        "solutions": result.solutions,
+        "seconds": result.seconds,
+        "damping": result.damping,
+        "gain": interval_json(result.gain),
+    }
     rows = {
         "output": str(result.folder),
         "trained numbers": f"{result.trained_numbers:,}",

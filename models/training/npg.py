@@ -27,6 +27,7 @@ class NpgResult:
 
     Attributes:
         folder: PEFT folder of the adapter.
+        basis: id of its basis.
         trained_numbers: number of trained numbers.
         questions: questions asked.
         solutions: solutions to those of them that have right and wrong ones.
@@ -36,6 +37,7 @@ class NpgResult:
     """
 
     folder: Path
+    basis: str
     trained_numbers: int
     questions: int
     solutions: int
@@ -93,6 +95,7 @@ def train_npg(
     write_tinylora_folder(job.basis, numbers, job.out, job.base_id or str(job.base))
     return NpgResult(
         folder=job.out,
+        basis=job.basis.origin.id,
         trained_numbers=len(step.numbers),
         questions=sampled.questions,
         solutions=len(rows),

@@ -133,9 +133,8 @@ def test_a_resumed_run_gives_the_same_numbers(job, sampled, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train_npg(again, sampled, kl=0.01)
     train_npg(again, sampled, kl=0.01)
-    assert (
-        sum(passes) == len(sampled.rows) + 8
-    )  # the third pass had not been saved, and the fourth had failed
+    again_passed = 8  # solutions: the third pass had not been saved, and the fourth had failed
+    assert sum(passes) == len(sampled.rows) + again_passed
     found = load_file(again.out / "adapter_model.safetensors")
     assert all(found[name] == pytest.approx(rows, rel=1e-3, abs=1e-6) for name, rows in expected.items())
 
