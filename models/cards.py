@@ -134,13 +134,14 @@ On {len(held.tokens)} questions that it was never trained on ({sum(held.tokens):
 def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, data: str) -> str:
     """The card of an adapter that is one natural policy gradient step."""
     low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
+    start = f"the adapter {result.start.name}, which sampled them" if result.start else "the base"
     return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
 A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 
 ## How it was made
 Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions of
 {data}, where {result.questions:,} questions were asked. Its length is {kl:g} nats of KL divergence per token,
-to second order.
+to second order. It starts from {start}.
 
 ```
 {command}

@@ -23,6 +23,7 @@ _RUN = "rollouts"
 COMMON = {
     "model_sha256": "another model",
     "adapter_sha256": "another adapter",
+    "peft_sha256": "another adapter",  # of the folder that the GGUF LoRA was exported from
     "system": "another prompt",
     "calculator": "another setting of the calculator",
     "max_tokens": "another limit of tokens",

@@ -110,9 +110,14 @@ def train(
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help=_help("Random seed.", "seed"))] = None,
     basis: options.Basis = None,
-    kl: Annotated[
-        float, typer.Option(help="With npg: KL divergence from the base, in nats per token.")
-    ] = 0.01,
+    kl: Annotated[float, typer.Option(help="With npg: KL divergence of the step, in nats per token.")] = 0.01,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="With npg: adapter over the same basis, or its code, to start from. The rollouts must be "
+            "its own."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="With grpo: number of steps.")] = 50,
     questions: Annotated[int, typer.Option(min=1, help="With grpo: questions per step.")] = 4,
     completions: Annotated[int, typer.Option(min=2, help="With grpo: completions per question.")] = 8,
@@ -162,7 +167,7 @@ def train(
         )
         return
     if method == "npg":
-        sampled = read_advantage_rows(source)
+        sampled = read_advantage_rows(source, options.resolve_adapter(start) if start else None)
         job = _job(base, path, output, replace(recipes[0], calculator=sampled.calculator), found)
         _show_npg(as_json, _run_npg(job, sampled, kl, source.name))
         return
@@ -204,7 +209,11 @@ def _check_method(method: str, given: dict[str, Any]) -> None:
     if not 1e-6 <= given["kl"] <= 1:
         raise typer.BadParameter(f"--kl {given['kl']}: must be from 0.000001 to 1")
     if method != "npg":
+        if given["start"]:
+            raise typer.BadParameter(f"--start {given['start']}: it is for --method npg")
         return
+    if given["start"] and Path(given["start"]).resolve() == given["output"].resolve():
+        raise typer.BadParameter(f"--output {given['output']}: it is the folder of --start")
     if given["kind"] != "tinylora":
         raise typer.BadParameter("--method npg: it is for --kind tinylora")
     for name in _NOT_OF_NPG:

@@ -12,7 +12,7 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFValueType
 
 from ...errors import AdapterError
-from ...files.gguf.header import Field
+from ...files.gguf.header import Field, read_header
 from ...files.output import check_target
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, permute
@@ -27,6 +27,7 @@ EXPORT_VERSION = (
     1  # incremented when an adapter is exported differently, so that older cached files are not used
 )
 
+_SOURCE_HASH = "thirteen.adapter.sha256"
 _TEXT = GGUFValueType.STRING
 
 
@@ -73,11 +74,21 @@ def export_adapter(  # noqa: PLR0913 - inputs of an export
         "thirteen.base.id": Field(checkpoint.id, _TEXT),
         "thirteen.adapter.id": Field(loaded.id, _TEXT),
         "thirteen.adapter.kind": Field(loaded.kind, _TEXT),
-        "thirteen.adapter.sha256": Field(loaded.sha256, _TEXT),
+        _SOURCE_HASH: Field(loaded.sha256, _TEXT),
     }
     return write_lora(
         output, checkpoint.architecture.name, fields, loaded.rank, _adapter_tensors(loaded, checkpoint)
     )
+
+
+def exported_from(lora: Path) -> str | None:
+    """Hash of the PEFT folder that a GGUF LoRA was exported from, as adapter_sha256() computes it, if known.
+
+    Raises:
+        ModelFileError: the file is damaged.
+    """
+    found = read_header(lora).metadata.get(_SOURCE_HASH)
+    return found if isinstance(found, str) else None
 
 
 def write_lora(

@@ -44,10 +44,10 @@ class SampledScores:
 
 @dataclass(frozen=True)
 class NaturalStep:
-    """A step from the base.
+    """A step from the model that sampled the solutions.
 
     Attributes:
-        numbers: values of the trained numbers, (numbers,).
+        numbers: change of the trained numbers, (numbers,).
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: the change of the fraction of right solutions, to first order, over all questions asked, each by
             a step that was not computed from it.
@@ -59,12 +59,12 @@ class NaturalStep:
 
 
 def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
-    """Compute the step that gains the most right solutions at a KL divergence from the base.
+    """Compute the step that gains the most right solutions at a KL divergence from what sampled them.
 
     Divergence and gain are those of a small step, to second and to first order. Neither is measured.
 
     Args:
-        sampled: solutions of the base to at least 10 questions.
+        sampled: solutions to at least 10 questions.
         kl: divergence in nats per token.
         seed: seed of the folds.
     """

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...convert.adapter.tinylora_folder import write_tinylora_folder
+from ...convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
 from ...files.progress import Progress, no_progress
 from ...stats.interval import Interval
 from .examples import encode_sampled
@@ -34,6 +34,7 @@ class NpgResult:
         seconds: since the last resume.
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: see NaturalStep.
+        start: PEFT folder of the adapter that it started from; None for the base.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class NpgResult:
     seconds: float
     damping: float
     gain: Interval
+    start: Path | None
 
 
 def train_npg(
@@ -56,28 +58,31 @@ def train_npg(
 
     Args:
         job: base, recipe with kind `tinylora`, output folder and basis, which must be given.
-        sampled: right and wrong solutions of the base.
-        kl: divergence of the adapted model from the base, in nats per token.
+        sampled: right and wrong solutions. The step starts from the adapter that sampled them.
+        kl: divergence of the adapted model from the one that sampled them, in nats per token.
         progress: called with the number of solutions done and of all solutions.
 
     Raises:
         CheckpointError: the base cannot be loaded, or a solution was sampled with another tokenizer.
         OutputError: the output folder cannot be written.
         ThirteenError: a gradient is not finite, or the checkpoint belongs to another run.
-        AdapterError: the basis is of another base.
+        AdapterError: the basis is of another base, or not that of the adapter.
         ValueError: the job has no basis.
     """
     if not job.basis:
         raise ValueError("the job has no basis")
-    start, rows = time.monotonic(), sampled.rows
+    began, rows = time.monotonic(), sampled.rows
+    start = read_tinylora_numbers(sampled.adapter, job.basis) if sampled.adapter else None
     model, tokenizer = job.load()
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
-    run = job.run_id([example.ids for example in examples], [example.weight for example in examples])
+    inputs = [[example.ids for example in examples], [example.weight for example in examples]]
+    run = job.run_id(*inputs, *([] if start is None else [start.tolist()]))
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, ScoreState)
     scores = solution_scores(
         model,
         job.basis,
         examples,
+        start=start,
         batch_rows=job.recipe.micro_rows,
         bf16=job.recipe.bf16,
         checkpoint=checkpoint,
@@ -91,7 +96,7 @@ def train_npg(
         asked=sampled.questions,
     )
     step = natural_step(solutions, kl, job.recipe.seed)
-    numbers = step.numbers.astype(np.float32)
+    numbers = step.numbers.astype(np.float32) + (0 if start is None else start)
     write_tinylora_folder(job.basis, numbers, job.out, job.base_id or str(job.base))
     return NpgResult(
         folder=job.out,
@@ -99,7 +104,8 @@ def train_npg(
         trained_numbers=len(step.numbers),
         questions=sampled.questions,
         solutions=len(rows),
-        seconds=time.monotonic() - start,
+        seconds=time.monotonic() - began,
         damping=step.damping,
         gain=step.gain,
+        start=sampled.adapter,
     )

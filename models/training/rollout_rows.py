@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...convert.adapter.adapter import adapter_sha256
 from ...errors import ThirteenError
 from ...stats.bootstrap import PASSAGES_MIN
 from ..rollouts import QuestionRollouts, Solution, read_rollouts
@@ -77,14 +78,16 @@ class AdvantageRows:
         rows: the solutions to the questions that have both.
         questions: number of questions with two solutions that ended, whatever their outcomes.
         calculator: whether the calculator completed equations in the solutions.
+        adapter: PEFT folder of the adapter that sampled them; None for the base.
     """
 
     rows: list[SampledRow]
     questions: int
     calculator: bool
+    adapter: Path | None = None
 
 
-def read_advantage_rows(path: Path) -> AdvantageRows:
+def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRows:
     """Read the solutions that ended, right and wrong, to the questions that have both.
 
     A weight is the outcome, less the question's mean outcome, divided by the number of its other solutions.
@@ -93,12 +96,14 @@ def read_advantage_rows(path: Path) -> AdvantageRows:
 
     Args:
         path: the file.
+        adapter: PEFT folder of the adapter that must have sampled them; by default none.
 
     Raises:
         RequestError: read_rollouts() raises it.
         ThirteenError: fewer than 10 questions have right and wrong solutions.
     """
-    rollouts = read_rollouts(path, {"system": None, "adapter_sha256": None})
+    sampled_by = {"peft_sha256": adapter_sha256(adapter)} if adapter else {"adapter_sha256": None}
+    rollouts = read_rollouts(path, {"system": None, **sampled_by})
     ended: dict[str, list[tuple[int, Solution]]] = {}  # a question may have been asked more than once
     for question in rollouts.questions:
         found = ((question.prompt_tokens, solution) for solution in question.solutions if solution.ended)
@@ -111,7 +116,7 @@ def read_advantage_rows(path: Path) -> AdvantageRows:
             f"at least {PASSAGES_MIN} are needed"
         )
     asked = sum(len(solutions) > 1 for solutions in ended.values())
-    return AdvantageRows(rows, asked, bool(rollouts.identity.get("calculator")))
+    return AdvantageRows(rows, asked, bool(rollouts.identity.get("calculator")), adapter)
 
 
 def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:

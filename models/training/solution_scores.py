@@ -3,6 +3,7 @@
 An adapted module adds B R A x to its output, where R = sum_i v_i P_i. While v is zero, the gradient by R is
 the sum over tokens of (B^T g) (A x)^T, if g is the gradient by the module's output. So hooks on the frozen
 base give the gradient of every solution of a batch apart, from one backward pass (as in arXiv 1510.01799).
+Other numbers are merged into the base first; the gradient is then by a change of them.
 """
 # ruff: noqa: PLC0415 - torch takes seconds to import and comes with an extra
 
@@ -18,6 +19,7 @@ import numpy as np
 from ...convert.adapter.basis import TARGET_MODULES, Basis
 from ...errors import AdapterError, ThirteenError
 from ...files.progress import Progress, no_progress
+from ...files.safetensors import Rows
 from ...stats.interval import FloatArray
 from .examples import Example, row_losses
 from .resume import ScoreState, TrainCheckpoint
@@ -31,6 +33,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     basis: Basis,
     examples: Sequence[Example],
     *,
+    start: Rows | None = None,
     batch_rows: int = 8,
     bf16: bool = False,
     checkpoint: TrainCheckpoint[ScoreState] | None = None,
@@ -39,9 +42,10 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     """Compute the scores of solutions.
 
     Args:
-        model: frozen transformers model without an adapter.
+        model: frozen transformers model without an adapter; `start` is merged into it.
         basis: basis of the numbers.
         examples: the solutions.
+        start: the numbers at which the gradients are computed, (numbers,); by default zeros.
         batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
         checkpoint: file to resume from and to save the state to.
@@ -61,14 +65,16 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     saved = checkpoint.load() if checkpoint else None
     done = list(saved.scores) if saved else []  # in that order
     with _recorded(model, basis) as inner:
-        for start in range(len(done), len(order), batch_rows):
-            batch = [examples[i] for i in order[start : start + batch_rows]]
+        if start is not None:
+            _merge(model, basis, start)
+        for first in range(len(done), len(order), batch_rows):
+            batch = [examples[i] for i in order[first : first + batch_rows]]
             row_losses(model, batch, bf16=bf16).sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")
             done += scores
-            batches = start // batch_rows + 1
+            batches = first // batch_rows + 1
             if checkpoint and (batches % checkpoint.every == 0 or len(done) == len(order)):
                 checkpoint.save(ScoreState(torch.stack(done)))
             progress(len(done), len(order))
@@ -102,6 +108,15 @@ def _recorded(model: Any, basis: Basis) -> Iterator[dict[str, torch.Tensor]]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _merge(model: Any, basis: Basis, numbers: Rows) -> None:
+    import torch
+
+    modules = dict(model.named_modules())
+    with torch.no_grad():
+        for name, delta in basis.deltas(numbers).items():
+            modules[name].weight += torch.from_numpy(delta.b @ delta.a)
 
 
 def _watch(  # noqa: PLR0913, PLR0917 - as torch calls a hook, after what is bound

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from ...convert.adapter.export import exported_from
 from ...errors import RequestError
 from ...files.progress import Progress, no_progress
 from ...runtime.answer import Answer
@@ -99,6 +100,7 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
         "questions_sha256": hashlib.sha256(repr(pairs).encode()).hexdigest(),
         "system": job.settings.system,
         **job.identity,
+        **({"peft_sha256": exported_from(job.adapter)} if job.adapter else {}),
         "thirteen": version("thirteen"),
         "llama_cpp_python": version("llama-cpp-python"),
     }

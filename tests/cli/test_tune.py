@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from thirteen.convert.adapter.adapter import adapter_sha256
 from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
@@ -231,6 +232,11 @@ def test_rollouts_with_an_adapter_are_of_another_model_to_a_search(env):
         for path in (plain, adapted)
     ]
     assert tokens[0] != tokens[1]
+    sampled_by = [
+        json.loads(path.read_text().splitlines()[0])["rollouts"].get("peft_sha256")
+        for path in (plain, adapted)
+    ]
+    assert sampled_by == [None, adapter_sha256(folder)]
     with_contrast(adapted)
     refused = tune(env, env.folder / "no", "--score", "contrast", "--rollouts", adapted)
     assert refused.status == 2 and "rollouts with another adapter: adapter_sha256 is" in refused.stderr, (

@@ -21,7 +21,14 @@ from ..runtime.conftest import write_gguf
 
 ROWS = [TrainingRow(f"What is {n} and {n}?", "", str(2 * n)) for n in range(30)]
 SETTINGS = GenerationSettings(votes=4, sampling=Sampling(0.7), max_tokens=8)
-OURS = {"model_sha256": "1", "adapter_sha256": None, "system": None, "calculator": True, "max_tokens": 300}
+OURS = {
+    "model_sha256": "1",
+    "adapter_sha256": None,
+    "peft_sha256": None,
+    "system": None,
+    "calculator": True,
+    "max_tokens": 300,
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +125,7 @@ def test_a_complete_file_is_read(tmp_path):
     [
         ({"model_sha256": "2"}, "rollouts with another model: model_sha256 is '2' in the file, '1' now"),
         ({"adapter_sha256": "3"}, "another adapter: adapter_sha256 is '3' in the file, None now"),
+        ({"peft_sha256": "4"}, "another adapter: peft_sha256 is '4' in the file, None now"),
         ({"system": "Think."}, "rollouts with another prompt: system is 'Think.' in the file, None now"),
         ({"calculator": False}, "another setting of the calculator"),
         ({"max_tokens": 64}, "another limit of tokens: max_tokens is 64 in the file, 300 now"),

@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from thirteen.convert.adapter.adapter import adapter_sha256
 from thirteen.convert.adapter.basis import Basis, BasisOrigin, make_basis
+from thirteen.convert.adapter.tinylora_folder import read_tinylora_numbers
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError, ThirteenError
+from thirteen.errors import AdapterError, RequestError, ThirteenError
+from thirteen.models.cards import npg_card
 from thirteen.models.training import npg, solution_scores
 from thirteen.models.training.attach import attach_adapter
 from thirteen.models.training.base_model import load_base_model
@@ -85,6 +88,27 @@ def test_the_scores_are_those_of_the_peft_adapter(base, basis, sampled, job):
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
 
 
+def test_the_scores_at_other_numbers_are_those_of_the_peft_adapter_there(base, basis, sampled, job):
+    import torch
+
+    numbers = np.linspace(-0.5, 1, NUMBERS, dtype=np.float32)
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_sampled(tokenizer, row) for row in sampled.rows[:4]]
+    adapted = attach_adapter(load_base_model(base("llama"))[0], job.recipe, basis)
+    (trained,) = (p for p in adapted.parameters() if p.requires_grad)
+
+    def gradients():
+        found = (torch.autograd.grad(-row_losses(adapted, [one]).sum(), trained)[0] for one in examples)
+        return torch.stack(list(found)).numpy()
+
+    at_zero = gradients()
+    trained.data.copy_(torch.from_numpy(numbers))
+    expected, scale = gradients(), np.abs(at_zero).max()
+    found = solution_scores.solution_scores(model, basis, examples, start=numbers)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4 * scale)
+    assert np.abs(at_zero - expected).max() > 0.01 * scale
+
+
 def test_right_solutions_become_likelier_than_wrong_ones(job, sampled):
     """By as much as the divergence says: a solution's log-ratio has the mean square 2 * KL."""
     import torch
@@ -112,6 +136,28 @@ def test_another_divergence_uses_the_gradients_of_the_first_run(job, sampled, mo
         vectors.append(load_file(job.out / "adapter_model.safetensors")["base_model.tinylora_v.0"])
         monkeypatch.delattr(solution_scores, "row_losses", raising=False)
     assert vectors[1] == pytest.approx(2 * vectors[0], rel=1e-5)
+
+
+def test_a_second_step_starts_from_the_adapter(job, sampled, loaded, tmp_path):
+    """Its rollouts must be of that adapter."""
+    train_npg(job, sampled, kl=0.01)
+    rollouts = write(
+        tmp_path / "second",
+        loaded[1],
+        outcomes=OUTCOMES,
+        adapter_sha256="of the GGUF",
+        peft_sha256=adapter_sha256(job.out),
+    )
+    first = read_tinylora_numbers(job.out, job.basis)
+    second = replace(job, out=tmp_path / "two")
+    result = train_npg(second, read_advantage_rows(rollouts, job.out), kl=1e-8)
+    numbers = read_tinylora_numbers(second.out, job.basis)
+    assert numbers == pytest.approx(first, abs=0.01 * np.abs(first).max()) and (numbers != first).any()
+    assert f"It starts from the adapter {job.out.name}, which" in npg_card(second, result, 1e-8, "", "")
+    with pytest.raises(RequestError, match="rollouts with another adapter: peft_sha256 is"):
+        read_advantage_rows(rollouts, second.out)
+    with pytest.raises(RequestError, match="rollouts with another adapter: adapter_sha256 is"):
+        read_advantage_rows(rollouts)
 
 
 def test_a_resumed_run_gives_the_same_numbers(job, sampled, monkeypatch):
@@ -186,6 +232,7 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
     assert facts["gain"]["low"] <= facts["gain"]["value"] <= facts["gain"]["high"]
     card = (out / "README.md").read_text()
     assert "one step of the natural policy gradient, on" in card and "14 questions were asked" in card
+    assert "It starts from the base." in card
     shown = thirteen("adapter", "show", out)
     assert shown.status == 0, shown
 
@@ -199,6 +246,9 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
         ("--rollouts {file} --max-rows 5", "--max-rows: it is not for --method npg"),
         ("--rollouts {file} --kl nan", "--kl nan: must be from 0.000001 to 1"),
         ("--rollouts {file} --rank 1,2", "--method npg takes one rank"),
+        ("--rollouts {file} --start {out}", "--output {out}: it is the folder of --start"),
+        ("--rollouts {file} --start {none}", "none"),
+        ("--rollouts {file} --method sft --start {none}", "it is for --method npg"),
         ("--data {file}", "--method npg takes --rollouts"),
         ("", "give --data or --rollouts"),
     ],
@@ -208,8 +258,10 @@ def test_what_cannot_be_computed_is_one_line(thirteen, base, loaded, tmp_path, f
         "file": write(tmp_path / "file", loaded[1], outcomes=OUTCOMES),
         "few": write(tmp_path / "few", loaded[1]),
         "adapter": write(tmp_path / "adapter.jsonl", loaded[1], outcomes=OUTCOMES, adapter_sha256="00"),
+        "out": tmp_path / "out",
+        "none": tmp_path / "none",
     }
     done = thirteen("train", base("llama"), "-o", tmp_path / "out", *FLAGS, *flags.format(**files).split())
-    assert done.status == 2 and message in done.stderr, done
+    assert done.status == 2 and message.format(**files) in done.stderr, done
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
