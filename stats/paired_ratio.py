@@ -12,6 +12,14 @@ RATIO_LEVEL = f"{100 * RATIO_CONFIDENCE:.0f} %"
 ROUNDS_MIN = 8  # fewer cannot reach it: all rounds err to the same side in more than 1 of 100 runs
 
 
+def ratio_level(rounds: int) -> str:
+    """How often the interval of paired_ratio() contains the true ratio: RATIO_LEVEL, or less with few rounds.
+
+    Then the interval spans all rounds. It misses if all err to the same side.
+    """
+    return f"{100 * min(RATIO_CONFIDENCE, 1 - 0.5 ** (rounds - 1)):.0f} %"
+
+
 def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
     """The ratio adapted/base with its interval at RATIO_CONFIDENCE, from one measure of each side per round.
 
@@ -25,7 +33,7 @@ def paired_ratio(base: FloatArray, adapted: FloatArray) -> Interval:
 
     Args:
         base: positive measures, (rounds,). With fewer than ROUNDS_MIN the interval is as wide as they allow,
-            and still contains the true ratio less often than RATIO_CONFIDENCE.
+            and still contains the true ratio less often: see ratio_level().
         adapted: the same number of positive measures, in the same unit.
     """
     assert base.shape == adapted.shape, "each round measures both sides"

@@ -20,7 +20,7 @@ from ...files.gguf.header import Header, read_header
 from ...files.progress import Progress, no_progress
 from ...runtime.validation import check_integer
 from ...stats.interval import FloatArray, Interval
-from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
@@ -211,7 +211,7 @@ def work_titles(work: PeerWorkload) -> tuple[str, ...]:
 
 def peers_table(report: PeersReport) -> Table:
     """Table with a row per peer; peers that were not measured and the machine below."""
-    title = f"{Path(report.model).name}: tokens/s, and thirteen / peer ({RATIO_LEVEL})"
+    title = f"{Path(report.model).name}: tokens/s, and thirteen / peer ({ratio_level(report.rounds)})"
     columns = (column for title in work_titles(report.work) for column in (title, "ratio"))
     table = report_table(title, _caption(report), "", *columns, "load, s", "peak memory, MB")
     for row in report.rows:

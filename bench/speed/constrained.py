@@ -15,7 +15,7 @@ from ...runtime.llama.constraint import GrammarCompiler
 from ...runtime.request import Request
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
-from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.format import megabytes, report_table
 from ..harness.peak_memory import status_bytes
 from ..harness.schedule import ProgressCounter, alternating_order
@@ -169,7 +169,7 @@ def constrained_table(report: ConstrainedReport) -> Table:
         f"{report.vocabulary_s:.2f} s once, schema {report.compile_s * 1e3:.1f} ms, both "
         f"{megabytes(report.memory_bytes)} MB; {report.rounds} rounds"
     )
-    title = f"{Path(report.model).name}: constrained output, ratios with {RATIO_LEVEL}"
+    title = f"{Path(report.model).name}: constrained output, ratios with {ratio_level(report.rounds)}"
     table = report_table(title, caption, "per second", "without", "with", "ratio")
     table.add_row(
         "tokens: with a grammar",

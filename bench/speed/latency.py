@@ -317,11 +317,12 @@ def _row(
 
 def _caption(report: LatencyReport) -> str:
     roofline = report.roofline
+    at_lengths = f" ({LENGTH_ROUNDS} rounds at --lengths)" if report.lengths else ""
     return "\n".join(
         (
             *report.verdict,
             *([describe_bandwidth(roofline, report.settings.threads)] if roofline else []),
-            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations, "
+            f"medians of {report.rounds} rounds of {2 * ITERATIONS_PER_ROUND} iterations{at_lengths}, "
             f"{report.environment(report.settings.threads)}",
         )
     )

@@ -18,7 +18,7 @@ from ...errors import RequestError
 from ...files.progress import Progress, no_progress
 from ...runtime.validation import check_integer
 from ...stats.interval import Interval
-from ...stats.paired_ratio import RATIO_LEVEL, paired_ratio
+from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.format import report_table
 from ..harness.schedule import ProgressCounter, alternating_order
 
@@ -179,10 +179,14 @@ def _stream(url: str, body: str) -> Iterator[tuple[bool, int | None]]:
 
 
 def _connection(url: str) -> HTTPConnection:
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:  # of a port that is none
+        host = None
+    if not host or parts.scheme != "http" or parts.path.strip("/"):
         raise RequestError(f"{url!r}: not of the form http://host:port")
-    return HTTPConnection(parts.hostname, parts.port or 80, timeout=_TIMEOUT_S)
+    return HTTPConnection(host, port, timeout=_TIMEOUT_S)
 
 
 def _request(url: str, connection: HTTPConnection, method: str, path: str, body: str | None) -> HTTPResponse:
@@ -209,7 +213,8 @@ def load_test_table(report: LoadTestReport) -> Table:
     """Tabulate the servers."""
     load = report.load
     title = f"{load.clients} clients, {load.questions} questions each, up to {load.max_tokens} tokens"
-    caption = f"medians of {report.rounds} rounds; ratios: the first server over this one ({RATIO_LEVEL})"
+    level = ratio_level(report.rounds)
+    caption = f"medians of {report.rounds} rounds; ratios: the first server over this one ({level})"
     columns = ("", "tokens/s", "ratio", "first text, 95th percentile, s", "ratio")
     table = report_table(title, caption, *columns)
     for server in report.servers:

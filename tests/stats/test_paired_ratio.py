@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from thirteen.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio
+from thirteen.stats.paired_ratio import ROUNDS_MIN, _outside, paired_ratio, ratio_level
 
 RUNS = 1000
 
@@ -62,6 +62,17 @@ def test_too_few_rounds_reach_as_far_as_they_can(rounds):
     base = np.linspace(1, 2, rounds)
     interval = paired_ratio(np.ones(rounds), base)
     assert (interval.low, interval.high) == pytest.approx((base.min(), base.max()))
+
+
+@pytest.mark.parametrize("rounds", [2, 3, 5, 7, 8])
+def test_few_rounds_are_labelled_with_how_often_they_are_right(rounds):
+    found = intervals(np.random.default_rng(5), 1.0, quiet, rounds)
+    share = sum(interval.low <= 1 <= interval.high for interval in found) / RUNS
+    assert share == pytest.approx(float(ratio_level(rounds).removesuffix(" %")) / 100, abs=0.04)
+
+
+def test_one_round_has_no_interval():
+    assert (ratio_level(1), ratio_level(ROUNDS_MIN), ratio_level(20)) == ("0 %", "99 %", "99 %")
 
 
 def test_a_drift_that_both_sides_share_leaves_no_trace():
