@@ -19,6 +19,7 @@ from ..files.atomic_write import atomic_write
 from ..files.gguf.header import Header, read_header
 from ..files.gguf.model_shape import read_model_shape
 from ..files.hashing import file_sha256
+from ..files.json_file import read_json
 from ..files.progress import Progress, no_progress
 from ..runtime.llama.gguf_checks import check_model
 from ..runtime.llama.memory_estimate import estimate_memory
@@ -140,10 +141,18 @@ def _needed_bytes(header: Header, context: int, kv: str) -> int:
 
 
 def _check_folder(folder: Path) -> None:
-    written = (folder / _DESCRIPTION).is_file()
+    written = _is_description(folder / _DESCRIPTION)
     if folder.exists() and not written and {path.name for path in folder.iterdir()} - {_PARTS}:
         raise OutputError(f"{folder}: contains files of something else; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
+
+
+def _is_description(file: Path) -> bool:
+    """Whether the file is a description that write_site() wrote; other programs have a model.json too."""
+    try:
+        return {"sha256", "needed_bytes", "parts"} <= set(read_json(file, ModelFileError))
+    except ModelFileError:
+        return False
 
 
 def _write_parts(model: Path, folder: Path, progress: Progress) -> Iterator[dict[str, object]]:
@@ -236,6 +245,6 @@ def _write_file(path: Path, content: bytes) -> None:
 def _delete_old_parts(folder: Path, parts: list[dict[str, object]]) -> None:
     """Delete the parts of an earlier model, which the site had until now."""
     names = {part["name"] for part in parts}
-    for path in folder.glob(f"{_PARTS}/*.bin"):
+    for path in folder.glob(f"{_PARTS}/{'[0-9a-f]' * 16}.bin"):  # as _write_parts() names them
         if f"{_PARTS}/{path.name}" not in names:
             path.unlink()

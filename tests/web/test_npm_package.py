@@ -158,6 +158,26 @@ def test_what_cannot_be_loaded_in_node_is_a_sentence(installed: Path, tmp_path: 
     assert old.fullmatch(absent) or "no such file" in absent
 
 
+VOTES = """async (answers) => {
+  const { Model } = await import("./node_modules/thirteen-web/model.js");
+  async function createChatCompletion({ seed, onData }) {
+    const [content, finish_reason] = answers[seed];
+    onData({ choices: [{ delta: { content } }] });
+    onData({ choices: [{ finish_reason }] });
+  }
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const { value, tally } = await model.answer("1 + 1", { votes: answers.length });
+  return [value, tally.votes];
+}"""
+
+
+@NODE_TEST
+def test_answers_that_were_cut_off_have_no_vote(installed: Path) -> None:
+    """As in the engine's majority vote."""
+    cut, whole = ["The answer is 7.", "length"], ["The answer is 5.", "stop"]
+    assert run_node(installed, VOTES, [[cut, cut, whole], [cut, cut]]) == [["5", {"5": 1}], ["7", {}]]
+
+
 IN_BROWSER = """async (work) => {
   const thirteen = await import("/package/index.js");
   const load = (...options) => thirteen.load("/site/", ...options);

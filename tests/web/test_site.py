@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from base64 import b64encode
+from contextlib import suppress
 from hashlib import sha256, sha384
 
 import httpx
@@ -60,6 +61,17 @@ def test_page_connects_to_its_own_origin_and_mentions_no_server(site):
     assert "connect-src 'self'" in page
     assert "stay on this device" in page
     assert "server" not in page.replace("unlock", "").split("<form id")[0]
+
+
+@pytest.mark.parametrize("theirs", ["model.json", "parts/mine.bin"])
+def test_what_another_program_has_written_stays(tmp_path, tiny, theirs):
+    """TensorFlow.js calls its models model.json as well."""
+    file = tmp_path / theirs
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"format": "layers-model"}')
+    with suppress(OutputError):  # a folder with parts alone may be that of an interrupted run
+        write_site(tiny, tmp_path, ENGINE)
+    assert file.read_text() == '{"format": "layers-model"}'
 
 
 def test_bad_input_raises(tmp_path, tiny, not_a_model, monkeypatch):

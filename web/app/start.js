@@ -57,8 +57,11 @@ function showProgress({ name, file_bytes }) {
 
 async function fetchDescription() {
   try {
-    return await (await fetch("model.json")).json();
-  } catch {
+    const response = await fetch("model.json");
+    if (!response.ok) throw new LoadError(`The server answers ${response.status} to model.json.`);
+    return await response.json();
+  } catch (error) {
+    if (error instanceof LoadError) throw error;
     throw new LoadError("The network is unreachable, and this page is not on this device yet: connect and try again.");
   }
 }

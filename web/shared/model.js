@@ -139,16 +139,17 @@ export class Model {
 
   /** Majority vote over several sampled answers (self-consistency). */
   async *#vote(messages, votes, signal) {
-    const [counts, answers] = [new Map(), []];
+    const answers = [];
     for (let seed = 0; seed < votes; seed++) {
       for await (const piece of this.#generate(messages, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
         if (piece.answer) answers.push(piece.answer);
       }
-      const { value } = answers.at(-1);
-      if (value !== null) counts.set(value, (counts.get(value) ?? 0) + 1);
     }
+    const candidates = answers.filter(({ value, stop_reason }) => value !== null && stop_reason === "end");
+    const counts = new Map();
+    for (const { value } of candidates) counts.set(value, (counts.get(value) ?? 0) + 1);
     const ranked = [...counts].sort(([, a], [, b]) => b - a);
-    const winner = answers.find(({ value }) => value === ranked[0]?.[0]) ?? answers[0];
+    const winner = candidates.find(({ value }) => value === ranked[0][0]) ?? answers[0];
     const tally = { asked: votes, ended: votes, votes: Object.fromEntries(ranked) };
     yield { event: "answer", data: { ...winner, tally } };
   }
