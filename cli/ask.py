@@ -9,7 +9,7 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, out, printable, warn
+from .console import json_text, note, out, printable, show_text, warn
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -64,13 +64,16 @@ def ask(
     as_json: options.Json = False,
 ) -> None:
     """Ask a question and print the answer."""
+    from ..files.json_file import decode_utf8
     from ..runtime.engine.config import EngineOptions
     from ..runtime.engine.engine import Engine, RequestOptions
     from ..runtime.request import Sampling
 
     if len(words) > 2:
         raise typer.BadParameter(f"expected [MODEL] QUESTION, not {len(words)} arguments: quote the question")
-    question = _decode(sys.stdin.buffer.read(), "standard input") if words[-1] == "-" else words[-1]
+    question = words[-1]
+    if question == "-":
+        question = decode_utf8(sys.stdin.buffer.read(), "standard input")
     if not question.strip():
         raise RequestError("the question is empty")
     request = RequestOptions(
@@ -98,7 +101,7 @@ def ask(
         print(json_text(asdict(answer) | _throughput(answer) | {"model": str(model)}))
         return
     if votes > 1:
-        out.print(printable(answer.text), markup=False)
+        show_text(answer.text)
     _show_answer(answer)
 
 
@@ -150,7 +153,7 @@ def _show_answer(answer: "Answer") -> None:
 
 
 def _grammar(schema: Path | None, grammar: Path | None, regex: str | None) -> "Grammar | None":
-    from ..files.json_file import read_bounded
+    from ..files.json_file import decode_utf8, read_bounded
     from ..runtime.grammar.grammar import SCHEMA_MAX, from_gbnf, from_lark, from_regex, from_schema
 
     if sum(one is not None for one in (schema, grammar, regex)) > 1:
@@ -160,14 +163,7 @@ def _grammar(schema: Path | None, grammar: Path | None, regex: str | None) -> "G
     path = schema or grammar
     if path is None:
         return None
-    text = _decode(read_bounded(path, SCHEMA_MAX), str(path))
+    text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
     if schema:
         return from_schema(text)
     return from_lark(text) if path.suffix == ".lark" else from_gbnf(text)
-
-
-def _decode(data: bytes, source: str) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{source}: not UTF-8 at byte {error.start}") from None

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RequestError, ThirteenError
 from . import options
-from .console import note, out, printable, progress_bar
+from .console import note, out, printable, progress_bar, show_text
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -78,7 +78,7 @@ def chat(
             request["adapter"] = next(iter(adapters))
         if terminal:
             note(f"{path.name}, context of {engine.context} tokens. /help lists the commands.")
-        session.run(_typed_lines() if terminal else iter(sys.stdin))
+        session.run(_typed_lines() if terminal else _piped_lines())
     finally:
         session.engine.close()
 
@@ -195,7 +195,7 @@ class ChatSession:
             answer = vote.answer()
         finally:
             vote.abort()
-        out.print(printable(answer.text), markup=False)
+        show_text(answer.text)
         assert answer.tally is not None, "a vote has a tally"
         note(
             "votes: "
@@ -258,10 +258,12 @@ class ChatSession:
 
     def schema(self, file: str) -> None:
         """FILE: JSON schema that answers must match; without FILE none."""
-        from ..files.json_file import read_bounded
+        from ..files.json_file import decode_utf8, read_bounded
         from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
 
-        self.request["grammar"] = from_schema(read_bounded(Path(file), SCHEMA_MAX).decode()) if file else None
+        self.request["grammar"] = (
+            from_schema(decode_utf8(read_bounded(Path(file), SCHEMA_MAX), file)) if file else None
+        )
 
     def save(self, file: str) -> None:
         """FILE: write the conversation."""
@@ -303,6 +305,11 @@ _COMMANDS: dict[str, Callable[[ChatSession, str], None]] = {
     "stats": ChatSession.stats,
     "quit": ChatSession.quit,
 }
+
+
+def _piped_lines() -> Iterator[str]:
+    """The lines of standard input; bytes that are not UTF-8 are replaced."""
+    return (line.decode(errors="replace") for line in sys.stdin.buffer)
 
 
 def _with_name(word: str) -> str:

@@ -44,13 +44,26 @@ class _Errors(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
-out = _Output(highlight=False, width=None if sys.stdout.isatty() else 200)
-err = _Errors(stderr=True, highlight=False)
+def _open_closed_streams() -> None:
+    """Give a process that was started with closed standard streams empty ones."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - to the end
+
+
+_open_closed_streams()
+out = _Output(highlight=False, emoji=False, width=None if sys.stdout.isatty() else 200)
+err = _Errors(stderr=True, highlight=False, emoji=False)
 
 
 def printable(text: str) -> str:
     """Remove control characters, with which untrusted text could command a terminal."""
     return "".join(c for c in text if c in "\n\t" or c.isprintable())
+
+
+def show_text(text: str) -> None:
+    """Print a model's text as it is; rich would wrap its lines."""
+    sys.stdout.write(f"{printable(text)}\n")
 
 
 def note(message: str) -> None:

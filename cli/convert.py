@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..workflows.fidelity_check import FidelityCheck
     from ..workflows.refine import RefineReport
 
+_PLANNING = ("target", "prefer", "costs", "together", "workload")
+
 app = typer.Typer()
 
 
@@ -27,6 +29,7 @@ app = typer.Typer()
     )
 )
 def convert(
+    ctx: typer.Context,
     base: options.BaseArgument,
     output: options.Output,
     adapter: options.Adapter = None,
@@ -78,6 +81,14 @@ def convert(
         raise typer.BadParameter(f"--report and --output are both {output}")
     if type_ and size:
         raise typer.BadParameter(f"--type {type_} and --size {size} exclude each other")
+    if not size:
+        options.refuse_given(ctx, _PLANNING, "requires --size")
+        if vocabulary == "auto":
+            raise typer.BadParameter("--vocabulary auto requires --size")
+    if importance:
+        options.refuse_given(ctx, ("effort",), "--importance is given, so none is measured")
+        if refine is None:
+            options.refuse_given(ctx, ("calibration",), "--importance is given, so none is measured")
     planned = (
         options.size_target(size, target, prefer, costs, together=together, workload=workload)
         if size
@@ -85,7 +96,8 @@ def convert(
     )
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     for file in filter(None, (output, report)):
-        sources = (adapter_path, vocabulary_texts, Path(vocabulary or base_path))
+        read = (adapter_path, vocabulary_texts, importance, calibration, costs)
+        sources = (*read, Path(vocabulary or base_path))
         check_target(file, base_path, *filter(None, sources))
     if importance is None and (size or calibration or search_scales):
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
@@ -169,10 +181,10 @@ def merge(
     from ..convert.merge import merge_checkpoint
     from ..convert.provenance import SourceIds
 
-    shard_bytes = options.memory_size("--shard-size", shard_size)
-    base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if adapter is None and vocabulary is None:
         raise typer.BadParameter("merge: needs --adapter, --vocabulary, or both")
+    shard_bytes = options.memory_size("--shard-size", shard_size)
+    base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     ids = SourceIds(options.provenance_name(base), options.provenance_name(adapter or ""))
     with progress_bar("merge") as progress:
         merged = merge_checkpoint(
@@ -197,6 +209,7 @@ def merge(
 
 @app.command(epilog=options.example("plan smollm2-135m --size 4.5bpw --prefer quality"))
 def plan(
+    ctx: typer.Context,
     base: options.BaseArgument,
     size: Annotated[str, typer.Option(help="Maximum file size: 600MB, 572MiB or 3.9bpw.")],
     vocabulary: options.Vocabulary = None,
@@ -222,6 +235,8 @@ def plan(
     from ..convert.pipeline import plan_conversion
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
+    if importance:
+        options.refuse_given(ctx, ("effort", "calibration"), "--importance is given, so none is measured")
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
@@ -256,6 +271,7 @@ def plan(
     )
 )
 def importance(
+    ctx: typer.Context,
     base: options.BaseArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Importance file to write; not with --fetch.")
@@ -283,8 +299,8 @@ def importance(
     from ..workflows.importance_cache import measure_importance
 
     if fetch:
-        if output or adapter or calibration or revision:
-            raise typer.BadParameter("--fetch takes no other option than --json")
+        others = ("output", "adapter", "calibration", "effort", "revision", "threads")
+        options.refuse_given(ctx, others, "--fetch takes no other option than --json")
         _fetch_importance(base, as_json)
         return
     if output is None:

@@ -233,6 +233,21 @@ def matching_options(ctx: typer.Context, settings: "type[DataclassInstance]") ->
     return {name: value for name, value in ctx.params.items() if name in names and value is not None}
 
 
+def refuse_given(ctx: typer.Context, names: Iterable[str], reason: str) -> None:
+    """Refuse the options that the user has given although they would have no effect.
+
+    Args:
+        ctx: of the command.
+        names: names of its parameters.
+        reason: follows the option in the error, such as `requires --size`.
+    """
+    for name in names:
+        source = ctx.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            option = next(one for one in ctx.command.params if one.name == name).opts[0]
+            raise typer.BadParameter(f"{option}: {reason}")
+
+
 def resolve_adapter(adapter: str, base: str | None = None) -> Path:
     """Resolve ADAPTER to its PEFT folder; see resolve_adapter_folder()."""
     from ..workflows.adapter_resolver import resolve_adapter_folder
@@ -299,6 +314,8 @@ def resolve_vocabulary(
         if texts:
             raise typer.BadParameter("--vocabulary-texts requires --vocabulary with a number of tokens")
         return None
+    if vocabulary == "auto":
+        raise typer.BadParameter("--vocabulary auto: it is for convert --size and plan")
     with stage_bars() as stage:
         return resolve_vocabulary(vocabulary, base, texts=texts, threads=threads, stage=stage)
 

@@ -44,6 +44,8 @@ def atomic_write(
     Raises:
         OutputError: the file cannot be written, or another process is writing it.
     """
+    if not target.name:
+        raise OutputError(f"{target}: is a folder, not a file")
     with output_errors(target):
         file = _create_exclusive(target, mode) if exclusive else _create_random(target, mode)
         part = Path(file.name)

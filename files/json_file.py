@@ -47,15 +47,26 @@ def _read_at_most(file: BinaryIO, max_bytes: int) -> bytes:
     return data.getvalue()
 
 
+def decode_utf8(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> str:
+    """Decode text.
+
+    Raises:
+        ThirteenError: an `error`: the data is not UTF-8. The message begins with `where`.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as failure:
+        raise error(f"{where}: not UTF-8: {failure.reason} at byte {failure.start + 1}") from None
+
+
 def parse_json(data: bytes, where: str, error: type[ThirteenError] = RequestError) -> Any:
     """Parse JSON in UTF-8.
 
     Raises:
         ThirteenError: an `error`: the data is not JSON. The message begins with `where`.
     """
+    text = decode_utf8(data, where, error)
     try:
-        return json.loads(data.decode())
-    except UnicodeDecodeError as failure:
-        raise error(f"{where}: not UTF-8: {failure.reason} at byte {failure.start + 1}") from None
+        return json.loads(text)
     except (ValueError, RecursionError) as failure:
         raise error(f"{where}: not JSON: {failure}") from None

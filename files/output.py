@@ -59,6 +59,13 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder {existing} cannot be written to")
 
 
+def with_added_suffix(file: Path, suffix: str) -> Path:
+    """The path with a suffix added to its name; OutputError if it has no name, as that of `.`."""
+    if not file.name:
+        raise OutputError(f"{file}: is a folder, not a file")
+    return file.with_name(f"{file.name}{suffix}")
+
+
 def check_target(target: Path, *sources: Path) -> None:
     """Raise OutputError if `target` cannot be written, or is one of the `sources` that are read.
 
@@ -66,7 +73,7 @@ def check_target(target: Path, *sources: Path) -> None:
     keeps its own files.
     """
     folder = target.absolute().parent
-    if target.is_dir():
+    if not target.name or target.is_dir():
         raise OutputError(f"{target}: is a folder, not a file")
     if target.exists():
         if not target.is_file():

@@ -10,11 +10,11 @@ from .. import options
 from ..console import (
     facts_table,
     note,
-    out,
     progress_bar,
     show_fields,
     show_file,
     show_result,
+    show_text,
     stage_bars,
     warn,
 )
@@ -229,20 +229,23 @@ def adapter_encode(
     from ...workflows.adapter_resolver import encode_adapter
     from .qr_code import check_qr_file, qr_text, write_qr
 
+    if as_json and qr:
+        raise typer.BadParameter("--qr and --json exclude each other")
     if qr_file:
         check_qr_file(qr_file)
     with progress_bar("basis") as progress:
         code, error = encode_adapter(adapter, basis, exact=float32, progress=progress)
     if error:
         warn([f"bfloat16 rounds the numbers by up to {error:.1%}; --float32 preserves them"])
+    drawn = qr_text(code) if qr else ""  # fails before anything is printed
     if qr_file:
         write_qr(code, qr_file)
     if as_json:
         show_fields(True, {"code": code, "characters": len(code), "rounded_by": error})
         return
     print(code)
-    if qr:
-        out.print(qr_text(code), markup=False)
+    if drawn:
+        show_text(drawn)
 
 
 @app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))

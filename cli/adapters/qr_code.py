@@ -14,7 +14,10 @@ _BLOCKS = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}  # for a da
 
 
 def _qr_code(code: str) -> segno.QRCode:
-    return segno.make_qr(code.upper(), error=_ERROR_CORRECTION)
+    try:
+        return segno.make_qr(code.upper(), error=_ERROR_CORRECTION)
+    except segno.DataOverflowError:
+        raise OutputError(f"a code of {len(code):,} characters is too long for a QR code") from None
 
 
 def qr_text(code: str) -> str:

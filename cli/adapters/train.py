@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from ...models.training.rollout_rows import AdvantageRows, SampledRow
     from ...models.training.sft import SftResult
 
-# One step on all solutions has no use for them.
-_NOT_OF_NPG = (
-    *("alpha", "learning_rate", "epochs", "batch_rows", "share", "max_tokens", "max_rows", "held_out"),
-)
+_OF_SFT = ("epochs", "batch_rows", "share", "max_tokens", "max_rows", "held_out", "final_line", "calculator")
+_OF_NPG = ("kl", "start")
+_OF_GRPO = ("steps", "questions", "completions", "completion_tokens")
+# Options that a method does not use.
+_UNUSED = {
+    "sft": (*_OF_NPG, *_OF_GRPO),
+    "npg": (*_OF_SFT, *_OF_GRPO, "learning_rate"),
+    "grpo": (*_OF_SFT, *_OF_NPG, "micro_rows", "bf16"),
+}
 
 app = typer.Typer()
 
@@ -143,7 +148,7 @@ def train(
     from ...models.training.recipe import ROLLOUT_DEFAULTS, Recipe
     from ...models.training.rollout_rows import read_advantage_rows
 
-    _check_method(method, ctx.params)
+    _check_method(ctx, method)
     source = _training_file(data, rollouts, method)
     defaults = {"bf16": method != "grpo" and multiplies_bf16()} | (ROLLOUT_DEFAULTS if rollouts else {})
     recipe = replace(RECIPES.get(kind, Recipe()), **defaults)
@@ -198,27 +203,25 @@ class _TrainingData:
     recipe: dict[str, Any]
 
 
-def _check_method(method: str, given: dict[str, Any]) -> None:
-    """Refuse an unknown method, and options that the method does not take."""
+def _check_method(ctx: typer.Context, method: str) -> None:
+    """Refuse an unknown method, and options that would have no effect."""
     from ...models.training.recipe import METHODS
 
     if method not in METHODS:
         raise typer.BadParameter(f"--method {method!r}: must be one of {', '.join(METHODS)}")
-    if method == "grpo" and given["bf16"]:
-        raise typer.BadParameter("--bf16: it is not for --method grpo")
+    given = ctx.params
+    if method == "npg" and given["kind"] != "tinylora":
+        raise typer.BadParameter("--method npg: it is for --kind tinylora")
+    options.refuse_given(ctx, _UNUSED[method], f"it is not for --method {method}")
+    if given["rollouts"]:
+        options.refuse_given(ctx, ("final_line", "calculator"), "it is for --data")
+    if given["kind"] in KINDS:
+        other_kind = "alpha" if given["kind"] == "tinylora" else "numbers"
+        options.refuse_given(ctx, (other_kind,), f"it is not for --kind {given['kind']}")
     if not 1e-6 <= given["kl"] <= 1:
         raise typer.BadParameter(f"--kl {given['kl']}: must be from 0.000001 to 1")
-    if method != "npg":
-        if given["start"]:
-            raise typer.BadParameter(f"--start {given['start']}: it is for --method npg")
-        return
     if given["start"] and Path(given["start"]).resolve() == given["output"].resolve():
         raise typer.BadParameter(f"--output {given['output']}: it is the folder of --start")
-    if given["kind"] != "tinylora":
-        raise typer.BadParameter("--method npg: it is for --kind tinylora")
-    for name in _NOT_OF_NPG:
-        if given[name] is not None:
-            raise typer.BadParameter(f"--{name.replace('_', '-')}: it is not for --method npg")
 
 
 def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Path:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+_OF_CONTRAST = ("clip", "kl", "branch_tokens", "rollouts_every")
 _COLUMNS = ("generation", "restart", "best", "mean", "step", "validation accuracy", "95 %", "seconds")
 
 
@@ -54,15 +55,16 @@ def sums(
     They are JSON lines with question, solution and answer.
     """
     from ...files.atomic_write import atomic_write
-    from ...files.output import check_target
+    from ...files.output import check_target, with_added_suffix
     from ...models.tuning.synthetic_sums import draw_sums
     from ...models.tuning.two_step_sums import draw_two_step_sums
 
     draw = draw_sums if steps == 1 else draw_two_step_sums
-    files = {}
-    for suffix, count, is_held_out in ((".jsonl", rows, False), ("-held-out.jsonl", held_out, True)):
-        path = output.with_name(f"{output.name}{suffix}")
+    paths = [with_added_suffix(output, suffix) for suffix in (".jsonl", "-held-out.jsonl")]
+    for path in paths:
         check_target(path)
+    files = {}
+    for path, count, is_held_out in zip(paths, (rows, held_out), (False, True), strict=True):
         drawn = draw(count, seed, held_out=is_held_out)
         with atomic_write(path) as file:
             file.writelines(f"{json.dumps(vars(row))}\n".encode() for row in drawn)
@@ -165,6 +167,8 @@ def tune(
     # Options match the fields of AnswerSettings, SearchSettings and EngineSettings by name.
     answers = AnswerSettings(**options.matching_options(ctx, AnswerSettings))
     check_rollouts_given(score, given=rollouts is not None)
+    if not rollouts:
+        options.refuse_given(ctx, _OF_CONTRAST, "requires --score contrast")
     required = ("answer", "solution") if score == "reference" else ("answer",)
     path = fetch(model, kind="base") if model else options.default_base()
     contrast = _contrast_options(ctx, path, answers, rollouts, rollouts_every) if rollouts else None

@@ -5,7 +5,10 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from ...errors import RequestError
+from .. import options
 
 if TYPE_CHECKING:
     from ...bench.harness.workload import Workload
@@ -14,22 +17,26 @@ if TYPE_CHECKING:
 
 @contextmanager
 def shape_or_files(
-    command: str, *given: tuple[str, Path | None], shape: str | None, types: Sequence[str]
+    ctx: typer.Context, command: str, *given: tuple[str, Path | None], shape: str | None, types: Sequence[str]
 ) -> Iterator[tuple[Path, ...]]:
     """Yield the given files, or temporary files with random weights for --shape.
 
     Args:
+        ctx: of the command.
         command: name of the bench command, for errors.
         given: name and value of each file argument.
         shape: catalogue name.
         types: types of each random file.
 
     Raises:
+        BadParameter: types are given, but no shape.
         RequestError: a file is missing, or both files and a shape are given.
         ThirteenError: a file with random weights cannot be written.
     """
     from ...bench.synthetic.shapes import temporary_shape_models
 
+    if not shape:
+        options.refuse_given(ctx, ("types", "base_types"), "requires --shape")
     paths = [path for _, path in given if path]
     if len(paths) != (0 if shape else len(given)):
         names = " and ".join(name for name, _ in given)

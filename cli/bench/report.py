@@ -59,6 +59,8 @@ def bench_report(
     from ...bench.report.report import check_report_folder, write_report
     from ...bench.report.svg import missing_matplotlib
 
+    if not data:
+        options.refuse_given(ctx, ("limit", "timed", "max_tokens"), "requires --data")
     inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
     if base_reference and not reference:
         raise RequestError("bench report: --base-reference requires --reference")

@@ -42,6 +42,7 @@ def bench_size(model: options.ModelArgument, as_json: options.Json = False) -> N
 
 @app.command("memory", epilog=options.example("bench memory my-model.gguf --cap 1GB"))
 def bench_memory(
+    ctx: typer.Context,
     model: options.ModelOrShapeArgument = None,
     shape: options.Shape = None,
     types: options.Types = "Q4_K",
@@ -61,8 +62,12 @@ def bench_memory(
 
     Starts are measured cold and warm.
     """
+    if cap is None:
+        options.refuse_given(ctx, ("profile", "context"), "requires --cap")
+    else:
+        options.refuse_given(ctx, ("adapter", "prompt_tokens", "decode_tokens"), "it is not for --cap")
     load = workload(prompt_tokens, decode_tokens, threads)
-    with shape_or_files("memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
+    with shape_or_files(ctx, "memory", ("MODEL", model), shape=shape, types=(types,)) as (file,):
         options.probe_files(file, adapter, untrusted=untrusted)
         if cap is not None:
             _measure_limit(file, options.memory_size("--cap", cap), profile, context, load.threads, as_json)

@@ -12,12 +12,13 @@ from .inputs import parse_numbers, shape_or_files, workload
 
 app = typer.Typer()
 
-SweepRounds = Annotated[int, typer.Option(min=1, help="Rounds; each measures every number once.")]
+SweepRounds = Annotated[int, typer.Option(min=8, help="Rounds; each measures every number once.")]
 Keep = Annotated[bool, typer.Option(help="Save the result as the default of all engines.")]
 
 
 @app.command("latency", epilog=options.example("bench latency base.gguf adapted.gguf --json"))
 def bench_latency(
+    ctx: typer.Context,
     base: Annotated[Path | None, typer.Argument(metavar="BASE", help="Unadapted GGUF.")] = None,
     adapted: Annotated[
         Path | None,
@@ -60,7 +61,7 @@ def bench_latency(
         raise RequestError("bench latency: --prompt-tokens and --decode-tokens require --synthetic")
     files = (("BASE", base), ("ADAPTED", adapted))
     with (
-        shape_or_files("latency", *files, shape=shape, types=(base_types, types)) as models,
+        shape_or_files(ctx, "latency", *files, shape=shape, types=(base_types, types)) as models,
         progress_bar("latency") as progress,
     ):
         options.probe_files(models[0], untrusted=untrusted)
@@ -79,6 +80,7 @@ def bench_latency(
 
 @app.command("peers", epilog=options.example("bench peers model.gguf --llama-bench ./llama-bench"))
 def bench_peers(
+    ctx: typer.Context,
     model: options.ModelOrShapeArgument = None,
     shape: options.Shape = None,
     types: options.Types = "Q4_K",
@@ -122,7 +124,7 @@ def bench_peers(
     names = tuple(packages.split(",")) if packages else PACKAGES
     programs = PeerPrograms(llama_bench, llama_batched_bench, checkpoint, names)
     with (
-        shape_or_files("peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
+        shape_or_files(ctx, "peers", ("MODEL", model), shape=shape, types=(types,)) as (file,),
         progress_bar("peers") as progress,
     ):
         options.probe_files(file, untrusted=untrusted)

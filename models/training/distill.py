@@ -15,6 +15,7 @@ from typing import Any
 from ...errors import DownloadError, RequestError, ThirteenError
 from ...files.journal import AppendOnlyFile
 from ...files.json_file import read_bounded
+from ...files.output import with_added_suffix
 from ...files.progress import Progress, no_progress
 from ..rows import TrainingRow, has_final_answer
 
@@ -154,8 +155,8 @@ def distill_solutions(
 
 
 def wrong_file(out: Path) -> Path:
-    """The file of the wrong solutions beside `out`."""
-    return out.with_name(f"{out.name}.wrong.jsonl")
+    """The file of the wrong solutions beside `out`; see with_added_suffix()."""
+    return with_added_suffix(out, ".wrong.jsonl")
 
 
 def _line(row: TrainingRow, solution: str, teacher: str) -> str:

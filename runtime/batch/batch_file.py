@@ -15,7 +15,7 @@ from ...files.atomic_write import atomic_write
 from ...files.journal import Journal
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines
-from ...files.output import check_target
+from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
@@ -100,7 +100,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
         ThirteenError: the model or the adapter is invalid, or the computation failed.
     """
     began = perf_counter()
-    part = output.with_name(f"{output.name}.part")
+    part = with_added_suffix(output, ".part")
     _check_output(output, part)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)

@@ -14,6 +14,7 @@ from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint, en
 from thirteen.convert.adapter.tinylora_folder import write_tinylora_folder
 from thirteen.convert.pipeline import convert
 from thirteen.convert.provenance import SourceIds
+from thirteen.errors import OutputError
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import read_gguf, save_random_adapter
@@ -105,6 +106,14 @@ def test_the_qr_code_contains_the_code(env):
     assert "must end in .svg or .png" in refused(
         env.thirteen("adapter", "encode", env.adapter, "--qr-file", env.folder / "code.jpg")
     )
+
+
+def test_a_code_that_is_too_long_for_a_qr_code_is_one_line():
+    from thirteen.cli.adapters.qr_code import qr_text
+
+    assert qr_text(f"t13:x:{'q' * 3_385}")
+    with pytest.raises(OutputError, match="a code of 3,392 characters is too long for a QR code"):
+        qr_text(f"t13:x:{'q' * 3_386}")
 
 
 def test_convert_merges_a_code_like_its_folder(env):

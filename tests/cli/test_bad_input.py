@@ -801,6 +801,73 @@ COMMANDS = {
         ("bench", "latency", "MODEL", "MODEL", "--rounds", "1"),
         "Invalid value for '--rounds'",
     ),
+    **{
+        f"{' '.join(command)} with an option that has no effect: {flags[0]}": ((*command, *flags), message)
+        for command, flags, message in (
+            (("convert", "BASE", "-o", "OUT/x.gguf"), ("--prefer", "speed"), "--prefer: requires --size"),
+            (("convert", "BASE", "-o", "OUT/x.gguf"), ("--together",), "--together: requires --size"),
+            (
+                ("convert", "BASE", "-o", "OUT/x.gguf", "--importance", "MODEL"),
+                ("--effort", "quick"),
+                "--effort: --importance is given, so none is measured",
+            ),
+            (("importance", "BASE", "--fetch"), ("--threads", "2"), "--fetch takes no other option"),
+            (("bench", "memory", "MODEL"), ("--profile", "phone"), "--profile: requires --cap"),
+            (
+                ("bench", "memory", "MODEL", "--cap", "1GB"),
+                ("--adapter", "MODEL"),
+                "--adapter: it is not for",
+            ),
+            (("bench", "latency", "MODEL", "MODEL"), ("--types", "Q8_0"), "--types: requires --shape"),
+            (("bench", "report"), ("--limit", "3"), "--limit: requires --data"),
+            (
+                ("tune", "MODEL", "--data", "BASE/config.json", "-o", "OUT/a"),
+                ("--kl", "1"),
+                "--kl: requires --score contrast",
+            ),
+            (
+                ("train", "BASE", "--data", "BASE/config.json", "-o", "OUT/a", "--method", "grpo"),
+                ("--epochs", "2"),
+                "--epochs: it is not for --method grpo",
+            ),
+            (
+                ("train", "BASE", "--data", "BASE/config.json", "-o", "OUT/a"),
+                ("--numbers", "13"),
+                "--numbers: it is not for --kind lora",
+            ),
+            (
+                ("train", "BASE", "--rollouts", "BASE/config.json", "-o", "OUT/a"),
+                ("--no-final-line",),
+                "--final-line: it is for --data",
+            ),
+            (("adapter", "encode", "BASE", "--qr"), ("--json",), "--qr and --json exclude each other"),
+        )
+    },
+    "a vocabulary that is to suit a size, without a size": (
+        ("convert", "BASE", "-o", "OUT/x.gguf", "--vocabulary", "auto"),
+        "--vocabulary auto requires --size",
+    ),
+    "a merge with a vocabulary that is to suit a size": (
+        ("merge", "BASE", "--out", "OUT/m", "--vocabulary", "auto"),
+        "--vocabulary auto: it is for convert --size and plan",
+    ),
+    "a merge of nothing, with a base that is not here": (
+        ("merge", "llama-3.2-1b", "--out", "OUT/m"),
+        "merge: needs --adapter, --vocabulary, or both",
+    ),
+    "a report over the importance that is read": (
+        ("convert", "BASE", "-o", "OUT/x.gguf", "--importance", "MODEL", "--report", "MODEL"),
+        "is an input of this command",
+    ),
+    "a file of sums without a name": (("sums", "-o", "."), ".: is a folder, not a file"),
+    "a port that is none": (
+        ("bench", "clients", "http://127.0.0.1:99999"),
+        "'http://127.0.0.1:99999': not of the form http://host:port",
+    ),
+    "too few rounds for a number of threads": (
+        ("bench", "tune-threads", "MODEL", "--rounds", "7"),
+        "Invalid value for '--rounds'",
+    ),
     "a comparison longer than the context": (
         ("bench", "latency", "MODEL", "MODEL", "--synthetic", "--prompt-tokens", "9999"),
         "9999 prompt and 64 decode tokens do not fit the 256",
@@ -1053,7 +1120,7 @@ def test_a_question_that_is_not_utf_8_is_refused(thirteen: Commands, good: Good,
     [
         ("--schema", None, "No such file"),
         ("--schema", b"{", "schema: not JSON at line 1 column 2"),
-        ("--schema", b"\xff", "not UTF-8 at byte 0"),
+        ("--schema", b"\xff", "not UTF-8: invalid start byte at byte 1"),
         ("--schema", b'{"type": "integer", "uniqueItems": true}', "uniqueItems"),
         ("--schema", b"[" * (1 << 21), "more than 65,536 bytes"),
         ("--grammar", b"", "grammar:"),

@@ -47,6 +47,17 @@ def test_each_line_of_standard_input_gets_an_answer(thirteen, model):
     assert re.search(r"\d+ tokens at .*/s, .* prompt tokens cached, 2 answers", done.stderr)
 
 
+def test_bytes_that_are_not_text_are_replaced(thirteen, model):
+    done = thirteen("chat", model, "--max-tokens", "8", "--context", "256", stdin=b"caf\xe9?\nfile\xff")
+    assert done.status == 0 and done.stdout.count("answer: ") == 2, done
+
+
+def test_a_schema_that_is_not_text_is_one_line(thirteen, model, tmp_path):
+    (tmp_path / "schema.json").write_bytes(b'"caf\xe9"')
+    done = chat(thirteen, model, f"/schema {tmp_path / 'schema.json'}")
+    assert done.status == 2 and "schema.json: not UTF-8" in done.stderr, done
+
+
 def test_a_second_turn_takes_the_first_from_the_prefix_cache(thirteen, model):
     done = chat(thirteen, model, "a question of some length to begin with", "and another", "/stats")
     cached = int(re.search(r"(\d+) of \d+ prompt tokens cached", done.stderr)[1])
@@ -107,6 +118,7 @@ def test_an_adapter_of_another_model_is_refused_with_one_line(thirteen, model, t
         ("/adapter /nonexistent/lora.gguf", "/adapter /nonexistent/lora.gguf: "),
         ("/stats", "/stats: there is no answer yet"),
         ("/save", "/save: give a file"),
+        ("/save .", ".: is a folder, not a file"),
         ("/load /nonexistent", "/nonexistent: No such file or directory"),
         ("/schema /nonexistent", "/nonexistent: No such file or directory"),
         ("x" * 2000, "the message does not fit"),

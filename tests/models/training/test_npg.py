@@ -248,7 +248,7 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
         ("--rollouts {file} --rank 1,2", "--method npg takes one rank"),
         ("--rollouts {file} --start {out}", "--output {out}: it is the folder of --start"),
         ("--rollouts {file} --start {none}", "none"),
-        ("--rollouts {file} --method sft --start {none}", "it is for --method npg"),
+        ("--rollouts {file} --method sft --start {none}", "--start: it is not for --method sft"),
         ("--data {file}", "--method npg takes --rollouts"),
         ("", "give --data or --rollouts"),
     ],

@@ -1,0 +1,24 @@
+"""Console output: a model's text arrives as it is, and closed standard streams do no harm."""
+
+import subprocess
+import sys
+
+import pytest
+from thirteen.cli.console import note, show_text
+
+
+def test_a_models_text_is_not_changed(capsys):
+    """By rich, lines of more than 200 columns would be wrapped, and :100: would become an emoji."""
+    text = f"3:100:7 [bold]{'x' * 300}[/bold]"
+    show_text(f"{text}\x1b[2J")
+    note(text)
+    shown = capsys.readouterr()
+    assert shown.out == f"{text}[2J\n" and shown.err == f"{text}\n"
+
+
+@pytest.mark.parametrize(("closed", "status"), [("<&-", 2), (">&-", 0), ("2>&-", 0)])
+def test_a_closed_stream_is_an_empty_one(closed, status):
+    words = "ask -" if closed == "<&-" else "models"
+    command = f"{sys.executable} -m thirteen {words} {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status and "Traceback" not in done.stderr, done
