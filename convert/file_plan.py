@@ -109,7 +109,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         base: see convert().
         target: the size; a size in bits per weight counts the weights of the full model.
         importance: see convert().
-        vocabularies: the tokens that each file keeps; None for all.
+        vocabularies: the tokens that each file keeps, the fewest first; None for all.
         adapter: see convert().
         tie: see convert().
         threads: see convert().
@@ -120,6 +120,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
         importance file has no sensitivities.
 
     Raises:
+        OutputError: no file can have the size.
         ThirteenError: an input is invalid.
     """
     full = MergedModel(open_checkpoint(base), adapter, "", importance, None, tie=tie)
@@ -127,7 +128,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
     by_token = [name for name, spec in specs.items() if spec.target in (EMBEDDING, OUTPUT)]
     shared = {name: spec for name, spec in specs.items() if name not in by_token}
     target = replace(target, size=_in_bytes(target.size, specs))
-    losses = list[float | None]()
+    losses, failures = list[float | None](), list[OutputError]()
     with worker_pool(threads) as pool:
         types = _measure_types(full, specs, target, pool, progress)
         for vocabulary in vocabularies:
@@ -140,8 +141,13 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
             options = {name: (types if name in shared else changed)[name] for name in types}
             try:
                 _, prediction = _plan_with(model, target, model.metadata(_ANY_TYPE), options)
-            except OutputError:  # this vocabulary cannot have the size
+            except OutputError as failure:  # this vocabulary cannot have the size
                 losses.append(None)
+                failures.append(failure)
             else:
                 losses.append(prediction.divergence)
+    if len(failures) == len(vocabularies):
+        # Fewer tokens allow the smallest file, and all tokens the largest.
+        largest = sum(max(option.nbytes for option in choices) for choices in types.values())
+        raise failures[-1 if target.size.amount > largest else 0]
     return losses

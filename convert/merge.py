@@ -99,7 +99,7 @@ def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its defau
     with _atomic_folder(output) as part:
         _copy_other_files(base, part)
         if vocabulary is not None:
-            trim_checkpoint_files(part, vocabulary, vocabulary_of(model.base))
+            trim_checkpoint_files(base, part, vocabulary, vocabulary_of(model.base))
         files = _write_shards(part, model, _shards(tensors, shard_bytes), metadata, progress)
     types = [dtype for dtype, _ in tensors.values()]
     return MergeReport(

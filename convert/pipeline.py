@@ -171,7 +171,9 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         model.warn_of_requantization(plan.tensors)
         blocks = _quantize(plan.tensors, model, pool, progress)  # starts before the tokenizer is read
         fields = model.metadata(plan.requested, base_sha256.result())
-        sha256 = write_gguf(output, checkpoint.architecture.name, fields, plan.tensors, blocks)
+        sha256 = write_gguf(
+            output, checkpoint.architecture.name, fields, plan.tensors, blocks, source=checkpoint.path
+        )
     return _report(output, sha256, model, plan, base_sha256.result(), time.perf_counter() - started)
 
 

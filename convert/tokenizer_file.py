@@ -23,4 +23,4 @@ def write_tokenizer_file(base: Checkpoint, target: Path) -> None:
     values = base.rows(spec.source, 0, spec.shape[0]).astype(np.float32)
     fields = file_metadata(base, None, None, "F32", "0" * 64)
     plan = plan_tensor(spec, GGMLQuantizationType.F32)
-    write_gguf(target, base.architecture.name, fields, [plan], [values.tobytes()])
+    write_gguf(target, base.architecture.name, fields, [plan], [values.tobytes()], source=base.path)

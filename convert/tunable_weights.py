@@ -193,7 +193,8 @@ class TunableWeights(WeightsByGgufName):
             snapshot[plan.target].tobytes() if plan.target in snapshot else self._stored(plan)
             for plan in plans
         )
-        return write_gguf(target, header.metadata["general.architecture"], fields, plans, blocks)
+        architecture = header.metadata["general.architecture"]
+        return write_gguf(target, architecture, fields, plans, blocks, source=header.path)
 
     def _stored(self, plan: TensorPlan) -> bytes:
         """A tensor that is not a weight: the RoPE factors."""

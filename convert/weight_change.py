@@ -44,7 +44,9 @@ def _change(base: Checkpoint, merged: MergedView, name: str) -> float:
             changed += _squares(merged.rows(name, start, start + len(rows)) - rows)
     if delta is not None and from_factors:
         changed = delta.norm**2
-    return math.sqrt(changed / own) if own else math.inf
+    if not own:
+        return math.inf if changed else 0.0
+    return math.sqrt(changed / own)
 
 
 def _squares(rows: Rows) -> float:

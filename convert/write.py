@@ -13,18 +13,22 @@ from gguf.gguf_writer import WriterState
 from ..files.atomic_write import atomic_write
 from ..files.gguf.header import Field
 from ..files.output import check_target
-from ..files.trusted_files import trust_file
+from ..files.trusted_files import is_trusted, trust_file
 from .tensors import ALIGNMENT, TensorPlan, padded
 
 
-def write_gguf(
+def write_gguf(  # noqa: PLR0913 - the parts of a file, and where they are from
     target: Path,
     architecture: str,
     fields: Mapping[str, Field],
     plans: Sequence[TensorPlan],
     blocks: Iterable[bytes],
+    *,
+    source: Path | None = None,
 ) -> str:
     """Write a GGUF atomically, and record that it is ours.
+
+    A file that has metadata or tensors of a GGUF that is not trusted is not recorded.
 
     Args:
         target: the file.
@@ -32,6 +36,7 @@ def write_gguf(
         fields: the other metadata, in the order in which it is written.
         plans: the tensors, in the order in which they are written.
         blocks: the bytes of all tensors in this order. A block must not span two tensors.
+        source: the base that metadata or tensors were copied from, if any.
 
     Returns:
         The file's SHA-256.
@@ -40,6 +45,7 @@ def write_gguf(
         OutputError: the target cannot be written, or the disk is full. Nothing is left behind.
     """
     check_target(target)
+    trusted = source is None or source.is_dir() or is_trusted(source)  # before it may be replaced
     with atomic_write(target, exclusive=True, nbytes=sum(plan.nbytes for plan in plans)) as file:
         digest, header = hashlib.sha256(), _header(architecture, fields, plans)
         remaining = iter(blocks)
@@ -52,7 +58,8 @@ def write_gguf(
                 missing -= len(block)
             assert missing == 0, plan
             _put(file, digest, bytes(-plan.nbytes % ALIGNMENT))
-    trust_file(target, digest.hexdigest())
+    if trusted:
+        trust_file(target, digest.hexdigest())
     return digest.hexdigest()
 
 
@@ -65,7 +72,7 @@ def _header(architecture: str, fields: Mapping[str, Field], plans: Sequence[Tens
     """The bytes of a header. GGUFWriter opens only paths; a temporary file would outlive a kill."""
     writer, buffer = GGUFWriter(None, architecture), BytesIO()
     for key, field in fields.items():
-        if field.type is not GGUFValueType.ARRAY or field.value:  # GGUF has no empty arrays
+        if field.type is not GGUFValueType.ARRAY or field.value:  # gguf writes no empty arrays
             writer.add_key_value(key, _encoded(field), field.type, field.element)
     for plan in plans:
         writer.add_tensor_info(plan.target, plan.shape, np.dtype(np.float32), plan.nbytes, plan.type)

@@ -107,6 +107,13 @@ def trust_file(path: Path, digest: str | None = None) -> None:
         _record(digest or file.sha256, file.stamp)
 
 
+def is_trusted(path: Path) -> bool:
+    """Whether there is a record of a file; there is none of one that cannot be read."""
+    with suppress(OSError):
+        return FileState.now(path).trusted
+    return False
+
+
 def _record(*names: str) -> None:
     _recorded_here.update(names)
     with suppress(OSError, OutputError):

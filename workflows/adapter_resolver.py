@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -79,7 +80,7 @@ def resolve_runtime_lora(source: str, model: Path, *, progress: Progress = no_pr
     Raises:
         ThirteenError: see resolve_adapter_folder(); or the adapter does not fit the model.
     """
-    if not looks_like_code(source) and (source.endswith(".gguf") or Path(source).is_file()):
+    if not looks_like_code(source) and (source.endswith(".gguf") or _is_file(source)):
         return Path(source)
     folder = resolve_adapter_folder(source, str(model), progress=progress)
     output = cache_dir() / f"adapter-{_export_key(folder, model, source)}.gguf"
@@ -146,7 +147,7 @@ def resolve_basis(
         return basis
     path = base_file(name) if name else fetch(base, kind="base")
     checkpoint = open_checkpoint(path)
-    name = name or path.stem.lower()[:NAME_MAX]
+    name = name or path.name.lower().removesuffix(".gguf")[:NAME_MAX]  # a stem would be cut at "3.2"
     check_base_name(name)
     return _cached_basis(BasisOrigin(name, checkpoint.sha256(), **(settings or {})), checkpoint, progress)
 
@@ -229,8 +230,12 @@ def catalogue_name(base: str) -> str | None:
     for entry in known.bases.values():
         if name in (entry.hub_id, entry.public_copy):
             return entry.name
-    path = Path(base)
-    return _gguf_base_name(path) if path.is_file() else None
+    return _gguf_base_name(Path(base)) if _is_file(base) else None
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name is a file's; one that is too long for the file system is none."""
+    return os.path.isfile(name)  # noqa: PTH113 - Path.is_file() raises for such a name
 
 
 def _gguf_base_name(path: Path) -> str | None:
@@ -241,7 +246,7 @@ def _gguf_base_name(path: Path) -> str | None:
         base = read_header(path).metadata.get(_PROVENANCE)
     except ThirteenError:  # reported when the file is opened as a model
         return None
-    return catalogue_name(base) if isinstance(base, str) and not Path(base).is_file() else None
+    return catalogue_name(base) if isinstance(base, str) and not _is_file(base) else None
 
 
 def _check_base(code: ShortCode, name: str | None, base: str) -> None:

@@ -8,7 +8,7 @@ from ..convert.provenance import SourceIds
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..files.cache_folder import cache_dir
 from ..files.progress import Progress, no_progress
-from ..models.catalogue import adapter_folder
+from ..models.catalogue import adapter_folder, catalogue
 from ..models.fetch import embedded
 
 NAME = "smollm2-135m"
@@ -31,10 +31,10 @@ def default_model(
         ThirteenError: the package is missing or changed, or the cache cannot be written.
     """
     adapter = adapter_folder(ADAPTER) if adapted else None
-    # The hash in the name keeps a new adapter from being served from an older file.
+    # The hashes in the name keep a new base or adapter from being served from an older file.
     name = f"{ADAPTER}-{adapter_sha256(adapter)[:8]}" if adapter else NAME
     kept = "" if tokens is None else f"-{tokens}"
-    output = cache_dir() / f"{name}{kept}-{TYPE}.gguf"
+    output = cache_dir() / f"{name}-{catalogue().embedded.sha256[:8]}{kept}-{TYPE}.gguf"
     if not output.exists():
         convert(
             embedded(),

@@ -59,7 +59,8 @@ class CachedModel:
 
 def is_model_name(source: str) -> bool:
     """Whether this is a catalogue name or a hub id, and no path."""
-    if Path(source).exists() or source.endswith(".gguf"):
+    # Path.exists() raises for a name that is too long for the file system.
+    if os.path.exists(source) or source.endswith(".gguf"):  # noqa: PTH110
         return False
     return source.partition("@")[0] in catalogue().bases or bool(_HUB_ID.fullmatch(source))
 

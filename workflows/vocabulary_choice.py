@@ -18,6 +18,7 @@ from ..convert.vocabulary.vocabulary_list import SIZES, VocabularyList
 from ..errors import VocabularyError
 from ..files.atomic_write import atomic_write
 from ..files.cache_folder import cache_dir
+from ..files.hashing import file_sha256
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
 from ..models.text_generator.generate import generate_passages
@@ -160,7 +161,8 @@ def rank_vocabulary(
     """
     checkpoint = open_checkpoint(base)
     tables = read_tables(checkpoint)
-    key = "\n".join((_METHOD, str(POSITIONS), checkpoint.sha256(), texts.sha256))
+    config = file_sha256(base / "config.json") if base.is_dir() else ""  # a GGUF's own hash covers all of it
+    key = "\n".join((_METHOD, str(POSITIONS), checkpoint.sha256(), config, tables.sha256, texts.sha256))
     path = cache_dir() / f"vocabulary-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npz"
     if not path.exists():
         with nullcontext(model) if model else full_model(checkpoint, threads, stage) as loaded:

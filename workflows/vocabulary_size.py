@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..convert.file_plan import predict_vocabularies
+from ..convert.quantize.importance import read_importance
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
 from ..convert.vocabulary.ranking import Ranking
@@ -70,8 +71,11 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
 
     Raises:
         VocabularyError: the tokenizer is not byte-level BPE, or the importance file has no sensitivities.
-        ThirteenError: another input is invalid, or no vocabulary can meet the size.
+        OutputError: no vocabulary can meet the size.
+        ThirteenError: another input is invalid.
     """
+    if not read_importance(importance).sensitivity:
+        raise VocabularyError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
     choice = read_texts(texts)
     checkpoint = open_checkpoint(base)
     with full_model(checkpoint, threads, stage) as model:
@@ -93,8 +97,6 @@ def choose_vocabulary_size(  # noqa: PLR0913 - the inputs of a plan
     )
     nats = [*(-np.log1p(-np.minimum(outside.values, 1 - 1e-9))).mean(axis=1), 0.0]
     losses = _losses(ranking, sizes, predicted, nats)
-    if not losses:
-        raise VocabularyError(f"{importance}: --vocabulary auto needs an importance file with sensitivities")
     best = min(losses, key=lambda loss: loss.total)
     return (None if best.tokens == len(ranking.order) else ranking.choose(best.tokens)), losses
 

@@ -29,7 +29,8 @@ _PARTS = ("tinylora_A", "tinylora_B", "tinylora_P")
 _SINCE_GROUPS = ("groups", "group_by")  # fields that earlier files lack
 _METADATA_KEY = "thirteen.basis"
 _VERSION = 1  # of the algorithm; a change makes another basis
-_RANK_MAX, _NUMBERS_MAX = 64, 4096
+NUMBERS_MAX = 4096  # of a trained vector
+_RANK_MAX = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class BasisOrigin:
             raise AdapterError(
                 f"a basis needs the base's name and hash as text, not {self.name!r} and {self.base_sha256!r}"
             )
-        for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, _NUMBERS_MAX), ("seed", 0, 1 << 32)):
+        for name, low, high in (("rank", 1, _RANK_MAX), ("numbers", 1, NUMBERS_MAX), ("seed", 0, 1 << 32)):
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise AdapterError(f"basis: {name} must be an integer from {low} to {high}, not {value!r}")

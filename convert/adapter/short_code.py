@@ -6,19 +6,23 @@ numbers, and a checksum of everything before it.
 
 import re
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
 from ...errors import AdapterError
 from ...files.safetensors import Rows
-from .basis import NAME_MAX
+from .basis import NAME_MAX, NUMBERS_MAX
 from .bech32 import CHARSET, CHECKSUM_SYMBOLS, bech32m_checksum, to_bytes, to_symbols, verify_checksum
 
 PREFIX = "t13:"
 _NAME = re.compile(rf"[a-z0-9][a-z0-9.-]{{0,{NAME_MAX - 1}}}")
 _FINGERPRINT_SYMBOLS = 6
 _NUMBER_BYTES = (2, 4)  # by format: bfloat16, float32
-_LENGTH_MAX = 8192  # characters of a code that is decoded
+_HEAD = len(PREFIX) + NAME_MAX + len(":") + 1 + _FINGERPRINT_SYMBOLS  # characters before the numbers
+# Characters of a code that is decoded: NUMBERS_MAX numbers in float32, at five bits a character. Longer ones
+# are no code, and the time to decode one grows with the square of its length.
+LENGTH_MAX = _HEAD + ceil(NUMBERS_MAX * 32 / 5) + CHECKSUM_SYMBOLS
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,11 @@ def decode_short_code(text: str) -> ShortCode:
     """
     text = text.strip()
     shown = text if len(text) <= 100 else f"{text[:100]}…"
-    if len(text) > _LENGTH_MAX or not text.isascii() or text not in (text.lower(), text.upper()):
+    if len(text) > LENGTH_MAX:
+        raise AdapterError(
+            f"the code {shown!r} has {len(text):,} characters; no code has over {LENGTH_MAX:,}"
+        )
+    if not text.isascii() or text not in (text.lower(), text.upper()):
         raise AdapterError(f"the code {shown!r} is damaged: a code is all lower or all upper case ASCII")
     prefix, colon, body = text.lower().rpartition(":")
     if not (colon and prefix.startswith(PREFIX) and _NAME.fullmatch(prefix.removeprefix(PREFIX))):

@@ -100,7 +100,8 @@ def with_saved_groups(origin: BasisOrigin, folder: Path) -> BasisOrigin:
         if name.endswith(_PROJECTIONS) and len(entry.shape) == 3
     }
     part = max(map(len, used.values()), default=0)
-    if not part or origin.numbers % part:
+    known = all(module.rpartition(".")[2] in TARGET_MODULES for module in used)
+    if not known or not part or origin.numbers % part:
         return origin
     found = {module: int(numbers[0]) // part for module, numbers in used.items() if len(numbers)}
     for by in GROUPINGS:

@@ -130,12 +130,13 @@ class FeedbackCache:
         self._lock = threading.Lock()
 
     def get(self, name: str, directions: Floats | None = None, group_size: int = 1) -> ErrorFeedback | None:
-        """The error feedback of a matrix; None where the importance has no covariance of its inputs.
+        """The error feedback of a matrix; None without a covariance of its inputs, or where it has no use.
 
         Args:
             name: name of the matrix in the GGUF.
             directions: an adapter's A, (r, columns): errors along its rows get a larger weight.
-            group_size: number of neighbouring columns that are rounded one after the other.
+            group_size: number of neighbouring columns that are rounded one after the other. It must divide
+                the width of the covariance's blocks.
         """
         if directions is not None and len(directions) > DIRECTIONS_MAX:
             directions = None
@@ -154,7 +155,7 @@ class FeedbackCache:
 
     def _compute(self, name: str, directions: Floats | None, group_size: int) -> ErrorFeedback | None:
         covariance = self._importance.covariance(name)
-        if covariance is None:
+        if covariance is None or covariance.blocks.shape[1] % group_size:
             return None
         if directions is not None:
             covariance = covariance.emphasized(directions, DIRECTION_WEIGHT)

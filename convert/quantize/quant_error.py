@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from ...errors import OutputError
 from ...files.safetensors import Rows
 from ..source.architecture import EMBEDDING, OUTPUT
 from ..tensors import GGML_TYPES, TensorSpec, padded, plan_tensor
@@ -75,16 +76,25 @@ def measure_types(  # noqa: PLR0913 - the matrix, its statistics and the costs
     the error that remains if roundings are independent (within a tenth of the true one on SmolLM2-135M). The
     loss of an embedding lookup is sensitivity * sum_ij (W - W')_ij**2 / sum_ij W_ij**2. A tied embedding has
     both. Without a measured sensitivity, errors count relative to the product or the row.
+
+    Raises:
+        OutputError: the blocks of no type in the costs divide the matrix's rows.
     """
+    weight_costs = costs.weight_costs(spec.target, tied=tied)
+    types = _candidates(spec, weight_costs)
+    if not types:
+        raise OutputError(
+            f"no type in the costs for {costs.target} fits tensor {spec.source!r}: none of their block sizes "
+            f"divides its {spec.shape[-1]} columns"
+        )
     rows = _sample_rows(spec, weights, importance)  # (n, columns)
     feedback = feedbacks.get(spec.target)
     is_embedding = spec.target == EMBEDDING
     models = [_lookup_loss(rows, importance)] if is_embedding else []
     if tied or not is_embedding:
         models.append(_product_loss(spec, rows, importance, feedback))
-    weight_costs = costs.weight_costs(spec.target, tied=tied)
     options = []
-    for type_ in _candidates(spec, weight_costs):
+    for type_ in types:
         errors = _squared_errors(rows, type_, importance.mean_squares.get(spec.target), spec)
         gptq = feedback is not None and block_layout(type_) is not None
         loss = sum(model.loss(errors, gptq=gptq) for model in models)

@@ -233,7 +233,7 @@ def _supported(config: Mapping[str, Any], where: str) -> str:
         raise CheckpointError(
             f"{where}: hidden_act is {shorten(config['hidden_act'])}; only 'silu' is supported"
         )
-    if "quantization_config" in config:
+    if config.get("quantization_config") is not None:
         raise CheckpointError(f"{where}: the checkpoint is quantized; use its original in BF16, F16 or F32")
     return ARCHITECTURES[name]
 

@@ -101,6 +101,12 @@ class FolderCheckpoint:
         shapes = {n: file.entries[n].shape for n, file in self._files.items() if not self._ignored(n)}
         expected = {name: spec.shape for name, spec in self.specs.items()}
         _check_tensors(folder, self.architecture.name, shapes, expected, "config.json")
+        floats = {type_.name for type_ in FLOATS}
+        for name in self.specs:
+            if (dtype := self._files[name].entries[name].dtype) not in floats:
+                raise CheckpointError(
+                    f"{folder}: tensor {name!r} is {dtype}; supported are BF16, F16 and F32"
+                )
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
         return self._files[name].rows(name, start, stop)

@@ -16,7 +16,7 @@ from gguf import GGUFValueType, TokenType
 
 from ...errors import CheckpointError
 from ...files.gguf.header import Field
-from ...files.json_file import read_json
+from ...files.json_file import decode_utf8, read_bounded, read_json
 
 _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
@@ -44,6 +44,8 @@ _STRING, _UINT32, _INT32, _BOOL = (
 )
 _ARRAY = GGUFValueType.ARRAY
 
+_TEMPLATE_BYTES_MAX = 1 << 20  # published chat templates have some thousand
+
 
 def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     """Convert the tokenizer in `folder` to GGUF metadata.
@@ -57,10 +59,10 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
     """
     path, config_path = folder / "tokenizer.json", folder / "tokenizer_config.json"
     tokenizer, config = read_json(path), _optional(config_path)
-    with _layout_errors(path):
+    with layout_errors(path):
         fields = _vocabulary(path, tokenizer, vocab)
         first, last = _added_around(tokenizer)
-    with _layout_errors(config_path):
+    with layout_errors(config_path):
         _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
         fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first)
         fields |= _chat_templates(folder, config)
@@ -73,11 +75,11 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
 
 
 @contextmanager
-def _layout_errors(path: Path) -> Iterator[None]:
+def layout_errors(path: Path) -> Iterator[None]:
     """Raise errors of values with an unexpected type in untrusted JSON as a CheckpointError."""
     try:
         yield
-    except (LookupError, TypeError, AttributeError, ValueError) as failure:
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as failure:
         reason = f"{type(failure).__name__}: {failure}"
         raise CheckpointError(f"{path}: unexpected layout ({reason})") from None
 
@@ -138,6 +140,8 @@ def _merges(path: Path, model: Mapping[str, Any]) -> list[str]:
         if not known or " " in pair[0] + pair[1]:
             raise CheckpointError(f"{path}: the merge {merge!r} does not join two tokens into a third")
         merges.append(" ".join(pair))
+    if not merges:
+        raise CheckpointError(f"{path}: the tokenizer has no merges, which llama.cpp cannot load")
     return merges
 
 
@@ -259,10 +263,16 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
     if isinstance(templates, str):
         templates = [{"name": "default", "template": templates}]
     by_name = {_as_key(entry["name"]): entry["template"] for entry in templates}
+    for name, text in by_name.items():
+        if len(text) > _TEMPLATE_BYTES_MAX:
+            raise CheckpointError(
+                f"{folder / 'tokenizer_config.json'}: the chat template {name!r} has {len(text):,} "
+                f"characters; the limit is {_TEMPLATE_BYTES_MAX:,}"
+            )
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():
         files["default"] = folder / "chat_template.jinja"
-    by_name |= {_as_key(name): _read_text(path) for name, path in files.items()}
+    by_name |= {_as_key(name): _read_template(path) for name, path in files.items()}
     others = {name: text for name, text in by_name.items() if name != "default"}
     fields = {f"tokenizer.chat_template.{name}": Field(text, _STRING) for name, text in others.items()}
     if others:
@@ -277,11 +287,10 @@ def _as_key(name: str) -> str:
     return re.sub("[^A-Za-z0-9]", "_", name)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as failure:
-        raise CheckpointError(f"{path}: {failure}") from None
+def _read_template(path: Path) -> str:
+    """Read a chat template with the line ends that transformers makes of its own."""
+    text = decode_utf8(read_bounded(path, _TEMPLATE_BYTES_MAX, CheckpointError), str(path), CheckpointError)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _optional(path: Path) -> dict[str, Any]:

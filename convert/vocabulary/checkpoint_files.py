@@ -7,6 +7,7 @@ from typing import Any
 
 from ...errors import VocabularyError
 from ...files.json_file import read_json
+from ..source.tokenizer import layout_errors
 from .vocabulary_list import VocabularyList
 from .vocabulary_metadata import LIST_FILE
 
@@ -16,18 +17,25 @@ _OTHER_FORMS = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model")
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
 # Lists of tokens that a generation avoids: one that is gone is avoided already.
 _SUPPRESSED = ("suppress_tokens", "begin_suppress_tokens")
+# Settings of a generation that name tokens by their ids and are refused: few checkpoints have them.
+_NOT_RENUMBERED = ("force_words_ids", "forced_decoder_ids", "sequence_bias")
 
 
-def trim_checkpoint_files(folder: Path, kept: VocabularyList, original: VocabularyList | None) -> None:
-    """Trim the copied files of a checkpoint in place.
+def trim_checkpoint_files(
+    base: Path, folder: Path, kept: VocabularyList, original: VocabularyList | None
+) -> None:
+    """Trim the copied files of a checkpoint.
 
     Args:
-        folder: the copy.
+        base: the checkpoint.
+        folder: the folder with its files, where the trimmed ones replace them.
         kept: the tokens of this checkpoint that stay.
         original: the same by the ids of the full vocabulary, saved beside the weights.
 
     Raises:
-        VocabularyError: a file names a token that is not kept, where it needs one.
+        CheckpointError: a file is damaged.
+        VocabularyError: a file names a token that is not kept, where it needs one, or has a setting whose ids
+            are not renumbered.
     """
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     editors: dict[str, Callable[[Path, dict[str, Any], _NewIds], dict[str, Any]]] = {
@@ -36,13 +44,15 @@ def trim_checkpoint_files(folder: Path, kept: VocabularyList, original: Vocabula
         "tokenizer_config.json": _tokenizer_config,
         "special_tokens_map.json": _special_tokens_map,
         "added_tokens.json": _added_tokens,
-        "tokenizer.json": _tokenizer,  # last: others look up texts in the full one
+        "tokenizer.json": _tokenizer,
     }
     for name, edit in editors.items():
-        path = folder / name
+        path = base / name
         if path.exists():
-            edited = edit(path, read_json(path), new_ids)
-            path.write_text(json.dumps(edited, indent=2, ensure_ascii=False) + "\n", "utf-8")
+            with layout_errors(path):
+                edited = edit(path, read_json(path), new_ids)
+                text = json.dumps(edited, indent=2, ensure_ascii=False).encode()
+            (folder / name).write_bytes(text + b"\n")
     for name in _OTHER_FORMS:
         (folder / name).unlink(missing_ok=True)
     (original or kept).save(folder / LIST_FILE)
@@ -60,6 +70,12 @@ def _config(path: Path, config: dict[str, Any], new_ids: _NewIds) -> dict[str, A
             changed[key] = found if isinstance(value, list) else found[0]
         elif key in _SUPPRESSED and isinstance(value, list):
             changed[key] = [new_ids[i] for i in value if i in new_ids]
+        elif key == "bad_words_ids" and value:
+            # A word with a dropped token is avoided already. transformers refuses an empty list.
+            words = [[new_ids[i] for i in word] for word in value if all(i in new_ids for i in word)]
+            changed[key] = words or None
+        elif key in _NOT_RENUMBERED and value:
+            raise VocabularyError(f"{path}: {key} names tokens by ids that are not renumbered: remove it")
     return config | changed
 
 
@@ -132,5 +148,5 @@ def _added_tokens(_: Path, tokens: dict[str, Any], new_ids: _NewIds) -> dict[str
 
 def _new_id(new_ids: _NewIds, token: Any, path: Path, key: str) -> int:
     if token not in new_ids:
-        raise VocabularyError(f"{path.name}: {key} is {token!r}, which the vocabulary list does not keep")
+        raise VocabularyError(f"{path}: {key} is {token!r}, which the vocabulary list does not keep")
     return new_ids[token]

@@ -1,7 +1,7 @@
 """The tables of a byte-level BPE tokenizer: tokens, types, merges, and the tokens that no file can lack."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -61,8 +61,8 @@ class TokenizerTables:
             raise VocabularyError(
                 f"{where}: the tokenizer is {shorten(model)}; only byte-level BPE can be trimmed"
             )
-        tokens = _array(fields, "tokens", _STRING, where)
-        types = _array(fields, "token_type", _INT32, where)
+        tokens = tokenizer_array(fields, "tokens", _STRING, where)
+        types = tokenizer_array(fields, "token_type", _INT32, where)
         if len(types) != len(tokens):
             raise VocabularyError(f"{where}: {len(tokens)} tokens, but {len(types)} token types")
         ids = {text: i for i, text in enumerate(tokens)}
@@ -76,7 +76,7 @@ class TokenizerTables:
             where=where,
             tokens=tuple(tokens),
             types=np.array(types, np.int32),
-            merges=_merge_ids(_array(fields, "merges", _STRING, where), ids, where),
+            merges=_merge_ids(tokenizer_array(fields, "merges", _STRING, where), ids, where),
             pre_tokenizer=str(fields.get(f"{PREFIX}pre", Field("default", _STRING)).value),
             special_ids=_special_ids(fields, len(tokens), where),
             templates=tuple(
@@ -190,17 +190,24 @@ class TokenizerTables:
         return mask
 
 
-def _array(fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str) -> list[Any]:
+def tokenizer_array(
+    fields: Mapping[str, Field], name: str, element: GGUFValueType, where: str
+) -> Sequence[Any]:
+    """Read an array of a tokenizer's metadata; `name` is its key without the PREFIX.
+
+    Raises:
+        VocabularyError: it is missing, or no array of this type.
+    """
     field = fields.get(PREFIX + name)
     if field is None:
         raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is missing")
     if (field.type, field.element) != (_ARRAY, element):
         raise VocabularyError(f"{where}: metadata key {PREFIX + name!r} is not an array of {element.name}")
-    values: list[Any] = field.value
+    values: Sequence[Any] = field.value
     return values
 
 
-def _merge_ids(merges: list[str], ids: Mapping[str, int], where: str) -> NDArray[np.int32]:
+def _merge_ids(merges: Sequence[str], ids: Mapping[str, int], where: str) -> NDArray[np.int32]:
     triples = np.empty((len(merges), 3), np.int32)
     for rank, merge in enumerate(merges):
         at = merge.find(" ", 1)  # as in llama.cpp

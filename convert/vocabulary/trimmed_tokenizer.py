@@ -15,12 +15,18 @@ the text before all this, the longest first; a text without dropped ones is divi
 from collections.abc import Mapping
 from dataclasses import replace
 
+from gguf import GGUFValueType
+
 from ...errors import VocabularyError
 from ...files.gguf.header import Field
-from .tokenizer_tables import PREFIX, TokenizerTables
+from .tokenizer_tables import PREFIX, TokenizerTables, tokenizer_array
 from .vocabulary_list import VocabularyList
 
-_BY_TOKEN = ("tokens", "token_type", "scores")
+_BY_TOKEN = {
+    "tokens": GGUFValueType.STRING,
+    "token_type": GGUFValueType.INT32,
+    "scores": GGUFValueType.FLOAT32,
+}
 # A copy of tokenizer.json, which llama.cpp does not read: it would describe the full vocabulary.
 _DROPPED = "tokenizer.huggingface.json"
 
@@ -36,7 +42,7 @@ def trimmed_fields(
         kept: a list that check_list() accepts for it.
 
     Raises:
-        VocabularyError: no merge is left, which llama.cpp cannot load.
+        VocabularyError: no merge is left, which llama.cpp cannot load, or the scores are not one per token.
     """
     merges = [
         f"{tables.tokens[left]} {tables.tokens[right]}"
@@ -46,9 +52,9 @@ def trimmed_fields(
         raise VocabularyError(f"{tables.where}: {len(kept.tokens)} kept tokens leave no merge")
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     changed = {f"{PREFIX}merges": replace(fields[f"{PREFIX}merges"], value=merges)}
-    for key in (PREFIX + name for name in _BY_TOKEN):
-        if key in fields:
-            values = fields[key].value
+    for name, element in _BY_TOKEN.items():
+        if (key := PREFIX + name) in fields:
+            values = tokenizer_array(fields, name, element, tables.where)
             if len(values) != kept.of:
                 raise VocabularyError(f"{tables.where}: {key} has {len(values)} values for {kept.of} tokens")
             changed[key] = replace(fields[key], value=[values[token] for token in kept.tokens])

@@ -1,5 +1,6 @@
 """Predictions for several vocabularies, against a plan of each."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.size_planner import SizeTarget
+from thirteen.errors import OutputError
 from thirteen.workflows.importance_cache import measure_importance
 
 from .vocabulary.kept_lists import closed_list, tables_of
@@ -19,6 +21,11 @@ TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $
 
 def target(size: int) -> SizeTarget:
     return SizeTarget(FileSize(f"{size}B", size, 1), "quality", costs_for("x86"))
+
+
+def limits(message: str) -> list[str]:
+    """The bytes in a planner's error."""
+    return re.findall(r"[\d,]{4,}", message)
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])
@@ -33,4 +40,15 @@ def test_each_prediction_is_that_of_a_plan(base: Base, name: str, tmp_path: Path
     for kept, loss in zip(lists, predicted, strict=True):
         plan = plan_conversion(base(name), target(size), importance, vocabulary=kept, threads=1)
         assert loss == pytest.approx(plan.prediction.divergence, rel=1e-6)
-    assert predict_vocabularies(base(name), target(1000), importance, lists, threads=1) == [None] * 3
+    for impossible, kept in ((1000, lists[0]), (100_000_000, None)):  # the limit is theirs
+        messages = []
+        for predict in (
+            lambda size: predict_vocabularies(base(name), size, importance, lists, threads=1),
+            lambda size, kept=kept: plan_conversion(base(name), size, importance, vocabulary=kept, threads=1),
+        ):
+            with pytest.raises(
+                OutputError, match=r"the smallest file possible has [\d,]+ .* the larg"
+            ) as found:
+                predict(target(impossible))
+            messages.append(str(found.value))
+        assert limits(messages[0]) == limits(messages[1])

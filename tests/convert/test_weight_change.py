@@ -1,5 +1,7 @@
 """Sizes of weight changes, against those of PEFT's own merge."""
 
+import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from peft import LoHaConfig, LoraConfig
+from safetensors.numpy import load_file, save_file
 from thirteen.convert.pipeline import convert
 from thirteen.convert.weight_change import weight_changes
 
@@ -42,3 +45,22 @@ def test_a_gguf_whose_rows_are_permuted_has_the_same_changes(
     convert(base("llama"), tmp_path / "base.gguf", quantization="F32", threads=1)
     changes = weight_changes(base("llama"), adapter)
     assert weight_changes(tmp_path / "base.gguf", adapter) == pytest.approx(changes, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("target", "changes"), [("q_proj", {}), ("v_proj", {"model.layers.0.self_attn.v_proj.weight": math.inf})]
+)
+def test_a_tensor_of_zeros_has_no_change_or_an_infinite_one(
+    base: Callable[[str], Path], tmp_path: Path, target: str, changes: dict[str, float]
+) -> None:
+    """One that stayed the same was said to have changed infinitely."""
+    zero = "model.layers.0.self_attn.v_proj.weight"
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors[zero][...] = 0
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    config = LoHaConfig(r=2, target_modules=[target])  # merged by PEFT: all tensors are compared
+    adapter = save_random_adapter(folder, config, tmp_path / "loha")
+    found = weight_changes(folder, adapter)
+    assert {name: change for name, change in found.items() if name == zero} == changes
+    assert len(found) == 2

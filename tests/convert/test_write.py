@@ -18,9 +18,13 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFValueType as Kind
 from thirteen.convert.pipeline import convert
 from thirteen.convert.tensors import TensorSpec, plan_tensor
+from thirteen.convert.tunable_weights import TunableWeights
 from thirteen.convert.write import write_gguf
 from thirteen.errors import OutputError
 from thirteen.files.gguf.header import Field, read_header
+from thirteen.files.trusted_files import FileState, trust_file
+
+from ..runtime.conftest import write_gguf as write_foreign
 
 Base = Callable[[str], Path]
 
@@ -234,3 +238,24 @@ def test_no_temporary_file_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     write(tmp_path / "a.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+@pytest.mark.parametrize("quantization", ["Q8_0", "same"])
+def test_a_copy_of_a_foreign_file_is_as_trusted_as_that(
+    quantization: str, trusted: bool, records: Path, tmp_path: Path
+) -> None:
+    """Its tokenizer and even its tensors were copied into a file that was loaded without a trial."""
+    foreign, ours = write_foreign(tmp_path / "foreign.gguf", {}, {}), tmp_path / "ours.gguf"
+    if trusted:
+        trust_file(foreign)
+    convert(foreign, ours, quantization=quantization, threads=1)
+    assert FileState.now(ours).trusted is trusted
+    weights = TunableWeights(ours)
+    weights.write(ours, weights.snapshot(), 1)
+    assert FileState.now(ours).trusted is trusted
+
+
+def test_a_file_from_a_folder_is_trusted(base: Base, records: Path, tmp_path: Path) -> None:
+    convert(base("llama"), tmp_path / "ours.gguf", quantization="Q8_0", threads=1)
+    assert FileState.now(tmp_path / "ours.gguf").trusted

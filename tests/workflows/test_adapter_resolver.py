@@ -7,15 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFValueType
 from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
-from thirteen.errors import AdapterError
+from thirteen.errors import AdapterError, DownloadError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows import adapter_resolver
-from thirteen.workflows.adapter_resolver import basis_for_code, resolve_basis, resolve_runtime_lora
+from thirteen.workflows.adapter_resolver import (
+    basis_for_code,
+    catalogue_name,
+    resolve_basis,
+    resolve_runtime_lora,
+)
 
 from ..convert.peft_adapters import save_random_adapter
+from ..runtime.conftest import write_gguf
 
 
 @pytest.fixture
@@ -68,3 +75,32 @@ def test_another_exporter_or_version_is_another_file(
     monkeypatch.setattr(adapter_resolver, "version", lambda _: "0.0.0")
     files.add(resolve_runtime_lora(str(adapter), model))
     assert len(files) == 3
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "/a" * 3000], ids=["name", "path"])
+def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> None:
+    """The name of a base in a file's metadata is anyone's; one of 300 characters ended in an OSError."""
+    path = write_gguf(tmp_path / "a.gguf", {"thirteen.base.id": (name, GGUFValueType.STRING, None)}, {})
+    assert catalogue_name(str(path)) is None
+    assert catalogue_name(name) is None
+
+
+def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no adapter 'aaaa"):
+        resolve_runtime_lora("a" * 300, tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("name", ["Llama-3.2-1B", "Llama-3.2-1B.gguf", "Llama-3.2-1B.GGUF"])
+def test_a_base_has_its_whole_name(base: Callable[[str], Path], model: Path, name: str) -> None:
+    """Folders of Llamas of 1 and 3 billion parameters were both "llama-3"."""
+    path = model.with_name(name)
+    if path.suffix.lower() == ".gguf":
+        shutil.copy(model, path)
+    else:
+        shutil.copytree(base("llama"), path)
+    assert resolve_basis(str(path)).origin.name == "llama-3.2-1b"
+
+
+def test_a_long_name_is_cut(model: Path) -> None:
+    path = model.rename(model.with_name("Llama-3.2-1B-Instruct-v2.gguf"))
+    assert resolve_basis(str(path)).origin.name == "llama-3.2-1b-instruc"

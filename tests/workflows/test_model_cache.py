@@ -99,6 +99,7 @@ def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
     (tmp_path / "owner").mkdir()
     (tmp_path / "owner" / "model").write_text("")
     names = ["llama-3.2-1b", "smollm2-135m@main", "someone/model", "someone/model@v1"]
+    names.append("someone/" + "a" * 300)  # longer than a file's name can be
     paths = [
         "owner/model",
         "model.gguf",
@@ -109,5 +110,6 @@ def test_names_and_paths_are_told_apart(tmp_path, monkeypatch):
         "~/model",
         "/a/b",
         "x",
+        "a" * 300,
     ]
-    assert [is_model_name(name) for name in (*names, *paths)] == [True] * 4 + [False] * 9
+    assert [is_model_name(name) for name in (*names, *paths)] == [True] * 5 + [False] * 10

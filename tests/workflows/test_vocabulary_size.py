@@ -1,6 +1,7 @@
 """The number of tokens that loses the least at a size, on a small random model."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
+from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import VocabularyError
+from thirteen.errors import OutputError, VocabularyError
 from thirteen.workflows import vocabulary_choice, vocabulary_size
 from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.vocabulary_size import choose_vocabulary_size
@@ -57,12 +59,43 @@ def test_the_least_predicted_loss_wins(base: Base, importance: Path, tmp_path: P
 
 @pytest.mark.usefixtures("small")
 def test_an_importance_matrix_without_sensitivities_is_refused(
-    base: Base, importance: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Base, importance: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(vocabulary_size, "predict_vocabularies", lambda *_, **__: [None, None, None])
+    found, plain = read_importance(importance), tmp_path / "plain.gguf"
+    stats = ImportanceStats(found.mean_squares, dict.fromkeys(found.mean_squares, 1), 64, 1, ["a"])
+    write_importance(plain, stats)
     size = target(base("llama"), tmp_path / "a.gguf", "Q5_0")
-    with pytest.raises(VocabularyError, match=r"a\.gguf: --vocabulary auto needs an importance file with"):
+    with pytest.raises(
+        VocabularyError, match=r"plain\.gguf: --vocabulary auto needs an importance file with"
+    ):
+        choose_vocabulary_size(base("llama"), size, plain, threads=1)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_size_that_no_vocabulary_can_have_is_named(base: Base, importance: Path) -> None:
+    """It was said of the importance file that it has no sensitivities."""
+    size = SizeTarget(FileSize("1KB", 1000, 1), "quality", costs_for("x86"))
+    with pytest.raises(
+        OutputError, match=r"--size 1KB: 1,000 bytes cannot be met .* the smallest file possible"
+    ):
         choose_vocabulary_size(base("llama"), size, importance, threads=1)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("changed", ["tokenizer.json", "config.json"])
+def test_statistics_belong_to_tokenizer_and_configuration(base: Base, tmp_path: Path, changed: str) -> None:
+    """Two bases with the same weights shared them, although other merges give other tokens."""
+    copy = Path(shutil.copytree(base("llama"), tmp_path / "copy"))
+    content = json.loads((copy / changed).read_text("utf-8"))
+    if changed == "tokenizer.json":
+        content["model"]["merges"].reverse()
+    else:
+        content["rms_norm_eps"] = 0.1
+    (copy / changed).write_text(json.dumps(content), "utf-8")
+    texts = vocabulary_choice.read_texts(None)
+    for folder in (base("llama"), copy, base("llama")):
+        vocabulary_choice.rank_vocabulary(folder, texts, threads=1)
+    assert len(list((tmp_path / "cache").glob("vocabulary-*.npz"))) == 2
 
 
 @pytest.fixture(scope="module")

@@ -232,6 +232,16 @@ def test_an_adapter_without_saved_projections_has_one_group(base, tmp_path):
     assert with_saved_groups(single, tmp_path) == single
 
 
+def test_projections_of_a_module_without_a_basis_show_no_groups(base, tmp_path):
+    """They ended in a ValueError."""
+    single = replace(origin(base("llama")), numbers=14)
+    projections = np.zeros((14, 2, 2), np.float32)
+    projections[:7] = 1
+    tensors = {"base_model.model.lm_head.tinylora_P": projections}
+    write_safetensors(tmp_path / "adapter_model.safetensors", tensors, {})
+    assert with_saved_groups(single, tmp_path) == single
+
+
 def test_groups_are_part_of_a_basis_and_files_without_them_are_read(base, tmp_path):
     single = origin(base("llama"))
     assert replace(single, group_by="kind").id == single.id != replace(single, numbers=26).id

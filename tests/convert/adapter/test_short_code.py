@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from thirteen.convert.adapter.basis import NAME_MAX, NUMBERS_MAX
 from thirteen.convert.adapter.bech32 import CHARSET, bech32m_checksum, to_bytes, to_symbols, verify_checksum
 from thirteen.convert.adapter.short_code import (
+    LENGTH_MAX,
     ShortCode,
     basis_fingerprint,
     decode_short_code,
@@ -63,6 +65,14 @@ def test_an_exact_code_keeps_float32(numbers):
     assert read.exact and read.numbers.tobytes() == numbers.tobytes()
 
 
+def test_the_longest_code_can_be_decoded():
+    """A code of more than some 1,600 exact numbers was said to be damaged."""
+    numbers = np.random.default_rng(2).normal(0, 0.05, NUMBERS_MAX).astype(np.float32)
+    text = encode_short_code(ShortCode("a" * NAME_MAX, FINGERPRINT, numbers, exact=True))
+    assert len(text) == LENGTH_MAX
+    assert decode_short_code(text).numbers.tobytes() == numbers.tobytes()
+
+
 @given(NUMBERS)
 @settings(max_examples=30)
 def test_rounding_matches_pytorch(numbers):
@@ -107,7 +117,8 @@ def test_swapped_lost_and_doubled_characters_are_detected(code):
         ("t13:a b:qqqqqqqqqqqqqqqqqq", "is not a code"),
         ("t13:name:bbbbbbb", "no code has the character 'b'"),
         ("T13:name:qqqqqqq", "all lower or all upper"),
-        ("t13:name:" + "q" * 10_000, "damaged"),
+        ("t13:name:" + "q" * 10_000, "damaged: its checksum"),
+        ("t13:name:" + "q" * 30_000, "has 30,009 characters; no code has over 26,253"),
         ("t13:näme:qqqqqqq", "ASCII"),
     ],
 )

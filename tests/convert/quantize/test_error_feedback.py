@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.covariance import Covariance
-from thirteen.convert.quantize.error_feedback import DAMPING, error_feedback
+from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
+from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
+from thirteen.convert.quantize.rounding import RowQuantizer
+from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.errors import ModelFileError
 
 
@@ -48,3 +52,22 @@ def test_columns_come_by_falling_variance_and_those_of_a_group_together(seed, gr
     assert (order // group_size == order[:, :1] // group_size).all()
     assert (np.diff(variances[order], axis=1) <= 0).all()
     assert (np.diff(variances[order].mean(1)) <= 1e-6).all()
+
+
+def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
+    """An importance file with such blocks ended in a ValueError when scales were searched."""
+    blocks = np.eye(8, dtype=np.float32)[None].repeat(32, axis=0) / 256
+    covariance = Covariance(blocks, np.zeros((256, 0), np.float32))
+    sums, counts = {"m": np.ones(256, np.float32)}, {"m": 1}
+    write_importance(
+        tmp_path / "a.gguf", ImportanceStats(sums, counts, 64, 1, ["a"], covariances={"m": covariance})
+    )
+    importance = read_importance(tmp_path / "a.gguf")
+    assert FeedbackCache(importance).get("m") is not None
+    assert FeedbackCache(importance).get("m", group_size=32) is None
+    plan = plan_tensor(TensorSpec("m", "m", (2, 256)), GGMLQuantizationType.Q4_K)
+    rows = np.random.default_rng(1).standard_normal((2, 256), np.float32)
+    given, searched = (
+        RowQuantizer(importance, search_scales=search).quantize(plan, rows) for search in (False, True)
+    )
+    assert given == searched

@@ -18,6 +18,8 @@ from thirteen.convert.quantize.quant_error import measure_types
 from thirteen.convert.quantize.size_planner import measure_all_types
 from thirteen.convert.source.architecture import EMBEDDING, OUTPUT
 from thirteen.convert.tensors import TensorSpec
+from thirteen.errors import OutputError
+from thirteen.files.progress import no_progress
 
 ROWS, COLUMNS = 512, 64  # all rows are in the sample
 TYPE_COSTS = {"Q4_K": 1.0, "Q4_0": 0.9, "IQ4_NL": 0.9, "Q5_0": 1.2, "Q8_0": 2.0, "F16": 4.0}
@@ -124,3 +126,12 @@ def test_a_model_without_output_matrix_is_tied_and_lookups_cost_no_time(tied: bo
     for name, choices in options.items():
         assert {o.type: o.loss for o in choices} == losses(IMPORTANCE, name, tied=tied)
         assert all((o.cost > 0) == (tied or name == OUTPUT) for o in choices)
+
+
+def test_costs_without_a_type_for_a_matrix_are_refused() -> None:
+    """The plan ended in a ValueError: a matrix without options has no smallest size."""
+    costs = replace(COSTS, layer={"Q4_K": 1.0, "Q6_K": 1.5}, output={"Q4_K": 1.0})
+    spec = TensorSpec(OUTPUT, OUTPUT, (ROWS, COLUMNS))
+    message = "no type in the costs for x86 fits tensor 'output.weight': .* its 64 columns"
+    with ThreadPoolExecutor(1) as pool, pytest.raises(OutputError, match=message):
+        measure_all_types({OUTPUT: spec}, MATRIX, IMPORTANCE, costs, pool, no_progress)

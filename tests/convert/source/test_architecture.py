@@ -159,6 +159,10 @@ def test_missing_values_have_the_defaults_of_transformers() -> None:
     assert arch.rope_factors(architecture) is None
 
 
+def test_a_quantization_that_is_null_is_none() -> None:
+    assert read(LLAMA_1B | {"quantization_config": None}) == read(LLAMA_1B)
+
+
 @pytest.mark.parametrize("config", [LLAMA_1B | {"rope_scaling": None}, LLAMA_1B | {"head_dim": 128}])
 def test_metadata_is_read_back(config: dict[str, Any]) -> None:
     architecture = read(config)

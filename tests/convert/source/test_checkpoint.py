@@ -100,6 +100,7 @@ def test_tied_weight_may_be_stored_twice(base: Base, tmp_path: Path) -> None:
 
 
 EMBEDDING = "model.embed_tokens.weight"
+NORM = "model.norm.weight"
 
 
 def index(**shards: Any) -> Callable[[Path], Any]:
@@ -162,6 +163,14 @@ def test_damaged_folder_is_named(
         ("llama", lambda t: t.update({EMBEDDING: torch.tensor(1.0)}), "()"),
         ("llama untied", lambda t: t.pop("lm_head.weight"), "'lm_head.weight' is missing"),
         ("qwen2", lambda t: t.pop("model.layers.1.self_attn.k_proj.bias"), "k_proj.bias"),
+        *(
+            ("llama", lambda t, dtype=dtype: t.update({NORM: t[NORM].to(dtype)}), f"{NORM!r} is {name}; supp")
+            for dtype, name in (
+                (torch.float64, "F64"),
+                (torch.uint8, "U8"),
+                (torch.float8_e4m3fn, "F8_E4M3"),
+            )
+        ),
     ],
 )
 def test_tensors_at_odds_with_the_architecture_are_named(

@@ -108,6 +108,7 @@ TOKENIZER: dict[str, tuple[Change, str]] = {
     "a merge of an unknown token": (put(*MERGES, 0, value="t zz"), "merge 't zz' does not join"),
     "a merge into an unknown token": (put(*MERGES, 0, value="x q"), "merge 'x q' does not join"),
     "a merge of numbers": (put(*MERGES, 0, value=[1, 2]), "merge .1, 2. does not join"),
+    "an empty list of merges": (put(*MERGES, value=[]), "has no merges, which llama.cpp cannot load"),
     "merges that are a number": (put(*MERGES, value=5), LAYOUT),
     "no splitting rules": (put("pre_tokenizer", value=None), "unknown splitting rules"),
     "an unknown rule": (put(*STEPS, 0, "type", value="Metaspace"), "unknown splitting rules .*Metaspace"),
@@ -153,6 +154,11 @@ CONFIGURATIONS: dict[str, tuple[str, Change, str]] = {
     "added tokens in a list": ("tokenizer_config", put("added_tokens_decoder", value=[1]), LAYOUT),
     "a chat template that is a number": ("tokenizer_config", put("chat_template", value=7), LAYOUT),
     "a chat template without a name": ("tokenizer_config", put("chat_template", value=[{"a": "b"}]), LAYOUT),
+    "a chat template that is too long": (
+        "tokenizer_config",
+        put("chat_template", value="a" * (1 << 20) + "a"),
+        "'default' has 1,048,577 characters; the limit is 1,048,576",
+    ),
     "a chat template of a surrogate": (
         "tokenizer_config",
         put("chat_template", value="\udc80"),
@@ -185,9 +191,18 @@ def test_missing_tokenizer_is_named(folder: Path) -> None:
         fields_of(folder)
 
 
-def test_chat_template_that_is_not_utf8_is_named(folder: Path) -> None:
-    (folder / "chat_template.jinja").write_bytes(b"\xff")
-    with pytest.raises(CheckpointError, match=r"chat_template\.jinja"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"\xff", "not UTF-8: .* at byte 1"), (b"a" * (1 << 20) + b"a", "more than 1,048,576 bytes, the limit")],
+    ids=["not UTF-8", "too long"],
+)
+@pytest.mark.parametrize("name", ["chat_template.jinja", "additional_chat_templates/a.jinja"])
+def test_a_file_that_is_no_chat_template_is_named(
+    folder: Path, name: str, content: bytes, message: str
+) -> None:
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name}: {message}"):
         fields_of(folder)
 
 
@@ -263,8 +278,8 @@ def test_chat_templates_are_copied_exactly(folder: Path) -> None:
 
 def test_chat_template_files_take_precedence_over_tokenizer_config(folder: Path) -> None:
     """transformers reads these files as text, which normalizes line ends."""
-    (folder / "chat_template.jinja").write_bytes("{{ new }} é\r\n".encode())
+    (folder / "chat_template.jinja").write_bytes("{{ new }} é\r\n\r".encode())
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "rag.jinja").write_bytes(b"rag\n")
     fields = fields_of(folder)
-    assert (fields["chat_template"], fields["chat_template.rag"]) == ("{{ new }} é\n", "rag\n")
+    assert (fields["chat_template"], fields["chat_template.rag"]) == ("{{ new }} é\n\n", "rag\n")

@@ -1,6 +1,7 @@
 """A trimmed checkpoint loads in transformers: its tokenizer and its logits are the full one's, renumbered."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from thirteen.convert.merge import merge_checkpoint
 from thirteen.convert.pipeline import convert
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import LIST_FILE
-from thirteen.errors import VocabularyError
+from thirteen.errors import CheckpointError, ThirteenError, VocabularyError
 from thirteen.files.gguf.header import read_header
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -125,6 +126,7 @@ def test_all_files_that_name_tokens_are_trimmed(tmp_path: Path) -> None:
     (folder / "added_tokens.json").write_text(json.dumps({"<|im_end|>": 258, "<|extra|>": 270}))
     (folder / "vocab.json").write_text("{}")
     generation = {"eos_token_id": [258, 256], "pad_token_id": None, "suppress_tokens": [0, 263, 270]}
+    generation |= {"bad_words_ids": [[65, 263], [270], [263, 270]], "sequence_bias": {}}
     (folder / "generation_config.json").write_text(json.dumps(generation))
     tables = tables_of(folder)
     kept = closed_list(tables, [263])
@@ -152,6 +154,8 @@ def test_all_files_that_name_tokens_are_trimmed(tmp_path: Path) -> None:
         "eos_token_id": ends,
         "pad_token_id": None,
         "suppress_tokens": [0, kept.tokens.index(263)],
+        "bad_words_ids": [[65, kept.tokens.index(263)]],
+        "sequence_bias": {},
     }
 
 
@@ -162,3 +166,51 @@ def test_a_dropped_token_that_a_file_needs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VocabularyError, match=r"config\.json: forced_bos_token_id is 262, which the voc"):
         merge_checkpoint(folder, None, tmp_path / "trimmed", vocabulary=kept)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def processor(**settings: Any) -> dict[str, Any]:
+    return {"post_processor": {"type": "ByteLevel"} | settings}
+
+
+LAYOUT = "unexpected layout"
+UNUSABLE: dict[str, tuple[str, dict[str, Any], str]] = {
+    "an id in a list": ("added_tokens.json", {"a": [1]}, LAYOUT),
+    "an id that is an object": ("config.json", {"image_token_id": {}}, LAYOUT),
+    "suppressed lists": ("generation_config.json", {"suppress_tokens": [[1]]}, LAYOUT),
+    "bad words that are ids": ("generation_config.json", {"bad_words_ids": [1]}, LAYOUT),
+    "half a surrogate": ("generation_config.json", {"a": "\ud83d"}, LAYOUT),
+    "a special token without ids": ("tokenizer.json", processor(special_tokens={"<s>": {}}), LAYOUT),
+    "a separator without an id": ("tokenizer.json", processor(sep=["a"]), LAYOUT),
+    "a token whose text is a list": (
+        "special_tokens_map.json",
+        {"additional_special_tokens": [{"content": ["a"]}]},
+        LAYOUT,
+    ),
+    "forced words": ("generation_config.json", {"force_words_ids": [[1]]}, "force_words_ids names tokens by"),
+    "forced tokens": ("config.json", {"forced_decoder_ids": [[1, 2]]}, "forced_decoder_ids names tokens by"),
+    "biased words": ("generation_config.json", {"sequence_bias": [[[1], 2.0]]}, "sequence_bias names tokens"),
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_a_file_that_cannot_be_trimmed_is_named(base: Base, tmp_path: Path, name: str) -> None:
+    """Most ended in a traceback; ids that were not renumbered named other tokens."""
+    file, content, message = UNUSABLE[name]
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "full"))
+    whole = read(folder / file) if (folder / file).exists() else {}
+    (folder / file).write_text(json.dumps(whole | content))
+    kept = closed_list(tables_of(folder), [263])
+    with pytest.raises(ThirteenError, match=f"{folder / file}: {message}") as caught:
+        merge_checkpoint(folder, None, tmp_path / "trimmed", vocabulary=kept)
+    assert isinstance(caught.value, CheckpointError if message == LAYOUT else VocabularyError)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]
+
+
+def test_bad_words_of_dropped_tokens_leave_no_empty_list(base: Base, tmp_path: Path) -> None:
+    """transformers refuses one."""
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "full"))
+    (folder / "generation_config.json").write_text(json.dumps({"bad_words_ids": [[270]]}))
+    kept = closed_list(tables_of(folder), [263])
+    merge_checkpoint(folder, None, tmp_path / "trimmed", vocabulary=kept)
+    assert read(tmp_path / "trimmed/generation_config.json") == {"bad_words_ids": None}

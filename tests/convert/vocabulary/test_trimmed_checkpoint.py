@@ -12,10 +12,11 @@ from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.vocabulary.trimmed_checkpoint import TrimmedCheckpoint
+from thirteen.convert.vocabulary.trimmed_tokenizer import trimmed_fields
 from thirteen.convert.vocabulary.vocabulary_list import VocabularyList
 from thirteen.convert.vocabulary.vocabulary_metadata import read_vocabulary, vocabulary_of
 from thirteen.errors import ModelFileError, VocabularyError
-from thirteen.files.gguf.header import read_header
+from thirteen.files.gguf.header import Field, read_header
 from thirteen.models.fetch import embedded
 from thirteen.runtime.engine.engine import Engine
 from thirteen.workflows.adapter_resolver import (
@@ -183,6 +184,24 @@ def test_a_list_that_leaves_no_merge_is_refused(base: Base, tmp_path: Path) -> N
     with pytest.raises(VocabularyError, match="259 kept tokens leave no merge"):
         convert(base("llama"), tmp_path / "model.gguf", vocabulary=kept)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (Field(7, GGUFValueType.UINT32), "is not an array of FLOAT32"),
+        (Field(["a"] * 272, GGUFValueType.ARRAY, GGUFValueType.STRING), "is not an array of FLOAT32"),
+        (Field([0.5] * 271, GGUFValueType.ARRAY, GGUFValueType.FLOAT32), "has 271 values for 272 tokens"),
+    ],
+)
+def test_scores_that_are_not_one_number_per_token_are_refused(
+    base: Base, scores: Field, message: str
+) -> None:
+    """A single number ended in a TypeError."""
+    tables = tables_of(base("llama"))
+    fields = open_checkpoint(base("llama")).tokenizer | {"tokenizer.ggml.scores": scores}
+    with pytest.raises(VocabularyError, match=rf"tokenizer\.ggml\.scores'? {message}"):
+        trimmed_fields(fields, tables, closed_list(tables, [261]))
 
 
 @pytest.mark.parametrize(
