@@ -147,9 +147,14 @@ def resolve_basis(
         return basis
     path = base_file(name) if name else fetch(base, kind="base")
     checkpoint = open_checkpoint(path)
-    name = name or path.name.lower().removesuffix(".gguf")[:NAME_MAX]  # a stem would be cut at "3.2"
+    name = name or code_name(path.name)
     check_base_name(name)
     return _cached_basis(BasisOrigin(name, checkpoint.sha256(), **(settings or {})), checkpoint, progress)
+
+
+def code_name(file: str) -> str:
+    """The name in codes of a base that is not in the catalogue, after its file or folder."""
+    return file.lower().removesuffix(".gguf")[:NAME_MAX]
 
 
 def _basis_of_adapter(folder: Path, progress: Progress) -> Basis:

@@ -196,9 +196,9 @@ def adapter_basis(
     from ...files.hashing import file_sha256
     from ...files.output import check_target
     from ...models.fetch import fetch
-    from ...workflows.adapter_resolver import base_file, catalogue_name
+    from ...workflows.adapter_resolver import base_file, catalogue_name, code_name
 
-    name = name or catalogue_name(base) or options.provenance_name(base).lower()
+    name = name or catalogue_name(base) or code_name(options.provenance_name(base))
     check_base_name(name)
     path = base_file(base) if base == name and not revision else fetch(base, revision=revision, kind="base")
     check_target(output, path)
