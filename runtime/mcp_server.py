@@ -26,7 +26,7 @@ from ..errors import RequestError, ThirteenError
 from .answer import Answer
 from .arithmetic.calculator import Step, check_steps
 from .engine.engine import Engine, RequestOptions
-from .engine.majority_vote import MajorityVote, vote_requests
+from .engine.majority_vote import COMPLETE_REASONS, MajorityVote, vote_requests
 
 QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check
@@ -65,13 +65,20 @@ class Solution(BaseModel):
 
     value: str | None
     verified: bool
+    complete: bool
     steps: list[Step]
     text: str
 
     @classmethod
     def of(cls, answer: Answer) -> Self:
         """The parts of an answer."""
-        return cls(value=answer.value, verified=answer.verified, steps=list(answer.steps), text=answer.text)
+        return cls(
+            value=answer.value,
+            verified=answer.verified,
+            complete=answer.stop_reason in COMPLETE_REASONS,
+            steps=list(answer.steps),
+            text=answer.text,
+        )
 
 
 class CheckedText(BaseModel):
@@ -104,7 +111,8 @@ class AssistantTools:
         return {
             "solve": _ToolEntry(
                 "Solve a word problem. Gives the final value, the reasoning, each equation in it with "
-                "whether it holds, and whether all of them hold and lead to the value.",
+                "whether it holds, whether all of them hold and lead to the value, and whether the "
+                "reasoning is complete: if it was cut off, the value may not be the final one.",
                 SolveArguments,
                 Solution,
                 self.solve,

@@ -37,26 +37,34 @@ def read_passages(path: Path) -> list[Passage]:
 
 def answer_start(model: Model, encoder: PromptEncoder, passage: Passage) -> int | None:
     """Index of the first token of the solution in passage_tokens(); None for a text without a question."""
-    if passage.question is None:
-        return None
-    if not encoder.has_template:
-        return len(model.tokenize(f"{passage.question}\n", special=False, bos=True))
-    return len(encoder.encode_question(passage.question))
+    _, start = tokenize_passage(model, encoder, passage)
+    return start
 
 
 def passage_tokens(model: Model, encoder: PromptEncoder, passage: Passage) -> list[int]:
+    """The tokens of a passage; see tokenize_passage()."""
+    tokens, _ = tokenize_passage(model, encoder, passage)
+    return tokens
+
+
+def tokenize_passage(model: Model, encoder: PromptEncoder, passage: Passage) -> tuple[list[int], int | None]:
     """Tokenize a passage, as a text or as a chat turn with its solution.
+
+    Returns:
+        The tokens, and the index of the first one of the solution; None for a text without a question.
 
     Raises:
         RequestError: the question is empty, or the chat template rejects it.
     """
     if passage.question is None:
-        return model.tokenize(passage.text, special=False, bos=True)
+        return model.tokenize(passage.text, special=False, bos=True), None
     if not encoder.has_template:
-        return model.tokenize(f"{passage.question}\n{passage.text}", special=False, bos=True)
+        question = f"{passage.question}\n"
+        tokens = model.tokenize(question + passage.text, special=False, bos=True)
+        return tokens, len(model.tokenize(question, special=False, bos=True))
     prompt = encoder.encode_question(passage.question)
     solution = model.tokenize(passage.text, special=False, bos=False)
-    return [*prompt, *solution, *([] if model.eos is None else [model.eos])]
+    return [*prompt, *solution, *([] if model.eos is None else [model.eos])], len(prompt)
 
 
 def _passage(value: dict[str, Any], where: str) -> Passage:

@@ -13,7 +13,7 @@ from ..llama.model import Model
 from ..prompt.prompt_encoder import PromptEncoder
 from ..prompt.template_process import read_chat_template
 from ..threads import physical_cores
-from .corpus import Passage
+from .corpus import Passage, tokenize_passage
 
 PASSAGE_TOKENS = 512  # of a longer passage, the beginning
 _ROWS = 128  # rows of logits at once
@@ -43,25 +43,14 @@ class OutsideProbability:
 
 
 def tokenize_passages(model: Model, passages: Sequence[Passage]) -> list[TokenizedPassage]:
-    """Tokenize passages: texts as they are, questions as chat turns with their solutions.
+    """Tokenize passages; see tokenize_passage().
 
     Raises:
         RequestError: a question is empty, or the chat template rejects it.
     """
     encoder = PromptEncoder(model, read_chat_template(model.header, model.bos, model.eos))
-    return [_tokenize(model, encoder, passage) for passage in passages]
-
-
-def _tokenize(model: Model, encoder: PromptEncoder, passage: Passage) -> TokenizedPassage:
-    if passage.question is None:
-        return TokenizedPassage(tuple(model.tokenize(passage.text, special=False, bos=True)), None)
-    if encoder.has_template:
-        prompt = encoder.encode_question(passage.question)
-    else:
-        prompt = tuple(model.tokenize(f"{passage.question}\n", special=False, bos=True))
-    solution = model.tokenize(passage.text, special=False, bos=False)
-    end = [] if model.eos is None else [model.eos]
-    return TokenizedPassage((*prompt, *solution, *end), len(prompt))
+    tokenized = [tokenize_passage(model, encoder, passage) for passage in passages]
+    return [TokenizedPassage(tuple(tokens), answer) for tokens, answer in tokenized]
 
 
 def count_tokens(model: Model, passages: Sequence[TokenizedPassage]) -> NDArray[np.int64]:

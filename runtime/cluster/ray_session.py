@@ -142,11 +142,11 @@ def _sockets_parent() -> Path:
 
 def _check_reachable(address: str) -> None:
     host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdigit()) or "/" in host:
+    if not (colon and host and port.isdecimal()) or "/" in host:
         raise RequestError(f"--ray {address}: must be {AUTO} or HOST:PORT of the head node")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # a host name may have no encoding
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"--ray {address}: cannot connect: {reason}") from None
 

@@ -128,7 +128,10 @@ class RoutingKey:
         adapter = models.get(name if isinstance(name, str) else next(iter(models)), BASE)
         adapter_key = "" if adapter == BASE else f"adapter {adapter}"
         prefix, turns = _first_turn(fields.get("messages"))
-        conversation_key = _digest([adapter, prefix]) if turns else ""
+        try:
+            conversation_key = _digest([adapter, prefix]) if turns else ""
+        except RecursionError:  # writing JSON takes more of the stack than reading it
+            return cls("", ())
         keys = tuple(key for key in (adapter_key, conversation_key) if key)
         return cls(conversation_key if turns > 1 else adapter_key, keys)
 

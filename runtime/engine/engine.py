@@ -430,7 +430,7 @@ class Engine:
                 closed.
         """
         with self._dispatcher.in_use(), self._scoring:
-            return compute_logits(self._exact_context, tokens)
+            return compute_logits(self._exact_context, tokens, self._adapters[self._default_adapter])
 
     @cached_property
     def _scoring_context(self) -> Context:
@@ -451,8 +451,7 @@ class Engine:
 
     @cached_property
     def _exact_context(self) -> Context:
-        adapter = self._adapters[self._default_adapter]
-        return self._handles.enter_context(Context(self.model, exact_params(self._params), adapter))
+        return self._handles.enter_context(Context(self.model, exact_params(self._params)))
 
     @cached_property
     def _common_prefix(self) -> tuple[int, ...]:

@@ -7,7 +7,8 @@ prompt, whose KV cache is computed once and copied.
 from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import replace
-from threading import Lock
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any
 
 from ..answer import Answer, VoteTally
@@ -44,11 +45,13 @@ class MajorityVote:
     def __init__(self, handles: Sequence[Handle]) -> None:
         """Count the answers of requests as they end; the requests must ask for log-probabilities."""
         self._handles = tuple(handles)
-        self._lock = Lock()  # guards _answers
         self._answers: list[ScoredAnswer] = []
         self._winner: Outcome[Answer] = Outcome()
+        ended: SimpleQueue[Handle] = SimpleQueue()
         for handle in handles:
-            handle.call_at_end(self._count)
+            handle.call_at_end(ended.put)
+        # Not in the engine's thread, which computes nothing while the equations of an answer are checked.
+        Thread(target=self._count_all, args=(ended,), name="thirteen-vote", daemon=True).start()
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -74,17 +77,18 @@ class MajorityVote:
         finally:
             self.abort()
 
+    def _count_all(self, ended: "SimpleQueue[Handle]") -> None:
+        while not self._winner.done:
+            self._count(ended.get())
+
     def _count(self, handle: Handle) -> None:
-        with self._lock:
-            if self._winner.done:
-                return
-            try:
-                self._answers.append((handle.answer(), mean_logprob(handle)))
-            except Exception as failure:
-                self._winner.set_failure(failure)
-            else:
-                if not _is_open(self._answers, len(self._handles) - len(self._answers)):
-                    self._winner.set_result(select_winner(self._answers, len(self._handles)))
+        try:
+            self._answers.append((handle.answer(), mean_logprob(handle)))
+        except Exception as failure:
+            self._winner.set_failure(failure)
+        else:
+            if not _is_open(self._answers, len(self._handles) - len(self._answers)):
+                self._winner.set_result(select_winner(self._answers, len(self._handles)))
         if self._winner.done:
             self.abort()
 

@@ -50,10 +50,12 @@ class SharedPrefix:
         self.length, self._state = (shared, None) if shared >= PREFIX_TOKENS_MIN else (0, None)
         if self.length:
             step = self._context.params.batch
-            for start in range(0, shared, step):
-                self._context.decode([Span(0, start, first[start : min(shared, start + step)], 0)])
-            self._state = self._context.save(0)
-            self._context.clear(0)
+            try:
+                for start in range(0, shared, step):
+                    self._context.decode([Span(0, start, first[start : min(shared, start + step)], 0)])
+                self._state = self._context.save(0)
+            finally:
+                self._context.clear(0)
 
     def restore(self, slot: int) -> None:
         """Restore the prefix in an empty slot.
@@ -109,6 +111,7 @@ class ContinuationScorer:
                 f"a prompt of {len(prompt)} tokens and a continuation of {len(continuation)}: neither may be "
                 f"empty, and the context holds {self._params.context}"
             )
+        self._context.model.check_tokens(prompt)
         self._context.model.check_tokens(continuation)
 
     def _batches(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Iterator[list[int]]:
@@ -170,8 +173,13 @@ class ContinuationScorer:
         return self._context.logprob(row, token, self._top)
 
 
-def compute_logits(context: Context, tokens: Tokens) -> Logits:
+def compute_logits(context: Context, tokens: Tokens, adapter: LoraAdapter | None) -> Logits:
     """Compute the logits after each token, (tokens, vocab), in slot 0 of an empty context.
+
+    Args:
+        context: computes them.
+        tokens: the text.
+        adapter: applied to it.
 
     Raises:
         RequestError: there are no tokens, more than fit the context, or unknown ones.
@@ -181,11 +189,13 @@ def compute_logits(context: Context, tokens: Tokens) -> Logits:
     if not 1 <= len(tokens) <= maximum:
         raise RequestError(f"logits: from 1 to {maximum} tokens fit the context, not {len(tokens)}")
     logits = np.empty((len(tokens), context.model.vocabulary_size), np.float32)  # (tokens, vocab)
+    context.set_adapter(adapter)
     try:
         for start in range(0, len(tokens), batch):
             part = tuple(tokens[start : start + batch])
             for position, row in enumerate(context.decode([Span(0, start, part, len(part))]), start):
                 logits[position] = context.logits_row(row)
     finally:
+        context.set_adapter(None)  # the caller may now close the adapter
         context.clear(0)
     return logits

@@ -148,6 +148,8 @@ class PromptEncoder:
         results = [message for message in messages if message.tool_call_id is not None]
         if (tools or calls or results) and not self.takes_tools:
             raise RequestError(f"tools: {NO_TOOLS}")
+        for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
+            check_nesting(value)
         self._check_length([*contents, *_strings([tools, calls])])
         if self._template is None:
             return self.encode_text("\n\n".join(contents))
@@ -208,21 +210,24 @@ class PromptEncoder:
         return tokens if tokens[: len(begin)] == begin else begin + tokens
 
 
-def _strings(value: Json, nesting: int = JSON_NESTING_MAX) -> Iterator[str]:
-    """All strings of a JSON value, names included.
+def check_nesting(value: Json, nesting: int = JSON_NESTING_MAX) -> None:
+    """Raise RequestError if a tool, or the arguments of a call, are nested too deeply."""
+    if isinstance(value, Mapping | list | tuple):
+        if not nesting:
+            raise RequestError(f"tools: nested more than {JSON_NESTING_MAX} deep")
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            check_nesting(inner, nesting - 1)
 
-    Raises:
-        RequestError: it is nested too deeply.
-    """
+
+def _strings(value: Json) -> Iterator[str]:
+    """All strings of a JSON value, names included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list | tuple):
-        if not nesting:
-            raise RequestError(f"tools: nested more than {JSON_NESTING_MAX} deep")
         if isinstance(value, Mapping):
             yield from value
         for inner in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(inner, nesting - 1)
+            yield from _strings(inner)
 
 
 def _unused_character(*texts: str) -> str:

@@ -1,4 +1,4 @@
-"""ASGI middleware for access control: Host header check, API keys, response counting."""
+"""ASGI middleware around all routes: Host header check, API keys, unexpected errors, response counting."""
 
 from collections.abc import Collection
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .api_keys import ApiKeys
-from .http_errors import OLLAMA_PATHS, HttpError
+from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
 
@@ -19,7 +19,11 @@ _PROTECTED_PATHS = ("/v1/", OLLAMA_PATHS, "/metrics")
 
 
 class AccessMiddleware:
-    """Rejects requests with a foreign Host header or without a valid API key, and counts all responses."""
+    """Rejects requests with a foreign Host header or without a valid API key, and counts all responses.
+
+    Unexpected errors of the application become responses here, because starlette's own handler for them is
+    outside of all middleware: its responses would have no CORS headers and would not be counted.
+    """
 
     def __init__(
         self,
@@ -46,19 +50,23 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
 
+        started = False
+
         async def send_counted(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 self._metrics.count_response(_route_path(scope), message["status"])
                 MutableHeaders(scope=message).setdefault("X-Content-Type-Options", "nosniff")
             await send(message)
 
         try:
-            key = check_access(scope, self._keys, self._allowed_hosts)
-        except HttpError as error:
-            await error.response(scope["path"])(scope, receive, send_counted)
-        else:
-            scope[API_KEY] = key
+            scope[API_KEY] = check_access(scope, self._keys, self._allowed_hosts)
             await self._app(scope, receive, send_counted)
+        except Exception as error:
+            if started:
+                raise
+            await to_http_error(error).response(scope["path"])(scope, receive, send_counted)
 
 
 def check_access(scope: Scope, keys: ApiKeys | None, allowed_hosts: Collection[str] | None) -> str | None:

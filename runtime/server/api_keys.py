@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 from ...errors import RequestError
+from ...files.json_file import decode_utf8, read_bounded
 
 FILE_BYTES_MAX = 1 << 20
 
@@ -27,15 +28,7 @@ class ApiKeys:
         Raises:
             RequestError: the file is unreadable, too large, not UTF-8, or contains no key.
         """
-        try:
-            with path.open("rb") as file:
-                text = file.read(FILE_BYTES_MAX + 1).decode()
-        except OSError as error:
-            raise RequestError(f"{path}: {error.strerror or error}") from None
-        except UnicodeDecodeError as error:
-            raise RequestError(f"{path}: not UTF-8 at byte {error.start}") from None
-        if len(text) > FILE_BYTES_MAX:
-            raise RequestError(f"{path}: a key file has at most {FILE_BYTES_MAX} bytes")
+        text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path))
         lines = [line.strip() for line in text.splitlines()]
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys:

@@ -56,7 +56,8 @@ def create_app(
         CORSMiddleware,
         allow_origins=origins,
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type"],
+        allow_headers=["*"],  # OpenAI's client for JavaScript sends headers of its own
+        allow_private_network=True,  # these pages are meant to reach a server on the user's machine
         expose_headers=["Retry-After"],
     )
     api_routes = [
@@ -71,7 +72,6 @@ def create_app(
             HTTPException: _handle_http_exception,
             ClientDisconnect: _handle_disconnect,
             ThirteenError: _handle_error,
-            Exception: _handle_error,
         },
     )
     app.router.redirect_slashes = False  # an unknown path with a trailing slash is 404, not a redirect

@@ -1,6 +1,7 @@
 """uvicorn server that drains on SIGINT or SIGTERM: running requests finish, new ones are rejected."""
 
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from time import monotonic
@@ -13,6 +14,11 @@ from ...errors import RequestError
 from .engine_service import EngineService
 from .request_limits import CLOSING_S, CONNECTIONS_MAX, HEADER_BYTES_MAX, RequestLimits
 from .timeout_protocol import TimeoutProtocol
+
+if sys.platform == "win32":  # there SO_REUSEADDR would let another process bind the same port
+    _BIND_OPTION = socket.SO_EXCLUSIVEADDRUSE
+else:
+    _BIND_OPTION = socket.SO_REUSEADDR
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
@@ -28,7 +34,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
             )[0]
             # asyncio sets TCP_NODELAY only on sockets created with an explicit protocol.
             bound = on_error.enter_context(socket.socket(family, kind, protocol))
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.SOL_SOCKET, _BIND_OPTION, 1)
             bound.bind(address)
         except (OSError, UnicodeError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error

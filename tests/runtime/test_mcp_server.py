@@ -1,5 +1,6 @@
 """`thirteen mcp` with the official client, over a real process: tools, bad input, and its end."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import psutil
 import pytest
 from anyio.from_thread import start_blocking_portal
 from mcp import Client, StdioServerParameters
+from thirteen.runtime.mcp_server import AssistantTools, SolveArguments
 
 TIMEOUT_S = 60
 PROTOCOL = "2025-06-18"
@@ -80,7 +82,7 @@ def test_the_tools_are_described(client):
         and solve.input_schema["properties"]["votes"]["maximum"] == 8
     )
     assert check.input_schema["required"] == ["text"]
-    assert set(solve.output_schema["properties"]) == {"value", "verified", "steps", "text"}
+    assert set(solve.output_schema["properties"]) == {"value", "verified", "complete", "steps", "text"}
     assert all(tool.description and tool.annotations.read_only_hint for tool in (solve, check))
 
 
@@ -89,7 +91,16 @@ def test_solve(client):
     found = client.value("solve", question=QUESTION)
     step = {"expression": "12 * 13", "claimed": "156", "computed": "156", "ok": True}
     assert (found["value"], found["verified"], found["steps"][0]) == ("156", True, step)
-    assert "12 * 13 = 156" in found["text"]
+    assert "12 * 13 = 156" in found["text"] and found["complete"]
+
+
+def test_a_solution_that_is_cut_off_says_so(open_fake_engine):
+    """Its last value looked like the final one, and it was verified."""
+    engine, ask = open_fake_engine(), SolveArguments(question="1 + 1 = 2 and 2 + 2 = 4")
+    for max_tokens, complete in ((9, False), (50, True)):
+        options = {"max_tokens": max_tokens, "calculator": False}
+        solution = asyncio.run(AssistantTools(engine, options).solve(ask))
+        assert solution.verified and solution.complete is complete
 
 
 def test_solve_by_majority_vote(client):

@@ -60,9 +60,6 @@ class OllamaMessage(RequestBody):
 
     role: Literal["system", "user", "assistant"]
     content: Text
-    thinking: Unsupported = None
-    images: Unsupported = None
-    tool_calls: Unsupported = None
 
 
 class OllamaChatRequest(OllamaRequest):
@@ -71,7 +68,6 @@ class OllamaChatRequest(OllamaRequest):
     messages: Nullable[Annotated[list[OllamaMessage], Field(max_length=MESSAGES_MAX, fail_fast=True)]] = (
         Field([], description="Without messages, nothing is generated.")
     )
-    tools: Unsupported = None
 
 
 class OllamaGenerateRequest(OllamaRequest):
@@ -79,11 +75,7 @@ class OllamaGenerateRequest(OllamaRequest):
 
     prompt: Nullable[Text] = Field("", description="Without a prompt, nothing is generated.")
     system: Text | None = None
-    suffix: Unsupported = None
-    template: Unsupported = None
     raw: Unsupported = None
-    context: Unsupported = None
-    images: Unsupported = None
 
 
 class ShowRequest(RequestBody):

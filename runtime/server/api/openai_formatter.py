@@ -1,7 +1,8 @@
 """Responses of OpenAI's chat and text completions, whole and as chunks of a stream."""
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from time import time
@@ -68,20 +69,20 @@ class ResponseFormatter:
 
     def _choice(self, index: int, piece: Piece) -> Json:
         message = {"role": "assistant", "content": piece.text, "refusal": None}
-        return {"index": index, "message": message, **self._finish(piece)}
+        return {"index": index, "message": message, **self._finish(index, piece)}
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         delta = {"role": "assistant", "content": piece.text} if first else {"content": piece.text}
-        return {"index": index, "delta": delta, **self._finish(piece)}
+        return {"index": index, "delta": delta, **self._finish(index, piece)}
 
-    def _finish(self, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
+    def _finish(self, index: int, piece: Piece, calls: Sequence[AnswerCall] = ()) -> Json:
         reason = _FINISH_REASONS[piece.answer.stop_reason] if piece.answer else None
         if calls and reason == "stop":
             reason = "tool_calls"
-        logprobs = self._logprobs(piece.logprobs) if piece.logprobs else None
+        logprobs = self._logprobs(index, piece.logprobs) if piece.logprobs else None
         return {"logprobs": logprobs, "finish_reason": reason}
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> Json:
         content = [
             {
                 **self._token_logprob(entry.token, entry.logprob),
@@ -112,14 +113,14 @@ class ToolCallFormatter(ResponseFormatter):
         message: Json = {"role": "assistant", "content": text, "refusal": None}
         if calls:
             message |= {"content": text or None, "tool_calls": [call.to_json() for call in calls]}
-        return {"index": index, "message": message, **self._finish(piece, calls)}
+        return {"index": index, "message": message, **self._finish(index, piece, calls)}
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         text, calls = self._parse(index, piece)
         delta: Json = {"role": "assistant", "content": text} if first else {"content": text}
         if calls:
             delta["tool_calls"] = [{"index": at, **call.to_json()} for at, call in enumerate(calls)]
-        return {"index": index, "delta": delta, **self._finish(piece, calls)}
+        return {"index": index, "delta": delta, **self._finish(index, piece, calls)}
 
     def _parse(self, index: int, piece: Piece) -> tuple[str, list[AnswerCall]]:
         """Text and calls of a piece; the calls come with the last one."""
@@ -171,6 +172,19 @@ class RoundsFormatter(ToolCallFormatter):
         return piece.text, [*piece.calls]
 
 
+class _TextOffsets:
+    """Where the texts of tokens begin, in characters of the whole answer, over all chunks of a stream."""
+
+    def __init__(self) -> None:
+        self._decoder, self._offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
+
+    def add(self, token: bytes) -> int:
+        """Where the next token begins; a part of a character begins after those before."""
+        offset = self._offset
+        self._offset += len(self._decoder.decode(token))
+        return offset
+
+
 @dataclass(frozen=True)
 class CompletionFormatter(ResponseFormatter):
     """Formats text completions."""
@@ -178,20 +192,21 @@ class CompletionFormatter(ResponseFormatter):
     id: str = field(default_factory=lambda: f"cmpl-{uuid4().hex}")
     response_type = "text_completion"
     chunk_type = "text_completion"
+    _offsets: dict[int, _TextOffsets] = field(default_factory=lambda: defaultdict(_TextOffsets), init=False)
 
     def _choice(self, index: int, piece: Piece) -> Json:
-        return {"index": index, "text": piece.text, **self._finish(piece)}
+        return {"index": index, "text": piece.text, **self._finish(index, piece)}
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         return self._choice(index, piece)
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Json:
+    def _logprobs(self, index: int, logprobs: Sequence[TokenLogprob]) -> Json:
         pieces = [self.token_bytes(entry.token) for entry in logprobs]
         return {
             "tokens": [_token_text(piece) for piece in pieces],
             "token_logprobs": [max(entry.logprob, _LOGPROB_MIN) for entry in logprobs],
             "top_logprobs": [self._top_logprobs(entry.top) for entry in logprobs],
-            "text_offset": [*_text_offsets(pieces)],
+            "text_offset": [self._offsets[index].add(piece) for piece in pieces],
         }
 
     def _top_logprobs(self, top: Iterable[tuple[int, float]]) -> dict[str, float]:
@@ -205,14 +220,6 @@ class CompletionFormatter(ResponseFormatter):
 def _token_text(data: bytes) -> str:
     """Text of a token; an incomplete UTF-8 sequence becomes U+FFFD."""
     return data.decode("utf-8", "replace")
-
-
-def _text_offsets(pieces: Iterable[bytes]) -> Iterator[int]:
-    """Where the text of each token begins, in characters; a part of a character begins after those before."""
-    decoder, offset = codecs.getincrementaldecoder("utf-8")("replace"), 0
-    for piece in pieces:
-        yield offset
-        offset += len(decoder.decode(piece))
 
 
 def usage_json(answers: Sequence[Answer], choices: int) -> Json:

@@ -1,7 +1,7 @@
 """Prompts that /v1/completions echoes, with the log-probabilities of their tokens."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...answer import Answer
@@ -45,19 +45,13 @@ class EchoFormatter(CompletionFormatter):
     prompts: Sequence[EchoedPrompt] = ()
 
     def _choice(self, index: int, piece: Piece) -> Json:
-        choice, prompt = super()._choice(index, piece), self.prompts[index // self.choices]
-        logprobs = choice["logprobs"]
+        prompt, logprobs = self.prompts[index // self.choices], piece.logprobs
         if prompt.logprobs is not None:
-            logprobs = self._with_prompt(prompt, prompt.logprobs, piece.logprobs)
-        return {**choice, "text": prompt.text + piece.text, "logprobs": logprobs}
+            logprobs = (TokenLogprob(prompt.tokens[0], 0.0), *prompt.logprobs, *logprobs)
+        choice = super()._choice(index, replace(piece, text=prompt.text + piece.text, logprobs=logprobs))
+        if prompt.logprobs is not None:  # nothing comes before the first token: it has none
+            choice["logprobs"]["token_logprobs"][0] = choice["logprobs"]["top_logprobs"][0] = None
+        return choice
 
     def _chunk_choice(self, index: int, piece: Piece, *, first: bool) -> Json:
         return self._choice(index, piece) if first else super()._choice(index, piece)
-
-    def _with_prompt(
-        self, prompt: EchoedPrompt, scored: Sequence[TokenLogprob], completion: Sequence[TokenLogprob]
-    ) -> Json:
-        """Log-probabilities of prompt and completion; nothing comes before the first token: it has none."""
-        logprobs = self._logprobs([TokenLogprob(prompt.tokens[0], 0.0), *scored, *completion])
-        logprobs["token_logprobs"][0] = logprobs["top_logprobs"][0] = None
-        return logprobs

@@ -19,7 +19,6 @@ _PROBLEMS = {
     "extra_forbidden": "is not supported",
     "missing": "is missing",
     "model_type": "must be an object",
-    "none_required": "must be null",
     "string_unicode": "has half of a surrogate pair",
 }
 

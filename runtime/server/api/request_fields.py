@@ -21,7 +21,7 @@ _PROMPTS_MAX = 16
 _PROMPT_TOKENS_MAX = 1 << 20
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
-_EMPTY: tuple[Any, ...] = (False, "", [], {})
+EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is not used
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def _as_list(value: Any) -> Any:
 
 def _reject(value: Any) -> None:
     """Reject a value of an unsupported field, unless it says that the field is not used."""
-    if value is not None and not any(value == one and type(value) is type(one) for one in _EMPTY):
+    if value is not False and value not in EMPTY:
         raise PydanticCustomError("extra_forbidden", "Input is not supported")
 
 
@@ -78,8 +78,8 @@ Nullable = Annotated[T, _NullIsDefault()]
 WHOLE = BeforeValidator(_whole_number)
 Count = Annotated[int, Field(ge=1), WHOLE]
 Zero = Annotated[float, Field(ge=0, le=0)]
-# A field that clients send although they do not use it.
-Unsupported = Annotated[None, BeforeValidator(_reject), WithJsonSchema({"enum": [None, *_EMPTY]})]
+# A field that clients send as false although they do not use it; unknown fields may only be empty.
+Unsupported = Annotated[None, BeforeValidator(_reject), WithJsonSchema({"enum": [False, *EMPTY]})]
 
 # A bound on the length also makes pydantic refuse half of a surrogate pair. Validation of a list ends at its
 # first error, because a body has room for hundreds of thousands.

@@ -15,6 +15,7 @@ from ...arithmetic import calculator_tool
 from ...request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
 from ..request_limits import RequestLimits
 from .request_fields import (
+    EMPTY,
     WHOLE,
     Count,
     FunctionName,
@@ -45,18 +46,31 @@ def _as_choice(value: Any) -> Any:
 
 
 class RequestBody(BaseModel):
-    """An object of a request body: no unknown fields, and no conversion between JSON's types."""
+    """An object of a request body: no unknown fields but empty ones, no conversion between JSON's types."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={"additionalProperties": {"enum": [*EMPTY]}},
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _keep_one_unknown(cls, value: Any) -> Any:
-        """Of an object with more fields than there are, one unknown field: each costs an error."""
-        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+    def _drop_unknown(cls, value: Any) -> Any:
+        """Drop unknown fields that are empty; of others keep one alone, because each costs an error."""
+        if not isinstance(value, dict) or value.keys() <= (known := _field_names(cls)):
             return value
-        known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {next(name for name in value if name not in known): None}
+        refused = next((name for name in value if name not in known and value[name] not in EMPTY), None)
+        if refused is not None:
+            return {refused: None}
+        return {name: value[name] for name in value if name in known}
+
+
+@cache
+def _field_names(model: type[RequestBody]) -> frozenset[str]:
+    return frozenset(field.alias or name for name, field in model.model_fields.items())
 
 
 def _as_parts(value: Any) -> Any:
@@ -108,7 +122,6 @@ class ChatMessage(RequestBody):
     content: Annotated[
         TextParts | None, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts | None)
     ] = Field(None, description="Required, except beside tool_calls.")
-    refusal: None = None  # part of our answers, which clients send back
     tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
         None, description="Only for the role assistant."
     )

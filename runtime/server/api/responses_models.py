@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from .request_fields import Count, Name, Nullable, Text, Unsupported
+from .request_fields import Count, Name, Nullable, Text
 from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
 from .response_models import Count as Total
 from .response_models import ResponseBody
@@ -34,8 +34,6 @@ class InputTextPart(RequestBody):
 
     type: Literal["input_text", "output_text"]
     text: Text
-    annotations: Unsupported = None
-    logprobs: Unsupported = None
 
 
 InputTextParts = Annotated[list[InputTextPart], Field(max_length=MESSAGES_MAX, fail_fast=True)]
@@ -94,8 +92,6 @@ class ResponseRequest(SamplingRequest):
     text: Nullable[TextConfig] = TextConfig()
     calculator: Nullable[bool] = Field(True, description="Complete arithmetic with exact results.")
     truncation: Nullable[Literal["disabled"]] = "disabled"
-    tools: Unsupported = None
-    include: Unsupported = None
 
 
 class OutputText(ResponseBody):

@@ -15,7 +15,7 @@ from uuid import uuid4
 from ....errors import RequestError
 from ...arithmetic.calculator_tool import call_calculator
 from ...grammar.grammar import Grammar, from_lark, from_schema
-from ...prompt.prompt_encoder import NO_TOOLS
+from ...prompt.prompt_encoder import NO_TOOLS, check_nesting
 from ..http_errors import HttpError
 from .request_models import CALCULATOR, TOOLS_BYTES_MAX, ChatRequest, FunctionDefinition
 
@@ -217,7 +217,8 @@ class ToolUse:
 class ToolCallParser:
     """Takes the calls out of the text of an answer while it is generated.
 
-    What is no call of a known function remains text. White space before a call is dropped.
+    What is no call of a known function remains text, and so does one that no prompt could have. White space
+    before a call is dropped.
     """
 
     def __init__(self, names: frozenset[str], *, tagged: bool, several: bool = True) -> None:
@@ -293,8 +294,9 @@ class ToolCallParser:
                     "name": str(name),
                     "parameters": dict(arguments),
                 } if name in self._names:
+                    check_nesting(arguments)
                     return AnswerCall(name, json.dumps(arguments, allow_nan=False)), end
-        except (ValueError, RecursionError):  # it is no JSON
+        except (ValueError, RecursionError, RequestError):  # no JSON, or too deep for the next prompt
             pass
         return None, start
 

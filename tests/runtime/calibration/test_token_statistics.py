@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from thirteen.convert.pipeline import convert
 from thirteen.errors import RequestError
-from thirteen.runtime.calibration.corpus import Passage
+from thirteen.runtime.calibration.corpus import Passage, passage_tokens
 from thirteen.runtime.calibration.token_statistics import (
     TokenizedPassage,
     count_tokens,
@@ -18,6 +18,7 @@ from thirteen.runtime.calibration.token_statistics import (
 )
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.prompt_encoder import PromptEncoder
 
 PASSAGES = (
     Passage("The thin thing in the tin. " * 12),
@@ -57,6 +58,18 @@ def test_questions_are_chat_turns_and_their_solutions_are_answers(model: Model) 
     rest = b"".join(map(model.token_to_piece, turn.tokens[turn.answer :])).decode()
     assert begin.rstrip().endswith("assistant") and "What is the thing?" in begin
     assert rest.startswith("the 12") and turn.tokens[-1] == model.eos
+
+
+def test_without_a_template_they_are_texts_as_in_calibration(
+    write_tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The two disagreed about the end-of-generation token."""
+    path, passage = write_tiny(tmp_path / "plain.gguf", {"tokenizer.chat_template": None}), PASSAGES[1]
+    with Model(path) as model:
+        (tokenized,) = tokenize_passages(model, [passage])
+        assert list(tokenized.tokens) == passage_tokens(model, PromptEncoder(model, None), passage)
+        rest = b"".join(map(model.token_to_piece, tokenized.tokens[tokenized.answer :]))
+    assert rest == b"the 12"
 
 
 def test_tokens_are_counted(model: Model) -> None:

@@ -16,6 +16,7 @@ from secrets import token_hex
 
 import psutil
 import pytest
+from thirteen.errors import RequestError
 from thirteen.runtime.cluster import ray_session
 
 pytestmark = pytest.mark.ray
@@ -226,3 +227,21 @@ def test_a_folder_whose_socket_paths_would_be_too_long_is_not_used(
     assert ray_session._sockets_parent() == Path("/tmp")
     monkeypatch.setattr(tempfile, "tempdir", "/var/tmp")
     assert ray_session._sockets_parent() == Path("/var/tmp")
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("head", "must be auto or HOST:PORT of the head node"),
+        ("head:²", "must be auto or HOST:PORT of the head node"),
+        ("head:99999", "cannot connect: "),
+        (f"{'a' * 64}:1", "cannot connect: "),
+        (f"head:{'1' * 5000}", "cannot connect: "),
+    ],
+    ids=["no port", "no number", "a large port", "a long host", "an endless port"],
+)
+def test_an_address_that_cannot_be_is_an_error_of_one_line(address: str, problem: str) -> None:
+    """Some were a traceback: "²" is a digit but no number, and parts of host names have up to 63 letters."""
+    with pytest.raises(RequestError) as error, ray_session.ray_session(address):
+        pass
+    assert str(error.value).startswith(f"--ray {address}: {problem}") and "\n" not in str(error.value)

@@ -377,6 +377,14 @@ def test_any_body_has_a_routing_key(body: bytes) -> None:
     assert isinstance(RoutingKey.from_body(body, MODELS), RoutingKey)
 
 
+def test_a_body_of_any_depth_has_a_routing_key() -> None:
+    """Writing JSON takes more of the stack than reading it, so some bodies could be read and not written."""
+    for depth in range(1, sys.getrecursionlimit() + 100):
+        content = "[" * depth + "]" * depth
+        body = f'{{"messages": [{{"role": "user", "content": {content}}}]}}'.encode()
+        assert isinstance(RoutingKey.from_body(body, MODELS), RoutingKey)
+
+
 def test_routes_differ_by_first_message_and_adapter() -> None:
     def route(*contents: str, model: str = "tiny") -> str:
         messages = [{"role": "user", "content": content} for content in contents]

@@ -1,5 +1,6 @@
 """Adapters by name, with the real library: those that share an engine do not affect each other's answers."""
 
+import numpy as np
 import pytest
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
@@ -58,3 +59,15 @@ def test_an_adapter_among_others_gives_the_tokens_of_its_own_engine(tiny, loras,
             for at, adapter in enumerate(adapters):
                 if adapter == name:
                     assert greedy(engine, [PROMPTS[at]], [None]) == [together[0][at]]
+
+
+def test_logits_are_those_of_the_adapter_that_was_swapped_in(tiny, loras):
+    """They were computed with the one that had been freed."""
+    tokens = PROMPTS[0]
+    with Engine(tiny, adapter=loras["a"], **OPTIONS) as engine:
+        before = engine.logits(tokens)
+        engine.swap("adapter", loras["b"])
+        after = engine.logits(tokens)
+    with Engine(tiny, adapter=loras["b"], **OPTIONS) as engine:
+        expected = engine.logits(tokens)
+    assert np.array_equal(after, expected) and not np.array_equal(after, before)

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from itertools import combinations_with_replacement
-from threading import Thread
+from threading import Semaphore, Thread, current_thread
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,20 @@ from thirteen.runtime.request import Sampling, SequenceEnd, StopReason, Timings,
 from ..fakes import Context
 
 COMPLETE, CUT = (StopReason.END, StopReason.STOP), (StopReason.LENGTH, StopReason.ABORTED)
+TIMEOUT_S = 60
+
+
+class ObservedVote(MajorityVote):
+    """Tells when an answer has been counted, and by which threads."""
+
+    def __init__(self, handles):
+        self.counted, self.threads = Semaphore(0), set()
+        super().__init__(handles)
+
+    def _count(self, handle):
+        super()._count(handle)
+        self.threads.add(current_thread())
+        self.counted.release()
 
 
 class FakePoll:
@@ -26,13 +40,20 @@ class FakePoll:
     def __init__(self, votes):
         self.aborted = []
         self.handles = [Handle(lambda n=n: self.aborted.append(n)) for n in range(votes)]
-        self.vote = MajorityVote(self.handles)
+        self.vote = ObservedVote(self.handles)
 
     def end(self, at, value, reason=StopReason.END, verified=False, mean=-1.0):
-        """End one of them with a text of two tokens and that mean log-probability."""
+        """End one of them with a text of two tokens and that mean log-probability, and let it be counted."""
         text = "" if value is None else f"0 + {value} = {value}" if verified else f"The answer is {value}"
         end = SequenceEnd(reason, Usage(1, 2, sampled_tokens=2), Timings(0, 0, 0), 2 * mean)
+        decided = self.decided
         self.handles[at].put(SequenceUpdate(None, text, (1, 2), (), end))
+        assert decided or self.vote.counted.acquire(timeout=TIMEOUT_S)
+
+    def fail(self, at, failure):
+        """Let the computation of one of them fail."""
+        self.handles[at].fail(failure)
+        assert self.vote.counted.acquire(timeout=TIMEOUT_S)
 
     @property
     def decided(self):
@@ -158,7 +179,7 @@ def test_without_votes_the_best_answer_is_returned():
 def test_a_failure_is_raised_and_aborts_the_others():
     poll = FakePoll(3)
     poll.end(0, "4")
-    poll.handles[1].fail(ModelFileError("broken"))
+    poll.fail(1, ModelFileError("broken"))
     with pytest.raises(ModelFileError, match="broken"):
         poll.vote.answer(0)
     assert poll.aborted == [2]
@@ -178,7 +199,16 @@ def test_answers_that_ended_before_the_vote_are_counted():
     poll = FakePoll(2)
     for at in range(2):
         poll.end(at, "4")
-    assert MajorityVote(poll.handles).answer(0).value == "4"
+    assert MajorityVote(poll.handles).answer(TIMEOUT_S).value == "4"
+
+
+def test_answers_are_not_counted_in_the_thread_that_ends_them():
+    """It is the engine's, which computed nothing while the equations of an answer were checked."""
+    poll = FakePoll(2)
+    for at in range(2):
+        poll.end(at, "4")
+    (counting,) = poll.vote.threads
+    assert counting is not current_thread()
 
 
 def test_abort_ends_running_samples_and_a_timeout_does_not():
@@ -243,7 +273,7 @@ def test_a_real_model_gives_other_answers_by_seed_and_computes_the_prompt_once(s
     with Engine(smollm2, context=128, slots=4, threads=1) as engine:
         vote = engine.poll(question, 4, max_tokens=12, sampling=Sampling(1.5, min_p=0.02, seed=2**32 - 4))
         answers = [handle.answer() for handle in vote.handles]
-        winner = vote.answer(0)
+        winner = vote.answer(TIMEOUT_S)
     prompt = answers[0].usage.prompt_tokens
     assert sorted(answer.usage.cached_tokens for answer in answers) == [0, *[prompt - 1] * 3]
     assert len({answer.text for answer in answers}) == 4

@@ -1,10 +1,16 @@
 """Log-probabilities of prompts: those of the exact logits, and bad prompts are refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from thirteen.errors import PromptLengthError, RequestError
+from thirteen.errors import ModelFileError, PromptLengthError, RequestError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.scoring import ContinuationScorer
+from thirteen.runtime.llama.context import ContextParams
 from thirteen.runtime.llama.logits import log_softmax
+
+from ..fakes import Context, Model
 
 CONTEXT = 200  # longer than the rows of logits that are computed at once
 
@@ -53,3 +59,38 @@ def test_bad_prompts_are_refused(engine, tokens, options, error):
     with pytest.raises(error):
         engine.prompt_logprobs(tokens, **options)
     assert len(engine.prompt_logprobs([1, 2])) == 1  # the engine is still usable
+
+
+def test_a_prompt_with_an_unknown_token_is_refused_before_anything_is_computed(tiny):
+    """The tokens before it stayed in the context, and all later calls failed."""
+    with Engine(tiny, context=CONTEXT, slots=2, batch=16, threads=1, flash_attention=True) as engine:
+        begin = (1,) * 40  # more than a batch
+        pairs = [((*begin, 2), (3,)), ((*begin, 4), (3,))]
+        expected = engine.log_likelihoods(pairs)
+        wrong = (*begin, 9999, 2)
+        with pytest.raises(RequestError, match="9999"):
+            engine.log_likelihoods([(wrong, (3,)), (wrong, (4,))])
+        assert engine.log_likelihoods(pairs) == expected
+
+
+class FailingContext(Context):
+    """Its second batch cannot be computed."""
+
+    batches = 0
+
+    def decode(self, spans):
+        self.batches += 1
+        if self.batches == 2:
+            raise ModelFileError("decoding failed")
+        return super().decode(spans)
+
+
+def test_a_shared_prefix_that_cannot_be_computed_leaves_the_context_empty():
+    """Its first batch stayed there, and all later calls failed."""
+    Context.gate.set()
+    pairs = [(tuple(b"a beginning of twenty bytes or more, " + end), (1,)) for end in (b"a", b"b")]
+    with Model(Path("fake.gguf")) as model, FailingContext(model, ContextParams(100, 2, 4, 1, 2)) as context:
+        scorer = ContinuationScorer(context)
+        with pytest.raises(ModelFileError, match="decoding failed"):
+            scorer.score(pairs, None)
+        assert len(scorer.score(pairs, None)) == 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.errors import RequestError
 from thirteen.runtime.prompt.chat_template import ChatTemplate
-from thirteen.runtime.prompt.prompt_encoder import Message, PromptEncoder, ToolCall
+from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX, Message, PromptEncoder, ToolCall
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content | trim }}<|im_end|>\n{% endfor %}"
@@ -198,3 +198,7 @@ def test_tools_are_limited_in_size_and_depth():
             encoder.encode_conversation([Message("user", "x")], [tool])
         with pytest.raises(RequestError, match=reason):
             encoder.encode_conversation([Message("assistant", "", (ToolCall("1", "f", tool),))])
+    fitting = {}
+    for _ in range(JSON_NESTING_MAX - 1):
+        fitting = {"a": fitting}
+    assert encoder.encode_conversation([Message("assistant", "", (ToolCall("1", "f", fitting),))], [fitting])

@@ -16,8 +16,9 @@ import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request
 from thirteen.runtime.server.access_middleware import LOOPBACK_HOSTS
-from thirteen.runtime.server.api_keys import ApiKeys
-from thirteen.runtime.server.engine_service import Client
+from thirteen.runtime.server.api_keys import FILE_BYTES_MAX, ApiKeys
+from thirteen.runtime.server.drain_server import bind_socket
+from thirteen.runtime.server.engine_service import Client, EngineService
 from thirteen.runtime.server.request_limits import RequestLimits
 from thirteen.runtime.server.serve import ListenConfig, served_models
 
@@ -285,7 +286,8 @@ def test_keys_file(tmp_path):
     keys = ApiKeys.from_file(path)
     assert keys.identify(b"Bearer one") != keys.identify(b"bearer two") == keys.identify(b"Bearer two")
     assert [keys.identify(value) for value in (b"Bearer # ours", b"Bearer", b"", b"one")] == [None] * 4
-    for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8")):
+    long = "é".encode() * (FILE_BYTES_MAX // 2) + b"\nthree"  # fewer characters than bytes
+    for content, reason in ((b"# none\n", "no key"), (b"\xff", "UTF-8"), (long, "more than 1,048,576 bytes")):
         path.write_bytes(content)
         with pytest.raises(RequestError, match=reason):
             ApiKeys.from_file(path)
@@ -356,6 +358,47 @@ def test_cors_allows_only_configured_origins(serving):
     unauthorized = allowing.get("/v1/models", headers=origin)
     assert unauthorized.headers[header] == "https://app.example", "the page can read errors too"
     assert header not in allowing.options("/v1/answer", headers=foreign).headers
+
+
+def test_cors_allows_what_browsers_ask_for_openais_client(serving):
+    """It sends headers of its own, and some browsers ask before a page reaches a private network."""
+    asked = {
+        "Origin": "https://app.example",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang,x-stainless-os",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    preflight = serving(origins=["https://app.example"]).options("/v1/chat/completions", headers=asked)
+    assert preflight.status_code == 200
+    allowed = preflight.headers["access-control-allow-headers"]
+    assert allowed == asked["Access-Control-Request-Headers"]
+    assert preflight.headers["access-control-allow-private-network"] == "true"
+
+
+def test_an_unexpected_error_is_a_response_like_others_and_logged_once(serving, monkeypatch, caplog):
+    """It had no CORS headers, was not counted, and had two tracebacks in the log."""
+
+    def fail(*_):
+        raise ZeroDivisionError("my secret")
+
+    monkeypatch.setattr(EngineService, "resolve_model", fail)
+    client = serving(origins=["https://app.example"])
+    response = client.post("/v1/completions", json=WORK, headers={"Origin": "https://app.example"})
+    assert response.status_code == 500 and "secret" not in response.text
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert response.headers["x-content-type-options"] == "nosniff"
+    counted = 'thirteen_requests_total{path="/v1/completions",status="500"} 1.0'
+    assert counted in client.get("/metrics").text
+    assert caplog.text.count("Traceback") == 1 and "my secret" in caplog.text
+
+
+def test_a_port_in_use_is_refused():
+    """On Windows SO_REUSEADDR allowed it."""
+    with bind_socket("127.0.0.1", 0) as bound:
+        bound.listen()
+        port = bound.getsockname()[1]
+        with pytest.raises(RequestError, match=f"^127.0.0.1 port {port}: "):
+            bind_socket("127.0.0.1", port)
 
 
 def test_prompts_are_logged_only_on_request(serving, caplog):

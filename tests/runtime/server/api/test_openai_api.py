@@ -249,9 +249,15 @@ def test_errors_have_openais_format(client):
 
 
 def test_neutral_values_are_accepted(client):
-    assert chat(
-        client, max_tokens=1, presence_penalty=0, frequency_penalty=0.0, stop=None, top_p=None
-    ).choices
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "stop": None, "top_p": None}
+    empty = {"user": None, "store": None, "metadata": {}, "logit_bias": {}}
+    assert chat(client, max_tokens=1, extra_body=neutral | empty).choices
+
+
+def test_a_whole_message_of_ours_can_be_sent_back(client):
+    """OpenAI's client gives it fields that are null, such as annotations and audio."""
+    said = chat(client, max_tokens=4).choices[0].message.model_dump()
+    assert chat(client, messages=[*MESSAGES, said, *MESSAGES], max_tokens=1).choices
 
 
 def test_disconnect_frees_the_slot(smollm2_server):

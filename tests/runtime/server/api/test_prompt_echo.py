@@ -104,6 +104,20 @@ def test_the_completion_follows_the_prompt(client):
     assert streamed == pytest.approx(whole.logprobs.token_logprobs, abs=1e-3)
 
 
+@pytest.mark.parametrize("echo", [True, False])
+def test_offsets_of_a_stream_are_those_of_the_whole_text(client, echo):
+    """They began at 0 in every chunk."""
+    options = {"echo": echo, "max_tokens": 40, "logprobs": 0, "n": 2, "temperature": 1, "seed": 7}
+    streamed, chunks = ([], []), 0
+    for chunk in complete(client, stream=True, **options):
+        (choice,) = chunk.choices
+        if choice.logprobs:
+            streamed[choice.index].extend(choice.logprobs.text_offset)
+            chunks += 1
+    assert chunks > 2
+    assert [*streamed] == [one.logprobs.text_offset for one in complete(client, **options).choices]
+
+
 def test_without_logprobs_only_the_text_is_echoed(client):
     for options in ({}, {"max_tokens": 3}):
         choice = complete(client, **options).choices[0]

@@ -85,6 +85,21 @@ def test_null_is_the_default_and_whole_numbers_are_integers(tiny_server):
     assert response.status_code == 200 and response.json()["usage"]["completion_tokens"] <= 2
 
 
+@pytest.mark.parametrize("value", [None, "", [], {}])
+def test_unknown_fields_that_are_empty_are_ignored(tiny_server, value):
+    """Clients send them: a message of ours that OpenAI's client has read has annotations that are null."""
+    message = {"role": "user", "content": "a", "annotations": value}
+    for path, body in ((COMPLETION, {"prompt": "a"}), (CHAT, {"messages": [message]})):
+        response = post(tiny_server, path, body | {"user": value, "store": value, "max_tokens": 1})
+        assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize("value", [False, 0, [None], {"a": None}])
+def test_unknown_fields_that_say_something_are_refused(tiny_server, value):
+    response = post(tiny_server, COMPLETION, {"prompt": "a", "user": None, "store": value})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "store")
+
+
 def test_last_of_duplicate_names_counts(tiny_server):
     with tiny_server.http() as http:
         content = b'{"prompt": 1, "prompt": "a", "max_tokens": 1}'
@@ -95,12 +110,13 @@ def test_last_of_duplicate_names_counts(tiny_server):
     ("path", "body"),
     [
         (COMPLETION, {"prompt": "a"} | {f"{number}": 0 for number in range(70_000)}),
+        (COMPLETION, {f"{number}": "" for number in range(70_000)}),
         (COMPLETION, {"prompt": ["", *[0] * 300_000]}),
         (COMPLETION, {"prompt": [0, *[""] * 200_000]}),
         (CHAT, {"messages": [{"role": "user", "content": [{}] * 200} for _ in range(1000)]}),
         (CHAT, {"messages": [{}] * 200_000}),
     ],
-    ids=["unknown fields", "prompts", "tokens", "parts", "messages"],
+    ids=["unknown fields", "empty fields", "prompts", "tokens", "parts", "messages"],
 )
 def test_a_body_full_of_errors_is_refused_at_the_first(tiny_server, path, body):
     """An error for each of them took a second, in which the server answered nobody."""

@@ -230,7 +230,8 @@ def test_errors_name_the_field(client, options, status, param):
 
 
 def test_fields_that_say_nothing_are_accepted(client):
-    assert respond(client, tools=[], include=[], instructions=None, truncation="disabled").output_text
+    nothing = {"metadata": {}, "user": None, "instructions": None, "truncation": "disabled"}
+    assert respond(client, tools=[], include=[], **nothing).output_text
 
 
 def test_a_query_is_refused_by_name(client):

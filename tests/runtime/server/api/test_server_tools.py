@@ -133,6 +133,17 @@ def test_the_model_learns_what_is_wrong_with_a_call(client, say, call, prompts, 
 
 
 @BOTH
+def test_a_call_that_is_nested_too_deeply_is_text(client, say, call, answer_of):
+    """No prompt can have it: the next round failed, and with it the whole answer."""
+    deep = "1"
+    for _ in range(70):
+        deep = [deep]
+    wrong = call({"expression": deep})
+    say(call("1 + 1"), wrong)
+    assert answer_of(client) == (wrong, [ran("1 + 1", "2")], [], "stop")
+
+
+@BOTH
 def test_the_texts_of_all_rounds_are_answered(client, say, call, notation, answer_of):
     if notation == "bare":
         pytest.skip("a call is the whole answer")

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from thirteen.runtime.grammar.grammar import from_lark, from_schema
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.prompt.prompt_encoder import JSON_NESTING_MAX
 from thirteen.runtime.server.api.request_models import CALCULATOR, FunctionDefinition
 from thirteen.runtime.server.api.tool_calls import ToolCallParser, ToolUse
 from thirteen.runtime.server.http_errors import HttpError
@@ -19,6 +20,7 @@ from ...grammar.texts import GrammarTexts
 NAMES = frozenset({"add", "get_weather"})
 CALL = '{"name": "add", "arguments": {"a": 1}}'
 ADD = ("add", {"a": 1})
+NESTED = "[" * (JSON_NESTING_MAX - 1) + "%s" + "]" * (JSON_NESTING_MAX - 1)
 WEATHER = {
     "type": "object",
     "properties": {"city": {"$ref": "#/$defs/city"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
@@ -61,6 +63,7 @@ def tag(call):
             [("add", {"a": "</tool_call>\n"})],
         ),
         (f"<tool_call>{tag(CALL)}", "<tool_call>", [ADD]),
+        (tag(CALL.replace("1", NESTED % "")), "", [("add", {"a": json.loads(NESTED % "")})]),
     ],
 )
 def test_calls_with_tags(text, content, calls):
@@ -94,6 +97,7 @@ def test_calls_without_tags(text, calls):
         '{"name": "add", "arguments": {"a": 1e999}}',
         '{"name": "add", "arguments": {"a": ' + "9" * 5000 + "}}",
         '{"name": "add", "arguments": {"a": ' + "[" * 100_000 + "}}",
+        CALL.replace("1", NESTED % "[]"),
         CALL[:-1],
         "add(1)",
         "",
