@@ -135,8 +135,6 @@ def npg_card(job: "TrainingJob", result: "NpgResult", kl: float, command: str, d
     """The card of an adapter that is one natural policy gradient step."""
     low, gain, high = (f"{100 * value:+.1f}" for value in astuple(result.gain))
     start = f"the adapter {result.start.name}, which sampled them" if result.start else "the base"
-    if result.earlier:
-        start += f".\nThe gradients of {result.earlier:,} questions from earlier steps count as well"
     return f"""{_front_matter(job.base_id, job.recipe.kind)}# {job.out.name}
 A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained numbers over {job.base_id}.
 

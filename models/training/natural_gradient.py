@@ -8,9 +8,7 @@ damping of the matrix is chosen by cross-validation over questions, which also t
 The length of the step follows from the KL divergence, as in TRPO (arXiv 1502.05477), without its line search.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,11 +41,6 @@ class SampledScores:
     tokens: FloatArray
     asked: int
 
-    def gradients(self) -> dict[Any, FloatArray]:
-        """The gradient of each question's chance of a right solution, (numbers,)."""
-        sums = sum_by_passage(self.advantages[:, None] * self.scores, self.questions)
-        return dict(zip(np.unique(self.questions).tolist(), sums, strict=True))
-
 
 @dataclass(frozen=True)
 class NaturalStep:
@@ -65,9 +58,7 @@ class NaturalStep:
     gain: Interval
 
 
-def natural_step(
-    sampled: SampledScores, kl: float, seed: int = 0, *, earlier: Mapping[Any, FloatArray] | None = None
-) -> NaturalStep:
+def natural_step(sampled: SampledScores, kl: float, seed: int = 0) -> NaturalStep:
     """Compute the step that gains the most right solutions at a KL divergence from what sampled them.
 
     Divergence and gain are those of a small step, to second and to first order. Neither is measured.
@@ -76,22 +67,16 @@ def natural_step(
         sampled: solutions to at least 10 questions.
         kl: divergence in nats per token.
         seed: seed of the folds.
-        earlier: gradients of questions at nearby numbers, (numbers,) each. They count for the step like those
-            of `sampled`, but not for its gain.
     """
-    earlier = earlier or {}
     values, vectors = np.linalg.eigh(sampled.scores.T @ sampled.scores / len(sampled.scores))
     values = values.clip(0)
-    own = sampled.gradients()
-    questions = [*own, *(question for question in earlier if question not in own)]
-    zeros = np.zeros(sampled.scores.shape[1])
-    others = [zeros] * (sampled.asked - len(questions))  # asked, with a gradient of zero
-    gradients = np.array([own.get(question, zeros) for question in questions] + others)
-    before = np.array([earlier.get(question, zeros) for question in questions] + others)
+    weighted = sampled.advantages[:, None] * sampled.scores
+    mixed = sum_by_passage(weighted, sampled.questions) @ vectors
+    gradients = np.pad(mixed, ((0, sampled.asked - len(mixed)), (0, 0)))  # (questions asked, numbers)
     length = np.sqrt(2 * kl * sampled.tokens.mean())  # KL of a solution: half the squared length
-    problem = _Eigenbasis(gradients @ vectors, (gradients + before) @ vectors, values, length)
+    problem = _Eigenbasis(gradients, values, length)
     fold = np.random.default_rng(seed).permutation(len(gradients)) % _FOLDS
-    gain = mean_interval(problem.left_out_gains(fold)[: sampled.asked])  # without questions of `earlier` only
+    gain = mean_interval(problem.left_out_gains(fold))
     damping = problem.best_damping()
     return NaturalStep(vectors @ problem.step(damping), damping, gain)
 
@@ -100,14 +85,13 @@ def natural_step(
 class _Eigenbasis:
     """Gradients along the eigenvectors of the Fisher matrix."""
 
-    gradients: FloatArray  # (questions, numbers), of which a step's gain follows
-    evidence: FloatArray  # (questions, numbers), of which the step follows: with those of earlier steps
+    gradients: FloatArray  # (questions, numbers)
     eigenvalues: FloatArray  # (numbers,), ascending
     length: float  # of a step, in the Fisher matrix's norm
 
     def step(self, damping: float) -> FloatArray:
         """The damped natural gradient of all questions, scaled to the length."""
-        direction = self.evidence.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
+        direction = self.gradients.mean(0) / (self.eigenvalues + damping * self.eigenvalues[-1] + _TINY)
         norm = np.sqrt((direction**2 * self.eigenvalues).sum())
         return np.asarray(direction * (self.length / (norm + _TINY)))
 
@@ -124,9 +108,7 @@ class _Eigenbasis:
         """The gain of each question by the step from the other folds, which by default choose the damping."""
         gains = np.empty(len(self.gradients))
         for number in range(_FOLDS):
-            rest = replace(
-                self, gradients=self.gradients[fold != number], evidence=self.evidence[fold != number]
-            )
+            rest = replace(self, gradients=self.gradients[fold != number])
             step = rest.step(rest.best_damping() if damping is None else damping)
             gains[fold == number] = self.gradients[fold == number] @ step
         return gains

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +10,10 @@ import numpy as np
 
 from ...convert.adapter.tinylora_folder import read_tinylora_numbers, write_tinylora_folder
 from ...files.progress import Progress, no_progress
-from ...stats.interval import FloatArray, Interval
+from ...stats.interval import Interval
 from .examples import encode_sampled
 from .job import TrainingJob
 from .natural_gradient import SampledScores, natural_step
-from .question_gradients import save_gradients, saved_gradients
 from .resume import ScoreState, TrainCheckpoint
 from .rollout_rows import AdvantageRows
 from .solution_scores import solution_scores
@@ -37,7 +35,6 @@ class NpgResult:
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: see NaturalStep.
         start: PEFT folder of the adapter that it started from; None for the base.
-        earlier: questions whose gradients of earlier steps count as well.
     """
 
     folder: Path
@@ -49,7 +46,6 @@ class NpgResult:
     damping: float
     gain: Interval
     start: Path | None
-    earlier: int
 
 
 def train_npg(
@@ -58,7 +54,7 @@ def train_npg(
     """Compute the step of the trained numbers that the rollouts suggest, and save it as an adapter.
 
     The gradients of the solutions take nearly all of the time. They stay in the folder for a run with another
-    divergence, and those of the questions for further steps, for which they count as well.
+    divergence.
 
     Args:
         job: base, recipe with kind `tinylora`, output folder and basis, which must be given.
@@ -76,10 +72,7 @@ def train_npg(
     if not job.basis:
         raise ValueError("the job has no basis")
     began, rows = time.monotonic(), sampled.rows
-    origin, start, earlier = job.basis.origin, None, dict[str, FloatArray]()
-    if sampled.adapter:
-        start = read_tinylora_numbers(sampled.adapter, job.basis)
-        earlier = saved_gradients(sampled.adapter, origin.id, origin.numbers)
+    start = read_tinylora_numbers(sampled.adapter, job.basis) if sampled.adapter else None
     model, tokenizer = job.load()
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
     inputs = [[example.ids for example in examples], [example.weight for example in examples]]
@@ -102,13 +95,12 @@ def train_npg(
         tokens=np.array([float(example.answer_tokens) for example in examples]),
         asked=sampled.questions,
     )
-    step = natural_step(solutions, kl, job.recipe.seed, earlier=earlier)
-    save_gradients(job.out, _sums(solutions.gradients(), earlier), origin.id)
+    step = natural_step(solutions, kl, job.recipe.seed)
     numbers = step.numbers.astype(np.float32) + (0 if start is None else start)
     write_tinylora_folder(job.basis, numbers, job.out, job.base_id or str(job.base))
     return NpgResult(
         folder=job.out,
-        basis=origin.id,
+        basis=job.basis.origin.id,
         trained_numbers=len(step.numbers),
         questions=sampled.questions,
         solutions=len(rows),
@@ -116,13 +108,4 @@ def train_npg(
         damping=step.damping,
         gain=step.gain,
         start=sampled.adapter,
-        earlier=len(earlier),
     )
-
-
-def _sums(own: Mapping[str, FloatArray], earlier: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    """The gradients of all steps so far."""
-    sums = dict(earlier)
-    for question, gradient in own.items():
-        sums[question] = gradient + sums.get(question, 0)
-    return sums

@@ -68,30 +68,6 @@ def test_the_expected_gain_holds_for_new_questions():
     assert found.gain.low > 0
 
 
-def test_gradients_of_an_earlier_step_make_a_better_one():
-    """Here nothing has changed since, so they are as good as the step's own."""
-    scale = np.geomspace(10, 0.1, NUMBERS)
-    gains = []
-    for seed in range(5):
-        sampled, before = sample(60, signal=0.3, seed=seed), sample(60, signal=0.3, seed=100 + seed)
-        steps = [
-            natural_step(sampled, 0.01, earlier=earlier).numbers * scale
-            for earlier in (None, before.gradients())
-        ]
-        gains.append([step[-1] / np.linalg.norm(step) for step in steps])
-    alone, together = np.mean(gains, 0)
-    assert together > alone + 0.05
-
-
-def test_gradients_of_an_earlier_step_do_not_count_for_the_gain():
-    sampled = sample(300, signal=1)
-    misleading = {question: -10 * gradient for question, gradient in sampled.gradients().items()}
-    assert natural_step(sampled, 0.01, earlier=misleading).gain.estimate < 0
-    others = {f"another {question}": gradient for question, gradient in sampled.gradients().items()}
-    found, alone = natural_step(sampled, 0.01, earlier=others), natural_step(sampled, 0.01)
-    assert found.gain.estimate == pytest.approx(alone.gain.estimate, rel=0.1)
-
-
 def test_questions_with_one_outcome_count_for_the_gain():
     """Of questions that are seldom right, those that happen to have a right solution overstate it."""
     sampled = sample(600, signal=0.15, chance=0.1)

@@ -17,7 +17,6 @@ from thirteen.models.training.base_model import load_base_model
 from thirteen.models.training.examples import encode_sampled, row_losses
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.npg import train_npg
-from thirteen.models.training.question_gradients import FILE
 from thirteen.models.training.recipe import RECIPES
 from thirteen.models.training.resume import ScoreState, TrainCheckpoint
 from thirteen.models.training.rollout_rows import read_advantage_rows
@@ -154,12 +153,7 @@ def test_a_second_step_starts_from_the_adapter(job, sampled, loaded, tmp_path):
     result = train_npg(second, read_advantage_rows(rollouts, job.out), kl=1e-8)
     numbers = read_tinylora_numbers(second.out, job.basis)
     assert numbers == pytest.approx(first, abs=0.01 * np.abs(first).max()) and (numbers != first).any()
-    card = npg_card(second, result, 1e-8, "", "")
-    assert f"It starts from the adapter {job.out.name}, which" in card
-    assert "The gradients of 12 questions from earlier steps count as well" in card and result.earlier == 12
-    (job.out / FILE).unlink()
-    train_npg(second, read_advantage_rows(rollouts, job.out), kl=1e-8)
-    assert (read_tinylora_numbers(second.out, job.basis) != numbers).any()
+    assert f"It starts from the adapter {job.out.name}, which" in npg_card(second, result, 1e-8, "", "")
     with pytest.raises(RequestError, match="rollouts with another adapter: peft_sha256 is"):
         read_advantage_rows(rollouts, second.out)
     with pytest.raises(RequestError, match="rollouts with another adapter: adapter_sha256 is"):
