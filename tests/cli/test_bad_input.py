@@ -307,7 +307,7 @@ BASES = {
         "tokenizer_config.json: unexpected layout",
     ),
     "a chat template that is not UTF-8": Bad(
-        put("chat_template.jinja", b"\xff"), "chat_template.jinja: 'utf-8' codec"
+        put("chat_template.jinja", b"\xff"), "chat_template.jinja: not UTF-8"
     ),
     "only pickled weights": Bad(rename_to_pickle, f"has neither {WEIGHTS} nor {INDEX}"),
     "an empty folder": Bad(empty, "config.json: No such file or directory"),

@@ -162,8 +162,10 @@ def test_concurrent_engines_all_answer(model: Path, trials: Trials) -> None:
     assert trials() == tried
 
 
-def test_files_that_this_project_writes_are_not_tried(tiny: Path, tmp_path: Path, trials: Trials) -> None:
-    convert(tiny, converted := tmp_path / "converted.gguf", quantization="F16", threads=1)
+def test_files_that_this_project_writes_are_not_tried(
+    tiny: Path, base: Callable[[str], Path], tmp_path: Path, trials: Trials
+) -> None:
+    convert(base("llama"), converted := tmp_path / "converted.gguf", quantization="F16", threads=1)
     stock = tmp_path / "stock.gguf"
     quantize_stock(tiny, stock, StockFormat("uniform", "Q8_0"), threads=1)
     for path in (converted, stock):
