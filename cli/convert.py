@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from ..workflows.fidelity_check import FidelityCheck
     from ..workflows.refine import RefineReport
 
+# Options of a planned size, and of an importance that is measured.
 _PLANNING = ("target", "prefer", "costs", "together", "workload")
+_MEASURING = ("effort", "calibration")
+_NOT_MEASURED = "--importance is given, so none is measured"
 
 app = typer.Typer()
 
@@ -86,9 +89,7 @@ def convert(
         if vocabulary == "auto":
             raise typer.BadParameter("--vocabulary auto requires --size")
     if importance:
-        options.refuse_given(ctx, ("effort",), "--importance is given, so none is measured")
-        if refine is None:
-            options.refuse_given(ctx, ("calibration",), "--importance is given, so none is measured")
+        options.refuse_given(ctx, _MEASURING if refine is None else ("effort",), _NOT_MEASURED)
     planned = (
         options.size_target(size, target, prefer, costs, together=together, workload=workload)
         if size
@@ -236,7 +237,7 @@ def plan(
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     if importance:
-        options.refuse_given(ctx, ("effort", "calibration"), "--importance is given, so none is measured")
+        options.refuse_given(ctx, _MEASURING, _NOT_MEASURED)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
     if importance is None:
         importance = _cached_importance(base_path, adapter_path, calibration, effort, threads)
@@ -342,8 +343,7 @@ def _vocabulary(
     """The tokens that --vocabulary keeps; None for all."""
     if vocabulary != "auto":
         return options.resolve_vocabulary(vocabulary, base, texts, threads)
-    if planned is None or importance is None:
-        raise typer.BadParameter("--vocabulary auto requires --size")
+    assert planned and importance, "the commands require a size, for which an importance is measured"
     from ..workflows.vocabulary_size import choose_vocabulary_size
 
     with stage_bars() as stage:
