@@ -154,7 +154,7 @@ to second order. It starts from {start}.
 - Base weights: SHA-256 {job.base_sha256}
 
 ## What it changed
-Expected, not measured: {gain} points of right ones among sampled solutions that end ({low} to {high}, 95 %
+Expected, not measured: {gain} points of right ones among sampled solutions ({low} to {high}, 95 %
 bootstrap over questions), to first order, by cross-validation over all questions asked.
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import CheckpointError, shorten
@@ -23,7 +23,7 @@ class Example:
     """A row in tokens.
 
     Attributes:
-        ids: the prompt, then the answer and the end-of-turn token, which the loss is on.
+        ids: the prompt, then the answer, which the loss is on, with the end-of-turn token unless cut off.
         prompt_tokens: tokens of the prompt.
         inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
         weight: factor of the loss in training.
@@ -102,19 +102,18 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         raise CheckpointError(
             f"the rollouts are of another chat template or tokenizer than the base: {found}"
         )
-    return _example(tokenizer, prompt_ids, row.tokens, calculator=calculator, weight=row.weight)
+    example = _example(tokenizer, prompt_ids, row.tokens, calculator=calculator)
+    return replace(example, ids=example.ids if row.ended else example.ids[:-1], weight=row.weight)
 
 
 def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
     return list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids)
 
 
-def _example(
-    tokenizer: Any, prompt: list[int], answer: Sequence[int], *, calculator: bool, weight: float = 1.0
-) -> Example:
+def _example(tokenizer: Any, prompt: list[int], answer: Sequence[int], *, calculator: bool) -> Example:
     mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
     inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
-    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted, weight)
+    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted)
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:

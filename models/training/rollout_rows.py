@@ -27,12 +27,14 @@ class SampledRow:
         prompt_tokens: tokens of its prompt in the runtime.
         tokens: the solution, without the end-of-generation token.
         weight: its advantage, below 0 for a wrong solution.
+        ended: whether the end-of-generation token follows; it does not where the solution was cut off.
     """
 
     question: str
     prompt_tokens: int
     tokens: tuple[int, ...]
     weight: float
+    ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class AdvantageRows:
 
     Attributes:
         rows: the solutions to the questions that have both.
-        questions: number of questions with two solutions that ended, whatever their outcomes.
+        questions: number of questions asked, whatever their outcomes.
         calculator: whether the calculator completed equations in the solutions.
         adapter: PEFT folder of the adapter that sampled them; None for the base.
     """
@@ -88,11 +90,12 @@ class AdvantageRows:
 
 
 def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRows:
-    """Read the solutions that ended, right and wrong, to the questions that have both.
+    """Read the solutions to the questions that have right and wrong ones.
 
-    A weight is the outcome, less the question's mean outcome, divided by the number of its other solutions.
-    Over all questions, those without a row included, the weighted sum of a question's scores then estimates
-    the gradient of its chance that a solution which ends is right.
+    A solution that was cut off is a wrong one. A weight is the outcome, less the question's mean outcome,
+    divided by the number of its other solutions. Over all questions, those without a row included, the
+    weighted sum of a question's scores then estimates the gradient of its chance of a right solution within
+    the limit of tokens.
 
     Args:
         path: the file.
@@ -104,18 +107,17 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
     """
     sampled_by = {"peft_sha256": adapter_sha256(adapter)} if adapter else {"adapter_sha256": None}
     rollouts = read_rollouts(path, {"system": None, **sampled_by})
-    ended: dict[str, list[tuple[int, Solution]]] = {}  # a question may have been asked more than once
+    sampled: dict[str, list[tuple[int, Solution]]] = {}  # a question may have been asked more than once
     for question in rollouts.questions:
-        found = ((question.prompt_tokens, solution) for solution in question.solutions if solution.ended)
-        ended.setdefault(question.question, []).extend(found)
-    rows = [row for question, solutions in ended.items() for row in _advantages(question, solutions)]
+        found = ((question.prompt_tokens, solution) for solution in question.solutions)
+        sampled.setdefault(question.question, []).extend(found)
+    rows = [row for question, solutions in sampled.items() for row in _advantages(question, solutions)]
     mixed = len({row.question for row in rows})
     if mixed < PASSAGES_MIN:
         raise ThirteenError(
-            f"{path}: {mixed} questions have right and wrong solutions that ended; "
-            f"at least {PASSAGES_MIN} are needed"
+            f"{path}: {mixed} questions have right and wrong solutions; at least {PASSAGES_MIN} are needed"
         )
-    asked = sum(len(solutions) > 1 for solutions in ended.values())
+    asked = sum(len(solutions) > 1 for solutions in sampled.values())
     return AdvantageRows(rows, asked, bool(rollouts.identity.get("calculator")), adapter)
 
 
@@ -125,7 +127,7 @@ def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> lis
         return []
     mean, others = right / len(solutions), len(solutions) - 1
     return [
-        SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others)
+        SampledRow(question, prompt_tokens, solution.tokens, (solution.right - mean) / others, solution.ended)
         for prompt_tokens, solution in solutions
     ]
 

@@ -54,14 +54,18 @@ def test_advantages_are_the_outcome_less_that_of_the_others(sampled):
     assert weights["What is 1 and 1?"] == pytest.approx([1 / 4, -1 / 12, -1 / 12, -1 / 12])
 
 
-def test_solutions_that_did_not_end_are_left_out(loaded, tmp_path):
+def test_a_solution_that_was_cut_off_is_wrong_and_has_no_end(loaded, tmp_path):
+    """The gradient is that of a right solution within the limit: to end in time is part of it."""
     path = write(tmp_path / "file", loaded[1], outcomes=OUTCOMES)
     path.write_text(
         path.read_text().replace('"ended": true, "right": false', '"ended": false, "right": false', 1)
     )
     found = read_advantage_rows(path)
-    assert "What is 0 and 0?" not in {row.question for row in found.rows}
-    assert found.questions == 13 and not found.calculator
+    right, wrong = (row for row in found.rows if row.question == "What is 0 and 0?")
+    assert (right.weight, wrong.weight, found.questions, found.calculator) == (0.5, -0.5, 14, False)
+    end = loaded[1].eos_token_id
+    assert encode_sampled(loaded[1], right).ids[-2:] == [right.tokens[-1], end]
+    assert encode_sampled(loaded[1], wrong).ids[-1] == wrong.tokens[-1] != end
 
 
 def test_a_question_that_was_asked_again_counts_once(loaded, tmp_path):
@@ -240,7 +244,7 @@ def test_the_command_writes_adapter_and_card(thirteen, base, loaded, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--rollouts {few}", "6 questions have right and wrong solutions that ended; at least 10 are needed"),
+        ("--rollouts {few}", "6 questions have right and wrong solutions; at least 10 are needed"),
         ("--rollouts {adapter}", "rollouts with another adapter"),
         ("--rollouts {file} --kind lora", "--method npg: it is for --kind tinylora"),
         ("--rollouts {file} --max-rows 5", "--max-rows: it is not for --method npg"),
