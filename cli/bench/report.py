@@ -74,6 +74,9 @@ def bench_report(
     models = (base, adapted) if base and adapted else None
     if models is None and inputs == ReportInputs():
         models = options.default_base(), options.resolve_model(None, {})[0]
+    if models is None:
+        measuring = ("adapter", "rounds", "lengths", "threads")
+        options.refuse_given(ctx, measuring, "requires BASE and ADAPTED, beside the JSON")
     for path in filter(None, (*(models or ()), reference, base_reference)):
         options.probe_files(path, untrusted=untrusted)
     if models and adapter:

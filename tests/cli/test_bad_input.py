@@ -821,6 +821,11 @@ COMMANDS = {
             (("bench", "latency", "MODEL", "MODEL"), ("--types", "Q8_0"), "--types: requires --shape"),
             (("bench", "report"), ("--limit", "3"), "--limit: requires --data"),
             (
+                ("bench", "report", "--latency", "BASE/config.json"),
+                ("--threads", "2"),
+                "--threads: requires BASE and ADAPTED",
+            ),
+            (
                 ("tune", "MODEL", "--data", "BASE/config.json", "-o", "OUT/a"),
                 ("--kl", "1"),
                 "--kl: requires --score contrast",
