@@ -167,15 +167,29 @@ VOTES = """async (answers) => {
   }
   const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
   const { value, tally } = await model.answer("1 + 1", { votes: answers.length });
-  return [value, tally.votes];
+  return [value, tally.votes, tally.ended];
 }"""
 
 
+CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
+
+
 @NODE_TEST
-def test_answers_that_were_cut_off_have_no_vote(installed: Path) -> None:
-    """As in the engine's majority vote."""
-    cut, whole = ["The answer is 7.", "length"], ["The answer is 5.", "stop"]
-    assert run_node(installed, VOTES, [[cut, cut, whole], [cut, cut]]) == [["5", {"5": 1}], ["7", {}]]
+@pytest.mark.parametrize(
+    ("answers", "value", "votes", "ended"),
+    [
+        pytest.param([CUT, CUT, FIVE], "5", {"5": 1}, 3, id="answers that were cut off have no vote"),
+        pytest.param([CUT, CUT], "7", {}, 2, id="without any vote the first answer counts"),
+        pytest.param([FIVE, SIX, CUT], "6", {"6": 1, "5": 1}, 3, id="a verified value wins a tie"),
+        pytest.param([FIVE, FIVE, SIX, SIX, SIX], "6", {"6": 3, "5": 2}, 5, id="most votes win"),
+        pytest.param([FIVE, FIVE, FIVE, SIX, SIX], "5", {"5": 3}, 3, id="a decided vote ends"),
+        pytest.param(
+            [FIVE, FIVE, SIX, SIX], "6", {"6": 2, "5": 2}, 4, id="a vote that may yet be tied goes on"
+        ),
+    ],
+)
+def test_a_vote_is_the_engines(installed: Path, answers, value, votes, ended) -> None:
+    assert run_node(installed, VOTES, [answers]) == [[value, votes, ended]]
 
 
 IN_BROWSER = """async (work) => {

@@ -137,21 +137,15 @@ export class Model {
     }
   }
 
-  /** Majority vote over several sampled answers (self-consistency). */
+  /** Majority vote over several sampled answers (self-consistency), until the missing ones cannot change it. */
   async *#vote(messages, votes, signal) {
     const answers = [];
-    for (let seed = 0; seed < votes; seed++) {
+    for (let seed = 0; seed < votes && isOpen(answers, votes - seed); seed++) {
       for await (const piece of this.#generate(messages, { temperature: VOTE_TEMPERATURE, seed }, signal)) {
         if (piece.answer) answers.push(piece.answer);
       }
     }
-    const candidates = answers.filter(({ value, stop_reason }) => value !== null && stop_reason === "end");
-    const counts = new Map();
-    for (const { value } of candidates) counts.set(value, (counts.get(value) ?? 0) + 1);
-    const ranked = [...counts].sort(([, a], [, b]) => b - a);
-    const winner = candidates.find(({ value }) => value === ranked[0][0]) ?? answers[0];
-    const tally = { asked: votes, ended: votes, votes: Object.fromEntries(ranked) };
-    yield { event: "answer", data: { ...winner, tally } };
+    yield { event: "answer", data: selectWinner(answers, votes) };
   }
 
   /** Generate an answer: its text in pieces, then the whole answer. */
@@ -215,6 +209,33 @@ function toMessages(question, turns) {
     { role: "assistant", content: turn.answer },
   ]);
   return [...earlier, { role: "user", content: question }];
+}
+
+const isVote = ({ value, stop_reason }) => value !== null && stop_reason === "end";
+
+/** Votes by value: the most first, at a tie the most verified. */
+function rankVotes(answers) {
+  const ranked = new Map();
+  for (const { value, verified } of answers.filter(isVote)) {
+    const [votes, checked] = ranked.get(value) ?? [0, 0];
+    ranked.set(value, [votes + 1, checked + verified]);
+  }
+  return [...ranked].sort(([, [a, checkedA]], [, [b, checkedB]]) => b - a || checkedB - checkedA);
+}
+
+/** Whether missing answers could change which value has most votes. */
+function isOpen(answers, missing) {
+  const [first = 0, second = 0] = rankVotes(answers).map(([, [votes]]) => votes);
+  return first <= second + missing;
+}
+
+/** The best answer of the winning value, as in the engine, which also knows how likely each is. */
+function selectWinner(answers, asked) {
+  const ranked = rankVotes(answers);
+  const winners = answers.filter((answer) => isVote(answer) && answer.value === ranked[0][0]);
+  const winner = winners.find(({ verified }) => verified) ?? winners[0] ?? answers[0];
+  const votes = Object.fromEntries(ranked.map(([value, [count]]) => [value, count]));
+  return { ...winner, tally: { asked, ended: answers.length, votes } };
 }
 
 /** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */
