@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..convert.adapter.basis import TARGET_MODULES
+from ..convert.adapter.delta import CONFIG_FILE
 from ..convert.adapter.short_code import ShortCode, basis_fingerprint, encode_short_code
+from ..errors import OutputError
 from ..files.atomic_write import atomic_write
 
 if TYPE_CHECKING:
@@ -21,7 +23,19 @@ if TYPE_CHECKING:
     from .training.sft import SftResult
     from .tuning.tune import TuneJob, TuneResult
 
+_CARD = "README.md"
 _KINDS = {"lora": "LoRA", "tinylora": "TinyLoRA"}
+
+
+def check_card(folder: Path) -> None:
+    """Check, before any work, that write_card() will replace no README.md but an adapter's.
+
+    Raises:
+        OutputError: the folder has one, but no adapter.
+    """
+    card = folder / _CARD
+    if card.exists() and not (folder / CONFIG_FILE).exists():
+        raise OutputError(f"{card}: is not of an adapter, and would be overwritten: choose another output")
 
 
 def write_card(folder: Path, text: str) -> None:
@@ -30,7 +44,7 @@ def write_card(folder: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with atomic_write(folder / "README.md") as file:
+    with atomic_write(folder / _CARD) as file:
         file.write(text.encode())
 
 

@@ -140,7 +140,6 @@ def train(
     The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
     extra `train`.
     """
-    from ...files.output import check_folder
     from ...files.processors import multiplies_bf16
     from ...models.fetch import fetch
     from ...models.rows import read_rows
@@ -162,8 +161,11 @@ def train(
     ]
     if method != "sft" and len(recipes) > 1:
         raise typer.BadParameter(f"--rank {rank}: --method {method} takes one rank")
-    check_folder(output)
+    folders = [output / f"rank-{number}" for number in ranks] if len(ranks) > 1 else [output]
+    _check_folders(folders)
     path = fetch(base, revision=revision, kind="base")
+    if output.resolve() == (path.parent if path.is_file() else path).resolve():
+        raise typer.BadParameter(f"--output {output}: it is the folder of the base")
     if method == "grpo":
         rows = read_rows(source, ("answer",))
         sampling = GrpoSettings(steps, questions, completions, completion_tokens)
@@ -178,8 +180,7 @@ def train(
         return
     training = _read_training_data(source, recipes[0], sampled=source == rollouts)
     results = {}
-    for recipe in recipes:
-        folder = output / f"rank-{recipe.rank}" if len(recipes) > 1 else output
+    for folder, recipe in zip(folders, recipes, strict=True):
         job = _job(base, path, folder, replace(recipe, **training.recipe), found)
         results[recipe.rank] = _run_sft(job, training)
     facts = {f"rank {number}": _sft_facts(result) for number, result in results.items()}
@@ -222,6 +223,16 @@ def _check_method(ctx: typer.Context, method: str) -> None:
         raise typer.BadParameter(f"--kl {given['kl']}: must be from 0.000001 to 1")
     if given["start"] and Path(given["start"]).resolve() == given["output"].resolve():
         raise typer.BadParameter(f"--output {given['output']}: it is the folder of --start")
+
+
+def _check_folders(folders: "Sequence[Path]") -> None:
+    """Refuse folders that an adapter cannot be written to, or whose README.md its card would replace."""
+    from ...files.output import check_folder
+    from ...models.cards import check_card
+
+    for folder in folders:
+        check_folder(folder)
+        check_card(folder)
 
 
 def _training_file(data: Path | None, rollouts: Path | None, method: str) -> Path:

@@ -155,7 +155,7 @@ def tune(
     The forward passes are those of the quantized model itself. Requires the extra `tune`.
     """
     from ...convert.adapter.tinylora_folder import read_tinylora_numbers
-    from ...models.cards import tune_card, write_card
+    from ...models.cards import check_card, tune_card, write_card
     from ...models.fetch import fetch
     from ...models.tuning.cma_search import SearchSettings
     from ...models.tuning.contrast_objective import check_rollouts_given
@@ -169,6 +169,7 @@ def tune(
     check_rollouts_given(score, given=rollouts is not None)
     if not rollouts:
         options.refuse_given(ctx, _OF_CONTRAST, "requires --score contrast")
+    check_card(output)
     required = ("answer", "solution") if score == "reference" else ("answer",)
     path = fetch(model, kind="base") if model else options.default_base()
     contrast = _contrast_options(ctx, path, answers, rollouts, rollouts_every) if rollouts else None

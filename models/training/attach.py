@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...convert.adapter.basis import TARGET_MODULES, Basis
-from ...errors import AdapterError
+from ...errors import AdapterError, CheckpointError, as_line
 from .recipe import Recipe
 
 
@@ -24,20 +24,25 @@ def attach_adapter(model: Any, recipe: Recipe, basis: Basis | None = None) -> An
 
     Raises:
         AdapterError: the basis is of another base.
+        CheckpointError: PEFT cannot adapt the model, as where no module has one of the adapted names.
     """
     from peft import LoraConfig, TinyLoraConfig, get_peft_model
 
     shared = {"task_type": "CAUSAL_LM", "target_modules": list(TARGET_MODULES), "r": recipe.rank}
     if recipe.kind == "lora":
-        return get_peft_model(model, LoraConfig(lora_alpha=recipe.alpha, bias="none", **shared))
-    config = TinyLoraConfig(
-        u=recipe.numbers,
-        weight_tying=1.0,
-        projection_seed=recipe.projection_seed,
-        save_projection=True,
-        **shared,
-    )
-    adapted = get_peft_model(model, config)
+        config = LoraConfig(lora_alpha=recipe.alpha, bias="none", **shared)
+    else:
+        config = TinyLoraConfig(
+            u=recipe.numbers,
+            weight_tying=1.0,
+            projection_seed=recipe.projection_seed,
+            save_projection=True,
+            **shared,
+        )
+    try:
+        adapted = get_peft_model(model, config)
+    except ValueError as error:
+        raise CheckpointError(f"PEFT cannot adapt the base: {as_line(str(error)):.200}") from error
     if basis:
         _copy_basis(adapted, basis)
     return adapted

@@ -33,8 +33,8 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
         model = AutoModelForCausalLM.from_pretrained(
-            str(folder), local_files_only=True, dtype=torch.float32, **options
-        )
+            str(folder), local_files_only=True, dtype=torch.float32, use_safetensors=True, **options
+        )  # of a folder: the hash of a base is that of its safetensors
     except Exception as error:  # transformers, tokenizers and gguf raise errors of many classes here
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"{base}: transformers cannot load it ({reason:.200})") from error

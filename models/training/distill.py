@@ -1,5 +1,6 @@
 """Distillation: solutions from a teacher behind an OpenAI chat completions API, filtered by final answer.
 
+A solution that was cut off counts as wrong: a model that learned it would learn to omit the end.
 Every solution is saved as it arrives, right or wrong, so a resumed run repeats no request.
 """
 
@@ -61,8 +62,11 @@ class Teacher:
         if not self.url.startswith(_SCHEMES):
             raise DownloadError(f"{self.url!r}: an endpoint must start with {' or '.join(_SCHEMES)}")
 
-    def solve(self, question: str) -> str:
+    def solve(self, question: str) -> tuple[str, bool]:
         """Request the solution of one question.
+
+        Returns:
+            The solution, and whether it ended before the maximum of tokens.
 
         Raises:
             DownloadError: the endpoint cannot be reached, returns an error, or returns no chat completion.
@@ -83,7 +87,7 @@ class Teacher:
         request = urllib.request.Request(url, json.dumps(body).encode(), headers)  # noqa: S310 - checked above
         try:
             with _OPENER.open(request, timeout=self.timeout_s) as response:
-                return _content(json.loads(response.read(_RESPONSE_BYTES_MAX)))
+                return _solution(json.loads(response.read(_RESPONSE_BYTES_MAX)))
         except urllib.error.HTTPError as error:
             raise DownloadError(f"{url}: the teacher returns {error.code} {error.reason}") from None
         except (OSError, HTTPException) as error:
@@ -92,11 +96,13 @@ class Teacher:
             raise DownloadError(f"{url}: the teacher returned no chat completion") from None
 
 
-def _content(response: Any) -> str:
-    content = response["choices"][0]["message"]["content"]
+def _solution(response: Any) -> tuple[str, bool]:
+    choice = response["choices"][0]
+    content = choice["message"]["content"]
     if not isinstance(content, str):
         raise TypeError
-    return content.encode(errors="replace").decode()  # the tokens may end within a surrogate pair
+    text = content.encode(errors="replace").decode()  # the tokens may end within a surrogate pair
+    return text.strip(), choice.get("finish_reason") != "length"
 
 
 def read_key(path: Path) -> str:
@@ -145,8 +151,8 @@ def distill_solutions(
         resumed = len(done)
         for number, row in enumerate(rows, 1):
             if row.question not in done:
-                solution = teacher.solve(row.question).strip()
-                right = has_final_answer(solution, row.answer)
+                solution, ended = teacher.solve(row.question)
+                right = ended and has_final_answer(solution, row.answer)
                 (kept if right else wrong).append(_line(row, solution, teacher.model))
                 solved[right].append(row.question)
                 done.add(row.question)

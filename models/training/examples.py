@@ -6,9 +6,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...errors import CheckpointError, shorten
+from ...convert.vocabulary.tokenizer_tables import BYTE_TEXTS
+from ...errors import CheckpointError, one_line, shorten
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.output_stream import sampled_mask
 from ..rows import TrainingRow
@@ -16,6 +18,8 @@ from .rollout_rows import SampledRow
 
 if TYPE_CHECKING:
     import torch
+
+_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,14 @@ class Example:
         prompt_tokens: tokens of the prompt.
         inserted: places of the answer's tokens that the calculator inserts; the loss is not on them.
         weight: factor of the loss in training.
+        question: the question.
     """
 
     ids: list[int]
     prompt_tokens: int
     inserted: frozenset[int] = frozenset()
     weight: float = 1.0
+    question: str = ""
 
     @property
     def loss_places(self) -> list[int]:
@@ -44,11 +50,23 @@ class Example:
         """The number of tokens that the loss is on."""
         return len(self.ids) - self.prompt_tokens - len(self.inserted)
 
+    @property
+    def identity(self) -> list[object]:
+        """What a run's id depends on. Not the prompt: some chat templates write the date of today."""
+        return [self.question, self.ids[self.prompt_tokens :], self.weight]
+
 
 def prompt_text(tokenizer: Any, question: str) -> str:
-    """Apply the chat template, with its default system prompt, to a question."""
+    """Apply the chat template, with its default system prompt, to a question.
+
+    Raises:
+        CheckpointError: the template rejects a question alone, or fails.
+    """
     chat = [{"role": "user", "content": question}]
-    return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except Exception as error:  # untrusted code raises anything
+        raise CheckpointError(f"the chat template of the base failed: {one_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -57,8 +75,21 @@ class _Vocabulary:
 
     tokenizer: Any
 
+    @cached_property
+    def added(self) -> dict[int, Any]:
+        """The added tokens by id; transformers makes a new dict each time."""
+        return dict(self.tokenizer.added_tokens_decoder)
+
     def token_to_piece(self, token: int) -> bytes:
-        return str(self.tokenizer.decode([token])).encode()
+        if token in self.added:
+            return b"" if self.added[token].special else str(self.added[token].content).encode()
+        text = self.tokenizer.convert_ids_to_tokens(token) or ""
+        try:
+            return bytes(_BYTES[character] for character in text)  # decode() would replace half a character
+        except KeyError:
+            raise CheckpointError(
+                f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
+            ) from None
 
     def tokenize(self, text: str, *, special: bool, bos: bool) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
@@ -74,10 +105,14 @@ def encode_example(
         row: the row.
         final_line: whether a last line with the final answer follows the solution.
         calculator: whether the loss leaves out results that the runtime's calculator inserts.
+
+    Raises:
+        CheckpointError: the chat template fails, or the tokenizer is none that the calculator can read.
     """
     answer = row.target if final_line else row.solution
     answer_ids = tokenizer(answer, add_special_tokens=False).input_ids
-    return _example(tokenizer, _prompt_ids(tokenizer, row.question), answer_ids, calculator=calculator)
+    prompt_ids = _prompt_ids(tokenizer, row.question)
+    return _example(tokenizer, row.question, prompt_ids, answer_ids, calculator=calculator)
 
 
 def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False) -> Example:
@@ -89,7 +124,8 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         calculator: see encode_example().
 
     Raises:
-        CheckpointError: the solution was sampled with another chat template or tokenizer.
+        CheckpointError: as encode_example(), or the solution was sampled with another chat template or
+            tokenizer.
     """
     prompt_ids = _prompt_ids(tokenizer, row.question)
     found = None
@@ -102,7 +138,7 @@ def encode_sampled(tokenizer: Any, row: SampledRow, *, calculator: bool = False)
         raise CheckpointError(
             f"the rollouts are of another chat template or tokenizer than the base: {found}"
         )
-    example = _example(tokenizer, prompt_ids, row.tokens, calculator=calculator)
+    example = _example(tokenizer, row.question, prompt_ids, row.tokens, calculator=calculator)
     return replace(example, ids=example.ids if row.ended else example.ids[:-1], weight=row.weight)
 
 
@@ -110,10 +146,12 @@ def _prompt_ids(tokenizer: Any, question: str) -> list[int]:
     return list(tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids)
 
 
-def _example(tokenizer: Any, prompt: list[int], answer: Sequence[int], *, calculator: bool) -> Example:
+def _example(
+    tokenizer: Any, question: str, prompt: list[int], answer: Sequence[int], *, calculator: bool
+) -> Example:
     mask = sampled_mask(_Vocabulary(tokenizer), answer) if calculator else []
     inserted = frozenset(place for place, sampled in enumerate(mask, len(prompt)) if not sampled)
-    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted)
+    return Example([*prompt, *answer, tokenizer.eos_token_id], len(prompt), inserted, question=question)
 
 
 def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Example]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +77,21 @@ class GrpoResult:
         return sum(part) / len(part)
 
 
-def reward(completions: Sequence[str], answer: Sequence[str], **_: Any) -> list[float]:
-    """1 for each completion whose final answer, as `final_answer()` reads it, is right; otherwise 0."""
-    return [float(has_final_answer(*pair)) for pair in zip(completions, answer, strict=True)]
+def make_reward(end_tokens: Collection[int]) -> Callable[..., list[float]]:
+    """The reward, as trl calls it: 1 for each completion that ended with a right final answer; otherwise 0.
+
+    One that was cut off is wrong, as for `--method npg`: to end in time is part of the task.
+    """
+
+    def reward(
+        completions: Sequence[str], completion_ids: Sequence[Sequence[int]], answer: Sequence[str], **_: Any
+    ) -> list[float]:
+        triples = zip(completions, completion_ids, answer, strict=True)
+        return [
+            float(ids[-1] in end_tokens and has_final_answer(text, right)) for text, ids, right in triples
+        ]
+
+    return reward
 
 
 def train_grpo(
@@ -108,10 +120,11 @@ def train_grpo(
     except ImportError as error:
         raise ThirteenError(f"grpo needs {error.name}: {install_hint('train')}") from None
     adapted = attach_adapter(model, job.recipe, job.basis)
+    prompts = [{"prompt": trl_prompt(tokenizer, row.question), "answer": row.answer} for row in rows]
     folder = job.out / _CHECKPOINTS
     check_run(folder / "run", job.run_id(asdict(settings), [[row.question, row.answer] for row in rows]))
     config = GRPOConfig(str(folder), **_trl_settings(job.recipe, settings))
-    trainer = _trainer(adapted, tokenizer, rows, config, progress)
+    trainer = _trainer(adapted, tokenizer, prompts, config, progress)
     done, checkpoint = _last_checkpoint(folder)
     start = time.monotonic()
     with output_errors(folder, SafetensorError):
@@ -158,8 +171,14 @@ def trl_prompt(tokenizer: Any, question: str) -> str:
     return text.removeprefix(tokenizer.bos_token) if adds_bos else text
 
 
+def _end_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The tokens at which trl ends a completion."""
+    ids = model.generation_config.eos_token_id
+    return {tokenizer.eos_token_id, *(ids if isinstance(ids, list) else [ids])}
+
+
 def _trainer(
-    adapted: Any, tokenizer: Any, rows: Sequence[TrainingRow], config: Any, progress: Progress
+    adapted: Any, tokenizer: Any, prompts: list[dict[str, str]], config: Any, progress: Progress
 ) -> Any:
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
@@ -171,10 +190,9 @@ def _trainer(
 
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    prompts = [{"prompt": trl_prompt(tokenizer, row.question), "answer": row.answer} for row in rows]
     trainer = GRPOTrainer(
         adapted,
-        reward_funcs=reward,
+        reward_funcs=make_reward(_end_tokens(adapted, tokenizer)),
         args=config,
         train_dataset=Dataset.from_list(prompts),
         processing_class=tokenizer,

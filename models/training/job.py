@@ -13,7 +13,7 @@ from typing import Any
 from ...convert.adapter.basis import Basis
 from ...files.disk_sync import sync_files, sync_folder
 from ...files.hashing import file_sha256
-from ...files.output import make_folder, output_errors
+from ...files.output import check_folder, make_folder, output_errors
 from ...files.temporary_folder import locked_folder
 from .base_model import load_base_model
 from .recipe import Recipe
@@ -45,27 +45,25 @@ class TrainingJob:
 
     def run_id(self, *inputs: object) -> str:
         """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
-        recipe = asdict(self.recipe)
-        if not recipe["bf16"]:  # checkpoints of versions that only knew float32 still resume
-            del recipe["bf16"]
-        identity = [self.base_sha256, recipe, *inputs]
-        if self.basis and self.basis.origin.groups > 1:  # with one group, the recipe determines the basis
-            identity.append(self.basis.origin.id)
+        basis = self.basis and self.basis.origin.id
+        identity = [self.base_sha256, asdict(self.recipe), basis, *inputs]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def load(self) -> tuple[Any, Any]:
-        """Load the base, create the output folder, and seed torch.
+        """Check the output folder, load the base, and seed torch.
+
+        The folder is created with the first file in it, so that bad input leaves no empty one.
 
         Returns:
             The transformers model and its tokenizer.
 
         Raises:
             CheckpointError: the base cannot be loaded.
-            OutputError: the folder cannot be created.
+            OutputError: files cannot be written to the folder.
             ThirteenError: the `train` extra is not installed.
         """
+        check_folder(self.out)
         model, tokenizer = load_base_model(self.base)
-        make_folder(self.out)
         import torch
 
         torch.set_num_threads(self.recipe.threads)
@@ -80,6 +78,7 @@ class TrainingJob:
         """
         from safetensors import SafetensorError
 
+        make_folder(self.out)
         with output_errors(self.out, SafetensorError), locked_folder(self.out, ".adapter") as part:
             adapted.peft_config["default"].base_model_name_or_path = self.base_id or str(self.base)
             adapted.save_pretrained(part, save_embedding_layers=False)  # "auto" asks the hub for the base

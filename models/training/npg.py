@@ -75,8 +75,8 @@ def train_npg(
     start = read_tinylora_numbers(sampled.adapter, job.basis) if sampled.adapter else None
     model, tokenizer = job.load()
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
-    inputs = [[example.ids for example in examples], [example.weight for example in examples]]
-    run = job.run_id(*inputs, *([] if start is None else [start.tolist()]))
+    identities = [example.identity for example in examples]
+    run = job.run_id(tokenizer.chat_template, identities, None if start is None else start.tolist())
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, ScoreState)
     scores = solution_scores(
         model,

@@ -32,8 +32,8 @@ def check_run(path: Path, run_id: str) -> None:
 
 def _another_run(path: Path) -> ThirteenError:
     return ThirteenError(
-        f"{path}: checkpoint of a run with another base, rows, recipe or --bf16: delete it or choose "
-        "another output"
+        f"{path}: checkpoint of a run with another base, basis, rows, recipe or --bf16, or of an "
+        "earlier version: delete it or choose another output"
     )
 
 
@@ -75,13 +75,14 @@ class TrainCheckpoint(Generic[State]):
     every: int = 10
 
     def save(self, state: State) -> None:
-        """Write the state atomically.
+        """Write the state atomically; the folder is created if needed.
 
         Raises:
             OutputError: the file cannot be written.
         """
         import torch
 
+        make_folder(self.path.parent)
         with output_errors(self.path, RuntimeError), atomic_write(self.path, exclusive=True) as file:
             torch.save({"run": self.run, **vars(state)}, file)  # raises RuntimeError on a full disk
 

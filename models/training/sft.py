@@ -101,11 +101,9 @@ def train_sft(
     adapted = attach_adapter(model, job.recipe, job.basis)
     loss = partial(held_out_losses, model, bf16=job.recipe.bf16)
     before = loss(held, progress=stage("held out, before"))
-    ids = [[example.ids for example in part] for part in (examples, held)]
-    weights = [example.weight for example in examples]
-    if set(weights) == {1}:  # such runs keep their id: a checkpoint of an earlier version must still resume
-        weights = []
-    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, job.run_id(ids, *weights), TrainState)
+    identities = [[example.identity for example in part] for part in (examples, held)]
+    run = job.run_id(tokenizer.chat_template, identities)
+    checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, TrainState)
     start = time.monotonic()
     state = fit_adapter(
         model,

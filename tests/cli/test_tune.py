@@ -276,3 +276,10 @@ def test_rollouts_that_do_not_fit_are_one_line(env):
     assert own.status == 2 and "rows.jsonl: is an input of this command" in own.stderr, own
     assert len(questions.read_text().splitlines()) == len(ROWS)
     assert not (env.folder / "no").exists()
+
+
+def test_a_readme_that_is_no_card_is_not_overwritten(env, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    done = env.thirteen("tune", "--data", tmp_path / "absent.jsonl", "-o", tmp_path)
+    assert done.status == 2 and "README.md: is not of an adapter" in done.stderr, done
+    assert (tmp_path / "README.md").read_text() == "mine"

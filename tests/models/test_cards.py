@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
-from thirteen.models.cards import grpo_card, sft_card, tune_card
+from thirteen.errors import OutputError
+from thirteen.models.cards import check_card, grpo_card, sft_card, tune_card
 from thirteen.models.rollouts import Rollouts
 from thirteen.models.rows import TrainingRow
 from thirteen.models.training.grpo import GrpoResult, GrpoSettings
@@ -43,6 +44,18 @@ def test_the_card_of_a_search_names_the_file_of_its_questions(tmp_path, score, f
     result = TuneResult(search, search.best, held_out, 60, 30, 96, Cost())
     card = tune_card(job, result, "thirteen", "rows.jsonl")
     assert f"| questions put to candidates | 96 of {file} |" in card
+
+
+def test_a_card_replaces_the_card_of_an_adapter_only(tmp_path):
+    """The README.md of a project was overwritten."""
+    check_card(tmp_path / "new")
+    (tmp_path / ".checkpoint.pt").touch()
+    check_card(tmp_path)  # an interrupted run resumes
+    (tmp_path / "README.md").write_text("A project.")
+    with pytest.raises(OutputError, match=r"README\.md: is not of an adapter, and would be overwritten"):
+        check_card(tmp_path)
+    (tmp_path / "adapter_config.json").touch()
+    check_card(tmp_path)
 
 
 def test_the_time_of_a_resumed_run_is_that_of_its_last_sitting(job):

@@ -106,6 +106,16 @@ def test_half_a_character_of_a_teacher_is_replaced(tmp_path):
     assert read_rows(out)[0].solution == "It is 4. ?"
 
 
+@pytest.mark.parametrize(("reason", "kept"), [("length", 0), ("stop", 1)])
+def test_a_solution_that_was_cut_off_is_wrong(tmp_path, reason, kept):
+    """Its last number was often the answer by chance, and its end was missing."""
+    choice = {"message": {"content": "It is 4"}, "finish_reason": reason}
+    out = tmp_path / "out.jsonl"
+    with endpoint(good=0, then=(200, json.dumps({"choices": [choice]}).encode())) as (_, url):
+        done = distill_solutions(ROWS[:1], Teacher(url, "wise"), out)
+    assert done == DistillResult(kept=kept, wrong=1 - kept, resumed=0)
+
+
 def test_a_key_is_read_without_its_newline(tmp_path):
     (tmp_path / "key").write_bytes(b"sk-1234\r\n")
     assert read_key(tmp_path / "key") == "sk-1234"

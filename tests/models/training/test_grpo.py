@@ -1,28 +1,57 @@
 """GRPO with trl on a CPU: rewards, a toy task, and resumption."""
 
+import json
 import shutil
 from dataclasses import replace
 
 import pytest
 from thirteen.errors import ThirteenError
 from thirteen.models.rows import TrainingRow
+from thirteen.models.training import grpo
 from thirteen.models.training.examples import prompt_text
-from thirteen.models.training.grpo import GrpoSettings, reward, train_grpo, trl_prompt
+from thirteen.models.training.grpo import GrpoSettings, make_reward, train_grpo, trl_prompt
 from thirteen.models.training.job import TrainingJob
 from thirteen.models.training.recipe import RECIPES
 
+END = 258  # the tokenizer's end token
+
+
+@pytest.fixture(scope="module")
+def toy(base, tmp_path_factory):
+    """A base that ends a completion with any token: a random model would hardly ever end one with END."""
+    folder = shutil.copytree(base("llama"), tmp_path_factory.mktemp("toy") / "base")
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token_id": list(range(272))}))
+    return folder
+
 
 def test_the_reward_is_1_for_a_right_final_answer():
+    reward = make_reward({END})
     completions = ["so 3\n#### 4", "It is 5.", "no idea", "#### 1,000"]
-    assert reward(completions=completions, answer=["4", "4", "4", "1000"], prompts=[]) == [1.0, 0.0, 0.0, 1.0]
+    answers = ["4", "4", "4", "1000"]
+    ended = [[20, END]] * 4
+    assert reward(completions, ended, answer=answers, prompts=[]) == [1.0, 0.0, 0.0, 1.0]
 
 
-def test_it_learns_the_rewarded_digit(base, tmp_path, capsys):
+def test_a_completion_that_was_cut_off_is_not_rewarded():
+    """It learned to be cut off after the answer, where the runtime would have gone on to another."""
+    assert make_reward({END, 5})(["#### 4"] * 3, [[20, END], [20, 21], [5]], ["4"] * 3) == [1.0, 0.0, 1.0]
+
+
+def test_what_trl_cuts_off_is_not_rewarded(base, tmp_path, monkeypatch):
+    """Whatever the text: a random model hardly ever ends with one of 272 tokens."""
+    monkeypatch.setattr(grpo, "has_final_answer", lambda *_: True)
+    rows, settings = [TrainingRow("How?", "", "7")], GrpoSettings(2, questions=1, completions=32, tokens=1)
+    job = TrainingJob(base("llama"), tmp_path / "out", replace(RECIPES["lora"], threads=1))
+    assert max(train_grpo(job, rows, settings).rewards) < 0.2
+
+
+def test_it_learns_the_rewarded_digit(toy, tmp_path, capsys):
     """The toy task: a random model must output 7, which is one of its 272 tokens."""
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.02, threads=1, seed=3)
-    settings = GrpoSettings(steps=60, questions=1, completions=64, tokens=2)
-    job = TrainingJob(base("llama"), tmp_path / "out", recipe, base_id="tiny")
+    settings = GrpoSettings(steps=60, questions=1, completions=64, tokens=1)
+    job = TrainingJob(toy, tmp_path / "out", recipe, base_id="tiny")
     result = train_grpo(job, rows, settings)
     assert len(result.rewards) == 60 and result.completions == 3_840
     assert result.last_mean > result.first_mean + 0.5
@@ -68,7 +97,8 @@ def raise_killed(*_):
     raise Killed
 
 
-def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
+def test_a_resumed_run_ends_with_the_same_weights(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo, "has_final_answer", lambda text, _: text.isascii())  # about every second time
     rows = [TrainingRow(f"Say a number, {n}.", "", "7") for n in range(8)]
     recipe = replace(RECIPES["lora"], rank=4, learning_rate=0.01, threads=1, seed=3)
     settings = GrpoSettings(steps=13, questions=2, completions=8, tokens=2)
@@ -78,7 +108,7 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
             if done == stop:
                 raise Killed
 
-        job = TrainingJob(base("llama"), folder, replace(recipe, **changed))
+        job = TrainingJob(toy, folder, replace(recipe, **changed))
         return train_grpo(job, rows, settings, progress)
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -94,11 +124,12 @@ def test_a_resumed_run_ends_with_the_same_weights(base, tmp_path):
     weights = "adapter_model.safetensors"
     assert (parts / weights).read_bytes() == (whole / weights).read_bytes()
     assert resumed.rewards == uninterrupted.rewards and len(resumed.rewards) == 13
+    assert 0 < sum(resumed.rewards) < 13  # so there was something to learn
     assert (resumed.completions, uninterrupted.completions) == (3 * 16, 13 * 16)
     assert not (parts / ".checkpoints").exists()
 
 
-def test_a_run_killed_after_its_last_step_resumes(base, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_last_step_resumes(toy, tmp_path, monkeypatch):
     rows, settings = (
         [TrainingRow("Say a number.", "", "7")],
         GrpoSettings(steps=3, questions=1, completions=4, tokens=2),
@@ -106,7 +137,7 @@ def test_a_run_killed_after_its_last_step_resumes(base, tmp_path, monkeypatch):
     recipe = replace(RECIPES["lora"], learning_rate=0.01, threads=1)
 
     def run(folder):
-        return train_grpo(TrainingJob(base("llama"), folder, recipe), rows, settings)
+        return train_grpo(TrainingJob(toy, folder, recipe), rows, settings)
 
     whole = run(tmp_path / "whole")
     with monkeypatch.context() as patch, pytest.raises(Killed):

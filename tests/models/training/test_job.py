@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
@@ -70,15 +71,22 @@ def test_a_saved_adapter_is_on_disk(
     assert {path.stat().st_ino for path in (tmp_path, tmp_path / CONFIG, tmp_path / WEIGHTS)} <= synced
 
 
-def test_a_run_with_another_grouping_is_another_run(job: TrainingJob) -> None:
-    """A checkpoint of groups by depth resumed over groups by kind of the same size."""
-
-    def run_id(groups: int, group_by: str) -> str:
-        origin = BasisOrigin("tiny", "0", numbers=8, groups=groups, group_by=group_by)
-        return replace(job, basis=Basis(origin, {})).run_id()
-
-    assert run_id(2, "depth") != run_id(2, "kind")
-    assert run_id(1, "depth") == job.run_id()  # as in earlier versions
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"groups": 2, "group_by": "depth"}, {"groups": 2, "group_by": "kind"}),
+        ({"base_sha256": "0"}, {"base_sha256": "1"}),
+    ],
+)
+def test_a_run_with_another_basis_of_the_same_shape_is_another_run(
+    job: TrainingJob, one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    """Its gradients were taken for those of this run."""
+    common = {"name": "tiny", "base_sha256": "0", "numbers": 8}
+    first, second = (
+        replace(job, basis=Basis(BasisOrigin(**(common | change)), {})) for change in (one, other)
+    )
+    assert len({job.run_id(), first.run_id(), second.run_id()}) == 3
 
 
 def test_a_run_in_bfloat16_is_another_run(job: TrainingJob) -> None:

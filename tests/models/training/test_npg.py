@@ -142,6 +142,24 @@ def test_another_divergence_uses_the_gradients_of_the_first_run(job, sampled, mo
     assert vectors[1] == pytest.approx(2 * vectors[0], rel=1e-5)
 
 
+def test_a_run_resumes_on_another_day(job, dated, tmp_path, monkeypatch):
+    """With the date in its prompts, it was taken for another run."""
+    job = replace(job, base=dated)
+    rollouts = write(tmp_path / "file", load_base_model(dated)[1], outcomes=OUTCOMES)
+    train_npg(job, read_advantage_rows(rollouts), kl=0.01)
+    monkeypatch.delattr(solution_scores, "row_losses")
+    train_npg(job, read_advantage_rows(rollouts), kl=0.01)
+
+
+def test_the_scores_over_another_basis_are_not_used(job, sampled):
+    """Of one base, with one group: its scores are as many and as long."""
+    basis = replace(job.basis, origin=replace(job.basis.origin, groups=1))
+    train_npg(replace(job, basis=basis), sampled, kl=0.01)
+    other = replace(basis, origin=replace(basis.origin, base_sha256="other"))
+    with pytest.raises(ThirteenError, match="checkpoint of a run with another base, basis"):
+        train_npg(replace(job, basis=other), sampled, kl=0.01)
+
+
 def test_a_second_step_starts_from_the_adapter(job, sampled, loaded, tmp_path):
     """Its rollouts must be of that adapter."""
     train_npg(job, sampled, kl=0.01)

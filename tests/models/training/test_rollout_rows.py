@@ -155,3 +155,4 @@ def test_what_cannot_be_trained_on_is_one_line(thirteen, base, loaded, tmp_path,
     done = thirteen("train", base("llama"), "-o", tmp_path / "out", *flags.format(**files).split())
     assert done.status == 2 and message in done.stderr, done
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

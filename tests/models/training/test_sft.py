@@ -30,6 +30,8 @@ from thirteen.models.training.resume import TrainCheckpoint, TrainState
 from thirteen.models.training.rollout_rows import SampledRow
 from thirteen.models.training.sft import HeldOutLoss, SftResult, fit_adapter, train_sft
 from thirteen.runtime.arithmetic.final_answer import final_answer
+from thirteen.runtime.engine.output_stream import sampled_mask
+from thirteen.runtime.llama.model import Model
 
 from ...checkpoints import llama, qwen2, save_model
 
@@ -85,6 +87,37 @@ def test_the_loss_leaves_out_what_the_calculator_inserts(loaded):
     assert 0 < some < all_
 
 
+@pytest.mark.parametrize(("config", "rules"), [(llama, "llama"), (llama, "smollm"), (qwen2, "qwen")])
+def test_the_loss_leaves_out_what_the_runtime_would_insert(tmp_path, config, rules):
+    """A sign of two tokens was two replacement characters, and its result was learned."""
+    from transformers import AutoTokenizer
+
+    folder = save_model(tmp_path / "base", config(), rules=rules)
+    convert(folder, tmp_path / "base.gguf", quantization="F32")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    row = TrainingRow("How many?", "It is 6 ÷ 2 = 3, then 30 ÷<|endoftext|> 6 = 5.")
+    example = encode_example(tokenizer, row, calculator=True)
+    learned = tokenizer.decode([example.ids[place] for place in example.loss_places])
+    assert learned.replace(" ", "") == "Itis6÷2=,then30÷<|endoftext|>6=.<|im_end|>"
+    with Model(tmp_path / "base.gguf", vocabulary_only=True) as model:
+        mask = sampled_mask(model, example.ids[example.prompt_tokens : -1])
+    assert example.inserted == {
+        place for place, sampled in enumerate(mask, example.prompt_tokens) if not sampled
+    }
+
+
+def test_the_calculator_needs_a_byte_level_tokenizer():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({"▁1": 0}, unk_token="▁1"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, chat_template="{{ 1 }}")
+    with pytest.raises(
+        CheckpointError, match="needs a byte-level tokenizer, but the base has the token '▁1'"
+    ):
+        encode_example(tokenizer, TrainingRow("How many?", "1"), calculator=True)
+
+
 def test_a_basis_with_groups_is_trained_by_its_file(thirteen, base, data, tmp_path):
     basis, out = tmp_path / "basis.safetensors", tmp_path / "adapter"
     made = thirteen("adapter", "basis", base("llama"), "--numbers", 8, "--groups", 2, "-o", basis)
@@ -119,7 +152,7 @@ def test_the_basis_of_another_base_is_refused(thirteen, base, data, tmp_path):
     flags = ("--kind", "tinylora", "--basis", basis, "--held-out", 4)
     done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *flags)
     assert done.status == 2 and "the basis is of other: its" in done.stderr, done
-    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert done.stderr.splitlines()[-1].startswith("error: ") and not (tmp_path / "out").exists()
 
 
 def test_the_loss_of_a_row_does_not_depend_on_its_batch(loaded):
@@ -280,6 +313,41 @@ def sampled(tokenizer, question, *weights):
     return [SampledRow(question, len(prompt), (5, 6, 7), weight) for weight in weights]
 
 
+def killed_stage(name):
+    """Progress of a run that is killed at its eleventh step; ten are saved."""
+
+    def progress(done, total):
+        if (name, done) == ("train", 11):
+            raise Killed
+
+    return progress
+
+
+@pytest.mark.parametrize("kind", ["solutions", "rollouts"])
+def test_a_run_resumes_on_another_day(dated, templated, tmp_path, kind):
+    """With the date in its prompts, it was taken for another run."""
+    tokenizer = load_base_model(dated)[1]
+    rows = {
+        "solutions": (ROWS[:2], ROWS[2:4]),
+        "rollouts": (sampled(tokenizer, "How many?", 1.0, 2.0), sampled(tokenizer, "How few?", 1.0)),
+    }[kind]
+    job = TrainingJob(dated, tmp_path / "out", replace(RECIPE, epochs=6, batch_rows=1))
+    with pytest.raises(Killed):
+        train_sft(job, *rows, killed_stage)
+    if kind == "solutions":
+        for other in (
+            replace(job, base=templated("Hello.")),
+            replace(job, recipe=replace(job.recipe, final_line=False)),
+        ):
+            with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
+                train_sft(other, *rows)
+        with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
+            train_sft(job, [replace(ROWS[0], question="How?"), ROWS[1]], rows[1])
+    done = []
+    assert train_sft(job, *rows, lambda name: lambda step, _: done.append((name, step))).steps == 12
+    assert [step for name, step in done if name == "train"] == [11, 12]
+
+
 def test_solutions_to_a_held_out_question_are_one_unit(base, loaded, tmp_path):
     """Resampled one by one, they made the interval too narrow."""
     _, tokenizer = loaded
@@ -296,17 +364,9 @@ def test_a_run_with_its_weights_in_another_order_is_another_run(base, loaded, tm
     """The weights other than 1 were part of its id without their places."""
     _, tokenizer = loaded
     job = TrainingJob(base("llama"), tmp_path / "out", replace(RECIPE, epochs=6, batch_rows=1))
-
-    def stage(name):
-        def progress(done, total):
-            if (name, done) == ("train", 11):
-                raise Killed
-
-        return progress
-
     held = sampled(tokenizer, "How few?", 1.0)
     with pytest.raises(Killed):
-        train_sft(job, sampled(tokenizer, "How many?", 1.0, 2.0), held, stage)
+        train_sft(job, sampled(tokenizer, "How many?", 1.0, 2.0), held, killed_stage)
     with pytest.raises(ThirteenError, match="checkpoint of a run with another base"):
         train_sft(job, sampled(tokenizer, "How many?", 2.0, 1.0), held)
     assert train_sft(job, sampled(tokenizer, "How many?", 1.0, 2.0), held).steps == 12
@@ -437,7 +497,7 @@ def test_the_error_of_bad_data_names_file_and_line(tmp_path, thirteen, base, tex
 def test_invalid_options_are_refused(tmp_path, thirteen, base, data, flags, message):
     done = thirteen("train", base("llama"), "--data", data, "-o", tmp_path / "out", *flags.split())
     assert done.status == 2 and message in done.stderr and done.stderr.startswith("error: "), done
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 def test_a_missing_base_is_an_error(tmp_path):
@@ -453,7 +513,7 @@ def test_the_output_folder_is_checked_before_the_base_is_loaded(tmp_path, thirte
 
 def test_an_output_folder_that_cannot_be_created_is_an_error(tmp_path, base):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="file is a file, not a folder"):
         train_sft(TrainingJob(base("llama"), tmp_path / "file" / "out", RECIPE), ROWS[:8], ROWS[8:])
 
 
