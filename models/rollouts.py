@@ -14,7 +14,7 @@ from ..errors import RequestError, shorten
 from ..files.journal import FORMAT, Journal
 from ..files.json_file import read_bounded
 from ..runtime.engine.majority_vote import VOTES_MAX
-from .rows import MAX_BYTES
+from .rows import MAX_BYTES, refuse_surrogates
 
 Value = TypeVar("Value")
 
@@ -136,6 +136,8 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
                 f"{path}: rollouts with {COMMON[key]}: {key} is {there} in the file, {here} now"
             )
     total = identity.get("questions")
+    if type(total) is not int:  # 1.0 and true are equal to 1
+        raise RequestError(f"{path}: line 1: 'questions' must be an integer, not {shorten(total)}")
     complete = lines[:-1]  # what follows the last newline is empty, or a line that is cut off
     if len(complete) != total or lines[-1:] != [b""]:
         raise RequestError(
@@ -193,7 +195,7 @@ def _parse(entry: Any, where: str) -> QuestionRollouts:
     try:
         solutions, error = _list(entry["solutions"]), entry["error"]
         if len(solutions) <= VOTES_MAX:
-            return QuestionRollouts(
+            found = QuestionRollouts(
                 _typed(entry["number"], int),
                 _typed(entry["question"], str),
                 _typed(entry["answer"], str),
@@ -201,6 +203,8 @@ def _parse(entry: Any, where: str) -> QuestionRollouts:
                 tuple(map(_parse_solution, solutions)),
                 error if error is None else _typed(error, str),
             )
+            refuse_surrogates(f"{found.question}{found.answer}{found.error}", where)
+            return found
     except (KeyError, TypeError):
         pass
     raise RequestError(f"{where}: not a question with its solutions")

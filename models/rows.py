@@ -68,11 +68,16 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
         raise RequestError(f"{where}: 'answer' is missing, and this command scores answers")
     if "answer" in required and parse_number(row.answer) is None:
         raise RequestError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
+    refuse_surrogates("".join(astuple(row)), where)
+    return row
+
+
+def refuse_surrogates(text: str, where: str) -> None:
+    """Raise RequestError if a text has a lone surrogate, which JSON can hold and UTF-8 cannot."""
     try:
-        "".join(astuple(row)).encode()
+        text.encode()
     except UnicodeEncodeError:
         raise RequestError(f"{where}: has a lone surrogate, which is not a character") from None
-    return row
 
 
 def has_final_answer(text: str, answer: str) -> bool:

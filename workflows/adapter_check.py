@@ -20,7 +20,7 @@ from ..convert.weight_change import weight_changes
 from ..errors import AdapterError, ZeroAdapterError
 from ..files.progress import Stage, no_progress
 from ..files.temporary_folder import temporary_folder
-from .adapter_resolver import catalogue_name
+from .adapter_resolver import catalogue_name, recorded_name
 from .comparison_models import comparison_models
 from .importance_cache import PRECISION, cached_importance
 
@@ -79,7 +79,7 @@ class AdapterCheck:
 def check_trained_on(adapter: Path, base: str) -> None:
     """Raise AdapterError if an adapter's config names another base of the catalogue than this one."""
     trained_on = read_adapter_config(adapter).get("base_model_name_or_path")
-    expected = catalogue_name(trained_on) if isinstance(trained_on, str) else None
+    expected = recorded_name(trained_on) if isinstance(trained_on, str) else None
     found = catalogue_name(base)
     if expected and found and expected != found:
         raise AdapterError(f"{adapter.name}: was trained on {expected}, but the base is {found}")

@@ -159,7 +159,7 @@ def code_name(file: str) -> str:
 
 def _basis_of_adapter(folder: Path, progress: Progress) -> Basis:
     config = read_adapter_config(folder)
-    name = catalogue_name(str(config.get("base_model_name_or_path")))
+    name = recorded_name(str(config.get("base_model_name_or_path")))
     if name is None:
         raise AdapterError(f"{folder}: its base is not in the catalogue; use --basis")
     checkpoint = open_checkpoint(base_file(name))
@@ -225,17 +225,30 @@ def check_same_base(model: Path, basis: Basis) -> None:
 
 
 def catalogue_name(base: str) -> str | None:
-    """Find the catalogue name of a base: a name, a hub id or a GGUF made from it; None if unknown."""
+    """Find the catalogue name of a base: a name, a hub id or a GGUF made from it; None if unknown.
+
+    A path that exists is that file or folder, as in fetch(), even if it has a name of the catalogue.
+    """
+    if os.path.exists(base):  # noqa: PTH110 - Path.exists() raises for a name that is too long
+        return _gguf_base_name(Path(base)) if _is_file(base) else None
+    return _entry_name(base)
+
+
+def recorded_name(base: str) -> str | None:
+    """Find the catalogue name of a base that an adapter's config names, whatever the current folder holds."""
+    return _entry_name(base) or catalogue_name(base)
+
+
+def _entry_name(base: str) -> str | None:
+    """The catalogue name of a base, from its name or a hub id."""
     known = catalogue()
     name = base.partition("@")[0]
     if name == "embedded":
         return known.embedded.base
     if name in known.bases:
         return name
-    for entry in known.bases.values():
-        if name in (entry.hub_id, entry.public_copy):
-            return entry.name
-    return _gguf_base_name(Path(base)) if _is_file(base) else None
+    ids = (entry.name for entry in known.bases.values() if name in (entry.hub_id, entry.public_copy))
+    return next(ids, None)
 
 
 def _is_file(name: str) -> bool:
@@ -251,7 +264,7 @@ def _gguf_base_name(path: Path) -> str | None:
         base = read_header(path).metadata.get(_PROVENANCE)
     except ThirteenError:  # reported when the file is opened as a model
         return None
-    return catalogue_name(base) if isinstance(base, str) and not _is_file(base) else None
+    return _entry_name(base) if isinstance(base, str) else None
 
 
 def _check_base(code: ShortCode, name: str | None, base: str) -> None:

@@ -104,7 +104,8 @@ def named_model(
             progress=stage("convert"),
         )
         _write_record(output, report)
-    os.utime(output)
+    with suppress(OSError):  # in a cache that cannot be written, the time of use is not kept
+        _record_path(output).touch()  # with the times of the model itself, its trust would lapse
     return output
 
 
@@ -148,8 +149,14 @@ def _folder() -> Path:
 
 
 def _record_path(model: Path) -> Path:
-    """The file beside a model with what was predicted of it."""
+    """The file beside a model with what was predicted of it; its time is that of the last use by name."""
     return model.with_name(f"{model.name}.json")
+
+
+def _used_at(model: Path) -> float:
+    """When a model was last opened by its name; earlier versions set the time of the model itself."""
+    files = (model, _record_path(model))
+    return max(file.stat().st_mtime for file in files if file.exists())
 
 
 def _write_record(model: Path, report: ConversionReport) -> None:
@@ -189,5 +196,5 @@ def _cached_model(path: Path) -> CachedModel:
         bits_per_weight=header.bits_per_weight,
         tokens=len(tokens),
         predicted_divergence=_predicted_divergence(path),
-        used_at=path.stat().st_mtime,
+        used_at=_used_at(path),
     )

@@ -121,7 +121,7 @@ class ContrastObjective(EngineObjective):
         """
         super().__init__(engine, lora, settings)
         self._options, self._folder = options, folder
-        self._age = 0  # how often rollouts were sampled afresh
+        self._sampled_at = 0  # the generation before which rollouts were last sampled afresh
         self._contrasts: dict[str, Contrast] = {}
         self._sampled_by: Numbers = np.zeros(1)  # all zeros are the base
         self._base: dict[str, Floats] = {}
@@ -146,17 +146,26 @@ class ContrastObjective(EngineObjective):
         return [mean_score(numbers) for numbers in candidates]
 
     def prepare(self, generation: int, mean: Numbers) -> None:
-        """Sample rollouts afresh from the mean of the search, if it is time; `generation` is the next one."""
-        every = self._options.rollouts_every
-        if every and generation // every != self._age:
-            self._age = generation // every
-            path = self._folder / f"rollouts-{every * self._age}.jsonl"
-            if generation % every and path.exists():  # a resumed run, whose mean was another one then
-                mean = _sampled_by(path, len(mean))
-            self._use(self._sample(path, mean), path, mean)
+        """Sample rollouts afresh from the mean of the search, if it is time; `generation` is the next one.
 
-    def _use(self, rollouts: Iterable[QuestionRollouts], path: Path, sampled_by: Numbers) -> None:
-        """Score by these rollouts of `path` from now on, unless none of their questions has a contrast."""
+        A resumed run goes back to the newest rollouts with a contrast: an uninterrupted one has kept these.
+
+        Raises:
+            RequestError: rollouts that the interrupted run has sampled are missing or damaged.
+        """
+        every = self._options.rollouts_every
+        if not every:
+            return
+        newest = generation - generation % every
+        for at in range(newest, self._sampled_at, -every):
+            path = self._folder / f"rollouts-{at}.jsonl"
+            mean_then = mean if at == generation else _sampled_by(path, len(mean))
+            if self._use(self._sample(path, mean_then), path, mean_then):
+                break
+        self._sampled_at = newest
+
+    def _use(self, rollouts: Iterable[QuestionRollouts], path: Path, sampled_by: Numbers) -> bool:
+        """Score by these rollouts of `path` from now on; False if none of their questions has a contrast."""
         contrasts = {
             one.question: contrast
             for one in rollouts
@@ -165,6 +174,7 @@ class ContrastObjective(EngineObjective):
         if contrasts:
             self._contrasts, self._sampled_by, self._base = contrasts, sampled_by, {}
             self._old = {} if sampled_by.any() else self._base
+        return bool(contrasts)
 
     def _contrast(self, rollouts: QuestionRollouts, path: Path) -> Contrast | None:
         prompt = self.request(TrainingRow(rollouts.question, "", rollouts.answer)).tokens
@@ -231,8 +241,10 @@ def _sampled_by(path: Path, size: int) -> Numbers:
     """The numbers that sampled the fresh rollouts in a file.
 
     Raises:
-        RequestError: the file is no file of rollouts, or has not as many numbers.
+        RequestError: the file is missing or no file of rollouts, or has not as many numbers.
     """
+    if not path.exists():
+        raise RequestError(f"{path}: missing: the run cannot resume without the rollouts that it sampled")
     try:
         numbers = np.array(read_identity(path).get("numbers"), float)
     except (TypeError, ValueError):

@@ -1,6 +1,7 @@
 """Synthetic one-step word problems with worked solutions, which a small model can partly solve.
 
-The held-out part shares no pair of numbers with the rest for any seed, so memorized sums are of no use.
+For any seed, no sum of the held-out part is in the rest, so memorized sums are of no use. The same numbers in
+another order or with another sign may be: 4 + 2 is held out, but 2 + 4 and 4 - 2 are not.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ from ...errors import ThirteenError
 from ..rows import TrainingRow
 
 ROWS_MAX = 100_000
-_HELD_OUT = 5  # one pair of numbers in five is held out
+_HELD_OUT = 5  # one sum in five is held out
 _NAMES = (
     "Anna", "Ben", "Carla", "David", "Emma", "Farid", "Grace", "Hugo", "Ines", "Jamal", "Kim", "Liam",
     "Maya", "Noah", "Olga", "Paul", "Rosa", "Sam", "Tara", "Victor", "Wendy", "Yusuf", "Zoe",
@@ -106,7 +107,7 @@ def draw_sums(count: int, seed: int, *, held_out: bool = False) -> list[Training
     Args:
         count: number of questions.
         seed: random seed; equal seeds give equal questions on every machine.
-        held_out: whether to draw from the held-out pairs of numbers or from the others.
+        held_out: whether to draw from the held-out sums or from the others.
 
     Raises:
         ThirteenError: `count` is out of range.
@@ -146,5 +147,5 @@ def _generate(rng: random.Random, held_out: bool) -> Iterator[TrainingRow]:
 
 
 def is_held_out(sign: str, a: int, b: int) -> bool:
-    """Whether a sum is held out."""
+    """Whether a sum is held out; the same numbers in another order or with another sign are another sum."""
     return hashlib.sha256(f"{a} {sign} {b}".encode()).digest()[0] % _HELD_OUT == 0

@@ -86,6 +86,7 @@ class TuneProgress:
 
 
 OnProgress = Callable[[TuneProgress], None]
+Prepare = Callable[[int, Numbers], None]
 
 
 @dataclass(frozen=True)
@@ -285,7 +286,7 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
     journal: TuningJournal,
     *,
     start: Numbers | None = None,
-    prepare: Callable[[int, Numbers], None] = lambda generation, mean: None,
+    prepare: Prepare = lambda generation, mean: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> CmaSearch:
     """Run a search to its end, after replaying the generations in the journal.
@@ -296,7 +297,8 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
         settings: settings of the search.
         journal: receives a record after each generation.
         start: numbers to start from; by default zeros, the base itself.
-        prepare: called before each generation that is not in the journal, with its number and the mean.
+        prepare: called before each generation that is not in the journal, with its number and the mean; part
+            of the generation's duration.
         on_progress: called after each generation.
 
     Raises:
@@ -316,12 +318,11 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
         if search.done or len(record.scores) != len(search.candidates):
             raise ThirteenError(f"{journal.path}: the generations do not match this search")
         search.tell(record.scores)
-        if record.check:
+        if record.check and search.check_due:  # not so after the last generation of a run that is extended
             search.record_check(record.check)
         on_progress(TuneProgress(search, record, check, resumed=True))
     while not search.done:
-        prepare(search.generation, search.mean)
-        record = _record(objective, lambda: _next_generation(objective, search, data))
+        record = _record(objective, lambda: _next_generation(objective, search, data, prepare))
         journal.add(record)
         on_progress(TuneProgress(search, record, check, resumed=False))
     return search
@@ -330,8 +331,9 @@ def run_search(  # noqa: PLR0913 - the inputs of a search
 _Outcome = tuple[tuple[float, ...], CheckScore | None]
 
 
-def _next_generation(objective: Objective, search: CmaSearch, data: TuneData) -> _Outcome:
-    """Score a generation, update the search, and check its mean if due."""
+def _next_generation(objective: Objective, search: CmaSearch, data: TuneData, prepare: Prepare) -> _Outcome:
+    """Prepare and score a generation, update the search, and check its mean if due."""
+    prepare(search.generation, search.mean)
     rows = data.draw(search.settings.seed, search.generation)
     scores = tuple(objective.scores(search.candidates, rows, search.mean))
     search.tell(scores)

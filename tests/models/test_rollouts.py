@@ -172,6 +172,23 @@ def test_files_that_are_cut_off_or_something_else_are_refused(tmp_path):
         read_rollouts(tmp_path / "nothing", OURS)
 
 
+@pytest.mark.parametrize("count", ["1.0", "true", '"1"', "null"])
+def test_a_count_of_questions_that_is_no_integer_is_refused(tmp_path, count):
+    """1.0 ended in a TypeError, and true was taken for 1."""
+    path = write(tmp_path / "file", "10")
+    path.write_text(path.read_text().replace('"questions": 1', f'"questions": {count}'))
+    with pytest.raises(RequestError, match="file: line 1: 'questions' must be an integer, not "):
+        read_rollouts(path, OURS)
+
+
+@pytest.mark.parametrize("old", ['"question": "', '"answer": "'])
+def test_a_lone_surrogate_is_refused(tmp_path, old):
+    path = write(tmp_path / "file", "10")
+    path.write_text(path.read_text().replace(old, old + "\\ud83d"))
+    with pytest.raises(RequestError, match="file: line 2: has a lone surrogate, which is not a character"):
+        read_rollouts(path, OURS)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

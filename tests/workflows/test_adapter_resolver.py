@@ -11,12 +11,14 @@ from gguf import GGUFValueType
 from peft import LoraConfig
 from thirteen.convert.adapter.short_code import ShortCode, basis_fingerprint
 from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError, DownloadError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows import adapter_resolver
 from thirteen.workflows.adapter_resolver import (
     basis_for_code,
     catalogue_name,
+    recorded_name,
     resolve_basis,
     resolve_runtime_lora,
 )
@@ -83,6 +85,20 @@ def test_a_base_whose_name_is_no_path_is_unknown(tmp_path: Path, name: str) -> N
     path = write_gguf(tmp_path / "a.gguf", {"thirteen.base.id": (name, GGUFValueType.STRING, None)}, {})
     assert catalogue_name(str(path)) is None
     assert catalogue_name(name) is None
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "embedded", "HuggingFaceTB/SmolLM2-135M-Instruct"])
+def test_a_folder_with_a_name_of_the_catalogue_is_the_folder(
+    base: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """fetch() took the folder, and what was made of it the catalogue's base."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert catalogue_name(name) == "smollm2-135m"
+    shutil.copytree(base("llama"), name)
+    assert catalogue_name(name) is None
+    assert resolve_basis(name).origin.base_sha256 == open_checkpoint(base("llama")).sha256()
+    assert recorded_name(name) == "smollm2-135m", "an adapter's config does not mean that folder"
 
 
 def test_an_adapter_with_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:

@@ -8,8 +8,15 @@ import sys
 import gguf
 import pytest
 from thirteen.errors import RequestError
+from thirteen.files.trusted_files import FileState
 from thirteen.workflows import model_cache
-from thirteen.workflows.model_cache import cached_model, cached_models, is_model_name, remove_model
+from thirteen.workflows.model_cache import (
+    cached_model,
+    cached_models,
+    is_model_name,
+    named_model,
+    remove_model,
+)
 
 from ..models.hub_server import Repository, serve
 from ..runtime.conftest import write_gguf
@@ -66,6 +73,28 @@ def test_converted_models_are_listed_shown_and_removed(home):
     assert "deleted" in run_thirteen(home, "", "models", "rm", "owner--tiny-4.5bpw").stderr
     assert json.loads(run_thirteen(home, "", "models", "list", "--json").stdout) == {"models": []}
     assert list((home / "cache/models").iterdir()) == []
+
+
+@pytest.mark.parametrize("record", [None, '{"predicted_divergence": 0.5}'])
+def test_a_use_by_name_is_kept_beside_the_model(tmp_path, monkeypatch, record):
+    """It changed the model's own times, so that each start hashed the whole file to trust it."""
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    for number, name in enumerate(("old", "tiny", "new")):
+        keys = {"thirteen.base.id": (f"owner/{name}", gguf.GGUFValueType.STRING, None)}
+        path = write_gguf(model_cache._folder() / f"owner--{name}-4.5bpw.gguf", keys, {})
+        if record is not None:
+            path.with_name(f"{path.name}.json").write_text(record)
+            os.utime(path.with_name(f"{path.name}.json"), (50, 50))
+        os.utime(path, (100 + number, 100 + number))  # the last use, to an earlier version
+    used = [(model.base, model.used_at) for model in cached_models()]
+    assert used == [("owner/new", 102), ("owner/tiny", 101), ("owner/old", 100)]
+    path = cached_model("owner--tiny-4.5bpw").path
+    before = FileState.now(path)
+    assert named_model("owner/tiny") == path and FileState.now(path) == before
+    assert [model.base for model in cached_models()] == ["owner/tiny", "owner/new", "owner/old"]
+    assert cached_model(path.stem).predicted_divergence == (0.5 if record else None)
+    remove_model(path.stem)
+    assert not list(path.parent.glob("owner--tiny*"))
 
 
 @pytest.mark.parametrize("record", [None, "", "{", "[]", "{}", '{"predicted_divergence": "0.1"}'])

@@ -266,6 +266,32 @@ def test_a_search_goes_on_where_fresh_rollouts_have_one_outcome_only(objective, 
             objective(found, rollouts_every=2).prepare(3, V)
 
 
+def test_a_resumed_run_goes_back_to_the_newest_fresh_rollouts_with_a_contrast(
+    objective, model, tmp_path, monkeypatch
+):
+    """It went back to the base's if the newest had no contrast, and sampled lost ones from another mean."""
+    found = write_rollouts(model, tmp_path / "rollouts.jsonl")
+    rows, turns = ContrastOptions(found).rows, iter(range(1000))
+    judged = "thirteen.models.tuning.sample_rollouts.is_correct"
+    made = objective(found, rollouts_every=2)
+    monkeypatch.setattr(judged, lambda answer, row: next(turns) % 3 == 0)
+    made.prepare(2, 0.1 * V)
+    monkeypatch.setattr(judged, lambda answer, row: False)
+    made.prepare(4, 0.2 * V)
+    scores = made.scores([0.1 * V, V], rows, 0.2 * V)
+    for generation, mean in ((4, 0.2 * V), (5, V)):
+        resumed = objective(found, rollouts_every=2)
+        monkeypatch.setattr(resumed, "_sample_block", None)  # the files are read
+        resumed.prepare(generation, mean)
+        assert resumed.scores([0.1 * V, V], rows, mean) == scores
+    for lost, generation in ((2, 4), (2, 5), (4, 5)):
+        path = tmp_path / f"rollouts-{lost}.jsonl"
+        kept = path.rename(tmp_path / "kept")
+        with pytest.raises(RequestError, match=f"rollouts-{lost}.jsonl: missing: the run cannot resume"):
+            objective(found, rollouts_every=2).prepare(generation, 0.2 * V)
+        kept.rename(path)
+
+
 def test_a_run_by_contrast_improves_the_score_and_resumes(model, basis, tmp_path):
     found = write_rollouts(model, tmp_path / "rollouts.jsonl")
     options = ContrastOptions(found)

@@ -165,6 +165,39 @@ def test_a_run_resumes_with_more_generations(tmp_path):
     assert resumed == [True] * 10 + [False] * 10
 
 
+def test_an_extended_run_is_the_run_that_was_longer_from_the_start(tmp_path):
+    """The check after its old last generation, which the longer run lacks, counted as one more."""
+
+    class Hopeless(PlantedObjective):
+        def correct(self, numbers, rows):
+            return [not numbers.any()] * len(rows)
+
+    settings = replace(SETTINGS, generations=30, check_every=4, patience=2)
+    ends = []
+    for name, lengths in (("whole", [30]), ("extended", [6, 30])):
+        for generations in lengths:
+            with TuningJournal(tmp_path / name, {}) as journal:
+                part = replace(settings, generations=generations)
+                search = run_search(Hopeless(), DATA, part, journal)
+        scores = [record.scores for record in journal.generations]
+        ends.append((scores, search.generation, search.restarts, search.stopped))
+    assert ends[0] == ends[1]
+
+
+def test_what_precedes_a_generation_is_part_of_its_duration(tmp_path, monkeypatch):
+    """The time of sampling fresh rollouts was missing in the journal and the card."""
+    clock, objective = [0.0], PlantedObjective()
+    monkeypatch.setattr("thirteen.models.tuning.tune.perf_counter", lambda: clock[0])
+
+    def prepare(generation, mean):
+        clock[0] += 7
+        objective.cost.model_s += 5
+
+    with TuningJournal(tmp_path, {}) as journal:
+        run_search(objective, DATA, replace(SETTINGS, generations=2), journal, prepare=prepare)
+    assert [(record.seconds, record.tokens_s) for record in journal.generations] == [(0, 0), (7, 5), (7, 5)]
+
+
 def test_fewer_generations_than_are_done_are_refused(tmp_path):
     for generations in (3, 2):
         with TuningJournal(tmp_path, {}) as journal:
