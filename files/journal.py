@@ -16,7 +16,7 @@ from typing import Any, Self
 from ..errors import OutputError, RequestError, shorten
 from .atomic_write import NO_LINK
 from .disk_sync import sync_folder
-from .file_lock import lock_file
+from .file_lock import is_at, lock_file
 from .output import make_folder, output_errors
 
 FORMAT = 1
@@ -53,8 +53,8 @@ class AppendOnlyFile:
     ) -> None:
         if self._file:
             with suppress(OSError):
-                if not os.fstat(self._file.fileno()).st_size:  # claimed, and nothing was appended
-                    self.path.unlink()
+                if not os.fstat(self._file.fileno()).st_size and self._is_at(self._file):
+                    self.path.unlink()  # claimed, and nothing was appended
             self._file.close()
 
     def claim(self) -> Self:
@@ -109,6 +109,9 @@ class AppendOnlyFile:
         try:
             if not lock_file(file):
                 raise OutputError(f"{self.path}: another process is writing these records")  # noqa: TRY301
+            # Whoever claimed the file may have removed it between our opening and locking.
+            if not self._is_at(file):
+                raise OutputError(f"{self.path}: another process has removed these records")  # noqa: TRY301
             if os.fstat(file.fileno()).st_size != self._found_bytes:
                 raise OutputError(f"{self.path}: another process has written these records")  # noqa: TRY301
             file.truncate(self._kept_bytes)
@@ -118,6 +121,9 @@ class AppendOnlyFile:
             file.close()
             raise
         return file
+
+    def _is_at(self, file: FileIO) -> bool:
+        return is_at(file.fileno(), self.path.resolve())  # a link may name it
 
 
 class Journal(AppendOnlyFile):

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import AdapterError, CheckpointError
+from ..errors import AdapterError, CheckpointError, ThirteenError
 from .atomic_write import atomic_write
 
 MAX_HEADER_BYTES = 100_000_000  # the bound of the reference implementation
@@ -86,12 +86,11 @@ class SafetensorsFile:
             raise self._problem(f"tensor {name!r} is {entry.dtype}; supported: {', '.join(_READERS)}")
         dtype, convert = _READERS[entry.dtype]
         if not entry.shape:
-            return convert(np.fromfile(self.path, dtype, 1, offset=entry.offset)).reshape(())
+            return convert(read_items(self.path, dtype, 1, entry.offset, self.error)).reshape(())
         stop = entry.shape[0] if stop is None else stop
         row = prod(entry.shape[1:])
-        raw = np.fromfile(
-            self.path, dtype, (stop - start) * row, offset=entry.offset + start * row * dtype.itemsize
-        )
+        offset = entry.offset + start * row * dtype.itemsize
+        raw = read_items(self.path, dtype, (stop - start) * row, offset, self.error)
         return convert(raw).reshape(stop - start, *entry.shape[1:])
 
     def _problem(self, what: str) -> CheckpointError | AdapterError:
@@ -132,16 +131,40 @@ class SafetensorsFile:
         return header
 
 
+def read_items(
+    path: Path, dtype: np.dtype[Any], count: int, offset: int, error: type[ThirteenError]
+) -> NDArray[Any]:
+    """Read `count` items of a file whose header was checked; raise `error` if it has changed since.
+
+    An OSError would be taken for one of the file that is written meanwhile.
+    """
+    try:
+        items = np.fromfile(path, dtype, count, offset=offset)
+    except OSError as failure:
+        raise error(f"{path}: cannot read: {failure.strerror or failure}") from None
+    if len(items) != count:
+        raise error(
+            f"{path}: cannot read {count:,} items at byte {offset:,}: it was cut short, or is damaged"
+        )
+    return items
+
+
 def write_safetensors(path: Path, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
     """Write tensors as float32, in the order of their names, atomically.
 
     Raises:
         OutputError: it cannot be written.
     """
+    with atomic_write(path) as file:
+        write_tensors(file, tensors, metadata)
+
+
+def write_tensors(file: BinaryIO, tensors: Mapping[str, Rows], metadata: Mapping[str, str]) -> None:
+    """Write tensors as float32, in the order of their names, into an open file."""
     names = sorted(tensors)
     shapes = {name: ("F32", tensors[name].shape) for name in names}
     blocks = (np.ascontiguousarray(tensors[name], "<f4").tobytes() for name in names)
-    write_blocks(path, shapes, metadata, blocks)
+    _write(file, shapes, metadata, blocks)
 
 
 def write_blocks(
@@ -161,6 +184,16 @@ def write_blocks(
     Raises:
         OutputError: it cannot be written.
     """
+    with atomic_write(path) as file:
+        _write(file, shapes, metadata, blocks)
+
+
+def _write(
+    file: BinaryIO,
+    shapes: Mapping[str, tuple[str, Sequence[int]]],
+    metadata: Mapping[str, str],
+    blocks: Iterable[bytes],
+) -> None:
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, (dtype, shape) in shapes.items():
@@ -168,9 +201,8 @@ def write_blocks(
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with atomic_write(path) as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.writelines(blocks)
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.writelines(blocks)
 
 
 def _data_offsets(item: tuple[str, Any]) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from ...stats.bootstrap import PASSAGES_MIN
 from ..harness.energy import find_energy_meter
 from ..harness.environment import BenchReport, ReportHead, report_head, this_machine
 from ..harness.format import report_table
-from .accuracy_metrics import PairedScores, Scores, pair_scores, score
+from .accuracy_metrics import PairedScores, Scores, group_p_value, pair_scores, score
 from .answer_time import AnsweredQuestion, AnswerTimes, describe_times, summarize_times, time_rows
 from .datasets import QuestionSet
 from .eval_log import EvalLog, Outcome, QuestionRecord
@@ -233,7 +233,11 @@ def _report(
     evaluations: Mapping[str, _Evaluation],
 ) -> AccuracyReport:
     *base, (adapted, records) = evaluations.values()
-    paired = pair_scores(base[0][1], records, question_set.groups) if base else None
+    paired, p_value = None, 1.0
+    if base:
+        sides = base[0][1], records, question_set.groups
+        paired, p_value = pair_scores(*sides), group_p_value(*sides)
+    results = {name: result for name, (result, _) in evaluations.items()}
     return AccuracyReport(
         *head,
         terms=settings,
@@ -244,20 +248,23 @@ def _report(
         adapted=adapted,
         base=base[0][0] if base else None,
         paired=paired,
-        verdict=tuple(_verdict(paired, {name: result for name, (result, _) in evaluations.items()})),
+        verdict=tuple(_verdict(paired, p_value, results)),
     )
 
 
-def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) -> Iterator[str]:
+def _verdict(
+    paired: PairedScores | None, p_value: float, results: Mapping[str, ModelResult]
+) -> Iterator[str]:
+    """The conclusions; `p_value` is that of group_p_value()."""
     *base, adapted = results.values()
     if adapted.adapter and not base:
         name = Path(adapted.path).name
         yield f"only {name} with the adapter was measured: --base {name} also measures it without"
     if paired:
-        yield _describe_difference(paired)
+        yield _describe_difference(paired, p_value)
         if not paired.independent:
             yield (
-                f"the questions are variations of {paired.groups}: the interval accounts for that, "
+                f"the questions are variations of {paired.groups}: interval and sign test account for that, "
                 "McNemar's test does not"
             )
             if paired.groups < PASSAGES_MIN:
@@ -266,14 +273,14 @@ def _verdict(paired: PairedScores | None, results: Mapping[str, ModelResult]) ->
         yield from _warnings(name, result.scores)
 
 
-def _describe_difference(paired: PairedScores) -> str:
+def _describe_difference(paired: PairedScores, p_value: float) -> str:
     points = paired.difference
     low, high = (f"{100 * bound:+.1f}" for bound in (points.low, points.high))
     counts = f"{paired.gained} gained, {paired.lost} lost of {paired.questions}"
-    significant = not points.low <= 0 <= points.high
-    if paired.independent:
-        counts += f", p = {paired.p_value:.2g}"
-        significant = paired.p_value < SIGNIFICANCE_LEVEL
+    counts += ", " if paired.independent else f", sign test over {paired.groups} groups: "
+    counts += f"p = {p_value:.2g}"
+    excluded = not points.low <= 0 <= points.high
+    significant = p_value < SIGNIFICANCE_LEVEL and (paired.independent or excluded)
     if not paired.gained + paired.lost:
         undetected = 100 * min(3 / paired.groups, 1)  # the rule of three
         return (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...stats.bootstrap import grouped_mean
+from ...stats.bootstrap import grouped_mean, sum_by_passage
 from ...stats.interval import Interval
 from ...stats.mcnemar import mcnemar
 from ...stats.paired_difference import paired_difference
@@ -117,11 +117,7 @@ def pair_scores(
     base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
 ) -> PairedScores | None:
     """Compare two models question by question; None if every question failed on one of them."""
-    pairs = [
-        (one, other)
-        for one, other in zip(base, adapted, strict=True)
-        if Outcome.ERROR not in (one.outcome, other.outcome)
-    ]
+    pairs = _answered_pairs(base, adapted)
     if not pairs:
         return None
     correct = np.array(
@@ -145,3 +141,31 @@ def pair_scores(
         difference=difference,
         p_value=mcnemar(gained, lost),
     )
+
+
+def group_p_value(
+    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
+) -> float:
+    """The p-value of the exact sign test over the groups, each with its net change in right answers.
+
+    It holds for any number of groups; a bootstrap interval over a few is too narrow. Where every question is
+    a group of its own, it is McNemar's test.
+    """
+    pairs = _answered_pairs(base, adapted)
+    changes = [
+        float(other.outcome is Outcome.CORRECT) - float(one.outcome is Outcome.CORRECT)
+        for one, other in pairs
+    ]
+    net = sum_by_passage(np.array(changes), np.array([groups[one.number] for one, _ in pairs]))
+    return mcnemar(int((net > 0).sum()), int((net < 0).sum()))
+
+
+def _answered_pairs(
+    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]
+) -> list[tuple[QuestionRecord, QuestionRecord]]:
+    """The records of both models for each question that failed on neither."""
+    return [
+        (one, other)
+        for one, other in zip(base, adapted, strict=True)
+        if Outcome.ERROR not in (one.outcome, other.outcome)
+    ]

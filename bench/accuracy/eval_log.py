@@ -29,7 +29,7 @@ class Outcome(StrEnum):
     WRONG = "wrong"
     TRUNCATED = "truncated"  # max_tokens were used up before the answer ended
     UNPARSED = "unparsed"  # a complete answer without a number
-    ERROR = "error"  # the question was rejected or its computation failed: there is no answer
+    ERROR = "error"  # the question was rejected, as one that does not fit the context: there is no answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _count_complete(records: Sequence[QuestionRecord], total: int, batch_size: i
     complete = 0
     for count, record in enumerate(records, 1):
         start = record.number // batch_size * batch_size
-        if record.number in seen or start not in missing:
+        if record.number in seen or not 0 <= record.number < total:
             raise RequestError(f"{path}: unexpected record of question {shorten(record.number)}")
         seen.add(record.number)
         missing[start] -= 1

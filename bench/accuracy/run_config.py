@@ -1,6 +1,7 @@
 """Configuration of an evaluation run: one model, one question set, and the settings."""
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -11,6 +12,8 @@ from ...runtime.batch.reproducible_batches import BatchJob
 from ..harness.environment import this_build
 from .datasets import QuestionSet
 from .prompt_settings import PromptSettings
+
+_NAME_BYTES_MAX = 255  # of a file, in most file systems
 
 
 @dataclass(frozen=True)
@@ -50,4 +53,8 @@ class RunConfig:
     def file_name(self) -> str:
         """Name of the log: readable, and unique for each identity."""
         digest = sha256(json.dumps(self.identity).encode()).hexdigest()[:12]
-        return f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}-{digest}.jsonl"
+        name = f"{self.model.stem}-{self.question_set.name}-{self.settings.prompt}"
+        ending = f"-{digest}.jsonl"
+        while len(os.fsencode(name + ending)) > _NAME_BYTES_MAX:
+            name = name[:-1]
+        return name + ending

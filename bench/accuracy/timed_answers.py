@@ -29,6 +29,7 @@ TIMED = 16  # questions by default
 _TASKS = 2  # questions of each iteration
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class TimedAnswer:
         joules: energy; None without a meter, or with one that does not resolve so short a time.
     """
 
-    prefill_s: Seconds
+    prefill_s: PositiveSeconds
     decode_s: Seconds
     tokens: TokenCount
     joules: float | None = None

@@ -220,9 +220,11 @@ def accuracy_section(accuracy: AccuracyReport | None) -> Section:
     if paired := accuracy.paired:
         text = (
             f"Of {paired.questions} questions, {paired.gained} are correct only in the adapted model and "
-            f"{paired.lost} only in the base; McNemar's exact test: p = {paired.p_value:.3g}."
+            f"{paired.lost} only in the base"
         )
-        blocks.append(Paragraph(text))
+        if paired.independent:
+            text += f"; McNemar's exact test: p = {paired.p_value:.3g}"
+        blocks.append(Paragraph(f"{text}."))
     if accuracy.answer_time:
         blocks.append(_answer_time_table(accuracy.answer_time))
     return Section("Accuracy", tuple(blocks))

@@ -198,9 +198,11 @@ def adapter_basis(
     from ...models.fetch import fetch
     from ...workflows.adapter_resolver import base_file, catalogue_name, code_name
 
-    name = name or catalogue_name(base) or code_name(options.provenance_name(base))
+    known = catalogue_name(base)
+    name = name or known or code_name(options.provenance_name(base))
     check_base_name(name)
-    path = base_file(base) if base == name and not revision else fetch(base, revision=revision, kind="base")
+    from_catalogue = base == name == known and not revision
+    path = base_file(base) if from_catalogue else fetch(base, revision=revision, kind="base")
     check_target(output, path)
     checkpoint = open_checkpoint(path)
     origin = BasisOrigin(
@@ -251,7 +253,9 @@ def adapter_encode(
 @app.command("decode", epilog=options.example("adapter decode t13:smollm2-135m:… --output my-adapter"))
 def adapter_decode(
     code: Annotated[str, typer.Argument(metavar="CODE", help="Short code, as printed by encode.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="PEFT folder to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="PEFT folder to write; it must be new or empty.")
+    ] = None,
     basis: options.Basis = None,
     as_json: options.Json = False,
 ) -> None:
@@ -261,9 +265,15 @@ def adapter_decode(
     """
     from ...convert.adapter.short_code import decode_short_code
     from ...convert.adapter.tinylora_folder import write_tinylora_folder
+    from ...errors import OutputError
+    from ...files.output import check_folder
     from ...workflows.adapter_resolver import basis_for_code, hub_id_of
 
     decoded = decode_short_code(code)
+    if output:
+        check_folder(output)
+        if output.exists() and any(output.iterdir()):
+            raise OutputError(f"{output}: the folder is not empty: choose another")
     if output or basis:
         with progress_bar("basis") as progress:
             found = basis_for_code(decoded, basis, progress=progress)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError, ZeroAdapterError, shorten
+from ...errors import AdapterError, CheckpointError, ZeroAdapterError, shorten
 from ...files.json_file import read_json
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.architecture import module_order
@@ -110,7 +110,7 @@ class PeftAdapter:
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
             if name in deltas and len(deltas[name].b) == kept.of:
                 deltas[name] = deltas[name].select_rows(rows)
-            if name in copies and len(copies[name]) == kept.of:
+            if name in copies and copies[name].shape[:1] == (kept.of,):
                 copies[name] = copies[name][rows]
         return replace(self, deltas=deltas, base_copies=copies)
 
@@ -139,6 +139,16 @@ class PeftAdapter:
             raise AdapterError(f"{self.id}: its target_modules include {missing[0]!r}, which has no delta")
         if not any(d.norm or d.rescales(base.rows(name, 0, len(d.b))) for name, d in self.deltas.items()):
             raise ZeroAdapterError(f"{self.id}: every delta is zero: it changes nothing")
+
+
+def refuse_adapter_beside(base_folder: Path) -> None:
+    """Check that transformers, which loads the adapter of a folder with it, loads this base alone.
+
+    Raises:
+        CheckpointError: the folder holds an adapter.
+    """
+    if (path := base_folder / CONFIG_FILE).exists():
+        raise CheckpointError(f"{path}: transformers would load this adapter with the base: move it away")
 
 
 def read_adapter_config(folder: Path) -> dict[str, Any]:

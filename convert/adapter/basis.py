@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AdapterError
+from ...errors import AdapterError, CheckpointError
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
 from ..source.architecture import module_order
@@ -146,13 +146,17 @@ def make_basis(
 
     Raises:
         AdapterError: the base has fewer layers, or fewer kinds of modules, than there are groups.
+        CheckpointError: a weight of the base is not finite.
     """
     modules = target_modules(base)
     groups = module_groups(modules, origin)
     factors = {}
     for index, module in enumerate(modules):
         name = f"{module}.weight"
-        b, a = svd_factors(base.rows(name, 0, base.specs[name].shape[0]), origin.rank, svd)
+        weight = base.rows(name, 0, base.specs[name].shape[0])
+        if not np.isfinite(weight).all():
+            raise CheckpointError(f"{base.path}: tensor {name!r} holds a value that is not finite")
+        b, a = svd_factors(weight, origin.rank, svd)
         part = origin.numbers // origin.groups
         projections = np.zeros((origin.numbers, len(a), len(a)), np.float32)  # (u, r, r)
         start = part * groups[module]

@@ -20,7 +20,7 @@ Svd = Callable[[Doubles], tuple[Doubles, Doubles]]
 _PROBE_SEED = 13
 # Relative to the largest singular value.
 _EQUAL = 1e-8  # far above float64's rounding error, far below the differences in a model's weights
-_ZERO = 1e-12
+_ZERO = 1e-7  # above a Gram matrix's noise, the square root of float64's: its vectors differ by library
 
 
 def svd_factors(weight: Rows, rank: int, svd: Svd | None = None) -> tuple[Rows, Rows]:
@@ -32,15 +32,17 @@ def svd_factors(weight: Rows, rank: int, svd: Svd | None = None) -> tuple[Rows, 
         svd: computes the decomposition; by default NumPy, by way of the smaller Gram matrix.
 
     Returns:
-        B = U √S, (out, r), and A = √S V', (r, in).
+        B = U √S, (out, r), and A = √S V', (r, in); zero where the singular value is.
     """
     exact = weight.astype(np.float64)
     values, right = (svd or _gram_svd)(exact)
+    nonzero = int(np.count_nonzero(values > _ZERO * values[0]))
+    values, right = values[:nonzero], right[:nonzero]
     rank = min(rank, *weight.shape)
     a = np.zeros((rank, weight.shape[1]))  # (r, in)
     b = np.zeros((weight.shape[0], rank))  # (out, r)
     start = 0
-    while start < rank and values[start] > _ZERO * values[0]:
+    while start < min(rank, nonzero):
         stop = _end_of_equal(values, start)
         value, basis = values[start:stop].mean(), _probed_basis(right[start:stop])  # (k, in)
         kept = slice(start, min(stop, rank))
@@ -72,4 +74,5 @@ def _gram_svd(weight: Doubles) -> tuple[Doubles, Doubles]:
     columns = vectors[:, ::-1]  # (k, k)
     if not wide:
         return values, columns.T
-    return values, columns.T @ weight / np.maximum(values, np.finfo(np.float64).tiny)[:, None]
+    divisors = np.maximum(values, max(_ZERO * values[0], np.finfo(np.float64).tiny))
+    return values, columns.T @ weight / divisors[:, None]

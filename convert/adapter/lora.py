@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ import numpy as np
 
 from ...errors import AdapterError, shorten
 from .delta import CONFIG_FILE, Delta, ModuleTensors, check_factors, check_rank, take_factors
+
+# Limits on patterns, which anyone may have written: their number, the repeats of all, and characters of one.
+_PATTERNS_MAX, _REPEATS_MAX, _CHARACTERS_MAX = 1000, 100, 1000
+_Patterns = list[tuple[re.Pattern[str], Any]]
 
 
 def read_lora(
@@ -21,6 +26,7 @@ def read_lora(
         AdapterError: tensors are missing or left over, or do not fit each other or the config.
     """
     use_dora = bool(config.get("use_dora"))
+    ranks, alphas = (_patterns(folder, config, key) for key in ("rank_pattern", "alpha_pattern"))
     deltas = {}
     for module, parts in tensors.items():
         embedding = "lora_embedding_A" in parts
@@ -31,7 +37,9 @@ def read_lora(
         if embedding:  # saved transposed: (r, vocabulary) and (hidden, r)
             a, b = b.T, a.T
         check_factors(folder, module, a, b)
-        scaled = (b * np.float32(_scale(folder, config, module, len(a)))).astype(np.float32)
+        check_rank(folder, module, len(a), _by_pattern(ranks, module, config.get("r")))
+        alpha = _by_pattern(alphas, module, config.get("lora_alpha"))
+        scaled = (b * np.float32(_scale(folder, config, module, len(a), alpha))).astype(np.float32)
         if magnitude and magnitude[0].shape != (len(b),):
             raise AdapterError(
                 f"{folder}: the magnitude of {module!r} is {magnitude[0].shape}, not ({len(b)},)"
@@ -40,30 +48,42 @@ def read_lora(
     return deltas, "dora" if use_dora else "rslora" if config.get("use_rslora") else "lora"
 
 
-def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(folder: Path, config: Mapping[str, Any], module: str, rank: int, alpha: Any) -> float:
     """The factor of B·A: alpha / r, or alpha / sqrt(r) for rsLoRA."""
-    check_rank(folder, module, rank, _by_pattern(folder, config, "rank_pattern", module, config.get("r")))
-    alpha = _by_pattern(folder, config, "alpha_pattern", module, config.get("lora_alpha"))
     if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) < 1e38:
         raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha is {shorten(alpha)} for {module!r}")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _by_pattern(folder: Path, config: Mapping[str, Any], key: str, module: str, default: Any) -> Any:
+def _by_pattern(patterns: _Patterns, module: str, default: Any) -> Any:
     """A module's value by PEFT's rule: the first pattern that matches the end of its name."""
-    patterns = config.get(key) or {}
-    if not isinstance(patterns, dict):
+    return next((value for pattern, value in patterns if pattern.match(module)), default)
+
+
+def _patterns(folder: Path, config: Mapping[str, Any], key: str) -> _Patterns:
+    """The patterns of a setting with their values; AdapterError for one that could take long to match."""
+    values = config.get(key) or {}
+    if not isinstance(values, dict):
         raise AdapterError(f"{folder / CONFIG_FILE}: {key} is not an object")
-    for pattern, value in patterns.items():
-        # An untrusted pattern must not backtrack exponentially: few repeats, one group, no repeated group.
-        repeats, groups = len(re.findall(r"[*+{?]", pattern)), pattern.count("(")
-        if repeats > 3 or groups > 1 or re.search(r"\)[*+{]", pattern):
-            raise AdapterError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except (re.error, OverflowError) as failure:
-            raise AdapterError(
-                f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}"
-            ) from None
-    return default
+    if len(values) > _PATTERNS_MAX or sum(map(_repeats, values)) > _REPEATS_MAX:
+        raise AdapterError(
+            f"{folder / CONFIG_FILE}: {key} has over {_PATTERNS_MAX:,} patterns, or {_REPEATS_MAX} repeats"
+        )
+    return [(_compile(folder, key, pattern), value) for pattern, value in values.items()]
+
+
+def _compile(folder: Path, key: str, pattern: str) -> re.Pattern[str]:
+    # It must not backtrack exponentially: few repeats, one group, no repeated group.
+    complex_ = _repeats(pattern) > 3 or pattern.count("(") > 1 or re.search(r"\)[*+{]", pattern)
+    if complex_ or len(pattern) > _CHARACTERS_MAX:
+        raise AdapterError(f"{folder / CONFIG_FILE}: the {key} {shorten(pattern)} is too complex")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of "[[", which means the same to PEFT today
+            return re.compile(rf"(.*\.)?({pattern})$")
+    except (re.error, OverflowError) as failure:
+        raise AdapterError(f"{folder / CONFIG_FILE}: invalid {key} {shorten(pattern)}: {failure}") from None
+
+
+def _repeats(pattern: str) -> int:
+    return len(re.findall(r"[*+{?]", pattern))

@@ -14,7 +14,7 @@ from ...files.gguf.header import Field
 from ...files.safetensors import Rows, SafetensorsFile
 from ..source.checkpoint import Checkpoint
 from ..source.remote_code import refuse_code
-from .adapter import WEIGHTS_FILE, read_adapter_config
+from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
 from .delta import CONFIG_FILE
 
 # Kinds that work by prompts, extra layers or routing: no merged weights can represent them.
@@ -106,6 +106,7 @@ def _merged_weights(base: Path, folder: Path, kind: str) -> dict[str, Any]:
     model_folder, gguf = (base, {}) if base.is_dir() else (base.parent, {"gguf_file": base.name})
     refuse_code(model_folder)
     refuse_code(folder, AdapterError)
+    refuse_adapter_beside(model_folder)
     try:
         with _silenced():
             model = AutoModelForCausalLM.from_pretrained(

@@ -20,7 +20,8 @@ from .delta import (
 )
 from .torch_random import torch_normal
 
-_PROJECTION_MAX = 1 << 28  # numbers redrawn for one module; published adapters have some hundreds
+# Numbers redrawn for a module, and for all of them; published adapters have some hundreds a module.
+_MODULE_MAX, _ADAPTER_MAX = 1 << 24, 1 << 26
 
 
 def read_tinylora(
@@ -38,7 +39,7 @@ def read_tinylora(
             f"{folder}: {len(vectors)} trained vectors for {len(set(groups.values()))} groups of modules"
         )
     u, r = config.get("u"), config.get("r")
-    deltas = {}
+    deltas, redrawn = {}, 0
     for index, (module, parts) in enumerate(tensors.items()):
         names = ("tinylora_A", "tinylora_B", *(("tinylora_P",) if saved else ()))
         a, b, *projection = take_factors(folder, module, parts, names)
@@ -51,6 +52,9 @@ def read_tinylora(
                 f"u = {shorten(u)}"
             )
         shape = (vector.size, len(a), len(a))
+        redrawn += 0 if saved else math.prod(shape)
+        if redrawn > _ADAPTER_MAX:
+            raise AdapterError(f"{folder}: its projections are more than {_ADAPTER_MAX:,} numbers")
         p = projection[0] if saved else _redraw_projection(folder, config, index, shape)
         if p.shape != shape:
             raise AdapterError(f"{folder}: the projections of {module!r} are {p.shape}, not {shape}")
@@ -75,6 +79,6 @@ def _redraw_projection(folder: Path, config: Mapping[str, Any], index: int, shap
         raise AdapterError(
             f"{folder / CONFIG_FILE}: no saved projections, and projection_seed is {shorten(seed)}"
         )
-    if math.prod(shape) > _PROJECTION_MAX:
-        raise AdapterError(f"{folder}: projections of {shape} are more than {_PROJECTION_MAX:,} numbers")
+    if math.prod(shape) > _MODULE_MAX:
+        raise AdapterError(f"{folder}: projections of {shape} are more than {_MODULE_MAX:,} numbers")
     return torch_normal(seed + index, 1.0 / math.sqrt(shape[-1]), shape)

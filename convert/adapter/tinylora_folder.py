@@ -1,6 +1,7 @@
 """Converts between a trained vector over a basis and the PEFT TinyLoRA folder that training would save."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,8 +9,8 @@ import numpy as np
 
 from ...errors import AdapterError
 from ...files.atomic_write import atomic_write
-from ...files.output import make_folder
-from ...files.safetensors import Rows, SafetensorsFile, write_safetensors
+from ...files.output import output_folder
+from ...files.safetensors import Rows, SafetensorsFile, write_tensors
 from .adapter import WEIGHTS_FILE, load_adapter, read_adapter_config
 from .basis import GROUPINGS, TARGET_MODULES, Basis, BasisOrigin, module_groups
 from .delta import CONFIG_FILE, Delta
@@ -50,10 +51,14 @@ def write_tinylora_folder(basis: Basis, numbers: Rows, folder: Path, base_id: st
         "u": origin.numbers,
         "weight_tying": 1.0,
     }
-    make_folder(folder)
-    with atomic_write(folder / CONFIG_FILE) as file:
-        file.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
-    write_safetensors(folder / WEIGHTS_FILE, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
+    with output_folder(folder), atomic_write(folder / WEIGHTS_FILE) as weights:
+        write_tensors(weights, {**basis.tensors(), _VECTOR: numbers}, {"format": "pt"})
+        weights.flush()
+        os.fsync(weights.fileno())
+        # When the weights are on disk, so that a failure leaves no config without its weights; and before
+        # they have their name, which marks a complete folder.
+        with atomic_write(folder / CONFIG_FILE) as file:
+            file.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
 
 def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:

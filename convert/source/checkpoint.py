@@ -16,7 +16,7 @@ from ...errors import CheckpointError
 from ...files.gguf.header import Field, Header, read_header
 from ...files.hashing import file_sha256
 from ...files.json_file import read_json
-from ...files.safetensors import Rows, SafetensorsFile
+from ...files.safetensors import Rows, SafetensorsFile, read_items
 from ..tensors import TensorSpec
 from . import architecture as arch
 from .architecture import ROPE_FACTORS, Architecture
@@ -224,9 +224,8 @@ class GgufCheckpoint:
         """Rows as they are stored, (rows, bytes of a row)."""
         tensor = self.header.tensors[target]
         row_bytes = tensor.nbytes // tensor.shape[0]
-        raw = np.fromfile(
-            self.path, np.uint8, (stop - start) * row_bytes, offset=tensor.offset + start * row_bytes
-        )
+        offset = tensor.offset + start * row_bytes
+        raw = read_items(self.path, np.dtype(np.uint8), (stop - start) * row_bytes, offset, CheckpointError)
         return raw.reshape(stop - start, row_bytes)
 
 

@@ -64,7 +64,7 @@ def tokenizer_fields(folder: Path, vocab: int) -> dict[str, Field]:
         first, last = _added_around(tokenizer)
     with layout_errors(config_path):
         _check_added(config_path, config, fields["tokenizer.ggml.tokens"].value)
-        fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first)
+        fields |= _special_tokens(folder, config, fields["tokenizer.ggml.tokens"].value, first, last)
         fields |= _chat_templates(folder, config)
     configured = not tokenizer.get("post_processor") and config.get("add_bos_token") is True
     add_bos = (first is not None or configured) and "tokenizer.ggml.bos_token_id" in fields
@@ -193,9 +193,9 @@ def _check_added(path: Path, config: Mapping[str, Any], tokens: Sequence[str]) -
 
 
 def _special_tokens(
-    folder: Path, config: Mapping[str, Any], tokens: Sequence[str], first: str | None
+    folder: Path, config: Mapping[str, Any], tokens: Sequence[str], first: str | None, last: str | None
 ) -> dict[str, Field]:
-    """Ids of the special tokens; `first` is the token that the tokenizer puts before a text."""
+    """Ids of the special tokens; the tokenizer puts `first` before a text and `last` after it."""
     ids = {token: i for i, token in enumerate(tokens)}
     ends = _end_tokens(folder, len(tokens))
     defaults = _optional(folder / "config.json") | {"eos_token_id": ends[0] if ends else None}
@@ -214,6 +214,8 @@ def _special_tokens(
     if "eos" not in special:
         # llama.cpp would use token 11, whatever its text is.
         raise CheckpointError(f"{folder}: has neither an eos_token nor an eos_token_id")
+    if last is not None and last != (eos := tokens[special["eos"]]):
+        raise CheckpointError(f"{folder}: texts end with {last!r}, but eos_token is {eos!r}")
     special |= _unrecognized_ends(folder, [i for i in ends if i != special["eos"]], tokens)
     return {f"tokenizer.ggml.{name}_token_id": Field(i, _UINT32) for name, i in special.items()}
 

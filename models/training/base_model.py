@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...convert.adapter.adapter import refuse_adapter_beside
 from ...convert.source.remote_code import refuse_code
 from ...errors import CheckpointError, ThirteenError, install_hint
 
@@ -17,8 +18,8 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
         The transformers model and its tokenizer.
 
     Raises:
-        CheckpointError: transformers cannot load the base, a setting of it names code, or its tokenizer has
-            no chat template.
+        CheckpointError: transformers cannot load the base, a setting of it names code, an adapter is beside
+            it, or its tokenizer has no chat template.
         ThirteenError: the `train` extra is not installed.
     """
     try:
@@ -30,6 +31,7 @@ def load_base_model(base: Path) -> tuple[Any, Any]:
     logging.disable_progress_bar()
     folder, options = (base.parent, {"gguf_file": base.name}) if base.is_file() else (base, {})
     refuse_code(folder)
+    refuse_adapter_beside(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, **options)
         model = AutoModelForCausalLM.from_pretrained(

@@ -82,6 +82,16 @@ def test_a_code_decodes_to_its_adapter(env):
         assert (out / name).read_bytes() == (env.adapter / name).read_bytes()
 
 
+def test_decode_writes_no_adapter_into_another(env):
+    """It replaced the files of an adapter that was there."""
+    for out, reason in ((env.adapter, "the folder is not empty"), (env.model, "is a file, not a folder")):
+        before = {path: path.read_bytes() for path in env.folder.rglob("*") if path.is_file()}
+        assert reason in refused(env.thirteen("adapter", "decode", env.code, "-o", out))
+        assert {path: path.read_bytes() for path in env.folder.rglob("*") if path.is_file()} == before
+    (env.folder / "empty").mkdir()
+    json_of(env.thirteen("adapter", "decode", env.code, "-o", env.folder / "empty", "--json"))
+
+
 def test_rounding_to_bfloat16_is_a_warning(env):
     done = env.thirteen("adapter", "encode", env.adapter, "--basis", env.basis_file, "--json")
     result = json_of(done)

@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from thirteen.errors import OutputError, RequestError
+from thirteen.files import journal as journal_module
 from thirteen.files.journal import AppendOnlyFile, Journal
 
 FULL = """
@@ -74,6 +76,38 @@ def test_a_claimed_file_that_stays_empty_is_removed(tmp_path: Path) -> None:
         assert journal.entries == [{"value": 1}]
         journal.record({"value": 2})
     assert Journal(path, {"model": "one"}, "run").entries == [{"value": 1}, {"value": 2}]
+
+
+def test_a_file_that_its_owner_removed_meanwhile_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records would go with it: the process that claimed it, empty, ended between opening and locking."""
+    path, lock = tmp_path / "a", journal_module.lock_file
+
+    def lock_later(file: Any) -> bool:
+        path.unlink()
+        path.write_bytes(b"")  # the next process has begun
+        return lock(file)
+
+    monkeypatch.setattr(journal_module, "lock_file", lock_later)
+    with AppendOnlyFile(path) as file, pytest.raises(OutputError, match="has removed these records"):
+        file.append("1")
+    assert path.exists()
+
+
+def test_only_its_own_file_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with AppendOnlyFile(path).claim():
+        path.unlink()
+        path.write_bytes(b"another's\n")
+    assert path.read_bytes() == b"another's\n"
+
+
+def test_a_file_behind_a_link_is_written(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with AppendOnlyFile(tmp_path / "link") as file:
+        file.append("1")
+    assert (tmp_path / "a").read_bytes() == b"1\n"
 
 
 def test_a_journal_keeps_its_entries_and_no_other_run_resumes_it(tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from thirteen.errors import CheckpointError
-from thirteen.files.safetensors import SafetensorsFile
+from thirteen.errors import AdapterError, CheckpointError
+from thirteen.files.atomic_write import atomic_write
+from thirteen.files.safetensors import SafetensorsFile, write_safetensors
 
 
 def write(path: Path, header: dict[str, Any]) -> Path:
@@ -43,3 +45,21 @@ def test_a_name_as_long_as_the_header_is_quoted_in_part(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="tensor 'xxx") as caught:
         SafetensorsFile(write(tmp_path / "a", {"x" * 100_000: 1}))
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("shape", [(), (4, 3)])
+def test_a_file_that_has_shrunk_is_named_and_not_the_output(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """It ended in numpy's ValueError; one that was removed, in an error of the file written meanwhile."""
+    path = tmp_path / "a"
+    write_safetensors(path, {"a": np.ones(shape, np.float32)}, {})
+    file = SafetensorsFile(path, AdapterError)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(AdapterError, match=r"a: cannot read \d+ items at byte \d+: it was cut short"):
+        file.rows("a")
+    path.unlink()
+    with (
+        pytest.raises(AdapterError, match="a: cannot read: No such file or directory"),
+        atomic_write(tmp_path / "out"),
+    ):
+        file.rows("a")
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,8 @@
 """Runs with real engines: resumption gives the same log; grading, scores, pairs and the report."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import pytest
 from rich.console import Console
 from thirteen.bench.accuracy import accuracy as accuracy_module
 from thirteen.bench.accuracy.accuracy import accuracy_table, run_accuracy
-from thirteen.bench.accuracy.accuracy_metrics import pair_scores, score
+from thirteen.bench.accuracy.accuracy_metrics import group_p_value, pair_scores, score
 from thirteen.bench.accuracy.datasets import load_question_set
 from thirteen.bench.accuracy.eval_log import Outcome, QuestionRecord, Sample
 from thirteen.bench.accuracy.evaluate import grade
@@ -130,6 +132,20 @@ def test_every_configuration_has_its_own_log(tiny, lora, data, tmp_path):
         ),
     ]
     assert len({config.file_name for config in configs}) == len(configs)
+
+
+def test_the_name_of_a_log_fits_the_file_system(tiny, data, tmp_path):
+    """Long names of model and questions ended in `File name too long`; others stay, to be resumed."""
+    model = Path(shutil.copy(tiny, tmp_path / f"{'é' * 100}.gguf"))
+    assert RunConfig(model, None, data, FEW).file_name.startswith(f"{'é' * 100}-sums-zero-shot-")
+    long = replace(data.subsample(1), name="ü" * 120)
+    report = run_accuracy(model, long, FEW, folder=tmp_path)
+    name = Path(report.adapted.records).name
+    assert (
+        len(os.fsencode(name)) in (254, 255)
+        and name.startswith(f"{'é' * 100}-ü")
+        and (tmp_path / name).exists()
+    )
 
 
 def test_one_side_is_named(tiny, lora, data, tmp_path):
@@ -364,7 +380,9 @@ def test_pairs_exclude_errors_of_either_model():
 def verdict(base, adapted, groups):
     """The line on the accuracy, and the others."""
     paired = pair_scores(records(base), records(adapted), groups)
-    first, *others = accuracy_module._verdict(paired, {"adapted": SimpleNamespace(adapter=None, scores=None)})
+    p_value = group_p_value(records(base), records(adapted), groups)
+    results = {"adapted": SimpleNamespace(adapter=None, scores=None)}
+    first, *others = accuracy_module._verdict(paired, p_value, results)
     return first, others
 
 
@@ -375,9 +393,10 @@ def test_the_verdict_on_variations_of_a_question_is_by_the_interval(monkeypatch)
     adapted = "c" * 100 + "w" * 50 + "w" * 850
     grouped = [str(n // 50) for n in range(1000)]
     first, others = verdict(base, adapted, grouped)
-    assert first.startswith("accuracy: no significant difference") and "p = " not in first
+    assert first.startswith("accuracy: no significant difference")
+    assert first.endswith("; 100 gained, 50 lost of 1000, sign test over 20 groups: p = 1)")
     assert others == [
-        "the questions are variations of 20: the interval accounts for that, McNemar's test does not"
+        "the questions are variations of 20: interval and sign test account for that, McNemar's test does not"
     ]
     first, others = verdict(base, adapted, [str(n) for n in range(1000)])
     assert first.startswith("accuracy: better by 5.0 points") and "p = 5.4e-05" in first and not others
@@ -385,6 +404,24 @@ def test_the_verdict_on_variations_of_a_question_is_by_the_interval(monkeypatch)
     assert "a difference of less than 30.0 points cannot be excluded" in first
     first, others = verdict(base, base, [str(n // 200) for n in range(1000)])
     assert others[1] == "warning: with 5 groups the interval is too narrow"
+
+
+def test_a_few_groups_that_all_gain_are_not_significant(monkeypatch):
+    """The interval of four groups excluded 0, though by chance one comparison in eight is so one-sided."""
+    monkeypatch.setattr(accuracy_module, "_warnings", lambda name, scores: ())
+    for groups, p_value, significant in ((4, 0.125, False), (5, 0.0625, False), (6, 0.03125, True)):
+        base = "w" * 50 * groups
+        adapted = "".join("c" * (5 + n) + "w" * (45 - n) for n in range(groups))
+        grouped = [str(n // 50) for n in range(50 * groups)]
+        assert pair_scores(records(base), records(adapted), grouped).difference.low > 0
+        assert group_p_value(records(base), records(adapted), grouped) == p_value
+        first, _ = verdict(base, adapted, grouped)
+        assert first.startswith("accuracy: better" if significant else "accuracy: no significant"), first
+
+
+def test_the_sign_test_of_independent_questions_is_mcnemars():
+    base, adapted, groups = records("ccwwtecwww"), records("cwcwccewcc"), list("0123456789")
+    assert group_p_value(base, adapted, groups) == pair_scores(base, adapted, groups).p_value < 1
 
 
 @pytest.mark.slow

@@ -144,6 +144,11 @@ BAD = {
         [GOOD, *(json.dumps(LINE | {"number": n}) for n in (0, 1, TOTAL + 1))],
         f"unexpected record of question {TOTAL + 1}",
     ),
+    "no question of the set in its last batch": (
+        [GOOD, *(json.dumps(LINE | {"number": n}) for n in (6, TOTAL))],
+        f"unexpected record of question {TOTAL}",
+    ),
+    "a negative number": ([GOOD, json.dumps(LINE | {"number": -1})], "unexpected record of question -1"),
 }
 
 

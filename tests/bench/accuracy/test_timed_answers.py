@@ -87,6 +87,7 @@ TIME = {"prefill_s": 0.1, "decode_s": 0.2, "tokens": 3, "joules": None}
             {"models": [[TIME | {"prefill_s": "x"}]]},
             r"models\[0\]\[0\]: prefill_s: 'x' should be a valid number",
         ),
+        ({"models": [[TIME | {"prefill_s": 0}]]}, r"models\[0\]\[0\]: prefill_s: 0 should be greater than 0"),
         ({"models": [[TIME | {"decode_s": -1.0}]]}, r"models\[0\]\[0\]: decode_s: -1.0 should be greater"),
         ({"models": [[TIME | {"decode_s": 10**400}]]}, r"decode_s: 10{58}… should be a finite number"),
         ({"models": [[TIME | {"decode_s": float("nan")}]]}, "has a number that is NaN or infinite"),

@@ -12,12 +12,14 @@ import pytest
 from peft import LoHaConfig, LoraConfig, PromptTuningConfig, TinyLoraConfig
 from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
+from thirteen.convert.adapter.basis import NUMBERS_MAX
 from thirteen.convert.adapter.delta import Delta
 from thirteen.convert.pipeline import convert
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError
+from thirteen.errors import AdapterError, CheckpointError
 
 from ..peft_adapters import save_random_adapter
+from ..vocabulary.kept_lists import closed_list, tables_of
 
 Base = Callable[[str], Path]
 Config = dict[str, Any]
@@ -116,6 +118,17 @@ REFUSED: dict[str, tuple[str, Change, str]] = {
     "an alpha that overflows": ("lora", config(lora_alpha=1e39), "lora_alpha"),
     "an alpha of zero": ("lora", config(lora_alpha=0), "zero"),
     "patterns that are a list": ("lora", config(rank_pattern=["q_proj"]), "rank_pattern"),
+    "too many patterns": (
+        "lora",
+        config(rank_pattern={f"q{n}": 4 for n in range(1001)}),
+        "rank_pattern has over 1,000 patterns, or 100 repeats",
+    ),
+    "too many repeats in all patterns": (
+        "lora",
+        config(alpha_pattern={f"{n}.+.+.+x": 4 for n in range(34)}),
+        "alpha_pattern has over 1,000 patterns, or 100 repeats",
+    ),
+    "too long a pattern": ("lora", config(rank_pattern={"q" * 1001: 4}), "is too complex"),
     "a missing factor": ("lora", drop(f"{Q}.lora_B.weight"), "q_proj' has lora_A; expected lora_A, lora_B"),
     "a missing module": (
         "lora",
@@ -225,6 +238,79 @@ def test_a_complex_pattern_does_not_hang_and_a_usual_one_is_applied(
     usual = {r"model\.layers\.(0|1)\.self_attn\.q_proj": 4, "^model.layers.[0-9]+.mlp.up_proj": 4}
     adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=usual, r=99)))
     assert adapter.rank == 4
+
+
+def test_a_pattern_with_a_future_warning_prints_nothing(
+    good: Callable[[str], Path], tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It was printed with the path of a source file here."""
+    pattern = "[[]?q_proj|up_proj"
+    load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern={pattern: 4}, r=99)))
+    assert not recwarn.list
+
+
+def test_a_thousand_patterns_are_applied(good: Callable[[str], Path], tmp_path: Path) -> None:
+    ranks = {f"model.layers.{n}.mlp.down_proj": 8 for n in range(998)} | {"q_proj": 4, "up_proj": 4}
+    adapter = load_adapter(change(good("lora"), tmp_path / "adapter", config(rank_pattern=ranks, r=99)))
+    assert adapter.rank == 4
+
+
+def unsaved_projections(folder: Path, layers: int, numbers: int, rank: int) -> Path:
+    """A TinyLoRA of small files whose projections are redrawn."""
+    module = "base_model.model.model.layers.{}.mlp.up_proj"
+    tensors = {"base_model.tinylora_v.0": np.ones(numbers, np.float32)}
+    for layer in range(layers):
+        tensors[f"{module.format(layer)}.tinylora_A"] = np.ones((rank, rank), np.float32)
+        tensors[f"{module.format(layer)}.tinylora_B"] = np.ones((rank, rank), np.float32)
+    settings = {"peft_type": "TINYLORA", "u": numbers, "r": 64, "weight_tying": 1.0, "projection_seed": 1}
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["up_proj"]}))
+    save_file(tensors, folder / "adapter_model.safetensors")
+    return folder
+
+
+def test_the_projections_to_redraw_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter of 256 KB took 8 GB. The most numbers and the largest rank of a basis here are allowed."""
+    drawn: list[tuple[int, ...]] = []
+
+    def draw(seed: int, std: float, shape: tuple[int, ...]) -> np.ndarray:
+        drawn.append(shape)
+        return np.broadcast_to(np.float32(1), shape)
+
+    monkeypatch.setattr("thirteen.convert.adapter.tinylora.torch_normal", draw)
+    load_adapter(unsaved_projections(tmp_path / "largest", 4, NUMBERS_MAX, 64))
+    assert drawn == [(4096, 64, 64)] * 4
+    with pytest.raises(
+        AdapterError, match=r"projections of \(4097, 64, 64\) are more than 16,777,216 numbers"
+    ):
+        load_adapter(unsaved_projections(tmp_path / "module", 1, 4097, 64))
+    with pytest.raises(AdapterError, match="its projections are more than 67,108,864 numbers"):
+        load_adapter(unsaved_projections(tmp_path / "adapter", 5, NUMBERS_MAX, 64))
+
+
+def test_a_copy_without_dimensions_is_refused_for_a_trimmed_base(base: Base, tmp_path: Path) -> None:
+    """It ended in numpy's TypeError."""
+    trained = save_random_adapter(
+        base("llama untied"), LoraConfig(r=2, target_modules=["lm_head"]), tmp_path / "trained"
+    )
+    folder = change(trained, tmp_path / "adapter", put("base_model.model.lm_head.base_layer.weight", 1.0))
+    kept = closed_list(tables_of(base("llama untied")), [261])
+    convert(base("llama untied"), tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    with pytest.raises(AdapterError, match=r"its copy of 'lm_head\.weight' differs"):
+        load_adapter(folder).for_base(open_checkpoint(tmp_path / "trimmed.gguf"))
+
+
+def test_an_adapter_beside_the_base_is_refused_where_peft_merges(
+    base: Base, good: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """transformers loads it too, and instead of a GGUF the base that its config names."""
+    both = Path(shutil.copytree(base("llama"), tmp_path / "both"))
+    convert(both, both / "base.gguf", quantization="F32", threads=1)
+    shutil.copytree(good("lora"), both, dirs_exist_ok=True)
+    for source in (both, both / "base.gguf"):
+        with pytest.raises(CheckpointError, match=r"both/adapter_config\.json: transformers would load this"):
+            convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("loha"), threads=1)
+        convert(source, tmp_path / "model.gguf", quantization="F32", adapter=good("lora"), threads=1)
 
 
 def test_some_zero_deltas_are_a_warning(base: Base, good: Callable[[str], Path], tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """A basis and thirteen numbers make the adapter that PEFT makes, on every machine."""
 
+import errno
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from peft import LoraConfig, PeftModel, TinyLoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.basis import (
     BasisOrigin,
@@ -20,7 +25,7 @@ from thirteen.convert.adapter.tinylora_folder import (
     write_tinylora_folder,
 )
 from thirteen.convert.source.checkpoint import open_checkpoint
-from thirteen.errors import AdapterError
+from thirteen.errors import AdapterError, CheckpointError, OutputError
 from thirteen.files.safetensors import write_safetensors
 
 from ..peft_adapters import load, save_random_adapter
@@ -194,6 +199,50 @@ def test_an_adapter_of_another_kind_has_no_code(base, basis, tmp_path):
 def test_too_few_numbers_are_refused(basis, tmp_path):
     with pytest.raises(AdapterError, match="12 numbers for a basis of tiny that takes 13"):
         write_tinylora_folder(basis, NUMBERS[:12], tmp_path / "made", "some/base")
+
+
+@pytest.mark.parametrize("failing", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("old", [False, True])
+def test_a_failure_leaves_the_folder_as_it_was(basis, tmp_path, monkeypatch, failing, old):
+    """A full disk left a new config beside old weights, or a config alone."""
+    folder = tmp_path / "made"
+    if old:
+        write_tinylora_folder(basis, NUMBERS, folder, "some/base")
+    before = {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    sync = os.fsync
+
+    def fail(descriptor):
+        parts = [path.stat().st_ino for path in folder.glob(f".{failing}.*.part")]
+        if os.fstat(descriptor).st_ino in parts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OutputError, match=f"{failing}: cannot write: No space left"):
+        write_tinylora_folder(basis, -NUMBERS, folder, "another/base")
+    assert {path.name: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
+    assert folder.exists() == old
+
+
+def test_the_config_is_there_before_the_weights_have_their_name(basis, tmp_path, monkeypatch):
+    """The weights mark a complete folder in the cache; a process can be killed between the two."""
+    names, rename = [], Path.replace
+    monkeypatch.setattr(Path, "replace", lambda part, to: (names.append(to.name), rename(part, to)))
+    write_tinylora_folder(basis, NUMBERS, tmp_path, "some/base")
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_base_that_is_not_finite_is_named(base, basis, tmp_path, value):
+    """It ended in numpy's LinAlgError."""
+    folder = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"{Q}.weight"][3, 5] = value
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(
+        CheckpointError, match=r"base: tensor 'model\..*q_proj\.weight' holds a value that is"
+    ):
+        make_basis(open_checkpoint(folder), basis.origin)
 
 
 def test_the_modules_are_in_the_order_of_transformers(base):

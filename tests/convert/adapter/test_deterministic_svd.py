@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from thirteen.convert.adapter import deterministic_svd
 from thirteen.convert.adapter.deterministic_svd import svd_factors
 
 Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -68,6 +69,7 @@ MATRICES = {
     "equal values at the cut": with_values((30, 20), [2.0, 1.0, 1.0, 1.0, 0.5]),
     "all values equal": np.linalg.qr(np.random.default_rng(3).normal(size=(24, 24)))[0],
     "rank 1": with_values((30, 20), [2.0]),
+    "rank 1, wide": with_values((40, 60), [2.0]),
     "zero": np.zeros((8, 5)),
 }
 
@@ -98,3 +100,22 @@ def test_the_rank_is_limited_by_the_matrix():
     b, a = svd_factors(MATRICES["zero"], 9)
     assert (b.shape, a.shape) == ((8, 5), (5, 5))
     assert not a.any()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(64, 576), (576, 64)])
+@pytest.mark.parametrize("rank", [0, 1, 40])
+def test_factors_beyond_the_rank_of_the_matrix_are_zero(shape, rank):
+    """They were infinite for a wide matrix, and noise for a tall one."""
+    weight = with_values(shape, [1 / (1 + n) for n in range(rank)]) if rank else np.zeros(shape)
+    b, a = svd_factors(weight, 64)
+    assert not a[rank:].any() and not b[:, rank:].any()
+    assert np.allclose(b @ a, weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tall", "wide", "nearly equal values", "equal values", "all values equal"])
+def test_the_bound_on_zeros_changes_no_bit_of_other_factors(name, monkeypatch):
+    """Codes that are published depend on them."""
+    factors = [part.tobytes() for part in svd_factors(MATRICES[name], 4)]
+    monkeypatch.setattr(deterministic_svd, "_ZERO", 0.0)
+    assert [part.tobytes() for part in svd_factors(MATRICES[name], 4)] == factors

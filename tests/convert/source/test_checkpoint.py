@@ -81,6 +81,17 @@ def test_rope_factors_are_read_from_a_gguf(base: Base, tmp_path: Path) -> None:
     assert file.rope_factors.max() > 1
 
 
+def test_a_gguf_that_has_shrunk_is_named(base: Base, tmp_path: Path) -> None:
+    """It ended in numpy's ValueError."""
+    path = tmp_path / "base.gguf"
+    convert(base("llama"), path, quantization="Q8_0", threads=1)
+    file = open_checkpoint(path)
+    path.write_bytes(path.read_bytes()[:9000])
+    for read in (file.rows, file.stored_rows):
+        with pytest.raises(CheckpointError, match=r"base\.gguf: cannot read [\d,]+ items at byte"):
+            read(EMBEDDING, 0, 272)
+
+
 def test_hash_is_that_of_the_weight_files(base: Base) -> None:
     weights = (base("llama") / "model.safetensors").read_bytes()
     assert open_checkpoint(base("llama")).sha256() == hashlib.sha256(weights).hexdigest()

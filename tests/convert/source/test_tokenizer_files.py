@@ -250,6 +250,14 @@ def test_post_processor_determines_the_tokens_around_a_text(folder: Path) -> Non
     assert (neither["add_bos_token"], neither["add_eos_token"]) == (False, False)
 
 
+def test_another_token_than_eos_after_a_text_is_refused(folder: Path) -> None:
+    """llama.cpp would add the eos_token in its place."""
+    with pytest.raises(
+        CheckpointError, match=r"texts end with '<\|im_start\|>', but eos_token is '<\|im_end"
+    ):
+        fields_of(folder, tokenizer=around("A", "<|im_start|>"))
+
+
 def test_add_bos_token_applies_without_a_post_processor(folder: Path) -> None:
     assert not fields_of(folder)["add_bos_token"]
     assert fields_of(folder, tokenizer_config=put("add_bos_token", value=True))["add_bos_token"]

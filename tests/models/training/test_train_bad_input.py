@@ -78,6 +78,13 @@ def test_a_base_without_safetensors_is_refused(refused, base, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_an_adapter_beside_the_base_is_refused(refused, base, tmp_path):
+    """transformers loads it too, and it became a part of what was trained."""
+    folder = shutil.copytree(base("llama"), tmp_path / "base")
+    (folder / "adapter_config.json").write_text("{}")
+    assert "transformers would load this adapter with the base" in refused(folder)
+
+
 def test_the_folder_of_the_base_is_no_output(refused, base, tmp_path):
     """The adapter in it became a part of the base."""
     folder = shutil.copytree(base("llama"), tmp_path / "base")
