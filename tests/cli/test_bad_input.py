@@ -444,7 +444,7 @@ TINY = {
     "a weight_tying above 1": Bad(lora_config(weight_tying=1.5), "weight_tying is 1.5, not between 0 and 1"),
     "projections that do not fit in memory": Bad(
         lambda folder: (lora(huge_projections)(folder), lora_config(u=10**5, r=64)(folder)),
-        "projections of (100000, 64, 64) are more than 268,435,456 numbers",
+        "its projections are more than 67,108,864 numbers",
     ),
 }
 

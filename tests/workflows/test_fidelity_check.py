@@ -243,7 +243,8 @@ def test_ctrl_c_during_the_measurement_leaves_only_the_output(
             time.sleep(0.005)
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=60)
-    assert (running.returncode, errors.split()) == (130, ["interrupted"])
+    *_, last = errors.splitlines()  # a slow machine also says how far it was
+    assert (running.returncode, last) == (130, "interrupted")
     assert leftovers(cache) == []
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
     assert thirteen("inspect", target).status == 0
