@@ -14,8 +14,9 @@ from pathlib import Path
 from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
+from ..files.atomic_write import atomic_write
 from ..files.disk_sync import sync_files, sync_folder
-from ..files.output import output_errors
+from ..files.output import check_empty, output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
@@ -117,8 +118,7 @@ def merge_checkpoint(  # noqa: PLR0913 - options of a merge, each with its defau
 def _check_output(output: Path, *sources: Path) -> None:
     if output.exists() and not output.is_dir():
         raise OutputError(f"{output}: is a file, not a folder")
-    if output.is_dir() and any(output.iterdir()):
-        raise OutputError(f"{output}: the folder is not empty: choose another")
+    check_empty(output)
     for source in sources:
         if output.absolute() == source.absolute():
             raise OutputError(f"{output}: is an input of this command: choose another name")
@@ -172,7 +172,8 @@ def _write_shards(
     if count == 1:
         names = ["model.safetensors"]
     for name, shard in zip(names, shards, strict=True):
-        write_blocks(folder / name, shard, metadata, _blocks(model, shard, advance))
+        with atomic_write(folder / name) as file:
+            write_blocks(file, shard, metadata, _blocks(model, shard, advance))
     if count > 1:
         weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         index = {"metadata": {"total_size": sum(map(_nbytes, shards))}, "weight_map": weight_map}

@@ -59,6 +59,12 @@ def check_folder(folder: Path) -> None:
         raise OutputError(f"{folder}: the folder {existing} cannot be written to")
 
 
+def check_empty(folder: Path) -> None:
+    """Raise OutputError if `folder` exists and is not empty."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise OutputError(f"{folder}: the folder is not empty: choose another")
+
+
 def with_added_suffix(file: Path, suffix: str) -> Path:
     """The path with a suffix added to its name; OutputError if it has no name, as that of `.`."""
     if not file.name:

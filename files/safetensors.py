@@ -164,36 +164,23 @@ def write_tensors(file: BinaryIO, tensors: Mapping[str, Rows], metadata: Mapping
     names = sorted(tensors)
     shapes = {name: ("F32", tensors[name].shape) for name in names}
     blocks = (np.ascontiguousarray(tensors[name], "<f4").tobytes() for name in names)
-    _write(file, shapes, metadata, blocks)
+    write_blocks(file, shapes, metadata, blocks)
 
 
 def write_blocks(
-    path: Path,
-    shapes: Mapping[str, tuple[str, Sequence[int]]],
-    metadata: Mapping[str, str],
-    blocks: Iterable[bytes],
-) -> None:
-    """Write tensors block by block, atomically.
-
-    Args:
-        path: the file.
-        shapes: type and shape of each tensor, in the order of the file.
-        metadata: strings for the header.
-        blocks: the bytes of all tensors in that order, in pieces of any size.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    with atomic_write(path) as file:
-        _write(file, shapes, metadata, blocks)
-
-
-def _write(
     file: BinaryIO,
     shapes: Mapping[str, tuple[str, Sequence[int]]],
     metadata: Mapping[str, str],
     blocks: Iterable[bytes],
 ) -> None:
+    """Write tensors block by block into an open file.
+
+    Args:
+        file: the file.
+        shapes: type and shape of each tensor, in the order of the file.
+        metadata: strings for the header.
+        blocks: the bytes of all tensors in that order, in pieces of any size.
+    """
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, (dtype, shape) in shapes.items():

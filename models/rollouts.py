@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from ..errors import RequestError, shorten
 from ..files.journal import FORMAT, Journal
 from ..files.json_file import read_bounded
+from ..files.json_lines import refuse_surrogates
 from ..runtime.engine.majority_vote import VOTES_MAX
-from .rows import MAX_BYTES, refuse_surrogates
+from .rows import MAX_BYTES
 
 Value = TypeVar("Value")
 

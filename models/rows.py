@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import RequestError, shorten
-from ..files.json_lines import read_json_lines
+from ..files.json_lines import read_json_lines, refuse_surrogates
 from ..runtime.arithmetic.final_answer import final_answer, parse_number
 
 MAX_BYTES = 1 << 30  # of a file of training data
@@ -70,14 +70,6 @@ def _row(entry: dict[str, Any], required: Collection[str], where: str) -> Traini
         raise RequestError(f"{where}: 'answer' must be a number, not {shorten(answer)}")
     refuse_surrogates("".join(astuple(row)), where)
     return row
-
-
-def refuse_surrogates(text: str, where: str) -> None:
-    """Raise RequestError if a text has a lone surrogate, which JSON can hold and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise RequestError(f"{where}: has a lone surrogate, which is not a character") from None
 
 
 def has_final_answer(text: str, answer: str) -> bool:

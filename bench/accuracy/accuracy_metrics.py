@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...stats.bootstrap import grouped_mean, sum_by_passage
-from ...stats.interval import Interval
+from ...stats.interval import FloatArray, Interval
 from ...stats.mcnemar import mcnemar
 from ...stats.paired_difference import paired_difference
 from ...stats.wilson import wilson_interval
@@ -117,23 +118,19 @@ def pair_scores(
     base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
 ) -> PairedScores | None:
     """Compare two models question by question; None if every question failed on one of them."""
-    pairs = _answered_pairs(base, adapted)
-    if not pairs:
+    correct, labels = _paired_outcomes(base, adapted, groups)
+    if not len(correct):
         return None
-    correct = np.array(
-        [[record.outcome is Outcome.CORRECT for record in pair] for pair in pairs]
-    )  # (pairs, 2)
     gained, lost = int((~correct[:, 0] & correct[:, 1]).sum()), int((correct[:, 0] & ~correct[:, 1]).sum())
     both, neither = int(correct.all(1).sum()), int((~correct.any(1)).sum())
-    pair_groups = [groups[one.number] for one, _ in pairs]
-    if len(set(pair_groups)) == len(pairs):
+    count = len(np.unique(labels))
+    if count == len(correct):
         difference = paired_difference(both, gained, lost, neither)
     else:
-        changes = correct[:, 1].astype(np.float64) - correct[:, 0]  # (pairs,)
-        difference = grouped_mean(changes, np.array(pair_groups))
+        difference = grouped_mean(_changes(correct), labels)
     return PairedScores(
-        questions=len(pairs),
-        groups=len(set(pair_groups)),
+        questions=len(correct),
+        groups=count,
         both=both,
         gained=gained,
         lost=lost,
@@ -151,21 +148,24 @@ def group_p_value(
     It holds for any number of groups; a bootstrap interval over a few is too narrow. Where every question is
     a group of its own, it is McNemar's test.
     """
-    pairs = _answered_pairs(base, adapted)
-    changes = [
-        float(other.outcome is Outcome.CORRECT) - float(one.outcome is Outcome.CORRECT)
-        for one, other in pairs
-    ]
-    net = sum_by_passage(np.array(changes), np.array([groups[one.number] for one, _ in pairs]))
+    correct, labels = _paired_outcomes(base, adapted, groups)
+    net = sum_by_passage(_changes(correct), labels)
     return mcnemar(int((net > 0).sum()), int((net < 0).sum()))
 
 
-def _answered_pairs(
-    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord]
-) -> list[tuple[QuestionRecord, QuestionRecord]]:
-    """The records of both models for each question that failed on neither."""
-    return [
+def _paired_outcomes(
+    base: Sequence[QuestionRecord], adapted: Sequence[QuestionRecord], groups: Sequence[str]
+) -> tuple[NDArray[np.bool_], NDArray[np.str_]]:
+    """Whether each model is right, (pairs, 2), and the group, of each question that failed on neither."""
+    pairs = [
         (one, other)
         for one, other in zip(base, adapted, strict=True)
         if Outcome.ERROR not in (one.outcome, other.outcome)
     ]
+    correct = [[record.outcome is Outcome.CORRECT for record in pair] for pair in pairs]
+    labels = [groups[one.number] for one, _ in pairs]
+    return np.array(correct, bool).reshape(-1, 2), np.array(labels, str)
+
+
+def _changes(correct: NDArray[np.bool_]) -> FloatArray:
+    return correct[:, 1].astype(np.float64) - correct[:, 0]

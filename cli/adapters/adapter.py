@@ -265,15 +265,13 @@ def adapter_decode(
     """
     from ...convert.adapter.short_code import decode_short_code
     from ...convert.adapter.tinylora_folder import write_tinylora_folder
-    from ...errors import OutputError
-    from ...files.output import check_folder
+    from ...files.output import check_empty, check_folder
     from ...workflows.adapter_resolver import basis_for_code, hub_id_of
 
     decoded = decode_short_code(code)
     if output:
         check_folder(output)
-        if output.exists() and any(output.iterdir()):
-            raise OutputError(f"{output}: the folder is not empty: choose another")
+        check_empty(output)
     if output or basis:
         with progress_bar("basis") as progress:
             found = basis_for_code(decoded, basis, progress=progress)

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from functools import cache
 
-from .tokenizer_tables import BYTE_TEXTS
+from .tokenizer_tables import TEXT_BYTES
 
 NUMBER, SIGN, SPACE, LATEX = "numbers", "signs", "white space", "LaTeX"
 
@@ -20,7 +20,6 @@ Leftarrow implies iff mapsto mid nmid because therefore lfloor rfloor lceil rcei
 operatorname displaystyle mod pmod bmod tag hbox mbox
 """
 LATEX_COMMANDS = tuple(_COMMAND_NAMES.split())  # commands that math models write
-_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 _COMMANDS = frozenset(LATEX_COMMANDS)
 _MARKS = "−×÷·±√π°∞≈≠≤≥∠∑∏∫∂∆Δθ∈→⇒⇔²³½¼¾¢£¤¥₩€₹₽–—‘’“”…•"  # noqa: RUF001 - they are what they look like
 _RULES = {
@@ -45,7 +44,7 @@ _OTHER_FORM = 4.0
 def token_text(token: str) -> str | None:
     """The text of a token in byte-level characters; None if it is not a whole number of characters."""
     try:
-        return bytes(_BYTES[character] for character in token).decode("utf-8")
+        return bytes(TEXT_BYTES[character] for character in token).decode("utf-8")
     except (KeyError, UnicodeDecodeError):
         return None
 

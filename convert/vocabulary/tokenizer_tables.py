@@ -24,7 +24,7 @@ _HIDDEN = [byte for byte in range(256) if byte not in _SHOWN]
 BYTE_TEXTS = tuple(
     chr(byte) if byte in _SHOWN else chr(256 + _HIDDEN.index(byte)) for byte in range(256)
 )  # the characters that stand for the bytes 0 to 255 in a byte-level vocabulary
-_BYTE_TEXTS = frozenset(BYTE_TEXTS)
+TEXT_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ class TokenizerTables:
 
         Bytes without a token are left out, as in llama.cpp.
         """
-        if not set(text) <= _BYTE_TEXTS:
+        if not set(text) <= TEXT_BYTES.keys():
             text = "".join(BYTE_TEXTS[byte] for byte in text.encode("utf-8", "surrogateescape"))
         symbols = [self.ids[character] for character in text if character in self.ids]
         for _ in self._merge(symbols):

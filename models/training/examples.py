@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ...convert.vocabulary.tokenizer_tables import BYTE_TEXTS
+from ...convert.vocabulary.tokenizer_tables import TEXT_BYTES
 from ...errors import CheckpointError, one_line, shorten
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.output_stream import sampled_mask
@@ -18,8 +18,6 @@ from .rollout_rows import SampledRow
 
 if TYPE_CHECKING:
     import torch
-
-_BYTES = {text: byte for byte, text in enumerate(BYTE_TEXTS)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,8 @@ class _Vocabulary:
             return b"" if self.added[token].special else str(self.added[token].content).encode()
         text = self.tokenizer.convert_ids_to_tokens(token) or ""
         try:
-            return bytes(_BYTES[character] for character in text)  # decode() would replace half a character
+            # decode() would replace half a character.
+            return bytes(TEXT_BYTES[character] for character in text)
         except KeyError:
             raise CheckpointError(
                 f"the calculator needs a byte-level tokenizer, but the base has the token {shorten(text)}"
