@@ -154,8 +154,8 @@ A {_KINDS[job.recipe.kind]} adapter of {result.trained_numbers:,} trained number
 
 ## How it was made
 Reinforcement by one step of the natural policy gradient, on {result.solutions:,} right and wrong solutions of
-{data}, where {result.questions:,} questions were asked. Its length is {kl:g} nats of KL divergence per token,
-to second order. It starts from {start}.
+{data}, sampled at temperature {result.temperature:g}, where {result.questions:,} questions were asked.
+Its length is {kl:g} nats of KL divergence per token, to second order. It starts from {start}.
 
 ```
 {command}
@@ -168,7 +168,7 @@ to second order. It starts from {start}.
 - Base weights: SHA-256 {job.base_sha256}
 
 ## What it changed
-Expected, not measured: {gain} points of right ones among sampled solutions ({low} to {high}, 95 %
+Expected, not measured: {gain} points of right ones among solutions sampled so ({low} to {high}, 95 %
 bootstrap over questions), to first order, by cross-validation over all questions asked.
 """
 

@@ -1,13 +1,12 @@
 """Types that the engine's packages share: request, sampling parameters, sequence state, usage, timings."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import RequestError
-from .validation import check_integer, is_integer
+from .validation import check_integer, is_finite, is_integer
 
 if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
     from .grammar.grammar import Grammar
@@ -28,19 +27,15 @@ class StopReason(StrEnum):
     ABORTED = "aborted"
 
 
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 # Field of Sampling -> predicate and its wording in the error.
 _RULES: dict[str, tuple[Callable[..., bool], str]] = {
     "temperature": (
-        lambda v: _is_finite(v) and (v == 0 or v >= TEMPERATURE_MIN),
+        lambda v: is_finite(v) and (v == 0 or v >= TEMPERATURE_MIN),
         f"0 or a finite number of at least {TEMPERATURE_MIN}",
     ),
     "top_k": (lambda v: is_integer(v) and 0 <= v < 2**31, "an integer of at least 0"),
-    "top_p": (lambda v: _is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
-    "min_p": (lambda v: _is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
+    "top_p": (lambda v: is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
+    "min_p": (lambda v: is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
     "seed": (lambda v: is_integer(v) and 0 <= v <= SEED_MAX, f"an integer from 0 to {SEED_MAX}"),
 }
 

@@ -1,5 +1,6 @@
 """Checks of numbers given by a user."""
 
+import math
 from typing import TypeGuard
 
 from ..errors import RequestError
@@ -8,6 +9,11 @@ from ..errors import RequestError
 def is_integer(value: object) -> TypeGuard[int]:
     """Whether `value` is an int, and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite int or float, and not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def check_integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:

@@ -163,13 +163,16 @@ def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Exam
     return rng.sample(cut, len(cut))
 
 
-def row_losses(model: Any, batch: Sequence[Example], *, bf16: bool = False) -> torch.Tensor:
+def row_losses(
+    model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0
+) -> torch.Tensor:
     """The negative log-likelihood of each example's answer.
 
     Args:
         model: transformers model.
         batch: the examples, computed in one forward pass.
         bf16: multiply matrices in bfloat16.
+        temperature: divisor of the logits.
 
     Returns:
         Nats summed over the answer's tokens, (rows,).
@@ -186,7 +189,8 @@ def row_losses(model: Any, batch: Sequence[Example], *, bf16: bool = False) -> t
     column = torch.tensor([place for example in batch for place in example.loss_places])
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         decoded = model.get_decoder()(input_ids=ids, use_cache=False)
-        hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
+        hidden = decoded.last_hidden_state[row, column - 1] / temperature  # (answer tokens, width)
+        # The output layer is linear, so this divides the logits without a second copy of them.
         logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
     losses = cross_entropy(logits.float(), ids[row, column], reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)

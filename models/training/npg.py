@@ -35,6 +35,7 @@ class NpgResult:
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: see NaturalStep.
         start: PEFT folder of the adapter that it started from; None for the base.
+        temperature: at which the solutions were sampled; gradient, divergence and gain are those there.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class NpgResult:
     damping: float
     gain: Interval
     start: Path | None
+    temperature: float
 
 
 def train_npg(
@@ -76,7 +78,8 @@ def train_npg(
     model, tokenizer = job.load()
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
     identities = [example.identity for example in examples]
-    run = job.run_id(tokenizer.chat_template, identities, None if start is None else start.tolist())
+    numbers = None if start is None else start.tolist()
+    run = job.run_id(tokenizer.chat_template, identities, numbers, sampled.temperature)
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, ScoreState)
     scores = solution_scores(
         model,
@@ -85,6 +88,7 @@ def train_npg(
         start=start,
         batch_rows=job.recipe.micro_rows,
         bf16=job.recipe.bf16,
+        temperature=sampled.temperature,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -96,8 +100,8 @@ def train_npg(
         asked=sampled.questions,
     )
     step = natural_step(solutions, kl, job.recipe.seed)
-    numbers = step.numbers.astype(np.float32) + (0 if start is None else start)
-    write_tinylora_folder(job.basis, numbers, job.out, job.base_id or str(job.base))
+    adapted = step.numbers.astype(np.float32) + (0 if start is None else start)
+    write_tinylora_folder(job.basis, adapted, job.out, job.base_id or str(job.base))
     return NpgResult(
         folder=job.out,
         basis=job.basis.origin.id,
@@ -108,4 +112,5 @@ def train_npg(
         damping=step.damping,
         gain=step.gain,
         start=sampled.adapter,
+        temperature=sampled.temperature,
     )

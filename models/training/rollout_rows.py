@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...convert.adapter.adapter import adapter_sha256
-from ...errors import ThirteenError
+from ...errors import RequestError, ThirteenError, shorten
+from ...runtime.request import TEMPERATURE_MIN
+from ...runtime.validation import is_finite
 from ...stats.bootstrap import PASSAGES_MIN
-from ..rollouts import QuestionRollouts, Solution, read_rollouts
+from ..rollouts import QuestionRollouts, Rollouts, Solution, read_rollouts
 from ..rows import split_rows
 
 
@@ -81,12 +83,14 @@ class AdvantageRows:
         questions: number of questions asked, whatever their outcomes.
         calculator: whether the calculator completed equations in the solutions.
         adapter: PEFT folder of the adapter that sampled them; None for the base.
+        temperature: at which they were sampled.
     """
 
     rows: list[SampledRow]
     questions: int
     calculator: bool
-    adapter: Path | None = None
+    adapter: Path | None
+    temperature: float
 
 
 def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRows:
@@ -102,7 +106,7 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
         adapter: PEFT folder of the adapter that must have sampled them; by default none.
 
     Raises:
-        RequestError: read_rollouts() raises it.
+        RequestError: read_rollouts() raises it, or the file has no valid temperature.
         ThirteenError: fewer than 10 questions have right and wrong solutions.
     """
     sampled_by = {"peft_sha256": adapter_sha256(adapter)} if adapter else {"adapter_sha256": None}
@@ -118,7 +122,18 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
             f"{path}: {mixed} questions have right and wrong solutions; at least {PASSAGES_MIN} are needed"
         )
     asked = sum(len(solutions) > 1 for solutions in sampled.values())
-    return AdvantageRows(rows, asked, bool(rollouts.identity.get("calculator")), adapter)
+    calculator, temperature = bool(rollouts.identity.get("calculator")), _temperature(rollouts)
+    return AdvantageRows(rows, asked, calculator, adapter, temperature)
+
+
+def _temperature(rollouts: Rollouts) -> float:
+    found = rollouts.identity.get("temperature")
+    if is_finite(found) and found >= TEMPERATURE_MIN:
+        return found
+    raise RequestError(
+        f"{rollouts.path}: line 1: 'temperature' must be a number of at least {TEMPERATURE_MIN}, "
+        f"not {shorten(found)}"
+    )
 
 
 def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:

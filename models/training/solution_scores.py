@@ -36,6 +36,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     start: Rows | None = None,
     batch_rows: int = 8,
     bf16: bool = False,
+    temperature: float = 1.0,
     checkpoint: TrainCheckpoint[ScoreState] | None = None,
     progress: Progress = no_progress,
 ) -> FloatArray:
@@ -48,6 +49,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         start: the numbers at which the gradients are computed, (numbers,); by default zeros.
         batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
+        temperature: that of the likelihoods.
         checkpoint: file to resume from and to save the state to.
         progress: called with the number of solutions done and of all solutions.
 
@@ -69,7 +71,8 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
             _merge(model, basis, start)
         for first in range(len(done), len(order), batch_rows):
             batch = [examples[i] for i in order[first : first + batch_rows]]
-            row_losses(model, batch, bf16=bf16).sum().backward()  # type: ignore[no-untyped-call]  # by torch
+            losses = row_losses(model, batch, bf16=bf16, temperature=temperature)
+            losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():
                 raise ThirteenError("the gradient of a solution's likelihood is not finite: try --no-bf16")

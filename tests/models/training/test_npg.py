@@ -92,6 +92,31 @@ def test_the_scores_are_those_of_the_peft_adapter(base, basis, sampled, job):
     assert (rounded * expected).sum() / np.linalg.norm(rounded) / np.linalg.norm(expected) > 0.99
 
 
+def test_the_gradient_is_that_at_the_temperature_of_the_samples(base, basis, loaded, tmp_path):
+    """It was that at temperature 1. At 0.5 the logits are twice as large."""
+    import torch
+
+    sampled = read_advantage_rows(write(tmp_path / "file", loaded[1], outcomes=OUTCOMES, temperature=0.5))
+    model, tokenizer = load_base_model(base("llama"))
+    examples = [encode_sampled(tokenizer, row) for row in sampled.rows[:2]]
+    found = solution_scores.solution_scores(model, basis, examples, temperature=sampled.temperature)
+    at_one = solution_scores.solution_scores(model, basis, examples)
+    output = model.get_output_embeddings()
+    output.weight = torch.nn.Parameter(2 * output.weight, requires_grad=False)
+    expected = solution_scores.solution_scores(model, basis, examples)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-5 * np.abs(expected).max())
+    assert np.abs(at_one - expected).max() > 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("temperature", [None, 0, -1, "1", True, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(loaded, tmp_path, temperature):
+    rollouts = write(tmp_path / "file", loaded[1], outcomes=OUTCOMES, temperature=temperature)
+    with pytest.raises(
+        RequestError, match=r"line 1: 'temperature' must be a number of at least 0\.0001, not"
+    ):
+        read_advantage_rows(rollouts)
+
+
 def test_the_scores_at_other_numbers_are_those_of_the_peft_adapter_there(base, basis, sampled, job):
     import torch
 

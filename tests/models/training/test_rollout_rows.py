@@ -20,9 +20,8 @@ OUTCOMES = ("10", "1000", "1110", "11", "00", "10", "10", "10")
 
 def write(path, tokenizer, *, outcomes=OUTCOMES, prompt_tokens=0, **identity):
     """Write a file of rollouts with the base's tokens; `prompt_tokens` are added to the true number."""
-    with RolloutFile(
-        path, {"system": None, "calculator": False, "questions": len(outcomes), **identity}
-    ) as file:
+    common = {"system": None, "calculator": False, "temperature": 1.0, "questions": len(outcomes)}
+    with RolloutFile(path, common | identity) as file:
         for number, rights in enumerate(outcomes):
             question = f"What is {number} and {number}?"
             prompt = tokenizer(prompt_text(tokenizer, question), add_special_tokens=False).input_ids
