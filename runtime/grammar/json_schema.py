@@ -32,6 +32,7 @@ from .schema_keywords import (
 NESTING_MAX = 64  # keywords and names in the path of a subschema
 BRANCHES_MAX = 128
 DEFINITIONS_MAX = 500  # subschemas that a $ref names; llguidance recurses along them
+VISITS_MAX = 20_000  # of subschemas: definitions may overlap
 DIVISORS_MAX = 10_000  # sum of the significant digits of all multipleOf, as integers: a compile takes time
 
 ANNOTATIONS = {
@@ -83,9 +84,9 @@ class _Normalizer:
         """Start with nothing visited; `narrow` implies types and the absence of other properties."""
         self._schema, self._narrow = schema, narrow
         self.one_ofs: list[tuple[str, list[dict[str, Any]]]] = []
-        self._names: dict[str, str] = {}  # of the definitions, by the pointer of a $ref
+        self._names: dict[tuple[str, ...], str] = {}  # of the definitions, by the steps of a $ref's pointer
         self._pending: list[str] = []
-        self._divisors = 0
+        self._divisors = self._visits = 0
 
     def run(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Return the normal schema, and the definitions that it refers to."""
@@ -93,12 +94,15 @@ class _Normalizer:
         definitions: dict[str, dict[str, Any]] = {}
         while self._pending:
             pointer = self._pending.pop()
-            definitions[self._names[pointer]] = self._visit(self._lookup(pointer, pointer), pointer)
+            definitions[self._names[_steps(pointer)]] = self._visit(self._lookup(pointer, pointer), pointer)
         return root, definitions
 
     def _visit(self, schema: object, path: str) -> dict[str, Any]:
         if path.count("/") > NESTING_MAX:
             fail(path[:80], f"nested more than {NESTING_MAX} keywords and names deep")
+        self._visits += 1
+        if self._visits > VISITS_MAX:
+            fail(path, f"more than {VISITS_MAX} subschemas, those that a $ref names counted again")
         if schema is True:
             return {}
         if not isinstance(schema, dict):
@@ -132,20 +136,20 @@ class _Normalizer:
     def _reference(self, pointer: object, path: str) -> dict[str, Any]:
         self._lookup(pointer, path)
         assert isinstance(pointer, str), "it was looked up"
-        if pointer not in self._names:
+        steps = _steps(pointer)  # one pointer has many spellings
+        if steps not in self._names:
             if len(self._names) == DEFINITIONS_MAX:
                 fail(path, f'"$ref" names more than {DEFINITIONS_MAX} subschemas')
-            self._names[pointer] = f"d{len(self._names)}"
+            self._names[steps] = f"d{len(self._names)}"
             self._pending.append(pointer)
-        return {"$ref": f"#/$defs/{self._names[pointer]}"}
+        return {"$ref": f"#/$defs/{self._names[steps]}"}
 
     def _lookup(self, pointer: object, path: str) -> Any:
         """Return the subschema at a JSON pointer."""
         if not isinstance(pointer, str) or not (pointer == "#" or pointer.startswith("#/")):
             fail(path, f'"$ref" must be # or begin with #/, not {excerpt(pointer)}')
         target: Any = self._schema
-        for step in pointer.split("/")[1:]:
-            key = unquote(step).replace("~1", "/").replace("~0", "~")
+        for key in _steps(pointer):
             if isinstance(target, list) and re.fullmatch("[0-9]{1,4}", key) and int(key) < len(target):
                 target = target[int(key)]
             elif isinstance(target, dict) and key in target:
@@ -220,6 +224,11 @@ class _Normalizer:
         normal: dict[str, Any] = {"prefixItems": visited} if visited else {}
         normal |= {"items": False if items is False else self._visit(items, f"{path}/items"), "minItems": low}
         return normal if high is None else {**normal, "maxItems": high}
+
+
+def _steps(pointer: str) -> tuple[str, ...]:
+    """The names and indices in a JSON pointer."""
+    return tuple(unquote(step).replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:])
 
 
 def _inexact_number(value: object) -> int | float | None:

@@ -1,7 +1,10 @@
 """Keywords of a JSON schema for single types: their bounds, patterns and formats, checked and made exact."""
 
 import json
+import math
+from collections.abc import Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Never
 
 from llguidance import LLMatcher
@@ -112,11 +115,16 @@ def string_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
         if not isinstance(pattern, str) or len(pattern) > PATTERN_MAX:
             fail(path, f'"pattern" cannot be enforced unless it has up to {PATTERN_MAX} characters')
         normal = {"pattern": pattern}
-        if message := compile_error({"type": "string", **normal}):
+        if message := _pattern_error(pattern):
             fail(path, f'"pattern" cannot be enforced: {message}')
         return normal
     low, high = length_bounds(schema, "minLength", "maxLength", path)
     return {"minLength": low} if high is None else {"minLength": low, "maxLength": high}
+
+
+@lru_cache(1000)  # a subschema is visited again for each $ref to it or to what contains it
+def _pattern_error(pattern: str) -> str:
+    return compile_error({"type": "string", "pattern": pattern})
 
 
 def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
@@ -127,7 +135,16 @@ def number_keywords(schema: dict[str, Any], path: str) -> dict[str, Any]:
             fail(path, f'"{key}" must be a number up to {BOUND_MAX}, not {excerpt(value)}')
         if not is_exact(value):
             fail(path, f'"{key}" cannot be enforced for {excerpt(value)}: {INEXACT}')
+    _check_exclusive("exclusiveMinimum", ("maximum", "exclusiveMaximum"), bounds, path)
+    _check_exclusive("exclusiveMaximum", ("minimum", "exclusiveMinimum"), bounds, path)
     return bounds
+
+
+def _check_exclusive(key: str, others: Sequence[str], bounds: dict[str, float], path: str) -> None:
+    """Refuse bounds between which llguidance 1.9 also allows the exclusive one, such as 0 < x <= 0.5."""
+    for other in others:
+        if key in bounds and bounds[key] % 1 == 0 and 0 < abs(bounds[key] - bounds.get(other, math.inf)) < 1:
+            fail(path, f'"{key}" cannot be enforced less than 1 from "{other}"')
 
 
 def compile_error(schema: dict[str, Any]) -> str:

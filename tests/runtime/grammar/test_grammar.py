@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 
@@ -292,6 +293,15 @@ REFUSED = [
     ({"items": {"$id": "other", "type": "null"}}, '#/items: "$id" cannot'),
     ({"type": "string", "minimum": 1}, '"minimum" cannot be enforced for string'),
     ({"type": "number", "multipleOf": 0}, '"multipleOf" cannot be enforced for 0'),
+    # The exclusive bound itself was allowed.
+    (
+        {"exclusiveMinimum": 0.0, "maximum": 0.5},
+        '"exclusiveMinimum" cannot be enforced less than 1 from "max',
+    ),
+    (
+        {"exclusiveMaximum": -5, "minimum": -5.5},
+        '"exclusiveMaximum" cannot be enforced less than 1 from "min',
+    ),
     ({"type": "integer", "minLength": 1}, '"minLength" cannot be enforced for integer'),
     ({"type": "object", "items": {}}, '"items" cannot be enforced for object'),
     ({"type": "integer", "minimum": True}, '"minimum" must be a number up to 1000000000000000, not true'),
@@ -471,7 +481,26 @@ def rule_chain(length, rule, last):
     return "\n".join(["start: a0", *rules, f"a{length}: {last}"])
 
 
+def pattern_by_many_names():
+    """A $ref for each spelling of the name of one definition."""
+    spelled = product(*((letter, f"%{ord(letter):x}") for letter in "abcdefgh"))
+    references = {f"q{n}": {"$ref": f"#/$defs/{''.join(name)}"} for n, name in enumerate(spelled)}
+    patterns = {f"p{n}": {"pattern": f"(.*{n}){{9}}"} for n in range(100)}
+    return {"properties": references, "$defs": {"abcdefgh": {"properties": patterns}}}
+
+
+def nested_definitions(count, inner):
+    """A $ref to each of nested subschemas, which all contain the inner one."""
+    references = [{"$ref": "#/prefixItems/0" + "/items" * n} for n in range(count)]
+    return {"prefixItems": [nested(count, inner, lambda one: {"items": one}), *references]}
+
+
 LARGE = {
+    "a definition by many names": (pattern_by_many_names(), None),
+    "definitions in definitions": (
+        nested_definitions(50, {"properties": {f"p{n}": {} for n in range(1000)}}),
+        "more than 20000 subschemas",
+    ),
     "deep": (nested(200, {}, lambda inner: {"items": inner}), "more than 64 keywords and names deep"),
     "doubling parses": (overlapping(30), None),
     "dangling references": (
