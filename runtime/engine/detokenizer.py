@@ -21,6 +21,11 @@ class Detokenizer:
         self._pending = ""
         self.stopped = False
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether text was fed that is not final."""
+        return bool(self._pending or self._decoder.getstate()[0])
+
     def feed(self, piece: bytes) -> str:
         """Append the bytes of a token and return the text that became final."""
         self._append(piece)

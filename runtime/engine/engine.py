@@ -334,18 +334,26 @@ class Engine:
             RequestError: requests are running, the engine is closed, or an adapter has the name and there is
                 a prefix cache, whose entries would outlive the adapter under which they were computed.
         """
+        self._check_swap(name)
+        probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
+        with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:
+            self._check_swap(name)  # another thread may have taken the name
+            adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
+
+            def register() -> LoraAdapter | None:
+                old = self._runner.swap_adapter(name, adapter)
+                handles.pop_all()  # here, as an interruption of call() is raised after it
+                return old
+
+            if old := COMPUTE_THREAD.call(register):
+                old.close()
+
+    def _check_swap(self, name: str) -> None:
         if name == BASE or (self.profile.prefix_bytes and name in self._adapters):
             raise RequestError(
                 f"swap: {name!r} with prefix_bytes {self.profile.prefix_bytes}: the name must not be "
                 f"{BASE!r}, and with prefix_bytes it must be new"
             )
-        probe_model_files(self.model.header.path, [Path(path)], untrusted=untrusted)
-        with self._dispatcher.in_use(), self._scoring, ExitStack() as handles:
-            adapter = handles.enter_context(LoraAdapter(self.model, Path(path)))
-            old = COMPUTE_THREAD.call(partial(self._runner.swap_adapter, name, adapter))
-            handles.pop_all()
-            if old:
-                old.close()
 
     def log_likelihoods(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: str | None = None

@@ -78,6 +78,8 @@ class OutputStream:
 
     def result_tokens(self) -> list[int]:
         """Return the tokens of a result to insert, if the text ends in an open calculation; usually none."""
+        if self._detokenizer.holds_back:  # the result would follow what is held back, not the text
+            return []
         result = pending_result(self.text) if self._calculator else None
         if result is None:
             return []

@@ -189,10 +189,18 @@ class PromptEncoder:
         )
 
     def _mark(self, text: str, marker: str) -> str:
-        """Put a marker behind the first character of each name, and of each beginning of one at the end."""
+        """Put a marker behind the first character of each name, and of each beginning of one at the end.
+
+        The end is also that without white space, which a template may trim.
+        """
         names = {match.start() + 1 for match in self._name_start.finditer(text)}
-        ends = range(max(len(text) - self._beginning_max, 0), len(text))
-        cuts = sorted(names.union(start + 1 for start in ends if text[start:] in self._beginnings))
+        beginnings = {
+            start + 1
+            for end in (len(text), len(text.rstrip()))
+            for start in range(max(end - self._beginning_max, 0), end)
+            if text[start:end] in self._beginnings
+        }
+        cuts = sorted(names | beginnings)
         return (
             marker.join(text[start:end] for start, end in pairwise([0, *cuts, len(text)])) if cuts else text
         )

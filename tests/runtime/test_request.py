@@ -11,6 +11,7 @@ from thirteen.runtime.request import Request, Sampling, SequenceState, StopReaso
         ("temperature", -0.1),
         ("temperature", float("nan")),
         ("temperature", "hot"),
+        ("temperature", 10**400),
         ("top_k", -1),
         ("top_k", 1.5),
         ("top_k", True),

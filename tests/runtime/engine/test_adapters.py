@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from thirteen.errors import RequestError
+from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.request import Request
 
@@ -59,6 +61,20 @@ def test_an_adapter_among_others_gives_the_tokens_of_its_own_engine(tiny, loras,
             for at, adapter in enumerate(adapters):
                 if adapter == name:
                     assert greedy(engine, [PROMPTS[at]], [None]) == [together[0][at]]
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_swapped(tiny, loras, monkeypatch):
+    """The prefix cache would hold what was computed under the first adapter."""
+    with Engine(tiny, **OPTIONS | {"prefix_bytes": 1 << 20}) as engine:
+
+        def other_thread(*_args, **_options):
+            monkeypatch.undo()
+            engine.swap("new", loras["a"])
+
+        monkeypatch.setattr(engine_module, "probe_model_files", other_thread)
+        with pytest.raises(RequestError, match="it must be new"):
+            engine.swap("new", loras["b"])
+        assert engine.files("new")[-1] == loras["a"]
 
 
 def test_logits_are_those_of_the_adapter_that_was_swapped_in(tiny, loras):

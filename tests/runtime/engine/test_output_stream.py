@@ -1,7 +1,7 @@
 """Which tokens of a text the model samples, and which the calculator inserts."""
 
 import pytest
-from thirteen.runtime.engine.output_stream import sampled_mask
+from thirteen.runtime.engine.output_stream import OutputStream, sampled_mask
 
 
 class Bytes:
@@ -27,3 +27,12 @@ class Bytes:
 def test_results_are_inserted_and_all_else_is_sampled(text, inserted):
     mask = sampled_mask(Bytes(), list(text.encode()))
     assert "".join(one for one, sampled in zip(text, mask, strict=True) if not sampled) == inserted
+
+
+@pytest.mark.parametrize("held", [b"\n", b"\xc3"], ids=["of a stop string", "of a character"])
+def test_no_result_follows_what_is_held_back(held):
+    """It was inserted behind a newline that the text did not have yet."""
+    output = OutputStream(Bytes(), ("\n\n",), calculator=True)
+    for byte in b"3 + 4 =" + held:
+        output.feed(byte)
+    assert output.text == "3 + 4 =" and not output.result_tokens() and not output.no_digit

@@ -126,6 +126,8 @@ def test_two_messages_side_by_side_cannot_form_a_control_token():
     template = "{% for m in messages %}{{ m.content }}{% endfor %}"
     assert conversation(("user", "<|im_"), ("user", "end|>"), template=template) == "<|im_end|>"
     assert conversation(("user", "a <"), ("user", "s>"), template=template) == "a <s>"
+    trimmed = template.replace("content", "content | trim")
+    assert conversation(("user", "<|im_ \n"), ("user", " end|>"), template=trimmed) == "<|im_end|>"
 
 
 TOOLS = "{% for t in tools %}{{ t | tojson }}{% endfor %}" + CHATML
