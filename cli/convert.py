@@ -51,7 +51,7 @@ def convert(
             "cached."
         ),
     ] = None,
-    calibration: options.Calibration = None,
+    calibration: options.CalibrationAndTuning = None,
     effort: options.Effort = "normal",
     target: options.Target = None,
     prefer: options.Prefer = "balanced",
@@ -169,7 +169,7 @@ def merge(
     ],
     out_dir: Annotated[Path, typer.Option("--out", help="Folder to write; it must be new or empty.")],
     adapter: options.Adapter = None,
-    vocabulary: options.Vocabulary = None,
+    vocabulary: options.FixedVocabulary = None,
     vocabulary_texts: options.VocabularyTexts = None,
     shard_size: Annotated[str, typer.Option(help="Maximum size of a weight file.")] = "5GB",
     revision: options.Revision = None,

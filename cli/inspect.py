@@ -23,7 +23,7 @@ def inspect(
         int | None, typer.Option(min=1, help="Context length for the memory estimate.")
     ] = None,
     kv: Annotated[
-        str | None, typer.Option(help="KV cache type for the memory estimate: f16 or q8_0.")
+        str | None, typer.Option(help="KV cache type for the memory estimate: f16, bf16 or q8_0.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 CachedName = Annotated[str, typer.Argument(metavar="NAME", help="Name in `thirteen models list`.")]
 
-app = typer.Typer(help="List and download the models of the catalogue.", invoke_without_command=True)
+_HELP = """List and download models, and manage converted ones.
+
+Without a subcommand, the bases and adapters of the catalogue are listed. fetch downloads a base; list, show
+and rm manage the converted models in the cache.
+"""
+
+app = typer.Typer(help=_HELP, invoke_without_command=True)
 
 
 @app.callback(epilog=options.example("models fetch smollm2-135m"))

@@ -114,6 +114,14 @@ Calibration = Annotated[
     Path | None,
     typer.Option(help="Texts to measure importance on: JSON lines with text, or question and answer."),
 ]
+CalibrationAndTuning = Annotated[
+    Path | None,
+    typer.Option(
+        "--calibration",
+        help="Texts to measure importance on, and with --refine to tune on: JSON lines with text, or "
+        "question and answer.",
+    ),
+]
 Effort = Annotated[
     str,
     typer.Option(
@@ -141,6 +149,14 @@ Vocabulary = Annotated[
         metavar="N|FILE|auto",
         help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`. "
         "auto: as many as lose the least at --size.",
+    ),
+]
+FixedVocabulary = Annotated[
+    str | None,
+    typer.Option(
+        "--vocabulary",
+        metavar="N|FILE",
+        help="Keep only so many tokens, chosen and cached, or those of a list; see `thirteen vocabulary`.",
     ),
 ]
 VocabularyTexts = Annotated[

@@ -36,8 +36,8 @@ def vocabulary(
 ) -> None:
     """Choose which tokens of a base a smaller file keeps.
 
-    The list is for convert. The tables show why tokens stay, and what this and other sizes keep of texts that
-    were not chosen on: the tokens unchanged, and the probability that the base gives to others.
+    The list is for convert. The tables show why tokens stay, and how much of held-out texts this and other
+    sizes keep: the tokens unchanged, and the probability that the base gives to others.
     """
     from ..files.output import check_target
     from ..models.fetch import fetch

@@ -125,6 +125,7 @@ def test_the_back_end_with_fastapi_streams_and_a_client_that_leaves_frees_its_sl
         port = server.servers[0].sockets[0].getsockname()[1]
         engine = names["app"].state.engine
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            assert client.get("/ask", params={"question": " "}).status_code == 400
             asked = {"question": "What is 12 * 13? Answer in one sentence."}
             with client.stream("GET", "/ask", params=asked) as response:
                 pieces = list(response.iter_text())

@@ -189,9 +189,9 @@ def effect_rows(check: AdapterCheck) -> dict[str, str]:
     moved, quantization = check.effect.moved, check.quantization
     changed = 100 * (1 - moved.same_top.estimate)
     effects = {
-        "at run time, of the merged one's": check.effect.agreement,
-        f"merged in {quantization}": check.effect.merged,
-        f"at run time on {quantization}": check.effect.run_time,
+        f"at run time / merged, in {PRECISION}": check.effect.agreement,
+        f"merged, in {quantization}": check.effect.merged,
+        f"at run time, on {quantization}": check.effect.run_time,
     }
     return {
         **rows,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from ...models.training.recipe import KINDS, RECIPES
+from ...models.training.recipe import KINDS, RECIPES, ROLLOUT_DEFAULTS
 from .. import options
 from ..console import command_line, interval_json, progress_bar, show_fields, show_result, stage_bars
 
@@ -32,6 +32,10 @@ _UNUSED = {
     "npg": (*_OF_SFT, *_OF_GRPO, "learning_rate"),
     "grpo": (*_OF_SFT, *_OF_NPG, "micro_rows", "bf16"),
 }
+
+_ROLLOUT_DEFAULTS = ", ".join(
+    f"--{name.replace('_', '-')} {value:,}" for name, value in ROLLOUT_DEFAULTS.items()
+)
 
 app = typer.Typer()
 
@@ -60,8 +64,9 @@ def train(
     rollouts: Annotated[
         Path | None,
         typer.Option(
-            help="Instead of --data: rollouts. With sft the right solutions are learned with GRPO's weights, "
-            "all but those of 32 questions by default; with npg right and wrong ones."
+            help="Instead of --data: rollouts. With npg right and wrong solutions are learned from. With sft "
+            "the right ones are, with GRPO's weights; --held-out counts questions, and the defaults are "
+            f"{_ROLLOUT_DEFAULTS}."
         ),
     ] = None,
     kind: Annotated[str, typer.Option(help="Kind of adapter: lora or tinylora.")] = "lora",
@@ -137,14 +142,14 @@ def train(
 ) -> None:
     """Train an adapter with gradients, by PEFT on a CPU.
 
-    The defaults are the published LoRA recipe, and for tinylora those of the shipped adapter. Requires the
-    extra `train`.
+    The defaults are the published LoRA recipe, and for tinylora the settings of the shipped adapter
+    smollm2-135m-gsm8k-13, but for its numbers of rows. Requires the extra `train`.
     """
     from ...files.processors import multiplies_bf16
     from ...models.fetch import fetch
     from ...models.rows import read_rows
     from ...models.training.grpo import GrpoSettings
-    from ...models.training.recipe import ROLLOUT_DEFAULTS, Recipe
+    from ...models.training.recipe import Recipe
     from ...models.training.rollout_rows import read_advantage_rows
 
     _check_method(ctx, method)

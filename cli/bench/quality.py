@@ -44,7 +44,7 @@ def bench_fidelity(
 
 @app.command("accuracy", epilog=options.example("bench accuracy adapted.gguf --base base.gguf --data gsm8k"))
 def bench_accuracy(
-    model: options.ModelArgument,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="GGUF file, catalogue name or hub id.")],
     data: Annotated[
         str,
         typer.Option(

@@ -128,13 +128,20 @@ def bench_curve(
     ] = 300,
     adapter: options.Adapter = None,
     importance: options.Importance = None,
-    calibration: options.Calibration = None,
+    calibration: options.CalibrationAndTuning = None,
     target: options.Target = None,
     prefer: options.Prefer = "quality",
     costs: options.Costs = None,
     together: options.Together = False,
     workload: options.AnswerWorkload = None,
-    vocabulary: options.Vocabulary = None,
+    vocabulary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|FILE",
+            help="Also make a file of each size with only so many tokens, chosen and cached, or those of a "
+            "list; see `thirteen vocabulary`.",
+        ),
+    ] = None,
     vocabulary_texts: options.VocabularyTexts = None,
     tie: options.Tie = False,
     search_scales: options.SearchScales = False,

@@ -92,7 +92,13 @@ def bench_peers(
         bool, typer.Option("--synthetic", help="Decode from an empty context, as llama-bench does.")
     ] = False,
     packages: Annotated[
-        str, typer.Option("--with", help="Peers to compare with, by name. Default: those installed.")
+        str,
+        typer.Option(
+            "--with",
+            metavar="NAMES",
+            help="Peers to compare with: llama-cpp-python, openvino, xllamacpp, mistralrs, node-llama-cpp, "
+            "llama-server, ik. Default: those that are installed.",
+        ),
     ] = "",
     llama_bench: Annotated[str | None, typer.Option(help="Path of llama-bench. Default: on PATH.")] = None,
     llama_batched_bench: Annotated[
@@ -107,7 +113,9 @@ def bench_peers(
 ) -> None:
     """Compare speed with other inference programs.
 
-    Those that are installed run the same file with the same number of threads, each in a process of its own.
+    All run the same file with the same number of threads, each in a process of its own. Besides the peers of
+    --with, this engine always takes part, llama-bench and llama-batched-bench where they are found, and
+    transformers with --checkpoint.
     """
     from ...bench.peers.peer import PeerWorkload
     from ...bench.peers.peer_process import PACKAGES

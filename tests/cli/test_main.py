@@ -11,6 +11,7 @@ import gguf
 import pytest
 import typer
 from peft import LoraConfig
+from thirteen.bench.peers.peer_process import PACKAGES
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
 
@@ -103,6 +104,21 @@ def test_the_help_of_every_command_has_an_example(words: str, thirteen: Commands
     text = " ".join(output_of(thirteen(*words.split(), "--help")).split())
     assert f"Usage: thirteen {words}" in text
     assert f"Example: thirteen {words}" in text
+
+
+def test_the_help_of_bench_peers_names_all_that_it_can_be_given(
+    thirteen: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no name is broken at a hyphen
+    assert set(PACKAGES) <= set(re.findall(r"[\w-]+", output_of(thirteen("bench", "peers", "--help"))))
+
+
+@pytest.mark.parametrize("words", ["merge", "bench curve"])
+def test_a_vocabulary_of_automatic_size_is_offered_only_where_it_is_taken(
+    words: str, thirteen: Commands
+) -> None:
+    assert "N|FILE" in (text := output_of(thirteen(*words.split(), "--help")))
+    assert "auto:" not in text and "|auto" not in text
 
 
 @pytest.mark.parametrize("group", ["", "adapter", "bench", "models"])
