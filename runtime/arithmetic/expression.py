@@ -12,7 +12,7 @@ from itertools import takewhile
 from .final_answer import VULGAR_FRACTIONS
 from .lexer import OPERAND_ENDS, Lexeme, lex
 from .notation import NOTATION
-from .units import CONNECTIVES, NUMBER_WORDS, AmbiguityError, Quantity, parse_units
+from .units import CONNECTIVES, LINKS, NUMBER_WORDS, AmbiguityError, Quantity, parse_units
 
 DIGITS_MAX = NOTATION.limits["digits"]  # of a number
 _NESTING_MAX = NOTATION.limits["nesting"]  # parentheses
@@ -25,6 +25,7 @@ _CLOSING = {opening: tuple(closing) for opening, closing in NOTATION.lists["brac
 # Words before a number: some change it, some join it to the text before, some only label it.
 _MODIFIERS, _OPERATOR_WORDS = NOTATION.words("modifiers"), NOTATION.words("operator_words")
 _LABELS, _FUNCTION_WORDS = NOTATION.words("labels"), NOTATION.words("function_words")
+_JOINERS, _REMAINDERS = NOTATION.words("joiners"), NOTATION.words("remainders")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,10 @@ def parse_right_side(text: str, start: int, end: int) -> Expression | None:
     expression = _parse(lexemes, before_prose=True)
     if expression is None:
         return None
-    after = lexemes[len(expression.lexemes)].kind
+    rest = lexemes[len(expression.lexemes) :]
+    if _has_second_part(expression.lexemes, rest):
+        return None
+    after = rest[0].kind
     has_unit = expression.lexemes[-1].kind == "word"  # a number after it is another expression
     return expression if after in _FOLLOWERS or (has_unit and after in _OPERAND_STARTS) else None
 
@@ -116,7 +120,9 @@ def _is_independent(lexemes: Sequence[Lexeme], first: int) -> bool:
     if lexemes[first].kind == "open" and words and (lexemes[first].tight or previous.kind in OPERAND_ENDS):
         return False  # "f(3) + 1", "5 apples (3 red) + 2"
     last = next((word for word in reversed(words) if word not in _FUNCTION_WORDS), "")
-    if previous.kind in OPERAND_ENDS and (last in _OPERATOR_WORDS or _joins(words, lexemes[first:])):
+    if previous.kind in OPERAND_ENDS and (
+        last in _OPERATOR_WORDS or _joins(words, lexemes[first:]) or _is_second(words, lexemes[:index])
+    ):
         return False
     word = last.rpartition("-")[2]
     if word in _MODIFIERS or word.removesuffix("s") in _LABELS or _is_variable(word):
@@ -137,6 +143,32 @@ def _joins(words: Sequence[str], lexemes: Sequence[Lexeme]) -> bool:
     return len(words) <= 3 and ("of" in words[-2:] or (adjacent and has_unit))
 
 
+def _is_second(words: Sequence[str], before: Sequence[Lexeme]) -> bool:
+    """Return whether words make an expression the second operand: "multiply 12 by", "the sum of 12 and"."""
+    if words[-1] != "and":
+        return words[-1] in _JOINERS
+    start, *others = before
+    after_sign = start.kind == "break" and start.start > 0  # "3 * 4 = 12 and 5 * 2" has two equations
+    return not after_sign or any(lexeme.kind in ("operator", "break", *_WORDS) for lexeme in others)
+
+
+def _has_second_part(side: Sequence[Lexeme], rest: Sequence[Lexeme]) -> bool:
+    """Return whether a right side is only a part of the result: "3 hours 20 minutes", "3, remainder 2"."""
+    if rest[0].kind == "open" or rest[0].text == ",":
+        words = _leading_words(rest[1:])
+        return "remainder" in words and words[0] in ("remainder", "with")
+    words = _leading_words(side[::-1])[::-1]
+    if words[-1:] == ["and"]:
+        words.pop()
+    is_unit = len(words) == 1 and words[0] not in CONNECTIVES | LINKS
+    kinds = [lexeme.kind for lexeme in rest[:3]]
+    return is_unit and kinds[:2] == ["number", "word"] and kinds[2] != "operator"
+
+
+def _leading_words(lexemes: Sequence[Lexeme]) -> list[str]:
+    return [lexeme.text.lower() for lexeme in takewhile(lambda lexeme: lexeme.kind == "word", lexemes)]
+
+
 def _continues(lexemes: Sequence[Lexeme], first: Lexeme) -> bool:
     """Return whether an expression continues the text before the break that ends the lexemes."""
     line = list(takewhile(lambda lexeme: lexeme.kind != "break", reversed(lexemes[:-1])))
@@ -154,7 +186,7 @@ def _parse(lexemes: Sequence[Lexeme], before_prose: bool = False) -> Expression 
     parser = _ExpressionParser(lexemes, before_prose)
     try:
         quantity = parser.sum()
-    except (AmbiguityError, ZeroDivisionError):
+    except AmbiguityError:
         return None
     return Expression(quantity, tuple(parser.operators), lexemes[: parser.position])
 
@@ -248,7 +280,10 @@ class _ExpressionParser:
         return replace(value, units=value.units | units | symbol, per=value.per | per)
 
     def _primary(self) -> Quantity:
+        last = self.lexemes[self.position - 1]
         if number := self._accept("number"):
+            if last.kind == "operator" and _is_two_numbers(last, number):
+                raise AmbiguityError
             return Quantity(_parse_mixed_number(number.text))
         if self._accept("fraction"):
             numerator = self._group("brace")
@@ -286,7 +321,7 @@ class _ExpressionParser:
             words += ["per", *self._words()]
         if self.before_prose and self._next.kind != "operator":
             near = words[1:3] if words[:1] == ["and"] else words[:1]  # "3 and a half"
-            if not abbreviated and NUMBER_WORDS.isdisjoint(near) and "remainder" not in words:
+            if not abbreviated and NUMBER_WORDS.isdisjoint(near) and _REMAINDERS.isdisjoint(words):
                 words = []
         return parse_units(words, abbreviated)
 
@@ -304,14 +339,22 @@ def _is_ambiguous(last: Lexeme | None, operator: Lexeme) -> bool:
     return operator.kind == "open" or not last.tight
 
 
+def _is_two_numbers(operator: Lexeme, number: Lexeme) -> bool:
+    """Return whether a mixed number may be two: "1/2 1/2" and "3 * 4 and 1/2" contain no 2 1/2 and 4 1/2."""
+    return "and" in number.text or (operator.text == "/" and number.tight and " " in number.text)
+
+
 def _parse_mixed_number(text: str) -> Fraction:
     """Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½"."""
     parts = text.replace(",", "").replace("and", " ").translate(VULGAR_FRACTIONS).split()
-    values = [Fraction(part) for part in parts]
+    try:
+        values = [Fraction(part) for part in parts]
+    except ZeroDivisionError:
+        raise AmbiguityError("division by zero") from None
     digits = max(len(part.replace(".", "")) for part in parts)
     if (
         digits > DIGITS_MAX
-        or (text[:1] == "0" and text[1:2].isdecimal())
+        or (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
         or not all(0 < part < 1 for part in values[1:])
     ):
         raise AmbiguityError

@@ -12,6 +12,8 @@ from fractions import Fraction
 from .notation import NOTATION
 
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["answer_magnitude_digits"]  # beyond it, a model repeats itself
+_CHARACTERS_MAX, _EXPONENT_MAX = NOTATION.limits["answer_characters"], NOTATION.limits["answer_exponent"]
+_PARTS = {"whole": "0", "number": "", "raised": "1", "denominator": "1", "exponent": "0"}  # if absent
 
 VULGAR_FRACTIONS = str.maketrans(dict(NOTATION.texts["vulgar_fractions"]))
 _NUMBER = NOTATION.patterns["number"]
@@ -67,14 +69,17 @@ def _normalize(text: str) -> str:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    whole, number, denominator, exponent = (
-        (match[name] or default).replace(",", "")
-        for name, default in (("whole", "0"), ("number", ""), ("denominator", "1"), ("exponent", "0"))
+    whole, number, raised, denominator, exponent = (
+        (match[name] or default).replace(",", "") for name, default in _PARTS.items()
     )
-    too_long = len(match[0]) > NOTATION.limits["answer_characters"]
-    if too_long or abs(int(exponent)) > NOTATION.limits["answer_exponent"] or not Fraction(denominator):
+    if match["unread"] or len(match[0]) > _CHARACTERS_MAX or abs(int(exponent)) > _EXPONENT_MAX:
         return None
-    value = (int(whole) + Fraction(number) / Fraction(denominator)) * Fraction(10) ** int(exponent)
+    if len(number) * abs(int(raised)) > _CHARACTERS_MAX:
+        return None  # the power would be as long
+    if not Fraction(denominator) or (int(raised) < 0 and not Fraction(number)):
+        return None
+    value = int(whole) + Fraction(number) ** int(raised) / Fraction(denominator)
+    value *= Fraction(10) ** int(exponent)
     if max(abs(value.numerator), value.denominator) >= _MAGNITUDE_LIMIT:
         return None
     return -value if match["sign"] or match["inner_sign"] else value

@@ -3,7 +3,9 @@
 from .calculator import WINDOW, Step, check_relations
 from .notation import NOTATION
 
-_EQUATION_END = NOTATION.patterns["equation_end"]  # a number before it cannot grow any more
+# A number before it cannot grow any more. ", r" and ", w" are none: they may begin ", with remainder 2".
+_EQUATION_END = NOTATION.patterns["equation_end"]
+_END_CHARS = 2  # at most, with the space
 _REACH = (
     WINDOW + 32
 )  # characters around a relation sign that matter: a side, and the longest markup beside it
@@ -24,7 +26,7 @@ class StepStream:
 
     def feed(self, piece: str) -> tuple[Step, ...]:
         """Add text; return the equations that it completes, in order."""
-        start = max(self._searched - 1, 0)
+        start = max(self._searched - _END_CHARS, 0)
         self._text += piece
         self._searched = len(self._text)
         ends = [match.end() for match in _EQUATION_END.finditer(self._text, start)]

@@ -9,12 +9,12 @@ from .notation import NOTATION
 
 CURRENCIES = NOTATION.texts["fragments"]["currencies"]
 NUMBER_WORDS = NOTATION.words("number_words")  # after a number, they scale it or join it to the next
-CONNECTIVES = NOTATION.words(
-    "connectives"
-)  # they separate the number before them from an operator after them
+# They separate the number before them from an operator after them.
+CONNECTIVES = NOTATION.words("connectives")
+LINKS = NOTATION.words("links")  # they end the unit before them
 
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
-_PER, _LINKS = NOTATION.words("per"), NOTATION.words("links")
+_PER = NOTATION.words("per")
 _TRAILING, _ABBREVIATIONS = NOTATION.words("trailing"), NOTATION.words("abbreviations")
 
 
@@ -50,8 +50,9 @@ class Quantity:
 
     def __add__(self, other: "Quantity") -> "Quantity":
         """Add quantities that share a unit. A plain number has any unit; with a percentage it must be 1."""
-        if self.units and other.units and not self.units & other.units:
-            raise AmbiguityError
+        for units, others in ((self.units, other.units), (self.per, other.per)):
+            if units and others and not units & others:
+                raise AmbiguityError
         if self.percent != other.percent:
             return self._fraction() + other._fraction()
         units, per = self.units or other.units, self.per or other.per
@@ -111,7 +112,9 @@ def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozen
         raise AmbiguityError
     if any(_is_no_unit(word) for index, word in enumerate(words) if not (index and word == "a")):
         raise AmbiguityError
-    link = next((index for index, word in enumerate(words) if word in _LINKS), len(words))
+    if words == ["in"]:
+        return frozenset(words), frozenset()  # inches; in "5 in the box" it is a link
+    link = next((index for index, word in enumerate(words) if word in LINKS), len(words))
     counted = [word for word in words[:link] if word not in _TRAILING][-1:]
     divisors = [after for word, after in pairwise(words) if word in _PER]
     return frozenset(map(_stem, counted)), frozenset(map(_stem, divisors))

@@ -5,7 +5,7 @@ import { lex } from "./lexer.js";
 import { brackets, expandVulgar, kinds, limits, words as tables } from "./tables.js";
 import { ambiguous, AmbiguityError, parseUnits, Quantity, union } from "./units.js";
 
-const LEADING_ZERO = /^0\p{Nd}/u; // 0930, 007
+const LEADING_ZERO = /^0[\p{Nd},]/u; // 0930, 007, or 0,500 with a decimal comma
 
 /**
  * Parse the expression that ends at a position.
@@ -30,7 +30,9 @@ export function parseRightSide(text, start, end) {
   const lexemes = lex(text, start, end).slice(1);
   const expression = parse(lexemes, true);
   if (!expression) return null;
-  const after = lexemes[expression.lexemes.length].kind;
+  const rest = lexemes.slice(expression.lexemes.length);
+  if (hasSecondPart(expression.lexemes, rest)) return null;
+  const after = rest[0].kind;
   const hasUnit = expression.lexemes.at(-1).kind === "word"; // a number after it is another expression
   return kinds.followers.includes(after) || (hasUnit && kinds.operand_starts.includes(after)) ? expression : null;
 }
@@ -62,8 +64,10 @@ function isIndependent(lexemes, first) {
   const opens = lexemes[first].kind === "open" && words.length > 0;
   if (opens && (lexemes[first].tight || kinds.operand_ends.includes(previous.kind))) return false; // "f(3) + 1"
   const last = words.findLast((word) => !tables.function_words.has(word)) ?? "";
-  const afterOperand = kinds.operand_ends.includes(previous.kind);
-  if (afterOperand && (tables.operator_words.has(last) || joins(words, lexemes.slice(first)))) return false;
+  if (kinds.operand_ends.includes(previous.kind)) {
+    if (tables.operator_words.has(last) || joins(words, lexemes.slice(first))) return false;
+    if (isSecond(words, lexemes.slice(0, index))) return false;
+  }
   const word = last.slice(last.lastIndexOf("-") + 1);
   if (tables.modifiers.has(word) || tables.labels.has(word.replace(/s$/, "")) || isVariable(word)) return false;
   if (previous.kind === "break") return !continues(lexemes.slice(0, index), lexemes[first]);
@@ -77,6 +81,30 @@ function joins(words, lexemes) {
   const adjacent = words.at(-1) === "and" || (words.length === 1 && !tables.connectives.has(words[0]));
   const hasUnit = lexemes.some((lexeme) => lexeme.kind === "word");
   return words.length <= 3 && (words.slice(-2).includes("of") || (adjacent && hasUnit));
+}
+
+/** Whether words make an expression the second operand: "multiply 12 by", "the sum of 12 and". */
+function isSecond(words, [start, ...others]) {
+  if (words.at(-1) !== "and") return tables.joiners.has(words.at(-1));
+  const afterSign = start.kind === "break" && start.start > 0; // "3 * 4 = 12 and 5 * 2" has two equations
+  return !afterSign || others.some(({ kind }) => ["operator", "break", ...kinds.words].includes(kind));
+}
+
+/** Whether a right side is only a part of the result: "3 hours 20 minutes", "3, remainder 2". */
+function hasSecondPart(side, rest) {
+  if (rest[0].kind === "open" || rest[0].text === ",") {
+    const after = leadingWords(rest.slice(1));
+    return after.includes("remainder") && ["remainder", "with"].includes(after[0]);
+  }
+  const words = leadingWords([...side].reverse()).reverse();
+  if (words.at(-1) === "and") words.pop();
+  const isUnit = words.length === 1 && !tables.connectives.has(words[0]) && !tables.links.has(words[0]);
+  return isUnit && rest[0].kind === "number" && rest[1].kind === "word" && rest[2].kind !== "operator";
+}
+
+function leadingWords(lexemes) {
+  const end = lexemes.findIndex(({ kind }) => kind !== "word");
+  return lexemes.slice(0, end < 0 ? lexemes.length : end).map(({ text }) => text.toLowerCase());
 }
 
 /** Whether an expression continues the text before the break that ends the lexemes. */
@@ -196,7 +224,9 @@ class ExpressionParser {
   }
 
   primary() {
+    const last = this.lexemes.at(this.position - 1);
     const number = this.accept("number");
+    if (number && last.kind === "operator" && isTwoNumbers(last, number)) ambiguous();
     if (number) return new Quantity(parseMixedNumber(number.text));
     if (this.accept("fraction")) {
       const numerator = this.group("brace");
@@ -235,8 +265,9 @@ class ExpressionParser {
     }
     if (this.beforeProse && this.next.kind !== "operator") {
       const near = words[0] === "and" ? words.slice(1, 3) : words.slice(0, 1); // "3 and a half"
-      const isNumber = near.some((word) => tables.number_words.has(word)) || words.includes("remainder");
-      if (!abbreviated && !isNumber) words = [];
+      const isNumber = near.some((word) => tables.number_words.has(word));
+      const hasRemainder = words.some((word) => tables.remainders.has(word));
+      if (!abbreviated && !isNumber && !hasRemainder) words = [];
     }
     return parseUnits(words, abbreviated);
   }
@@ -252,6 +283,12 @@ class ExpressionParser {
 function isAmbiguous(last, operator) {
   if (last === null || last.text !== "/" || !operator.tight) return false;
   return operator.kind === "open" || !last.tight;
+}
+
+/** Whether a mixed number may be two: "1/2 1/2" and "3 * 4 and 1/2" contain no 2 1/2 and 4 1/2. */
+function isTwoNumbers(operator, number) {
+  if (number.text.includes("and")) return true;
+  return operator.text === "/" && number.tight && number.text.includes(" ");
 }
 
 /** Parse a number with an optional fraction: "12", "2 1/2", "2 and 1/2", "2½". */

@@ -52,13 +52,17 @@ function parseNumber(text) {
 }
 
 function valueOf(match) {
-  const { whole = "0", number, denominator = "1", exponent = "0", sign, inner_sign: innerSign } = match.groups;
-  if (match[0].length > limits.answer_characters) return null;
-  const power = BigInt(exponent.replace("+", ""));
-  const divisor = Fraction.parse(denominator.replaceAll(",", ""));
-  if (power > limits.answer_exponent || power < -limits.answer_exponent || divisor.isZero()) return null;
-  const fraction = Fraction.parse(number.replaceAll(",", "")).dividedBy(divisor);
-  const value = new Fraction(BigInt(whole)).plus(fraction).times(new Fraction(10n).power(Number(power)));
+  const { whole = "0", number, denominator = "1", sign, inner_sign: innerSign, unread } = match.groups;
+  if (unread || match[0].length > limits.answer_characters) return null;
+  const { raised = "1", exponent = "0" } = match.groups;
+  const [power, scale] = [Number(raised), Number(exponent)];
+  const [digits, divisorDigits] = [number, denominator].map((text) => text.replaceAll(",", ""));
+  if (Math.abs(scale) > limits.answer_exponent) return null;
+  if (digits.length * Math.abs(power) > limits.answer_characters) return null; // the power would be as long
+  const [base, divisor] = [Fraction.parse(digits), Fraction.parse(divisorDigits)];
+  if (divisor.isZero() || (power < 0 && base.isZero())) return null;
+  const fraction = base.power(power).dividedBy(divisor);
+  const value = new Fraction(BigInt(whole)).plus(fraction).times(new Fraction(10n).power(scale));
   if (value.reaches(MAGNITUDE_LIMIT)) return null;
   return sign || innerSign ? value.negated() : value;
 }

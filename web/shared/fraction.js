@@ -15,7 +15,7 @@ export class Fraction {
     Object.freeze(this);
   }
 
-  /** @param {string} text "12", "3.5", ".5" or "1/2", without a sign. */
+  /** @param {string} text "12", "-12", "3.5", ".5" or "1/2". */
   static parse(text) {
     const [number, denominator] = text.split("/");
     if (denominator !== undefined) return new Fraction(BigInt(number), BigInt(denominator));

@@ -9,7 +9,8 @@ const VOTE_TEMPERATURE = 0.7;
 const MAX_TOKENS = 512;
 const MEASURED_CHARS = 500; // in shorter prompts, the chat template's own tokens count too much
 const TOO_LONG = /exceeds the available context size/; // llama.cpp's message
-const EQUATION_END = prose("equation_end", "g"); // a number before it cannot grow any more
+// A number before it cannot grow any more. ", r" and ", w" are none: they may begin ", with remainder 2".
+const EQUATION_END = prose("equation_end", "g");
 
 export class Model {
   #engine;

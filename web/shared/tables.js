@@ -1,5 +1,5 @@
 // The tables of arithmetic notation that Python reads too, with its patterns made JavaScript's. notation.js holds
-// runtime/arithmetic/notation.json, checked by notation.py, where the syntax of the patterns is described.
+// runtime/arithmetic/notation.json; notation.py describes the syntax of its patterns.
 
 import notation from "./notation.js";
 

@@ -36,7 +36,9 @@ export class Quantity {
   }
 
   plus(other) {
-    if (this.units.size && other.units.size && !intersect(this.units, other.units)) ambiguous();
+    for (const [units, others] of [[this.units, other.units], [this.per, other.per]]) {
+      if (units.size && others.size && !intersect(units, others)) ambiguous();
+    }
     if (this.percent !== other.percent) return this.#fraction().plus(other.#fraction());
     const [units, per] = [either(this.units, other.units), either(this.per, other.per)];
     return new Quantity(this.value.plus(other.value), units, per, this.percent);
@@ -87,6 +89,7 @@ export function parseUnits(words, abbreviated) {
   if (first === "of" || first === "the" || words.length > limits.unit_words) ambiguous();
   if (abbreviated && !tables.abbreviations.has(first)) ambiguous();
   if (words.some((word, index) => !(index && word === "a") && isNoUnit(word))) ambiguous();
+  if (first === "in" && words.length === 1) return [new Set(words), new Set()]; // in "5 in the box" it is a link
   const link = words.findIndex((word) => tables.links.has(word));
   const beforeLink = link < 0 ? words : words.slice(0, link);
   const counted = beforeLink.filter((word) => !tables.trailing.has(word)).slice(-1);

@@ -47,6 +47,9 @@ PENDING: list[tuple[str, str]] = [
     ("2 and 1/2 + 1/2 =", " 3"),
     ("½ * 8 =", " 4"),
     ("1½ + 2½ =", " 4"),
+    ("5⅛ + 1⅞ =", " 7"),
+    ("5 / 2 1/2 =", " 2"),
+    ("3 * 2 1/2 =", " 7.5"),
     # money
     ("3 \u00d7 $4.50 =", " $13.50"),
     ("$4.50 \u00d7 2 =", " $9"),
@@ -82,6 +85,9 @@ PENDING: list[tuple[str, str]] = [
     ("8 hours a day * 5 days =", " 40"),
     ("5cm \u00d7 4 =", " 20"),
     ("3 cups of flour + 2 cups of sugar =", " 5"),
+    ("5 in the box + 3 in the bag =", " 8"),
+    ("5 in + 3in =", " 8"),
+    ("$10 per hour + $20 per hour + $5 =", " $35"),
     # LaTeX and Markdown
     (r"\frac{3}{4} \times 8 =", " 6"),
     (r"\(3 \times 4 =", " 12"),
@@ -126,6 +132,7 @@ PENDING: list[tuple[str, str]] = [
     ("24 because 12 x 2 =", " 24"),
     ("5 * 20 = 100, 100 + 50 =", " 150"),
     ("That is 3 * 4 = 12 apples and 5 * 2 =", " 10"),
+    ("That is 3 * 4 = 12 and 5 + 2 =", " 7"),
 ]
 
 # Texts without a pending result: no expression, a part of one, or an ambiguous one.
@@ -176,7 +183,15 @@ NOT_PENDING: list[str] = [
         "5 more than 3 * 2 =",
         "3 boxes of 12 + 4 =",
     ),
+    # second operands
+    *("Multiply 12 by 1/2 = ", "Multiply 5 by 3 + 4 = ", "Subtract 5 from 3 * 4 = ", "Add 5 to 3 * 4 = "),
+    *("The sum of 3 * 4 and 5 * 2 = ", "100 decreased by 10% of 100 is", "Add 5 apples to 3 * 4 = "),
+    *("It is 2 + 1 and 5 * 2 = ", "x = 12; the sum of 7 and 5 * 2 = ", "It is 9, the sum of 7 and 5 * 2 = "),
+    *("The sum of 1/2 and 1/2 = ", "The sum of 1 / 2 and 1/2 = ", "1/2 1/2 = ", "1/2 ½ = "),
+    "The sum of 3 * 4 and 1/2 = ",
     # units that differ
+    *("1 ft + 6 in = ", "5ft + 6in = ", "12 in + 3 ft ="),
+    *("$10 per hour + $20 per day = ", "60 miles per hour + 30 miles per minute = ", "$9/hour - $5/day = "),
     *("2 hours + 30 minutes =", "5 boys + 6 girls =", "$5 + 30 cents =", "5 feet 6 inches + 3 inches ="),
     *("2 hours and 30 minutes + 15 minutes =", "$5 + €3 =", "5 apples (3 red) + 2 ="),
     *(
@@ -215,6 +230,7 @@ NOT_PENDING: list[str] = [
     *(
         "2 ** 3 =",
         "1,5 + 2 =",
+        "0,500 + 0,250 =",
         "in 14, 400 / 80 =",
         "1.2.3 + 4 =",
         "5e3 + 1 =",
@@ -319,6 +335,23 @@ STEPS: list[tuple[str, list[Equation]]] = [
     ("7 / 2 = 3 and a half", []),
     ("7 / 2 = 3 remainder 1", []),
     ("7 / 2 = 3 with a remainder of 1", []),
+    ("17 / 5 = 3 R 2", []),
+    ("17 / 5 = 3 r 2", []),
+    ("17 / 5 = 3, remainder 2", []),
+    ("17 / 5 = 3, with a remainder of 2", []),
+    ("17 / 5 = 3 (remainder 2)", []),
+    ("12 / 24 = 0,500", []),
+    # right sides in two units
+    ("200 / 60 = 3 hours and 20 minutes", []),
+    ("90 / 60 = 1 hour 30 minutes", []),
+    ("70 / 12 = 5 feet 10 inches", []),
+    ("70 / 12 = 5ft 10in", []),
+    ("11 / 2 = 5 dollars and 50 cents", []),
+    # second operands
+    ("Multiply 12 by 1/2 = 6", []),
+    ("The sum of 3 * 4 and 5 * 2 = 22", []),
+    ("The sum of 3/4 and 1/2 = 1.25", []),
+    ("12 * 1 = 12 and 5 + 3 = 8", [("12 * 1", "12", "12", True), ("5 + 3", "8", "8", True)]),
     ("2 + 3 == 6", []),
     ("2 + 3 >= 6", []),
     ("8:30 - 8:00 = 30", []),
@@ -327,6 +360,12 @@ STEPS: list[tuple[str, list[Equation]]] = [
     # words after the right side that need not be a unit
     ("5 * 3 = 15 m", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 km/h", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15 in 4 boxes", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15 apples, 4 of them red", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15 and 4 boys", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15 because 3 boys have 5 each", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15 apples and 2 boxes * 3 = 6", [("5 * 3", "15", "15", True)]),
+    ("5 * 3 = 15, with 3 as the remainder", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 apples in 4 boxes (all of them)", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 because the 3 boys have one each, as we said before", [("5 * 3", "15", "15", True)]),
 ]

@@ -42,6 +42,9 @@ def test_values_are_exact(expression, value):
     [
         ("1 / 0", "division by zero"),
         ("5 / (3 - 3)", "division by zero"),
+        ("2 1/0", "division by zero"),
+        ("5 and 1/0", "division by zero"),
+        ("0,500 + 0,250", "only numbers"),
         ("9 ^ 64", "more than 60 digits"),
         ("(10 ^ 59) ^ 64", "more than 60 digits"),
         ("2 ^ 1000", "whole number up to 64"),

@@ -1,20 +1,13 @@
-"""The tables of arithmetic: what is in the file, and what a damaged one says."""
+"""The tables of arithmetic: what is in the file."""
 
 import json
 import re
 
-import pytest
-from thirteen.errors import ThirteenError
-from thirteen.runtime.arithmetic.notation import NOTATION, PATH, load_notation
+from thirteen.runtime.arithmetic.notation import NOTATION, PATH
 
 SECTIONS = ("lexemes", "prose", "any_case", "normalizations", "answers", "cues")
-
-
-def damaged(tmp_path, **sections):
-    """The notation file with some sections replaced."""
-    path = tmp_path / "notation.json"
-    path.write_text(json.dumps(json.loads(PATH.read_text("utf-8")) | sections))
-    return path
+TEXTS = ("vulgar_fractions", "operators", "fragments", "normalizations")
+LISTS = ("brackets", "kinds", "relations", "words", "lexemes", "prose", "any_case", "answers", "cues")
 
 
 def test_a_fragment_is_expanded_in_the_fragments_after_it():
@@ -38,54 +31,17 @@ def test_patterns_have_only_what_both_languages_share():
     assert not re.search(r"(?<!\\)(?:\\\\\\\\)*\\\\[sw]", outside)
 
 
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"limits": {"window": "300"}}, r"limits\.window cannot be '300'"),
-        ({"limits": {"window": 0}}, r"limits\.window cannot be 0"),
-        ({"limits": {"window": True}}, r"limits\.window cannot be True"),
-        ({"limits": {"window": 10**9}}, r"limits\.window cannot be 1000000000"),
-        ({"words": []}, "words must be an object of at most 100 entries"),
-        (
-            {"words": {key: ["a"] for key in map(str, range(101))}},
-            "words must be an object of at most 100 entries",
-        ),
-        ({"words": {"per": []}}, r"words\.per cannot be \[\]"),
-        ({"words": {"per": ["a"] * 101}}, r"words\.per cannot be \['a', 'a',"),
-        ({"words": {"per": [7]}}, r"words\.per cannot be \[7\]"),
-        ({"operators": {"x": "*" * 201}}, r"operators\.x cannot be"),
-        (
-            {"fragments": {"decimal": "{letter}"}},
-            "'{letter}' contains 'letter', which is no fragment before it",
-        ),
-        (
-            {"fragments": {"letter": "{letter}"}},
-            "'{letter}' contains 'letter', which is no fragment before it",
-        ),
-        ({"fragments": {"a": "9" * 150, "b": "{a}" * 30}}, "'{a}{a}.* has 4500 characters, at most 4000"),
-        ({"normalizations": {"(": ""}}, r"'\(' is no pattern: missing \)"),
-        ({"prose": {"bold": ["[", "x"]}}, r"'\[\|x' is no pattern: unterminated"),
-        ({"cues": {"boxed": ["{nothing}"]}}, "'{nothing}' contains 'nothing'"),
-        ({"more": {}}, "the sections must be answers, any_case"),
-    ],
-)
-def test_a_damaged_file_is_named_with_the_entry(tmp_path, sections, message):
-    with pytest.raises(ThirteenError, match=rf"notation\.json: {message}") as raised:
-        load_notation(damaged(tmp_path, **sections))
-    assert "\n" not in str(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"{", "not JSON"),
-        (b"[]", "the sections must be"),
-        (b"\xff", "not UTF-8"),
-        (b" " * 40_000, "more than 32,768 bytes"),
-    ],
-)
-def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
-    path = tmp_path / "notation.json"
-    path.write_bytes(content)
-    with pytest.raises(ThirteenError, match=message):
-        load_notation(path)
+def test_the_form_of_the_file():
+    """The loaders of both languages rely on it."""
+    content = json.loads(PATH.read_text("utf-8"))
+    kinds = {"limits": int, **dict.fromkeys(TEXTS, str), **dict.fromkeys(LISTS, list)}
+    assert content.keys() == kinds.keys()
+    for section, kind in kinds.items():
+        assert all(type(value) is kind for value in content[section].values()), section
+    assert all(0 < limit <= 1_000 for limit in content["limits"].values())
+    lists = [texts for section in LISTS for texts in content[section].values()]
+    assert all(texts and all(type(text) is str for text in texts) for texts in lists)
+    patterns = [*NOTATION.patterns.values(), *NOTATION.cues, *(old for old, _ in NOTATION.normalizations)]
+    assert max(len(pattern.pattern) for pattern in patterns) <= 4_000
+    unknown = [pattern.pattern for pattern in patterns if re.search(r"\{[a-z_]+\}", pattern.pattern)]
+    assert not unknown

@@ -16,6 +16,8 @@ SNIPPETS = st.sampled_from(
         "\\\\", "& ", "= ",
         "word ", "word " * 80, "\n\n", "- 7 + 1 = 8\n", "2. 3 * 3 = 9\n",
         "(1 + 2) * 3 \\approx 9. ", "\\(", "{", "}",
+        "17 / 5 = 3, remainder 2. ", "17 / 5 = 3, ", "remainder ", "with a ", "with 3, a ", "**",
+        "17 / 5 = 3 (", "and 20 minutes ",
         "1/3 = 0.33...\n", "10 - 3\n= 7\n", "3 x 4 = 12, 5 x 6 = 30. ",
     ]
 )  # fmt: skip
@@ -23,7 +25,7 @@ SNIPPETS = st.sampled_from(
 
 def complete(text):
     """The text up to where further text cannot change its equations."""
-    ends = [match.end() for match in re.finditer(r"[.!?,;]\s|\n", text)]
+    ends = [match.end() for match in re.finditer(r"[.!?;]\s|\n|,\s(?=[0-9a-qs-vx-z])", text)]
     return text[: ends[-1]] if ends else ""
 
 
