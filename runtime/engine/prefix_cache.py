@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 import numpy as np
@@ -229,8 +230,8 @@ def _is_private(folder: Path) -> bool:
 
 def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], Path]]:
     """Yield namespace, tokens and path of each file of at most `max_bytes`, most recently used last."""
-    for path in sorted(_files(folder), key=_used_at):
-        if _size(path) > max_bytes:  # of an engine with a larger cache
+    for path, size in _files(folder):
+        if size > max_bytes:  # of an engine with a larger cache
             continue
         header: Any = None
         try:
@@ -245,20 +246,15 @@ def _list(folder: Path, max_bytes: int) -> Iterator[tuple[str, tuple[int, ...], 
                 _delete(path)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*.prefix") if path.is_file()]
-
-
-def _size(path: Path) -> int:
-    with suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _used_at(path: Path) -> float:
-    with suppress(FileNotFoundError):  # another engine has just deleted it
-        return path.stat().st_mtime
-    return 0.0
+def _files(folder: Path) -> list[tuple[Path, int]]:
+    """The files of a folder with their sizes in bytes, most recently used last."""
+    found = []
+    for path in folder.glob("*.prefix"):
+        with suppress(OSError):  # such as that another engine has just deleted it
+            stat = path.stat()
+            if S_ISREG(stat.st_mode):
+                found.append((stat.st_mtime, path, stat.st_size))
+    return [(path, size) for _, path, size in sorted(found)]
 
 
 def _read(path: Path, max_bytes: int) -> KvState | None:
@@ -302,10 +298,10 @@ def _write(folder: Path, entry: _CachedPrefix) -> Path:
 
 def _trim(folder: Path, capacity: int) -> None:
     """Delete the least recently used files of a folder until the rest fits."""
-    files = sorted(((path.stat(), path) for path in _files(folder)), key=lambda found: found[0].st_mtime)
-    total = sum(stat.st_size for stat, _ in files)
-    for stat, path in files:
+    files = _files(folder)
+    total = sum(size for _, size in files)
+    for path, size in files:
         if total <= capacity:
             break
         path.unlink(missing_ok=True)
-        total -= stat.st_size
+        total -= size
