@@ -52,6 +52,7 @@ def test_every_profile_answers(smollm2, name):
 
 def test_the_phone_profile_holds_no_repacked_copy_of_the_weights(tmp_path, write_tiny):
     """The weights are Q4_0, which processors repack; those of SmolLM2 are not repacked."""
+    assert PROFILES["laptop"].repack and not PROFILES["phone"].repack
     width = 1 << 17
     shapes = {"ffn_gate": (width, 64), "ffn_up": (width, 64), "ffn_down": (64, width)}
     weights = {

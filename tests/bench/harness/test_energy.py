@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from time import sleep
 
 import pytest
@@ -88,15 +89,21 @@ def test_battery_energy_is_power_times_time(tmp_path: Path, gauges: dict[str, in
     assert 6 * 0.3 <= meter.joules(lambda: sleep(0.3)) < 6 * 3
 
 
-def test_battery_energy_uses_the_mean_of_the_samples(tmp_path: Path) -> None:
-    folder = battery(tmp_path, power_now=2_000_000)
-    meter = Battery(folder)
+def test_battery_energy_uses_the_mean_of_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings, times, busy = iter([2.0, 2.0, 8.0]), iter([0.0, 10.0]), Event()  # the first is no sample
+
+    def watts(meter: Battery) -> float:
+        if reading := next(readings, 0.0):
+            return reading
+        busy.set()
+        raise OSError("a gauge can be busy")
 
     def work() -> None:
-        (folder / "power_now").write_text("8000000\n")
-        sleep(0.5)
+        assert busy.wait(60)
 
-    assert 2 * 0.5 < meter.joules(work) < 8 * 3
+    monkeypatch.setattr(Battery, "watts", watts)
+    monkeypatch.setattr("thirteen.bench.harness.energy.monotonic", lambda: next(times))
+    assert Battery(tmp_path).joules(work) == pytest.approx((2 + 8) / 2 * 10)
 
 
 class FixedMeter:

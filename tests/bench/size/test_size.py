@@ -121,8 +121,8 @@ def test_the_budget_comes_from_the_files_provenance(
 @pytest.mark.parametrize("requested", ["Q4_K", "like other.gguf", "", "600MB\x00\n"])
 def test_a_file_without_a_target_size_has_no_budget(tmp_path: Path, requested: str) -> None:
     report = run_size(planned(tmp_path, requested))
-    assert report.budget is None or requested.startswith("600MB")
-    assert "bytes requested" not in printed(report) or report.budget is not None
+    assert report.budget is None
+    assert "bytes requested" not in printed(report)
 
 
 def test_the_tables_show_groups_types_and_stock_files(report: SizeReport) -> None:

@@ -3,33 +3,45 @@
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType
+from gguf.quants import dequantize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thirteen.convert.quantize.covariance import Covariance
 from thirteen.convert.quantize.error_feedback import DAMPING, FeedbackCache, error_feedback
-from thirteen.convert.quantize.importance import ImportanceStats, read_importance, write_importance
 from thirteen.convert.quantize.rounding import RowQuantizer
 from thirteen.convert.tensors import TensorSpec, plan_tensor
 from thirteen.errors import ModelFileError
 
+from .covariances import correlated, importance_with, in_blocks
+
+
+def damped(covariance):
+    """The full covariance with the damping of each block, (columns, columns)."""
+    count, width, _ = covariance.blocks.shape
+    full = (covariance.low_rank @ covariance.low_rank.T).astype(np.float64)
+    for block, variances in enumerate(covariance.variances.reshape(count, width)):
+        span = slice(width * block, width * block + width)
+        full[span, span] = covariance.blocks[block] + DAMPING * variances.mean() * np.eye(width)
+    return full
+
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 1000), count=st.integers(1, 4), rank=st.integers(0, 6))
-def test_the_hessian_of_a_block_is_the_schur_complement_of_the_later_blocks(seed, count, rank):
+def test_variances_are_those_that_later_columns_leave_unexplained(seed, count, rank):
+    """Those of a block by the later blocks, the Schur complement; those of a column by the later columns."""
     random = np.random.default_rng(seed)
     low_rank = random.standard_normal((8 * count, rank)).astype(np.float32)
     own = np.eye(8, dtype=np.float32) * random.uniform(0.5, 2, (count, 1, 1)).astype(np.float32)
     parts = low_rank.reshape(count, 8, rank)
     covariance = Covariance(own + parts @ parts.transpose(0, 2, 1), low_rank)
-    feedback = error_feedback(covariance)
-    full = (low_rank @ low_rank.T).astype(np.float64)
-    for block in range(count):
-        span = slice(8 * block, 8 * block + 8)
-        full[span, span] += own[block] + DAMPING * covariance.variances[span].mean() * np.eye(8)
+    feedback, full = error_feedback(covariance), damped(covariance)
     for block in range(count):
         now, later = slice(8 * block, 8 * block + 8), slice(8 * block + 8, None)
         explained = full[now, later] @ np.linalg.solve(full[later, later], full[later, now])
         assert np.allclose(feedback.hessian[block], full[now, now] - explained, rtol=1e-3, atol=1e-3)
+    backwards = (feedback.permutation + 8 * np.arange(count)[:, None]).ravel()[::-1]
+    factor = np.linalg.cholesky(full[np.ix_(backwards, backwards)])
+    assert np.allclose(feedback.conditional_variances[backwards], np.diagonal(factor) ** 2, rtol=1e-3)
 
 
 def test_uncorrelated_inputs_get_no_feedback():
@@ -57,12 +69,7 @@ def test_columns_come_by_falling_variance_and_those_of_a_group_together(seed, gr
 def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
     """An importance file with such blocks ended in a ValueError when scales were searched."""
     blocks = np.eye(8, dtype=np.float32)[None].repeat(32, axis=0) / 256
-    covariance = Covariance(blocks, np.zeros((256, 0), np.float32))
-    sums, counts = {"m": np.ones(256, np.float32)}, {"m": 1}
-    write_importance(
-        tmp_path / "a.gguf", ImportanceStats(sums, counts, 64, 1, ["a"], covariances={"m": covariance})
-    )
-    importance = read_importance(tmp_path / "a.gguf")
+    importance = importance_with(Covariance(blocks, np.zeros((256, 0), np.float32)), tmp_path)
     assert FeedbackCache(importance).get("m") is not None
     assert FeedbackCache(importance).get("m", group_size=32) is None
     plan = plan_tensor(TensorSpec("m", "m", (2, 256)), GGMLQuantizationType.Q4_K)
@@ -71,3 +78,27 @@ def test_blocks_that_groups_do_not_divide_are_of_no_use(tmp_path):
         RowQuantizer(importance, search_scales=search).quantize(plan, rows) for search in (False, True)
     )
     assert given == searched
+
+
+@pytest.mark.parametrize(("name", "most"), [("Q4_0", 0.3), ("Q4_K", 0.5), ("IQ4_NL", 0.3), ("MXFP4", 0.5)])
+@pytest.mark.parametrize("size", [0.01, 1.0])  # below and above the rounding noise
+def test_an_adapter_survives_the_rounding_of_its_base(tmp_path, name, most, size):
+    """Neither is it rounded away, nor lost in noise that is drawn anew."""
+    random, full = np.random.default_rng(2), correlated(256)
+    rows, b, a = (random.standard_normal(shape, np.float32) for shape in ((64, 256), (64, 2), (2, 256)))
+    delta = np.float32(size) * b @ a
+    plan = plan_tensor(TensorSpec("m", "m", rows.shape), GGMLQuantizationType[name])
+    quantizer = RowQuantizer(importance_with(in_blocks(full / np.trace(full), 256, 0), tmp_path))
+    base, adapted = (
+        dequantize(
+            np.frombuffer(quantizer.quantize(plan, rows, *adapter), np.uint8).reshape(64, -1), plan.type
+        )
+        for adapter in ((), (rows + delta, a))
+    )
+    change, noise = adapted - base, adapted - base - delta
+
+    def product(one, other):
+        return float(((one @ full) * other).sum())
+
+    assert product(change, delta) == pytest.approx(product(delta, delta), rel=0.07)
+    assert product(noise, noise) < most * product(delta, delta)

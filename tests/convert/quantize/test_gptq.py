@@ -10,23 +10,9 @@ from thirteen.convert.quantize.error_feedback import error_feedback
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.quantize.gptq import gptq_round
 
+from .covariances import correlated, in_blocks
+
 SCALAR = ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1", "Q4_K", "Q3_K", "Q2_K", "Q6_K", "IQ4_XS", "MXFP4"]
-
-
-def correlated(columns, seed=1):
-    """The covariance of correlated inputs, (columns, columns)."""
-    random = np.random.default_rng(seed)
-    mixed = random.standard_normal((4000, 12)) @ random.standard_normal((12, columns))
-    inputs = (mixed + 0.3 * random.standard_normal((4000, columns))).astype(np.float32)
-    return inputs.T @ inputs / len(inputs)
-
-
-def in_blocks(full, width, rank):
-    """A full covariance as diagonal blocks and its largest eigenvectors."""
-    blocks = [full[at : at + width, at : at + width] for at in range(0, len(full), width)]
-    values, vectors = np.linalg.eigh(full)
-    low_rank = vectors[:, ::-1][:, :rank] * np.sqrt(np.maximum(values[::-1][:rank], 0))
-    return Covariance(np.stack(blocks), low_rank.astype(np.float32))
 
 
 def quantized(rows, type_):
@@ -95,6 +81,22 @@ def test_a_small_delta_survives_rounding_along_emphasized_directions(name):
     covariance = in_blocks(full, 256, 0)
     assert abs(1 - slope(covariance.emphasized(a, 100))) < 0.05
     assert abs(1 - slope(covariance.emphasized(a, 100))) < abs(1 - slope(covariance))
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "IQ4_NL", "Q4_1", "Q5_1"])
+def test_refitted_scales_bring_rows_closer_to_a_small_change(name):
+    random, full = np.random.default_rng(3), correlated(256)
+    data = quantized(random.standard_normal((64, 256)).astype(np.float32), Type[name])
+    delta = 0.01 * random.standard_normal((64, 2)) @ random.standard_normal((2, 256))
+    changed = (dequantize(data, Type[name]) + delta).astype(np.float32)
+    feedback = error_feedback(in_blocks(full, 256, 0))
+    given, refitted = (
+        output_error(
+            full, changed, gptq_round(changed, data, Type[name], feedback, scales=scales), Type[name]
+        )
+        for scales in ("given", "refit")
+    )
+    assert refitted < 0.6 * given
 
 
 def test_a_covariance_multiplies_like_the_full_matrix():

@@ -59,7 +59,10 @@ def test_logits_are_those_of_the_kept_tokens(base: Base, tmp_path: Path, name: s
 def test_tokenizer_gives_the_same_tokens(tmp_path: Path, name: str) -> None:
     folder, trimmed = tmp_path / "full", tmp_path / "trimmed"
     full, texts = save_published(name, folder), tokenizer_texts.lines(1000)
-    seen = {token for text in texts[::2] for token in full.encode(text).ids}
+    messages = [{"role": "user", "content": "What is 12 + 30?"}]
+    chat = {"conversation": messages, "date_string": "26 Jul 2024", "return_dict": False}
+    prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(**chat)
+    seen = {token for text in texts[::2] for token in full.encode(text).ids} | set(prompt)
     kept = closed_list(tables_of(folder), seen)
     new_ids = {old: new for new, old in enumerate(kept.tokens)}
     merge_checkpoint(folder, None, trimmed, vocabulary=kept)
@@ -76,11 +79,7 @@ def test_tokenizer_gives_the_same_tokens(tmp_path: Path, name: str) -> None:
         else:
             assert tokenizer.decode(ids) == full.decode(original)
     assert len(texts) / 2 <= same < len(texts)
-    messages = [{"role": "user", "content": "What is 12 + 30?"}]
-    prompt = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, return_dict=False)
-    if set(prompt) <= new_ids.keys():
-        expected = [new_ids[token] for token in prompt]
-        assert by_transformers.apply_chat_template(messages, return_dict=False) == expected
+    assert by_transformers.apply_chat_template(**chat) == [new_ids[token] for token in prompt]
 
 
 def test_a_trimmed_checkpoint_is_converted_like_the_full_one_with_the_list(
