@@ -2,9 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 from hypothesis import settings
@@ -19,6 +21,40 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THIRTEEN_UNTRUSTED"] = "never"  # a trial load of each tiny file would take most of the time
 
 _STATUS = pytest.StashKey[int]()
+_CACHE = pytest.StashKey[ExitStack]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give this process an empty cache folder, so that no result depends on earlier runs or other workers.
+
+    `make interop` and `make arm` keep what they download and compile in the user's.
+    """
+    if config.option.markexpr not in {"interop", "arm"}:
+        config.stash[_CACHE] = ExitStack()
+        config.stash[_CACHE].enter_context(_empty_cache())
+
+
+@contextmanager
+def _empty_cache() -> Iterator[None]:
+    """Only the archives of npm packages are taken over, and kept: those are accepted by their hash alone."""
+    from thirteen.files.cache_folder import cache_dir
+    from thirteen.files.temporary_folder import temporary_folder
+
+    kept = cache_dir()  # in a worker, the folder of the process that starts the workers
+    with temporary_folder("thirteen-tests", Path(gettempdir())) as own:
+        os.environ["THIRTEEN_CACHE"] = str(own)
+        _copy_archives(kept, own)
+        yield
+        _copy_archives(own, kept)
+
+
+def _copy_archives(source: Path, target: Path) -> None:
+    from thirteen.files.atomic_write import atomic_write
+
+    for archive in source.glob("*.tgz"):
+        if not (target / archive.name).exists():
+            with atomic_write(target / archive.name) as file:
+                file.write(archive.read_bytes())
 
 
 @pytest.fixture
@@ -106,11 +142,13 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Skip the interpreter's shutdown if Ray was imported.
+    """Remove the cache folder, and skip the interpreter's shutdown if Ray was imported.
 
     Ray's native threads outlive the interpreter: one run in two ended in a segmentation fault after all tests
     had passed.
     """
+    if _CACHE in config.stash:
+        config.stash[_CACHE].close()
     if "ray" in sys.modules and _STATUS in config.stash:
         sys.stdout.flush()
         sys.stderr.flush()

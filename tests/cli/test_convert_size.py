@@ -57,6 +57,27 @@ def test_the_file_has_the_requested_size_and_the_planned_types(
     assert json.loads(planned.stdout)["types"] == report["types"]
 
 
+@pytest.mark.parametrize(
+    ("options", "speed"),
+    [((), 1 / 2), (("--together",), 1 / 4), (("--workload", "prompt=4,answer=1"), (1 + 4 * 1) / (2 + 4 * 3))],
+    ids=["decode", "together", "workload"],
+)
+def test_a_plan_goes_by_the_costs_that_are_given(
+    thirteen: Commands, made: tuple[Path, Path], tmp_path: Path, options: tuple[str, ...], speed: float
+) -> None:
+    """The speed is relative to Q4_K, a type that matrices of this width cannot have."""
+    cost = {"layer": 2.0, "layer_together": 4.0, "layer_prefill": 3.0}
+    costs = {part: {"Q4_K": 1.0, "Q4_0": other, "Q8_0": other} for part, other in cost.items()}
+    costs |= dict.fromkeys(("output", "output_together"), {"Q4_K": 1e-9, "Q4_0": 1e-9, "Q8_0": 1e-9})
+    source = dict.fromkeys(("cpu", "date", "build"), "")
+    (table := tmp_path / "costs.json").write_text(json.dumps({"target": "x86", **source, **costs}))
+    model, importance = made
+    sized = ("--size", "9bpw", "--importance", importance, "--prefer", "quality", "--costs", table)
+    planned = thirteen("plan", model, *sized, *options, "--json")
+    assert planned.status == 0, planned.stderr
+    assert json.loads(planned.stdout)["prediction"]["decode_speed"] == pytest.approx(speed)
+
+
 def test_search_scales_changes_the_file_within_its_size(
     thirteen: Commands, made: tuple[Path, Path], tmp_path: Path
 ) -> None:
