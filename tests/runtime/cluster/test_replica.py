@@ -1,5 +1,6 @@
 """Serving on a Ray cluster: the API of one server, routing by prefix, and updates without failed requests."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -7,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ import openai
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 from thirteen.errors import RequestError
 from thirteen.runtime.cluster.deploy import ClusterSize
 from thirteen.runtime.cluster.deployment_owner import OwnerActor
 from thirteen.runtime.cluster.replica import ReplicaConfig
-from thirteen.runtime.cluster.router import RoutingKey
+from thirteen.runtime.cluster.router import Router, RoutingKey
 from thirteen.runtime.request import BASE
 
 from ...commands import Commands
@@ -340,6 +342,46 @@ def test_serve_options_follow_from_the_size() -> None:
     }
     with pytest.raises(RequestError, match="--max-replicas 1: fewer than --replicas 2"):
         ClusterSize.from_config(config, 2, 1)
+
+
+class Replicas:
+    """A deployment's handle, whose replicas fail in turn and then respond."""
+
+    def __init__(self, *failures: Exception) -> None:
+        self.respond, self._failures = self, list(failures)
+
+    def options(self, **_: object) -> "Replicas":
+        return self
+
+    async def remote(self, *_: object) -> AsyncIterator[list[dict[str, Any]]]:
+        if self._failures:
+            raise self._failures.pop(0)
+        yield [{"type": "http.response.start", "status": 200, "headers": []}]
+
+
+def routed_status(*failures: Exception) -> int:
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/answer", "headers": []}
+    router = Router(Replicas(*failures), ReplicaConfig(MODELS))
+    return asyncio.run(router(Request(scope, receive))).status_code
+
+
+def test_a_request_whose_replica_dies_goes_to_another_once() -> None:
+    from ray.exceptions import RayActorError
+
+    assert routed_status(RayActorError()) == 200
+    with pytest.raises(RayActorError):
+        routed_status(RayActorError(), RayActorError())
+
+
+def test_a_request_that_no_replica_takes_is_429() -> None:
+    from ray.exceptions import RayActorError
+    from ray.serve.exceptions import BackPressureError
+
+    full = BackPressureError(num_queued_requests=8, max_queued_requests=8)
+    assert routed_status(full) == routed_status(RayActorError(), full) == 429
 
 
 MESSAGES = st.lists(

@@ -300,7 +300,7 @@ def test_a_closed_engine_has_ended_its_requests_and_accepts_no_more(open_fake_en
 def test_an_unexpected_error_fails_every_request(open_fake_engine, monkeypatch):
     engine = open_fake_engine()
     monkeypatch.setattr(engine._runner, "step", lambda: 1 / 0)
-    handles = [engine.submit(request("abc")) for _ in range(1)]
+    handles = engine.submit_all([request("abc")] * 3)
     for handle in handles:
         with pytest.raises(ZeroDivisionError):
             handle.answer(5)

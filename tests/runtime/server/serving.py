@@ -6,12 +6,15 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Unpack
 
 import httpx
+import pytest
 from openai import OpenAI
 from thirteen.runtime.engine.config import EngineOptions
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.engine.scheduler import Chunk, Scheduler
 from thirteen.runtime.request import BASE
 from thirteen.runtime.server.api_keys import ApiKeys
 from thirteen.runtime.server.app import create_app
@@ -80,3 +83,21 @@ def open_engine(path: Path, **options: Unpack[EngineOptions]) -> Engine:
     # With one way to compute attention, a model's answers are the same on all machines.
     defaults: EngineOptions = {"slots": 4, "threads": 1, "context": 512, "flash_attention": True}
     return Engine(path, **(defaults | options))
+
+
+@contextmanager
+def halted(running: int = 0) -> Iterator[None]:
+    """Let engines compute nothing from when so many requests run: then none of them ends unless aborted."""
+    compute, full = Scheduler.plan, threading.Event()
+
+    def plan(scheduler: Scheduler) -> list[Chunk]:
+        if len(scheduler.running) >= running:
+            full.set()
+        if not full.is_set():
+            return compute(scheduler)
+        sleep(0.01)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scheduler, "plan", plan)
+        yield

@@ -1,15 +1,19 @@
 """Clients that share a server: none learns of another, delays it, or keeps it out."""
 
+import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
+from time import sleep
 
 import pytest
 from thirteen.runtime.llama.model import Model
+from thirteen.runtime.request import Request
 from thirteen.runtime.server import timeout_protocol
+from thirteen.runtime.server.engine_service import Client
 
 from ...repeats import REPEATS
-from .serving import TIMEOUT_S, open_engine, serve_engine
+from .serving import TIMEOUT_S, halted, open_engine, serve_engine
 
 pytestmark = pytest.mark.slow
 
@@ -52,15 +56,20 @@ def test_clients_without_keys_share_the_cache(serving):
     assert cached_tokens(server, "none", text) > len(text)
 
 
-def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(serving, monkeypatch):
-    tokenized = []
-    tokenize = Model.tokenize
+@pytest.fixture
+def tokenized(monkeypatch):
+    """The lengths of the texts that are tokenized."""
+    lengths, tokenize = [], Model.tokenize
 
     def spy(model, text, **options):
-        tokenized.append(len(text))
+        lengths.append(len(text))
         return tokenize(model, text, **options)
 
     monkeypatch.setattr(Model, "tokenize", spy)
+    return lengths
+
+
+def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(serving, tokenized):
     server, long = serving(), "a" * 900_000
     with server.http() as client:
         for path, body in {
@@ -74,15 +83,16 @@ def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(servin
         assert client.post("/v1/completions", json=WORK).status_code == 200
 
 
-def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving):
-    server = serving()
-    with server.http() as client, ThreadPoolExecutor(60) as pool:
-        body = WORK | {"prompt": "b c" * 80, "max_tokens": 100}
-        found = [
-            one.status_code
-            for one in pool.map(lambda _: client.post("/v1/completions", json=body), range(60))
-        ]
-    assert set(found) <= {200, 429} and found.count(200) >= 32
+def test_requests_beyond_the_queue_are_refused_before_they_are_prepared(serving, tokenized):
+    server, waiting = serving(), [Request((1,), 1)] * 32
+    with server.http() as client:
+        with halted():
+            asyncio.run(server.service.submit(Client("another", ""), 0, 32, lambda: waiting))
+            refused = client.post("/v1/completions", json=WORK)
+        assert (refused.status_code, tokenized) == (429, [])
+        while not server.service.idle:
+            sleep(0.01)
+        assert client.post("/v1/completions", json=WORK).status_code == 200 and tokenized == [1]
 
 
 def test_a_key_that_fills_the_queue_keeps_no_other_key_out(serving):
