@@ -68,7 +68,7 @@ def test_a_plan_goes_by_the_costs_that_are_given(
     """The speed is relative to Q4_K, a type that matrices of this width cannot have."""
     cost = {"layer": 2.0, "layer_together": 4.0, "layer_prefill": 3.0}
     costs = {part: {"Q4_K": 1.0, "Q4_0": other, "Q8_0": other} for part, other in cost.items()}
-    costs |= dict.fromkeys(("output", "output_together"), {"Q4_K": 1e-9, "Q4_0": 1e-9, "Q8_0": 1e-9})
+    costs |= {part: dict.fromkeys(("Q4_K", "Q4_0", "Q8_0"), 1e-9) for part in ("output", "output_together")}
     source = dict.fromkeys(("cpu", "date", "build"), "")
     (table := tmp_path / "costs.json").write_text(json.dumps({"target": "x86", **source, **costs}))
     model, importance = made
