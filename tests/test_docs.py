@@ -15,6 +15,7 @@ import typer
 import uvicorn
 from thirteen.cli.main import UsageError, app
 from thirteen.cli.options import default_ray_address
+from thirteen.convert.adapter.short_code import decode_short_code
 from thirteen.models.fetch import embedded
 
 ROOT = Path(__file__).parents[1]
@@ -93,6 +94,15 @@ def test_a_command_line_parses(document: str, line: str, complete: bool) -> None
         # A sentence may name a command without its arguments, or an option without its value.
         partial = re.match("Missing|Usage:|.*requires an argument", error.format_message())
         assert partial and not complete, error.format_message()
+
+
+def test_codes_of_adapters_are_whole() -> None:
+    found = [
+        decode_short_code(code)
+        for document in DOCUMENTS
+        for code in re.findall(r"\bt13:[\w.-]+:[a-z0-9]{20,}", document.read_text("utf-8"))
+    ]
+    assert ("qwen2.5-coder-0.5b", 672) in {(code.name, len(code.numbers)) for code in found}
 
 
 def test_the_versions_of_the_clients_are_those_that_the_tests_need() -> None:
