@@ -14,7 +14,7 @@ ANSWERS = {
     "words": "I would rather not say.",
     "wide": WIDE + "\n\n```\n" + "c" * 200 + "\n```\n\\[" + "x + " * 60 + "y\\] \\(" + "1" * 99 + "\\)",
     "long": " ".join(f"{n} + 1 = {n + 1} ." for n in range(1_000)),
-    "!bytes": "Half a loaf — ½ — is 1/2 and 2 + 2 = 4 …",
+    "!bytes": "Half a loaf — ½ — is 1/2, and 2 + 2 = 4 …",
 }
 
 

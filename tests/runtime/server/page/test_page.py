@@ -483,7 +483,7 @@ def test_events_may_arrive_byte_by_byte(page: Page) -> None:
     """Characters and line endings split between packets, comments, carriage returns."""
     ask(page, "!bytes")
     expect(result(page)).to_contain_text("verified")
-    expect(text(page)).to_have_text("Half a loaf — ½ — is 1/2 and 2 + 2 = 4✓ …")
+    expect(text(page)).to_have_text("Half a loaf — ½ — is 1/2, and 2 + 2 = 4✓ …")
 
 
 def test_security_headers_and_etags(server: tuple[str, Script]) -> None:
