@@ -102,7 +102,7 @@ def test_codes_of_adapters_are_whole() -> None:
         for document in DOCUMENTS
         for code in re.findall(r"\bt13:[\w.-]+:[a-z0-9]{20,}", document.read_text("utf-8"))
     ]
-    assert ("qwen2.5-coder-0.5b", 672) in {(code.name, len(code.numbers)) for code in found}
+    assert {13, 672} <= {len(code.numbers) for code in found if code.name == "qwen2.5-coder-0.5b"}
 
 
 def test_the_versions_of_the_clients_are_those_that_the_tests_need() -> None:
