@@ -34,7 +34,7 @@ _UNUSED = {
 }
 
 _ROLLOUT_DEFAULTS = ", ".join(
-    f"--{name.replace('_', '-')} {value:,}" for name, value in ROLLOUT_DEFAULTS.items()
+    f"--{name.replace('_', '-')} {value}" for name, value in ROLLOUT_DEFAULTS.items()
 )
 
 app = typer.Typer()

@@ -82,7 +82,7 @@ class Recipe:
             raise ThirteenError(f"--{field.name.replace('_', '-')} {value}: must be {bound}")
 
 
-# LoRA as published: three epochs over a tenth of GSM8K's training set. TinyLoRA as for the shipped adapter.
+# LoRA as published: three epochs over a tenth of GSM8K's training set. TinyLoRA as smollm2-135m-gsm8k-13.
 RECIPES = {
     "lora": Recipe(),
     "tinylora": Recipe(
