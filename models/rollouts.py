@@ -15,6 +15,8 @@ from ..files.journal import FORMAT, Journal
 from ..files.json_file import read_bounded
 from ..files.json_lines import refuse_surrogates
 from ..runtime.engine.majority_vote import VOTES_MAX
+from ..runtime.request import TEMPERATURE_MIN
+from ..runtime.validation import is_finite
 from .rows import MAX_BYTES
 
 Value = TypeVar("Value")
@@ -117,6 +119,11 @@ class Rollouts:
     identity: Mapping[str, Any]
     questions: tuple[QuestionRollouts, ...]
 
+    @property
+    def temperature(self) -> float:
+        """Temperature at which the solutions were sampled."""
+        return float(self.identity["temperature"])
+
 
 def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
     """Read a complete file of rollouts.
@@ -127,7 +134,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
 
     Raises:
         RequestError: the file cannot be read, is no file of rollouts, is cut off, differs in a value of
-            `common`, or has no question with right and wrong solutions.
+            `common`, has no valid temperature, or has no question with right and wrong solutions.
     """
     identity, lines = _read(path)
     for key, value in common.items():
@@ -136,6 +143,12 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
             raise RequestError(
                 f"{path}: rollouts with {COMMON[key]}: {key} is {there} in the file, {here} now"
             )
+    temperature = identity.get("temperature")
+    if not (is_finite(temperature) and temperature >= TEMPERATURE_MIN):
+        raise RequestError(
+            f"{path}: line 1: 'temperature' must be a number of at least {TEMPERATURE_MIN}, "
+            f"not {shorten(temperature)}"
+        )
     total = identity.get("questions")
     if type(total) is not int:  # 1.0 and true are equal to 1
         raise RequestError(f"{path}: line 1: 'questions' must be an integer, not {shorten(total)}")

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...convert.adapter.adapter import adapter_sha256
-from ...errors import RequestError, ThirteenError, shorten
-from ...runtime.request import TEMPERATURE_MIN
-from ...runtime.validation import is_finite
+from ...errors import ThirteenError
 from ...stats.bootstrap import PASSAGES_MIN
-from ..rollouts import QuestionRollouts, Rollouts, Solution, read_rollouts
+from ..rollouts import QuestionRollouts, Solution, read_rollouts
 from ..rows import split_rows
 
 
@@ -106,7 +104,7 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
         adapter: PEFT folder of the adapter that must have sampled them; by default none.
 
     Raises:
-        RequestError: read_rollouts() raises it, or the file has no valid temperature.
+        RequestError: see read_rollouts().
         ThirteenError: fewer than 10 questions have right and wrong solutions.
     """
     sampled_by = {"peft_sha256": adapter_sha256(adapter)} if adapter else {"adapter_sha256": None}
@@ -122,18 +120,8 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
             f"{path}: {mixed} questions have right and wrong solutions; at least {PASSAGES_MIN} are needed"
         )
     asked = sum(len(solutions) > 1 for solutions in sampled.values())
-    calculator, temperature = bool(rollouts.identity.get("calculator")), _temperature(rollouts)
+    calculator, temperature = bool(rollouts.identity.get("calculator")), rollouts.temperature
     return AdvantageRows(rows, asked, calculator, adapter, temperature)
-
-
-def _temperature(rollouts: Rollouts) -> float:
-    found = rollouts.identity.get("temperature")
-    if is_finite(found) and found >= TEMPERATURE_MIN:
-        return found
-    raise RequestError(
-        f"{rollouts.path}: line 1: 'temperature' must be a number of at least {TEMPERATURE_MIN}, "
-        f"not {shorten(found)}"
-    )
 
 
 def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:

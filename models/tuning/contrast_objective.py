@@ -13,7 +13,7 @@ from ...files.hashing import file_sha256
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.majority_vote import check_votes
 from ...runtime.request import Sampling
-from ..rollouts import QuestionRollouts, RolloutFile, Rollouts, read_identity
+from ..rollouts import COMMON, QuestionRollouts, RolloutFile, Rollouts, read_identity
 from ..rows import TrainingRow
 from .cma_search import Numbers
 from .contrast import Contrast, ContrastSettings, Floats, flatten, make_contrast
@@ -65,6 +65,7 @@ class ContrastOptions:
         """All that the scores depend on, as JSON values."""
         return {
             "rollouts": file_sha256(self.rollouts.path),
+            "temperature": self.rollouts.temperature,
             **asdict(self.settings),
             "rollouts_every": self.rollouts_every,
         }
@@ -159,7 +160,7 @@ class ContrastObjective(EngineObjective):
         newest = generation - generation % every
         for at in range(newest, self._sampled_at, -every):
             path = self._folder / f"rollouts-{at}.jsonl"
-            mean_then = mean if at == generation else _sampled_by(path, len(mean))
+            mean_then = mean if at == generation else _read_numbers(path, len(mean))
             if self._use(self._sample(path, mean_then), path, mean_then):
                 break
         self._sampled_at = newest
@@ -206,13 +207,17 @@ class ContrastObjective(EngineObjective):
         adapter = self._load(numbers)
         self.cost.tokens += sum(contrast.tokens for contrast in contrasts)
         with self._model_time():
-            scored = self.engine.next_logprobs([contrast.branches for contrast in contrasts], adapter)
+            scored = self.engine.next_logprobs(
+                [contrast.branches for contrast in contrasts], adapter, self._options.rollouts.temperature
+            )
         return [flatten(logprobs) for logprobs in scored]
 
     def _sample(self, path: Path, mean: Numbers) -> list[QuestionRollouts]:
         """Sample solutions to the questions that the base sometimes solves; resumes from the file."""
         rows, first = self._options.rows, self._options.rollouts.identity
-        identity = {**first, "questions": len(rows), "numbers": mean.tolist()}
+        same = (*COMMON, "votes", *(one.name for one in fields(Sampling)))  # threads and slots may differ
+        identity = {key: first[key] for key in same if key in first}
+        identity |= {"questions": len(rows), "numbers": mean.tolist()}
         with RolloutFile(path, identity) as file:
             numbered = enumerate(rows)
             while block := dict(islice(numbered, _BLOCK)):
@@ -237,7 +242,7 @@ class ContrastObjective(EngineObjective):
             yield QuestionRollouts(number, row.question, row.answer, prompt_tokens, solutions)
 
 
-def _sampled_by(path: Path, size: int) -> Numbers:
+def _read_numbers(path: Path, size: int) -> Numbers:
     """The numbers that sampled the fresh rollouts in a file.
 
     Raises:

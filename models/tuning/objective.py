@@ -108,12 +108,14 @@ class EngineObjective:
         return self._correct(self._load(numbers), [self.request(row) for row in rows], rows)
 
     def check_lengths(self, rows: Sequence[TrainingRow]) -> None:
-        """Raise RequestError unless the prompt of each row, and its reference solution if scored, fits."""
+        """Raise RequestError unless the prompt of each row fits, with the solution or answer if scored."""
         context = self.engine.context
         for row in rows:
             tokens = len(self.request(row).tokens) + 1  # an answer has at least one
             if self._settings.score == "reference" and row.solution:
                 tokens += len(self._tokenize(row.solution))
+            elif self._settings.score == "answer":
+                tokens += len(self._tokenize(f" {row.answer}")) - 1
             if tokens > context:
                 raise RequestError(
                     f"question {shorten(row.question)}: {tokens} tokens do not fit the context of {context}: "

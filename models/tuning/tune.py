@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -144,6 +145,8 @@ class TuneJob:
             "basis": self.basis.origin.id,
             **asdict(self.answers),
             "context": self.engine.context,
+            "thirteen": version("thirteen"),
+            "llama_cpp_python": version("llama-cpp-python"),
         }
 
     def identity(self) -> dict[str, object]:

@@ -52,7 +52,9 @@ class BranchScorer:
         self._context, self._params = context, context.params
         self._prefix = SharedPrefix(context)  # that all trees begin with
 
-    def score(self, trees: Sequence[Tree], adapter: LoraAdapter | None) -> list[list[Logprobs]]:
+    def score(
+        self, trees: Sequence[Tree], adapter: LoraAdapter | None, temperature: float = 1.0
+    ) -> list[list[Logprobs]]:
         """Compute the log-probability of each next token after each text, in nats.
 
         A text that begins with the one before it costs only the tokens that it adds. Otherwise the tokens
@@ -61,6 +63,7 @@ class BranchScorer:
         Args:
             trees: texts and their next tokens; neither may be empty.
             adapter: applied to all of them.
+            temperature: divisor of the logits.
 
         Raises:
             RequestError: a text is longer than the context, or a part is empty or has an unknown token.
@@ -75,7 +78,7 @@ class BranchScorer:
             self._prefix.compute([text for tree in trees for text, _ in tree] if len(trees) > 1 else [])
             rounds = {index: list(self._rounds(tree)) for index, tree in enumerate(trees) if tree}
             for batch in self._batches(rounds):
-                self._score_batch(batch, trees, rounds, scores)
+                self._score_batch(batch, trees, rounds, scores, temperature)
         finally:
             self._context.set_adapter(None)  # the caller may now close the adapter
         return scores
@@ -120,6 +123,7 @@ class BranchScorer:
         trees: Sequence[Tree],
         rounds: dict[int, list[_Round]],
         scores: list[list[Logprobs]],
+        temperature: float,
     ) -> None:
         """Compute each tree in a slot of its own: the first rounds of all together, then the second ones."""
         with ExitStack() as slots:
@@ -134,7 +138,7 @@ class BranchScorer:
                 rows = self._rows(spans)
                 for index in found.values():
                     for text, _ in rounds[index][number].pieces:
-                        logprobs = log_softmax(next(rows), np.float32)  # (vocab,)
+                        logprobs = log_softmax(next(rows) / temperature, np.float32)  # (vocab,)
                         scores[index][text] = tuple(logprobs[list(trees[index][text][1])].tolist())
 
     def _rows(self, spans: Sequence[Span]) -> Iterator[Logits]:

@@ -377,13 +377,16 @@ class Engine:
             scores = self._scorer.score(pairs, self._adapters[name])
         return [tuple(token.logprob for token in score) for score in scores]
 
-    def next_logprobs(self, trees: Sequence[Tree], adapter: str | None = None) -> list[list[Logprobs]]:
+    def next_logprobs(
+        self, trees: Sequence[Tree], adapter: str | None = None, temperature: float = 1.0
+    ) -> list[list[Logprobs]]:
         """Compute how likely the model finds some next tokens after each of many texts.
 
         Args:
             trees: texts that begin alike, such as a prompt with several continuations, each with the next
                 tokens to score. What a text shares with the one before it in its tree is computed once.
             adapter: name of an adapter; by default the engine's own.
+            temperature: divisor of the logits; above 0.
 
         Returns:
             For each tree and text the log-probability of each next token, in nats.
@@ -395,7 +398,7 @@ class Engine:
         """
         name = self._adapter_name(adapter)
         with self._dispatcher.in_use(), self._scoring:
-            return self._branch_scorer.score(trees, self._adapters[name])
+            return self._branch_scorer.score(trees, self._adapters[name], temperature)
 
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None

@@ -102,7 +102,7 @@ def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
 
 def write(path, *rights, **identity):
     """A file with a question for each string: "10" has a right and a wrong solution."""
-    with RolloutFile(path, {**OURS, "questions": len(rights), **identity}) as file:
+    with RolloutFile(path, {**OURS, "temperature": 0.7, "questions": len(rights), **identity}) as file:
         for number, outcomes in enumerate(rights):
             solutions = tuple(Solution((number, n), True, right == "1") for n, right in enumerate(outcomes))
             file.add(QuestionRollouts(number, f"question {number}", "1", 20, solutions))
@@ -118,6 +118,16 @@ def test_a_complete_file_is_read(tmp_path):
     ]
     assert found.questions[0].solutions[1] == Solution((0, 1), True, False)
     assert found.identity["questions"] == 3 and set(COMMON) == set(OURS)
+    assert found.temperature == 0.7
+
+
+@pytest.mark.parametrize("temperature", [None, 0, -1, "1", True, float("nan"), float("inf")])
+def test_a_temperature_that_is_none_is_refused(tmp_path, temperature):
+    rollouts = write(tmp_path / "file", "10", temperature=temperature)
+    with pytest.raises(
+        RequestError, match=r"line 1: 'temperature' must be a number of at least 0\.0001, not"
+    ):
+        read_rollouts(rollouts, OURS)
 
 
 @pytest.mark.parametrize(

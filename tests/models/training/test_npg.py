@@ -108,15 +108,6 @@ def test_the_gradient_is_that_at_the_temperature_of_the_samples(base, basis, loa
     assert np.abs(at_one - expected).max() > 0.1 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("temperature", [None, 0, -1, "1", True, float("nan"), float("inf")])
-def test_a_temperature_that_is_none_is_refused(loaded, tmp_path, temperature):
-    rollouts = write(tmp_path / "file", loaded[1], outcomes=OUTCOMES, temperature=temperature)
-    with pytest.raises(
-        RequestError, match=r"line 1: 'temperature' must be a number of at least 0\.0001, not"
-    ):
-        read_advantage_rows(rollouts)
-
-
 def test_the_scores_at_other_numbers_are_those_of_the_peft_adapter_there(base, basis, sampled, job):
     import torch
 

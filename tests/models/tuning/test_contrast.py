@@ -158,6 +158,7 @@ def write_rollouts(model, path, prompt_tokens=0, count=6):
         "questions": count,
         "votes": 3,
         **{"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 0},
+        "threads": 64,
     }
     with Engine(model, context=128, threads=1) as engine, RolloutFile(path, identity) as file:
         for number in range(count):
@@ -204,6 +205,21 @@ def test_a_candidate_that_prefers_right_tokens_scores_higher(objective, model, t
     assert made.cost.tokens > 0 and made.scores([V], [TrainingRow("unknown", "", "1")], zero) == [0]
 
 
+def test_probabilities_are_those_at_the_temperature_of_the_rollouts(objective, model, tmp_path):
+    """They were those at temperature 1."""
+    found = write_rollouts(model, tmp_path / "rollouts.jsonl")
+    other = replace(found, identity={**found.identity, "temperature": 0.35})
+    made, zero = objective(found), np.zeros(13)
+    with_it, without = (
+        np.concatenate(made._next_logprobs(numbers, list(made._contrasts.values()))) for numbers in (V, zero)
+    )
+    twice = objective(other)
+    halved = np.concatenate(twice._next_logprobs(V, list(twice._contrasts.values())))
+    halved -= np.concatenate(twice._next_logprobs(zero, list(twice._contrasts.values())))
+    assert np.abs(halved).mean() > 1.5 * np.abs(with_it - without).mean()
+    assert ContrastOptions(found).identity != ContrastOptions(other).identity
+
+
 def test_rollouts_of_another_prompt_or_too_long_are_refused(objective, model, tmp_path):
     found = write_rollouts(model, tmp_path / "other.jsonl", prompt_tokens=7)
     with pytest.raises(
@@ -233,6 +249,7 @@ def test_fresh_rollouts_are_sampled_once_from_the_mean(objective, model, tmp_pat
     made.prepare(2, 0.1 * V)
     fresh = read_rollouts(tmp_path / "rollouts-2.jsonl", rollout_settings(model, ANSWERS))
     assert fresh.identity["numbers"] == (0.1 * V).tolist() and len(fresh.questions) == 5
+    assert fresh.identity["votes"] == 3 and "threads" not in fresh.identity  # those of the base's rollouts
     scores = made.scores([0.1 * V, V], ContrastOptions(found).rows, V)
     resumed = objective(found, rollouts_every=2)
     monkeypatch.setattr(resumed, "_sample_block", None)  # the file is read
@@ -301,7 +318,7 @@ def test_a_run_by_contrast_improves_the_score_and_resumes(model, basis, tmp_path
         basis,
         TuneData(options.rows, rows[:4], rows[4:], questions=4),
         tmp_path / "out",
-        SearchSettings(generations=6, population=6, check_every=3, seed=3, sigma=0.3),
+        SearchSettings(generations=6, population=6, check_every=3, seed=3, sigma=0.2),
         ANSWERS,
         EngineSettings(1, 4, 128),
         contrast=options,

@@ -201,6 +201,10 @@ def test_rows_that_do_not_fit_are_refused_before_the_search(engine, objective):
         objective("reference").check_lengths([*ROWS, long])
     with pytest.raises(RequestError, match=r"do not fit the context of 128: --context \d+"):
         objective("exact").check_lengths([TrainingRow("a" * 130, "", "2")])
+    digits = TrainingRow("What is 1 and 1?", "", "1" * 120)
+    objective("exact").check_lengths([digits])
+    with pytest.raises(RequestError, match=r"do not fit the context of 128: --context \d+"):
+        objective("answer").check_lengths([digits])
 
 
 def test_an_own_answer_that_fills_the_context_is_cut_to_score_the_right_one(engine, objective):

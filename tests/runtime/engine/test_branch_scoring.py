@@ -16,8 +16,8 @@ def engine(tiny):
         yield engine
 
 
-def expected(engine, text, tokens):
-    logits = engine.logits(text)[-1].astype(np.float64)
+def expected(engine, text, tokens, temperature=1.0):
+    logits = engine.logits(text)[-1].astype(np.float64) / temperature
     logits -= logits.max()
     return (logits - np.log(np.exp(logits).sum()))[list(tokens)].tolist()
 
@@ -56,6 +56,13 @@ def test_the_order_of_the_texts_does_not_matter_and_no_tree_is_a_tree(engine):
     for one, other in zip(forward, back[::-1], strict=True):
         assert one == pytest.approx(other, abs=0.02)
     assert engine.next_logprobs([]) == [] and engine.next_logprobs([[], texts])[0] == []
+
+
+def test_the_temperature_divides_the_logits(engine):
+    text, tokens = (1, 2, 3), (4, 5)
+    found = engine.next_logprobs([[(text, tokens)]], temperature=0.5)
+    assert found[0][0] == pytest.approx(expected(engine, text, tokens, 0.5), abs=0.05)
+    assert found != engine.next_logprobs([[(text, tokens)]])
 
 
 def test_an_adapter_counts(tiny, engine, tmp_path):
