@@ -61,7 +61,8 @@ class AdapterCheck:
         quantization: type or size of the quantized file.
         changes: size of each tensor's change, relative to the tensor; empty if the adapter changes nothing.
         effect: effect on the predictions; None if the adapter changes nothing.
-        effective: whether the adapter has an effect, of which the quantized file keeps the most.
+        effective: whether the adapter has an effect, of which the quantized file keeps the most, and which is
+            the same merged and at run time.
         verdict: the conclusion, in a line.
         warnings: messages for the user.
     """

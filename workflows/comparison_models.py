@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..bench.fidelity.model_roles import ModelRoles, ModelSource, model_sources
 from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds, has_searched_scales
+from ..convert.source.checkpoint import open_checkpoint
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError
 from ..files.gguf.header import Header, read_header
@@ -66,7 +68,7 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
     ids = SourceIds(conversion.base.id, conversion.adapter.id if conversion.adapter else "")
     with temporary_folder("fidelity") as folder:
         header = read_header(shipped)
-        _check_space(folder, header, adapted=adapter is not None)
+        _check_space(folder, header, base, adapted=adapter is not None)
 
         def model(title: str, **options: Any) -> Path:
             target = folder / f"{title}.gguf"
@@ -88,10 +90,12 @@ def comparison_models(  # noqa: PLR0913 - inputs of the conversion
         yield ComparisonModels(folder, model_sources(reference, shipped, **others), warnings)
 
 
-def _check_space(folder: Path, header: Header, *, adapted: bool) -> None:
+def _check_space(folder: Path, header: Header, base: Path, *, adapted: bool) -> None:
     """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
     metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
-    precise_bytes = 2 * header.weights + metadata_bytes  # in PRECISION
+    # The models in PRECISION have the whole vocabulary, of which the converted file may keep a part.
+    weights = sum(prod(spec.shape) for spec in open_checkpoint(base).specs.values())
+    precise_bytes = 2 * weights + metadata_bytes
     needed = 2 * precise_bytes + header.file_bytes if adapted else precise_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:

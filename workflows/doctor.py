@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -204,7 +205,7 @@ def cache_finding() -> Finding:
         folder = cache_dir()
         with tempfile.TemporaryFile(dir=folder):
             pass
-        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        sizes = list(_file_sizes(folder))
         free = shutil.disk_usage(folder).free
     except (OSError, OutputError) as error:
         problem = (
@@ -214,6 +215,15 @@ def cache_finding() -> Finding:
     value = f"{folder}, {_size(sum(sizes))} in {len(sizes):,} files; {_size(free)} free on its disk"
     problem = f"only {_size(free)} is free on the disk of {folder}: delete files, or set THIRTEEN_CACHE"
     return Finding("cache", value, problem if free < DISK_MIN else None)
+
+
+def _file_sizes(folder: Path) -> Iterator[int]:
+    """Bytes of each file below a folder; other processes may remove files and folders meanwhile."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with suppress(FileNotFoundError):
+                if path.is_file():
+                    yield path.stat().st_size
 
 
 def versions_finding() -> Finding:

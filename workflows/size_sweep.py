@@ -84,6 +84,8 @@ def run_size_sweep(  # noqa: PLR0913 - options of a sweep, each with its default
         ThirteenError: an input is invalid, a size cannot be met, or a file cannot be written.
     """
     read_passages(data or held_out_texts())  # reports an invalid file before any work
+    if keep is not None:
+        check_folder(keep)
     importance = inputs.importance or cached_importance(
         inputs.base, inputs.adapter, calibration=inputs.calibration, threads=inputs.threads, stage=stage
     )

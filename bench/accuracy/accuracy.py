@@ -334,15 +334,13 @@ def _rows(models: Sequence[Scores], paired: PairedScores | None) -> Iterator[tup
 
 def _caption(report: AccuracyReport) -> str:
     settings = report.terms
-    votes = f"majority of {settings.votes}, temperature {settings.sampling.temperature}"
     left_out = f", {report.left_out} rows without a single number skipped" if report.left_out else ""
     return "\n".join(
         (
             *report.verdict,
             f"{report.adapted.scores.questions} questions of {report.source}{left_out}",
             *([_describe_timing(report.answer_time)] if report.answer_time else []),
-            f"{'greedy' if settings.sampling.greedy else votes}, "
-            f"calculator {'on' if settings.calculator else 'off'}, at most {settings.max_tokens} tokens",
+            f"{settings.description}, at most {settings.max_tokens} tokens",
             f"{report.machine.cpu}, threads: {settings.threads}, "
             f"llama-cpp-python {report.build.llama_cpp_python}",
             *(f"records: {result.records}" for result in (report.base, report.adapted) if result),

@@ -17,7 +17,7 @@ from ...stats.interval import FloatArray, Interval
 from ..harness.format import NOT_AVAILABLE
 from .timed_answers import TimedAnswer, TimedAnswers
 
-_RIGHT_MIN = 0.5  # right answers of a resample without any, whose logarithm would be infinite
+_RIGHT_MIN = 0.5  # right answers of a resample without any, as a ratio to none would be infinite
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,14 @@ class PromptSettings(GenerationSettings):
         return find_prompt(self.prompt)
 
     @property
+    def description(self) -> str:
+        """How answers are sampled, and whether with the calculator."""
+        temperature = f"temperature {self.sampling.temperature}"
+        votes = f"majority of {self.votes}, {temperature}" if self.votes > 1 else temperature
+        sampled = "greedy" if self.sampling.greedy else votes
+        return f"{sampled}, calculator {'on' if self.calculator else 'off'}"
+
+    @property
     def stop(self) -> tuple[str, ...]:
         """Stop strings of the prompt."""
         return self.prompt_format.stop

@@ -40,7 +40,8 @@ class TimedAnswer:
         prefill_s: seconds from submission to the first token.
         decode_s: seconds from there to the last token of the last sample.
         tokens: tokens of all samples.
-        joules: energy; None without a meter, or with one that does not resolve so short a time.
+        joules: energy; None without a meter, or with one that could not tell or does not resolve so short a
+            time.
     """
 
     prefill_s: PositiveSeconds

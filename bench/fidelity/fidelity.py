@@ -144,17 +144,20 @@ def _measure(
 ) -> FloatArray:
     """PositionDivergence and InnerProducts of each scored position and variant, (positions, variants, 8)."""
     tokens = sum(len(window.tokens) for window in windows)
-    advance = ProgressCounter(progress, len(engines.present) * tokens)
+    advance = ProgressCounter(progress, len(set(engines.present)) * tokens)
     return np.concatenate([_measure_window(engines, maps, window, advance) for window in windows])
 
 
 def _measure_window(
     engines: ModelRoles[Engine], maps: ModelRoles[TokenMap], window: Window, advance: ProgressCounter
 ) -> FloatArray:
+    computed = dict[Engine, WindowPrediction]()  # roles can share an engine
+
     def compute(engine: Engine, tokens: TokenMap) -> WindowPrediction:
-        prediction = WindowPrediction(engine, window, tokens)
-        advance(len(window.tokens))
-        return prediction
+        if engine not in computed:
+            computed[engine] = WindowPrediction(engine, window, tokens)
+            advance(len(window.tokens))
+        return computed[engine]
 
     predictions = engines.map_with(maps, compute)
     ids = maps.shipped.ids

@@ -139,17 +139,21 @@ def load_models(
 ) -> tuple[ModelRoles[Engine], ModelRoles[TokenMap]]:
     """Load the models, and compare their vocabularies; `handles` closes them.
 
+    Roles with the same source share an engine.
+
     Raises:
         ModelFileError: a file is not a GGUF, is damaged, cannot be run by this build, or has tokens that the
             reference lacks.
         AdapterError: the adapter does not fit its model.
         RequestError: the number of threads is out of range.
     """
-    tokens = token_maps(models)
+    tokens, loaded = token_maps(models), dict[ModelSource, Engine]()
 
     def load(source: ModelSource, mapped: TokenMap) -> Engine:
-        engine = load_for_logits(source.model, threads, source.adapter, expansion=mapped.expansion)
-        return handles.enter_context(engine)
+        if source not in loaded:
+            engine = load_for_logits(source.model, threads, source.adapter, expansion=mapped.expansion)
+            loaded[source] = handles.enter_context(engine)
+        return loaded[source]
 
     return models.map_with(tokens, load), tokens
 

@@ -45,8 +45,8 @@ class EnergyMeter(Protocol):
     source: str
     min_duration_s: float
 
-    def joules(self, work: Callable[[], None]) -> float:
-        """Run `work` and return the energy used meanwhile."""
+    def joules(self, work: Callable[[], None]) -> float | None:
+        """Run `work` and return the energy used meanwhile; None if the meter could not tell."""
 
 
 class Rapl:
@@ -80,26 +80,36 @@ class Battery:
         self.source = f"battery {supply.name}"
         self.watts()
 
-    def joules(self, work: Callable[[], None]) -> float:
-        """Run `work` and return mean power times duration."""
-        samples, finished = [self.watts()], Event()
+    def joules(self, work: Callable[[], None]) -> float | None:
+        """Run `work` and return mean power times duration; None unless the battery discharged throughout."""
+        samples, finished = list[float | None](), Event()
 
         def sample() -> None:
-            while not finished.wait(_SAMPLE_S):
-                with suppress(OSError, ValueError):  # a gauge can be busy
-                    samples.append(self.watts())
+            with suppress(OSError, ValueError):  # a gauge can be busy
+                samples.append(self.watts())
 
-        sampler, start = Thread(target=sample), monotonic()
+        def sample_until_finished() -> None:
+            while not finished.wait(_SAMPLE_S):
+                sample()
+
+        sample()
+        sampler, start = Thread(target=sample_until_finished), monotonic()
         sampler.start()
         try:
             work()
         finally:
             finished.set()
             sampler.join()
-        return sum(samples) / len(samples) * (monotonic() - start)
+        duration_s = monotonic() - start
+        discharging = [watts for watts in samples if watts is not None]
+        if not discharging or len(discharging) < len(samples):
+            return None
+        return sum(discharging) / len(discharging) * duration_s
 
-    def watts(self) -> float:
-        """Current power: from microwatts, or from microamperes and microvolts."""
+    def watts(self) -> float | None:
+        """Current power, from microwatts or from microamperes and microvolts; None unless it discharges."""
+        if not _discharges(self._supply):
+            return None  # then it is the charger's power, or none
         if (power := self._supply / "power_now").exists():
             return abs(_read_int(power)) / 1e6
         return abs(_read_int(self._supply / "current_now")) * _read_int(self._supply / "voltage_now") / 1e12
@@ -117,8 +127,8 @@ def find_energy_meter(sys: Path = _SYS) -> EnergyMeter | None:
     return None
 
 
-def measure_energy(meter: EnergyMeter, decode: Callable[[], int]) -> Energy:
-    """Meter decoding, repeated until it lasts as long as the meter needs.
+def measure_energy(meter: EnergyMeter, decode: Callable[[], int]) -> Energy | None:
+    """Meter decoding, repeated until it lasts as long as the meter needs; None if the meter could not tell.
 
     Args:
         meter: the meter.
@@ -133,6 +143,8 @@ def measure_energy(meter: EnergyMeter, decode: Callable[[], int]) -> Energy:
 
     joules = meter.joules(work)
     seconds = monotonic() - start
+    if joules is None:
+        return None
     return Energy(meter.source, joules / tokens, joules / seconds, tokens, seconds)
 
 
@@ -146,10 +158,15 @@ def _find_rapl(sys: Path) -> Rapl | None:
 
 def _find_battery(sys: Path) -> Battery | None:
     for supply in sorted((sys / "class/power_supply").glob("*")):
-        files = [supply / name for name in ("type", "status")]
-        if [file.read_text().strip() for file in files if file.exists()] == ["Battery", "Discharging"]:
+        type_ = supply / "type"
+        if type_.exists() and type_.read_text().strip() == "Battery" and _discharges(supply):
             return Battery(supply)
     return None
+
+
+def _discharges(supply: Path) -> bool:
+    status = supply / "status"
+    return status.exists() and status.read_text().strip() == "Discharging"
 
 
 def _read_int(file: Path) -> int:

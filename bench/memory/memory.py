@@ -60,7 +60,7 @@ class MemoryUse:
         peak_rss_bytes: peak RSS up to the end of an iteration: the above, touched pages of the file, repacked
             weights, KV cache, buffers. None where the system does not report it.
         steady: resident memory after an iteration by use; None where the system does not report it.
-        energy: energy per decoded token; None without a meter.
+        energy: energy per decoded token; None without a meter, or if a battery did not discharge throughout.
     """
 
     load_s: float

@@ -1,1 +1,1 @@
-"""Comparison with other programs on the same file: llama-bench, llama-cpp-python, transformers."""
+"""Comparison with other inference programs on the same file, and with transformers on its checkpoint."""

@@ -7,7 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import RequestError
-from .peer import PeerWorkload
+from .peer import TIMEOUT_S, PeerWorkload
+
+
+def llama_bench_name(*, flash: bool) -> str:
+    """Name of the row with or without flash attention."""
+    return "llama-bench -fa 1" if flash else "llama-bench"
 
 
 class LlamaBenchPeer:
@@ -16,7 +21,7 @@ class LlamaBenchPeer:
     def __init__(
         self, model: Path, workload: PeerWorkload, command: str, batched: str | None, *, flash: bool
     ) -> None:
-        self.name = "llama-bench -fa 1" if flash else "llama-bench"
+        self.name = llama_bench_name(flash=flash)
         self._model, self._workload, self._command, self._batched = model, workload, command, batched
         self._flash = flash
         self.version, _, _ = self._run_single()
@@ -72,7 +77,11 @@ def _parsing(command: str, program: str) -> Iterator[None]:
 
 def _run(*command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the user's own
+        done = subprocess.run(  # noqa: S603 - the user's own
+            command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+        )
+    except subprocess.TimeoutExpired:
+        raise RequestError(f"{command[0]}: it took longer than {TIMEOUT_S:g} s") from None
     except OSError as error:
         raise RequestError(f"{command[0]}: {error.strerror or error}") from None
     if done.returncode:

@@ -11,6 +11,7 @@ from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
 
 SPEED_KINDS = ("prefill", "decode", "together")
+TIMEOUT_S = 1800  # of a round, or of loading
 
 
 @dataclass(frozen=True, slots=True)

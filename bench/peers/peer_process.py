@@ -30,11 +30,10 @@ from .llama_server import LlamaServerPeer
 from .mistral_rs import MistralRsPeer
 from .node_llama_cpp import NodeLlamaCppPeer, installed_package
 from .openvino import OpenVinoPeer
-from .peer import Peer, PeerWorkload
+from .peer import TIMEOUT_S, Peer, PeerWorkload
 from .thirteen import ThirteenPeer
 from .xllamacpp import XllamacppPeer
 
-_TIMEOUT_S = 1800  # of a round, or of loading
 _END_S = 5
 
 Loader = Callable[[Header, PeerWorkload], Peer]
@@ -191,7 +190,7 @@ class PeerProcess:
 
     def _read(self) -> dict[str, Any]:
         """The next answer of the process, which is killed if it takes too long."""
-        timer = Timer(_TIMEOUT_S, self._kill)
+        timer = Timer(TIMEOUT_S, self._kill)
         timer.start()
         try:
             return self._next_answer()

@@ -24,7 +24,7 @@ from ...stats.paired_ratio import paired_ratio, ratio_level
 from ..harness.environment import BenchReport, report_head
 from ..harness.format import megabytes, report_table
 from ..harness.schedule import ProgressCounter, alternating_order
-from .llama_bench import LlamaBenchPeer
+from .llama_bench import LlamaBenchPeer, llama_bench_name
 from .peer import SPEED_KINDS, Peer, PeerWorkload
 from .peer_process import PACKAGES, PeerProcess, missing, row_names
 from .thirteen import ThirteenPeer
@@ -114,11 +114,13 @@ def run_peers(
 
     Raises:
         ModelFileError: the file is not a GGUF, is damaged, or cannot be run by this build.
-        RequestError: a number is out of range, a program given by the user fails, or the checkpoint is not
-            of that model.
+        RequestError: a number is out of range, a program given by the user fails or cannot take part, or the
+            checkpoint is not of that model.
     """
     check_integer("bench: rounds", rounds, 1)
     header, programs, workload = read_header(model), programs or PeerPrograms(), workload or PeerWorkload()
+    if programs.llama_batched_bench and not (programs.llama_bench or shutil.which("llama-bench")):
+        raise RequestError("bench: --llama-batched-bench requires llama-bench, on PATH or by --llama-bench")
     head = report_head()
     absent: dict[str, str] = {}
     with ExitStack() as loaded:
@@ -139,12 +141,7 @@ def _load_peers(
 ) -> Iterator[Peer]:
     """Load this engine and the peers; the reasons of those that cannot be are added to `absent`."""
     yield loaded.enter_context(PeerProcess(ThirteenPeer.name, model.path, workload))
-    if command := programs.llama_bench or shutil.which("llama-bench"):
-        batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
-        for flash in (False, True):
-            yield LlamaBenchPeer(model.path, workload, command, batched, flash=flash)
-    else:
-        absent["llama-bench"] = "it is not on PATH, and --llama-bench is not given"
+    yield from _load_llama_bench(model.path, workload, programs, absent)
     for program in programs.packages:
         if reason := missing(program):
             absent[program] = reason
@@ -162,6 +159,24 @@ def _load_peers(
         packages = missing_packages()
         reason = f"{' and '.join(packages)} not installed" if packages else "--checkpoint is not given"
         absent["transformers"] = reason
+
+
+def _load_llama_bench(
+    model: Path, workload: PeerWorkload, programs: PeerPrograms, absent: dict[str, str]
+) -> Iterator[Peer]:
+    """Load llama-bench. One that the user gave must run; one that was merely found may be too old."""
+    command = programs.llama_bench or shutil.which("llama-bench")
+    if command is None:
+        absent["llama-bench"] = "it is not on PATH, and --llama-bench is not given"
+        return
+    batched = programs.llama_batched_bench or shutil.which("llama-batched-bench")
+    for flash in (False, True):
+        try:
+            yield LlamaBenchPeer(model, workload, command, batched, flash=flash)
+        except RequestError as error:
+            if programs.llama_bench:
+                raise
+            absent[llama_bench_name(flash=flash)] = str(error)
 
 
 def _measure(peers: Sequence[Peer], rounds: int, absent: dict[str, str], progress: Progress) -> FloatArray:

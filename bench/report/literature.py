@@ -7,7 +7,6 @@ from ...models.catalogue import catalogue
 from ...models.claims import Claim, claims
 from ..accuracy.accuracy import AccuracyReport
 from ..accuracy.datasets import HUB_SETS
-from ..accuracy.prompt_settings import PromptSettings
 from ..size.size import SizeReport
 from ..speed.latency import LatencyReport
 from .collect import ReportData
@@ -68,10 +67,4 @@ def _accuracy(claim: Claim, accuracy: AccuracyReport, size: SizeReport) -> str |
     if model is None or not same or not accuracy.source.startswith(origin):
         return None
     text = f"{model.scores.accuracy.text(1, 100)} % of {model.scores.questions} questions"
-    return f"{text}, {_describe_terms(accuracy.terms)}"
-
-
-def _describe_terms(terms: PromptSettings) -> str:
-    votes = f"majority of {terms.votes}, temperature {terms.sampling.temperature}"
-    calculator = "on" if terms.calculator else "off"
-    return f"{'greedy' if terms.sampling.greedy else votes}, calculator {calculator}"
+    return f"{text}, {accuracy.terms.description}"

@@ -7,12 +7,13 @@ from pathlib import Path
 from ...files.atomic_write import atomic_write
 from ...files.output import check_folder, make_folder, output_errors
 from ..accuracy.answer_time import describe_times
+from ..harness.drawing import missing_matplotlib
 from . import sections
 from .collect import ReportData
 from .document import Document, Figures, Section
 from .literature import literature_table
 from .render import render_html, render_markdown
-from .svg import missing_matplotlib, render_svg
+from .svg import render_svg
 
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
 
@@ -62,12 +63,6 @@ def _title(data: ReportData) -> str:
     return Path(path).name
 
 
-def check_report_folder(folder: Path) -> None:
-    """Raise OutputError if a report cannot be written to a folder; commands call it before their work."""
-    make_folder(folder)
-    check_folder(folder)
-
-
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write report.html and report.md, and charts and raw JSON in folders next to them.
 
@@ -89,7 +84,8 @@ def write_report(data: ReportData, folder: Path) -> Path:
             _TEXT: render_markdown(document, _FIGURES),
             _PAGE: render_html(document),
         }
-    check_report_folder(folder)
+    make_folder(folder)
+    check_folder(folder)
     with output_errors(folder):
         for name, text in texts.items():
             (folder / name).parent.mkdir(exist_ok=True)

@@ -92,7 +92,8 @@ def _accuracy_card(accuracy: AccuracyReport | None) -> Card:
         return Card("accuracy, adapted - base", "unknown", NOT_MEASURED)
     if accuracy.paired is None:
         scores = accuracy.adapted.scores
-        note = f"of {scores.questions} questions; the base was not measured"
+        reason = "no question was answered by both" if accuracy.base else "the base was not measured"
+        note = f"of {scores.questions} questions; {reason}"
         return Card(f"accuracy, {accuracy.data}", f"{100 * scores.accuracy.estimate:.1f} %", note)
     points = accuracy.paired.difference
     note = f"95 %: {100 * points.low:+.1f} to {100 * points.high:+.1f}; {accuracy.paired.questions} questions"

@@ -4,7 +4,6 @@ matplotlib draws in the colours of the light palette. In the SVG they become CSS
 sheet sets. Series of different colours also differ in shape or label.
 """
 
-import importlib.util
 import re
 from collections.abc import Sequence
 from html import escape
@@ -12,7 +11,6 @@ from importlib.resources import files
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from ...errors import install_hint
 from .chart import BarChart, Chart, IntervalChart, LineChart
 
 if TYPE_CHECKING:  # an extra: imported only to draw
@@ -39,13 +37,6 @@ _SETTINGS: dict[Any, Any] = {
     **{"xtick.labelcolor": _INK, "ytick.labelcolor": _INK, "grid.color": _LINE, "grid.linewidth": 0.6},
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
 }
-
-
-def missing_matplotlib() -> str | None:
-    """What to install to draw charts; None if matplotlib is there."""
-    if importlib.util.find_spec("matplotlib"):
-        return None
-    return f"matplotlib, which draws the charts, is not installed: {install_hint('report')}"
 
 
 def render_svg(chart: Chart, name: str, *, standalone: bool) -> str:

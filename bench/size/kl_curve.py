@@ -181,7 +181,7 @@ def run_curve(  # noqa: PLR0913 - options of a measurement, each with a default
         data: texts as JSON lines; by default the built-in held-out texts.
         tokens: maximum number of compared positions.
         questions: questions that the reference and all files answer; by default none.
-        threads: compute threads; by default one per physical core.
+        threads: compute threads; by default those of Engine.
         scratch: folder for the temporary file; by default the system's.
         stage: makes the progress callback of each file, in tokens.
 

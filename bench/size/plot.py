@@ -1,6 +1,5 @@
 """Plot of KL divergence, on a logarithmic axis, against file size."""
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
@@ -9,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from ...errors import OutputError, install_hint
+from ...errors import OutputError
 from ...stats.interval import FloatArray
+from ..harness.drawing import missing_matplotlib
 from .kl_curve import CurveReport
 from .size_matched import PLANNED_KINDS, CurvePoint, FileKind, pareto_front
 
@@ -57,8 +57,8 @@ _STYLES: dict[FileKind, _Style] = {
 
 def check_plot() -> None:
     """Raise OutputError if matplotlib is missing; commands call it before their work."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise OutputError(f"matplotlib, which draws the plot, is not installed: {install_hint('report')}")
+    if lacking := missing_matplotlib():
+        raise OutputError(lacking)
 
 
 def draw_curve(report: CurveReport, title: str, image_format: ImageFormat) -> bytes:
@@ -225,6 +225,7 @@ def _common_area(one: "Bbox", other: "Bbox") -> float:
 
 def _footnote(report: CurveReport) -> str:
     return (
-        f"{report.positions:,} positions of {report.passages} texts; one importance matrix for all files; "
+        f"{report.positions:,} positions of {report.passages} texts; one importance matrix for the planned "
+        "files and llama.cpp's; "
         f"llama-cpp-python {report.build.llama_cpp_python}, {report.date[:10]}"
     )

@@ -39,6 +39,11 @@ class Quantizer:
     file: Path | None = None
 
     @property
+    def makes_files(self) -> bool:
+        """Whether its files are made here, if it is installed."""
+        return self.file is None and self.name in AUTO_ROUND_ITERATIONS
+
+    @property
     def missing(self) -> str | None:
         """Why it can make no file here; None if it can, or need not."""
         if self.file is not None:

@@ -20,7 +20,8 @@ from ..harness.format import megabytes
 from ..peers.llama_quantize import StockKind
 from ..peers.llama_quantize_sizes import StockTensorSizes, stock_tensor_sizes
 
-STOCK_TITLE = "llama.cpp's own files of these tensors, of similar size"
+_ALL_STOCK_TITLE = "llama.cpp's own files of these tensors"
+STOCK_TITLE = f"{_ALL_STOCK_TITLE}, of similar size"
 
 _LAYER = re.compile(r"blk\.\d+\.(\w+)\.(?:weight|bias)")
 _REQUESTED, _BASE_ID = "thirteen.type", "thirteen.base.id"
@@ -218,7 +219,7 @@ def _budget(header: Header) -> SizeBudget | None:
 
 
 def size_table(report: SizeReport) -> Group:
-    """Table of the tensor groups, and table of the stock files of similar size."""
+    """Table of the tensor groups, and table of the stock files of similar size, or else of all."""
     return Group(_groups_table(report), "", _stock_table(report))
 
 
@@ -249,11 +250,13 @@ def _summary(report: SizeReport) -> str:
 
 
 def _stock_table(report: SizeReport) -> Table:
-    table = Table(title=STOCK_TITLE, title_justify="left", min_width=_TABLE_WIDTH)
+    similar = stock_of_similar_size(report)
+    title = STOCK_TITLE if similar else f"{_ALL_STOCK_TITLE}; none is of similar size"
+    table = Table(title=title, title_justify="left", min_width=_TABLE_WIDTH)
     table.add_column("format")
     table.add_column("MB", justify="right")
     table.add_column("this file / it", justify="right")
-    for stock in stock_of_similar_size(report) or report.stock:
+    for stock in similar or report.stock:
         table.add_row(stock.label, megabytes(stock.file_bytes), f"{stock.ratio:.3f}")
     return table
 

@@ -126,6 +126,7 @@ def run_attention_sweep(  # noqa: PLR0913 - options of a measurement, each with 
     check_integer("bench: number of depths", len(depths), 1, _DEPTHS_MAX)
     for depth in depths:
         check_integer("bench: depths", depth, 0)
+    check_integer("bench: number of sequence counts", len(sequences), 1)
     for count in sequences:
         check_integer("bench: sequences", count, 1)
     depths, threads = sorted(set(depths)), threads or physical_cores()

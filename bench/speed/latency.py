@@ -135,6 +135,7 @@ def run_latency(  # noqa: PLR0913 - options of a measurement, each with its defa
     lengths, workload = check_lengths(lengths), workload or Workload()
     for path in filter(None, (base, adapted, adapter)):
         read_header(path)  # a bad file fails before the first measurement
+    _check_context(lengths, (base, adapted))
     fitting, skipped = _split_by_context(questions, (base, adapted))
     workload = _question_workload(fitting, workload) if fitting else workload
     head = report_head()
@@ -167,13 +168,28 @@ def _measure_models(
     return models
 
 
+def _model_context(model: Path) -> int:
+    """Tokens of the context that a model was trained for."""
+    return read_model_shape(read_header(model), ModelFileError).context
+
+
+def _check_context(lengths: Sequence[int], models: Sequence[Path]) -> None:
+    """Raise RequestError if a model has no room for the longest of these lengths and its decode."""
+    tokens = longest_text(length_questions(lengths))
+    for model in models:
+        if tokens > (context := _model_context(model)):
+            raise RequestError(
+                f"{model}: a text of {tokens} tokens does not fit the {context} tokens of its context"
+            )
+
+
 def _split_by_context(
     questions: Sequence[QuestionShape], models: Sequence[Path]
 ) -> tuple[list[QuestionShape], list[str]]:
     """Split questions into those that both models have room for, and a line that names the others."""
     if not questions:
         return [], []
-    context = min(read_model_shape(read_header(model), ModelFileError).context for model in models)
+    context = min(map(_model_context, models))
     questions = sorted(set(questions))
     skipped = [question for question in questions if question.tokens > context]
     names = ", ".join(map(str, skipped))

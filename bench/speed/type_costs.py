@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from ...convert.quantize.costs import PARTS, REFERENCE, SEQUENCES, host_target
 from ...convert.tensors import parse_type
 from ...files.atomic_write import atomic_write
 from ...files.progress import Progress, no_progress
+from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.threads import physical_cores
 from ...runtime.validation import check_integer
@@ -126,8 +126,7 @@ def run_type_costs(  # noqa: PLR0913 - options of a measurement, each with its d
 ) -> TypesReport:
     """Measure the cost of a weight of each type.
 
-    The models are written to a temporary folder (4.3 GB for all types; set TMPDIR to choose where) and stay
-    loaded together.
+    The models are written to a temporary folder in the cache (4.3 GB for all types) and stay loaded together.
 
     Args:
         types: names of types; the reference Q4_K is always measured.
@@ -208,9 +207,9 @@ def _measure(
 ) -> FloatArray:
     """Seconds per token in prefill, decode and batched decode, (rounds, models, 3)."""
     advance = ProgressCounter(progress, (1 + 2 * len(types)) * (2 + rounds))
-    with TemporaryDirectory(prefix="thirteen-types-") as folder, ExitStack() as loaded:
+    with temporary_folder("types") as folder, ExitStack() as loaded:
         engines = []
-        for path in write_probe_models(Path(folder), shape, types):
+        for path in write_probe_models(folder, shape, types):
             engines.append(loaded.enter_context(load_engine(path, None, workload, slots=SEQUENCES)))
             advance()
         _run_round(engines, rounds, workload, advance)  # warm-up, with a number of its own

@@ -98,10 +98,10 @@ def bench_accuracy(
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     question_set = load_question_set(data).subsample(limit)
     named = {"adapter": adapter} if adapter else {}
-    model, loras = options.resolve_model(model, named)
+    model, loras = options.resolve_model(model, named, threads=threads)
     options.probe_files(model, *loras.values(), untrusted=untrusted)
     if base:
-        base = options.resolve_model(base, {})[0]
+        base = options.resolve_model(base, {}, threads=threads)[0]
         options.probe_files(base, untrusted=untrusted)
     with labelled_progress_bar() as progress:
         report = run_accuracy(

@@ -11,6 +11,14 @@ from .. import options
 from ..console import show_fields, stage_bars
 from .inputs import parse_numbers
 
+# Options that shape a measurement, by the option that reads it from a file instead.
+_RUN_BY = {
+    "latency": ("rounds", "lengths"),
+    "accuracy": ("data", "limit", "timed", "max_tokens"),
+    "fidelity": ("reference", "base_reference"),
+    "peers": ("with_peers", "llama_bench", "checkpoint"),
+}
+
 app = typer.Typer()
 
 
@@ -54,11 +62,15 @@ def bench_report(
     Published figures are next to those measured. Without models and JSON files, the embedded model is
     measured with and without its adapter.
     """
+    from ...bench.harness.drawing import missing_matplotlib
     from ...bench.peers.peers import PeerPrograms
     from ...bench.report.collect import ReportInputs, ReportRequest, collect_measurements
-    from ...bench.report.report import check_report_folder, write_report
-    from ...bench.report.svg import missing_matplotlib
+    from ...bench.report.report import write_report
+    from ...files.output import check_folder
 
+    for measurement, names in _RUN_BY.items():
+        if ctx.params[measurement]:
+            options.refuse_given(ctx, names, f"--{measurement} is given, so it is not measured")
     if not data:
         options.refuse_given(ctx, ("limit", "timed", "max_tokens"), "requires --data")
     inputs = ReportInputs(latency, size, accuracy, fidelity, peers)
@@ -68,7 +80,7 @@ def bench_report(
         raise RequestError("bench report: --llama-bench and --checkpoint require --with-peers")
     if (base is None) != (adapted is None):
         raise RequestError("bench report: give both BASE and ADAPTED, or neither")
-    check_report_folder(out_dir)
+    check_folder(out_dir)
     if lacking := missing_matplotlib():
         print(f"no HTML page, only Markdown and JSON: {lacking}", file=sys.stderr)
     models = (base, adapted) if base and adapted else None

@@ -97,6 +97,7 @@ def _measure_limit(
     ),
 )
 def bench_curve(
+    ctx: typer.Context,
     base: options.BaseArgument,
     sizes: Annotated[
         str, typer.Option(help="Sizes of the planned files, as in convert --size, separated by commas.")
@@ -169,6 +170,15 @@ def bench_curve(
 
     check_results(output_dir)
     llama_cpp, quantizers = parse_quantizers("--with", rivals)
+    if accuracy is None:
+        options.refuse_given(ctx, ("questions", "max_tokens"), "requires --accuracy")
+    if not llama_cpp:
+        options.refuse_given(ctx, ("all_types",), "requires imatrix in --with")
+    makes_files = any(quantizer.makes_files for quantizer in quantizers)
+    if not makes_files:
+        options.refuse_given(ctx, ("timeout",), "requires AutoRound in --with")
+    if importance and refine is None and not makes_files:
+        options.refuse_given(ctx, ("calibration",), "--importance is given, so none is measured")
     stock = () if not llama_cpp else ALL_STOCK if all_types else None
     asked = None if accuracy is None else curve_questions(accuracy, questions, max_tokens, threads)
     targets = [

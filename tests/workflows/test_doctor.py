@@ -160,6 +160,24 @@ def test_a_cache_folder_has_a_size_and_must_be_writable(
     assert "cannot be used" in (cache_finding().problem or "")
 
 
+def test_a_file_of_the_cache_that_another_process_removes_is_no_problem(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole cache was said not to be usable."""
+    cache.mkdir()
+    (cache / "kept").write_bytes(bytes(3_000_000))
+    (cache / "gone").touch()
+    is_file = Path.is_file
+
+    def removing(path: Path) -> bool:
+        found = is_file(path)
+        (cache / "gone").unlink(missing_ok=True)
+        return found or path.name == "gone"
+
+    monkeypatch.setattr(Path, "is_file", removing)
+    assert f"{cache}, 3 MB in 1 files" in cache_finding().value
+
+
 def test_a_package_that_is_missing_or_too_old_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     assert versions_finding().problem is None
     real = doctor.version

@@ -18,10 +18,14 @@ from safetensors.numpy import load_file, save_file
 from thirteen.cli.main import main
 from thirteen.convert.adapter.export import export_adapter
 from thirteen.convert.pipeline import convert
+from thirteen.errors import OutputError
+from thirteen.files.gguf.header import read_header
+from thirteen.workflows.comparison_models import comparison_models
 from thirteen.workflows.fidelity_check import POSITIONS
 
 from ..commands import Commands
 from ..convert.peft_adapters import save_random_adapter
+from ..convert.vocabulary.kept_lists import closed_list, tables_of
 from ..leftovers import leftovers
 
 pytestmark = pytest.mark.slow
@@ -210,6 +214,24 @@ def test_full_disk_is_a_warning(
     assert match, warning
     needed = report["file_bytes"] + 2 * convert(base, other, quantization="F16", threads=1).file_bytes
     assert int(match[1].replace(",", "")) == pytest.approx(needed, rel=0.02)
+
+
+def test_the_models_need_the_space_of_the_whole_vocabulary(
+    base: Callable[[str], Path], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of the vocabulary that the file keeps was taken to suffice."""
+    kept = closed_list(tables_of(base("llama")), [261])
+    conversion = convert(base("llama"), tmp_path / "few.gguf", quantization="Q8_0", vocabulary=kept)
+    convert(base("llama"), tmp_path / "full.gguf", quantization="F16")
+    few, full = (read_header(tmp_path / f"{name}.gguf") for name in ("few", "full"))
+    metadata_bytes = few.file_bytes - sum(tensor.nbytes for tensor in few.tensors.values())
+    usage = shutil.disk_usage(cache)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1_000))
+    with pytest.raises(OutputError) as error, comparison_models(conversion, base("llama"), vocabulary=kept):
+        pass
+    match = re.search(r"needs ([\d,]+) bytes of scratch space", str(error.value))
+    assert match and int(match[1].replace(",", "")) == 2 * full.weights + metadata_bytes
+    assert few.weights < full.weights
 
 
 def test_model_beyond_the_range_of_f16_is_converted_with_a_warning(

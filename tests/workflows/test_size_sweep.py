@@ -18,6 +18,7 @@ from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import parse_file_size
 from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.errors import OutputError
+from thirteen.workflows import size_sweep
 from thirteen.workflows.importance_cache import measure_importance
 from thirteen.workflows.size_sweep import check_results, run_size_sweep, write_results
 from thirteen.workflows.sweep_files import SweepInputs, SweepRivals
@@ -278,6 +279,37 @@ def test_unusable_results_folder_is_an_error(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_folder_to_keep_files_in_that_is_a_file_is_refused_before_any_work(
+    base: Callable[[str], Path], targets: list[SizeTarget], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was refused after the importance had been measured."""
+    monkeypatch.setattr(size_sweep, "cached_importance", lambda *_, **__: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        run_size_sweep(SweepInputs(base("llama")), targets, keep=tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--questions", "3"), "--questions: requires --accuracy"),
+        (("--max-tokens", "3"), "--max-tokens: requires --accuracy"),
+        (("--with", "none", "--all-types"), "--all-types: requires imatrix in --with"),
+        (("--timeout", "3"), "--timeout: requires AutoRound in --with"),
+        (("--with", "autoround=BASE/config.json", "--timeout", "3"), "--timeout: requires AutoRound in"),
+        (("--importance", "a", "--calibration", "b"), "--calibration: --importance is given, so none is"),
+    ],
+)
+def test_options_without_effect_are_one_line(
+    thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    words = tuple(word.replace("BASE", str(base("llama"))) for word in words)
+    done = thirteen("bench", "curve", base("llama"), *words, "--output-dir", tmp_path / "results")
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1 and message in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("sizes", ["600", "4.5bpw,", "4.5bpw,-1MB", "40bpw"])
 def test_invalid_sizes_are_one_line(
     thirteen: Commands, base: Callable[[str], Path], tmp_path: Path, sizes: str
@@ -317,7 +349,7 @@ def test_missing_matplotlib_is_one_line(base: Callable[[str], Path], tmp_path: P
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        "error: matplotlib, which draws the plot, is not installed: "
+        "error: matplotlib, which draws the charts, is not installed: "
         "install the extra `report`: pip install '.[report]' in the checkout\n"
     )
     assert not list(tmp_path.iterdir())

@@ -299,6 +299,14 @@ def test_several_votes_are_sampled_with_different_seeds():
     assert [(s.temperature, s.seed) for s in voting] == [(0.7, 0), (0.7, 1), (0.7, 2)]
 
 
+def test_one_sampled_answer_is_no_majority():
+    """It was described as a majority of 1."""
+    sampled = PromptSettings(threads=1, sampling=Sampling(temperature=0.7))
+    assert sampled.description == "temperature 0.7, calculator on"
+    assert replace(sampled, votes=3).description == "majority of 3, temperature 0.7, calculator on"
+    assert replace(FEW, calculator=False).description == "greedy, calculator off"
+
+
 def test_the_eight_shots_end_with_their_answers():
     shots = PROMPTS["8-shot"].shots
     assert [format_number(final_answer(answer)) for _, answer in shots] == [

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gguf import GGUFValueType
 from rich.console import Console
+from thirteen.bench.fidelity import model_roles
 from thirteen.bench.fidelity.fidelity import fidelity_table, run_fidelity
 from thirteen.bench.fidelity.merge_or_runtime import compare_merge_and_runtime
 from thirteen.bench.fidelity.model_roles import model_sources
@@ -94,6 +95,26 @@ def test_a_file_does_not_diverge_from_itself(measure):
     assert same.perplexity == same.reference_perplexity
     assert report.merged.effect is report.run_time is report.choice is None
     assert "no significant difference" in report.verdict[0]
+
+
+def test_roles_of_one_file_share_an_engine_and_its_predictions(made, texts, measure, monkeypatch):
+    load, loaded, ticks = model_roles.load_for_logits, [], []
+
+    def counting(model, *args, **options):
+        loaded.append(model)
+        return load(model, *args, **options)
+
+    monkeypatch.setattr(model_roles, "load_for_logits", counting)
+    apart = measure("F32-adapted", "Q4_0-adapted", tokens=60, base="F32", shipped_base="Q4_0")
+    shared = fidelity_of(
+        *(made[name] for name in ("F32-adapted", "Q4_0-adapted")),
+        **{"base": made["F32"], "shipped_base": made["F32"], "data": texts, "tokens": 60, "threads": 1},
+        progress=lambda done, total: ticks.append((done, total)),
+    )
+    assert loaded[4:] == [made[name] for name in ("F32-adapted", "Q4_0-adapted", "F32")]
+    assert ticks[-1][0] == ticks[-1][1]
+    assert shared.merged.divergence == apart.merged.divergence
+    assert shared.merged.effect != apart.merged.effect
 
 
 def test_the_divergence_agrees_with_torch(measure, made, texts):

@@ -86,7 +86,9 @@ def test_battery_energy_is_power_times_time(tmp_path: Path, gauges: dict[str, in
     battery(tmp_path, **gauges)
     meter = find_energy_meter(tmp_path)
     assert meter is not None
-    assert 6 * 0.3 <= meter.joules(lambda: sleep(0.3)) < 6 * 3
+    joules = meter.joules(lambda: sleep(0.3))
+    assert joules is not None
+    assert 6 * 0.3 <= joules < 6 * 3
 
 
 def test_battery_energy_uses_the_mean_of_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +106,30 @@ def test_battery_energy_uses_the_mean_of_the_samples(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Battery, "watts", watts)
     monkeypatch.setattr("thirteen.bench.harness.energy.monotonic", lambda: next(times))
     assert Battery(tmp_path).joules(work) == pytest.approx((2 + 8) / 2 * 10)
+
+
+def test_a_gauge_that_is_busy_throughout_gives_no_energy(tmp_path: Path) -> None:
+    """The first sample was not tolerant: a run ended after its evaluation."""
+    folder = battery(tmp_path, power_now=6_000_000)
+    meter = find_energy_meter(tmp_path)
+    assert meter is not None
+    (folder / "power_now").write_text("")  # as a driver that has no value yet
+    assert meter.joules(lambda: None) is None
+
+
+@pytest.mark.parametrize("status", ["Charging", "Full", "Not charging"])
+def test_a_charger_that_is_plugged_in_gives_no_energy(tmp_path: Path, status: str) -> None:
+    """The charging power was reported as that of the model."""
+    folder = battery(tmp_path, power_now=6_000_000)
+    meter = find_energy_meter(tmp_path)
+    assert meter is not None
+
+    def work() -> None:
+        (folder / "status").write_text(f"{status}\n")
+        sleep(0.5)
+
+    assert meter.joules(work) is None
+    assert measure_energy(meter, lambda: 5) is None
 
 
 class FixedMeter:
@@ -129,7 +155,10 @@ def test_decoding_repeats_until_the_meters_minimum_duration() -> None:
 
     found = measure_energy(FixedMeter(6.0, min_duration_s=0.1), decode)
     assert len(calls) > 1
+    assert found is not None
     assert found.tokens == sum(calls)
     assert found.joules_per_token == pytest.approx(6.0 / found.tokens)
     assert found.watts == pytest.approx(6.0 / found.seconds)
-    assert measure_energy(FixedMeter(1.0, min_duration_s=0), lambda: 5).tokens == 5
+    once = measure_energy(FixedMeter(1.0, min_duration_s=0), lambda: 5)
+    assert once is not None
+    assert once.tokens == 5

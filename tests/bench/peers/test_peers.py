@@ -295,6 +295,33 @@ def test_a_failing_or_missing_program_is_named(tiny, program):
         run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms("/nowhere"))
 
 
+def test_a_llama_bench_that_was_merely_found_and_fails_is_a_line(tiny, program, tmp_path, monkeypatch):
+    """An old build, without -d, on PATH ended the whole comparison."""
+    program("llama-bench", "", status=1)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    report = run_peers(tiny, workload=WORKLOAD, rounds=1, programs=PeerPrograms(packages=()))
+    assert [row.name for row in report.rows] == ["thirteen"]
+    names = [line.partition(":")[0] for line in report.absent]
+    assert names == ["llama-bench", "llama-bench -fa 1", "transformers"]
+    assert "failed with exit status 1: went wrong" in report.absent[0]
+
+
+def test_llama_batched_bench_without_llama_bench_is_refused(tiny, program, monkeypatch):
+    """It was ignored."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(RequestError, match="--llama-batched-bench requires llama-bench"):
+        run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms(None, program("batched", "")))
+
+
+def test_a_llama_bench_that_hangs_is_ended(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("thirteen.bench.peers.llama_bench.TIMEOUT_S", 0.2)
+    hung = tmp_path / "hung"
+    hung.write_text("#!/bin/sh\nexec sleep 60\n")
+    hung.chmod(0o755)
+    with pytest.raises(RequestError, match=r"hung: it took longer than 0\.2 s"):
+        run_peers(tiny, workload=WORKLOAD, programs=PeerPrograms(str(hung), packages=()))
+
+
 def test_a_workload_beyond_the_context_and_a_file_that_is_not_a_model_are_refused(tiny, not_a_model):
     with pytest.raises(RequestError, match="500 prompt and 65 decode tokens do not fit the 256"):
         run_peers(tiny, workload=PeerWorkload(threads=1, prompt_tokens=500))

@@ -36,6 +36,7 @@ from thirteen.files.progress import no_progress
 from thirteen.models.claims import claims
 from thirteen.stats.interval import Interval
 
+from ...commands import Commands
 from ...runtime.conftest import tensors, write_gguf
 from .conftest import Page
 
@@ -465,6 +466,46 @@ def test_missing_or_bad_inputs_are_refused(tiny, not_a_model, tmp_path):
     for models in ((tiny, not_a_model), (not_a_model, tiny)):
         with pytest.raises(ModelFileError, match=r"no\.gguf"):
             collect_measurements(ReportInputs(), ReportRequest(models, rounds=8, lengths=()))
+
+
+@pytest.fixture(scope="module")
+def thirteen():
+    with Commands() as commands:
+        yield commands
+
+
+@pytest.mark.parametrize(
+    ("measurement", "words"),
+    [
+        ("latency", ("--rounds", "8")),
+        ("latency", ("--lengths", "7")),
+        ("accuracy", ("--data", "svamp")),
+        ("accuracy", ("--limit", "3")),
+        ("fidelity", ("--reference", "MODEL")),
+        ("peers", ("--with-peers",)),
+    ],
+)
+def test_options_of_a_measurement_that_is_read_are_refused(thirteen, tiny, tmp_path, measurement, words):
+    """They were ignored."""
+    given = [str(tiny) if word == "MODEL" else word for word in words]
+    old, out = tmp_path / "old.json", tmp_path / "report"
+    done = thirteen("bench", "report", tiny, tiny, f"--{measurement}", old, *given, "--out", out)
+    assert done.status == 2 and done.stderr.count("\n") == 1, done
+    assert f"{words[0]}: --{measurement} is given, so it is not measured" in done.stderr
+
+
+def test_a_refused_input_leaves_no_folder(thirteen, tiny, not_a_model, tmp_path):
+    done = thirteen("bench", "report", tiny, not_a_model, "--out", tmp_path / "report")
+    assert done.status == 2 and not (tmp_path / "report").exists()
+
+
+def test_a_base_without_a_common_answer_was_measured_nevertheless(accuracy_only):
+    """The card said that it was not."""
+    alone = replace(accuracy_only.accuracy, paired=None, answer_time=None)
+    text = Page(render_html(compose_report(ReportData(accuracy=alone)))).text
+    assert "no question was answered by both" in text and "the base was not measured" not in text
+    text = Page(render_html(compose_report(ReportData(accuracy=replace(alone, base=None))))).text
+    assert "the base was not measured" in text
 
 
 def test_a_folder_that_cannot_be_created_is_refused(data, tmp_path):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -129,6 +129,13 @@ def test_the_tables_show_groups_types_and_stock_files(report: SizeReport) -> Non
     text = printed(report)
     for expected in ("mixed.gguf", "ffn_down", "vectors", "metadata", "Q4_K", "Q4_K_M, mix", "1.000"):
         assert expected in text
+
+
+def test_stock_files_of_other_sizes_are_not_said_to_be_similar(report: SizeReport) -> None:
+    assert "of these tensors, of similar size" in printed(report)
+    far = tuple(replace(stock, ratio=2.0) for stock in report.stock)
+    text = printed(replace(report, stock=far))
+    assert "of these tensors; none is of similar size" in text and far[0].label in text
 
 
 def test_the_report_is_json_serializable(report: SizeReport) -> None:

@@ -31,7 +31,15 @@ def test_every_way_is_measured_at_every_depth(tiny):
 
 
 @pytest.mark.parametrize(
-    "options", [{"rounds": 7}, {"depths": ()}, {"depths": (-1,)}, {"sequences": (0,)}, {"depths": (1 << 20,)}]
+    "options",
+    [
+        {"rounds": 7},
+        {"depths": ()},
+        {"depths": (-1,)},
+        {"sequences": ()},
+        {"sequences": (0,)},
+        {"depths": (1 << 20,)},
+    ],
 )
 def test_bad_numbers_are_rejected(tiny, options):
     with pytest.raises(RequestError):

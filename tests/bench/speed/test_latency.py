@@ -19,6 +19,7 @@ from thirteen.bench.harness.interleave import (
 from thirteen.bench.harness.iteration import random_prompt, run_iteration, time_answers
 from thirteen.bench.harness.workload import Workload
 from thirteen.bench.memory.roofline import decode_bytes
+from thirteen.bench.speed import latency
 from thirteen.bench.speed.latency import latency_table, run_latency
 from thirteen.bench.speed.length_sweep import LENGTH_ROUNDS, QuestionShape
 from thirteen.errors import ModelFileError, RequestError
@@ -271,6 +272,13 @@ def test_random_prompts_depend_on_the_number_only_and_have_no_control_tokens(tin
 def test_numbers_out_of_range_are_refused(tiny, change, message):
     with pytest.raises(RequestError, match=message):
         run_latency(tiny, tiny, **(FEW | change))
+
+
+def test_a_length_beyond_the_context_is_refused_before_any_work(tiny, monkeypatch):
+    """It was refused after memory, energy and bandwidth had been measured."""
+    monkeypatch.setattr(latency, "measure_model", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(RequestError, match="a text of 257 tokens does not fit the 256"):
+        run_latency(tiny, tiny, **(FEW | {"lengths": (7, 240)}))
 
 
 @pytest.mark.parametrize("name", ["prompt_tokens", "decode_tokens"])

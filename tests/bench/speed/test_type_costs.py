@@ -52,6 +52,19 @@ def test_a_report_has_the_reference_and_every_requested_type(report):
     assert set(report.noisy) <= {"Q8_0", "IQ3_XXS"}
 
 
+def test_the_models_are_written_to_the_cache(tmp_path, monkeypatch):
+    """They were in the system's temporary folder, which is often in memory."""
+
+    def write(folder, *_):
+        raise OutputError(f"in {folder.parent}")
+
+    monkeypatch.setenv("THIRTEEN_CACHE", str(tmp_path))
+    monkeypatch.setattr("thirteen.bench.speed.type_costs.write_probe_models", write)
+    with pytest.raises(OutputError, match=f"in {tmp_path}$"):
+        run_type_costs(**FEW)
+    assert not list(tmp_path.iterdir())
+
+
 def test_progress_reaches_its_total(ticks, report):
     total = 7 * (1 + 1 + 8)  # models: written, warmed up, eight rounds
     assert ticks == [(done, total) for done in range(1, total + 1)]
