@@ -9,12 +9,11 @@ import typer
 
 from ..errors import RequestError
 from . import options
-from .console import json_text, note, out, printable, show_text, warn
+from .console import json_text, note, out, printable, show_text, votes_text, warn
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
     from ..runtime.engine.engine import Engine, RequestOptions
-    from ..runtime.grammar.grammar import Grammar
 
 _VOTE_SLOTS_MAX = 8
 
@@ -82,12 +81,12 @@ def ask(
         max_tokens=max_tokens,
         stop=stop or (),
         calculator=calculator,
-        grammar=_grammar(schema, grammar, regex),
+        grammar=options.answer_grammar(schema, grammar, regex),
     )
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
     model, loras = options.resolve_model(
-        Path(words[0]) if len(words) == 2 else None, named, untrusted=untrusted
+        Path(words[0]) if len(words) == 2 else None, named, untrusted=untrusted, threads=threads
     )
     slots, lora = min(votes, _VOTE_SLOTS_MAX), loras.get("adapter")
     settings = EngineOptions(adapter=lora, context=context, slots=slots, threads=threads, gpu_layers=layers)
@@ -140,8 +139,8 @@ def _show_answer(answer: "Answer") -> None:
     usage = answer.usage
     out.print(f"\n\nanswer: {answer.value if answer.value is not None else 'none found'}", markup=False)
     if answer.tally:
-        votes = ", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none"
-        note(f"votes: {votes} (decided after {answer.tally.ended} of {answer.tally.asked})")
+        decided = f"decided after {answer.tally.ended} of {answer.tally.asked}"
+        note(f"votes: {votes_text(answer.tally)} ({decided})")
     if answer.steps:
         wrong = [f"{step.expression} is {step.computed}" for step in answer.steps if not step.ok]
         note(f"equations: {len(answer.steps)}, wrong: {'; '.join(wrong) or 'none'}")
@@ -150,20 +149,3 @@ def _show_answer(answer: "Answer") -> None:
         f"first after {answer.timings.first_token_s:.2f} s ({usage.prompt_tokens} tokens of prompt), "
         f"stop reason {answer.stop_reason}"
     )
-
-
-def _grammar(schema: Path | None, grammar: Path | None, regex: str | None) -> "Grammar | None":
-    from ..files.json_file import decode_utf8, read_bounded
-    from ..runtime.grammar.grammar import SCHEMA_MAX, from_gbnf, from_lark, from_regex, from_schema
-
-    if sum(one is not None for one in (schema, grammar, regex)) > 1:
-        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
-    if regex is not None:
-        return from_regex(regex)
-    path = schema or grammar
-    if path is None:
-        return None
-    text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
-    if schema:
-        return from_schema(text)
-    return from_lark(text) if path.suffix == ".lark" else from_gbnf(text)

@@ -62,7 +62,7 @@ def batch(
     layers = options.gpu_layers(gpu_layers, ray)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     named = {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(model, named, untrusted=untrusted)
+    path, loras = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
     threads = threads or default_threads().decode
     job = BatchJob(path, loras.get("adapter"), settings, threads, gpu_layers=layers)
     with progress_bar("batch") as progress:

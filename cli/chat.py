@@ -10,7 +10,7 @@ import typer
 
 from ..errors import RequestError, ThirteenError
 from . import options
-from .console import note, out, printable, progress_bar, show_text
+from .console import note, out, printable, progress_bar, show_text, votes_text
 
 if TYPE_CHECKING:
     from ..runtime.answer import Answer
@@ -63,7 +63,7 @@ def chat(
     )
     layers = options.gpu_layers(gpu_layers)
     named = options.named_adapters(map(_with_name, adapter or ()))
-    path, adapters = options.resolve_model(model, named, untrusted=untrusted)
+    path, adapters = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
     loaded = dict(adapters)
 
     def open_engine(slots: int) -> Engine:
@@ -197,10 +197,7 @@ class ChatSession:
             vote.abort()
         show_text(answer.text)
         assert answer.tally is not None, "a vote has a tally"
-        note(
-            "votes: "
-            + (", ".join(f"{value}: {count}" for value, count in answer.tally.votes.items()) or "none")
-        )
+        note(f"votes: {votes_text(answer.tally)}")
         return answer
 
     def help(self, _: str) -> None:
@@ -258,12 +255,7 @@ class ChatSession:
 
     def schema(self, file: str) -> None:
         """FILE: JSON schema that answers must match; without FILE none."""
-        from ..files.json_file import decode_utf8, read_bounded
-        from ..runtime.grammar.grammar import SCHEMA_MAX, from_schema
-
-        self.request["grammar"] = (
-            from_schema(decode_utf8(read_bounded(Path(file), SCHEMA_MAX), file)) if file else None
-        )
+        self.request["grammar"] = options.answer_grammar(Path(file) if file else None)
 
     def save(self, file: str) -> None:
         """FILE: write the conversation."""

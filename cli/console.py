@@ -23,6 +23,7 @@ from ..files.progress import Progress, Stage
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..runtime.answer import VoteTally
     from ..stats.interval import Interval
 
 T = TypeVar("T", bound="DataclassInstance")
@@ -115,6 +116,11 @@ def show_file(output: Path, sha256: str, as_json: bool) -> None:
 def interval_json(interval: "Interval") -> dict[str, float]:
     """The JSON form of a confidence interval."""
     return {"low": interval.low, "value": interval.estimate, "high": interval.high}
+
+
+def votes_text(tally: "VoteTally") -> str:
+    """How many answers gave each value."""
+    return ", ".join(f"{value}: {count}" for value, count in tally.votes.items()) or "none"
 
 
 def command_line() -> str:

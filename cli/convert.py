@@ -90,6 +90,8 @@ def convert(
             raise typer.BadParameter("--vocabulary auto requires --size")
     if importance:
         options.refuse_given(ctx, _MEASURING if refine is None else ("effort",), _NOT_MEASURED)
+    elif not (size or calibration or search_scales):
+        options.refuse_given(ctx, ("effort",), "requires --size, --calibration or --search-scales")
     planned = (
         options.size_target(size, target, prefer, costs, together=together, workload=workload)
         if size

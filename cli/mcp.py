@@ -6,7 +6,7 @@ from ..errors import RequestError, install_hint
 from . import options
 from .console import note
 
-_SLOTS = 4  # of as many votes again that wait
+_SLOTS = 4  # answers at once; a vote has up to 8, of which the others wait
 
 app = typer.Typer()
 
@@ -36,7 +36,7 @@ def mcp(
 
     layers = options.gpu_layers(gpu_layers)
     named = {"adapter": adapter} if adapter else {}
-    path, loras = options.resolve_model(model, named)
+    path, loras = options.resolve_model(model, named, threads=threads)
     settings = EngineOptions(
         adapter=loras.get("adapter"), context=context, slots=_SLOTS, threads=threads, gpu_layers=layers
     )

@@ -1,5 +1,6 @@
 """Options that several commands share, and the conversion of their values."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -14,24 +15,11 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from ..convert.vocabulary.vocabulary_list import VocabularyList
+    from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
 
 _ADAPTER = "PEFT folder, hub id, catalogue name, or short code."
 _RUNTIME_ADAPTER = "GGUF LoRA, PEFT folder, hub id, catalogue name, or short code."
-
-
-def named_model(model: Path | None) -> Path | None:
-    """MODEL as a file: a base that is given by its catalogue name or hub id is converted on first use."""
-    if model is None or model.suffix == ".gguf" or model.exists():
-        return model
-    from ..workflows.model_cache import is_model_name
-    from ..workflows.model_cache import named_model as convert_once
-
-    if not is_model_name(str(model)):
-        return model
-    with stage_bars() as stage:
-        return convert_once(str(model), announce=note, stage=stage)
-
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Threads = Annotated[
@@ -87,6 +75,13 @@ ModelOrAdaptedArgument = Annotated[
     typer.Argument(
         metavar="MODEL",
         help="GGUF file, catalogue name or hub id. Default: the embedded model with its adapter merged.",
+    ),
+]
+AnsweringModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help="GGUF that answers, catalogue name or hub id. Default: the embedded model without an adapter.",
     ),
 ]
 ModelOrBaseArgument = Annotated[
@@ -280,18 +275,31 @@ def fetch_base_and_adapter(base: str, adapter: str | None, revision: str | None)
     return path, resolve_adapter(adapter, base) if adapter else None
 
 
+def _converted_base(name: str, threads: int | None) -> Path | None:
+    """The GGUF of a base that is given by its catalogue name or hub id, converted on first use; or None."""
+    if name.endswith(".gguf"):
+        return None
+    from ..workflows.model_cache import is_model_name, named_model
+
+    if not is_model_name(name):
+        return None
+    with stage_bars() as stage:
+        return named_model(name, threads=threads, announce=note, stage=stage)
+
+
 def resolve_model(
-    model: Path | None, adapters: Mapping[str, str], *, untrusted: bool = False
+    model: Path | None, adapters: Mapping[str, str], *, untrusted: bool = False, threads: int | None = None
 ) -> tuple[Path, dict[str, Path]]:
     """Resolve MODEL, by default the embedded one, and its run-time adapters by name.
 
-    The embedded model has its own adapter merged, unless other adapters are given. With --untrusted, they are
-    loaded in another process; without it, Engine() does that where it is needed.
+    A base that is given by its name is converted on first use, with so many threads. The embedded model has
+    its own adapter merged, unless other adapters are given. With --untrusted, they are loaded in another
+    process; without it, Engine() does that where it is needed.
     """
     from ..workflows.adapter_resolver import resolve_runtime_lora
     from ..workflows.default_model import default_model
 
-    model = named_model(model)
+    model = model and (_converted_base(str(model), threads) or model)
     with progress_bar("preparing") as progress:
         path = model or default_model(adapted=not adapters, progress=progress)
         loras = {
@@ -300,6 +308,15 @@ def resolve_model(
     if untrusted:
         probe_files(path, *loras.values(), untrusted=True)
     return path, loras
+
+
+def answering_model(model: str | None, threads: int | None) -> Path:
+    """Resolve MODEL, by default the embedded one without an adapter, as resolve_model() does."""
+    from ..models.fetch import fetch
+
+    if model is None:
+        return default_base()
+    return _converted_base(model, threads) or fetch(model, kind="base")
 
 
 def named_adapters(words: Iterable[str]) -> dict[str, str]:
@@ -405,7 +422,28 @@ def gpu_layers(text: str, ray: str | None = None) -> "RuntimeGpuLayers":
 
 def provenance_name(source: str) -> str:
     """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
-    return Path(source).resolve().name if source and Path(source).exists() else source
+    # Path.exists() raises for a code that is too long for the file system.
+    return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
+
+
+def answer_grammar(
+    schema: Path | None, grammar: Path | None = None, regex: str | None = None
+) -> "Grammar | None":
+    """The grammar of --schema, --grammar or --regex; None without any of them."""
+    from ..files.json_file import decode_utf8, read_bounded
+    from ..runtime.grammar.grammar import SCHEMA_MAX, from_gbnf, from_lark, from_regex, from_schema
+
+    if sum(one is not None for one in (schema, grammar, regex)) > 1:
+        raise typer.BadParameter("--schema, --grammar and --regex exclude each other")
+    if regex is not None:
+        return from_regex(regex)
+    path = schema or grammar
+    if path is None:
+        return None
+    text = decode_utf8(read_bounded(path, SCHEMA_MAX), str(path))
+    if schema:
+        return from_schema(text)
+    return from_lark(text) if path.suffix == ".lark" else from_gbnf(text)
 
 
 def memory_size(option: str, text: str) -> int:

@@ -79,7 +79,8 @@ def serve(
     if api_key_file:
         warn(ApiKeys.warnings(api_key_file))
     listen = ListenConfig(host, port, keys, insecure, tuple(origin or ()))
-    path, adapters = options.resolve_model(model, options.named_adapters(adapter or ()), untrusted=untrusted)
+    named = options.named_adapters(adapter or ())
+    path, adapters = options.resolve_model(model, named, untrusted=untrusted, threads=threads)
     models = served_models(name or path.stem, adapters)
     tokens = {} if max_tokens is None else {"max_tokens": max_tokens}
     limits = RequestLimits(body_bytes, votes=votes, idle_s=idle_seconds, drain_s=drain_seconds, **tokens)

@@ -1,8 +1,8 @@
 """Command `thirteen web`."""
 
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -20,6 +20,7 @@ app = typer.Typer()
     ),
 )
 def web(
+    ctx: typer.Context,
     model: Annotated[
         Path | None, typer.Argument(metavar="[MODEL]", help="GGUF file of at most 2 GB; none for --npm.")
     ] = None,
@@ -47,6 +48,7 @@ def web(
 
     After the first visit, the page works offline.
     """
+    from ..files.temporary_folder import temporary_folder
     from ..web.npm_package import write_package
     from ..web.site import write_site
     from ..web.static_server import serve_folder
@@ -55,16 +57,20 @@ def web(
     if npm is not None:
         if model is not None or folder is not None or serve:
             raise typer.BadParameter("web: --npm goes without MODEL, --out and --serve")
+        options.refuse_given(ctx, ("port", "name", "context"), "it is not for --npm")
         show_fields(as_json, asdict(write_package(npm, wllama_files(wllama))))
         return
     if model is None:
         raise typer.BadParameter("web: give MODEL, or --npm")
     if folder is None and not serve:
         raise typer.BadParameter("web: give --out, --serve or both")
-    with TemporaryDirectory() as temporary:
+    if not serve:
+        options.refuse_given(ctx, ("port",), "requires --serve")
+    if folder is None:
+        options.refuse_given(ctx, ("as_json",), "requires --out or --npm")
+    with nullcontext(folder) if folder else temporary_folder("web") as target:
         with progress_bar("writing") as progress:
             engine = wllama_files(wllama)
-            target = folder or Path(temporary)
             site = write_site(model, target, engine, name=name, context=context, progress=progress)
         if folder:
             show_fields(as_json, asdict(site))

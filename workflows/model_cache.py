@@ -1,4 +1,4 @@
-"""Models by name: bases of the hub that were converted into the cache, once for each size."""
+"""Models by name: bases of the hub that were converted into the cache on first use."""
 
 import json
 import os
@@ -68,7 +68,6 @@ def is_model_name(source: str) -> bool:
 def named_model(
     name: str,
     *,
-    size: str | None = None,
     threads: int | None = None,
     announce: Callable[[str], None] = lambda message: None,
     stage: Stage = lambda name: no_progress,
@@ -77,7 +76,6 @@ def named_model(
 
     Args:
         name: catalogue name or hub id, perhaps with `@revision`.
-        size: size of the file, as in convert --size; by default that of the catalogue, or DEFAULT_SIZE.
         threads: number of threads that compute.
         announce: called with a line on what a first use will download and write.
         stage: makes the progress callback of each stage.
@@ -86,7 +84,7 @@ def named_model(
         ThirteenError: the name is unknown, the download fails, or the size is impossible.
     """
     entry = catalogue().bases.get(name.partition("@")[0])
-    size = size or (entry.size if entry else DEFAULT_SIZE)
+    size = entry.size if entry else DEFAULT_SIZE
     target = SizeTarget(parse_file_size(size), "balanced", costs_for(host_target()))
     output = _folder() / f"{_NOT_IN_NAMES.sub('--', name)}-{size}.gguf"
     if not output.exists():

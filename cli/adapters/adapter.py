@@ -72,7 +72,7 @@ def adapter_check(
 
     It shows how far the adapter moves the predictions and the weights, whether the merged model agrees with
     the adapter at run time, and what remains after quantization. The exit status is 1 if there is no effect,
-    or if most of it is lost.
+    if most of it is lost, or if the adapter at run time has another effect than the merged model.
     """
     from rich.console import Group
 
@@ -110,6 +110,7 @@ def adapter_check(
     "export", epilog=options.example("adapter export ./my-lora --base llama-3.2-1b --output my-lora.gguf")
 )
 def adapter_export(
+    ctx: typer.Context,
     adapter: options.AdapterArgument,
     base: Annotated[str, typer.Option(help="Base of the adapter, as in convert.")],
     output: options.Output,
@@ -140,7 +141,10 @@ def adapter_export(
 
     if importance and keep is None:
         raise typer.BadParameter("--importance requires --keep")
-
+    if keep is None:
+        options.refuse_given(ctx, ("threads",), "requires --keep")
+    if importance:
+        options.refuse_given(ctx, ("threads",), "--importance is given, so none is measured")
     folder = options.resolve_adapter(adapter, base)
     base_path = fetch(base, revision=revision, kind="base")
     check_target(output, base_path, folder, *filter(None, (importance,)))

@@ -20,12 +20,7 @@ app = typer.Typer()
 def rollouts(
     questions: Annotated[Path, typer.Option(help="Questions: JSON lines with question, answer.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: JSON lines.")],
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="GGUF that answers. Default: the embedded model without an adapter."
-        ),
-    ] = None,
+    model: options.AnsweringModelArgument = None,
     adapter: options.ModelAdapter = None,
     samples: Annotated[int, typer.Option(min=2, max=64, help="Solutions to each question.")] = 8,
     temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 means 0.7.")] = 0.7,
@@ -48,7 +43,6 @@ def rollouts(
     Each is judged by its final answer. An interrupted run resumes.
     """
     from ...files.output import check_target
-    from ...models.fetch import fetch
     from ...models.rows import read_rows, shuffle_rows
     from ...models.tuning.sample_rollouts import sample_rollouts
     from ...runtime.batch.reproducible_batches import BatchJob, GenerationSettings
@@ -65,8 +59,8 @@ def rollouts(
     check_target(output, questions)
     executor = options.batch_executor(ray, workers, insecure=ray_insecure)
     rows = shuffle_rows(read_rows(questions, ("answer",)), seed)[:limit]
-    path = fetch(model, kind="base") if model else options.default_base()
-    path, loras = options.resolve_model(path, {"adapter": adapter} if adapter else {}, untrusted=untrusted)
+    path, named = options.answering_model(model, threads), {"adapter": adapter} if adapter else {}
+    path, loras = options.resolve_model(path, named, untrusted=untrusted)
     job = BatchJob(path, loras.get("adapter"), settings, threads or default_threads().decode)
     with progress_bar("rollouts") as progress:
         summary = sample_rollouts(job, rows, output, executor=executor, progress=progress)

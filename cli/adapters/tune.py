@@ -79,12 +79,7 @@ def tune(
     ctx: typer.Context,
     data: Annotated[Path, typer.Option(help="Training rows: JSON lines with question, answer, solution.")],
     output: options.AdapterOutput,
-    model: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODEL", help="GGUF that answers. Default: the embedded model without an adapter."
-        ),
-    ] = None,
+    model: options.AnsweringModelArgument = None,
     base: Annotated[str, typer.Option(help="Base that MODEL was made from, as in convert.")] = "embedded",
     held_out_data: Annotated[
         Path | None, typer.Option(help="File of rows to measure the result on. Default: some of --data.")
@@ -156,7 +151,6 @@ def tune(
     """
     from ...convert.adapter.tinylora_folder import read_tinylora_numbers
     from ...models.cards import check_card, tune_card, write_card
-    from ...models.fetch import fetch
     from ...models.tuning.cma_search import SearchSettings
     from ...models.tuning.contrast_objective import check_rollouts_given
     from ...models.tuning.objective import AnswerSettings
@@ -171,7 +165,7 @@ def tune(
         options.refuse_given(ctx, _OF_CONTRAST, "requires --score contrast")
     check_card(output)
     required = ("answer", "solution") if score == "reference" else ("answer",)
-    path = fetch(model, kind="base") if model else options.default_base()
+    path = options.answering_model(model, threads)
     contrast = _contrast_options(ctx, path, answers, rollouts, rollouts_every) if rollouts else None
     pool = contrast.rows if contrast else None
     rows = _split_data(data, held_out_data, required, questions, (checks, held_out), seed, pool)

@@ -150,6 +150,23 @@ def test_convert_merges_a_code_like_its_folder(env):
     assert not np.array_equal(plain["blk.0.attn_q.weight"], merged[0]["blk.0.attn_q.weight"])
 
 
+def test_a_code_longer_than_a_file_name_is_accepted(env):
+    """Its name in the provenance was looked for as a file: File name too long."""
+    many = env.folder / "many"
+    made = json_of(
+        env.thirteen("adapter", "basis", env.base, "--name", "tiny", "--numbers", 200, "-o", many, "--json")
+    )
+    many.rename(env.folder / "cache" / f"basis-{made['mark']}.safetensors")
+    numbers = np.linspace(-2, 2, 200, dtype=np.float32)
+    code = encode_short_code(ShortCode("tiny", made["mark"], numbers, exact=True))
+    assert len(code) > 1000
+    shown = json_of(env.thirteen("adapter", "show", code, "--json"))
+    assert (shown["adapter"], shown["trained_numbers"]) == (code, 200)
+    output = ("--type", "F32", "-o", env.folder / "long.gguf", "--no-fidelity", "--json")
+    report = json_of(env.thirteen("convert", env.base, "--adapter", code, *output))
+    assert report["adapter"]["id"] == code
+
+
 def test_ask_applies_a_code_like_its_exported_file(env):
     exported = env.folder / "exported.gguf"
     json_of(env.thirteen("adapter", "export", env.code, "--base", env.model, "-o", exported, "--json"))

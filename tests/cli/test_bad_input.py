@@ -811,7 +811,32 @@ COMMANDS = {
                 ("--effort", "quick"),
                 "--effort: --importance is given, so none is measured",
             ),
+            (
+                ("convert", "BASE", "-o", "OUT/x.gguf"),
+                ("--effort", "quick"),
+                "--effort: requires --size, --calibration or --search-scales",
+            ),
+            (
+                ("convert", "BASE", "-o", "OUT/x.gguf", "--refine", "1"),
+                ("--effort", "nonsense"),
+                "--effort: requires --size, --calibration or --search-scales",
+            ),
             (("importance", "BASE", "--fetch"), ("--threads", "2"), "--fetch takes no other option"),
+            (("web", "--npm", "OUT/x"), ("--name", "a"), "--name: it is not for --npm"),
+            (("web", "--npm", "OUT/x"), ("--context", "64"), "--context: it is not for --npm"),
+            (("web", "--npm", "OUT/x"), ("--port", "0"), "--port: it is not for --npm"),
+            (("web", "MODEL", "--out", "OUT/x"), ("--port", "0"), "--port: requires --serve"),
+            (("web", "MODEL", "--serve"), ("--json",), "--json: requires --out or --npm"),
+            (
+                ("adapter", "export", "BASE", "--base", "BASE", "-o", "OUT/x.gguf"),
+                ("--threads", "2"),
+                "--threads: requires --keep",
+            ),
+            (
+                *(("adapter", "export", "BASE", "--base", "BASE", "-o", "OUT/x.gguf", "--keep", "0.9"),),
+                ("--importance", "MODEL", "--threads", "2"),
+                "--threads: --importance is given, so none is measured",
+            ),
             (("bench", "memory", "MODEL"), ("--profile", "phone"), "--profile: requires --cap"),
             (
                 ("bench", "memory", "MODEL", "--cap", "1GB"),

@@ -14,6 +14,7 @@ from peft import LoraConfig
 from thirteen.bench.peers.peer_process import PACKAGES
 from thirteen.cli.console import printable
 from thirteen.cli.main import app
+from thirteen.errors import RequestError
 
 from ..commands import CommandResult, Commands
 from ..convert.peft_adapters import save_random_adapter
@@ -56,6 +57,33 @@ def command_lines() -> dict[str, object]:
             yield from under(child, (*words, name))
 
     return dict(under(typer.main.get_command(app), ()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ask owner/tiny Why?",
+        "chat owner/tiny",
+        "batch {rows} owner/tiny --out {folder}/out.jsonl",
+        "serve owner/tiny",
+        "mcp owner/tiny",
+        "rollouts owner/tiny --questions {rows} --output {folder}/out.jsonl",
+        "tune owner/tiny --data {rows} --output {folder}/out",
+    ],
+)
+def test_a_first_use_converts_with_the_threads_of_the_command(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It computed with all of the machine's, whatever --threads said."""
+
+    def convert_once(name: str, *, threads: int | None, **_: object) -> Path:
+        raise RequestError(f"{name} with {threads} threads")
+
+    monkeypatch.setattr("thirteen.workflows.model_cache.named_model", convert_once)
+    (rows := tmp_path / "rows.jsonl").write_text('{"question": "1 + 1?", "answer": "2"}\n')
+    line = words.format(rows=rows, folder=tmp_path).split()
+    with pytest.raises(RequestError, match="owner/tiny with 3 threads"):
+        app([*line, "--threads", "3"], standalone_mode=False)
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,25 @@ def test_the_second_time_needs_no_hub(home):
     assert second.returncode == 0 and "download" not in second.stderr, second
 
 
+@pytest.mark.parametrize("command", ["rollouts", "tune"])
+def test_what_samples_solutions_takes_a_model_by_its_name(home, base, tmp_path, command):
+    """It downloaded the checkpoint and failed to load the folder: Is a directory."""
+    rows = tmp_path / "rows.jsonl"
+    row = {"question": "What is 1 + 1?", "solution": "1 + 1 = 2", "answer": "2"}
+    rows.write_text("".join(f"{json.dumps(row | {'question': f'What is {n}?'})}\n" for n in range(12)))
+    options = {
+        "rollouts": ("--questions", rows, "--limit", 1, "--samples", 2, "-o", tmp_path / "out"),
+        "tune": (
+            *("--base", base("llama wide"), "--data", rows, "-o", tmp_path / "out", "--generations", 1),
+            *("--population", 4, "--questions", 4, "--checks", 2, "--held-out", 2, "--sigma", 0.5),
+            *("--context", 128, "--slots", 2),
+        ),
+    }[command]
+    limits = ("--max-tokens", 4, "--threads", 1)
+    done = run_thirteen(home, "http://127.0.0.1:9", command, "owner/tiny", *options, *limits)
+    assert done.returncode == 0, done
+
+
 def test_converted_models_are_listed_shown_and_removed(home):
     listed = json.loads(run_thirteen(home, "", "models", "list", "--json").stdout)["models"]
     assert [(model["name"], model["base"]) for model in listed] == [("owner--tiny-4.5bpw", "owner/tiny")]
