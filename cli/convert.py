@@ -236,6 +236,7 @@ def plan(
     The plan has the type of each tensor and a prediction of quality and speed.
     """
     from ..convert.pipeline import plan_conversion
+    from ..convert.provenance import SourceIds
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     if importance:
@@ -254,6 +255,7 @@ def plan(
             adapter=adapter_path,
             vocabulary=kept,
             tie=tie,
+            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
             threads=threads,
             progress=progress,
         )

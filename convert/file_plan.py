@@ -9,7 +9,6 @@ from pathlib import Path
 from gguf import GGMLQuantizationType
 
 from ..errors import OutputError
-from ..files.gguf.header import Field
 from ..files.progress import Progress, no_progress
 from .merged_model import MergedModel
 from .quantize.file_size import FileSize
@@ -22,13 +21,10 @@ from .vocabulary.vocabulary_list import VocabularyList
 from .worker_pool import worker_pool
 from .write import header_size
 
-_ANY_TYPE = "Q4_K"  # in the metadata that is measured, where the type does not change its size
-
 
 def plan_for_file_size(
     model: MergedModel,
     target: SizeTarget,
-    fields: dict[str, Field],
     pool: ThreadPoolExecutor,
     progress: Progress,
 ) -> tuple[list[TensorPlan], Prediction]:
@@ -37,7 +33,6 @@ def plan_for_file_size(
     Args:
         model: the model to write, with the importance of its matrices.
         target: the size, and what the plan aims for.
-        fields: the file's metadata.
         pool: threads that measure.
         progress: called with the matrices measured and in all.
 
@@ -51,7 +46,7 @@ def plan_for_file_size(
             f"{model.importance.path}: has no sensitivities: an error counts relative to its matrix's output"
         )
     options = _measure_types(model, model.base.specs, target, pool, progress)
-    return _plan_with(model, target, fields, options)
+    return _plan_with(model, target, options)
 
 
 def _measure_types(
@@ -66,13 +61,13 @@ def _measure_types(
 
 
 def _plan_with(
-    model: MergedModel, target: SizeTarget, fields: dict[str, Field], options: TypeOptions
+    model: MergedModel, target: SizeTarget, options: TypeOptions
 ) -> tuple[list[TensorPlan], Prediction]:
     """Plan a file by what its types cost each matrix."""
     base, importance = model.base, model.importance
     unquantized = plan_uniform(file_specs(base), GGMLQuantizationType.F32)
     rope_factors = unquantized[len(base.specs) :]
-    overhead = header_size(base.architecture.name, fields, unquantized)
+    overhead = header_size(base.architecture.name, model.metadata(target.text), unquantized)
     overhead += sum(padded(plan.nbytes) for plan in rope_factors)
     measured = importance is not None and bool(importance.sensitivity)
     tensors, prediction = plan_for_size(base.specs, options, target, overhead, measured=measured)
@@ -140,7 +135,7 @@ def predict_vocabularies(  # noqa: PLR0913 - inputs of several plans
                 changed = _measure_types(model, own, target, pool, no_progress)
             options = {name: (types if name in shared else changed)[name] for name in types}
             try:
-                _, prediction = _plan_with(model, target, model.metadata(_ANY_TYPE), options)
+                _, prediction = _plan_with(model, target, options)
             except OutputError as failure:  # this vocabulary cannot have the size
                 losses.append(None)
                 failures.append(failure)

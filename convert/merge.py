@@ -15,21 +15,23 @@ from gguf import GGMLQuantizationType
 
 from ..errors import CheckpointError, OutputError
 from ..files.atomic_write import atomic_write
-from ..files.disk_sync import sync_files, sync_folder
+from ..files.disk_sync import sync_folder, sync_tree
 from ..files.output import check_empty, output_errors
 from ..files.progress import Progress, no_progress
 from ..files.safetensors import write_blocks
 from ..files.temporary_folder import locked_folder
+from .adapter.delta import CONFIG_FILE
 from .merged_view import MergedView
 from .pipeline import BLOCK_WEIGHTS
 from .provenance import DEFAULT_IDS, AdapterSource, SourceIds, WeightsSource, provenance_entries
 from .quantize.ggml import quantize_rows
 from .source.checkpoint import INDEX, FolderCheckpoint, open_checkpoint
+from .source.tokenizer import MORE_TEMPLATES
 from .vocabulary.checkpoint_files import trim_checkpoint_files
 from .vocabulary.vocabulary_list import VocabularyList
 from .vocabulary.vocabulary_metadata import VocabularySize, vocabulary_of, vocabulary_size
 
-SHARD_BYTES = 5_000_000_000  # the default of transformers
+SHARD_BYTES = 5_000_000_000  # the default of huggingface_hub, which uploads and downloads file by file
 # Files of a checkpoint that a merge copies: configuration, tokenizer, chat template and licence.
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*", "USE_POLICY*")
 _ITEM_BYTES = {"BF16": 2, "F16": 2, "F32": 4}
@@ -130,7 +132,7 @@ def _atomic_folder(output: Path) -> Iterator[Path]:
     parent = output.absolute().parent
     with output_errors(output), locked_folder(parent, f".{output.name}") as part:
         yield part
-        sync_files(part)
+        sync_tree(part)
         part.replace(output)
         sync_folder(parent)
 
@@ -138,8 +140,12 @@ def _atomic_folder(output: Path) -> Iterator[Path]:
 def _copy_other_files(base: Path, folder: Path) -> None:
     for pattern in _COPIED:
         for file in base.glob(pattern):
-            if file.is_file() and not file.name.endswith(".index.json"):
+            # With an adapter's configuration, transformers would take the output for an adapter.
+            if file.is_file() and not file.name.endswith(".index.json") and file.name != CONFIG_FILE:
                 shutil.copyfile(file, folder / file.name)
+    for file in (base / MORE_TEMPLATES).glob("*.jinja"):
+        (folder / MORE_TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(file, folder / MORE_TEMPLATES / file.name)
 
 
 def _shards(tensors: _Tensors, max_bytes: int) -> list[_Tensors]:

@@ -6,14 +6,12 @@ from pathlib import Path
 from ..files.gguf.header import Field
 from .merged_view import MergedView
 from .provenance import file_metadata, scale_fields
-from .quantize.importance import Importance, read_importance
+from .quantize.importance import fitting_importance, read_importance
 from .quantize.rounding import RowQuantizer
 from .source.architecture import ROPE_FACTORS
 from .source.checkpoint import FLOATS, Checkpoint
 from .tensors import TensorPlan
-from .tied_checkpoint import tie_embeddings
 from .vocabulary.vocabulary_list import VocabularyList
-from .vocabulary.vocabulary_metadata import vocabulary_of
 
 
 class MergedModel(MergedView):
@@ -32,16 +30,12 @@ class MergedModel(MergedView):
         refine: bool = False,
     ) -> None:
         self._settings = scale_fields(searched=search_scales, refine=refine)
-        base, warnings = tie_embeddings(base, tie=tie)
-        self.importance = _fitting_importance(read_importance(importance), base) if importance else None
-        super().__init__(base, folder, adapter_id, vocabulary)
-        self.warnings += warnings
+        super().__init__(base, folder, adapter_id, vocabulary, tie=tie)
+        self.importance = fitting_importance(read_importance(importance), self.base) if importance else None
         if search_scales and not (self.importance and self.importance.covariance_blocks):
             self.warnings.append(
                 "scales are not searched: the covariances of `thirteen importance` are missing"
             )
-        if self.importance and vocabulary:
-            self.importance = self.importance.select_tokens(vocabulary.tokens)
         self.quantizer = RowQuantizer(self.importance, search_scales=search_scales)
 
     def metadata(self, requested: str, base_sha256: str = "0" * 64) -> dict[str, Field]:
@@ -74,14 +68,3 @@ class MergedModel(MergedView):
         """Compute what all blocks of a tensor share, so that none of them waits for it."""
         delta = self.deltas.get(plan.source)
         self.quantizer.prepare(plan, None if delta is None else delta.a)
-
-
-def _fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
-    """The importance for this base, which may be that of all its tokens, or from before it was tied."""
-    kept, counts = vocabulary_of(base), importance.lookup_counts
-    if kept and counts is not None and len(counts) == kept.of:
-        importance = importance.select_tokens(kept.tokens)
-    if base.architecture.tied:
-        importance = importance.tied()
-    importance.check_fits(base.specs.values())
-    return importance

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import AdapterError
 from ..files.safetensors import Rows
 from .adapter.adapter import adapter_sha256, load_adapter, peft_only_reason, read_adapter_config
 from .adapter.delta import Delta
+from .adapter.peft_merge import PeftMergedCheckpoint
 from .provenance import AdapterSource
 from .source.checkpoint import Checkpoint
+from .tied_checkpoint import matrix_names, tie_embeddings
 from .vocabulary.trimmed_checkpoint import TrimmedCheckpoint
 from .vocabulary.vocabulary_list import VocabularyList
 
@@ -17,7 +20,8 @@ class MergedView:
     """A base with an optional adapter; rows are merged when they are read.
 
     Attributes:
-        base: the base; if PEFT merges the adapter, the merged model; with a vocabulary, trimmed to it.
+        base: the base; if PEFT merges the adapter, the merged model; tied if asked for; with a vocabulary,
+            trimmed to it.
         deltas: the adapter's change to each tensor, by name; empty if PEFT merges it.
         source: the adapter's origin; None without an adapter.
         warnings: messages for the user.
@@ -29,13 +33,19 @@ class MergedView:
         folder: Path | None,
         adapter_id: str,
         vocabulary: VocabularyList | None = None,
+        *,
+        tie: bool | None = None,
     ) -> None:
         """Read the adapter in `folder`, if any.
 
         The adapter is for the full base. What it changes in the rows of dropped tokens is dropped with them.
+        With `tie` of False, token embedding and output are presented as one matrix if they are equal and the
+        adapter changes neither; of True, also if they differ by rounding; of None, never.
 
         Raises:
-            AdapterError: it is damaged, cannot be merged, or is for another base.
+            AdapterError: it is damaged, cannot be merged, or is for another base; with `tie` of True, it
+                changes one of the matrices.
+            CheckpointError: with `tie` of True, the matrices differ by more than rounding.
             VocabularyError: the vocabulary does not fit the base.
         """
         self.base = base
@@ -44,6 +54,8 @@ class MergedView:
         self.warnings: list[str] = []
         if folder is not None:
             self._load(folder, adapter_id or folder.resolve().name)
+        if tie is not None:
+            self._tie(tie=tie)
         if vocabulary is not None:
             self._trim(vocabulary)
 
@@ -51,6 +63,23 @@ class MergedView:
         """Read rows `start` to `stop` of a tensor, merged."""
         rows = self.base.rows(name, start, stop)
         return self.deltas[name].merge(rows, start) if name in self.deltas else rows
+
+    def _tie(self, *, tie: bool) -> None:
+        names = () if self.base.architecture.tied else matrix_names(self.base)
+        changed = next(filter(self._changes, names), None)
+        if changed is None:
+            self.base, messages = tie_embeddings(self.base, tie=tie)
+            self.warnings += messages
+        elif tie:
+            assert self.source is not None, "an adapter changes it"
+            raise AdapterError(
+                f"{self.source.id}: --tie: it changes {changed!r}: embedding and output cannot be stored once"
+            )
+
+    def _changes(self, name: str) -> bool:
+        """Whether the adapter changes a tensor."""
+        by_peft = isinstance(self.base, PeftMergedCheckpoint) and self.base.changes(name)
+        return by_peft or name in self.deltas
 
     def _trim(self, vocabulary: VocabularyList) -> None:
         self.base = trimmed = TrimmedCheckpoint(self.base, vocabulary)
@@ -63,8 +92,6 @@ class MergedView:
     def _load(self, folder: Path, adapter_id: str) -> None:
         reason = peft_only_reason(read_adapter_config(folder))
         if reason:
-            from .adapter.peft_merge import PeftMergedCheckpoint  # noqa: PLC0415 - imports torch
-
             self.base = merged = PeftMergedCheckpoint(self.base, folder)
             self.source = AdapterSource(adapter_id, adapter_sha256(folder), merged.kind, None, None, "peft")
             self.warnings.append(f"{adapter_id} was merged by PEFT, with the whole model in memory: {reason}")

@@ -97,19 +97,31 @@ def plan_conversion(  # noqa: PLR0913 - inputs of a conversion
     adapter: Path | None = None,
     vocabulary: VocabularyList | None = None,
     tie: bool = False,
+    search_scales: bool = False,
+    refine: bool = False,
+    ids: SourceIds = DEFAULT_IDS,
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> ConversionPlan:
     """Plan a file of a given size without writing it.
 
-    See convert() for the arguments.
+    See convert() for the arguments: the planned size is that of a file of the same arguments, ids included.
 
     Raises:
         ThirteenError: an input is invalid, or the size cannot be met.
     """
-    model = MergedModel(open_checkpoint(base), adapter, "", importance, vocabulary, tie=tie)
+    model = MergedModel(
+        open_checkpoint(base, ids.base),
+        adapter,
+        ids.adapter,
+        importance,
+        vocabulary,
+        tie=tie,
+        search_scales=search_scales,
+        refine=refine,
+    )
     with worker_pool(threads) as pool:
-        tensors, prediction = plan_for_file_size(model, target, model.metadata(DEFAULT_TYPE), pool, progress)
+        tensors, prediction = plan_for_file_size(model, target, pool, progress)
     model.warn_of_requantization(tensors)
     return ConversionPlan(tensors, _count_types(tensors), prediction, model.warnings)
 
@@ -145,7 +157,8 @@ def convert(  # noqa: PLR0913 - options of a conversion, each with its default
         refine: leave room in the metadata for what TunableWeights.write() adds.
         ids: names of base and adapter in the provenance.
         threads: number of worker threads; by default one per usable processor.
-        progress: called with the weights done and in all.
+        progress: called with the weights done and in all; with a size, first with the matrices measured and
+            in all.
 
     Raises:
         ThirteenError: an input is invalid, or the output cannot be written.
@@ -182,7 +195,7 @@ def _parse_quantization(
 ) -> GGMLQuantizationType | SizeTarget | Path | None:
     """Parse the name of a type; None is the type that each tensor has in the base."""
     if isinstance(quantization, str):
-        return None if quantization == SAME_TYPES else parse_type(quantization)
+        return None if quantization == SAME_TYPES else parse_type(quantization, SAME_TYPES)
     return quantization
 
 
@@ -207,9 +220,8 @@ def _plan(
     progress: Progress,
 ) -> _Plan:
     if isinstance(types, SizeTarget):
-        requested = f"{types.size.text}, {types.prefer}, {types.costs.target}"
-        tensors, prediction = plan_for_file_size(model, types, model.metadata(requested), pool, progress)
-        return _Plan(tensors, requested, prediction)
+        tensors, prediction = plan_for_file_size(model, types, pool, progress)
+        return _Plan(tensors, types.text, prediction)
     specs = file_specs(model.base)
     if isinstance(types, Path):
         header = read_header(types)

@@ -68,14 +68,16 @@ def padded(nbytes: int) -> int:
     return nbytes + -nbytes % ALIGNMENT
 
 
-def parse_type(name: str) -> GGMLQuantizationType:
+def parse_type(name: str, *others: str) -> GGMLQuantizationType:
     """Parse the name of a ggml type, in upper or lower case.
 
     Raises:
-        OutputError: there is no such type; the message lists the supported ones.
+        OutputError: there is no such type; the message lists the supported ones, and the `others` that the
+            option takes.
     """
     if name.upper() not in GGML_TYPES:
-        raise OutputError(f"--type {name!r}: no such type; supported: {', '.join(GGML_TYPES)}")
+        supported = ", ".join((*GGML_TYPES, *others))
+        raise OutputError(f"--type {name!r}: no such type; supported: {supported}")
     return GGML_TYPES[name.upper()]
 
 

@@ -3,7 +3,7 @@
 Many GGUF files of models with tied embeddings do, in types of their own. The two then differ by rounding.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,18 +11,18 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
 from ..errors import CheckpointError
-from ..files.gguf.header import Field, row_bytes
+from ..files.gguf.header import row_bytes
 from ..files.safetensors import Rows
 from .quantize.ggml import quantize_rows
-from .source.architecture import EMBEDDING, OUTPUT, tensor_specs
-from .source.checkpoint import Checkpoint
+from .source.architecture import EMBEDDING, OUTPUT
+from .source.checkpoint import Checkpoint, WrappedCheckpoint
 
 _ROWS = 1024  # read at once
 _SAMPLE = 1024  # rows that are compared first
 _ROUNDING_MAX = 2.0  # the difference may be so many times the rounding error of the smaller type
 
 
-class TiedCheckpoint:
+class TiedCheckpoint(WrappedCheckpoint):
     """A Checkpoint that presents the token embedding and the output of another as one matrix.
 
     Attributes:
@@ -31,46 +31,27 @@ class TiedCheckpoint:
 
     def __init__(self, full: Checkpoint) -> None:
         """Keep the larger of the two; both must be one matrix."""
-        self.full = full
-        self.id, self.path = full.id, full.path
-        self.architecture = replace(full.architecture, tied=True)
-        self.specs = tensor_specs(self.architecture)
-        self._embedding, self._output = _names(full)
+        super().__init__(full, replace(full.architecture, tied=True))
+        self._embedding, _ = matrix_names(full)
         self._kept, _ = _by_size(full)
 
-    @property
-    def quantized(self) -> Mapping[str, int]:
-        """See Checkpoint."""
-        return self.full.quantized
-
-    @property
-    def rope_factors(self) -> Rows | None:
-        """See Checkpoint."""
-        return self.full.rope_factors
-
-    @property
-    def tokenizer(self) -> dict[str, Field]:
-        """See Checkpoint."""
-        return self.full.tokenizer
-
     def rows(self, name: str, start: int, stop: int) -> Rows:
-        """See Checkpoint."""
         return self.full.rows(self._stored(name), start, stop)
 
     def stored_type(self, name: str) -> GGMLQuantizationType:
-        """See Checkpoint."""
         return self.full.stored_type(self._stored(name))
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
-        """See Checkpoint."""
         return self.full.stored_rows(self._stored(name), start, stop)
-
-    def sha256(self) -> str:
-        """The hash of the full base."""
-        return self.full.sha256()
 
     def _stored(self, name: str) -> str:
         return self._kept if name == self._embedding else name
+
+
+def matrix_names(base: Checkpoint) -> tuple[str, str]:
+    """Names of the token embedding and the output of an untied base."""
+    names = {spec.target: name for name, spec in base.specs.items()}
+    return names[EMBEDDING], names[OUTPUT]
 
 
 def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str]]:
@@ -94,7 +75,7 @@ def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str
     if _equal(base):
         return TiedCheckpoint(base), [f"{both} are equal and stored once, {saved}"]
     difference, rounding = _difference(base), _rounding_error(base, kept, dropped)
-    types = " and ".join(base.stored_type(name).name for name in _names(base))
+    types = " and ".join(base.stored_type(name).name for name in matrix_names(base))
     if difference <= _ROUNDING_MAX * rounding:
         if tie:
             return TiedCheckpoint(base), [f"{both} differ by rounding and are stored once, {saved}"]
@@ -107,15 +88,9 @@ def tie_embeddings(base: Checkpoint, *, tie: bool) -> tuple[Checkpoint, list[str
     return base, []
 
 
-def _names(base: Checkpoint) -> tuple[str, str]:
-    """Names of the token embedding and the output."""
-    names = {spec.target: name for name, spec in base.specs.items()}
-    return names[EMBEDDING], names[OUTPUT]
-
-
 def _by_size(base: Checkpoint) -> tuple[str, str]:
     """The name of the matrix with more bits a weight, and that of the other one."""
-    embedding, output = _names(base)
+    embedding, output = matrix_names(base)
     larger = max(output, embedding, key=lambda name: _stored_bytes(base, name))
     return (output, embedding) if larger == output else (embedding, output)
 
@@ -127,7 +102,7 @@ def _stored_bytes(base: Checkpoint, name: str) -> int:
 
 def _equal(base: Checkpoint) -> bool:
     """Whether both matrices have the same values."""
-    first, second = _names(base)
+    first, second = matrix_names(base)
     if base.stored_type(first) is not base.stored_type(second):
         return False
     pairs = ((base.rows(first, *span), base.rows(second, *span)) for span in _spans(base))
@@ -148,7 +123,7 @@ def _sample(base: Checkpoint, name: str) -> Rows:
 
 def _difference(base: Checkpoint) -> float:
     """Root mean square of the matrices' difference, relative to that of the embedding."""
-    embedding, output = (_sample(base, name) for name in _names(base))
+    embedding, output = (_sample(base, name) for name in matrix_names(base))
     return _relative(output - embedding, embedding)
 
 

@@ -26,6 +26,7 @@ Bytes = NDArray[np.uint8]
 _MOMENTUM = 0.9
 _SQUARES_DECAY = 0.98
 _TINY = np.float32(1e-30)
+_OF_THE_WRITER = ("general.architecture", "general.alignment")  # write_gguf() has its own
 
 
 class Parameters:
@@ -186,7 +187,7 @@ class TunableWeights(WeightsByGgufName):
             OutputError: the file cannot be written.
         """
         header = self._header
-        fields = {key: field for key, field in header.fields.items() if key != "general.architecture"}
+        fields = {key: field for key, field in header.fields.items() if key not in _OF_THE_WRITER}
         fields |= refine_fields(steps)
         plans = [TensorPlan(t.name, t.name, t.shape, t.type, t.nbytes) for t in header.tensors.values()]
         blocks = (

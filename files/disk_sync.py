@@ -27,13 +27,16 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def sync_files(folder: Path) -> None:
-    """Flush the files in a folder, and their names, to disk.
+def sync_tree(folder: Path) -> None:
+    """Flush the files in a folder and in those within it, and their names, to disk.
 
     Raises:
         OSError: the disk failed, or a file cannot be opened.
     """
     for path in folder.iterdir():
+        if path.is_dir():
+            sync_tree(path)
+            continue
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     sync_folder(folder)

@@ -10,7 +10,6 @@ import numpy as np
 from ..convert.calibration_weights import WeightsByGgufName
 from ..convert.merged_view import MergedView
 from ..convert.source.checkpoint import open_checkpoint
-from ..convert.tied_checkpoint import tie_embeddings
 from ..convert.tunable_weights import TunableWeights
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import RequestError
@@ -82,8 +81,7 @@ def refine_file(  # noqa: PLR0913 - options of a measurement, each with its defa
         ThirteenError: an input is invalid, the text is too short, or the file cannot be written.
     """
     began = time.monotonic()
-    checkpoint, _ = tie_embeddings(open_checkpoint(base), tie=tie)
-    teacher = WeightsByGgufName(MergedView(checkpoint, adapter, "", vocabulary))
+    teacher = WeightsByGgufName(MergedView(open_checkpoint(base), adapter, "", vocabulary, tie=tie))
     student = TunableWeights(file)
     learned, held_out = _split(_chunks(file, calibration or calibration_texts()))
     with lane_pool(threads) as pool:

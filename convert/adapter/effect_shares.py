@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import AdapterError
-from ..quantize.importance import Importance, read_importance
+from ..quantize.importance import Importance, fitting_importance, read_importance
 from ..source.checkpoint import open_checkpoint
 from .adapter import load_adapter
 from .delta import Delta
@@ -40,15 +40,15 @@ def keep_effect(adapter: Path, base: Path, importance: Path, share: float) -> Ke
     Args:
         adapter: a PEFT folder.
         base: the base that it was trained on.
-        importance: importance file of the base, with sensitivities.
+        importance: importance file with sensitivities, of the base or of the one that it was made from.
         share: of the sum over all tensors, from 0 to 1.
 
     Raises:
         AdapterError: the adapter is damaged or for another base, or the importance file has no sensitivities.
         ThirteenError: the base or the importance file is invalid.
     """
-    checkpoint, statistics = open_checkpoint(base), read_importance(importance)
-    statistics.check_fits(checkpoint.specs.values())
+    checkpoint = open_checkpoint(base)
+    statistics = fitting_importance(read_importance(importance), checkpoint)
     deltas = load_adapter(adapter).for_base(checkpoint).deltas
     targets = {name: checkpoint.specs[name].target for name in deltas}
     effects = predict_effects(deltas, targets, statistics)

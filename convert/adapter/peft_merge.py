@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gguf import GGMLQuantizationType
 
 from ...errors import AdapterError, CheckpointError, ZeroAdapterError, install_hint, one_line
-from ...files.gguf.header import Field
 from ...files.safetensors import Rows, SafetensorsFile
-from ..source.checkpoint import Checkpoint
+from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from ..source.remote_code import refuse_code
 from .adapter import WEIGHTS_FILE, read_adapter_config, refuse_adapter_beside
 from .delta import CONFIG_FILE
@@ -24,8 +22,13 @@ _UNMERGEABLE = {
 }  # fmt: skip
 
 
-class PeftMergedCheckpoint:
-    """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`."""
+class PeftMergedCheckpoint(WrappedCheckpoint):
+    """A Checkpoint whose tensors are those of PEFT's `merge_and_unload`.
+
+    Attributes:
+        full: the base before the merge.
+        kind: the adapter's kind.
+    """
 
     def __init__(self, base: Checkpoint, folder: Path) -> None:
         """Load `base` with transformers and the adapter in `folder` with PEFT, and merge them.
@@ -34,12 +37,10 @@ class PeftMergedCheckpoint:
             AdapterError: PEFT is not installed, does not know the adapter's kind, or cannot merge it.
             ZeroAdapterError: the merge changes nothing.
         """
-        self.id, self.path, self.specs, self.architecture = base.id, base.path, base.specs, base.architecture
-        self.quantized = base.quantized
+        super().__init__(base, base.architecture)
         self.kind = _mergeable_kind(folder)
-        self._base = base
         self._weights = _merged_weights(base.path, folder, self.kind)
-        if not any(self._differs(name, name) for name in self.specs):
+        if not any(map(self.changes, self.specs)):
             raise ZeroAdapterError(f"{folder}: its merge changes nothing")
         embedding = "model.embed_tokens.weight"
         if base.architecture.tied and any(
@@ -49,35 +50,20 @@ class PeftMergedCheckpoint:
                 f"{folder}: its merge changes the embedding, which this base ties to its output"
             )
 
-    def rows(self, name: str, start: int, stop: int) -> Rows:
-        """See Checkpoint."""
-        return np.array(self._weights[name][start:stop].numpy(), np.float32)
+    def changes(self, name: str) -> bool:
+        """Whether the merge changes a tensor."""
+        return self._differs(name, name)
 
-    def stored_type(self, name: str) -> GGMLQuantizationType:
-        """See Checkpoint."""
-        return self._base.stored_type(name)
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        return np.array(self._weights[name][start:stop].numpy(), np.float32)
 
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
         """None: a merged tensor is stored nowhere."""
         return None
 
-    @property
-    def rope_factors(self) -> Rows | None:
-        """See Checkpoint."""
-        return self._base.rope_factors
-
-    @property
-    def tokenizer(self) -> dict[str, Field]:
-        """See Checkpoint."""
-        return self._base.tokenizer
-
-    def sha256(self) -> str:
-        """The hash of the base before the merge."""
-        return self._base.sha256()
-
     def _differs(self, name: str, original: str) -> bool:
         rows = self.specs[original].shape[0]
-        return not np.array_equal(self.rows(name, 0, rows), self._base.rows(original, 0, rows))
+        return not np.array_equal(self.rows(name, 0, rows), self.full.rows(original, 0, rows))
 
 
 def _mergeable_kind(folder: Path) -> str:

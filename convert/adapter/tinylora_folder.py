@@ -72,7 +72,7 @@ def read_tinylora_numbers(folder: Path, basis: Basis) -> Rows:
     vectors = [name for name in file.entries if name.startswith("base_model.tinylora_v.")]
     if kind != "TINYLORA" or vectors != [_VECTOR]:
         raise AdapterError(
-            f"{folder}: a code holds a TinyLoRA of one vector; this is {kind} with {len(vectors)} vectors"
+            f"{folder}: needs a TinyLoRA of one vector; this is {kind} with {len(vectors)} vectors"
         )
     numbers = file.rows(_VECTOR)
     saved = load_adapter(folder).deltas

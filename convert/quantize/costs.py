@@ -27,7 +27,6 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 from gguf import GGMLQuantizationType
 
 from ...errors import OutputError, shorten
@@ -150,6 +149,8 @@ def costs_for(target: str) -> CostTable:
 
 def host_target() -> str:
     """The target of this machine and this build of llama.cpp; "any" if no table is for its processor."""
+    import llama_cpp  # noqa: PLC0415 - takes a second
+
     target = _MACHINES.get(platform.machine().lower(), "any")
     has_avx512 = b"AVX512 = 1" in llama_cpp.llama_print_system_info()
     return f"{target}-avx512" if target == "x86" and has_avx512 else target

@@ -64,7 +64,7 @@ def error_feedback(covariance: Covariance, group_size: int = 1) -> ErrorFeedback
     is subtracted from its target.
 
     Raises:
-        ModelFileError: the matrix is no covariance: some combination of inputs has a negative variance.
+        LinAlgError: the matrix is no covariance: some combination of inputs has a negative variance.
     """
     count, width, _ = covariance.blocks.shape
     low_rank = covariance.low_rank.astype(np.float64).reshape(count, width, -1)
@@ -102,10 +102,7 @@ def _act_order(variances: Floats, group_size: int) -> NDArray[np.intp]:
 
 def _inverse_cholesky(matrix: Doubles) -> Doubles:
     """The upper triangular R with R'R the inverse of `matrix`."""
-    try:
-        lower = np.linalg.cholesky(matrix[::-1, ::-1]).astype(np.float64)
-    except np.linalg.LinAlgError:
-        raise ModelFileError("the importance file's covariances have negative variances") from None
+    lower = np.linalg.cholesky(matrix[::-1, ::-1]).astype(np.float64)
     return _inverse_of_lower(lower)[::-1, ::-1]
 
 
@@ -137,6 +134,9 @@ class FeedbackCache:
             directions: an adapter's A, (r, columns): errors along its rows get a larger weight.
             group_size: number of neighbouring columns that are rounded one after the other. It must divide
                 the width of the covariance's blocks.
+
+        Raises:
+            ModelFileError: the importance file's covariance cannot be read, or is none.
         """
         if directions is not None and len(directions) > DIRECTIONS_MAX:
             directions = None
@@ -154,12 +154,17 @@ class FeedbackCache:
         return entry.feedback
 
     def _compute(self, name: str, directions: Floats | None, group_size: int) -> ErrorFeedback | None:
-        covariance = self._importance.covariance(name)
+        importance = self._importance
+        covariance = importance.covariance(name)
         if covariance is None or covariance.blocks.shape[1] % group_size:
             return None
         if directions is not None:
             covariance = covariance.emphasized(directions, DIRECTION_WEIGHT)
-        return error_feedback(covariance, group_size)
+        try:
+            return error_feedback(covariance, group_size)
+        except np.linalg.LinAlgError:
+            stored = importance.covariance_blocks[importance.input_of(name)].name
+            raise ModelFileError(f"{importance.path}: tensor {stored!r} has negative variances") from None
 
 
 @dataclass

@@ -85,7 +85,8 @@ def check_values(rows: NDArray[np.float32], type_: GGMLQuantizationType, where: 
         raise CheckpointError(f"{where}: holds a value that is not finite")
     if type_ is GGMLQuantizationType.F32:
         return
-    # All other types but BF16 scale their blocks by a float16: ggml would write infinity, or abort.
+    # F16, and the types whose blocks have a float16 scale: ggml would write infinity, or abort. MXFP4's
+    # exponent would reach further; it has the same limit.
     if type_ is not GGMLQuantizationType.BF16 and peak > F16_MAX:
         raise CheckpointError(f"{where}: holds {peak:g}, more than F16's {F16_MAX:g}; use BF16 or F32")
     if peak > BF16_MAX:

@@ -181,7 +181,8 @@ def _round_columns(
         The levels, (width, n).
     """
     width, rows = target.shape
-    inverse_scales = np.divide(1, scales, out=np.zeros_like(scales), where=scales != 0)
+    invertible = np.abs(scales) >= np.finfo(np.float32).tiny  # not MXFP4's 2**-128, for zeros
+    inverse_scales = np.divide(1, scales, out=np.zeros_like(scales), where=invertible)
     levels, weights = np.empty_like(target), np.empty_like(target[0])
     for start in range(0, width, _LAZY_COLUMNS):
         stop = min(start + _LAZY_COLUMNS, width)

@@ -19,8 +19,12 @@ from numpy.typing import NDArray
 from ...errors import ModelFileError, shorten
 from ...files.gguf.header import MAGIC, Field, Header, TensorInfo, read_header
 from ...files.hashing import file_sha256
+from ...files.safetensors import read_items
 from ..source.architecture import EMBEDDING, OUTPUT
+from ..source.checkpoint import Checkpoint
 from ..tensors import TensorPlan, TensorSpec
+from ..vocabulary.trimmed_checkpoint import TrimmedCheckpoint
+from ..vocabulary.vocabulary_metadata import vocabulary_of
 from ..write import write_gguf
 from .covariance import Covariance, empty_low_rank
 
@@ -34,7 +38,7 @@ _DATASETS, _CHUNK_SIZE, _CHUNK_COUNT = "imatrix.datasets", "imatrix.chunk_size",
 _SAME_INPUT = {"attn_k": "attn_q", "attn_v": "attn_q", "ffn_up": "ffn_gate"}
 _OPTIONAL = (EMBEDDING, OUTPUT)  # llama-imatrix leaves them out
 _TEXT, _U32, _ARRAY = GGUFValueType.STRING, GGUFValueType.UINT32, GGUFValueType.ARRAY
-_F32 = GGMLQuantizationType.F32
+_F32, _LITTLE = GGMLQuantizationType.F32, np.dtype("<f4")
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,7 @@ class Importance:
                 raise self._mismatch(f"the covariance of {name!r} has the shape {low_rank.shape}")
 
     def _array(self, tensor: TensorInfo) -> Vector:
-        values = np.fromfile(self.path, "<f4", prod(tensor.shape), offset=tensor.offset)
+        values = read_items(self.path, _LITTLE, prod(tensor.shape), tensor.offset, ModelFileError)
         if not np.isfinite(values).all():
             raise ModelFileError(f"{self.path}: tensor {tensor.name!r} holds a value that is not finite")
         return values.reshape(tensor.shape).astype(np.float32, copy=False)
@@ -228,6 +232,23 @@ def read_importance(path: Path) -> Importance:
         covariance_blocks=_with_suffix(header, _COVARIANCE),
         covariance_low_rank=_with_suffix(header, _LOW_RANK),
     )
+
+
+def fitting_importance(importance: Importance, base: Checkpoint) -> Importance:
+    """The importance for this base, which may be that of all its tokens, or from before it was tied.
+
+    Raises:
+        ModelFileError: it is for another model.
+    """
+    if isinstance(base, TrimmedCheckpoint):
+        return fitting_importance(importance, base.full).select_tokens(base.kept.tokens)
+    kept, counts = vocabulary_of(base), importance.lookup_counts
+    if kept and counts is not None and len(counts) == kept.of:
+        importance = importance.select_tokens(kept.tokens)
+    if base.architecture.tied:
+        importance = importance.tied()
+    importance.check_fits(base.specs.values())
+    return importance
 
 
 def write_importance(target: Path, stats: ImportanceStats) -> str:
@@ -338,7 +359,7 @@ def _vector(path: Path, tensor: TensorInfo) -> Vector:
         raise ModelFileError(
             f"{path}: tensor {tensor.name!r} has {experts} experts; only dense models are supported"
         )
-    values = np.fromfile(path, "<f4", tensor.shape[-1], offset=tensor.offset)  # (columns,)
+    values = read_items(path, _LITTLE, tensor.shape[-1], tensor.offset, ModelFileError)  # (columns,)
     return values.astype(np.float32, copy=False)
 
 

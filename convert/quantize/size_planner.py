@@ -39,6 +39,11 @@ class SizeTarget:
     prefer: str
     costs: CostTable
 
+    @property
+    def text(self) -> str:
+        """The target as a file of its size records it in its metadata."""
+        return f"{self.size.text}, {self.prefer}, {self.costs.target}"
+
 
 @dataclass(frozen=True)
 class Prediction:

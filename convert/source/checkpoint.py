@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -65,7 +65,7 @@ class Checkpoint(Protocol):
         """Number of quantized tensors by type."""
 
     def sha256(self) -> str:
-        """Hash the weight file, or of several shards the listing that `sha256sum` prints of them."""
+        """See weights_sha256()."""
 
 
 def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
@@ -84,6 +84,15 @@ def open_checkpoint(path: Path, id_: str = "") -> Checkpoint:
     if path.is_file():
         return GgufCheckpoint(path, id_ or path.resolve().name)
     raise CheckpointError(f"{path}: no such file or folder")
+
+
+def weights_sha256(files: Iterable[Path]) -> str:
+    """Hash the weight file, or of several shards the listing that `sha256sum` prints of them."""
+    files = sorted(files)
+    if len(files) == 1:
+        return file_sha256(files[0])
+    listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 class FolderCheckpoint:
@@ -126,11 +135,7 @@ class FolderCheckpoint:
         return tokenizer_fields(self.path, self.architecture.vocab)
 
     def sha256(self) -> str:
-        files = sorted({file.path for file in self._files.values()})
-        if len(files) == 1:
-            return file_sha256(files[0])
-        listing = "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
-        return hashlib.sha256(listing.encode()).hexdigest()
+        return weights_sha256({file.path for file in self._files.values()})
 
     def _locate(self) -> dict[str, SafetensorsFile]:
         """Find the file of each tensor."""
@@ -227,6 +232,46 @@ class GgufCheckpoint:
         offset = tensor.offset + start * row_bytes
         raw = read_items(self.path, np.dtype(np.uint8), (stop - start) * row_bytes, offset, CheckpointError)
         return raw.reshape(stop - start, row_bytes)
+
+
+class WrappedCheckpoint:
+    """A Checkpoint that presents another one; a subclass replaces what it changes.
+
+    Attributes:
+        full: the other one.
+    """
+
+    def __init__(self, full: Checkpoint, architecture: Architecture) -> None:
+        """Present `full` with the sizes of `architecture`."""
+        self.full = full
+        self.id, self.path = full.id, full.path
+        self.architecture = architecture
+        self.specs = arch.tensor_specs(architecture)
+
+    def rows(self, name: str, start: int, stop: int) -> Rows:
+        return self.full.rows(name, start, stop)
+
+    def stored_type(self, name: str) -> GGMLQuantizationType:
+        return self.full.stored_type(name)
+
+    def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
+        return self.full.stored_rows(name, start, stop)
+
+    @property
+    def rope_factors(self) -> Rows | None:
+        return self.full.rope_factors
+
+    @property
+    def tokenizer(self) -> dict[str, Field]:
+        return self.full.tokenizer
+
+    @property
+    def quantized(self) -> Mapping[str, int]:
+        return self.full.quantized
+
+    def sha256(self) -> str:
+        """The hash of the full base."""
+        return self.full.sha256()
 
 
 def _check_tensors(

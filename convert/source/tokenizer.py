@@ -36,6 +36,8 @@ KNOWN_END_TOKENS = {"<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|im_end|>",
 # Special tokens: key in tokenizer_config.json -> name in a GGUF
 _SPECIAL_TOKENS = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
 
+MORE_TEMPLATES = "additional_chat_templates"  # folder of the chat templates beside the default one
+
 _STRING, _UINT32, _INT32, _BOOL = (
     GGUFValueType.STRING,
     GGUFValueType.UINT32,
@@ -271,7 +273,7 @@ def _chat_templates(folder: Path, config: Mapping[str, Any]) -> dict[str, Field]
                 f"{folder / 'tokenizer_config.json'}: the chat template {name!r} has {len(text):,} "
                 f"characters; the limit is {_TEMPLATE_BYTES_MAX:,}"
             )
-    files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
+    files = {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
     if (folder / "chat_template.jinja").exists():
         files["default"] = folder / "chat_template.jinja"
     by_name |= {_as_key(name): _read_template(path) for name, path in files.items()}

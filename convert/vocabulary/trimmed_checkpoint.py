@@ -1,17 +1,16 @@
 """A base with fewer tokens: fewer rows of the embedding and of the output, and a tokenizer to match."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
-from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...files.gguf.header import Field
 from ...files.safetensors import Rows
-from ..source.architecture import EMBEDDING, OUTPUT, tensor_specs
-from ..source.checkpoint import Checkpoint
+from ..source.architecture import EMBEDDING, OUTPUT
+from ..source.checkpoint import Checkpoint, WrappedCheckpoint
 from .tokenizer_tables import TokenizerTables
 from .trimmed_tokenizer import trimmed_fields
 from .vocabulary_list import VocabularyList, check_list
@@ -20,7 +19,7 @@ from .vocabulary_list import VocabularyList, check_list
 _SPAN, _GAP = 1024, 16
 
 
-class TrimmedCheckpoint:
+class TrimmedCheckpoint(WrappedCheckpoint):
     """A Checkpoint that presents only the kept tokens of another.
 
     Attributes:
@@ -34,38 +33,25 @@ class TrimmedCheckpoint:
         Raises:
             VocabularyError: the list does not fit the base, or the tokenizer is not byte-level BPE.
         """
-        self.full, self.kept = full, kept
-        self.id, self.path = full.id, full.path
+        super().__init__(full, replace(full.architecture, vocab=len(kept.tokens)))
+        self.kept = kept
         self._fields = full.tokenizer
         self._tables = TokenizerTables.from_fields(self._fields, str(full.path))
         check_list(kept, self._tables)
         self._ids = np.array(kept.tokens, np.int64)  # (kept,)
-        self.architecture = replace(full.architecture, vocab=len(kept.tokens))
-        self.specs = tensor_specs(self.architecture)
-
-    @property
-    def quantized(self) -> Mapping[str, int]:
-        """See Checkpoint."""
-        return self.full.quantized
 
     def is_trimmed(self, name: str) -> bool:
         """Whether a tensor has one row for each token."""
         return self.specs[name].target in (EMBEDDING, OUTPUT)
 
     def rows(self, name: str, start: int, stop: int) -> Rows:
-        """See Checkpoint."""
         if not self.is_trimmed(name):
             return self.full.rows(name, start, stop)
         return np.concatenate(
             [self.full.rows(name, first, last)[chosen] for first, last, chosen in self._spans(start, stop)]
         )
 
-    def stored_type(self, name: str) -> GGMLQuantizationType:
-        """See Checkpoint."""
-        return self.full.stored_type(name)
-
     def stored_rows(self, name: str, start: int, stop: int) -> bytes | None:
-        """See Checkpoint."""
         if not self.is_trimmed(name):
             return self.full.stored_rows(name, start, stop)
         parts = []
@@ -76,19 +62,9 @@ class TrimmedCheckpoint:
             parts.append(np.frombuffer(stored, np.uint8).reshape(last - first, -1)[chosen].tobytes())
         return b"".join(parts)
 
-    @property
-    def rope_factors(self) -> Rows | None:
-        """See Checkpoint."""
-        return self.full.rope_factors
-
     @cached_property
     def tokenizer(self) -> dict[str, Field]:
-        """See Checkpoint."""
         return trimmed_fields(self._fields, self._tables, self.kept)
-
-    def sha256(self) -> str:
-        """The hash of the full base."""
-        return self.full.sha256()
 
     def _spans(self, start: int, stop: int) -> Iterator[tuple[int, int, NDArray[np.int64]]]:
         """Ranges of rows of the full base that hold the kept rows `start` to `stop`, and which those are."""

@@ -16,7 +16,8 @@ _SENTENCES = 4  # sentences of a passage of prose
 def generate_passages(count: int, seed: int = 13) -> list[Passage]:
     """Generate word problems with solutions and passages of prose, in turn.
 
-    Every word of the lists in `texts/words` occurs in its forms before any occurs again.
+    Of the words of a list in one form, such as the plural, each is drawn once before any is drawn again. The
+    lists are those of `texts/words` but `everyday` and `abbreviations`, and the commands of LaTeX.
 
     Args:
         count: number of passages.

@@ -27,7 +27,7 @@ def _two(rng: random.Random) -> Numbers:
 
 
 def _price(rng: random.Random) -> Numbers:
-    a, cents, given = rng.randint(2, 12), rng.randint(50, 1999), 0
+    a, cents = rng.randint(2, 12), rng.randint(50, 1999)
     total = a * cents
     given = math.ceil(total / 500 + 1) * 5
     money = {"price": cents / 100, "total": total / 100, "change": given - total / 100}
@@ -50,7 +50,7 @@ def _percent(rng: random.Random) -> Numbers:
 
 def _trip(rng: random.Random) -> Numbers:
     speed, hours = rng.randint(3, 90), rng.randint(2, 9)
-    start = rng.randint(1, 11 - hours) if hours < 10 else 1
+    start = rng.randint(1, 11 - hours)
     return {
         "v": speed, "t": hours, "s": speed * hours, "from": start, "to": start + hours,
         "m": rng.choice((5, 10, 15, 20, 30, 45)), "min": hours * 60,

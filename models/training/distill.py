@@ -6,14 +6,15 @@ Every solution is saved as it arrives, right or wrong, so a resumed run repeats 
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from ...errors import DownloadError, RequestError, ThirteenError
+from ...errors import DownloadError, RequestError, ThirteenError, shorten
 from ...files.journal import AppendOnlyFile
 from ...files.json_file import read_bounded
 from ...files.output import with_added_suffix
@@ -61,6 +62,14 @@ class Teacher:
     def __post_init__(self) -> None:
         if not self.url.startswith(_SCHEMES):
             raise DownloadError(f"{self.url!r}: an endpoint must start with {' or '.join(_SCHEMES)}")
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            (parts.hostname or "").encode("idna")
+            (parts.path + parts.query).encode("ascii")
+        except ValueError:
+            raise DownloadError(
+                f"{self.url!r}: an endpoint must have a valid host name, and a path in ASCII characters"
+            ) from None
 
     def solve(self, question: str) -> tuple[str, bool]:
         """Request the solution of one question.
@@ -135,16 +144,21 @@ def distill_solutions(
         rows: questions with their answers.
         teacher: model that solves them.
         out: JSON lines of question, solution, answer and teacher. Wrong solutions go to `wrong_file(out)`. If
-            the files exist, the run resumes.
+            the files exist, the run resumes; their answers and their teacher must be the same.
         progress: called with the number of questions done and of all questions.
 
     Raises:
         DownloadError: the endpoint cannot be reached, or returns no chat completion; saved solutions remain.
         OutputError: a file cannot be written.
-        ThirteenError: an existing file is not an output of this function.
+        ThirteenError: an existing file is not an output of this function, or has another teacher or answer.
     """
     with AppendOnlyFile(out) as kept, AppendOnlyFile(wrong_file(out)) as wrong:
-        solved = {True: list(_questions(kept)), False: list(_questions(wrong))}
+        # Of rows with equal questions, the first is asked.
+        answers = {row.question: row.answer for row in reversed(rows)}
+        solved = {
+            right: list(_questions(file, teacher.model, answers))
+            for right, file in ((True, kept), (False, wrong))
+        }
         kept.repair()
         wrong.repair()
         done = {*solved[True], *solved[False]}
@@ -170,10 +184,20 @@ def _line(row: TrainingRow, solution: str, teacher: str) -> str:
     return json.dumps(entry, ensure_ascii=False)
 
 
-def _questions(file: AppendOnlyFile) -> Iterator[str]:
-    """The questions in an existing file."""
+def _questions(file: AppendOnlyFile, teacher: str, answers: Mapping[str, str]) -> Iterator[str]:
+    """The questions in an existing file, whose teacher and answers must be those of this run."""
     for number, line in enumerate(file.lines, 1):
+        where = f"{file.path}: line {number}"
         try:
-            yield str(json.loads(line)["question"])
+            entry = json.loads(line)
+            question = str(entry["question"])
+            expected = {"teacher": teacher, "answer": answers.get(question, entry["answer"])}
+            found = {key: entry[key] for key in expected}
         except (ValueError, RecursionError, KeyError, TypeError):
-            raise ThirteenError(f"{file.path}: line {number}: not a JSON object with a question") from None
+            raise ThirteenError(f"{where}: not a JSON object with question, answer and teacher") from None
+        for key, value in expected.items():
+            if found[key] != value:
+                raise ThirteenError(
+                    f"{where}: its {key} is {shorten(found[key])}, not {shorten(value)}: choose a new output"
+                )
+        yield question

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...convert.adapter.basis import Basis
-from ...files.disk_sync import sync_files, sync_folder
-from ...files.hashing import file_sha256
+from ...convert.source.checkpoint import weights_sha256
+from ...files.disk_sync import sync_folder, sync_tree
 from ...files.output import check_folder, make_folder, output_errors
 from ...files.temporary_folder import locked_folder
 from .base_model import load_base_model
@@ -39,9 +39,8 @@ class TrainingJob:
 
     @cached_property
     def base_sha256(self) -> str:
-        """SHA-256 of each weight file of the base, separated by commas."""
-        files = [self.base] if self.base.is_file() else sorted(self.base.glob("*.safetensors"))
-        return ", ".join(file_sha256(file) for file in files)
+        """See Checkpoint.sha256(). The base may be of an architecture that only transformers supports."""
+        return weights_sha256([self.base] if self.base.is_file() else self.base.glob("*.safetensors"))
 
     def run_id(self, *inputs: object) -> str:
         """Hash of the base, the recipe, the basis and `inputs`: all that a run's result depends on."""
@@ -86,7 +85,7 @@ class TrainingJob:
             config = json.loads(path.read_text(encoding="utf-8"))
             config["target_modules"] = sorted(config["target_modules"])  # PEFT stores a set
             path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            sync_files(part)
+            sync_tree(part)
             for file in sorted(part.iterdir(), key=lambda file: file.suffix == ".safetensors"):
                 file.replace(self.out / file.name)  # the weights last
             sync_folder(self.out)

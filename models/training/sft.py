@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,10 +145,11 @@ def sum_by_question(rows: Sequence[TrainingRow | SampledRow], values: Sequence[N
 def _training_examples(
     tokenizer: Any, rows: Sequence[TrainingRow | SampledRow], recipe: Recipe
 ) -> list[Example]:
-    """Take the recipe's share of `rows`, drop those that are too long, and tokenize."""
+    """Tokenize the recipe's share of `rows` without those that are too long, up to its maximum."""
     share = rows[: max(1, round(recipe.share * len(rows)))]
     encoded = (_encode(tokenizer, row, recipe) for row in share)
-    examples = [example for example in encoded if len(example.ids) <= recipe.max_tokens][: recipe.max_rows]
+    short = (example for example in encoded if len(example.ids) <= recipe.max_tokens)
+    examples = list(islice(short, recipe.max_rows))
     if not examples:
         raise ThirteenError(f"--max-tokens {recipe.max_tokens}: all {len(share)} training rows are longer")
     return examples

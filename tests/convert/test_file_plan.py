@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from thirteen.convert.file_plan import predict_vocabularies
 from thirteen.convert.pipeline import convert, plan_conversion
+from thirteen.convert.provenance import SourceIds
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
 from thirteen.convert.quantize.size_planner import SizeTarget
@@ -26,6 +28,21 @@ def target(size: int) -> SizeTarget:
 def limits(message: str) -> list[str]:
     """The bytes in a planner's error."""
     return re.findall(r"[\d,]{4,}", message)
+
+
+@pytest.mark.parametrize("options", [{}, {"search_scales": True, "refine": True}], ids=["plain", "refined"])
+def test_a_plan_has_the_exact_size_of_the_file(base: Base, tmp_path: Path, options: dict[str, bool]) -> None:
+    """The plan measured a header with another type, other names, and without the keys of the scales."""
+    texts, importance = tmp_path / "texts.jsonl", tmp_path / "importance.gguf"
+    texts.write_text(TEXT)
+    measure_importance(base("llama"), None, importance, calibration=texts, threads=1)
+    # So long a text, and so long a name, that the header does not fit its padding by chance.
+    size = replace(target(100_000), size=FileSize("100000B" + " " * 40, 100_000, 1))
+    inputs = {"ids": SourceIds("a base with a long name " * 3), "threads": 1, **options}
+    plan = plan_conversion(base("llama"), size, importance, **inputs)
+    report = convert(base("llama"), tmp_path / "a.gguf", quantization=size, importance=importance, **inputs)
+    assert plan.prediction == report.prediction
+    assert plan.prediction.file_bytes == report.file_bytes
 
 
 @pytest.mark.parametrize("name", ["llama", "llama untied"])

@@ -1,6 +1,7 @@
 """`thirteen merge` writes a folder that transformers loads as PEFT's own merge, rounded once."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from peft import LoHaConfig, LoraConfig, PeftConfig, TinyLoraConfig
 from safetensors import safe_open
 from thirteen.convert.merge import merge_checkpoint
 from thirteen.convert.pipeline import convert
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError, ThirteenError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -99,6 +101,20 @@ def test_tokenizer_is_copied_and_folder_is_readable_by_all(base: Base, tmp_path:
     one, other = (AutoTokenizer.from_pretrained(path)(text) for path in (base("llama"), tmp_path / "merged"))
     assert one["input_ids"] == other["input_ids"]
     assert (tmp_path / "merged").stat().st_mode & 0o777 == 0o755
+
+
+def test_chat_templates_are_copied_and_an_adapter_beside_the_base_is_not(base: Base, tmp_path: Path) -> None:
+    """transformers took the output for an adapter, and a later `convert` missed the templates."""
+    source = Path(shutil.copytree(base("llama"), tmp_path / "base"))
+    (source / "adapter_config.json").write_text("{}")
+    (source / "additional_chat_templates").mkdir()
+    (source / "additional_chat_templates" / "rag.jinja").write_text("rag")
+    folder = save_random_adapter(base("llama"), LORA, tmp_path / "adapter")
+    merge_checkpoint(source, folder, tmp_path / "merged")
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    templates = open_checkpoint(tmp_path / "merged").tokenizer
+    assert templates["tokenizer.chat_template.rag"].value == "rag"
+    assert templates == open_checkpoint(source).tokenizer
 
 
 def test_damaged_adapter_leaves_nothing_behind(base: Base, tmp_path: Path) -> None:

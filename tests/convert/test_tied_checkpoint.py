@@ -1,12 +1,14 @@
 """Bases that store their token embedding a second time as their output."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gguf import GGMLQuantizationType
-from peft import LoraConfig
+from peft import LoHaConfig, LoraConfig, PeftConfig
 from thirteen.convert.pipeline import convert, plan_conversion
 from thirteen.convert.quantize.costs import costs_for
 from thirteen.convert.quantize.file_size import FileSize
@@ -15,12 +17,12 @@ from thirteen.convert.quantize.size_planner import SizeTarget
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.convert.tensors import TensorPlan
 from thirteen.convert.write import write_gguf
-from thirteen.errors import CheckpointError
+from thirteen.errors import AdapterError, CheckpointError
 from thirteen.files.gguf.header import read_header
 from thirteen.workflows.fidelity_check import check_fidelity
 from thirteen.workflows.importance_cache import measure_importance
 
-from .peft_adapters import read_gguf, save_random_adapter
+from .peft_adapters import as_gguf, load, peft_merged, read_gguf, save_random_adapter
 
 EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
 F32 = GGMLQuantizationType.F32
@@ -89,6 +91,45 @@ def test_a_tied_base_stays_as_it_is(base, tmp_path):
     assert any("stores its token embedding once" in warning for warning in report.warnings)
     convert(base("llama"), tmp_path / "b.gguf")
     assert (tmp_path / "a.gguf").read_bytes() == (tmp_path / "b.gguf").read_bytes()
+
+
+@pytest.fixture
+def untied(base: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A folder that stores one matrix twice."""
+    folder = Path(shutil.copytree(base("llama untied"), tmp_path / "untied"))
+    model = load(folder)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", [LoraConfig, LoHaConfig])
+def test_a_matrix_that_the_adapter_changes_is_not_tied(untied, tmp_path, kind: type[PeftConfig]):
+    """The base was tied before the adapter was read, which was then refused."""
+    convert(untied, tmp_path / "base.gguf")
+    assert OUTPUT not in read_header(tmp_path / "base.gguf").tensors
+    config = kind(r=2, target_modules=["lm_head", "q_proj"])
+    adapter = save_random_adapter(untied, config, tmp_path / "adapter")
+    report = convert(untied, tmp_path / "out.gguf", quantization="F32", adapter=adapter)
+    assert not any("stored once" in warning for warning in report.warnings)
+    written = read_gguf(tmp_path / "out.gguf")
+    for name, values in as_gguf(untied, peft_merged(untied, adapter)).items():
+        np.testing.assert_allclose(written[name], values, rtol=1e-5, atol=1e-6)
+    with pytest.raises(
+        AdapterError, match=r"^adapter: --tie: it changes 'lm_head.weight': embedding and out"
+    ):
+        convert(untied, tmp_path / "tied.gguf", adapter=adapter, tie=True)
+
+
+def test_an_adapter_that_peft_merges_leaves_a_base_to_tie(stored_twice, base, tmp_path):
+    """That the two matrices differ by rounding was taken for a change by the adapter."""
+    source, config = stored_twice("Q8_0", "F16"), LoHaConfig(r=2, target_modules=["q_proj"])
+    adapter = save_random_adapter(base("llama untied"), config, tmp_path / "adapter")
+    report = convert(source, tmp_path / "out.gguf", quantization="F16", adapter=adapter, tie=True)
+    assert any("differ by rounding and are stored once" in warning for warning in report.warnings)
+    assert OUTPUT not in read_header(tmp_path / "out.gguf").tensors
+    assert np.array_equal(read_gguf(tmp_path / "out.gguf")[EMBEDDING], read_gguf(source)[OUTPUT])
 
 
 def test_the_importance_of_the_untied_base_serves(stored_twice, tmp_path):

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType as Type
+from gguf import GGUFValueType
 from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.block_codec import block_layout
 from thirteen.convert.quantize.ggml import quantize_rows
 from thirteen.convert.tunable_weights import Parameters, TunableWeights, _Matrix, _Vector
-from thirteen.files.gguf.header import read_header
+from thirteen.files.gguf.header import Field, read_header
 
 from ..runtime.calibration.weights import weights_of
 
@@ -114,6 +115,19 @@ def test_a_file_is_read_and_written_back(
         assert np.square(smaller).sum() < 0.99 * np.square(rows).sum()
     changed = {name for name, t in read_header(path).tensors.items() if data(path, t) != data(other, t)}
     assert changed <= {target}
+
+
+def test_a_file_with_another_alignment_is_written_with_ours(
+    base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The key was copied, so that a reader looked for the tensors at other offsets."""
+    path, other = tmp_path / "model.gguf", tmp_path / "other.gguf"
+    convert(base("llama"), path, quantization="Q8_0")
+    weights = TunableWeights(path)
+    weights._header.fields["general.alignment"] = Field(4096, GGUFValueType.UINT32)
+    weights.write(other, weights.snapshot(), 0)
+    for name, tensor in read_header(path).tensors.items():
+        assert data(other, read_header(other).tensors[name]) == data(path, tensor)
 
 
 def data(path: Path, tensor: object) -> bytes:

@@ -10,6 +10,7 @@ from peft import LoraConfig
 from thirteen.convert.adapter.adapter import load_adapter
 from thirteen.convert.adapter.effect_shares import keep_effect, predict_effects
 from thirteen.convert.adapter.export import export_adapter
+from thirteen.convert.pipeline import convert
 from thirteen.convert.quantize.importance import read_importance
 from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import AdapterError
@@ -17,6 +18,7 @@ from thirteen.files.gguf.header import read_header
 from thirteen.workflows.importance_cache import measure_importance
 
 from ..peft_adapters import save_random_adapter
+from ..vocabulary.kept_lists import closed_list, tables_of
 
 TEXT = '{"text": "Three pens cost $3.60, so one pen costs $1.20. Two pens cost $2.40."}\n'
 
@@ -81,6 +83,14 @@ def test_the_fewest_tensors_are_kept(adapter, llama, importance, share, tmp_path
         for name in read_header(tmp_path / "lora.gguf").tensors
     }
     assert found == {checkpoint.specs[name].target for name in kept.names}
+
+
+def test_the_importance_of_all_tokens_serves_for_a_trimmed_base(adapter, llama, importance, tmp_path):
+    """Refused, though convert accepts the two."""
+    kept = closed_list(tables_of(llama), [261])
+    convert(llama, tmp_path / "trimmed.gguf", quantization="F32", vocabulary=kept)
+    expected = keep_effect(adapter, llama, importance, 0.9)
+    assert keep_effect(adapter, tmp_path / "trimmed.gguf", importance, 0.9) == expected
 
 
 def test_an_importance_without_sensitivities_is_refused(adapter, llama, importance):

@@ -49,9 +49,12 @@ def test_uncorrelated_inputs_get_no_feedback():
     assert np.array_equal(feedback.inverse_cholesky, np.eye(32)[None])
 
 
-def test_negative_variances_are_refused():
-    with pytest.raises(ModelFileError, match="negative variances"):
-        error_feedback(Covariance(-np.eye(32, dtype=np.float32)[None], np.zeros((32, 0), np.float32)))
+def test_negative_variances_are_refused(tmp_path):
+    """The error named neither the file nor the tensor."""
+    blocks = 2 * np.ones((1, 32, 32), np.float32) - np.eye(32, dtype=np.float32)
+    cache = FeedbackCache(importance_with(Covariance(blocks, np.zeros((32, 0), np.float32)), tmp_path))
+    with pytest.raises(ModelFileError, match=r"importance.gguf: tensor 'm.in_cov' has negative variances"):
+        cache.get("m")
 
 
 @given(seed=st.integers(0, 1000), group_size=st.sampled_from([1, 4, 16]), ties=st.booleans())

@@ -33,6 +33,16 @@ def test_gptq_lowers_the_output_error(name):
     assert output_error(full, rows, rounded, Type[name]) < 0.8 * output_error(full, rows, blocks, Type[name])
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", SCALAR)
+def test_blocks_of_zeros_stay_zero(name):
+    """The reciprocal of MXFP4's smallest scale overflowed."""
+    rows = np.zeros((2, 512), np.float32)
+    feedback = error_feedback(in_blocks(correlated(512), 256, 12))
+    rounded = gptq_round(rows, quantized(rows, Type[name]), Type[name], feedback)
+    assert not dequantize(rounded, Type[name]).any()
+
+
 @pytest.mark.parametrize("name", [name for name in SCALAR if name != "MXFP4"])
 def test_searched_scales_lower_the_output_error(name):
     full = correlated(512)

@@ -22,6 +22,8 @@ from thirteen.convert.quantize.importance import (
 from thirteen.convert.tensors import TensorSpec
 from thirteen.errors import ModelFileError, OutputError
 
+from .covariances import correlated, importance_with, in_blocks
+
 TINY = (
     Path(__file__).parents[2] / "data" / "imatrix-tiny.gguf"
 )  # by llama-imatrix; see tests/runtime/calibration/test_activation_stats.py
@@ -117,6 +119,19 @@ def test_written_lookup_statistics_are_read_back(
     assert read.lookup_sensitivity == sensitivity
     assert (None if read.lookup_counts is None else read.lookup_counts.tolist()) == lookups
     assert read.sensitivity == {}
+
+
+def test_a_file_that_is_cut_short_or_removed_is_a_model_file_error(tmp_path: Path) -> None:
+    """It was a ValueError, or an OSError that the writer of the output took for its own."""
+    read = importance_with(in_blocks(correlated(64), 32, 2), tmp_path)
+    read.path.write_bytes(read.path.read_bytes()[:-200])
+    with pytest.raises(ModelFileError, match=r"importance.gguf: cannot read 128 items .* cut short"):
+        read.covariance("m")
+    with pytest.raises(ModelFileError, match=r"importance.gguf: .*cut short|importance.gguf: .*ends"):
+        read_importance(read.path)
+    read.path.unlink()
+    with pytest.raises(ModelFileError, match=r"importance.gguf: cannot read: No such file"):
+        read.covariance("m")
 
 
 def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:

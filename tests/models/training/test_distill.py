@@ -3,6 +3,7 @@
 import json
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -150,10 +151,38 @@ def test_an_unreachable_teacher_is_an_error(tmp_path):
 def test_a_run_does_not_resume_from_other_files(tmp_path):
     with endpoint() as (_, url):
         (tmp_path / "other").write_text("[1]\n")
-        with pytest.raises(ThirteenError, match="line 1: not a JSON object with a question"):
+        with pytest.raises(
+            ThirteenError, match="line 1: not a JSON object with question, answer and teacher"
+        ):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "other")
         with pytest.raises(OutputError, match="cannot write"):
             distill_solutions(ROWS, Teacher(url, "wise"), tmp_path / "missing" / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("model", "answer", "says"),
+    [
+        ("other", "10", "line 1: its teacher is 'wise', not 'other'"),
+        ("wise", "99", "its answer is '10', not '99'"),
+    ],
+)
+def test_a_run_does_not_resume_with_another_teacher_or_answer(tmp_path, model, answer, says):
+    """The old solutions stayed, and the report named the new teacher."""
+    out = tmp_path / "out.jsonl"
+    with endpoint() as (server, url):
+        distill_solutions(ROWS, Teacher(url, "wise"), out)
+        rows = [replace(row, answer=answer) if row.answer == "10" else row for row in ROWS]
+        before = len(server.requests)
+        with pytest.raises(ThirteenError, match=f"{says}: choose a new output"):
+            distill_solutions(rows, Teacher(url, model), out)
+        assert len(server.requests) == before
+
+
+@pytest.mark.parametrize("url", ["http://host/\u00fc", "http://a..b/v1", "http://[::1/v1"])
+def test_a_url_that_cannot_be_requested_is_refused(url):
+    """It was taken for a response without a completion."""
+    with pytest.raises(DownloadError, match="must have a valid host name, and a path in ASCII"):
+        Teacher(url, "wise")
 
 
 @pytest.mark.parametrize(("data", "output"), [("in", "in"), ("out.wrong.jsonl", "out"), ("in", "key")])

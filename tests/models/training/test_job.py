@@ -4,7 +4,7 @@ import json
 import os
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from thirteen.convert.adapter.basis import Basis, BasisOrigin
+from thirteen.convert.source.checkpoint import open_checkpoint
 from thirteen.errors import OutputError
 from thirteen.models.training.grpo import delete_checkpoints
 from thirteen.models.training.job import TrainingJob
@@ -92,6 +93,14 @@ def test_a_run_with_another_basis_of_the_same_shape_is_another_run(
 def test_a_run_in_bfloat16_is_another_run(job: TrainingJob) -> None:
     """Where it resumed on a processor without bfloat16, its result would depend on the time of the change."""
     assert replace(job, recipe=replace(job.recipe, bf16=True)).run_id() != job.run_id()
+
+
+def test_the_hash_of_a_sharded_base_is_that_of_its_checkpoint(
+    job: TrainingJob, base: Callable[[str], Path]
+) -> None:
+    """It was another one, of the same files."""
+    folder = base("llama bf16 in shards")
+    assert replace(job, base=folder).base_sha256 == open_checkpoint(folder).sha256()
 
 
 def test_the_mark_of_a_run_is_whole_or_missing(tmp_path: Path) -> None:

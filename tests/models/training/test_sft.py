@@ -48,6 +48,18 @@ def data(tmp_path_factory):
     return path
 
 
+def test_only_as_many_rows_as_are_kept_are_tokenized(monkeypatch):
+    encoded = []
+
+    def encode(_tokenizer, row, _recipe):
+        encoded.append(row)
+        return Example([0] * (300 if row is ROWS[1] else 10), 5)
+
+    monkeypatch.setattr(sft, "_encode", encode)
+    assert len(sft._training_examples(None, ROWS, replace(RECIPE, max_rows=2, share=1.0))) == 2
+    assert encoded == ROWS[:3]
+
+
 @pytest.fixture(scope="module")
 def trained(base, tmp_path_factory) -> SftResult:
     """A run on a tiny random Llama."""
