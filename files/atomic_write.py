@@ -58,9 +58,10 @@ def atomic_write(
                     if sync:
                         os.fsync(file.fileno())
                     if _POSIX:  # under the lock: a part that is closed and unlocked counts as left over
+                        _check_own(file, part, target)
                         part.replace(target)
                 except BaseException:
-                    _remove(part)
+                    _remove_own(file, part)
                     raise
             if not _POSIX:  # Windows cannot rename an open file
                 part.replace(target)
@@ -132,6 +133,19 @@ def _remove_left_over(folder: Path) -> None:
             with suppress(OSError), _open_existing(part) as file:
                 if lock_file(file, unsupported=False) and is_at(file.fileno(), part):
                     part.unlink()
+
+
+def _check_own(file: BinaryIO, part: Path, target: Path) -> None:
+    """Without locks another writer takes the part for left over, and creates its own under the same name."""
+    if not is_at(file.fileno(), part):
+        raise OutputError(f"{target}: another process is writing it")
+
+
+def _remove_own(file: BinaryIO, part: Path) -> None:
+    """Remove a part that is open, but not another writer's; Windows cannot remove it yet."""
+    with suppress(OSError):
+        if is_at(file.fileno(), part):
+            part.unlink()
 
 
 def _remove(part: Path) -> None:

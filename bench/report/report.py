@@ -16,6 +16,8 @@ from .render import render_html, render_markdown
 from .svg import render_svg
 
 _PAGE, _TEXT, _FIGURES, _RAW = "report.html", "report.md", "figures", "raw"
+# All charts that a report may have.
+_CHARTS = ("accuracy", "decode", "effect", "first-token", "memory", "ratios", "size")
 
 
 def compose_report(data: ReportData) -> Document:
@@ -66,7 +68,8 @@ def _title(data: ReportData) -> str:
 def write_report(data: ReportData, folder: Path) -> Path:
     """Write report.html and report.md, and charts and raw JSON in folders next to them.
 
-    Without matplotlib there is no page and no chart: report.md gives their values.
+    Without matplotlib there is no page and no chart: report.md gives their values. The page and the charts of
+    an earlier report in the folder go; its raw measurements stay, since they may have taken hours.
 
     Returns:
         The path of the HTML page, or of the Markdown without matplotlib.
@@ -91,6 +94,8 @@ def write_report(data: ReportData, folder: Path) -> Path:
             (folder / name).parent.mkdir(exist_ok=True)
             with atomic_write(folder / name) as file:
                 file.write(text.encode("utf-8", "surrogateescape"))
+        for name in {_PAGE, *(f"{_FIGURES}/{chart}.svg" for chart in _CHARTS)} - texts.keys():
+            (folder / name).unlink(missing_ok=True)
     return folder / (_PAGE if _PAGE in texts else _TEXT)
 
 

@@ -36,6 +36,7 @@ MAX_TEXT_BYTES = 1 << 26  # of all names and strings; a single value can take fo
 MAX_KEY_BYTES = (1 << 16) - 1  # of the specification
 MAX_NAME_BYTES = 63  # ggml keeps 64, with the terminating zero
 MAX_DIMENSIONS = 4
+MAX_ALIGNMENT = 1 << 20  # bytes
 
 # Loaders compare names as C strings, up to the first zero byte: two names that differ here may be one there.
 _NAME = re.compile(rb"[A-Za-z0-9._-]+")
@@ -278,10 +279,13 @@ class _HeaderReader:
         alignment = field.value
         if (
             field.type is not GGUFValueType.UINT32
-            or not 0 < alignment <= 1 << 20
+            or not 0 < alignment <= MAX_ALIGNMENT
             or alignment & (alignment - 1)
         ):
-            raise self.error(f"general.alignment is {alignment!r} ({field.type.name}), not a power of two")
+            raise self.error(
+                f"general.alignment is {alignment!r} ({field.type.name}); "
+                f"it must be a UINT32 and a power of two up to {MAX_ALIGNMENT:,}"
+            )
         return int(alignment)
 
     def tensor(self, name: str) -> TensorInfo:

@@ -15,6 +15,7 @@ LINKS = NOTATION.words("links")  # they end the unit before them
 
 _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["magnitude_digits"]  # of a numerator or denominator
 _PER = NOTATION.words("per")
+_DIGIT = NOTATION.patterns["digit"]
 _TRAILING, _ABBREVIATIONS = NOTATION.words("trailing"), NOTATION.words("abbreviations")
 
 
@@ -121,7 +122,7 @@ def parse_units(words: Sequence[str], abbreviated: bool = False) -> tuple[frozen
 
 
 def _is_no_unit(word: str) -> bool:
-    variable = len(word) == 1 or any(map(str.isdigit, word))
+    variable = len(word) == 1 or _DIGIT.search(word) is not None
     return variable or word in NUMBER_WORDS or word in CONNECTIVES
 
 

@@ -128,6 +128,29 @@ def test_a_second_exclusive_writer_is_refused(tmp_path: Path) -> None:
         file.write(b"never reached")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot remove an open file")
+@pytest.mark.parametrize("fails", [False, True])
+def test_without_locks_the_first_of_two_exclusive_writers_publishes_and_removes_nothing(
+    fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It renamed the unfinished part of the second one to the target."""
+    monkeypatch.setattr(module, "lock_file", lambda file, **options: True)  # as on some network file systems
+    target = tmp_path / "a"
+    first = atomic_write(target, exclusive=True)
+    first.__enter__().write(b"first")
+    with atomic_write(target, exclusive=True) as second:
+        second.write(b"sec")
+        second.flush()
+        if fails:
+            assert not first.__exit__(ValueError, ValueError(), None)
+        else:
+            with pytest.raises(OutputError, match="another process is writing it"):
+                first.__exit__(None, None, None)
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {".a.part": b"sec"}
+        second.write(b"ond")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"second"}
+
+
 def test_a_folder_that_cannot_reach_the_disk_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

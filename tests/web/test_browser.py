@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
+from base64 import b64encode
 from collections.abc import Callable, Iterator
-from hashlib import sha256
+from hashlib import sha256, sha384
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +159,16 @@ def test_unsupported_device_shows_a_message(server: Server, visit: Visit, script
     expect(page.locator("#ask")).to_be_hidden()
 
 
-def test_file_too_large_shows_a_message(server: Server, visit: Visit) -> None:
+def test_file_too_large_or_no_description_shows_a_message(small: Path, server: Server, visit: Visit) -> None:
     address, faulty = server
-    faulty.faults["model.json"] = lambda: Response(json.dumps({"name": "x", "file_bytes": 3_000_000_000}))
-    expect(visit(address).get_by_role("alert")).to_contain_text("The model file has 3.0 GB")
+    description = json.loads((small / "model.json").read_text()) | {"file_bytes": 3_000_000_000}
+    faulty.faults["model.json"] = lambda: Response(json.dumps(description))
+    page = visit(address)
+    expect(page.get_by_role("alert")).to_contain_text("The model file has 3.0 GB")
+    for content in ("<!doctype html>", "null"):
+        faulty.faults["model.json"] = lambda content=content: Response(content)
+        page.get_by_role("button", name="Try again").click()
+        expect(page.get_by_role("alert")).to_contain_text("model.json describes none")
 
 
 def test_damaged_or_missing_part_shows_a_message_and_can_be_retried(server: Server, visit: Visit) -> None:
@@ -221,11 +229,12 @@ def test_install_button_asks_once(server: Server, visit: Visit) -> None:
 def test_time_left_follows_the_speed_of_the_last_seconds(server: Server, visit: Visit) -> None:
     script = """async () => { const { TimeLeft, formatSeconds } = await import('./time_left.js');
       const left = new TimeLeft(1000); const at = (ms, bytes) => left.seconds(bytes, ms);
-      const found = [at(0, 0), at(500, 50), at(1000, 100), at(7000, 700), at(8000, 800), at(20000, 800)];
+      const found = [at(0, 0), at(500, 50), at(1000, 100), at(7000, 700), at(8000, 800), at(20000, 800),
+        at(21500, 700)];
       return [found, [0.2, 89, 150].map(formatSeconds)]; }"""
     found, texts = visit(server[0]).evaluate(script)
-    # nothing yet, too early, 100 a second; a sample alone; 100 a second again; nothing arrived
-    assert found == [None, None, 9, None, 2, None]
+    # nothing yet, too early, 100 a second; a sample alone; 100 a second again; nothing arrived; a part anew
+    assert found == [None, None, 9, None, 2, None, None]
     assert texts == ["1 s", "89 s", "3 min"]
 
 
@@ -236,7 +245,53 @@ def test_page_works_without_cache_storage(server: Server, visit: Visit) -> None:
 
 def test_offline_without_the_model_shows_a_message(server: Server, visit: Visit) -> None:
     page = visit(server[0], "window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
-    expect(page.get_by_role("alert")).to_contain_text("The network is unreachable")
+    expect(page.get_by_role("alert")).to_contain_text("cannot be read: Failed to fetch. Check the address")
+
+
+def test_offline_use_is_not_promised_without_a_service_worker(server: Server, visit: Visit) -> None:
+    refused = "navigator.serviceWorker.register = () => Promise.reject(new Error('refused'))"
+    page = ready(visit(server[0], refused))
+    expect(page.locator("#storage")).to_have_text(re.compile(r"stored here \(\d+ MB with the page\)\.$"))
+
+
+UPDATE = """async () => {
+  const worker = await navigator.serviceWorker.getRegistration();
+  await worker.update();
+  for (let n = 0; n < 200 && !worker.waiting; n++) await new Promise((resolve) => setTimeout(resolve, 100));
+  return Boolean(worker.waiting);
+}"""
+FIRST_LINE = "fetch('time_left.js').then((file) => file.text()).then((text) => text.split('\\n')[0])"
+
+
+def test_an_old_page_keeps_its_files_until_it_is_closed(small: Path, tmp_path: Path, visit: Visit) -> None:
+    """A new service worker deleted the files that an open page had yet to fetch."""
+    site = shutil.copytree(small, tmp_path / "site")
+    with background_server(isolated_app(site)) as address:
+        page = ready(visit(address))
+        page.evaluate("navigator.serviceWorker.ready.then(() => {})")
+        write_version(site, "new")
+        assert page.evaluate(UPDATE), "the new worker must wait"
+        assert page.evaluate(FIRST_LINE) == "// Estimates when a download ends."
+        for _ in range(20):  # the browser activates the new worker a moment after the page is closed
+            page.goto("about:blank")
+            page.wait_for_timeout(500)
+            page.goto(address)
+            if page.evaluate(FIRST_LINE) == "// new":
+                break
+        assert page.evaluate(FIRST_LINE) == "// new"
+
+
+def write_version(site: Path, version: str) -> None:
+    """Change a file of a site, and its hash in the service worker."""
+    file, worker = site / "time_left.js", site / "sw.js"
+    before, after = file.read_bytes(), f"// {version}\n".encode() + file.read_bytes()
+    file.write_bytes(after)
+    code = worker.read_text().replace(_digest(before), _digest(after))
+    worker.write_text(code.replace('const VERSION = "', f'const VERSION = "{version}'))
+
+
+def _digest(content: bytes) -> str:
+    return b64encode(sha384(content).digest()).decode()
 
 
 def test_unloadable_model_shows_a_message(

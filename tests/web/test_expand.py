@@ -1,6 +1,7 @@
 """Types that the page rewrites as Q8_0: the weights stay exactly the same. By Node.js, on real files."""
 
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def expand(tmp_path):
     def run(model: Path, max_bytes: int = 2**31) -> tuple[Path, bool]:
         to = tmp_path / "expanded.gguf"
         command = [NODE, tmp_path / "run.js", model, to, str(max_bytes)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         return to, done.stdout.strip() == "true"
 
     return run
@@ -79,3 +80,35 @@ def test_a_model_that_would_grow_too_large_stays(expand, tmp_path):
     size = expand(tmp_path / "small.gguf")[0].stat().st_size
     assert not expand(tmp_path / "small.gguf", size)[1]
     assert expand(tmp_path / "small.gguf", size - 1)[1]
+
+
+def write_field(path, kind, value=b""):
+    """Write a file of a header alone: no tensor, and one metadata value."""
+    path.write_bytes(b"GGUF" + struct.pack("<IQQQ1sI", 3, 0, 1, 1, b"a", kind) + value + bytes(32))
+    return path
+
+
+STRING, ARRAY, UNKNOWN = 8, 9, 99
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        pytest.param(UNKNOWN, b"", id="unknown type"),
+        pytest.param(ARRAY, struct.pack("<IQ", UNKNOWN, 1 << 60), id="array of an unknown type"),
+        pytest.param(ARRAY, struct.pack("<IQ", ARRAY, 1 << 60), id="array of arrays"),
+        pytest.param(ARRAY, struct.pack("<IQ", 0, 1 << 60), id="array longer than the file"),
+        pytest.param(STRING, struct.pack("<Q", 1 << 60), id="string longer than the file"),
+    ],
+)
+def test_a_damaged_value_is_an_error_at_once(kind, value, expand, tmp_path):
+    """An array of an unknown type was read for ever."""
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        expand(write_field(tmp_path / "damaged.gguf", kind, value))
+    assert "RangeError" in error.value.stderr
+
+
+def test_a_model_with_a_long_header_stays(expand, tmp_path):
+    """Python reads headers of more than the 32 MiB that the page searches, which was an error there."""
+    length = 33 << 20
+    assert expand(write_field(tmp_path / "long.gguf", STRING, struct.pack("<Q", length) + bytes(length)))[1]

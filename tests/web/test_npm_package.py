@@ -172,6 +172,8 @@ VOTES = """async (answers) => {
 
 
 CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], ["4 + 2 = 6", "stop"]
+CUT_SIX = ["4 + 2 = 6", "length"]
+NONE = ["I do not know.", "stop"]
 
 
 @NODE_TEST
@@ -179,7 +181,9 @@ CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], [
     ("answers", "value", "votes", "ended"),
     [
         pytest.param([CUT, CUT, FIVE], "5", {"5": 1}, 3, id="answers that were cut off have no vote"),
-        pytest.param([CUT, CUT], "7", {}, 2, id="without any vote the first answer counts"),
+        pytest.param([CUT, CUT], "7", {"7": 2}, 2, id="without any vote all answers count"),
+        pytest.param([CUT, CUT_SIX], "6", {"6": 1, "7": 1}, 2, id="without any vote a verified value wins"),
+        pytest.param([NONE, NONE, CUT], None, {"7": 1}, 3, id="without any vote even no value may win"),
         pytest.param([FIVE, SIX, CUT], "6", {"6": 1, "5": 1}, 3, id="a verified value wins a tie"),
         pytest.param([FIVE, FIVE, SIX, SIX, SIX], "6", {"6": 3, "5": 2}, 5, id="most votes win"),
         pytest.param([FIVE, FIVE, FIVE, SIX, SIX], "5", {"5": 3}, 3, id="a decided vote ends"),
@@ -190,6 +194,100 @@ CUT, FIVE, SIX = ["The answer is 7.", "length"], ["The answer is 5.", "stop"], [
 )
 def test_a_vote_is_the_engines(installed: Path, answers, value, votes, ended) -> None:
     assert run_node(installed, VOTES, [answers]) == [[value, votes, ended]]
+
+
+ABORTED = """async (text) => {
+  const { Model } = await import("./node_modules/thirteen-web/model.js");
+  const createChatCompletion = ({ abortSignal, onData }) => new Promise((_, reject) => {
+    abortSignal.addEventListener("abort", () => reject(new Error("Operation aborted")));
+    onData({ choices: [{ delta: { content: text } }] });
+  });
+  const model = new Model({ createChatCompletion }, { name: "fake", context: 512 });
+  const stop = new AbortController();
+  try {
+    for await (const _ of model.ask("1 + 1", { signal: stop.signal })) stop.abort();
+  } catch (error) { return error.name; }
+}"""
+
+
+@NODE_TEST
+def test_an_abort_is_no_failure_of_the_model(installed: Path) -> None:
+    """It was a ModelError, while an aborted load threw an AbortError."""
+    assert run_node(installed, ABORTED, ["2"]) == ["AbortError"]
+
+
+FETCHES = """async (fault) => {
+  const { modelBlob } = await import("./node_modules/thirteen-web/parts.js");
+  const failure = new TypeError("fetch failed", { cause: new Error("no such file") });
+  const failing = new ReadableStream({ pull: () => Promise.reject(failure) });
+  const get = async () => {
+    if (fault === "request") throw failure;
+    return new Response(fault === "body" ? failing : "content");
+  };
+  const onProgress = () => { if (fault === "progress") throw new RangeError("of the caller"); };
+  const model = { sha256: "0", parts: [{ name: "parts/a.bin", sha256: "0" }] };
+  const { signal } = new AbortController();
+  return modelBlob(model, "http://localhost/", signal, onProgress, get).catch((error) =>
+    `${error.constructor.name} ${error.message}`);
+}"""
+
+
+@NODE_TEST
+def test_a_failed_download_tells_why(installed: Path) -> None:
+    """All was an unreachable network: a missing file, and an error of the caller's onProgress too."""
+    request, body, progress = run_node(installed, FETCHES, ["request", "body", "progress"])
+    cause = "A part of the model cannot be fetched, parts/a.bin: no such file."
+    assert request == body == f"LoadError {cause} Check the connection and try again."
+    assert progress == "RangeError of the caller"
+
+
+@NODE_TEST
+@pytest.mark.parametrize("address", ["public/model", "/model/", "mailto:model", "http://"])
+def test_what_is_no_address_is_a_sentence(installed: Path, address: str) -> None:
+    """It was a TypeError of URL."""
+    (found,) = run_node(installed, ERROR, [address])
+    assert (
+        found == f"true There is no model at {address}: give a whole address, such as https://host/folder/."
+    )
+
+
+DESCRIPTIONS = """async (body) => {
+  const { fetchDescription } = await import("./node_modules/thirteen-web/description.js");
+  const get = async () => new Response(body);
+  return fetchDescription("http://localhost/", new AbortController().signal, get).then(
+    ({ name }) => name, (error) => `${error instanceof thirteen.LoadError} ${error.message}`);
+}"""
+
+
+@NODE_TEST
+def test_what_describes_no_model_is_a_sentence(installed: Path) -> None:
+    """A host's page for missing files, and null, were other errors on the web page."""
+    good = {
+        **{"name": "x", "sha256": "0", "file_bytes": 1, "needed_bytes": 1, "context": 1},
+        "parts": [{"name": "parts/a.bin", "sha256": "0"}],
+    }
+    bad = [json.dumps(good | {"parts": [{}]}), "<!doctype html>", "null", "{}"]
+    found = run_node(installed, DESCRIPTIONS, [json.dumps(good), *bad])
+    none = "true There is no model at http://localhost/: model.json describes none."
+    assert found == ["x", none, none, none, none]
+
+
+BOTH = """async () => {
+  const { createRequire } = await import("node:module");
+  const { asBrowser } = createRequire(process.cwd() + "/")("./node_modules/thirteen-web/node.cjs");
+  const names = () => ["self", "location", "Worker"].filter((name) => name in globalThis);
+  let end;
+  const first = asBrowser(() => new Promise((resolve) => (end = resolve)));
+  const second = asBrowser(() => first.then(names));
+  end();
+  return [await second, names()];
+}"""
+
+
+@NODE_TEST
+def test_the_names_of_a_browser_stay_until_the_last_load_has_ended(installed: Path) -> None:
+    """The first of two loads to end deleted them under the other."""
+    assert run_node(installed, BOTH, [None]) == [[["self", "location", "Worker"], []]]
 
 
 IN_BROWSER = """async (work) => {
@@ -244,9 +342,18 @@ LOADS = """async () => {
   await first.close();
   const second = await load();
   await second.close();
+  const online = fetch;
+  const isModel = (address) => /\\.(json|bin)$/.test(address);
+  globalThis.fetch = (address, ...options) =>
+    isModel(address) ? Promise.reject(new TypeError("Failed to fetch")) : online(address, ...options);
+  const offline = await load();
+  await offline.close();
+  const unknown = await errorOf(thirteen.load("/absent/"));
+  globalThis.fetch = online;
   const stopped = AbortSignal.abort();
   return {
     progress: progress.at(-1),
+    unknown,
     absent: await errorOf(thirteen.load("/absent/")),
     aborted: await errorOf(load({ signal: stopped })),
     claim: thirteen.checkClaim("12 * 13 = 156"),
@@ -287,12 +394,12 @@ class TestInChromium:
     ) -> None:
         found = visit(server[0]).evaluate(IN_BROWSER, STOPS)
         assert found["began"] == 2
-        assert found["error"].startswith("ModelError The model could not answer: ")
+        assert found["error"].startswith("DOMException ")
         assert found["same"] and found["characters"] > 0
         assert found["busy"] == "ModelError The model is answering another question."
         assert found["closed"] == "ModelError The model is closed."
 
-    def test_the_second_load_needs_no_download(
+    def test_the_second_load_needs_no_download_and_the_third_no_network(
         self, server: tuple[str, FaultyApp], visit: Callable[..., Any]
     ) -> None:
         address, faulty = server
@@ -301,6 +408,7 @@ class TestInChromium:
         assert sum(path.endswith(".bin") for path in faulty.paths) == 1
         assert found["absent"].startswith("LoadError There is no model at ")
         assert found["absent"].endswith("/absent/: model.json has status 404.")
+        assert "cannot be read: Failed to fetch." in found["unknown"]
         assert found["aborted"].startswith("DOMException")
         assert found["claim"]["steps"][0]["ok"]
 

@@ -1,6 +1,7 @@
 // Entry point: downloads and loads the model, then starts the server's page on top of it.
 
 import { loadModel } from "./client.js";
+import { fetchDescription } from "./description.js";
 import { formatBytes, unsupportedReason } from "./device.js";
 import { LoadError } from "./errors.js";
 import { offerInstallation } from "./install.js";
@@ -19,15 +20,16 @@ async function start() {
     await prepareModel(loading.signal);
   } catch (error) {
     const cancelled = loading.signal.aborted;
+    const hint = cancelled ? "" : await updateHint();
     showStatus(cancelled ? "Stopped: the parts downloaded so far are kept." : "The model is not ready.", true);
-    if (!cancelled) ui.error.textContent = error.message;
+    if (!cancelled) ui.error.textContent = error.message + hint;
   } finally {
     loading = null;
   }
 }
 
 async function prepareModel(signal) {
-  const model = await fetchDescription();
+  const model = await fetchDescription(new URL(".", document.baseURI).href, signal);
   const reason = unsupportedReason(model);
   if (reason) throw new LoadError(reason);
   const { blob, cached } = await modelBlob(model, document.baseURI, signal, showProgress(model));
@@ -55,15 +57,11 @@ function showProgress({ name, file_bytes }) {
   };
 }
 
-async function fetchDescription() {
-  try {
-    const response = await fetch("model.json");
-    if (!response.ok) throw new LoadError(`The server answers ${response.status} to model.json.`);
-    return await response.json();
-  } catch (error) {
-    if (error instanceof LoadError) throw error;
-    throw new LoadError("The network is unreachable, and this page is not on this device yet: connect and try again.");
-  }
+/** What to do about a failure of an old page: the new one waits until the old one is closed. */
+async function updateHint() {
+  const registration = await navigator.serviceWorker?.getRegistration().catch(() => null);
+  if (!registration?.waiting) return "";
+  return " There is a newer version of this page: close all tabs with it and open it again.";
 }
 
 function showStatus(message, ended) {

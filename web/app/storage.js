@@ -12,8 +12,13 @@ import { deleteStoredModels } from "./parts.js";
 export async function showStorage({ storage, forget }, stored) {
   forget.hidden = !stored;
   storage.textContent = stored
-    ? `The model is stored here${await usage()}: this page works offline.`
+    ? `The model is stored here${await usage()}.`
     : "This browser cannot store the model: it will be downloaded again next time.";
+  // Fulfilled when a service worker has stored the page; never without one.
+  navigator.serviceWorker?.ready.then(async () => {
+    const text = `The model is stored here${await usage()}: this page works offline.`;
+    if (!forget.hidden) storage.textContent = text;
+  });
   forget.onclick = async () => {
     forget.hidden = true;
     await deleteStoredModels();

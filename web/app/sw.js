@@ -1,6 +1,6 @@
 // Service worker: caches all files of the page, verified by their hashes, and serves them offline, with the
 // headers that WebAssembly threads require. site.py prepends SHELL, the hash of each file, and VERSION, which
-// changes with any file.
+// changes with any file. A new version waits until no page of the old one is open: such a page may have files to fetch.
 
 const CACHE_PREFIX = "thirteen-page-";
 const CACHE_NAME = CACHE_PREFIX + VERSION;
@@ -9,7 +9,7 @@ const ISOLATION_HEADERS = {
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-self.addEventListener("install", (event) => event.waitUntil(cacheFiles().then(() => self.skipWaiting())));
+self.addEventListener("install", (event) => event.waitUntil(cacheFiles()));
 self.addEventListener("activate", (event) => event.waitUntil(deleteOldCaches().then(() => self.clients.claim())));
 self.addEventListener("fetch", (event) => {
   const url = new URL(event.request.url);

@@ -14,7 +14,7 @@ export class TimeLeft {
     this.#samples.push([nowMs, bytes]);
     while (nowMs - this.#samples[0][0] > WINDOW_MS) this.#samples.shift();
     const [startMs, startBytes] = this.#samples[0];
-    if (nowMs - startMs < 1000 || bytes === startBytes) return null;
+    if (nowMs - startMs < 1000 || bytes <= startBytes) return null; // fewer: a damaged part is downloaded again
     return ((this.total - bytes) * (nowMs - startMs)) / (bytes - startBytes) / 1000;
   }
 }

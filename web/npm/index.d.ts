@@ -40,7 +40,7 @@ export interface Turn {
 
 export interface AskOptions {
   turns?: Turn[];
-  /** Aborts the generation. */
+  /** Aborts the generation, which throws the signal's reason: an AbortError, if no other is given. */
   signal?: AbortSignal;
 }
 
@@ -67,7 +67,7 @@ export interface Model {
 }
 
 export interface LoadOptions {
-  /** Aborts the download. */
+  /** Aborts the download, which throws the signal's reason: an AbortError, if no other is given. */
   signal?: AbortSignal;
   /** Called with the bytes available so far and in total. */
   onProgress?: (done: number, total: number) => void;

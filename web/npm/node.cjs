@@ -83,15 +83,20 @@ async function fetchFile(address, options) {
   return new Response(await readFile(new URL(address)));
 }
 
+const NAMES = { self: globalThis, location: { href: PLACE }, Worker: WebWorker };
+let calls = 0; // of asBrowser() that are running
+let added = []; // the names that they need and that were not there
+
 /** Call a function with the global names that wllama starts its workers by, and no longer. */
 async function asBrowser(call) {
-  const names = { self: globalThis, location: { href: PLACE }, Worker: WebWorker };
-  const added = Object.keys(names).filter((name) => !(name in globalThis));
-  for (const name of added) globalThis[name] = names[name];
+  if (!calls++) {
+    added = Object.keys(NAMES).filter((name) => !(name in globalThis));
+    for (const name of added) globalThis[name] = NAMES[name];
+  }
   try {
     return await call();
   } finally {
-    for (const name of added) delete globalThis[name];
+    if (!--calls) for (const name of added) delete globalThis[name];
   }
 }
 

@@ -3,7 +3,7 @@
 // The weights stay the same: each of these types has blocks of 32 weights that are integers of at most 8 bits times
 // a scale, and so has Q8_0. The download stays small; only the copy in memory grows.
 
-import { align, readTensors } from "./gguf.js";
+import { align, HEAD_BYTES, readTensors } from "./gguf.js";
 
 const BLOCK = 32; // weights
 const Q8_0 = { type: 8, blockBytes: 34 };
@@ -24,10 +24,16 @@ const TYPES = {
  *
  * @param {Blob} blob the GGUF.
  * @param {number} maxBytes greatest size of the result.
- * @returns {Promise<Blob>} the same model; `blob` itself if nothing can be rewritten, or if it would grow too large.
+ * @returns {Promise<Blob>} the same model; `blob` itself if nothing can be rewritten, if it would grow too large, or
+ *   if its header is too long.
+ * @throws {RangeError} the file is damaged.
  */
 export async function expandTypes(blob, maxBytes) {
-  const { head, tensors, dataStart, alignment } = await readTensors(blob);
+  const found = await readTensors(blob).catch((error) => {
+    if (blob.size <= HEAD_BYTES) throw error;
+  });
+  if (!found) return blob; // llama.cpp tells whether it is damaged
+  const { head, tensors, dataStart, alignment } = found;
   const ends = tensors.map(({ offset }) => offset).sort((one, other) => one - other);
   const sizes = tensors.map((tensor) => sizeAfter(tensor, ends, blob.size - dataStart));
   const size = sizes.reduce((sum, bytes) => sum + align(bytes, alignment), dataStart);

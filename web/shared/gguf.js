@@ -1,6 +1,7 @@
 // Reads where the tensors of a GGUF are.
 
-const HEAD_BYTES = 32 * 2 ** 20; // no header is longer; that of Llama 3 has 8 MB, most of it the vocabulary
+/** Bytes that are searched for the header; that of Llama 3 has 8 MB, most of it the vocabulary. */
+export const HEAD_BYTES = 32 * 2 ** 20;
 const SCALAR_BYTES = [1, 1, 2, 2, 4, 4, 4, 1, null, null, 8, 8, 8]; // of a metadata value, by its type
 const [STRING, ARRAY] = [8, 9];
 const ALIGNMENT = 32;
@@ -30,14 +31,20 @@ class Reader {
     if (type === STRING) this.skip(this.uint64());
     else if (type === ARRAY) {
       const [element, count] = [this.uint32(), this.uint64()];
-      if (SCALAR_BYTES[element]) this.skip(count * SCALAR_BYTES[element]);
-      else for (let n = 0; n < count; n++) this.skipValue(element);
-    } else this.skip(SCALAR_BYTES[type]);
+      if (element === STRING) for (let n = 0; n < count; n++) this.skipValue(STRING);
+      else this.skip(count * scalarBytes(element));
+    } else this.skip(scalarBytes(type));
   }
 
   skip(bytes) {
     this.at += bytes;
+    if (this.at > this.view.byteLength) throw new RangeError("the header is too long");
   }
+}
+
+function scalarBytes(type) {
+  if (!SCALAR_BYTES[type]) throw new RangeError(`a metadata value has the unknown type ${type}`);
+  return SCALAR_BYTES[type];
 }
 
 /**
@@ -47,7 +54,7 @@ class Reader {
  * @returns {Promise<{head: Uint8Array, tensors: Array<object>, dataStart: number, alignment: number}>} `head`: all
  *   before the data. Of each tensor: `type`, its number in ggml; `weights`; `offset` of its data after `dataStart`; and where in
  *   the head its type and its offset stand, `typeAt` and `offsetAt`.
- * @throws {RangeError} the file is damaged.
+ * @throws {RangeError} the file is damaged, or its header longer than HEAD_BYTES.
  */
 export async function readTensors(blob) {
   const reader = new Reader(new Uint8Array(await blob.slice(0, HEAD_BYTES).arrayBuffer()));

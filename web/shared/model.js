@@ -81,7 +81,8 @@ export class Model {
    *   room for them. `votes`: answers of a majority vote. `signal` aborts the generation, and so does leaving
    *   the loop.
    * @yields {{event: string, data: object}} "text" and "step" events, and "answer" as the last.
-   * @throws {ModelError} the question is too long, the generation failed, or another one is running.
+   * @throws {ModelError} the question is too long, the generation failed, or another one is running. An abort
+   *   throws the signal's reason.
    */
   async *events(question, { turns = [], votes = 1, signal } = {}) {
     if (!this.#engine) throw new ModelError("The model is closed.");
@@ -106,6 +107,7 @@ export class Model {
           yield event;
         }
       } catch (error) {
+        signal?.throwIfAborted();
         const message = error.message ?? String(error);
         if (started || !TOO_LONG.test(message) || !kept.shift()) {
           throw new ModelError(`The model could not answer: ${message}`);
@@ -214,10 +216,10 @@ function toMessages(question, turns) {
 
 const isVote = ({ value, stop_reason }) => value !== null && stop_reason === "end";
 
-/** Votes by value: the most first, at a tie the most verified. */
-function rankVotes(answers) {
+/** Values with their answers' count: the most first, at a tie the most verified. */
+function rankValues(answers) {
   const ranked = new Map();
-  for (const { value, verified } of answers.filter(isVote)) {
+  for (const { value, verified } of answers) {
     const [votes, checked] = ranked.get(value) ?? [0, 0];
     ranked.set(value, [votes + 1, checked + verified]);
   }
@@ -226,17 +228,21 @@ function rankVotes(answers) {
 
 /** Whether missing answers could change which value has most votes. */
 function isOpen(answers, missing) {
-  const [first = 0, second = 0] = rankVotes(answers).map(([, [votes]]) => votes);
+  const [first = 0, second = 0] = rankValues(answers.filter(isVote)).map(([, [votes]]) => votes);
   return first <= second + missing;
 }
 
-/** The best answer of the winning value, as in the engine, which also knows how likely each is. */
+/**
+ * The best answer of the winning value, as in the engine, which also knows how likely each is. Answers that are no
+ * votes count only if there are no votes.
+ */
 function selectWinner(answers, asked) {
-  const ranked = rankVotes(answers);
-  const winners = answers.filter((answer) => isVote(answer) && answer.value === ranked[0][0]);
-  const winner = winners.find(({ verified }) => verified) ?? winners[0] ?? answers[0];
-  const votes = Object.fromEntries(ranked.map(([value, [count]]) => [value, count]));
-  return { ...winner, tally: { asked, ended: answers.length, votes } };
+  const candidates = answers.some(isVote) ? answers.filter(isVote) : answers;
+  const ranked = rankValues(candidates);
+  const winners = candidates.filter(({ value }) => value === ranked[0][0]);
+  const winner = winners.find(({ verified }) => verified) ?? winners[0];
+  const counts = ranked.filter(([value]) => value !== null).map(([value, [count]]) => [value, count]);
+  return { ...winner, tally: { asked, ended: answers.length, votes: Object.fromEntries(counts) } };
 }
 
 /** The answer in the format of /v1/answer; wllama's timings, if any, are more exact than our own. */

@@ -1,18 +1,19 @@
 // Downloads the model in parts, caches them in the browser, and verifies their hashes on every load.
 
-import { LoadError } from "./errors.js";
+import { descriptionAddress } from "./description.js";
+import { LoadError, reasonOf } from "./errors.js";
 
 const CACHE_PREFIX = "thirteen-model-";
 
 /**
- * Assemble the model from cached parts, and download the missing ones.
+ * Assemble the model from cached parts, and download the missing ones. Its description is cached with them.
  *
  * @param {{sha256: string, file_bytes: number, parts: Array<{name: string, sha256: string}>}} model
  * @param {string} base address of the folder with the parts.
  * @param {AbortSignal} signal aborts the download; complete parts stay cached.
  * @param {(bytes: number) => void} onProgress called with the number of bytes available so far.
  * @param {typeof fetch} [get] what fetches a part.
- * @returns {Promise<{blob: Blob, cached: boolean}>} `cached`: all parts are cached for offline use.
+ * @returns {Promise<{blob: Blob, cached: boolean}>} `cached`: all is cached for offline use.
  * @throws {LoadError} there is no connection, or a part does not match its hash.
  */
 export async function modelBlob(model, base, signal, onProgress, get = fetch) {
@@ -26,11 +27,12 @@ export async function modelBlob(model, base, signal, onProgress, get = fetch) {
     let blob = cache && (await cachedPart(cache, part));
     if (!blob) {
       blob = await downloadPart(part, signal, (bytes) => onProgress(before + bytes), get);
-      cached &&= await putPart(cache, part, blob);
+      cached &&= await put(cache, part.url, blob);
     }
     blobs.push(blob);
     onProgress(before + blob.size);
   }
+  cached &&= await put(cache, descriptionAddress(base), new Blob([JSON.stringify(model)]));
   return { blob: new Blob(blobs), cached };
 }
 
@@ -73,26 +75,29 @@ async function downloadPart(part, signal, onProgress, get) {
 }
 
 async function fetchPart(part, options, onProgress, get) {
-  const chunks = [];
-  try {
-    const response = await get(part.url, options);
-    if (!response.ok) throw new LoadError(`A part of the model is missing: ${part.name}, status ${response.status}.`);
-    let bytes = 0;
-    for (const reader = response.body.getReader(); ; ) {
-      const { done, value } = await reader.read();
-      if (done) return new Blob(chunks);
-      chunks.push(value);
-      onProgress((bytes += value.length));
-    }
-  } catch (error) {
-    if (error instanceof LoadError || options.signal.aborted) throw error;
-    throw new LoadError("The model is not on this device yet, and the network is unreachable: connect and try again.");
+  const response = await received(get(part.url, options), part, options.signal);
+  if (!response.ok) throw new LoadError(`A part of the model is missing: ${part.name}, status ${response.status}.`);
+  const [chunks, reader] = [[], response.body.getReader()];
+  for (let bytes = 0; ; ) {
+    const { done, value } = await received(reader.read(), part, options.signal);
+    if (done) return new Blob(chunks);
+    chunks.push(value);
+    onProgress((bytes += value.length));
   }
 }
 
-async function putPart(cache, part, blob) {
+/** What a request for a part gives; its failure becomes a sentence. */
+function received(promise, { name }, signal) {
+  return promise.catch((error) => {
+    signal.throwIfAborted();
+    const reason = `${name}: ${reasonOf(error)}`;
+    throw new LoadError(`A part of the model cannot be fetched, ${reason}. Check the connection and try again.`);
+  });
+}
+
+async function put(cache, url, blob) {
   try {
-    await cache.put(part.url, new Response(blob, { headers: { "Content-Length": blob.size } }));
+    await cache.put(url, new Response(blob, { headers: { "Content-Length": blob.size } }));
     return true;
   } catch {
     return false; // quota exceeded, or not allowed

@@ -30,7 +30,7 @@ export const LEXEME = compile(
 );
 
 /** A pattern of prose. */
-export const prose = (name, flags) => compile(notation.prose[name], UNICODE, `${flags}u`);
+export const prose = (name, flags = "") => compile(notation.prose[name], UNICODE, `${flags}u`);
 export const anyCase = (name, flags) => compile(notation.any_case[name], UNICODE, `${flags}iu`);
 
 /** A pattern of answers, which `end` continues. */

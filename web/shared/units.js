@@ -1,10 +1,10 @@
 // Exact quantities with units, a port of runtime/arithmetic/units.py.
 
 import { HUNDRED, ONE } from "./fraction.js";
-import { currencies, limits, words as tables } from "./tables.js";
+import { currencies, limits, prose, words as tables } from "./tables.js";
 
 const MAGNITUDE_LIMIT = 10n ** BigInt(limits.magnitude_digits); // of a numerator or denominator
-const DIGIT = /[\p{Nd}\u00b2\u00b3\u00b9\u2070-\u2079\u2080-\u2089]/u;
+const DIGIT = prose("digit");
 
 /** An expression has no value, or could mean more than one thing. */
 export class AmbiguityError extends Error {}

@@ -381,6 +381,23 @@ def test_without_matplotlib_there_is_markdown_with_the_values_of_the_charts(data
     assert f"decode speed: {data.latency.decode.ratio.text(3)}" in text
 
 
+def test_the_page_and_charts_of_an_earlier_report_go(data, accuracy_only, tmp_path, monkeypatch):
+    """They stood beside the new text, as if they were of the same measurements."""
+
+    def files() -> set[str]:
+        return {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures/mine.svg").write_text("<svg/>")
+    write_report(data, tmp_path)
+    raw = {f"raw/{name}.json" for name in data.raw}
+    write_report(accuracy_only, tmp_path)
+    assert files() == {"report.html", "report.md", "figures/accuracy.svg", "figures/mine.svg", *raw}
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    write_report(accuracy_only, tmp_path)
+    assert files() == {"report.md", "figures/mine.svg", *raw}
+
+
 def test_a_report_of_an_earlier_version_has_no_questions(data, tmp_path):
     path = tmp_path / "latency.json"
     earlier = {

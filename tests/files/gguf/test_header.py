@@ -274,6 +274,10 @@ ALIGNMENT = text(b"general.alignment")
         (crafted((text(b"k") + U8 + b"1", text(b"k") + U8 + b"1")), "'k' occurs twice"),
         (crafted((ALIGNMENT + U32 + struct.pack("<I", 24),)), "general.alignment is 24"),
         (crafted((ALIGNMENT + U32 + bytes(4),)), "general.alignment is 0"),
+        (
+            crafted((ALIGNMENT + U32 + struct.pack("<I", 1 << 21),)),
+            "general.alignment is 2097152 (UINT32); it must be a UINT32 and a power of two up to 1,048,576",
+        ),
         (crafted((ALIGNMENT + BOOL + b"\1",)), "general.alignment is True"),
         (crafted((ALIGNMENT + STRING + text(b"32"),)), "general.alignment is '32'"),
         (crafted(infos=(declared((4,)), declared((4,), offset=32))), "'t' occurs twice"),

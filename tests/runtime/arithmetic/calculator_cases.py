@@ -357,6 +357,10 @@ STEPS: list[tuple[str, list[Equation]]] = [
     ("8:30 - 8:00 = 30", []),
     ("2 + 3 =", []),
     ("", []),
+    # digits that are no decimal ones
+    ("3 x① * 4 x① = 12", []),
+    ("3 x² * 4 x₂ = 12", []),
+    ("3 xⁱ * 4 xⁱ = 12", [("3 xⁱ * 4 xⁱ", "12", "12", True)]),  # not a digit: U+2071
     # words after the right side that need not be a unit
     ("5 * 3 = 15 m", [("5 * 3", "15", "15", True)]),
     ("5 * 3 = 15 km/h", [("5 * 3", "15", "15", True)]),

@@ -324,6 +324,7 @@ _BY_HAND = [
     ("It covers 25 m²", "25"),
     ("**25 m³/s** in 2 years", "25"),
     ("It is 9.8 m s⁻²", "9.8"),
+    *((f"It is **5 {micro}m** of 7.", "5") for micro in "\u00b5\u03bc\u039c"),  # Greek letters too
     # numbers that are no answer
     ("9 in all\nStep 3: done", "9"),
     ("9 in all, says Q2", "9"),
