@@ -115,7 +115,8 @@ def tune(
     sigma: Annotated[
         float | None,
         typer.Option(
-            help="Initial step size. Default: one that changes the predictions by 0.1 nats of KL per token."
+            help="Initial step size. Default: one that changes the predictions by 0.1 nats of KL per token, "
+            "with contrast by 0.01."
         ),
     ] = None,
     check_every: Annotated[int, typer.Option(min=1, help="Generations between checks of the mean.")] = 5,

@@ -12,6 +12,8 @@ from .cma_search import Numbers
 from .objective import FULL_DISTRIBUTION, EngineObjective, Pair, collect_output
 
 TARGET_KL = 0.1  # nats per token
+# At 0.1 nats most probabilities change by more than the clip of the score by contrast, so they count no more.
+CONTRAST_KL = 0.01
 _FIRST_SIGMA = 0.02
 _DIRECTIONS = 3
 _ROUNDS = 2

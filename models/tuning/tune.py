@@ -32,7 +32,7 @@ from ..rows import TrainingRow
 from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
 from .contrast_objective import ContrastObjective, ContrastOptions, check_rollouts_given
 from .heldout_cache import HeldOutCache
-from .initial_sigma import initial_sigma
+from .initial_sigma import CONTRAST_KL, TARGET_KL, initial_sigma
 from .objective import AnswerSettings, Cost, EngineObjective, Objective
 from .paired_accuracy import PairedAccuracy
 from .tuning_journal import GenerationRecord, TuningJournal
@@ -266,15 +266,15 @@ def open_objective(job: TuneJob) -> Iterator[EngineObjective]:
 def _sigma(journal: TuningJournal, objective: EngineObjective, job: TuneJob) -> float:
     """The initial step size, which a resumed run has in its journal."""
     recorded = journal.generations[0].sigma if journal.generations else 0
-    return recorded or step_size(objective, job)
+    return recorded or step_size(objective, job, CONTRAST_KL if job.contrast else TARGET_KL)
 
 
-def step_size(objective: EngineObjective, job: TuneJob) -> float:
-    """The initial step size: measured on the model, or from the settings."""
+def step_size(objective: EngineObjective, job: TuneJob, target_kl: float = TARGET_KL) -> float:
+    """The initial step size: from the settings, or measured on the model to move it by `target_kl` nats."""
     if not job.measure_sigma:
         return job.search.sigma
-    rows = job.data.draw(job.search.seed, -1)[:_SIGMA_ROWS]
-    sigma = initial_sigma(objective, rows, numbers=job.search.numbers, seed=job.search.seed)
+    rows, settings = job.data.draw(job.search.seed, -1)[:_SIGMA_ROWS], job.search
+    sigma = initial_sigma(objective, rows, numbers=settings.numbers, seed=settings.seed, target_kl=target_kl)
     return float(f"{sigma:.2g}")
 
 
