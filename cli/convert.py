@@ -77,7 +77,6 @@ def convert(
     The GGUF has one type, or for a given size a planned type for each tensor.
     """
     from ..convert import pipeline
-    from ..convert.provenance import SourceIds
     from ..files.output import check_target
 
     if report and report.absolute() == output.absolute():
@@ -118,7 +117,7 @@ def convert(
             tie=tie,
             search_scales=search_scales,
             refine=refine is not None,
-            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
+            ids=options.source_ids(base, adapter),
             threads=threads,
             progress=progress,
         )
@@ -182,20 +181,18 @@ def merge(
     The output is a checkpoint for vLLM, transformers and other loaders.
     """
     from ..convert.merge import merge_checkpoint
-    from ..convert.provenance import SourceIds
 
     if adapter is None and vocabulary is None:
         raise typer.BadParameter("merge: needs --adapter, --vocabulary, or both")
     shard_bytes = options.memory_size("--shard-size", shard_size)
     base_path, adapter_path = options.fetch_base_and_adapter(base, adapter, revision)
-    ids = SourceIds(options.provenance_name(base), options.provenance_name(adapter or ""))
     with progress_bar("merge") as progress:
         merged = merge_checkpoint(
             base_path,
             adapter_path,
             out_dir,
             vocabulary=options.resolve_vocabulary(vocabulary, base_path, vocabulary_texts, None),
-            ids=ids,
+            ids=options.source_ids(base, adapter),
             shard_bytes=shard_bytes,
             progress=progress,
         )
@@ -236,7 +233,6 @@ def plan(
     The plan has the type of each tensor and a prediction of quality and speed.
     """
     from ..convert.pipeline import plan_conversion
-    from ..convert.provenance import SourceIds
 
     planned = options.size_target(size, target, prefer, costs, together=together, workload=workload)
     if importance:
@@ -255,7 +251,7 @@ def plan(
             adapter=adapter_path,
             vocabulary=kept,
             tie=tie,
-            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter or "")),
+            ids=options.source_ids(base, adapter),
             threads=threads,
             progress=progress,
         )

@@ -14,6 +14,7 @@ from .console import note, progress_bar, stage_bars
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+    from ..convert.provenance import SourceIds
     from ..convert.vocabulary.vocabulary_list import VocabularyList
     from ..runtime.grammar.grammar import Grammar
     from ..runtime.profile import GpuLayers as RuntimeGpuLayers
@@ -424,6 +425,13 @@ def provenance_name(source: str) -> str:
     """The name of a base or an adapter in the provenance: as given, or the last part of a path."""
     # Path.exists() raises for a code that is too long for the file system.
     return Path(source).resolve().name if source and os.path.exists(source) else source  # noqa: PTH110
+
+
+def source_ids(base: str, adapter: str | None) -> "SourceIds":
+    """The names of a base and an adapter in the provenance."""
+    from ..convert.provenance import SourceIds
+
+    return SourceIds(provenance_name(base), provenance_name(adapter or ""))
 
 
 def answer_grammar(

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from math import prod
 from pathlib import Path
 
 from gguf import GGMLQuantizationType
@@ -16,7 +15,7 @@ from .quantize.knapsack import TypeOptions
 from .quantize.size_planner import Prediction, SizeTarget, measure_all_types, plan_for_size
 from .source.architecture import EMBEDDING, OUTPUT, ROPE_FACTORS
 from .source.checkpoint import Checkpoint, open_checkpoint
-from .tensors import TensorPlan, TensorSpec, padded, plan_uniform
+from .tensors import TensorPlan, TensorSpec, count_weights, padded, plan_uniform
 from .vocabulary.vocabulary_list import VocabularyList
 from .worker_pool import worker_pool
 from .write import header_size
@@ -76,7 +75,7 @@ def _plan_with(
 
 def _in_bytes(size: FileSize, specs: Mapping[str, TensorSpec]) -> FileSize:
     """A size that does not depend on the number of weights that are kept."""
-    return replace(size, amount=size.file_bytes(sum(prod(spec.shape) for spec in specs.values())), unit=1)
+    return replace(size, amount=size.file_bytes(count_weights(specs.values())), unit=1)
 
 
 def file_specs(base: Checkpoint) -> list[TensorSpec]:

@@ -63,6 +63,11 @@ class TensorPlan:
     nbytes: int
 
 
+def count_weights(specs: Iterable[TensorSpec]) -> int:
+    """Number of weights of some tensors."""
+    return sum(prod(spec.shape) for spec in specs)
+
+
 def padded(nbytes: int) -> int:
     """Round a size up to the alignment of tensor data."""
     return nbytes + -nbytes % ALIGNMENT

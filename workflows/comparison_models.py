@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..convert.adapter.export import export_adapter
 from ..convert.pipeline import ConversionReport, convert
 from ..convert.provenance import SourceIds, has_searched_scales
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.tensors import count_weights
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import AdapterError, OutputError
 from ..files.gguf.header import Header, read_header
@@ -94,8 +94,7 @@ def _check_space(folder: Path, header: Header, base: Path, *, adapted: bool) -> 
     """Raise OutputError if the models do not fit on the disk; an exported adapter is negligible."""
     metadata_bytes = header.file_bytes - sum(tensor.nbytes for tensor in header.tensors.values())
     # The models in PRECISION have the whole vocabulary, of which the converted file may keep a part.
-    weights = sum(prod(spec.shape) for spec in open_checkpoint(base).specs.values())
-    precise_bytes = 2 * weights + metadata_bytes
+    precise_bytes = 2 * count_weights(open_checkpoint(base).specs.values()) + metadata_bytes
     needed = 2 * precise_bytes + header.file_bytes if adapted else precise_bytes
     free = shutil.disk_usage(folder).free
     if free < needed:

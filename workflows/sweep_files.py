@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +24,7 @@ from ..convert.provenance import DEFAULT_IDS, SourceIds
 from ..convert.quantize.file_size import FileSize
 from ..convert.quantize.size_planner import SizeTarget
 from ..convert.source.checkpoint import open_checkpoint
+from ..convert.tensors import count_weights
 from ..convert.vocabulary.vocabulary_list import VocabularyList
 from ..errors import OutputError, ThirteenError
 from ..files.gguf.header import read_header
@@ -67,7 +67,7 @@ class SweepInputs:
     @cached_property
     def weights(self) -> int:
         """Number of the model's weights."""
-        return sum(prod(spec.shape) for spec in open_checkpoint(self.base).specs.values())
+        return count_weights(open_checkpoint(self.base).specs.values())
 
     @cached_property
     def calibration_chunks(self) -> list[Chunk]:

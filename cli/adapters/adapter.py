@@ -77,7 +77,6 @@ def adapter_check(
     from rich.console import Group
 
     from ...convert.pipeline import DEFAULT_TYPE
-    from ...convert.provenance import SourceIds
     from ...models.fetch import fetch
     from ...workflows.adapter_check import changes_table, check_adapter, check_trained_on, effect_rows
 
@@ -92,7 +91,7 @@ def adapter_check(
         check = check_adapter(
             path,
             folder,
-            ids=SourceIds(options.provenance_name(base), options.provenance_name(adapter)),
+            ids=options.source_ids(base, adapter),
             quantization=planned or type_ or DEFAULT_TYPE,
             positions=tokens,
             threads=threads,

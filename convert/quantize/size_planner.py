@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from ...errors import OutputError
 from ...files.progress import Progress
 from ..source.architecture import EMBEDDING, OUTPUT
-from ..tensors import TensorPlan, TensorSpec, padded, plan_tensor
+from ..tensors import TensorPlan, TensorSpec, count_weights, padded, plan_tensor
 from ..vocabulary.vocabulary_list import SIZES as VOCABULARY_SIZES
 from .costs import REFERENCE, CostTable
 from .error_feedback import FeedbackCache
@@ -118,7 +118,7 @@ def plan_for_size(
     """
     vectors = [plan_tensor(spec, GGMLQuantizationType.F32) for spec in specs.values() if len(spec.shape) == 1]
     fixed = overhead + sum(padded(plan.nbytes) for plan in vectors)
-    budget = target.size.file_bytes(_weights(specs))
+    budget = target.size.file_bytes(count_weights(specs.values()))
     _check_reachable(target, budget, fixed, specs, options)
     minimum, speed_weight = math.ceil(_FILL_MIN * budget) - fixed, PREFERENCES[target.prefer]
     chosen = allocate_types(options, budget - fixed, minimum, speed_weight)
@@ -139,7 +139,7 @@ def _check_reachable(
 ) -> None:
     sizes = [[option.nbytes for option in choices] for choices in options.values()]
     smallest, largest = (fixed + sum(map(pick, sizes)) for pick in (min, max))
-    weights = _weights(specs)
+    weights = count_weights(specs.values())
     if budget < smallest or _FILL_MIN * budget > largest:
         hint = _vocabulary_hint(specs, options, smallest - budget) if budget < smallest else ""
         raise OutputError(
@@ -167,10 +167,6 @@ def _reference_cost(specs: Mapping[str, TensorSpec], costs: CostTable) -> float:
         for spec in specs.values()
         if len(spec.shape) == 2
     )
-
-
-def _weights(specs: Mapping[str, TensorSpec]) -> int:
-    return sum(prod(spec.shape) for spec in specs.values())
 
 
 def _tied(specs: Mapping[str, TensorSpec]) -> bool:

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from ...convert.adapter.export import exported_from
@@ -19,6 +18,7 @@ from ...runtime.batch.reproducible_batches import (
     split_into_batches,
 )
 from ...runtime.request import StopReason
+from ...runtime.versions import answer_versions
 from ..rollouts import QuestionRollouts, RolloutFile, Solution
 from ..rows import TrainingRow
 from .objective import is_correct
@@ -101,8 +101,7 @@ def rollout_identity(job: BatchJob, rows: Sequence[TrainingRow]) -> dict[str, ob
         "system": job.settings.system,
         **job.identity,
         **({"peft_sha256": exported_from(job.adapter)} if job.adapter else {}),
-        "thirteen": version("thirteen"),
-        "llama_cpp_python": version("llama-cpp-python"),
+        **answer_versions(),
     }
 
 

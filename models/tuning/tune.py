@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 
@@ -28,6 +27,7 @@ from ...files.output import output_folder
 from ...files.temporary_folder import temporary_folder
 from ...runtime.engine.engine import Engine
 from ...runtime.profile import Profile
+from ...runtime.versions import answer_versions
 from ..rows import TrainingRow
 from .cma_search import BestMean, CheckScore, CmaSearch, Numbers, SearchSettings
 from .contrast_objective import ContrastObjective, ContrastOptions, check_rollouts_given
@@ -145,8 +145,7 @@ class TuneJob:
             "basis": self.basis.origin.id,
             **asdict(self.answers),
             "context": self.engine.context,
-            "thirteen": version("thirteen"),
-            "llama_cpp_python": version("llama-cpp-python"),
+            **answer_versions(),
         }
 
     def identity(self) -> dict[str, object]:

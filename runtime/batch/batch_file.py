@@ -5,7 +5,6 @@ import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,6 +16,7 @@ from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
 from ...files.progress import Progress, no_progress
+from ..versions import answer_versions
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
 _RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
@@ -168,8 +168,7 @@ def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:
         "questions_sha256": hashlib.sha256(data).hexdigest(),
         "system": job.settings.system,
         **job.identity,
-        "thirteen": version("thirteen"),
-        "llama_cpp_python": version("llama-cpp-python"),
+        **answer_versions(),
     }
 
 
