@@ -6,7 +6,7 @@ line is a question. The file grows as questions are done, so an interrupted run 
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +15,7 @@ from ..files.journal import FORMAT, Journal
 from ..files.json_file import read_bounded
 from ..files.json_lines import refuse_surrogates
 from ..runtime.engine.majority_vote import VOTES_MAX
-from ..runtime.request import TEMPERATURE_MIN
-from ..runtime.validation import is_finite
+from ..runtime.request import Sampling
 from .rows import MAX_BYTES
 
 Value = TypeVar("Value")
@@ -113,16 +112,19 @@ class RolloutFile(Journal):
 
 @dataclass(frozen=True)
 class Rollouts:
-    """A complete file of rollouts; `identity` is what its first line holds."""
+    """A complete file of rollouts.
+
+    Attributes:
+        path: the file.
+        identity: what its first line holds.
+        sampling: temperature, cut-offs and first seed of the solutions; not greedy.
+        questions: the questions, in order.
+    """
 
     path: Path
     identity: Mapping[str, Any]
+    sampling: Sampling
     questions: tuple[QuestionRollouts, ...]
-
-    @property
-    def temperature(self) -> float:
-        """Temperature at which the solutions were sampled."""
-        return float(self.identity["temperature"])
 
 
 def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
@@ -134,7 +136,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
 
     Raises:
         RequestError: the file cannot be read, is no file of rollouts, is cut off, differs in a value of
-            `common`, has no valid temperature, or has no question with right and wrong solutions.
+            `common`, has no valid sampling parameters, or has no question with right and wrong solutions.
     """
     identity, lines = _read(path)
     for key, value in common.items():
@@ -143,12 +145,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
             raise RequestError(
                 f"{path}: rollouts with {COMMON[key]}: {key} is {there} in the file, {here} now"
             )
-    temperature = identity.get("temperature")
-    if not (is_finite(temperature) and temperature >= TEMPERATURE_MIN):
-        raise RequestError(
-            f"{path}: line 1: 'temperature' must be a number of at least {TEMPERATURE_MIN}, "
-            f"not {shorten(temperature)}"
-        )
+    sampling = _sampling(identity, f"{path}: line 1")
     total = identity.get("questions")
     if type(total) is not int:  # 1.0 and true are equal to 1
         raise RequestError(f"{path}: line 1: 'questions' must be an integer, not {shorten(total)}")
@@ -163,7 +160,7 @@ def read_rollouts(path: Path, common: Mapping[str, Any]) -> Rollouts:
     if [one.number for one in questions] != list(range(total)):
         raise RequestError(f"{path}: the numbers of its {total} questions are not 0 to {total - 1}")
     _check_outcomes(questions, path)
-    return Rollouts(path, identity, tuple(questions))
+    return Rollouts(path, identity, sampling, tuple(questions))
 
 
 def read_identity(path: Path) -> dict[str, Any]:
@@ -185,6 +182,18 @@ def _read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     except (ValueError, LookupError, TypeError, RecursionError):
         pass
     raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
+
+
+def _sampling(identity: Mapping[str, Any], where: str) -> Sampling:
+    try:
+        found = Sampling(**{one.name: identity[one.name] for one in fields(Sampling)})
+    except KeyError as error:
+        raise RequestError(f"{where}: sampling: {error} is missing") from None
+    except RequestError as error:
+        raise RequestError(f"{where}: {error}") from None
+    if found.greedy:
+        raise RequestError(f"{where}: sampling: the temperature must be above 0")
+    return found
 
 
 def _check_outcomes(questions: list[QuestionRollouts], path: Path) -> None:

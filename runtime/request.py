@@ -79,6 +79,9 @@ class Sampling:
         return [replace(self, seed=(self.seed + index) % (SEED_MAX + 1)) for index in range(samples)]
 
 
+FULL_DISTRIBUTION = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """Token counts of a request.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,8 @@ from ...convert.vocabulary.tokenizer_tables import TEXT_BYTES
 from ...errors import CheckpointError, one_line, shorten
 from ...files.progress import Progress, no_progress
 from ...runtime.engine.output_stream import sampled_mask
+from ...runtime.llama.logits import kept_tokens
+from ...runtime.request import FULL_DISTRIBUTION, Sampling
 from ..rows import TrainingRow
 from .rollout_rows import SampledRow
 
@@ -164,7 +167,7 @@ def batches(examples: Sequence[Example], rows: int, seed: int) -> list[list[Exam
 
 
 def row_losses(
-    model: Any, batch: Sequence[Example], *, bf16: bool = False, temperature: float = 1.0
+    model: Any, batch: Sequence[Example], *, bf16: bool = False, sampling: Sampling = FULL_DISTRIBUTION
 ) -> torch.Tensor:
     """The negative log-likelihood of each example's answer.
 
@@ -172,7 +175,8 @@ def row_losses(
         model: transformers model.
         batch: the examples, computed in one forward pass.
         bf16: multiply matrices in bfloat16.
-        temperature: divisor of the logits.
+        sampling: temperature, above 0, and cut-offs, which the likelihood is that with. A token of the
+            answer that they remove counts as if they kept it beside the others.
 
     Returns:
         Nats summed over the answer's tokens, (rows,).
@@ -189,11 +193,24 @@ def row_losses(
     column = torch.tensor([place for example in batch for place in example.loss_places])
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         decoded = model.get_decoder()(input_ids=ids, use_cache=False)
-        hidden = decoded.last_hidden_state[row, column - 1] / temperature  # (answer tokens, width)
-        # The output layer is linear, so this divides the logits without a second copy of them.
+        hidden = decoded.last_hidden_state[row, column - 1]  # (answer tokens, width)
         logits = model.get_output_embeddings()(hidden)  # (answer tokens, vocabulary)
-    losses = cross_entropy(logits.float(), ids[row, column], reduction="none")
+    logits, targets = logits.float(), ids[row, column]
+    if sampling != FULL_DISTRIBUTION:
+        # In place: a copy can take a gigabyte.
+        logits.masked_fill_(_cut_off(logits, targets, sampling), -math.inf).div_(sampling.temperature)
+    losses = cross_entropy(logits, targets, reduction="none")
     return torch.zeros(len(batch)).index_add(0, row, losses)
+
+
+def _cut_off(logits: torch.Tensor, targets: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Which tokens the sampling never chooses, (answer tokens, vocabulary), without the targets."""
+    import torch
+
+    removed = torch.ones(logits.shape, dtype=torch.bool)
+    for row, values in zip(removed, logits.detach().numpy(), strict=True):
+        row[torch.from_numpy(kept_tokens(values, sampling))] = False
+    return removed.scatter_(1, targets[:, None], value=False)
 
 
 def held_out_losses(

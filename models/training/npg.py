@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,8 @@ class NpgResult:
         damping: of the Fisher matrix, as a fraction of its largest eigenvalue.
         gain: see NaturalStep.
         start: PEFT folder of the adapter that it started from; None for the base.
-        temperature: at which the solutions were sampled; gradient, divergence and gain are those there.
+        temperature: at which the solutions were sampled; gradient, divergence and gain are those there, with
+            the cut-offs of the sampling.
     """
 
     folder: Path
@@ -79,7 +80,7 @@ def train_npg(
     examples = [encode_sampled(tokenizer, row, calculator=job.recipe.calculator) for row in rows]
     identities = [example.identity for example in examples]
     numbers = None if start is None else start.tolist()
-    run = job.run_id(tokenizer.chat_template, identities, numbers, sampled.temperature)
+    run = job.run_id(tokenizer.chat_template, identities, numbers, asdict(sampled.sampling))
     checkpoint = TrainCheckpoint(job.out / _CHECKPOINT, run, ScoreState)
     scores = solution_scores(
         model,
@@ -88,7 +89,7 @@ def train_npg(
         start=start,
         batch_rows=job.recipe.micro_rows,
         bf16=job.recipe.bf16,
-        temperature=sampled.temperature,
+        sampling=sampled.sampling,
         checkpoint=checkpoint,
         progress=progress,
     )
@@ -112,5 +113,5 @@ def train_npg(
         damping=step.damping,
         gain=step.gain,
         start=sampled.adapter,
-        temperature=sampled.temperature,
+        temperature=sampled.sampling.temperature,
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ...convert.adapter.adapter import adapter_sha256
 from ...errors import ThirteenError
+from ...runtime.request import Sampling
 from ...stats.bootstrap import PASSAGES_MIN
 from ..rollouts import QuestionRollouts, Solution, read_rollouts
 from ..rows import split_rows
@@ -81,14 +82,14 @@ class AdvantageRows:
         questions: number of questions asked, whatever their outcomes.
         calculator: whether the calculator completed equations in the solutions.
         adapter: PEFT folder of the adapter that sampled them; None for the base.
-        temperature: at which they were sampled.
+        sampling: how they were sampled.
     """
 
     rows: list[SampledRow]
     questions: int
     calculator: bool
     adapter: Path | None
-    temperature: float
+    sampling: Sampling
 
 
 def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRows:
@@ -120,8 +121,8 @@ def read_advantage_rows(path: Path, adapter: Path | None = None) -> AdvantageRow
             f"{path}: {mixed} questions have right and wrong solutions; at least {PASSAGES_MIN} are needed"
         )
     asked = sum(len(solutions) > 1 for solutions in sampled.values())
-    calculator, temperature = bool(rollouts.identity.get("calculator")), rollouts.temperature
-    return AdvantageRows(rows, asked, calculator, adapter, temperature)
+    calculator = bool(rollouts.identity.get("calculator"))
+    return AdvantageRows(rows, asked, calculator, adapter, rollouts.sampling)
 
 
 def _advantages(question: str, solutions: Sequence[tuple[int, Solution]]) -> list[SampledRow]:

@@ -20,6 +20,7 @@ from ...convert.adapter.basis import TARGET_MODULES, Basis
 from ...errors import AdapterError, ThirteenError
 from ...files.progress import Progress, no_progress
 from ...files.safetensors import Rows
+from ...runtime.request import FULL_DISTRIBUTION, Sampling
 from ...stats.interval import FloatArray
 from .examples import Example, row_losses
 from .resume import ScoreState, TrainCheckpoint
@@ -36,7 +37,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
     start: Rows | None = None,
     batch_rows: int = 8,
     bf16: bool = False,
-    temperature: float = 1.0,
+    sampling: Sampling = FULL_DISTRIBUTION,
     checkpoint: TrainCheckpoint[ScoreState] | None = None,
     progress: Progress = no_progress,
 ) -> FloatArray:
@@ -49,7 +50,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         start: the numbers at which the gradients are computed, (numbers,); by default zeros.
         batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
-        temperature: that of the likelihoods.
+        sampling: temperature and cut-offs, which the likelihoods are those with.
         checkpoint: file to resume from and to save the state to.
         progress: called with the number of solutions done and of all solutions.
 
@@ -71,7 +72,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
             _merge(model, basis, start)
         for first in range(len(done), len(order), batch_rows):
             batch = [examples[i] for i in order[first : first + batch_rows]]
-            losses = row_losses(model, batch, bf16=bf16, temperature=temperature)
+            losses = row_losses(model, batch, bf16=bf16, sampling=sampling)
             losses.sum().backward()  # type: ignore[no-untyped-call]  # by torch
             scores = _by_numbers(inner, basis)
             if not scores.isfinite().all():

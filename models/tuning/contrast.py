@@ -6,7 +6,7 @@ question are a tree of tokens. At a branch, whose solutions differ in outcome an
 credit is the fraction of right solutions after it less that of the branch: the advantage of GRPO (arXiv
 2402.03300) with the tree's own estimate of the value (as in VinePPO, arXiv 2410.01679). Tokens elsewhere have
 no credit. A candidate is scored by prefill of these branches alone; nothing is generated. All probabilities
-are those at the temperature at which the solutions were sampled.
+are those at the temperature, and with the cut-offs, at which the solutions were sampled.
 """
 
 from collections.abc import Callable, Iterator, Sequence

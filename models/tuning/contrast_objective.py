@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,22 +51,21 @@ class ContrastOptions:
         """Sampling parameters of the solutions to a question.
 
         Raises:
-            RequestError: the first line of the rollouts lacks them.
+            RequestError: the first line of the rollouts lacks their number.
         """
-        identity = self.rollouts.identity
+        samples: Any = self.rollouts.identity.get("votes")
         try:
-            check_votes(identity["votes"])
-            sampling = Sampling(**{one.name: identity[one.name] for one in fields(Sampling)})
-            return sampling.with_seeds(identity["votes"])
-        except (KeyError, RequestError) as error:
-            raise RequestError(f"{self.rollouts.path}: line 1: no sampling parameters: {error}") from None
+            check_votes(samples)
+        except RequestError as error:
+            raise RequestError(f"{self.rollouts.path}: line 1: {error}") from None
+        return self.rollouts.sampling.with_seeds(samples)
 
     @property
     def identity(self) -> dict[str, object]:
         """All that the scores depend on, as JSON values."""
         return {
             "rollouts": file_sha256(self.rollouts.path),
-            "temperature": self.rollouts.temperature,
+            "sampling": asdict(self.rollouts.sampling),
             **asdict(self.settings),
             "rollouts_every": self.rollouts_every,
         }
@@ -208,7 +208,7 @@ class ContrastObjective(EngineObjective):
         self.cost.tokens += sum(contrast.tokens for contrast in contrasts)
         with self._model_time():
             scored = self.engine.next_logprobs(
-                [contrast.branches for contrast in contrasts], adapter, self._options.rollouts.temperature
+                [contrast.branches for contrast in contrasts], adapter, self._options.rollouts.sampling
             )
         return [flatten(logprobs) for logprobs in scored]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import ThirteenError
-from ...runtime.request import Request
+from ...runtime.request import FULL_DISTRIBUTION, Request
 from ..rows import TrainingRow
 from .cma_search import Numbers
-from .objective import FULL_DISTRIBUTION, EngineObjective, Pair, collect_output
+from .objective import EngineObjective, Pair, collect_output
 
 TARGET_KL = 0.1  # nats per token
 # At 0.1 nats most probabilities change by more than the clip of the score by contrast, so they count no more.

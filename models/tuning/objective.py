@@ -16,7 +16,7 @@ from ...runtime.arithmetic.final_answer import format_number, parse_number
 from ...runtime.engine.engine import Engine
 from ...runtime.engine.handle import Handle
 from ...runtime.engine.output_stream import sampled_mask
-from ...runtime.request import BASE, Request, Sampling, StopReason
+from ...runtime.request import BASE, FULL_DISTRIBUTION, Request, StopReason
 from ..rows import TrainingRow
 from .cma_search import Numbers
 
@@ -26,7 +26,6 @@ _LOG_LIKELIHOOD_MIN = -8.0  # nats, so that a single question cannot dominate
 _TRUNCATION_PENALTY = 1.0  # nats, for an answer that reached the token limit
 _RATIO_CLIP = 0.2  # as in PPO
 _ADAPTER_NAME = "candidate"
-FULL_DISTRIBUTION = Sampling(temperature=1.0, top_k=0, top_p=1.0, min_p=0.0)
 Pair = tuple[Sequence[int], Sequence[int]]  # tokens of a prompt, and of its continuation
 
 

@@ -4,12 +4,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ...errors import RequestError
 from ..llama.context import Context, Span
-from ..llama.logits import Logits, log_softmax
+from ..llama.logits import Logits, sampling_logprobs
 from ..llama.model import LoraAdapter
+from ..request import Sampling
 from .prefix_cache import common_length
 from .scoring import SharedPrefix
 
@@ -53,9 +52,9 @@ class BranchScorer:
         self._prefix = SharedPrefix(context)  # that all trees begin with
 
     def score(
-        self, trees: Sequence[Tree], adapter: LoraAdapter | None, temperature: float = 1.0
+        self, trees: Sequence[Tree], adapter: LoraAdapter | None, sampling: Sampling
     ) -> list[list[Logprobs]]:
-        """Compute the log-probability of each next token after each text, in nats.
+        """Compute the log-probability of sampling each next token after each text, in nats.
 
         A text that begins with the one before it costs only the tokens that it adds. Otherwise the tokens
         after the beginning that both share are computed.
@@ -63,7 +62,7 @@ class BranchScorer:
         Args:
             trees: texts and their next tokens; neither may be empty.
             adapter: applied to all of them.
-            temperature: divisor of the logits.
+            sampling: temperature, above 0, and cut-offs; see sampling_logprobs().
 
         Raises:
             RequestError: a text is longer than the context, or a part is empty or has an unknown token.
@@ -78,7 +77,7 @@ class BranchScorer:
             self._prefix.compute([text for tree in trees for text, _ in tree] if len(trees) > 1 else [])
             rounds = {index: list(self._rounds(tree)) for index, tree in enumerate(trees) if tree}
             for batch in self._batches(rounds):
-                self._score_batch(batch, trees, rounds, scores, temperature)
+                self._score_batch(batch, trees, rounds, scores, sampling)
         finally:
             self._context.set_adapter(None)  # the caller may now close the adapter
         return scores
@@ -123,7 +122,7 @@ class BranchScorer:
         trees: Sequence[Tree],
         rounds: dict[int, list[_Round]],
         scores: list[list[Logprobs]],
-        temperature: float,
+        sampling: Sampling,
     ) -> None:
         """Compute each tree in a slot of its own: the first rounds of all together, then the second ones."""
         with ExitStack() as slots:
@@ -138,8 +137,8 @@ class BranchScorer:
                 rows = self._rows(spans)
                 for index in found.values():
                     for text, _ in rounds[index][number].pieces:
-                        logprobs = log_softmax(next(rows) / temperature, np.float32)  # (vocab,)
-                        scores[index][text] = tuple(logprobs[list(trees[index][text][1])].tolist())
+                        tokens = trees[index][text][1]
+                        scores[index][text] = tuple(sampling_logprobs(next(rows), tokens, sampling))
 
     def _rows(self, spans: Sequence[Span]) -> Iterator[Logits]:
         """Compute spans in as few batches as they need; yields the row of logits of each span's last token.

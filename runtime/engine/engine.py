@@ -23,7 +23,7 @@ from ..load_probe import probe_model_files
 from ..profile import Profile
 from ..prompt.prompt_encoder import JsonObject, Message, PromptEncoder
 from ..prompt.template_process import read_chat_template
-from ..request import BASE, Request, Sampling, SequenceState, TokenLogprob
+from ..request import BASE, FULL_DISTRIBUTION, Request, Sampling, SequenceState, TokenLogprob
 from .branch_scoring import BranchScorer, Logprobs, Tree
 from .config import EngineConfig, EngineOptions
 from .dispatcher import Dispatcher, EngineLoad
@@ -378,27 +378,30 @@ class Engine:
         return [tuple(token.logprob for token in score) for score in scores]
 
     def next_logprobs(
-        self, trees: Sequence[Tree], adapter: str | None = None, temperature: float = 1.0
+        self, trees: Sequence[Tree], adapter: str | None = None, sampling: Sampling = FULL_DISTRIBUTION
     ) -> list[list[Logprobs]]:
-        """Compute how likely the model finds some next tokens after each of many texts.
+        """Compute how likely some next tokens are after each of many texts.
 
         Args:
             trees: texts that begin alike, such as a prompt with several continuations, each with the next
                 tokens to score. What a text shares with the one before it in its tree is computed once.
             adapter: name of an adapter; by default the engine's own.
-            temperature: divisor of the logits; above 0.
+            sampling: temperature, above 0, and cut-offs, which the probabilities are those with. A token
+                that the cut-offs remove counts as if they kept it beside the others.
 
         Returns:
             For each tree and text the log-probability of each next token, in nats.
 
         Raises:
-            RequestError: a part is empty, too long or has an unknown token, the adapter's name is unknown, or
-                the engine is closed.
+            RequestError: a part is empty, too long or has an unknown token, the sampling is greedy, the
+                adapter's name is unknown, or the engine is closed.
             ModelFileError: the computation failed.
         """
+        if sampling.greedy:
+            raise RequestError("next_logprobs: the temperature must be above 0")
         name = self._adapter_name(adapter)
         with self._dispatcher.in_use(), self._scoring:
-            return self._branch_scorer.score(trees, self._adapters[name], temperature)
+            return self._branch_scorer.score(trees, self._adapters[name], sampling)
 
     def prompt_logprobs(
         self, tokens: Sequence[int], top: int = 0, adapter: str | None = None

@@ -1,6 +1,7 @@
 """Rollouts: what the file holds, resumption, and one clear line for each file that cannot be used."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from thirteen.errors import RequestError
@@ -102,7 +103,8 @@ def test_rollouts_of_other_settings_do_not_resume(tiny, tmp_path):
 
 def write(path, *rights, **identity):
     """A file with a question for each string: "10" has a right and a wrong solution."""
-    with RolloutFile(path, {**OURS, "temperature": 0.7, "questions": len(rights), **identity}) as file:
+    common = OURS | asdict(Sampling(0.7)) | {"questions": len(rights)}
+    with RolloutFile(path, common | identity) as file:
         for number, outcomes in enumerate(rights):
             solutions = tuple(Solution((number, n), True, right == "1") for n, right in enumerate(outcomes))
             file.add(QuestionRollouts(number, f"question {number}", "1", 20, solutions))
@@ -118,16 +120,25 @@ def test_a_complete_file_is_read(tmp_path):
     ]
     assert found.questions[0].solutions[1] == Solution((0, 1), True, False)
     assert found.identity["questions"] == 3 and set(COMMON) == set(OURS)
-    assert found.temperature == 0.7
+    assert found.sampling == Sampling(0.7)
 
 
 @pytest.mark.parametrize("temperature", [None, 0, -1, "1", True, float("nan"), float("inf")])
 def test_a_temperature_that_is_none_is_refused(tmp_path, temperature):
     rollouts = write(tmp_path / "file", "10", temperature=temperature)
-    with pytest.raises(
-        RequestError, match=r"line 1: 'temperature' must be a number of at least 0\.0001, not"
-    ):
+    with pytest.raises(RequestError, match=r"line 1: sampling: (the )?temperature must be"):
         read_rollouts(rollouts, OURS)
+
+
+def test_sampling_parameters_must_be_there_and_valid(tmp_path):
+    path = write(tmp_path / "file", "10", top_p=1.5)
+    with pytest.raises(
+        RequestError, match=r"line 1: sampling: top_p must be above 0 and at most 1, not 1\.5"
+    ):
+        read_rollouts(path, OURS)
+    path.write_text(path.read_text().replace('"top_p"', '"top_q"'))
+    with pytest.raises(RequestError, match=r"line 1: sampling: 'top_p' is missing"):
+        read_rollouts(path, OURS)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from thirteen.errors import CheckpointError
@@ -13,6 +13,7 @@ from thirteen.models.training.examples import encode_sampled, held_out_losses, p
 from thirteen.models.training.recipe import RECIPES
 from thirteen.models.training.rollout_rows import SampledRow, read_rollout_rows
 from thirteen.models.training.sft import fit_adapter
+from thirteen.runtime.request import FULL_DISTRIBUTION
 
 # The outcomes of the solutions to each question: "10" has a right and a wrong one.
 OUTCOMES = ("10", "1000", "1110", "11", "00", "10", "10", "10")
@@ -20,7 +21,7 @@ OUTCOMES = ("10", "1000", "1110", "11", "00", "10", "10", "10")
 
 def write(path, tokenizer, *, outcomes=OUTCOMES, prompt_tokens=0, **identity):
     """Write a file of rollouts with the base's tokens; `prompt_tokens` are added to the true number."""
-    common = {"system": None, "calculator": False, "temperature": 1.0, "questions": len(outcomes)}
+    common = {"system": None, "calculator": False, "questions": len(outcomes)} | asdict(FULL_DISTRIBUTION)
     with RolloutFile(path, common | identity) as file:
         for number, rights in enumerate(outcomes):
             question = f"What is {number} and {number}?"

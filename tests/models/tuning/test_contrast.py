@@ -1,7 +1,7 @@
 """The score by contrast: the tree of solutions, the credit of tokens, clip, divergence; on real engines."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from thirteen.models.tuning.contrast_objective import ContrastObjective, Contras
 from thirteen.models.tuning.objective import AnswerSettings
 from thirteen.models.tuning.tune import EngineSettings, TuneData, TuneJob, tune_adapter
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.logits import sampling_logprobs
+from thirteen.runtime.request import FULL_DISTRIBUTION, Sampling
 
 PROMPT, END = (90, 91), (99,)
 SETTINGS = ContrastSettings()
@@ -157,7 +159,7 @@ def write_rollouts(model, path, prompt_tokens=0, count=6):
         **rollout_settings(model, ANSWERS),
         "questions": count,
         "votes": 3,
-        **{"temperature": 0.7, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": 0},
+        **asdict(replace(FULL_DISTRIBUTION, temperature=0.7)),
         "threads": 64,
     }
     with Engine(model, context=128, threads=1) as engine, RolloutFile(path, identity) as file:
@@ -208,7 +210,7 @@ def test_a_candidate_that_prefers_right_tokens_scores_higher(objective, model, t
 def test_probabilities_are_those_at_the_temperature_of_the_rollouts(objective, model, tmp_path):
     """They were those at temperature 1."""
     found = write_rollouts(model, tmp_path / "rollouts.jsonl")
-    other = replace(found, identity={**found.identity, "temperature": 0.35})
+    other = replace(found, sampling=replace(found.sampling, temperature=0.35))
     made, zero = objective(found), np.zeros(13)
     with_it, without = (
         np.concatenate(made._next_logprobs(numbers, list(made._contrasts.values()))) for numbers in (V, zero)
@@ -218,6 +220,22 @@ def test_probabilities_are_those_at_the_temperature_of_the_rollouts(objective, m
     halved -= np.concatenate(twice._next_logprobs(zero, list(twice._contrasts.values())))
     assert np.abs(halved).mean() > 1.5 * np.abs(with_it - without).mean()
     assert ContrastOptions(found).identity != ContrastOptions(other).identity
+
+
+def test_probabilities_are_those_with_the_cut_offs_of_the_rollouts(objective, model, tmp_path):
+    found = write_rollouts(model, tmp_path / "rollouts.jsonl")
+    narrow = replace(found, sampling=Sampling(0.7, top_k=2, top_p=1.0, min_p=0.0))
+    by_cut_offs = {}
+    for one in (found, narrow):
+        made = objective(one)
+        (contrast, *_) = made._contrasts.values()
+        text, tokens = contrast.branches[0]
+        logprobs = made._next_logprobs(np.zeros(13), [contrast])[0][: len(tokens)]
+        expected = sampling_logprobs(made.engine.logits(text)[-1], tokens, one.sampling)
+        assert logprobs == pytest.approx(expected, abs=0.05)
+        by_cut_offs[one.sampling] = logprobs
+    assert (by_cut_offs[narrow.sampling] > by_cut_offs[found.sampling] + 0.5).all()
+    assert ContrastOptions(found).identity != ContrastOptions(narrow).identity
 
 
 def test_rollouts_of_another_prompt_or_too_long_are_refused(objective, model, tmp_path):
@@ -344,7 +362,7 @@ def test_a_run_by_contrast_improves_the_score_and_resumes(model, basis, tmp_path
         )
     ]
     assert sigmas[0] < 0.7 * sigmas[1]  # 0.01 nats instead of 0.1
-    for change in ({"votes": "8"}, {"temperature": -1.0}):
-        damaged = replace(found, identity={**found.identity, **change})
-        with pytest.raises(RequestError, match=r"rollouts.jsonl: line 1: no sampling parameters"):
+    for votes in ("8", None):
+        damaged = replace(found, identity={**found.identity, "votes": votes})
+        with pytest.raises(RequestError, match=r"rollouts.jsonl: line 1: votes must be an integer"):
             ContrastOptions(damaged, rollouts_every=3)

@@ -1,9 +1,13 @@
 """Next tokens after branching texts, against the exact logits of each text alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.engine.engine import Engine
+from thirteen.runtime.llama.logits import sampling_logprobs
+from thirteen.runtime.request import FULL_DISTRIBUTION, Sampling
 
 from ..gguf_adapters import write_lora
 
@@ -60,9 +64,18 @@ def test_the_order_of_the_texts_does_not_matter_and_no_tree_is_a_tree(engine):
 
 def test_the_temperature_divides_the_logits(engine):
     text, tokens = (1, 2, 3), (4, 5)
-    found = engine.next_logprobs([[(text, tokens)]], temperature=0.5)
+    found = engine.next_logprobs([[(text, tokens)]], sampling=replace(FULL_DISTRIBUTION, temperature=0.5))
     assert found[0][0] == pytest.approx(expected(engine, text, tokens, 0.5), abs=0.05)
     assert found != engine.next_logprobs([[(text, tokens)]])
+
+
+def test_the_cut_offs_count(engine):
+    text, tokens, sampling = (1, 2, 3), tuple(range(250)), Sampling(1.0, top_k=2)
+    ((found,),) = engine.next_logprobs([[(text, tokens)]], sampling=sampling)
+    assert found == pytest.approx(sampling_logprobs(engine.logits(text)[-1], tokens, sampling), abs=0.05)
+    assert max(found) > max(engine.next_logprobs([[(text, tokens)]])[0][0]) + 0.01
+    with pytest.raises(RequestError, match="the temperature must be above 0"):
+        engine.next_logprobs([[(text, tokens)]], sampling=Sampling())
 
 
 def test_an_adapter_counts(tiny, engine, tmp_path):
