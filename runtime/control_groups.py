@@ -7,12 +7,15 @@ from pathlib import Path
 ROOT = Path("/")  # parent of the /proc and /sys that describe the groups
 _UNLIMITED = 1 << 60  # version 1 writes a number of pages near 2**63 for no limit
 _V1_MEMORY = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+# Keys of memory.stat: page cache, and the part of it that is shared memory and files in a tmpfs.
+_CACHE, _V1_CACHE = ("file", "shmem"), ("total_cache", "total_shmem")
 
 
 def memory_limits(root: Path = ROOT) -> Iterator[tuple[int, int]]:
     """Yield limit and use, in bytes, of the process's group and of each of its parents that has a limit.
 
-    Page cache does not count as used: the system drops it when the memory is needed.
+    Page cache does not count as used: the system drops it when the memory is needed. Shared memory and files
+    in a tmpfs count: they cannot be dropped.
     """
     for folder, unified in _folders("memory", root):
         files = ("memory.max", "memory.current") if unified else _V1_MEMORY
@@ -20,7 +23,8 @@ def memory_limits(root: Path = ROOT) -> Iterator[tuple[int, int]]:
             limit, used = (int((folder / name).read_text()) for name in files)
             stat = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
             if limit < _UNLIMITED:
-                yield limit, used - int(stat.get("file" if unified else "total_cache", 0))
+                cache, shared = (int(stat.get(key, 0)) for key in (_CACHE if unified else _V1_CACHE))
+                yield limit, used - (cache - shared)
 
 
 def processor_limits(root: Path = ROOT) -> Iterator[float]:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from operator import index
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..errors import RequestError
+from ..errors import RequestError, shorten
 from .validation import check_integer, is_finite, is_integer
 
 if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar need
@@ -14,7 +15,7 @@ if TYPE_CHECKING:  # it imports llguidance, which only requests with a grammar n
 BASE = "base"  # adapter name of a request for the model without an adapter
 LOGPROBS_MAX = 20
 SEED_MAX = 2**32 - 2  # 2**32 - 1 is LLAMA_DEFAULT_SEED: llama.cpp draws a random seed
-TEMPERATURE_MIN = 1e-4  # below, logits divided by it overflow; so low a temperature is greedy but in name
+TEMPERATURE_MIN = 1e-4  # below, logits divided by it overflow; so low a temperature is greedy in all but name
 _STOCHASTIC_TEMPERATURE = 0.7
 
 
@@ -33,7 +34,7 @@ _RULES: dict[str, tuple[Callable[..., bool], str]] = {
         lambda v: is_finite(v) and (v == 0 or v >= TEMPERATURE_MIN),
         f"0 or a finite number of at least {TEMPERATURE_MIN}",
     ),
-    "top_k": (lambda v: is_integer(v) and 0 <= v < 2**31, "an integer of at least 0"),
+    "top_k": (lambda v: is_integer(v) and 0 <= v < 2**31, f"an integer from 0 to {2**31 - 1}"),
     "top_p": (lambda v: is_finite(v) and 0 < v <= 1, "above 0 and at most 1"),
     "min_p": (lambda v: is_finite(v) and 0 <= v < 1, "from 0 and below 1"),
     "seed": (lambda v: is_integer(v) and 0 <= v <= SEED_MAX, f"an integer from 0 to {SEED_MAX}"),
@@ -141,7 +142,7 @@ class Request:
     """A prompt in tokens, and how to continue it.
 
     Attributes:
-        tokens: the prompt, at least one token.
+        tokens: the prompt, at least one token; any sequence of integers becomes a tuple.
         max_tokens: maximum completion tokens.
         sampling: sampling parameters.
         stop: strings that end the output and are not part of it; or one string.
@@ -175,8 +176,16 @@ class Request:
     namespace: str = ""
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "tokens", tuple(map(index, self.tokens)))
+        except TypeError:
+            raise RequestError("request: tokens must be a sequence of integers") from None
         if not self.tokens:
             raise RequestError("request: the prompt is empty")
+        if not (isinstance(self.stop, Sequence) and all(isinstance(one, str) for one in self.stop)):
+            raise RequestError(f"request: stop must be a sequence of strings, not {shorten(self.stop)}")
+        if not isinstance(self.namespace, str):
+            raise RequestError(f"request: namespace must be a string, not {shorten(self.namespace)}")
         check_integer("request: max_tokens", self.max_tokens, 1)
         if self.logprobs is not None and not (
             is_integer(self.logprobs) and 0 <= self.logprobs <= LOGPROBS_MAX

@@ -175,7 +175,7 @@ def row_losses(
         model: transformers model.
         batch: the examples, computed in one forward pass.
         bf16: multiply matrices in bfloat16.
-        sampling: temperature, above 0, and cut-offs, which the likelihood is that with. A token of the
+        sampling: the likelihood is that after this temperature, above 0, and these cut-offs. A token of the
             answer that they remove counts as if they kept it beside the others.
 
     Returns:

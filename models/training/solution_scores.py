@@ -50,7 +50,7 @@ def solution_scores(  # noqa: PLR0913 - the inputs of a run
         start: the numbers at which the gradients are computed, (numbers,); by default zeros.
         batch_rows: solutions in one pass.
         bf16: multiply matrices in bfloat16.
-        sampling: temperature and cut-offs, which the likelihoods are those with.
+        sampling: the likelihoods are those after this temperature and these cut-offs.
         checkpoint: file to resume from and to save the state to.
         progress: called with the number of solutions done and of all solutions.
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -20,6 +20,7 @@ from ..versions import answer_versions
 from .reproducible_batches import BatchExecutor, BatchJob, BatchResult, run_batches, split_into_batches
 
 _RUN = "batch"  # key of the identity in journals of earlier versions, which must still resume
+_IDENTITY_MAX = 1 << 24  # bytes of the line with it; a system prompt is part of it
 
 Record = dict[str, Any]
 
@@ -102,6 +103,7 @@ def answer_file(  # noqa: PLR0913 - a job, its files, and how to run it
     began = perf_counter()
     part = with_added_suffix(output, ".part")
     _check_output(output, part)
+    job = _with_saved_attention(job, part)
     data = read_bounded(questions, MAX_BYTES)
     rows = _parse_questions(questions, data, skip_bad)
     with Journal(part, _identity(data, job), _RUN) as journal:
@@ -160,6 +162,16 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
         raise RequestError(f"{where}: 'id' must be a string or an integer, not {shorten(id_)}")
     refuse_surrogates(f"{question}{id_}", where)
     return BatchQuestion(number, question, id_)
+
+
+def _with_saved_attention(job: BatchJob, part: Path) -> BatchJob:
+    """Resume with the attention of the earlier run: the job's own depends on how much memory is free."""
+    if not job.gpu_layers:
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            with part.open("rb") as file:
+                identity = json.loads(file.readline(_IDENTITY_MAX))[_RUN]
+            return replace(job, flash_attention=bool(identity.get("flash_attention", True)))
+    return job
 
 
 def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:

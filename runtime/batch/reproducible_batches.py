@@ -22,7 +22,7 @@ from ..engine.engine import Engine
 from ..engine.handle import Handle
 from ..engine.majority_vote import check_votes, mean_logprob, select_winner
 from ..engine.prefix_cache import PREFIX_TOKENS_MIN, common_length
-from ..llama.attention import known_attention
+from ..llama.attention import known_attention, limit_attention
 from ..llama.gguf_checks import check_model
 from ..profile import PROFILES, GpuLayers
 from ..request import Request, Sampling
@@ -147,9 +147,9 @@ class BatchJob:
             object.__setattr__(self, "flash_attention", self._choose_attention())
 
     def _choose_attention(self) -> bool:
-        profile = PROFILES[PROFILE]
         header = read_header(self.model)
         check_model(header)
+        profile = limit_attention(PROFILES[PROFILE], header, self.threads)
         known = known_attention(profile, header, self.threads)
         if known is not None:
             return known

@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 
+from ...errors import ModelFileError
 from .decoder import Array, Doubles
 
 WIDTH_MAX = 640  # columns of a block
@@ -72,8 +73,16 @@ class InputSums:
         if self._probed.size:
             self._probed += scaled.T @ (scaled @ _probes(inputs.shape[1]))
 
-    def stats(self, others: Iterable["InputSums"] = ()) -> InputStats:
-        """The statistics of these vectors and those of `others`; nothing can be added afterwards."""
+    def stats(self, weight: str, others: Iterable["InputSums"] = ()) -> InputStats:
+        """The statistics of these vectors and those of `others`; nothing can be added afterwards.
+
+        Args:
+            weight: name of a matrix that multiplies the vectors, for the error.
+            others: sums of further vectors.
+
+        Raises:
+            ModelFileError: a sum is not finite.
+        """
         for other in others:
             self._squares += other._squares
             self._energies += other._energies
@@ -83,6 +92,10 @@ class InputSums:
         if self._trace > 0:
             self._blocks /= self._trace
             self._probed /= self._trace
+        if not all(np.isfinite(sums).all() for sums in (self._squares, self._blocks, self._probed)):
+            raise ModelFileError(
+                f"the model's activations are not finite numbers: those that {weight} multiplies"
+            )
         low_rank = nystrom_factor(self._probed) if self._probed.size else None
         return InputStats(self._squares, self._energies, self._blocks, low_rank)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ModelFileError
 from ...files.progress import Progress, no_progress
 from .activation_covariance import InputStats, InputSums
 from .chunks import Chunk
@@ -88,15 +87,13 @@ def collect_activation_stats(
         progress(1, 1 + layers)
         for index in reversed(range(layers)):
             layer = DecoderLayer(weights, index, pool)
-            for names, stats in _run_layer(layer, index, hidden, gradients, pool).items():
-                found[tuple(f"blk.{index}.{name}.weight" for name in names)] = stats
+            found |= _run_layer(layer, index, hidden, gradients, pool)
             progress(1 + layers - index, 1 + layers)
         inputs = {(output_matrix(weights),): output} | {names: one.result() for names, one in found.items()}
     lookup = sum(
         _lookup_energy(chunk, hidden.load(0, number), gradients[number])
         for number, chunk in enumerate(chunks)
     )
-    _check_finite(inputs)
     return _stats(weights, chunks, inputs, lookup)
 
 
@@ -109,7 +106,7 @@ def _run_output(
         gradient, inputs, traces = output.compute(hidden.load(weights.shape.layers, chunk), seed=chunk)
         sums.add(inputs, [traces])
         gradients.append(gradient)
-    return gradients, sums.stats()
+    return gradients, sums.stats(output_matrix(weights))
 
 
 def _run_layer(
@@ -118,8 +115,8 @@ def _run_layer(
     """Replace the gradients of a layer's outputs by those of its inputs.
 
     Returns:
-        Statistics of the layer's inputs, by the matrices that read each. They are computed while the next
-        layer is read.
+        Statistics of the layer's inputs, by the names of the weights that read each. They are computed while
+        the next layer is read.
     """
     columns = {name: shape[1] for name, shape in layer.model.shape.layer_matrices.items()}
     lanes = [
@@ -137,9 +134,11 @@ def _run_layer(
     for start in range(0, len(gradients), LANES):  # two chunks of a lane at once would mix its sums
         list(pool.map(run, range(start, min(start + LANES, len(gradients)))))
     first, *others = lanes
-    return {
-        names: pool.submit(sums.stats, [other[names] for other in others]) for names, sums in first.items()
-    }
+    found = {}
+    for names, sums in first.items():
+        weights = tuple(f"blk.{index}.{name}.weight" for name in names)
+        found[weights] = pool.submit(sums.stats, weights[0], [other[names] for other in others])
+    return found
 
 
 def _square_lengths(rows: Array) -> Doubles:
@@ -154,14 +153,6 @@ def _lookup_energy(tokens: Chunk, rows: Array, gradient: Array) -> float:
     sums = np.zeros((len(distinct), rows.shape[1]))
     np.add.at(sums, inverse, np.linalg.norm(rows, axis=1)[:, None] * gradient)
     return float(np.square(sums).sum() / rows.shape[1])
-
-
-def _check_finite(inputs: Mapping[tuple[str, ...], InputStats]) -> None:
-    for names, one in inputs.items():
-        if not (np.isfinite(one.squares).all() and np.isfinite(one.blocks).all()):
-            raise ModelFileError(
-                f"the model's activations are not finite numbers: those that {names[0]} multiplies"
-            )
 
 
 def _stats(

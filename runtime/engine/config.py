@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack
 
 from ...errors import RequestError
-from ..llama.context import CONTEXT_MAX, ContextParams
+from ..llama.context import BATCH_MAX, CONTEXT_MAX, ContextParams
 from ..llama.gpu import check_gpu_layers
 from ..profile import GpuLayers, Profile, profile_named
 from ..request import BASE
@@ -102,22 +102,29 @@ class EngineConfig:
 def _resolve_profile(profile: str | Profile, overrides: ProfileOptions) -> Profile:
     changes: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
     profile = replace(profile_named(profile) if isinstance(profile, str) else profile, **changes)
-    check_integer("context", profile.context, 1)
+    for name in ("context", "slots", "batch"):  # their upper limits are those of ContextParams
+        check_integer(name, getattr(profile, name), 1)
     check_integer("prefix_bytes", profile.prefix_bytes, 0)
-    check_integer("lookup", profile.lookup, 0)
+    check_integer("lookup", profile.lookup, 0, BATCH_MAX)
     check_gpu_layers(profile.gpu_layers)
     return profile
 
 
 def _context_params(profile: Profile, threads: int | None) -> ContextParams:
     default = default_threads()
+    outputs = profile.slots * (1 + profile.lookup)
+    if outputs > profile.batch:
+        raise RequestError(
+            f"slots * (1 + lookup) = {profile.slots} * {1 + profile.lookup} = {outputs} exceeds "
+            f"batch {profile.batch}"
+        )
     return ContextParams(
         context=min(profile.context, CONTEXT_MAX),
         slots=profile.slots,
         batch=profile.batch,
         threads=default.decode if threads is None else threads,
         prefill_threads=default.prefill if threads is None else threads,
-        outputs=profile.slots * (1 + profile.lookup),
+        outputs=outputs,
         kv=profile.kv,
         flash_attention=profile.flash_attention,
     )

@@ -10,6 +10,7 @@ class Detokenizer:
     """Decodes bytes to text as it becomes final: whole characters that cannot begin a stop string.
 
     Attributes:
+        pending: text that was fed and is not final.
         stopped: whether a stop string was found; it and what follows are dropped.
     """
 
@@ -18,40 +19,40 @@ class Detokenizer:
         if not all(self._stop):
             raise RequestError("a stop string is empty")
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._pending = ""
+        self.pending = ""
         self.stopped = False
 
     @property
     def holds_back(self) -> bool:
         """Whether text was fed that is not final."""
-        return bool(self._pending or self._decoder.getstate()[0])
+        return bool(self.pending or self._decoder.getstate()[0])
 
     def feed(self, piece: bytes) -> str:
         """Append the bytes of a token and return the text that became final."""
         self._append(piece)
-        return self._release(len(self._pending) - self._undecided())
+        return self._release(len(self.pending) - self._undecided())
 
     def finish(self) -> str:
         """Return the rest; an incomplete character becomes U+FFFD."""
         self._append(b"", final=True)
-        return self._release(len(self._pending))
+        return self._release(len(self.pending))
 
     def _append(self, piece: bytes, *, final: bool = False) -> None:
         if self.stopped:
             return
-        self._pending += self._decoder.decode(piece, final)
-        found = [(at + len(stop), at) for stop in self._stop if (at := self._pending.find(stop)) >= 0]
+        self.pending += self._decoder.decode(piece, final)
+        found = [(at + len(stop), at) for stop in self._stop if (at := self.pending.find(stop)) >= 0]
         if found:  # the one that ends first wins, however the text was split into tokens
-            self._pending = self._pending[: min(found)[1]]
+            self.pending = self.pending[: min(found)[1]]
             self.stopped = True
 
     def _undecided(self) -> int:
         """Length of the longest suffix that may begin a stop string."""
         if self.stopped:
             return 0
-        lengths = (n for stop in self._stop for n in range(1, len(stop)) if self._pending.endswith(stop[:n]))
+        lengths = (n for stop in self._stop for n in range(1, len(stop)) if self.pending.endswith(stop[:n]))
         return max(lengths, default=0)
 
     def _release(self, length: int) -> str:
-        text, self._pending = self._pending[:length], self._pending[length:]
+        text, self.pending = self.pending[:length], self.pending[length:]
         return text

@@ -124,14 +124,15 @@ class Dispatcher:
             raise RequestError("the engine is closed")
 
     def _reserve(self, wanted: int, wait: bool) -> int:
-        """Reserve from 1 to `wanted` places."""
+        """Reserve all `wanted` places or none; or, if the caller waits, from 1 to `wanted`."""
         reserved = 0
         try:
             while reserved < wanted:
                 self._places.get(block=wait and not reserved)
                 reserved += 1
         except Empty:
-            if not reserved:
+            if not wait:
+                self._release(reserved)
                 full = f"{self.slots} requests run and {self.queue} wait: the queue is full"
                 raise BusyError(full) from None
         return reserved

@@ -13,7 +13,7 @@ from ...errors import PromptLengthError, RequestError
 from ...files.gguf.header import Header
 from ..answer import Answer
 from ..forks import ForkCheck
-from ..llama.attention import choose_attention
+from ..llama.attention import choose_attention, limit_attention
 from ..llama.compute_thread import COMPUTE_THREAD, run_uninterrupted
 from ..llama.context import Context
 from ..llama.logits import Logits
@@ -102,11 +102,12 @@ class Engine:
         """
         config = EngineConfig.from_options(**options)
         with ExitStack() as handles:
-            self.model = handles.enter_context(_load_model(Path(path), config))
+            model, profile = _load_model(Path(path), config)
+            self.model = handles.enter_context(model)
             template = read_chat_template(self.model.header, self.model.bos, self.model.eos)
             if template:
                 handles.callback(template.close)
-            self.profile = choose_attention(config.profile, self.model, config.params.threads)
+            self.profile = choose_attention(profile, self.model, config.params.threads)
             self._adapters: dict[str, LoraAdapter | None] = {BASE: None}
             handles.callback(self._close_adapters)
             for name, file in config.adapters.items():
@@ -349,11 +350,10 @@ class Engine:
                 old.close()
 
     def _check_swap(self, name: str) -> None:
-        if name == BASE or (self.profile.prefix_bytes and name in self._adapters):
-            raise RequestError(
-                f"swap: {name!r} with prefix_bytes {self.profile.prefix_bytes}: the name must not be "
-                f"{BASE!r}, and with prefix_bytes it must be new"
-            )
+        if name == BASE:
+            raise RequestError(f"swap: {BASE!r} is the model without an adapter")
+        if self.profile.prefix_bytes and name in self._adapters:
+            raise RequestError(f"swap: {name!r} is taken; with a prefix cache the name must be new")
 
     def log_likelihoods(
         self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], adapter: str | None = None
@@ -386,8 +386,8 @@ class Engine:
             trees: texts that begin alike, such as a prompt with several continuations, each with the next
                 tokens to score. What a text shares with the one before it in its tree is computed once.
             adapter: name of an adapter; by default the engine's own.
-            sampling: temperature, above 0, and cut-offs, which the probabilities are those with. A token
-                that the cut-offs remove counts as if they kept it beside the others.
+            sampling: the probabilities are those after this temperature, above 0, and these cut-offs. A
+                token that the cut-offs remove counts as if they kept it beside the others.
 
         Returns:
             For each tree and text the log-probability of each next token, in nats.
@@ -504,14 +504,18 @@ class Engine:
                 adapter.close()
 
 
-def _load_model(path: Path, config: EngineConfig) -> Model:
-    profile = config.profile
+def _load_model(path: Path, config: EngineConfig) -> tuple[Model, Profile]:
+    """Load the model; the profile gets flash attention if the scores would not fit in memory."""
+    profile, threads = config.profile, config.params.prefill_threads or config.params.threads
 
     def check(header: Header) -> None:
-        check_memory(header, profile, config.params.prefill_threads or config.params.threads)
+        nonlocal profile
+        check_memory(header, profile, threads)
+        profile = limit_attention(profile, header, threads)
         probe_model_files(path, config.adapters.values(), untrusted=config.untrusted)
 
-    return Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
+    model = Model(path, repack=profile.repack, gpu_layers=profile.gpu_layers, check_header=check)
+    return model, profile
 
 
 def _open_prefix_cache(model: Model, profile: Profile, config: EngineConfig) -> PrefixCache | None:

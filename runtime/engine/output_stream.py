@@ -66,7 +66,10 @@ class OutputStream:
     @property
     def no_digit(self) -> bool:
         """Whether a digit, coming next, would change an inserted result."""
-        return self._result_end is not None and self.text[self._result_end :] in _NUMBER_CONTINUES
+        if self._result_end is None:
+            return False
+        text = self.text + self._detokenizer.pending  # a stop string may hold back the end of the number
+        return text[self._result_end :] in _NUMBER_CONTINUES
 
     def feed(self, token: int) -> None:
         """Append a token."""

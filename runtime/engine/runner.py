@@ -11,7 +11,7 @@ from ..llama.model import LoraAdapter
 from ..llama.sampler import Sampler
 from ..request import PrefixKey, SequenceEnd, SequenceState, StopReason, TokenLogprob
 from .output_stream import OutputStream
-from .prefix_cache import PREFIX_TOKENS_MIN, PrefixCache
+from .prefix_cache import PrefixCache
 from .prompt_lookup import PromptLookup
 from .scheduler import Chunk, Scheduler, prefill_chunk
 
@@ -266,15 +266,16 @@ class Runner:
             sequence.cached = sequence.computed = found.length
 
     def _save_prefix(self, sequence: SequenceState) -> None:
-        """Add a computed prompt to the prefix cache, unless most of it came from there."""
+        """Add a computed prompt to the prefix cache."""
         prompt = sequence.request.tokens
-        new = sequence.computed >= len(prompt) and len(prompt) - sequence.cached > PREFIX_TOKENS_MIN
-        if self._prefixes and new:
+        if self._prefixes and sequence.computed >= len(prompt) and self._scheduler.will_cache(sequence):
             slot = sequence.running_slot
             self._context.clear(slot, len(prompt))
-            if self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
-                with suppress(MemoryError):  # then it is not cached
-                    self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))
+            if not self._prefixes.fits(self._context.state_bytes(slot)):  # checked before there is a copy
+                self._scheduler.cacheable = len(prompt) - 1
+                return
+            with suppress(MemoryError):  # then it is not cached
+                self._prefixes.add(sequence.prefix_key, prompt, self._context.save(slot))
 
 
 def _span(chunk: Chunk) -> Span:

@@ -9,6 +9,7 @@ The rest of the budget goes to prefill, oldest first, in chunks; in a batch that
 small, so that a long prompt never stalls the answers of others.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Scheduler:
         budget: maximum tokens per batch, at least one per slot.
         prefix_caching: whether computed prompts are shared through a prefix cache.
         chunk: maximum prefill tokens of a batch that also decodes.
+        cacheable: maximum tokens of a prompt that fits the prefix cache, as far as is known.
         waiting: sequences without a slot yet, oldest first.
         running: sequences with a slot, oldest first.
     """
@@ -66,6 +68,7 @@ class Scheduler:
     budget: int
     prefix_caching: bool = False
     chunk: int = PREFILL_CHUNK
+    cacheable: float = math.inf
     waiting: deque[SequenceState] = field(default_factory=deque)
     running: list[SequenceState] = field(default_factory=list)
     _free_slots: set[int] = field(init=False)
@@ -109,13 +112,28 @@ class Scheduler:
             sequence
             for sequence in self.waiting
             if not (keep and running[sequence.request.namespace])
-            and not (self.prefix_caching and any(_shares_prefill(sequence, other) for other in self.running))
+            and not any(self._shares_prefill(sequence, other) for other in self.running)
         )
         return min(ready, key=lambda sequence: running[sequence.request.namespace], default=None)
 
     def has_waiter(self, sequence: SequenceState) -> bool:
         """Whether another sequence waits for the prefill of this one."""
-        return self.prefix_caching and any(_shares_prefill(other, sequence) for other in self.waiting)
+        return any(self._shares_prefill(other, sequence) for other in self.waiting)
+
+    def will_cache(self, sequence: SequenceState) -> bool:
+        """Whether its prompt will be added to the prefix cache: it fits, and enough of it is new."""
+        tokens = len(sequence.request.tokens)
+        return (
+            self.prefix_caching and tokens <= self.cacheable and tokens - sequence.cached > PREFIX_TOKENS_MIN
+        )
+
+    def _shares_prefill(self, sequence: SequenceState, other: SequenceState) -> bool:
+        """Whether `other` will compute a prefix that `sequence` can take from the prefix cache."""
+        if not self.will_cache(other) or other.decoding or other.prefix_key != sequence.prefix_key:
+            return False
+        length, tokens = other.cached + PREFIX_TOKENS_MIN, sequence.request.tokens
+        # The last token of a prompt is always computed.
+        return len(tokens) > length and tokens[:length] == other.request.tokens[:length]
 
     def plan(self) -> list[Chunk]:
         """Plan the next batch, of one adapter and at most `budget` tokens; empty if nothing runs."""
@@ -162,15 +180,6 @@ class Scheduler:
         """Return the lowest free slot, next to one of the same adapter if possible; see plan()."""
         same = {other.slot for other in self.running if other.adapter == sequence.adapter}
         return min(self._free_slots, key=lambda slot: (same.isdisjoint((slot - 1, slot + 1)), slot))
-
-
-def _shares_prefill(sequence: SequenceState, other: SequenceState) -> bool:
-    """Whether `other` will compute a prefix that `sequence` can take from the prefix cache."""
-    if other.decoding or other.prefix_key != sequence.prefix_key:
-        return False
-    length = other.cached + PREFIX_TOKENS_MIN
-    prefix = sequence.request.tokens[:length]
-    return len(prefix) == length and prefix == other.request.tokens[:length]
 
 
 def _next_chunk(sequence: SequenceState, budget: int) -> Chunk:

@@ -76,13 +76,26 @@ def choose_attention(profile: Profile, model: Model, threads: int) -> Profile:
     return replace(profile, flash_attention=flash)
 
 
+def limit_attention(profile: Profile, header: Header, threads: int) -> Profile:
+    """Choose flash attention if the profile leaves it open and the scores would not fit in memory.
+
+    This is for before the model is loaded: afterwards, the memory of its weights is no longer available.
+    """
+    standard = replace(profile, flash_attention=False)
+    if (
+        profile.flash_attention is None
+        and not profile.gpu_layers
+        and not fits_in_memory(header, standard, threads)
+    ):
+        return replace(profile, flash_attention=True)
+    return profile
+
+
 def known_attention(profile: Profile, header: Header, threads: int) -> bool | None:
-    """Whether profile, memory or a saved choice demand flash attention; None if it must be measured."""
+    """Whether the profile or a saved choice demands flash attention; None if it must be measured."""
     if profile.flash_attention is not None:
         return profile.flash_attention
-    if profile.kv in QUANTIZED_KV or not fits_in_memory(
-        header, replace(profile, flash_attention=False), threads
-    ):
+    if profile.kv in QUANTIZED_KV:
         return True
     key = _key(header, threads)
     with suppress(OSError, OutputError, ValueError, KeyError, TypeError):

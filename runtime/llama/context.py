@@ -25,12 +25,13 @@ from .model import LoraAdapter, Model
 
 SEQUENCES_MAX: int = llama_cpp.llama_max_parallel_sequences()
 CONTEXT_MAX = 1 << 22  # tokens; far beyond what any model was trained for
+BATCH_MAX = 1 << 16  # tokens, likewise
 # Upper limits of ContextParams: the library's own, or far beyond use where it has none.
 _PARAMS_MAX = {
     "context": CONTEXT_MAX,
     "slots": SEQUENCES_MAX,
-    "batch": 1 << 16,
-    "outputs": 1 << 16,
+    "batch": BATCH_MAX,
+    "outputs": BATCH_MAX,
     "threads": 512,  # GGML_MAX_N_THREADS
 }
 
@@ -72,7 +73,7 @@ class ContextParams:
             check_integer(name, getattr(self, name), 1, maximum)
         if not self.slots <= self.outputs <= self.batch:
             raise RequestError(
-                f"batch {self.batch} must be at least outputs {self.outputs}, and these slots {self.slots}"
+                f"outputs must be from slots = {self.slots} to batch = {self.batch}, not {self.outputs}"
             )
 
 

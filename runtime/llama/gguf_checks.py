@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Set
 
-from gguf import GGMLQuantizationType, GGUFValueType
+from gguf import GGMLQuantizationType, GGUFValueType, TokenType
 
 from ...errors import AdapterError, ModelFileError
 from ...files.gguf.header import Header, TensorInfo
@@ -54,6 +54,7 @@ DENSE_DECODER = {
     "nextn_predict_layers": (0,),
     "rope.scaling.type": ROPE_SCALINGS,
 }
+CONTROL_NAME_MAX = 256  # characters; PromptEncoder compares each text with all names of control tokens
 STRING, FLOAT32 = GGUFValueType.STRING, GGUFValueType.FLOAT32
 
 
@@ -167,6 +168,14 @@ def _check_vocabulary(metadata: CheckedMetadata) -> None:
     types = metadata.array("tokenizer.ggml.token_type", GGUFValueType.INT32)
     if len(types) != len(tokens):
         raise metadata.error(f"the vocabulary has {len(tokens)} tokens but {len(types)} token types")
+    control = {TokenType.CONTROL, TokenType.UNKNOWN}
+    longest = max(
+        (len(name) for name, type_ in zip(names, types, strict=True) if type_ in control), default=0
+    )
+    if longest > CONTROL_NAME_MAX:
+        raise metadata.error(
+            f"the name of a control token has {longest} characters; at most {CONTROL_NAME_MAX} are supported"
+        )
 
 
 def _tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...], bool]]:

@@ -72,7 +72,7 @@ def estimate_memory(header: Header, profile: Profile) -> MemoryEstimate:
         profile: its context is clamped to the one that the model was trained for.
     """
     shape = read_model_shape(header, ModelFileError)
-    profile = replace(profile, context=min(profile.context, shape.context))
+    profile = replace(profile, context=_context(shape, profile))
     start = min(tensor.offset for tensor in header.tensors.values())
     kv = kv_bytes(header, profile, profile.context)
     return MemoryEstimate(
@@ -96,10 +96,11 @@ def check_memory(header: Header, profile: Profile, threads: int) -> None:
     estimate = estimate_memory(header, profile)
     needed = _missing_bytes(estimate, threads)
     if needed > available:
+        context = _context(read_model_shape(header, ModelFileError), profile)
         raise InsufficientMemoryError(
             f"{header.path}: {_mb(needed)} of memory are needed (weights {_mb(estimate.weights_bytes)}, "
             f"repacked weights {_mb(estimate.copied_bytes)}, KV cache {_mb(estimate.kv_bytes)} for a context "
-            f"of {profile.context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
+            f"of {context}, prefix cache {_mb(estimate.prefix_bytes)}), but {_mb(available)} are "
             "available; the phone profile or a shorter context needs less"
         )
 
@@ -112,6 +113,11 @@ def fits_in_memory(header: Header, profile: Profile, threads: int) -> bool:
 def _missing_bytes(estimate: MemoryEstimate, threads: int) -> int:
     """Bytes that must be available: the program itself is already in memory."""
     return estimate.total_bytes - estimate.program_bytes + reserved_bytes(threads)
+
+
+def _context(shape: ModelShape, profile: Profile) -> int:
+    """Tokens of each slot: those of the profile, clamped to what the model was trained for."""
+    return min(profile.context, shape.context)
 
 
 def kv_bytes(header: Header, profile: Profile, context: int) -> int:

@@ -1,6 +1,7 @@
 """Prompt encoder: questions, conversations and texts to prompt tokens."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -85,9 +86,10 @@ class PromptEncoder:
 
     Text from outside never becomes a control token: messages, tools, and the arguments and results of their
     calls. A marker, a private-use character that occurs nowhere else, breaks every name of a control token in
-    it, and every beginning of one at its end, which the template might continue with another text. After
-    rendering, only the names that the template wrote are whole. The text between them loses its markers and
-    is tokenized as plain text. Any other text reaches the template unchanged.
+    such a text. It also breaks the beginning of a name at the text's end, where the template might put
+    another text with the rest of the name. After rendering, only the names that the template wrote are whole.
+    The text between them loses its markers and is tokenized as plain text. Any other text reaches the
+    template unchanged.
     """
 
     def __init__(
@@ -98,8 +100,8 @@ class PromptEncoder:
         longest_first = sorted(vocabulary.control_tokens, key=len, reverse=True)  # as tokenizers match them
         self._names = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._name_start = re.compile(f"(?={self._names})")
-        self._beginnings = {name[:end] for name in longest_first for end in range(1, len(name))}
-        self._beginning_max = max(map(len, self._beginnings), default=0)
+        self._sorted_names = sorted(longest_first)
+        self._name_max = max(map(len, longest_first), default=0)
 
     @property
     def has_template(self) -> bool:
@@ -150,9 +152,9 @@ class PromptEncoder:
             raise RequestError(f"tools: {NO_TOOLS}")
         for value in (*tools, *(call.arguments for message in messages for call in message.tool_calls)):
             check_nesting(value)
-        self._check_length([*contents, *_strings([tools, calls])])
         if self._template is None:
             return self.encode_text("\n\n".join(contents))
+        self._check_length(_strings([fields, tools]))
         marker = _unused_character(self._template.source, *_strings([fields, tools]))
         prompt = self._template.render(self._mark_all(fields, marker), self._mark_all(list(tools), marker))
         return self._with_bos(self._encode(prompt, marker))
@@ -167,10 +169,10 @@ class PromptEncoder:
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
 
     def _check_length(self, texts: Iterable[str]) -> None:
-        texts = [text.strip() for text in texts]
+        texts = list(texts)
         if (characters := sum(map(len, texts))) > PROMPT_CHARACTERS_MAX:
             raise RequestError(
-                f"the question has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"
+                f"the prompt has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"
             )
         nbytes = sum(len(text.encode("utf-8", "replace")) for text in texts)
         if self._bytes_max is not None and nbytes > self._bytes_max:
@@ -197,13 +199,17 @@ class PromptEncoder:
         beginnings = {
             start + 1
             for end in (len(text), len(text.rstrip()))
-            for start in range(max(end - self._beginning_max, 0), end)
-            if text[start:end] in self._beginnings
+            for start in range(max(end - self._name_max, 0), end)
+            if self._begins_name(text[start:end])
         }
         cuts = sorted(names | beginnings)
         return (
             marker.join(text[start:end] for start, end in pairwise([0, *cuts, len(text)])) if cuts else text
         )
+
+    def _begins_name(self, text: str) -> bool:
+        at = bisect_left(self._sorted_names, text)  # names that begin with a text follow it in the order
+        return at < len(self._sorted_names) and self._sorted_names[at].startswith(text)
 
     def _encode(self, prompt: str, marker: str) -> Iterator[int]:
         parts = re.split(f"({self._names})(?!{marker})", prompt)  # text, name, text, name, …, text
@@ -242,5 +248,5 @@ def _unused_character(*texts: str) -> str:
     used = set().union(*texts)
     character = next((chr(code) for code in PRIVATE_USE if chr(code) not in used), None)
     if character is None:
-        raise RequestError("the question uses every private-use character of Unicode")
+        raise RequestError("the prompt uses every private-use character of Unicode")
     return character

@@ -759,7 +759,7 @@ QUESTIONS = {
         "temperature must be 0 or a finite number of at least 0.0001, not -1.0",
     ),
     "a top_p of 0": (("Why?", "--top-p", "0"), "top_p must be above 0 and at most 1, not 0.0"),
-    "a top_k below 0": (("Why?", "--top-k=-1"), "top_k must be an integer of at least 0, not -1"),
+    "a top_k below 0": (("Why?", "--top-k=-1"), "top_k must be an integer from 0 to 2147483647, not -1"),
     "a min_p of 1": (("Why?", "--min-p", "1"), "min_p must be from 0 and below 1, not 1.0"),
     "a seed below 0": (("Why?", "--seed=-1"), "seed must be an integer from 0 to 4294967294, not -1"),
     "no tokens": (("Why?", "--max-tokens", "0"), "Invalid value for '--max-tokens'"),

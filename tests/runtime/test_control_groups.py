@@ -33,11 +33,11 @@ def test_version_2_has_the_limits_of_the_group_and_of_its_parents(groups: Callab
             "sys/fs/cgroup/a/memory.max": "max\n",
             "sys/fs/cgroup/a/b/memory.max": f"{64 * MIB}\n",
             "sys/fs/cgroup/a/b/memory.current": f"{10 * MIB}\n",
-            "sys/fs/cgroup/a/b/memory.stat": f"anon 1\nfile {4 * MIB}\n",
+            "sys/fs/cgroup/a/b/memory.stat": f"anon 1\nfile {4 * MIB}\nshmem {MIB}\n",
         },
     )
     assert list(processor_limits(root)) == [1.5]
-    assert list(memory_limits(root)) == [(64 * MIB, 6 * MIB)]
+    assert list(memory_limits(root)) == [(64 * MIB, 7 * MIB)]  # shared memory cannot be dropped
 
 
 def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]) -> None:
@@ -53,7 +53,9 @@ def test_version_1_has_the_limits_of_each_controller(groups: Callable[..., Path]
             "sys/fs/cgroup/memory/memory.stat": "total_cache 0\n",
             "sys/fs/cgroup/memory/box/memory.limit_in_bytes": f"{64 * MIB}\n",
             "sys/fs/cgroup/memory/box/memory.usage_in_bytes": f"{10 * MIB}\n",
-            "sys/fs/cgroup/memory/box/memory.stat": f"cache 1\ntotal_cache {MIB}\n",
+            "sys/fs/cgroup/memory/box/memory.stat": (
+                f"cache 1\ntotal_cache {3 * MIB}\ntotal_shmem {2 * MIB}\n"
+            ),
         },
     )
     assert list(processor_limits(root)) == [0.5]

@@ -1,5 +1,6 @@
 """Validation of requests and sampling parameters, and the derived properties of a sequence."""
 
+import numpy as np
 import pytest
 from thirteen.errors import RequestError
 from thirteen.runtime.request import Request, Sampling, SequenceState, StopReason, Timings, Usage
@@ -15,6 +16,7 @@ from thirteen.runtime.request import Request, Sampling, SequenceState, StopReaso
         ("top_k", -1),
         ("top_k", 1.5),
         ("top_k", True),
+        ("top_k", 2**31),
         ("top_p", 0),
         ("top_p", 1.1),
         ("min_p", 1),
@@ -31,6 +33,31 @@ def test_invalid_sampling_names_the_field_and_the_value(field, value):
 def test_an_empty_prompt_is_rejected():
     with pytest.raises(RequestError, match="empty"):
         Request(())
+
+
+def test_any_sequence_of_integers_is_a_prompt():
+    """A list, as Model.tokenize() returns, ended the compute thread and with it all requests."""
+    for tokens in ([1, 2, 3], range(1, 4), np.arange(1, 4)):
+        request = Request(tokens)
+        assert request.tokens == (1, 2, 3) and set(map(type, request.tokens)) == {int}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"tokens": (1, 2.0)}, "tokens must be a sequence of integers"),
+        ({"tokens": "ab"}, "tokens must be a sequence of integers"),
+        ({"tokens": 7}, "tokens must be a sequence of integers"),
+        ({"stop": (5,)}, r"stop must be a sequence of strings, not \(5,\)"),
+        ({"stop": 5}, "stop must be a sequence of strings, not 5"),
+        ({"stop": b"x"}, "stop must be a sequence of strings"),
+        ({"namespace": ["a"]}, r"namespace must be a string, not \['a'\]"),
+    ],
+)
+def test_values_of_other_types_are_refused(fields, message):
+    """They raised TypeError in the compute thread, which failed all requests."""
+    with pytest.raises(RequestError, match=f"^request: {message}"):
+        Request(**({"tokens": (1,)} | fields))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True])

@@ -182,6 +182,18 @@ def test_layers_on_a_gpu_are_part_of_the_identity_and_attention_is_then_not_meas
     assert "flash_attention" not in on_gpu.identity
 
 
+@pytest.mark.parametrize("flash", [False, True])
+def test_a_batch_resumes_with_its_attention(flash: bool, tiny: Path, questions: Path, tmp_path: Path) -> None:
+    """Less free memory than before made it another batch."""
+    begun, now = (BatchJob(tiny, None, FEW, 1, flash_attention=one) for one in (flash, not flash))
+    output, whole = tmp_path / "answers.jsonl", tmp_path / "whole.jsonl"
+    with pytest.raises(StoppedError):
+        answer_file(questions, begun, output, progress=stop_at(3))
+    assert answer_file(questions, now, output).earlier == 3
+    answer_file(questions, begun, whole)
+    assert output.read_bytes() == whole.read_bytes()
+
+
 @pytest.mark.parametrize(
     "change",
     [

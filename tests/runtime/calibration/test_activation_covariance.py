@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from thirteen.errors import ModelFileError
 from thirteen.runtime.calibration.activation_covariance import PROBES, RANK, InputSums, block_width
 
 GRADIENTS = np.random.default_rng(6).uniform(0.1, 10, 500)
@@ -14,7 +15,7 @@ def stats_of(inputs, gradients=GRADIENTS, parts=2):
     for span in spans[:-1]:
         sums.add(inputs[span], [0.3 * gradients[span], 0.7 * gradients[span]])
     other.add(inputs[spans[-1]], [0.3 * gradients[spans[-1]], 0.7 * gradients[spans[-1]]])
-    return sums.stats([other])
+    return sums.stats("blk.0.ffn_down.weight", [other])
 
 
 def covariance_of(inputs, gradients=GRADIENTS):
@@ -90,3 +91,13 @@ def test_squares_are_those_of_the_inputs_as_they_are():
 )
 def test_quantization_blocks_divide_the_block_width(columns, width):
     assert block_width(columns) == width
+
+
+@pytest.mark.parametrize("columns", [64, 768])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_sums_that_are_not_finite_are_an_error_that_names_the_weight(columns, value):
+    """The sketch was computed first: "SVD did not converge"."""
+    inputs = inputs_of_rank(6, columns, 0.5)
+    inputs[3, 5] = value
+    with np.errstate(all="ignore"), pytest.raises(ModelFileError, match=r"not finite .* blk\.0\.ffn_down"):
+        stats_of(inputs)

@@ -72,7 +72,7 @@ def test_a_name_that_was_taken_meanwhile_is_not_swapped(tiny, loras, monkeypatch
             engine.swap("new", loras["a"])
 
         monkeypatch.setattr(engine_module, "probe_model_files", other_thread)
-        with pytest.raises(RequestError, match="it must be new"):
+        with pytest.raises(RequestError, match="the name must be new"):
             engine.swap("new", loras["b"])
         assert engine.files("new")[-1] == loras["a"]
 

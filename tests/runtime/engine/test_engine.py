@@ -158,6 +158,16 @@ def test_a_full_queue_refuses_and_wait_waits(open_fake_engine):
     assert [handle.answer(5).text for handle in handles] == ["abc"] * 3 + ["xyz"]
 
 
+def test_requests_that_do_not_all_fit_the_queue_are_not_started(open_fake_engine):
+    """Those that fitted were, and then aborted."""
+    engine = open_fake_engine(queue=1)
+    with pytest.raises(BusyError, match="the queue is full"):
+        engine.submit_all([request("abc")] * 4)
+    assert engine.answer("xyz").text == "xyz"
+    assert engine._runner._context.computed == len("xyz") * 2
+    assert len(engine.submit_all([request("abc")] * 4, wait=True)) == 4
+
+
 def test_many_threads_submit_at_once(open_fake_engine):
     engine = open_fake_engine()
     texts = {}
@@ -326,6 +336,17 @@ def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(open_fake_eng
     context.save = lambda slot: copies.append(slot) or save(slot)
     engine.submit(Request(tuple(b"a" * 40))).answer()
     assert len(copies) == (prefix_bytes > 8 * 41)
+
+
+def test_no_request_waits_for_a_prefix_that_is_too_large_for_the_cache(open_fake_engine):
+    engine = open_fake_engine(prefix_bytes=8 * 30, slots=4, batch=64)
+    shared = "a prompt that is long enough, "
+    engine.answer(shared)
+    context, batches = engine._runner._context, []
+    decode = context.decode
+    context.decode = lambda spans: batches.append(len(spans)) or decode(spans)
+    engine.answers([shared + end for end in "wxyz"])
+    assert batches[0] > 1
 
 
 def test_prompts_whose_shared_prefix_is_cached_are_computed_together(open_fake_engine):

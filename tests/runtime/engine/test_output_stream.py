@@ -36,3 +36,15 @@ def test_no_result_follows_what_is_held_back(held):
     for byte in b"3 + 4 =" + held:
         output.feed(byte)
     assert output.text == "3 + 4 =" and not output.result_tokens() and not output.no_digit
+
+
+def test_a_digit_may_follow_text_that_a_stop_string_holds_back():
+    """After a result and a line break, which a stop string may begin with, no list could go on with "2."."""
+    output = OutputStream(Bytes(), ("\n\n", "6x"), calculator=True)
+    for byte in b"12 * 13 =":
+        output.feed(byte)
+    for byte in output.result_tokens():
+        output.feed(byte)
+    assert output.text == "12 * 13 = 15" and output.no_digit
+    output.feed(ord("\n"))
+    assert output.text == "12 * 13 = 156" and not output.no_digit

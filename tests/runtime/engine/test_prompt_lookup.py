@@ -121,8 +121,10 @@ def test_a_context_that_fills_within_a_draft_ends_at_the_same_token(open_fake_en
 
 
 def test_drafts_need_space_in_the_batch(open_fake_engine):
-    with pytest.raises(RequestError, match="batch 4 must be at least outputs 6"):
+    with pytest.raises(RequestError, match=r"^slots \* \(1 \+ lookup\) = 2 \* 3 = 6 exceeds batch 4$"):
         open_fake_engine(lookup=2)
+    with pytest.raises(RequestError, match="lookup must be an integer from 0 to 65536, not 1000"):
+        open_fake_engine(lookup=10**30)
 
 
 @pytest.fixture(scope="module")

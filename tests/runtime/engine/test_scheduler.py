@@ -158,6 +158,22 @@ def test_a_prompt_that_shares_a_prefix_in_prefill_waits_for_it():
     assert first.stop_reason is None and same.slot == 4
 
 
+def test_a_prompt_that_will_not_be_cached_is_not_waited_for():
+    """Requests waited for prefixes of exactly 16 new tokens, which are not saved."""
+    shared = tuple(range(PREFIX_TOKENS_MIN))
+    for prompts, waits in (
+        ((shared, (*shared, 2)), False),
+        (((*shared, 1), shared), False),  # the last token of a prompt is always computed
+        (((*shared, 1), (*shared, 2)), True),
+    ):
+        for cacheable in (PREFIX_TOKENS_MIN, 1000):
+            scheduler = Scheduler(slots=2, budget=8, prefix_caching=True, cacheable=cacheable)
+            first, second = (add(scheduler, prompt) for prompt in prompts)
+            list(scheduler.admit())
+            assert (second.slot is None) == (waits and cacheable == 1000)
+            assert scheduler.has_waiter(first) == (second.slot is None)
+
+
 def test_a_prefix_restored_from_the_cache_is_not_waited_for():
     scheduler = Scheduler(slots=2, budget=8, prefix_caching=True)
     shared = tuple(range(2 * PREFIX_TOKENS_MIN))

@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from thirteen.errors import InsufficientMemoryError, ModelFileError, RequestError
+from thirteen.runtime.engine import engine as engine_module
 from thirteen.runtime.engine.engine import Engine
 from thirteen.runtime.llama import attention, memory_estimate
 from thirteen.runtime.llama.attention import (
     AttentionTimes,
     choose_attention,
     known_attention,
+    limit_attention,
     measure_attention,
 )
 from thirteen.runtime.llama.context import Context, ContextParams, Span
@@ -103,10 +105,33 @@ def test_scores_that_do_not_fit_in_memory_are_not_stored(model, measured, monkey
     assert flash.total_bytes < standard.total_bytes
     monkeypatch.setattr(memory_estimate, "reserved_bytes", lambda _: 0)
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: between)
-    assert choose_attention(profile, model, 1).flash_attention is True
+    assert limit_attention(profile, model.header, 1).flash_attention is True
+    assert limit_attention(replace(profile, gpu_layers=1), model.header, 1).flash_attention is None
     memory_estimate.check_memory(model.header, profile, 1)
     with pytest.raises(InsufficientMemoryError):
         memory_estimate.check_memory(model.header, replace(profile, flash_attention=False), 1)
+
+
+def test_the_memory_of_a_loaded_model_is_not_asked_for_twice(tiny, measured, monkeypatch):
+    """Engines with little memory to spare got flash attention."""
+    measured(*STANDARD)
+    with Model(tiny) as model:
+        needed = estimate_memory(model.header, replace(LAPTOP, flash_attention=False))
+    left = needed.total_bytes - needed.program_bytes
+    monkeypatch.setattr(memory_estimate, "reserved_bytes", lambda _: 0)
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: left)
+
+    class Loading(Model):
+        def __init__(self, *args, **options):
+            nonlocal left
+            super().__init__(*args, **options)
+            left -= needed.vocabulary_bytes
+
+    monkeypatch.setattr(engine_module, "Model", Loading)
+    with Engine(tiny, threads=1) as engine:
+        assert engine.profile.flash_attention is False
+    with Engine(tiny, threads=1) as engine:
+        assert engine.profile.flash_attention is True  # now there is less
 
 
 def test_a_header_without_a_shape_is_refused(model):

@@ -66,6 +66,11 @@ WRONG = {
         {},
         "2 times",
     ),  # id_to_token.size() == token_to_id.size()
+    "a long name of a control token": (
+        {"tokenizer.ggml.tokens": ([*NAMES[:-1], "<" + 256 * "x"], ARRAY, TEXT)},
+        {},
+        "a control token has 257 characters; at most 256",
+    ),
     "few types": ({"tokenizer.ggml.token_type": ([1], ARRAY, KINDS.INT32)}, {}, "259 tokens but 1"),
     "few tokens": (
         {

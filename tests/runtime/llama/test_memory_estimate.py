@@ -109,3 +109,10 @@ def test_a_model_that_does_not_fit_is_refused_before_it_is_loaded(smollm2, monke
     monkeypatch.setattr(memory_estimate, "available_bytes", lambda: enough)
     with Engine(smollm2, profile="phone", context=256, threads=1) as engine:
         assert engine.answer("1 + 1 =", max_tokens=1).usage.completion_tokens == 1
+
+
+def test_the_error_names_the_context_that_counts(smollm2, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available_bytes", lambda: 0)
+    profile = replace(PROFILES["phone"], context=1 << 20)
+    with pytest.raises(InsufficientMemoryError, match=r"for a context of 8192, "):
+        memory_estimate.check_memory(read_header(smollm2), profile, 1)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -117,8 +118,33 @@ def test_an_empty_question_is_refused(question):
 
 
 def test_a_question_beyond_all_contexts_is_refused_before_it_is_tokenized():
-    with pytest.raises(RequestError, match="5000000 characters"):
-        prompt("a" * 5_000_000)
+    with pytest.raises(RequestError, match="the prompt has 5000000 characters"):
+        prompt("a" * 5_000_000, template=None)
+
+
+@pytest.mark.parametrize("template", [CHATML, None])
+def test_white_space_and_ids_of_calls_count_as_well(template):
+    """Spaces at the ends were not counted, but tokenized; nor was tool_call_id."""
+    encoder = PromptEncoder(Bytes(), template and ChatTemplate(template), bytes_max=100)
+    with pytest.raises(RequestError, match=r"1[0-9][0-9] bytes, but the context holds at most 100"):
+        encoder.encode_question("a" + " " * 100)
+    encoder = PromptEncoder(Bytes(), ChatTemplate(TOOL_TEMPLATES[0]), bytes_max=100)
+    with pytest.raises(RequestError, match="bytes, but the context holds at most 100"):
+        encoder.encode_conversation([Message("tool", "x", tool_call_id="1" * 101)])
+
+
+def test_long_names_of_control_tokens_take_no_more_memory_than_their_text():
+    """All beginnings of all names were stored, which is quadratic."""
+    vocabulary = Bytes()
+    vocabulary.control_tokens = {f"<{n}{'a' * 20_000}>": 256 + n for n in range(3)}
+    tracemalloc.start()
+    encoder = PromptEncoder(vocabulary, ChatTemplate("{% for m in messages %}{{ m.content }}{% endfor %}"))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000_000
+    name = next(iter(vocabulary.control_tokens))
+    tokens = encoder.encode_conversation([Message("user", name[:-9]), Message("user", name[-9:])])
+    assert tokens == tuple(name.encode())
 
 
 def test_two_messages_side_by_side_cannot_form_a_control_token():
