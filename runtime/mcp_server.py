@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +24,7 @@ from mcp.types import (
 )
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import RequestError, ThirteenError
+from ..errors import RequestError, ThirteenError, as_line
 from .answer import Answer
 from .arithmetic.calculator import Step, check_steps
 from .engine.engine import Engine, RequestOptions
@@ -32,6 +34,7 @@ QUESTION_CHARS_MAX = 1 << 15
 TEXT_CHARS_MAX = 1 << 12  # as in /v1/check
 VOTES_MAX = 8
 _ERROR_CHARS_MAX = 600
+_CLOSING_S = 1.0  # time to send the results of calls during which the engine failed
 _READS = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
@@ -177,6 +180,8 @@ class AssistantTools:
 def serve_stdio(engine: Engine, options: RequestOptions) -> None:
     """Serve until standard input ends; meanwhile nothing but the protocol is on standard output.
 
+    When the engine has failed, the process ends with status 1, for the client to start it again.
+
     Args:
         engine: answers questions.
         options: options of every question.
@@ -190,12 +195,22 @@ def serve_stdio(engine: Engine, options: RequestOptions) -> None:
         on_list_tools=tools.list_tools,
         on_call_tool=tools.call_tool,
     )
-    asyncio.run(_serve(server))
+    asyncio.run(_serve(server, engine))
 
 
-async def _serve(server: Server) -> None:
+async def _serve(server: Server, engine: Engine) -> None:
     async with stdio_server() as (received, sent):
+        watching = asyncio.create_task(_end_if_failed(engine))
         await server.run(received, sent, server.create_initialization_options())
+        watching.cancel()
+
+
+async def _end_if_failed(engine: Engine) -> None:
+    while not engine.closed:
+        await asyncio.sleep(_CLOSING_S)
+    await asyncio.sleep(_CLOSING_S)
+    print("error: the engine has failed: the server ends", file=sys.stderr, flush=True)
+    os._exit(1)  # an exception would wait for the reader of the SDK, and so for the end of the input
 
 
 def _first_problem(error: ValidationError) -> str:
@@ -204,8 +219,9 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _error_result(message: str) -> CallToolResult:
-    line = " ".join(message.encode("utf-8", "replace").decode().split())[:_ERROR_CHARS_MAX]
-    return CallToolResult(content=[_text(line)], is_error=True)
+    line = as_line(message)
+    shown = line if len(line) <= _ERROR_CHARS_MAX else f"{line[:_ERROR_CHARS_MAX]}…"
+    return CallToolResult(content=[_text(shown)], is_error=True)
 
 
 def _text(text: str) -> TextContent:

@@ -28,7 +28,7 @@ class ApiKeys:
         Raises:
             RequestError: the file is unreadable, too large, not UTF-8, or contains no key.
         """
-        text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path))
+        text = decode_utf8(read_bounded(path, FILE_BYTES_MAX), str(path)).removeprefix("\ufeff")
         lines = [line.strip() for line in text.splitlines()]
         keys = [line for line in lines if line and not line.startswith("#")]
         if not keys:

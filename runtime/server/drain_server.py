@@ -82,7 +82,7 @@ class DrainServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                limit_concurrency=CONNECTIONS_MAX,
+                limit_concurrency=CONNECTIONS_MAX + 1,  # with so many, a request gets 503
                 h11_max_incomplete_event_size=HEADER_BYTES_MAX,
                 timeout_keep_alive=limits.idle_s,
                 timeout_graceful_shutdown=CLOSING_S,

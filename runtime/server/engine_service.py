@@ -17,6 +17,7 @@ from ..answer import Answer
 from ..engine.engine import Engine
 from ..engine.handle import Handle, Piece
 from ..engine.majority_vote import MajorityVote
+from ..prompt.prompt_encoder import Message
 from ..request import Request, StopReason
 from .answer_stream import PendingAnswer
 from .fair_turns import FairTurns
@@ -24,6 +25,7 @@ from .http_errors import HttpError
 from .metrics import Metrics
 
 T = TypeVar("T")
+Prompt = Sequence[Message] | Sequence[str | list[int]]  # a conversation, or prompts of text completions
 _log = logging.getLogger(__name__)
 
 
@@ -106,7 +108,7 @@ class EngineService:
         self._in_rounds.add(answer)
 
     def end_rounds(self, answer: PendingAnswer) -> None:
-        """Count an answer as finished that has no unfinished request; a second call does nothing."""
+        """Stop counting an answer as unfinished."""
         self._in_rounds.discard(answer)
 
     async def submit(
@@ -120,19 +122,37 @@ class EngineService:
     ) -> list[Handle]:
         """Prepare requests and submit them to the engine: all of them, or none if it raises.
 
+        A thread cannot be stopped: if this is cancelled, the requests are submitted and then aborted.
+
         Args:
             client: who asks.
             size: bytes of the request body; a client's smaller requests are prepared first.
             count: number of requests that will be prepared; places for them are reserved meanwhile.
             prepare: makes the requests, in a worker thread: chat template, tokenizer, grammar.
-            accepted: whether they go on with an accepted answer, which a draining server still finishes; they
-                wait while the queue is full.
+            accepted: whether they continue an answer that was accepted before: they are served even while
+                draining, and wait for a place instead of raising BusyError.
 
         Raises:
-            HttpError: 503 the server accepts no new requests.
+            HttpError: 503 the server accepts no new requests, 400 it has fewer places than requests.
             RequestError: a request is invalid for this engine.
             BusyError: the queue is full.
         """
+        submitted = asyncio.ensure_future(self._submit(client, size, count, prepare, accepted=accepted))
+        try:
+            return await asyncio.shield(submitted)
+        except asyncio.CancelledError:  # the client has disconnected
+            submitted.add_done_callback(_abort)
+            raise
+
+    async def _submit(
+        self,
+        client: Client,
+        size: int,
+        count: int,
+        prepare: Callable[[], Sequence[Request]],
+        *,
+        accepted: bool,
+    ) -> list[Handle]:
         with self._reserved(client, count, accepted=accepted):
             async with self._turns.turn(client.name, size):
                 handles = await to_thread.run_sync(lambda: self.engine.submit_all(prepare(), wait=accepted))
@@ -151,7 +171,7 @@ class EngineService:
             count: number of prompts; they take places in the queue meanwhile.
 
         Raises:
-            HttpError: 503 the server accepts no new requests.
+            HttpError: 503 the server accepts no new requests, 400 it has fewer places than prompts.
             BusyError: the queue is full.
         """
         with self._reserved(client, count):
@@ -173,21 +193,33 @@ class EngineService:
 
     def _check_places(self, client: Client, count: int) -> None:
         """Raise BusyError unless there are places; the last ones are for clients without a request."""
-        slots, queue = self.engine.profile.slots, self.engine.queue
+        places = self.engine.profile.slots + self.engine.queue
+        if count > places:
+            raise HttpError(400, f"{count} prompts or answers in one request, at most {places} here")
         names = (*tuple(self._unfinished.values()), *self._preparing)
         if client.name in names:
-            queue -= self._kept_places
-        if len(self._unfinished) + self._preparing.total() + count > slots + queue:
-            raise BusyError(f"{slots} requests run and {queue} wait: the queue is full")
+            places -= self._kept_places
+        taken = len(self._unfinished) + self._preparing.total()
+        if taken + count > places:
+            raise BusyError(
+                f"{taken} of {places} places are taken, {count} more are needed: the queue is full"
+            )
 
-    def log_answers(self, prompt: object, answers: Sequence[Answer]) -> None:
-        """Log a prompt and its answers if the service was created with `log_prompts`."""
+    def log_answers(self, prompt: Prompt, answers: Sequence[Answer]) -> None:
+        """Log what was asked, with the answers, if the service was created with `log_prompts`."""
         if self._log_prompts:
-            _log.info(json.dumps({"prompt": prompt, "answers": [answer.text for answer in answers]}))
+            asked = [one.template_fields() if isinstance(one, Message) else one for one in prompt]
+            _log.info(json.dumps({"prompt": asked, "answers": [answer.text for answer in answers]}))
 
     def _on_done(self, handle: Handle) -> None:
         self._unfinished.pop(handle, None)
         self.metrics.count_answer(handle)
+
+
+def _abort(submitted: asyncio.Future[list[Handle]]) -> None:
+    if not submitted.cancelled() and not submitted.exception():
+        for handle in submitted.result():
+            handle.abort()
 
 
 def ensure_completed(answer: Answer) -> Answer:

@@ -1,5 +1,6 @@
 """Limits of a single client's use of the server."""
 
+import ipaddress
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -39,3 +40,22 @@ class RequestLimits:
     def for_context(self, context: int) -> Self:
         """The limits with max_tokens capped at the context length."""
         return replace(self, max_tokens=min(self.max_tokens, context))
+
+
+def client_address(host: str) -> str:
+    """The address by which a client is counted.
+
+    It is the IPv4 address in an IPv4-mapped one, and the /64 of an IPv6 address: its owner has all of them.
+    Loopback and link-local addresses remain, and so does what is no address.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, ipaddress.IPv4Address):
+        return host
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    if address.is_loopback or address.is_link_local:
+        return host
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False))

@@ -129,10 +129,12 @@ def test_check_arithmetic(client):
         ("solve", {"question": "x", "other": 1}, "other: Extra inputs are not permitted"),
         ("check_arithmetic", {"text": "x" * 4097}, "text: String should have at most 4096 characters"),
         ("no\nthing", {}, "there is no tool"),
+        ("no" * 1000, {}, "there is no tool"),
     ],
 )
 def test_bad_input_is_an_error_of_one_line(client, name, arguments, line):
-    assert client.error(name, **arguments).startswith(line)
+    error = client.error(name, **arguments)
+    assert error.startswith(line) and len(error) <= 601 and error.endswith("…") == (len(error) == 601)
 
 
 @contextmanager
@@ -197,6 +199,32 @@ def test_an_interrupt_ends_it_though_its_input_is_open(command):
     with server_process(command) as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_S) == -signal.SIGINT
+
+
+FAILING = """
+import sys
+from thirteen.errors import ModelFileError
+from thirteen.runtime.engine.runner import Runner
+
+def fail(*_):
+    raise ModelFileError("the computation failed")
+
+Runner.step = fail
+sys.argv[1:] = sys.argv[3:]  # without "-m thirteen"
+import thirteen.__main__
+"""
+
+
+@pytest.mark.slow
+def test_a_failed_engine_ends_it_though_its_input_is_open(command):
+    """It answered every later call "the engine is closed"."""
+    with server_process([sys.executable, "-c", FAILING, *command[1:]]) as (process, send):
+        send(id=2, method="tools/call", params={"name": "solve", "arguments": {"question": QUESTION}})
+        replies = [json.loads(line) for line in process.stdout]
+        (answer,) = (reply for reply in replies if reply.get("id") == 2)
+        assert answer["result"]["isError"]
+        assert process.wait(TIMEOUT_S) == 1
+        assert "error: the engine has failed: the server ends\n" in process.stderr.read()
 
 
 @pytest.mark.slow

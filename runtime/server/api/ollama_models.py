@@ -5,25 +5,23 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from .request_fields import WHOLE, Count, Name, Nullable, StopTexts, Text, Unsupported
+from .request_fields import JSON_OBJECT, WHOLE, Count, Name, Nullable, Schema, StopTexts, Text, Unsupported
 from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
 from .response_models import Count as Total
 from .response_models import ResponseBody
-
-_JSON_OBJECT = {"type": "object"}
 
 
 def _as_schema(value: Any) -> Any:
     """A format as a JSON schema; "" is none."""
     if value in ("", "json"):
-        return _JSON_OBJECT if value else None
+        return JSON_OBJECT if value else None
     if value is not None and not isinstance(value, dict):
         raise PydanticCustomError("format", 'Input should be "json" or a JSON schema')
     return value
 
 
 OllamaFormat = Annotated[
-    dict[str, Any] | None,
+    Schema | None,
     BeforeValidator(_as_schema, json_schema_input_type=Literal["", "json"] | dict[str, Any] | None),
 ]
 ModelName = Annotated[Name, Field(min_length=1)]

@@ -1,13 +1,14 @@
 """OpenAI chat and text completions: engine requests from request bodies, and the list of models."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from ...grammar.grammar import Grammar, from_schema
 from ...prompt.prompt_encoder import Message, ToolCall
 from ...request import Request, Sampling
 from ..http_errors import HttpError
+from .request_fields import JSON_OBJECT
 from .request_models import (
     ChatMessage,
     ChatRequest,
@@ -21,7 +22,6 @@ from .tool_calls import ServerCall, ToolUse
 Json = dict[str, Any]
 
 LOGPROB_ENTRIES_MAX = 1 << 15  # of a response; they take 3 MB of JSON and 40 ms in which nothing else runs
-JSON_OBJECT = {"type": "object"}
 
 
 def chat_messages(body: ChatRequest) -> list[Message]:
@@ -30,28 +30,28 @@ def chat_messages(body: ChatRequest) -> list[Message]:
     Raises:
         HttpError: 400 a message lacks a field, or has one that is not for its role.
     """
-    return [
-        one
-        for index, message in enumerate(body.messages)
-        for one in (*_server_calls(message, f"messages[{index}]"), _message(message, f"messages[{index}]"))
-    ]
+    messages: list[Message] = []
+    for index, message in enumerate(body.messages):
+        path = f"messages[{index}]"
+        for number, call in enumerate(message.server_tool_calls or ()):  # a round each
+            _arguments(call.arguments, f"{path}.server_tool_calls[{number}].arguments")
+            run = ServerCall(call.name, call.arguments, call.result)
+            messages += call_messages("", [run], len(messages))
+        messages.append(_message(message, path))
+    return messages
 
 
-def call_messages(text: str, calls: Sequence[ServerCall]) -> list[Message]:
-    """Messages of a round: its text with the calls that the server has run, and their results."""
+def call_messages(text: str, calls: Sequence[ServerCall], position: int) -> list[Message]:
+    """Messages of a round: its text with the calls that the server has run, and their results.
+
+    The ids of the calls differ from all others of the conversation, in which so many messages come before.
+    """
     named = [
         (ToolCall(f"call_{number}", call.name, json.loads(call.arguments)), call.result)
-        for number, call in enumerate(calls)
+        for number, call in enumerate(calls, position)
     ]
     results = [Message("tool", result, tool_call_id=call.id) for call, result in named]
     return [Message("assistant", text, tuple(call for call, _ in named)), *results]
-
-
-def _server_calls(message: ChatMessage, path: str) -> Iterator[Message]:
-    """The rounds before a message that is one of our answers."""
-    for index, call in enumerate(message.server_tool_calls or ()):
-        _arguments(call.arguments, f"{path}.server_tool_calls[{index}].arguments")
-        yield from call_messages("", [ServerCall(call.name, call.arguments, call.result)])
 
 
 def _message(message: ChatMessage, path: str) -> Message:
@@ -152,7 +152,7 @@ def completion_requests(
 
 
 def check_completion(body: CompletionRequest) -> None:
-    """Check a text completion request for no tokens, of which there will be no engine requests.
+    """Check a request with `max_tokens: 0`, which the engine never sees.
 
     Raises:
         HttpError: 400 it has no echo either, or nothing to stream.

@@ -8,7 +8,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
+from ....files.json_file import decode_utf8
 from ..http_errors import HttpError
+from .request_fields import is_text
 
 JSON_TYPE = "application/json"
 _DISCARDED_BYTES_MAX = 1 << 26  # an oversized body is read up to here, so that the client receives the 413
@@ -65,25 +67,27 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 def _parse_json(data: bytes) -> Any:
     try:
-        return json.loads(data.decode(), parse_constant=_reject_constant)
+        return json.loads(decode_utf8(data, "the body"), parse_constant=_reject_constant)
     except json.JSONDecodeError as error:
         position = f"line {error.lineno} column {error.colno}"
         raise HttpError(400, f"the body is not JSON at {position}: {error.msg}") from None
-    except (ValueError, RecursionError) as error:
-        raise HttpError(400, f"the body is not JSON: {error}") from None
+    except RecursionError:
+        raise HttpError(400, "the body is nested too deeply") from None
+    except ValueError:  # Python's limit on the digits of an integer
+        raise HttpError(400, "the body has a number with too many digits") from None
 
 
 def _reject_constant(text: str) -> float:
     """Reject NaN and Infinity, which Python's parser accepts."""
-    raise ValueError(f"{text} is not a number")
+    raise HttpError(400, f"the body is not JSON: {text} is not a number")
 
 
 def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:
     """One of the errors in a body: that of an unsupported field, or else the first."""
     error = min(details, key=lambda error: error["type"] != "extra_forbidden")
-    path, value = _locate(error["loc"], body)
+    path, value = _locate(error, body)
     if error["type"] == "string_unicode" and isinstance(value, dict):  # a name that is no text
-        name = next(name for name in value if not _is_text(name))
+        name = next(name for name in value if not is_text(name))
         path, error = f"{path}.{name}" if path else name, {**error, "type": "extra_forbidden"}
     _, should, rest = error["msg"].replace(" after validation", "").partition(" should ")
     problem = _PROBLEMS.get(error["type"]) or (f"must {rest}" if should else error["msg"])
@@ -91,21 +95,16 @@ def _to_http_error(details: Sequence[ErrorDetails], body: Any) -> HttpError:
     return HttpError(422, f"{path or 'the body'} {problem}", code=code, param=path or None)
 
 
-def _locate(location: Sequence[int | str], value: Any) -> tuple[str, Any]:
-    """Path and value of a field; a location in a list that stands for one value of the body is that value."""
-    path = ""
-    for step in location:
+def _locate(error: ErrorDetails, value: Any) -> tuple[str, Any]:
+    """Path and value of the field that an error is about, in a body.
+
+    pydantic's location may have steps that the body lacks: of a list for which the body has one value, and
+    the kind of a union. They are left out.
+    """
+    path, is_missing = "", error["type"] == "missing"
+    for step in error["loc"]:
         if isinstance(step, int) and isinstance(value, list):
             path, value = f"{path}[{step}]", value[step]
-        elif isinstance(step, str) and isinstance(value, dict):
+        elif isinstance(step, str) and isinstance(value, dict) and (step in value or is_missing):
             path, value = f"{path}.{step}" if path else step or '""', value.get(step)
     return path, value
-
-
-def _is_text(text: str) -> bool:
-    """Whether a string has no half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,8 +1,11 @@
 """Types of the fields of request bodies, with their limits."""
 
-from typing import Annotated, Any, TypeVar
+import json
+from collections.abc import Callable
+from typing import Annotated, Any, LiteralString, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Discriminator,
     Field,
@@ -21,6 +24,7 @@ _PROMPTS_MAX = 16
 _PROMPT_TOKENS_MAX = 1 << 20
 _STOPS_MAX = 16  # each new piece of text is searched for all stop strings
 _STOP_CHARS_MAX = 256
+JSON_OBJECT = {"type": "object"}  # the schema of any object
 EMPTY: tuple[Any, ...] = (None, "", [], {})  # values that say that a field is not used
 
 T = TypeVar("T")
@@ -49,12 +53,39 @@ def _whole_number(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _as_list(value: Any) -> Any:
-    """A string is a list of one."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of strings")
+def list_or_text(items: LiteralString, to_item: Callable[[str], Any], schema: Any) -> BeforeValidator:
+    """Validator of a list for which a string may stand, as its only item.
+
+    Args:
+        items: what the list holds, for errors.
+        to_item: makes the item of the string.
+        schema: type of both, for the OpenAPI document.
+    """
+
+    def as_list(value: Any) -> Any:
+        if isinstance(value, str):
+            return [to_item(value)]
+        if not isinstance(value, list):
+            raise PydanticCustomError("string_or_list", f"Input should be a string or a list of {items}")
+        return value
+
+    return BeforeValidator(as_list, json_schema_input_type=schema)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a JSON value has no half of a surrogate pair, also in its names and parts."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    except RecursionError:
+        pass  # refused elsewhere
+    return True
+
+
+def _check_text(value: dict[str, Any]) -> dict[str, Any]:
+    if not is_text(value):
+        raise PydanticCustomError("surrogate", "Input should have no half of a surrogate pair")
     return value
 
 
@@ -88,7 +119,8 @@ Name = Annotated[str, Field(max_length=_NAME_CHARS_MAX)]
 FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 StopText = Annotated[str, Field(min_length=1, max_length=_STOP_CHARS_MAX)]
 _StopTexts = Annotated[list[StopText], Field(max_length=_STOPS_MAX, fail_fast=True)]
-StopTexts = Annotated[_StopTexts, BeforeValidator(_as_list, json_schema_input_type=StopText | _StopTexts)]
+StopTexts = Annotated[_StopTexts, list_or_text("strings", str, StopText | _StopTexts)]
+Schema = Annotated[dict[str, Any], AfterValidator(_check_text)]
 _Tokens = Annotated[
     list[Annotated[int, Field(ge=0, lt=1 << 31), WHOLE]],
     Field(min_length=1, max_length=_PROMPT_TOKENS_MAX, fail_fast=True),

@@ -9,7 +9,6 @@ from secrets import randbelow
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
-from pydantic_core import PydanticCustomError
 
 from ...arithmetic import calculator_tool
 from ...request import LOGPROBS_MAX, SEED_MAX, TEMPERATURE_MIN, Sampling
@@ -22,9 +21,11 @@ from .request_fields import (
     Name,
     Nullable,
     Prompts,
+    Schema,
     StopTexts,
     Text,
     Zero,
+    list_or_text,
     prompt_kind,
 )
 
@@ -59,7 +60,10 @@ class RequestBody(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_unknown(cls, value: Any) -> Any:
-        """Drop unknown fields that are empty; of others keep one alone, because each costs an error."""
+        """Drop unknown fields that are empty.
+
+        Keep only the first other one: every unknown field would be an error of its own.
+        """
         if not isinstance(value, dict) or value.keys() <= (known := _field_names(cls)):
             return value
         refused = next((name for name in value if name not in known and value[name] not in EMPTY), None)
@@ -71,15 +75,6 @@ class RequestBody(BaseModel):
 @cache
 def _field_names(model: type[RequestBody]) -> frozenset[str]:
     return frozenset(field.alias or name for name, field in model.model_fields.items())
-
-
-def _as_parts(value: Any) -> Any:
-    """Message content that is a string is one part of text."""
-    if isinstance(value, str):
-        return [{"type": "text", "text": value}]
-    if value is not None and not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of text parts")
-    return value
 
 
 class TextPart(RequestBody):
@@ -119,9 +114,13 @@ class ChatMessage(RequestBody):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[
-        TextParts | None, BeforeValidator(_as_parts, json_schema_input_type=Text | TextParts | None)
-    ] = Field(None, description="Required, except beside tool_calls.")
+    content: (
+        Annotated[
+            TextParts,
+            list_or_text("text parts", lambda text: {"type": "text", "text": text}, Text | TextParts),
+        ]
+        | None
+    ) = Field(None, description="Required, except beside tool_calls.")
     tool_calls: Annotated[list[MessageToolCall], Field(max_length=TOOLS_MAX, fail_fast=True)] | None = Field(
         None, description="Only for the role assistant."
     )
@@ -141,7 +140,7 @@ class JsonSchemaFormat(RequestBody):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     description: Text | None = None
-    schema_: dict[str, Any] = Field(alias="schema")
+    schema_: Schema = Field(alias="schema")
     strict: Nullable[bool] = Field(True, description="The schema is always enforced.")
 
 
@@ -157,7 +156,7 @@ class FunctionDefinition(RequestBody):
 
     name: FunctionName
     description: Text | None = None
-    parameters: dict[str, Any] | None = Field(None, description="A JSON schema; by default no parameters.")
+    parameters: Schema | None = Field(None, description="A JSON schema; by default no parameters.")
     strict: Nullable[bool] = Field(
         False, description="Whether the schema is enforced where a call is optional."
     )
@@ -273,11 +272,6 @@ class ChatRequest(OpenAiRequest):
         None, description="Requires logprobs."
     )
 
-    @property
-    def prompt_json(self) -> object:
-        """The messages, for the log."""
-        return [{"role": message.role, "content": message.text} for message in self.messages]
-
 
 class CompletionRequest(OpenAiRequest):
     """Body of /v1/completions."""
@@ -298,11 +292,6 @@ class CompletionRequest(OpenAiRequest):
             [self.prompt] if prompt_kind(self.prompt) in {"text", "tokens"} else [*self.prompt]
         )
         return prompts
-
-    @property
-    def prompt_json(self) -> object:
-        """The prompts, for the log."""
-        return self.prompts
 
 
 class EarlierTurn(RequestBody):

@@ -2,31 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from .request_fields import Count, Name, Nullable, Text
+from .request_fields import Count, Name, Nullable, Schema, Text, list_or_text
 from .request_models import MESSAGES_MAX, RequestBody, SamplingRequest
 from .response_models import Count as Total
 from .response_models import ResponseBody
-
-
-def _as_parts(value: Any) -> Any:
-    """Content that is a string is one part."""
-    if isinstance(value, str):
-        return [{"type": "input_text", "text": value}]
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of text parts")
-    return value
-
-
-def _as_items(value: Any) -> Any:
-    """Input that is a string is a message of the user."""
-    if isinstance(value, str):
-        return [{"role": "user", "content": value}]
-    if not isinstance(value, list):
-        raise PydanticCustomError("string_or_list", "Input should be a string or a list of messages")
-    return value
 
 
 class InputTextPart(RequestBody):
@@ -45,7 +26,8 @@ class InputMessage(RequestBody):
     type: Nullable[Literal["message"]] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[
-        InputTextParts, BeforeValidator(_as_parts, json_schema_input_type=Text | InputTextParts)
+        InputTextParts,
+        list_or_text("text parts", lambda text: {"type": "input_text", "text": text}, Text | InputTextParts),
     ]
     id: Name | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
@@ -65,7 +47,7 @@ class TextFormat(RequestBody):
     type: Literal["text", "json_object", "json_schema"]
     name: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     description: Text | None = None
-    schema_: dict[str, Any] | None = Field(None, alias="schema", description="Required for json_schema.")
+    schema_: Schema | None = Field(None, alias="schema", description="Required for json_schema.")
     strict: bool | None = Field(None, description="The schema is always enforced.")
 
 
@@ -78,7 +60,10 @@ class TextConfig(RequestBody):
 class ResponseRequest(SamplingRequest):
     """Body of /v1/responses."""
 
-    input: Annotated[InputMessages, BeforeValidator(_as_items, json_schema_input_type=Text | InputMessages)]
+    input: Annotated[
+        InputMessages,
+        list_or_text("messages", lambda text: {"role": "user", "content": text}, Text | InputMessages),
+    ]
     model: Name | None = Field(None, description="A model name from /v1/models; by default the first.")
     instructions: Text | None = Field(None, description="System prompt; not carried over to the next turn.")
     max_output_tokens: Count | None = None

@@ -217,8 +217,8 @@ class ToolUse:
 class ToolCallParser:
     """Takes the calls out of the text of an answer while it is generated.
 
-    What is no call of a known function remains text, and so does one that no prompt could have. White space
-    before a call is dropped.
+    What is no call of a known function remains text, and so does a call nested too deeply to be sent back in
+    a prompt. White space before a call is dropped.
     """
 
     def __init__(self, names: frozenset[str], *, tagged: bool, several: bool = True) -> None:

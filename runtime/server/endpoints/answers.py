@@ -12,11 +12,12 @@ from ...engine.conversation import Conversation
 from ...engine.engine import RequestOptions
 from ...engine.handle import Handle
 from ...engine.majority_vote import MajorityVote, vote_requests
+from ...prompt.prompt_encoder import Message
 from ...request import Request as EngineRequest
 from ..api.answer_api import AnswerFormatter, check_claim
 from ..api.operations import ANSWER_OPERATIONS
 from ..api.request_models import AnswerRequest, CheckRequest
-from ..engine_service import collect_answers, collect_vote, ensure_completed, stream_pieces
+from ..engine_service import Prompt, collect_answers, collect_vote, ensure_completed, stream_pieces
 from ..fair_turns import FairTurns
 from ..sse import EventStream, format_event
 from .endpoints import Endpoints, client_of
@@ -58,12 +59,17 @@ class AnswerEndpoints(Endpoints):
 
         handles = await self._submit(request, body.votes, prepare)
         formatter = AnswerFormatter(name, len(body.turns) - len(conversation.messages) // 2)
+        system = [Message("system", body.system)] if body.system else []
+        asked = [*system, *conversation.messages, Message("user", body.question)]
         if body.votes > 1:
-            return await self._vote_response(request, body, formatter, MajorityVote(handles))
+            vote = MajorityVote(handles)
+            if body.stream:
+                return EventStream(self._vote_events(asked, formatter, vote), handles, "error")
+            return self._answer_response(asked, formatter, await collect_vote(request, vote))
         if body.stream:
-            return EventStream(self._answer_events(body, formatter, handles[0]), handles, "error")
+            return EventStream(self._answer_events(asked, formatter, handles[0]), handles, "error")
         await collect_answers(request, handles)
-        return self._answer_response(body, formatter, handles[0].answer())
+        return self._answer_response(asked, formatter, handles[0].answer())
 
     async def check(self, request: Request) -> Response:
         """POST /v1/check."""
@@ -72,28 +78,21 @@ class AnswerEndpoints(Endpoints):
             result = await to_thread.run_sync(check_claim, body.claim)
         return JSONResponse(result)
 
-    async def _vote_response(
-        self, request: Request, body: AnswerRequest, formatter: AnswerFormatter, vote: MajorityVote
-    ) -> Response:
-        """Response of /v1/answer by majority vote; a stream has one event, the winning answer."""
-        if body.stream:
-            return EventStream(self._vote_events(body, formatter, vote), vote.handles, "error")
-        return self._answer_response(body, formatter, await collect_vote(request, vote))
-
-    def _answer_response(self, body: AnswerRequest, formatter: AnswerFormatter, answer: Answer) -> Response:
-        self.service.log_answers(body.question, [answer])
+    def _answer_response(self, asked: Prompt, formatter: AnswerFormatter, answer: Answer) -> Response:
+        self.service.log_answers(asked, [answer])
         return JSONResponse(formatter.response(answer))
 
     async def _answer_events(
-        self, body: AnswerRequest, formatter: AnswerFormatter, handle: Handle
+        self, asked: Prompt, formatter: AnswerFormatter, handle: Handle
     ) -> AsyncIterator[str]:
         async for name, data in formatter.events(stream_pieces(handle)):
             yield format_event(data, name)
-        self.service.log_answers(body.question, [handle.answer()])
+        self.service.log_answers(asked, [handle.answer()])
 
     async def _vote_events(
-        self, body: AnswerRequest, formatter: AnswerFormatter, vote: MajorityVote
+        self, asked: Prompt, formatter: AnswerFormatter, vote: MajorityVote
     ) -> AsyncIterator[str]:
+        """The only event of a stream with votes: the winning answer."""
         answer = ensure_completed(await vote)
         yield format_event(formatter.response(answer), "answer")
-        self.service.log_answers(body.question, [answer])
+        self.service.log_answers(asked, [answer])

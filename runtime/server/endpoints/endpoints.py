@@ -13,7 +13,7 @@ from ..api.operations import Operation
 from ..api.request_body import read_body
 from ..api.request_models import RequestBody, limited
 from ..engine_service import Client, EngineService
-from ..request_limits import RequestLimits
+from ..request_limits import RequestLimits, client_address
 
 Body = TypeVar("Body", bound=RequestBody)
 
@@ -45,4 +45,4 @@ class Endpoints:
 def client_of(request: Request) -> Client:
     """Who sends a request: a key has a namespace of its own, and clients without keys share one."""
     key = request.scope.get(API_KEY)
-    return Client(key or (request.client.host if request.client else ""), key or "")
+    return Client(key or (client_address(request.client.host) if request.client else ""), key or "")

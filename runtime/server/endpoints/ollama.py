@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -128,17 +127,16 @@ class OllamaEndpoints(Endpoints):
             return [ollama_api.ollama_request(body, engine.conversation(messages), source, tokens)]
 
         handles = await self._submit(request, 1, prepare)
-        prompt = [{"role": message.role, "content": message.content} for message in messages]
         if body.stream:
-            return JsonLinesStream(self._lines(name, prompt, handles[0], content), handles)
+            return JsonLinesStream(self._lines(name, messages, handles[0], content), handles)
         await collect_answers(request, handles)
         answer = handles[0].answer()
-        self.service.log_answers(prompt, [answer])
+        self.service.log_answers(messages, [answer])
         return JSONResponse(ollama_api.answer_json(name, answer, content))
 
     async def _lines(
-        self, name: str, prompt: Sequence[Any], handle: Handle, content: Content
+        self, name: str, messages: Sequence[Message], handle: Handle, content: Content
     ) -> AsyncIterator[str]:
         async for line in ollama_api.answer_lines(name, stream_pieces(handle), content):
             yield format_line(line)
-        self.service.log_answers(prompt, [handle.answer()])
+        self.service.log_answers(messages, [handle.answer()])

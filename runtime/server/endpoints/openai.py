@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ...answer import Answer
+from ...engine.handle import Piece
 from ...prompt.prompt_encoder import Message
 from ...request import Request as EngineRequest
 from ..answer_stream import PendingAnswer
@@ -25,7 +26,7 @@ from ..api.operations import OPENAI_OPERATIONS
 from ..api.prompt_echo import EchoedPrompt, EchoFormatter
 from ..api.request_models import ChatRequest, CompletionRequest
 from ..api.tool_calls import ToolUse, check_tools
-from ..engine_service import collect_answers, merge_streams
+from ..engine_service import Prompt, collect_answers, merge_streams
 from ..http_errors import HttpError
 from ..sse import DONE_EVENT, EventStream, format_event
 from .endpoints import Endpoints, client_of
@@ -65,11 +66,11 @@ class OpenAiEndpoints(Endpoints):
         formatter = ResponseFormatter(name, engine.model.token_to_piece, body.n)
         if tools.has_calculator:
             size = request.state.body_bytes
-            handles = [ToolRounds(first, requests[0], messages, tools, self.service, client, size)]
+            handles = [ToolRounds(first, requests[0], [*messages], tools, self.service, client, size)]
             formatter = RoundsFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
         elif tools.functions:
             formatter = ToolCallFormatter(name, engine.model.token_to_piece, body.n, tools=tools)
-        return await self._completion_response(request, body, formatter, handles)
+        return await self._completion_response(request, body, messages, formatter, handles)
 
     async def completion(self, request: Request) -> Response:
         """POST /v1/completions."""
@@ -87,7 +88,7 @@ class OpenAiEndpoints(Endpoints):
 
         handles = await self._submit(request, count, prepare)
         formatter = CompletionFormatter(name, self.service.engine.model.token_to_piece, body.n)
-        return await self._completion_response(request, body, formatter, handles)
+        return await self._completion_response(request, body, body.prompts, formatter, handles)
 
     async def models(self, _: Request) -> Response:
         """GET /v1/models."""
@@ -116,9 +117,9 @@ class OpenAiEndpoints(Endpoints):
                 len(prompts) * body.n,
                 lambda: openai_api.completion_requests(body, tokens, source),
             )
-            return await self._completion_response(request, body, formatter, handles)
+            return await self._completion_response(request, body, body.prompts, formatter, handles)
         pieces = [prompt.empty_answer for prompt in prompts for _ in range(body.n)]
-        return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
+        return await self._whole_response(body.prompts, formatter, pieces)
 
     async def _echoed_prompts(
         self, request: Request, body: CompletionRequest, source: Source
@@ -151,22 +152,26 @@ class OpenAiEndpoints(Endpoints):
         self,
         request: Request,
         body: ChatRequest | CompletionRequest,
+        prompt: Prompt,
         formatter: ResponseFormatter,
         handles: Sequence[PendingAnswer],
     ) -> Response:
         """Response of both endpoints, whole or streamed."""
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
-            return EventStream(
-                self._chunk_events(body.prompt_json, formatter, handles, include_usage), handles
-            )
-        pieces = await collect_answers(request, handles)
-        self.service.log_answers(body.prompt_json, [piece.answer for piece in pieces if piece.answer])
+            return EventStream(self._chunk_events(prompt, formatter, handles, include_usage), handles)
+        return await self._whole_response(prompt, formatter, await collect_answers(request, handles))
+
+    async def _whole_response(
+        self, prompt: Prompt, formatter: ResponseFormatter, pieces: Sequence[Piece]
+    ) -> Response:
+        """Response with all answers, each given as one piece."""
+        self.service.log_answers(prompt, [piece.answer for piece in pieces if piece.answer])
         return await to_thread.run_sync(lambda: JSONResponse(formatter.response(pieces)))
 
     async def _chunk_events(
         self,
-        prompt: object,
+        prompt: Prompt,
         formatter: ResponseFormatter,
         handles: Sequence[PendingAnswer],
         include_usage: bool,

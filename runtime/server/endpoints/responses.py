@@ -111,8 +111,8 @@ class ResponsesEndpoints(Endpoints):
 
     def _finish(self, turn: _Turn, answer: Answer, response: Json) -> bytes:
         """Log a response and keep it, if that is asked for; returns it as JSON."""
-        prompt = [{"role": message.role, "content": message.content} for message in turn.messages]
-        self.service.log_answers(prompt, [answer])
+        asked = responses_api.with_instructions(turn.formatter.body, turn.messages)
+        self.service.log_answers(asked, [answer])
         body = bytes(JSONResponse(response).body)
         if turn.formatter.body.store:
             messages = [*turn.messages, Message("assistant", answer.text)]

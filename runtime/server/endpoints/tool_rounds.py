@@ -1,6 +1,5 @@
 """Answers in rounds: the server runs the calls of the calculator, and the model goes on with the results."""
 
-import asyncio
 from collections.abc import AsyncIterator, Generator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,7 +93,7 @@ class ToolRounds:
             yield last
             if last.answer:
                 return
-            self.handle = await self._next_round(call_messages(said, last.server_calls))
+            self.handle = await self._next_round(call_messages(said, last.server_calls, len(self.messages)))
 
     async def _round(self) -> AsyncIterator[RoundPiece]:
         """Pieces of the running round; the last one has its answer and all of its calls."""
@@ -130,14 +129,7 @@ class ToolRounds:
     async def _next_round(self, messages: Sequence[Message]) -> Handle:
         """Submit the next round, behind the messages of the last."""
         self.messages += messages
-        submitted = asyncio.ensure_future(
-            self.service.submit(self.client, self.size, 1, self._prepare, accepted=True)
-        )
-        try:
-            (handle,) = await asyncio.shield(submitted)
-        except asyncio.CancelledError:  # the client has disconnected
-            submitted.add_done_callback(_abort)
-            raise
+        (handle,) = await self.service.submit(self.client, self.size, 1, self._prepare, accepted=True)
         return handle
 
     def _prepare(self) -> list[EngineRequest]:
@@ -156,9 +148,3 @@ def _add_usage(first: Usage | None, later: Usage) -> Usage:
         completion_tokens=first.completion_tokens + later.completion_tokens,
         sampled_tokens=first.sampled_tokens + later.sampled_tokens,
     )
-
-
-def _abort(submitted: "asyncio.Future[list[Handle]]") -> None:
-    if not submitted.cancelled() and not submitted.exception():
-        for handle in submitted.result():
-            handle.abort()

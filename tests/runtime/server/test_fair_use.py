@@ -1,6 +1,7 @@
 """Clients that share a server: none learns of another, delays it, or keeps it out."""
 
 import asyncio
+import re
 import socket
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -9,8 +10,9 @@ from time import sleep
 import pytest
 from thirteen.runtime.llama.model import Model
 from thirteen.runtime.request import Request
-from thirteen.runtime.server import timeout_protocol
+from thirteen.runtime.server import drain_server, timeout_protocol
 from thirteen.runtime.server.engine_service import Client
+from thirteen.runtime.server.request_limits import client_address
 
 from ...repeats import REPEATS
 from .serving import TIMEOUT_S, halted, open_engine, serve_engine
@@ -78,7 +80,8 @@ def test_prompts_that_can_never_fit_are_refused_before_they_are_tokenized(servin
             "chat/completions": {"messages": [{"role": "user", "content": long}]},
         }.items():
             response = client.post(f"/v1/{path}", json=body)
-            assert response.status_code == 400 and "900000 bytes" in response.json()["error"]["message"]
+            assert response.status_code == 400
+            assert re.search(r"\b9000\d\d bytes", response.json()["error"]["message"])  # the roles count too
         assert max(tokenized, default=0) < 10_000
         assert client.post("/v1/completions", json=WORK).status_code == 200
 
@@ -115,7 +118,7 @@ def test_a_key_that_fills_the_queue_keeps_no_other_key_out(serving):
 
 @pytest.fixture
 def few_connections(monkeypatch):
-    monkeypatch.setattr(timeout_protocol, "CONNECTIONS_MAX", 8)
+    monkeypatch.setattr(drain_server, "CONNECTIONS_MAX", 8)
     monkeypatch.setattr(timeout_protocol, "FIRST_BYTE_S", TIMEOUT_S)
 
 
@@ -124,6 +127,7 @@ def idle_connection(server):
 
 
 def test_a_new_connection_ends_the_one_that_is_idle_for_longest(serving, few_connections):
+    """Room was made one connection too late: until then every request got 503."""
     server = serving()
     with ExitStack() as stack:
         idle = [stack.enter_context(idle_connection(server)) for _ in range(8)]
@@ -154,6 +158,23 @@ def test_one_address_cannot_take_all_connections(serving, monkeypatch):
     with ExitStack() as stack:
         idle = [stack.enter_context(idle_connection(server)) for _ in range(5)]
         assert idle[0].recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:127.0.0.1", "127.0.0.1"),
+        ("2001:db8:0:1:2:3:4:5", "2001:db8:0:1::/64"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_a_client_has_one_address(host, address):
+    """One with a /64 of IPv6 had 2^64, and loopback was another machine if mapped to IPv6."""
+    assert client_address(host) == address
 
 
 def test_a_connection_that_sends_nothing_is_ended_soon(serving, monkeypatch):

@@ -8,6 +8,7 @@ import random
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from threading import Event
 from time import monotonic, sleep
 
 import gguf
@@ -199,6 +200,26 @@ def test_client_that_does_not_read_is_disconnected(serving):
         assert not state.connections and state.total_requests < sent
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_client_that_reads_slowly_receives_the_whole_response(serving, stream):
+    """It was disconnected unless it had read nearly everything within the time."""
+    client = serving(limits=RequestLimits(idle_s=1))
+    client.running.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    body = {"prompt": "a", "max_tokens": 120, "n": 4, "logprobs": 5, "temperature": 1, "seed": 1}
+    content, received, began = request(body=body | {"stream": stream}), b"", monotonic()
+    content = content.replace(b"Host", b"Connection: close\r\nHost")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(("127.0.0.1", client.running.port))
+        connection.sendall(content)
+        while data := connection.recv(4096):
+            received += data
+            sleep(0.1 if stream else 0.15)
+    assert monotonic() - began > 2, "the response is too small for this test"
+    assert received.endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}}"), received[-100:]
+
+
 def test_keep_alive_connection_serves_several_requests(serving):
     client = serving(limits=RequestLimits(idle_s=1))
     with connected(client) as connection:
@@ -223,6 +244,38 @@ def test_full_queue_is_429_and_submission_is_all_or_nothing(serving, engine):
     assert client.post("/v1/completions", json=WORK | {"n": 4}).status_code == 200, (
         "leaked a place in the queue"
     )
+
+
+def test_more_answers_than_places_are_refused_for_good(serving):
+    """An idle server answered 429, "2 requests run and 2 wait", whenever it was asked again."""
+    client = serving()
+    refused = error(client.post("/v1/completions", json=WORK | {"n": 5}), 400)
+    assert refused["message"] == "5 prompts or answers in one request, at most 4 here"
+
+
+def test_a_request_that_is_cancelled_while_it_is_prepared_is_aborted(engine):
+    """Ray cancels the task when the client disconnects: the answer ran on to its end."""
+    service, preparing, go_on = EngineService(engine, {"tiny": "base"}), Event(), Event()
+
+    def prepare():
+        preparing.set()
+        assert go_on.wait(TIMEOUT_S)
+        return [endless(engine)]
+
+    async def cancel():
+        task = asyncio.create_task(service.submit(Client("c", ""), 0, 1, prepare))
+        await asyncio.to_thread(preparing.wait)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not service.idle
+        go_on.set()
+        async with asyncio.timeout(TIMEOUT_S):
+            while not service.idle:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(cancel())
+    assert engine.load.running == 0
 
 
 def test_draining_server_rejects_requests_and_finishes_running_ones(serving, engine):
@@ -293,6 +346,8 @@ def test_keys_file(tmp_path):
             ApiKeys.from_file(path)
     with pytest.raises(RequestError, match="No such file"):
         ApiKeys.from_file(tmp_path / "missing")
+    path.write_bytes(b"\xef\xbb\xbfone\n")  # Windows' editors write a byte order mark
+    assert ApiKeys.from_file(path).identify(b"Bearer one") == keys.identify(b"Bearer one")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such modes")
@@ -402,19 +457,40 @@ def test_a_port_in_use_is_refused():
 
 
 def test_prompts_are_logged_only_on_request(serving, caplog):
+    """What was logged of a conversation differed between the endpoints."""
+    system, question = [{"role": role, "content": role[0]} for role in ("system", "user")]
+    earlier = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
+    asked = {"question": "u", "system": "s", "turns": [{"question": "1", "answer": "2"}]}
+    chat = [system, *earlier, question]
+    short = {"max_tokens": 2}
+    requests = [
+        ("/v1/completions", WORK, ["a"]),
+        ("/v1/completions", {"prompt": "a", "max_tokens": 0, "echo": True}, ["a"]),
+        ("/v1/chat/completions", {"messages": chat} | short, chat),
+        ("/v1/answer", asked | short, chat),
+        ("/v1/answer", asked | short | {"stream": True}, chat),
+        ("/v1/answer", asked | short | {"votes": 2}, chat),
+        ("/v1/responses", {"input": chat[1:], "instructions": "s", "max_output_tokens": 2}, chat),
+        ("/api/chat", {"messages": chat, "model": "tiny", "options": {"num_predict": 2}}, chat),
+        (
+            "/api/generate",
+            {"prompt": "u", "system": "s", "model": "tiny", "options": {"num_predict": 2}},
+            [system, question],
+        ),
+    ]
+
     def logged(client):
         caplog.clear()
-        with caplog.at_level(logging.INFO):
-            client.post("/v1/completions", json=WORK | {"prompt": "my secret"})
-            client.post("/v1/answer", json={"question": "my secret", "max_tokens": 2})
-            with client.stream(
-                "POST", "/v1/answer", json={"question": "my secret", "max_tokens": 2, "stream": True}
-            ) as response:
-                response.read()
-        return caplog.text.count("my secret")
+        with caplog.at_level(logging.INFO, EngineService.__module__):
+            for path, body, _ in requests:
+                assert client.post(path, json=body).status_code == 200
+        messages = [
+            record.getMessage() for record in caplog.records if record.name == EngineService.__module__
+        ]
+        return [json.loads(message)["prompt"] for message in messages]
 
-    assert logged(serving()) == 0
-    assert logged(serving(log_prompts=True)) == 3
+    assert logged(serving()) == []
+    assert logged(serving(log_prompts=True)) == [prompt for *_, prompt in requests]
 
 
 def test_metrics(serving):

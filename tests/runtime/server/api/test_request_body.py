@@ -53,6 +53,63 @@ def test_completion(tiny_server, fields, message):
     assert error["code"] == ("invalid_value" if supported else "unsupported_parameter")
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"const": "\ud800"}}}
+FUNCTION = {"name": "f", "parameters": SCHEMA}
+FORMAT = {"type": "json_schema", "name": "a", "schema": SCHEMA}
+HI = [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/responses", {"input": "a", "text": {"format": FORMAT}}, "text.format.schema"),
+        (
+            CHAT,
+            {
+                "messages": HI,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": SCHEMA}},
+            },
+            "response_format.json_schema.schema",
+        ),
+        (
+            CHAT,
+            {"messages": HI, "tools": [{"type": "function", "function": FUNCTION}]},
+            "tools[0].function.parameters",
+        ),
+        ("/api/chat", {"model": "tiny", "messages": HI, "format": SCHEMA}, "format"),
+    ],
+)
+def test_half_of_a_surrogate_pair_in_a_schema(tiny_server, path, body, param):
+    """A response has its schema: the answer was generated, and could not be sent."""
+    response = post(tiny_server, path, body)
+    error = response.json()["error"]
+    message = error if isinstance(error, str) else error["message"]
+    assert (response.status_code, message) == (422, f"{param} must have no half of a surrogate pair")
+
+
+def test_a_kind_of_a_union_is_no_field(tiny_server):
+    """It was "keep_alive.float"."""
+    response = post(tiny_server, "/api/chat", {"model": "tiny", "keep_alive": {"a": 1}})
+    assert (response.status_code, response.json()["error"]) == (422, "keep_alive must be a valid number")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"n": 1' + b"0" * 5000 + b"}", "the body has a number with too many digits"),
+        (b"[" * 100_000, "the body is nested too deeply"),
+        (b'{"n": NaN}', "the body is not JSON: NaN is not a number"),
+        (b"{\xff}", "the body: not UTF-8: invalid start byte at byte 2"),
+        (b"{", "the body is not JSON at line 1 column 2: Expecting property name enclosed in double quotes"),
+    ],
+)
+def test_what_is_no_json(tiny_server, content, message):
+    """Messages spoke of Python: "sys.set_int_max_str_digits", "maximum recursion depth exceeded"."""
+    with tiny_server.http() as http:
+        response = http.post(COMPLETION, content=content, headers=HEADERS)
+    assert (response.status_code, response.json()["error"]["message"]) == (400, message)
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [

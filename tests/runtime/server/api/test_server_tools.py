@@ -221,6 +221,37 @@ def test_an_answer_that_is_sent_back_tells_the_model_what_it_saw(client, say, ca
     assert "]tool\n" not in prompts[6]
 
 
+def test_calls_have_ids_of_their_own(server, client, say, call, monkeypatch):
+    """All rounds had call_0."""
+    engine, seen = server.service.engine, []
+    encode = engine.conversation
+    monkeypatch.setattr(
+        engine, "conversation", lambda messages, tools=(): seen.append([*messages]) or encode(messages, tools)
+    )
+
+    def ids():
+        made = [call.id for message in seen[-1] for call in message.tool_calls]
+        assert made == [message.tool_call_id for message in seen[-1] if message.role == "tool"]
+        return made
+
+    say(call("1 + 1"), call("2 + 2"), "Four.")
+    message = chat(client).choices[0].message
+    assert len(first := ids()) == len({*first}) == 2
+    say(call("3 + 3"), "Six.")
+    chat(client, messages=[*MESSAGES, message, {"role": "user", "content": "And 3 + 3?"}])
+    assert ids()[:2] == first and len({*ids()}) == 3
+
+
+def test_half_of_a_surrogate_pair_in_a_call(client, say, call):
+    """Models write what they like, and an answer can be sent back."""
+    say(call({"expression": "\ud800"}), "Sorry.")
+    message = chat(client).choices[0].message
+    assert message.content == "Sorry." and message.server_tool_calls[0]["result"].startswith("error: ")
+    say("Again?")
+    again = chat(client, messages=[*MESSAGES, message, *MESSAGES])
+    assert again.choices[0].message.content == "Again?"
+
+
 def test_a_required_call_is_only_required_once(client, prompts):
     """The weights are random: only the grammar makes calls of their tokens."""
     choice = chat(client, tool_choice="required", temperature=1.5, seed=5, max_tokens=600).choices[0]
