@@ -4,7 +4,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ..server.request_limits import CLOSING_S
 from ..server.serve import ListenConfig, base_url
 from ..threads import default_threads
 from .deployment_owner import Ownership
-from .ray_session import LOCAL, SharedFiles, error_line, ray_session, worker_capacity
+from .ray_session import SharedFiles, error_line, ray_session, worker_capacity
 from .replica import Replica, ReplicaConfig
 from .router import Router
 
@@ -156,7 +156,7 @@ def deploy(
 
     Raises:
         RequestError: the cluster cannot be reached, has too few processors, or listens at another address.
-        ModelFileError: a file is invalid, or no replica could be started.
+        ModelFileError: a file is invalid, no replica could be started, or the cluster is lost.
     """
     for path in deployment.files:
         read_header(path)  # an invalid file fails before anything starts
@@ -166,21 +166,26 @@ def deploy(
 
         capacity = worker_capacity(ray, deployment.size.threads, deployment.size.replicas)
         ownership = Ownership(ray)
+        failures = (RuntimeError, TimeoutError, ray.exceptions.RayError, serve.exceptions.RayServeException)
         with _signals_raised() as ignore_signals:
             try:
+                _check_listens_there(deployment.listen)  # nothing is announced if another address is in use
+                ownership.prepare()
                 _start_serve(serve, deployment.listen)
                 application = deployment.application(ray, serve, capacity)
-                _run_application(serve, application, ownership)
+                serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
+                ownership.commit()
                 on_listening(base_url(deployment.listen.host, deployment.listen.port))
                 while ownership.held:
                     time.sleep(_OWNER_POLL_S)
-            except (RuntimeError, ray.exceptions.RayError) as error:
-                raise ModelFileError(f"--ray {address}: {_failure_line(serve, error)}") from None
+            except failures as error:
+                raise ModelFileError(f"--ray {address}: {_failure_line(serve, error, failures)}") from None
             except _SignalError as received:
                 return received.number
             finally:
                 ignore_signals()  # a second signal must not interrupt the shutdown
-                _shut_down(serve, delete=ownership.release(), stop_serve=address == LOCAL)
+                if ownership.release():
+                    _shut_down(serve, failures)
     return None
 
 
@@ -190,15 +195,23 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
     Raises:
         RequestError: it runs, and listens at another address.
     """
-    from ray.serve.context import _get_global_client  # noqa: PLC0415 - no public API tells the address
-
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(
         proxy_location="HeadOnly" if listen.loopback else "EveryNode",
         http_options={"host": listen.host, "port": listen.port},
         logging_config=_QUIET,
     )
-    running = _get_global_client().http_config
+    _check_listens_there(listen)  # another command may have started it meanwhile
+
+
+def _check_listens_there(listen: ListenConfig) -> None:
+    """Raise RequestError if Ray Serve runs and listens at another address."""
+    from ray.serve.context import _get_global_client  # noqa: PLC0415 - no public API tells the address
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    if client is None:
+        return
+    running = client.http_config
     if (running.host, running.port) != (listen.host, listen.port):
         raise RequestError(
             f"--host {listen.host} --port {listen.port}: Ray Serve already listens at "
@@ -206,24 +219,20 @@ def _start_serve(serve: Any, listen: ListenConfig) -> None:
         )
 
 
-def _run_application(serve: Any, application: Any, ownership: Ownership) -> None:
-    ownership.prepare()
-    serve.run(application, name=APPLICATION, route_prefix="/", logging_config=_QUIET)
-    ownership.commit()
-
-
-def _shut_down(serve: Any, *, delete: bool, stop_serve: bool) -> None:
+def _shut_down(serve: Any, failures: tuple[type[Exception], ...]) -> None:
     """Delete the deployment after its running requests; stop Ray Serve if it has no other application."""
-    if delete:
+    with suppress(*failures):  # nothing can be done if Ray Serve has failed
         serve.delete(APPLICATION)
-    if stop_serve or not serve.status().applications:
-        serve.shutdown()
+        if not serve.status().applications:
+            serve.shutdown()
 
 
-def _failure_line(serve: Any, error: Exception) -> str:
+def _failure_line(serve: Any, error: Exception, failures: tuple[type[Exception], ...]) -> str:
     """Return why a deployment failed, in one line: what a replica raised, if Ray Serve reports it."""
-    status = serve.status().applications.get(APPLICATION)
-    messages = [status.message, *(d.message for d in status.deployments.values())] if status else []
+    messages: list[str] = []
+    with suppress(*failures):  # Ray Serve may have failed itself
+        if status := serve.status().applications.get(APPLICATION):
+            messages = [status.message, *(each.message for each in status.deployments.values())]
     return error_line(RuntimeError("\n".join((str(error), *messages))))
 
 

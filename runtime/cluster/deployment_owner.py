@@ -7,21 +7,24 @@ _ACTOR_NAME = "deployment-owner"
 
 
 class OwnerActor:
-    """Ray actor that knows which command deployed last, and which one is deploying.
+    """Ray actor that knows which command deployed last, and which ones are deploying.
 
     Each command has a random token.
     """
 
     def __init__(self) -> None:
-        self._current, self._next = "", ""
+        self._current: str | None = None
+        self._deploying: list[str] = []
 
     def prepare(self, token: str) -> None:
         """Announce that a command is about to deploy."""
-        self._next = token
+        self._deploying.append(token)
 
     def commit(self, token: str) -> None:
-        """Make a command, which has deployed, the owner."""
-        self._current, self._next = token, ""
+        """Make a command, which has deployed, the owner. Commands that announced themselves later remain."""
+        if token in self._deploying:  # those before it may have been killed
+            del self._deploying[: self._deploying.index(token) + 1]
+        self._current = token
 
     def release(self, token: str) -> bool:
         """Remove a command that ends.
@@ -30,16 +33,16 @@ class OwnerActor:
             Whether the deployment ends with it: it is the command's own or nobody's, and no other command is
             deploying.
         """
-        if self._next == token:
-            self._next = ""
-            return not self._current
-        if self._current != token:
+        if token in self._deploying:
+            self._deploying.remove(token)
+            return not (self._current or self._deploying)
+        if self._current not in {None, token}:
             return False
         self._current = ""
-        return not self._next
+        return not self._deploying
 
-    def current(self) -> str:
-        """Return the owner's token; "" if no command has deployed since this actor started."""
+    def current(self) -> str | None:
+        """Return the owner's token: "" if the owner has ended, None after a start of this actor."""
         return self._current
 
 
@@ -47,9 +50,13 @@ class Ownership:
     """A command's handle of the OwnerActor. If the actor is lost, the command keeps its deployment."""
 
     def __init__(self, ray: Any) -> None:
-        options = {"name": _ACTOR_NAME, "get_if_exists": True, "lifetime": "detached", "max_restarts": -1}
-        self._actor = ray.remote(num_cpus=0)(OwnerActor).options(**options).remote()
         self._ray, self._token, self._prepared = ray, token_hex(), False
+        self._actor = self._find_actor()
+
+    def _find_actor(self) -> Any:
+        """The actor of this cluster; a new one if there is none."""
+        options = {"name": _ACTOR_NAME, "get_if_exists": True, "lifetime": "detached", "max_restarts": -1}
+        return self._ray.remote(num_cpus=0)(OwnerActor).options(**options).remote()
 
     def prepare(self) -> None:
         """Announce that this command is about to deploy."""
@@ -69,8 +76,18 @@ class Ownership:
 
     @property
     def held(self) -> bool:
-        """Whether no other command has deployed."""
+        """Whether no other command has deployed since this one committed.
+
+        Raises:
+            RayError: the cluster is lost, not only the actor.
+        """
         try:
-            return self._ray.get(self._actor.current.remote()) in {"", self._token}
-        except self._ray.exceptions.RayError:
+            current = self._ray.get(self._actor.current.remote())
+        except self._ray.exceptions.ActorUnavailableError:  # for the moment
             return True
+        except self._ray.exceptions.RayActorError:
+            self._actor = self._find_actor()
+            current = self._ray.get(self._actor.current.remote())
+        if current is None:
+            self.commit()
+        return current in {None, self._token}

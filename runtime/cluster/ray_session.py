@@ -110,8 +110,7 @@ def _local_cluster() -> Iterator[dict[str, Any]]:
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ.setdefault("RAY_AUTH_TOKEN", token_hex())  # Ray reads it once per process
-    own_address = import_ray().util.get_node_ip_address()
-    if not ipaddress.ip_address(own_address).is_loopback:
+    if not _loopback_address():
         raise RequestError(f"--ray {LOCAL}: Ray is in use already, and would listen on all interfaces")
     with temporary_folder("thirteen", _sockets_parent()) as folder:
         inner = folder / "ray"  # Ray makes it public, but not the folder around it
@@ -124,13 +123,19 @@ def bind_serve_port_to_loopback() -> None:
 
     Ray Serve has no setting for it; the port needs the cluster's token in any case.
     """
-    own_address = import_ray().util.get_node_ip_address()
+    address = _loopback_address()
     from ray.serve._private import replica  # noqa: PLC0415 - an extra
 
     add_port = getattr(replica, "add_port_to_grpc_server", None)
-    if add_port and ipaddress.ip_address(own_address).is_loopback:
-        host = f"[{own_address}]" if ":" in own_address else own_address
+    if add_port and address:
+        host = f"[{address}]" if ":" in address else address
         replica.add_port_to_grpc_server = lambda server, _: add_port(server, f"{host}:0")
+
+
+def _loopback_address() -> str:
+    """The address of this node if that is loopback, else ""."""
+    address: str = import_ray().util.get_node_ip_address()
+    return address if ipaddress.ip_address(address).is_loopback else ""
 
 
 def _sockets_parent() -> Path:

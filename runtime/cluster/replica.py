@@ -28,7 +28,7 @@ class ReplicaConfig:
         limits: limits of requests.
         keys: accepted API keys; None disables authentication.
         allowed_hosts: accepted names in the Host header; None accepts any.
-        origins: origins allowed by CORS.
+        origins: origins allowed by CORS; the router's setting.
         log_prompts: whether prompts and answers are logged.
     """
 
@@ -68,8 +68,7 @@ class Replica:
             config.limits.for_context(self._engine.context),
             keys=config.keys,
             allowed_hosts=config.allowed_hosts,
-            origins=config.origins,
-        )
+        )  # without CORS: the router adds it, to its own responses too
         # Ray Serve routes by the models that a replica has loaded. Our "models" are routing keys.
         self._load_key = serve.multiplexed(max_num_models_per_replica=ROUTING_KEYS_MAX)(_load_key)
 

@@ -11,17 +11,21 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ...errors import BusyError
 from ..request import BASE
-from ..server.access_middleware import check_access
+from ..server.access_middleware import CORS_OPTIONS, check_access
+from ..server.endpoints.ollama import DEFAULT_TAG
 from ..server.http_errors import HttpError, to_http_error
 from .ray_session import bind_serve_port_to_loopback, import_ray
 from .replica import ReplicaConfig
 
 _ATTEMPTS = 2  # if the replica dies before it responds
+_NO_SNIFFING = {"X-Content-Type-Options": "nosniff"}
 _SCOPE_KEYS = (
     "type",
     "http_version",
@@ -37,7 +41,11 @@ _SCOPE_KEYS = (
 
 
 class Router:
-    """Ray Serve ingress: checks access and forwards requests to replicas."""
+    """Ray Serve ingress: checks access and forwards requests to replicas.
+
+    CORS is around the check, because a browser asks with a preflight, without the API key, whether it may
+    send the key.
+    """
 
     def __init__(self, replicas: Any, config: ReplicaConfig) -> None:
         """Create a router.
@@ -48,14 +56,24 @@ class Router:
         """
         bind_serve_port_to_loopback()
         self._replicas, self._config = replicas, config
+        self._application: ASGIApp = self._respond
+        if config.origins:
+            self._application = CORSMiddleware(self._respond, config.origins, **CORS_OPTIONS)
 
-    async def __call__(self, request: Request) -> Response:
-        """Forward a request."""
+    async def __call__(self, _: Request) -> Response:
+        """Return the response, which Ray Serve calls with the request's scope."""
+        return _ApplicationResponse(self._application)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._forward(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _forward(self, request: Request) -> Response:
         config = self._config
         try:
             check_access(request.scope, config.keys, config.allowed_hosts)
         except HttpError as refused:
-            return refused.response(request.url.path)
+            return refused.response(request.url.path, _NO_SNIFFING)
         body = await _read_body(request, config.limits.body_bytes)
         scope = {key: request.scope.get(key) for key in _SCOPE_KEYS}
         routing = RoutingKey.from_body(body, config.models)
@@ -68,8 +86,20 @@ class Router:
                 if attempt == _ATTEMPTS:
                     raise
             except ray.serve.exceptions.BackPressureError as error:
-                return to_http_error(BusyError(str(error))).response(request.url.path)
+                return to_http_error(BusyError(str(error))).response(request.url.path, _NO_SNIFFING)
         raise AssertionError("the last attempt returns or raises")
+
+
+class _ApplicationResponse(Response):
+    """Response of an ASGI application: Ray Serve sends it by calling it."""
+
+    def __init__(self, application: ASGIApp) -> None:
+        super().__init__()
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application."""
+        await self._application(scope, receive, send)
 
 
 async def _read_body(request: Request, max_bytes: int) -> bytes:
@@ -125,7 +155,9 @@ class RoutingKey:
         if not isinstance(fields, dict):
             return cls("", ())
         name = fields.get("model")
-        adapter = models.get(name if isinstance(name, str) else next(iter(models)), BASE)
+        if not isinstance(name, str):
+            name = next(iter(models))
+        adapter = models.get(name, models.get(name.removesuffix(DEFAULT_TAG), BASE))
         adapter_key = "" if adapter == BASE else f"adapter {adapter}"
         prefix, turns = _first_turn(fields.get("messages"))
         try:

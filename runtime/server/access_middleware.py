@@ -1,6 +1,7 @@
 """ASGI middleware around all routes: Host header check, API keys, unexpected errors, response counting."""
 
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -12,6 +13,13 @@ from .http_errors import OLLAMA_PATHS, HttpError, to_http_error
 from .metrics import Metrics
 from .request_limits import HEADER_BYTES_MAX
 
+# Of CORSMiddleware, beside the allowed origins.
+CORS_OPTIONS: dict[str, Any] = {
+    "allow_methods": ["GET", "POST", "DELETE"],
+    "allow_headers": ["*"],  # OpenAI's client for JavaScript sends headers of its own
+    "allow_private_network": True,  # these pages are meant to reach a server on the user's machine
+    "expose_headers": ["Retry-After"],
+}
 API_KEY = "thirteen.api_key"  # key of the scope that holds the name of a request's API key, or None
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 # Need a key if the server has keys; other paths are public.

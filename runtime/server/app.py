@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ...errors import ThirteenError
-from .access_middleware import AccessMiddleware
+from .access_middleware import CORS_OPTIONS, AccessMiddleware
 from .api_keys import ApiKeys
 from .endpoints.answers import AnswerEndpoints
 from .endpoints.endpoints import Endpoints
@@ -52,14 +52,7 @@ def create_app(
         origins: origins allowed by CORS, for example "https://example.org"; "*" allows all.
     """
     access = Middleware(AccessMiddleware, metrics=service.metrics, keys=keys, allowed_hosts=allowed_hosts)
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=origins,
-        allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["*"],  # OpenAI's client for JavaScript sends headers of its own
-        allow_private_network=True,  # these pages are meant to reach a server on the user's machine
-        expose_headers=["Retry-After"],
-    )
+    cors = Middleware(CORSMiddleware, allow_origins=origins, **CORS_OPTIONS)
     api_routes = [
         Route(operation.route, getattr(endpoints, operation.name), methods=[operation.method])
         for endpoints in (each(service, limits) for each in ENDPOINTS)

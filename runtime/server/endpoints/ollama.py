@@ -23,7 +23,7 @@ from ..json_lines_stream import JsonLinesStream, format_line
 from .endpoints import Endpoints, client_of
 
 _NEVER = "9999-12-31T23:59:59Z"
-_DEFAULT_TAG = ":latest"
+DEFAULT_TAG = ":latest"
 
 
 @dataclass
@@ -101,7 +101,7 @@ class OllamaEndpoints(Endpoints):
     def _resolve_model(self, name: str) -> tuple[str, str]:
         """Name and engine adapter of a model; ":latest" is what clients add to a name without a tag."""
         known = name in self.service.models
-        return self.service.resolve_model(name if known else name.removesuffix(_DEFAULT_TAG))
+        return self.service.resolve_model(name if known else name.removesuffix(DEFAULT_TAG))
 
     async def _model_files(self) -> dict[str, ModelFiles]:
         """The files of all models, by name."""

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ from thirteen.runtime.cluster.deployment_owner import OwnerActor
 from thirteen.runtime.cluster.replica import ReplicaConfig
 from thirteen.runtime.cluster.router import Router, RoutingKey
 from thirteen.runtime.request import BASE
+from thirteen.runtime.server.api_keys import ApiKeys
 
 from ...commands import Commands
+from ..server.serving import open_engine, serve_engine
 from .ray_cluster import kill, processes, two_nodes
 
 pytestmark = pytest.mark.ray
@@ -322,12 +324,66 @@ def test_a_deployment_ends_with_the_command_that_deployed_last_only() -> None:
     assert owner.release("d"), "d failed, and there is no other deployment"
 
 
+def test_commands_that_deploy_at_once_are_all_known() -> None:
+    """A commit erased the announcement of another command, and Ctrl-C then deleted what that deployed."""
+    owner = OwnerActor()
+    owner.prepare("a")
+    owner.prepare("b")
+    owner.commit("a")
+    assert not owner.release("a"), "b is deploying"
+    owner.commit("b")
+    assert owner.release("b")
+    owner.prepare("c")
+    owner.prepare("d")
+    assert not owner.release("d"), "d failed, but c is deploying"
+    owner.commit("c")
+    assert owner.release("c")
+
+
+def test_a_command_that_was_killed_while_it_deployed_is_forgotten() -> None:
+    owner = OwnerActor()
+    owner.prepare("killed")
+    owner.prepare("a")
+    owner.commit("a")
+    assert owner.release("a")
+
+
 def test_a_failed_update_ends_the_deployment_if_the_first_command_has_ended() -> None:
     owner = OwnerActor()
     owner.commit("a")
     owner.prepare("b")
     assert not owner.release("a"), "b is about to take over"
     assert owner.release("b")
+
+
+IDLE_SERVE = """
+import sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level="ERROR")
+serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[2])})
+print("started", flush=True)
+sys.stdin.readline()
+controller = ray.get_actor("SERVE_CONTROLLER_ACTOR", namespace="serve")
+ray.get(controller.check_alive.remote(), timeout=30)
+print("alive", flush=True)
+serve.shutdown()
+"""
+
+
+def test_a_command_that_is_refused_leaves_the_ray_serve_of_another(
+    cluster: Any, port: int, tiny: Path
+) -> None:
+    """It stopped Ray Serve where that had no application yet: the other command was loading its model."""
+    command = [sys.executable, "-c", IDLE_SERVE, cluster.address, str(port)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin and other.stdout
+        assert other.stdout.readline() == "started\n"
+        with Commands() as thirteen:
+            done = thirteen("serve", tiny, "--ray", cluster.address, "--port", port + 1, "--threads", 1)
+        assert (done.status, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "Ray Serve already listens" in done.stderr
+        assert other.communicate("\n", TIMEOUT_S)[0].startswith("alive\n")
 
 
 def test_serve_options_follow_from_the_size() -> None:
@@ -344,6 +400,21 @@ def test_serve_options_follow_from_the_size() -> None:
         ClusterSize.from_config(config, 2, 1)
 
 
+class Stream:
+    """A replica's response, or its failure."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self._failure = failure
+
+    async def __aiter__(self) -> AsyncIterator[list[dict[str, Any]]]:
+        if self._failure:
+            raise self._failure
+        yield [{"type": "http.response.start", "status": 200, "headers": []}]
+
+    def cancel(self) -> None:
+        """Nothing runs."""
+
+
 class Replicas:
     """A deployment's handle, whose replicas fail in turn and then respond."""
 
@@ -353,19 +424,29 @@ class Replicas:
     def options(self, **_: object) -> "Replicas":
         return self
 
-    async def remote(self, *_: object) -> AsyncIterator[list[dict[str, Any]]]:
-        if self._failures:
-            raise self._failures.pop(0)
-        yield [{"type": "http.response.start", "status": 200, "headers": []}]
+    def remote(self, *_: object) -> Stream:
+        return Stream(self._failures.pop(0) if self._failures else None)
+
+
+def routed(
+    *failures: Exception, headers: dict[str, str] | None = None, method: str = "POST", **config: Any
+) -> httpx.Response:
+    """Response of a router, which is called as Ray Serve calls it."""
+    router = Router(Replicas(*failures), ReplicaConfig(MODELS, **config))
+
+    async def serve(scope: Any, receive: Any, send: Any) -> None:
+        response = await router(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def send_request() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(serve), base_url="http://test") as client:
+            return await client.request(method, "/v1/answer", headers=headers, json={})
+
+    return asyncio.run(send_request())
 
 
 def routed_status(*failures: Exception) -> int:
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"{}"}
-
-    scope = {"type": "http", "method": "POST", "path": "/v1/answer", "headers": []}
-    router = Router(Replicas(*failures), ReplicaConfig(MODELS))
-    return asyncio.run(router(Request(scope, receive))).status_code
+    return routed(*failures).status_code
 
 
 def test_a_request_whose_replica_dies_goes_to_another_once() -> None:
@@ -382,6 +463,49 @@ def test_a_request_that_no_replica_takes_is_429() -> None:
 
     full = BackPressureError(num_queued_requests=8, max_queued_requests=8)
     assert routed_status(full) == routed_status(RayActorError(), full) == 429
+
+
+ORIGIN = "https://app.example"
+PREFLIGHT = {
+    "Origin": ORIGIN,
+    "Access-Control-Request-Method": "POST",
+    "Access-Control-Request-Headers": "authorization,content-type,x-stainless-os",
+    "Access-Control-Request-Private-Network": "true",
+}
+
+
+def test_a_preflight_gets_the_response_of_one_server(tiny: Path) -> None:
+    """It was 401, because a browser sends it without the API key: no page could use the API."""
+    with ExitStack() as stack:
+        engine = stack.enter_context(open_engine(tiny, context=256))
+        server = stack.enter_context(serve_engine(engine, keys=["key"], origins=[ORIGIN]))
+        http = stack.enter_context(server.http())
+        for method, headers, status in (
+            ("OPTIONS", PREFLIGHT, 200),
+            ("OPTIONS", PREFLIGHT | {"Origin": "https://evil.example"}, 400),
+            ("POST", {"Origin": ORIGIN}, 401),
+        ):
+            one = http.request(method, "/v1/answer", headers=headers, json={})
+            response = routed(method=method, headers=headers, keys=ApiKeys(["key"]), origins=[ORIGIN])
+            assert response.status_code == one.status_code == status
+            del one.headers["date"]  # its server's
+            assert response.headers == one.headers
+
+
+def test_a_page_can_read_the_routers_own_errors() -> None:
+    from ray.serve.exceptions import BackPressureError
+
+    headers = {"Origin": ORIGIN}
+    full = BackPressureError(num_queued_requests=8, max_queued_requests=8)
+    for response, status in (
+        (routed(full, headers=headers, origins=[ORIGIN]), 429),
+        (routed(headers=headers | {"X-Long": "x" * 20_000}, origins=[ORIGIN]), 431),
+        (routed(headers=headers, origins=[ORIGIN], allowed_hosts=["localhost"]), 403),
+    ):
+        assert response.status_code == status
+        assert response.headers["access-control-allow-origin"] == ORIGIN
+        assert response.headers["x-content-type-options"] == "nosniff"
+    assert "access-control-allow-origin" not in routed(full, headers=headers).headers
 
 
 MESSAGES = st.lists(
@@ -433,6 +557,8 @@ def test_routes_differ_by_first_message_and_adapter() -> None:
         return RoutingKey.from_body(json.dumps({"messages": messages, "model": model}).encode(), MODELS).route
 
     assert route("a") == ""
-    assert route("a", model="other") == "adapter other"
+    assert route("a", model="other") == route("a", model="other:latest") == "adapter other"
+    assert route("a", model="tiny:latest") == route("a", model="other:v2") == ""
     assert len({route("a", "c"), route("b", "c"), route("a", "c", model="other")}) == 3
+    assert route("a", "c", model="other") == route("a", "c", model="other:latest")
     assert route("a", "c") == route("a", "d", "e")
