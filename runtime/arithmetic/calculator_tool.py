@@ -1,6 +1,7 @@
 """The calculator as a tool that a model calls: its description, and the result of a call."""
 
 import json
+import re
 from typing import Any
 
 from .expression import evaluate
@@ -24,7 +25,9 @@ PARAMETERS: dict[str, Any] = {
     "required": ["expression"],
     "additionalProperties": False,
 }
+_CHARACTERS = re.compile(r"[-0-9.,+*/^%()\s]*")
 _NO_EXPRESSION = "it must have only numbers, + - * / ^, % and parentheses"
+_MALFORMED = "it is malformed or ambiguous"
 
 
 def call_calculator(arguments: str) -> str:
@@ -46,5 +49,6 @@ def _calculate(expression: str) -> str:
     try:
         quantity = evaluate(plain)
     except AmbiguityError as error:
-        return f"error: the expression cannot be calculated: {str(error) or _NO_EXPRESSION}"
+        reason = str(error) or (_MALFORMED if _CHARACTERS.fullmatch(expression) else _NO_EXPRESSION)
+        return f"error: the expression cannot be calculated: {reason}"
     return format_number(quantity.value) + "%" * quantity.percent

@@ -15,6 +15,7 @@ from .notation import NOTATION
 from .units import CONNECTIVES, LINKS, NUMBER_WORDS, AmbiguityError, Quantity, parse_units
 
 DIGITS_MAX = NOTATION.limits["digits"]  # of a number
+_AMBIGUOUS = "ambiguous: add parentheses"
 _NESTING_MAX = NOTATION.limits["nesting"]  # parentheses
 _EXPONENT_MAX = NOTATION.limits["exponent"]
 
@@ -94,8 +95,8 @@ def evaluate(text: str) -> Quantity:
     _, *lexemes = lex(f" {text}", 1, len(text) + 1)  # a space before it, so that it begins no list item
     parser = _ExpressionParser(lexemes, before_prose=False)
     quantity = parser.sum()
-    if lexemes[parser.position].kind != "end":
-        raise AmbiguityError
+    if (after := lexemes[parser.position]).kind != "end":
+        raise AmbiguityError("a parenthesis was not opened" if after.kind == "close" else "")
     return quantity
 
 
@@ -234,7 +235,7 @@ class _ExpressionParser:
         while operator := self._operator("+", "-"):
             term = self._product()
             if operator.text == "-" and operator.tight and self._spaced and total.value < term.value:
-                raise AmbiguityError  # a range: "2-3 * 5"
+                raise AmbiguityError(_AMBIGUOUS)  # a range: "2-3 * 5"
             total += term if operator.text == "+" else -term
         return total
 
@@ -242,12 +243,14 @@ class _ExpressionParser:
         value, last = self._signed(), None
         while operator := self._operator("*", "/", "of") or self._implicit_product():
             is_share = value.percent or (0 < value.value < 1 and not value.units)
-            if _is_ambiguous(last, operator) or (operator.text == "of" and not is_share):
+            if _is_ambiguous(last, operator):
+                raise AmbiguityError(_AMBIGUOUS)
+            if operator.text == "of" and not is_share:
                 raise AmbiguityError  # "2 of 3"
             factor, last = self._signed(), operator
             value = value / factor if operator.text == "/" else value * factor
             if operator.text == "of" and self._next.text in ("+", "-"):
-                raise AmbiguityError  # "20% of 85 + 15"
+                raise AmbiguityError(_AMBIGUOUS)  # "20% of 85 + 15"
         return value
 
     def _implicit_product(self) -> Lexeme | None:
@@ -270,6 +273,8 @@ class _ExpressionParser:
         value = self._primary()
         if self._operator("^"):
             value **= self._exponent()
+            if self._next.text == "^":
+                raise AmbiguityError(_AMBIGUOUS)  # "2^3^2"
         if self._accept("percent"):
             value = replace(value, percent=True)
         currency = currency or self._accept("currency")
@@ -283,7 +288,7 @@ class _ExpressionParser:
         last = self.lexemes[self.position - 1]
         if number := self._accept("number"):
             if last.kind == "operator" and _is_two_numbers(last, number):
-                raise AmbiguityError
+                raise AmbiguityError(_AMBIGUOUS)
             return Quantity(_parse_mixed_number(number.text))
         if self._accept("fraction"):
             numerator = self._group("brace")
@@ -294,11 +299,13 @@ class _ExpressionParser:
     def _group(self, kind: str) -> Quantity:
         opening = self._accept(kind)
         self._nesting += 1
-        if not opening or opening.text not in _CLOSING or self._nesting > _NESTING_MAX:
+        if not opening or opening.text not in _CLOSING:
             raise AmbiguityError
+        if self._nesting > _NESTING_MAX:
+            raise AmbiguityError(f"more than {_NESTING_MAX} parentheses are open")
         value = self.sum()
         if not self._accept(*_CLOSING[opening.text]):
-            raise AmbiguityError
+            raise AmbiguityError("a parenthesis is not closed" if self._next.kind == "end" else "")
         self._nesting -= 1
         return value
 
@@ -352,9 +359,10 @@ def _parse_mixed_number(text: str) -> Fraction:
     except ZeroDivisionError:
         raise AmbiguityError("division by zero") from None
     digits = max(len(part.replace(".", "")) for part in parts)
+    if digits > DIGITS_MAX:
+        raise AmbiguityError(f"a number has more than {DIGITS_MAX} digits")
     if (
-        digits > DIGITS_MAX
-        or (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
+        (text[:1] == "0" and (text[1:2].isdecimal() or text[1:2] == ","))  # 007, or 0,5 with zeros
         or not all(0 < part < 1 for part in values[1:])
     ):
         raise AmbiguityError

@@ -8,6 +8,7 @@ from the end of the text.
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 from .notation import NOTATION
 
@@ -15,9 +16,13 @@ _MAGNITUDE_LIMIT = 10 ** NOTATION.limits["answer_magnitude_digits"]  # beyond it
 _CHARACTERS_MAX, _EXPONENT_MAX = NOTATION.limits["answer_characters"], NOTATION.limits["answer_exponent"]
 _PARTS = {"whole": "0", "number": "", "raised": "1", "denominator": "1", "exponent": "0"}  # if absent
 
-VULGAR_FRACTIONS = str.maketrans(dict(NOTATION.texts["vulgar_fractions"]))
+_VULGAR = NOTATION.texts["vulgar_fractions"]
+VULGAR_FRACTIONS = str.maketrans(dict(_VULGAR))
+_SIGNED_FRACTION = NOTATION.patterns["signed_fraction"]
 _NUMBER = NOTATION.patterns["number"]
 _UNIT = NOTATION.patterns["unit"]
+_LIST_NUMBER, _SPACED = NOTATION.patterns["list_number"], NOTATION.patterns["spaced"]
+_REASON = NOTATION.patterns["reason"]
 _CUES = NOTATION.cues
 _BOLD = NOTATION.patterns["bold"]
 _SENTENCE_END = NOTATION.patterns["sentence_end"]
@@ -27,13 +32,16 @@ def final_answer(text: str) -> Fraction | None:
     r"""Find the final answer in a model's text.
 
     The order is: the last `\boxed{…}`; the last `#### …`; the last "answer is …" or "answer: …"; then, in the
-    last sentence that has a number, **bold** text, what follows the last "=", and the last number.
+    last sentence that has a number, **bold** text, what follows the last "=", and the last number. If all
+    numbers are those of list items, an answer may be one: "Answer:\n42. I hope this helps!".
 
     Returns:
         The exact answer; "20%" counts as 20, as in GSM8K. None if the text has no number.
     """
     normalized = _normalize(text)
-    return next((value for find in (_after_cues, _in_last_sentence) for value in find(normalized)), None)
+    if (value := next(chain(_after_cues(normalized), _in_last_sentence(normalized)), None)) is not None:
+        return value
+    return next(_after_cues(_normalize(_LIST_NUMBER.sub(r"\g<item>", text))), None)
 
 
 def parse_number(text: str) -> Fraction | None:
@@ -43,7 +51,7 @@ def parse_number(text: str) -> Fraction | None:
         The exact number without its unit; "75%" is 75. None if the text is not one number, or the number has
         more than a thousand characters.
     """
-    normalized = _normalize(text).lstrip(" \t\n({*`\"'")
+    normalized = _join_groups(_normalize(text).lstrip(" \t\n({*`\"'"))
     match = _NUMBER.match(normalized)
     return _value(match) if match and _UNIT.fullmatch(normalized, match.end()) else None
 
@@ -62,10 +70,15 @@ def format_number(value: Fraction) -> str:
 
 
 def _normalize(text: str) -> str:
-    text = text.translate(VULGAR_FRACTIONS)
+    text = _SIGNED_FRACTION.sub(lambda match: _VULGAR[match[0]].lstrip(), text).translate(VULGAR_FRACTIONS)
     for pattern, replacement in NOTATION.normalizations:
         text = pattern.sub(replacement, text)
     return text
+
+
+def _join_groups(text: str) -> str:
+    """Join the groups of digits of a number that is the whole text: "12 000" becomes "12000"."""
+    return _SPACED.sub(lambda match: match[0].replace(" ", ""), text)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
@@ -92,10 +105,12 @@ def _numbers(text: str, last_first: bool = False) -> Iterator[Fraction]:
 
 
 def _stated_numbers(text: str) -> Iterator[Fraction]:
-    """Yield what the sentence at the first number equals ("5 + 3 = 8"), then all numbers."""
+    """Yield what the sentence at the first number equals ("5 + 3 = 8"), but for reasons, then all numbers."""
+    text = _join_groups(text)
     if first := _NUMBER.search(text):
         sentence = _SENTENCE_END.split(text[first.start() :], maxsplit=1)[0]
-        yield from _numbers(sentence.rpartition("=")[2])
+        statement = _REASON.split(sentence, maxsplit=1)[0]  # "5 because x = 2"
+        yield from _numbers(statement.rpartition("=")[2])
         yield from _numbers(text)
 
 

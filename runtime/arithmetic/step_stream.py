@@ -1,4 +1,7 @@
-"""Equations of a text that is still being written, each as soon as further text cannot change it."""
+r"""Equations of a text that is still being written, each as soon as further text cannot change it.
+
+Within open braces it may: markup that is closed later, such as \text{…}, changes what it encloses.
+"""
 
 from .calculator import WINDOW, Step, check_relations
 from .notation import NOTATION

@@ -64,7 +64,7 @@ class Quantity:
         value, percent = self.value * other.value, self.percent and other.percent
         if other.percent and other.value == 100 and not self.percent and self.units.isdisjoint(CURRENCIES):
             if self.value.denominator == 1 and not self.per:
-                raise AmbiguityError  # "80 * 100%": 80, or 8000%?
+                raise AmbiguityError("ambiguous: * 100% may keep the number or make it a percentage")
             percent = True
         elif self.percent or other.percent:
             value /= 100
@@ -90,7 +90,7 @@ class Quantity:
         if self.percent:
             return Quantity(self.value / 100, self.units, self.per)
         if self.value != 1 or self.units:
-            raise AmbiguityError
+            raise AmbiguityError("ambiguous: a percentage is added to a number, or taken from it")
         return self
 
 

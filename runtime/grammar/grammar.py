@@ -12,10 +12,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from llguidance import LLMatcher
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from ...errors import RequestError
-from .compiler import check_source, summary, with_deep_stack
+from .compiler import check_source, summary
+from .gbnf import gbnf_to_lark
 from .json_schema import enforceable
 
 if TYPE_CHECKING:
@@ -54,11 +54,7 @@ def from_gbnf(text: str) -> Grammar:
     _check_size(text, "grammar", GRAMMAR_MAX)
     if "\0" in text:
         raise RequestError(f"grammar: NUL at character {text.index(chr(0))}")
-    try:
-        lark = with_deep_stack(lambda: gbnf_to_lark(text))
-    except Exception as error:  # the converter raises plain ones
-        raise RequestError(f"grammar: {summary(str(error))}") from None
-    return _checked(LLMatcher.grammar_from_lark(lark), "grammar")
+    return _checked(LLMatcher.grammar_from_lark(gbnf_to_lark(text)), "grammar")
 
 
 def from_lark(text: str, values: Mapping[str, Grammar] = MappingProxyType({})) -> Grammar:

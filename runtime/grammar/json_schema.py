@@ -4,7 +4,7 @@ llguidance ignores keywords that it does not know. Every text that it allows for
 but it does not allow every valid text:
 
 - Properties come in the schema's order. Without `additionalProperties`, an object with `properties` has no
-  others.
+  others; with it, the names of the others are written without needless escapes.
 - A keyword of one type implies that type.
 - White space is at most one space, or a newline and up to 20 spaces or tabs.
 - Years start at 1000.
@@ -25,6 +25,7 @@ from .schema_keywords import (
     is_exact,
     length_bounds,
     number_keywords,
+    other_names,
     string_keywords,
     types_of,
 )
@@ -209,7 +210,12 @@ class _Normalizer:
             name: self._visit(value, f"{path}/properties/{name.replace('~', '~0').replace('/', '~1')}")
             for name, value in properties.items()
         }
-        return {"properties": visited, "required": required, "additionalProperties": additional}
+        if not self._narrow or not visited or additional is False:
+            return {"properties": visited, "required": required, "additionalProperties": additional}
+        visited |= {name: additional for name in required if name not in visited}
+        # llguidance would take an escaped spelling of a property, such as "\u0061", for another one.
+        others = {"patternProperties": {other_names(visited, path): additional}}
+        return {"properties": visited, "required": required, "additionalProperties": False, **others}
 
     def _array(self, schema: dict[str, Any], path: str) -> dict[str, Any]:
         low, high = length_bounds(schema, "minItems", "maxItems", path)

@@ -7,6 +7,9 @@ import { answer, CUES, expandVulgar, limits, NORMALIZATIONS, prose } from "./tab
 const MAGNITUDE_LIMIT = 10n ** BigInt(limits.answer_magnitude_digits); // beyond it, a model repeats itself
 const [NUMBER, FIRST_NUMBER, ANY_NUMBER] = ["g", "y", ""].map((flags) => answer("number", flags));
 const UNIT = answer("unit", "y", "$");
+const SIGNED_FRACTION = answer("signed_fraction", "g");
+const LIST_NUMBER = answer("list_number", "g");
+const [SPACED, REASON] = [answer("spaced", ""), answer("reason", "")];
 const BOLD = prose("bold", "g");
 const SENTENCE_END = prose("sentence_end", "");
 
@@ -21,6 +24,7 @@ export function finalAnswer(text) {
   const normalized = normalize(text);
   for (const value of afterCues(normalized)) return value;
   for (const value of inLastSentence(normalized)) return value;
+  for (const value of afterCues(normalize(text.replace(LIST_NUMBER, "$<item>")))) return value;
   return null;
 }
 
@@ -36,14 +40,17 @@ export function formatNumber(value) {
 }
 
 function normalize(text) {
-  let normalized = expandVulgar(text);
+  let normalized = expandVulgar(text.replace(SIGNED_FRACTION, (sign) => expandVulgar(sign).trimStart()));
   for (const [pattern, replacement] of NORMALIZATIONS) normalized = normalized.replace(pattern, replacement);
   return normalized;
 }
 
+/** Join the groups of digits of a number that is the whole text: "12 000" becomes "12000". */
+const joinGroups = (text) => text.replace(SPACED, (number) => number.replaceAll(" ", ""));
+
 /** Parse one number as people write it; null if the text is not one number. */
 function parseNumber(text) {
-  const normalized = normalize(text).replace(/^[ \t\n({*`"']+/, "");
+  const normalized = joinGroups(normalize(text).replace(/^[ \t\n({*`"']+/, ""));
   FIRST_NUMBER.lastIndex = 0;
   const match = FIRST_NUMBER.exec(normalized);
   if (!match) return null;
@@ -74,11 +81,13 @@ function numbers(text, lastFirst = false) {
 
 const afterEquals = (text) => text.slice(text.lastIndexOf("=") + 1);
 
-/** Yield what the sentence at the first number equals ("5 + 3 = 8"), then all numbers. */
-function* statedNumbers(text) {
+/** Yield what the sentence at the first number equals ("5 + 3 = 8"), but for reasons, then all numbers. */
+function* statedNumbers(stated) {
+  const text = joinGroups(stated);
   const first = text.search(ANY_NUMBER);
   if (first < 0) return;
-  yield* numbers(afterEquals(text.slice(first).split(SENTENCE_END, 1)[0]));
+  const sentence = text.slice(first).split(SENTENCE_END, 1)[0];
+  yield* numbers(afterEquals(sentence.split(REASON, 1)[0])); // "5 because x = 2"
   yield* numbers(text);
 }
 

@@ -51,6 +51,10 @@ def test_rate_in_the_last_sentence():
         ("$10/$4", "2.5"),
         ("1,234,567.89", "1234567.89"),
         ("007", "7"),
+        ("-½", "-0.5"),
+        ("5 m2", "5"),
+        ("2 cm3", "2"),
+        ("12 000", "12000"),
     ],
 )
 def test_parse_number(text, value):
@@ -59,7 +63,28 @@ def test_parse_number(text, value):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "Q2", "3, 4", "1,23", "5 + 3", "x = 5", "1/0", "1.2.3", "5 km 3 m", "1" * 5000, "1e301", "nan"],
+    [
+        "",
+        "x",
+        "Q2",
+        "3, 4",
+        "1,23",
+        "5 + 3",
+        "x = 5",
+        "1/0",
+        "1.2.3",
+        "5 km 3 m",
+        "1" * 5000,
+        "1e301",
+        "nan",
+        "2 x 3",
+        "2 x3",
+        "5 or 3",
+        "6 and 2",
+        "3 km 2",
+        "4 by 3",
+        "100 100",
+    ],
 )
 def test_text_that_is_not_one_number(text):
     assert parse_number(text) is None

@@ -245,6 +245,32 @@ SCHEMA_TEXTS = {
         ['{"a":null}', '{"a":null,"b":true}', '{"b":true}'],
         ['{"a":true}', '{"b":null}', '{"b":true,"a":null}'],
     ),
+    "other properties are no properties in an escaped spelling": (
+        {
+            "properties": {name: {"type": "null"} for name in ("a", "ab", '"', "\n")},
+            "required": ["c"],
+            "additionalProperties": {"type": "boolean"},
+        },
+        ['{"a":null,"ab":null,"c":true,"":true,"b":true}', '{"\\n":null,"c":true,"abc":true,"\\"a":false}'],
+        [
+            '{"c":null}',
+            r'{"c":true,"\u0061":true}',
+            r'{"c":true,"\u0061\u0062":true}',
+            r'{"c":true,"\"":true}',
+            r'{"c":true,"\u000a":true}',
+            r'{"c":true,"\u0063":true}',
+        ],
+    ),
+    "other properties beside a long name": (
+        {"properties": {"a" * 80: {"type": "null"}}, "additionalProperties": True},
+        [f'{{"{"a" * 80}":null}}', f'{{"{"a" * 79}":1}}'],
+        [f'{{"{"a" * 80}":1}}'],
+    ),
+    "a pattern without quotes": (
+        {"pattern": r'^[^"]\[?$'},
+        ['"a"', r'"\n["', r'"\\"'],
+        [r'"\""'],
+    ),
     "required names without properties": (
         {"type": "object", "required": ["a"]},
         ['{"a":1}', '{"a":1,"b":2}'],
@@ -365,6 +391,10 @@ REFUSED = [
     ({"properties": None}, '"properties" must be an object'),
     ({"properties": {}, "additionalProperties": 0}, "#/additionalProperties: must be an object or true"),
     ({"additionalProperties": None}, "#/additionalProperties: must be an object or true"),
+    (
+        {"properties": {"a" * 81: {}}, "additionalProperties": {}},
+        '"additionalProperties" cannot be enforced',
+    ),
     ({"properties": {"a/b": False}}, "schema at #/properties/a~1b: must be an object or true"),
     ({"properties": {"a\n\u2028": 1}}, r"#/properties/a\n\u2028: "),
     (False, "schema at #: must be an object or true, not false"),
@@ -568,18 +598,36 @@ def test_large_schemas_are_compiled_or_refused_within_seconds(texts, name):
 
 
 GBNF_REFUSED = {
-    "empty": ("", "No 'root' rule found"),
-    "no root": ('other ::= "a"', "No 'root' rule found"),
-    "undefined rule": ("root ::= nothing", "'nothing' not found"),
+    "empty": ("", "grammar: there is no rule 'root'"),
+    "no root": ('other ::= "a"', "there is no rule 'root'"),
+    "undefined rule": ("root ::= (\nnothing)", "grammar: line 2: rule 'nothing' not found"),
     "NUL": ('root ::= "a" | \0 "b"', "NUL"),
     "lone surrogate in a literal": ('root ::= "\ud800"', "lone surrogate"),
-    "unfinished literal": ('root ::= "a', "Unexpected end of input"),
-    "unfinished set": ("root ::= [a", "grammar: "),
-    "unfinished group": ('root ::= ("a"', "Expected ')'"),
-    "token by number": ("root ::= <[1]>", "grammar: "),
-    "token by name": ("root ::= <|im_end|>", "grammar: "),
+    "escaped surrogate": (r'root ::= "\ud800"', r"'\\ud800' is no escape of a character"),
+    "unknown escape": (r"root ::= [a\d]", r"'\\d' is no escape"),
+    "short escape": (r'root ::= "\x4"', r"'\\x' is no escape"),
+    "unfinished literal": ('root ::= "a', "grammar: line 1: a literal is not closed"),
+    "unfinished escape": ('root ::= "a\\', "a literal is not closed"),
+    "unfinished set": ("root ::= [a", "a set is not closed"),
+    "unfinished group": ('root ::= "b" (\n"a"\nb ::= "c"', "grammar: line 1: '(' is not closed"),
+    "unfinished group at the end": ('root ::= ("a"', "'(' is not closed"),
+    "unopened group": ('root ::= "a")', "')' closes nothing"),
+    "unfinished repetition": ('root ::= "a"{2', "a repetition must be like {2}"),
+    "bounds in the wrong order": ('root ::= "a"{3,2}', "'{3,2}' has its bounds in the wrong order"),
+    "nothing repeated": ('root ::= "a" | *', "'*' repeats nothing"),
+    "range in the wrong order": ("root ::= [z-a]", "the range 'z-a'"),
+    "range from a newline": ("root ::= [a-\n]", r"the range 'a-\n'"),
+    "escaped newline": ('root ::= "\\\n"', "is no escape of a character"),
+    "empty set": ("root ::= [^]", "the set [^] is empty"),
+    "two rules on a line": ('root ::= a a ::= "b"', "a rule must begin a line"),
+    "no rule": ('root ::= "a"\n| "b"', "grammar: line 2: a rule must begin a line"),
+    "only a name": ('root ::= "a"\nb', "grammar: line 2: a rule must begin a line"),
+    "other characters": ('root ::= "a" &', "'&' is not expected"),
+    "token by number": ("root ::= <[1]>", "tokens cannot be enforced"),
+    "token by name": ("root ::= <|im_end|>", "tokens cannot be enforced"),
     "too long": ("root ::= " + '"a" ' * 20000, "80009 bytes"),
-    "deep groups": ("root ::= " + "(" * 8000 + '"a"' + ")" * 8000, "recursion"),
+    "deep groups": ("root ::= " + "(" * 8000 + '"a"' + ")" * 8000, "more than 28 parentheses are open"),
+    "deep repetitions": ('root ::= "a"' + "*?" * 4000, "nested"),
 }
 
 
@@ -649,6 +697,27 @@ EXAMPLES = {
     "nested": ('root ::= "(" root ")" | ""', ["", "(())"], ["(()", ")"]),
     "left recursion": ('root ::= root "a" | "b"', ["b", "baa"], ["a", "ab"]),
     "dashes in sets": ("root ::= [a-c] [-x] [x-]", ["b-x", "axx"], ["d-x"]),
+    # The library's converter took these for other grammars, or refused them.
+    "escapes": (r'root ::= "\u00e9\x0a\U0001F600" [\u00e9-\U000000ea]', ["é\n😀é"], ["\ue9ab"]),
+    "escaped brackets": (r'root ::= "\[\"\]" [\[\]\-a]', ['["][', '["]-'], ['["]b']),
+    "set operators": (
+        "root ::= [a&&b] [&&||] [%--] [a~~] [a^]",
+        ["&&&~^", "b|-a^", "a&,~a"],
+        ["a&.~a", "aa%aa", "a&&&a"],
+    ),
+    "full stop": ("root ::= .", ["\n", "é", "/"], ["", "aa"]),
+    "nested repetitions": ('root ::= ("a"*)? ([0-9]+)? ("b"+)* "c"*?', ["", "a0b", "aa12bbc", "cc"], ["ba"]),
+    "no repetition": ('root ::= "a"{0} "b" ("c"+){0,0} .{ 1 , 2 }', ["bx", "bcx"], ["abx", "b"]),
+    "names that are one in Lark": (
+        "root ::= start foo-bar foo_bar fooBar foobar 1st\n"
+        'start ::= "a" start | ""\nfoo-bar ::= "b"\nfoo_bar ::= "c"\n'
+        'fooBar ::= "d"\nfoobar ::= "e"\n1st ::= "f"',
+        ["bcdef", "aabcdef"],
+        ["abcde"],
+    ),
+    "the last rule of a name": ('root ::= a\na ::= "x"\na ::= "y"', ["y"], ["x"]),
+    "empty alternatives": ('root ::= ("a" |) (| "b") ()', ["", "a", "ab"], ["ba"]),
+    "spaces": ('\n root::=\n"a\n" # (\r\n', ["a\n"], ["a"]),
 }
 
 
