@@ -18,6 +18,7 @@ from thirteen.models.tuning.contrast_objective import ContrastOptions
 from thirteen.models.tuning.objective import AnswerSettings, Cost
 from thirteen.models.tuning.paired_accuracy import PairedAccuracy
 from thirteen.models.tuning.tune import TuneData, TuneJob, TuneResult
+from thirteen.runtime.request import Sampling
 
 ROWS = [TrainingRow(f"question {n}", "", str(n)) for n in range(6)]
 
@@ -30,7 +31,11 @@ def job(tmp_path: Path) -> TrainingJob:
 @pytest.mark.parametrize(("score", "file"), [("exact", "rows.jsonl"), ("contrast", "rollouts.jsonl")])
 def test_the_card_of_a_search_names_the_file_of_its_questions(tmp_path, score, file):
     """By contrast they are those of the rollouts."""
-    contrast = ContrastOptions(Rollouts(tmp_path / "rollouts.jsonl", {}, ())) if score == "contrast" else None
+    contrast = (
+        ContrastOptions(Rollouts(tmp_path / "rollouts.jsonl", {}, Sampling(0.7), ()))
+        if score == "contrast"
+        else None
+    )
     job = TuneJob(
         tmp_path / "model.gguf",
         Basis(BasisOrigin("tiny", "0"), {}),
