@@ -199,6 +199,15 @@ class Journal(AppendOnlyFile):
         return entry
 
 
+def parse_identity(line: bytes, run: str) -> dict[str, Any] | None:
+    """The identity in the first line of a journal; None if that is not of this format and kind of run."""
+    try:
+        header = json.loads(line)
+        return dict(header[run]) if header["format"] == FORMAT else None
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import RequestError, shorten
-from ..files.journal import FORMAT, Journal
+from ..files.journal import Journal, parse_identity
 from ..files.json_file import read_bounded
 from ..files.json_lines import refuse_surrogates
 from ..runtime.engine.majority_vote import VOTES_MAX
@@ -175,13 +175,10 @@ def read_identity(path: Path) -> dict[str, Any]:
 def _read(path: Path) -> tuple[dict[str, Any], list[bytes]]:
     """The identity in the first line, and the other lines."""
     first, *lines = read_bounded(path, MAX_BYTES).split(b"\n")
-    try:
-        header = json.loads(first)
-        if header["format"] == FORMAT:
-            return dict(header[_RUN]), lines
-    except (ValueError, LookupError, TypeError, RecursionError):
-        pass
-    raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
+    identity = parse_identity(first, _RUN)
+    if identity is None:
+        raise RequestError(f"{path}: not a file of rollouts, as thirteen rollouts writes it")
+    return identity, lines
 
 
 def _sampling(identity: Mapping[str, Any], where: str) -> Sampling:

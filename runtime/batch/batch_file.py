@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import OutputError, RequestError, shorten
 from ...files.atomic_write import atomic_write
-from ...files.journal import Journal
+from ...files.journal import Journal, parse_identity
 from ...files.json_file import read_bounded
 from ...files.json_lines import MAX_BYTES, json_object, numbered_lines, refuse_surrogates
 from ...files.output import check_target, with_added_suffix
@@ -166,12 +166,12 @@ def _parse_question(number: int, line: bytes, where: str) -> BatchQuestion:
 
 def _with_saved_attention(job: BatchJob, part: Path) -> BatchJob:
     """Resume with the attention of the earlier run: the job's own depends on how much memory is free."""
-    if not job.gpu_layers:
-        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            with part.open("rb") as file:
-                identity = json.loads(file.readline(_IDENTITY_MAX))[_RUN]
-            return replace(job, flash_attention=bool(identity.get("flash_attention", True)))
-    return job
+    identity = None
+    with suppress(OSError), part.open("rb") as file:
+        identity = parse_identity(file.readline(_IDENTITY_MAX), _RUN)
+    if identity is None or job.gpu_layers:
+        return job
+    return replace(job, flash_attention=bool(identity.get("flash_attention", True)))
 
 
 def _identity(data: bytes, job: BatchJob) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 Ray is imported only when a cluster is used.
 """
 
-import ipaddress
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 
 from ...errors import ModelFileError, RequestError, install_hint
 from ...files.temporary_folder import temporary_folder
+from ..server.request_limits import is_loopback
 from .file_transfer import RemoteFile, read_chunk
 
 LOCAL = "local"  # address of a cluster on this machine that starts and ends with the command
@@ -135,7 +135,7 @@ def bind_serve_port_to_loopback() -> None:
 def _loopback_address() -> str:
     """The address of this node if that is loopback, else ""."""
     address: str = import_ray().util.get_node_ip_address()
-    return address if ipaddress.ip_address(address).is_loopback else ""
+    return address if is_loopback(address) else ""
 
 
 def _sockets_parent() -> Path:

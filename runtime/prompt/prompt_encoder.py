@@ -154,8 +154,9 @@ class PromptEncoder:
             check_nesting(value)
         if self._template is None:
             return self.encode_text("\n\n".join(contents))
-        self._check_length(_strings([fields, tools]))
-        marker = _unused_character(self._template.source, *_strings([fields, tools]))
+        strings = list(_strings([fields, tools]))
+        self._check_length(strings)
+        marker = _unused_character(self._template.source, *strings)
         prompt = self._template.render(self._mark_all(fields, marker), self._mark_all(list(tools), marker))
         return self._with_bos(self._encode(prompt, marker))
 
@@ -168,8 +169,7 @@ class PromptEncoder:
         self._check_length([text])
         return tuple(self._vocabulary.tokenize(text, special=False, bos=True))
 
-    def _check_length(self, texts: Iterable[str]) -> None:
-        texts = list(texts)
+    def _check_length(self, texts: Sequence[str]) -> None:
         if (characters := sum(map(len, texts))) > PROMPT_CHARACTERS_MAX:
             raise RequestError(
                 f"the prompt has {characters} characters; at most {PROMPT_CHARACTERS_MAX} are accepted"

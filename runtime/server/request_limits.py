@@ -59,3 +59,11 @@ def client_address(host: str) -> str:
     if address.is_loopback or address.is_link_local:
         return host
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether this is an address that only this machine can reach; False for what is no address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

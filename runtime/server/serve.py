@@ -1,6 +1,5 @@
 """Runs the HTTP server for `thirteen serve`: listen address, served models, and the server loop."""
 
-import ipaddress
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from .api_keys import ApiKeys
 from .app import create_app
 from .drain_server import DrainServer, bind_socket
 from .engine_service import EngineService
-from .request_limits import RequestLimits
+from .request_limits import RequestLimits, is_loopback
 
 KEPT_PLACES = 16  # of the queue, for clients that have no other request
 
@@ -49,10 +48,7 @@ class ListenConfig:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can connect."""
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.host == "localhost" or is_loopback(self.host)
 
     @property
     def allowed_hosts(self) -> tuple[str, ...] | None:

@@ -1,13 +1,12 @@
 """HTTP/1.1 connection with timeouts for slow clients, and room for new ones."""
 
 import asyncio
-import ipaddress
 from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .request_limits import CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_S, client_address
+from .request_limits import CONNECTIONS_PER_ADDRESS_MAX, FIRST_BYTE_S, client_address, is_loopback
 
 
 class TimeoutProtocol(H11Protocol):
@@ -77,7 +76,7 @@ class TimeoutProtocol(H11Protocol):
             other for other in self.connections if isinstance(other, TimeoutProtocol) and other is not self
         ]
         same = [other for other in others if other._address == self._address]
-        too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not _is_loopback(self._address)
+        too_many_of_one = len(same) >= CONNECTIONS_PER_ADDRESS_MAX and not is_loopback(self._address)
         assert self.limit_concurrency is not None
         if len(self.connections) < self.limit_concurrency and not too_many_of_one:
             return
@@ -116,10 +115,3 @@ class TimeoutProtocol(H11Protocol):
     def _has_read(self, unsent: int) -> bool:
         """Whether fewer bytes are unsent now; none are added while writing is paused."""
         return self.transport.get_write_buffer_size() < unsent
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -338,23 +338,22 @@ def test_a_state_that_would_not_fit_the_prefix_cache_is_not_copied(open_fake_eng
     assert len(copies) == (prefix_bytes > 8 * 41)
 
 
-def test_no_request_waits_for_a_prefix_that_is_too_large_for_the_cache(open_fake_engine):
-    engine = open_fake_engine(prefix_bytes=8 * 30, slots=4, batch=64)
+def first_batch_after_a_shared_prefix(engine):
+    """Requests in the first batch of four that begin as a prompt which was answered before."""
     shared = "a prompt that is long enough, "
     engine.answer(shared)
     context, batches = engine._runner._context, []
     decode = context.decode
     context.decode = lambda spans: batches.append(len(spans)) or decode(spans)
     engine.answers([shared + end for end in "wxyz"])
-    assert batches[0] > 1
+    return batches[0]
+
+
+def test_no_request_waits_for_a_prefix_that_is_too_large_for_the_cache(open_fake_engine):
+    engine = open_fake_engine(prefix_bytes=8 * 30, slots=4, batch=64)
+    assert first_batch_after_a_shared_prefix(engine) > 1
 
 
 def test_prompts_whose_shared_prefix_is_cached_are_computed_together(open_fake_engine):
     engine = open_fake_engine(slots=4, batch=64)
-    shared = "a prompt that is long enough, "
-    engine.answer(shared)
-    context, batches = engine._runner._context, []
-    decode = context.decode
-    context.decode = lambda spans: batches.append(len(spans)) or decode(spans)
-    engine.answers([shared + end for end in "wxyz"])
-    assert batches[0] == 4
+    assert first_batch_after_a_shared_prefix(engine) == 4
